@@ -1,0 +1,79 @@
+"""Pixelscope: learn from images that nobody labelled.
+
+This is the whole public surface; the command line, the report and a notebook all call it. Nothing is imported until
+it is used, so that `import pixelscope` and `pixelscope --help` are quick.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixelscope.data.describe import SourceDescription as SourceDescription
+    from pixelscope.data.describe import contact_sheet as contact_sheet
+    from pixelscope.data.describe import describe_source as describe_source
+    from pixelscope.data.imageset import ImageSet as ImageSet
+    from pixelscope.data.mnist_m import generate_mnist_m as generate_mnist_m
+    from pixelscope.demo import run_demo as run_demo
+    from pixelscope.errors import InputError as InputError
+    from pixelscope.errors import TrainingStopped as TrainingStopped
+    from pixelscope.pixelda.config import BaselineConfig as BaselineConfig
+    from pixelscope.pixelda.config import PixelDAConfig as PixelDAConfig
+    from pixelscope.pixelda.config import preset as preset
+    from pixelscope.pixelda.evaluation import Evaluation as Evaluation
+    from pixelscope.pixelda.evaluation import evaluate as evaluate
+    from pixelscope.pixelda.summary import Plan as Plan
+    from pixelscope.pixelda.summary import Summary as Summary
+    from pixelscope.pixelda.summary import plan as plan
+    from pixelscope.pixelda.summary import summarize as summarize
+    from pixelscope.pixelda.training import resume as resume
+    from pixelscope.pixelda.training import train_baseline as train_baseline
+    from pixelscope.pixelda.training import train_pixelda as train_pixelda
+    from pixelscope.report.builder import build_report as build_report
+
+_HOMES = {
+    "ImageSet": "pixelscope.data.imageset",
+    "SourceDescription": "pixelscope.data.describe",
+    "contact_sheet": "pixelscope.data.describe",
+    "describe_source": "pixelscope.data.describe",
+    "generate_mnist_m": "pixelscope.data.mnist_m",
+    "InputError": "pixelscope.errors",
+    "TrainingStopped": "pixelscope.errors",
+    "BaselineConfig": "pixelscope.pixelda.config",
+    "PixelDAConfig": "pixelscope.pixelda.config",
+    "preset": "pixelscope.pixelda.config",
+    "train_baseline": "pixelscope.pixelda.training",
+    "train_pixelda": "pixelscope.pixelda.training",
+    "resume": "pixelscope.pixelda.training",
+    "Evaluation": "pixelscope.pixelda.evaluation",
+    "evaluate": "pixelscope.pixelda.evaluation",
+    "Plan": "pixelscope.pixelda.summary",
+    "Summary": "pixelscope.pixelda.summary",
+    "plan": "pixelscope.pixelda.summary",
+    "summarize": "pixelscope.pixelda.summary",
+    "build_report": "pixelscope.report.builder",
+    "run_demo": "pixelscope.demo",
+}
+
+__version__ = version("pixelscope")
+__all__ = [*sorted([*_HOMES, "load_images", "sections"])]
+
+
+def load_images(source: str, *, size: int | None = 32, strict: bool = False, data_root: Any = None) -> "ImageSet":
+    """Read images from a source (`KIND:PATH`, `PATH` or `KIND`); `pixelscope.data.load` says more."""
+    from pixelscope.data import load
+
+    return load(source, size=size, strict=strict, data_root=data_root)
+
+
+def sections(run: Any) -> Any:
+    """Return the sections of the report of a run folder, made by the system that trained it."""
+    from pixelscope.systems import sections as of_its_system
+
+    return of_its_system(run)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pixelscope' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

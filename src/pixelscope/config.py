@@ -1,0 +1,62 @@
+"""The base of every configuration: frozen, no unknown keys, read from YAML."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pixelscope.errors import InputError
+from pixelscope.files import write_text
+
+
+class Config(BaseModel):
+    """A frozen group of settings; an unknown key is an error and so is a value of the wrong type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], origin: str = "configuration") -> Self:
+        """Build the configuration from plain nested values.
+
+        Raises InputError with the path of the first setting at fault and what is expected there.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "top level"
+            raise InputError(f"{origin}: {where}: {first['msg']} (given: {first['input']!r}).") from None
+
+    def to_yaml(self) -> str:
+        """Return every setting, resolved, as YAML that `parse` reads back to an equal configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def save(self, path: Path) -> None:
+        """Write `to_yaml()` to `path`."""
+        write_text(path, self.to_yaml())
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a mapping of settings from a YAML file; raises InputError where it is missing or not a mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}; give the path of a YAML file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold settings as `name: value`, not a {type(values).__name__}.")
+    return values
+
+
+def merge(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Return nested mappings laid over one another: later layers win, groups are merged key by key."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged

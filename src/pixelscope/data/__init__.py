@@ -1,0 +1,142 @@
+"""Where images come from: `load` turns a source, `KIND:PATH`, `PATH` or `KIND`, into an ImageSet.
+
+One file a kind. Nothing is found by searching: `SOURCES` names them all.
+"""
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelscope.data.imageset import ImageSet
+from pixelscope.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source is read."""
+
+    size: int | None = 32
+    """Side in pixels to which images are resized; None keeps their own size, which must be one for all."""
+    strict: bool = False
+    """Refuse a folder with an unreadable image, rather than skip and count it."""
+    data_root: Path | None = None
+    """Folder in which a kind alone is looked for, and downloaded to."""
+
+    @property
+    def root(self) -> Path:
+        """Return the data root: the option, else $PIXELSCOPE_DATA, else the user's cache folder."""
+        if self.data_root is not None:
+            return self.data_root
+        if "PIXELSCOPE_DATA" in os.environ:
+            return Path(os.environ["PIXELSCOPE_DATA"])
+        import pooch
+
+        return Path(pooch.os_cache("pixelscope"))
+
+
+def _mnist(path: str, options: Options) -> ImageSet:
+    from pixelscope.data import mnist
+
+    folder = Path(path) if path else mnist.folder_in(options.root)
+    return mnist.load_mnist(folder, options.size)
+
+
+def _mnist_m(path: str, options: Options) -> ImageSet:
+    from pixelscope.data import mnist_m
+
+    return mnist_m.load_mnist_m(Path(path) if path else mnist_m.path_in(options.root), options.size)
+
+
+def _arrays(path: str, options: Options) -> ImageSet:
+    from pixelscope.data.arrays import load_arrays
+
+    return load_arrays(_given("arrays", path, "a .mat, .npz or .npy file"), options.size)
+
+
+def _folder(path: str, options: Options) -> ImageSet:
+    from pixelscope.data.folder import load_folder
+
+    return load_folder(_given("folder", path, "a folder of images"), options.size, options.strict)
+
+
+def _demo(name: str, options: Options) -> ImageSet:
+    from pixelscope.data.demo import load_demo
+
+    return load_demo(name, options.size)
+
+
+SOURCES: dict[str, Callable[[str, Options], ImageSet]] = {
+    "mnist": _mnist,
+    "mnist-m": _mnist_m,
+    "arrays": _arrays,
+    "folder": _folder,
+    "demo": _demo,
+}
+"""Each kind of source and what reads it, given the part after `KIND:` (empty for a kind alone)."""
+
+
+def load(source: str, *, size: int | None = 32, strict: bool = False, data_root: Path | None = None) -> ImageSet:
+    """Read images from `source`.
+
+    Args:
+        source: `KIND:PATH`; or a PATH, whose kind is found by looking; or a KIND alone, read from the data root
+            (and downloaded to it where an address is known).
+        size: side in pixels to which images are resized; None keeps their own size, which must be one for all.
+        strict: refuse a folder with an unreadable image, rather than skip and count it.
+        data_root: where a KIND alone is looked for; default $PIXELSCOPE_DATA, else the user's cache folder.
+
+    Raises:
+        InputError: the source cannot be found or read as what it is.
+    """
+    if size is not None and size < 1:
+        raise InputError(f"Images cannot be resized to {size} pixels; give a size of at least 1.")
+    kind, rest = parse(source)
+    return SOURCES[kind](rest, Options(size, strict, data_root))
+
+
+def parse(source: str) -> tuple[str, str]:
+    """Return the kind of `source` and what follows it: a path, a name, or nothing.
+
+    A kind's name alone means the kind, even where a file of that name exists; write ./mnist for such a file.
+    """
+    if source in SOURCES:
+        return source, ""
+    kind, colon, rest = source.partition(":")
+    if colon and kind in SOURCES:
+        return kind, rest
+    path = Path(source)
+    if source and path.exists():
+        return detect(path), source
+    raise InputError(_unknown(source, kind if colon else source))
+
+
+def detect(path: Path) -> str:
+    """Return the kind of source that an existing `path` holds, by its names and, for an .npz, its keys."""
+    from pixelscope.data import mnist, mnist_m
+
+    if path.is_dir():
+        if mnist.is_mnist(path):
+            return "mnist"
+        return "mnist-m" if mnist_m.is_original(path) else "folder"
+    if path.suffix.lower() in (".npz", ".npy", ".mat"):
+        return "mnist-m" if mnist_m.is_generated(path) else "arrays"
+    raise InputError(f"{path} is no source of images: give a folder, or a .mat, .npz or .npy file.")
+
+
+def _given(kind: str, path: str, what: str) -> Path:
+    if not path:
+        raise InputError(f"{kind} alone does not say where the images are; write {kind}:PATH with {what}.")
+    if not Path(path).exists():
+        raise InputError(f"There is no {path}; give the path of {what}.")
+    return Path(path)
+
+
+def _unknown(source: str, name: str) -> str:
+    close = difflib.get_close_matches(name, SOURCES, n=1)
+    suggestion = f" Did you mean {close[0]}?" if close else ""
+    return (
+        f"There is no file or folder {source!r} and no kind of source of that name.{suggestion} "
+        f"Give a path, KIND:PATH or a KIND; kinds are {', '.join(SOURCES)}."
+    )

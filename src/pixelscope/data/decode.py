@@ -1,0 +1,182 @@
+"""One image file, of any size and mode, to bytes."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pixelscope.errors import InputError
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"))
+"""Names with these endings, in any case, are images."""
+
+Bytes = NDArray[np.uint8]
+
+_CHUNK = 512
+"""Images decoded before they are handed on."""
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+"""What Pillow raises for files that are damaged, cut off, too large or no images."""
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files at any depth below `folder`, sorted by their POSIX names; hidden ones are passed over."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    shown = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(shown, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def read_image(path: Path, size: int | None = None) -> Bytes:
+    """Read an image, upright, as grey or RGB bytes.
+
+    Rotation by EXIF is applied; transparency is laid over white; 16-bit values are scaled to 8.
+
+    Args:
+        path: the file.
+        size: side in pixels of the square to make of it: the shorter side becomes `size`, the centre is kept of the
+            longer one, antialiased. None keeps the image as it is.
+
+    Returns:
+        uint8, shape (H, W, 1) or (H, W, 3).
+
+    Raises:
+        InputError: the file cannot be read, names it and the reason.
+    """
+    with _bombs_refused():
+        return _decode(path, size)
+
+
+def read_images(paths: Sequence[Path], size: int | None = None) -> Iterator[Bytes | InputError]:
+    """Read many images as `read_image` does, on several threads, and give them in order; an error is given, not raised."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), _CHUNK):
+            with _bombs_refused():
+                chunk = list(pool.map(lambda path: _try_decode(path, size), paths[start : start + _CHUNK]))
+            yield from chunk
+
+
+def read_all(paths: Sequence[Path], size: int | None = None) -> Bytes:
+    """Read many images into one array (N, H, W, C), with C 1 where all are grey and else 3.
+
+    Raises InputError at the first unreadable image, and where `size` is None and an image has not the first one's size.
+    """
+    images, errors = read_readable(paths, size)
+    if errors:
+        raise errors[min(errors)]
+    return images
+
+
+def read_readable(paths: Sequence[Path], size: int | None = None) -> tuple[Bytes, dict[int, InputError]]:
+    """Read what can be read into one array (N, H, W, C), with C 1 where all are grey and else 3.
+
+    Returns the array, and the errors of the images left out, by their position in `paths`. Raises InputError where
+    `size` is None and an image has not the size of the first.
+    """
+    images, errors, channels = np.empty((0, 0, 0, 3), np.uint8), {}, 1
+    filled = 0
+    for position, image in enumerate(read_images(paths, size)):
+        if isinstance(image, InputError):
+            errors[position] = image
+            continue
+        if not filled:
+            images = np.empty((len(paths), *image.shape[:2], 3), np.uint8)
+        if image.shape[:2] != images.shape[1:3]:
+            raise InputError(f"{paths[position]} is {_size(image)} and images before it are {_size(images[0])}; give a size for all.")
+        images[filled] = image
+        channels = max(channels, image.shape[2])
+        filled += 1
+    return np.ascontiguousarray(images[:filled, ..., :channels]), errors
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Return width and height as stored, without decoding the image; None where the file is unreadable."""
+    try:
+        with _bombs_refused(), Image.open(path) as image:
+            return image.size
+    except _UNREADABLE:
+        return None
+
+
+@contextmanager
+def _bombs_refused() -> Iterator[None]:
+    # Pillow refuses a picture of twice its limit of pixels and warns of one over it; both are held for a bomb. Warning
+    # filters belong to the whole process, so that this is set around threads and not in them.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _try_decode(path: Path, size: int | None) -> Bytes | InputError:
+    try:
+        return _decode(path, size)
+    except InputError as error:
+        return error
+
+
+def _decode(path: Path, size: int | None) -> Bytes:
+    try:
+        with Image.open(path) as image:
+            return _to_bytes(_prepare(image, size))
+    except _UNREADABLE as error:
+        raise InputError(f"Cannot read the image {path}: {_reason(error)}; mend or remove it.") from None
+
+
+def _prepare(image: Image.Image, size: int | None) -> Image.Image:
+    if size is not None:
+        # JPEG is decoded at a half, quarter or eighth, still at least twice what is needed.
+        image.draft(None, (2 * size, 2 * size))
+    upright = _eight_bit(ImageOps.exif_transpose(image))
+    return upright if size is None else _square(upright, size)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Return the image in mode L or RGB."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_scale(np.asarray(image)))
+    if "A" in image.mode.upper() or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return flat.convert("L") if image.mode in ("L", "LA", "La", "1") else flat
+    if image.mode in ("L", "1"):
+        return image.convert("L")
+    return image.convert("RGB")
+
+
+def _scale(values: NDArray[np.generic]) -> Bytes:
+    """Scale 16-bit integers, or floats up to 1, 255 or 65535, to bytes."""
+    values = values.astype(np.float64)
+    top = float(np.nanmax(values, initial=0.0))
+    if values.dtype.kind == "f" and top <= 1:
+        values = values * 255
+    elif top > 255:
+        values = values / 257
+    return np.nan_to_num(values).round().clip(0, 255).astype(np.uint8)
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+
+
+def _to_bytes(image: Image.Image) -> Bytes:
+    array = np.asarray(image)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _size(image: Bytes) -> str:
+    return f"{image.shape[1]} x {image.shape[0]}"
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is no image of a known format"
+    return getattr(error, "strerror", None) or text or type(error).__name__

@@ -1,0 +1,212 @@
+"""What a source of images holds, in numbers and as a contact sheet."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from pixelscope.data import load, parse
+from pixelscope.data.decode import image_size
+from pixelscope.data.folder import find_images
+from pixelscope.data.imageset import ImageSet
+from pixelscope.files import written_whole
+from pixelscope.imaging.resize import resize
+
+_LARGEST = 64
+"""Side in pixels to which images of a folder are resized to be described, unless all have one smaller size."""
+_SIZES_SHOWN = 8
+_TILE = 64
+_GAP = 4
+_MARGIN = 16
+_COLUMNS = 10
+_ROWS = 40
+"""Rows of a contact sheet at most; a set of more classes says how many are left out."""
+_NAME_WIDTH = 220
+_FONT_SIZE = 15
+
+
+@dataclass(frozen=True)
+class SourceDescription:
+    """What a source of images holds."""
+
+    source: str
+    """As the user wrote it."""
+    kind: str
+    title: str
+    count: int
+    """Images that can be read."""
+    classes: dict[str, int]
+    """Images of each class; empty where they are unlabelled."""
+    sizes: dict[str, int]
+    """Images of each original size, `width x height`, most frequent first."""
+    channels: int
+    minimum: int
+    """Least value of a pixel, of 0 to 255."""
+    maximum: int
+    mean: float
+    split: dict[str, int] | None
+    """Images in the source's own training and test split; None where it has none."""
+    licence: str
+    citation: str
+    notes: tuple[str, ...]
+    images: ImageSet = field(repr=False, compare=False)
+    """The images themselves."""
+
+    def to_text(self) -> str:
+        """Return it as aligned lines for a terminal."""
+        rows = [(name, text) for name, text in self._rows() if text]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, without the images."""
+        names = ("source", "kind", "title", "count", "classes", "sizes", "channels", "minimum", "maximum", "mean", "split")
+        return {name: getattr(self, name) for name in (*names, "licence", "citation")} | {"notes": list(self.notes)}
+
+    def save_sheet(self, path: Path) -> Path:
+        """Write a contact sheet as PNG; see `contact_sheet`."""
+        return contact_sheet(self.images, path)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        split = "" if self.split is None else ", ".join(f"{count:,} {name}" for name, count in self.split.items())
+        return [
+            ("source", f"{self.source} ({self.kind})"),
+            ("title", self.title),
+            ("images", f"{self.count:,}, {'grey' if self.channels == 1 else 'colour'}"),
+            *_indented("sizes", _shortened(self.sizes)),
+            *_indented("classes", self.classes or {"none: unlabelled": None}),
+            ("split", split or "none: a random one is drawn"),
+            ("values", f"{self.minimum} to {self.maximum}, mean {self.mean:.1f}"),
+            ("licence", self.licence),
+            ("citation", self.citation),
+            *[("note" if i == 0 else " ", note) for i, note in enumerate(self.notes)],
+        ]
+
+
+def describe_source(source: str, *, data_root: Path | None = None, strict: bool = False) -> SourceDescription:
+    """Read a source and say what it holds.
+
+    Args:
+        source: `KIND:PATH`, PATH or KIND, as for `pixelscope.data.load`.
+        data_root: where a KIND alone is looked for.
+        strict: refuse a folder with an unreadable image, rather than skip and count it.
+
+    Raises:
+        InputError: the source cannot be found or read.
+    """
+    kind, rest = parse(source)
+    sizes = _folder_sizes(Path(rest)) if kind == "folder" and Path(rest).is_dir() else Counter[str]()
+    small = kind != "folder" or (len(sizes) == 1 and max(map(int, next(iter(sizes)).split(" x "))) <= _LARGEST)
+    images = load(source, size=None if small else _LARGEST, strict=strict, data_root=data_root)
+    pixels, origin = images.images, images.provenance
+    return SourceDescription(
+        source=source,
+        kind=kind,
+        title=origin.title,
+        count=len(images),
+        classes=dict(zip(images.classes, images.class_counts(), strict=True)) if images.labels is not None else {},
+        sizes=dict(sizes.most_common()) or {f"{pixels.shape[3]} x {pixels.shape[2]}": len(images)},
+        channels=pixels.shape[1],
+        minimum=int(pixels.min()),
+        maximum=int(pixels.max()),
+        mean=round(float(pixels.sum(dtype=torch.int64)) / pixels.numel(), 2),
+        split=None if images.test is None else {"training": int((~images.test).sum()), "test": int(images.test.sum())},
+        licence=origin.licence,
+        citation=origin.citation,
+        notes=origin.notes if small else (*origin.notes, f"Values are of the images resized to {_LARGEST} x {_LARGEST} pixels."),
+        images=images,
+    )
+
+
+def contact_sheet(images: ImageSet, path: Path) -> Path:
+    """Write a PNG with some of the images: a row of ten of each class, or ten rows of ten where they are unlabelled.
+
+    The images are taken at equal distances over the set, small ones enlarged without smoothing.
+
+    Returns:
+        `path`.
+    """
+    rows = _sheet_rows(images)
+    font = ImageFont.truetype(_font_file(), _FONT_SIZE)
+    names = [_fitted(name, font) for name, _ in rows]
+    left = _MARGIN + (round(max(map(font.getlength, names))) + 12 if any(names) else 0)
+    heading = f"{len(images):,} images: {images.provenance.title}" + _left_out(images)
+    columns = max(len(positions) for _, positions in rows)
+    width = max(left + columns * (_TILE + _GAP) - _GAP, _MARGIN + round(font.getlength(heading))) + _MARGIN
+    top = _MARGIN + 2 * _FONT_SIZE
+    sheet = Image.new("RGB", (width, top + len(rows) * (_TILE + _GAP) - _GAP + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN), heading, "black", font)
+    for row, (name, (_, positions)) in enumerate(zip(names, rows, strict=True)):
+        y = top + row * (_TILE + _GAP)
+        draw.text((_MARGIN, y + _TILE // 2), name, "black", font, anchor="lm")
+        for column, position in enumerate(positions):
+            sheet.paste(_tile(images.images[position]), (left + column * (_TILE + _GAP), y))
+    with written_whole(path) as temporary:
+        sheet.save(temporary, "PNG")
+    return path
+
+
+def _folder_sizes(folder: Path) -> Counter[str]:
+    sizes = (image_size(file) for file in find_images(folder).files)
+    return Counter(f"{size[0]} x {size[1]}" for size in sizes if size is not None)
+
+
+def _indented(title: str, counts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return one row a name, the title before the first, the counts aligned."""
+    width = max((len(name) for name in counts), default=0)
+    digits = max((len(f"{count:,}") for count in counts.values() if count is not None), default=0)
+    lines = [name if count is None else f"{name:<{width}}  {count:>{digits},}" for name, count in counts.items()]
+    return [(title if i == 0 else " ", line) for i, line in enumerate(lines)]
+
+
+def _shortened(sizes: dict[str, int]) -> dict[str, int]:
+    shown = dict(list(sizes.items())[:_SIZES_SHOWN])
+    rest = list(sizes.values())[_SIZES_SHOWN:]
+    return shown | ({f"{len(rest)} other sizes": sum(rest)} if rest else {})
+
+
+def _sheet_rows(images: ImageSet) -> list[tuple[str, list[int]]]:
+    """Return the rows of a contact sheet: a class's name and the positions of its images."""
+    if images.labels is None:
+        chosen = _spread(list(range(len(images))), _COLUMNS * _COLUMNS)
+        return [("", chosen[i : i + _COLUMNS]) for i in range(0, len(chosen), _COLUMNS)]
+    members = [(images.labels == index).nonzero().flatten().tolist() for index in range(len(images.classes))]
+    return [(name, _spread(found, _COLUMNS)) for name, found in zip(images.classes, members, strict=True)][:_ROWS]
+
+
+def _spread(positions: list[int], count: int) -> list[int]:
+    if len(positions) <= count:
+        return positions
+    return [positions[i * len(positions) // count] for i in range(count)]
+
+
+def _left_out(images: ImageSet) -> str:
+    more = len(images.classes) - _ROWS
+    return f" (the first {_ROWS} of {len(images.classes)} classes)" if images.labels is not None and more > 0 else ""
+
+
+def _tile(image: torch.Tensor) -> Image.Image:
+    """Return one image (C, H, W) as a square tile."""
+    square = resize(image[None], min(image.shape[-2:]) if min(image.shape[-2:]) <= _TILE else _TILE)[0]
+    array = np.broadcast_to(square.permute(1, 2, 0).numpy(), (*square.shape[1:], 3))
+    return Image.fromarray(np.ascontiguousarray(array)).resize((_TILE, _TILE), Image.Resampling.NEAREST)
+
+
+def _fitted(name: str, font: ImageFont.FreeTypeFont) -> str:
+    if font.getlength(name) <= _NAME_WIDTH:
+        return name
+    while font.getlength(f"{name}…") > _NAME_WIDTH:
+        name = name[:-1]
+    return f"{name}…"
+
+
+def _font_file() -> Path:
+    # matplotlib's font holds Greek, Cyrillic and more; Pillow's own only Latin letters.
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

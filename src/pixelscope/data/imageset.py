@@ -1,0 +1,97 @@
+"""The one shape in which images travel: an ImageSet."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from pixelscope.errors import InputError
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where images come from: what the run record and the report say about them."""
+
+    source: str
+    """The specification that loads them again, for example `mnist:/data/mnist`."""
+    title: str
+    """What they are, in a few words."""
+    licence: str = "unknown"
+    citation: str = ""
+    notes: tuple[str, ...] = ()
+    """What the reader should know: files skipped, how they were made."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one size, with or without labels.
+
+    images: uint8, shape (N, C, H, W) with C 1 or 3, values 0 to 255.
+    labels: int64, shape (N,), each an index into `classes`; None for unlabelled images.
+    names: one name an image, unique, stable from load to load.
+    test: bool, shape (N,), True where the source itself puts an image into the test split; None where it says nothing.
+    aligned: a name shared by sets in which image i shows the same thing (MNIST and the MNIST-M made from it).
+    """
+
+    images: Tensor
+    provenance: Provenance
+    labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
+    names: Sequence[str] = field(default=())
+    test: Tensor | None = None
+    aligned: str | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.images)
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+            raise InputError(
+                f"{self.provenance.source}: images must be uint8 of shape (N, 1 or 3, H, W), "
+                f"not {self.images.dtype} of shape {tuple(self.images.shape)}."
+            )
+        for what, values in (("labels", self.labels), ("names", self.names or None), ("test flags", self.test)):
+            if values is not None and len(values) != count:
+                raise InputError(f"{self.provenance.source}: {count} images but {len(values)} {what}.")
+        if self.labels is not None and count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise InputError(f"{self.provenance.source}: labels must lie between 0 and {len(self.classes) - 1}.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, indices: Tensor) -> "ImageSet":
+        """Return the images at `indices` (int64 positions, or a bool mask of length N), in that order."""
+        positions = indices.nonzero().flatten() if indices.dtype == torch.bool else indices
+        return replace(
+            self,
+            images=self.images[positions],
+            labels=None if self.labels is None else self.labels[positions],
+            names=[self.names[i] for i in positions.tolist()] if self.names else (),
+            test=None if self.test is None else self.test[positions],
+        )
+
+    def without_labels(self) -> "ImageSet":
+        """Return the same images with nothing left that tells their class: this is what a training sees of a target.
+
+        Names go too, because a folder's names hold the class.
+        """
+        return replace(self, labels=None, classes=(), names=())
+
+    def relabelled(self, positions: Sequence[int], classes: tuple[str, ...]) -> "ImageSet":
+        """Return the same images with label i turned into `positions[i]`, an index into `classes`."""
+        assert self.labels is not None
+        return replace(self, labels=torch.tensor(positions)[self.labels], classes=classes)
+
+    def class_counts(self) -> list[int]:
+        """Return how many images each class has, in the order of `classes`."""
+        if self.labels is None:
+            return []
+        return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+
+    def digest(self) -> str:
+        """Return a SHA-256 over size, pixels and labels, the same wherever the same images were loaded from."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        digest.update(self.images.contiguous().numpy())
+        if self.labels is not None:
+            digest.update(self.labels.contiguous().numpy())
+        return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""MNIST from its four idx files, plain or compressed."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.errors import InputError
+from pixelscope.imaging.resize import resize
+
+CLASSES = tuple("0123456789")
+LICENCE = "CC BY-SA 3.0"
+CITATION = "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, Proc. IEEE 86(11), 1998"
+
+Bytes = NDArray[np.uint8]
+
+_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+def load_mnist(folder: Path, size: int | None = 32) -> ImageSet:
+    """Read MNIST in its canonical order: the 60,000 training digits, then the 10,000 test digits.
+
+    Args:
+        folder: holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+            t10k-labels-idx1-ubyte, each plain or .gz.
+        size: side in pixels to which the digits (28 x 28) are resized; None keeps it.
+
+    Returns:
+        Grey images (N, 1, H, W), with MNIST's own split as test flags.
+
+    Raises:
+        InputError: a file is missing, cut off, of another format, or its count does not match.
+    """
+    parts = [_read_pair(folder, *names) for names in _FILES.values()]
+    (train, _), (test, _) = parts
+    if train.shape[1:] != test.shape[1:]:
+        raise InputError(
+            f"{folder}: training digits are {_size(train)} and test digits {_size(test)}; take all four files from one set."
+        )
+    images = torch.from_numpy(np.concatenate([train, test])[:, None])
+    return ImageSet(
+        images=images if size is None else resize(images, size),
+        provenance=Provenance(f"mnist:{folder}", "MNIST, handwritten digits", LICENCE, CITATION),
+        labels=torch.from_numpy(np.concatenate([labels for _, labels in parts]).astype(np.int64)),
+        classes=CLASSES,
+        names=[f"{part}/{i:05d}" for part, count in (("train", len(train)), ("test", len(test))) for i in range(count)],
+        test=torch.arange(len(images)) >= len(train),
+        aligned="mnist",
+    )
+
+
+def is_mnist(folder: Path) -> bool:
+    """Say whether `folder` holds any of MNIST's four files."""
+    return any(_find(folder, name) for names in _FILES.values() for name in names)
+
+
+def folder_in(root: Path) -> Path:
+    """Return the folder of MNIST below a data root, downloaded where it is absent."""
+    from pixelscope.data.download import download_mnist
+
+    folder = root / "mnist"
+    return folder if is_mnist(folder) else download_mnist(folder)
+
+
+def read_idx(path: Path, dimensions: int) -> Bytes:
+    """Read an idx file of bytes with so many dimensions, plain or (by its name) .gz.
+
+    Raises InputError where the file is cut off, too long, or something else than an idx file of bytes.
+    """
+    content = _read_bytes(path)
+    header = 4 + 4 * dimensions
+    magic = bytes([0, 0, 8, dimensions])
+    if content[:4] != magic:
+        raise InputError(
+            f"{path} starts with {content[:4].hex(' ') or 'nothing'}, not with the {magic.hex(' ')} of an idx file of "
+            f"{dimensions}-dimensional bytes; put the original file there."
+        )
+    shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
+    expected = int(np.prod(shape, dtype=object))
+    found = len(content) - header
+    if len(shape) < dimensions or found < expected:
+        raise InputError(f"{path} is cut off: {max(found, 0)} of {expected} bytes of data are there; fetch it again.")
+    if found > expected:
+        raise InputError(f"{path} has {found - expected} bytes more than its header says; fetch it again.")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _read_pair(folder: Path, images_name: str, labels_name: str) -> tuple[Bytes, Bytes]:
+    images_file, labels_file = _require(folder, images_name), _require(folder, labels_name)
+    images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
+    if len(images) != len(labels):
+        raise InputError(
+            f"{images_file.name} holds {len(images)} images but {labels_file.name} {len(labels)} labels; "
+            f"take both from one set ({folder})."
+        )
+    if not images.size:
+        raise InputError(f"{images_file} holds no images; put the original file there.")
+    if labels.max() > 9:
+        raise InputError(f"{labels_file} holds the label {labels.max()}; MNIST's labels are 0 to 9.")
+    return images, labels
+
+
+def _require(folder: Path, name: str) -> Path:
+    file = _find(folder, name)
+    if file is None:
+        raise InputError(f"There is no {name} (plain or .gz) in {folder}; put MNIST's four idx files there.")
+    return file
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    # Some mirrors write train-images.idx3-ubyte, with a dot.
+    stems = (name, name.replace("-idx", ".idx"))
+    candidates = [folder / f"{stem}{suffix}" for suffix in ("", ".gz") for stem in stems]
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except EOFError:
+        raise InputError(f"{path} is cut off: its compressed data has no end; fetch it again.") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} is not a sound .gz file ({error}); fetch it again.") from None
+
+
+def _size(images: Bytes) -> str:
+    return f"{images.shape[2]} x {images.shape[1]}"

@@ -1,0 +1,245 @@
+"""MNIST-M: the index-aligned one made here, and the one originally distributed. They are different sets of images."""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixelscope.data.blend import blend_over_photos
+from pixelscope.data.decode import image_files, read_all
+from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.mnist import CLASSES, load_mnist
+from pixelscope.data.split import random_test_mask
+from pixelscope.errors import InputError
+from pixelscope.files import written_whole
+from pixelscope.imaging.resize import resize
+
+CITATION = "Ganin, Ustinova, Ajakan et al.: Domain-adversarial training of neural networks, JMLR 17(59), 2016"
+TITLE_ALIGNED = "MNIST-M, index-aligned: made from MNIST by difference blending"
+TITLE_ORIGINAL = "MNIST-M, as originally distributed"
+
+_PROVENANCE = "pixelscope_mnist_m"
+"""Key that tells a generated file from any other .npz."""
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a generated MNIST-M was made: enough to make it again, bit for bit, from the same digits and photos."""
+
+    seed: int
+    size: int
+    test_fraction: float
+    digits: str
+    """SHA-256 of the digits, before they were resized."""
+    photos: str
+    """SHA-256 over the names and contents of the photos."""
+    photos_train: int
+    """Photos behind the training digits."""
+    photos_test: int
+    """Photos behind the test digits."""
+    photos_apart: bool
+    """Whether no photo lies behind training and test digits both."""
+
+
+def generate_mnist_m(mnist: Path, photos: Path, out: Path, seed: int = 0, size: int = 32, test_fraction: float = 0.2) -> Path:
+    """Make index-aligned MNIST-M: image i is |crop of a photo - digit i of MNIST|, channel by channel.
+
+    Digits are resized first; crops are drawn at random places of random photos. One random `test_fraction` of the
+    indices is the test split. Where `photos` has a folder `train` beside others, training digits get their
+    backgrounds from it and test digits from the others; else all photos serve both.
+
+    Args:
+        mnist: folder of MNIST's four idx files.
+        photos: folder of photos, at any depth.
+        out: .npz file to write, which must not exist: images (N, size, size, 3), labels (N,), test (N,), and how it was made.
+        seed: of the choice of photos, crops and test split.
+        size: side of the images in pixels.
+        test_fraction: share of the digits in the test split.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: digits or photos cannot be used, or `out` exists.
+    """
+    _check_out(out)
+    behind_train, behind_test = find_photos(photos)
+    digits = load_mnist(mnist, None)
+    test = random_test_mask(len(digits), test_fraction, seed)
+    blended = blend(digits.images, test, behind_train, behind_test, seed, size)
+    recipe = Recipe(
+        seed, size, test_fraction, digits.digest(), _digest(photos, {*behind_train, *behind_test}),
+        len(behind_train), len(behind_test), behind_train != behind_test,
+    )  # fmt: skip
+    assert digits.labels is not None
+    with written_whole(out) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            allow_pickle=False,
+            images=blended,
+            labels=digits.labels.numpy(),
+            test=test.numpy(),
+            **{_PROVENANCE: np.array(json.dumps(asdict(recipe)))},
+        )
+    return out
+
+
+def blend(
+    digits: torch.Tensor, test: torch.Tensor, behind_train: list[Path], behind_test: list[Path], seed: int, size: int
+) -> Bytes:
+    """Blend digits (N, 1, H, W) over photos, those marked in `test` (N,) over `behind_test`; returns uint8 (N, size, size, 3)."""
+    resized = resize(digits, size)[:, 0].numpy()
+    blended = np.empty((*resized.shape, 3), np.uint8)
+    random = np.random.default_rng(seed)
+    for mask, photos in ((~test, behind_train), (test, behind_test)):
+        blend_over_photos(resized, np.flatnonzero(mask.numpy()), photos, random, blended)
+    return blended
+
+
+def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the photos for training digits and those for test digits, sorted by name."""
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}; give a folder of photos, for example the images of BSDS500.")
+    photos = image_files(folder)
+    if not photos:
+        raise InputError(f"There are no photos in {folder}; give a folder of .jpg or .png photos, for example those of BSDS500.")
+    train = [photo for photo in photos if photo.relative_to(folder).parts[0] == "train"]
+    others = [photo for photo in photos if photo.relative_to(folder).parts[0] != "train"]
+    return (train, others) if train and others else (photos, photos)
+
+
+def load_mnist_m(path: Path, size: int | None = 32) -> ImageSet:
+    """Read MNIST-M, either from a file made by `generate_mnist_m` or from the folder originally distributed.
+
+    Args:
+        path: the .npz file, or the folder that holds mnist_m_train, mnist_m_test and their label files.
+        size: side in pixels to which the images are resized; None keeps their own.
+
+    Raises:
+        InputError: `path` is neither, or something in it is missing or damaged.
+    """
+    if path.is_dir():
+        return _load_original(path, size)
+    if path.is_file():
+        return _load_generated(path, size)
+    raise InputError(f"There is no {path}; make MNIST-M with `pixelscope data mnist-m`, or give the folder originally distributed.")
+
+
+def path_in(root: Path) -> Path:
+    """Return where MNIST-M is below a data root: a generated mnist-m.npz, or the folder mnist-m as distributed."""
+    places = [root / name for name in ("mnist-m.npz", "mnist_m.npz", "mnist-m", "mnist_m")]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise InputError(
+            f"There is no MNIST-M in {root}; make it with `pixelscope data mnist-m --out {places[0]}`, or unpack the "
+            f"original distribution into {places[2]}."
+        )
+    return found
+
+
+def is_generated(path: Path) -> bool:
+    """Say whether `path` is an .npz that `generate_mnist_m` wrote."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return f"{_PROVENANCE}.npy" in archive.namelist()
+
+
+def is_original(folder: Path) -> bool:
+    """Say whether `folder` holds MNIST-M as originally distributed."""
+    return any((folder / name).exists() for name in ("mnist_m_train", "mnist_m_train_labels.txt"))
+
+
+def _load_generated(path: Path, size: int | None) -> ImageSet:
+    if not is_generated(path):
+        raise InputError(f"{path} was not written by `pixelscope data mnist-m`, or is cut off; make it again, or read it as arrays:{path}.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            recipe = Recipe(**json.loads(str(file[_PROVENANCE])))
+            labels, test = torch.from_numpy(file["labels"]), torch.from_numpy(file["test"])
+            images = torch.from_numpy(file["images"]).permute(0, 3, 1, 2).contiguous()
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}); make it again with `pixelscope data mnist-m`.") from None
+    return ImageSet(
+        images=images if size is None else resize(images, size),
+        provenance=Provenance(f"mnist-m:{path}", TITLE_ALIGNED, "digits CC BY-SA 3.0; photos as their source says", CITATION, (_note(recipe),)),
+        labels=labels,
+        classes=CLASSES,
+        names=[f"{i:05d}" for i in range(len(images))],
+        test=test,
+        aligned="mnist",
+    )
+
+
+def _load_original(folder: Path, size: int | None) -> ImageSet:
+    parts = {part: _read_labels(folder, part) for part in ("train", "test")}
+    listed = [(f"mnist_m_{part}/{name}", label) for part, labels in parts.items() for name, label in labels.items()]
+    images = torch.from_numpy(read_all([folder / name for name, _ in listed], size)).permute(0, 3, 1, 2)
+    return ImageSet(
+        images=images.expand(-1, 3, -1, -1).contiguous(),
+        provenance=Provenance(f"mnist-m:{folder}", TITLE_ORIGINAL, "research use; photos of BSDS500", CITATION),
+        labels=torch.tensor([label for _, label in listed]),
+        classes=CLASSES,
+        names=[name for name, _ in listed],
+        test=torch.arange(len(listed)) >= len(parts["train"]),
+    )
+
+
+def _read_labels(folder: Path, part: str) -> dict[str, int]:
+    """Return the label of each image of a part, by file name; both must name the same files."""
+    file, images = folder / f"mnist_m_{part}_labels.txt", folder / f"mnist_m_{part}"
+    for needed in (file, images):
+        if not needed.exists():
+            raise InputError(f"There is no {needed.name} in {folder}; MNIST-M as distributed has it: unpack it again.")
+    lines = [line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    for number, line in enumerate(lines, 1):
+        if len(line) != 2 or line[1] not in CLASSES:
+            raise InputError(f"Line {number} of {file} is not `name label` with a label of 0 to 9; unpack it again.")
+    labels = {name: int(label) for name, label in lines}
+    present = {path.name for path in images.iterdir() if path.suffix == ".png"}
+    _check_listing(file, images, len(lines), labels.keys(), present)
+    return labels
+
+
+def _check_listing(file: Path, images: Path, lines: int, listed: Set[str], present: set[str]) -> None:
+    for names, complaint in ((listed - present, f"is named in {file.name} but missing"), (present - listed, f"has no label in {file.name}")):
+        if names:
+            raise InputError(
+                f"{images} has {len(present)} images and {file.name} {lines} labels: {min(names)} {complaint}; unpack them again."
+            )
+    if len(listed) < lines:
+        raise InputError(f"{file} has {lines} labels for {len(listed)} images, some twice; unpack it again.")
+    if not listed:
+        raise InputError(f"{images} holds no images; unpack MNIST-M again.")
+
+
+def _note(recipe: Recipe) -> str:
+    photos = (
+        f"{recipe.photos_train} photos behind training digits and {recipe.photos_test} others behind test digits"
+        if recipe.photos_apart
+        else f"{recipe.photos_train} photos behind training and test digits alike"
+    )
+    return f"Made with seed {recipe.seed} at {recipe.size} x {recipe.size} pixels from {photos}; not the MNIST-M originally distributed."
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix != ".npz":
+        raise InputError(f"{out} must end in .npz; give for example --out {out.with_suffix('.npz').name}.")
+    if out.exists():
+        raise InputError(f"{out} exists already; remove it, or choose another --out.")
+
+
+def _digest(folder: Path, photos: set[Path]) -> str:
+    digest = hashlib.sha256()
+    for photo in sorted(photos):
+        digest.update(photo.relative_to(folder).as_posix().encode())
+        digest.update(hashlib.sha256(photo.read_bytes()).digest())
+    return digest.hexdigest()

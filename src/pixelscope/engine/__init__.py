@@ -1,0 +1,1 @@
+"""The training loop, exact checkpoints, run record, moving averages: knows no model."""

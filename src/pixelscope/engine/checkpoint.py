@@ -1,0 +1,121 @@
+"""Exact checkpoints: every tensor of a task in one safetensors file, written whole, never unpickled."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pixelscope.engine.task import Task
+from pixelscope.errors import InputError
+from pixelscope.files import written_whole
+
+FORMAT = 1
+"""Raised when the layout changes; a file of another format is refused."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come."""
+
+    images: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    """Spent in training steps, all sittings together; evaluations and samples come on top."""
+    best: float | None = None
+    """The best number by which the best checkpoint was chosen so far."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weights file says about itself."""
+
+    system: str
+    config: dict[str, Any]
+    data: dict[str, str]
+    """SHA-256 of each data set."""
+    progress: Progress
+    format: int = FORMAT
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], header: Header) -> None:
+    """Write tensors and header to `path`, whole or not at all."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with written_whole(path) as temporary:
+        save_file(plain, temporary, metadata={"pixelscope": json.dumps(asdict(header))})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], Header]:
+    """Read what `save` wrote; raises InputError for a missing, cut-off or foreign file or one of another format."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = (file.metadata() or {}).get("pixelscope")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError:
+        raise InputError(f"There is no checkpoint {path}; give a run folder that has one.") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or cut off ({error}); delete it to use the one before it.") from None
+    if metadata is None:
+        raise InputError(f"{path} was not written by pixelscope; give a checkpoint of a run.")
+    return tensors, _header(path, json.loads(metadata))
+
+
+def _header(path: Path, values: dict[str, Any]) -> Header:
+    if values.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has format {values.get('format')}, and this version of pixelscope reads format {FORMAT}; "
+            "use the version named in the run's run.json, or train again."
+        )
+    return Header(**{**values, "progress": Progress(**values["progress"])})
+
+
+def state(task: Task[Any]) -> dict[str, Tensor]:
+    """Return every tensor that decides how `task` goes on, by name."""
+    tensors: dict[str, Tensor] = {}
+    for name, network in task.networks.items():
+        tensors |= _prefixed(f"network.{name}", network.state_dict())
+    for name, average in task.averages.items():
+        tensors |= _prefixed(f"average.{name}", average.network.state_dict())
+    for name, optimizer in task.optimizers.items():
+        tensors |= {f"optimizer.{name}.{key}": value for key, value in _moments(optimizer)}
+    return tensors
+
+
+def restore(task: Task[Any], tensors: Mapping[str, Tensor], origin: Path) -> None:
+    """Put back what `state` returned; raises InputError where names or shapes are not those of `task`."""
+    try:
+        for name, network in task.networks.items():
+            network.load_state_dict(_under(tensors, f"network.{name}"))
+        for name, average in task.averages.items():
+            average.network.load_state_dict(_under(tensors, f"average.{name}"))
+    except RuntimeError:
+        raise InputError(f"{origin} belongs to a run with other networks; give a checkpoint of this configuration.") from None
+    for name, optimizer in task.optimizers.items():
+        _restore_moments(optimizer, _under(tensors, f"optimizer.{name}"))
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            yield f"{index}.{key}", value
+
+
+def _restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        moments.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,253 @@
+"""The training loop: drives any task over any batches, counted in images seen."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+
+from pixelscope.engine import checkpoint
+from pixelscope.engine.checkpoint import Header, Progress
+from pixelscope.engine.config import TrainingConfig
+from pixelscope.engine.distributed import average, check_agreement, ranks
+from pixelscope.engine.guard import FiniteGuard
+from pixelscope.engine.meter import Meter
+from pixelscope.engine.progress import Display, Silent, display
+from pixelscope.engine.run import RunFolder
+from pixelscope.engine.task import Moment, Task
+from pixelscope.errors import InputError, TrainingStopped
+
+Batch = TypeVar("Batch")
+KEPT = 2
+"""Numbered checkpoints that are kept."""
+
+
+class Batches(Protocol[Batch]):
+    """Gives this rank's part of the batch that a moment asks for, the same one every time it is asked."""
+
+    def __call__(self, moment: Moment) -> Batch:
+        """Return the batch on the training device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a checkpoint must share with the run that goes on from it."""
+
+    system: str
+    config: dict[str, Any]
+    data: dict[str, str]
+
+
+class Loop(Generic[Batch]):
+    """One training: steps, log, evaluations, samples and checkpoints in a run folder.
+
+    snapshot(images): called at each evaluation on the first rank; stores what later stages need of that moment.
+    sample(images): likewise at each grid of samples.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        task: Task[Batch],
+        batches: Batches[Batch],
+        run: RunFolder,
+        config: TrainingConfig,
+        identity: Identity,
+        seed: int,
+        snapshot: Callable[[int], None] = lambda images: None,
+        sample: Callable[[int], None] = lambda images: None,
+    ) -> None:
+        if config.batch_size % ranks():
+            raise InputError(f"A batch of {config.batch_size} cannot be divided among {ranks()} devices; change one of them.")
+        self.fabric, self.task, self.batches, self.run = fabric, task, batches, run
+        self.config, self.identity, self.seed = config, identity, seed
+        self.snapshot, self.sample = snapshot, sample
+        self.progress, self.meter, self.guard = Progress(), Meter(), FiniteGuard()
+        self._display: Display = Silent()
+        self._logged = self.progress
+        self._stop: str | None = None
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint of the run folder, or from nothing where there is none yet."""
+        files = self.run.checkpoint_files()
+        if files:
+            tensors, header = checkpoint.load(files[-1])
+            self._check_identity(header)
+            checkpoint.restore(self.task, tensors, files[-1])
+            self.progress = header.progress
+        if self.fabric.is_global_zero:
+            self.run.forget_stats_after(self.progress.images)
+
+    def train(self) -> Progress:
+        """Train to the configured number of images; returns how far it came.
+
+        Raises TrainingStopped, with the way to resume, on Ctrl-C, SIGTERM, or a number that is not finite.
+        """
+        first = self.fabric.is_global_zero
+        self._display = display(self.config.images, self.progress.images) if first else Silent()
+        self._logged = self.progress
+        try:
+            with self._signals():
+                if self.progress.images == 0:
+                    self._evaluate()
+                    self.sample(0)
+                while self.progress.images < self.config.images:
+                    self._advance()
+                if not self.run.checkpoint_files() or not self._just("checkpoint_every"):
+                    self._save()
+        finally:
+            self._display.close()
+        return self.progress
+
+    def _advance(self) -> None:
+        began = time.monotonic()
+        moment = self._moment()
+        numbers = self.task.step(self.batches(moment), moment)
+        self.meter.add(numbers)
+        self.guard.watch(numbers, moment.step)
+        if self.fabric.device.type == "cpu":
+            self.guard.check()
+        self.progress = replace(
+            self.progress,
+            images=moment.images + moment.batch_size,
+            step=moment.step + 1,
+            seconds=self.progress.seconds + time.monotonic() - began,
+        )
+        self._display.advance(self.progress.images)
+        self._milestones()
+
+    def _milestones(self) -> None:
+        if self._just("log_every"):
+            self._log()
+        finished = self.progress.images >= self.config.images
+        if self._just("evaluate_every") or finished:
+            self._evaluate()
+        if self._just("sample_every") or finished:
+            self.sample(self.progress.images)
+        if self._just("checkpoint_every"):
+            self._save()
+        if self._asked_to_stop():
+            self._interrupted()
+
+    def _moment(self) -> Moment:
+        size = self.config.batch_size
+        return Moment(
+            images=self.progress.images,
+            step=self.progress.step,
+            batch_size=size,
+            seed=self.seed,
+            rank=self.fabric.global_rank,
+            ranks=ranks(),
+            device=self.fabric.device,
+            detailed=_crosses(self.progress.images, size, self.config.log_every),
+        )
+
+    def _just(self, every: str) -> bool:
+        size = self.config.batch_size
+        return _crosses(self.progress.images - size, size, getattr(self.config, every))
+
+    def _log(self) -> None:
+        self.guard.check()
+        before, self._logged = self._logged, self.progress
+        seconds = self.progress.seconds - before.seconds
+        speed = (self.progress.images - before.images) / max(seconds, 1e-9)
+        numbers = {"images_per_second": speed, **self.meter.read()}
+        self._write("train", numbers)
+        left = (self.config.images - self.progress.images) / speed
+        self._display.show(self.progress.images, {**numbers, "time_left": left})
+        self._warn(numbers)
+
+    def _evaluate(self) -> None:
+        self.guard.check()
+        numbers = self.task.evaluate()
+        self._write("evaluation", numbers)
+        self._display.show(self.progress.images, numbers)
+        if self.fabric.is_global_zero:
+            self.snapshot(self.progress.images)
+        self._warn(numbers)
+        choice = self.task.choice(numbers)
+        if choice is not None and (self.progress.best is None or choice > self.progress.best):
+            self.progress = replace(self.progress, best=choice)
+            self._write_checkpoint("best")
+
+    def _warn(self, numbers: Mapping[str, float | list[float]]) -> None:
+        for cause, text in self.task.warnings(numbers):
+            self._write("warning", {"cause": cause, "text": text})
+            self._display.say(f"warning: {text}")
+
+    def _save(self) -> None:
+        self.guard.check()
+        check_agreement(self.task.networks.values())
+        self._write_checkpoint(f"images-{self.progress.images:012d}")
+        if self.fabric.is_global_zero:
+            for old in self.run.checkpoint_files()[:-KEPT]:
+                old.unlink()
+            self._record()
+
+    def _write_checkpoint(self, name: str) -> None:
+        if self.fabric.is_global_zero:
+            header = Header(self.identity.system, self.identity.config, self.identity.data, self.progress)
+            checkpoint.save(self.run.checkpoints / f"{name}.safetensors", checkpoint.state(self.task), header)
+        self.fabric.barrier()
+
+    def _record(self) -> None:
+        done = self.progress
+        speed = done.images / done.seconds if done.seconds else 0.0
+        self.run.update_record(
+            images=done.images, steps=done.step, seconds=round(done.seconds, 1), images_per_second=round(speed, 1)
+        )
+
+    def _write(self, kind: str, numbers: Any) -> None:
+        if self.fabric.is_global_zero:
+            place = {"kind": kind, "images": self.progress.images, "step": self.progress.step}
+            self.run.append_stats({**place, "seconds": round(self.progress.seconds, 3), **numbers})
+
+    def _asked_to_stop(self) -> bool:
+        # A signal may reach the ranks in different steps; they must leave the loop together.
+        return bool(average(torch.tensor(float(self._stop is not None), device=self.fabric.device)) > 0)
+
+    def _interrupted(self) -> None:
+        self._save()
+        raise TrainingStopped(
+            f"{self._stop or 'Stopped by another process'} at {self.progress.images:,} images; everything is saved: go on with --resume {self.run.path}."
+        )
+
+    def _check_identity(self, header: Header) -> None:
+        if header.system != self.identity.system or header.config != self.identity.config:
+            raise InputError(
+                f"The checkpoint in {self.run.path} was made with another configuration than its config.yaml; "
+                "restore the file, or train anew with the new settings."
+            )
+        if header.data != self.identity.data:
+            raise InputError(
+                f"The images are not those that the run {self.run.path} was trained on (their SHA-256 differs); "
+                "give the same data, or train anew."
+            )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM end the step in progress, then save; a second Ctrl-C ends at once."""
+
+        def ask(number: int, frame: object) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = "Stopped by Ctrl-C" if number == signal.SIGINT else "Stopped by a signal"
+
+        try:
+            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: whoever started it handles signals
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _crosses(start: int, size: int, every: int) -> bool:
+    return start // every != (start + size) // every

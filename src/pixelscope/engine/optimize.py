@@ -1,0 +1,51 @@
+"""One optimizer step: gradients averaged over the ranks, measured, clipped, applied."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pixelscope.engine.distributed import average_gradients
+
+
+def apply_gradients(
+    optimizer: torch.optim.Optimizer, networks: Mapping[str, nn.Module], clip_norm: float | None = None
+) -> dict[str, Tensor]:
+    """Step `optimizer` on the gradients of `networks` and clear them; returns the gradient norm of each network.
+
+    The norms are of the gradients averaged over the ranks, before clipping; `clip_norm` bounds the norm of all
+    networks together.
+    """
+    parameters = [p for network in networks.values() for p in network.parameters()]
+    average_gradients(parameters)
+    norms = {name: gradient_norm(network) for name, network in networks.items()}
+    if clip_norm is not None:
+        total = torch.stack(list(norms.values())).norm()
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, total)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norms
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """Return the Euclidean norm of all gradients of `network`, a scalar."""
+    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Let gradients pass through `networks` without computing those of their weights."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate

@@ -1,0 +1,139 @@
+"""What a person sees while it runs: a moving bar on a terminal, plain lines elsewhere."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+Numbers = Mapping[str, float | list[float]]
+
+
+class Display(Protocol):
+    """Shows how a training goes."""
+
+    def show(self, images: int, numbers: Numbers) -> None:
+        """Show the latest numbers."""
+        ...
+
+    def advance(self, images: int) -> None:
+        """Move the bar."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        ...
+
+    def close(self) -> None:
+        """End the display."""
+        ...
+
+
+class Silent:
+    """Shows nothing: every rank but the first, and tests."""
+
+    def show(self, images: int, numbers: Numbers) -> None:
+        """Do nothing."""
+
+    def advance(self, images: int) -> None:
+        """Do nothing."""
+
+    def say(self, text: str) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Bar:
+    """A rich bar with time left, and under it the latest numbers."""
+
+    def __init__(self, console: Console, total: int, start: int) -> None:
+        columns = (
+            TextColumn("images"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console)
+        self._task = self._bar.add_task("training", total=total, completed=start)
+        self._live = Live(self._bar, console=console, refresh_per_second=4)
+        self._live.start()
+
+    def show(self, images: int, numbers: Numbers) -> None:
+        """Show the latest numbers under the bar."""
+        self.advance(images)
+        self._live.update(Group(self._bar, Text(line(numbers))))
+
+    def advance(self, images: int) -> None:
+        """Move the bar to `images`."""
+        self._bar.update(self._task, completed=images)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._live.stop()
+
+
+class Lines:
+    """One plain line for each line of stats."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console, self._total = console, total
+
+    def show(self, images: int, numbers: Numbers) -> None:
+        """Print the latest numbers."""
+        self.say(f"{images:>9,} of {self._total:,} images  {line(numbers)}")
+
+    def advance(self, images: int) -> None:
+        """Do nothing: lines do not move."""
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def display(total: int, start: int) -> Display:
+    """Return a bar where stderr is a terminal, else plain lines."""
+    console = Console(stderr=True)
+    return Bar(console, total, start) if console.is_terminal else Lines(console, total)
+
+
+LABELS = {
+    "images_per_second": "images/s",
+    "loss/generator": "G",
+    "loss/discriminator": "D",
+    "loss/classifier": "T",
+    "probability/real": "D(real)",
+    "probability/generated": "D(generated)",
+    "gradient/generator_domain": "|dG| domain",
+    "gradient/generator_task": "task",
+    "accuracy/batch_source": "accuracy source",
+    "accuracy/batch_generated": "generated",
+    "accuracy/source_test": "source test",
+    "accuracy/source_validation": "source validation",
+    "diversity": "diversity",
+    "time_left": "left",
+}
+
+
+def line(numbers: Numbers) -> str:
+    """Return the known ones of `numbers` as one line, in a fixed order."""
+    shown = [(label, numbers[name]) for name, label in LABELS.items() if name in numbers]
+    return "  ".join(f"{label} {_short(label, value)}" for label, value in shown if isinstance(value, float | int))
+
+
+def _short(label: str, value: float) -> str:
+    if label == "images/s":
+        return f"{value:.0f}"
+    return f"{int(value) // 3600}:{int(value) // 60 % 60:02d}:{int(value) % 60:02d}" if label == "left" else f"{value:.3g}"

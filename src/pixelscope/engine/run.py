@@ -1,0 +1,135 @@
+"""A run folder: the only thing that the stages after training read."""
+
+import json
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pixelscope.errors import InputError
+from pixelscope.files import write_text
+
+Stats = Mapping[str, float | list[float] | str]
+
+
+class RunFolder:
+    """The files of one run, by name; made by `create`, found again by `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.record = path / "run.json"
+        self.stats = path / "stats.jsonl"
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+        self.classifiers = path / "classifiers"
+        self.evaluation = path / "evaluation.json"
+        self.baseline = path / "baseline"
+        self.report = path / "report.html"
+
+    @classmethod
+    def create(cls, runs: Path, name: str, run: Path | None = None) -> "RunFolder":
+        """Make an empty run folder: `run` where given, which must not exist, else the next number and `name` in `runs`."""
+        path = run or runs / f"{_next_number(runs):05d}-{name}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise InputError(f"{path} exists already; name another folder, or continue it with --resume {path}.") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Find an existing run; raises InputError where `path` is not one."""
+        run = cls(Path(path))
+        if not run.record.is_file() or not run.config.is_file():
+            raise InputError(f"{path} is not a run folder (no run.json and config.yaml in it); give one that training made.")
+        return run
+
+    def read_record(self) -> dict[str, Any]:
+        """Return the content of run.json."""
+        return read_json(self.record)
+
+    def update_record(self, **values: Any) -> None:
+        """Set top-level entries of run.json, keeping the others."""
+        before = read_json(self.record) if self.record.is_file() else {}
+        write_text(self.record, json.dumps(before | values, indent=2) + "\n")
+
+    def append_stats(self, line: Stats) -> None:
+        """Add one line to stats.jsonl."""
+        with self.stats.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def forget_stats_after(self, images: int) -> None:
+        """Drop the lines written after a checkpoint that a resumed run starts from, a cut-off last line too."""
+        lines = self.stats.read_text(encoding="utf-8").splitlines() if self.stats.is_file() else []
+        kept = [line for line in lines if _images_of(line) <= images]
+        write_text(self.stats, "".join(f"{line}\n" for line in kept))
+
+    def checkpoint_files(self) -> list[Path]:
+        """Return the numbered checkpoints, oldest first."""
+        return sorted(self.checkpoints.glob("images-*.safetensors"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises InputError where the file is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"There is no {path}; is the run folder complete?") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); restore it or train again.") from None
+
+
+def read_stats(path: Path) -> list[dict[str, Any]]:
+    """Read stats.jsonl; a last line that a killed run left unfinished is passed over, any other is an InputError."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if line:
+                found.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise InputError(f"{path}, line {number} is not valid JSON; remove the line.") from None
+    return found
+
+
+def versions(packages: Iterable[str] = ("pixelscope", "torch", "lightning-fabric", "numpy", "safetensors")) -> dict[str, str]:
+    """Return the version of Python and of each package."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+
+
+def command_line() -> str:
+    """Return the command of this process, quoted for a shell; the program by its name alone."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def git_revision() -> str | None:
+    """Return the revision of the source tree that this package runs from, with `+changes` where it was edited."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _next_number(runs: Path) -> int:
+    taken = [int(match[1]) for path in runs.glob("*") if (match := re.match(r"(\d{5})-", path.name))]
+    return max(taken, default=-1) + 1
+
+
+def _images_of(line: str) -> float:
+    try:
+        return json.loads(line)["images"]
+    except ValueError:
+        return float("inf")

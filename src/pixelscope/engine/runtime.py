@@ -1,0 +1,125 @@
+"""The machine a run uses: devices, precision, threads; chosen automatically where asked, and said."""
+
+import logging
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from pixelscope.engine.config import RuntimeConfig
+from pixelscope.errors import InputError, TrainingStopped
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A RuntimeConfig with everything automatic decided."""
+
+    devices: int
+    accelerator: str
+    precision: str
+    threads: int
+
+    def describe(self) -> str:
+        """Return one line for the start of a run."""
+        device = "GPU" if self.accelerator == "cuda" else "CPU process"
+        plural = "s" if self.devices > 1 else ""
+        if self.devices > 1 and self.accelerator != "cuda":
+            device, plural = "CPU", " processes"
+        return f"{self.devices} {device}{plural}, {self.precision}, {self.threads} threads each"
+
+
+def decide(config: RuntimeConfig) -> Runtime:
+    """Decide what `auto` means on this machine; raises InputError for what it does not have."""
+    accelerator = config.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and torch.cuda.device_count() < config.devices:
+        raise InputError(
+            f"{config.devices} GPUs are asked for and this machine has {torch.cuda.device_count()}; "
+            "lower --devices or use --runtime.accelerator cpu."
+        )
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if _computes_in_bf16(accelerator) else "32-true"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Runtime(config.devices, accelerator, precision, config.threads or max(1, cores // config.devices))
+
+
+def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `function(fabric, *arguments)` on every device and return what it returns on the first.
+
+    Under torchrun or SLURM the processes are theirs; otherwise they are spawned.
+    """
+    runtime = decide(config)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
+    single = runtime.devices == 1 and not _launched_from_outside()
+    strategy = "auto" if single else "ddp" if _launched_from_outside() else "ddp_spawn"
+    fabric = Fabric(
+        accelerator=runtime.accelerator,
+        devices=runtime.devices,
+        strategy=strategy,
+        precision=runtime.precision,  # pyright: ignore[reportArgumentType] - one of fabric's literals
+        num_nodes=int(os.environ.get("SLURM_NNODES", os.environ.get("PIXELSCOPE_NODES", "1"))),
+    )
+    try:
+        return fabric.launch(_prepared, runtime.threads, function, *arguments)
+    except ProcessRaisedException as error:
+        raise _own_error(error) from None
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that makes the run folder: always, unless torchrun or SLURM started others."""
+    return not _launched_from_outside() or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
+def hardware(fabric: Fabric) -> dict[str, Any]:
+    """Return what run.json says about the machine."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "accelerator": torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else "none",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _prepared(fabric: Fabric, threads: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    torch.set_num_threads(threads)
+    return function(fabric, *arguments)
+
+
+def _own_error(error: ProcessRaisedException) -> Exception:
+    """Return the error that a spawned process raised, where it is one of ours: it arrives as a traceback's text."""
+    kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
+    ours = {f"{cls.__module__}.{cls.__name__}": cls for cls in (InputError, TrainingStopped)}
+    return ours[kind](message) if kind in ours else error
+
+
+def _launched_from_outside() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def _computes_in_bf16(accelerator: str) -> bool:
+    if accelerator == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without these instructions bf16 is emulated, slower than float32.
+    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpuinfo("flags").split())
+
+
+def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or "unknown"
+
+
+def _cpuinfo(field: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")

@@ -1,0 +1,1 @@
+"""What is done to pixels: tensors in, tensors out."""

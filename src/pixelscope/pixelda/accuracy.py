@@ -1,0 +1,63 @@
+"""Accuracy of a classifier, counted image by image."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixelscope.data.batches import to_float
+from pixelscope.data.imageset import ImageSet
+from pixelscope.data.split import Split
+
+BATCH = 500
+"""Images a pass; larger ones leave the processor's cache and are slower."""
+
+
+@torch.no_grad()
+def logits_of(classifier: nn.Module, images: Tensor, source: bool = False, batch: int = BATCH) -> Tensor:
+    """Return float32 logits (N, classes) of uint8 `images` (N, C, S, S), the network in evaluation mode."""
+    training = classifier.training
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    parts = [classifier(to_float(part.to(device)), source=source).cpu() for part in images.split(batch)]
+    classifier.train(training)
+    return torch.cat(parts)
+
+
+def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Return int64 counts (classes, classes): rows the true class, columns the predicted one."""
+    return torch.bincount(labels * classes + predictions, minlength=classes**2).view(classes, classes)
+
+
+@dataclass
+class SourceEvaluation:
+    """What training may measure T on: the source's own splits. The target's labels are not here."""
+
+    source: Split
+
+    def measure(self, classifier: nn.Module, average: nn.Module | None) -> dict[str, float]:
+        """Return accuracy and loss on the source's splits, and the accuracies of the averaged classifier."""
+        numbers: dict[str, float] = {}
+        for name in ("train", "test", "validation"):
+            images: ImageSet = getattr(self.source, name)
+            if len(images):
+                numbers |= _measured(classifier, images, f"source_{name}")
+        for name in ("test", "validation"):
+            images = getattr(self.source, name)
+            if average is not None and len(images):
+                numbers[f"accuracy/source_{name}_ema"] = _measured(average, images, "ema")["accuracy/ema"]
+        return numbers
+
+    def some(self, count: int) -> Tensor:
+        """Return the first `count` uint8 images of the source's training split."""
+        return self.source.train.images[:count]
+
+
+def _measured(classifier: nn.Module, images: ImageSet, name: str) -> dict[str, float]:
+    assert images.labels is not None
+    logits = logits_of(classifier, images.images, source=True)
+    return {
+        f"accuracy/{name}": float((logits.argmax(1) == images.labels).double().mean()),
+        f"loss/{name}": float(F.cross_entropy(logits, images.labels)),
+    }

@@ -1,0 +1,85 @@
+"""The baseline: T trained on the source alone, which shows the gap between the domains (the report's step 2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from pixelscope.data.batches import Stream
+from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.average import MovingAverage
+from pixelscope.engine.optimize import apply_gradients, set_learning_rate
+from pixelscope.engine.randomness import generator
+from pixelscope.engine.task import Moment, Task
+from pixelscope.pixelda.accuracy import SourceEvaluation
+from pixelscope.pixelda.config import BaselineConfig
+from pixelscope.pixelda.losses import task_loss
+from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.optimizer import adam, learning_rate
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """One step's labelled images."""
+
+    images: Tensor
+    """(n, 3, S, S) in [-1, 1]."""
+    labels: Tensor
+    """int64 (n,)."""
+
+
+class LabelledBatches:
+    """Shuffled batches of one labelled set."""
+
+    def __init__(self, images: ImageSet, seed: int, device: torch.device) -> None:
+        self.stream = Stream(images, seed, "source", device)
+
+    def __call__(self, moment: Moment) -> LabelledBatch:
+        """Return this rank's part of the batch at `moment`."""
+        images, labels = self.stream.take(moment)
+        assert labels is not None
+        return LabelledBatch(images, labels)
+
+
+class BaselineTask(Task[LabelledBatch]):
+    """T of one baseline run, with its optimizer and moving average."""
+
+    def __init__(self, config: BaselineConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None) -> None:
+        self.config, self.fabric, self.evaluation = config, fabric, evaluation
+        self.classifier = build_classifier(config, classes).to(fabric.device)
+        self.networks = {"classifier": self.classifier}
+        self.optimizers = {"classifier": adam([self.classifier], config.optimizer)}
+        half_life = config.training.ema_half_life
+        self.averages = {"classifier": MovingAverage(self.classifier, half_life)} if half_life else {}
+
+    def step(self, batch: LabelledBatch, moment: Moment) -> Mapping[str, Tensor]:
+        """Train T on one batch."""
+        optimizer = self.optimizers["classifier"]
+        set_learning_rate(optimizer, learning_rate(self.config.optimizer, moment.images))
+        with self.fabric.autocast():
+            logits = self.classifier(batch.images, source=True)
+        loss = task_loss(logits, batch.labels)
+        loss.backward()
+        norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
+        for average in self.averages.values():
+            average.update(self.classifier, moment.batch_size, moment.images)
+        accuracy = (logits.argmax(1) == batch.labels).float().mean()
+        return {"loss/classifier": loss, "gradient/classifier": norms["classifier"], "accuracy/batch_source": accuracy}
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure T on the source's splits."""
+        averaged = self.averages.get("classifier")
+        return self.evaluation.measure(self.classifier, averaged.network if averaged else None) if self.evaluation else {}
+
+    def choice(self, evaluation: Mapping[str, float]) -> float | None:
+        """Choose the best checkpoint by source validation; there is none where nothing is held out."""
+        return evaluation.get("accuracy/source_validation")
+
+
+def build_classifier(config: BaselineConfig, classes: int) -> Classifier:
+    """Build T with initial weights drawn from the configuration's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
+        return Classifier(classes, config.data.size)

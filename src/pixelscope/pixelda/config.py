@@ -1,0 +1,134 @@
+"""Every setting of PixelDA and its baseline; the defaults are the report's protocol (preset `paper`)."""
+
+from importlib import resources
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from pixelscope.config import Config
+from pixelscope.engine.config import RuntimeConfig, TrainingConfig
+from pixelscope.errors import InputError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+PRESETS = ("paper", "demo")
+
+
+class DataConfig(Config):
+    """How images are read and split."""
+
+    size: Annotated[int, Field(ge=16, multiple_of=8)] = 32
+    """Side in pixels to which every image is resized; a multiple of 8, as D halves it three times."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the images held out as test split where the source defines none; one draw for aligned sets."""
+    validation_fraction: Fraction = 0.0
+    """Share of the source's training split held out to choose the best checkpoint by source validation."""
+    strict: bool = False
+    """Refuse a folder with an unreadable image rather than skip the image and count it."""
+    seed: int = 0
+    """Seed of the split, apart from the training's, so that several seeds share one test set."""
+
+
+class GeneratorConfig(Config):
+    """G: a residual network on the source image and a noise channel (Bousmalis 2017, Figure 3)."""
+
+    noise: Literal["uniform", "normal"] = "uniform"
+    """Distribution of z: uniform on [-1, 1], or standard normal."""
+    noise_dim: Count = 10
+    """Length of z."""
+    blocks: Annotated[int, Field(ge=0)] = 6
+    """Residual blocks."""
+    width: Count = 64
+    """Channels of every hidden layer."""
+
+
+class DiscriminatorConfig(Config):
+    """D: four convolutions, each followed by noise and dropout in training."""
+
+    width: Count = 64
+    """Filters of the first layer, doubled in each of the three that follow."""
+    noise_std: Weight = 0.2
+    """Standard deviation of the Gaussian noise after each layer; 0 turns it off."""
+    dropout: Fraction = 0.1
+    """Probability with which an activation is dropped after each layer; 0 turns it off."""
+
+
+class ClassifierConfig(Config):
+    """T: two convolutions and three fully connected layers (Bousmalis 2017, Figure 7)."""
+
+    private_first_layer: bool = False
+    """Give source images a first convolution of their own; generated and target images share the other."""
+
+
+class LossConfig(Config):
+    """Weights of the losses and what they see."""
+
+    discriminator: Weight = 0.13
+    """Weight of D's loss in the D step."""
+    classifier: Weight = 1.0
+    """Weight of T's loss in the D step."""
+    generator_domain: Weight = 0.011
+    """Weight of D's verdict on generated images in the G step."""
+    generator_task: Weight = 0.01
+    """Weight of T's loss on generated images in the G step."""
+    content: Weight = 0.0
+    """Weight of the content-similarity loss in the G step; 0 turns it off."""
+    content_mask: str = "pixels"
+    """Foreground of the content loss: `pixels` (any source pixel above black), or a source of masks aligned with the images."""
+    soft_labels: bool = False
+    """Teach D 0.9 for real and 0.1 for generated, in place of 1 and 0."""
+    classifier_sees: Literal["source", "generated", "both"] = "both"
+    """Which images train T."""
+
+
+class OptimizerConfig(Config):
+    """Adam and its schedule, the same for every network."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    beta1: Fraction = 0.5
+    beta2: Fraction = 0.999
+    weight_decay: Weight = 1e-5
+    """L2 penalty added to the gradient, as in Adam's own weight decay."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Factor on the learning rate every `decay_every` images."""
+    decay_every: Count = 640_000
+    """Images between two decays: 20,000 steps of 32."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of each optimizer's gradient; unset for none."""
+
+
+class BaselineConfig(Config):
+    """The classifier trained on the source alone: what the domain gap is measured with."""
+
+    source: str = ""
+    """Labelled images: PATH, or KIND:PATH; `pixelscope data info` tells what it sees in one."""
+    target: str = ""
+    """Images of the other domain; optional for a baseline, used in evaluation only."""
+    seed: int = 0
+    """Seed of weights, order of data and every random draw."""
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+class PixelDAConfig(BaselineConfig):
+    """PixelDA: G, D and T trained together on labelled source and unlabelled target images."""
+
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    losses: LossConfig = LossConfig()
+    share_generated: bool = True
+    """Use one generated batch for the D step and the G step; off, each step draws its own."""
+
+
+def preset(system: Literal["pixelda", "baseline"], name: str) -> dict[str, Any]:
+    """Return the settings of a packaged preset, to be laid under a file's and the flags'."""
+    if name not in PRESETS:
+        raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    file = resources.files(__package__) / "presets" / f"{system}-{name}.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -1,0 +1,116 @@
+"""Numbers that show, while training runs, the three causes of instability that the report names.
+
+No convergence (one network overpowers the other): D's probability on real and generated images. Mode collapse: the
+classes of generated images as T sees them, and how much an image varies with z. Vanishing gradients: the norm of G's
+gradient from each loss.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DIVERSITY_IMAGES = 16
+DIVERSITY_DRAWS = 8
+
+OVERPOWERING_GAP = 0.95
+"""D separates the domains almost perfectly when its mean probabilities on real and generated images lie this far apart."""
+VANISHING_RATIO = 1e-4
+"""G's gradient from the domain loss has vanished when it is this small beside D's own."""
+MISSING_SHARE = 0.2
+"""A class has collapsed when generated images show it less than this share as often as the source does."""
+MINIMAL_DIVERSITY = 0.002
+"""Mean standard deviation over z, of pixels in [-1, 1], under which G ignores z."""
+
+
+def verdicts(real_logits: Tensor, generated_logits: Tensor) -> dict[str, Tensor]:
+    """Return D's mean probability of `real` on target and on generated images."""
+    return {
+        "probability/real": real_logits.detach().float().sigmoid().mean(),
+        "probability/generated": generated_logits.detach().float().sigmoid().mean(),
+    }
+
+
+def predictions(source_logits: Tensor, adapted_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return T's accuracy on the batch, and the class histograms of source labels and of generated images as T sees them."""
+    classes = adapted_logits.shape[1]
+    adapted = adapted_logits.argmax(1)
+    return {
+        "accuracy/batch_source": (source_logits.argmax(1) == labels).float().mean(),
+        "accuracy/batch_generated": (adapted == labels).float().mean(),
+        "histogram/source": F.one_hot(labels, classes).float().mean(0),
+        "histogram/generated": F.one_hot(adapted, classes).float().mean(0),
+    }
+
+
+def gradient_shares(losses: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return the norm of the gradient of each weighted loss with respect to all weights of G."""
+    parameters = list(network.parameters())
+    shares = {}
+    for name, loss in losses.items():
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        shares[f"gradient/generator_{name}"] = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+    return shares
+
+
+@torch.no_grad()
+def diversity(network: nn.Module, images: Tensor, z: Tensor) -> float:
+    """Return how much G's output varies with z for a fixed source image: the mean over pixels and images of the
+    standard deviation over draws, in units of the range [-1, 1].
+
+    images: (N, 3, S, S) in [-1, 1]; z: (Z, noise_dim).
+    """
+    training = network.training
+    network.eval()
+    drawn = network(images.repeat_interleave(len(z), 0), z.repeat(len(images), 1))
+    network.train(training)
+    return float(drawn.float().unflatten(0, (len(images), len(z))).std(1).mean())
+
+
+def warnings(stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
+    """Return (cause, sentence) for each sign of instability in a line of stats."""
+    checks = (_overpowering, _vanishing, _collapsed_classes, _collapsed_noise)
+    return [found for check in checks if (found := check(stats))]
+
+
+def _overpowering(stats: Mapping[str, float | list[float]]) -> tuple[str, str] | None:
+    real, generated = _number(stats, "probability/real"), _number(stats, "probability/generated")
+    if real is None or generated is None or real - generated < OVERPOWERING_GAP:
+        return None
+    text = f"D tells real from generated almost always (mean probability {real:.2f} against {generated:.2f})"
+    return "overpowering discriminator", f"{text}; more --discriminator.noise-std or --losses.soft-labels holds it back."
+
+
+def _vanishing(stats: Mapping[str, float | list[float]]) -> tuple[str, str] | None:
+    domain, own = _number(stats, "gradient/generator_domain"), _number(stats, "gradient/discriminator")
+    if domain is None or own is None or domain > VANISHING_RATIO * own:
+        return None
+    text = f"G's gradient from the domain loss has vanished ({domain:.1e}, D's own is {own:.1e})"
+    return "vanishing gradients", f"{text}; weaken D with --discriminator.dropout or --losses.soft-labels."
+
+
+def _collapsed_classes(stats: Mapping[str, float | list[float]]) -> tuple[str, str] | None:
+    source, generated = stats.get("histogram/source"), stats.get("histogram/generated")
+    if not isinstance(source, list) or not isinstance(generated, list):
+        return None
+    missing = [k for k, (s, g) in enumerate(zip(source, generated, strict=True)) if g < MISSING_SHARE * s]
+    # T itself knows few classes in the first lines of a run; its accuracy on the source says when to trust it.
+    accuracy = _number(stats, "accuracy/batch_source")
+    if not missing or accuracy is None or accuracy < 0.9:
+        return None
+    text = f"generated images hardly show class {', '.join(map(str, missing))} (by position), as T sees them"
+    return "collapse", f"{text}; raise --losses.generator-task or turn on --losses.content."
+
+
+def _collapsed_noise(stats: Mapping[str, float | list[float]]) -> tuple[str, str] | None:
+    value = _number(stats, "diversity")
+    images = _number(stats, "accuracy/source_train")
+    if value is None or images is None or value >= MINIMAL_DIVERSITY or images < 0.9:
+        return None
+    return "collapse", f"generated images hardly vary with z (standard deviation {value:.4f}): G ignores its noise."
+
+
+def _number(stats: Mapping[str, float | list[float]], name: str) -> float | None:
+    value = stats.get(name)
+    return value if isinstance(value, float | int) else None

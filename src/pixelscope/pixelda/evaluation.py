@@ -1,0 +1,245 @@
+"""Evaluation of a run on both domains; the only place of PixelDA where target labels are read.
+
+Headline numbers come from a checkpoint chosen without target labels. The one that would have been best on the target's
+test split is found too, from the classifiers stored along the way, and called the oracle wherever it is shown.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.run import RunFolder, read_stats
+from pixelscope.errors import InputError
+from pixelscope.files import write_text
+from pixelscope.pixelda.accuracy import confusion, logits_of
+from pixelscope.pixelda.chosen import RULES, Weights, available_weights, stored_classifiers
+from pixelscope.pixelda.config import BaselineConfig
+from pixelscope.pixelda.domains import Domains, load_domains
+from pixelscope.pixelda.galleries import write_galleries
+from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.training import System, read_config
+
+ORACLE = "oracle: chosen with target labels"
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """Accuracy on one set of labelled images."""
+
+    title: str
+    count: int
+    correct: int
+    accuracy: float
+    standard_error: float
+    """Of the accuracy, binomial."""
+    per_class: list[dict[str, Any]]
+    confusion: list[list[int]]
+    """Counts; rows the true class, columns the predicted one."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run reaches, by each rule of choosing a checkpoint; the content of evaluation.json."""
+
+    system: str
+    images: int
+    steps: int
+    classes: list[str]
+    rule: str
+    """The rule of the headline numbers in `sets`."""
+    rules: dict[str, dict[str, float]]
+    """Accuracies by each rule that needs no target label."""
+    sets: dict[str, SetResult]
+    oracle: dict[str, Any] | None
+    """The best on the target's test split among the classifiers stored along the way."""
+    curve: list[dict[str, float]]
+    """Accuracies of the classifiers stored along the way."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return tables for a terminal."""
+        head = f"{self.system}: {self.images:,} images, {self.steps:,} steps; checkpoint rule {self.rule}"
+        tables = ["\n".join(_set_lines(name, result, self.classes)) for name, result in self.sets.items()]
+        return "\n\n".join([head, *tables, "\n".join(self._rule_lines())])
+
+    def _rule_lines(self) -> list[str]:
+        lines = ["accuracy by checkpoint rule"]
+        for rule, values in self.rules.items():
+            accuracies = "  ".join(f"{name} {value:.2%}" for name, value in values.items() if name != "images")
+            lines.append(f"  {rule:<12} {accuracies}")
+        if self.oracle is not None:
+            lines.append(f"  {'oracle':<12} target_test {self.oracle['target_test']:.2%}  (chosen with target labels)")
+        return lines
+
+
+def evaluate(
+    run: Path,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    rule: str = "auto",
+    data_root: Path | None = None,
+) -> Evaluation:
+    """Measure a run on its own domains, or on others, and return the numbers.
+
+    source, target: other images than the run's own; the result is then returned and not stored in the run.
+    rule: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last where no average was kept), and for
+    a baseline best-source where source images were held out for validation, else last.
+    Raises InputError where the run has no checkpoint, the rule is not available, or the classes differ.
+    """
+    folder = RunFolder.open(run)
+    config, system = read_config(folder)
+    other = config.model_copy(update={"source": source or config.source, "target": target or config.target})
+    domains = load_domains(other, data_root, training=False)
+    classes = _same_classes(folder, domains)
+    weights = available_weights(folder, config, classes)
+    headline = _headline(rule, system, weights)
+    result = _evaluation(folder, system, config, domains, weights, headline)
+    if other == config:
+        write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
+        write_galleries(folder, domains, weights[headline], config)
+    return result
+
+
+def labelled_sets(domains: Domains) -> dict[str, list[ImageSet]]:
+    """Return the sets that can be measured, each as its parts: the source's test split; the target's, and all of it."""
+    sets = {"source_test": [domains.source.test]}
+    if domains.target is not None and domains.target.test.labels is not None:
+        sets |= {"target_test": [domains.target.test], "target_all": [domains.target.test, domains.target.train]}
+    return sets
+
+
+def measure(classifier: Classifier, parts: list[ImageSet], source: bool) -> Tensor:
+    """Return the confusion counts (classes, classes) of `classifier` over all images of `parts`."""
+    total = torch.zeros(0)
+    for images in parts:
+        assert images.labels is not None
+        logits = logits_of(classifier, images.images, source=source)
+        counts = confusion(logits.argmax(1), images.labels, logits.shape[1])
+        total = counts if total.numel() == 0 else total + counts
+    return total
+
+
+def set_result(title: str, counts: Tensor, classes: list[str]) -> SetResult:
+    """Return the result that confusion counts (rows true, columns predicted) stand for."""
+    count, correct = int(counts.sum()), int(counts.trace())
+    accuracy = correct / count
+    rows = zip(classes, counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True)
+    return SetResult(
+        title=title,
+        count=count,
+        correct=correct,
+        accuracy=accuracy,
+        standard_error=(accuracy * (1 - accuracy) / count) ** 0.5,
+        per_class=[{"class": name, "count": n, "accuracy": hits / n if n else None} for name, hits, n in rows],
+        confusion=counts.tolist(),
+    )
+
+
+def _evaluation(
+    folder: RunFolder,
+    system: System,
+    config: BaselineConfig,
+    domains: Domains,
+    weights: Mapping[str, Weights],
+    headline: str,
+) -> Evaluation:
+    sets, classes = labelled_sets(domains), list(domains.classes)
+    counts = {
+        rule: {name: measure(chosen.classifier, parts, name == "source_test") for name, parts in sets.items()}
+        for rule, chosen in weights.items()
+    }
+    curve = _curve(folder, config, domains)
+    titles = {name: _title(name, parts) for name, parts in sets.items()}
+    return Evaluation(
+        system=system,
+        images=weights[headline].images,
+        steps=weights[headline].images // config.training.batch_size,
+        classes=classes,
+        rule=headline,
+        rules={rule: {"images": weights[rule].images, **_accuracies(counts[rule])} for rule in weights},
+        sets={name: set_result(titles[name], found, classes) for name, found in counts[headline].items()},
+        oracle=_oracle(curve),
+        curve=curve,
+    )
+
+
+def _title(name: str, parts: list[ImageSet]) -> str:
+    part = {"source_test": "source test split", "target_test": "target test split", "target_all": "all target images"}
+    return f"{parts[0].provenance.title}, {part[name]}"
+
+
+def _accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: int(found.trace()) / int(found.sum()) for name, found in counts.items()}
+
+
+def _curve(folder: RunFolder, config: BaselineConfig, domains: Domains) -> list[dict[str, float]]:
+    """Return accuracies over the run: the source's as training measured them, the target's from stored classifiers."""
+    measured = {line["images"]: line for line in read_stats(folder.stats) if line["kind"] == "evaluation"}
+    points: list[dict[str, float]] = []
+    for images, classifiers in stored_classifiers(folder, config, domains.classes):
+        known = measured.get(images, {})
+        points.append({"images": images, "step": images // config.training.batch_size})
+        points[-1] |= {n: known[f"accuracy/{n}"] for n in ("source_train", "source_test") if f"accuracy/{n}" in known}
+        parts = labelled_sets(domains).get("target_test", [])
+        if parts:
+            names = {"last": "target_test", "ema": "ema_target_test"}
+            found = {names[which]: measure(network, parts, source=False) for which, network in classifiers.items()}
+            points[-1] |= _accuracies(found)
+    return points
+
+
+def _oracle(curve: list[dict[str, float]]) -> dict[str, Any] | None:
+    candidates = [(point[name], point["images"]) for point in curve for name in ("target_test", "ema_target_test") if name in point]
+    if not candidates:
+        return None
+    accuracy, images = max(candidates)
+    return {"label": ORACLE, "images": images, "target_test": accuracy}
+
+
+def _headline(rule: str, system: System, weights: Mapping[str, Weights]) -> str:
+    if rule == "auto":
+        order = ("ema-last", "last") if system == "pixelda" else ("best-source", "last")
+        return next(name for name in order if name in weights)
+    if rule not in RULES:
+        raise InputError(f"There is no checkpoint rule {rule!r}; choose one of {', '.join(RULES)}.")
+    if rule not in weights:
+        why = {
+            "ema-last": "no average was kept (--training.ema-half-life 0)",
+            "best-source": "no source images were held out (--data.validation-fraction 0)",
+        }
+        raise InputError(f"The rule {rule} is not available: {why[rule]}; choose one of {', '.join(weights)}.")
+    return rule
+
+
+def _same_classes(folder: RunFolder, domains: Domains) -> tuple[str, ...]:
+    trained = tuple(folder.read_record().get("classes", ()))
+    if trained != domains.classes:
+        raise InputError(
+            f"The run {folder.path} knows the classes {_listed(trained)} and the source given has {_listed(domains.classes)}; "
+            "evaluate on images of the same classes."
+        )
+    return trained
+
+
+def _listed(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+
+
+def _set_lines(name: str, result: SetResult, classes: list[str]) -> list[str]:
+    width = max(5, *(len(c) for c in classes), *(len(str(n)) for row in result.confusion for n in row))
+    head = f"{name}: {result.accuracy:.2%} +- {result.standard_error:.2%} ({result.correct:,} of {result.count:,}), {result.title}"
+    lines = [head, "  " + " ".join(f"{c:>{width}}" for c in ("true", "acc.", *classes))]
+    for entry, row in zip(result.per_class, result.confusion, strict=True):
+        accuracy = "-" if entry["accuracy"] is None else f"{entry['accuracy']:.1%}"
+        lines.append("  " + " ".join(f"{c:>{width}}" for c in (entry["class"], accuracy, *row)))
+    return lines

@@ -1,0 +1,47 @@
+"""The losses of PixelDA, each a function of logits or images (Bousmalis et al. 2017, section 3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def discriminator_loss(real_logits: Tensor, generated_logits: Tensor, soft_labels: bool = False) -> Tensor:
+    """Return D's loss, -E[log D(x_t)] - E[log(1 - D(G(x_s, z)))] (equation 2, negated), a scalar.
+
+    Both arguments are logits of shape (N,). `soft_labels` teaches 0.9 and 0.1 in place of 1 and 0.
+    """
+    real, generated = (0.9, 0.1) if soft_labels else (1.0, 0.0)
+    return _cross_entropy_to(real_logits, real) + _cross_entropy_to(generated_logits, generated)
+
+
+def generator_domain_loss(generated_logits: Tensor) -> Tensor:
+    """Return -E[log D(G(x_s, z))], a scalar: the non-saturating form that the report and the paper's code use."""
+    return _cross_entropy_to(generated_logits, 1.0)
+
+
+def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of `logits` (N, classes) against `labels` int64 (N,) (equation 3)."""
+    return F.cross_entropy(logits.float(), labels)
+
+
+def content_similarity_loss(source: Tensor, generated: Tensor, mask: Tensor) -> Tensor:
+    """Return the masked pairwise mean squared error (equation 5), a scalar.
+
+    It lets the foreground change by one amount everywhere and punishes every other change:
+    E[ |(x - G) m|^2 / k - ((x - G) . m)^2 / k^2 ], with k the number of values of an image.
+
+    source, generated: (N, C, H, W) in [-1, 1]; mask: (N, 1 or C, H, W), 1 on the foreground and 0 elsewhere.
+    """
+    difference = ((source.float() - generated.float()) * mask).flatten(1)
+    k = difference.shape[1]
+    return (difference.square().sum(1) / k - difference.sum(1).square() / k**2).mean()
+
+
+def foreground(source: Tensor) -> Tensor:
+    """Return the mask (N, 1, H, W) of pixels of `source` (N, C, H, W) in [-1, 1] that are not black in every channel."""
+    return (source.amax(dim=1, keepdim=True) > -1).to(source.dtype)
+
+
+def _cross_entropy_to(logits: Tensor, label: float) -> Tensor:
+    logits = logits.float()
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))

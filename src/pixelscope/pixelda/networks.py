@@ -1,0 +1,195 @@
+"""The three networks of PixelDA: generator, discriminator, classifier.
+
+Images are float tensors of shape (N, 3, S, S) in [-1, 1]. Sources: Bousmalis et al., "Unsupervised Pixel-Level Domain
+Adaptation with Generative Adversarial Networks", CVPR 2017, Figures 3 and 7; where the report that this package
+reproduces differs, the report is followed (docs/decisions/0002-pixelda-protocol.md lists the differences).
+"""
+
+import math
+
+import torch
+from torch import Generator as RandomGenerator
+from torch import Tensor, nn
+
+
+def random_bits(shape: torch.Size, device: torch.device, generator: RandomGenerator | None) -> Tensor:
+    """Return independent uniform int16 values of `shape`, four for each 64-bit draw.
+
+    On a CPU torch draws random numbers on one thread; four values a draw make it a quarter of the cost.
+    """
+    draws = torch.empty((math.prod(shape) + 3) // 4, dtype=torch.int64, device=device)
+    draws.random_(-(2**63), None, generator=generator)
+    return draws.view(torch.int16)[: math.prod(shape)].view(shape)
+
+
+class GaussianNoise(nn.Module):
+    """Adds N(0, std^2) to every activation in training, nothing in evaluation.
+
+    Drawn through the inverse of the normal distribution function at 65,536 levels: no value lies beyond 4.4 standard
+    deviations, and the spacing near zero is finer than bfloat16's.
+    """
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, activations: Tensor, generator: RandomGenerator | None = None) -> Tensor:
+        """Return `activations` plus noise of the same shape and dtype."""
+        if not self.training or self.std == 0:
+            return activations
+        levels = random_bits(activations.shape, activations.device, generator).float()
+        centred = levels.mul_(2.0**-15).add_(2.0**-16)  # the middle of each level, in (-1, 1)
+        noise = centred.erfinv_().mul_(self.std * math.sqrt(2))
+        return activations + _laid_out_like(noise, activations)
+
+    def extra_repr(self) -> str:
+        """Return the setting that `print` shows."""
+        return f"std={self.std}"
+
+
+class Dropout(nn.Module):
+    """Sets activations to zero with a probability in training, and scales the others to keep the mean.
+
+    The probability is rounded to a multiple of 1/65,536.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, activations: Tensor, generator: RandomGenerator | None = None) -> Tensor:
+        """Return `activations` with some set to zero, same shape and dtype."""
+        if not self.training or self.probability == 0:
+            return activations
+        threshold = round(self.probability * 2**16) - 2**15
+        kept = random_bits(activations.shape, activations.device, generator) >= threshold
+        scale = kept.to(activations.dtype).mul_(1 / (1 - self.probability))
+        return activations * _laid_out_like(scale, activations)
+
+    def extra_repr(self) -> str:
+        """Return the setting that `print` shows."""
+        return f"probability={self.probability}"
+
+
+def _laid_out_like(drawn: Tensor, activations: Tensor) -> Tensor:
+    # The draws are independent, so giving them the activations' memory order (channels last) changes no distribution
+    # and saves a transposition of the whole tensor.
+    if activations.ndim == 4 and activations.is_contiguous(memory_format=torch.channels_last):
+        n, c, h, w = activations.shape
+        drawn = drawn.view(n, h, w, c).permute(0, 3, 1, 2)
+    return drawn.to(activations.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """conv3x3 - batch norm - ReLU - conv3x3 - batch norm, added to the input (Figure 3)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features of the same shape."""
+        return features + self.layers(features)
+
+
+class Generator(nn.Module):
+    """G: redraws a source image in the target's style, steered by noise (Figure 3).
+
+    z passes a fully connected layer into one extra image channel; then conv3x3, residual blocks, conv3x3, tanh.
+    """
+
+    def __init__(self, size: int = 32, noise_dim: int = 10, blocks: int = 6, width: int = 64) -> None:
+        super().__init__()
+        self.size, self.noise_dim = size, noise_dim
+        self.project = nn.Linear(noise_dim, size * size)
+        self.enter = nn.Conv2d(4, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        self.leave = nn.Conv2d(width, 3, 3, padding=1)
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor, z: Tensor) -> Tensor:
+        """Redraw `images` (N, 3, S, S) in [-1, 1] with noise `z` (N, noise_dim); returns the same shape and range."""
+        channel = self.project(z).view(-1, 1, self.size, self.size)
+        features = torch.relu(self.enter(torch.cat([images, channel.to(images.dtype)], dim=1)))
+        return torch.tanh(self.leave(self.blocks(features)))
+
+
+class Discriminator(nn.Module):
+    """D: one logit, positive where an image looks like the target domain.
+
+    Four conv3x3 of width, 2, 4 and 8 times width, the first of stride 1 and the others of stride 2; after each batch
+    norm, LeakyReLU(0.2), and in training Gaussian noise and dropout.
+    """
+
+    def __init__(self, size: int = 32, width: int = 64, noise_std: float = 0.2, dropout: float = 0.1) -> None:
+        super().__init__()
+        widths = [3, width, 2 * width, 4 * width, 8 * width]
+        strides = [1, 2, 2, 2]
+        self.convolutions = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2, inplace=True),
+            )
+            for before, after, stride in zip(widths, widths[1:], strides, strict=False)
+        )
+        self.noise = GaussianNoise(noise_std)
+        self.dropout = Dropout(dropout)
+        self.decide = nn.Linear(8 * width * (size // 8) ** 2, 1)
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor, generator: RandomGenerator | None = None) -> Tensor:
+        """Judge `images` (N, 3, S, S) in [-1, 1]; returns logits (N,). `generator` draws noise and dropout."""
+        features = images
+        for convolution in self.convolutions:
+            features = self.noise(convolution(features), generator)
+            features = self.dropout(features, generator)
+        return self.decide(features.flatten(1)).flatten()
+
+
+class Classifier(nn.Module):
+    """T: the task network (Figure 7); 359,290 parameters at 32 x 32 pixels and ten classes.
+
+    conv5x5-32, ReLU, max pool, conv5x5-48, ReLU, max pool, fully connected 100, 100, classes.
+    """
+
+    def __init__(self, classes: int = 10, size: int = 32, private_first_layer: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 32, 5, padding=2)
+        self.first_source = nn.Conv2d(3, 32, 5, padding=2) if private_first_layer else None
+        self.shared = nn.Sequential(
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 48, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(48 * (size // 4) ** 2, 100),
+            nn.ReLU(),
+            nn.Linear(100, 100),
+            nn.ReLU(),
+            nn.Linear(100, classes),
+        )
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor, source: bool = False) -> Tensor:
+        """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1].
+
+        `source` says that the images come from the source domain; it matters with private first layers only.
+        """
+        first = self.first_source if source and self.first_source is not None else self.first
+        return self.shared(first(images))
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw weights from N(0, 0.02) and set biases to zero, as the report does."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,90 @@
+"""What a training stores of its moments, so that later stages can look back: classifiers and generated images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pixelscope.data.batches import to_float, to_uint8
+from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.run import RunFolder
+from pixelscope.engine.task import Task
+from pixelscope.files import written_whole
+from pixelscope.pixelda.task import PixelDATask
+
+
+def save_classifiers(folder: RunFolder, task: Task[Any], images: int) -> None:
+    """Store T and its average as they are after `images` images; `evaluate` draws curves and the oracle from them."""
+    tensors = {f"last.{name}": tensor for name, tensor in task.networks["classifier"].state_dict().items()}
+    if "classifier" in task.averages:
+        averaged = task.averages["classifier"].network.state_dict()
+        tensors |= {f"ema.{name}": tensor for name, tensor in averaged.items()}
+    with written_whole(folder.classifiers / f"{images:012d}.safetensors") as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def one_of_each_class(images: ImageSet, most: int = 10) -> Tensor:
+    """Return the positions of the first image of each class, at most `most` of them."""
+    assert images.labels is not None
+    present = images.labels.unique()[:most]
+    return torch.stack([(images.labels == label).nonzero()[0, 0] for label in present])
+
+
+@torch.no_grad()
+def redraw(generator: nn.Module, images: Tensor, z: Tensor) -> Tensor:
+    """Return uint8 images (N, 3, S, S): G's redrawing of uint8 `images` with `z`, in evaluation mode."""
+    training = generator.training
+    generator.eval()
+    device = z.device
+    drawn = generator(to_float(images.to(device)), z)
+    generator.train(training)
+    return to_uint8(drawn).cpu()
+
+
+def pixels(images: Tensor) -> np.ndarray:
+    """Return uint8 (..., 3, H, W) tensors as arrays (..., H, W, 3); grey is repeated."""
+    coloured = images.expand(*images.shape[:-3], 3, *images.shape[-2:])
+    return coloured.movedim(-3, -1).contiguous().numpy()
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as one .npz, whole or not at all."""
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] - keyword arrays
+
+
+class ProgressSamples:
+    """The same source images with the same z, redrawn as training goes on: samples/progress.npz."""
+
+    def __init__(self, folder: RunFolder, source: ImageSet) -> None:
+        self.path = folder.samples / "progress.npz"
+        self.source = source.images[one_of_each_class(source)]
+
+    def draw(self, task: PixelDATask, images: int) -> None:
+        """Add a row for the moment after `images` images; only the first process calls it."""
+        if not task.fabric.is_global_zero:
+            return
+        averaged = task.averages.get("generator")
+        network = task.generator if averaged is None else averaged.network
+        drawn = pixels(redraw(network, self.source, task.fixed_z(len(self.source))))
+        moments, rows = self._read()
+        self._write(np.append(moments, images), np.concatenate([rows, drawn[None]]))
+
+    def forget_after(self, images: int) -> None:
+        """Drop the rows drawn after the checkpoint that a run resumes from."""
+        if self.path.is_file():
+            moments, rows = self._read()
+            self._write(moments[moments <= images], rows[moments <= images])
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.path.is_file():
+            shape = pixels(self.source).shape
+            return np.empty(0, np.int64), np.empty((0, *shape), np.uint8)
+        with np.load(self.path, allow_pickle=False) as stored:
+            return stored["images"], stored["generated"]
+
+    def _write(self, moments: np.ndarray, rows: np.ndarray) -> None:
+        save_arrays(self.path, images=moments, generated=rows, source=pixels(self.source))

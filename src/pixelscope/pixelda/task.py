@@ -1,0 +1,208 @@
+"""PixelDA's training step: D and T together, then G."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from pixelscope.data.batches import Stream, to_float
+from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.average import MovingAverage
+from pixelscope.engine.distributed import synchronize_batch_norm
+from pixelscope.engine.optimize import apply_gradients, frozen, set_learning_rate
+from pixelscope.engine.randomness import generator
+from pixelscope.engine.task import Moment, Task
+from pixelscope.pixelda import diagnostics
+from pixelscope.pixelda.accuracy import SourceEvaluation
+from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.losses import (
+    content_similarity_loss,
+    discriminator_loss,
+    foreground,
+    generator_domain_loss,
+    task_loss,
+)
+from pixelscope.pixelda.networks import Classifier, Discriminator, Generator
+from pixelscope.pixelda.optimizer import adam, learning_rate
+
+
+@dataclass(frozen=True)
+class PairedBatch:
+    """One step's images of both domains, independent of each other; the target has no labels here, nor anywhere in a task."""
+
+    source: Tensor
+    """(n, 3, S, S) in [-1, 1]."""
+    labels: Tensor
+    """int64 (n,)."""
+    target: Tensor
+    """(n, 3, S, S) in [-1, 1]."""
+    mask: Tensor | None = None
+    """(n, 1, S, S) in [0, 1], 1 on the foreground of the source, where masks are given."""
+
+
+class PairedBatches:
+    """Shuffled batches of both domains, each in an order of its own, so that aligned pairs never meet but by chance."""
+
+    def __init__(
+        self, source: ImageSet, target: ImageSet, seed: int, device: torch.device, masks: ImageSet | None = None
+    ) -> None:
+        self.source = Stream(source, seed, "source", device)
+        self.target = Stream(target.without_labels(), seed, "target", device)
+        self.masks = None if masks is None else masks.images.to(device)
+
+    def __call__(self, moment: Moment) -> PairedBatch:
+        """Return this rank's part of the batch at `moment`."""
+        source, labels = self.source.take(moment)
+        target, _ = self.target.take(moment)
+        assert labels is not None
+        mask = None if self.masks is None else self._mask(moment)
+        return PairedBatch(source, labels, target, mask)
+
+    def _mask(self, moment: Moment) -> Tensor:
+        assert self.masks is not None
+        return self.masks[self.source.positions(moment)].amax(1, keepdim=True).float() / 255
+
+
+class PixelDATask(Task[PairedBatch]):
+    """G, D and T of one run, with their optimizers and moving averages."""
+
+    def __init__(self, config: PixelDAConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None) -> None:
+        self.config, self.fabric, self.evaluation = config, fabric, evaluation
+        self.generator, self.discriminator, self.classifier = build_networks(config, classes)
+        self.networks = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "classifier": self.classifier,
+        }
+        for network in self.networks.values():
+            network.to(fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            if fabric.world_size > 1:
+                synchronize_batch_norm(network)
+        self.optimizers = {
+            "discriminator_classifier": adam([self.discriminator, self.classifier], config.optimizer),
+            "generator": adam([self.generator], config.optimizer),
+        }
+        half_life = config.training.ema_half_life
+        averaged = ("generator", "classifier") if half_life else ()
+        self.averages = {name: MovingAverage(self.networks[name], half_life) for name in averaged}
+
+    def step(self, batch: PairedBatch, moment: Moment) -> Mapping[str, Tensor]:
+        """Train D and T on one batch, then G (the report's step 6)."""
+        for optimizer in self.optimizers.values():
+            set_learning_rate(optimizer, learning_rate(self.config.optimizer, moment.images))
+        with self.fabric.autocast():
+            generated = self.generator(batch.source, self._draw_z(batch, moment, "z"))
+        numbers = self._discriminator_step(batch, generated.detach(), moment)
+        if not self.config.share_generated:
+            with self.fabric.autocast():
+                generated = self.generator(batch.source, self._draw_z(batch, moment, "z for G"))
+        numbers |= self._generator_step(batch, generated, moment)
+        for name, average in self.averages.items():
+            average.update(self.networks[name], moment.batch_size, moment.images)
+        return numbers
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure T on the source, and how much generated images vary with z."""
+        if self.evaluation is None:
+            return {}
+        averaged = self.averages.get("classifier")
+        accuracies = self.evaluation.measure(self.classifier, averaged.network if averaged else None)
+        images = to_float(self.evaluation.some(diagnostics.DIVERSITY_IMAGES).to(self.fabric.device))
+        return {**accuracies, "diversity": diagnostics.diversity(self.generator, images, self.fixed_z(diagnostics.DIVERSITY_DRAWS))}
+
+    def choice(self, evaluation: Mapping[str, float]) -> float | None:
+        """Choose the best checkpoint by source validation; there is none where nothing is held out."""
+        return evaluation.get("accuracy/source_validation_ema", evaluation.get("accuracy/source_validation"))
+
+    def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
+        """Say when the numbers show collapse, vanishing gradients or an overpowering D."""
+        return diagnostics.warnings(stats)
+
+    def fixed_z(self, count: int) -> Tensor:
+        """Return `count` draws of z that are the same at every moment of the run, shape (count, noise_dim)."""
+        draw = generator("cpu", self.config.seed, "fixed z")
+        return draw_noise(self.config, count, draw).to(self.fabric.device)
+
+    def _draw_z(self, batch: PairedBatch, moment: Moment, purpose: str) -> Tensor:
+        z = draw_noise(self.config, moment.batch_size, moment.draw_together(purpose))
+        return moment.part(z).to(batch.source.device)
+
+    def _discriminator_step(self, batch: PairedBatch, generated: Tensor, moment: Moment) -> dict[str, Tensor]:
+        weights = self.config.losses
+        draw = moment.draw("noise in the D step")
+        with self.fabric.autocast():
+            # Two passes: real and generated images are each normalised by their own statistics, as in the paper's code.
+            real_logits = self.discriminator(batch.target, draw)
+            generated_logits = self.discriminator(generated, draw)
+            source_logits = self.classifier(batch.source, source=True)
+            adapted_logits = self.classifier(generated)
+        d_loss = discriminator_loss(real_logits, generated_logits, weights.soft_labels)
+        t_loss = self._classifier_loss(source_logits, adapted_logits, batch.labels)
+        (weights.discriminator * d_loss + weights.classifier * t_loss).backward()
+        trained = {"discriminator": self.discriminator, "classifier": self.classifier}
+        norms = apply_gradients(self.optimizers["discriminator_classifier"], trained, self.config.optimizer.clip_norm)
+        return {
+            "loss/discriminator": d_loss,
+            "loss/classifier": t_loss,
+            **{f"gradient/{name}": norm for name, norm in norms.items()},
+            **diagnostics.verdicts(real_logits, generated_logits),
+            **diagnostics.predictions(source_logits, adapted_logits, batch.labels),
+        }
+
+    def _classifier_loss(self, source_logits: Tensor, adapted_logits: Tensor, labels: Tensor) -> Tensor:
+        sees = self.config.losses.classifier_sees
+        seen = {"source": [source_logits], "generated": [adapted_logits], "both": [source_logits, adapted_logits]}[sees]
+        return torch.stack([task_loss(logits, labels) for logits in seen]).sum()
+
+    def _generator_step(self, batch: PairedBatch, generated: Tensor, moment: Moment) -> dict[str, Tensor]:
+        with frozen(self.discriminator, self.classifier):
+            losses = self._generator_losses(batch, generated, moment)
+            weighted = {name: self._generator_weight(name) * loss for name, loss in losses.items()}
+            total = torch.stack(list(weighted.values())).sum()
+            shares = diagnostics.gradient_shares(weighted, self.generator) if moment.detailed else {}
+            total.backward()
+        clip = self.config.optimizer.clip_norm
+        norms = apply_gradients(self.optimizers["generator"], {"generator": self.generator}, clip)
+        return {
+            "loss/generator": total,
+            **{f"loss/generator_{name}": loss for name, loss in losses.items()},
+            "gradient/generator": norms["generator"],
+            **shares,
+        }
+
+    def _generator_losses(self, batch: PairedBatch, generated: Tensor, moment: Moment) -> dict[str, Tensor]:
+        with self.fabric.autocast():
+            verdict = self.discriminator(generated, moment.draw("noise in the G step"))
+            adapted_logits = self.classifier(generated)
+        losses = {"domain": generator_domain_loss(verdict), "task": task_loss(adapted_logits, batch.labels)}
+        if self.config.losses.content:
+            mask = foreground(batch.source) if batch.mask is None else batch.mask
+            losses["content"] = content_similarity_loss(batch.source, generated, mask)
+        return losses
+
+    def _generator_weight(self, name: str) -> float:
+        weights = self.config.losses
+        return {"domain": weights.generator_domain, "task": weights.generator_task, "content": weights.content}[name]
+
+
+def build_networks(config: PixelDAConfig, classes: int) -> tuple[Generator, Discriminator, Classifier]:
+    """Build G, D and T with initial weights drawn from the configuration's seed alone."""
+    size = config.data.size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
+        g, d = config.generator, config.discriminator
+        return (
+            Generator(size, g.noise_dim, g.blocks, g.width),
+            Discriminator(size, d.width, d.noise_std, d.dropout),
+            Classifier(classes, size, config.classifier.private_first_layer),
+        )
+
+
+def draw_noise(config: PixelDAConfig, count: int, draw: torch.Generator) -> Tensor:
+    """Draw z, shape (count, noise_dim): uniform on [-1, 1] or standard normal."""
+    shape = (count, config.generator.noise_dim)
+    if config.generator.noise == "normal":
+        return torch.randn(shape, generator=draw)
+    return torch.rand(shape, generator=draw) * 2 - 1

@@ -1,0 +1,226 @@
+"""Trainings from configuration to run folder: baseline and PixelDA, started or resumed."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_fabric import Fabric
+
+from pixelscope.config import read_yaml
+from pixelscope.data import load
+from pixelscope.data.imageset import ImageSet
+from pixelscope.engine import runtime
+from pixelscope.engine.loop import Batches, Identity, Loop
+from pixelscope.engine.run import RunFolder, command_line, git_revision, versions
+from pixelscope.engine.task import Task
+from pixelscope.errors import InputError
+from pixelscope.pixelda.accuracy import SourceEvaluation
+from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
+from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.domains import Domains, load_domains
+from pixelscope.pixelda.snapshots import ProgressSamples, save_classifiers
+from pixelscope.pixelda.task import PairedBatches, PixelDATask
+
+System = Literal["baseline", "pixelda"]
+CONFIGS: dict[str, type[BaselineConfig]] = {"baseline": BaselineConfig, "pixelda": PixelDAConfig}
+BASELINE_FILES = ("config.yaml", "run.json", "stats.jsonl", "evaluation.json")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, ready to be launched: everything that could be refused has been looked at."""
+
+    system: System
+    config: BaselineConfig
+    domains: Domains
+    masks: ImageSet | None
+    run: Path | None
+    """The run folder; None on processes other than the first."""
+    resumed: bool
+
+
+def train_baseline(
+    config: BaselineConfig, *, runs: Path = Path("runs"), run: Path | None = None, data_root: Path | None = None
+) -> Path:
+    """Train T on the source alone and return the run folder.
+
+    runs: where a numbered folder is made; run: a folder of the user's own choice, which must not exist.
+    Raises InputError for data or settings that cannot be used, before anything is written.
+    """
+    return _train("baseline", config, runs, run, None, data_root)
+
+
+def train_pixelda(
+    config: PixelDAConfig,
+    *,
+    runs: Path = Path("runs"),
+    run: Path | None = None,
+    baseline: Path | None = None,
+    data_root: Path | None = None,
+) -> Path:
+    """Train G, D and T on labelled source and unlabelled target images and return the run folder.
+
+    baseline: the run folder of an evaluated baseline, whose figures the report shows as the state before.
+    """
+    return _train("pixelda", config, runs, run, baseline, data_root)
+
+
+def resume(run: Path, *, devices: int | None = None, images: int | None = None, data_root: Path | None = None) -> Path:
+    """Go on with a stopped run to its end, from its newest checkpoint, and return its folder.
+
+    devices: another number of devices than before; images: train to this many images instead of the configured number.
+    """
+    folder = RunFolder.open(run)
+    config, system = read_config(folder)
+    if images is not None:
+        config = config.model_copy(update={"training": config.training.model_copy(update={"images": images})})
+    if devices is not None:
+        config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
+    config.save(folder.config)
+    return _launch(Job(system, config, load_domains(config, data_root), load_masks(config, data_root), folder.path, resumed=True))
+
+
+def read_config(folder: RunFolder) -> tuple[BaselineConfig, System]:
+    """Return the configuration of a run and which system it is; raises InputError where either cannot be read."""
+    system = folder.read_record().get("system")
+    if system not in CONFIGS:
+        raise InputError(f"{folder.path} is a run of {system!r}, not of pixelda or its baseline; give one of those.")
+    return CONFIGS[system].parse(read_yaml(folder.config), str(folder.config)), system
+
+
+def _train(
+    system: System, config: BaselineConfig, runs: Path, run: Path | None, baseline: Path | None, data_root: Path | None
+) -> Path:
+    if run is not None and run.exists():
+        RunFolder.create(runs, "", run)  # says so before minutes of reading
+    before = None if baseline is None else _evaluated_baseline(baseline)
+    domains, masks = load_domains(config, data_root), load_masks(config, data_root)
+    runtime.decide(config.runtime)
+    if not runtime.is_first_process():
+        return _launch(Job(system, config, domains, masks, None, resumed=False))
+    folder = RunFolder.create(runs, _name(system, config), run)
+    config.save(folder.config)
+    if before is not None:
+        _copy_baseline(before, folder)
+    return _launch(Job(system, config, domains, masks, folder.path, resumed=False))
+
+
+def load_masks(config: BaselineConfig, data_root: Path | None = None) -> ImageSet | None:
+    """Return the masks of the content loss where the configuration names a source of them."""
+    if not isinstance(config, PixelDAConfig) or not config.losses.content or config.losses.content_mask == "pixels":
+        return None
+    return load(config.losses.content_mask, size=config.data.size, strict=config.data.strict, data_root=data_root)
+
+
+def _name(system: System, config: BaselineConfig) -> str:
+    def short(spec: str) -> str:
+        return spec.split(":", 1)[0] if ":" in spec else Path(spec).stem
+
+    domains = short(config.source) + (f"-to-{short(config.target)}" if system == "pixelda" else "")
+    return f"{system}-{domains}-seed{config.seed}"
+
+
+def _evaluated_baseline(path: Path) -> RunFolder:
+    folder = RunFolder.open(path)
+    _, system = read_config(folder)
+    if system != "baseline" or not folder.evaluation.is_file():
+        raise InputError(f"{path} is not an evaluated baseline; make one with `pixelscope pixelda baseline` and evaluate it.")
+    return folder
+
+
+def _copy_baseline(baseline: RunFolder, folder: RunFolder) -> None:
+    folder.baseline.mkdir()
+    for name in BASELINE_FILES:
+        shutil.copyfile(baseline.path / name, folder.baseline / name)
+
+
+def _launch(job: Job) -> Path:
+    return runtime.launch(job.config.runtime, _run, job)
+
+
+def _run(fabric: Fabric, job: Job) -> Path:
+    """Train on one process of possibly several."""
+    folder = RunFolder(fabric.broadcast(job.run))
+    task, batches = _build(fabric, job)
+    config, samples = job.config, ProgressSamples(folder, job.domains.source.test)
+    loop = Loop(
+        fabric,
+        task,
+        batches,
+        folder,
+        config.training,
+        Identity(job.system, _decisive(config), job.domains.digests()),
+        config.seed,
+        snapshot=lambda images: save_classifiers(folder, task, images),
+        sample=(lambda images: samples.draw(task, images)) if isinstance(task, PixelDATask) else _nothing,
+    )
+    if fabric.is_global_zero:
+        _record(fabric, job, folder, task)
+    if job.resumed:
+        loop.restore()
+        samples.forget_after(loop.progress.images)
+    return _finish(fabric, loop, folder)
+
+
+def _finish(fabric: Fabric, loop: Loop[Any], folder: RunFolder) -> Path:
+    state = "stopped"
+    try:
+        loop.train()
+        state = "finished"
+    finally:
+        if fabric.is_global_zero:
+            folder.update_record(state=state)
+    return folder.path
+
+
+def _nothing(images: int) -> None:
+    """Draw no samples: a baseline generates none."""
+
+
+def _build(fabric: Fabric, job: Job) -> tuple[Task[Any], Batches[Any]]:
+    config, domains = job.config, job.domains
+    evaluation = SourceEvaluation(domains.source)
+    classes = len(domains.classes)
+    if isinstance(config, PixelDAConfig):
+        masks = None if job.masks is None else _training_masks(job.masks, domains)
+        batches = PairedBatches(domains.source.train, domains.training_target(), config.seed, fabric.device, masks)
+        return PixelDATask(config, classes, fabric, evaluation), batches
+    return BaselineTask(config, classes, fabric, evaluation), LabelledBatches(domains.source.train, config.seed, fabric.device)
+
+
+def _training_masks(masks: ImageSet, domains: Domains) -> ImageSet:
+    if len(masks) != domains.source.count:
+        raise InputError(
+            f"--losses.content-mask has {len(masks)} masks for {domains.source.count} source images; give one for each, in order."
+        )
+    return masks.select(domains.source.training_positions)
+
+
+def _decisive(config: BaselineConfig) -> dict[str, Any]:
+    """Return the settings that decide the weights: not the machine, nor how long it runs, nor where data lies."""
+    values = config.model_dump(mode="json", exclude={"runtime": True, "source": True, "target": True})
+    values["training"].pop("images")
+    return values
+
+
+def _record(fabric: Fabric, job: Job, folder: RunFolder, task: Task[Any]) -> None:
+    sittings = folder.read_record().get("sittings", 0) if job.resumed else 0
+    decided = runtime.decide(job.config.runtime)
+    folder.update_record(
+        system=job.system,
+        state="running",
+        name=folder.path.name,
+        versions=versions(),
+        git=git_revision(),
+        **({} if job.resumed else {"command": command_line()}),
+        seed=job.config.seed,
+        hardware=runtime.hardware(fabric),
+        runtime=vars(decided),
+        data=job.domains.describe(job.config),
+        classes=list(job.domains.classes),
+        parameters={name: sum(p.numel() for p in network.parameters()) for name, network in task.networks.items()},
+        sittings=sittings + 1,
+    )
+
+

@@ -1,0 +1,23 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads() -> None:
+    """Fix the thread count, so that sums are added in one order on every machine."""
+    torch.set_num_threads(int(os.environ.get("PIXELSCOPE_TEST_THREADS", "2")))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real images, or skip."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PIXELSCOPE_TEST_DATA", beside))
+    if not (folder / "mnist").is_dir():
+        pytest.skip(f"real images are absent: no {folder}/mnist (set PIXELSCOPE_TEST_DATA)")
+    return folder
