@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Slow machines must not fail for being slow, and every run must try the same examples.
+settings.register_profile("pixelscope", deadline=None, derandomize=True)
+settings.load_profile("pixelscope")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pixelscope.data.mnist_m import generate_mnist_m as generate_mnist_m
     from pixelscope.demo import run_demo as run_demo
     from pixelscope.errors import InputError as InputError
+    from pixelscope.errors import Interrupted as Interrupted
     from pixelscope.errors import TrainingStopped as TrainingStopped
     from pixelscope.pixelda.config import BaselineConfig as BaselineConfig
     from pixelscope.pixelda.config import PixelDAConfig as PixelDAConfig
@@ -39,6 +40,7 @@ _HOMES = {
     "generate_mnist_m": "pixelscope.data.mnist_m",
     "InputError": "pixelscope.errors",
     "TrainingStopped": "pixelscope.errors",
+    "Interrupted": "pixelscope.errors",
     "BaselineConfig": "pixelscope.pixelda.config",
     "PixelDAConfig": "pixelscope.pixelda.config",
     "preset": "pixelscope.pixelda.config",
@@ -56,7 +58,6 @@ _HOMES = {
 }
 
 __version__ = version("pixelscope")
-__all__ = [*sorted([*_HOMES, "load_images", "sections"])]
 
 
 def load_images(source: str, *, size: int | None = 32, strict: bool = False, data_root: Any = None) -> "ImageSet":
@@ -71,6 +72,10 @@ def sections(run: Any) -> Any:
     from pixelscope.systems import sections as of_its_system
 
     return of_its_system(run)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
 
 
 def __getattr__(name: str) -> Any:

@@ -10,3 +10,7 @@ class InputError(ValueError):
 
 class TrainingStopped(InputError):
     """A training stopped before its end, and the message says why and how to go on."""
+
+
+class Interrupted(TrainingStopped):
+    """The user, or the system, asked a training to stop; everything is saved."""

@@ -29,7 +29,7 @@ class Options:
         """Return the data root: the option, else $PIXELSCOPE_DATA, else the user's cache folder."""
         if self.data_root is not None:
             return self.data_root
-        if "PIXELSCOPE_DATA" in os.environ:
+        if os.environ.get("PIXELSCOPE_DATA"):
             return Path(os.environ["PIXELSCOPE_DATA"])
         import pooch
 
@@ -105,7 +105,8 @@ def parse(source: str) -> tuple[str, str]:
         return source, ""
     kind, colon, rest = source.partition(":")
     if colon and kind in SOURCES:
-        return kind, rest
+        # A shell leaves the ~ after a colon alone.
+        return kind, str(Path(rest).expanduser()) if rest.startswith("~") else rest
     path = Path(source)
     if source and path.exists():
         return detect(path), source

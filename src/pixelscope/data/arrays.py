@@ -2,9 +2,11 @@
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
@@ -16,6 +18,12 @@ from pixelscope.imaging.resize import resize
 
 IMAGE_NAMES = frozenset(("images", "image", "imgs", "img", "x", "xs", "xt", "data", "fea", "features", "pixels", "patterns"))
 LABEL_NAMES = frozenset(("labels", "label", "y", "ys", "yt", "gnd", "target", "targets"))
+
+UNREADABLE = (
+    OSError, EOFError, ValueError, TypeError, LookupError, NameError, ArithmeticError, SyntaxError, MemoryError,
+    NotImplementedError, TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy and scipy raise for files that are damaged or cut off."""
 
 Array = NDArray[np.generic]
 Arrays = dict[str, Array]
@@ -48,11 +56,10 @@ def load_arrays(path: Path, size: int | None = 32) -> ImageSet:
     """
     arrays = read_arrays(path)
     parts = find_parts(path, arrays)
-    read = {part: _read_part(path, arrays, found) for part, found in parts.items()}
-    labels, classes, notes = _labels(path, parts, [label for _, label in read.values()])
-    images = _join(path, [image for image, _ in read.values()])
-    count = len(images)
-    first = len(next(iter(read.values()))[0])
+    read = [_read_part(path, arrays, part) for part in parts.values()]
+    labels, classes, notes = _labels(path, parts, [label for _, label in read])
+    images = torch.from_numpy(to_bytes(_joined(path, [batch for batch, _ in read]), path))
+    count, first = len(images), len(read[0][0])
     return ImageSet(
         images=images if size is None else resize(images, size),
         provenance=Provenance(f"arrays:{path}", f"Arrays of {path.name}", notes=notes),
@@ -71,10 +78,9 @@ def read_arrays(path: Path) -> Arrays:
         if path.is_dir():
             return {file.stem: np.load(file, allow_pickle=False) for file in sorted(path.glob("*.npy"))}
         return _READERS[path.suffix.lower()](path)
-    except NotImplementedError:
-        raise InputError(f"{path} is a MATLAB 7.3 file; save it with -v7, or as .npz.") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); save the arrays again, as numbers.") from None
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read ({reason}); save the arrays again, as numbers.") from None
 
 
 def find_parts(path: Path, arrays: Arrays) -> dict[str, Part]:
@@ -87,7 +93,8 @@ def find_parts(path: Path, arrays: Arrays) -> dict[str, Part]:
         images, labels = _unnamed(arrays)
     several = [names for found in (images, labels) for names in found.values() if len(names) > 1]
     if several:
-        raise InputError(f"{path} has several arrays that could be the same thing, {' and '.join(several[0])}; {_listing(arrays)}")
+        which = " and ".join(several[0])
+        raise InputError(f"{path} has several arrays that could be the same thing, {which}; {_listing(arrays)}")
     if not images:
         raise InputError(f"{path} has no array that looks like images; {_listing(arrays)}")
     if "" in images and len(images) > 1:
@@ -98,18 +105,18 @@ def find_parts(path: Path, arrays: Arrays) -> dict[str, Part]:
     return {part: Part(images[part][0], labels[part][0] if labels else None) for part in order}
 
 
-def to_bytes(images: Array, name: str) -> NDArray[np.uint8]:
+def to_bytes(images: Array, path: Path) -> NDArray[np.uint8]:
     """Scale images to 0..255 by the range of their values: uint8 as it is, else 0..1, -1..1, 0..255 or 0..65535."""
     if images.dtype == np.uint8 and images.max() > 1:
         return images  # pyright: ignore[reportReturnType]
     lowest, highest = float(images.min()), float(images.max())
     if not np.isfinite(lowest + highest):
-        raise InputError(f"The array {name} has values that are not numbers; replace them.")
-    offset, scale = _offset_and_scale(name, lowest, highest, whole=images.dtype.kind in "iu")
+        raise InputError(f"The images of {path} have values that are not finite; replace them.")
+    offset, scale = _offset_and_scale(path, lowest, highest, whole=images.dtype.kind in "iu")
     return ((images.astype(np.float32) - offset) * scale).round().astype(np.uint8)
 
 
-def _offset_and_scale(name: str, lowest: float, highest: float, whole: bool) -> tuple[float, float]:
+def _offset_and_scale(path: Path, lowest: float, highest: float, whole: bool) -> tuple[float, float]:
     if -1 <= lowest < 0 and highest <= 1:
         return -1, 127.5
     if lowest >= 0 and highest <= 1:
@@ -118,7 +125,7 @@ def _offset_and_scale(name: str, lowest: float, highest: float, whole: bool) -> 
         return 0, 1
     if lowest >= 0 and highest <= 65535 and whole:
         return 0, 1 / 257
-    raise InputError(f"The array {name} has values from {lowest:g} to {highest:g}; scale them to 0..1, -1..1 or 0..255.")
+    raise InputError(f"The images of {path} have values from {lowest:g} to {highest:g}; scale them to 0..1, -1..1 or 0..255.")
 
 
 def to_batch(images: Array, count: int | None, name: str) -> Array:
@@ -143,8 +150,10 @@ def _orders(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ..
     if len(shape) == 3:
         first, last = ((0, 1, 2), (shape[0], 1, *shape[1:])), ((2, 0, 1), (shape[2], 1, *shape[:2]))
         return [last, first] if shape[0] == shape[1] != shape[2] else [first, last]
+    if len(shape) != 4:
+        return []
     layouts = ((3, (0, 3, 1, 2)), (1, (0, 1, 2, 3)), (2, (3, 2, 0, 1)))
-    return [(axes, tuple(shape[axis] for axis in axes)) for channel, axes in layouts if len(shape) == 4 and shape[channel] in (1, 3)]
+    return [(axes, tuple(shape[axis] for axis in axes)) for channel, axes in layouts if shape[channel] in (1, 3)]
 
 
 def _flat_orders(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -157,19 +166,21 @@ def _side(pixels: int) -> int:
     return side if side > 1 and side * side == pixels else 0
 
 
-def _read_part(path: Path, arrays: Arrays, part: Part) -> tuple[torch.Tensor, Array | None]:
+def _read_part(path: Path, arrays: Arrays, part: Part) -> tuple[Array, Array | None]:
     images = arrays[part.images_name]
     if not images.size:
         raise InputError(f"The array {part.images_name} of {path} is empty; give images.")
     labels = None if part.labels_name is None else _flat_labels(arrays[part.labels_name], images.shape, part.labels_name)
-    batch = to_batch(images, None if labels is None else len(labels), part.images_name)
-    return torch.from_numpy(np.ascontiguousarray(to_bytes(batch, part.images_name))), labels
+    return to_batch(images, None if labels is None else len(labels), part.images_name), labels
 
 
-def _join(path: Path, parts: list[torch.Tensor]) -> torch.Tensor:
-    if len({part.shape[1:] for part in parts}) > 1:
-        raise InputError(f"{path} has training images of {tuple(parts[0].shape[1:])} and test images of {tuple(parts[1].shape[1:])}.")
-    return torch.cat(parts)
+def _joined(path: Path, parts: list[Array]) -> Array:
+    shapes = [part.shape[1:] for part in parts]
+    if len(set(shapes)) > 1:
+        raise InputError(
+            f"{path} has training images of shape {shapes[0]} and test images of shape {shapes[1]}; bring both to one shape."
+        )
+    return np.concatenate(parts)
 
 
 def _flat_labels(labels: Array, images: tuple[int, ...], name: str) -> Array:
@@ -182,7 +193,9 @@ def _flat_labels(labels: Array, images: tuple[int, ...], name: str) -> Array:
     raise InputError(f"The array {name} of shape {labels.shape} is not one label an image; give (N,).")
 
 
-def _labels(path: Path, parts: dict[str, Part], found: list[Array | None]) -> tuple[torch.Tensor | None, tuple[str, ...], tuple[str, ...]]:
+def _labels(
+    path: Path, parts: dict[str, Part], found: list[Array | None]
+) -> tuple[torch.Tensor | None, tuple[str, ...], tuple[str, ...]]:
     """Return each image's class, the classes' names, and what was assumed."""
     given = [labels for labels in found if labels is not None]
     if not given:
@@ -232,8 +245,16 @@ def _listing(arrays: Arrays) -> str:
 
 def _read_mat(path: Path) -> Arrays:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
-    return {name: value for name, value in loadmat(path).items() if isinstance(value, np.ndarray) and value.dtype.kind in "biufSU"}
+    try:
+        content = loadmat(path)
+    except NotImplementedError:
+        raise InputError(f"{path} is a MATLAB 7.3 file; save it with -v7, or as .npz.") from None
+    except MatReadError as error:
+        raise ValueError(error) from None
+    values = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
+    return {name: value for name, value in values.items() if value.dtype.kind in "biufSU"}
 
 
 def _read_npz(path: Path) -> Arrays:

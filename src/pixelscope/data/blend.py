@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from pixelscope.data.decode import read_image
@@ -17,7 +18,9 @@ def difference(crops: Bytes, digits: Bytes) -> Bytes:
     return np.maximum(crops, digits) - np.minimum(crops, digits)
 
 
-def blend_over_photos(digits: Bytes, members: NDArray[np.int64], photos: Sequence[Path], random: np.random.Generator, out: Bytes) -> None:
+def blend_over_photos(
+    digits: Bytes, members: NDArray[np.int64], photos: Sequence[Path], random: np.random.Generator, out: Bytes
+) -> None:
     """Fill `out[members]` with `digits[members]` blended over crops at random places of random photos.
 
     Each photo is read once, and one at a time is held in memory.
@@ -54,7 +57,7 @@ def cut(photo: Bytes, places: NDArray[np.float64], size: int) -> Bytes:
     """
     room = np.array(photo.shape[:2]) - size + 1
     rows, columns = (places * room).astype(np.int64).T
-    windows = np.lib.stride_tricks.sliding_window_view(photo, (size, size), axis=(0, 1))  # pyright: ignore
+    windows = sliding_window_view(photo, (size, size), axis=(0, 1))
     return windows[rows, columns].transpose(0, 2, 3, 1)
 
 

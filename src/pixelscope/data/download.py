@@ -4,8 +4,9 @@ import gzip
 import hashlib
 import logging
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pooch
 from requests import RequestException
@@ -59,22 +60,24 @@ def fetch(url: str, file: Path, sha256: str, alternative: str) -> Path:
         pooch.retrieve(url, known_hash=None, fname=file.name, path=file.parent, downloader=_verified(sha256))
     except RequestException as error:
         raise InputError(f"Cannot download {url} ({_reason(error)}); try again later, or {alternative}.") from None
-    except _OtherBytes:
-        raise InputError(f"{url} gave other bytes than expected, and nothing was kept; try again later, or {alternative}.") from None
+    except _OtherBytesError:
+        raise InputError(
+            f"{url} gave other bytes than expected and none were kept; try again later, or {alternative}."
+        ) from None
     return file
 
 
-class _OtherBytes(Exception):
+class _OtherBytesError(Exception):
     """What was downloaded is not what it should be."""
 
 
-def _verified(sha256: str) -> Callable[[str, str, object], None]:
+def _verified(sha256: str) -> Any:
     """Return a downloader for pooch that fails, before the file is put in place, where its unpacked bytes differ."""
 
     def download(url: str, output: str, manager: object) -> None:
         pooch.HTTPDownloader(timeout=_TIMEOUT)(url, output, manager)
         if _unpacked_sha256(Path(output)) != sha256:
-            raise _OtherBytes
+            raise _OtherBytesError
 
     return download
 

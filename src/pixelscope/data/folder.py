@@ -73,7 +73,7 @@ def find_images(folder: Path) -> Layout:
         raise InputError(f"There is no folder {folder}; give a folder of images.")
     files = image_files(folder)
     if not files:
-        raise InputError(f"There are no images in {folder}; put .png or .jpg files there, one folder a class if they are labelled.")
+        raise InputError(f"There are no images in {folder}; put .png or .jpg files there, in one folder a class if labelled.")
     names = [file.relative_to(folder).as_posix() for file in files]
     children = _subfolders(folder)
     if any("/" not in name for name in names) or len(children) < 2:
@@ -91,9 +91,9 @@ def _split_layout(folder: Path, files: list[Path], names: list[str], halves: lis
     test = [name.startswith("test/") for name in names]
     if any(name.count("/") < 2 for name in names):
         return Layout(files, names, test=test)
-    classes = {half: _classes(folder / half, [name.partition("/")[2] for name in names if name.startswith(f"{half}/")]) for half in halves}
-    union = tuple(sorted({name for found in classes.values() for name in found}))
-    return Layout(files, names, union, [union.index(name.split("/")[1]) for name in names], test)
+    inner = {half: [name.partition("/")[2] for name in names if name.startswith(f"{half}/")] for half in halves}
+    classes = tuple(sorted({name for half in halves for name in _classes(folder / half, inner[half])}))
+    return Layout(files, names, classes, [classes.index(name.split("/")[1]) for name in names], test)
 
 
 def _classes(folder: Path, names: list[str]) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class ImageSet:
     def digest(self) -> str:
         """Return a SHA-256 over size, pixels and labels, the same wherever the same images were loaded from."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        digest.update(self.images.contiguous().numpy())
+        digest.update(self.images.contiguous().numpy().data)
         if self.labels is not None:
-            digest.update(self.labels.contiguous().numpy())
+            digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()

@@ -1,6 +1,8 @@
 """MNIST from its four idx files, plain or compressed."""
 
 import gzip
+import math
+import struct
 import zlib
 from pathlib import Path
 
@@ -66,7 +68,8 @@ def folder_in(root: Path) -> Path:
     from pixelscope.data.download import download_mnist
 
     folder = root / "mnist"
-    return folder if is_mnist(folder) else download_mnist(folder)
+    complete = all(_find(folder, name) for names in _FILES.values() for name in names)
+    return folder if complete else download_mnist(folder)
 
 
 def read_idx(path: Path, dimensions: int) -> Bytes:
@@ -82,11 +85,12 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
             f"{path} starts with {content[:4].hex(' ') or 'nothing'}, not with the {magic.hex(' ')} of an idx file of "
             f"{dimensions}-dimensional bytes; put the original file there."
         )
-    shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
-    expected = int(np.prod(shape, dtype=object))
-    found = len(content) - header
-    if len(shape) < dimensions or found < expected:
-        raise InputError(f"{path} is cut off: {max(found, 0)} of {expected} bytes of data are there; fetch it again.")
+    if len(content) < header:
+        raise InputError(f"{path} is cut off within its header; fetch it again.")
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    expected, found = math.prod(shape), len(content) - header
+    if found < expected:
+        raise InputError(f"{path} is cut off: {found} of {expected} bytes of data are there; fetch it again.")
     if found > expected:
         raise InputError(f"{path} has {found - expected} bytes more than its header says; fetch it again.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelscope.data.arrays import UNREADABLE
 from pixelscope.data.blend import blend_over_photos
 from pixelscope.data.decode import image_files, read_all
 from pixelscope.data.imageset import ImageSet, Provenance
@@ -22,6 +23,7 @@ from pixelscope.imaging.resize import resize
 
 CITATION = "Ganin, Ustinova, Ajakan et al.: Domain-adversarial training of neural networks, JMLR 17(59), 2016"
 TITLE_ALIGNED = "MNIST-M, index-aligned: made from MNIST by difference blending"
+LICENCE_ALIGNED = "digits CC BY-SA 3.0; photos as their source says"
 TITLE_ORIGINAL = "MNIST-M, as originally distributed"
 
 _PROVENANCE = "pixelscope_mnist_m"
@@ -70,7 +72,7 @@ def generate_mnist_m(mnist: Path, photos: Path, out: Path, seed: int = 0, size: 
     Raises:
         InputError: digits or photos cannot be used, or `out` exists.
     """
-    _check_out(out)
+    _check_request(out, seed, size, test_fraction)
     behind_train, behind_test = find_photos(photos)
     digits = load_mnist(mnist, None)
     test = random_test_mask(len(digits), test_fraction, seed)
@@ -95,7 +97,7 @@ def generate_mnist_m(mnist: Path, photos: Path, out: Path, seed: int = 0, size: 
 def blend(
     digits: torch.Tensor, test: torch.Tensor, behind_train: list[Path], behind_test: list[Path], seed: int, size: int
 ) -> Bytes:
-    """Blend digits (N, 1, H, W) over photos, those marked in `test` (N,) over `behind_test`; returns uint8 (N, size, size, 3)."""
+    """Return digits (N, 1, H, W) blended over photos, those marked in `test` (N,) over `behind_test`; (N, size, size, 3)."""
     resized = resize(digits, size)[:, 0].numpy()
     blended = np.empty((*resized.shape, 3), np.uint8)
     random = np.random.default_rng(seed)
@@ -110,7 +112,7 @@ def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
         raise InputError(f"There is no folder {folder}; give a folder of photos, for example the images of BSDS500.")
     photos = image_files(folder)
     if not photos:
-        raise InputError(f"There are no photos in {folder}; give a folder of .jpg or .png photos, for example those of BSDS500.")
+        raise InputError(f"There are no photos in {folder}; give a folder of .jpg or .png files, for example those of BSDS500.")
     train = [photo for photo in photos if photo.relative_to(folder).parts[0] == "train"]
     others = [photo for photo in photos if photo.relative_to(folder).parts[0] != "train"]
     return (train, others) if train and others else (photos, photos)
@@ -130,7 +132,7 @@ def load_mnist_m(path: Path, size: int | None = 32) -> ImageSet:
         return _load_original(path, size)
     if path.is_file():
         return _load_generated(path, size)
-    raise InputError(f"There is no {path}; make MNIST-M with `pixelscope data mnist-m`, or give the folder originally distributed.")
+    raise InputError(f"There is no {path}; make MNIST-M with `pixelscope data mnist-m`, or give the original folder.")
 
 
 def path_in(root: Path) -> Path:
@@ -160,17 +162,19 @@ def is_original(folder: Path) -> bool:
 
 def _load_generated(path: Path, size: int | None) -> ImageSet:
     if not is_generated(path):
-        raise InputError(f"{path} was not written by `pixelscope data mnist-m`, or is cut off; make it again, or read it as arrays:{path}.")
+        raise InputError(
+            f"{path} was not written by `pixelscope data mnist-m`, or is cut off; make it again, or try arrays:{path}."
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             recipe = Recipe(**json.loads(str(file[_PROVENANCE])))
             labels, test = torch.from_numpy(file["labels"]), torch.from_numpy(file["test"])
             images = torch.from_numpy(file["images"]).permute(0, 3, 1, 2).contiguous()
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} is damaged ({error}); make it again with `pixelscope data mnist-m`.") from None
     return ImageSet(
         images=images if size is None else resize(images, size),
-        provenance=Provenance(f"mnist-m:{path}", TITLE_ALIGNED, "digits CC BY-SA 3.0; photos as their source says", CITATION, (_note(recipe),)),
+        provenance=Provenance(f"mnist-m:{path}", TITLE_ALIGNED, LICENCE_ALIGNED, CITATION, (_note(recipe),)),
         labels=labels,
         classes=CLASSES,
         names=[f"{i:05d}" for i in range(len(images))],
@@ -210,11 +214,10 @@ def _read_labels(folder: Path, part: str) -> dict[str, int]:
 
 
 def _check_listing(file: Path, images: Path, lines: int, listed: Set[str], present: set[str]) -> None:
-    for names, complaint in ((listed - present, f"is named in {file.name} but missing"), (present - listed, f"has no label in {file.name}")):
+    for names, complaint in ((listed - present, "is missing"), (present - listed, "has no label")):
         if names:
-            raise InputError(
-                f"{images} has {len(present)} images and {file.name} {lines} labels: {min(names)} {complaint}; unpack them again."
-            )
+            counts = f"{images} has {len(present)} images and {file.name} {lines} labels"
+            raise InputError(f"{counts}: {min(names)} {complaint}; unpack MNIST-M again.")
     if len(listed) < lines:
         raise InputError(f"{file} has {lines} labels for {len(listed)} images, some twice; unpack it again.")
     if not listed:
@@ -227,10 +230,16 @@ def _note(recipe: Recipe) -> str:
         if recipe.photos_apart
         else f"{recipe.photos_train} photos behind training and test digits alike"
     )
-    return f"Made with seed {recipe.seed} at {recipe.size} x {recipe.size} pixels from {photos}; not the MNIST-M originally distributed."
+    made = f"Made with seed {recipe.seed} at {recipe.size} x {recipe.size} pixels from {photos}"
+    return f"{made}; not the MNIST-M originally distributed."
 
 
-def _check_out(out: Path) -> None:
+def _check_request(out: Path, seed: int, size: int, test_fraction: float) -> None:
+    if seed < 0 or size < 1 or not 0 <= test_fraction < 1:
+        raise InputError(
+            f"MNIST-M cannot be made with seed {seed}, size {size} and test fraction {test_fraction}; "
+            "give a seed of 0 or more, a size of 1 or more, and a fraction from 0 to under 1."
+        )
     if out.suffix != ".npz":
         raise InputError(f"{out} must end in .npz; give for example --out {out.with_suffix('.npz').name}.")
     if out.exists():

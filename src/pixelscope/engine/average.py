@@ -22,6 +22,7 @@ class MovingAverage:
         """Move towards `network` after a step of `images` images, `seen` images after the start."""
         half_life = min(self.half_life, max(seen, images) / 20)
         weight = 1 - 0.5 ** (images / half_life)
-        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)
+        for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
+            mine.lerp_(theirs, weight)
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)

@@ -34,6 +34,7 @@ class RuntimeConfig(Config):
     devices: Annotated[int, Field(ge=1)] = 1
     """Processes, one a device; the batch is divided among them."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU where there is one."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto`: bf16-mixed where the hardware computes in bf16, else 32-true."""
     threads: Annotated[int, Field(ge=0)] = 0

@@ -37,5 +37,5 @@ class FiniteGuard:
             what, network = name.split("/", 1)
             raise TrainingStopped(
                 f"The {what} of the {network.replace('_', ' ')} is not finite at step {int(step)}; the last good "
-                "checkpoint is kept: resume with a lower --optimizer.learning-rate or with --optimizer.clip-norm 5 in a new run."
+                "checkpoint is kept; train anew with a lower --optimizer.learning-rate or with --optimizer.clip-norm 5."
             )

@@ -19,17 +19,18 @@ from pixelscope.engine.meter import Meter
 from pixelscope.engine.progress import Display, Silent, display
 from pixelscope.engine.run import RunFolder
 from pixelscope.engine.task import Moment, Task
-from pixelscope.errors import InputError, TrainingStopped
+from pixelscope.errors import InputError, Interrupted
 
 Batch = TypeVar("Batch")
+Given_co = TypeVar("Given_co", covariant=True)
 KEPT = 2
 """Numbered checkpoints that are kept."""
 
 
-class Batches(Protocol[Batch]):
+class Batches(Protocol[Given_co]):
     """Gives this rank's part of the batch that a moment asks for, the same one every time it is asked."""
 
-    def __call__(self, moment: Moment) -> Batch:
+    def __call__(self, moment: Moment) -> Given_co:
         """Return the batch on the training device."""
         ...
 
@@ -86,7 +87,7 @@ class Loop(Generic[Batch]):
     def train(self) -> Progress:
         """Train to the configured number of images; returns how far it came.
 
-        Raises TrainingStopped, with the way to resume, on Ctrl-C, SIGTERM, or a number that is not finite.
+        Raises Interrupted, with the way to resume, on Ctrl-C or SIGTERM, and TrainingStopped for a number that is not finite.
         """
         first = self.fabric.is_global_zero
         self._display = display(self.config.images, self.progress.images) if first else Silent()
@@ -213,8 +214,9 @@ class Loop(Generic[Batch]):
 
     def _interrupted(self) -> None:
         self._save()
-        raise TrainingStopped(
-            f"{self._stop or 'Stopped by another process'} at {self.progress.images:,} images; everything is saved: go on with --resume {self.run.path}."
+        why = self._stop or "Stopped by another process"
+        raise Interrupted(
+            f"{why} at {self.progress.images:,} images; everything is saved: go on with --resume {self.run.path}."
         )
 
     def _check_identity(self, header: Header) -> None:

@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.errors import InputError, TrainingStopped
+from pixelscope.errors import InputError, Interrupted, TrainingStopped
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any)
         num_nodes=int(os.environ.get("SLURM_NNODES", os.environ.get("PIXELSCOPE_NODES", "1"))),
     )
     try:
-        return fabric.launch(_prepared, runtime.threads, function, *arguments)
+        # Bound beforehand: fabric walks through the arguments of a launch and refuses frozen dataclasses among them.
+        return fabric.launch(partial(_prepared, threads=runtime.threads, function=function, arguments=arguments))
     except ProcessRaisedException as error:
         raise _own_error(error) from None
 
@@ -88,7 +90,7 @@ def hardware(fabric: Fabric) -> dict[str, Any]:
     }
 
 
-def _prepared(fabric: Fabric, threads: int, function: Callable[..., Any], *arguments: Any) -> Any:
+def _prepared(fabric: Fabric, *, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     torch.set_num_threads(threads)
     return function(fabric, *arguments)
 
@@ -96,7 +98,7 @@ def _prepared(fabric: Fabric, threads: int, function: Callable[..., Any], *argum
 def _own_error(error: ProcessRaisedException) -> Exception:
     """Return the error that a spawned process raised, where it is one of ours: it arrives as a traceback's text."""
     kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
-    ours = {f"{cls.__module__}.{cls.__name__}": cls for cls in (InputError, TrainingStopped)}
+    ours = {f"{cls.__module__}.{cls.__name__}": cls for cls in (InputError, TrainingStopped, Interrupted)}
     return ours[kind](message) if kind in ours else error
 
 

@@ -1,8 +1,8 @@
 """Resizing of image batches, antialiased and in little memory."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 _CHUNK_PIXELS = 4_000_000
 """Pixels in flight at once; float copies of so many take 16 MB."""
@@ -28,7 +28,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     rows = max(1, _CHUNK_PIXELS // (channels * max(side, size) ** 2))
     for start in range(0, count, rows):
         chunk = square[start : start + rows].float()
-        scaled = F.interpolate(chunk, (size, size), mode="bilinear", antialias=True)
+        scaled = interpolate(chunk, (size, size), mode="bilinear", antialias=True)
         resized[start : start + rows] = scaled.round_().clamp_(0, 255)
     return resized
 

@@ -46,7 +46,9 @@ class LabelledBatches:
 class BaselineTask(Task[LabelledBatch]):
     """T of one baseline run, with its optimizer and moving average."""
 
-    def __init__(self, config: BaselineConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None) -> None:
+    def __init__(
+        self, config: BaselineConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None
+    ) -> None:
         self.config, self.fabric, self.evaluation = config, fabric, evaluation
         self.classifier = build_classifier(config, classes).to(fabric.device)
         self.networks = {"classifier": self.classifier}

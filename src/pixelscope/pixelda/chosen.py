@@ -88,7 +88,9 @@ def _load(network: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
     try:
         network.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
     except RuntimeError:
-        raise InputError("The checkpoint holds other networks than the run's config.yaml describes; restore that file.") from None
+        raise InputError(
+            "The checkpoint holds other networks than the run's config.yaml describes; restore that file."
+        ) from None
     network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 

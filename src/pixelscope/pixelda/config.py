@@ -88,8 +88,11 @@ class OptimizerConfig(Config):
     """Adam and its schedule, the same for every network."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Step size of Adam before any decay."""
     beta1: Fraction = 0.5
+    """Decay of Adam's first moment, a step."""
     beta2: Fraction = 0.999
+    """Decay of Adam's second moment, a step."""
     weight_decay: Weight = 1e-5
     """L2 penalty added to the gradient, as in Adam's own weight decay."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -130,5 +133,5 @@ def preset(system: Literal["pixelda", "baseline"], name: str) -> dict[str, Any]:
     """Return the settings of a packaged preset, to be laid under a file's and the flags'."""
     if name not in PRESETS:
         raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
-    file = resources.files(__package__) / "presets" / f"{system}-{name}.yaml"
+    file = resources.files("pixelscope.pixelda") / "presets" / f"{system}-{name}.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -41,9 +41,7 @@ class Domains:
         """Return what run.json says about the data."""
         digests = self.digests()
         domains = {"source": (config.source, self.source), "target": (config.target, self.target)}
-        return {
-            name: _describe(spec, parts, digests[name]) for name, (spec, parts) in domains.items() if parts is not None
-        }
+        return {name: _describe(spec, parts, digests[name]) for name, (spec, parts) in domains.items() if parts is not None}
 
 
 def load_domains(config: BaselineConfig, data_root: Path | None = None, training: bool = True) -> Domains:
@@ -81,7 +79,7 @@ def _check_source(source: ImageSet, config: BaselineConfig) -> None:
     if source.labels is None:
         raise InputError(f"{config.source} has no labels; a source needs one folder a class (class/name.jpg) or a label file.")
     if len(source.classes) < 2:
-        raise InputError(f"{config.source} has one class only, {source.classes[0]!r}; a classifier needs at least two.")
+        raise InputError(f"{config.source} has one class only, {', '.join(source.classes)}; a classifier needs at least two.")
     empty = [name for name, count in zip(source.classes, source.class_counts(), strict=True) if count == 0]
     if empty:
         raise InputError(f"{config.source} has no image of class {empty[0]!r}; add some, or remove the class.")

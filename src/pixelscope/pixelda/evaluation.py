@@ -199,7 +199,9 @@ def _curve(folder: RunFolder, config: BaselineConfig, domains: Domains) -> list[
 
 
 def _oracle(curve: list[dict[str, float]]) -> dict[str, Any] | None:
-    candidates = [(point[name], point["images"]) for point in curve for name in ("target_test", "ema_target_test") if name in point]
+    candidates = [
+        (point[name], point["images"]) for point in curve for name in ("target_test", "ema_target_test") if name in point
+    ]
     if not candidates:
         return None
     accuracy, images = max(candidates)
@@ -237,7 +239,9 @@ def _listed(classes: tuple[str, ...]) -> str:
 
 def _set_lines(name: str, result: SetResult, classes: list[str]) -> list[str]:
     width = max(5, *(len(c) for c in classes), *(len(str(n)) for row in result.confusion for n in row))
-    head = f"{name}: {result.accuracy:.2%} +- {result.standard_error:.2%} ({result.correct:,} of {result.count:,}), {result.title}"
+    head = (
+        f"{name}: {result.accuracy:.2%} +- {result.standard_error:.2%} ({result.correct:,} of {result.count:,}), {result.title}"
+    )
     lines = [head, "  " + " ".join(f"{c:>{width}}" for c in ("true", "acc.", *classes))]
     for entry, row in zip(result.per_class, result.confusion, strict=True):
         accuracy = "-" if entry["accuracy"] is None else f"{entry['accuracy']:.1%}"

@@ -100,7 +100,7 @@ class Plan:
                 f"parameters       {counts}",
                 f"cost             {self.gflop_per_image:.2f} GFLOP an image, {self.steps:,} steps",
                 f"machine          {self.machine}",
-                f"estimated time   {_duration(self.seconds)} at {self.images_per_second:.0f} images/s, measured with random images",
+                f"estimated time   {_duration(self.seconds)} at {self.images_per_second:.0f} images/s (measured)",
             ]
         )
 
@@ -139,7 +139,11 @@ def _networks(config: BaselineConfig) -> dict[str, tuple[nn.Module, tuple[Tensor
         return {"classifier": (build_classifier(config, CLASSES), (image,))}
     generator, discriminator, classifier = build_networks(config, CLASSES)
     z = torch.zeros(1, config.generator.noise_dim)
-    return {"generator": (generator, (image, z)), "discriminator": (discriminator, (image,)), "classifier": (classifier, (image,))}
+    return {
+        "generator": (generator, (image, z)),
+        "discriminator": (discriminator, (image,)),
+        "classifier": (classifier, (image,)),
+    }
 
 
 @torch.no_grad()

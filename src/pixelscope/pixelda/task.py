@@ -110,7 +110,10 @@ class PixelDATask(Task[PairedBatch]):
         averaged = self.averages.get("classifier")
         accuracies = self.evaluation.measure(self.classifier, averaged.network if averaged else None)
         images = to_float(self.evaluation.some(diagnostics.DIVERSITY_IMAGES).to(self.fabric.device))
-        return {**accuracies, "diversity": diagnostics.diversity(self.generator, images, self.fixed_z(diagnostics.DIVERSITY_DRAWS))}
+        return {
+            **accuracies,
+            "diversity": diagnostics.diversity(self.generator, images, self.fixed_z(diagnostics.DIVERSITY_DRAWS)),
+        }
 
     def choice(self, evaluation: Mapping[str, float]) -> float | None:
         """Choose the best checkpoint by source validation; there is none where nothing is held out."""

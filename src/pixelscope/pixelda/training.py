@@ -78,7 +78,9 @@ def resume(run: Path, *, devices: int | None = None, images: int | None = None, 
     if devices is not None:
         config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
     config.save(folder.config)
-    return _launch(Job(system, config, load_domains(config, data_root), load_masks(config, data_root), folder.path, resumed=True))
+    return _launch(
+        Job(system, config, load_domains(config, data_root), load_masks(config, data_root), folder.path, resumed=True)
+    )
 
 
 def read_config(folder: RunFolder) -> tuple[BaselineConfig, System]:
@@ -141,7 +143,9 @@ def _launch(job: Job) -> Path:
 
 def _run(fabric: Fabric, job: Job) -> Path:
     """Train on one process of possibly several."""
-    folder = RunFolder(fabric.broadcast(job.run))
+    path = fabric.broadcast(job.run)
+    assert path is not None
+    folder = RunFolder(path)
     task, batches = _build(fabric, job)
     config, samples = job.config, ProgressSamples(folder, job.domains.source.test)
     loop = Loop(
@@ -192,7 +196,8 @@ def _build(fabric: Fabric, job: Job) -> tuple[Task[Any], Batches[Any]]:
 def _training_masks(masks: ImageSet, domains: Domains) -> ImageSet:
     if len(masks) != domains.source.count:
         raise InputError(
-            f"--losses.content-mask has {len(masks)} masks for {domains.source.count} source images; give one for each, in order."
+            f"--losses.content-mask has {len(masks)} masks for {domains.source.count} source images; "
+            "give one for each, in the images' order."
         )
     return masks.select(domains.source.training_positions)
 
@@ -222,5 +227,3 @@ def _record(fabric: Fabric, job: Job, folder: RunFolder, task: Task[Any]) -> Non
         parameters={name: sum(p.numel() for p in network.parameters()) for name, network in task.networks.items()},
         sittings=sittings + 1,
     )
-
-

@@ -1,0 +1,286 @@
+"""Every command of `pixelscope`: each parses, calls the function of the public API with its name, and prints the result."""
+
+import json as json_format
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+from cyclopts import App, Parameter
+
+import pixelscope
+from pixelscope import BaselineConfig, PixelDAConfig
+from pixelscope.cli.settings import BaselineSettings, Layers, PixelDASettings, Shorthands, System, given, given_names, resolve
+from pixelscope.errors import InputError
+
+C = TypeVar("C", bound=BaselineConfig)
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+
+MAY_CHANGE = {"--resume", "--devices", "--data-root", "--training.images"}
+"""What may stand beside --resume: where it runs, where its data lies, and how long it goes on."""
+
+app = App(
+    name="pixelscope",
+    help="Learn from images that nobody labelled.",
+    version=lambda: version("pixelscope"),
+    help_format="plaintext",
+    # Ctrl-C is answered in main(), which knows how to go on.
+    suppress_keyboard_interrupt=False,
+)
+data = App(name="data", help="Look at images, and make MNIST-M.")
+pixelda = App(name="pixelda", help="Adapt a classifier from labelled images of one domain to unlabelled ones of another.")
+summary = App(name="summary", help="Layers, output shapes and parameters of a system's networks.")
+for group in (pixelda, data, summary):
+    app.command(group)
+
+
+class Result(Protocol):
+    """What the public API returns: a result that can be read by people and by programs."""
+
+    def to_text(self) -> str:
+        """Return it for a terminal."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        ...
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a training writes, and whether it starts at all."""
+
+    dry_run: Flag = False
+    """Print the resolved settings and what they cost, and stop."""
+    resume: Path | None = None
+    """Go on with this run folder from its last checkpoint; of the settings only --training.images may change."""
+    out: Path | None = None
+    """Run folder to make, which must not exist, in place of a numbered one in --runs."""
+    runs: Path = Path("runs")
+    """Folder in which numbered run folders are made."""
+    data_root: Path | None = None
+    """Where a source given as a KIND alone is looked for, and downloaded to; else $PIXELSCOPE_DATA, else a cache folder."""
+
+
+@data.command
+def info(
+    source: str,
+    /,
+    *,
+    json: Flag = False,
+    sheet: Path | None = None,
+    strict: Flag = False,
+    data_root: Path | None = None,
+) -> None:
+    """Say what a source of images holds: counts, classes, sizes, value range, licence.
+
+    Parameters
+    ----------
+    source
+        PATH, KIND:PATH, or a KIND alone: mnist, mnist-m, arrays, folder, demo (demo:mnist, demo:mnist-m).
+    json
+        Print JSON.
+    sheet
+        PNG file to write a contact sheet to.
+    strict
+        Refuse a folder with an unreadable image, rather than skip and count it.
+    data_root
+        Where a KIND alone is looked for, and downloaded to; else $PIXELSCOPE_DATA, else a cache folder.
+    """
+    description = pixelscope.describe_source(source, data_root=data_root, strict=strict)
+    if sheet is not None:
+        description.save_sheet(sheet)
+    _show(description, json)
+
+
+@data.command(name="mnist-m")
+def mnist_m(*, mnist: Path, photos: Path, out: Path, seed: int = 0, size: int = 32, test_fraction: float = 0.2) -> None:
+    """Make MNIST-M by blending each MNIST digit with a crop of a photo: |crop - digit|, in the order of MNIST.
+
+    Where the photos have a folder `train` beside others, training digits get their backgrounds from it and test digits from
+    the others.
+
+    Parameters
+    ----------
+    mnist
+        Folder of the four idx files of MNIST, plain or .gz.
+    photos
+        Folder of photos, at any depth; the original used BSDS500.
+    out
+        File to write, ending in .npz; it must not exist.
+    seed
+        Seed of the choice of photos, crops and test split.
+    size
+        Side of the images in pixels.
+    test_fraction
+        Share of the digits in the test split.
+    """
+    print(pixelscope.generate_mnist_m(mnist, photos, out, seed=seed, size=size, test_fraction=test_fraction))
+
+
+@pixelda.command
+def baseline(
+    *,
+    layers: Layers = Layers(),
+    short: Shorthands = Shorthands(),
+    options: RunOptions = RunOptions(),
+    settings: BaselineSettings = BaselineConfig(),
+) -> None:
+    """Train the classifier on the source alone: what the domain gap is measured with.
+
+    For example: pixelscope pixelda baseline --source mnist:data/mnist --target mnist-m:data/mnist_m.npz
+    """
+
+    def start(config: BaselineConfig) -> Path:
+        return pixelscope.train_baseline(config, runs=options.runs, run=options.out, data_root=options.data_root)
+
+    _run("baseline", settings, layers, short, options, start)
+
+
+@pixelda.command
+def train(
+    *,
+    baseline: Path | None = None,
+    layers: Layers = Layers(),
+    short: Shorthands = Shorthands(),
+    options: RunOptions = RunOptions(),
+    settings: PixelDASettings = PixelDAConfig(),
+) -> None:
+    """Train on a labelled source and an unlabelled target, for a classifier that reads the target.
+
+    For example: pixelscope pixelda train --source mnist:data/mnist --target mnist-m:data/mnist_m.npz
+
+    Parameters
+    ----------
+    baseline
+        Run folder of an evaluated baseline, kept in the new run as what it is compared with.
+    """
+    if options.resume is not None and baseline is not None:
+        raise InputError("--resume goes on with the baseline of its run; drop --baseline.")
+
+    def start(config: PixelDAConfig) -> Path:
+        return pixelscope.train_pixelda(
+            config, runs=options.runs, run=options.out, baseline=baseline, data_root=options.data_root
+        )
+
+    _run("pixelda", settings, layers, short, options, start)
+
+
+@pixelda.command
+def evaluate(
+    run: Path,
+    /,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    rule: Literal["auto", "last", "ema-last", "best-source"] = "auto",
+    data_root: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Measure a run: accuracy, per class and over all, and confusion matrices.
+
+    Parameters
+    ----------
+    run
+        Run folder of `pixelda train` or `pixelda baseline`.
+    source
+        Labelled images to measure on, in place of the run's own source.
+    target
+        Labelled images to measure on, in place of the run's own target.
+    rule
+        Which weights to measure; `auto` takes the run's headline rule. None of them looks at target labels.
+    data_root
+        Where a source given as a KIND alone is looked for; else $PIXELSCOPE_DATA, else a cache folder.
+    json
+        Print JSON.
+    """
+    _show(pixelscope.evaluate(run, source=source, target=target, rule=rule, data_root=data_root), json)
+
+
+@app.command
+def report(run: Path, /) -> None:
+    """Write a run's figures and numbers into one page, report.html in its folder, and print where it is.
+
+    Parameters
+    ----------
+    run
+        Run folder.
+    """
+    print(pixelscope.build_report(run))
+
+
+@summary.command(name="pixelda")
+def summary_pixelda(
+    *,
+    json: Flag = False,
+    layers: Layers = Layers(),
+    settings: PixelDASettings = PixelDAConfig(),
+) -> None:
+    """Layers, output shapes and parameters of the generator, the discriminator and the classifier.
+
+    Parameters
+    ----------
+    json
+        Print JSON.
+    """
+    _show(pixelscope.summarize("pixelda", resolve(settings, "pixelda", layers)), json)
+
+
+@summary.command(name="baseline")
+def summary_baseline(
+    *,
+    json: Flag = False,
+    layers: Layers = Layers(),
+    settings: BaselineSettings = BaselineConfig(),
+) -> None:
+    """Layers, output shapes and parameters of the baseline's classifier.
+
+    Parameters
+    ----------
+    json
+        Print JSON.
+    """
+    _show(pixelscope.summarize("baseline", resolve(settings, "baseline", layers)), json)
+
+
+@app.command
+def demo(*, runs: Path = Path("runs"), seed: int = 0) -> None:
+    """Show the domain gap, close it, and write a report, all on images that are installed with the package.
+
+    Takes a few minutes on two CPU cores and downloads nothing. Needs the extra: pip install "pixelscope[demo]".
+
+    Parameters
+    ----------
+    runs
+        Folder in which the run folders are made.
+    seed
+        Seed of weights, order of data and every random draw.
+    """
+    print(f"Report: {pixelscope.run_demo(runs=runs, seed=seed)}")
+
+
+def _run(system: System, flags: C, layers: Layers, short: Shorthands, options: RunOptions, start: Callable[[C], Path]) -> None:
+    """Start or resume a training, or tell what it would cost."""
+    if options.resume is not None:
+        run = _resume(options.resume, flags, layers, short, options)
+    else:
+        config = resolve(flags, system, layers, short)
+        if options.dry_run:
+            print(pixelscope.plan(config, system).to_text())
+            return
+        run = start(config)
+    print(f"Run folder: {run}\nNext: pixelscope pixelda evaluate {run}, or pixelscope report {run}")
+
+
+def _resume(run: Path, flags: BaselineConfig, layers: Layers, short: Shorthands, options: RunOptions) -> Path:
+    others = [name for name in given_names(flags, layers, short, options) if name not in MAY_CHANGE]
+    if others:
+        raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")
+    images = given(flags).get("training", {}).get("images")
+    return pixelscope.resume(run, devices=short.devices, images=images, data_root=options.data_root)
+
+
+def _show(result: Result, json: bool) -> None:
+    print(json_format.dumps(result.to_dict(), indent=2, allow_nan=False) if json else result.to_text())

@@ -1,0 +1,42 @@
+"""The entry point: run a command, turn what the user can mend into one line and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from pixelscope.cli.commands import app
+from pixelscope.cli.failures import explain
+
+CLOSED_PIPE = 141
+"""What a shell reports of a program whose reader (`| head`) has seen enough: 128 + SIGPIPE."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command (by default the process's own arguments) and return its exit code.
+
+    0: done. 2: something the user can mend, told in one line on stderr. 130: interrupted. Any other error is a defect of
+    the program and leaves as the exception that it is.
+    """
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        # A full disk or a closed pipe shows here rather than in the interpreter's shutdown, where nobody can explain it.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _settle_output()
+        return CLOSED_PIPE
+    except (Exception, KeyboardInterrupt) as error:
+        failure = explain(error)
+        if failure is None:
+            raise
+        print(failure.line, file=sys.stderr)
+        _settle_output()
+        return failure.code
+    return 0
+
+
+def _settle_output() -> None:
+    """Write what is left for stdout, or drop it where that fails, so that the interpreter's shutdown does not fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,128 @@
+"""The record of a run, for any system: what run.json says, checked, and the section of the report that shows it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pixelscope.engine.run import RunFolder
+from pixelscope.errors import InputError
+from pixelscope.page import Listing, Row, Section, Table
+
+
+class DataRecord(BaseModel):
+    """Where one domain's images came from, and how many there were."""
+
+    spec: str = ""
+    title: str = ""
+    count: int | None = None
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+    sha256: str = ""
+    licence: str = ""
+    citation: str = ""
+    notes: list[str] = []
+
+
+class RunRecord(BaseModel):
+    """What run.json says; a run that is still young, or was killed, has not said everything yet."""
+
+    system: str
+    state: str = "running"
+    name: str = ""
+    versions: dict[str, str] = {}
+    git: str | None = None
+    command: str = ""
+    seed: int | None = None
+    hardware: dict[str, Any] = {}
+    runtime: dict[str, Any] = {}
+    data: dict[str, DataRecord] = {}
+    classes: list[str] = []
+    parameters: dict[str, int] = {}
+    images: int = 0
+    steps: int = 0
+    seconds: float | None = None
+    images_per_second: float | None = None
+    sittings: int | None = None
+
+
+def read_record(folder: RunFolder) -> RunRecord:
+    """Read run.json; raises InputError with the entry at fault where it is not a run's."""
+    try:
+        return RunRecord.model_validate(folder.read_record())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "top level"
+        raise InputError(f"{folder.record}: {where}: {first['msg']}; restore the file or train again.") from None
+
+
+def record_section(folder: RunFolder, record: RunRecord, warnings: int) -> Section:
+    """Return the section that says how the run came about, so that it can be done again.
+
+    warnings: how many the training raised.
+    """
+    configuration = folder.config.read_text(encoding="utf-8", errors="replace")
+    parts = [
+        Table("The run", (), _rows(_facts(record, warnings)), numeric=False),
+        *(Table(f"{role.capitalize()} images", (), _rows(_origin(data)), numeric=False) for role, data in record.data.items()),
+        Listing("The whole configuration (config.yaml)", configuration),
+    ]
+    return Section(
+        "Record",
+        "record",
+        prose=("What it takes to do this again: the command, the configuration, the data, the versions and the machine.",),
+        parts=tuple(parts),
+    )
+
+
+def _facts(record: RunRecord, warnings: int) -> dict[str, str]:
+    return {
+        "Command": record.command,
+        "State": record.state + (f", in {record.sittings} sittings" if (record.sittings or 1) > 1 else ""),
+        "Done": f"{record.images:,} images in {record.steps:,} steps",
+        "Time": "" if record.seconds is None else duration(record.seconds),
+        "Images per second": "" if record.images_per_second is None else f"{record.images_per_second:,.1f}",
+        "Seed": "" if record.seed is None else str(record.seed),
+        "Warnings raised": f"{warnings:,}",
+        "Parameters": ", ".join(f"{name} {count:,}" for name, count in record.parameters.items()),
+        "Hardware": _hardware(record.hardware),
+        "Runtime": _listed(record.runtime),
+        "Versions": _listed(record.versions),
+        "Revision": record.git or "",
+    }
+
+
+def _origin(data: DataRecord) -> dict[str, str]:
+    sizes = {"to train on": data.train, "to validate": data.validation, "to test": data.test}
+    split = ", ".join(f"{count:,} {name}" for name, count in sizes.items() if count)
+    return {
+        "What": data.title,
+        "Given as": data.spec,
+        "Images": ("" if data.count is None else f"{data.count:,}") + (f": {split}" if split else ""),
+        "Licence": data.licence,
+        "Citation": data.citation,
+        "Notes": " ".join(data.notes),
+        "SHA-256 of the training images": data.sha256,
+    }
+
+
+def _rows(facts: Mapping[str, str]) -> tuple[Row, ...]:
+    return tuple(Row((name, value)) for name, value in facts.items() if value)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _hardware(values: Mapping[str, Any]) -> str:
+    named = {"cores": "{} cores", "accelerator": "accelerator: {}"}
+    return ", ".join(named.get(name, "{}").format(value) for name, value in values.items())
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 42 s, 3 min 7 s, 5 h 12 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,149 @@
+"""What a user can mend is one line on stderr and exit code 2; an interruption is one line and 130; a defect stays an error."""
+
+import errno
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import SafetensorError
+
+from pixelscope.cli.failures import explain
+from pixelscope.errors import InputError, TrainingStopped
+
+Cli = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("pixelda trian", 'Unknown command "trian". Did you mean "train"?'),
+        ("pixelda train --generator.blocs 3", "Unknown option: --generator.blocs. Did you mean --generator.blocks?"),
+        ("pixelda train --generator.blocks x", "--generator.blocks: Input should be a valid integer"),
+        (
+            "pixelda train --generator.blocks -1",
+            "--generator.blocks: Input should be greater than or equal to 0 (given: '-1').",
+        ),
+        ("pixelda train --data.size 20", "--data.size: Input should be a multiple of 8 (given: '20')."),
+        (
+            "pixelda train --losses.classifier-sees bot",
+            "--losses.classifier-sees: Input should be 'source', 'generated' or 'both'",
+        ),
+        ("pixelda train --preset dem", 'Did you mean "demo"?'),
+        ("pixelda train --seed 1 --seed 2", "--seed specified multiple times"),
+        ("pixelda train these those", "Too many arguments: these those."),
+        ("pixelda train --config absent.yaml", "Cannot read absent.yaml"),
+        ("pixelda train --resume absent", "absent"),
+        ("pixelda train", "source"),
+        ("pixelda train --source absent.npz --target absent", "absent"),
+        ("pixelda baseline", "source"),
+        ("pixelda evaluate absent", "absent"),
+        ("pixelda evaluate absent --rule best-target", "Choose from"),
+        ("report absent", "absent"),
+        ("data info absent", "absent"),
+        ("data mnist-m --photos here", "--mnist"),
+        ("data mnist-m --mnist absent --photos absent --out out.npz", "absent"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli(*arguments.split())
+    assert done.code == 2
+    assert done.out == ""
+    assert said in done.err
+    assert done.err.startswith("Error: ")
+    assert done.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_run_folder_is_left_alone(cli: Cli, tiny_training: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").write_text("data")
+    done = cli(*tiny_training, "--training.images", "16", "--out", tmp_path / "mine")
+    assert done.code == 2
+    assert str(tmp_path / "mine") in done.err
+    assert (tmp_path / "mine" / "precious").read_text() == "data"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a"), "The disk is full (runs/a); free some space"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "The disk is full; free some space"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "The disk is full; free some space"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "runs"), "runs: Permission denied; change its permissions"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a.png"), "a.png: No such file or directory; check"),
+        (NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "x/runs"), "x/runs: Not a directory; name a folder"),
+        (InputError("Two\nlines."), "Two lines."),
+        (TrainingStopped("The loss of G is not finite at step 3."), "The loss of G is not finite"),
+    ],
+)
+def test_errors_that_the_user_can_mend(error: Exception, said: str) -> None:
+    failure = explain(error)
+    assert failure is not None
+    assert failure.code == 2
+    assert failure.line.startswith(f"Error: {said}")
+    assert "\n" not in failure.line
+
+
+def test_an_interruption_says_how_to_go_on() -> None:
+    failure = explain(KeyboardInterrupt())
+    assert failure is not None
+    assert failure.code == 130
+    assert "--resume RUN" in failure.line
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), OSError(errno.EIO, os.strerror(errno.EIO)), AssertionError()])
+def test_a_defect_is_not_explained_away(error: Exception) -> None:
+    assert explain(error) is None
+
+
+@pytest.mark.parametrize("command", ["--help", "summary baseline"])
+def test_a_full_disk_under_stdout(process: Callable[..., subprocess.Popen[str]], command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        started = process(*command.split(), stdout=full)
+        _, err = started.communicate(timeout=60)
+    assert started.returncode == 2
+    assert err.startswith("Error: The disk is full")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["--help", "summary baseline"])
+def test_a_closed_pipe_ends_quietly(process: Callable[..., subprocess.Popen[str]], command: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    started = process(*command.split(), stdout=writer)
+    os.close(writer)
+    _, err = started.communicate(timeout=60)
+    assert err == ""
+    assert started.returncode != 0
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(
+    process: Callable[..., subprocess.Popen[str]], cli: Cli, tiny_training: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = process(*tiny_training, "--training.images", "100000000", "--out", run)
+    _wait_for(run / "stats.jsonl", command)
+    command.send_signal(signal.SIGINT)
+    _, err = command.communicate(timeout=120)
+    assert command.returncode == 130
+    assert f"--resume {run}" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    done = cli("pixelda", "train", "--resume", run, "--training.images", "8")
+    assert done.code == 0
+
+
+def _wait_for(file: Path, command: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if file.is_file() and '"train"' in file.read_text():
+            return
+        assert command.poll() is None, command.communicate()[1]
+        time.sleep(0.1)
+    raise AssertionError(f"{file} never held a line of training")

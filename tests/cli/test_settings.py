@@ -1,0 +1,191 @@
+"""Settings: every one is a flag; defaults < preset < file < flags; what is wrong is named, and what was meant is suggested."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import yaml
+from pydantic.fields import FieldInfo
+
+from pixelscope import BaselineConfig, PixelDAConfig, preset
+from pixelscope.cli.commands import app
+from pixelscope.cli.settings import Layers, Shorthands, resolve, setting_names
+from pixelscope.config import Config
+from pixelscope.engine.config import RuntimeConfig
+from pixelscope.errors import InputError
+from pixelscope.pixelda.config import PRESETS
+
+MODELS: dict[str, type[Config]] = {"pixelda": PixelDAConfig, "baseline": BaselineConfig}
+SETTINGS = [(system, name) for system, model in MODELS.items() for name in setting_names(model)]
+
+
+def parse(command: str, *flags: str) -> Config:
+    """Return the configuration that a training command would train with."""
+    _, bound, _ = app.parse_args([*command.split(), *flags], exit_on_error=False, print_error=False)
+    given = bound.arguments
+    system: Literal["pixelda", "baseline"] = "baseline" if command.endswith("baseline") else "pixelda"
+    defaults = MODELS[system]()
+    return resolve(given.get("settings", defaults), system, given.get("layers", Layers()), given.get("short", Shorthands()))
+
+
+def train(*flags: str) -> PixelDAConfig:
+    config = parse("pixelda train", *flags)
+    assert isinstance(config, PixelDAConfig)
+    return config
+
+
+def at(config: Config, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def field(model: type[Config], name: str) -> FieldInfo:
+    *groups, last = name.split(".")
+    for group in groups:
+        inner = model.model_fields[group].annotation
+        assert inner is not None
+        model = inner
+    return model.model_fields[last]
+
+
+def another(value: object, kind: object) -> object:
+    """Return an allowed value of a setting, unlike `value`."""
+    if get_origin(kind) is Literal:
+        return next(choice for choice in get_args(kind) if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 8
+    if isinstance(value, float):
+        return value / 2 or 0.5
+    return 5.0 if value is None else "somewhere"
+
+
+def as_flag(name: str, value: object) -> list[str]:
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        group, dot, last = dashed.rpartition(".")
+        return [f"--{dashed}" if value else f"--{group}{dot}no-{last}"]
+    return [f"--{dashed}", str(value)]
+
+
+@pytest.mark.parametrize(("system", "name"), SETTINGS, ids=lambda value: value)
+def test_every_setting_is_a_flag_and_sets_that_alone(system: str, name: str) -> None:
+    model = MODELS[system]
+    value = another(at(model(), name), field(model, name).annotation)
+    config = parse(f"pixelda {'baseline' if system == 'baseline' else 'train'}", *as_flag(name, value))
+    assert at(config, name) == value
+    changed = [other for other in setting_names(model) if at(config, other) != at(model(), other)]
+    assert changed == [name]
+
+
+@pytest.mark.parametrize(("system", "name"), SETTINGS, ids=lambda value: value)
+def test_every_setting_says_what_it_is(system: str, name: str) -> None:
+    assert field(MODELS[system], name).description
+
+
+@pytest.mark.parametrize("system", MODELS)
+def test_summary_takes_the_same_settings(system: str) -> None:
+    assert at(parse(f"summary {system}", "--data.size", "64"), "data.size") == 64
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("generator: {blocks: 2}\nlosses: {content: 0.5}\n")
+    default, demo = PixelDAConfig(), train("--preset", "demo")
+    filed = train("--preset", "demo", "--config", str(file))
+    flagged = train("--preset", "demo", "--config", str(file), "--generator.blocks", "1")
+    assert [config.generator.blocks for config in (default, demo, filed, flagged)] == [6, 3, 2, 1]
+    assert (flagged.generator.width, flagged.losses.content) == (demo.generator.width, 0.5)
+    assert flagged.generator.noise_dim == default.generator.noise_dim
+
+
+def test_a_flag_with_the_default_value_still_wins(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("share_generated: false\ngenerator: {blocks: 2}\n")
+    config = train("--config", str(file), "--share-generated", "--generator.blocks", "6")
+    assert config == PixelDAConfig()
+
+
+def test_shorthands_are_the_long_flags() -> None:
+    short = train("--devices", "2", "--precision", "bf16-mixed", "--strict")
+    assert short == train("--runtime.devices", "2", "--runtime.precision", "bf16-mixed", "--data.strict")
+    assert (short.runtime.devices, short.data.strict) == (2, True)
+
+
+def test_choices_written_twice_are_the_same() -> None:
+    precision = next(choice for choice in get_args(Shorthands.__annotations__["precision"]) if choice is not type(None))
+    assert get_args(precision) == get_args(RuntimeConfig.model_fields["precision"].annotation)
+    packaged = next(choice for choice in get_args(Layers.__annotations__["preset"]) if choice is not type(None))
+    assert get_args(packaged) == PRESETS
+
+
+def test_a_saved_configuration_is_a_file_to_start_from(tmp_path: Path) -> None:
+    config = train("--preset", "demo", "--seed", "3", "--optimizer.clip-norm", "5")
+    config.save(tmp_path / "config.yaml")
+    assert train("--config", str(tmp_path / "config.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("generator: {bloks: 3}", "there is no setting generator.bloks; did you mean generator.blocks?"),
+        ("generatr: {blocks: 3}", "there is no setting generatr.blocks; did you mean generator.blocks?"),
+        ("blocks: 3", "there is no setting blocks; did you mean generator.blocks?"),
+        ("noise-dim: 3", "there is no setting noise-dim; did you mean generator.noise_dim?"),
+        ("sede: 3", "there is no setting sede; did you mean seed?"),
+        ("xyzzy: 3", "there is no setting xyzzy; choose from source, target, seed, data,"),
+        ("1: 3", "there is no setting 1; choose from"),
+        ("generator: {blocks: many}", "generator.blocks: Input should be a valid integer"),
+        ("generator: 3", "generator: Input should be"),
+        ("data: {test_fraction: 1.5}", "data.test_fraction: Input should be less than 1 (given: 1.5)."),
+    ],
+)
+def test_a_fault_in_a_file_is_named_with_the_file(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError) as error:
+        train("--config", str(file))
+    assert str(error.value).startswith(f"{file}: {said}")
+
+
+def test_the_baseline_refuses_settings_of_networks_it_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("generator: {blocks: 3}")
+    with pytest.raises(InputError, match=r"there is no setting generator\.blocks"):
+        parse("pixelda baseline", "--config", str(file))
+
+
+@pytest.mark.parametrize("system", MODELS)
+def test_preset_paper_is_the_defaults_written_out(system: Literal["pixelda", "baseline"]) -> None:
+    values = preset(system, "paper")
+    assert MODELS[system].parse(values) == MODELS[system]()
+
+    def names(group: dict[str, Any], prefix: str = "") -> list[str]:
+        return [n for k, v in group.items() for n in (names(v, f"{prefix}{k}.") if isinstance(v, dict) else [prefix + k])]
+
+    assert {*names(values), "source", "target"} == set(setting_names(MODELS[system]))
+
+
+def test_preset_paper_is_the_published_protocol() -> None:
+    for system in MODELS:
+        values = yaml.safe_load(yaml.safe_dump(preset("pixelda" if system == "pixelda" else "baseline", "paper")))
+        assert values["training"]["images"] == 20 * 56_000
+        assert values["optimizer"]["decay_every"] == 20_000 * values["training"]["batch_size"]
+
+
+def test_the_demo_presets_see_the_same_images_in_the_same_split() -> None:
+    adapted, before = train("--preset", "demo"), parse("pixelda baseline", "--preset", "demo")
+    assert isinstance(before, BaselineConfig)
+    assert (adapted.source, adapted.target) == ("demo:mnist", "demo:mnist-m")
+    assert (adapted.source, adapted.target, adapted.data) == (before.source, before.target, before.data)
+
+
+def test_resume_refuses_settings(cli: Callable[..., Any]) -> None:
+    flags = ("--generator.blocks", "3", "--preset", "demo", "--seed", "1", "--precision", "32-true", "--dry-run")
+    done = cli("pixelda", "train", "--resume", "somewhere", *flags)
+    assert done.code == 2
+    assert "drop --seed, --generator.blocks, --preset, --precision, --dry-run, or start a new run." in done.err

@@ -1,0 +1,75 @@
+"""What the contract tests sweep over: every network and every task of every system. A new one is added here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import tiny
+from pixelscope.engine.task import Moment, Task
+from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
+from pixelscope.pixelda.networks import Classifier, Discriminator, Generator
+from pixelscope.pixelda.task import PairedBatches, PixelDATask
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """A network, inputs for a batch, and the shape of one image's output."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: Callable[[int], tuple[Tensor, ...]]
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TaskCase:
+    """A task in training, with its batches, and which networks each of its optimizers trains."""
+
+    name: str
+    build: Callable[[], tuple[Task[Any], Callable[[Moment], Any]]]
+    trains: dict[str, set[str]]
+
+
+def images(count: int, size: int = 32) -> Tensor:
+    """Return float images in [-1, 1]."""
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(count)) * 2 - 1
+
+
+def z(count: int) -> Tensor:
+    """Return noise of ten numbers an image."""
+    return torch.rand(count, 10, generator=torch.Generator().manual_seed(count)) * 2 - 1
+
+
+def _pixelda(**changes: Any) -> tuple[PixelDATask, PairedBatches]:
+    config, one = tiny.pixelda(**changes), tiny.fabric()
+    target = tiny.image_set(seed=1, coloured=True)
+    return PixelDATask(config, 3, one), PairedBatches(tiny.image_set(), target, config.seed, one.device)
+
+
+def _baseline() -> tuple[BaselineTask, LabelledBatches]:
+    config, one = tiny.baseline(), tiny.fabric()
+    return BaselineTask(config, 3, one), LabelledBatches(tiny.image_set(), config.seed, one.device)
+
+
+NETWORKS = [
+    NetworkCase("G", Generator, lambda n: (images(n), z(n)), (3, 32, 32)),
+    NetworkCase("G, no blocks", lambda: Generator(blocks=0, width=8), lambda n: (images(n), z(n)), (3, 32, 32)),
+    NetworkCase("G, 48 pixels", lambda: Generator(size=48, blocks=1, width=8), lambda n: (images(n, 48), z(n)), (3, 48, 48)),
+    NetworkCase("D", Discriminator, lambda n: (images(n),), ()),
+    NetworkCase("D, 48 pixels", lambda: Discriminator(size=48, width=8), lambda n: (images(n, 48),), ()),
+    NetworkCase("T", Classifier, lambda n: (images(n),), (10,)),
+    NetworkCase("T, 48 pixels, 4 classes", lambda: Classifier(4, 48), lambda n: (images(n, 48),), (4,)),
+]
+
+_PIXELDA_TRAINS = {"discriminator_classifier": {"discriminator", "classifier"}, "generator": {"generator"}}
+
+TASKS = [
+    TaskCase("baseline", _baseline, {"classifier": {"classifier"}}),
+    TaskCase("pixelda", _pixelda, _PIXELDA_TRAINS),
+    TaskCase("pixelda, own batch for G", lambda: _pixelda(share_generated=False), _PIXELDA_TRAINS),
+    TaskCase("pixelda, content loss", lambda: _pixelda(losses={"content": 1.0}), _PIXELDA_TRAINS),
+    TaskCase("pixelda, private layers", lambda: _pixelda(classifier={"private_first_layer": True}), _PIXELDA_TRAINS),
+]

@@ -1,0 +1,250 @@
+"""Arrays in .mat, .npz and .npy: shapes, ranges, labels, splits, and what is ambiguous."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.io import savemat
+
+from data.made import noise
+from pixelscope.data import load
+from pixelscope.data.arrays import load_arrays, to_bytes
+from pixelscope.errors import InputError
+
+COUNT, SIDE = 7, 8
+GREY = noise((COUNT, SIDE, SIDE))
+COLOUR = noise((COUNT, SIDE, SIDE, 3))
+DIGITS = np.arange(COUNT)
+
+
+def written(tmp_path: Path, **values: NDArray[np.generic]) -> Path:
+    np.savez(tmp_path / "a.npz", **values)
+    return tmp_path / "a.npz"
+
+
+def listed(labels: torch.Tensor | None) -> list[int]:
+    assert labels is not None
+    return labels.tolist()
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (GREY, GREY[:, None]),
+        (GREY[:, None], GREY[:, None]),
+        (GREY[..., None], GREY[:, None]),
+        (GREY.reshape(COUNT, -1), GREY[:, None]),
+        (GREY.transpose(1, 2, 0), GREY[:, None]),
+        (COLOUR, COLOUR.transpose(0, 3, 1, 2)),
+        (COLOUR.transpose(0, 3, 1, 2), COLOUR.transpose(0, 3, 1, 2)),
+        (COLOUR.transpose(1, 2, 3, 0), COLOUR.transpose(0, 3, 1, 2)),
+    ],
+    ids=["NHW", "N1HW", "NHW1", "NP", "HWN", "NHWC", "NCHW", "HWCN"],
+)
+def test_every_order_of_axes(tmp_path: Path, stored: NDArray[np.uint8], expected: NDArray[np.uint8], labelled: bool) -> None:
+    images = load_arrays(written(tmp_path, images=stored, **({"labels": DIGITS} if labelled else {})), None)
+    np.testing.assert_array_equal(images.images.numpy(), expected)
+    assert (images.labels is not None) == labelled
+
+
+def test_columns_are_images_where_the_labels_say_so(tmp_path: Path) -> None:
+    images = load_arrays(written(tmp_path, patterns=GREY.reshape(COUNT, -1).T, labels=DIGITS), None)
+    np.testing.assert_array_equal(images.images[:, 0].numpy(), GREY)
+
+
+def test_labels_decide_between_two_orders(tmp_path: Path) -> None:
+    cube = noise((9, 9, 4))
+    assert len(load_arrays(written(tmp_path, x=cube, y=np.arange(4)), None)) == 4
+    assert len(load_arrays(written(tmp_path, x=cube, y=np.arange(9)), 9)) == 9
+
+
+@given(st.integers(0, 255))
+def test_values_come_back_from_every_range(value: int) -> None:
+    images = np.array([[[[0, value, 255]]]])
+    for scaled in (images / 255, images / 127.5 - 1, images.astype(np.float64), images * 257, images.astype(np.uint8)):
+        np.testing.assert_array_equal(to_bytes(scaled, Path("a.npz")), images)
+
+
+def test_binary_images_are_black_and_white(tmp_path: Path) -> None:
+    binary = GREY > 127
+    for stored in (binary, binary.astype(np.uint8)):
+        np.testing.assert_array_equal(load_arrays(written(tmp_path, images=stored), None).images[:, 0].numpy(), binary * 255)
+
+
+def test_both_parts_share_one_range(tmp_path: Path) -> None:
+    train, test = np.linspace(-1, 1, 2 * 64).reshape(2, 8, 8), np.zeros((1, 8, 8))
+    images = load_arrays(written(tmp_path, x_train=train, x_test=test), None)
+    assert images.images[2].unique().tolist() == [128]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((2, 4, 4), 300.5), "values from 300.5 to 300.5; scale them to 0..1, -1..1 or 0..255"),
+        (np.full((2, 4, 4), -5), "values from -5 to -5"),
+        (np.full((2, 4, 4), 70_000), "values from 70000 to 70000"),
+        (np.full((2, 4, 4), np.nan), "values that are not finite"),
+        (np.empty((0, 4, 4)), "The array images of .* is empty"),
+        (np.zeros((2, 5)), r"The array images of shape \(2, 5\) cannot be read as images; reshape it to \(N, H, W, C\)"),
+        (np.zeros((2, 3, 4, 5, 6)), r"\(2, 3, 4, 5, 6\) cannot be read as images"),
+        (np.zeros((2, 4, 4, 2)), r"\(2, 4, 4, 2\) cannot be read as images"),
+    ],
+)
+def test_values_and_shapes_that_make_no_sense(tmp_path: Path, values: NDArray[np.generic], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_arrays(written(tmp_path, images=values))
+
+
+def test_labels_must_be_as_many_as_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"The array images of shape \(7, 8, 8\) with 6 labels cannot be read as images"):
+        load_arrays(written(tmp_path, images=GREY, labels=DIGITS[:6]))
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "expected", "classes"),
+    [
+        ("labels", np.array([0, 9, 1, 0, 0, 0, 0]), [0, 2, 1, 0, 0, 0, 0], ("0", "1", "9")),
+        ("y", np.array([[1.0], [10.0], [2], [1], [1], [1], [1]]), [1, 0, 2, 1, 1, 1, 1], ("0", "1", "2")),
+        ("gnd", np.array([1, 10, 2, 1, 1, 1, 1]), [0, 2, 1, 0, 0, 0, 0], ("0", "1", "9")),
+        ("y", np.array([1, 2, 3, 1, 1, 1, 1]), [0, 1, 2, 0, 0, 0, 0], ("1", "2", "3")),
+        ("targets", np.array(["cat", "dog", "cat", "cat", "cat", "cat", "ant"]), [1, 2, 1, 1, 1, 1, 0], ("ant", "cat", "dog")),
+        ("labels", np.eye(10)[[3, 1, 3, 3, 3, 3, 3]], [1, 0, 1, 1, 1, 1, 1], ("1", "3")),
+        ("labels", 2 * np.eye(10)[[3, 1, 3, 3, 3, 3, 3]].T - 1, [1, 0, 1, 1, 1, 1, 1], ("1", "3")),
+    ],
+    ids=["0-9", "10 is 0", "gnd", "other", "names", "one row a class", "one column a class"],
+)
+def test_labels_of_every_kind(
+    tmp_path: Path, name: str, labels: NDArray[np.generic], expected: list[int], classes: tuple[str, ...]
+) -> None:
+    images = load_arrays(written(tmp_path, images=GREY, **{name: labels}))
+    assert listed(images.labels) == expected
+    assert images.classes == classes
+
+
+def test_what_was_assumed_of_labels_is_noted(tmp_path: Path) -> None:
+    labels = np.array([1, 10, 2, 3, 4, 5, 6])
+    assert load_arrays(written(tmp_path, x=GREY, y=labels)).provenance.notes == (
+        "Labels 1 to 10 are taken for digits, 10 for 0.",
+    )
+    assert "1 to 10 are taken for the digits 0 to 9" in load_arrays(written(tmp_path, fea=GREY, gnd=labels)).provenance.notes[0]
+    assert load_arrays(written(tmp_path, x=GREY, y=DIGITS)).provenance.notes == ()
+
+
+def test_labels_must_be_whole_numbers(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="are not whole numbers"):
+        load_arrays(written(tmp_path, images=GREY, labels=DIGITS + 0.5))
+
+
+@pytest.mark.parametrize("pattern", ["x_{}", "{}_images", "{}-X", "images {}", "{}X", "Data{}"])
+def test_train_and_test_arrays_give_the_split(tmp_path: Path, pattern: str) -> None:
+    values = {
+        pattern.format("test"): GREY[:2], pattern.format("train"): GREY[2:], "y_train": DIGITS[2:], "y_test": DIGITS[:2],
+    }  # fmt: skip
+    images = load_arrays(written(tmp_path, **values), None)
+    np.testing.assert_array_equal(images.images[:, 0].numpy(), np.concatenate([GREY[2:], GREY[:2]]))
+    assert listed(images.test) == [False] * 5 + [True] * 2
+    assert listed(images.labels) == [2, 3, 4, 5, 6, 0, 1]
+
+
+def test_one_part_alone_has_no_split(tmp_path: Path) -> None:
+    assert load_arrays(written(tmp_path, x_train=GREY, y_train=DIGITS)).test is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"images": GREY, "data": GREY},
+            r"several arrays .*, images and data; it has data \(7, 8, 8\), images \(7, 8, 8\): name them",
+        ),
+        (
+            {"images": GREY, "y": DIGITS, "labels": DIGITS},
+            r"several arrays .*, y and labels; it has images \(7, 8, 8\), labels \(7,\)",
+        ),
+        ({"foo": GREY, "bar": GREY}, "several arrays .*, foo and bar"),
+        (
+            {"X_src": GREY.reshape(7, -1), "X_tar": GREY.reshape(7, -1)},
+            r"no array that looks like images; it has X_src \(7, 64\)",
+        ),
+        ({"images": GREY, "images_train": GREY}, "with and without `train` or `test`"),
+        ({"images_train": GREY, "images_test": GREY, "labels_train": DIGITS}, "images and labels of different parts"),
+        ({"images_train": GREY, "images_test": GREY[:, :4, :4]}, r"training images of shape \(1, 8, 8\) and test images of"),
+        ({}, "it has no arrays"),
+    ],
+)
+def test_what_is_ambiguous_is_listed(tmp_path: Path, values: dict[str, NDArray[np.generic]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_arrays(written(tmp_path, **values))
+
+
+def test_names_do_not_matter_where_only_one_array_can_be_images(tmp_path: Path) -> None:
+    images = load_arrays(written(tmp_path, arr_0=GREY, arr_1=DIGITS), None)
+    np.testing.assert_array_equal(images.images[:, 0].numpy(), GREY)
+    assert listed(images.labels) == DIGITS.tolist()
+
+
+def test_matlab_files_read_like_usps(tmp_path: Path) -> None:
+    flat = GREY.reshape(COUNT, -1) / 127.5 - 1
+    savemat(tmp_path / "usps.mat", {"fea": flat, "gnd": DIGITS[:, None] + 1})
+    images = load(str(tmp_path / "usps.mat"), size=None)
+    np.testing.assert_array_equal(images.images[:, 0].numpy(), GREY)
+    assert images.classes == ("1", "2", "3", "4", "5", "6", "7")
+
+
+def test_matlab_structures_are_passed_over(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"images": GREY, "meta": {"who": "me"}})
+    assert len(load_arrays(tmp_path / "a.mat")) == COUNT
+
+
+@pytest.mark.parametrize("labels", ["labels.npy", "y.npy", "digits_labels.npy"])
+def test_npy_finds_its_labels_beside_it(tmp_path: Path, labels: str) -> None:
+    np.save(tmp_path / "digits.npy", GREY)
+    np.save(tmp_path / labels, DIGITS)
+    assert listed(load(str(tmp_path / "digits.npy")).labels) == DIGITS.tolist()
+
+
+def test_npy_alone_is_unlabelled(tmp_path: Path) -> None:
+    np.save(tmp_path / "digits.npy", GREY)
+    assert load_arrays(tmp_path / "digits.npy").labels is None
+
+
+def test_a_folder_of_npy_files_is_one_set_of_arrays(tmp_path: Path) -> None:
+    for name, array in {"x_train": GREY[2:], "x_test": GREY[:2], "y_train": DIGITS[2:], "y_test": DIGITS[:2]}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    assert listed(load(f"arrays:{tmp_path}").test) == [False] * 5 + [True] * 2
+
+
+def test_images_are_resized(tmp_path: Path) -> None:
+    assert load_arrays(written(tmp_path, images=COLOUR), 16).images.shape == (COUNT, 3, 16, 16)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(InputError, match=r"a\.npz cannot be read .*; save the arrays again, as numbers"):
+        load_arrays(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.mat"])
+@pytest.mark.parametrize("content", [b"", b"hello world, this is no array at all" * 9])
+def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} cannot be read"):
+        load(str(tmp_path / name))
+
+
+def test_matlab_7_3_says_how_to_save(tmp_path: Path) -> None:
+    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM"
+    (tmp_path / "a.mat").write_bytes(header + bytes(512))
+    with pytest.raises(InputError, match=r"is a MATLAB 7\.3 file; save it with -v7, or as \.npz"):
+        load_arrays(tmp_path / "a.mat")
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").touch()
+    with pytest.raises(InputError, match=r"a\.h5 is not \.mat, \.npz or \.npy"):
+        load_arrays(tmp_path / "a.h5")

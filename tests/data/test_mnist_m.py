@@ -1,0 +1,322 @@
+"""MNIST-M: made here, against a plain oracle; and read as originally distributed."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from PIL import Image
+
+from data.made import noise, write_mnist, write_photos
+from pixelscope.data import load
+from pixelscope.data.blend import blend_over_photos, cut, difference
+from pixelscope.data.mnist import load_mnist
+from pixelscope.data.mnist_m import TITLE_ALIGNED, TITLE_ORIGINAL, generate_mnist_m, load_mnist_m
+from pixelscope.data.split import random_test_mask
+from pixelscope.errors import InputError
+
+RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    return write_mnist(tmp_path / "mnist", train=40, test=10)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.fromarray(noise((50, 60, 3), seed)).save(folder / name)
+    return folder
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- blending ---------------------------------------------------------------------------------------------------------
+
+
+@given(a=arrays(np.uint8, (3, 4)), b=arrays(np.uint8, (3, 4)))
+def test_difference_is_the_absolute_one(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(difference(a, b), np.abs(a.astype(int) - b.astype(int)))
+
+
+def test_blending_agrees_with_a_loop_over_images(photos: Path) -> None:
+    digits, files = noise((30, 8, 8)), sorted(photos.iterdir())
+    members = np.arange(3, 28)
+    blended = np.zeros((30, 8, 8, 3), np.uint8)
+    blend_over_photos(digits, members, files, np.random.default_rng(5), blended)
+
+    random = np.random.default_rng(5)
+    expected = np.zeros_like(blended)
+    chosen, places = random.random(len(members)), random.random((len(members), 2))
+    for draw, (i, (down, right)) in enumerate(zip(members, places, strict=True)):
+        photo = np.asarray(Image.open(files[int(chosen[draw] * 3)])).astype(int)
+        top, left = int(down * (50 - 8 + 1)), int(right * (60 - 8 + 1))
+        for channel in range(3):
+            expected[i, :, :, channel] = abs(photo[top : top + 8, left : left + 8, channel] - digits[i].astype(int))
+    np.testing.assert_array_equal(blended, expected)
+
+
+def test_crops_reach_every_corner_and_no_further() -> None:
+    photo = noise((10, 12, 3))
+    nearly_one = np.nextafter(1.0, 0.0)
+    first, last = cut(photo, np.array([[0.0, 0.0], [nearly_one, nearly_one]]), 4)
+    np.testing.assert_array_equal(first, photo[:4, :4])
+    np.testing.assert_array_equal(last, photo[-4:, -4:])
+
+
+def test_a_photo_of_exactly_the_size_is_its_own_crop() -> None:
+    photo = noise((4, 4, 3))
+    np.testing.assert_array_equal(cut(photo, np.array([[0.9, 0.1]]), 4)[0], photo)
+
+
+def test_grey_photos_serve_too(tmp_path: Path) -> None:
+    Image.fromarray(np.full((9, 9), 90, np.uint8)).save(tmp_path / "grey.png")
+    blended = np.zeros((1, 8, 8, 3), np.uint8)
+    blend_over_photos(
+        np.full((1, 8, 8), 100, np.uint8), np.array([0]), [tmp_path / "grey.png"], np.random.default_rng(0), blended
+    )
+    assert (blended == 10).all()
+
+
+# --- generation -------------------------------------------------------------------------------------------------------
+
+
+def test_image_i_shows_digit_i_over_a_photo(tmp_path: Path, mnist: Path) -> None:
+    photos = write_photos(tmp_path / "plain", {"red.png": RED})
+    made = load(str(generate_mnist_m(mnist, photos, tmp_path / "m.npz")))
+    digits = load(str(mnist))
+    background = torch.tensor(RED)[:, None, None]
+    expected = (background - digits.images.int()).abs()
+    assert torch.equal(made.images.int(), expected)
+    assert made.labels is not None
+    assert digits.labels is not None
+    assert torch.equal(made.labels, digits.labels)
+    assert made.aligned == digits.aligned == "mnist"
+    assert made.classes == digits.classes
+
+
+def test_the_split_is_one_random_draw_of_the_seed(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    made = load_mnist_m(generate_mnist_m(mnist, photos, tmp_path / "m.npz", seed=3, test_fraction=0.3))
+    assert made.test is not None
+    assert torch.equal(made.test, random_test_mask(50, 0.3, 3))
+    assert int(made.test.sum()) == 15
+
+
+def test_train_photos_are_never_under_test_digits(tmp_path: Path, mnist: Path) -> None:
+    colours = {"train/deep/er/red.png": RED, "test/blue.png": BLUE, "val/green.png": GREEN}
+    photos = write_photos(tmp_path / "split", colours)
+    made = load_mnist_m(generate_mnist_m(mnist, photos, tmp_path / "m.npz"), None)
+    # The corner of a random digit is anything, so that the photo is known by |colour - digit|.
+    digits = load_mnist(mnist, 32).images
+    behind = {
+        colour: (torch.tensor(colour)[:, None, None] - digits.int()).abs().eq(made.images).flatten(1).all(1)
+        for colour in (RED, BLUE, GREEN)
+    }
+    assert made.test is not None
+    assert torch.equal(behind[RED], ~made.test)
+    assert torch.equal(behind[BLUE] | behind[GREEN], made.test)
+    assert behind[BLUE].any()
+    assert behind[GREEN].any()
+    assert "1 photos behind training digits and 2 others behind test digits" in made.provenance.notes[0]
+
+
+@pytest.mark.parametrize("names", [("a.png", "b.png"), ("train/a.png", "train/b.png"), ("val/a.png", "test/b.png")])
+def test_photos_without_train_beside_others_serve_both(tmp_path: Path, mnist: Path, names: tuple[str, str]) -> None:
+    photos = write_photos(tmp_path / "flat", dict(zip(names, (RED, BLUE), strict=True)))
+    made = load_mnist_m(generate_mnist_m(mnist, photos, tmp_path / "m.npz"))
+    assert "2 photos behind training and test digits alike" in made.provenance.notes[0]
+
+
+def test_same_seed_same_bytes(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    first = generate_mnist_m(mnist, photos, tmp_path / "1.npz", seed=7)
+    again = generate_mnist_m(mnist, photos, tmp_path / "2.npz", seed=7)
+    other = generate_mnist_m(mnist, photos, tmp_path / "3.npz", seed=8)
+    assert sha256(first) == sha256(again) != sha256(other)
+    assert load_mnist_m(first).digest() != load_mnist_m(other).digest()
+
+
+def test_size_is_that_of_the_images_made(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    path = generate_mnist_m(mnist, photos, tmp_path / "m.npz", size=28)
+    assert load_mnist_m(path, None).images.shape == (50, 3, 28, 28)
+    assert load_mnist_m(path, 32).images.shape == (50, 3, 32, 32)
+
+
+def test_the_file_can_be_read_with_numpy_alone(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    path = generate_mnist_m(mnist, photos, tmp_path / "m.npz")
+    with np.load(path, allow_pickle=False) as file:
+        assert file["images"].shape == (50, 32, 32, 3)
+        assert file["images"].dtype == np.uint8
+        assert file["labels"].shape == file["test"].shape == (50,)
+    assert all(entry.compress_type == zipfile.ZIP_STORED for entry in zipfile.ZipFile(path).infolist())
+
+
+def test_an_existing_file_is_kept(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    out = tmp_path / "m.npz"
+    out.write_text("precious")
+    with pytest.raises(InputError, match=rf"{out} exists already; remove it, or choose another --out"):
+        generate_mnist_m(mnist, photos, out)
+    assert out.read_text() == "precious"
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    (photos / "d.png").write_bytes(b"no image")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"Cannot read the image .*d\.png"):
+        generate_mnist_m(mnist, photos, folder / "m.npz")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"out": Path("m.npy")}, r"m\.npy must end in \.npz; give for example --out m\.npz"),
+        ({"seed": -1}, "seed -1"),
+        ({"size": 0}, "size 0"),
+        ({"test_fraction": 1.0}, r"test fraction 1\.0"),
+        ({"photos": Path("nowhere")}, "There is no folder nowhere"),
+        ({"size": 51}, r"a\.png is 60 x 50 pixels, too small for crops of 51 x 51"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(
+    tmp_path: Path, mnist: Path, photos: Path, arguments: dict[str, object], message: str
+) -> None:
+    settings = {"mnist": mnist, "photos": photos, "out": tmp_path / "m.npz"} | arguments
+    with pytest.raises(InputError, match=message):
+        generate_mnist_m(**settings)  # type: ignore[arg-type]
+
+
+def test_a_folder_without_photos_is_refused(tmp_path: Path, mnist: Path) -> None:
+    with pytest.raises(InputError, match="There are no photos in"):
+        generate_mnist_m(mnist, mnist, tmp_path / "m.npz")
+
+
+def test_a_flipped_byte_is_noticed(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    path = generate_mnist_m(mnist, photos, tmp_path / "m.npz")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged .*; make it again"):
+        load_mnist_m(path)
+
+
+def test_a_cut_file_is_noticed(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    path = generate_mnist_m(mnist, photos, tmp_path / "m.npz")
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(InputError, match="is cut off; make it again"):
+        load_mnist_m(path)
+
+
+def test_the_real_one(tmp_path: Path, shared_data: Path) -> None:
+    few = write_mnist(tmp_path / "few", train=200, test=50)
+    made = load_mnist_m(generate_mnist_m(few, shared_data / "bsds500", tmp_path / "m.npz"))
+    assert "200 photos behind training digits and 300 others behind test digits" in made.provenance.notes[0]
+    assert made.images.float().std() > 40
+
+
+# --- as originally distributed ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    folder = tmp_path / "original"
+    for part, count in (("train", 5), ("test", 3)):
+        (folder / f"mnist_m_{part}").mkdir(parents=True)
+        lines = []
+        for i in range(count):
+            name = f"{i:08d}.png"
+            Image.fromarray(noise((32, 32, 3), i)).save(folder / f"mnist_m_{part}" / name)
+            lines.append(f"{name} {9 - i}")
+        (folder / f"mnist_m_{part}_labels.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_the_original_has_names_labels_and_split(original: Path) -> None:
+    images = load(str(original))
+    assert images.images.shape == (8, 3, 32, 32)
+    np.testing.assert_array_equal(images.images[1].permute(1, 2, 0).numpy(), noise((32, 32, 3), 1))
+    assert images.labels is not None
+    assert images.test is not None
+    assert images.labels.tolist() == [9, 8, 7, 6, 5, 9, 8, 7]
+    assert images.test.tolist() == [False] * 5 + [True] * 3
+    assert images.names[0] == "mnist_m_train/00000000.png"
+    assert images.names[5] == "mnist_m_test/00000000.png"
+
+
+def test_the_two_are_told_apart(tmp_path: Path, mnist: Path, photos: Path, original: Path) -> None:
+    made, distributed = load_mnist_m(generate_mnist_m(mnist, photos, tmp_path / "m.npz")), load_mnist_m(original)
+    assert made.provenance.title == TITLE_ALIGNED
+    assert distributed.provenance.title == TITLE_ORIGINAL
+    assert distributed.aligned is None
+
+
+def test_grey_files_still_give_colour(original: Path) -> None:
+    for file in original.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    assert load_mnist_m(original).images.shape[1] == 3
+
+
+def test_a_missing_image_is_named(original: Path) -> None:
+    (original / "mnist_m_train" / "00000003.png").unlink()
+    with pytest.raises(InputError, match=r"has 4 images and mnist_m_train_labels.txt 5 labels: 00000003.png is missing"):
+        load_mnist_m(original)
+
+
+def test_a_missing_label_is_named(original: Path) -> None:
+    file = original / "mnist_m_test_labels.txt"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match=r"has 3 images and mnist_m_test_labels.txt 2 labels: 00000002.png has no label"):
+        load_mnist_m(original)
+
+
+@pytest.mark.parametrize("name", ["mnist_m_train", "mnist_m_test_labels.txt"])
+def test_a_missing_part_is_named(original: Path, name: str) -> None:
+    (original / name).rename(original / "elsewhere")
+    with pytest.raises(InputError, match=f"There is no {name} in {original}"):
+        load_mnist_m(original)
+
+
+@pytest.mark.parametrize("line", ["00000000.png", "00000000.png 12", "00000000.png x"])
+def test_a_wrong_line_is_named(original: Path, line: str) -> None:
+    file = original / "mnist_m_train_labels.txt"
+    file.write_text("\n".join([*file.read_text().splitlines()[1:], line]))
+    with pytest.raises(InputError, match=r"Line 5 of .*mnist_m_train_labels.txt is not `name label`"):
+        load_mnist_m(original)
+
+
+def test_a_label_given_twice_is_noticed(original: Path) -> None:
+    file = original / "mnist_m_train_labels.txt"
+    file.write_text(file.read_text() + "00000000.png 3\n")
+    with pytest.raises(InputError, match="has 6 labels for 5 images, some twice"):
+        load_mnist_m(original)
+
+
+def test_an_unreadable_image_is_refused(original: Path) -> None:
+    (original / "mnist_m_train" / "00000003.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"Cannot read the image .*00000003\.png"):
+        load_mnist_m(original)
+
+
+def test_a_path_that_is_neither_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no .*nowhere; make MNIST-M"):
+        load_mnist_m(tmp_path / "nowhere")
+    np.savez(tmp_path / "other.npz", images=noise((2, 8, 8)))
+    with pytest.raises(InputError, match=r"other\.npz was not written by `pixelscope data mnist-m`"):
+        load_mnist_m(tmp_path / "other.npz")
+
+
+def test_the_sample_of_the_original(shared_data: Path) -> None:
+    images = load(str(shared_data / "mnist_m_sample"))
+    assert images.images.shape == (400, 3, 32, 32)
+    assert images.labels is not None
+    assert images.labels[:3].tolist() == [5, 0, 4]

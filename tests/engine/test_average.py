@@ -1,0 +1,48 @@
+"""The moving average, its decay counted in images."""
+
+import pytest
+import torch
+from torch import nn
+
+from pixelscope.engine.average import MovingAverage
+
+
+def _network(value: float) -> nn.Module:
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    for tensor in network.state_dict().values():
+        tensor.fill_(value)
+    return network
+
+
+def test_after_one_half_life_the_old_weights_count_half() -> None:
+    average = MovingAverage(_network(0.0), half_life=1000)
+    for step in range(100):
+        average.update(_network(1.0), images=10, seen=1_000_000 + 10 * step)
+    assert average.network[0].weight.flatten().tolist() == pytest.approx([0.5] * 4, abs=1e-5)
+
+
+def test_batch_size_does_not_change_the_average() -> None:
+    small, large = (MovingAverage(_network(0.0), half_life=500) for _ in range(2))
+    for _ in range(8):
+        small.update(_network(1.0), images=16, seen=1_000_000)
+    large.update(_network(1.0), images=128, seen=1_000_000)
+    torch.testing.assert_close(small.network[0].weight, large.network[0].weight)
+
+
+def test_early_on_it_leaves_the_initial_weights_behind() -> None:
+    average = MovingAverage(_network(0.0), half_life=1_000_000)
+    for step in range(50):
+        average.update(_network(1.0), images=32, seen=32 * step)
+    assert float(average.network[0].weight.min()) > 0.99
+
+
+def test_buffers_are_those_of_the_network_and_the_copy_is_apart() -> None:
+    network = _network(2.0)
+    average = MovingAverage(network, half_life=100)
+    network[1].running_mean.fill_(7.0)
+    average.update(network, images=1, seen=0)
+    assert average.network[1].running_mean.tolist() == [7.0, 7.0]
+    assert not average.network.training
+    assert not any(p.requires_grad for p in average.network.parameters())
+    network[0].weight.data.fill_(9.0)
+    assert float(average.network[0].weight.max()) < 9.0

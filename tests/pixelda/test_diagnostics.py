@@ -1,0 +1,77 @@
+"""Numbers that show the three causes of instability, and the sentences that name them."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pixelscope.pixelda import diagnostics
+
+HEALTHY: dict[str, Any] = {
+    "probability/real": 0.7,
+    "probability/generated": 0.3,
+    "gradient/generator_domain": 0.2,
+    "gradient/discriminator": 0.5,
+    "accuracy/batch_source": 0.98,
+    "histogram/source": [0.25, 0.25, 0.25, 0.25],
+    "histogram/generated": [0.2, 0.3, 0.3, 0.2],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"probability/real": 0.995, "probability/generated": 0.01}, "overpowering discriminator"),
+        ({"gradient/generator_domain": 1e-6}, "vanishing gradients"),
+        ({"histogram/generated": [0.0, 0.4, 0.4, 0.2]}, "collapse"),
+        ({"diversity": 1e-5, "accuracy/source_train": 0.99}, "collapse"),
+    ],
+)
+def test_each_sign_of_trouble_raises_its_warning_and_no_other(change: dict[str, Any], cause: str) -> None:
+    assert diagnostics.warnings(HEALTHY) == []
+    assert [found for found, _ in diagnostics.warnings({**HEALTHY, **change})] == [cause]
+
+
+def test_a_classifier_that_knows_nothing_yet_cannot_say_collapse() -> None:
+    early = {**HEALTHY, "histogram/generated": [1.0, 0.0, 0.0, 0.0], "accuracy/batch_source": 0.3}
+    assert diagnostics.warnings(early) == []
+    assert diagnostics.warnings({}) == []
+
+
+def test_verdicts_are_mean_probabilities() -> None:
+    found = diagnostics.verdicts(torch.tensor([0.0, 100.0]), torch.tensor([-100.0, -100.0]))
+    assert float(found["probability/real"]) == pytest.approx(0.75)
+    assert float(found["probability/generated"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_predictions_count_classes_and_hits() -> None:
+    labels = torch.tensor([0, 1, 2, 2])
+    source, adapted = torch.eye(3)[[0, 1, 2, 0]], torch.eye(3)[[0, 0, 0, 2]]
+    found = diagnostics.predictions(source, adapted, labels)
+    assert float(found["accuracy/batch_source"]) == 0.75
+    assert float(found["accuracy/batch_generated"]) == 0.5
+    assert found["histogram/source"].tolist() == [0.25, 0.25, 0.5]
+    assert found["histogram/generated"].tolist() == [0.75, 0, 0.25]
+
+
+class _Shift(nn.Module):
+    def forward(self, images: Tensor, z: Tensor) -> Tensor:
+        return images + z[:, :1, None, None]
+
+
+def test_diversity_is_the_deviation_over_z_for_one_image() -> None:
+    z = torch.tensor([[0.0], [0.4], [0.8]])
+    images = torch.rand(5, 3, 4, 4)  # images differ; that must not count
+    assert diagnostics.diversity(_Shift(), images, z) == pytest.approx(float(z.std()), rel=1e-5)
+    assert diagnostics.diversity(_Shift(), images, torch.zeros(3, 1)) == pytest.approx(0, abs=1e-6)
+
+
+def test_gradient_shares_are_the_norms_of_each_loss_alone() -> None:
+    network = nn.Linear(3, 1)
+    output = network(torch.ones(2, 3)).sum()
+    shares = diagnostics.gradient_shares({"domain": output, "task": 3 * output}, network)
+    output.backward()
+    norm = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm()
+    assert float(shares["gradient/generator_domain"]) == pytest.approx(float(norm))
+    assert float(shares["gradient/generator_task"]) == pytest.approx(3 * float(norm))

@@ -1,0 +1,66 @@
+"""Parameters, shapes, cost, and the batches of the report."""
+
+from torch import nn
+
+import tiny
+from pixelscope import BaselineConfig, PixelDAConfig, plan, preset, summarize
+from pixelscope.pixelda.task import build_networks
+
+
+def test_parameters_of_the_report() -> None:
+    summary = summarize("pixelda")
+    counts = {network.name: network.parameters for network in summary.networks}
+    assert counts["classifier"] == 359_290
+    assert summarize("baseline").parameters == 359_290
+    # By hand: fc 10*1024+1024, conv 4*64*9+64, 12 convs 64*64*9, 12 batch norms 128, conv 64*3*9+3.
+    assert counts["generator"] == 11_264 + 2_368 + 12 * 36_864 + 12 * 128 + 1_731
+    # By hand: convs without bias, batch norms, fc 512*4*4+1.
+    assert counts["discriminator"] == 27 * 64 + 9 * (64 * 128 + 128 * 256 + 256 * 512) + 2 * (64 + 128 + 256 + 512) + 8193
+    assert summary.parameters == sum(counts.values())
+
+
+def test_forward_cost_is_what_the_layers_amount_to() -> None:
+    cost = {network.name: network.gflop for network in summarize("pixelda").networks}
+    assert {name: round(value, 2) for name, value in cost.items()} == {
+        "generator": 0.91,
+        "discriminator": 0.12,
+        "classifier": 0.03,
+    }
+
+
+def test_layers_of_a_network_account_for_all_its_parameters() -> None:
+    for network in summarize("pixelda", tiny.pixelda()).networks:
+        assert sum(layer.parameters for layer in network.layers) == network.parameters
+    assert summarize("pixelda").networks[1].layers[-1].output == (1,)
+    assert "359,290 parameters" in summarize("pixelda").to_text()
+
+
+def test_noise_and_dropout_follow_each_of_the_four_convolutions_of_d() -> None:
+    kinds = [layer.kind for layer in summarize("pixelda").networks[1].layers]
+    assert kinds == ["Conv2d", "BatchNorm2d", "LeakyReLU", "GaussianNoise", "Dropout"] * 4 + ["Linear"]
+    convolutions = [m for m in build_networks(PixelDAConfig(), 10)[1].modules() if isinstance(m, nn.Conv2d)]
+    assert [m.out_channels for m in convolutions] == [64, 128, 256, 512]
+
+
+def test_the_reports_batches() -> None:
+    config = PixelDAConfig.parse(preset("pixelda", "paper"))
+    train, test = round(70_000 * (1 - config.data.test_fraction)), round(70_000 * config.data.test_fraction)
+    assert train / config.training.batch_size == 1_750
+    assert -(-test // config.training.batch_size) == 438
+    assert config.training.images == 20 * train
+    assert plan_steps(config) == 35_000
+
+
+def plan_steps(config: BaselineConfig) -> int:
+    return config.training.images // config.training.batch_size
+
+
+def test_a_plan_says_what_a_run_would_cost() -> None:
+    found = plan(tiny.pixelda(source="mnist", target="mnist-m"))
+    assert found.steps == 12
+    assert found.images_per_second > 0
+    assert found.seconds == 96 / found.images_per_second
+    assert "GFLOP an image" in found.to_text() and "source: mnist" in found.to_text()
+    forward = sum(n.gflop for n in summarize("pixelda", tiny.pixelda()).networks)
+    assert 2 * forward < found.gflop_per_image < 12 * forward
+    assert found.to_dict()["config"]["generator"]["blocks"] == 1

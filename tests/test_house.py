@@ -1,0 +1,143 @@
+"""The rules of the house that a machine can hold."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LONGEST = 60
+
+
+def test_imports_keep_to_the_rooms_of_the_house() -> None:
+    done = subprocess.run(
+        # Its cache is older than a renamed module now and then.
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_nothing_brings_torchvision() -> None:
+    ours = [Requirement(line) for line in PROJECT["dependencies"]]
+    for group in PROJECT["optional-dependencies"].values():
+        ours += [requirement for line in group if (requirement := Requirement(line)).name != PROJECT["name"]]
+    names = closure(ours)
+    assert {"torch", "lightning-fabric", "torchmetrics"} <= names
+    assert "torchvision" not in names | pins().keys()
+
+
+def test_everything_that_is_needed_is_pinned() -> None:
+    ours = [Requirement(line) for group in ("demo", "test") for line in PROJECT["optional-dependencies"][group]]
+    needed = closure([*map(Requirement, PROJECT["dependencies"]), *ours])
+    # torch names the exact versions of what it brings for CUDA, which differ from machine to machine.
+    brought = re.compile(r"nvidia-|cuda-|triton|pip$|setuptools$")
+    assert sorted(name for name in needed - pins().keys() if not brought.match(name)) == []
+
+
+def test_pins_satisfy_what_is_required() -> None:
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        assert requirement.specifier.contains(pins()[requirement.name]), requirement
+
+
+@pytest.mark.parametrize("release", ["2.6.2", "2.6.3"])
+def test_the_malicious_releases_of_lightning_are_refused(release: str) -> None:
+    (fabric,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "lightning-fabric"]
+    assert not fabric.specifier.contains(release)
+    assert fabric.specifier.contains("2.6.4")
+
+
+def test_nothing_is_unpickled() -> None:
+    refused = {"pickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            modules = imported(node)
+            assert not refused & {name.partition(".")[0] for name in modules}, f"{path}:{node.lineno}"  # type: ignore[attr-defined]
+            if isinstance(node, ast.Call):
+                assert called(node) not in {"torch.load", "torch.save", "yaml.load", "yaml.unsafe_load"}, (
+                    f"{path}:{node.lineno}"
+                )
+            if isinstance(node, ast.Call) and called(node) in {"np.load", "numpy.load"}:
+                # NumPy refuses pickles unless told otherwise; here it is said, so that a reader need not know.
+                stated = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "allow_pickle"]
+                assert stated == ["False"], f"{path}:{node.lineno}: allow_pickle=False"
+
+
+def test_no_module_is_a_drawer_for_everything() -> None:
+    drawers = {"utils", "util", "helpers", "misc", "common"}
+    assert [path for path in SOURCES if path.stem in drawers or drawers & set(path.parts)] == []
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {length(node)} lines"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and length(node) > LONGEST
+    ]
+    assert long == []
+
+
+def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function's body, its docstring aside."""
+    documented = ast.get_docstring(node) is not None and len(node.body) > 1
+    first = node.body[1] if documented else node.body[0]
+    assert node.end_lineno is not None
+    return node.end_lineno - first.lineno + 1
+
+
+def imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+
+
+def called(node: ast.Call) -> str:
+    return ast.unparse(node.func)
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {normal(name): version for name, version in pairs}
+
+
+def closure(requirements: list[Requirement]) -> set[str]:
+    """Return the names of everything installed that the requirements bring, by the metadata of what is installed."""
+    found: set[str] = set()
+    waiting = [(normal(r.name), frozenset(r.extras)) for r in requirements]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        name, extras = current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        found.add(name)
+        waiting += [(normal(r.name), frozenset(r.extras)) for r in required(name, extras)]
+    return found
+
+
+def required(name: str, extras: frozenset[str]) -> list[Requirement]:
+    try:
+        lines = metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []  # an extra that is not installed here
+    all_of_it = map(Requirement, lines)
+    return [r for r in all_of_it if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras | {""})]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
