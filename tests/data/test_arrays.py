@@ -57,6 +57,11 @@ def test_columns_are_images_where_the_labels_say_so(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images.images[:, 0].numpy(), GREY)
 
 
+def test_one_column_a_class_in_matlabs_order(tmp_path: Path) -> None:
+    images = load_arrays(written(tmp_path, x=GREY.transpose(1, 2, 0), y=np.eye(10)[DIGITS]))
+    assert listed(images.labels) == DIGITS.tolist()
+
+
 def test_labels_decide_between_two_orders(tmp_path: Path) -> None:
     cube = noise((9, 9, 4))
     assert len(load_arrays(written(tmp_path, x=cube, y=np.arange(4)), None)) == 4
@@ -114,9 +119,10 @@ def test_labels_must_be_as_many_as_images(tmp_path: Path) -> None:
         ("y", np.array([1, 2, 3, 1, 1, 1, 1]), [0, 1, 2, 0, 0, 0, 0], ("1", "2", "3")),
         ("targets", np.array(["cat", "dog", "cat", "cat", "cat", "cat", "ant"]), [1, 2, 1, 1, 1, 1, 0], ("ant", "cat", "dog")),
         ("labels", np.eye(10)[[3, 1, 3, 3, 3, 3, 3]], [1, 0, 1, 1, 1, 1, 1], ("1", "3")),
+        ("labels", np.eye(8)[[3, 1, 3, 3, 3, 3, 3]], [1, 0, 1, 1, 1, 1, 1], ("1", "3")),
         ("labels", 2 * np.eye(10)[[3, 1, 3, 3, 3, 3, 3]].T - 1, [1, 0, 1, 1, 1, 1, 1], ("1", "3")),
     ],
-    ids=["0-9", "10 is 0", "gnd", "other", "names", "one row a class", "one column a class"],
+    ids=["0-9", "10 is 0", "gnd", "other", "names", "one column a class", "as many classes as pixels", "one row a class"],
 )
 def test_labels_of_every_kind(
     tmp_path: Path, name: str, labels: NDArray[np.generic], expected: list[int], classes: tuple[str, ...]
@@ -133,6 +139,11 @@ def test_what_was_assumed_of_labels_is_noted(tmp_path: Path) -> None:
     )
     assert "1 to 10 are taken for the digits 0 to 9" in load_arrays(written(tmp_path, fea=GREY, gnd=labels)).provenance.notes[0]
     assert load_arrays(written(tmp_path, x=GREY, y=DIGITS)).provenance.notes == ()
+
+
+def test_labels_of_no_matching_shape_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"The array labels of shape \(5, 6\) is not one label an image; give \(N,\)"):
+        load_arrays(written(tmp_path, images=GREY, labels=np.eye(5, 6)))
 
 
 def test_labels_must_be_whole_numbers(tmp_path: Path) -> None:

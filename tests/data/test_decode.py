@@ -77,12 +77,13 @@ def test_shrinking_is_antialiased(tmp_path: Path) -> None:
     assert np.abs(shrunk[:, 1:-1].astype(int) - 100).max() <= 1
 
 
-def test_a_large_jpeg_is_close_to_the_plain_way(tmp_path: Path) -> None:
-    ramp = np.linspace(0, 255, 800).astype(np.uint8)
-    image = Image.fromarray(np.broadcast_to(ramp, (600, 800)).copy())
+@pytest.mark.parametrize("side", [90, 150, 600])
+def test_a_jpeg_is_close_to_the_plain_way(tmp_path: Path, side: int) -> None:
+    waves = np.sin(np.linspace(0, 20, side))
+    image = Image.fromarray((127 + 60 * (waves[:, None] + waves)).astype(np.uint8))
     path = saved(tmp_path, image, "a.jpg", quality=95)
-    plain = image.crop((100, 0, 700, 600)).resize((32, 32), Image.Resampling.BILINEAR)
-    assert np.abs(read_image(path, 32)[..., 0].astype(int) - np.asarray(plain)).max() <= 3
+    plain = image.resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.abs(read_image(path, 32)[..., 0].astype(int) - np.asarray(plain)).max() <= 4
 
 
 def test_damage_is_an_input_error_whatever_the_damage(tmp_path: Path) -> None:
@@ -127,8 +128,10 @@ def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_formats_that_start_other_programs_are_not_tried(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("RGB", (4, 4)), "a.eps").rename(tmp_path / "a.png")
+    assert image_size(path) is None
     with pytest.raises(InputError, match="no image of a known format"):
-        read_image(saved(tmp_path, Image.new("RGB", (4, 4)), "a.eps").rename(tmp_path / "a.png"))
+        read_image(path)
 
 
 def test_files_are_found_at_any_depth_in_one_order(tmp_path: Path) -> None:

@@ -119,6 +119,13 @@ def test_tiles_are_of_one_size(tmp_path: Path, size: int) -> None:
     assert tiles(contact_sheet(coloured(3, size=size), tmp_path / "sheet.png")) == [[0, 1, 2]]
 
 
+def test_small_images_are_enlarged_without_smoothing(tmp_path: Path) -> None:
+    checks = coloured(2, size=2)
+    checks.images[:] = torch.tensor([[0, 200], [200, 0]], dtype=torch.uint8)
+    sheet = np.asarray(Image.open(contact_sheet(checks, tmp_path / "sheet.png")).convert("L"))
+    assert set(np.unique(sheet[-60:-20])) == {0, 200, 255}
+
+
 def test_long_names_are_shortened_and_classes_beyond_forty_counted(tmp_path: Path) -> None:
     names = tuple(f"class {i} " + "with a very long name " * 5 for i in range(50))
     path = contact_sheet(coloured(50, names, list(range(50))), tmp_path / "sheet.png")

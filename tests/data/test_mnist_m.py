@@ -142,7 +142,11 @@ def test_same_seed_same_bytes(tmp_path: Path, mnist: Path, photos: Path) -> None
     again = generate_mnist_m(mnist, photos, tmp_path / "2.npz", seed=7)
     other = generate_mnist_m(mnist, photos, tmp_path / "3.npz", seed=8)
     assert sha256(first) == sha256(again) != sha256(other)
-    assert load_mnist_m(first).digest() != load_mnist_m(other).digest()
+
+
+def test_the_seed_is_also_that_of_the_crops(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    made = [generate_mnist_m(mnist, photos, tmp_path / f"{seed}.npz", seed=seed, test_fraction=0) for seed in (7, 8)]
+    assert load_mnist_m(made[0]).digest() != load_mnist_m(made[1]).digest()
 
 
 def test_size_is_that_of_the_images_made(tmp_path: Path, mnist: Path, photos: Path) -> None:

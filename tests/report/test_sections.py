@@ -170,6 +170,19 @@ def test_target_labels_are_said_to_serve_evaluation_only(written: WriteRun) -> N
     assert note.startswith("Target labels were used in evaluation only")
 
 
+def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun) -> None:
+    run = copied()
+    change(run / "evaluation.json", steps=400)
+    assert any("went on to step 850 after it was evaluated at step 400" in note for note in by_anchor(run)["lead"].notes)
+    change(run / "evaluation.json", rule="best-source")
+    assert len(by_anchor(run)["lead"].notes) == 1
+
+
+def test_the_lead_says_which_images_it_is_about(written: WriteRun) -> None:
+    said = by_anchor(written())["lead"].prose[1]
+    assert said == "Source: MNIST, handwritten digits. Target: MNIST-M, index-aligned: made by difference blending."
+
+
 def test_a_baseline_measured_on_other_images_is_noticed(copied: WriteRun) -> None:
     run = copied()
     set_accuracy(run / "baseline" / "evaluation.json", "target_test", 1074, 2000)

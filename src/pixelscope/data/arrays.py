@@ -187,9 +187,14 @@ def _flat_labels(labels: Array, images: tuple[int, ...], name: str) -> Array:
     """Return one label an image; one column (or row) a class becomes the class's number."""
     if labels.ndim == 1 or 1 in labels.shape:
         return labels.ravel()
-    if labels.ndim == 2 and labels.dtype.kind in "biuf" and set(labels.shape) & set(images):
-        rows, columns = labels.shape
-        return labels.argmax(axis=1 if rows in images and (columns not in images or rows >= columns) else 0)
+    if labels.ndim == 2 and labels.dtype.kind in "biuf":
+        ends = (images[0], images[-1])
+        if labels.shape[0] == ends[0]:
+            return labels.argmax(axis=1)
+        if labels.shape[1] in ends:
+            return labels.argmax(axis=0)
+        if labels.shape[0] == ends[1]:
+            return labels.argmax(axis=1)
     raise InputError(f"The array {name} of shape {labels.shape} is not one label an image; give (N,).")
 
 

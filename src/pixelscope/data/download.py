@@ -48,12 +48,10 @@ def download_mnist(folder: Path, base_url: str = MNIST_URL, sha256: Mapping[str,
 
 
 def fetch(url: str, file: Path, sha256: str, alternative: str) -> Path:
-    """Download a .gz `url` to `file`, unless it is there; it appears only once its unpacked bytes have the hash `sha256`.
+    """Download a .gz `url` to `file`, unless that exists; it appears only once its unpacked bytes have the hash `sha256`.
 
     Raises InputError, which ends with the `alternative`, where the address cannot be reached or gives other bytes.
     """
-    if file.exists():
-        return file
     # pooch tells the hash of what it fetched, which is no news to the user: it is verified here.
     pooch.get_logger().setLevel(logging.WARNING)
     try:

@@ -20,7 +20,7 @@ VANISHING_RATIO = 1e-4
 """G's gradient from the domain loss has vanished when it is this small beside D's own."""
 MISSING_SHARE = 0.2
 """A class has collapsed when generated images show it less than this share as often as the source does."""
-MINIMAL_DIVERSITY = 0.002
+MINIMAL_DIVERSITY = 0.01
 """Mean standard deviation over z, of pixels in [-1, 1], under which G ignores z."""
 
 

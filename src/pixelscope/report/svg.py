@@ -30,7 +30,9 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
     body = text[text.index("<svg") :]
     # A rule for every element, which would reach the whole page; the page's stylesheet has its own.
     body = re.sub(r"<style\b.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r"<[^>]*>", lambda tag: _own(tag[0], name), body)
+    referred = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', " ".join(re.findall(r"<[^>]*>", body))))
+    kept = {one or other for one, other in referred}
+    body = re.sub(r"<[^>]*>", lambda tag: _own(tag[0], name, kept), body)
     width, height = (round(72 * side) for side in figure.get_size_inches())
     limits = f"min-width: {round(SMALLEST * width)}px; max-width: {round(LARGEST * width)}px"
     head = (
@@ -40,9 +42,12 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
     return Markup(head + body[body.index(">") + 1 :])
 
 
-def _own(tag: str, name: str) -> str:
-    """Make the ids of a tag the figure's own, and what is drawn in ink the colour of the text around it."""
-    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+def _own(tag: str, name: str, referred: set[str]) -> str:
+    """Make the ids of a tag the figure's own, and what is drawn in ink the colour of the text around it.
+
+    Ids that nothing refers to go: matplotlib gives two images of the same content the same.
+    """
+    tag = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in referred else "", tag)
     tag = re.sub(r'href="#', f'href="#{name}-', tag)
     tag = re.sub(r"url\(#", f"url(#{name}-", tag)
     return tag.replace(INK, "currentColor")

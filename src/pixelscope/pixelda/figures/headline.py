@@ -21,7 +21,8 @@ def is_unfinished(material: Material) -> bool:
 
 def notes(material: Material) -> tuple[str, ...]:
     """Return what a reader of the headline must not overlook."""
-    return tuple(note for note in (_unfinished_note(material), _label_note(material), _other_images_note(material)) if note)
+    found = (_unfinished_note(material), _outdated_note(material), _label_note(material), _other_images_note(material))
+    return tuple(note for note in found if note)
 
 
 def _steps(material: Material) -> str:
@@ -77,6 +78,13 @@ def _unfinished_note(material: Material) -> str:
     planned = f" of {material.planned_steps:,}" if material.planned_steps else ""
     why = f" {STATES[state]}; --resume goes on with it." if state in STATES else ""
     return f"This run is unfinished: {material.steps:,}{planned} steps are done.{why}"
+
+
+def _outdated_note(material: Material) -> str:
+    numbers = material.numbers
+    if numbers is None or numbers.rule == "best-source" or numbers.steps >= material.steps:
+        return ""
+    return f"The run went on to step {material.steps:,} after it was evaluated at step {numbers.steps:,}; evaluate it again."
 
 
 def _label_note(material: Material) -> str:

@@ -59,7 +59,8 @@ def _what_was_done(material: Material) -> tuple[str, ...]:
     else:
         text = f"The baseline trains a classifier T on {source} alone, to measure how much it loses on {target}"
     time = f" in {duration(record.seconds)}" if record.seconds is not None else ""
-    return (f"{text}: {count} in {material.steps:,} steps{time}.",)
+    origins = [f"{role.capitalize()}: {data.title}." for role, data in record.data.items() if data.title]
+    return (f"{text}: {count} in {material.steps:,} steps{time}.", *([" ".join(origins)] if origins else []))
 
 
 def _last_images(material: Material) -> list[int]:

@@ -55,7 +55,8 @@ def before_after_table(material: Material) -> Table | None:
     header, caption = ("Accuracy", "images", "before", "after", "change, points"), "± is one standard error."
     if material.before is None or material.before.numbers is None:
         return Table(caption, (*header[:2], header[3]), tuple(Row((*row.cells[:2], row.cells[3])) for row in rows))
-    return Table(f"Before is the baseline, trained on the source alone; {caption}", header, tuple(rows))
+    rule = material.before.numbers.rule
+    return Table(f"Before is the baseline, trained on the source alone, by the rule {rule}; {caption}", header, tuple(rows))
 
 
 def accuracy_table(material: Material) -> Table | None:
