@@ -334,7 +334,7 @@ def test_smoothing_keeps_length_and_range(values: list[float]) -> None:
 
 
 def test_smoothing_is_a_centred_mean() -> None:
-    values = RNG.random(90)
+    values = RNG.random(110)
     half = 3
     assert smoothed(values)[half:-half] == pytest.approx(np.convolve(values, np.full(7, 1 / 7), "valid"))
     assert smoothed(values)[0] == pytest.approx(values[: half + 1].mean())

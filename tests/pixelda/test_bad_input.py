@@ -1,0 +1,100 @@
+"""Data and settings that a training cannot use: one sentence with the mend, and nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tiny
+from pixelscope import train_pixelda
+from pixelscope.engine import checkpoint
+from pixelscope.engine.run import RunFolder
+from pixelscope.errors import InputError
+
+
+def _arrays(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> str:
+    np.savez(path, images=images, **({} if labels is None else {"labels": labels}))
+    return f"arrays:{path}"
+
+
+IMAGES, LABELS = tiny.pictures(60)
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "no labels": ({"source": (IMAGES, None)}, "has no labels; a source needs one folder a class"),
+    "one class": ({"source": (IMAGES, LABELS * 0)}, "has one class only"),
+    "few source images": ({"source": (IMAGES[:9], LABELS[:9])}, "source .* has 7 training images, fewer than a batch of 8"),
+    "few target images": ({"target": (IMAGES[:9], None)}, "target .* has 7 training images, fewer than a batch of 8"),
+    "one target image": ({"target": (IMAGES[:1], None)}, "give"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_data_that_cannot_be_used(name: str, tmp_path: Path) -> None:
+    changed, message = CASES[name]
+    given = {"source": (IMAGES, LABELS), "target": (IMAGES, None), **changed}
+    specs = {domain: _arrays(tmp_path / f"{domain}.npz", *arrays) for domain, arrays in given.items()}
+    with pytest.raises(InputError, match=message):
+        train_pixelda(tiny.pixelda(**specs), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("missing", ["source", "target"])
+def test_a_domain_that_is_not_named(missing: str, tmp_path: Path) -> None:
+    specs = dict(zip(("source", "target"), tiny.write_domains(tmp_path), strict=True))
+    with pytest.raises(InputError, match=f"No {missing} is given.*--{missing}"):
+        train_pixelda(tiny.pixelda(**{**specs, missing: ""}), run=tmp_path / "run")
+
+
+def test_masks_that_do_not_match_the_images(tmp_path: Path) -> None:
+    source, target = tiny.write_domains(tmp_path)
+    masks = _arrays(tmp_path / "masks.npz", IMAGES[:10])
+    config = tiny.pixelda(source=source, target=target, losses={"content": 1.0, "content_mask": masks})
+    with pytest.raises(InputError, match="has 10 masks for 60 source images"):
+        train_pixelda(config, run=tmp_path / "run")
+
+
+def test_masks_from_a_source_train(tmp_path: Path) -> None:
+    source, target = tiny.write_domains(tmp_path)
+    masks = _arrays(tmp_path / "masks.npz", np.full_like(IMAGES, 255))
+    config = tiny.pixelda(source=source, target=target, losses={"content": 1.0, "content_mask": masks}, training={"images": 16})
+    assert train_pixelda(config, run=tmp_path / "run").is_dir()
+
+
+def test_more_gpus_than_there_are(tmp_path: Path) -> None:
+    source, target = tiny.write_domains(tmp_path)
+    config = tiny.pixelda(source=source, target=target, runtime={"accelerator": "cuda", "devices": 512})
+    with pytest.raises(InputError, match="512 GPUs are asked for and this machine has"):
+        train_pixelda(config, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system that a few checkpoints fill."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here, so none can be filled")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path, tmp_path: Path) -> None:
+    source, target = tiny.write_domains(tmp_path)
+    settings = tmp_path / "settings.yaml"
+    config = tiny.pixelda(source=source, target=target, training={"images": 4000, "evaluate_every": 8, "sample_every": 4000})
+    config.save(settings)
+    command = [sys.executable, "-m", "pixelscope", "pixelda", "train", "--config", settings, "--out", small_disk / "run"]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
+    assert done.returncode == 2, done.stderr
+    assert "The disk is full" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    files = RunFolder(small_disk / "run").checkpoint_files()
+    assert files
+    for file in files:
+        checkpoint.load(file)
+    assert not list(small_disk.rglob(".*"))
