@@ -6,6 +6,5 @@ labelled=$1 unlabelled=$2 runs=$3
 shift 3
 
 pixelscope data info "$labelled"
+# Trains, measures, and writes $runs/adapted/report.html.
 pixelscope pixelda train --source "$labelled" --target "$unlabelled" --out "$runs/adapted" "$@"
-pixelscope pixelda evaluate "$runs/adapted"
-pixelscope report "$runs/adapted"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pixelscope.data.imageset import ImageSet as ImageSet
     from pixelscope.data.mnist_m import generate_mnist_m as generate_mnist_m
     from pixelscope.demo import run_demo as run_demo
+    from pixelscope.engine.runtime import is_first_process as is_first_process
     from pixelscope.errors import InputError as InputError
     from pixelscope.errors import Interrupted as Interrupted
     from pixelscope.errors import TrainingStopped as TrainingStopped
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ImageSet": "pixelscope.data.imageset",
+    "is_first_process": "pixelscope.engine.runtime",
     "SourceDescription": "pixelscope.data.describe",
     "contact_sheet": "pixelscope.data.describe",
     "describe_source": "pixelscope.data.describe",

@@ -262,7 +262,7 @@ def demo(*, runs: Path = Path("runs"), seed: int = 0) -> None:
 
 
 def _run(system: System, flags: C, layers: Layers, short: Shorthands, options: RunOptions, start: Callable[[C], Path]) -> None:
-    """Start or resume a training, or tell what it would cost."""
+    """Start or resume a training, then measure it and write its report; or tell what it would cost."""
     if options.resume is not None:
         run = _resume(options.resume, flags, layers, short, options)
     else:
@@ -271,7 +271,9 @@ def _run(system: System, flags: C, layers: Layers, short: Shorthands, options: R
             print(pixelscope.plan(config, system).to_text())
             return
         run = start(config)
-    print(f"Run folder: {run}\nNext: pixelscope pixelda evaluate {run}, or pixelscope report {run}")
+    if pixelscope.is_first_process():
+        print(pixelscope.evaluate(run, data_root=options.data_root).to_text())
+        print(f"\nRun folder: {run}\nReport: {pixelscope.build_report(run)}")
 
 
 def _resume(run: Path, flags: BaselineConfig, layers: Layers, short: Shorthands, options: RunOptions) -> Path:

@@ -73,16 +73,21 @@ class Loop(Generic[Batch]):
         self._logged = self.progress
         self._stop: str | None = None
 
-    def restore(self) -> None:
-        """Go on from the newest checkpoint of the run folder, or from nothing where there is none yet."""
+    def restore(self) -> int:
+        """Go on from the newest checkpoint of the run folder, or from nothing where there is none yet.
+
+        Returns up to how many images what the run has recorded stays true: -1 where nothing does.
+        """
         files = self.run.checkpoint_files()
         if files:
             tensors, header = checkpoint.load(files[-1])
             self._check_identity(header)
             checkpoint.restore(self.task, tensors, files[-1])
             self.progress = header.progress
+        kept = self.progress.images if files else -1
         if self.fabric.is_global_zero:
-            self.run.forget_stats_after(self.progress.images)
+            self.run.forget_stats_after(kept)
+        return kept
 
     def train(self) -> Progress:
         """Train to the configured number of images; returns how far it came.

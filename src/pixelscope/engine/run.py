@@ -36,11 +36,15 @@ class RunFolder:
     def create(cls, runs: Path, name: str, run: Path | None = None) -> "RunFolder":
         """Make an empty run folder: `run` where given, which must not exist, else the next number and `name` in `runs`."""
         path = run or runs / f"{_next_number(runs):05d}-{name}"
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            raise InputError(f"{path} exists already; name another folder, or continue it with --resume {path}.") from None
+        cls.refuse_existing(path)
+        path.mkdir(parents=True)
         return cls(path)
+
+    @staticmethod
+    def refuse_existing(path: Path) -> None:
+        """Raise InputError where `path` exists: a run never writes into another's folder."""
+        if path.exists():
+            raise InputError(f"{path} exists already; name another folder, or continue it with --resume {path}.")
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

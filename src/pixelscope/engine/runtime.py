@@ -63,10 +63,10 @@ def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any)
     strategy = "auto" if single else "ddp" if _launched_from_outside() else "ddp_spawn"
     fabric = Fabric(
         accelerator=runtime.accelerator,
-        devices=runtime.devices,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", runtime.devices)),
         strategy=strategy,
         precision=runtime.precision,  # pyright: ignore[reportArgumentType] - one of fabric's literals
-        num_nodes=int(os.environ.get("SLURM_NNODES", os.environ.get("PIXELSCOPE_NODES", "1"))),
+        num_nodes=_nodes(),
     )
     try:
         # Bound beforehand: fabric walks through the arguments of a launch and refuses frozen dataclasses among them.
@@ -104,6 +104,12 @@ def _own_error(error: ProcessRaisedException) -> Exception:
 
 def _launched_from_outside() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def _nodes() -> int:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"])
+    return int(os.environ.get("SLURM_NNODES", "1"))
 
 
 def _computes_in_bf16(accelerator: str) -> bool:

@@ -1,6 +1,6 @@
 """The two domains of a run: read, checked against each other, split; the target without labels where training looks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,9 @@ def _with_classes_of(target: ImageSet, source: ImageSet) -> ImageSet:
     if target.labels is None or target.classes == source.classes:
         return target
     if not set(target.classes) <= set(source.classes):
-        return target.without_labels()
+        note = f"Used without labels: its classes ({', '.join(target.classes[:5])}, ...) are not the source's."
+        noted = replace(target.provenance, notes=(*target.provenance.notes, note))
+        return replace(target.without_labels(), provenance=noted)
     positions = {name: index for index, name in enumerate(source.classes)}
     return target.relabelled([positions[name] for name in target.classes], source.classes)
 

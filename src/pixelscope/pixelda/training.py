@@ -94,8 +94,8 @@ def read_config(folder: RunFolder) -> tuple[BaselineConfig, System]:
 def _train(
     system: System, config: BaselineConfig, runs: Path, run: Path | None, baseline: Path | None, data_root: Path | None
 ) -> Path:
-    if run is not None and run.exists():
-        RunFolder.create(runs, "", run)  # says so before minutes of reading
+    if run is not None:
+        RunFolder.refuse_existing(run)  # before minutes of reading
     before = None if baseline is None else _evaluated_baseline(baseline)
     domains, masks = load_domains(config, data_root), load_masks(config, data_root)
     runtime.decide(config.runtime)
@@ -162,8 +162,9 @@ def _run(fabric: Fabric, job: Job) -> Path:
     if fabric.is_global_zero:
         _record(fabric, job, folder, task)
     if job.resumed:
-        loop.restore()
-        samples.forget_after(loop.progress.images)
+        kept = loop.restore()
+        if fabric.is_global_zero:
+            samples.forget_after(kept)
     return _finish(fabric, loop, folder)
 
 

@@ -16,7 +16,7 @@ def headline(material: Material) -> str:
 
 def is_unfinished(material: Material) -> bool:
     """Return whether the training has not reached its planned end."""
-    return material.record.state != "finished" or material.steps < (material.planned_steps or 0)
+    return material.record.state != "finished"
 
 
 def notes(material: Material) -> tuple[str, ...]:
