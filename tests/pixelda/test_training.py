@@ -145,9 +145,8 @@ def test_a_number_that_is_not_finite_stops_the_run_and_the_last_good_checkpoint_
 
     folder = RunFolder.create(tmp_path, "run")
     loop = Loop(fabric, task, broken_from_the_fifth_step, folder, config.training, Identity("pixelda", {}, {}), seed=0)
-    with pytest.raises(
-        TrainingStopped, match=r"The gradient of the (discriminator|generator) is not finite at step 5;.*resume"
-    ):
+    message = r"The gradient of the (discriminator|generator) is not finite at step 5; the last good checkpoint is kept"
+    with pytest.raises(TrainingStopped, match=message):
         loop.train()
     files = folder.checkpoint_files()
     assert [file.stem for file in files] == ["images-000000000016", "images-000000000032"]

@@ -57,7 +57,7 @@ class Task(ABC, Generic[Batch]):
 
     @abstractmethod
     def step(self, batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
-        """Train on one batch; returns named tensors for the log, without waiting for the device.
+        """Train on one batch; returns named tensors for the log, detached, without waiting for the device.
 
         Names that begin with `loss/` and `gradient/` are watched: a value that is not finite stops the run.
         """

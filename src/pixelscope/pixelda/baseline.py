@@ -68,7 +68,7 @@ class BaselineTask(Task[LabelledBatch]):
         for average in self.averages.values():
             average.update(self.classifier, moment.batch_size, moment.images)
         accuracy = (logits.argmax(1) == batch.labels).float().mean()
-        return {"loss/classifier": loss, "gradient/classifier": norms["classifier"], "accuracy/batch_source": accuracy}
+        return {"loss/classifier": loss.detach(), "gradient/classifier": norms["classifier"], "accuracy/batch_source": accuracy}
 
     def evaluate(self) -> dict[str, float]:
         """Measure T on the source's splits."""

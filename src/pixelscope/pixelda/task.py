@@ -101,7 +101,7 @@ class PixelDATask(Task[PairedBatch]):
         numbers |= self._generator_step(batch, generated, moment)
         for name, average in self.averages.items():
             average.update(self.networks[name], moment.batch_size, moment.images)
-        return numbers
+        return {name: value.detach() for name, value in numbers.items()}
 
     def evaluate(self) -> dict[str, float]:
         """Measure T on the source, and how much generated images vary with z."""
