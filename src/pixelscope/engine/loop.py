@@ -95,7 +95,7 @@ class Loop(Generic[Batch]):
         Raises Interrupted, with the way to resume, on Ctrl-C or SIGTERM, and TrainingStopped for a number that is not finite.
         """
         first = self.fabric.is_global_zero
-        self._display = display(self.config.images, self.progress.images) if first else Silent()
+        self._display = display(self.config.images, self.progress.images, self.task.labels) if first else Silent()
         self._logged = self.progress
         try:
             with self._signals():

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 Numbers = Mapping[str, float | list[float]]
+Labels = Mapping[str, str]
 
 
 class Display(Protocol):
@@ -50,7 +51,8 @@ class Silent:
 class Bar:
     """A rich bar with time left, and under it the latest numbers."""
 
-    def __init__(self, console: Console, total: int, start: int) -> None:
+    def __init__(self, console: Console, total: int, start: int, labels: Labels) -> None:
+        self._labels = labels
         columns = (
             TextColumn("images"),
             BarColumn(bar_width=None),
@@ -67,7 +69,7 @@ class Bar:
     def show(self, images: int, numbers: Numbers) -> None:
         """Show the latest numbers under the bar."""
         self.advance(images)
-        self._live.update(Group(self._bar, Text(line(numbers))))
+        self._live.update(Group(self._bar, Text(line(numbers, self._labels))))
 
     def advance(self, images: int) -> None:
         """Move the bar to `images`."""
@@ -85,12 +87,12 @@ class Bar:
 class Lines:
     """One plain line for each line of stats."""
 
-    def __init__(self, console: Console, total: int) -> None:
-        self._console, self._total = console, total
+    def __init__(self, console: Console, total: int, labels: Labels) -> None:
+        self._console, self._total, self._labels = console, total, labels
 
     def show(self, images: int, numbers: Numbers) -> None:
         """Print the latest numbers."""
-        self.say(f"{images:>9,} of {self._total:,} images  {line(numbers)}")
+        self.say(f"{images:>9,} of {self._total:,} images  {line(numbers, self._labels)}")
 
     def advance(self, images: int) -> None:
         """Do nothing: lines do not move."""
@@ -103,33 +105,16 @@ class Lines:
         """Do nothing."""
 
 
-def display(total: int, start: int) -> Display:
-    """Return a bar where stderr is a terminal, else plain lines."""
+def display(total: int, start: int, labels: Labels) -> Display:
+    """Return a bar where stderr is a terminal, else plain lines; `labels` are a task's."""
     console = Console(stderr=True)
-    return Bar(console, total, start) if console.is_terminal else Lines(console, total)
+    return Bar(console, total, start, labels) if console.is_terminal else Lines(console, total, labels)
 
 
-LABELS = {
-    "images_per_second": "images/s",
-    "loss/generator": "G",
-    "loss/discriminator": "D",
-    "loss/classifier": "T",
-    "probability/real": "D(real)",
-    "probability/generated": "D(generated)",
-    "gradient/generator_domain": "|dG| domain",
-    "gradient/generator_task": "task",
-    "accuracy/batch_source": "accuracy source",
-    "accuracy/batch_generated": "generated",
-    "accuracy/source_test": "source test",
-    "accuracy/source_validation": "source validation",
-    "diversity": "diversity",
-    "time_left": "left",
-}
-
-
-def line(numbers: Numbers) -> str:
-    """Return the known ones of `numbers` as one line, in a fixed order."""
-    shown = [(label, numbers[name]) for name, label in LABELS.items() if name in numbers]
+def line(numbers: Numbers, labels: Labels) -> str:
+    """Return the labelled ones of `numbers` as one line: the speed, what the task names in its order, the time left."""
+    ordered = {"images_per_second": "images/s", **labels, "time_left": "left"}
+    shown = [(label, numbers[name]) for name, label in ordered.items() if name in numbers]
     return "  ".join(f"{label} {_short(label, value)}" for label, value in shown if isinstance(value, float | int))
 
 

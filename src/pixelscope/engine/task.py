@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 import torch
@@ -54,6 +55,8 @@ class Task(ABC, Generic[Batch]):
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     averages: dict[str, MovingAverage]
+    labels: Mapping[str, str] = MappingProxyType({})
+    """Short names of the numbers that a person sees while it runs, in the order in which they are shown."""
 
     @abstractmethod
     def step(self, batch: Batch, moment: Moment) -> Mapping[str, Tensor]:

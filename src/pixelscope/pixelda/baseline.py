@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from lightning_fabric import Fabric
@@ -45,6 +46,15 @@ class LabelledBatches:
 
 class BaselineTask(Task[LabelledBatch]):
     """T of one baseline run, with its optimizer and moving average."""
+
+    labels = MappingProxyType(
+        {
+            "loss/classifier": "T",
+            "accuracy/batch_source": "accuracy source",
+            "accuracy/source_test": "source test",
+            "accuracy/source_validation": "source validation",
+        }
+    )
 
     def __init__(
         self, config: BaselineConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from lightning_fabric import Fabric
@@ -67,6 +68,23 @@ class PairedBatches:
 
 class PixelDATask(Task[PairedBatch]):
     """G, D and T of one run, with their optimizers and moving averages."""
+
+    labels = MappingProxyType(
+        {
+            "loss/generator": "G",
+            "loss/discriminator": "D",
+            "loss/classifier": "T",
+            "probability/real": "D(real)",
+            "probability/generated": "D(generated)",
+            "gradient/generator_domain": "|dG| domain",
+            "gradient/generator_task": "task",
+            "accuracy/batch_source": "accuracy source",
+            "accuracy/batch_generated": "generated",
+            "accuracy/source_test": "source test",
+            "accuracy/source_validation": "source validation",
+            "diversity": "diversity",
+        }
+    )
 
     def __init__(self, config: PixelDAConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None) -> None:
         self.config, self.fabric, self.evaluation = config, fabric, evaluation

@@ -1,0 +1,31 @@
+"""What a person sees while a training runs."""
+
+import io
+
+from rich.console import Console
+
+from pixelscope.engine.progress import Bar, Lines, line
+
+NUMBERS = {"loss/b": 0.25, "images_per_second": 61.7, "loss/a": 1.0, "time_left": 3725.0, "histogram": [0.5], "other": 9.0}
+LABELS = {"loss/a": "A", "loss/b": "B"}
+
+
+def test_a_line_shows_what_the_task_labels_in_its_order() -> None:
+    assert line(NUMBERS, LABELS) == "images/s 62  A 1  B 0.25  left 1:02:05"
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    out = io.StringIO()
+    Lines(Console(file=out, width=40), 1000, LABELS).show(500, NUMBERS)
+    assert out.getvalue() == "      500 of 1,000 images  images/s 62  A 1  B 0.25  left 1:02:05\n"
+
+
+def test_a_terminal_shows_bar_numbers_and_warnings() -> None:
+    out = io.StringIO()
+    bar = Bar(Console(file=out, width=100, force_terminal=True, color_system=None), 1000, 0, LABELS)
+    bar.show(500, NUMBERS)
+    bar.say("warning: [D] overpowers")
+    bar.close()
+    assert "500/1000" in out.getvalue()
+    assert "A 1  B 0.25" in out.getvalue()
+    assert "warning: [D] overpowers" in out.getvalue()
