@@ -9,6 +9,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pixelscope.anatomy import Summary as Summary
+    from pixelscope.cost import Plan as Plan
     from pixelscope.data.describe import SourceDescription as SourceDescription
     from pixelscope.data.describe import contact_sheet as contact_sheet
     from pixelscope.data.describe import describe_source as describe_source
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.config import preset as preset
     from pixelscope.pixelda.evaluation import Evaluation as Evaluation
     from pixelscope.pixelda.evaluation import evaluate as evaluate
-    from pixelscope.pixelda.summary import Plan as Plan
-    from pixelscope.pixelda.summary import Summary as Summary
     from pixelscope.pixelda.summary import plan as plan
     from pixelscope.pixelda.summary import summarize as summarize
     from pixelscope.pixelda.training import resume as resume
@@ -51,8 +51,8 @@ _HOMES = {
     "resume": "pixelscope.pixelda.training",
     "Evaluation": "pixelscope.pixelda.evaluation",
     "evaluate": "pixelscope.pixelda.evaluation",
-    "Plan": "pixelscope.pixelda.summary",
-    "Summary": "pixelscope.pixelda.summary",
+    "Plan": "pixelscope.cost",
+    "Summary": "pixelscope.anatomy",
     "plan": "pixelscope.pixelda.summary",
     "summarize": "pixelscope.pixelda.summary",
     "build_report": "pixelscope.report.builder",

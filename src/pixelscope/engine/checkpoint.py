@@ -74,13 +74,19 @@ def _header(path: Path, values: dict[str, Any]) -> Header:
     return Header(**{**values, "progress": Progress(**values["progress"])})
 
 
-def state(task: Task[Any]) -> dict[str, Tensor]:
-    """Return every tensor that decides how `task` goes on, by name."""
+def weights(task: Task[Any]) -> dict[str, Tensor]:
+    """Return the tensors of every network of `task` and its moving average, by name."""
     tensors: dict[str, Tensor] = {}
     for name, network in task.networks.items():
         tensors |= _prefixed(f"network.{name}", network.state_dict())
     for name, average in task.averages.items():
         tensors |= _prefixed(f"average.{name}", average.network.state_dict())
+    return tensors
+
+
+def state(task: Task[Any]) -> dict[str, Tensor]:
+    """Return every tensor that decides how `task` goes on, by name."""
+    tensors = weights(task) | _prefixed("memory", task.memory)
     for name, optimizer in task.optimizers.items():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in _moments(optimizer)}
     return tensors
@@ -95,8 +101,16 @@ def restore(task: Task[Any], tensors: Mapping[str, Tensor], origin: Path) -> Non
             average.network.load_state_dict(_under(tensors, f"average.{name}"))
     except RuntimeError:
         raise InputError(f"{origin} belongs to a run with other networks; give a checkpoint of this configuration.") from None
+    _restore_memory(task.memory, _under(tensors, "memory"), origin)
     for name, optimizer in task.optimizers.items():
         _restore_moments(optimizer, _under(tensors, f"optimizer.{name}"))
+
+
+def _restore_memory(memory: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: Path) -> None:
+    for name, value in memory.items():
+        if name not in tensors:
+            raise InputError(f"{origin} lacks the number {name!r} of its schedule; give a checkpoint of this version.")
+        value.copy_(tensors[name])
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

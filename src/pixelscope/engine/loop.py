@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from pixelscope.engine import checkpoint
 from pixelscope.engine.checkpoint import Header, Progress
@@ -102,13 +103,23 @@ class Loop(Generic[Batch]):
                 if self.progress.images == 0:
                     self._evaluate()
                     self.sample(0)
-                while self.progress.images < self.config.images:
+                while self._goes_on():
                     self._advance()
                 if not self.run.checkpoint_files() or not self._just("checkpoint_every"):
                     self._save()
+                self._say_why()
         finally:
             self._display.close()
         return self.progress
+
+    def _goes_on(self) -> bool:
+        return self.progress.images < self.config.images and self.task.ended() is None
+
+    def _say_why(self) -> None:
+        why = self.task.ended()
+        if why is not None and self.fabric.is_global_zero:
+            self.run.update_record(ended=why)
+            self._display.say(why)
 
     def _advance(self) -> None:
         began = time.monotonic()
@@ -176,10 +187,11 @@ class Loop(Generic[Batch]):
         if self.fabric.is_global_zero:
             self.snapshot(self.progress.images)
         self._warn(numbers)
+        self.task.observe(numbers)
         choice = self.task.choice(numbers)
         if choice is not None and (self.progress.best is None or choice > self.progress.best):
             self.progress = replace(self.progress, best=choice)
-            self._write_checkpoint("best")
+            self._write_checkpoint("best", checkpoint.weights)
 
     def _warn(self, numbers: Mapping[str, float | list[float]]) -> None:
         for cause, text in self.task.warnings(numbers):
@@ -189,16 +201,16 @@ class Loop(Generic[Batch]):
     def _save(self) -> None:
         self.guard.check()
         check_agreement(self.task.networks.values())
-        self._write_checkpoint(f"images-{self.progress.images:012d}")
+        self._write_checkpoint(f"images-{self.progress.images:012d}", checkpoint.state)
         if self.fabric.is_global_zero:
             for old in self.run.checkpoint_files()[:-KEPT]:
                 old.unlink()
             self._record()
 
-    def _write_checkpoint(self, name: str) -> None:
+    def _write_checkpoint(self, name: str, tensors: Callable[[Task[Any]], dict[str, Tensor]]) -> None:
         if self.fabric.is_global_zero:
             header = Header(self.identity.system, self.identity.config, self.identity.data, self.progress)
-            checkpoint.save(self.run.checkpoints / f"{name}.safetensors", checkpoint.state(self.task), header)
+            checkpoint.save(self.run.checkpoints / f"{name}.safetensors", tensors(self.task), header)
         self.fabric.barrier()
 
     def _record(self) -> None:

@@ -49,12 +49,14 @@ class Moment:
 class Task(ABC, Generic[Batch]):
     """One system in training: maps a batch to a step, owns networks, optimizers and moving averages.
 
-    The loop saves and restores exactly what `networks`, `optimizers` and `averages` hold.
+    The loop saves and restores exactly what `networks`, `optimizers`, `averages` and `memory` hold.
     """
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     averages: dict[str, MovingAverage]
+    memory: Mapping[str, Tensor] = MappingProxyType({})
+    """Numbers that a schedule remembers from evaluation to evaluation, each changed in place."""
     labels: Mapping[str, str] = MappingProxyType({})
     """Short names of the numbers that a person sees while it runs, in the order in which they are shown."""
 
@@ -71,6 +73,13 @@ class Task(ABC, Generic[Batch]):
 
     def choice(self, evaluation: Mapping[str, float]) -> float | None:
         """Return the number by which the best checkpoint is kept, higher is better; None where there is none."""
+        return None
+
+    def observe(self, evaluation: Mapping[str, float]) -> None:
+        """Take note of an evaluation, where a schedule follows it; what is noted belongs into `memory`."""
+
+    def ended(self) -> str | None:
+        """Return a sentence that says why training ends before its configured length, None where it goes on."""
         return None
 
     def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:

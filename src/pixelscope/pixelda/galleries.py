@@ -12,8 +12,9 @@ from pixelscope.pixelda.chosen import Weights
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.domains import Domains
 from pixelscope.pixelda.networks import Classifier, Generator
-from pixelscope.pixelda.snapshots import one_of_each_class, pixels, redraw, save_arrays
+from pixelscope.pixelda.snapshots import one_of_each_class, pixels, redraw
 from pixelscope.pixelda.task import draw_noise
+from pixelscope.samples import save_arrays
 
 SHOWN = 16
 STYLED = 4

@@ -1,11 +1,9 @@
 """A few training steps on random images, to learn what a run would cost."""
 
-import time
-
 import torch
 from lightning_fabric import Fabric
-from torch.utils.flop_counter import FlopCounterMode
 
+from pixelscope.cost import time_steps
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import runtime
 from pixelscope.engine.task import Moment
@@ -14,7 +12,6 @@ from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
 
 CLASSES = 10
-WARM_UP, TIMED = 2, 4
 
 
 def rehearse(config: BaselineConfig) -> tuple[float, float]:
@@ -35,20 +32,10 @@ def _steps(fabric: Fabric, config: BaselineConfig) -> tuple[float, float]:
     else:
         task, batches = BaselineTask(config, CLASSES, fabric), LabelledBatches(images, config.seed, fabric.device)
 
-    def step(number: int) -> None:
-        moment = Moment(number * size, number, size, config.seed, device=fabric.device)
+    def step(moment: Moment) -> None:
         task.step(batches(moment), moment)  # pyright: ignore[reportArgumentType] - each task with its own batches
 
-    with FlopCounterMode(display=False) as counter:
-        step(0)
-    for number in range(1, WARM_UP):
-        step(number)
-    _wait(fabric)
-    began = time.perf_counter()
-    for number in range(WARM_UP, WARM_UP + TIMED):
-        step(number)
-    _wait(fabric)
-    return size * TIMED / (time.perf_counter() - began), counter.get_total_flops() / 1e9 / size
+    return time_steps(step, size, config.seed, fabric.device)
 
 
 def _random_images(count: int, size: int) -> ImageSet:
@@ -56,8 +43,3 @@ def _random_images(count: int, size: int) -> ImageSet:
     pixels = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
     classes = tuple(map(str, range(CLASSES)))
     return ImageSet(pixels, Provenance("random", "random images"), torch.arange(count) % CLASSES, classes)
-
-
-def _wait(fabric: Fabric) -> None:
-    if fabric.device.type == "cuda":
-        torch.cuda.synchronize(fabric.device)

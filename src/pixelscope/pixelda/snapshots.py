@@ -1,6 +1,5 @@
 """What a training stores of its moments, so that later stages can look back: classifiers and generated images."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from pixelscope.engine.run import RunFolder
 from pixelscope.engine.task import Task
 from pixelscope.files import written_whole
 from pixelscope.pixelda.task import PixelDATask
+from pixelscope.samples import save_arrays
 
 
 def save_classifiers(folder: RunFolder, task: Task[Any], images: int) -> None:
@@ -48,12 +48,6 @@ def pixels(images: Tensor) -> np.ndarray:
     """Return uint8 (..., 3, H, W) tensors as arrays (..., H, W, 3); grey is repeated."""
     coloured = images.expand(*images.shape[:-3], 3, *images.shape[-2:])
     return coloured.movedim(-3, -1).contiguous().numpy()
-
-
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays as one .npz, whole or not at all."""
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] - keyword arrays
 
 
 class ProgressSamples:

@@ -12,7 +12,8 @@ from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine import runtime
 from pixelscope.engine.loop import Batches, Identity, Loop
-from pixelscope.engine.run import RunFolder, command_line, git_revision, versions
+from pixelscope.engine.run import RunFolder
+from pixelscope.engine.sitting import conduct, record_sitting
 from pixelscope.engine.task import Task
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import SourceEvaluation
@@ -159,24 +160,22 @@ def _run(fabric: Fabric, job: Job) -> Path:
         snapshot=lambda images: save_classifiers(folder, task, images),
         sample=(lambda images: samples.draw(task, images)) if isinstance(task, PixelDATask) else _nothing,
     )
-    if fabric.is_global_zero:
-        _record(fabric, job, folder, task)
+    record_sitting(
+        fabric,
+        folder,
+        task,
+        config.runtime,
+        resumed=job.resumed,
+        system=job.system,
+        seed=config.seed,
+        data=job.domains.describe(config),
+        classes=list(job.domains.classes),
+    )
     if job.resumed:
         kept = loop.restore()
         if fabric.is_global_zero:
             samples.forget_after(kept)
-    return _finish(fabric, loop, folder)
-
-
-def _finish(fabric: Fabric, loop: Loop[Any], folder: RunFolder) -> Path:
-    state = "stopped"
-    try:
-        loop.train()
-        state = "finished"
-    finally:
-        if fabric.is_global_zero:
-            folder.update_record(state=state)
-    return folder.path
+    return conduct(fabric, loop, folder)
 
 
 def _nothing(images: int) -> None:
@@ -208,23 +207,3 @@ def _decisive(config: BaselineConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json", exclude={"runtime": True, "source": True, "target": True})
     values["training"].pop("images")
     return values
-
-
-def _record(fabric: Fabric, job: Job, folder: RunFolder, task: Task[Any]) -> None:
-    sittings = folder.read_record().get("sittings", 0) if job.resumed else 0
-    decided = runtime.decide(job.config.runtime)
-    folder.update_record(
-        system=job.system,
-        state="running",
-        name=folder.path.name,
-        versions=versions(),
-        git=git_revision(),
-        **({} if job.resumed else {"command": command_line()}),
-        seed=job.config.seed,
-        hardware=runtime.hardware(fabric),
-        runtime=vars(decided),
-        data=job.domains.describe(job.config),
-        classes=list(job.domains.classes),
-        parameters={name: sum(p.numel() for p in network.parameters()) for name, network in task.networks.items()},
-        sittings=sittings + 1,
-    )

@@ -1,6 +1,5 @@
 """What a run folder holds for its figures, read and checked; whatever it lacks is None or empty."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pixelscope.drawing import Series, series
 from pixelscope.engine.run import RunFolder, read_json, read_stats
 from pixelscope.errors import InputError
 from pixelscope.record import RunRecord, read_record
+from pixelscope.samples import read_arrays
 
 SAMPLES = {
     "pairs": {"source": 4, "target": 4, "labels": 1, "classes": 1},
@@ -129,18 +129,7 @@ class Material:
 
     def samples(self, name: str) -> dict[str, np.ndarray] | None:
         """Return the arrays of samples/NAME.npz; None where there is no such file, or no image in it."""
-        path = self.folder.samples / f"{name}.npz"
-        if not path.is_file():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {key: stored[key] for key in SAMPLES[name]}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is damaged ({error}); delete it, or evaluate the run again.") from None
-        wrong = [key for key, dimensions in SAMPLES[name].items() if arrays[key].ndim != dimensions]
-        if wrong:
-            raise InputError(f"{path}: {wrong[0]} has shape {arrays[wrong[0]].shape}; delete the file, or evaluate again.")
-        return arrays if all(len(array) for array in arrays.values()) else None
+        return read_arrays(self.folder.samples / f"{name}.npz", SAMPLES[name])
 
     def accuracies(self) -> dict[str, Series]:
         """Return accuracy over images seen: the source's as training measured it, the target's as `evaluate` did."""

@@ -1,0 +1,34 @@
+"""The pictures of a run, stored as arrays in samples/, from which figures are drawn later."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pixelscope.errors import InputError
+from pixelscope.files import written_whole
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as one .npz, whole or not at all."""
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] - keyword arrays
+
+
+def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarray] | None:
+    """Read the arrays named in `dimensions`; None where there is no such file, or no image in it.
+
+    Raises InputError where the file is damaged, or an array has not as many dimensions as it should.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in dimensions}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it, or evaluate the run again.") from None
+    wrong = [key for key, count in dimensions.items() if arrays[key].ndim != count]
+    if wrong:
+        raise InputError(f"{path}: {wrong[0]} has shape {arrays[wrong[0]].shape}; delete the file, or evaluate again.")
+    return arrays if all(len(array) for array in arrays.values()) else None
