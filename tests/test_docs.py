@@ -72,6 +72,26 @@ def test_the_example_for_the_shell_runs_over_folders(folders: tuple[Path, Path],
     assert (tmp_path / "adapted" / "report.html").is_file()
 
 
+def test_the_example_on_frames_runs_in_python_and_in_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = tiny.write_frames(tmp_path / "frames")
+    store = pixelscope.prepare([frames], config=pixelscope.PrepareConfig(size=tiny.SIZE), out=tmp_path / "store")
+    config = tiny.endovae(frames=str(store.path), training={"epochs": 1})
+    spec = importlib.util.spec_from_file_location("learn_frames", ROOT / "examples" / "learn_frames.py")
+    assert spec is not None and spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    assert example.learn(config, tmp_path / "python").is_file()
+    assert "held-out normal frames" in capsys.readouterr().out
+    settings = tmp_path / "tiny.yaml"
+    config.save(settings)
+    command = [ROOT / "examples" / "learn_frames.sh", store.path, tmp_path / "shell", "--config", settings]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "shell" / "new.png").read_bytes() != b""
+    assert (tmp_path / "shell" / "healthy" / "report.html").is_file()
+
+
 def test_the_public_names_are_all_there() -> None:
     for name in dir(pixelscope):
         assert getattr(pixelscope, name) is not None

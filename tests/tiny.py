@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 
 from pixelscope.config import merge
 from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 
 SIZE = 16
@@ -71,6 +73,35 @@ def pixelda(**changes: Any) -> PixelDAConfig:
     """Return a tiny PixelDA."""
     networks = {"generator": {"blocks": 1, "width": 4, "noise_dim": 3}, "discriminator": {"width": 4}}
     return PixelDAConfig.parse(merge(settings(), networks, changes))
+
+
+def endovae(**changes: Any) -> EndoVAEConfig:
+    """Return a tiny EndoVAE."""
+    small = {
+        "prepare": {"size": SIZE},
+        "model": {"latent": 3, "width": 2},
+        "training": {"batch_size": 8, "epochs": 3, "sample_every": 1, "checkpoint_every": 1},
+        "runtime": {"accelerator": "cpu", "precision": "32-true", "threads": 1},
+    }
+    return EndoVAEConfig.parse(merge(small, changes))
+
+
+def frames(count: int = 20, seed: int = 0) -> np.ndarray:
+    """Return smooth uint8 frames (count, SIZE, SIZE, 3) that a few latent numbers tell apart."""
+    random = np.random.default_rng(seed)
+    ramp = np.linspace(-1, 1, SIZE)
+    tilt, light = random.normal(size=(2, count, 1, 1, 3)), random.uniform(40, 215, (count, 1, 1, 3))
+    shaded = light + 60 * (tilt[0] * ramp[:, None, None] + tilt[1] * ramp[None, :, None])
+    return shaded.clip(0, 255).astype(np.uint8)
+
+
+def write_frames(folder: Path, normal: int = 20, abnormal: int = 6) -> Path:
+    """Write frames as PNG files in the class folders normal-tiny and polyps."""
+    for seed, (name, count) in enumerate((("normal-tiny", normal), ("polyps", abnormal))):
+        (folder / name).mkdir(parents=True)
+        for number, frame in enumerate(frames(count, seed)):
+            Image.fromarray(frame).save(folder / name / f"{number:02d}.png")
+    return folder
 
 
 def fabric(precision: str = "32-true") -> Fabric:

@@ -14,13 +14,25 @@ if TYPE_CHECKING:
     from pixelscope.data.describe import SourceDescription as SourceDescription
     from pixelscope.data.describe import contact_sheet as contact_sheet
     from pixelscope.data.describe import describe_source as describe_source
+    from pixelscope.data.frame_store import FrameStore as FrameStore
+    from pixelscope.data.frames import prepare as prepare
     from pixelscope.data.imageset import ImageSet as ImageSet
     from pixelscope.data.mnist_m import generate_mnist_m as generate_mnist_m
     from pixelscope.demo import run_demo as run_demo
+    from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
+    from pixelscope.endovae.config import endovae_preset as endovae_preset
+    from pixelscope.endovae.evaluation import evaluate_endovae as evaluate_endovae
+    from pixelscope.endovae.frame_files import generate as generate
+    from pixelscope.endovae.frame_files import reconstruct as reconstruct
+    from pixelscope.endovae.summary import plan_endovae as plan_endovae
+    from pixelscope.endovae.summary import summarize_endovae as summarize_endovae
+    from pixelscope.endovae.training import resume_endovae as resume_endovae
+    from pixelscope.endovae.training import train_endovae as train_endovae
     from pixelscope.engine.runtime import is_first_process as is_first_process
     from pixelscope.errors import InputError as InputError
     from pixelscope.errors import Interrupted as Interrupted
     from pixelscope.errors import TrainingStopped as TrainingStopped
+    from pixelscope.imaging.config import PrepareConfig as PrepareConfig
     from pixelscope.pixelda.config import BaselineConfig as BaselineConfig
     from pixelscope.pixelda.config import PixelDAConfig as PixelDAConfig
     from pixelscope.pixelda.config import preset as preset
@@ -40,6 +52,18 @@ _HOMES = {
     "contact_sheet": "pixelscope.data.describe",
     "describe_source": "pixelscope.data.describe",
     "generate_mnist_m": "pixelscope.data.mnist_m",
+    "FrameStore": "pixelscope.data.frame_store",
+    "PrepareConfig": "pixelscope.imaging.config",
+    "prepare": "pixelscope.data.frames",
+    "EndoVAEConfig": "pixelscope.endovae.config",
+    "endovae_preset": "pixelscope.endovae.config",
+    "train_endovae": "pixelscope.endovae.training",
+    "resume_endovae": "pixelscope.endovae.training",
+    "evaluate_endovae": "pixelscope.endovae.evaluation",
+    "reconstruct": "pixelscope.endovae.frame_files",
+    "generate": "pixelscope.endovae.frame_files",
+    "summarize_endovae": "pixelscope.endovae.summary",
+    "plan_endovae": "pixelscope.endovae.summary",
     "InputError": "pixelscope.errors",
     "TrainingStopped": "pixelscope.errors",
     "Interrupted": "pixelscope.errors",

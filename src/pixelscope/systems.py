@@ -4,12 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pixelscope.endovae.figures import sections as endovae_sections
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.page import Section
-from pixelscope.pixelda import figures
+from pixelscope.pixelda.figures import sections as pixelda_sections
 
-SECTIONS: dict[str, Callable[[Path], list[Section]]] = {"pixelda": figures.sections, "baseline": figures.sections}
+SECTIONS: dict[str, Callable[[Path], list[Section]]] = {
+    "pixelda": pixelda_sections,
+    "baseline": pixelda_sections,
+    "endovae": endovae_sections,
+}
 
 
 def sections(run: Path) -> list[Section]:

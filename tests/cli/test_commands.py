@@ -33,7 +33,9 @@ def test_data_info_speaks_to_people(cli: Cli, images: Path) -> None:
     assert "grey" in done.out
 
 
-@pytest.mark.parametrize(("system", "parameters"), [("pixelda", 359_290), ("baseline", 359_290)])
+@pytest.mark.parametrize(
+    ("system", "parameters"), [("pixelda", 359_290), ("baseline", 359_290), ("endovae", 9_842_380), ("endovae", 1_282_467)]
+)
 def test_summary_counts_parameters(cli: Cli, system: str, parameters: int) -> None:
     done = cli("summary", system, "--json")
     assert done.code == 0

@@ -18,6 +18,12 @@ COMMANDS = (
     "data info",
     "data mnist-m",
     "demo",
+    "endovae",
+    "endovae evaluate",
+    "endovae generate",
+    "endovae prepare",
+    "endovae reconstruct",
+    "endovae train",
     "pixelda",
     "pixelda baseline",
     "pixelda evaluate",
@@ -25,6 +31,7 @@ COMMANDS = (
     "report",
     "summary",
     "summary baseline",
+    "summary endovae",
     "summary pixelda",
 )
 

@@ -8,15 +8,18 @@ import pytest
 import yaml
 from pydantic.fields import FieldInfo
 
-from pixelscope import BaselineConfig, PixelDAConfig, preset
+from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, endovae_preset, preset
 from pixelscope.cli.commands import app
-from pixelscope.cli.settings import Layers, Shorthands, resolve, setting_names
+from pixelscope.cli.settings import Layers, Shorthands, System, resolve, setting_names
 from pixelscope.config import Config
+from pixelscope.endovae.config import PRESETS as ENDOVAE_PRESETS
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PRESETS
 
-MODELS: dict[str, type[Config]] = {"pixelda": PixelDAConfig, "baseline": BaselineConfig}
+MODELS: dict[System, type[Config]] = {"pixelda": PixelDAConfig, "baseline": BaselineConfig, "endovae": EndoVAEConfig}
+TRAINING: dict[System, str] = {"pixelda": "pixelda train", "baseline": "pixelda baseline", "endovae": "endovae train"}
+SIZE: dict[System, str] = {"pixelda": "data.size", "baseline": "data.size", "endovae": "prepare.size"}
 SETTINGS = [(system, name) for system, model in MODELS.items() for name in setting_names(model)]
 
 
@@ -24,7 +27,7 @@ def parse(command: str, *flags: str) -> Config:
     """Return the configuration that a training command would train with."""
     _, bound, _ = app.parse_args([*command.split(), *flags], exit_on_error=False, print_error=False)
     given = bound.arguments
-    system: Literal["pixelda", "baseline"] = "baseline" if command.endswith("baseline") else "pixelda"
+    system: System = "baseline" if command.endswith("baseline") else "endovae" if "endovae" in command else "pixelda"
     defaults = MODELS[system]()
     return resolve(given.get("settings", defaults), system, given.get("layers", Layers()), given.get("short", Shorthands()))
 
@@ -73,23 +76,23 @@ def as_flag(name: str, value: object) -> list[str]:
 
 
 @pytest.mark.parametrize(("system", "name"), SETTINGS, ids=lambda value: value)
-def test_every_setting_is_a_flag_and_sets_that_alone(system: str, name: str) -> None:
+def test_every_setting_is_a_flag_and_sets_that_alone(system: System, name: str) -> None:
     model = MODELS[system]
     value = another(at(model(), name), field(model, name).annotation)
-    config = parse(f"pixelda {'baseline' if system == 'baseline' else 'train'}", *as_flag(name, value))
+    config = parse(TRAINING[system], *as_flag(name, value))
     assert at(config, name) == value
     changed = [other for other in setting_names(model) if at(config, other) != at(model(), other)]
     assert changed == [name]
 
 
 @pytest.mark.parametrize(("system", "name"), SETTINGS, ids=lambda value: value)
-def test_every_setting_says_what_it_is(system: str, name: str) -> None:
+def test_every_setting_says_what_it_is(system: System, name: str) -> None:
     assert field(MODELS[system], name).description
 
 
 @pytest.mark.parametrize("system", MODELS)
-def test_summary_takes_the_same_settings(system: str) -> None:
-    assert at(parse(f"summary {system}", "--data.size", "64"), "data.size") == 64
+def test_summary_takes_the_same_settings(system: System) -> None:
+    assert at(parse(f"summary {system}", f"--{SIZE[system]}", "64"), SIZE[system]) == 64
 
 
 def test_later_layers_win(tmp_path: Path) -> None:
@@ -114,13 +117,15 @@ def test_shorthands_are_the_long_flags() -> None:
     short = train("--devices", "2", "--precision", "bf16-mixed", "--strict")
     assert short == train("--runtime.devices", "2", "--runtime.precision", "bf16-mixed", "--data.strict")
     assert (short.runtime.devices, short.data.strict) == (2, True)
+    assert at(parse("endovae train", "--strict"), "prepare.strict") is True
+    assert at(parse("endovae train", "--train-on", "both"), "split.train_on") == "both"
 
 
 def test_choices_written_twice_are_the_same() -> None:
     precision = next(choice for choice in get_args(Shorthands.__annotations__["precision"]) if choice is not type(None))
     assert get_args(precision) == get_args(RuntimeConfig.model_fields["precision"].annotation)
-    packaged = next(choice for choice in get_args(Layers.__annotations__["preset"]) if choice is not type(None))
-    assert get_args(packaged) == PRESETS
+    presets = next(choice for choice in get_args(Layers.__annotations__["preset"]) if choice is not type(None))
+    assert get_args(presets) == PRESETS == ENDOVAE_PRESETS
 
 
 def test_a_saved_configuration_is_a_file_to_start_from(tmp_path: Path) -> None:
@@ -159,20 +164,25 @@ def test_the_baseline_refuses_settings_of_networks_it_lacks(tmp_path: Path) -> N
         parse("pixelda baseline", "--config", str(file))
 
 
+def packaged(system: System, name: str) -> dict[str, Any]:
+    return endovae_preset(name) if system == "endovae" else preset(system, name)
+
+
 @pytest.mark.parametrize("system", MODELS)
-def test_preset_paper_is_the_defaults_written_out(system: Literal["pixelda", "baseline"]) -> None:
-    values = preset(system, "paper")
+def test_preset_paper_is_the_defaults_written_out(system: System) -> None:
+    values = packaged(system, "paper")
     assert MODELS[system].parse(values) == MODELS[system]()
 
     def names(group: dict[str, Any], prefix: str = "") -> list[str]:
         return [n for k, v in group.items() for n in (names(v, f"{prefix}{k}.") if isinstance(v, dict) else [prefix + k])]
 
-    assert {*names(values), "source", "target"} == set(setting_names(MODELS[system]))
+    own = {"frames"} if system == "endovae" else {"source", "target"}
+    assert {*names(values), *own} == set(setting_names(MODELS[system]))
 
 
 def test_preset_paper_is_the_published_protocol() -> None:
-    for system in MODELS:
-        values = yaml.safe_load(yaml.safe_dump(preset("pixelda" if system == "pixelda" else "baseline", "paper")))
+    for system in ("pixelda", "baseline"):
+        values = yaml.safe_load(yaml.safe_dump(preset(system, "paper")))
         assert values["training"]["images"] == 20 * 56_000
         assert values["optimizer"]["decay_every"] == 20_000 * values["training"]["batch_size"]
 

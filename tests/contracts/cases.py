@@ -4,10 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import tiny
+from pixelscope.endovae.batches import AugmentedBatches
+from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.task import Moment, Task
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.networks import Classifier, Discriminator, Generator
@@ -54,6 +58,20 @@ def _baseline() -> tuple[BaselineTask, LabelledBatches]:
     return BaselineTask(config, 3, one), LabelledBatches(tiny.image_set(), config.seed, one.device)
 
 
+def unit(count: int, size: int = 96) -> Tensor:
+    """Return float images in [0, 1]."""
+    return (images(count, size) + 1) / 2
+
+
+def _endovae(masked: bool = False, **changes: Any) -> tuple[EndoVAETask, AugmentedBatches]:
+    config, one = tiny.endovae(**changes), tiny.fabric()
+    insets = np.zeros((20, tiny.SIZE, tiny.SIZE), bool) if masked else None
+    if insets is not None:
+        insets[:, 10:, :5] = True
+    task = EndoVAETask(config, one, tiny.frames(6, seed=1), None if insets is None else insets[:6], half_life=40)
+    return task, AugmentedBatches(tiny.frames(), insets, config.augmentation, config.seed, one.device)
+
+
 NETWORKS = [
     NetworkCase("G", Generator, lambda n: (images(n), z(n)), (3, 32, 32)),
     NetworkCase("G, no blocks", lambda: Generator(blocks=0, width=8), lambda n: (images(n), z(n)), (3, 32, 32)),
@@ -61,9 +79,14 @@ NETWORKS = [
     NetworkCase("D", Discriminator, lambda n: (images(n),), ()),
     NetworkCase("D, 48 pixels", lambda: Discriminator(size=48, width=8), lambda n: (images(n, 48),), ()),
     NetworkCase("T", Classifier, lambda n: (images(n),), (10,)),
+    NetworkCase("encoder", lambda: Encoder(width=4), lambda n: (unit(n),), (2, 6)),
+    NetworkCase("encoder, 32 pixels", lambda: Encoder(32, 3, 2), lambda n: (unit(n, 32),), (2, 3)),
+    NetworkCase("decoder", lambda: Decoder(width=4), lambda n: (z(n)[:, :6],), (3, 96, 96)),
+    NetworkCase("decoder, 32 pixels", lambda: Decoder(32, 10, 2), lambda n: (z(n),), (3, 32, 32)),
     NetworkCase("T, 48 pixels, 4 classes", lambda: Classifier(4, 48), lambda n: (images(n, 48),), (4,)),
 ]
 
+_ENDOVAE_TRAINS = {"autoencoder": {"encoder", "decoder"}}
 _PIXELDA_TRAINS = {"discriminator_classifier": {"discriminator", "classifier"}, "generator": {"generator"}}
 
 TASKS = [
@@ -71,5 +94,9 @@ TASKS = [
     TaskCase("pixelda", _pixelda, _PIXELDA_TRAINS),
     TaskCase("pixelda, own batch for G", lambda: _pixelda(share_generated=False), _PIXELDA_TRAINS),
     TaskCase("pixelda, content loss", lambda: _pixelda(losses={"content": 1.0}), _PIXELDA_TRAINS),
+    TaskCase("endovae", _endovae, _ENDOVAE_TRAINS),
+    TaskCase("endovae, sum of values", lambda: _endovae(losses={"reading": "sum"}), _ENDOVAE_TRAINS),
+    TaskCase("endovae, fresh copies", lambda: _endovae(augmentation={"fresh": True}), _ENDOVAE_TRAINS),
+    TaskCase("endovae, insets left out", lambda: _endovae(masked=True), _ENDOVAE_TRAINS),
     TaskCase("pixelda, private layers", lambda: _pixelda(classifier={"private_first_layer": True}), _PIXELDA_TRAINS),
 ]

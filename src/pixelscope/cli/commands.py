@@ -1,22 +1,31 @@
 """Every command of `pixelscope`: each parses, calls the function of the public API with its name, and prints the result."""
 
-import json as json_format
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 from cyclopts import App, Parameter
 
 import pixelscope
-from pixelscope import BaselineConfig, PixelDAConfig
-from pixelscope.cli.settings import BaselineSettings, Layers, PixelDASettings, Shorthands, System, given, given_names, resolve
+from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig
+from pixelscope.cli.endovae import endovae
+from pixelscope.cli.output import Flag, show
+from pixelscope.cli.settings import (
+    BaselineSettings,
+    EndoVAESettings,
+    Layers,
+    PixelDASettings,
+    Shorthands,
+    System,
+    given,
+    given_names,
+    resolve,
+)
 from pixelscope.errors import InputError
 
 C = TypeVar("C", bound=BaselineConfig)
-Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
-
 MAY_CHANGE = {"--resume", "--devices", "--data-root", "--training.images"}
 """What may stand beside --resume: where it runs, where its data lies, and how long it goes on."""
 
@@ -31,20 +40,8 @@ app = App(
 data = App(name="data", help="Look at images, and make MNIST-M.")
 pixelda = App(name="pixelda", help="Adapt a classifier from labelled images of one domain to unlabelled ones of another.")
 summary = App(name="summary", help="Layers, output shapes and parameters of a system's networks.")
-for group in (pixelda, data, summary):
+for group in (pixelda, endovae, data, summary):
     app.command(group)
-
-
-class Result(Protocol):
-    """What the public API returns: a result that can be read by people and by programs."""
-
-    def to_text(self) -> str:
-        """Return it for a terminal."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        ...
 
 
 @Parameter(name="*")
@@ -92,7 +89,7 @@ def info(
     description = pixelscope.describe_source(source, data_root=data_root, strict=strict)
     if sheet is not None:
         description.save_sheet(sheet)
-    _show(description, json)
+    show(description, json)
 
 
 @data.command(name="mnist-m")
@@ -196,7 +193,7 @@ def evaluate(
     json
         Print JSON.
     """
-    _show(pixelscope.evaluate(run, source=source, target=target, rule=rule, data_root=data_root), json)
+    show(pixelscope.evaluate(run, source=source, target=target, rule=rule, data_root=data_root), json)
 
 
 @app.command
@@ -225,7 +222,7 @@ def summary_pixelda(
     json
         Print JSON.
     """
-    _show(pixelscope.summarize("pixelda", resolve(settings, "pixelda", layers)), json)
+    show(pixelscope.summarize("pixelda", resolve(settings, "pixelda", layers)), json)
 
 
 @summary.command(name="baseline")
@@ -242,14 +239,31 @@ def summary_baseline(
     json
         Print JSON.
     """
-    _show(pixelscope.summarize("baseline", resolve(settings, "baseline", layers)), json)
+    show(pixelscope.summarize("baseline", resolve(settings, "baseline", layers)), json)
+
+
+@summary.command(name="endovae")
+def summary_endovae(
+    *,
+    json: Flag = False,
+    layers: Layers = Layers(),
+    settings: EndoVAESettings = EndoVAEConfig(),
+) -> None:
+    """Layers, output shapes and parameters of the encoder and the decoder.
+
+    Parameters
+    ----------
+    json
+        Print JSON.
+    """
+    show(pixelscope.summarize_endovae(resolve(settings, "endovae", layers)), json)
 
 
 @app.command
 def demo(*, runs: Path = Path("runs"), seed: int = 0) -> None:
-    """Show the domain gap, close it, and write a report, all on images that are installed with the package.
+    """Show the domain gap and close it; learn drawn endoscopy frames; write one report on both.
 
-    Takes a few minutes on two CPU cores and downloads nothing. Needs the extra: pip install "pixelscope[demo]".
+    Takes some minutes on two CPU cores and downloads nothing. Needs the extra: pip install "pixelscope[demo]".
 
     Parameters
     ----------
@@ -282,7 +296,3 @@ def _resume(run: Path, flags: BaselineConfig, layers: Layers, short: Shorthands,
         raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")
     images = given(flags).get("training", {}).get("images")
     return pixelscope.resume(run, devices=short.devices, images=images, data_root=options.data_root)
-
-
-def _show(result: Result, json: bool) -> None:
-    print(json_format.dumps(result.to_dict(), indent=2, allow_nan=False) if json else result.to_text())

@@ -8,16 +8,17 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 
-from pixelscope import BaselineConfig, PixelDAConfig, preset
+from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, endovae_preset, preset
 from pixelscope.config import Config, merge, read_yaml
 from pixelscope.errors import InputError
 
 C = TypeVar("C", bound=Config)
-System = Literal["pixelda", "baseline"]
+System = Literal["pixelda", "baseline", "endovae"]
 
 SETTINGS = Group("Settings", help="Later ones win: these defaults, --preset, --config, flags. The defaults are preset paper's.")
 BaselineSettings = Annotated[BaselineConfig, Parameter(name="*", group=SETTINGS)]
 PixelDASettings = Annotated[PixelDAConfig, Parameter(name="*", group=SETTINGS)]
+EndoVAESettings = Annotated[EndoVAEConfig, Parameter(name="*", group=SETTINGS)]
 
 
 @Parameter(name="*")
@@ -41,13 +42,13 @@ class Shorthands:
     precision: Literal["auto", "32-true", "bf16-mixed"] | None = None
     """Short for --runtime.precision."""
     strict: Annotated[bool | None, Parameter(negative=(), show_default=False)] = None
-    """Refuse unreadable images; short for --data.strict."""
+    """Refuse unreadable images; short for --data.strict, or --prepare.strict."""
 
-    def layer(self) -> dict[str, Any]:
-        """Return what was given, as settings."""
+    def layer(self, system: System) -> dict[str, Any]:
+        """Return what was given, as settings of `system`."""
         given = {
             "runtime": {"devices": self.devices, "precision": self.precision},
-            "data": {"strict": self.strict},
+            "prepare" if system == "endovae" else "data": {"strict": self.strict},
         }
         return {group: {name: value for name, value in inner.items() if value is not None} for group, inner in given.items()}
 
@@ -59,8 +60,9 @@ def resolve(flags: C, system: System, layers: Layers, shorthands: Shorthands = S
     """
     model = type(flags)
     file = {} if layers.config is None else _read(layers.config, model)
-    packaged = preset(system, layers.preset or "paper")
-    return model.parse(merge(packaged, file, given(flags), shorthands.layer()), origin="settings")
+    name = layers.preset or "paper"
+    packaged = endovae_preset(name) if system == "endovae" else preset(system, name)
+    return model.parse(merge(packaged, file, given(flags), shorthands.layer(system)), origin="settings")
 
 
 def given(flags: Config) -> dict[str, Any]:

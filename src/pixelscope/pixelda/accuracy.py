@@ -20,9 +20,16 @@ def logits_of(classifier: nn.Module, images: Tensor, source: bool = False, batch
     training = classifier.training
     classifier.eval()
     device = next(classifier.parameters()).device
-    parts = [classifier(to_float(part.to(device)), source=source).cpu() for part in images.split(batch)]
+    logits = torch.empty(0)
+    for start in range(0, len(images), batch):
+        part = classifier(to_float(images[start : start + batch].to(device)), source=source).cpu()
+        if start == 0:
+            # One place for all of them: small pieces kept between the large temporaries of each pass fragment the heap,
+            # which then grows by a gigabyte or more in a pass over 56,000 images.
+            logits = torch.empty(len(images), part.shape[1])
+        logits[start : start + batch] = part
     classifier.train(training)
-    return torch.cat(parts)
+    return logits
 
 
 def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -1,0 +1,216 @@
+"""The commands of `pixelscope endovae`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+import pixelscope
+from pixelscope import EndoVAEConfig, PrepareConfig
+from pixelscope.cli.output import Flag, show
+from pixelscope.cli.settings import EndoVAESettings, Layers, Shorthands, System, given, given_names, resolve
+from pixelscope.errors import InputError
+
+Rule = Literal["auto", "best-validation", "last", "ema-last"]
+Classes = Annotated[list[str] | None, Parameter(negative=())]
+
+MAY_CHANGE = {"--resume", "--devices", "--training.epochs"}
+"""What may stand beside --resume: where it runs, and how long it goes on."""
+
+endovae = App(name="endovae", help="Learn what healthy endoscopy looks like; for research only.")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a training writes, and whether it starts at all."""
+
+    dry_run: Flag = False
+    """Print the resolved settings and what they cost, and stop; frames are prepared where they are not yet."""
+    resume: Path | None = None
+    """Go on with this run folder from its last checkpoint; of the settings only --training.epochs may change."""
+    out: Path | None = None
+    """Run folder to make, which must not exist, in place of a numbered one in --runs."""
+    runs: Path = Path("runs")
+    """Folder in which numbered run folders are made."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class EndoVAEShorthands(Shorthands):
+    """Settings of EndoVAE that are often given, under shorter names."""
+
+    train_on: Literal["normal", "abnormal", "both"] | None = None
+    """Kind of frames to learn; short for --split.train-on."""
+
+    def layer(self, system: System) -> dict[str, Any]:
+        """Return what was given, as settings."""
+        chosen = {} if self.train_on is None else {"split": {"train_on": self.train_on}}
+        return {**super().layer(system), **chosen}
+
+
+@endovae.command
+def prepare(
+    *folders: Path,
+    normal: Classes = None,
+    abnormal: Classes = None,
+    out: Path | None = None,
+    stores: Path = Path("stores"),
+    settings: Annotated[PrepareConfig, Parameter(name="*")] = PrepareConfig(),
+    json: Flag = False,
+) -> None:
+    """Prepare frames once: content area, insets, one size; print how many of which class and size there are.
+
+    For example: pixelscope endovae prepare data/kvasir
+
+    Parameters
+    ----------
+    folders
+        Class folders of frames, or folders of class folders. Kvasir's names are known; masks lie in CLASS-masks.
+    normal
+        Name of a further class that is healthy; may be repeated.
+    abnormal
+        Name of a further class that is not; may be repeated.
+    out
+        Folder of the store, in place of a named one in --stores.
+    stores
+        Folder in which stores are made, and found again.
+    json
+        Print JSON.
+    """
+    from pixelscope.cli.preparing import PreparationBar
+
+    with PreparationBar() as report:
+        store = pixelscope.prepare(
+            folders, config=settings, out=out, stores=stores, normal=normal or (), abnormal=abnormal or (), report=report
+        )
+    show(store.summary(), json)
+
+
+@endovae.command
+def train(
+    *,
+    layers: Layers = Layers(),
+    short: EndoVAEShorthands = EndoVAEShorthands(),
+    options: RunOptions = RunOptions(),
+    settings: EndoVAESettings = EndoVAEConfig(),
+) -> None:
+    """Train encoder and decoder on frames of one kind, or both; then measure them and write the report.
+
+    For example: pixelscope endovae train --frames data/kvasir
+    """
+    if options.resume is not None:
+        run = _resume(options.resume, settings, layers, short, options)
+    else:
+        config = resolve(settings, "endovae", layers, short)
+        if options.dry_run:
+            print(pixelscope.plan_endovae(config).to_text())
+            return
+        run = _start(config, options)
+    if pixelscope.is_first_process():
+        print(pixelscope.evaluate_endovae(run).to_text())
+        print(f"\nRun folder: {run}\nReport: {pixelscope.build_report(run)}")
+
+
+@endovae.command
+def evaluate(run: Path, /, *, frames: str | None = None, rule: Rule = "auto", json: Flag = False) -> None:
+    """Measure a run: PSNR and SSIM of its reconstructions, beside principal components and the mean image.
+
+    Parameters
+    ----------
+    run
+        Run folder of `endovae train`.
+    frames
+        Store or folder of frames to measure on, all of them, in place of the run's own held-out ones.
+    rule
+        Which weights to measure; `auto` takes those of the lowest validation loss.
+    json
+        Print JSON.
+    """
+    show(pixelscope.evaluate_endovae(run, frames=frames, rule=rule), json)
+
+
+@endovae.command
+def reconstruct(
+    run: Path,
+    /,
+    *paths: Path,
+    out: Path,
+    sampled: Flag = False,
+    seed: int = 0,
+    rule: Rule = "auto",
+    json: Flag = False,
+) -> None:
+    """Reconstruct frames as the run has learnt to see them, and say how near they come.
+
+    Parameters
+    ----------
+    run
+        Run folder of `endovae train`.
+    paths
+        Image files, or folders of them at any depth.
+    out
+        File ending in .png for one grid, frames over reconstructions; else a folder for a PNG a frame.
+    sampled
+        Reconstruct from a sample of the posterior in place of its mean.
+    seed
+        Seed of these samples.
+    rule
+        Which weights; `auto` takes those of the lowest validation loss.
+    json
+        Print JSON.
+    """
+    show(pixelscope.reconstruct(run, paths, out, sampled=sampled, seed=seed, rule=rule), json)
+
+
+@endovae.command
+def generate(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    count: int = 9,
+    seed: int = 0,
+    between: tuple[Path, Path] | None = None,
+    dimension: int | None = None,
+    rule: Rule = "auto",
+    json: Flag = False,
+) -> None:
+    """Draw new frames: random ones, the way between two frames, or one latent dimension from -3 to 3.
+
+    Parameters
+    ----------
+    run
+        Run folder of `endovae train`.
+    out
+        File ending in .png for one grid; else a folder for a PNG a frame.
+    count
+        How many.
+    seed
+        Seed of the random latent vectors.
+    between
+        Two image files to go from and to.
+    dimension
+        Latent dimension to walk along, from 0.
+    rule
+        Which weights; `auto` takes those of the lowest validation loss.
+    json
+        Print JSON.
+    """
+    written = pixelscope.generate(run, out, count=count, seed=seed, between=between, dimension=dimension, rule=rule)
+    show(written, json)
+
+
+def _start(config: EndoVAEConfig, options: RunOptions) -> Path:
+    from pixelscope.cli.preparing import PreparationBar
+
+    with PreparationBar() as report:
+        return pixelscope.train_endovae(config, runs=options.runs, run=options.out, report=report)
+
+
+def _resume(run: Path, flags: EndoVAEConfig, layers: Layers, short: Shorthands, options: RunOptions) -> Path:
+    others = [name for name in given_names(flags, layers, short, options) if name not in MAY_CHANGE]
+    if others:
+        raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")
+    return pixelscope.resume_endovae(run, devices=short.devices, epochs=given(flags).get("training", {}).get("epochs"))

@@ -1,0 +1,257 @@
+"""Folders of endoscopy frames: which are classes, of which kind, and which hold masks."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pixelscope.data.decode import image_files
+from pixelscope.errors import InputError
+
+Kind = Literal["normal", "abnormal"]
+
+KINDS: dict[str, Kind] = {
+    "normal": "normal",
+    "healthy": "normal",
+    "abnormal": "abnormal",
+    # Kvasir; its normal-cecum, normal-pylorus and normal-z-line are known by how they begin.
+    "dyed-lifted-polyps": "abnormal",
+    "dyed-resection-margins": "abnormal",
+    "esophagitis": "abnormal",
+    "polyps": "abnormal",
+    "ulcerative-colitis": "abnormal",
+    # HyperKvasir, the labelled images.
+    "barretts": "abnormal",
+    "barretts-short-segment": "abnormal",
+    # Poor views are no disease, but nothing healthy is seen in them either.
+    "bbps-0-1": "abnormal",
+    "bbps-2-3": "normal",
+    "cecum": "normal",
+    "esophagitis-a": "abnormal",
+    "esophagitis-b-d": "abnormal",
+    "hemorrhoids": "abnormal",
+    "ileum": "normal",
+    "impacted-stool": "abnormal",
+    "pylorus": "normal",
+    "retroflex-rectum": "normal",
+    "retroflex-stomach": "normal",
+    "ulcerative-colitis-0-1": "abnormal",
+    "ulcerative-colitis-1-2": "abnormal",
+    "ulcerative-colitis-2-3": "abnormal",
+    "ulcerative-colitis-grade-0-1": "abnormal",
+    "ulcerative-colitis-grade-1": "abnormal",
+    "ulcerative-colitis-grade-1-2": "abnormal",
+    "ulcerative-colitis-grade-2": "abnormal",
+    "ulcerative-colitis-grade-2-3": "abnormal",
+    "ulcerative-colitis-grade-3": "abnormal",
+    "z-line": "normal",
+}
+"""Classes that are known by the name of their folder; so is every name that begins with `normal-`."""
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """One image file, a frame or a mask."""
+
+    path: Path
+    within: str
+    """Its POSIX path from the class folder, or from the folder of masks."""
+    owner: str
+    """The class that it is a frame or a mask of."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the folders hold, before any file is opened."""
+
+    frames: list[FoundFile]
+    masks: list[FoundFile]
+    kinds: dict[str, Kind]
+    """The kind of each class, the normal ones first, each kind by name."""
+
+
+def find_classes(
+    folders: Sequence[Path], normal: Sequence[str] = (), abnormal: Sequence[str] = (), masks: Mapping[str, Path] | None = None
+) -> Found:
+    """Return the frames, masks and classes in `folders`, by the names of folders alone.
+
+    A folder is a class if `KINDS`, `normal` or `abnormal` name it, or else if images lie in it; its frames may lie at
+    any depth. A folder of another name is searched for class folders. Folders named `masks`, or `NAME-masks` for the
+    class NAME (`polyp-masks` for polyps), hold masks.
+
+    Args:
+        folders: class folders, and folders of class folders.
+        normal: further names of normal classes; they win over `KINDS`.
+        abnormal: further names of abnormal classes.
+        masks: folders of masks of any other name, by class.
+
+    Raises:
+        InputError: no frames; a class of unknown kind, unless it is the only thing there; class folders inside one
+            another; masks of no class; a name given that names nothing.
+    """
+    asked = _asked(normal, abnormal)
+    given = {name: _folder(path) for name, path in (masks or {}).items()}
+    apart = {path.resolve() for path in given.values()}
+    parts = [_sort(folder, asked, apart) for folder in map(_folder, folders)]
+    frames = _unique([frame for found, _ in parts for frame in found])
+    inner = [mask for _, found in parts for mask in found]
+    if not frames:
+        what = "only masks" if inner else "no images"
+        listed = ", ".join(map(str, folders)) or "nothing"
+        raise InputError(f"There are {what} in {listed}; give folders of .jpg or .png frames, one folder a class.")
+    kinds = _kinds({frame.owner for frame in frames}, asked, alone=not inner and not given)
+    named = [
+        FoundFile(file, file.relative_to(folder).as_posix(), name)
+        for name, folder in given.items()
+        for file in image_files(folder)
+    ]
+    owned = [FoundFile(mask.path, mask.within, _owner(mask, kinds)) for mask in (*inner, *named)]
+    return Found(frames, _unique(owned), kinds)
+
+
+def is_mask_folder(name: str) -> bool:
+    """Say whether a folder of this name holds masks."""
+    return _plain(name).endswith(("-masks", "-mask")) or _plain(name) in ("masks", "mask")
+
+
+def _asked(normal: Sequence[str], abnormal: Sequence[str]) -> dict[str, Kind]:
+    both = sorted(set(normal) & set(abnormal))
+    if both:
+        raise InputError(f"The class {both[0]!r} is given as normal and as abnormal; give it once.")
+    kinds: dict[str, Kind] = dict.fromkeys(normal, "normal")
+    kinds.update(dict.fromkeys(abnormal, "abnormal"))
+    return kinds
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise InputError(f"There is no folder {path}; give a folder of frames, or of class folders.")
+    # The name of the folder is what counts, and `.` has none; that of a link is the link's own.
+    return path if path.name not in ("", "..") else path.resolve()
+
+
+def _kind(name: str, asked: Mapping[str, Kind]) -> Kind | None:
+    if name in asked:
+        return asked[name]
+    return "normal" if _plain(name).startswith("normal-") else KINDS.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").replace(" ", "-")
+
+
+def _sort(folder: Path, asked: Mapping[str, Kind], given: set[Path]) -> tuple[list[FoundFile], list[FoundFile]]:
+    """Return the frames and the masks below a folder; a mask has the name of what it is a mask of, class or not."""
+    files = image_files(folder)
+    chains = {here: _chain(folder, here) for here in {file.parent for file in files} if not _lies_in(here, given)}
+    holding = {here for here, chain in chains.items() if not any(is_mask_folder(part.name) for part in chain)}
+    homes = {here: _home(chain, holding, asked) for here, chain in chains.items()}
+    frames, masks = [], []
+    for file in files:
+        home, mask = homes.get(file.parent, (None, None))
+        if mask is not None:
+            masks.append(FoundFile(file, file.relative_to(mask).as_posix(), home.name if home else _named_by(mask.name)))
+        elif home is not None:
+            frames.append(FoundFile(file, file.relative_to(home).as_posix(), home.name))
+    return frames, masks
+
+
+def _lies_in(folder: Path, others: set[Path]) -> bool:
+    return bool(others & {folder.resolve(), *folder.resolve().parents})
+
+
+def _chain(folder: Path, here: Path) -> list[Path]:
+    """Return the folders from `folder` down to `here`."""
+    below = here.relative_to(folder).parts
+    return [folder, *(folder.joinpath(*below[: i + 1]) for i in range(len(below)))]
+
+
+def _home(chain: list[Path], holding: set[Path], asked: Mapping[str, Kind]) -> tuple[Path | None, Path | None]:
+    """Return the class folder and the folder of masks that the last folder of a chain lies in.
+
+    Args:
+        chain: folders, each in the one before.
+        holding: folders with images in them, those of masks aside.
+        asked: kinds by name of a class.
+    """
+    mask = next((part for part in chain if is_mask_folder(part.name)), None)
+    above = chain if mask is None else chain[: chain.index(mask)]
+    home = next((part for part in above if _kind(part.name, asked) or part in holding), None)
+    if home is not None:
+        _check_one_class(above[above.index(home) :], asked)
+    return home, mask
+
+
+def _named_by(mask_folder: str) -> str:
+    plain = _plain(mask_folder)
+    return plain.rpartition("-")[0] if "-" in plain else ""
+
+
+def _check_one_class(chain: Sequence[Path], asked: Mapping[str, Kind]) -> None:
+    home, *inner = chain
+    for folder in inner:
+        kind = _kind(folder.name, asked)
+        if kind is not None and kind != _kind(home.name, asked):
+            raise InputError(
+                f"{home} is a class folder and holds another, {folder.relative_to(home)}; give each class a folder of its "
+                "own, with no images beside it."
+            )
+
+
+def _unique(files: Sequence[FoundFile]) -> list[FoundFile]:
+    """Return the files in the order of their names, each once; folders may be given twice or lie in one another."""
+    by_name: dict[tuple[str, str], FoundFile] = {}
+    for file in files:
+        other = by_name.setdefault((file.owner, file.within), file)
+        if other.path.resolve() != file.path.resolve():
+            raise InputError(
+                f"Two files would have the name {file.owner}/{file.within}: {other.path} and {file.path}; rename one."
+            )
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _kinds(classes: set[str], asked: Mapping[str, Kind], alone: bool) -> dict[str, Kind]:
+    """Return the kind of each class; one class that is `alone` and unknown is what is to be learnt."""
+    for name in asked:
+        if name not in classes:
+            close = difflib.get_close_matches(name, classes, n=1) or sorted(classes)
+            raise InputError(f"There is no class folder {name!r} with frames; the folders have {', '.join(close)}.")
+    known: dict[str, Kind | None] = {name: _kind(name, asked) for name in classes}
+    unknown = sorted(name for name, kind in known.items() if kind is None)
+    if unknown and not (alone and len(classes) == 1):
+        several = len(unknown) > 1
+        names = ", ".join(map(repr, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+        raise InputError(
+            f"The {'classes' if several else 'class'} {names} {'are' if several else 'is'} not known; say for each whether it "
+            f"is healthy: --normal {unknown[0]} or --abnormal {unknown[0]}."
+        )
+    kinds: dict[str, Kind] = {name: kind or "normal" for name, kind in known.items()}
+    return dict(sorted(kinds.items(), key=lambda item: (item[1] != "normal", item[0])))
+
+
+def _owner(mask: FoundFile, kinds: Mapping[str, Kind]) -> str:
+    """Return the class that a mask belongs to, by the name that it was found under."""
+    found = list(_candidates(mask.owner, kinds))
+    if len(found) != 1:
+        what = f"of the class {mask.owner!r}" if mask.owner else "named `masks`"
+        reason = f"could be of {' or '.join(found)}" if found else "belong to no class that is given"
+        raise InputError(f"The masks {what} ({mask.path.parent}) {reason}; name their folder CLASS-masks, or leave them out.")
+    return found[0]
+
+
+def _candidates(owner: str, kinds: Mapping[str, Kind]) -> Iterator[str]:
+    if owner in kinds:
+        yield owner
+    elif owner:
+        names = {_plain(owner), f"{_plain(owner)}s", _plain(owner).removesuffix("s")}
+        yield from (name for name in kinds if _plain(name) in names)
+    elif len(kinds) == 1:
+        yield from kinds
+    else:
+        yield from (name for name, kind in kinds.items() if kind == "abnormal")
+
+
+def stem(within: str) -> str:
+    """Return a file's path without its ending, which a mask and its frame share."""
+    return PurePosixPath(within).with_suffix("").as_posix()

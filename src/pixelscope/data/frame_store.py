@@ -1,0 +1,230 @@
+"""Prepared frames on disk: memory-mapped arrays, an index, and figures, in one folder."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from pixelscope.config import Config
+from pixelscope.data.arrays import UNREADABLE
+from pixelscope.data.frame_classes import Kind
+from pixelscope.data.frame_stages import Stages, read_stages
+from pixelscope.data.frame_summary import FrameSummary, summarise
+from pixelscope.errors import InputError
+from pixelscope.imaging.config import PrepareConfig
+
+VERSION = 1
+"""Of the store's format and of the preprocessing: it changes when the same files would give other arrays."""
+
+INDEX = "index.json"
+FIGURES = "figures.npz"
+
+Bytes = NDArray[np.uint8]
+Positions = NDArray[np.int64]
+Rectangle = tuple[int, int, int, int]
+Read = TypeVar("Read")
+
+
+class InsetRecord(Config):
+    """An inset of an original frame."""
+
+    kind: Literal["green", "black"]
+    box: Rectangle
+    """Left, top, width and height, in the original's pixels."""
+
+
+class FrameRecord(Config):
+    """What is known of one stored frame."""
+
+    name: str
+    label: int
+    content: Rectangle
+    size: tuple[int, int]
+    insets: tuple[InsetRecord, ...]
+    lesion: bool
+    sha256: str
+    hash: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+
+
+class LeftOut(Config):
+    """A file that gave no frame."""
+
+    name: str
+    reason: Literal["unreadable", "black"]
+    message: str
+    """What a strict preparation says of it."""
+
+
+class StoreIndex(Config):
+    """The index of a store."""
+
+    version: int
+    key: str
+    settings: PrepareConfig
+    kinds: dict[str, Kind]
+    notes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+    frames: tuple[FrameRecord, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameStore:
+    """Prepared frames of one or more classes; `open` reads one.
+
+    frames: uint8, shape (N, size, size, 3), RGB, memory-mapped.
+    insets: uint8, shape (N, size, size), 1 inside an inset, memory-mapped.
+    lesions: uint8, shape (N, size, size), 1 inside a lesion, memory-mapped; see `has_lesion`.
+    """
+
+    path: Path
+    index: StoreIndex
+    frames: Bytes
+    insets: Bytes
+    lesions: Bytes
+
+    @classmethod
+    def open(cls, path: Path) -> "FrameStore":
+        """Open the store in the folder `path`.
+
+        Raises:
+            InputError: it is no store, one of another version, or damaged.
+        """
+        index = read_index(path)
+        shapes = array_shapes(len(index.frames), index.settings.size)
+        return cls(path, index, **{name: _array(path, name, shape) for name, shape in shapes.items()})
+
+    def __len__(self) -> int:
+        return len(self.index.frames)
+
+    @property
+    def key(self) -> str:
+        """Return the SHA-256 over settings, names and contents that the store was made from."""
+        return self.index.key
+
+    @property
+    def settings(self) -> PrepareConfig:
+        """Return how the frames were prepared."""
+        return self.index.settings
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what the reader should know: files left out and why."""
+        return self.index.notes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes, the normal ones first."""
+        return tuple(self.index.kinds)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Return the kind of each class."""
+        return tuple(self.index.kinds.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return each frame's name, `CLASS/FILE`."""
+        return tuple(frame.name for frame in self.index.frames)
+
+    @cached_property
+    def labels(self) -> Positions:
+        """Return each frame's class, int64 (N,), an index into `classes`."""
+        return np.array([frame.label for frame in self.index.frames], np.int64)
+
+    @cached_property
+    def abnormal(self) -> NDArray[np.bool_]:
+        """Return whether each frame's class is abnormal, bool (N,)."""
+        return np.array([kind == "abnormal" for kind in self.kinds])[self.labels]
+
+    @cached_property
+    def has_lesion(self) -> NDArray[np.bool_]:
+        """Return whether each frame came with a mask, bool (N,); where not, its `lesions` are all 0."""
+        return np.array([frame.lesion for frame in self.index.frames], bool)
+
+    @cached_property
+    def sizes(self) -> Positions:
+        """Return width and height of the originals, int64 (N, 2)."""
+        return np.array([frame.size for frame in self.index.frames], np.int64)
+
+    @cached_property
+    def boxes(self) -> Positions:
+        """Return the content areas in the originals, int64 (N, 4): left, top, width, height.
+
+        What is stored of a frame is the square in the middle of its content area, `Box.centre_square`.
+        """
+        return np.array([frame.content for frame in self.index.frames], np.int64)
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """Return the perceptual hash of each prepared frame, uint64 (N,)."""
+        return np.array([int(frame.hash, 16) for frame in self.index.frames], np.uint64)
+
+    @property
+    def figures(self) -> list[Stages]:
+        """Return the stages of preprocessing of up to three frames a class."""
+        return _or_damaged(self.path, lambda: read_stages(self.path / FIGURES))
+
+    def gallery(self, count: int = 12) -> dict[str, Positions]:
+        """Return the positions of up to `count` frames of each class, at equal distances over it."""
+        members = {name: np.flatnonzero(self.labels == label) for label, name in enumerate(self.classes)}
+        return {name: spread(positions, count) for name, positions in members.items()}
+
+    def summary(self) -> FrameSummary:
+        """Return counts and original sizes by class."""
+        return summarise(self)
+
+
+def spread(positions: Positions, count: int) -> Positions:
+    """Return up to `count` of `positions`, at equal distances."""
+    if len(positions) <= count:
+        return positions
+    return positions[np.arange(count) * len(positions) // count]
+
+
+def array_shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:
+    """Return the arrays of a store of `count` frames, all uint8, by the name of their file."""
+    return {"frames": (count, size, size, 3), "insets": (count, size, size), "lesions": (count, size, size)}
+
+
+def read_index(path: Path) -> StoreIndex:
+    """Read the index of the store in the folder `path`; raises InputError as `FrameStore.open` does."""
+    file = path / INDEX
+    if not file.is_file():
+        raise InputError(
+            f"{path} is no store of frames, for it has no {INDEX}; give the folder that `pixelscope endovae prepare` made."
+        )
+    values = _or_damaged(path, lambda: json.loads(file.read_bytes()))
+    version = values.get("version") if isinstance(values, dict) else None
+    if isinstance(version, int) and version != VERSION:
+        raise InputError(
+            f"{path} was prepared by version {version} of the preprocessing and this is version {VERSION}; prepare the frames "
+            "again, with another --out or after removing it."
+        )
+    index = _or_damaged(path, lambda: StoreIndex.model_validate(values))
+    if any(not 0 <= frame.label < len(index.kinds) for frame in index.frames):
+        raise _damaged(path, "a label names no class")
+    return index
+
+
+def _array(path: Path, name: str, shape: tuple[int, ...]) -> Bytes:
+    array = _or_damaged(path, lambda: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+    if array.shape != shape or array.dtype != np.uint8:
+        raise _damaged(path, f"{name}.npy is {array.dtype} {array.shape} and should be uint8 {shape}")
+    return array
+
+
+def _or_damaged(path: Path, read: Callable[[], Read]) -> Read:
+    try:
+        return read()
+    except (*UNREADABLE, ValidationError) as error:
+        raise _damaged(path, " ".join(str(error).split())) from None
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"The store {path} is damaged ({reason}); remove it and prepare the frames again.")

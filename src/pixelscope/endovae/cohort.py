@@ -1,0 +1,132 @@
+"""Which frames a run trains on, which steer it, and which only measure it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelscope.data.cluster_split import split_by_cluster
+from pixelscope.data.duplicates import clusters
+from pixelscope.data.frame_chunks import Report
+from pixelscope.data.frame_store import INDEX, FrameStore
+from pixelscope.data.frames import prepare
+from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.errors import InputError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some frames of a store, by their positions in it."""
+
+    store: FrameStore
+    positions: np.ndarray
+    """int64, ascending."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Return them as uint8 (N, S, S, 3), read from disk."""
+        return self.store.frames[self.positions]
+
+    @property
+    def insets(self) -> np.ndarray:
+        """Return where their insets are, bool (N, S, S)."""
+        return self.store.insets[self.positions] > 0
+
+    @property
+    def left_out(self) -> np.ndarray | None:
+        """Return the insets where the store says that they are left out of loss and score, else None."""
+        return self.insets if self.store.settings.insets == "mask" else None
+
+    @property
+    def names(self) -> list[str]:
+        """Return the frames' names, `class/file`."""
+        return [self.store.names[i] for i in self.positions]
+
+    def digest(self) -> str:
+        """Return a SHA-256 over the pixels."""
+        return hashlib.sha256(np.ascontiguousarray(self.frames).data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The parts of one store, without overlap and without near-duplicates across the first three."""
+
+    train: Part
+    validation: Part
+    held_out: dict[str, Part]
+    """What is measured in the end: `normal` and `abnormal`, as far as the store has them."""
+
+    @property
+    def store(self) -> FrameStore:
+        """Return the store that they lie in."""
+        return self.train.store
+
+    def digests(self) -> dict[str, str]:
+        """Return what decides whether a run may go on from a checkpoint."""
+        return {"train": self.train.digest(), "validation": self.validation.digest()}
+
+    def describe(self, config: EndoVAEConfig) -> dict[str, Any]:
+        """Return what run.json says about the data."""
+        test = sum(len(part) for part in self.held_out.values())
+        return {
+            "frames": {
+                "spec": config.frames,
+                "title": _title(self.store, config),
+                "count": len(self.train) + len(self.validation) + test,
+                "train": len(self.train),
+                "validation": len(self.validation),
+                "test": test,
+                "sha256": self.train.digest(),
+                "notes": list(self.store.notes),
+            }
+        }
+
+
+def load_cohort(config: EndoVAEConfig, report: Report | None = None) -> Cohort:
+    """Open the store that the configuration names, or prepare the folder, and divide it by near-duplicate cluster.
+
+    report: called with the frames done and all frames while a folder is prepared.
+    Raises InputError where there are no frames of the kind to train on, or too few to divide.
+    """
+    if not config.frames:
+        raise InputError("No frames are given; name a folder of frames, or a store made from one, with --frames.")
+    path = Path(config.frames)
+    is_store = (path / INDEX).is_file()
+    return divide(FrameStore.open(path) if is_store else prepare([path], config=config.prepare, report=report), config)
+
+
+def settled(config: EndoVAEConfig, cohort: Cohort) -> EndoVAEConfig:
+    """Return the configuration with what the store decides: how its frames were prepared, and where it lies."""
+    return config.model_copy(update={"prepare": cohort.store.settings, "frames": str(cohort.store.path)})
+
+
+def divide(store: FrameStore, config: EndoVAEConfig) -> Cohort:
+    """Divide a store as the configuration says; the same store and settings always give the same parts."""
+    split = config.split
+    kinds = np.array(store.kinds)[store.labels]
+    trained = np.ones(len(kinds), bool) if split.train_on == "both" else kinds == split.train_on
+    positions = trained.nonzero()[0]
+    if not len(positions):
+        there = " and ".join(sorted(set(store.kinds)))
+        raise InputError(f"{store.path} has no {split.train_on} frames, only {there}; change --split.train-on.")
+    groups = clusters(store.hashes[positions], split.duplicate_distance)
+    fractions = (split.validation_fraction, split.test_fraction)
+    train, validation, test = split_by_cluster(groups, store.labels[positions], fractions, split.seed)
+    measured = np.concatenate([positions[test], (~trained).nonzero()[0]])
+    held_out = {kind: Part(store, np.sort(measured[kinds[measured] == kind])) for kind in ("normal", "abnormal")}
+    return Cohort(
+        Part(store, np.sort(positions[train])),
+        Part(store, np.sort(positions[validation])),
+        {kind: part for kind, part in held_out.items() if len(part)},
+    )
+
+
+def _title(store: FrameStore, config: EndoVAEConfig) -> str:
+    size = store.frames.shape[1]
+    learnt = "frames of both kinds" if config.split.train_on == "both" else f"{config.split.train_on} frames"
+    return f"{', '.join(store.classes)}; {size} x {size}; trained on {learnt}"

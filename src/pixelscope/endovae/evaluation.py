@@ -1,0 +1,232 @@
+"""Evaluation of a run: quality of its reconstructions beside linear yardsticks, and the report's findings as numbers.
+
+The frames measured here were held out of training and of every choice; of a kind that was not trained on, these are all.
+"""
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import binary_auroc
+
+from pixelscope.endovae.batches import as_channels_first, to_unit
+from pixelscope.endovae.chosen import available_weights, choose
+from pixelscope.endovae.cohort import Part, load_cohort
+from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.findings import fine_detail_kept
+from pixelscope.endovae.measurement import MEAN, MODEL, PCA, Measured, measure, quality_of
+from pixelscope.endovae.pictures import write_pictures
+from pixelscope.endovae.quality import SSIM_RULE
+from pixelscope.endovae.training import SYSTEM, read_config
+from pixelscope.engine.run import RunFolder
+from pixelscope.files import write_text
+
+TITLES = {"normal": "held-out normal frames", "abnormal": "abnormal frames"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over frames."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """What was measured on one set of held-out frames."""
+
+    title: str
+    count: int
+    classes: dict[str, int]
+    methods: dict[str, dict[str, Spread]]
+    """By method (endovae, pca, mean image), then by metric (psnr in dB, ssim, squared_error)."""
+    by_class: dict[str, dict[str, Spread]]
+    """The model's metrics in each class."""
+    by_size: list[dict[str, float]]
+    """The model's mean metrics by original size: width, height, count, psnr, ssim; most frequent first."""
+    kl: list[float]
+    """Mean nats of each latent dimension."""
+    detail_kept: dict[str, float]
+    """Share of the originals' fine energy that each method's reconstructions have."""
+    spectra: dict[str, list[float]]
+    """Mean energy by spatial frequency, of the originals and of each method."""
+    region_error: dict[str, float]
+    region_share: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run reaches; the content of evaluation.json."""
+
+    system: str
+    images: int
+    epochs: float
+    rule: str
+    """The rule that chose the measured weights."""
+    rules: dict[str, dict[str, float]]
+    """Mean metrics by each rule that the run supports."""
+    latent: int
+    components: int
+    """Principal components of the yardstick, fitted to the training frames and their mirror images."""
+    ssim_rule: str
+    sets: dict[str, SetResult]
+    separation: dict[str, float]
+    """Area under the ROC curve of the squared error, abnormal against held-out normal frames, by method."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return tables for a terminal."""
+        head = f"{self.system}: {self.images:,} images, {self.epochs:.1f} epochs; checkpoint rule {self.rule}"
+        tables = ["\n".join(_set_lines(result, self)) for result in self.sets.values()]
+        found = [f"separation of abnormal from normal by squared error, AUROC: {_listed(self.separation)}"]
+        return "\n\n".join([head, *tables, *(found if self.separation else []), f"SSIM: {self.ssim_rule}"])
+
+
+def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto") -> Evaluation:
+    """Measure a run on its held-out frames, or on a store or folder of other ones, and return the numbers.
+
+    frames: frames to measure in place of the run's own, all of them; the result is then returned and not stored.
+    rule: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
+    Stores evaluation.json, evaluation.csv (a row a frame) and the pictures of the report in the run folder.
+    Raises InputError where the run has no checkpoint or the rule is not available.
+    """
+    folder = RunFolder.open(run)
+    config = read_config(folder)
+    cohort = load_cohort(config)
+    measured_parts = cohort.held_out if frames is None else _all_frames(frames, config)
+    name, weights = choose(folder, config, rule)
+    components = _fit(cohort.train, config.model.latent)
+    measured = {kind: measure(part, weights, components) for kind, part in measured_parts.items()}
+    result = Evaluation(
+        system=SYSTEM,
+        images=weights.images,
+        epochs=weights.images / (len(cohort.train) * (1 + config.augmentation.copies)),
+        rule=name,
+        rules=_by_rule(folder, config, measured_parts),
+        latent=config.model.latent,
+        components=len(components.directions),
+        ssim_rule=SSIM_RULE,
+        sets={kind: _result(kind, measured_parts[kind], found) for kind, found in measured.items()},
+        separation=_separation(measured),
+    )
+    if frames is None:
+        write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
+        write_text(folder.path / "evaluation.csv", frame_table(cohort.held_out, measured))
+        write_pictures(folder, cohort, weights, {kind: found.values[MODEL] for kind, found in measured.items()}, config.seed)
+    return result
+
+
+def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:
+    """Return one CSV row a frame: its name, kind and original size, then every metric of every method, and its divergence."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    metrics = [(method, metric) for method in (MODEL, PCA, MEAN) for metric in ("psnr", "ssim", "squared_error")]
+    columns = [f"{method.replace(' ', '_')}_{metric}" for method, metric in metrics]
+    writer.writerow(["name", "kind", "width", "height", *columns, "kl"])
+    for kind, part in parts.items():
+        found = measured[kind]
+        for row, (name, size) in enumerate(zip(part.names, part.store.sizes[part.positions], strict=True)):
+            values = [f"{found.values[method][metric][row]:.6g}" for method, metric in metrics]
+            writer.writerow([name, kind, *size.tolist(), *values, f"{found.kl[row].sum():.6g}"])
+    return text.getvalue()
+
+
+def _all_frames(frames: str, config: EndoVAEConfig) -> dict[str, Part]:
+    # Any division serves: all its parts are put together again, by kind.
+    other = load_cohort(config.model_copy(update={"frames": frames}))
+    kinds = np.array(other.store.kinds)[other.store.labels]
+    found = {kind: Part(other.store, np.flatnonzero(kinds == kind)) for kind in ("normal", "abnormal")}
+    return {kind: part for kind, part in found.items() if len(part)}
+
+
+def _fit(train: Part, latent: int) -> PrincipalComponents:
+    images = to_unit(as_channels_first(train.frames)).contiguous()
+    return PrincipalComponents.fit(torch.cat([images, images.flip(-1)]), latent)
+
+
+def _by_rule(folder: RunFolder, config: EndoVAEConfig, parts: dict[str, Part]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for rule, weights in available_weights(folder, config).items():
+        found[rule] = {"images": weights.images}
+        for kind, part in parts.items():
+            found[rule] |= {f"{kind}_{name}": float(values.mean()) for name, values in quality_of(part, weights).items()}
+    return found
+
+
+def _result(kind: str, part: Part, found: Measured) -> SetResult:
+    labels = part.store.labels[part.positions]
+    present = {name: labels == label for label, name in enumerate(part.store.classes) if (labels == label).any()}
+    model = found.values[MODEL]
+    return SetResult(
+        title=TITLES[kind],
+        count=len(part),
+        classes={name: int(inside.sum()) for name, inside in present.items()},
+        methods={method: {name: _spread(v) for name, v in metrics.items()} for method, metrics in found.values.items()},
+        by_class={name: {metric: _spread(v[inside]) for metric, v in model.items()} for name, inside in present.items()},
+        by_size=_by_size(part, model),
+        kl=found.kl.mean(0).tolist(),
+        detail_kept={
+            method: fine_detail_kept(torch.from_numpy(found.spectra["original"]), torch.from_numpy(found.spectra[method]))
+            for method in (MODEL, PCA, MEAN)
+        },
+        spectra={name: values.tolist() for name, values in found.spectra.items()},
+        region_error=found.region_error,
+        region_share=found.region_share,
+    )
+
+
+def _by_size(part: Part, model: dict[str, np.ndarray]) -> list[dict[str, float]]:
+    sizes, which = np.unique(part.store.sizes[part.positions], axis=0, return_inverse=True)
+    rows = []
+    for index, (width, height) in enumerate(sizes.tolist()):
+        inside = which.reshape(-1) == index
+        means = {name: float(model[name][inside].mean()) for name in ("psnr", "ssim")}
+        rows.append({"width": width, "height": height, "count": int(inside.sum()), **means})
+    return sorted(rows, key=lambda row: -row["count"])
+
+
+def _separation(measured: dict[str, Measured]) -> dict[str, float]:
+    if set(measured) != {"normal", "abnormal"}:
+        return {}
+    found = {}
+    for method in (MODEL, PCA, MEAN):
+        errors = [torch.from_numpy(measured[kind].values[method]["squared_error"]) for kind in ("normal", "abnormal")]
+        truth = torch.cat([torch.full((len(part),), index) for index, part in enumerate(errors)])
+        found[method] = float(binary_auroc(torch.cat(errors), truth))
+    return found
+
+
+def _spread(values: np.ndarray) -> Spread:
+    return Spread(float(values.mean()), float(values.std()))
+
+
+def _set_lines(result: SetResult, evaluation: Evaluation) -> list[str]:
+    names = {MODEL: "EndoVAE", PCA: f"PCA, {evaluation.components} components", MEAN: "mean image"}
+    lines = [f"{result.title}: {result.count:,} ({_counts(result.classes)})"]
+    lines.append(f"  {'':<20}  {'PSNR, dB':>14}  {'SSIM':>15}  {'fine detail kept':>16}")
+    for method, metrics in result.methods.items():
+        psnr, ssim = metrics["psnr"], metrics["ssim"]
+        kept = f"{result.detail_kept[method]:.1%}"
+        lines.append(
+            f"  {names[method]:<20}  {psnr.mean:>6.2f} +- {psnr.std:<4.2f}  {ssim.mean:>6.3f} +- {ssim.std:<5.3f}  {kept:>16}"
+        )
+    lines.append(f"  KL by latent dimension, nats: {'  '.join(f'{value:.2f}' for value in result.kl)}")
+    return lines
+
+
+def _counts(classes: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in classes.items())
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in values.items())

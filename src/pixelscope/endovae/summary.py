@@ -1,0 +1,59 @@
+"""What a configuration of EndoVAE amounts to, before anything runs: layers, parameters, cost."""
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from pixelscope.anatomy import Summary, describe_network
+from pixelscope.cost import Plan, time_steps
+from pixelscope.endovae.batches import AugmentedBatches
+from pixelscope.endovae.cohort import load_cohort, settled
+from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.task import EndoVAETask, build_networks
+from pixelscope.engine import runtime
+from pixelscope.engine.task import Moment
+
+
+def summarize_endovae(config: EndoVAEConfig | None = None) -> Summary:
+    """Describe encoder and decoder layer by layer; the preset `paper` where no configuration is given."""
+    chosen = config or EndoVAEConfig()
+    encoder, decoder = build_networks(chosen)
+    image = torch.zeros(1, 3, chosen.prepare.size, chosen.prepare.size)
+    z = torch.zeros(1, chosen.model.latent)
+    return Summary("endovae", [describe_network("encoder", encoder, (image,)), describe_network("decoder", decoder, (z,))])
+
+
+def plan_endovae(config: EndoVAEConfig) -> Plan:
+    """Work out what a training would cost, timing a few steps; no run folder is made.
+
+    The length of an epoch depends on the frames, which are prepared if they are not yet. The time is that of all epochs
+    of the configuration; the schedule may end the training earlier.
+    """
+    cohort = load_cohort(config)
+    config = settled(config, cohort)
+    images = config.training.epochs * len(cohort.train) * (1 + config.augmentation.copies)
+    devices, threads = config.runtime.devices, runtime.decide(config.runtime).threads
+    alone = config.runtime.model_copy(update={"devices": 1, "threads": threads})
+    speed, gflop = runtime.launch(alone, _timed_steps, config)
+    return Plan(
+        system="endovae",
+        config=config,
+        images=images,
+        parameters={network.name: network.parameters for network in summarize_endovae(config).networks},
+        gflop_per_image=gflop,
+        steps=-(-images // config.training.batch_size),
+        machine=runtime.decide(config.runtime).describe(),
+        images_per_second=speed * devices,
+    )
+
+
+def _timed_steps(fabric: Fabric, config: EndoVAEConfig) -> tuple[float, float]:
+    size, count = config.prepare.size, config.training.batch_size
+    frames = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    task = EndoVAETask(config, fabric)
+    batches = AugmentedBatches(frames, None, config.augmentation, config.seed, fabric.device)
+
+    def step(moment: Moment) -> None:
+        task.step(batches(moment), moment)
+
+    return time_steps(step, count, config.seed, fabric.device)

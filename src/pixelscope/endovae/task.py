@@ -1,0 +1,172 @@
+"""EndoVAE's training step: encoder and decoder together, on the variational bound."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from pixelscope.endovae.batches import FrameBatch, as_channels_first, to_unit
+from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.losses import reconstruction_loss
+from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.endovae.posterior import Posterior
+from pixelscope.endovae.schedule import PlateauSchedule
+from pixelscope.engine.average import MovingAverage
+from pixelscope.engine.optimize import apply_gradients, set_learning_rate
+from pixelscope.engine.randomness import generator
+from pixelscope.engine.task import Moment, Task
+
+COLLAPSED = 0.1
+"""Divergence in nats under which the latent vectors say nothing."""
+PATIENT = 30
+"""Epochs after which a divergence that low is worth a warning; the network often starts there."""
+BATCH = 128
+"""Frames a pass in evaluation."""
+
+
+class EndoVAETask(Task[FrameBatch]):
+    """Encoder and decoder of one run, with their optimizer, schedule and moving averages."""
+
+    labels = MappingProxyType(
+        {
+            "loss/total": "loss",
+            "loss/reconstruction": "reconstruction",
+            "loss/kl": "KL",
+            "loss/validation_total": "validation loss",
+            "loss/validation_reconstruction": "reconstruction",
+            "loss/validation_kl": "KL",
+            "learning_rate": "learning rate",
+        }
+    )
+
+    def __init__(
+        self,
+        config: EndoVAEConfig,
+        fabric: Fabric,
+        validation: np.ndarray | None = None,
+        insets: np.ndarray | None = None,
+        half_life: int = 0,
+    ) -> None:
+        """Build both networks.
+
+        validation: uint8 frames (N, S, S, 3) that steer the schedule; insets: bool (N, S, S), what is left out of their loss.
+        half_life: images after which a weight counts half in the moving averages; 0 keeps none.
+        """
+        self.config, self.fabric = config, fabric
+        self.encoder, self.decoder = build_networks(config)
+        self.networks = {"encoder": self.encoder, "decoder": self.decoder}
+        for network in self.networks.values():
+            network.to(fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.optimizers = {"autoencoder": _adam([self.encoder, self.decoder], config)}
+        self.averages = {name: MovingAverage(network, half_life) for name, network in self.networks.items() if half_life}
+        self.schedule = PlateauSchedule(config.schedule)
+        self.memory = self.schedule.memory
+        self._validation = None if validation is None else _batches(validation, insets)
+
+    @property
+    def learning_rate(self) -> float:
+        """Return the step size that the schedule has come to."""
+        optimizer, schedule = self.config.optimizer, self.config.schedule
+        return max(optimizer.learning_rate * self.schedule.factor, min(schedule.floor, optimizer.learning_rate))
+
+    def step(self, batch: FrameBatch, moment: Moment) -> Mapping[str, Tensor]:
+        """Train on one batch (the report's steps 5 to 8)."""
+        optimizer = self.optimizers["autoencoder"]
+        set_learning_rate(optimizer, self.learning_rate)
+        shape = (moment.batch_size, self.config.model.latent)
+        noise = moment.part(torch.randn(shape, generator=moment.draw_together("z"))).to(batch.images.device)
+        numbers = self._losses(self.encoder, self.decoder, batch, noise)
+        numbers["loss/total"].backward()
+        norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
+        for name, average in self.averages.items():
+            average.update(self.networks[name], moment.batch_size, moment.images)
+        numbers |= {f"gradient/{name}": norm for name, norm in norms.items()}
+        return {name: value.detach() for name, value in numbers.items()}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Return the mean loss of the validation frames and its two terms, with the same noise every time."""
+        if self._validation is None:
+            return {}
+        encoder = self.averages["encoder"].network if self.averages else self.encoder
+        decoder = self.averages["decoder"].network if self.averages else self.decoder
+        draw = generator("cpu", self.config.seed, "z of validation")
+        sums: dict[str, float] = {}
+        count = 0
+        for part in self._validation:
+            batch = FrameBatch(*(None if values is None else values.to(self.fabric.device) for values in part))
+            size = len(batch.images)
+            noise = torch.randn((size, self.config.model.latent), generator=draw).to(self.fabric.device)
+            for name, value in self._losses(encoder, decoder, batch, noise).items():
+                sums[name] = sums.get(name, 0.0) + float(value) * size
+            count += size
+        means = {name.replace("loss/", "loss/validation_"): value / count for name, value in sums.items()}
+        return {**means, "learning_rate": self.learning_rate}
+
+    def choice(self, evaluation: Mapping[str, float]) -> float | None:
+        """Choose the checkpoint with the lowest validation loss."""
+        loss = evaluation.get("loss/validation_total")
+        return None if loss is None else -loss
+
+    def observe(self, evaluation: Mapping[str, float]) -> None:
+        """Let the schedule follow the validation loss."""
+        if evaluation:
+            loss, divergence = evaluation["loss/validation_total"], evaluation["loss/validation_kl"]
+            self.schedule.observe(loss, divergence, self.learning_rate)
+
+    def ended(self) -> str | None:
+        """Return the report's early stop in words, once it is due."""
+        if not self.schedule.ended:
+            return None
+        return f"Ended early: the validation loss has not fallen for {self.config.schedule.stop_after} epochs."
+
+    def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
+        """Say when the latent vectors still say nothing after many epochs."""
+        divergence = stats.get("loss/validation_kl")
+        if isinstance(divergence, float) and divergence < COLLAPSED and self._evaluations() > PATIENT:
+            text = (
+                f"KL {divergence:.2g} nats: the decoder ignores the latent vector; lower --losses.kl, or train on more frames."
+            )
+            return [("posterior collapse", text)]
+        return []
+
+    def _evaluations(self) -> int:
+        return int(self.memory["evaluations"])
+
+    def _losses(self, encoder: Encoder, decoder: Decoder, batch: FrameBatch, noise: Tensor) -> dict[str, Tensor]:
+        with self.fabric.autocast():
+            parameters = encoder(batch.images)
+        posterior = Posterior.of(parameters)
+        with self.fabric.autocast():
+            logits = decoder.logits(posterior.sample(noise))
+        reconstruction = reconstruction_loss(logits, batch.images, self.config.losses.reading, batch.counted).mean()
+        kl = posterior.kl().sum(1).mean()
+        total = reconstruction + self.config.losses.kl * kl
+        return {"loss/total": total, "loss/reconstruction": reconstruction, "loss/kl": kl}
+
+
+def build_networks(config: EndoVAEConfig) -> tuple[Encoder, Decoder]:
+    """Build encoder and decoder with initial weights drawn from the configuration's seed alone."""
+    size, model = config.prepare.size, config.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
+        return Encoder(size, model.latent, model.width), Decoder(size, model.latent, model.width)
+
+
+def _adam(networks: list[torch.nn.Module], config: EndoVAEConfig) -> torch.optim.Adam:
+    parameters = [p for network in networks for p in network.parameters()]
+    chosen = config.optimizer
+    return torch.optim.Adam(
+        parameters, lr=chosen.learning_rate, betas=(chosen.beta1, chosen.beta2), eps=chosen.epsilon, fused=True
+    )
+
+
+def _batches(frames: np.ndarray, insets: np.ndarray | None) -> list[tuple[Tensor, Tensor | None]]:
+    images = to_unit(as_channels_first(frames)).split(BATCH)
+    if insets is None:
+        return [(part, None) for part in images]
+    counted = 1 - torch.from_numpy(np.array(insets)).unsqueeze(1).float()
+    return list(zip(images, counted.split(BATCH), strict=True))

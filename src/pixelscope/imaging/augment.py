@@ -1,0 +1,108 @@
+"""Altered copies of images: mirrored, turned, zoomed, of another contrast; whole batches at once, from explicit draws."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from pixelscope.imaging.config import AugmentConfig
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """What is done to each of N images, one row an image, in the order of the fields."""
+
+    flip: Tensor
+    """bool, (N,): mirrored left to right."""
+    angle: Tensor
+    """float32, (N,): turned anticlockwise about the centre, in radians."""
+    zoom: Tensor
+    """float32, (N, 2): factors by which height and width grow about the centre, over 0."""
+    contrast: Tensor
+    """float32, (N,): factor of the distance from the mean of image and channel."""
+
+    @classmethod
+    def identity(cls, count: int) -> "Transforms":
+        """Return the transforms that leave `count` images as they are."""
+        return cls(torch.zeros(count, dtype=torch.bool), torch.zeros(count), torch.ones(count, 2), torch.ones(count))
+
+    def __len__(self) -> int:
+        return len(self.flip)
+
+    def __getitem__(self, positions: Tensor) -> "Transforms":
+        """Return the rows at `positions`, int64 (K,), or those where it is True, bool (N,)."""
+        return Transforms(*(getattr(self, field.name)[positions] for field in fields(self)))
+
+    def to(self, device: torch.device | str) -> "Transforms":
+        """Return them on `device`."""
+        return Transforms(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def draw_transforms(count: int, config: AugmentConfig, generator: torch.Generator) -> Transforms:
+    """Draw the transforms of `count` images, on the generator's device.
+
+    Turns, zooms of height and of width, and contrasts are uniform within their limits. Each image takes the same number
+    of draws whatever `config` says, so that a setting changes its own transform alone.
+    """
+    mirror, *rest = torch.rand(count, 5, generator=generator, device=generator.device).unbind(1)
+    turn, height, width, contrast = (2 * draw - 1 for draw in rest)
+    return Transforms(
+        flip=(mirror < 0.5) & config.flip,
+        angle=turn * (2 * torch.pi * config.rotation),
+        zoom=1 + config.zoom * torch.stack([height, width], 1),
+        contrast=1 + config.contrast * contrast,
+    )
+
+
+def augment(images: Tensor, transforms: Transforms) -> Tensor:
+    """Flip, turn and zoom, in one bilinear interpolation; then change the contrast; then clamp.
+
+    The contrast is that of Keras: (x - mean) * factor + mean, the mean that of the image's channel. What is looked up
+    outside the image is its mirror image, edge pixels doubled, as in Keras' fill mode "reflect".
+
+    Args:
+        images: float, shape (N, C, S, S), in [0, 1].
+        transforms: N rows, on the same device.
+
+    Returns:
+        Of the same shape, type, range and layout in memory; unchanged where the transform is the identity.
+    """
+    warped = _warp(images, transforms)
+    factor = transforms.contrast.to(images.dtype)[:, None, None, None]
+    mean = warped.mean((2, 3), keepdim=True)
+    # The factor 1 must not change a bit, which mean + factor * (x - mean) would.
+    return torch.addcmul(mean * (1 - factor), warped, factor, out=warped).clamp_(0, 1)
+
+
+def augment_masks(masks: Tensor, transforms: Transforms) -> Tensor:
+    """Warp masks as `augment` warps their images; edges become soft.
+
+    Args:
+        masks: float, shape (N, 1, S, S), in [0, 1].
+        transforms: N rows, on the same device.
+
+    Returns:
+        Of the same shape, type and range.
+    """
+    return _warp(masks, transforms).clamp_(0, 1)
+
+
+def _warp(images: Tensor, transforms: Transforms) -> Tensor:
+    grid = _grid(transforms, images.shape[-1]).to(images.dtype)
+    sampled = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    # Coordinates are rounded, so that even the identity would change an image in the sixth digit.
+    still = ~transforms.flip & (transforms.angle == 0) & (transforms.zoom == 1).all(1)
+    return torch.where(still[:, None, None, None], images, sampled, out=torch.empty_like(images))
+
+
+def _grid(transforms: Transforms, size: int) -> Tensor:
+    """Return where each pixel is looked up, (N, S, S, 2): x and y, each from -1 to 1 between the image's outer edges."""
+    # Backwards: out of the zoom, then of the turn, then of the flip.
+    cosine, sine = transforms.angle.cos(), transforms.angle.sin()
+    height, width = transforms.zoom.unbind(1)
+    mirror = 1 - 2 * transforms.flip.float()
+    from_x = torch.stack([mirror * cosine / width, sine / width], 1)
+    from_y = torch.stack([-mirror * sine / height, cosine / height], 1)
+    centres = (2 * torch.arange(size, device=from_x.device) + 1) / size - 1
+    return centres[None, None, :, None] * from_x[:, None, None] + centres[None, :, None, None] * from_y[:, None, None]

@@ -1,0 +1,192 @@
+"""Where the endoscope's picture lies in a frame: the rectangle inside the black border."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelscope.errors import InputError
+from pixelscope.imaging.box import Box
+
+Method = Literal["robust", "otsu"]
+"""`robust` keeps dark lumen; `otsu` is the report's method, which takes it for border."""
+
+Bytes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+
+_LINES = 256
+"""Blocks along the shorter side that the border is looked for in: noise averages out, and it is fast."""
+
+_BRIGHTER = 10
+"""Grey levels over the border's black from which a block is lit. JPEG leaves up to 8 in a border, and little in its mean."""
+
+_TISSUE = 40
+"""Grey levels over the border's black from which a pixel is surely picture, when a side is placed to the pixel."""
+
+_BLACKEST = 24
+"""The brightest black that a border may have; 16 is the black of video that nobody scaled to the full range."""
+
+_TEXT = 0.04
+"""Height of what is taken for burned-in text and passed over, as a share of the frame's shorter side."""
+
+_PART = 0.2
+"""Share of the main part's lit blocks that a part behind a black gap needs, to be picture and not a side panel."""
+
+_SMALLEST = 0.1
+"""Share of the frame under which a lit rectangle is a glint in the dark and no content area."""
+
+
+@dataclass(frozen=True)
+class OtsuStages:
+    """The report's content area, step by step.
+
+    Attributes:
+        grey: the frame in grey, uint8, shape (H, W).
+        threshold: Otsu's threshold, from 0 to 255.
+        mask: what is brighter, shape (H, W).
+        contour: outline of the largest bright region as points (x, y), shape (K, 2); empty where nothing is bright.
+        box: its bounding rectangle; the whole frame where nothing is bright.
+    """
+
+    grey: Bytes
+    threshold: float
+    mask: Flags
+    contour: NDArray[np.int32]
+    box: Box
+
+
+def find_content_area(frame: Bytes, method: Method = "robust") -> Box:
+    """Return the bounding rectangle of the endoscope's picture, without the black border and the text beside it.
+
+    `robust` takes for border what is black over the whole length of a row or column from the frame's edge on, measured
+    against the frame's own black. Dark lumen is not cut, as it never fills a row or column of the picture; thin text
+    is passed over, and so are side panels that a black gap parts from the picture. The black corners of an octagonal
+    or round picture stay inside the rectangle. The whole frame is returned where there is no border, where all is
+    black or of one colour, and where what is lit covers less than a tenth of the frame.
+
+    `otsu` is the bounding rectangle of the largest external contour of Otsu's mask (`otsu_stages`).
+
+    Args:
+        frame: uint8, shape (H, W, 3), RGB; three equal channels for grey.
+        method: `robust` or `otsu`.
+
+    Raises:
+        InputError: the frame is not of that shape and type, or the method is unknown.
+    """
+    require_frame(frame)
+    if method not in _METHODS:
+        raise InputError(f'There is no method "{method}" for the content area; choose one of: {", ".join(_METHODS)}.')
+    return _METHODS[method](frame)
+
+
+def otsu_stages(frame: Bytes) -> OtsuStages:
+    """Return the report's content area with all that leads to it: grey, Otsu's mask, largest external contour, rectangle.
+
+    Args:
+        frame: uint8, shape (H, W, 3), RGB.
+
+    Raises:
+        InputError: the frame is not of that shape and type.
+    """
+    require_frame(frame)
+    grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+    threshold, mask = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    # Regions one pixel wide have no area; the number of points tells them apart.
+    largest = max(contours, key=lambda points: (cv2.contourArea(points), len(points)), default=np.empty((0, 1, 2)))
+    contour = np.asarray(largest[:, 0], np.int32)
+    box = Box(*map(int, cv2.boundingRect(contour))) if len(contour) else _whole(frame)
+    return OtsuStages(grey, float(threshold), mask > 0, contour, box)
+
+
+def require_frame(frame: Bytes) -> None:
+    """Raise InputError unless the frame is uint8 of shape (H, W, 3) with at least one pixel."""
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        raise InputError(
+            f"A frame must be uint8 of shape (H, W, 3), but this is {frame.dtype} of shape {frame.shape}; "
+            "give RGB bytes, with three equal channels for grey."
+        )
+
+
+def brightest_channel(pixels: Bytes) -> Bytes:
+    """Return the brightest channel (H, W) of pixels (H, W, 3): red tissue is dark in grey long before it is black."""
+    red, green, blue = cv2.split(pixels)
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+
+
+def _robust(frame: Bytes) -> Box:
+    block = max(1, min(frame.shape[:2]) // _LINES)
+    blocks = brightest_channel(_shrink(frame, block))
+    black = _black(blocks)
+    rough = _main_rectangle(_without_text(blocks > black + _BRIGHTER))
+    if rough.area < _SMALLEST * blocks.size:
+        return _whole(frame)
+    return _refine(frame, rough, block, black)
+
+
+def _shrink(frame: Bytes, block: int) -> Bytes:
+    """Return the means of blocks of `block` x `block` pixels; what is left over at the right and bottom is left out."""
+    height, width = frame.shape[0] // block, frame.shape[1] // block
+    blocks = cv2.resize(frame[: height * block, : width * block], (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(blocks, np.uint8)
+
+
+def _black(blocks: Bytes) -> float:
+    # A tenth of the outermost blocks: the corners of an octagon alone are more.
+    outermost = np.concatenate([blocks[0], blocks[-1], blocks[:, 0], blocks[:, -1]])
+    return min(float(np.percentile(outermost, 10)), _BLACKEST)
+
+
+def _without_text(lit: Flags) -> Flags:
+    side = max(1, round(_TEXT * min(lit.shape)))
+    return cv2.morphologyEx(lit.view(np.uint8), cv2.MORPH_OPEN, np.ones((side, side), np.uint8)).view(np.bool_)
+
+
+def _main_rectangle(lit: Flags) -> Box:
+    """Return the rectangle of the main part, in blocks; without area where nothing is lit."""
+    if not lit.any():
+        return Box(0, 0, 0, 0)
+    left, right = _main_run(lit.sum(0))
+    top, bottom = _main_run(lit[:, left:right].sum(1))
+    # A side panel's rows are gone by now.
+    inner_left, inner_right = _main_run(lit[top:bottom, left:right].sum(0))
+    return Box(left + inner_left, top, inner_right - inner_left, bottom - top)
+
+
+def _main_run(counts: NDArray[np.int64]) -> tuple[int, int]:
+    """Return where the main run of lines with lit blocks starts and ends, joined with runs that are not much smaller."""
+    turns = np.flatnonzero(np.diff(counts > 0, prepend=False, append=False))
+    starts, ends = turns[::2], turns[1::2]
+    sums = np.add.reduceat(counts, starts)
+    parts = np.flatnonzero(sums >= _PART * sums.max())
+    return int(starts[parts[0]]), int(ends[parts[-1]])
+
+
+def _refine(frame: Bytes, rough: Box, block: int, black: float) -> Box:
+    """Return the rectangle in pixels, with each side moved by up to a block to where the picture begins."""
+    rows, columns = (slice(part.start * block, part.stop * block) for part in rough.slices)
+    across, down = frame[rows], frame[:, columns].transpose(1, 0, 2)
+    left = _first_line(across, columns.start, block, black)
+    right = frame.shape[1] - _first_line(across[:, ::-1], frame.shape[1] - columns.stop, block, black)
+    top = _first_line(down, rows.start, block, black)
+    bottom = frame.shape[0] - _first_line(down[:, ::-1], frame.shape[0] - rows.stop, block, black)
+    return Box(left, top, right - left, bottom - top)
+
+
+def _first_line(lines: Bytes, rough: int, block: int, black: float) -> int:
+    """Return the first column about `rough` that is half as bright as the brightest there."""
+    # The outermost lit block may be lit in part only, and the one inside it has the picture's full length.
+    start = max(0, rough - block)
+    # A glint counts no more than tissue does.
+    light = np.clip(brightest_channel(lines[:, start : rough + 2 * block]), black, black + _TISSUE).mean(0) - black
+    return start + int(np.argmax(light >= light.max() / 2))
+
+
+def _whole(frame: Bytes) -> Box:
+    return Box(0, 0, frame.shape[1], frame.shape[0])
+
+
+_METHODS: dict[str, Callable[[Bytes], Box]] = {"robust": _robust, "otsu": lambda frame: otsu_stages(frame).box}

@@ -1,0 +1,286 @@
+"""Boxes laid over the endoscope's picture: the green map of the scope's position, or the black box that hides it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelscope.imaging.box import Box
+from pixelscope.imaging.content_area import brightest_channel, require_frame
+
+Bytes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+
+_REACH = 0.55
+"""Share of the content's width and height, from a corner on, that a black box is looked for in."""
+
+_CORNER = 0.06
+"""Share of the content's width and height that may lie between a black box and the sides of the content."""
+
+_THINNEST = 0.03
+"""The least width and height of a black box, as a share of the content's."""
+
+_DARK = 30
+"""The brightest that a black box may be, the dim frame that some have included."""
+
+_BLACK = 16
+"""The brightest median of a black box; 16 is the black of video that nobody scaled to the full range."""
+
+_STEP = 8
+"""Grey levels by which the picture is brighter than a black box beside it."""
+
+_FILLED = 0.9
+"""Share of dark pixels in each row and column of a black box."""
+
+_BLUR = 4
+"""Pixels about an edge that JPEG and resizing blur."""
+
+_EDGES = 4
+"""Straight edges of each direction that are tried for the sides of a box: a step and a dim frame have two."""
+
+_SHARP = 0.09
+"""Product of the shares of a box's two inner sides that are sharp edges: where a box meets dark tissue or another box,
+one of them may be short, but not both. A slanted corner has neither."""
+
+_INSIDE = 0.9
+"""Share of a box inside a larger one from which it is no other box."""
+
+_GREENER = 40
+"""Grey levels by which a green box is greener than red. Dye and instruments of that colour are no rectangles."""
+
+_GREEN_LEAST, _GREEN_MOST = 0.01, 0.3
+"""Shares of the content that a green box takes."""
+
+_RECTANGULAR = 0.8
+"""Share of its bounding rectangle that a green box fills; what is drawn in it leaves holes."""
+
+_DIM, _FRAME = 40, 0.04
+"""The brightest that a green box's frame is, and its greatest width as a share of the content's shorter side."""
+
+_MARGIN = 2
+"""Pixels added on each side of a box for what JPEG blurs across its edge."""
+
+_SMALLEST = 16
+"""Pixels of the content's shorter side under which no box can be told from the picture."""
+
+_ENOUGH = 500
+"""Pixels of the content's shorter side that are enough to find boxes; of larger pictures every n-th pixel is read."""
+
+
+@dataclass(frozen=True)
+class Inset:
+    """A box laid over the picture.
+
+    Attributes:
+        kind: `green` for the map of the scope's position, `black` for a blacked-out box.
+        box: where it is, in the frame's pixels, its dim frame included.
+    """
+
+    kind: Literal["green", "black"]
+    box: Box
+
+
+def find_insets(frame: Bytes, content: Box) -> list[Inset]:
+    """Return the boxes laid over the picture, the green ones first.
+
+    A green box is a filled rectangle of saturated green, anywhere. A black box is a black rectangle in a corner of the
+    content, with straight, sharp edges towards the picture; two that overlap make a step and are both found. Dark
+    lumen is none, as its edges bend and fade. The black corners of an octagonal or round picture are none either, as
+    their edges are slanted: they stay part of the picture. A box that covers such a corner reaches to the content's sides.
+
+    Nothing is looked for in contents under 16 pixels high or wide.
+
+    Args:
+        frame: uint8, shape (H, W, 3), RGB.
+        content: the content area, see `find_content_area`; boxes are cut to it.
+
+    Raises:
+        InputError: the frame is not of that shape and type.
+    """
+    require_frame(frame)
+    side = min(content.width, content.height)
+    if side < _SMALLEST:
+        return []
+    step = max(1, side // _ENOUGH)
+    picture = frame[content.slices][::step, ::step]
+    brightest = brightest_channel(picture)
+    green_boxes = [Inset("green", _place(box, content, step)) for box in _green_boxes(picture, brightest)]
+    return green_boxes + [Inset("black", _place(box, content, step)) for box in _black_boxes(brightest)]
+
+
+def inset_mask(shape: tuple[int, int], insets: Sequence[Inset]) -> Flags:
+    """Return a mask of `shape` (H, W), True inside the insets."""
+    mask = np.zeros(shape, np.bool_)
+    for inset in insets:
+        mask[inset.box.slices] = True
+    return mask
+
+
+def inpaint(frame: Bytes, mask: Flags) -> Bytes:
+    """Return the frame with the masked pixels filled from around them, by Telea's fast marching.
+
+    Cut the frame and its mask to the content first: the black border beside a box would flow into it.
+
+    Args:
+        frame: uint8, shape (H, W, 3).
+        mask: shape (H, W), True where to fill. All True, or none, leaves the frame as it is.
+    """
+    require_frame(frame)
+    return np.asarray(cv2.inpaint(frame, mask.astype(np.uint8), 3, cv2.INPAINT_TELEA), np.uint8)
+
+
+def _place(box: Box, content: Box, step: int) -> Box:
+    """Return a box of the content, in every `step`-th pixel, in the frame's pixels and with its margin."""
+    left, top = content.left + step * (box.left - _MARGIN), content.top + step * (box.top - _MARGIN)
+    placed = Box(left, top, step * (box.width + 2 * _MARGIN), step * (box.height + 2 * _MARGIN))
+    return placed.intersection(content)
+
+
+def _green_boxes(picture: Bytes, brightest: Bytes) -> list[Box]:
+    red, green, _ = cv2.split(picture)
+    mask = (cv2.subtract(green, red) > _GREENER).view(np.uint8)
+    if cv2.countNonZero(mask) < _GREEN_LEAST * mask.size:
+        return []
+    # The line between the map's two halves would part it.
+    bridge = 2 * max(1, round(_FRAME / 4 * min(mask.shape))) + 1
+    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((bridge, bridge), np.uint8))
+    _, _, regions, _ = cv2.connectedComponentsWithStats(closed)
+    return [_with_frame(Box(*map(int, region[:4])), brightest) for region in regions[1:] if _is_green_box(region, mask.size)]
+
+
+def _is_green_box(region: NDArray[np.int32], pixels: int) -> bool:
+    _, _, width, height, area = map(int, region)
+    return _GREEN_LEAST * pixels <= area <= _GREEN_MOST * pixels and area >= _RECTANGULAR * width * height
+
+
+def _with_frame(box: Box, brightest: Bytes) -> Box:
+    """Return a green box with the dim frame about it, where it has one."""
+    reach = max(_BLUR, round(_FRAME * min(brightest.shape)))
+    rows, columns = box.slices
+    dim = brightest <= _DIM
+    above = _frame_width(dim[max(0, rows.start - reach) : rows.start, columns].mean(1)[::-1])
+    below = _frame_width(dim[rows.stop : rows.stop + reach, columns].mean(1))
+    before = _frame_width(dim[rows, max(0, columns.start - reach) : columns.start].mean(0)[::-1])
+    after = _frame_width(dim[rows, columns.stop : columns.stop + reach].mean(0))
+    return Box(box.left - before, box.top - above, box.width + before + after, box.height + above + below)
+
+
+def _frame_width(dim: NDArray[np.float64]) -> int:
+    """Return how many lines, from the box outwards, its frame takes, the blurred ones before it included."""
+    lines = dim >= _FILLED
+    start = int(np.argmax(lines)) if lines.any() else len(lines)
+    return start + _run(lines[start:]) if start < len(lines) else 0
+
+
+def _black_boxes(brightest: Bytes) -> list[Box]:
+    found: list[Box] = []
+    height, width = brightest.shape
+    for upside_down, mirrored in product((False, True), repeat=2):
+        turned = brightest[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+        for box in _lower_left_boxes(turned):
+            left = width - box.left - box.width if mirrored else box.left
+            top = height - box.top - box.height if upside_down else box.top
+            found.append(Box(left, top, box.width, box.height))
+    return _largest(found)
+
+
+def _largest(boxes: list[Box]) -> list[Box]:
+    """Return the boxes that do not lie, all but a rim, in a larger one."""
+    kept: list[Box] = []
+    for box in sorted(boxes, key=lambda box: box.area, reverse=True):
+        if all(box.intersection(larger).area < _INSIDE * box.area for larger in kept):
+            kept.append(box)
+    return kept
+
+
+def _lower_left_boxes(brightest: Bytes) -> list[Box]:
+    """Return the black boxes in the lower left corner."""
+    above = brightest.shape[0] - int(_REACH * brightest.shape[0])
+    corner = _Corner(np.ascontiguousarray(brightest[above:, : int(_REACH * brightest.shape[1])]))
+    boxes = [corner.box(right, top) for right, top in product(corner.right_edges(), corner.top_edges())]
+    return [Box(box.left, box.top + above, box.width, box.height) for box in boxes if box is not None]
+
+
+class _Corner:
+    """A lower left corner of a picture, with its dark pixels and the sharp edges of what is dark."""
+
+    def __init__(self, brightest: Bytes) -> None:
+        self.height, self.width = brightest.shape
+        self.least_width = max(_BLUR, round(_THINNEST / _REACH * self.width))
+        self.least_height = max(_BLUR, round(_THINNEST / _REACH * self.height))
+        self.brightest = brightest
+        dark = (brightest <= _DARK).view(np.uint8)
+        self.sums = cv2.integral(dark)
+        # Two pixels apart, as an edge is seldom sharper.
+        self.rightward = (cv2.subtract(brightest[:, 2:], brightest[:, :-2]) >= _STEP).view(np.uint8) & dark[:, :-2]
+        self.upward = (cv2.subtract(brightest[:-2], brightest[2:]) >= _STEP).view(np.uint8) & dark[2:]
+
+    def right_edges(self) -> Iterator[int]:
+        """Give the columns where most rows turn from dark to brighter, the best first."""
+        return _peaks(cv2.reduce(self.rightward, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0], self.least_height)
+
+    def top_edges(self) -> Iterator[int]:
+        """Give the rows where most columns turn from brighter to dark, the best first."""
+        return _peaks(cv2.reduce(self.upward, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0], self.least_width)
+
+    def box(self, right_edge: int, top_edge: int) -> Box | None:
+        """Return the black box with these sides, or None."""
+        box = self._filled(right_edge - 1, top_edge + _BLUR)
+        if box is None or not self._is_in_corner(box) or not self._is_sharp(box, right_edge, top_edge):
+            return None
+        inside = self.brightest[box.slices]
+        return box if np.count_nonzero(inside <= _BLACK) > inside.size / 2 else None
+
+    def _filled(self, right: int, top: int) -> Box | None:
+        """Return the dark rectangle that reaches left and down from a column and a row just inside of it."""
+        if right < self.least_width or self.height - top < self.least_height:
+            return None
+        bottom = top + _run(self._dark_rows(right - self.least_width, right)[top:])
+        if bottom - top < self.least_height:
+            return None
+        columns = self._dark_columns(top, bottom)
+        left = right - _run(columns[:right][::-1])
+        if right - left < self.least_width:
+            return None
+        rows = self._dark_rows(left, right)
+        bottom = top + _run(rows[top:])
+        if bottom - top < self.least_height:
+            return None
+        right += min(_BLUR, _run(columns[right:]))
+        top -= min(_BLUR, _run(rows[:top][::-1]))
+        return Box(left, top, right - left, bottom - top)
+
+    def _dark_rows(self, left: int, right: int) -> Flags:
+        return np.diff(self.sums[:, right] - self.sums[:, left]) >= _FILLED * (right - left)
+
+    def _dark_columns(self, top: int, bottom: int) -> Flags:
+        return np.diff(self.sums[bottom] - self.sums[top]) >= _FILLED * (bottom - top)
+
+    def _is_in_corner(self, box: Box) -> bool:
+        below = self.height - box.top - box.height
+        return box.left <= _CORNER / _REACH * self.width and below <= _CORNER / _REACH * self.height
+
+    def _is_sharp(self, box: Box, right_edge: int, top_edge: int) -> bool:
+        rows, columns = box.slices
+        right, top = self.rightward[rows, right_edge].mean(), self.upward[top_edge, columns].mean()
+        return bool(right * top >= _SHARP)
+
+
+def _peaks(votes: NDArray[Any], least: int) -> Iterator[int]:
+    """Give the places with most votes, the best first, apart from each other by more than blur."""
+    votes = votes.copy()
+    for _ in range(_EDGES):
+        best = int(np.argmax(votes))
+        if votes[best] < least:
+            return
+        yield best
+        votes[max(0, best - _BLUR) : best + _BLUR + 1] = 0
+
+
+def _run(flags: Flags) -> int:
+    """Return how many flags are set before the first that is not."""
+    return len(flags) if flags.all() else int(np.argmin(flags))

@@ -1,0 +1,120 @@
+"""The commands of EndoVAE, from a folder of frames to new ones."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import tiny
+from pixelscope.cli.endovae import Rule
+from pixelscope.endovae.chosen import RULES
+
+Cli = Callable[..., Any]
+
+SMALL = (
+    *("--prepare.size", "16", "--model.width", "2", "--training.batch-size", "8", "--runtime.threads", "1"),
+    *("--runtime.precision", "32-true", "--training.checkpoint-every", "1"),
+)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_frames(tmp_path_factory.mktemp("cli") / "frames")
+
+
+def test_every_rule_is_offered() -> None:
+    assert Rule.__args__ == ("auto", *RULES)
+
+
+def test_prepare_prints_the_summary_and_finds_the_store_again(
+    cli: Cli, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("endovae", "prepare", frames, "--size", "16")
+    assert done.code == 0
+    assert "normal-tiny" in done.out and "16x16" in done.out.replace(" x ", "x")
+    (store,) = (tmp_path / "stores").iterdir()
+    stamp = (store / "frames.npy").stat().st_mtime_ns
+    again = json.loads(cli("endovae", "prepare", frames, "--size", "16", "--json").out)
+    assert again["count"] == 26
+    assert (store / "frames.npy").stat().st_mtime_ns == stamp
+
+
+def test_classes_of_other_names(cli: Cli, frames: Path, tmp_path: Path) -> None:
+    renamed = tmp_path / "mine"
+    for old, new in (("normal-tiny", "clean"), ("polyps", "bleeding")):
+        (renamed / new).mkdir(parents=True)
+        for file in (frames / old).iterdir():
+            (renamed / new / file.name).write_bytes(file.read_bytes())
+    refused = cli("endovae", "prepare", renamed, "--stores", tmp_path)
+    assert refused.code == 2
+    assert "--normal" in refused.err and "--abnormal" in refused.err
+    named = ("--normal", "clean", "--abnormal", "bleeding")
+    done = cli("endovae", "prepare", renamed, *named, "--stores", tmp_path / "stores", "--json")
+    assert {found["name"]: found["kind"] for found in json.loads(done.out)["classes"]} == {
+        "clean": "normal",
+        "bleeding": "abnormal",
+    }
+
+
+def test_from_frames_to_new_ones(cli: Cli, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained = cli("endovae", "train", "--frames", frames, *SMALL, "--training.epochs", "2")
+    assert trained.code == 0, trained.err
+    run = tmp_path / "runs" / "00000-endovae-frames-seed0"
+    assert "Run folder: runs/00000-endovae-frames-seed0" in trained.out
+    assert (run / "report.html").stat().st_size > 10_000
+    measured = json.loads(cli("endovae", "evaluate", run, "--json").out)
+    assert measured == json.loads((run / "evaluation.json").read_text())
+    more = cli("endovae", "train", "--resume", run, "--training.epochs", "3")
+    assert more.code == 0, more.err
+    assert json.loads((run / "run.json").read_text())["images"] >= 3 * 48
+    assert cli("endovae", "reconstruct", run, frames / "polyps", "--out", "seen.png").code == 0
+    assert cli("endovae", "generate", run, "--out", "new", "--count", "4", "--json").code == 0
+    assert sorted(path.name for path in Path("new").iterdir()) == [f"{n:05d}.png" for n in range(4)]
+    with Image.open("seen.png") as grid:
+        assert grid.size == (6 * 18 + 2, 2 * 18 + 2)
+
+
+def test_a_dry_run_tells_the_plan_and_makes_no_run(
+    cli: Cli, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("endovae", "train", "--frames", frames, *SMALL, "--training.epochs", "7", "--dry-run")
+    assert done.code == 0
+    assert "epochs: 7" in done.out and "GFLOP an image, 42 steps" in done.out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("endovae train", "No frames are given"),
+        ("endovae train --frames absent", "absent"),
+        ("endovae train --frames . --preset dem", 'Did you mean "demo"?'),
+        ("endovae train --resume absent", "not a run folder"),
+        ("endovae train --resume absent --losses.kl 2", "drop --losses.kl"),
+        ("endovae evaluate absent", "not a run folder"),
+        ("endovae generate absent --out x.png", "not a run folder"),
+        ("endovae prepare", "folder"),
+        ("endovae prepare absent", "absent"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli(*command.split())
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_the_other_system_is_refused(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    done = cli("endovae", "generate", trained, "--out", tmp_path / "x.png")
+    assert done.code == 2
+    assert "is a run of 'pixelda', not of endovae" in done.err

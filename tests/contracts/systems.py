@@ -1,0 +1,130 @@
+"""Whole trainings that the contract tests sweep over: every system, at tiny size. A new one is added here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tiny
+from pixelscope import prepare, resume, resume_endovae, train_baseline, train_endovae, train_pixelda
+from pixelscope.config import Config, merge
+from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.imaging.config import PrepareConfig
+from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SystemCase:
+    """One system: how to make its images and a configuration, train and go on."""
+
+    name: str
+    model: type[Config]
+    write: Callable[[Path], Settings]
+    """Writes tiny images into a folder and returns the settings that name them."""
+    spoil: Callable[[Path], object]
+    """Puts other images where `write` put its own."""
+    small: Settings
+    length: Callable[[int], Settings]
+    """Settings that train on so many images, and do everything else every so many."""
+    train: Callable[..., Path]
+    resume: Callable[..., Path]
+    more: Callable[[int], Settings]
+    """What `resume` takes to train to so many images."""
+    quiet: Settings
+    """Settings without draws of a rank's own."""
+    loss: str
+    """Name of the main loss in stats.jsonl."""
+    change: tuple[str, str]
+    """An edit of config.yaml that makes it another configuration."""
+
+    def config(self, folder: Path, images: int = 96, **changes: Any) -> Any:
+        """Write the images and return a configuration that trains on `images` of them, in batches of 8."""
+        return self.model.parse(merge(self.small, self.write(folder), self.length(images), changes))
+
+
+def _domains(folder: Path) -> Settings:
+    return dict(zip(("source", "target"), tiny.write_domains(folder), strict=True))
+
+
+def _other_domains(folder: Path) -> None:
+    images, labels = tiny.pictures(60, seed=9)
+    np.savez(folder / "source.npz", images=images, labels=labels)
+
+
+def _frames(folder: Path) -> Settings:
+    if not (folder / "store").exists():
+        tiny.write_frames(folder / "frames")
+        prepare([folder / "frames"], config=PrepareConfig(size=tiny.SIZE), out=folder / "store")
+    return {"frames": str(folder / "store")}
+
+
+def _other_frames(folder: Path) -> None:
+    values = np.load(folder / "store" / "frames.npy", allow_pickle=False)
+    np.save(folder / "store" / "frames.npy", 255 - values)
+
+
+def _in_images(images: int) -> Settings:
+    every = max(16, images // 6 // 16 * 16)
+    return {"training": {"images": images, "log_every": 16, "evaluate_every": every, "checkpoint_every": every}}
+
+
+EPOCH = 16
+"""Training frames of the tiny store, without copies."""
+
+
+def _in_epochs(images: int) -> Settings:
+    epochs = images // EPOCH
+    return {
+        "augmentation": {"copies": 0},
+        "training": {"epochs": epochs, "log_every": 1, "checkpoint_every": max(1, epochs // 6)},
+        "schedule": {"stop_after": 100_000},
+    }
+
+
+_DOMAINS = {"write": _domains, "spoil": _other_domains, "length": _in_images, "resume": resume}
+
+SYSTEMS = {
+    case.name: case
+    for case in (
+        SystemCase(
+            name="pixelda",
+            model=PixelDAConfig,
+            small=tiny.pixelda().model_dump(mode="json"),
+            train=train_pixelda,
+            more=lambda images: {"images": images},
+            quiet={"discriminator": {"noise_std": 0.0, "dropout": 0.0}},
+            loss="loss/generator",
+            change=("discriminator: 0.13", "discriminator: 0.5"),
+            **_DOMAINS,
+        ),
+        SystemCase(
+            name="baseline",
+            model=BaselineConfig,
+            small=tiny.baseline().model_dump(mode="json"),
+            train=train_baseline,
+            more=lambda images: {"images": images},
+            quiet={},
+            loss="loss/classifier",
+            change=("decay: 0.95", "decay: 0.5"),
+            **_DOMAINS,
+        ),
+        SystemCase(
+            name="endovae",
+            model=EndoVAEConfig,
+            write=_frames,
+            spoil=_other_frames,
+            small=tiny.endovae().model_dump(mode="json"),
+            length=_in_epochs,
+            train=train_endovae,
+            resume=resume_endovae,
+            more=lambda images: {"epochs": images // EPOCH},
+            quiet={},
+            loss="loss/total",
+            change=("kl: 1.0", "kl: 0.5"),
+        ),
+    )
+}

@@ -1,0 +1,188 @@
+"""What holds for a whole training of every system: interruptions, resuming to the bit, several processes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, load_file
+
+from contracts.systems import SYSTEMS, SystemCase
+from pixelscope.config import Config
+from pixelscope.engine import checkpoint
+from pixelscope.engine.run import RunFolder, read_stats
+from pixelscope.errors import InputError
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from contracts.systems import SYSTEMS
+from pixelscope.config import read_yaml
+if __name__ == "__main__":
+    case, folder = SYSTEMS[sys.argv[1]], Path(sys.argv[2])
+    case.train(case.model.parse(read_yaml(folder / "settings.yaml")), run=folder / "run")
+"""
+
+every_system = pytest.mark.parametrize("case", SYSTEMS.values(), ids=lambda case: case.name)
+
+
+def _last(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(RunFolder(run).checkpoint_files()[-1])
+
+
+def _different(first: Path, second: Path) -> list[str]:
+    a, b = _last(first), _last(second)
+    assert a.keys() == b.keys()
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def _untimed(run: Path) -> list[dict[str, object]]:
+    clock = ("seconds", "images_per_second")
+    return [{name: value for name, value in line.items() if name not in clock} for line in read_stats(run / "stats.jsonl")]
+
+
+def _spawn(case: SystemCase, folder: Path, config: Config) -> subprocess.Popen[str]:
+    config.save(folder / "settings.yaml")
+    tests = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-c", SCRIPT, case.name, str(folder), str(tests)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def _images(stats: Path) -> int:
+    lines = stats.read_text().split("\n")[:-1] if stats.is_file() else []
+    return json.loads(lines[-1])["images"] if lines else 0
+
+
+def _wait_for(process: subprocess.Popen[str], stats: Path, images: int) -> None:
+    while process.poll() is None and _images(stats) < images:
+        time.sleep(0.005)
+
+
+@every_system
+@pytest.mark.parametrize("attempt", range(2))
+def test_killed_anywhere_and_resumed_is_the_uninterrupted_run(case: SystemCase, attempt: int, tmp_path: Path) -> None:
+    config = case.config(tmp_path, 2400)
+    whole = case.train(config, run=tmp_path / "whole")
+    process = _spawn(case, tmp_path, config)
+    _wait_for(process, tmp_path / "run" / "stats.jsonl", random.Random(attempt).randint(200, 2000))
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
+    case.resume(tmp_path / "run")
+    assert _different(whole, tmp_path / "run") == []
+    kept = [
+        [
+            {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+            for line in read_stats(run / "stats.jsonl")
+        ]
+        for run in (whole, tmp_path / "run")
+    ]
+    assert kept[0] == kept[1]
+    assert RunFolder(tmp_path / "run").read_record()["sittings"] == 2
+    for path in (whole / "samples").glob("progress.npz"):
+        with np.load(path) as before, np.load(tmp_path / "run" / "samples" / path.name) as after:
+            assert all(np.array_equal(before[name], after[name]) for name in before.files)
+
+
+@every_system
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(case: SystemCase, number: int, tmp_path: Path) -> None:
+    process = _spawn(case, tmp_path, case.config(tmp_path, 800_000))
+    _wait_for(process, tmp_path / "run" / "stats.jsonl", 64)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    folder = RunFolder.open(tmp_path / "run")
+    assert f"go on with --resume {folder.path}" in output
+    assert folder.read_record()["state"] == "stopped"
+    _, header = checkpoint.load(folder.checkpoint_files()[-1])
+    assert header.progress.images == folder.read_record()["images"] >= 64
+    more = case.resume(tmp_path / "run", **case.more(header.progress.images + 16))
+    assert RunFolder(more).read_record()["state"] == "finished"
+
+
+@every_system
+def test_two_processes_agree_with_one(case: SystemCase, tmp_path: Path) -> None:
+    """The same global batch; what each rank draws for itself is off."""
+    one = case.train(case.config(tmp_path, 48, **case.quiet), run=tmp_path / "one")
+    two = case.train(case.config(tmp_path, 48, **case.quiet, runtime={"devices": 2}), run=tmp_path / "two")
+    first, second = _last(one), _last(two)
+    compared = [name for name in first if name.startswith("network.")]
+    assert len(compared) > 10 - len(case.quiet)
+    for name in compared:
+        torch.testing.assert_close(
+            second[name], first[name], rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    assert RunFolder(two).read_record()["runtime"]["devices"] == 2
+    losses = [[line[case.loss] for line in read_stats(run / "stats.jsonl") if line["kind"] == "train"] for run in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@every_system
+def test_a_run_may_be_resumed_with_another_number_of_processes(case: SystemCase, tmp_path: Path) -> None:
+    run = case.train(case.config(tmp_path, 32), run=tmp_path / "run")
+    case.resume(run, devices=2, **case.more(64))
+    assert RunFolder(run).read_record()["images"] == 64
+
+
+@every_system
+def test_errors_of_a_spawned_process_arrive_as_themselves(case: SystemCase, tmp_path: Path) -> None:
+    config = case.config(tmp_path, 32, runtime={"devices": 2}, training={"batch_size": 9})
+    with pytest.raises(InputError, match="A batch of 9 cannot be divided among 2 devices"):
+        case.train(config, run=tmp_path / "run")
+
+
+@every_system
+def test_existing_folders_and_absent_runs_are_refused(case: SystemCase, tmp_path: Path) -> None:
+    config = case.config(tmp_path)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(InputError, match="taken exists already.*--resume"):
+        case.train(config, run=tmp_path / "taken")
+    with pytest.raises(InputError, match="not a run folder"):
+        case.resume(tmp_path / "taken")
+    assert list((tmp_path / "taken").iterdir()) == []
+
+
+@every_system
+def test_a_checkpoint_of_another_configuration_is_refused(case: SystemCase, tmp_path: Path) -> None:
+    run = case.train(case.config(tmp_path, 32), run=tmp_path / "run")
+    before, after = case.change
+    text = (run / "config.yaml").read_text()
+    assert before in text
+    (run / "config.yaml").write_text(text.replace(before, after))
+    with pytest.raises(InputError, match="made with another configuration than its config.yaml"):
+        case.resume(run, **case.more(64))
+
+
+@every_system
+def test_other_images_are_refused_on_resuming(case: SystemCase, tmp_path: Path) -> None:
+    run = case.train(case.config(tmp_path, 32), run=tmp_path / "run")
+    case.spoil(tmp_path)
+    with pytest.raises(InputError, match="SHA-256 differs"):
+        case.resume(run, **case.more(64))
+
+
+@every_system
+def test_a_cut_off_checkpoint_can_be_deleted_to_go_on_from_the_one_before(case: SystemCase, tmp_path: Path) -> None:
+    run = case.train(case.config(tmp_path), run=tmp_path / "run")
+    newest = RunFolder(run).checkpoint_files()[-1]
+    complete = newest.read_bytes()
+    newest.write_bytes(complete[:-100])
+    with pytest.raises(InputError, match="damaged or cut off"):
+        case.resume(run)
+    newest.unlink()
+    case.resume(run)
+    assert all(torch.equal(tensor, _last(run)[name]) for name, tensor in load(complete).items())
+
+
+@every_system
+def test_the_record_says_nothing_of_where_programs_lie(case: SystemCase, tmp_path: Path) -> None:
+    run = case.train(case.config(tmp_path, 16), run=tmp_path / "run")
+    assert not RunFolder(run).read_record()["command"].startswith(os.sep)

@@ -1,0 +1,177 @@
+"""Folders to classes, kinds and masks, by their names."""
+
+from pathlib import Path
+
+import pytest
+
+from pixelscope.data.frame_classes import KINDS, Found, find_classes
+from pixelscope.errors import InputError
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def frames(found: Found) -> list[str]:
+    return [f"{file.owner}: {file.within}" for file in found.frames]
+
+
+def masks(found: Found) -> list[str]:
+    return [f"{file.owner}: {file.within}" for file in found.masks]
+
+
+def test_the_classes_of_kvasir_are_known(tmp_path: Path) -> None:
+    names = ["polyps", "normal-z-line", "normal-pylorus", "dyed-lifted-polyps", "esophagitis", "ulcerative-colitis"]
+    found = find_classes([touch(tmp_path, *(f"{name}/1.jpg" for name in names))])
+    assert list(found.kinds.items()) == [
+        ("normal-pylorus", "normal"), ("normal-z-line", "normal"), ("dyed-lifted-polyps", "abnormal"),
+        ("esophagitis", "abnormal"), ("polyps", "abnormal"), ("ulcerative-colitis", "abnormal"),
+    ]  # fmt: skip
+    assert frames(found) == [f"{name}: 1.jpg" for name in sorted(names)]
+
+
+def test_the_23_classes_of_hyperkvasir_are_known_however_deep(tmp_path: Path) -> None:
+    lower, upper = tmp_path / "labeled-images" / "lower-gi-tract", tmp_path / "labeled-images" / "upper-gi-tract"
+    found = find_classes(
+        [touch(tmp_path, *(f"{(lower if i % 2 else upper).relative_to(tmp_path)}/x/{n}/1.jpg" for i, n in enumerate(KINDS)))]
+    )
+    assert found.kinds == KINDS
+    assert {name for name, kind in found.kinds.items() if kind == "normal"} == {
+        "normal", "healthy", "bbps-2-3", "cecum", "ileum", "pylorus", "retroflex-rectum", "retroflex-stomach", "z-line",
+    }  # fmt: skip
+
+
+def test_case_spaces_and_underscores_do_not_matter(tmp_path: Path) -> None:
+    found = find_classes([touch(tmp_path, "Normal_Cecum/1.jpg", "Ulcerative Colitis/1.jpg")])
+    assert found.kinds == {"Normal_Cecum": "normal", "Ulcerative Colitis": "abnormal"}
+
+
+def test_frames_lie_at_any_depth_of_a_known_class(tmp_path: Path) -> None:
+    found = find_classes([touch(tmp_path, "polyps/2020/may/a.jpg", "polyps/b.jpg", "normal-cecum/x/c.jpg")])
+    assert frames(found) == ["normal-cecum: x/c.jpg", "polyps: 2020/may/a.jpg", "polyps: b.jpg"]
+
+
+def test_a_folder_may_be_a_class_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "polyps/1.jpg", "normal-colon/1.jpg")
+    assert frames(find_classes([tmp_path / "polyps", tmp_path / "normal-colon"])) == ["normal-colon: 1.jpg", "polyps: 1.jpg"]
+    monkeypatch.chdir(tmp_path / "polyps")
+    assert find_classes([Path()]).kinds == {"polyps": "abnormal"}
+
+
+def test_other_classes_are_named_by_hand(tmp_path: Path) -> None:
+    touch(tmp_path, "clean/1.jpg", "bleeding/1.jpg", "polyps/1.jpg")
+    found = find_classes([tmp_path], normal=["clean"], abnormal=["bleeding"])
+    assert found.kinds == {"clean": "normal", "bleeding": "abnormal", "polyps": "abnormal"}
+    assert find_classes([tmp_path], normal=["clean", "polyps"], abnormal=["bleeding"]).kinds["polyps"] == "normal"
+
+
+def test_a_class_named_by_hand_may_hold_folders_only(tmp_path: Path) -> None:
+    touch(tmp_path, "clean/patient1/1.jpg", "clean/patient2/1.jpg")
+    assert frames(find_classes([tmp_path], normal=["clean"])) == ["clean: patient1/1.jpg", "clean: patient2/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("clean/1.jpg", "polyps/1.jpg"), "The class 'clean' is not known; .* --normal clean or --abnormal clean"),
+        (("b/1.jpg", "a/1.jpg"), "The classes 'a', 'b' are not known; .* --normal a or --abnormal a"),
+        (("images/1.jpg", "masks/1.jpg"), "The class 'images' is not known"),
+        (tuple(f"c{i:02d}/1.jpg" for i in range(12)), "'c09' and 2 more are not known"),
+    ],
+)
+def test_an_unknown_class_is_named_with_the_flags(tmp_path: Path, files: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_classes([touch(tmp_path, *files)])
+
+
+@pytest.mark.parametrize("files", [("1.jpg", "2.jpg"), ("mine/1.jpg",), ("1.jpg", "more/2.jpg")])
+def test_one_unknown_class_and_nothing_else_is_what_is_to_be_learnt(tmp_path: Path, files: tuple[str, ...]) -> None:
+    found = find_classes([touch(tmp_path / "lot", *files)])
+    assert list(found.kinds.values()) == ["normal"]
+    assert len(found.frames) == len(files)
+
+
+def test_folders_of_masks_are_no_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "polyps/a.jpg", "polyp-masks/a.png", "normal-cecum/b.jpg", "normal-cecum/masks/b.png")
+    found = find_classes([tmp_path])
+    assert found.kinds == {"normal-cecum": "normal", "polyps": "abnormal"}
+    assert frames(found) == ["normal-cecum: b.jpg", "polyps: a.jpg"]
+    assert masks(found) == ["normal-cecum: b.png", "polyps: a.png"]
+
+
+def test_masks_alone_belong_to_the_one_abnormal_class(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "masks/a.png", "normal-cecum/b.jpg")
+    assert masks(find_classes([tmp_path], abnormal=["images"])) == ["images: a.png"]
+    touch(tmp_path, "polyps/c.jpg")
+    with pytest.raises(InputError, match="named `masks` .* could be of images or polyps; name their folder CLASS-masks"):
+        find_classes([tmp_path], abnormal=["images"])
+
+
+def test_masks_of_a_class_that_is_not_given_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "normal-cecum/b.jpg", "polyp-masks/a.png")
+    with pytest.raises(InputError, match="The masks of the class 'polyp' .* belong to no class that is given"):
+        find_classes([tmp_path])
+
+
+def test_masks_of_any_folder_may_be_given_by_class(tmp_path: Path) -> None:
+    touch(tmp_path, "Original/a.png", "Ground Truth/a.png")
+    found = find_classes([tmp_path], abnormal=["Original"], masks={"Original": tmp_path / "Ground Truth"})
+    assert frames(found) == ["Original: a.png"]
+    assert masks(found) == ["Original: a.png"]
+    assert found.masks[0].path == tmp_path / "Ground Truth" / "a.png"
+
+
+def test_masks_given_by_hand_for_no_class_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "polyps/a.png", "other/a.png")
+    with pytest.raises(InputError, match="The masks of the class 'typo' .* belong to no class"):
+        find_classes([tmp_path], masks={"typo": tmp_path / "other"})
+
+
+@pytest.mark.parametrize("files", [("1.jpg", "polyps/1.jpg"), ("polyps/1.jpg", "polyps/normal-cecum/2.jpg")])
+def test_a_class_within_another_is_an_unknown_layout(tmp_path: Path, files: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="is a class folder and holds another, .*; give each class a folder of its own"):
+        find_classes([touch(tmp_path / "lot", *files)])
+
+
+@pytest.mark.parametrize(
+    ("files", "what"), [((), "no images"), (("a/notes.txt",), "no images"), (("masks/1.png",), "only masks")]
+)
+def test_a_folder_without_frames_is_refused(tmp_path: Path, files: tuple[str, ...], what: str) -> None:
+    with pytest.raises(InputError, match=f"There are {what} in {tmp_path}; give folders of .jpg or .png frames"):
+        find_classes([touch(tmp_path, *files)])
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file.jpg"])
+def test_a_folder_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "file.jpg")
+    with pytest.raises(InputError, match=f"There is no folder {tmp_path / name}"):
+        find_classes([tmp_path / name])
+
+
+def test_a_flag_that_names_nothing_suggests_a_class(tmp_path: Path) -> None:
+    touch(tmp_path, "clean-colon/1.jpg", "polyps/1.jpg")
+    with pytest.raises(InputError, match="There is no class folder 'clean' with frames; the folders have clean-colon"):
+        find_classes([tmp_path], normal=["clean"])
+
+
+def test_a_class_is_not_of_both_kinds(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'a' is given as normal and as abnormal; give it once"):
+        find_classes([touch(tmp_path, "a/1.jpg")], normal=["a"], abnormal=["a"])
+
+
+def test_folders_given_twice_count_once(tmp_path: Path) -> None:
+    touch(tmp_path, "polyps/1.jpg", "polyp-masks/1.png")
+    found = find_classes([tmp_path, tmp_path, tmp_path / "polyps"])
+    assert frames(found) == ["polyps: 1.jpg"]
+    assert masks(found) == ["polyps: 1.png"]
+
+
+def test_one_class_may_come_from_two_folders_but_not_one_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a/polyps/1.jpg", "b/polyps/2.jpg")
+    assert frames(find_classes([tmp_path])) == ["polyps: 1.jpg", "polyps: 2.jpg"]
+    touch(tmp_path, "b/polyps/1.jpg")
+    with pytest.raises(InputError, match="Two files would have the name polyps/1.jpg: .*a/polyps/1.jpg and .*b/polyps/1.jpg"):
+        find_classes([tmp_path])

@@ -1,0 +1,92 @@
+"""Which frames are trained on: by kind, whole clusters of near-duplicates, nothing twice."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny
+from pixelscope import FrameStore, InputError, prepare
+from pixelscope.endovae.cohort import Cohort, divide, load_cohort, settled
+from pixelscope.imaging.config import PrepareConfig
+
+
+def _divide(store: FrameStore, **split: Any) -> Cohort:
+    return divide(store, tiny.endovae(split={"validation_fraction": 0.2, "test_fraction": 0.2, **split}))
+
+
+def _positions(cohort: Cohort) -> list[np.ndarray]:
+    return [part.positions for part in (cohort.train, cohort.validation, *cohort.held_out.values())]
+
+
+def _kinds(store: FrameStore, positions: np.ndarray) -> set[str]:
+    return {store.kinds[label] for label in store.labels[positions]}
+
+
+def test_every_frame_is_in_one_part(store: FrameStore) -> None:
+    for kind in ("normal", "abnormal", "both"):
+        parts = _positions(_divide(store, train_on=kind))
+        assert sorted(np.concatenate(parts).tolist()) == list(range(len(store)))
+
+
+def test_training_sees_the_kind_that_was_asked_for(store: FrameStore) -> None:
+    cohort = _divide(store)
+    assert _kinds(store, cohort.train.positions) == _kinds(store, cohort.validation.positions) == {"normal"}
+    assert len(cohort.held_out["abnormal"]) == 12
+    assert len(cohort.held_out["normal"]) == pytest.approx(6, abs=2)
+    assert _kinds(store, _divide(store, train_on="abnormal").train.positions) == {"abnormal"}
+    both = _divide(store, train_on="both")
+    assert _kinds(store, both.train.positions) == {"normal", "abnormal"}
+    assert 0 < len(both.held_out["abnormal"]) < 12
+
+
+def test_the_split_has_a_seed_of_its_own(store: FrameStore) -> None:
+    first, again, other = _divide(store), _divide(store), _divide(store, seed=1)
+    assert all(np.array_equal(a, b) for a, b in zip(_positions(first), _positions(again), strict=True))
+    assert not np.array_equal(first.train.positions, other.train.positions)
+    assert first.digests() == again.digests() != other.digests()
+
+
+def test_near_duplicates_stay_together(tmp_path: Path) -> None:
+    tiny.write_frames(tmp_path / "frames", normal=12, abnormal=1)
+    for number, frame in enumerate(tiny.frames(12)):
+        brighter = np.clip(frame.astype(int) + 3, 0, 255).astype(np.uint8)
+        Image.fromarray(brighter).save(tmp_path / "frames" / "normal-tiny" / f"again-{number:02d}.png")
+    store = prepare([tmp_path / "frames"], config=PrepareConfig(size=tiny.SIZE), out=tmp_path / "store")
+    for part in _positions(_divide(store, seed=3))[:2]:
+        names = {store.names[i].removeprefix("normal-tiny/").removeprefix("again-") for i in part}
+        assert 2 * len(names) == len(part), "a frame and its near-duplicate are in the same part"
+
+
+def test_what_is_not_there_is_said(store: FrameStore, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No frames are given; .*--frames"):
+        load_cohort(tiny.endovae())
+    only = tiny.write_frames(tmp_path / "frames", normal=10, abnormal=0)
+    (only / "polyps").rmdir()
+    normal = prepare([only], config=PrepareConfig(size=tiny.SIZE), out=tmp_path / "store")
+    with pytest.raises(InputError, match="has no abnormal frames, only normal; change --split.train-on"):
+        _divide(normal, train_on="abnormal")
+    assert set(_divide(normal).held_out) == {"normal"}
+
+
+def test_a_folder_is_prepared_and_the_stores_own_settings_hold(
+    frame_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny.endovae(frames=str(frame_folder))
+    cohort = load_cohort(config)
+    assert cohort.store.frames.shape[1] == tiny.SIZE
+    other = tiny.endovae(frames=str(cohort.store.path), prepare={"size": 96})
+    assert settled(other, load_cohort(other)).prepare.size == tiny.SIZE
+    described = cohort.describe(config)["frames"]
+    assert described["count"] == len(cohort.store) == 42
+    assert described["train"] == len(cohort.train)
+
+
+def test_insets_are_left_out_only_where_the_store_says_so(frame_folder: Path, tmp_path: Path) -> None:
+    for insets in ("keep", "mask"):
+        config = PrepareConfig(size=tiny.SIZE, insets=insets)
+        store = prepare([frame_folder], config=config, out=tmp_path / insets)
+        assert (_divide(store).train.left_out is not None) == (insets == "mask")

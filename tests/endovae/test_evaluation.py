@@ -1,0 +1,188 @@
+"""What evaluation measures and stores, and what `reconstruct` and `generate` write."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+import tiny
+from pixelscope import FrameStore, InputError, evaluate_endovae, generate, reconstruct, train_endovae
+from pixelscope.endovae.chosen import choose
+from pixelscope.endovae.cohort import load_cohort
+from pixelscope.endovae.reconstruction import reconstruct_frames
+from pixelscope.endovae.training import read_config
+from pixelscope.engine.run import RunFolder, read_stats
+
+
+def test_it_measures_what_was_held_out_beside_linear_yardsticks(run: Path) -> None:
+    result = evaluate_endovae(run)
+    cohort = load_cohort(read_config(RunFolder(run)))
+    assert {kind: found.count for kind, found in result.sets.items()} == {k: len(p) for k, p in cohort.held_out.items()}
+    assert result.rule == "best-validation"
+    assert set(result.rules) == {"best-validation", "last"}
+    assert result.components == 3
+    for found in result.sets.values():
+        assert set(found.methods) == {"endovae", "pca", "mean image"}
+        assert found.methods["pca"]["psnr"].mean > found.methods["mean image"]["psnr"].mean
+        assert len(found.kl) == 3
+        assert sum(found.region_share.values()) == pytest.approx(1)
+        assert sum(row["count"] for row in found.by_size) == found.count == sum(found.classes.values())
+        assert found.detail_kept["mean image"] < 1
+    assert set(result.separation) == {"endovae", "pca", "mean image"}
+    assert "EndoVAE" in result.to_text() and "PCA, 3 components" in result.to_text()
+
+
+def test_numbers_are_those_of_the_reconstructions(run: Path) -> None:
+    evaluate_endovae(run)
+    folder = RunFolder(run)
+    cohort, (_, weights) = load_cohort(read_config(folder)), choose(folder, read_config(folder))
+    part = cohort.held_out["abnormal"]
+    found = reconstruct_frames(weights, part.frames)
+    pairs = zip(found.images.numpy(), found.reconstructions.numpy(), strict=True)
+    expected = [peak_signal_noise_ratio(image, other, data_range=1.0) for image, other in pairs]
+    with (run / "evaluation.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "abnormal"]
+    assert [row["name"] for row in rows] == part.names
+    assert [float(row["endovae_psnr"]) for row in rows] == pytest.approx(expected, abs=1e-3)
+    stored = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    spread = stored["sets"]["abnormal"]["methods"]["endovae"]["psnr"]
+    assert (spread["mean"], spread["std"]) == pytest.approx((np.mean(expected), np.std(expected)), abs=1e-3)
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(run: Path) -> None:
+    lines = [line for line in read_stats(run / "stats.jsonl") if line["kind"] == "evaluation"]
+    best = min(lines, key=lambda line: line["loss/validation_total"])
+    _, weights = choose(RunFolder(run), read_config(RunFolder(run)))
+    assert weights.images == best["images"] > 0
+
+
+def test_the_model_has_learnt_something(run: Path) -> None:
+    result = evaluate_endovae(run)
+    methods = result.sets["normal"].methods
+    assert methods["endovae"]["psnr"].mean > methods["mean image"]["psnr"].mean + 0.3
+
+
+def test_other_frames_are_measured_and_not_stored(run: Path, frame_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    evaluate_endovae(run)
+    before = (run / "evaluation.json").read_bytes()
+    result = evaluate_endovae(run, frames=str(frame_folder), rule="last")
+    assert {kind: found.count for kind, found in result.sets.items()} == {"normal": 30, "abnormal": 12}
+    assert result.rule == "last"
+    assert (run / "evaluation.json").read_bytes() == before
+
+
+def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoint by the rule 'ema-last'; choose one of best-validation, last"):
+        evaluate_endovae(run, rule="ema-last")
+    young = tmp_path / "young"
+    shutil.copytree(run, young)
+    shutil.rmtree(young / "checkpoints")
+    with pytest.raises(InputError, match="has no checkpoint yet"):
+        evaluate_endovae(young)
+
+
+def test_the_average_is_a_rule_of_its_own(store: FrameStore, tmp_path: Path) -> None:
+    config = tiny.endovae(frames=str(store.path), training={"epochs": 2, "ema_half_life": 0.5})
+    result = evaluate_endovae(train_endovae(config, run=tmp_path / "run"))
+    assert set(result.rules) == {"best-validation", "last", "ema-last"}
+    assert result.rules["last"]["normal_psnr"] != result.rules["ema-last"]["normal_psnr"]
+
+
+def test_training_ends_early_and_says_why(store: FrameStore, tmp_path: Path) -> None:
+    config = tiny.endovae(
+        frames=str(store.path),
+        training={"epochs": 500},
+        schedule={"stop_after": 3, "take_off": 0},
+        optimizer={"learning_rate": 1e-12},
+    )
+    run = train_endovae(config, run=tmp_path / "run")
+    record = RunFolder(run).read_record()
+    assert record["state"] == "finished"
+    assert "has not fallen for 3 epochs" in record["ended"]
+    assert record["images"] < 500 * record["epoch"]
+
+
+def _about(path: Path) -> dict:
+    with Image.open(path) as image:
+        return json.loads(image.text["pixelscope"])  # type: ignore[attr-defined]
+
+
+def test_reconstructions_are_written_as_a_grid_or_one_by_one(run: Path, frame_folder: Path, tmp_path: Path) -> None:
+    written = reconstruct(run, [frame_folder / "polyps"], tmp_path / "grid.png")
+    assert written.count == len(written.frames) == 12
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.size == (12 * 18 + 2, 2 * 18 + 2)
+    assert _about(tmp_path / "grid.png")["rule"] == "best-validation"
+    reconstruct(run, [frame_folder / "polyps"], tmp_path / "single")
+    assert len(list((tmp_path / "single").iterdir())) == 12
+    again = reconstruct(run, [frame_folder / "polyps" / "03.png"], tmp_path / "again")
+    assert (tmp_path / "again" / "03.png").read_bytes() == (tmp_path / "single" / "03.png").read_bytes()
+    assert again.frames[0]["psnr"] == pytest.approx(written.frames[3]["psnr"], abs=1e-3)
+
+
+def test_a_sampled_reconstruction_follows_its_seed(run: Path, frame_folder: Path, tmp_path: Path) -> None:
+    file = frame_folder / "polyps" / "00.png"
+    psnrs = [
+        reconstruct(run, [file], tmp_path / f"{number}", sampled=sampled, seed=seed).frames[0]["psnr"]
+        for number, (sampled, seed) in enumerate([(False, 0), (False, 1), (True, 0), (True, 0), (True, 1)])
+    ]
+    assert psnrs[0] == psnrs[1]
+    assert psnrs[2] == psnrs[3]
+    assert len({psnrs[0], psnrs[2], psnrs[4]}) == 3
+
+
+def test_files_of_one_name_are_not_written_over_each_other(run: Path, frame_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="have the same name"):
+        reconstruct(run, [frame_folder], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="no images in"):
+        reconstruct(run, [tmp_path], tmp_path / "out")
+
+
+def test_new_frames(run: Path, frame_folder: Path, tmp_path: Path) -> None:
+    generate(run, tmp_path / "grid.png", count=5, seed=3)
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.size == (3 * 18 + 2, 2 * 18 + 2)
+        page = np.asarray(image)
+    assert _about(tmp_path / "grid.png")["seed"] == 3
+    assert bool((page[20:-2, 38:-2] == 255).all()), "the sixth place is empty"
+    generate(run, tmp_path / "single", count=5, seed=3)
+    first = np.asarray(Image.open(tmp_path / "single" / "00000.png"))
+    assert np.array_equal(first, page[2:18, 2:18])
+    generate(run, tmp_path / "other.png", count=5, seed=4)
+    assert not np.array_equal(np.asarray(Image.open(tmp_path / "other.png")), page)
+
+
+def test_a_way_between_two_frames_begins_and_ends_at_their_reconstructions(
+    run: Path, frame_folder: Path, tmp_path: Path
+) -> None:
+    ends = (frame_folder / "polyps" / "00.png", frame_folder / "normal-tiny" / "00.png")
+    generate(run, tmp_path / "way", count=4, between=ends)
+    reconstruct(run, ends[:1], tmp_path / "ends")
+    found, expected = (np.asarray(Image.open(tmp_path / f), int) for f in ("way/00000.png", "ends/00.png"))
+    assert np.abs(found - expected).max() <= 1
+    assert not np.array_equal(np.asarray(Image.open(tmp_path / "way" / "00003.png")), found)
+
+
+def test_one_dimension_at_a_time(run: Path, tmp_path: Path) -> None:
+    generate(run, tmp_path / "walk.png", count=7, dimension=2)
+    with Image.open(tmp_path / "walk.png") as image:
+        assert image.size == (7 * 18 + 2, 18 + 2)
+    with pytest.raises(InputError, match="latent dimensions 0 to 2, not 3"):
+        generate(run, tmp_path / "walk.png", dimension=3)
+    with pytest.raises(InputError, match="--count of at least 1"):
+        generate(run, tmp_path / "walk.png", count=0)
+
+
+def test_torch_stays_deterministic_in_evaluation(run: Path) -> None:
+    torch.manual_seed(1)
+    first = evaluate_endovae(run).to_dict()
+    torch.manual_seed(2)
+    assert evaluate_endovae(run).to_dict() == first

@@ -1,0 +1,457 @@
+"""The sections of a run say what was measured, leave out what was not, and refuse what is damaged."""
+
+import json
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tiny
+from endovae.run_folder import EPOCH, WriteRun, write_run
+from pixelscope.endovae.evaluation import evaluate_endovae
+from pixelscope.endovae.figures import sections
+from pixelscope.endovae.figures.course import training_section
+from pixelscope.endovae.figures.drawn import latent_section, reconstructions_section
+from pixelscope.endovae.figures.evidence import findings_section, rank_correlation
+from pixelscope.endovae.figures.headline import headline, notes
+from pixelscope.endovae.figures.material import Material
+from pixelscope.endovae.figures.preparation import augmentation_section, frames_section
+from pixelscope.endovae.figures.tables import quality_table
+from pixelscope.endovae.figures.words import listed, signed
+from pixelscope.endovae.training import train_endovae
+from pixelscope.errors import InputError
+from pixelscope.page import Illustration, Listing, Section, Table
+from pixelscope.report.builder import build_report
+
+ANCHORS = ["lead", "result", "frames", "augmentation", "training", "reconstructions", "latent", "findings", "record"]
+FIGURES = {
+    "frames": ["frames", "preparation"],
+    "augmentation": ["augmentation"],
+    "training": ["training", "progress"],
+    "reconstructions": ["reconstructions-random", "reconstructions-normal", "reconstructions-abnormal"],
+    "latent": ["generated", "interpolation", "traversal", "divergence"],
+    "findings": ["sharpness", "regions", "kinds", "sizes", "capacity"],
+}
+
+ALONE = {
+    "frames": frames_section,
+    "augmentation": augmentation_section,
+    "training": training_section,
+    "reconstructions": reconstructions_section,
+    "latent": latent_section,
+    "findings": findings_section,
+}
+"""What makes one section, without the time that the others take."""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> WriteRun:
+    """Return a run folder of the given kind, to be read only."""
+    made: dict[str, Path] = {}
+
+    def run(**kind: Any) -> Path:
+        key = repr(sorted(kind.items()))
+        if key not in made:
+            made[key] = write_run(tmp_path_factory.mktemp("runs") / "00003-endovae", **kind)
+        return made[key]
+
+    return run
+
+
+@pytest.fixture
+def copied(written: WriteRun, tmp_path: Path) -> WriteRun:
+    """Return a run folder of the given kind that the test may change."""
+    return lambda **kind: Path(shutil.copytree(written(**kind), tmp_path / "00003-endovae"))
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def set_quality(run: Path, kind: str, method: str, **means: float) -> None:
+    sets = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["sets"]
+    for metric, mean in means.items():
+        sets[kind]["methods"][method][metric]["mean"] = mean
+    change(run / "evaluation.json", sets=sets)
+
+
+def by_anchor(run: Path) -> dict[str, Section]:
+    return {section.anchor: section for section in sections(run)}
+
+
+read_once = cache(by_anchor)
+"""For the run that no test changes."""
+
+
+def alone(run: Path, anchor: str) -> Section:
+    return ALONE[anchor](Material.read(run))
+
+
+def notes_of(run: Path) -> tuple[str, ...]:
+    return notes(Material.read(run))
+
+
+def names(section: Section) -> list[str]:
+    return [part.name for part in section.parts if isinstance(part, Illustration)]
+
+
+def tables(section: Section) -> list[Table]:
+    return [part for part in section.parts if isinstance(part, Table)]
+
+
+def caption(section: Section, name: str) -> str:
+    (found,) = [part.caption for part in section.parts if isinstance(part, Illustration) and part.name == name]
+    return found
+
+
+def headline_of(run: Path) -> str:
+    return headline(Material.read(run))
+
+
+def test_a_complete_run_has_every_section_and_figure(written: WriteRun) -> None:
+    found = read_once(written())
+    assert list(found) == ANCHORS
+    assert {anchor: names(section) for anchor, section in found.items() if names(section)} == FIGURES
+
+
+def test_every_figure_says_what_it_shows(written: WriteRun) -> None:
+    shown = [part for section in read_once(written()).values() for part in section.parts if isinstance(part, Illustration)]
+    assert all(len(part.alt) > 20 and len(part.caption) > 20 and part.caption.endswith(".") for part in shown)
+    assert all(re.fullmatch("[a-z-]+", part.name) for part in shown)
+
+
+def test_a_real_run_gives_every_section(tmp_path: Path) -> None:
+    frames = tiny.write_frames(tmp_path / "frames", normal=30)
+    config = tiny.endovae(frames=str(frames), training={"epochs": 1})
+    run = train_endovae(config, run=tmp_path / "run")
+    before = by_anchor(run)
+    assert list(before) == [anchor for anchor in ANCHORS if anchor not in ("result", "reconstructions", "latent")]
+    assert headline(Material.read(run)) == "Not evaluated yet, so no quality is known."
+    evaluate_endovae(run)
+    after = by_anchor(run)
+    assert list(after) == ANCHORS
+    assert {anchor: names(section) for anchor, section in after.items() if names(section)} == FIGURES
+
+
+def test_the_page_holds_every_figure(written: WriteRun, tmp_path: Path) -> None:
+    page = build_report(written(), tmp_path / "report.html", sections).read_text(encoding="utf-8")
+    assert page.count("<svg") == sum(map(len, FIGURES.values()))
+
+
+def test_the_headline_is_the_measured_quality_beside_pca(written: WriteRun) -> None:
+    assert headline_of(written()) == (
+        "Held-out normal frames come back at 21.30 dB and SSIM 0.571 (PCA with 6 components: 20.00 dB, 0.539); abnormal frames "
+        "come back at 17.40 dB and SSIM 0.505 (PCA with 6 components: 17.20 dB, 0.489). PCA is better in none of these."
+    )
+
+
+def test_the_headline_says_plainly_where_pca_is_better(copied: WriteRun) -> None:
+    run = copied()
+    set_quality(run, "abnormal", "pca", psnr=17.41, ssim=0.51)
+    assert headline_of(run).endswith("PCA is better in PSNR of abnormal frames and SSIM of abnormal frames.")
+    set_quality(run, "abnormal", "pca", psnr=17.401, ssim=0.505)
+    assert headline_of(run).endswith("PCA is better in none of these.")
+
+
+def test_frames_of_the_trained_kind_alone_are_called_held_out(written: WriteRun) -> None:
+    changes = {"split": {"train_on": "both"}}
+    assert "; held-out abnormal frames come back" in headline_of(written(changes=changes))
+    (both,) = notes_of(written(changes=changes))
+    assert both.startswith("It learns normal and abnormal frames. The held-out ones, and all near-duplicates of them,")
+    assert both.endswith("in any choice.")
+    assert notes_of(written())[0].endswith("; of abnormal frames, which it never learns, all are measured.")
+
+
+def test_the_lead_says_what_was_trained_on_what_for_how_long(written: WriteRun) -> None:
+    lead = read_once(written())["lead"]
+    assert lead.title == "EndoVAE: normal-cecum, normal-colon and polyps"
+    assert lead.prose[0] == (
+        "EndoVAE learns to write a frame as 6 numbers, and to draw it again from them, on 616 normal frames and 2 altered "
+        "copies of each. It saw 131,520 images (epoch 40) in 5 h 12 min. Ended early: the validation loss has not fallen for "
+        "10 epochs."
+    )
+
+
+def test_an_unfinished_run_says_how_far_it_came(written: WriteRun) -> None:
+    run = written(epochs=10, state="stopped", evaluated=False)
+    assert headline_of(run) == "Unfinished, at 32,880 images (epoch 10): not evaluated yet, so no quality is known."
+    assert notes_of(run) == (
+        "This run is unfinished: 32,880 of at most 131,520 images are done. It was stopped; --resume goes on with it.",
+    )
+
+
+def test_a_run_before_its_first_line_has_a_report(copied: WriteRun) -> None:
+    run = copied(evaluated=False, epochs=10, state="stopped")
+    (run / "stats.jsonl").unlink()
+    (run / "frames.json").unlink()
+    shutil.rmtree(run / "samples")
+    change(run / "run.json", state="running", steps=0, images=0, seconds=None, images_per_second=None, epoch=None)
+    found = by_anchor(run)
+    assert list(found) == ["lead", "findings", "record"]
+    assert names(found["findings"]) == ["capacity"]
+    assert found["lead"].title == "EndoVAE"
+    assert "was killed" in found["lead"].notes[0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "anchor", "left"),
+    [
+        ("samples/frames.npz", "frames", ["preparation"]),
+        ("samples/preparation.npz", "frames", ["frames"]),
+        ("samples/augmentation.npz", "augmentation", []),
+        ("samples/progress.npz", "training", ["training"]),
+        ("stats.jsonl", "training", ["progress"]),
+        ("samples/reconstructions-normal-random.npz", "reconstructions", FIGURES["reconstructions"]),
+        ("samples/generated.npz", "latent", ["interpolation", "traversal", "divergence"]),
+        ("samples/interpolation.npz", "latent", ["generated", "traversal", "divergence"]),
+        ("samples/traversal.npz", "latent", ["generated", "interpolation", "divergence"]),
+        ("evaluation.json", "findings", ["capacity"]),
+        ("evaluation.csv", "findings", ["sharpness", "regions", "kinds", "sizes", "capacity"]),
+    ],
+)
+def test_what_is_missing_is_left_out(copied: WriteRun, missing: str, anchor: str, left: list[str]) -> None:
+    run = copied()
+    (run / missing).unlink()
+    assert names(alone(run, anchor)) == left
+
+
+def test_a_section_without_anything_to_show_is_left_out(copied: WriteRun) -> None:
+    run = copied()
+    (run / "evaluation.json").unlink()
+    (run / "samples" / "augmentation.npz").unlink()
+    found = by_anchor(run)
+    assert [anchor for anchor in ANCHORS if anchor not in found] == ["result", "augmentation"]
+
+
+def test_one_kind_of_frame_alone_has_its_report(written: WriteRun) -> None:
+    found = read_once(written(kinds=("normal",)))
+    assert [table.header[0] for table in tables(found["findings"])] == ["Term"]
+    assert names(found["reconstructions"]) == ["reconstructions-random", "reconstructions-normal"]
+    assert caption(found["findings"], "kinds").startswith("Only one kind of frame was measured.")
+    assert not any(row.apart for row in tables(found["result"])[0].rows)
+
+
+def test_the_table_compares_every_method_on_every_set(written: WriteRun) -> None:
+    table = tables(read_once(written())["result"])[0]
+    assert [row.cells[:4] for row in table.rows] == [
+        ("held-out normal frames: EndoVAE", "77", "21.30 ± 2.40", "0.571 ± 0.100"),
+        ("held-out normal frames: PCA, 6 components", "77", "20.00 ± 2.40", "0.539 ± 0.100"),
+        ("held-out normal frames: mean image", "77", "14.10 ± 2.40", "0.410 ± 0.100"),
+        ("abnormal frames: EndoVAE", "600", "17.40 ± 2.40", "0.505 ± 0.100"),
+        ("abnormal frames: PCA, 6 components", "600", "17.20 ± 2.40", "0.489 ± 0.100"),
+        ("abnormal frames: mean image", "600", "12.90 ± 2.40", "0.380 ± 0.100"),
+        ("the report, Kvasir polyps (other frames)", "500", "17.16 ± 2.37", "0.424 ± 0.100"),
+    ]
+    assert [row.apart for row in table.rows] == [*[False] * 6, True]
+    assert table.rows[0].cells[4:] == ("0.0074 ± 0.0040", "2.1%")
+    assert "Wang et al. 2004: Gaussian window 11 x 11" in table.caption
+
+
+def test_other_abnormal_frames_than_polyps_are_not_set_beside_the_reports(copied: WriteRun) -> None:
+    run = copied()
+    text = (run / "evaluation.json").read_text(encoding="utf-8")
+    (run / "evaluation.json").write_text(text.replace('"polyps"', '"bleeding"'), encoding="utf-8")
+    table = quality_table(Material.read(run))
+    assert table is not None
+    assert not any(row.apart for row in table.rows)
+
+
+def test_the_rules_stand_beside_each_other(written: WriteRun) -> None:
+    table = tables(read_once(written())["result"])[1]
+    assert table.header == (
+        "Checkpoint rule",
+        "images seen",
+        *("normal, PSNR, dB", "normal, SSIM", "abnormal, PSNR, dB", "abnormal, SSIM"),
+    )
+    assert [row.cells for row in table.rows] == [
+        ("best-validation: the lowest validation loss (headline)", "98,640", "21.30", "0.571", "17.40", "0.505"),
+        ("last: the weights at the end", "131,520", "21.30", "0.571", "17.40", "0.505"),
+    ]
+
+
+def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun) -> None:
+    run = copied()
+    assert len(notes_of(run)) == 1
+    change(run / "evaluation.json", images=20 * EPOCH)
+    assert "at 65,760 images, those of the rule best-validation are now at 98,640" in notes_of(run)[0]
+    change(run / "evaluation.json", images=30 * EPOCH, rule="last")
+    assert "those of the rule last are now at 131,520" in notes_of(run)[0]
+
+
+def test_frames_are_counted_by_class_and_kind(written: WriteRun) -> None:
+    frames = read_once(written())["frames"]
+    (table,) = tables(frames)
+    assert [row.cells[:4] for row in table.rows] == [
+        ("normal-cecum", "normal", "491", "12 black"),
+        ("normal-colon", "normal", "279", "12 black"),
+        ("polyps", "abnormal", "600", "12 black"),
+        ("all normal", "normal", "770", "none"),
+        ("all abnormal", "abnormal", "600", "none"),
+    ]
+    assert table.rows[0].cells[4] == "461 at 633 x 532, 17 at 720 x 576, 8 at 622 x 530, 5 at 2 other sizes"
+    assert [row.apart for row in table.rows] == [False, False, False, True, False]
+    assert frames.notes == ("Skipped 1 unreadable of 1,371 frames: polyps/broken.jpg.",)
+
+
+def test_each_frame_of_the_stages_is_named_by_its_class(written: WriteRun) -> None:
+    (figure,) = [p.figure for p in read_once(written())["frames"].parts if getattr(p, "name", "") == "preparation"]  # type: ignore[union-attr]
+    named = [text.get_text() for text in figure.axes[0].texts if text.get_text() in ("normal-cecum", "normal-colon", "polyps")]
+    assert named == ["normal-cecum"] * 2 + ["normal-colon"] * 2 + ["polyps"] * 2
+
+
+def test_augmentation_is_described_as_it_is_configured(written: WriteRun) -> None:
+    assert read_once(written())["augmentation"].prose[0] == (
+        "An altered copy is mirrored one time in two, turned by up to 18 degrees, zoomed by up to 10% in height and in width "
+        "and changed in contrast by up to 10%; copies are drawn once. 616 training frames become 1,848 an epoch."
+    )
+    other = {"augmentation": {"flip": False, "zoom": 0.0, "fresh": True, "copies": 3}}
+    assert alone(written(changes=other), "augmentation").prose[0] == (
+        "An altered copy is turned by up to 18 degrees and changed in contrast by up to 10%; copies are drawn anew every "
+        "epoch. 616 training frames become 2,464 an epoch."
+    )
+
+
+def test_the_course_of_the_training_is_read_from_its_lines(written: WriteRun) -> None:
+    run = written()
+    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    best = min(evaluations, key=lambda line: line["loss/validation_total"])
+    terms = [f"{best[f'loss/validation_{name}']:,.1f}" for name in ("total", "reconstruction", "kl")]
+    training = read_once(run)["training"]
+    assert training.prose[0] == (
+        f"The validation loss was lowest at {30 * EPOCH:,} images (epoch 30): {terms[0]} = {terms[1]} reconstruction + "
+        f"{terms[2]} KL. KL first reached 1, from which the schedule counts, at 13,152 images (epoch 4). "
+        "The learning rate fell 2 times."
+    )
+    assert training.prose[1].startswith("Ended early")
+    (warning,) = training.notes
+    assert warning.startswith("Warning, posterior collapse: KL 0.01 nats: the decoder ignores the latent vector;")
+
+
+def test_a_run_that_never_took_off_says_so(written: WriteRun) -> None:
+    text = alone(written(epochs=2, state="stopped", evaluated=False), "training").prose[0]
+    assert text.endswith("KL has not reached 1, from which the schedule counts. The learning rate never fell.")
+
+
+def test_the_findings_are_numbers_of_the_run(written: WriteRun) -> None:
+    run = written()
+    findings = read_once(run)["findings"]
+    spectra = json.loads((run / "evaluation.json").read_text())["sets"]["normal"]["spectra"]
+    coarse = sum(spectra["endovae"][:4]) / sum(spectra["original"][:4])
+    assert caption(findings, "sharpness").startswith(
+        f"Sharpness: of held-out normal frames EndoVAE keeps {coarse:.0%} of the energy below 4 cycles a frame and 2.1% of "
+        "that above, PCA 1.3%; of abnormal frames"
+    )
+    assert "normal: tissue, border, lumen, inset, glints;" in caption(findings, "regions")
+    assert caption(findings, "kinds").startswith(
+        "Abnormal frames come back worse than held-out normal frames: −3.90 dB in the mean (17.40 against 21.30)."
+    )
+    assert caption(findings, "capacity").startswith(
+        "Capacity: 81.8% of the 160,547 parameters are in one layer, the encoder's “dense: 256”."
+    )
+    assert "reconstruction is 4,901.8 nats an image and KL 19.60, 250 to 1." in findings.prose[0]
+    assert findings.prose[1].startswith(
+        "The networks have 11,124,847 parameters for 616 training frames and 1,232 altered copies"
+    )
+
+
+def test_the_findings_hold_separation_and_terms(written: WriteRun) -> None:
+    separation, terms = tables(read_once(written())["findings"])
+    assert [row.cells for row in separation.rows] == [
+        ("EndoVAE", "0.909"),
+        ("PCA, 6 components", "0.836"),
+        ("mean image", "0.700"),
+    ]
+    assert "600 abnormal against 77 normal frames" in separation.caption
+    assert [row.cells for row in terms.rows] == [
+        ("reconstruction", "4,901.77", "99.60%"),
+        ("KL", "19.60", "0.40%"),
+        ("loss", "4,921.36", "100.00%"),
+    ]
+
+
+def test_the_figures_hold_the_runs_own_numbers(written: WriteRun) -> None:
+    run = written()
+    found = {p.name: p.figure for s in read_once(run).values() for p in s.parts if isinstance(p, Illustration)}
+    sets = json.loads((run / "evaluation.json").read_text())["sets"]
+    means = [container[0].get_xdata()[0] for container in found["kinds"].axes[1].containers]  # type: ignore[index]
+    assert means == [entry["psnr"]["mean"] for kind in sets for entry in sets[kind]["by_class"].values()]
+    bars = [bar.get_width() for bar in found["regions"].axes[0].patches]
+    assert bars[1:6] == list(sets["normal"]["region_error"].values())
+    assert bars[0] == sets["normal"]["methods"]["endovae"]["squared_error"]["mean"]
+    heights = [bar.get_height() for bar in found["divergence"].axes[0].patches]
+    assert heights[:6] == sorted(sets["normal"]["kl"], reverse=True)
+    star = next(line for line in found["training"].axes[2].lines if line.get_marker() == "*")
+    assert star.get_xdata()[0] == 30 * EPOCH  # type: ignore[index]
+
+
+def test_the_record_is_the_last_section(written: WriteRun) -> None:
+    record = read_once(written())["record"]
+    facts = {row.cells[0]: row.cells[1] for row in tables(record)[0].rows}
+    assert (facts["Warnings raised"], facts["Time"]) == ("2", "5 h 12 min")
+    assert facts["Parameters"] == "encoder 9,842,380, decoder 1,282,467"
+    assert any(isinstance(part, Listing) for part in record.parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("stats.jsonl", '{"kind": "train", "images": 32}\nnonsense\n{"kind": "train", "images": 64}\n', "line 2"),
+        ("stats.jsonl", '[1, 2]\n{"kind": "train", "images": 64}\n', "line 1"),
+        ("evaluation.json", "{", "not valid JSON"),
+        ("evaluation.json", '{"system": "endovae", "images": 3}', "epochs"),
+        ("evaluation.csv", "name,kind\na,normal\n", "damaged"),
+        ("evaluation.csv", "name,kind,width,height,endovae_psnr\na,normal,4,4,high\n", "damaged"),
+        ("evaluation.csv", "name,kind,width,height,endovae_psnr\na,normal,4\n", "damaged"),
+        ("frames.json", '{"count": 3}', "size"),
+        ("run.json", '{"system": "endovae", "epoch": "long"}', "epoch"),
+        ("config.yaml", "latent: 6", "latent"),
+        ("samples/preparation.npz", "PK", "preparation.npz is damaged"),
+        ("samples/traversal.npz", "PK", "traversal.npz is damaged"),
+        ("samples/reconstructions-normal-best.npz", "PK", "damaged"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_sentence(copied: WriteRun, name: str, content: str, words: str) -> None:
+    run = copied()
+    (run / name).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        sections(run)
+    message = str(caught.value)
+    assert str(run / name) in message
+    assert words in message
+    assert "\n" not in message
+
+
+def test_nothing_in_a_run_folder_is_unpickled(copied: WriteRun) -> None:
+    run = copied()
+    np.savez(run / "samples" / "preparation.npz", count=np.array([object()]))
+    with pytest.raises(InputError, match="damaged"):
+        sections(run)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a run folder"):
+        sections(tmp_path)
+
+
+def test_ranks_correlate_whatever_the_scale() -> None:
+    up = np.array([1.0, 2.0, 3.0, 40.0])
+    assert rank_correlation(up, up**3) == pytest.approx(1)
+    assert rank_correlation(up, -up) == pytest.approx(-1)
+    for flat in (np.ones(4), np.array([1.0, 2.0, 3.0, np.inf])):
+        assert rank_correlation(up, flat) is None
+    assert rank_correlation(up[:2], up[:2]) is None
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.234, "+1.23"), (-0.5, "−0.50"), (-0.001, "0.00"), (0.0, "0.00")])
+def test_differences_are_signed(value: float, text: str) -> None:
+    assert signed(value, 2) == text
+
+
+@pytest.mark.parametrize(("given", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])
+def test_names_are_listed_as_in_a_sentence(given: list[str], text: str) -> None:
+    assert listed(given) == text

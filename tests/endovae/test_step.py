@@ -1,0 +1,165 @@
+"""One training step against a plain one, and each option for what it does."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tiny
+from pixelscope.endovae.batches import AugmentedBatches, FrameBatch, from_unit, to_unit
+from pixelscope.endovae.task import EndoVAETask, build_networks
+from pixelscope.engine import checkpoint
+from pixelscope.engine.task import Moment
+
+
+def _task(**changes: Any) -> EndoVAETask:
+    half_life = changes.pop("half_life", 0)
+    return EndoVAETask(tiny.endovae(**changes), tiny.fabric(), tiny.frames(6, seed=1), half_life=half_life)
+
+
+def _moment(step: int, size: int = 8) -> Moment:
+    return Moment(step * size, step, size, seed=0)
+
+
+def _batches(count: int = 20, seed: int = 0, **augmentation: Any) -> AugmentedBatches:
+    config = tiny.endovae(augmentation=augmentation)
+    return AugmentedBatches(tiny.frames(count), None, config.augmentation, seed, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("reading", ["sum", "channel-mean"])
+def test_a_step_is_that_of_plain_pytorch(reading: str) -> None:
+    task = _task(losses={"reading": reading, "kl": 0.7})
+    encoder, decoder = build_networks(task.config)
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-7, foreach=False)
+    batches = _batches()
+    for step in range(3):
+        moment = _moment(step)
+        images = batches(moment).images
+        task.step(FrameBatch(images), moment)
+        noise = torch.randn((8, 3), generator=moment.draw_together("z"))
+        mean, log_variance = encoder(images)[:, 0], encoder(images)[:, 1]
+        decoded = decoder(mean + noise * torch.exp(log_variance / 2))
+        cross_entropy = F.binary_cross_entropy(decoded, images, reduction="sum") / 8
+        kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum() / 8
+        loss = (cross_entropy if reading == "sum" else cross_entropy / 3) + 0.7 * kl
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for mine, theirs in zip([*task.encoder.parameters(), *task.decoder.parameters()], parameters, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=2e-5)
+
+
+def test_what_is_left_out_teaches_nothing() -> None:
+    images = to_unit(torch.from_numpy(tiny.frames(8)).permute(0, 3, 1, 2))
+    counted = torch.ones(8, 1, tiny.SIZE, tiny.SIZE)
+    counted[:, :, :, :4] = 0
+    numbers = []
+    for value in (0.0, 1.0):
+        task = _task()
+        task.encoder.requires_grad_(False).apply(lambda module: [p.data.zero_() for p in module.parameters()])
+        task.encoder.requires_grad_(True)
+        other = images.clone()
+        other[:, :, :, :4] = value
+        task.step(FrameBatch(other, counted), _moment(0))
+        numbers.append(torch.cat([p.detach().flatten() for p in task.decoder.parameters()]))
+    assert torch.equal(numbers[0], numbers[1])
+
+
+def test_an_epoch_is_every_frame_and_its_copies() -> None:
+    batches = _batches(count=8, copies=2)
+    assert batches.epoch == 24
+    seen = torch.cat([from_unit(batches(_moment(step)).images) for step in range(3)])
+    originals = torch.from_numpy(tiny.frames(8)).permute(0, 3, 1, 2)
+    matches = (seen[:, None] == originals[None]).all((2, 3, 4))
+    assert matches.any(0).all(), "every original is among them, unaltered"
+    assert int(matches.any(1).sum()) == 8, "and no copy is"
+
+
+def test_copies_stay_the_same_or_are_drawn_afresh() -> None:
+    for fresh in (False, True):
+        batches = _batches(count=8, copies=1, fresh=fresh)
+        epochs = [torch.cat([batches(_moment(step)).images for step in steps]) for steps in (range(2), range(2, 4))]
+        sums = [epoch.double().sum((1, 2, 3)).sort().values for epoch in epochs]
+        assert torch.allclose(sums[0], sums[1], atol=1e-6) is not fresh
+
+
+def test_no_copies_and_no_change() -> None:
+    assert _batches(count=8, copies=0).epoch == 8
+    still = _batches(count=8, copies=1, flip=False, rotation=0, zoom=0, contrast=0)
+    assert torch.equal(still.version(0, 5), still.version(1, 5))
+    assert not torch.equal(_batches(count=8, copies=1).version(0, 5), _batches(count=8, copies=1).version(1, 5))
+
+
+def test_two_ranks_share_one_batch() -> None:
+    batches = _batches(fresh=True)
+    whole = batches(Moment(8, 1, 8, seed=0)).images
+    halves = [batches(Moment(8, 1, 8, seed=0, rank=rank, ranks=2)).images for rank in range(2)]
+    assert torch.equal(whole, torch.cat(halves))
+
+
+def test_insets_are_altered_with_their_frames() -> None:
+    insets = np.zeros((20, tiny.SIZE, tiny.SIZE), bool)
+    insets[:, 10:, :6] = True
+    batches = AugmentedBatches(tiny.frames(), insets, tiny.endovae().augmentation, 0, torch.device("cpu"))
+    counted = torch.cat([part for step in range(7) if (part := batches(_moment(step)).counted) is not None])
+    assert set(counted.unique().tolist()) == {0.0, 1.0}
+    left, right = (1 - counted[:, 0, 12, 1]).bool(), (1 - counted[:, 0, 12, -2]).bool()
+    assert bool(left.any())
+    assert bool(right.any()), "some copies are mirrored"
+    assert not bool((left & right).any())
+
+
+def test_the_average_is_what_validation_measures() -> None:
+    task = _task(half_life=10_000)
+    assert set(task.averages) == {"encoder", "decoder"}
+    batches = _batches()
+    for step in range(4):
+        task.step(batches(_moment(step)), _moment(step))
+    before = task.evaluate()
+    task.encoder.apply(lambda module: [p.data.zero_() for p in module.parameters()])
+    assert task.evaluate() == before
+
+
+def test_validation_is_repeatable_and_falls() -> None:
+    task, batches = _task(optimizer={"learning_rate": 3e-3}), _batches()
+    first = task.evaluate()
+    assert task.evaluate() == first
+    parts = first["loss/validation_reconstruction"] + task.config.losses.kl * first["loss/validation_kl"]
+    assert first["loss/validation_total"] == pytest.approx(parts, rel=1e-5)
+    for step in range(60):
+        task.step(batches(_moment(step)), _moment(step))
+    assert task.evaluate()["loss/validation_total"] < first["loss/validation_total"]
+    choices = [task.choice(first), task.choice(task.evaluate())]
+    assert choices[0] is not None
+    assert choices[1] is not None
+    assert choices[1] > choices[0]
+
+
+def test_the_schedule_moves_the_step_size_and_survives_a_checkpoint(tmp_path) -> None:
+    task = _task(schedule={"patience": 2, "stop_after": 4, "take_off": 0})
+    for _ in range(4):
+        task.observe({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
+    assert task.learning_rate == pytest.approx(5e-4)
+    assert task.ended() is None
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, checkpoint.state(task), checkpoint.Header("any", {}, {}, checkpoint.Progress()))
+    other = _task(schedule={"patience": 2, "stop_after": 4, "take_off": 0})
+    checkpoint.restore(other, checkpoint.load(path)[0], path)
+    other.observe({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
+    assert other.learning_rate == pytest.approx(2.5e-4)
+    assert "4 epochs" in str(other.ended())
+    other.step(_batches()(_moment(0)), _moment(0))
+    assert other.optimizers["autoencoder"].param_groups[0]["lr"] == pytest.approx(2.5e-4)
+
+
+def test_a_latent_vector_that_says_nothing_is_warned_of_in_time() -> None:
+    task = _task()
+    evaluation = {"loss/validation_total": 5.0, "loss/validation_kl": 0.01}
+    assert task.warnings(evaluation) == []
+    for _ in range(31):
+        task.observe(evaluation)
+    assert [cause for cause, _ in task.warnings(evaluation)] == ["posterior collapse"]
+    assert task.warnings({**evaluation, "loss/validation_kl": 4.0}) == []
