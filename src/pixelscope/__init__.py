@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
     from pixelscope.endovae.config import endovae_preset as endovae_preset
     from pixelscope.endovae.evaluation import evaluate_endovae as evaluate_endovae
+    from pixelscope.endovae.frame_figures import draw_frames as draw_frames
     from pixelscope.endovae.frame_files import generate as generate
     from pixelscope.endovae.frame_files import reconstruct as reconstruct
     from pixelscope.endovae.summary import plan_endovae as plan_endovae
@@ -60,6 +61,7 @@ _HOMES = {
     "train_endovae": "pixelscope.endovae.training",
     "resume_endovae": "pixelscope.endovae.training",
     "evaluate_endovae": "pixelscope.endovae.evaluation",
+    "draw_frames": "pixelscope.endovae.frame_figures",
     "reconstruct": "pixelscope.endovae.frame_files",
     "generate": "pixelscope.endovae.frame_files",
     "summarize_endovae": "pixelscope.endovae.summary",

@@ -38,6 +38,9 @@ def test_prepare_prints_the_summary_and_finds_the_store_again(
     assert "normal-tiny" in done.out and "16x16" in done.out.replace(" x ", "x")
     (store,) = (tmp_path / "stores").iterdir()
     stamp = (store / "frames.npy").stat().st_mtime_ns
+    for figure in ("stages.png", "samples.png"):
+        with Image.open(store / figure) as image:
+            assert min(image.size) > 100
     again = json.loads(cli("endovae", "prepare", frames, "--size", "16", "--json").out)
     assert again["count"] == 26
     assert (store / "frames.npy").stat().st_mtime_ns == stamp

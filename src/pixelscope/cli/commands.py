@@ -18,7 +18,6 @@ from pixelscope.cli.settings import (
     Layers,
     PixelDASettings,
     Shorthands,
-    System,
     given,
     given_names,
     resolve,
@@ -26,6 +25,7 @@ from pixelscope.cli.settings import (
 from pixelscope.errors import InputError
 
 C = TypeVar("C", bound=BaselineConfig)
+Trained = Literal["pixelda", "baseline"]
 MAY_CHANGE = {"--resume", "--devices", "--data-root", "--training.images"}
 """What may stand beside --resume: where it runs, where its data lies, and how long it goes on."""
 
@@ -275,7 +275,7 @@ def demo(*, runs: Path = Path("runs"), seed: int = 0) -> None:
     print(f"Report: {pixelscope.run_demo(runs=runs, seed=seed)}")
 
 
-def _run(system: System, flags: C, layers: Layers, short: Shorthands, options: RunOptions, start: Callable[[C], Path]) -> None:
+def _run(system: Trained, flags: C, layers: Layers, short: Shorthands, options: RunOptions, start: Callable[[C], Path]) -> None:
     """Start or resume a training, then measure it and write its report; or tell what it would cost."""
     if options.resume is not None:
         run = _resume(options.resume, flags, layers, short, options)

@@ -85,7 +85,10 @@ def prepare(
         store = pixelscope.prepare(
             folders, config=settings, out=out, stores=stores, normal=normal or (), abnormal=abnormal or (), report=report
         )
+    figures = pixelscope.draw_frames(store)
     show(store.summary(), json)
+    if not json:
+        print("Figures: " + ", ".join(map(str, figures)))
 
 
 @endovae.command

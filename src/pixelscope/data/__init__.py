@@ -8,9 +8,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pixelscope.data.imageset import ImageSet
 from pixelscope.errors import InputError
+
+if TYPE_CHECKING:
+    # It brings torch, which preparing frames does without.
+    from pixelscope.data.imageset import ImageSet
 
 
 @dataclass(frozen=True)
@@ -36,38 +40,38 @@ class Options:
         return Path(pooch.os_cache("pixelscope"))
 
 
-def _mnist(path: str, options: Options) -> ImageSet:
+def _mnist(path: str, options: Options) -> "ImageSet":
     from pixelscope.data import mnist
 
     folder = Path(path) if path else mnist.folder_in(options.root)
     return mnist.load_mnist(folder, options.size)
 
 
-def _mnist_m(path: str, options: Options) -> ImageSet:
+def _mnist_m(path: str, options: Options) -> "ImageSet":
     from pixelscope.data import mnist_m
 
     return mnist_m.load_mnist_m(Path(path) if path else mnist_m.path_in(options.root), options.size)
 
 
-def _arrays(path: str, options: Options) -> ImageSet:
+def _arrays(path: str, options: Options) -> "ImageSet":
     from pixelscope.data.arrays import load_arrays
 
     return load_arrays(_given("arrays", path, "a .mat, .npz or .npy file"), options.size)
 
 
-def _folder(path: str, options: Options) -> ImageSet:
+def _folder(path: str, options: Options) -> "ImageSet":
     from pixelscope.data.folder import load_folder
 
     return load_folder(_given("folder", path, "a folder of images"), options.size, options.strict)
 
 
-def _demo(name: str, options: Options) -> ImageSet:
+def _demo(name: str, options: Options) -> "ImageSet":
     from pixelscope.data.demo import load_demo
 
     return load_demo(name, options.size)
 
 
-SOURCES: dict[str, Callable[[str, Options], ImageSet]] = {
+SOURCES: dict[str, "Callable[[str, Options], ImageSet]"] = {
     "mnist": _mnist,
     "mnist-m": _mnist_m,
     "arrays": _arrays,
@@ -77,7 +81,7 @@ SOURCES: dict[str, Callable[[str, Options], ImageSet]] = {
 """Each kind of source and what reads it, given the part after `KIND:` (empty for a kind alone)."""
 
 
-def load(source: str, *, size: int | None = 32, strict: bool = False, data_root: Path | None = None) -> ImageSet:
+def load(source: str, *, size: int | None = 32, strict: bool = False, data_root: Path | None = None) -> "ImageSet":
     """Read images from `source`.
 
     Args:

@@ -1,29 +1,21 @@
 """Images and labels as arrays: .mat, .npz, .npy."""
 
 import re
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelscope.data.damage import UNREADABLE
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.errors import InputError
 from pixelscope.imaging.resize import resize
 
 IMAGE_NAMES = frozenset(("images", "image", "imgs", "img", "x", "xs", "xt", "data", "fea", "features", "pixels", "patterns"))
 LABEL_NAMES = frozenset(("labels", "label", "y", "ys", "yt", "gnd", "target", "targets"))
-
-UNREADABLE = (
-    OSError, EOFError, ValueError, TypeError, LookupError, NameError, ArithmeticError, SyntaxError, MemoryError,
-    NotImplementedError, TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-"""What numpy and scipy raise for files that are damaged or cut off."""
 
 Array = NDArray[np.generic]
 Arrays = dict[str, Array]

@@ -34,7 +34,7 @@ class PreparedFrame:
 
 
 def prepare_frame(original: Bytes, lesion: Mask | None, config: PrepareConfig) -> PreparedFrame:
-    """Find the content area and insets of a frame, fill these if so configured, cut the square out and resize it.
+    """Find the content area and insets of a frame, cut the square out, resize it, and fill the insets if so configured.
 
     Args:
         original: uint8, shape (H, W, 3), RGB.
@@ -44,12 +44,15 @@ def prepare_frame(original: Bytes, lesion: Mask | None, config: PrepareConfig) -
     content = find_content_area(original, config.method)
     insets = find_insets(original, content)
     inside = inset_mask(original.shape[:2], insets) if insets else None
-    if inside is not None and config.insets == "inpaint":
-        original = inpaint(original, inside)
     square = content.centre_square().slices
+    frame = resize_square(original[square], config.size)
+    inset = _covered(None if inside is None else inside[square], config.size, 0)
+    if config.insets == "inpaint" and inset.any():
+        # After the black border is cut off, which would flow into the fill, and at the small size, where it is quick.
+        frame = inpaint(frame, inset > 0)
     return PreparedFrame(
-        frame=resize_square(original[square], config.size),
-        inset=_covered(None if inside is None else inside[square], config.size, 0),
+        frame=frame,
+        inset=inset,
         lesion=_covered(None if lesion is None else lesion[square], config.size, 0.5),
         content=content,
         insets=tuple(insets),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from pixelscope.config import Config
-from pixelscope.data.arrays import UNREADABLE
+from pixelscope.data.damage import UNREADABLE
 from pixelscope.data.frame_classes import Kind
 from pixelscope.data.frame_stages import Stages, read_stages
 from pixelscope.data.frame_summary import FrameSummary, summarise

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixelscope.data.arrays import UNREADABLE
 from pixelscope.data.blend import blend_over_photos
+from pixelscope.data.damage import UNREADABLE
 from pixelscope.data.decode import image_files, read_all
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.mnist import CLASSES, load_mnist

@@ -60,6 +60,7 @@ def regions(images: Tensor, insets: np.ndarray) -> dict[str, Tensor]:
 
 
 def _touching_edge(black: np.ndarray) -> np.ndarray:
-    labels, _ = ndimage.label(black)
+    labels = np.empty(black.shape, np.int32)
+    ndimage.label(black, output=labels)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return np.isin(labels, np.unique(edge[edge > 0]))

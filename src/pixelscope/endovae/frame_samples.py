@@ -17,14 +17,20 @@ ALTERED = 5
 
 def save_frame_samples(folder: RunFolder, store: FrameStore) -> None:
     """Store random frames of each class as samples/frames.npz."""
+    shown = sample_positions(store)
+    save_arrays(
+        folder.samples / "frames.npz", frames=store.frames[shown], labels=store.labels[shown], classes=np.array(store.classes)
+    )
+
+
+def sample_positions(store: FrameStore) -> list[int]:
+    """Return the positions of random frames of each class, the same ones every time."""
     shown: list[int] = []
     for label in range(len(store.classes)):
         positions = np.flatnonzero(store.labels == label)
         order = torch.randperm(len(positions), generator=generator("cpu", 0, "shown frames", label))
         shown += [int(positions[i]) for i in order[:A_CLASS]]
-    save_arrays(
-        folder.samples / "frames.npz", frames=store.frames[shown], labels=store.labels[shown], classes=np.array(store.classes)
-    )
+    return shown
 
 
 def save_augmentation(folder: RunFolder, batches: AugmentedBatches) -> None:

@@ -91,13 +91,13 @@ class EndoVAETask(Task[FrameBatch]):
         """Return the mean loss of the validation frames and its two terms, with the same noise every time."""
         if self._validation is None:
             return {}
-        encoder = self.averages["encoder"].network if self.averages else self.encoder
-        decoder = self.averages["decoder"].network if self.averages else self.decoder
+        encoder, decoder = self._measured()
         draw = generator("cpu", self.config.seed, "z of validation")
         sums: dict[str, float] = {}
         count = 0
-        for part in self._validation:
-            batch = FrameBatch(*(None if values is None else values.to(self.fabric.device) for values in part))
+        for images, counted in self._validation:
+            device = self.fabric.device
+            batch = FrameBatch(images.to(device), None if counted is None else counted.to(device))
             size = len(batch.images)
             noise = torch.randn((size, self.config.model.latent), generator=draw).to(self.fabric.device)
             for name, value in self._losses(encoder, decoder, batch, noise).items():
@@ -132,6 +132,15 @@ class EndoVAETask(Task[FrameBatch]):
             )
             return [("posterior collapse", text)]
         return []
+
+    def _measured(self) -> tuple[Encoder, Decoder]:
+        """Return the moving averages, or the networks themselves where none are kept."""
+        if not self.averages:
+            return self.encoder, self.decoder
+        encoder, decoder = (self.averages[name].network for name in ("encoder", "decoder"))
+        assert isinstance(encoder, Encoder)
+        assert isinstance(decoder, Decoder)
+        return encoder, decoder
 
     def _evaluations(self) -> int:
         return int(self.memory["evaluations"])

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from pixelscope.config import read_yaml
-from pixelscope.data.arrays import UNREADABLE
+from pixelscope.data.damage import UNREADABLE
 from pixelscope.data.frame_stages import Stages, read_stages
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.engine.run import RunFolder, read_json, read_stats
