@@ -1,6 +1,5 @@
 """The drawn endoscopy frames: exact masks, the same frame from the same seed, folders written whole."""
 
-import json
 from pathlib import Path
 
 import cv2
@@ -161,7 +160,7 @@ def test_the_border_is_black_but_for_its_text(normal: list[PhantomFrame]) -> Non
         # Text is grey, and only at the left.
         assert np.ptp(outside.astype(int), axis=2).max() == 0
         assert outside[:, 120:].max() == 0
-    assert all(frame.image[:, :120].max() > 150 for frame in normal)
+        assert outside[:, :120].max() > 100
 
 
 def test_tissue_has_the_colours_of_real_tissue(normal: list[PhantomFrame], shared_data: Path) -> None:
@@ -246,7 +245,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["seed", "normal", "polyps", "drawing", "missing", "foreign", "broken", "file"])
-def test_a_folder_of_something_else_is_refused_and_kept(tmp_path: Path, change: str) -> None:
+def test_a_folder_of_something_else_is_refused_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     folder, asked = tmp_path / "phantom", {"normal": 1, "polyps": 1, "seed": 1}
     if change in ("foreign", "file"):
         target = folder if change == "file" else folder / "mine.txt"
@@ -257,8 +256,7 @@ def test_a_folder_of_something_else_is_refused_and_kept(tmp_path: Path, change: 
     if change == "missing":
         (folder / "polyp-masks" / "0000.png").unlink()
     if change == "drawing":
-        recipe = json.loads((folder / "phantom.json").read_text())
-        (folder / "phantom.json").write_text(json.dumps({**recipe, "drawing": 0}))
+        monkeypatch.setattr(phantom_folder, "DRAWING", phantom_folder.DRAWING + 1)
     if change == "broken":
         (folder / "phantom.json").write_text("{")
     before = contents(tmp_path)

@@ -67,7 +67,7 @@ def _is_free(folder: Path, recipe: dict[str, int]) -> bool:
         return True
     if folder.is_dir() and not any(folder.iterdir()):
         return True
-    if not folder.is_dir() or not _holds(folder, recipe):
+    if not _holds(folder, recipe):
         raise InputError(f"{folder} exists and holds something else than these frames; remove it, or choose another folder.")
     return False
 
