@@ -215,12 +215,14 @@ def shortened(name: str, longest: int) -> str:
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float) -> float:
     """Return about how many pixels `text` takes in bold letters of `size`."""
+    if not text.strip():
+        return 0.0
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         measured = TextPath((0, 0), text, size=size, prop=FontProperties(family="DejaVu Sans", weight="bold"), usetex=False)
     # Letters that matplotlib's font lacks are as wide as they are high.
     lacking = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-    return float(measured.get_extents().width if text.strip() else 0.0) + 0.4 * size * lacking
+    return float(measured.get_extents().width) + 0.4 * size * lacking
 
 
 def fitted(text: str, width: float, size: float) -> str:

@@ -38,6 +38,15 @@ def test_it_measures_what_was_held_out_beside_linear_yardsticks(run: Path) -> No
     assert "EndoVAE" in result.to_text() and "PCA, 3 components" in result.to_text()
 
 
+def test_only_what_was_held_out_is_called_so(store: FrameStore, frame_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    both = tiny.endovae(frames=str(store.path), split={"train_on": "both"}, training={"epochs": 1})
+    run = train_endovae(both, run=tmp_path / "run")
+    titles = {kind: found.title for kind, found in evaluate_endovae(run).sets.items()}
+    assert titles == {"normal": "held-out normal frames", "abnormal": "held-out abnormal frames"}
+    assert evaluate_endovae(run, frames=str(frame_folder)).sets["normal"].title == "normal frames"
+
+
 def test_numbers_are_those_of_the_reconstructions(run: Path) -> None:
     evaluate_endovae(run)
     folder = RunFolder(run)

@@ -27,8 +27,6 @@ from pixelscope.endovae.training import SYSTEM, read_config
 from pixelscope.engine.run import RunFolder
 from pixelscope.files import write_text
 
-TITLES = {"normal": "held-out normal frames", "abnormal": "abnormal frames"}
-
 
 @dataclass(frozen=True)
 class Spread:
@@ -116,7 +114,10 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
         latent=config.model.latent,
         components=len(components.directions),
         ssim_rule=SSIM_RULE,
-        sets={kind: _result(kind, measured_parts[kind], found) for kind, found in measured.items()},
+        sets={
+            kind: _result(_title(kind, config, own=frames is None), measured_parts[kind], found)
+            for kind, found in measured.items()
+        },
         separation=_separation(measured),
     )
     if frames is None:
@@ -163,12 +164,17 @@ def _by_rule(folder: RunFolder, config: EndoVAEConfig, parts: dict[str, Part]) -
     return found
 
 
-def _result(kind: str, part: Part, found: Measured) -> SetResult:
+def _title(kind: str, config: EndoVAEConfig, own: bool) -> str:
+    held_out = own and config.split.train_on in (kind, "both")
+    return f"held-out {kind} frames" if held_out else f"{kind} frames"
+
+
+def _result(title: str, part: Part, found: Measured) -> SetResult:
     labels = part.store.labels[part.positions]
     present = {name: labels == label for label, name in enumerate(part.store.classes) if (labels == label).any()}
     model = found.values[MODEL]
     return SetResult(
-        title=TITLES[kind],
+        title=title,
         count=len(part),
         classes={name: int(inside.sum()) for name, inside in present.items()},
         methods={method: {name: _spread(v) for name, v in metrics.items()} for method, metrics in found.values.items()},
