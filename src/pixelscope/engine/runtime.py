@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from pixelscope.engine.config import RuntimeConfig
+from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError, Interrupted, TrainingStopped
 
 
@@ -92,6 +93,8 @@ def hardware(fabric: Fabric) -> dict[str, Any]:
 
 def _prepared(fabric: Fabric, *, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     torch.set_num_threads(threads)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     return function(fabric, *arguments)
 
 
