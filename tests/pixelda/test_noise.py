@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pixelscope.pixelda.networks import Dropout, GaussianNoise, random_bits
+from pixelscope.pixelda.networks import NoisyDropout, random_bits
 
 SHAPE = torch.Size((7, 11, 13, 17))
 
@@ -24,25 +24,44 @@ def test_bits_are_uniform_and_uncorrelated() -> None:
         assert abs(np.corrcoef(values[:-lag], values[lag:])[0, 1]) < 0.006
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+
+
+@LAYOUTS
 def test_noise_is_normal(layout: torch.memory_format) -> None:
     still = torch.full(SHAPE, 2.0).contiguous(memory_format=layout)
-    noise = (GaussianNoise(0.2)(still, _generator()) - 2).double().numpy().ravel()
+    noise = (NoisyDropout(0.2, 0)(still, _generator()) - 2).double().numpy().ravel()
     assert stats.kstest(noise, "norm", args=(0, 0.2)).pvalue > 0.001
     assert np.std(noise) == pytest.approx(0.2, rel=0.02)
     assert np.abs(noise).max() > 3.2 * 0.2
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@LAYOUTS
 def test_dropout_drops_the_probability_and_keeps_the_mean(layout: torch.memory_format) -> None:
     still = torch.ones(SHAPE).contiguous(memory_format=layout)
-    dropped = Dropout(0.1)(still, _generator())
+    dropped = NoisyDropout(0, 0.1)(still, _generator())
     share = float((dropped == 0).double().mean())
     assert share == pytest.approx(0.1, abs=4 * (0.09 / still.numel()) ** 0.5)
     assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.9])
 
 
-@pytest.mark.parametrize("layer", [GaussianNoise(0.5), Dropout(0.5)], ids=["noise", "dropout"])
+def test_the_noise_of_what_is_kept_is_normal_and_scaled() -> None:
+    still = torch.full(SHAPE, 2.0)
+    both = NoisyDropout(0.2, 0.3)(still, _generator()).double().numpy().ravel()
+    kept = both[both != 0] * 0.7 - 2
+    assert len(kept) / len(both) == pytest.approx(0.7, abs=4 * (0.21 / len(both)) ** 0.5)
+    assert stats.kstest(kept, "norm", args=(0, 0.2)).pvalue > 0.001
+
+
+def test_gradients_pass_where_activations_do() -> None:
+    images = torch.rand(SHAPE, generator=_generator()).requires_grad_()
+    disturbed = NoisyDropout(0.2, 0.3)(images, _generator())
+    disturbed.sum().backward()
+    assert images.grad is not None
+    assert torch.allclose(images.grad, (disturbed != 0) / 0.7)
+
+
+@pytest.mark.parametrize("layer", [NoisyDropout(0.5, 0), NoisyDropout(0, 0.5), NoisyDropout(0.5, 0.5)], ids=str)
 def test_only_in_training_and_by_the_generator_given(layer: torch.nn.Module) -> None:
     images = torch.rand(SHAPE, generator=_generator())
     assert layer.eval()(images, _generator()) is images
@@ -56,6 +75,5 @@ def test_only_in_training_and_by_the_generator_given(layer: torch.nn.Module) -> 
 def test_none_is_drawn_where_it_is_turned_off() -> None:
     images, draw = torch.rand(SHAPE), _generator()
     before = draw.get_state()
-    assert GaussianNoise(0.0)(images, draw) is images
-    assert Dropout(0.0)(images, draw) is images
+    assert NoisyDropout(0.0, 0.0)(images, draw) is images
     assert torch.equal(draw.get_state(), before)

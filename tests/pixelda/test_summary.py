@@ -37,7 +37,7 @@ def test_layers_of_a_network_account_for_all_its_parameters() -> None:
 
 def test_noise_and_dropout_follow_each_of_the_four_convolutions_of_d() -> None:
     kinds = [layer.kind for layer in summarize("pixelda").networks[1].layers]
-    assert kinds == ["Conv2d", "BatchNorm2d", "LeakyReLU", "GaussianNoise", "Dropout"] * 4 + ["Linear"]
+    assert kinds == ["Conv2d", "BatchNorm2d", "LeakyReLU", "NoisyDropout"] * 4 + ["Linear"]
     convolutions = [m for m in build_networks(PixelDAConfig(), 10)[1].modules() if isinstance(m, nn.Conv2d)]
     assert [m.out_channels for m in convolutions] == [64, 128, 256, 512]
 
