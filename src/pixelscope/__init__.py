@@ -5,7 +5,6 @@ it is used, so that `import pixelscope` and `pixelscope --help` are quick.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -85,8 +84,6 @@ _HOMES = {
     "run_demo": "pixelscope.demo",
 }
 
-__version__ = version("pixelscope")
-
 
 def load_images(source: str, *, size: int | None = 32, strict: bool = False, data_root: Any = None) -> "ImageSet":
     """Read images from a source (`KIND:PATH`, `PATH` or `KIND`); `pixelscope.data.load` says more."""
@@ -103,10 +100,14 @@ def sections(run: Any) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pixelscope")
     if name not in _HOMES:
         raise AttributeError(f"module 'pixelscope' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

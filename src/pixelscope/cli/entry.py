@@ -4,8 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pixelscope.cli.commands import app
-from pixelscope.cli.failures import explain
+from pixelscope.cli.help import rendered
 
 CLOSED_PIPE = 141
 """What a shell reports of a program whose reader (`| head`) has seen enough: 128 + SIGPIPE."""
@@ -18,13 +17,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     the program and leaves as the exception that it is.
     """
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        _run(sys.argv[1:] if arguments is None else arguments)
         # A full disk or a closed pipe shows here rather than in the interpreter's shutdown, where nobody can explain it.
         sys.stdout.flush()
     except BrokenPipeError:
         _settle_output()
         return CLOSED_PIPE
     except (Exception, KeyboardInterrupt) as error:
+        from pixelscope.cli.failures import explain
+
         failure = explain(error)
         if failure is None:
             raise
@@ -32,6 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _settle_output()
         return failure.code
     return 0
+
+
+def _run(arguments: Sequence[str]) -> None:
+    help_text = rendered(arguments)
+    if help_text is not None:
+        sys.stdout.write(help_text)
+        return
+    from pixelscope.cli.commands import app
+
+    app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
 
 
 def _settle_output() -> None:
