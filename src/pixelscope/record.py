@@ -65,7 +65,7 @@ def record_section(folder: RunFolder, record: RunRecord, warnings: int) -> Secti
     configuration = folder.config.read_text(encoding="utf-8", errors="replace")
     parts = [
         Table("The run", (), _rows(_facts(record, warnings)), numeric=False),
-        *(Table(f"{role.capitalize()} images", (), _rows(_origin(data)), numeric=False) for role, data in record.data.items()),
+        *(Table(_title(role), (), _rows(_origin(data)), numeric=False) for role, data in record.data.items()),
         Listing("The whole configuration (config.yaml)", configuration),
     ]
     return Section(
@@ -91,6 +91,10 @@ def _facts(record: RunRecord, warnings: int) -> dict[str, str]:
         "Versions": _listed(record.versions),
         "Revision": record.git or "",
     }
+
+
+def _title(role: str) -> str:
+    return "Frames" if role == "frames" else f"{role.capitalize()} images"
 
 
 def _origin(data: DataRecord) -> dict[str, str]:

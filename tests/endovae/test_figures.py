@@ -298,8 +298,8 @@ def test_regions_show_error_and_share_of_each_kind() -> None:
         assert [bar.get_width() for bar in bars(axes, kind)] == list(found.values())
         assert [round(bar.get_y() + bar.get_height() / 2) for bar in bars(axes, kind)] == list(range(len(found)))
     assert texts(figure) == [
-        *(" 0.0040, 90.0% of pixels", " 0.0060, 10.0% of pixels"),
-        *(" 0.0100, 80.0% of pixels", " 0.0200, 15.0% of pixels", " 0.0300, 5.0% of pixels"),
+        *("0.0040, 90.0% of pixels", "0.0060, 10.0% of pixels"),
+        *("0.0100, 80.0% of pixels", "0.0200, 15.0% of pixels", "0.0300, 5.0% of pixels"),
     ]
     assert region_bars({}, {}) is None
 
@@ -357,7 +357,7 @@ def test_layer_bars_are_as_long_as_the_layers_are_large() -> None:
     shown = [bar.get_width() for network in ("encoder", "decoder") for bar in bars(axes, network)]
     assert shown == [one.parameters for one in layers]
     total = sum(shown)
-    assert texts(axes.figure)[0] == f" {layers[0].parameters:,} ({layers[0].parameters / total:.1%})"  # type: ignore[arg-type]
+    assert texts(axes.figure)[0] == f"{layers[0].parameters:,} ({layers[0].parameters / total:.1%})"  # type: ignore[arg-type]
     assert layer_bars([]) is None
 
 

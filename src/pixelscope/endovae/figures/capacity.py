@@ -58,9 +58,8 @@ def layer_bars(layers: Sequence[LayerSize]) -> Figure | None:
         rows = [row for row, layer in enumerate(layers) if layer.network == network]
         axes.barh(rows, [layers[row].parameters for row in rows], 0.7, label=network, **look)
     for row, layer in enumerate(layers):
-        axes.text(
-            layer.parameters, row, f" {layer.parameters:,} ({_share(layer.parameters / total)})", va="center", fontsize=10.5
-        )
+        words = f"{layer.parameters:,} ({_share(layer.parameters / total)})"
+        axes.annotate(words, (layer.parameters, row), (6, 0), textcoords="offset points", va="center", fontsize=10.5)
     axes.set_yticks(range(len(layers)), [layer.name for layer in layers])
     axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.set_xlim(0, 1.28 * max(layer.parameters for layer in layers))

@@ -93,8 +93,8 @@ def region_bars(errors: Mapping[str, Mapping[str, float]], shares: Mapping[str, 
         at = np.array([regions.index(region) for region in found]) + height * (number - (len(errors) - 1) / 2)
         axes.barh(at, list(found.values()), 0.9 * height, label=kind, **kind_bar(kind))
         for y, region in zip(at, found, strict=True):
-            words = f" {found[region]:.4f}, {shares[kind][region]:.1%} of pixels"
-            axes.text(found[region], y, words, va="center", fontsize=10.5)
+            words = f"{found[region]:.4f}, {shares[kind][region]:.1%} of pixels"
+            axes.annotate(words, (found[region], y), (6, 0), textcoords="offset points", va="center", fontsize=10.5)
     largest = max(max(found.values()) for found in errors.values())
     axes.set_xlim(0, 1.42 * largest)
     axes.set_yticks(range(len(regions)), regions)

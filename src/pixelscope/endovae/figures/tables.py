@@ -69,7 +69,7 @@ def frames_table(material: Material) -> Table | None:
     if material.frames is None:
         return None
     classes = [_group(group) for group in material.frames.classes]
-    kinds = [_group(group, apart=not number) for number, group in enumerate(material.frames.kinds)]
+    kinds = [_group(group, apart=True) for group in material.frames.kinds]
     caption = f"Frames as they were prepared, content area by the method {material.frames.method!r}."
     header = ("Class", "kind", "frames", "with an inset", "original sizes")
     return Table(caption, header, (*classes, *kinds), numeric=False)
