@@ -1,0 +1,125 @@
+"""Where the time of a training step goes, by kind of operation, with each of the engine's choices on or off.
+
+python -m benchmarks.profile SYSTEM [--precision 32-true] [--layout contiguous] [--return-memory] [--threads 2] [--json]
+
+SYSTEM is pixelda or endovae, with the settings of preset paper. The step is timed without the profiler, and its shares come
+from a profiled one, which is slower.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from pixelscope import EndoVAEConfig, PixelDAConfig
+from pixelscope.endovae.batches import FrameBatch
+from pixelscope.endovae.task import EndoVAETask
+from pixelscope.engine.memory import keep_freed_memory
+from pixelscope.engine.task import Moment, Task
+from pixelscope.pixelda.task import PairedBatch, PixelDATask
+
+WARM_UP, TIMED, PROFILED = 3, 9, 3
+KINDS = {
+    "convolutions": ("convolution", "mkldnn_conv", "cudnn"),
+    "batch norm": ("batch_norm",),
+    "random draws": ("random_", "normal_", "bernoulli_", "uniform_", "erfinv", "index_select"),
+    "copies and casts": ("copy_", "cat", "fill_", "zero_"),
+    "dense layers": ("mm", "addmm"),
+    "optimizer": ("adam",),
+}
+"""Parts of operators' names, the first that fits; the rest is element by element."""
+REST = "element by element"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Time and profile one configuration, and print it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("system", choices=("pixelda", "endovae"))
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="bf16-mixed")
+    parser.add_argument("--layout", choices=("channels_last", "contiguous"), default="channels_last")
+    parser.add_argument(
+        "--return-memory", action="store_true", help="let the C library return freed memory, as it does by default"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    if not chosen.return_memory:
+        keep_freed_memory()
+    layout = torch.channels_last if chosen.layout == "channels_last" else torch.contiguous_format
+    step = stepper(chosen.system, chosen.precision, layout)
+    result = {**vars(chosen), "torch": torch.__version__, "seconds": timed(step), "shares": shares(step)}
+    print(json.dumps(result) if chosen.json else text(result))
+    return 0
+
+
+def stepper(system: str, precision: Any, layout: torch.memory_format) -> Callable[[int], object]:
+    """Return a function that takes the training step of a number, on one random batch."""
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    draw = torch.Generator().manual_seed(0)
+
+    def images(count: int, size: int) -> Tensor:
+        return torch.rand(count, 3, size, size, generator=draw).contiguous(memory_format=layout)
+
+    task: Task[Any]
+    batch: FrameBatch | PairedBatch
+    if system == "endovae":
+        endovae = EndoVAEConfig()
+        task, size = EndoVAETask(endovae, fabric), endovae.training.batch_size
+        batch = FrameBatch(images(size, endovae.prepare.size))
+    else:
+        pixelda = PixelDAConfig(source="random", target="random")
+        task, size = PixelDATask(pixelda, 10, fabric), pixelda.training.batch_size
+        labels = torch.randint(0, 10, (size,), generator=draw)
+        batch = PairedBatch(images(size, pixelda.data.size) * 2 - 1, labels, images(size, pixelda.data.size) * 2 - 1)
+    for network in task.networks.values():
+        network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    return lambda number: task.step(batch, Moment(number * size, number, size, 0))
+
+
+def timed(step: Callable[[int], object]) -> float:
+    """Return the median seconds of a step."""
+    seconds = []
+    for number in range(WARM_UP + TIMED):
+        began = time.perf_counter()
+        step(number)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[WARM_UP:])
+
+
+def shares(step: Callable[[int], object]) -> dict[str, float]:
+    """Return the share of each kind of operation in a profiled step, the largest first."""
+    step(0)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for number in range(PROFILED):
+            step(number)
+    spent: Counter[str] = Counter()
+    for operation in profiled.key_averages():
+        if operation.key.startswith("aten::"):
+            spent[kind(operation.key)] += operation.self_cpu_time_total
+    return {name: value / spent.total() for name, value in spent.most_common()}
+
+
+def kind(operator: str) -> str:
+    """Return the kind of an operator, `aten::NAME`."""
+    return next((name for name, parts in KINDS.items() if any(part in operator for part in parts)), REST)
+
+
+def text(result: dict[str, Any]) -> str:
+    """Return the lines that a person reads."""
+    memory = "memory returned" if result["return_memory"] else "memory kept"
+    head = f"{result['system']}, {result['precision']}, {result['layout']}, {memory}: {result['seconds']:.3f} s a step"
+    return "\n".join([head, *(f"  {name:<20}{share:6.1%}" for name, share in result["shares"].items())])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
