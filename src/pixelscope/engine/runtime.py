@@ -84,7 +84,7 @@ def is_first_process() -> bool:
 def hardware(fabric: Fabric) -> dict[str, Any]:
     """Return what run.json says about the machine."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "accelerator": torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else "none",
         "system": f"{platform.system()} {platform.machine()}",
@@ -126,7 +126,8 @@ def _cpu_flags() -> set[str]:
     return set(_cpuinfo("flags").split())
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     return _cpuinfo("model name") or platform.processor() or "unknown"
 
 

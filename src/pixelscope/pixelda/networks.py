@@ -7,6 +7,7 @@ reproduces differs, the report is followed (docs/decisions/0002-pixelda-protocol
 
 import math
 
+import numpy as np
 import torch
 from torch import Generator as RandomGenerator
 from torch import Tensor, nn
@@ -18,10 +19,14 @@ _LEVELS = 2**16
 def random_bits(shape: torch.Size, device: torch.device, generator: RandomGenerator | None) -> Tensor:
     """Return independent uniform int16 values of `shape`, four for each 64-bit draw.
 
-    On a CPU torch draws random numbers on one thread; four values a draw make it a quarter of the cost.
+    On a CPU torch draws on one thread, in twice the time of NumPy's generator, which is seeded from `generator` there.
     """
-    draws = torch.empty((math.prod(shape) + 3) // 4, dtype=torch.int64, device=device)
-    draws.random_(-(2**63), None, generator=generator)
+    count = (math.prod(shape) + 3) // 4
+    if device.type == "cpu":
+        seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
+        draws = torch.from_numpy(np.random.SFC64(seed).random_raw(count).view(np.int64))
+    else:
+        draws = torch.empty(count, dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
     return draws.view(torch.int16)[: math.prod(shape)].view(shape)
 
 
@@ -49,14 +54,15 @@ class NoisyDropout(nn.Module):
         """Return `activations` disturbed, of the same shape and dtype."""
         if not self.training or (self.std == 0 and self.dropped == 0):
             return activations
-        levels = random_bits(activations.shape, activations.device, generator).int().add_(_LEVELS // 2)
+        bits = random_bits(activations.shape, activations.device, generator)
+        levels = bits.view(torch.uint16).int()
         table = self.quantiles.to(activations.dtype)
         noise = _laid_out_like(table.index_select(0, levels.flatten()).view_as(levels), activations)
         if self.dropped == 0:
             return activations + noise
         # 0 for the levels that drop and 1 for the others, without a comparison: bool to bfloat16 is slow on a CPU.
-        kept = levels.sub_(self.dropped - 1).clamp_(0, 1).to(activations.dtype)
-        return torch.addcmul(noise, activations, _laid_out_like(kept.mul_(1 / (1 - self.probability)), activations))
+        kept = levels.clamp_(self.dropped - 1, self.dropped).sub_(self.dropped - 1).to(activations.dtype)
+        return torch.addcmul(noise, activations, _laid_out_like(kept, activations), value=1 / (1 - self.probability))
 
     def extra_repr(self) -> str:
         """Return the settings that `print` shows."""

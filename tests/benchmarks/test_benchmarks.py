@@ -1,0 +1,111 @@
+"""Benchmarks: the plain programs do the same work as ours, and what is measured arrives in the tables."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.__main__ import main, store
+from benchmarks.items import ITEMS, START
+from benchmarks.measure import Contender, measure
+from benchmarks.plain.data import Digits, Frames
+from benchmarks.plain.endovae import PlainEndoVAE
+from benchmarks.plain.pixelda import PlainPixelDA
+from benchmarks.table import page
+from pixelscope.endovae.losses import reconstruction_loss
+from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.endovae.posterior import Posterior
+from pixelscope.pixelda.networks import Classifier, Discriminator, Generator
+
+CEILING = {"float32": {"convolution": 400.0, "matrix product": 200.0}}
+
+
+def _parameters(*networks: nn.Module) -> list[tuple[int, ...]]:
+    """Return the shapes of all parameters, in their order."""
+    return [tuple(p.shape) for network in networks for p in network.parameters()]
+
+
+def _copied(into: nn.Module, *networks: nn.Module) -> None:
+    parameters = [p for network in networks for p in network.parameters()]
+    for mine, theirs in zip(into.parameters(), parameters, strict=True):
+        mine.data.copy_(theirs)
+
+
+def test_plain_networks_are_ours() -> None:
+    plain = PlainPixelDA()
+    assert _parameters(plain.g) == _parameters(Generator())
+    assert _parameters(plain.d) == _parameters(Discriminator())
+    assert _parameters(plain.t) == _parameters(Classifier())
+    assert _parameters(PlainEndoVAE()) == _parameters(Encoder(), Decoder())
+
+
+def test_plain_pixelda_computes_what_ours_does() -> None:
+    images, z = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 10)
+    plain = PlainPixelDA()
+    pairs = (
+        (Generator(), plain.g, (images, z)),
+        (Discriminator(), plain.d.eval(), (images,)),
+        (Classifier(), plain.t, (images,)),
+    )
+    for ours, theirs, inputs in pairs:
+        _copied(theirs, ours)
+        assert torch.allclose(theirs.eval()(*inputs).flatten(), ours.eval()(*inputs).flatten(), atol=1e-6)
+
+
+def test_plain_endovae_has_our_loss() -> None:
+    encoder, decoder, plain = Encoder(), Decoder(), PlainEndoVAE()
+    _copied(plain, encoder, decoder)
+    images, noise = torch.rand(2, 3, 96, 96), torch.randn(2, 6)
+    posterior = Posterior.of(encoder(images))
+    logits = decoder.logits(posterior.sample(noise))
+    loss = reconstruction_loss(logits, images, "channel-mean").mean() + posterior.kl().sum(1).mean()
+    assert plain.loss(images, noise).item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_plain_data_is_in_range_and_tripled() -> None:
+    random = np.random.default_rng(0)
+    image, label = Digits(random.integers(0, 256, (4, 28, 28), np.uint8), np.arange(4, dtype=np.uint8))[3]
+    assert (tuple(image.shape), label) == ((3, 32, 32), 3)
+    assert -1 <= image.min() < image.max() <= 1
+    frames = Frames(random.integers(0, 256, (4, 96, 96, 3), np.uint8))
+    assert len(frames) == 12
+    assert torch.equal(frames[1], frames[1])
+    assert not torch.equal(frames[5], frames[5])
+
+
+def test_every_contender_exists() -> None:
+    from benchmarks import contenders
+
+    for item in ITEMS.values():
+        assert all(callable(getattr(contenders, name)) for name in item.contenders.values())
+
+
+def test_what_is_measured_arrives_in_the_table(tmp_path: Path) -> None:
+    measured = measure(ITEMS["quality"], threads=1, rounds=2)
+    about = {"command": "c", "date": "d", "revision": "r", "machine": "m", "threads": 1, "versions": {"torch": "2"}}
+    starts = {"python -c pass": {"seconds": 0.01, "times": 1.0}, "pixelscope --help": {"seconds": 0.025, "times": 2.5}}
+    result = {"about": about, "ceiling": CEILING, "items": {"quality": measured, START: starts}}
+    store(result, tmp_path)
+    assert (tmp_path / "benchmarks.json").is_file()
+    text = (tmp_path / "README.md").read_text()
+    assert text == page(result)
+    ours, theirs = (measured[name]["per_second"] for name in ("ours", "scikit-image"))
+    assert f"{ours / theirs:.2f}x" in text
+    assert measured["ours"]["slowest"] <= ours <= measured["ours"]["fastest"]
+    assert re.search(r"\| pixelscope --help \| 25.0 \| 2.50 \|", text)
+
+
+def test_a_worker_that_ends_without_an_answer_is_named() -> None:
+    with pytest.raises(RuntimeError, match="benchmarks.worker nothing_like_it"):
+        Contender("nothing_like_it", 1)
+
+
+def test_the_command_line_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in (*ITEMS, START))
+    assert main(["pixelda-stp"]) == 2
+    assert capsys.readouterr().err == "There is no benchmark 'pixelda-stp'; did you mean pixelda-step?\n"
