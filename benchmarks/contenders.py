@@ -209,10 +209,12 @@ def prepare_plain() -> Round:
 
 
 def accuracy_ours() -> Round:
-    """Return counting the accuracy of T over a test set."""
+    """Return T's answers on a test set."""
+    from pixelscope.engine.memory import keep_freed_memory
     from pixelscope.pixelda.accuracy import logits_of
     from pixelscope.pixelda.networks import Classifier
 
+    keep_freed_memory()
     images, model = torch.from_numpy(random_bytes(DIGITS, 3, 32, 32)), Classifier().to(device())
     return Round(lambda: logits_of(model, images), DIGITS)
 
@@ -329,3 +331,92 @@ def _machine(dtype: str) -> Round:
             convolution()
 
     return Round(work, 10, 10 * gflop, dtype)
+
+
+def classify_torch() -> Round:
+    """Return T's answers on 70,000 digits of 28 x 28 from an array, through torch."""
+    from pixelscope.engine.memory import keep_freed_memory
+    from pixelscope.imaging.resize import resize
+    from pixelscope.pixelda.accuracy import logits_of
+    from pixelscope.pixelda.networks import Classifier
+
+    keep_freed_memory()
+    digits, model = torch.from_numpy(random_bytes(70_000, 1, 28, 28)), Classifier()
+    return Round(lambda: logits_of(model, resize(digits, 32)), len(digits))
+
+
+def classify_onnxruntime() -> Round:
+    """Return the same through onnxruntime, resized inside the graph."""
+    from pixelscope.data.batches import to_float
+    from pixelscope.pixelda.networks import Classifier
+
+    class Whole(torch.nn.Module):
+        """T with what comes before it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = Classifier()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            """Return logits of uint8 images (N, 1, 28, 28)."""
+            resized = torch.nn.functional.interpolate(images.float(), (32, 32), mode="bilinear").round()
+            return self.classifier(to_float(resized))
+
+    digits = random_bytes(70_000, 1, 28, 28)
+    session = exported(Whole(), torch.from_numpy(digits[:2]))
+    starts = range(0, len(digits), 100)
+    return Round(lambda: [session.run(None, {"inputs": digits[start : start + 100]}) for start in starts], len(digits))
+
+
+def reconstruct_torch() -> Round:
+    """Return reconstructions of frames through torch."""
+    from pixelscope.endovae.batches import as_channels_first, to_unit
+    from pixelscope.engine.memory import keep_freed_memory
+
+    keep_freed_memory()
+    frames, model = as_channels_first(smooth_frames(FRAMES)), _autoencoder()
+
+    @torch.no_grad()
+    def work() -> None:
+        for part in frames.split(32):
+            model(to_unit(part))
+
+    return Round(work, FRAMES)
+
+
+def reconstruct_onnxruntime() -> Round:
+    """Return the same through onnxruntime."""
+    frames = np.ascontiguousarray(smooth_frames(FRAMES).transpose(0, 3, 1, 2)).astype(np.float32) / 255
+    session = exported(_autoencoder(), torch.from_numpy(frames[:2]))
+    return Round(lambda: [session.run(None, {"inputs": part}) for part in np.split(frames, FRAMES // 32)], FRAMES)
+
+
+def exported(model: torch.nn.Module, example: torch.Tensor) -> Any:
+    """Return an onnxruntime session of `model`, its only input named `inputs`, on as many threads as torch has."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "model.onnx")
+        shapes = ({0: torch.export.Dim("n")},)
+        torch.onnx.export(model.eval(), (example,), path, dynamo=True, dynamic_shapes=shapes, input_names=["inputs"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _autoencoder() -> torch.nn.Module:
+    """Return an encoder and decoder as one module that goes by the posterior's mean."""
+    from pixelscope.endovae.networks import Decoder, Encoder
+
+    class Autoencoder(torch.nn.Module):
+        """Images to reconstructions."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = Encoder(), Decoder()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            """Return (N, 3, 96, 96) in [0, 1]."""
+            return self.decoder(self.encoder(images)[:, 0])
+
+    return Autoencoder().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -47,6 +47,17 @@ ITEMS = {
         "Preparing frames: files to arrays", "frames", {"ours": "prepare_ours", "plain": "prepare_plain"}, rounds=5
     ),
     "accuracy": Item("Accuracy of T over a test set", "images", {"ours": "accuracy_ours", "plain": "accuracy_plain"}),
+    "classify": Item(
+        "Classifying 70,000 digits of 28 x 28 from an array",
+        "images",
+        {"onnxruntime": "classify_onnxruntime", "torch": "classify_torch"},
+        rounds=3,
+    ),
+    "reconstruct": Item(
+        "Reconstructing frames, what a score is made of",
+        "frames",
+        {"onnxruntime": "reconstruct_onnxruntime", "torch": "reconstruct_torch"},
+    ),
     "quality": Item("PSNR and SSIM", "frames", {"ours": "quality_ours", "scikit-image": "quality_plain"}),
 }
 

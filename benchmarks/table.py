@@ -22,7 +22,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"The machine's ceiling in GFLOP/s, best of a few large ones, measured in this run: {rates}.",
         "",
-        "Contenders take turns; rates are medians over rounds, slowest and fastest. `ours`: as many times faster is ours.",
+        "Contenders take turns; rates are medians over rounds, slowest and fastest. `ratio`: the first row's rate over it.",
     ]
     parts = [_item(name, measured) for name, measured in result["items"].items()]
     return "\n".join([*head, *(line for part in parts for line in ("", *part))]) + "\n"
@@ -33,7 +33,7 @@ def _item(name: str, measured: dict[str, Any]) -> list[str]:
         rows = [[title, f"{one['seconds'] * 1e3:.1f}", f"{one['times']:.2f}"] for title, one in measured.items()]
         return ["## Start", "", *_table(["process", "ms", "times `python -c pass`"], rows)]
     item = ITEMS[name]
-    head = [f"{item.unit}/s", "slowest - fastest", "ours", "GFLOP/s", "of ceiling", "data", "peak MB", "growth MB"]
+    head = [f"{item.unit}/s", "slowest - fastest", "ratio", "GFLOP/s", "of ceiling", "data", "peak MB", "growth MB"]
     first = next(iter(measured.values()))
     ceilings = {title.removeprefix(MACHINE): one["gflops"] for title, one in measured.items() if title.startswith(MACHINE)}
     rows = [[title, *_cells(one, first, ceilings, title.startswith(MACHINE))] for title, one in measured.items()]

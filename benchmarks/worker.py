@@ -11,7 +11,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any, TextIO
 
-MISSING = {"endovae_keras": "keras"}
+MISSING = {"endovae_keras": "keras", "classify_onnxruntime": "onnxruntime", "reconstruct_onnxruntime": "onnxruntime"}
 """What a contender needs beside the project's own packages."""
 
 

@@ -24,6 +24,7 @@ from pixelscope.endovae.measurement import MEAN, MODEL, PCA, Measured, measure, 
 from pixelscope.endovae.pictures import write_pictures
 from pixelscope.endovae.quality import SSIM_RULE
 from pixelscope.endovae.training import SYSTEM, read_config
+from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
 from pixelscope.files import write_text
 
@@ -98,6 +99,7 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
     Stores evaluation.json, evaluation.csv (a row a frame) and the pictures of the report in the run folder.
     Raises InputError where the run has no checkpoint or the rule is not available.
     """
+    keep_freed_memory()
     folder = RunFolder.open(run)
     config = read_config(folder)
     cohort = load_cohort(config)

@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep the memory that it frees and use it again; returns whether the C library can be told so.
 
     glibc maps each tensor over 32 MB anew and gives it back afterwards, so that the system clears every page of every
-    activation in every step: a third of EndoVAE's step on a CPU. Other C libraries are left as they are.
+    activation in every step: a third of EndoVAE's step on a CPU, half of an evaluation. Other C libraries are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

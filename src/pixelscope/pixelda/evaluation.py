@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
@@ -96,6 +97,7 @@ def evaluate(
     a baseline best-source where source images were held out for validation, else last.
     Raises InputError where the run has no checkpoint, the rule is not available, or the classes differ.
     """
+    keep_freed_memory()
     folder = RunFolder.open(run)
     config, system = read_config(folder)
     other = config.model_copy(update={"source": source or config.source, "target": target or config.target})
