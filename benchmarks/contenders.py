@@ -95,7 +95,7 @@ def pixelda_ours(precision: str = "auto") -> Round:
 
     config = PixelDAConfig(source="random", target="random")
     source, target = digit_sets()
-    fabric, dtype = _fabric(precision)
+    fabric, dtype = training_fabric(precision)
     task = PixelDATask(config, 10, fabric)
     return ours(task, PairedBatches(source, target, 0, device()), config.training.batch_size, 16, dtype)
 
@@ -123,7 +123,7 @@ def baseline_ours() -> Round:
     from pixelscope.pixelda.config import BaselineConfig
 
     config = BaselineConfig(source="random")
-    fabric, dtype = _fabric("auto")
+    fabric, dtype = training_fabric("auto")
     task = BaselineTask(config, 10, fabric)
     return ours(task, LabelledBatches(digit_sets()[0], 0, device()), config.training.batch_size, 100, dtype)
 
@@ -150,7 +150,7 @@ def endovae_ours(precision: str = "auto", steps: int = 2, frames: int = FRAMES) 
     from pixelscope.endovae.task import EndoVAETask
 
     config = EndoVAEConfig()
-    fabric, dtype = _fabric(precision)
+    fabric, dtype = training_fabric(precision)
     task = EndoVAETask(config, fabric)
     batches = AugmentedBatches(smooth_frames(frames), None, config.augmentation, 0, device())
     return ours(task, batches, config.training.batch_size, steps, dtype)
@@ -277,7 +277,7 @@ def _phantom() -> Path:
     return place if place.exists() else write_phantom(place, normal=64, polyps=32, seed=0)
 
 
-def _fabric(precision: str) -> tuple[Any, str]:
+def training_fabric(precision: str) -> tuple[Any, str]:
     """Return what a training runs on, chosen as it would choose, and the type that it computes in."""
     from lightning_fabric import Fabric
 

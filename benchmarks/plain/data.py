@@ -1,5 +1,8 @@
 """Data sets as the report's code reads them: each image through Pillow and NumPy, one call an image."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -53,7 +56,7 @@ class Frames(Dataset[Tensor]):
         return ImageEnhance.Contrast(image).enhance(self.random.uniform(0.9, 1.1))
 
 
-def endless(data: Dataset, batch_size: int) -> object:
+def endless(data: Dataset[Any], batch_size: int) -> Iterator[Any]:
     """Yield shuffled batches for ever."""
     loader = DataLoader(data, batch_size=batch_size, shuffle=True, drop_last=True, num_workers=0)
     while True:
