@@ -152,7 +152,7 @@ def endovae_ours(precision: str = "auto", steps: int = 2, frames: int = FRAMES) 
     config = EndoVAEConfig()
     fabric, dtype = training_fabric(precision)
     task = EndoVAETask(config, fabric)
-    batches = AugmentedBatches(smooth_frames(frames), None, config.augmentation, 0, device())
+    batches = AugmentedBatches(torch.from_numpy(smooth_frames(frames)), None, config.augmentation, 0, device())
     return ours(task, batches, config.training.batch_size, steps, dtype)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pixelscope.anatomy import Summary as Summary
     from pixelscope.cost import Plan as Plan
+    from pixelscope.data import pack as pack
     from pixelscope.data.describe import SourceDescription as SourceDescription
     from pixelscope.data.describe import contact_sheet as contact_sheet
     from pixelscope.data.describe import describe_source as describe_source
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ImageSet": "pixelscope.data.imageset",
     "is_first_process": "pixelscope.engine.runtime",
+    "pack": "pixelscope.data",
     "SourceDescription": "pixelscope.data.describe",
     "contact_sheet": "pixelscope.data.describe",
     "describe_source": "pixelscope.data.describe",

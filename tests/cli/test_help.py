@@ -19,6 +19,7 @@ COMMANDS = (
     "data",
     "data info",
     "data mnist-m",
+    "data pack",
     "demo",
     "endovae",
     "endovae evaluate",

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,11 +64,12 @@ def unit(count: int, size: int = 96) -> Tensor:
 
 def _endovae(masked: bool = False, **changes: Any) -> tuple[EndoVAETask, AugmentedBatches]:
     config, one = tiny.endovae(**changes), tiny.fabric()
-    insets = np.zeros((20, tiny.SIZE, tiny.SIZE), bool) if masked else None
+    insets = torch.zeros((20, tiny.SIZE, tiny.SIZE), dtype=torch.uint8) if masked else None
     if insets is not None:
-        insets[:, 10:, :5] = True
-    task = EndoVAETask(config, one, tiny.frames(6, seed=1), None if insets is None else insets[:6], half_life=40)
-    return task, AugmentedBatches(tiny.frames(), insets, config.augmentation, config.seed, one.device)
+        insets[:, 10:, :5] = 1
+    frames, validation = (torch.from_numpy(tiny.frames(count, seed)) for count, seed in ((20, 0), (6, 1)))
+    task = EndoVAETask(config, one, validation, None if insets is None else insets[:6], half_life=40)
+    return task, AugmentedBatches(frames, insets, config.augmentation, config.seed, one.device)
 
 
 NETWORKS = [

@@ -59,7 +59,7 @@ def test_size_none_keeps_the_images_own(places: dict[str, Path], kind: str) -> N
 
 
 def test_the_registry_names_the_kinds() -> None:
-    assert list(SOURCES) == ["mnist", "mnist-m", "arrays", "folder", "demo"]
+    assert list(SOURCES) == ["mnist", "mnist-m", "arrays", "folder", "pack", "demo"]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def info(
     Parameters
     ----------
     source
-        PATH, KIND:PATH, or a KIND alone: mnist, mnist-m, arrays, folder, demo (demo:mnist, demo:mnist-m).
+        PATH, KIND:PATH, or a KIND alone: mnist, mnist-m, arrays, folder, pack, demo (demo:mnist, demo:mnist-m).
     json
         Print JSON.
     sheet
@@ -115,6 +115,34 @@ def mnist_m(*, mnist: Path, photos: Path, out: Path, seed: int = 0, size: int = 
         Share of the digits in the test split.
     """
     print(pixelscope.generate_mnist_m(mnist, photos, out, seed=seed, size=size, test_fraction=test_fraction))
+
+
+@data.command
+def pack(source: str, /, *, out: Path, size: int = 32, strict: Flag = False, data_root: Path | None = None) -> None:
+    """Write a source as rows on disk, from which trainings read sets that do not fit into memory.
+
+    Give the folder made in place of the source, for example --source packed/photos.
+
+    Parameters
+    ----------
+    source
+        PATH, KIND:PATH, or a KIND alone. A folder may hold any number of images.
+    out
+        Folder to make; it must not exist.
+    size
+        Side in pixels to which images are resized; trainings on it need the same --data.size.
+    strict
+        Refuse a folder with an unreadable image, rather than skip and count it.
+    data_root
+        Where a KIND alone is looked for, and downloaded to; else $PIXELSCOPE_DATA, else a cache folder.
+    """
+    from pixelscope.cli.counting import CountingBar
+
+    with CountingBar("packing images") as report:
+        packed = pixelscope.pack(source, out, size=size, strict=strict, data_root=data_root, report=report)
+    for note in packed.provenance.notes:
+        print(note)
+    print(f"{out}: {len(packed):,} images of {size} x {size} pixels")
 
 
 @pixelda.command

@@ -79,9 +79,9 @@ def prepare(
     json
         Print JSON.
     """
-    from pixelscope.cli.preparing import PreparationBar
+    from pixelscope.cli.counting import CountingBar
 
-    with PreparationBar() as report:
+    with CountingBar("preparing frames") as report:
         store = pixelscope.prepare(
             folders, config=settings, out=out, stores=stores, normal=normal or (), abnormal=abnormal or (), report=report
         )
@@ -206,9 +206,9 @@ def generate(
 
 
 def _start(config: EndoVAEConfig, options: RunOptions) -> Path:
-    from pixelscope.cli.preparing import PreparationBar
+    from pixelscope.cli.counting import CountingBar
 
-    with PreparationBar() as report:
+    with CountingBar("preparing frames") as report:
         return pixelscope.train_endovae(config, runs=options.runs, run=options.out, report=report)
 
 

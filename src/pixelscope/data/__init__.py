@@ -65,6 +65,12 @@ def _folder(path: str, options: Options) -> "ImageSet":
     return load_folder(_given("folder", path, "a folder of images"), options.size, options.strict)
 
 
+def _pack(path: str, options: Options) -> "ImageSet":
+    from pixelscope.data.packed import load_pack
+
+    return load_pack(_given("pack", path, "a folder made by `pixelscope data pack`"), options.size)
+
+
 def _demo(name: str, options: Options) -> "ImageSet":
     from pixelscope.data.demo import load_demo
 
@@ -76,6 +82,7 @@ SOURCES: dict[str, "Callable[[str, Options], ImageSet]"] = {
     "mnist-m": _mnist_m,
     "arrays": _arrays,
     "folder": _folder,
+    "pack": _pack,
     "demo": _demo,
 }
 """Each kind of source and what reads it, given the part after `KIND:` (empty for a kind alone)."""
@@ -119,9 +126,11 @@ def parse(source: str) -> tuple[str, str]:
 
 def detect(path: Path) -> str:
     """Return the kind of source that an existing `path` holds, by its names and, for an .npz, its keys."""
-    from pixelscope.data import mnist, mnist_m
+    from pixelscope.data import mnist, mnist_m, packed
 
     if path.is_dir():
+        if packed.is_pack(path):
+            return "pack"
         if mnist.is_mnist(path):
             return "mnist"
         return "mnist-m" if mnist_m.is_original(path) else "folder"
@@ -145,3 +154,36 @@ def _unknown(source: str, name: str) -> str:
         f"There is no file or folder {source!r} and no kind of source of that name.{suggestion} "
         f"Give a path, KIND:PATH or a KIND; kinds are {', '.join(SOURCES)}."
     )
+
+
+def pack(
+    source: str,
+    out: Path,
+    *,
+    size: int = 32,
+    strict: bool = False,
+    data_root: Path | None = None,
+    report: "Callable[[int, int], None] | None" = None,
+) -> "ImageSet":
+    """Write a source as a pack: rows on disk, from which trainings read sets that do not fit into memory.
+
+    Args:
+        source: as for `load`; a folder is read a few thousand images at a time, other kinds as a whole.
+        out: folder to make, which must not exist.
+        size: side in pixels to which images are resized.
+        strict: refuse a folder with an unreadable image, rather than skip and count it.
+        data_root: where a KIND alone is looked for.
+        report: called with the images done and all images, while a folder is read.
+
+    Returns:
+        The images, on disk.
+
+    Raises:
+        InputError: the source cannot be read, or `out` exists.
+    """
+    from pixelscope.data.packed import pack_folder, pack_images
+
+    kind, rest = parse(source)
+    if kind == "folder":
+        return pack_folder(_given("folder", rest, "a folder of images"), out, size, strict, report)
+    return pack_images(load(source, size=size, strict=strict, data_root=data_root), out)

@@ -1,11 +1,17 @@
-"""Batches of float images from uint8 images that stay on the device."""
+"""Batches of float images from uint8 images that stay on the device, or on disk where they are too many."""
 
 import torch
 from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.rows import Pixels, Rows
 from pixelscope.engine.randomness import Order
 from pixelscope.engine.task import Moment
+
+RESIDENT_BYTES = 2**29
+"""Images on disk are read into a CPU process's memory up to this size; larger sets are read batch by batch."""
+GPU_SHARE = 0.25
+"""Images are put on a GPU up to this share of its memory."""
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -19,20 +25,56 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
+class Held:
+    """Images where batches gather them from: on the training device, or where they lie if they are too many for it.
+
+    Either way a batch is the same; where they lie on disk, a process reads what it asks for and nothing else.
+    """
+
+    def __init__(self, images: Pixels, device: torch.device, limit: int | None = None) -> None:
+        """Bring the images to the device where they take up to `limit` bytes, by default what the device can spare."""
+        self.device = device
+        small = images.nbytes <= (resident_bytes(device) if limit is None else limit)
+        self.images = images[:].to(device) if small else images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, positions: Tensor) -> Tensor:
+        """Return the images at int64 `positions`, on the training device."""
+        if isinstance(self.images, Rows):
+            return self.images[positions].to(self.device)
+        return self.images[positions.to(self.images.device)].to(self.device)
+
+    def will_need(self, positions: Tensor) -> None:
+        """Have the images at `positions` read from disk in the background, where they lie there."""
+        if isinstance(self.images, Rows):
+            self.images.will_need(positions)
+
+
 class Stream:
     """An endless shuffled stream of one set's images, the same for any number of ranks."""
 
-    def __init__(self, images: ImageSet, seed: int, name: str, device: torch.device) -> None:
-        self.images = images.images.to(device)
+    def __init__(self, images: ImageSet, seed: int, name: str, device: torch.device, limit: int | None = None) -> None:
+        """Hold the images as `Held` does, and their labels on the device."""
+        self.images = Held(images.images, device, limit)
         self.labels = None if images.labels is None else images.labels.to(device)
         self._order = Order(len(images), seed, name)
 
     def take(self, moment: Moment) -> tuple[Tensor, Tensor | None]:
         """Return this rank's images (n, 3, H, W) in [-1, 1] and labels (n,) of the step at `moment`."""
         positions = self.positions(moment)
-        labels = None if self.labels is None else self.labels[positions]
-        return to_float(self.images[positions]), labels
+        images = to_float(self.images[positions])
+        self.images.will_need(self.positions(moment.after()))
+        return images, None if self.labels is None else self.labels[positions.to(self.labels.device)]
 
     def positions(self, moment: Moment) -> Tensor:
-        """Return where this rank's images of the step at `moment` lie in the set."""
-        return moment.part(self._order.take(moment.images, moment.batch_size)).to(self.images.device)
+        """Return where this rank's images of the step at `moment` lie in the set, int64 on the CPU."""
+        return moment.part(self._order.take(moment.images, moment.batch_size))
+
+
+def resident_bytes(device: torch.device) -> int:
+    """Return how large a set may be to be held on `device`."""
+    if device.type != "cuda":
+        return RESIDENT_BYTES
+    return int(torch.cuda.get_device_properties(device).total_memory * GPU_SHARE)

@@ -66,7 +66,7 @@ def _mnist_m(size: int | None) -> ImageSet:
     source = _mnist(None)
     assert source.test is not None
     photos = find_photos()
-    images = blend(source.images, source.test, photos, photos, SEED, size or _SIDE)
+    images = blend(source.in_memory(), source.test, photos, photos, SEED, size or _SIDE)
     return ImageSet(
         images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
         provenance=Provenance(

@@ -13,6 +13,7 @@ from pixelscope.data import load, parse
 from pixelscope.data.decode import image_size
 from pixelscope.data.folder import find_images
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.rows import Pixels, blocks
 from pixelscope.files import written_whole
 from pixelscope.imaging.resize import resize
 
@@ -111,15 +112,23 @@ def describe_source(source: str, *, data_root: Path | None = None, strict: bool 
         classes=dict(zip(images.classes, images.class_counts(), strict=True)) if images.labels is not None else {},
         sizes=dict(sizes.most_common()) or {f"{pixels.shape[3]} x {pixels.shape[2]}": len(images)},
         channels=pixels.shape[1],
-        minimum=int(pixels.min()),
-        maximum=int(pixels.max()),
-        mean=round(float(pixels.sum(dtype=torch.int64)) / pixels.numel(), 2),
+        **_values(pixels),
         split=None if images.test is None else {"training": int((~images.test).sum()), "test": int(images.test.sum())},
         licence=origin.licence,
         citation=origin.citation,
         notes=origin.notes if small else (*origin.notes, f"Values are those at {_LARGEST} x {_LARGEST} pixels."),
         images=images,
     )
+
+
+def _values(pixels: Pixels) -> dict[str, Any]:
+    """Return the range and the mean of all values, a block of images at a time."""
+    counts = torch.zeros(256, dtype=torch.int64)
+    for block in blocks(pixels):
+        counts += torch.bincount(block.flatten(), minlength=256)
+    present, count = counts.nonzero().flatten(), int(counts.sum())
+    mean = float((counts * torch.arange(256)).sum()) / count
+    return {"minimum": int(present.min()), "maximum": int(present.max()), "mean": round(mean, 2)}
 
 
 def contact_sheet(images: ImageSet, path: Path) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from pixelscope.data.rows import Pixels, blocks, pick
 from pixelscope.errors import InputError
 
 
@@ -28,14 +29,14 @@ class Provenance:
 class ImageSet:
     """Images of one size, with or without labels.
 
-    images: uint8, shape (N, C, H, W) with C 1 or 3, values 0 to 255.
+    images: uint8, shape (N, C, H, W) with C 1 or 3, values 0 to 255; in memory, or `Rows` on disk where they are many.
     labels: int64, shape (N,), each an index into `classes`; None for unlabelled images.
     names: one name an image, unique, stable from load to load.
     test: bool, shape (N,), True where the source itself puts an image into the test split; None where it says nothing.
     aligned: a name shared by sets in which image i shows the same thing (MNIST and the MNIST-M made from it).
     """
 
-    images: Tensor
+    images: Pixels
     provenance: Provenance
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
@@ -59,12 +60,19 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def in_memory(self) -> Tensor:
+        """Return all images as one tensor, read now where they lie on disk."""
+        return self.images[:]
+
     def select(self, indices: Tensor) -> "ImageSet":
-        """Return the images at `indices` (int64 positions, or a bool mask of length N), in that order."""
+        """Return the images at `indices` (int64 positions, or a bool mask of length N), in that order.
+
+        Images on disk stay there: nothing but their positions is kept.
+        """
         positions = indices.nonzero().flatten() if indices.dtype == torch.bool else indices
         return replace(
             self,
-            images=self.images[positions],
+            images=pick(self.images, positions),
             labels=None if self.labels is None else self.labels[positions],
             names=[self.names[i] for i in positions.tolist()] if self.names else (),
             test=None if self.test is None else self.test[positions],
@@ -91,7 +99,8 @@ class ImageSet:
     def digest(self) -> str:
         """Return a SHA-256 over size, pixels and labels, the same wherever the same images were loaded from."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        digest.update(self.images.contiguous().numpy().data)
+        for block in blocks(self.images):
+            digest.update(block.contiguous().numpy().data)
         if self.labels is not None:
             digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()

@@ -76,7 +76,7 @@ def generate_mnist_m(mnist: Path, photos: Path, out: Path, seed: int = 0, size: 
     behind_train, behind_test = find_photos(photos)
     digits = load_mnist(mnist, None)
     test = random_test_mask(len(digits), test_fraction, seed)
-    blended = blend(digits.images, test, behind_train, behind_test, seed, size)
+    blended = blend(digits.in_memory(), test, behind_train, behind_test, seed, size)
     recipe = Recipe(
         seed, size, test_fraction, digits.digest(), _digest(photos, {*behind_train, *behind_test}),
         len(behind_train), len(behind_test), behind_train != behind_test,

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pixelscope.data.batches import Held
+from pixelscope.data.rows import Pixels
 from pixelscope.endovae.config import AugmentationConfig
 from pixelscope.engine.randomness import Order, generator
 from pixelscope.engine.task import Moment
@@ -26,11 +28,15 @@ class AugmentedBatches:
     """Shuffled batches of a set of frames and the altered copies of each (the report's step 3)."""
 
     def __init__(
-        self, frames: np.ndarray, insets: np.ndarray | None, config: AugmentationConfig, seed: int, device: torch.device
+        self, frames: Pixels, insets: Pixels | None, config: AugmentationConfig, seed: int, device: torch.device
     ) -> None:
+        """Hold the frames as `Held` does.
+
+        frames: uint8 (N, S, S, 3); insets: (N, S, S), over 0 where a pixel is left out of loss and score.
+        """
         self.config, self.seed, self.device = config, seed, device
-        self.frames = as_channels_first(frames).to(device)
-        self.insets = None if insets is None else torch.from_numpy(np.ascontiguousarray(insets)).to(device)
+        self.frames = Held(frames, device)
+        self.insets = None if insets is None else Held(insets, device)
         self.epoch = len(frames) * (1 + config.copies)
         self._order = Order(self.epoch, seed, "frames")
         self._fixed = draw_transforms(self.epoch, config, generator("cpu", seed, "augmentation"))
@@ -48,9 +54,9 @@ class AugmentedBatches:
 
     def _batch(self, items: Tensor, transforms: Transforms) -> FrameBatch:
         """Return the frames of `items`: first come all originals, then all first copies, and so on."""
-        items, transforms = items.to(self.device), transforms.to(self.device)
+        transforms = transforms.to(self.device)
         frames, altered = items % len(self.frames), items >= len(self.frames)
-        images = to_unit(self.frames[frames])
+        images = to_unit(self.frames[frames].permute(0, 3, 1, 2))
         images[altered] = augment(images[altered], transforms[altered])
         return FrameBatch(images, self._counted(frames, altered, transforms))
 
@@ -62,14 +68,15 @@ class AugmentedBatches:
     def _counted(self, frames: Tensor, altered: Tensor, transforms: Transforms) -> Tensor | None:
         if self.insets is None:
             return None
-        inside = self.insets[frames].unsqueeze(1).float()
+        inside = (self.insets[frames].unsqueeze(1) > 0).float()
         inside[altered] = augment_masks(inside[altered], transforms[altered])
         return 1 - (inside > 0).float()
 
 
-def as_channels_first(frames: np.ndarray) -> Tensor:
+def as_channels_first(frames: np.ndarray | Tensor) -> Tensor:
     """Return uint8 frames (N, S, S, 3), in memory or on disk, as a tensor (N, 3, S, S), channels last in memory."""
-    return torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2)
+    given = frames if isinstance(frames, Tensor) else torch.from_numpy(np.array(frames))
+    return given.permute(0, 3, 1, 2)
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pixelscope.data.cluster_split import split_by_cluster
 from pixelscope.data.duplicates import clusters
 from pixelscope.data.frame_chunks import Report
 from pixelscope.data.frame_store import INDEX, FrameStore
 from pixelscope.data.frames import prepare
+from pixelscope.data.rows import Rows, blocks
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.errors import InputError
 
@@ -33,6 +35,11 @@ class Part:
         return self.store.frames[self.positions]
 
     @property
+    def rows(self) -> Rows:
+        """Return them as rows on disk, none of them read."""
+        return Rows(self.store.path / "frames.npy", torch.from_numpy(self.positions))
+
+    @property
     def insets(self) -> np.ndarray:
         """Return where their insets are, bool (N, S, S)."""
         return self.store.insets[self.positions] > 0
@@ -43,13 +50,22 @@ class Part:
         return self.insets if self.store.settings.insets == "mask" else None
 
     @property
+    def left_out_rows(self) -> Rows | None:
+        """Return the same as rows on disk, uint8 (N, S, S), over 0 inside an inset."""
+        masked = self.store.settings.insets == "mask"
+        return Rows(self.store.path / "insets.npy", torch.from_numpy(self.positions)) if masked else None
+
+    @property
     def names(self) -> list[str]:
         """Return the frames' names, `class/file`."""
         return [self.store.names[i] for i in self.positions]
 
     def digest(self) -> str:
         """Return a SHA-256 over the pixels."""
-        return hashlib.sha256(np.ascontiguousarray(self.frames).data).hexdigest()
+        digest = hashlib.sha256()
+        for block in blocks(self.rows):
+            digest.update(block.numpy().data)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

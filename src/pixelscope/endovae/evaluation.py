@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
+from pixelscope.data.frame_store import spread
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.chosen import available_weights, choose
 from pixelscope.endovae.cohort import Part, load_cohort
@@ -27,6 +28,9 @@ from pixelscope.endovae.training import SYSTEM, read_config
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
 from pixelscope.files import write_text
+
+FITTED = 20_000
+"""Training frames that the principal components are fitted to at most, at equal distances over all: 5 GB in float32."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def _all_frames(frames: str, config: EndoVAEConfig) -> dict[str, Part]:
 
 
 def _fit(train: Part, latent: int) -> PrincipalComponents:
-    images = to_unit(as_channels_first(train.frames)).contiguous()
+    some = Part(train.store, spread(train.positions, FITTED))
+    images = to_unit(as_channels_first(some.frames)).contiguous()
     return PrincipalComponents.fit(torch.cat([images, images.flip(-1)]), latent)
 
 

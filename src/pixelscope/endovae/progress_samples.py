@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from pixelscope.data.rows import Pixels
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.sampling import decode, random_latents
@@ -19,10 +20,10 @@ ARRAYS = {"images": 1, "originals": 4, "reconstructions": 5, "generated": 5}
 class ProgressSamples:
     """The same validation frames reconstructed, and the same z decoded, again and again."""
 
-    def __init__(self, folder: RunFolder, frames: np.ndarray, seed: int) -> None:
+    def __init__(self, folder: RunFolder, frames: Pixels, seed: int) -> None:
         """Watch the first of `frames`, uint8 (N, S, S, 3)."""
         self.path = folder.samples / "progress.npz"
-        self.frames = np.array(frames[:SHOWN])
+        self.frames = frames[:SHOWN].numpy()
         self.seed = seed
 
     @torch.no_grad()

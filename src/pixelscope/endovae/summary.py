@@ -1,6 +1,5 @@
 """What a configuration of EndoVAE amounts to, before anything runs: layers, parameters, cost."""
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
@@ -11,6 +10,7 @@ from pixelscope.endovae.cohort import load_cohort, settled
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import runtime
+from pixelscope.engine.randomness import generator
 from pixelscope.engine.task import Moment
 
 
@@ -49,7 +49,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
 
 def _timed_steps(fabric: Fabric, config: EndoVAEConfig) -> tuple[float, float]:
     size, count = config.prepare.size, config.training.batch_size
-    frames = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    frames = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator("cpu", 0, "frames"))
     task = EndoVAETask(config, fabric)
     batches = AugmentedBatches(frames, None, config.augmentation, config.seed, fabric.device)
 

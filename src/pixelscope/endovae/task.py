@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from pixelscope.data.rows import Pixels
 from pixelscope.endovae.batches import FrameBatch, as_channels_first, to_unit
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.losses import reconstruction_loss
@@ -46,13 +46,13 @@ class EndoVAETask(Task[FrameBatch]):
         self,
         config: EndoVAEConfig,
         fabric: Fabric,
-        validation: np.ndarray | None = None,
-        insets: np.ndarray | None = None,
+        validation: Pixels | None = None,
+        insets: Pixels | None = None,
         half_life: int = 0,
     ) -> None:
         """Build both networks.
 
-        validation: uint8 frames (N, S, S, 3) that steer the schedule; insets: bool (N, S, S), what is left out of their loss.
+        validation: uint8 frames (N, S, S, 3) that steer the schedule; insets: (N, S, S), over 0 where left out of their loss.
         half_life: images after which a weight counts half in the moving averages; 0 keeps none.
         """
         self.config, self.fabric = config, fabric
@@ -64,7 +64,7 @@ class EndoVAETask(Task[FrameBatch]):
         self.averages = {name: MovingAverage(network, half_life) for name, network in self.networks.items() if half_life}
         self.schedule = PlateauSchedule(config.schedule)
         self.memory = self.schedule.memory
-        self._validation = None if validation is None else _batches(validation, insets)
+        self._validation, self._insets = validation, insets
 
     @property
     def learning_rate(self) -> float:
@@ -95,9 +95,8 @@ class EndoVAETask(Task[FrameBatch]):
         draw = generator("cpu", self.config.seed, "z of validation")
         sums: dict[str, float] = {}
         count = 0
-        for images, counted in self._validation:
-            device = self.fabric.device
-            batch = FrameBatch(images.to(device), None if counted is None else counted.to(device))
+        for start in range(0, len(self._validation), BATCH):
+            batch = self._validation_batch(slice(start, start + BATCH))
             size = len(batch.images)
             noise = torch.randn((size, self.config.model.latent), generator=draw).to(self.fabric.device)
             for name, value in self._losses(encoder, decoder, batch, noise).items():
@@ -132,6 +131,12 @@ class EndoVAETask(Task[FrameBatch]):
             )
             return [("posterior collapse", text)]
         return []
+
+    def _validation_batch(self, rows: slice) -> FrameBatch:
+        assert self._validation is not None
+        images = to_unit(as_channels_first(self._validation[rows].to(self.fabric.device)))
+        counted = None if self._insets is None else (self._insets[rows].to(self.fabric.device) == 0).unsqueeze(1).float()
+        return FrameBatch(images, counted)
 
     def _measured(self) -> tuple[Encoder, Decoder]:
         """Return the moving averages, or the networks themselves where none are kept."""
@@ -171,11 +176,3 @@ def _adam(networks: list[torch.nn.Module], config: EndoVAEConfig) -> torch.optim
     return torch.optim.Adam(
         parameters, lr=chosen.learning_rate, betas=(chosen.beta1, chosen.beta2), eps=chosen.epsilon, fused=True
     )
-
-
-def _batches(frames: np.ndarray, insets: np.ndarray | None) -> list[tuple[Tensor, Tensor | None]]:
-    images = to_unit(as_channels_first(frames)).split(BATCH)
-    if insets is None:
-        return [(part, None) for part in images]
-    counted = 1 - torch.from_numpy(np.array(insets)).unsqueeze(1).float()
-    return list(zip(images, counted.split(BATCH), strict=True))

@@ -101,11 +101,11 @@ def _run(fabric: Fabric, job: Job) -> Path:
     path = fabric.broadcast(job.run)
     assert path is not None
     folder, config, cohort = RunFolder(path), job.config, job.cohort
-    batches = AugmentedBatches(cohort.train.frames, cohort.train.left_out, config.augmentation, config.seed, fabric.device)
+    batches = AugmentedBatches(cohort.train.rows, cohort.train.left_out_rows, config.augmentation, config.seed, fabric.device)
     durations = config.training.in_images(batches.epoch)
     validation = cohort.validation
-    task = EndoVAETask(config, fabric, validation.frames, validation.left_out, durations.ema_half_life)
-    samples = ProgressSamples(folder, validation.frames, config.seed)
+    task = EndoVAETask(config, fabric, validation.rows, validation.left_out_rows, durations.ema_half_life)
+    samples = ProgressSamples(folder, validation.rows, config.seed)
     identity = Identity(SYSTEM, _decisive(config), cohort.digests())
     loop = Loop(
         fabric, task, batches, folder, durations, identity, config.seed, sample=lambda images: samples.draw(task, images)

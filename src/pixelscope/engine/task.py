@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -39,6 +39,10 @@ class Moment:
     def draw_together(self, purpose: str) -> torch.Generator:
         """Return a CPU generator that is the same on every rank, for values that `part` then divides."""
         return generator("cpu", self.seed, purpose, self.step)
+
+    def after(self) -> "Moment":
+        """Return the moment of the step after this one."""
+        return replace(self, images=self.images + self.batch_size, step=self.step + 1)
 
     def part(self, values: Tensor) -> Tensor:
         """Return this rank's share of values drawn for the whole batch, shape (batch_size, ...)."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pixelscope.data.batches import to_float
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.rows import Pixels
 from pixelscope.data.split import Split
 
 BATCH = 500
@@ -15,7 +16,7 @@ BATCH = 500
 
 
 @torch.no_grad()
-def logits_of(classifier: nn.Module, images: Tensor, source: bool = False, batch: int = BATCH) -> Tensor:
+def logits_of(classifier: nn.Module, images: Pixels, source: bool = False, batch: int = BATCH) -> Tensor:
     """Return float32 logits (N, classes) of uint8 `images` (N, C, S, S), the network in evaluation mode."""
     training = classifier.training
     classifier.eval()

@@ -51,7 +51,7 @@ class PairedBatches:
     ) -> None:
         self.source = Stream(source, seed, "source", device)
         self.target = Stream(target.without_labels(), seed, "target", device)
-        self.masks = None if masks is None else masks.images.to(device)
+        self.masks = None if masks is None else masks.in_memory().to(device)
 
     def __call__(self, moment: Moment) -> PairedBatch:
         """Return this rank's part of the batch at `moment`."""
@@ -63,7 +63,7 @@ class PairedBatches:
 
     def _mask(self, moment: Moment) -> Tensor:
         assert self.masks is not None
-        return self.masks[self.source.positions(moment)].amax(1, keepdim=True).float() / 255
+        return self.masks[self.source.positions(moment).to(self.masks.device)].amax(1, keepdim=True).float() / 255
 
 
 class PixelDATask(Task[PairedBatch]):

@@ -1,4 +1,4 @@
-"""A bar on stderr while frames are prepared."""
+"""A bar on stderr while files are gone through."""
 
 from types import TracebackType
 from typing import Self
@@ -7,10 +7,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 
-class PreparationBar:
-    """Called with the frames done and all frames; it appears with the first call and goes when all are done."""
+class CountingBar:
+    """Called with how many are done and how many there are; it appears with the first call and goes when all are done."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        """Name what is done, for example `preparing frames`."""
+        self._what = what
         self._progress: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -20,7 +22,7 @@ class PreparationBar:
         """Show how far it is."""
         if self._progress is None:
             self._progress = Progress(console=Console(stderr=True), transient=True)
-            self._progress.add_task("preparing frames", total=total)
+            self._progress.add_task(self._what, total=total)
             self._progress.start()
         self._progress.update(self._progress.task_ids[0], completed=done)
         if done == total:

@@ -1,0 +1,184 @@
+"""Packed images: any source, written once as rows on disk, from which a training reads its batches.
+
+For sets that do not fit into memory. A pack is a folder of images.npy (N, C, S, S), labels.npy and test.npy where there are
+labels and a split, and an index.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelscope.data.decode import read_readable
+from pixelscope.data.folder import find_images
+from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.rows import BLOCK, Rows, blocks
+from pixelscope.errors import InputError
+from pixelscope.files import write_text, written_whole
+
+INDEX = "pack.json"
+FORMAT = 1
+
+Report = Callable[[int, int], None]
+"""Called with the images done and all images."""
+
+
+def is_pack(folder: Path) -> bool:
+    """Say whether `folder` holds packed images."""
+    return (folder / INDEX).is_file() and (folder / "images.npy").is_file()
+
+
+def pack_folder(folder: Path, out: Path, size: int, strict: bool = False, report: Report | None = None) -> ImageSet:
+    """Pack a folder of images of any number, a few thousand of them in memory at a time; `load_folder` says how it is read.
+
+    All images are stored in colour. An unreadable one is passed over and counted, or refused if `strict`.
+
+    Raises:
+        InputError: `out` exists, or fewer than two images can be read.
+    """
+    layout = find_images(folder)
+    kept: list[int] = []
+
+    def pieces() -> Iterator[np.ndarray]:
+        for start in range(0, len(layout.files), BLOCK):
+            files = layout.files[start : start + BLOCK]
+            images, errors = read_readable(files, size)
+            if errors and strict:
+                raise errors[min(errors)]
+            kept.extend(start + position for position in range(len(files)) if position not in errors)
+            colour = np.broadcast_to(images, (*images.shape[:3], 3)) if len(images) else images.reshape(0, size, size, 3)
+            yield np.ascontiguousarray(colour.transpose(0, 3, 1, 2))
+            if report is not None:
+                report(min(start + BLOCK, len(layout.files)), len(layout.files))
+
+    def about() -> dict[str, Any]:
+        lost = len(layout.files) - len(kept)
+        notes = [f"Skipped {lost:,} unreadable of {len(layout.files):,} images."] if lost else []
+        return {"source": f"folder:{folder}", "title": f"Images of {folder.name}", "classes": layout.classes, "notes": notes}
+
+    def extras() -> dict[str, np.ndarray]:
+        found = {"labels": (layout.labels, np.int64), "test": (layout.test, np.bool_)}
+        return {name: np.array(values, kind)[kept] for name, (values, kind) in found.items() if values is not None}
+
+    return _write(out, pieces(), (3, size, size), about, extras)
+
+
+def pack_images(images: ImageSet, out: Path) -> ImageSet:
+    """Pack a set of images that is in memory, or packed already; raises InputError where `out` exists."""
+    origin = images.provenance
+
+    def about() -> dict[str, Any]:
+        fields = ("source", "title", "licence", "citation")
+        notes = {"classes": images.classes, "notes": origin.notes, "aligned": images.aligned}
+        return {**{name: getattr(origin, name) for name in fields}, **notes}
+
+    def extras() -> dict[str, np.ndarray]:
+        found = {"labels": images.labels, "test": images.test}
+        return {name: values.numpy() for name, values in found.items() if values is not None}
+
+    pieces = (block.contiguous().numpy() for block in blocks(images.images))
+    return _write(out, pieces, tuple(images.images.shape[1:]), about, extras)
+
+
+def load_pack(folder: Path, size: int | None = 32) -> ImageSet:
+    """Open packed images; none of them is read before it is asked for.
+
+    size: side in pixels that is wanted; None takes them as they are.
+    Raises InputError where the pack is damaged, of another format or of another size.
+    """
+    index = _read_index(folder)
+    images = Rows(folder / "images.npy")
+    if index.get("count") != len(images) or images.ndim != 4:
+        raise InputError(f"{folder} is damaged: its images are not those of its {INDEX}; pack them again.")
+    if size is not None and images.shape[-2:] != (size, size):
+        raise InputError(
+            f"{folder} holds images of {images.shape[-1]} x {images.shape[-2]} pixels and {size} x {size} are wanted; "
+            f"pack them again with --size {size}, or train with --data.size {images.shape[-1]}."
+        )
+    return ImageSet(
+        images=images,
+        provenance=Provenance(
+            f"pack:{folder}",
+            str(index.get("title", folder.name)),
+            str(index.get("licence", "unknown")),
+            str(index.get("citation", "")),
+            tuple(map(str, index.get("notes", ()))),
+        ),
+        labels=_extra(folder, "labels", len(images)),
+        classes=tuple(map(str, index.get("classes", ()))),
+        test=_extra(folder, "test", len(images)),
+        aligned=index.get("aligned"),
+    )
+
+
+def _write(
+    out: Path,
+    pieces: Iterator[np.ndarray],
+    shape: tuple[int, ...],
+    about: Callable[[], dict[str, Any]],
+    extras: Callable[[], dict[str, np.ndarray]],
+) -> ImageSet:
+    """Write a pack beside `out`, and put it there by one renaming."""
+    if out.exists():
+        raise InputError(f"{out} exists already; choose another --out, or remove it.")
+    work = out.parent / f".{out.name}.part"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        count = _write_rows(work / "images.npy", pieces, shape)
+        if count < 2:
+            raise InputError(f"{count} image(s) could be read; a pack needs at least 2.")
+        for name, values in extras().items():
+            with written_whole(work / f"{name}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, values, allow_pickle=False)
+        write_text(work / INDEX, json.dumps({"format": FORMAT, "count": count, **about()}, indent=1) + "\n")
+        work.replace(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return load_pack(out, None)
+
+
+def _write_rows(path: Path, pieces: Iterator[np.ndarray], shape: tuple[int, ...]) -> int:
+    """Write rows as they come, and in the end how many they were: NumPy leaves room in the head for a longer number."""
+    count = 0
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        _write_head(file, count, shape)
+        for piece in pieces:
+            file.write(piece.data)
+            count += len(piece)
+        file.seek(0)
+        _write_head(file, count, shape)
+    return count
+
+
+def _write_head(file: Any, count: int, shape: tuple[int, ...]) -> None:
+    head = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(file, head)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        known = index["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder} is no pack of images, or a damaged one; make it with `pixelscope data pack`.") from None
+    if not known:
+        raise InputError(f"{folder} has format {index['format']} and this version reads {FORMAT}; pack the images again.")
+    return index
+
+
+def _extra(folder: Path, name: str, count: int) -> torch.Tensor | None:
+    path = folder / f"{name}.npy"
+    if not path.exists():
+        return None
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise InputError(f"{path} cannot be read; pack the images again.") from None
+    if values.shape != (count,):
+        raise InputError(f"{path} has shape {values.shape} for {count} images; pack them again.")
+    return torch.from_numpy(values)

@@ -1,0 +1,143 @@
+"""Rows of an array on disk, read when they are asked for: images that need not fit into memory."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixelscope.data.damage import UNREADABLE
+from pixelscope.errors import InputError
+
+BLOCK = 4096
+"""Rows a piece where something goes through all of them: 12 MB of 32 x 32 colour images."""
+
+
+class Rows:
+    """uint8 rows of an .npy file, or some of them in any order, with the shape and the indexing of a tensor.
+
+    Rows are read with one call for each run of neighbours. The file is not mapped into memory: a map counts every page
+    that it has touched as the process's own, and reads a page of 4 KB at a time. What was read stays in the system's cache,
+    which it gives up when memory is short.
+    """
+
+    dtype = torch.uint8
+
+    def __init__(self, path: Path, positions: Tensor | None = None) -> None:
+        """Look at the file's head, and at nothing else.
+
+        positions: int64, the rows meant, in their order; all where None.
+        Raises InputError where the file is no .npy of bytes, or is cut off.
+        """
+        try:
+            # Opened as a map only to let NumPy read the head and compare it with the file's size; no page is touched.
+            head = np.load(path, mmap_mode="r", allow_pickle=False)
+        except UNREADABLE as error:
+            raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); make it again.") from None
+        if head.dtype != np.uint8 or not head.ndim or not head.flags.c_contiguous:
+            raise InputError(f"{path} holds {head.dtype} of shape {head.shape}, not rows of bytes; make it again.")
+        self.path, self._start, self._whole = path, int(head.offset), head.shape
+        self._positions = positions
+        self._file: BinaryIO | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape that all rows together have."""
+        return (len(self), *self._whole[1:])
+
+    @property
+    def ndim(self) -> int:
+        """Return the number of dimensions, that of the rows included."""
+        return len(self._whole)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that all rows together would take in memory."""
+        return len(self) * self.row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the bytes of one row."""
+        return int(np.prod(self._whole[1:], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return self._whole[0] if self._positions is None else len(self._positions)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        """Read one row, a slice of rows, or the rows at int64 positions, and return them in memory."""
+        if isinstance(index, int):
+            return self._read(self._in_file(torch.tensor([range(len(self))[index]])))[0]
+        if isinstance(index, slice):
+            return self._read(self._in_file(torch.tensor(range(len(self))[index], dtype=torch.int64)))
+        return self._read(self._in_file(index.cpu()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
+    def select(self, positions: Tensor) -> "Rows":
+        """Return the rows at int64 `positions`, none of them read yet."""
+        return Rows(self.path, self._in_file(positions))
+
+    def will_need(self, positions: Tensor) -> None:
+        """Tell the system that the rows at `positions` are wanted soon, so that it reads them while others are worked on."""
+        if hasattr(os, "posix_fadvise"):
+            for first, count in _runs(self._in_file(positions).numpy()):
+                start = self._start + first * self.row_bytes
+                os.posix_fadvise(self._opened().fileno(), start, count * self.row_bytes, os.POSIX_FADV_WILLNEED)
+
+    def _in_file(self, positions: Tensor) -> Tensor:
+        if len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(self):
+            raise IndexError(f"rows {int(positions.min())} to {int(positions.max())} of {len(self)}")
+        return positions if self._positions is None else self._positions[positions]
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """Read rows of the file; this is the only place that does."""
+        out = np.empty((len(rows), *self._whole[1:]), np.uint8)
+        view, size, filled = out.reshape(-1).data, self.row_bytes, 0
+        for first, count in _runs(rows.numpy()):
+            self._fill(view[filled * size : (filled + count) * size], self._start + first * size)
+            filled += count
+        return torch.from_numpy(out)
+
+    def _fill(self, part: memoryview, offset: int) -> None:
+        while part.nbytes:
+            done = os.preadv(self._opened().fileno(), [part], offset)
+            if done == 0:
+                raise InputError(f"{self.path} has become shorter while it was read; make it again, then --resume the run.")
+            part, offset = part[done:], offset + done
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            self._file = self.path.open("rb", buffering=0)
+        return self._file
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None:
+            self._file.close()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+Pixels = Tensor | Rows
+"""Images in memory or on disk; both have shape, dtype, length and indexing by int, slice and positions."""
+
+
+def pick(images: Pixels, positions: Tensor) -> Pixels:
+    """Return the images at `positions`: a copy of those in memory, none read of those on disk."""
+    return images.select(positions) if isinstance(images, Rows) else images[positions]
+
+
+def blocks(images: Pixels, size: int = BLOCK) -> Iterator[Tensor]:
+    """Give all images in their order, `size` at a time."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
+def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
+    """Return (first, count) for each run of consecutive rows."""
+    if not len(rows):
+        return []
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1])
+    counts = np.diff(np.append(starts, len(rows)))
+    return list(zip(rows[starts].tolist(), counts.tolist(), strict=True))

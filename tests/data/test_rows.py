@@ -1,0 +1,126 @@
+"""Rows on disk: the same values as in memory, and nothing read but what is asked for."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelscope.data.batches import Held, Stream
+from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.rows import Rows
+from pixelscope.engine.task import Moment
+from pixelscope.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def path(images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("rows") / "images.npy"
+    np.save(file, images)
+    return file
+
+
+@settings(deadline=None, max_examples=50)
+@given(positions=st.lists(st.integers(0, 39), max_size=60), chosen=st.lists(st.integers(0, 39), min_size=1, max_size=40))
+def test_any_rows_of_any_rows_are_those_in_memory(
+    path: Path, images: np.ndarray, positions: list[int], chosen: list[int]
+) -> None:
+    rows = Rows(path)
+    wanted = torch.tensor(positions, dtype=torch.int64)
+    assert np.array_equal(rows[wanted].numpy(), images[positions])
+    some = rows.select(torch.tensor(chosen))
+    assert some.shape == (len(chosen), 3, 8, 8)
+    inside = wanted % len(chosen)
+    assert np.array_equal(some[inside].numpy(), images[chosen][inside.numpy()])
+    assert np.array_equal(some[1:-1].numpy(), images[chosen][1:-1])
+    assert np.array_equal(some[-1].numpy(), images[chosen][-1])
+
+
+def test_positions_outside_are_refused(path: Path) -> None:
+    rows = Rows(path).select(torch.arange(5))
+    for position in (5, -1):
+        with pytest.raises(IndexError):
+            rows[torch.tensor([position])]
+
+
+def test_they_travel_to_another_process(path: Path, images: np.ndarray) -> None:
+    rows = Rows(path)
+    rows[0]
+    assert np.array_equal(pickle.loads(pickle.dumps(rows))[:].numpy(), images)
+
+
+def test_what_is_no_array_of_bytes_is_refused(tmp_path: Path, path: Path) -> None:
+    for name, content in (("float", np.zeros((3, 2, 2))), ("scalar", np.array(3, np.uint8))):
+        np.save(tmp_path / f"{name}.npy", content)
+        with pytest.raises(InputError, match="not rows of bytes"):
+            Rows(tmp_path / f"{name}.npy")
+    (tmp_path / "cut.npy").write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"cut.npy cannot be read \(.*\); make it again"):
+        Rows(tmp_path / "cut.npy")
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path, path: Path) -> None:
+    copy = tmp_path / "images.npy"
+    copy.write_bytes(path.read_bytes())
+    rows = Rows(copy)
+    os.truncate(copy, 1000)
+    with pytest.raises(InputError, match="has become shorter while it was read"):
+        rows[:]
+
+
+def test_small_sets_are_brought_to_the_device_and_large_ones_stay(path: Path, images: np.ndarray) -> None:
+    rows = Rows(path)
+    assert isinstance(Held(rows, CPU, limit=images.nbytes).images, torch.Tensor)
+    assert Held(rows, CPU, limit=images.nbytes - 1).images is rows
+    positions = torch.tensor([7, 3, 3])
+    assert torch.equal(Held(rows, CPU, limit=0)[positions], torch.from_numpy(images[positions.numpy()]))
+
+
+class Watched(Rows):
+    """Rows that remember which of them were read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.read: list[int] = []
+
+    def _read(self, rows: torch.Tensor) -> torch.Tensor:
+        self.read += rows.tolist()
+        return super()._read(rows)
+
+
+def test_each_rank_reads_its_part_alone_and_every_image_once_an_epoch(path: Path) -> None:
+    read: list[list[int]] = []
+    for rank in range(2):
+        rows = Watched(path)
+        stream = Stream(ImageSet(rows, Provenance("rows", "rows")), 0, "source", CPU, limit=0)
+        for step in range(5):
+            stream.take(Moment(step * 8, step, 8, seed=0, rank=rank, ranks=2))
+        read.append(rows.read)
+    assert [len(mine) for mine in read] == [20, 20]
+    assert sorted(read[0] + read[1]) == list(range(40))
+
+
+def test_batches_do_not_depend_on_where_images_lie(path: Path, images: np.ndarray) -> None:
+    labels = torch.arange(40) % 4
+    there = ImageSet(Rows(path), Provenance("disk", "disk"), labels, tuple("abcd"))
+    here = ImageSet(torch.from_numpy(images), Provenance("memory", "memory"), labels, tuple("abcd"))
+    assert there.digest() == here.digest()
+    some = torch.tensor([5, 1, 9, 30, 31, 32, 2, 0, 17])
+    assert there.select(some).digest() == here.select(some).digest()
+    for images_limit in (0, None):
+        pairs = [Stream(one, 0, "s", CPU, limit=images_limit).take(Moment(16, 2, 8, 0)) for one in (there, here)]
+        assert torch.equal(pairs[0][0], pairs[1][0])
+        assert pairs[0][1] is not None
+        assert pairs[1][1] is not None
+        assert torch.equal(pairs[0][1], pairs[1][1])
