@@ -126,10 +126,49 @@ def test_two_processes_agree_with_one(case: SystemCase, tmp_path: Path) -> None:
 
 
 @every_system
-def test_a_run_may_be_resumed_with_another_number_of_processes(case: SystemCase, tmp_path: Path) -> None:
-    run = case.train(case.config(tmp_path, 32), run=tmp_path / "run")
-    case.resume(run, devices=2, **case.more(64))
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_resumed_with_another_number_of_processes_is_the_same_run(
+    case: SystemCase, before: int, after: int, tmp_path: Path
+) -> None:
+    """What each rank draws for itself is off; sums are added in another order."""
+    whole = case.train(case.config(tmp_path, 64, **case.quiet), run=tmp_path / "whole")
+    run = case.train(case.config(tmp_path, 32, **case.quiet, runtime={"devices": before}), run=tmp_path / "run")
+    case.resume(run, devices=after, **case.more(64))
     assert RunFolder(run).read_record()["images"] == 64
+    expected = _last(whole)
+    for name, tensor in _last(run).items():
+        if name.startswith("network."):
+            torch.testing.assert_close(
+                tensor, expected[name], rtol=2e-3, atol=3e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+@every_system
+def test_a_process_that_dies_stops_the_others_with_a_sentence(case: SystemCase, tmp_path: Path) -> None:
+    process = _spawn(case, tmp_path, case.config(tmp_path, 9_600, runtime={"devices": 2}))
+    _wait_for(process, tmp_path / "run" / "stats.jsonl", 1_632)  # after the first checkpoint
+    workers = _workers(process.pid)
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "go on from the last checkpoint with --resume RUN" in output.splitlines()[-1]
+    assert "Process 2 of 2 has died (SIGKILL)" in output or "Another process has ended" in output
+    assert not any(_alive(worker) for worker in workers)
+    stopped = RunFolder.open(tmp_path / "run")
+    kept = checkpoint.load(stopped.checkpoint_files()[-1])[1].progress.images
+    resumed = case.resume(tmp_path / "run", devices=1, **case.more(kept + 16))
+    assert RunFolder(resumed).read_record()["state"] == "finished"
+
+
+def _workers(parent: int) -> list[int]:
+    """Return the processes that train under `parent`, in the order in which they were started."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def _alive(process: int) -> bool:
+    return Path(f"/proc/{process}/cmdline").is_file() and b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 @every_system

@@ -39,3 +39,5 @@ class RuntimeConfig(Config):
     """`auto`: bf16-mixed where the hardware computes in bf16, else 32-true."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads a process; 0 shares the cores among the processes."""
+    patience: Annotated[float, Field(gt=0)] = 50.0
+    """Seconds that a process waits for the others before it takes them for dead and stops."""

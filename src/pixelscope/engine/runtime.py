@@ -5,17 +5,22 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch.multiprocessing.spawn import ProcessRaisedException
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from pixelscope.engine.config import RuntimeConfig
+from pixelscope.engine.distributed import ranks
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError, Interrupted, TrainingStopped
+
+GO_ON = "go on from the last checkpoint with --resume RUN"
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Runtime:
     accelerator: str
     precision: str
     threads: int
+    emulated: bool = False
+    """Whether the hardware has no bfloat16 of its own and computes in it all the same."""
 
     def describe(self) -> str:
         """Return one line for the start of a run."""
@@ -33,7 +40,8 @@ class Runtime:
         plural = "s" if self.devices > 1 else ""
         if self.devices > 1 and self.accelerator != "cuda":
             device, plural = "CPU", " processes"
-        return f"{self.devices} {device}{plural}, {self.precision}, {self.threads} threads each"
+        slow = " (emulated on this processor, slower than 32-true)" if self.emulated else ""
+        return f"{self.devices} {device}{plural}, {self.precision}{slow}, {self.threads} threads each"
 
 
 def decide(config: RuntimeConfig) -> Runtime:
@@ -46,11 +54,23 @@ def decide(config: RuntimeConfig) -> Runtime:
             f"{config.devices} GPUs are asked for and this machine has {torch.cuda.device_count()}; "
             "lower --devices or use --runtime.accelerator cpu."
         )
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if _computes_in_bf16(accelerator) else "32-true"
+    native = _computes_in_bf16(accelerator)
+    precision = choose_precision(config.precision, accelerator, native)
+    emulated = precision == "bf16-mixed" and not native
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Runtime(config.devices, accelerator, precision, config.threads or max(1, cores // config.devices))
+    return Runtime(config.devices, accelerator, precision, config.threads or max(1, cores // config.devices), emulated)
+
+
+def choose_precision(asked: str, accelerator: str, native: bool) -> str:
+    """Return the precision to compute in; `native` says whether the hardware has bfloat16.
+
+    Raises InputError where bfloat16 is asked of a GPU that has none; a CPU emulates it.
+    """
+    if asked == "auto":
+        return "bf16-mixed" if native else "32-true"
+    if asked == "bf16-mixed" and accelerator == "cuda" and not native:
+        raise InputError("This GPU does not compute in bfloat16; use --precision 32-true, or leave it at auto.")
+    return asked
 
 
 def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -61,7 +81,9 @@ def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any)
     runtime = decide(config)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
     single = runtime.devices == 1 and not _launched_from_outside()
-    strategy = "auto" if single else "ddp" if _launched_from_outside() else "ddp_spawn"
+    patience = timedelta(seconds=config.patience)
+    method: Literal["popen", "spawn"] = "popen" if _launched_from_outside() else "spawn"
+    strategy = "auto" if single else DDPStrategy(start_method=method, timeout=patience)
     fabric = Fabric(
         accelerator=runtime.accelerator,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", runtime.devices)),
@@ -74,6 +96,11 @@ def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any)
         return fabric.launch(partial(_prepared, threads=runtime.threads, function=function, arguments=arguments))
     except ProcessRaisedException as error:
         raise _own_error(error) from None
+    except ProcessExitedException as error:
+        how = error.signal_name or f"exit code {error.exit_code}"
+        raise TrainingStopped(
+            f"Process {error.error_index + 1} of {runtime.devices} has died ({how}), and the others were stopped; {GO_ON}."
+        ) from None
 
 
 def is_first_process() -> bool:
@@ -95,7 +122,17 @@ def _prepared(fabric: Fabric, *, threads: int, function: Callable[..., Any], arg
     torch.set_num_threads(threads)
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    return function(fabric, *arguments)
+    try:
+        return function(fabric, *arguments)
+    except RuntimeError as error:
+        if ranks() > 1 and _lost_contact(error):
+            raise TrainingStopped(f"Another process has ended or cannot be reached any more; {GO_ON}.") from error
+        raise
+
+
+def _lost_contact(error: RuntimeError) -> bool:
+    """Return whether an error says that a message to the other processes failed: gloo raises plain RuntimeErrors."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _own_error(error: ProcessRaisedException) -> Exception:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
+from rich.console import Console
 
 from pixelscope.engine import runtime
 from pixelscope.engine.config import RuntimeConfig
@@ -18,6 +19,8 @@ def record_sitting(
     """Write into run.json what runs, on what, and what `about` says of system, seed and data; on the first process only."""
     if not fabric.is_global_zero:
         return
+    decided = runtime.decide(config)
+    Console(stderr=True).print(f"Runs on {decided.describe()}, channels last.", markup=False, highlight=False, soft_wrap=True)
     sittings = folder.read_record().get("sittings", 0) if resumed else 0
     folder.update_record(
         state="running",
@@ -26,7 +29,7 @@ def record_sitting(
         git=git_revision(),
         **({} if resumed else {"command": command_line()}),
         hardware=runtime.hardware(fabric),
-        runtime=vars(runtime.decide(config)),
+        runtime={**vars(decided), "layout": "channels last", "compiled": False},
         parameters={name: sum(p.numel() for p in network.parameters()) for name, network in task.networks.items()},
         sittings=sittings + 1,
         **about,

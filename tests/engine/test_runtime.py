@@ -1,0 +1,52 @@
+"""What `auto` means, and what a machine is asked for that it does not have."""
+
+import pytest
+import torch
+
+from pixelscope.engine.config import RuntimeConfig
+from pixelscope.engine.distributed import check_agreement
+from pixelscope.engine.runtime import Runtime, choose_precision, decide, launch
+from pixelscope.errors import InputError, TrainingStopped
+
+
+@pytest.mark.parametrize(
+    ("asked", "accelerator", "native", "chosen"),
+    [
+        ("auto", "cuda", True, "bf16-mixed"),
+        ("auto", "cuda", False, "32-true"),
+        ("auto", "cpu", False, "32-true"),
+        ("bf16-mixed", "cpu", False, "bf16-mixed"),
+        ("32-true", "cuda", True, "32-true"),
+    ],
+)
+def test_precision_is_what_the_hardware_has(asked: str, accelerator: str, native: bool, chosen: str) -> None:
+    assert choose_precision(asked, accelerator, native) == chosen
+
+
+def test_bfloat16_is_not_asked_of_a_gpu_without_it() -> None:
+    with pytest.raises(InputError, match="This GPU does not compute in bfloat16; use --precision 32-true"):
+        choose_precision("bf16-mixed", "cuda", native=False)
+
+
+def test_the_start_line_says_what_is_slow() -> None:
+    assert Runtime(1, "cpu", "bf16-mixed", 2).describe() == "1 CPU process, bf16-mixed, 2 threads each"
+    slow = Runtime(2, "cpu", "bf16-mixed", 1, emulated=True).describe()
+    assert slow == "2 CPU processes, bf16-mixed (emulated on this processor, slower than 32-true), 1 threads each"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_more_gpus_than_there_are() -> None:
+    with pytest.raises(InputError, match="2 GPUs are asked for and this machine has 0; lower --devices or use"):
+        decide(RuntimeConfig(devices=2, accelerator="cuda"))
+
+
+def _disagree(fabric: object) -> None:
+    layer = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(layer.weight, float(fabric.global_rank))  # type: ignore[attr-defined]
+    torch.nn.init.zeros_(layer.bias)
+    check_agreement([layer])
+
+
+def test_processes_that_disagree_are_stopped() -> None:
+    with pytest.raises(TrainingStopped, match="hold different weights; nothing was written"):
+        launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1), _disagree)
