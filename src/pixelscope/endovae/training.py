@@ -47,7 +47,8 @@ def train_endovae(
     report: called with the frames done and all frames while a folder is prepared.
     Raises InputError for frames or settings that cannot be used, before the run folder is made.
     """
-    if run is not None:
+    # Of processes that a launcher started, the first makes the folder while others may still be on their way here.
+    if run is not None and runtime.is_first_process():
         RunFolder.refuse_existing(run)  # before minutes of preparing
     cohort = load_cohort(config, report)
     config = settled(config, cohort)

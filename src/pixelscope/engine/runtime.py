@@ -123,11 +123,15 @@ def _prepared(fabric: Fabric, *, threads: int, function: Callable[..., Any], arg
     if fabric.device.type == "cpu":
         keep_freed_memory()
     try:
-        return function(fabric, *arguments)
+        result = function(fabric, *arguments)
     except RuntimeError as error:
         if ranks() > 1 and _lost_contact(error):
             raise TrainingStopped(f"Another process has ended or cannot be reached any more; {GO_ON}.") from error
         raise
+    if ranks() > 1:
+        # Left to the interpreter's end, gloo's threads sometimes abort the process after all is done.
+        torch.distributed.destroy_process_group()
+    return result
 
 
 def _lost_contact(error: RuntimeError) -> bool:

@@ -95,7 +95,8 @@ def read_config(folder: RunFolder) -> tuple[BaselineConfig, System]:
 def _train(
     system: System, config: BaselineConfig, runs: Path, run: Path | None, baseline: Path | None, data_root: Path | None
 ) -> Path:
-    if run is not None:
+    # Of processes that a launcher started, the first makes the folder while others may still be on their way here.
+    if run is not None and runtime.is_first_process():
         RunFolder.refuse_existing(run)  # before minutes of reading
     before = None if baseline is None else _evaluated_baseline(baseline)
     domains, masks = load_domains(config, data_root), load_masks(config, data_root)
