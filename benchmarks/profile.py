@@ -55,34 +55,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(chosen.threads)
     if not chosen.return_memory:
         keep_freed_memory()
-    layout = torch.channels_last if chosen.layout == "channels_last" else torch.contiguous_format
-    step = stepper(chosen.system, chosen.precision, layout)
+    step = stepper(chosen.system, chosen.precision, chosen.layout)
     result = {**vars(chosen), "torch": torch.__version__, "seconds": timed(step), "shares": shares(step)}
     print(json.dumps(result) if chosen.json else text(result))
     return 0
 
 
-def stepper(system: str, precision: Any, layout: torch.memory_format) -> Callable[[int], object]:
+def stepper(system: str, precision: Any, layout: str) -> Callable[[int], object]:
     """Return a function that takes the training step of a number, on one random batch."""
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     draw = torch.Generator().manual_seed(0)
 
     def images(count: int, size: int) -> Tensor:
-        return torch.rand(count, 3, size, size, generator=draw).contiguous(memory_format=layout)
+        return torch.rand(count, 3, size, size, generator=draw)
 
     task: Task[Any]
     batch: FrameBatch | PairedBatch
     if system == "endovae":
-        endovae = EndoVAEConfig()
+        endovae = EndoVAEConfig.parse({"runtime": {"layout": layout}})
         task, size = EndoVAETask(endovae, fabric), endovae.training.batch_size
         batch = FrameBatch(images(size, endovae.prepare.size))
     else:
-        pixelda = PixelDAConfig(source="random", target="random")
+        pixelda = PixelDAConfig.parse({"source": "random", "target": "random", "runtime": {"layout": layout}})
         task, size = PixelDATask(pixelda, 10, fabric), pixelda.training.batch_size
         labels = torch.randint(0, 10, (size,), generator=draw)
         batch = PairedBatch(images(size, pixelda.data.size) * 2 - 1, labels, images(size, pixelda.data.size) * 2 - 1)
-    for network in task.networks.values():
-        network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     return lambda number: task.step(batch, Moment(number * size, number, size, 0))
 
 

@@ -126,6 +126,19 @@ def test_two_processes_agree_with_one(case: SystemCase, tmp_path: Path) -> None:
 
 
 @every_system
+def test_the_layout_in_memory_changes_rounding_only(case: SystemCase, tmp_path: Path) -> None:
+    runs = [
+        case.train(case.config(tmp_path, 48, **case.quiet, runtime={"layout": layout}), run=tmp_path / layout)
+        for layout in ("channels_last", "contiguous")
+    ]
+    first, second = map(_last, runs)
+    for name in first:
+        if name.startswith("network."):
+            torch.testing.assert_close(second[name], first[name], rtol=2e-3, atol=2e-4, msg=lambda text, name=name: name + text)
+    assert RunFolder(runs[1]).read_record()["runtime"]["layout"] == "contiguous"
+
+
+@every_system
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_resumed_with_another_number_of_processes_is_the_same_run(
     case: SystemCase, before: int, after: int, tmp_path: Path

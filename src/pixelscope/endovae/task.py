@@ -1,6 +1,7 @@
 """EndoVAE's training step: encoder and decoder together, on the variational bound."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
@@ -15,6 +16,7 @@ from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.schedule import PlateauSchedule
 from pixelscope.engine.average import MovingAverage
+from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.randomness import generator
 from pixelscope.engine.task import Moment, Task
@@ -59,7 +61,7 @@ class EndoVAETask(Task[FrameBatch]):
         self.encoder, self.decoder = build_networks(config)
         self.networks = {"encoder": self.encoder, "decoder": self.decoder}
         for network in self.networks.values():
-            network.to(fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            placed(network, fabric.device, config.runtime.layout)
         self.optimizers = {"autoencoder": _adam([self.encoder, self.decoder], config)}
         self.averages = {name: MovingAverage(network, half_life) for name, network in self.networks.items() if half_life}
         self.schedule = PlateauSchedule(config.schedule)
@@ -78,6 +80,7 @@ class EndoVAETask(Task[FrameBatch]):
         set_learning_rate(optimizer, self.learning_rate)
         shape = (moment.batch_size, self.config.model.latent)
         noise = moment.part(torch.randn(shape, generator=moment.draw_together("z"))).to(batch.images.device)
+        batch = replace(batch, images=laid_out(batch.images, self.config.runtime.layout))
         numbers = self._losses(self.encoder, self.decoder, batch, noise)
         numbers["loss/total"].backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)

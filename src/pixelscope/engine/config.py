@@ -37,6 +37,8 @@ class RuntimeConfig(Config):
     """`auto`: the GPU where there is one."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto`: bf16-mixed where the hardware computes in bf16, else 32-true."""
+    layout: Literal["channels_last", "contiguous"] = "channels_last"
+    """Order of images and weights in memory; channels last is faster for convolutions on CPUs and GPUs alike."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads a process; 0 shares the cores among the processes."""
     patience: Annotated[float, Field(gt=0)] = 50.0

@@ -31,6 +31,7 @@ class Runtime:
     accelerator: str
     precision: str
     threads: int
+    layout: str = "channels_last"
     emulated: bool = False
     """Whether the hardware has no bfloat16 of its own and computes in it all the same."""
 
@@ -41,7 +42,8 @@ class Runtime:
         if self.devices > 1 and self.accelerator != "cuda":
             device, plural = "CPU", " processes"
         slow = " (emulated on this processor, slower than 32-true)" if self.emulated else ""
-        return f"{self.devices} {device}{plural}, {self.precision}{slow}, {self.threads} threads each"
+        layout = self.layout.replace("_", " ")
+        return f"{self.devices} {device}{plural}, {self.precision}{slow}, {layout}, not compiled, {self.threads} threads each"
 
 
 def decide(config: RuntimeConfig) -> Runtime:
@@ -58,7 +60,8 @@ def decide(config: RuntimeConfig) -> Runtime:
     precision = choose_precision(config.precision, accelerator, native)
     emulated = precision == "bf16-mixed" and not native
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Runtime(config.devices, accelerator, precision, config.threads or max(1, cores // config.devices), emulated)
+    threads = config.threads or max(1, cores // config.devices)
+    return Runtime(config.devices, accelerator, precision, threads, config.layout, emulated)
 
 
 def choose_precision(asked: str, accelerator: str, native: bool) -> str:

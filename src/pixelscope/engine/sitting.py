@@ -20,7 +20,7 @@ def record_sitting(
     if not fabric.is_global_zero:
         return
     decided = runtime.decide(config)
-    Console(stderr=True).print(f"Runs on {decided.describe()}, channels last.", markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"Runs on {decided.describe()}.", markup=False, highlight=False, soft_wrap=True)
     sittings = folder.read_record().get("sittings", 0) if resumed else 0
     folder.update_record(
         state="running",
@@ -29,7 +29,7 @@ def record_sitting(
         git=git_revision(),
         **({} if resumed else {"command": command_line()}),
         hardware=runtime.hardware(fabric),
-        runtime={**vars(decided), "layout": "channels last", "compiled": False},
+        runtime={**vars(decided), "compiled": False},
         parameters={name: sum(p.numel() for p in network.parameters()) for name, network in task.networks.items()},
         sittings=sittings + 1,
         **about,

@@ -11,6 +11,7 @@ from torch import Tensor
 from pixelscope.data.batches import Stream
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.average import MovingAverage
+from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.randomness import generator
 from pixelscope.engine.task import Moment, Task
@@ -60,7 +61,7 @@ class BaselineTask(Task[LabelledBatch]):
         self, config: BaselineConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None
     ) -> None:
         self.config, self.fabric, self.evaluation = config, fabric, evaluation
-        self.classifier = build_classifier(config, classes).to(fabric.device)
+        self.classifier = placed(build_classifier(config, classes), fabric.device, config.runtime.layout)
         self.networks = {"classifier": self.classifier}
         self.optimizers = {"classifier": adam([self.classifier], config.optimizer)}
         half_life = config.training.ema_half_life
@@ -71,7 +72,7 @@ class BaselineTask(Task[LabelledBatch]):
         optimizer = self.optimizers["classifier"]
         set_learning_rate(optimizer, learning_rate(self.config.optimizer, moment.images))
         with self.fabric.autocast():
-            logits = self.classifier(batch.images, source=True)
+            logits = self.classifier(laid_out(batch.images, self.config.runtime.layout), source=True)
         loss = task_loss(logits, batch.labels)
         loss.backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)

@@ -1,7 +1,7 @@
 """PixelDA's training step: D and T together, then G."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -12,6 +12,7 @@ from pixelscope.data.batches import Stream, to_float
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.average import MovingAverage
 from pixelscope.engine.distributed import synchronize_batch_norm
+from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, frozen, set_learning_rate
 from pixelscope.engine.randomness import generator
 from pixelscope.engine.task import Moment, Task
@@ -41,6 +42,10 @@ class PairedBatch:
     """(n, 3, S, S) in [-1, 1]."""
     mask: Tensor | None = None
     """(n, 1, S, S) in [0, 1], 1 on the foreground of the source, where masks are given."""
+
+    def laid_out(self, layout: str) -> "PairedBatch":
+        """Return the same images in another order in memory."""
+        return replace(self, source=laid_out(self.source, layout), target=laid_out(self.target, layout))
 
 
 class PairedBatches:
@@ -95,7 +100,7 @@ class PixelDATask(Task[PairedBatch]):
             "classifier": self.classifier,
         }
         for network in self.networks.values():
-            network.to(fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            placed(network, fabric.device, config.runtime.layout)
             if fabric.world_size > 1:
                 synchronize_batch_norm(network)
         self.optimizers = {
@@ -110,6 +115,7 @@ class PixelDATask(Task[PairedBatch]):
         """Train D and T on one batch, then G (the report's step 6)."""
         for optimizer in self.optimizers.values():
             set_learning_rate(optimizer, learning_rate(self.config.optimizer, moment.images))
+        batch = batch.laid_out(self.config.runtime.layout)
         with self.fabric.autocast():
             generated = self.generator(batch.source, self._draw_z(batch, moment, "z"))
         numbers = self._discriminator_step(batch, generated.detach(), moment)
