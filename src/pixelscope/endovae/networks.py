@@ -62,7 +62,7 @@ class Decoder(nn.Module):
         """Return what the sigmoid is taken of, (N, 3, S, S), for `z` (N, latent)."""
         features = torch.relu(self.dense(z)).view(-1, *self.start)
         # A convolution is computed channels last if either side lies so: the features follow the weights.
-        last = self.layers[0].weight.is_contiguous(memory_format=torch.channels_last)
+        last = next(self.layers.parameters()).is_contiguous(memory_format=torch.channels_last)
         return self.layers(features.contiguous(memory_format=torch.channels_last) if last else features)
 
     def forward(self, z: Tensor) -> Tensor:
