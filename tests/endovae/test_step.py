@@ -1,12 +1,15 @@
 """One training step against a plain one, and each option for what it does."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import tiny
+from pixelscope.data.rows import Rows
 from pixelscope.endovae.batches import AugmentedBatches, FrameBatch, from_unit, to_unit
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import checkpoint
@@ -90,6 +93,17 @@ def test_no_copies_and_no_change() -> None:
     still = _batches(count=8, copies=1, flip=False, rotation=0, zoom=0, contrast=0)
     assert torch.equal(still.version(0, 5), still.version(1, 5))
     assert not torch.equal(_batches(count=8, copies=1).version(0, 5), _batches(count=8, copies=1).version(1, 5))
+
+
+def test_frames_on_disk_give_the_batches_of_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, config = tiny.frames(), tiny.endovae().augmentation
+    np.save(tmp_path / "frames.npy", frames)
+    here = AugmentedBatches(torch.from_numpy(frames), None, config, 0, torch.device("cpu"))
+    monkeypatch.setattr("pixelscope.data.batches.RESIDENT_BYTES", 0)
+    there = AugmentedBatches(Rows(tmp_path / "frames.npy"), None, config, 0, torch.device("cpu"))
+    assert isinstance(there.frames.images, Rows)
+    for step in range(4):
+        assert torch.equal(here(_moment(step)).images, there(_moment(step)).images)
 
 
 def test_two_ranks_share_one_batch() -> None:

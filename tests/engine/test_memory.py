@@ -1,0 +1,34 @@
+"""Memory that a step gives back stays with the process: counted in page faults, not in time."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys, torch
+from pixelscope.engine.memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for step in range(6):
+    if step == 1:
+        before = faults()
+    torch.zeros(12 * 2**20).add_(1)
+print(faults() - before)
+"""
+
+
+def _faults(mode: str) -> int:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, mode], check=True, capture_output=True, text=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_memory_is_used_again() -> None:
+    kept, returned = _faults("kept"), _faults("returned")
+    assert kept < 1000
+    assert returned > 4 * 12 * 2**20 * 4 // 4096 / 600  # five tensors of 48 MB, in pages of 4 KB or of 2 MB
+    assert kept < returned
