@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mend = f"did you mean {near[0]}?" if near else f"choose from {', '.join(NAMES)}."
         print(f"There is no benchmark {wrong!r}; {mend}", file=sys.stderr)
         return 2
+    if chosen.threads < 1 or (chosen.rounds is not None and chosen.rounds < 1):
+        print("Threads and rounds are at least 1; give a larger number.", file=sys.stderr)
+        return 2
     if not names:
         print("\n".join(f"{name:<15} {ITEMS[name].title if name in ITEMS else 'Start of import and --help'}" for name in NAMES))
         return 0
@@ -34,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         print(f"measuring {name}", file=sys.stderr)
         result["items"][name] = measure_starts() if name == START else measure(ITEMS[name], chosen.threads, chosen.rounds)
+        store(result, chosen.out)
     print(page(result))
-    store(result, chosen.out)
     return 0
 
 

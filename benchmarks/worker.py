@@ -6,12 +6,18 @@ python -m benchmarks.worker CONTENDER THREADS
 import contextlib
 import json
 import os
-import resource
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TextIO
 
-MISSING = {"endovae_keras": "keras", "classify_onnxruntime": "onnxruntime", "reconstruct_onnxruntime": "onnxruntime"}
+_EXPORT = ("onnx", "onnxscript", "onnxruntime")
+NEEDS = {
+    "endovae_keras": ("keras",),
+    "classify_onnxruntime": _EXPORT,
+    "reconstruct_onnxruntime": _EXPORT,
+    "quality_plain": ("skimage",),
+}
 """What a contender needs beside the project's own packages."""
 
 
@@ -19,9 +25,9 @@ def main(name: str, threads: int) -> None:
     """Make the contender ready, then do a round for each line of standard input."""
     answer = os.fdopen(os.dup(1), "w")
     with contextlib.redirect_stdout(sys.stderr):
-        lacking = MISSING.get(name)
-        if lacking is not None and find_spec(lacking) is None:
-            _say(answer, {"absent": f"{lacking} is not installed"})
+        lacking = [package for package in NEEDS.get(name, ()) if find_spec(package) is None]
+        if lacking:
+            _say(answer, {"absent": f"{', '.join(lacking)} not installed"})
             return
         _serve(answer, name, threads)
 
@@ -48,7 +54,9 @@ def _serve(answer: TextIO, name: str, threads: int) -> None:
 
 
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return this process's own peak in MB; what getrusage says is inherited from the parent."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def _say(answer: TextIO, values: dict[str, Any]) -> None:

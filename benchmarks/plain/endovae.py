@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.machine import device
+
 
 class PlainEndoVAE(nn.Module):
     """Encoder and decoder."""
@@ -21,6 +23,7 @@ class PlainEndoVAE(nn.Module):
             layers += [nn.ConvTranspose2d(a, up, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
             layers += [nn.Conv2d(up, b, 3, padding=1), nn.ReLU()]
         self.decoder = nn.Sequential(*layers, nn.Conv2d(32, 3, 3, padding=1), nn.Sigmoid())
+        self.to(device())
         self.optimizer = torch.optim.Adam(self.parameters(), lr=1e-3, eps=1e-7, foreach=False, fused=False)
 
     def loss(self, images: Tensor, noise: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ class PlainEndoVAE(nn.Module):
 
     def step(self, images: Tensor) -> None:
         """Train on one batch."""
-        loss = self.loss(images, torch.randn(len(images), 6))
+        loss = self.loss(images.to(device()), torch.randn(len(images), 6, device=device()))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.machine import device
+
 
 class Noise(nn.Module):
     """Adds N(0, 0.2^2) in training."""
@@ -72,7 +74,7 @@ class PlainPixelDA:
     """G, D and T with their optimizers."""
 
     def __init__(self, blocks: int = 6, width: int = 64, d_width: int = 64) -> None:
-        self.g, self.d, self.t = Generator(blocks, width), discriminator(d_width), classifier()
+        self.g, self.d, self.t = (n.to(device()) for n in (Generator(blocks, width), discriminator(d_width), classifier()))
         for module in (m for network in (self.g, self.d, self.t) for m in network.modules()):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.normal_(module.weight, 0, 0.02)
@@ -83,14 +85,15 @@ class PlainPixelDA:
 
     def step(self, source: Tensor, labels: Tensor, target: Tensor) -> None:
         """Train D and T, then G."""
-        fake = self.g(source, torch.rand(len(source), 10) * 2 - 1).detach()
+        source, labels, target = source.to(device()), labels.to(device()), target.to(device())
+        fake = self.g(source, torch.rand(len(source), 10, device=device()) * 2 - 1).detach()
         real_logits, fake_logits = self.d(target), self.d(fake)
         d_loss = _binary(real_logits, 1) + _binary(fake_logits, 0)
         t_loss = F.cross_entropy(self.t(source), labels) + F.cross_entropy(self.t(fake), labels)
         self.dt_optimizer.zero_grad()
         (0.13 * d_loss + t_loss).backward()
         self.dt_optimizer.step()
-        fake = self.g(source, torch.rand(len(source), 10) * 2 - 1)
+        fake = self.g(source, torch.rand(len(source), 10, device=device()) * 2 - 1)
         g_loss = 0.011 * _binary(self.d(fake), 1) + 0.01 * F.cross_entropy(self.t(fake), labels)
         self.g_optimizer.zero_grad()
         g_loss.backward()
@@ -101,12 +104,12 @@ class PlainBaseline:
     """T alone, on the source."""
 
     def __init__(self) -> None:
-        self.t = classifier()
+        self.t = classifier().to(device())
         self.optimizer = plain_adam(self.t.parameters())
 
     def step(self, source: Tensor, labels: Tensor) -> None:
         """Train T."""
-        loss = F.cross_entropy(self.t(source), labels)
+        loss = F.cross_entropy(self.t(source.to(device())), labels.to(device()))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -13,8 +13,8 @@ if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for step in range(6):
-    if step == 1:
+for step in range(20):
+    if step == 10:  # the first ones find their places
         before = faults()
     torch.zeros(12 * 2**20).add_(1)
 print(faults() - before)
@@ -29,6 +29,5 @@ def _faults(mode: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_freed_memory_is_used_again() -> None:
     kept, returned = _faults("kept"), _faults("returned")
-    assert kept < 1000
-    assert returned > 4 * 12 * 2**20 * 4 // 4096 / 600  # five tensors of 48 MB, in pages of 4 KB or of 2 MB
-    assert kept < returned
+    assert returned >= 10 * 24  # ten tensors of 48 MB, in pages of 4 KB or, where the system has them, of 2 MB
+    assert kept < returned / 4
