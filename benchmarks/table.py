@@ -46,7 +46,7 @@ def _cells(one: dict[str, Any], first: dict[str, Any], ceilings: dict[str, float
     rate, best = one["gflops"], ceilings.get(one["dtype"])
     share = f"{rate / best:.0%} of {one['dtype']}" if rate and best and not is_machine else ""
     if is_machine:
-        return ["", "", "", f"{rate:.0f}", share, "", f"{one['peak_mb']:.0f}", ""]
+        return ["", "", "", f"{rate:.0f}", share, "", _whole(one["peak_mb"]), ""]
     return [
         f"{one['per_second']:,.1f}",
         f"{one['slowest']:,.1f} - {one['fastest']:,.1f}",
@@ -54,9 +54,13 @@ def _cells(one: dict[str, Any], first: dict[str, Any], ceilings: dict[str, float
         f"{rate:.0f}" if rate else "",
         share,
         f"{one['data_share']:.2%}" if one["data_share"] is not None else "",
-        f"{one['peak_mb']:.0f}",
-        f"{one['growth_mb']:.0f}",
+        _whole(one["peak_mb"]),
+        _whole(one["growth_mb"]),
     ]
+
+
+def _whole(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

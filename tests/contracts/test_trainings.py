@@ -185,10 +185,11 @@ def _alive(process: int) -> bool:
 
 
 @every_system
-def test_errors_of_a_spawned_process_arrive_as_themselves(case: SystemCase, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused_before_anything_is_written(case: SystemCase, tmp_path: Path) -> None:
     config = case.config(tmp_path, 32, runtime={"devices": 2}, training={"batch_size": 9})
     with pytest.raises(InputError, match="A batch of 9 cannot be divided among 2 devices"):
         case.train(config, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @every_system

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -89,6 +90,15 @@ def test_a_store_knows_its_frames(kvasir: Path) -> None:
     assert not store.insets.any()
     assert not store.lesions.any()
     assert not store.has_lesion.any()
+
+
+def test_a_store_travels_to_another_process_without_its_arrays(kvasir: Path) -> None:
+    store = prepare([kvasir], config=PrepareConfig(size=64))
+    sent = pickle.dumps(store)
+    assert len(sent) < 1000 < store.frames.nbytes
+    arrived = pickle.loads(sent)
+    assert arrived.names == store.names
+    assert np.array_equal(arrived.frames, store.frames)
 
 
 def test_both_methods_are_those_of_the_content_area(tmp_path: Path) -> None:

@@ -65,12 +65,17 @@ class Stream:
         """Return this rank's images (n, 3, H, W) in [-1, 1] and labels (n,) of the step at `moment`."""
         positions = self.positions(moment)
         images = to_float(self.images[positions])
-        self.images.will_need(self.positions(moment.after()))
+        if isinstance(self.images.images, Rows) and not self._turns_over(moment.after()):
+            self.images.will_need(self.positions(moment.after()))
         return images, None if self.labels is None else self.labels[positions.to(self.labels.device)]
 
     def positions(self, moment: Moment) -> Tensor:
         """Return where this rank's images of the step at `moment` lie in the set, int64 on the CPU."""
         return moment.part(self._order.take(moment.images, moment.batch_size))
+
+    def _turns_over(self, moment: Moment) -> bool:
+        # To draw the order of the next epoch before its time would mean to draw both twice.
+        return moment.images % len(self.images) + moment.batch_size > len(self.images)
 
 
 def resident_bytes(device: torch.device) -> int:

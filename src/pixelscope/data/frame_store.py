@@ -99,6 +99,10 @@ class FrameStore:
         shapes = array_shapes(len(index.frames), index.settings.size)
         return cls(path, index, **{name: _array(path, name, shape) for name, shape in shapes.items()})
 
+    def __reduce__(self) -> tuple[Callable[[Path], "FrameStore"], tuple[Path]]:
+        # To another process goes the path alone: NumPy would send everything that is mapped.
+        return FrameStore.open, (self.path,)
+
     def __len__(self) -> int:
         return len(self.index.frames)
 

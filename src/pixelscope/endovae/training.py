@@ -52,7 +52,7 @@ def train_endovae(
         RunFolder.refuse_existing(run)  # before minutes of preparing
     cohort = load_cohort(config, report)
     config = settled(config, cohort)
-    runtime.decide(config.runtime)
+    runtime.check_batch(config.training.batch_size, config.runtime)
     if not runtime.is_first_process():
         return _launch(Job(config, cohort, None, resumed=False))
     folder = RunFolder.create(runs, f"{SYSTEM}-{cohort.store.path.name.rsplit('-', 1)[0]}-seed{config.seed}", run)
@@ -73,6 +73,7 @@ def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None 
     if devices is not None:
         config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
     cohort = load_cohort(config)
+    runtime.check_batch(config.training.batch_size, config.runtime)
     config.save(folder.config)
     return _launch(Job(config, cohort, folder.path, resumed=True))
 

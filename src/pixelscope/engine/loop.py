@@ -226,6 +226,8 @@ class Loop(Generic[Batch]):
             self.run.append_stats({**place, "seconds": round(self.progress.seconds, 3), **numbers})
 
     def _asked_to_stop(self) -> bool:
+        if ranks() == 1:
+            return self._stop is not None
         # A signal may reach the ranks in different steps; they must leave the loop together.
         return bool(average(torch.tensor(float(self._stop is not None), device=self.fabric.device)) > 0)
 

@@ -64,6 +64,13 @@ def decide(config: RuntimeConfig) -> Runtime:
     return Runtime(config.devices, accelerator, precision, threads, config.layout, emulated)
 
 
+def check_batch(size: int, config: RuntimeConfig) -> None:
+    """Raise InputError where a batch cannot be divided among the devices; nothing is written yet when this is asked."""
+    count = decide(config).devices * _nodes()
+    if size % count:
+        raise InputError(f"A batch of {size} cannot be divided among {count} devices; change one of them.")
+
+
 def choose_precision(asked: str, accelerator: str, native: bool) -> str:
     """Return the precision to compute in; `native` says whether the hardware has bfloat16.
 

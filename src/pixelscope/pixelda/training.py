@@ -78,6 +78,7 @@ def resume(run: Path, *, devices: int | None = None, images: int | None = None, 
         config = config.model_copy(update={"training": config.training.model_copy(update={"images": images})})
     if devices is not None:
         config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
+    runtime.check_batch(config.training.batch_size, config.runtime)
     config.save(folder.config)
     return _launch(
         Job(system, config, load_domains(config, data_root), load_masks(config, data_root), folder.path, resumed=True)
@@ -100,7 +101,7 @@ def _train(
         RunFolder.refuse_existing(run)  # before minutes of reading
     before = None if baseline is None else _evaluated_baseline(baseline)
     domains, masks = load_domains(config, data_root), load_masks(config, data_root)
-    runtime.decide(config.runtime)
+    runtime.check_batch(config.training.batch_size, config.runtime)
     if not runtime.is_first_process():
         return _launch(Job(system, config, domains, masks, None, resumed=False))
     folder = RunFolder.create(runs, _name(system, config), run)
