@@ -1,10 +1,12 @@
 """What `auto` means, and what a machine is asked for that it does not have."""
 
+import time
+
 import pytest
 import torch
 
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.engine.distributed import check_agreement
+from pixelscope.engine.distributed import Peers, average, check_agreement
 from pixelscope.engine.runtime import Runtime, choose_precision, decide, launch
 from pixelscope.errors import InputError, TrainingStopped
 
@@ -50,3 +52,27 @@ def _disagree(fabric: object) -> None:
 def test_processes_that_disagree_are_stopped() -> None:
     with pytest.raises(TrainingStopped, match="hold different weights; nothing was written"):
         launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1), _disagree)
+
+
+def _one_is_silent(fabric: object) -> None:
+    if fabric.global_rank:  # type: ignore[attr-defined]
+        time.sleep(120)
+    average(torch.zeros(1))
+
+
+def test_a_process_that_is_silent_is_taken_for_dead() -> None:
+    config = RuntimeConfig(devices=2, accelerator="cpu", threads=1, patience=1)
+    with pytest.raises(TrainingStopped, match="cannot be reached any more; go on from the last checkpoint with --resume RUN"):
+        launch(config, _one_is_silent)
+
+
+def _one_is_late(fabric: object) -> int:
+    peers = Peers()
+    if fabric.global_rank:  # type: ignore[attr-defined]
+        time.sleep(3)
+    peers.meet()
+    return int(average(torch.ones(1)))
+
+
+def test_processes_wait_for_one_that_evaluates_or_writes() -> None:
+    assert launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1, patience=1), _one_is_late) == 1

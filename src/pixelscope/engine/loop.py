@@ -14,7 +14,7 @@ from torch import Tensor
 from pixelscope.engine import checkpoint
 from pixelscope.engine.checkpoint import Header, Progress
 from pixelscope.engine.config import TrainingConfig
-from pixelscope.engine.distributed import average, check_agreement, ranks
+from pixelscope.engine.distributed import Peers, average, check_agreement, ranks
 from pixelscope.engine.guard import FiniteGuard
 from pixelscope.engine.meter import Meter
 from pixelscope.engine.progress import Display, Silent, display
@@ -68,7 +68,7 @@ class Loop(Generic[Batch]):
             raise InputError(f"A batch of {config.batch_size} cannot be divided among {ranks()} devices; change one of them.")
         self.fabric, self.task, self.batches, self.run = fabric, task, batches, run
         self.config, self.identity, self.seed = config, identity, seed
-        self.snapshot, self.sample = snapshot, sample
+        self.snapshot, self.sample, self.peers = snapshot, sample, Peers()
         self.progress, self.meter, self.guard = Progress(), Meter(), FiniteGuard()
         self._display: Display = Silent()
         self._logged = self.progress
@@ -103,6 +103,7 @@ class Loop(Generic[Batch]):
                 if self.progress.images == 0:
                     self._evaluate()
                     self.sample(0)
+                self.peers.meet()
                 while self._goes_on():
                     self._advance()
                 if not self.run.checkpoint_files() or not self._just("checkpoint_every"):
@@ -146,6 +147,7 @@ class Loop(Generic[Batch]):
             self._evaluate()
         if self._just("sample_every") or finished:
             self.sample(self.progress.images)
+            self.peers.meet()
         if self._just("checkpoint_every"):
             self._save()
         if self._asked_to_stop():
@@ -192,6 +194,7 @@ class Loop(Generic[Batch]):
         if choice is not None and (self.progress.best is None or choice > self.progress.best):
             self.progress = replace(self.progress, best=choice)
             self._write_checkpoint("best", checkpoint.weights)
+        self.peers.meet()
 
     def _warn(self, numbers: Mapping[str, float | list[float]]) -> None:
         for cause, text in self.task.warnings(numbers):
@@ -211,7 +214,7 @@ class Loop(Generic[Batch]):
         if self.fabric.is_global_zero:
             header = Header(self.identity.system, self.identity.config, self.identity.data, self.progress)
             checkpoint.save(self.run.checkpoints / f"{name}.safetensors", tensors(self.task), header)
-        self.fabric.barrier()
+        self.peers.meet()
 
     def _record(self) -> None:
         done = self.progress

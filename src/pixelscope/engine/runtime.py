@@ -5,18 +5,21 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.engine.distributed import ranks
+from pixelscope.engine.distributed import MEETING, be_patient, ranks
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError, Interrupted, TrainingStopped
 
@@ -51,21 +54,20 @@ def decide(config: RuntimeConfig) -> Runtime:
     accelerator = config.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and torch.cuda.device_count() < config.devices:
+    devices = _launched_processes() or config.devices
+    if accelerator == "cuda" and torch.cuda.device_count() < devices:
         raise InputError(
-            f"{config.devices} GPUs are asked for and this machine has {torch.cuda.device_count()}; "
+            f"{devices} GPUs are asked for and this machine has {torch.cuda.device_count()}; "
             "lower --devices or use --runtime.accelerator cpu."
         )
     native = _computes_in_bf16(accelerator)
     precision = choose_precision(config.precision, accelerator, native)
     emulated = precision == "bf16-mixed" and not native
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = config.threads or max(1, cores // config.devices)
-    return Runtime(config.devices, accelerator, precision, threads, config.layout, emulated)
+    return Runtime(devices, accelerator, precision, config.threads or _share_of_cores(devices), config.layout, emulated)
 
 
 def check_batch(size: int, config: RuntimeConfig) -> None:
-    """Raise InputError where a batch cannot be divided among the devices; nothing is written yet when this is asked."""
+    """Raise InputError where a batch cannot be divided among the processes; nothing is written yet when this is asked."""
     count = decide(config).devices * _nodes()
     if size % count:
         raise InputError(f"A batch of {size} cannot be divided among {count} devices; change one of them.")
@@ -91,21 +93,27 @@ def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any)
     runtime = decide(config)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
     single = runtime.devices == 1 and not _launched_from_outside()
-    patience = timedelta(seconds=config.patience)
     method: Literal["popen", "spawn"] = "popen" if _launched_from_outside() else "spawn"
-    strategy = "auto" if single else DDPStrategy(start_method=method, timeout=patience)
+    strategy = "auto" if single else DDPStrategy(start_method=method, timeout=MEETING)
     fabric = Fabric(
         accelerator=runtime.accelerator,
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", runtime.devices)),
+        devices=runtime.devices,
         strategy=strategy,
+        plugins=_environment(),
         precision=runtime.precision,  # pyright: ignore[reportArgumentType] - one of fabric's literals
         num_nodes=_nodes(),
     )
     try:
         # Bound beforehand: fabric walks through the arguments of a launch and refuses frozen dataclasses among them.
-        return fabric.launch(partial(_prepared, threads=runtime.threads, function=function, arguments=arguments))
+        prepared = partial(_prepared, threads=runtime.threads, patience=config.patience)
+        return fabric.launch(partial(prepared, function=function, arguments=arguments))
     except ProcessRaisedException as error:
         raise _own_error(error) from None
+    except RuntimeError as error:
+        if not _lost_contact(error):
+            raise
+        said = f"Not all processes that should train together have come; start them again, or {GO_ON}."
+        raise TrainingStopped(said) from error
     except ProcessExitedException as error:
         how = error.signal_name or f"exit code {error.exit_code}"
         raise TrainingStopped(
@@ -128,8 +136,11 @@ def hardware(fabric: Fabric) -> dict[str, Any]:
     }
 
 
-def _prepared(fabric: Fabric, *, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _prepared(
+    fabric: Fabric, *, threads: int, patience: float, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Any:
     torch.set_num_threads(threads)
+    be_patient(patience)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     try:
@@ -160,10 +171,38 @@ def _launched_from_outside() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
+def _launched_processes() -> int:
+    """Return how many processes torchrun or SLURM has started on this machine; 0 where neither has."""
+    if not _launched_from_outside():
+        return 0
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise InputError("SLURM was given --ntasks alone; say how many run on each machine with --ntasks-per-node.")
+    return int(os.environ["SLURM_NTASKS_PER_NODE"])
+
+
 def _nodes() -> int:
+    if not _launched_from_outside():
+        return 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"])
     return int(os.environ.get("SLURM_NNODES", "1"))
+
+
+def _environment() -> ClusterEnvironment:
+    """Say who has started the processes: within a job of one task fabric takes SLURM for it, even where we spawn them."""
+    if not _launched_from_outside():
+        return LightningEnvironment()
+    return TorchElasticEnvironment() if "TORCHELASTIC_RUN_ID" in os.environ else SLURMEnvironment()
+
+
+def _share_of_cores(devices: int) -> int:
+    """Return the cores of each process; SLURM has divided them already where it was told how many a task gets."""
+    if _launched_from_outside() and "SLURM_CPUS_PER_TASK" in os.environ:
+        return int(os.environ["SLURM_CPUS_PER_TASK"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // devices)
 
 
 def _computes_in_bf16(accelerator: str) -> bool:
