@@ -15,9 +15,12 @@ import torch
 from torchmetrics.functional.classification import binary_auroc
 
 from pixelscope.data.frame_store import spread
+from pixelscope.endovae.anomaly.calibrating import Parts, calibrate, divide_for_anomaly
+from pixelscope.endovae.anomaly.calibration import FILE, Calibration
+from pixelscope.endovae.anomaly.evaluation import Anomaly, Scored, anomaly_table, evaluate_anomaly, score_part
 from pixelscope.endovae.batches import as_channels_first, to_unit
-from pixelscope.endovae.chosen import available_weights, choose
-from pixelscope.endovae.cohort import Part, load_cohort
+from pixelscope.endovae.chosen import Weights, available_weights, choose
+from pixelscope.endovae.cohort import Cohort, Part, load_cohort
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.findings import fine_detail_kept
@@ -82,6 +85,8 @@ class Evaluation:
     sets: dict[str, SetResult]
     separation: dict[str, float]
     """Area under the ROC curve of the squared error, abnormal against held-out normal frames, by method."""
+    anomaly: Anomaly | None = None
+    """How anomaly scores tell them apart; None where no healthy frames were trained on, or no abnormal ones are there."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -92,7 +97,8 @@ class Evaluation:
         head = f"{self.system}: {self.images:,} images, {self.epochs:.1f} epochs; checkpoint rule {self.rule}"
         tables = ["\n".join(_set_lines(result, self)) for result in self.sets.values()]
         found = [f"separation of abnormal from normal by squared error, AUROC: {_listed(self.separation)}"]
-        return "\n\n".join([head, *tables, *(found if self.separation else []), f"SSIM: {self.ssim_rule}"])
+        anomaly = [] if self.anomaly is None else [self.anomaly.to_text()]
+        return "\n\n".join([head, *tables, *(found if self.separation else []), f"SSIM: {self.ssim_rule}", *anomaly])
 
 
 def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto") -> Evaluation:
@@ -100,7 +106,8 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
 
     frames: frames to measure in place of the run's own, all of them; the result is then returned and not stored.
     rule: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
-    Stores evaluation.json, evaluation.csv (a row a frame) and the pictures of the report in the run folder.
+    Stores evaluation.json, evaluation.csv and anomaly.csv (a row a frame), the pictures of the report, and the calibration of
+    anomaly scores beside the weights, in the run folder.
     Raises InputError where the run has no checkpoint or the rule is not available.
     """
     keep_freed_memory()
@@ -111,6 +118,7 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
     name, weights = choose(folder, config, rule)
     components = _fit(cohort.train, config.model.latent)
     measured = {kind: measure(part, weights, components) for kind, part in measured_parts.items()}
+    anomaly = _measure_anomaly(cohort, config, name, weights, components, None if frames is None else measured_parts)
     result = Evaluation(
         system=SYSTEM,
         images=weights.images,
@@ -125,12 +133,42 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
             for kind, found in measured.items()
         },
         separation=_separation(measured),
+        anomaly=None if anomaly is None else anomaly.found,
     )
     if frames is None:
+        if anomaly is not None:
+            anomaly.calibration.save(folder.checkpoints / FILE)
+            write_text(folder.path / "anomaly.csv", anomaly_table(anomaly.parts.test, anomaly.scored, anomaly.calibration))
         write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
         write_text(folder.path / "evaluation.csv", frame_table(cohort.held_out, measured))
         write_pictures(folder, cohort, weights, {kind: found.values[MODEL] for kind, found in measured.items()}, config.seed)
     return result
+
+
+@dataclass(frozen=True)
+class _Anomaly:
+    calibration: Calibration
+    parts: Parts
+    scored: dict[str, Scored]
+    found: Anomaly | None
+
+
+def _measure_anomaly(
+    cohort: Cohort,
+    config: EndoVAEConfig,
+    rule: str,
+    weights: Weights,
+    components: PrincipalComponents,
+    others: dict[str, Part] | None,
+) -> _Anomaly | None:
+    """Calibrate on the run's own validation frames and test on its held-out ones, or on `others`."""
+    own = divide_for_anomaly(cohort, config.split)
+    if own is None:
+        return None
+    calibration = calibrate(weights, rule, cohort.train, own.choosing)
+    parts = own if others is None else Parts(own.choosing, others)
+    scored = {kind: score_part(part, weights, calibration, cohort.train, components) for kind, part in parts.test.items()}
+    return _Anomaly(calibration, parts, scored, evaluate_anomaly(parts, scored, weights, calibration, components))
 
 
 def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:

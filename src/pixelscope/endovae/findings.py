@@ -4,17 +4,16 @@ import math
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+from pixelscope.imaging.tissue import BLACK, BRIGHT, LUMA, touching_edge
+
 REGIONS = ("tissue", "lumen", "glints", "inset", "border")
 FINE = 0.25
 """Share of the highest frequency, half a cycle a pixel, from which detail counts as fine."""
 
-BLACK, DARK, BRIGHT = 0.10, 0.30, 0.75
-"""Brightness under which a pixel is black, or dark; and the least colour value from which it is a glint."""
+DARK = 0.30
+"""Brightness under which a pixel is dark."""
 
 
 def brightness(images: Tensor) -> Tensor:
@@ -53,14 +52,7 @@ def regions(images: Tensor, insets: np.ndarray) -> dict[str, Tensor]:
     """
     light = brightness(images)
     inset = torch.from_numpy(np.ascontiguousarray(insets))
-    border = torch.from_numpy(np.stack([_touching_edge(black) for black in (light < BLACK).numpy()])) & ~inset
+    border = torch.from_numpy(np.stack([touching_edge(black) for black in (light < BLACK).numpy()])) & ~inset
     lumen = (light < DARK) & ~border & ~inset
     glints = (images.amin(1) > BRIGHT) & ~inset
     return {"tissue": ~(lumen | glints | inset | border), "lumen": lumen, "glints": glints, "inset": inset, "border": border}
-
-
-def _touching_edge(black: np.ndarray) -> np.ndarray:
-    labels = np.empty(black.shape, np.int32)
-    ndimage.label(black, output=labels)
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    return np.isin(labels, np.unique(edge[edge > 0]))

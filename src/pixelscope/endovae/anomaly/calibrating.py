@@ -1,0 +1,98 @@
+"""How a run's calibration is made: from held-out healthy frames, and abnormal ones set apart for the choice of a score."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pixelscope.data.cluster_split import split_by_cluster
+from pixelscope.data.duplicates import clusters
+from pixelscope.data.frame_store import spread
+from pixelscope.endovae.anomaly.calibration import Calibration, Reference
+from pixelscope.endovae.anomaly.curves import auroc
+from pixelscope.endovae.anomaly.maps import map_batches
+from pixelscope.endovae.anomaly.scores import COMPARED, SUMS, Values, log_spread, measures, scores
+from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.cohort import Cohort, Part
+from pixelscope.endovae.config import SplitConfig
+
+DEFAULT = "picture+latent"
+"""The score used where no abnormal frames are there to choose one by: docs/decisions/0005-anomaly-score.md."""
+SET_APART = 0.25
+"""Share of the abnormal frames that the score is chosen by; they are then no part of the test."""
+DESCRIBED = 20_000
+"""Training frames that the latent space is described by at most."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a score is chosen by and what it is tested on, without near-duplicates in both."""
+
+    choosing: dict[str, Part]
+    """`normal`, the validation frames; and `abnormal` where there are enough of them to set some apart."""
+    test: dict[str, Part]
+
+
+def divide_for_anomaly(cohort: Cohort, split: SplitConfig) -> Parts | None:
+    """Return the frames that calibrate, choose and test; None where no healthy frames were trained on.
+
+    Abnormal frames that were trained on have validation frames of their own; else some of the held-out ones are set apart,
+    whole clusters of near-duplicates.
+    """
+    abnormal = cohort.store.abnormal[cohort.validation.positions]
+    normal = _part(cohort, cohort.validation.positions[~abnormal])
+    if not len(normal) or split.train_on == "abnormal":
+        return None
+    test = dict(cohort.held_out)
+    if abnormal.any():
+        return Parts({"normal": normal, "abnormal": _part(cohort, cohort.validation.positions[abnormal])}, test)
+    if "abnormal" not in test:
+        return Parts({"normal": normal}, test)
+    positions = test["abnormal"].positions
+    groups = clusters(cohort.store.hashes[positions], split.duplicate_distance)
+    if len(np.unique(groups)) < 2:
+        return Parts({"normal": normal}, test)
+    kept, _, apart = split_by_cluster(groups, cohort.store.labels[positions], (0.0, SET_APART), split.seed)
+    test["abnormal"] = _part(cohort, positions[kept])
+    return Parts({"normal": normal, "abnormal": _part(cohort, positions[apart])}, test)
+
+
+def describe_latent(weights: Weights, train: Part) -> Reference:
+    """Return where the posterior means of the training frames lie, told from at most `DESCRIBED` of them."""
+    frames = train.store.frames[spread(train.positions, DESCRIBED)]
+    return Reference.of(np.concatenate([maps.mean for _, maps in map_batches(weights, frames)]))
+
+
+def measures_of(weights: Weights, part: Part, latent: Reference) -> dict[str, Values]:
+    """Return the measures of a part's frames, float64 (N,) each."""
+    frames, insets = part.frames, part.insets
+    batches = [measures(maps, frames[rows], insets[rows], latent) for rows, maps in map_batches(weights, frames)]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def calibrate(weights: Weights, rule: str, train: Part, choosing: dict[str, Part]) -> Calibration:
+    """Make the calibration of some weights, chosen by `rule`.
+
+    Of the scores that see no inset, that of the greatest AUROC on `choosing` is chosen.
+    """
+    latent = describe_latent(weights, train)
+    measured = {kind: measures_of(weights, part, latent) for kind, part in choosing.items()}
+    spreads = {name: log_spread(measured["normal"][name]) for parts in SUMS.values() for name in parts}
+    found = {kind: scores(values, spreads) for kind, values in measured.items()}
+    choice: dict[str, float] = {}
+    if "abnormal" in found:
+        choice = {name: auroc(values, found["abnormal"][name]) for name, values in found["normal"].items()}
+    return Calibration(
+        rule=rule,
+        images=weights.images,
+        count=len(choosing["normal"]),
+        chosen=max((name for name in choice if name not in COMPARED), key=choice.__getitem__) if choice else DEFAULT,
+        choice=choice,
+        choice_counts={kind: len(part) for kind, part in choosing.items()},
+        latent=latent,
+        spread=spreads,
+        scores={name: tuple(np.sort(values).tolist()) for name, values in found["normal"].items()},
+    )
+
+
+def _part(cohort: Cohort, positions: np.ndarray) -> Part:
+    return Part(cohort.store, np.sort(positions))

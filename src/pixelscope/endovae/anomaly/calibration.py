@@ -1,0 +1,126 @@
+"""What scores are judged by, stored with the weights: how healthy frames that were not trained on have scored."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, ValidationError
+
+from pixelscope.config import Config
+from pixelscope.errors import InputError
+from pixelscope.files import write_text
+
+VERSION = 1
+FILE = "calibration.json"
+RATE = 0.05
+"""Share of healthy frames that may be flagged, where nothing else is asked for."""
+RIDGE = 1e-6
+"""Added to the diagonal of the latent covariance, as a share of its mean: a dimension that is never used has none."""
+
+Values = NDArray[np.float64]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Reference(Config):
+    """Where the posterior means of the training frames lie."""
+
+    mean: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
+    """Inverse of their covariance."""
+
+    @classmethod
+    def of(cls, means: ArrayLike) -> "Reference":
+        """Describe posterior means (N, latent)."""
+        rows = np.asarray(means, np.float64)
+        covariance = np.atleast_2d(np.cov(rows.T))
+        ridge = RIDGE * max(float(np.trace(covariance)) / len(covariance), RIDGE)
+        precision = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+        return cls(mean=tuple(rows.mean(0).tolist()), precision=tuple(map(tuple, precision.tolist())))
+
+    def distance(self, means: ArrayLike) -> Values:
+        """Return the Mahalanobis distance of posterior means (N, latent), float64 (N,)."""
+        centred = np.asarray(means, np.float64) - np.array(self.mean)
+        return np.sqrt(np.einsum("ni,ij,nj->n", centred, np.array(self.precision), centred).clip(0))
+
+
+class Calibration(Config):
+    """Scores of held-out healthy frames, and what turns a new frame's measures into comparable ones."""
+
+    version: int = VERSION
+    rule: str
+    """The checkpoint rule whose weights were calibrated."""
+    images: int
+    """Images that these weights had seen."""
+    count: int
+    """Healthy frames of the validation split that it was made from."""
+    chosen: str
+    """The score used where none is asked for."""
+    choice: dict[str, float]
+    """AUROC of every score on the validation split, by which it was chosen; empty where there are no abnormal frames."""
+    choice_counts: dict[str, int]
+    """Frames of each kind that it was chosen on."""
+    latent: Reference
+    spread: dict[str, tuple[float, float]]
+    """Mean and standard deviation of the logarithm of each measure."""
+    scores: dict[str, tuple[float, ...]]
+    """Of the calibration frames, ascending, by score."""
+
+    def p_values(self, name: str, values: ArrayLike) -> Values:
+        """Return the conformal p-value of each score: (1 + calibration frames that score as high) / (1 + all of them).
+
+        Among healthy frames like the calibration's, a share of at most p has a value of p or less (Vovk et al. 2005).
+        """
+        known = np.array(self.scores[name])
+        above = len(known) - np.searchsorted(known, np.asarray(values, np.float64), side="left")
+        return (1 + above) / (1 + len(known))
+
+    def threshold(self, name: str, rate: float) -> float:
+        """Return the score above which a frame is flagged at a false-positive rate: there its p-value is at most `rate`.
+
+        Raises InputError where the calibration has too few frames to tell so small a rate.
+        """
+        known = self.scores[name]
+        allowed = int(np.floor(rate * (1 + len(known)) + 1e-9)) - 1
+        if allowed < 0:
+            raise InputError(
+                f"A false-positive rate of {rate:g} needs at least {int(np.ceil(1 / rate)) - 1} calibration frames and there "
+                f"are {len(known)}; ask for {1 / (1 + len(known)):.3g} or more."
+            )
+        return known[len(known) - 1 - allowed]
+
+    def require(self, name: str) -> str:
+        """Return the score to use for `name`, `auto` for the chosen one; raises InputError where there is no such score."""
+        wanted = self.chosen if name == "auto" else name
+        if wanted not in self.scores:
+            raise InputError(f"There is no anomaly score {name!r}; choose one of {', '.join(self.scores)}.")
+        return wanted
+
+    def save(self, path: Path) -> None:
+        """Write it to `path`, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read what `Calibration.save` wrote; raises InputError where there is none, or it is damaged or of another version."""
+    if not path.is_file():
+        run = path.parent.parent
+        raise InputError(f"There is no calibration in {run}; make one with `pixelscope endovae evaluate {run}`.")
+    return parse_calibration(path.read_text(encoding="utf-8", errors="replace"), str(path))
+
+
+def parse_calibration(text: str, origin: str) -> Calibration:
+    """Read a calibration from JSON; `origin` is named in errors."""
+    try:
+        values = json.loads(text)
+        version = values.get("version") if isinstance(values, dict) else None
+        if isinstance(version, int) and version != VERSION:
+            raise InputError(
+                f"{origin} has version {version} and this pixelscope reads version {VERSION}; evaluate the run again."
+            )
+        return Calibration.model_validate(values)
+    except (ValueError, ValidationError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{origin} is damaged ({' '.join(str(error).split())[:200]}); evaluate the run again.") from None

@@ -1,0 +1,179 @@
+"""How well a run's anomaly scores tell abnormal from healthy frames, beside trivial scores. For research only.
+
+Each class of healthy frames is measured apart: frames of another camera than the abnormal ones are told from them by anything.
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pixelscope.data.frame_store import spread
+from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
+from pixelscope.endovae.anomaly.calibrating import Parts, measures_of
+from pixelscope.endovae.anomaly.calibration import RATE, Calibration, Reference
+from pixelscope.endovae.anomaly.curves import Separation, separation
+from pixelscope.endovae.anomaly.localisation import Localisation, localise
+from pixelscope.endovae.anomaly.scores import SCORES, Values, scores
+from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.cohort import Part
+from pixelscope.endovae.components import PrincipalComponents
+
+NEAR = 0.03
+"""AUROC by which the model must be ahead of every trivial score, lest a warning is printed."""
+COLOURS = 20_000
+"""Training frames that the mean colours are described by at most."""
+RESEARCH = "For research only: an anomaly score is no diagnosis and no measure of health."
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """How frames of the test were told apart; AUROC and average precision with 95% bootstrap intervals."""
+
+    chosen: str
+    """The score chosen on the validation split."""
+    choice: dict[str, float]
+    """AUROC of every score there."""
+    choice_counts: dict[str, int]
+    counts: dict[str, int]
+    """Test frames of each class, and `abnormal`: those not set apart for the choice."""
+    scores: dict[str, dict[str, Separation]]
+    """By score, then by class of healthy frames, and `all` of them, against all abnormal frames."""
+    baselines: dict[str, dict[str, Separation]]
+    """Of trivial scores likewise."""
+    rate: float
+    """The false-positive rate at which frames were flagged."""
+    flagged: dict[str, float]
+    """Share of the frames of each healthy class, and of the abnormal ones, that the chosen score flagged."""
+    localisation: Localisation | None
+    """How well the error map marks lesions; None where no test frame has a lesion mask."""
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return tables for a terminal."""
+        return "\n".join([*_choice_lines(self), *_table_lines(self), *_end_lines(self), *self.warnings, RESEARCH])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one part's frames, float64 (N,) each."""
+
+    scores: dict[str, Values]
+    baselines: dict[str, Values]
+
+
+def score_part(part: Part, weights: Weights, calibration: Calibration, train: Part, components: PrincipalComponents) -> Scored:
+    """Return all scores and trivial scores of a part's frames."""
+    some = Part(train.store, spread(train.positions, COLOURS))
+    colours = Reference.of(mean_colours(some.frames, some.insets))
+    return Scored(
+        scores(measures_of(weights, part, calibration.latent), calibration.spread),
+        baseline_scores(part.frames, part.insets, colours, components),
+    )
+
+
+def evaluate_anomaly(
+    parts: Parts, scored: Mapping[str, Scored], weights: Weights, calibration: Calibration, components: PrincipalComponents
+) -> Anomaly | None:
+    """Compare the scores of the test's healthy and abnormal frames; None where either are missing."""
+    if set(parts.test) != {"normal", "abnormal"}:
+        return None
+    inside = {"all": np.ones(len(parts.test["normal"]), bool)} | _by_class(parts.test["normal"])
+    found = {kind: _separations(scored, kind, inside) for kind in ("scores", "baselines")}
+    chosen = calibration.chosen
+    flagged = {kind: calibration.p_values(chosen, one.scores[chosen]) <= RATE for kind, one in scored.items()}
+    return Anomaly(
+        chosen=chosen,
+        choice=calibration.choice,
+        choice_counts=calibration.choice_counts,
+        counts={name: int(which.sum()) for name, which in inside.items()} | {"abnormal": len(parts.test["abnormal"])},
+        scores=found["scores"],
+        baselines=found["baselines"],
+        rate=RATE,
+        flagged={name: float(flagged["normal"][which].mean()) for name, which in inside.items()}
+        | {"abnormal": float(flagged["abnormal"].mean())},
+        localisation=localise(parts.test["abnormal"], weights, components),
+        warnings=_warnings(found["scores"][chosen], found["baselines"], chosen),
+    )
+
+
+def anomaly_table(parts: Mapping[str, Part], scored: Mapping[str, Scored], calibration: Calibration) -> str:
+    """Return one CSV row a test frame: name, class, kind, p-value, flagged or not, every score and every trivial score."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "class", "kind", "p", "flagged", *SCORES, *BASELINES])
+    for kind, part in parts.items():
+        found = scored[kind]
+        p = calibration.p_values(calibration.chosen, found.scores[calibration.chosen])
+        classes = [part.store.classes[label] for label in part.store.labels[part.positions]]
+        columns = [*(found.scores[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
+        for row, (name, label) in enumerate(zip(part.names, classes, strict=True)):
+            values = [f"{column[row]:.6g}" for column in columns]
+            writer.writerow([name, label, kind, f"{p[row]:.6g}", int(p[row] <= RATE), *values])
+    return text.getvalue()
+
+
+def _by_class(part: Part) -> dict[str, np.ndarray]:
+    labels = part.store.labels[part.positions]
+    return {part.store.classes[label]: labels == label for label in np.unique(labels)}
+
+
+def _separations(scored: Mapping[str, Scored], kind: str, inside: Mapping[str, np.ndarray]) -> dict[str, dict[str, Separation]]:
+    normal, abnormal = (getattr(scored[side], kind) for side in ("normal", "abnormal"))
+    return {
+        name: {group: separation(values[which], abnormal[name]) for group, which in inside.items()}
+        for name, values in normal.items()
+    }
+
+
+def _warnings(
+    model: Mapping[str, Separation], baselines: Mapping[str, Mapping[str, Separation]], chosen: str
+) -> tuple[str, ...]:
+    found = []
+    for group, one in model.items():
+        near = {name: by[group].auroc.value for name, by in baselines.items() if by[group].auroc.value > one.auroc.value - NEAR}
+        if near:
+            rivals = " and ".join(f"{name} ({value:.3f})" for name, value in near.items())
+            where = "all healthy frames" if group == "all" else group
+            found.append(
+                f"Warning: against {where}, {chosen} has an AUROC of {one.auroc.value:.3f} and a trivial score comes within "
+                f"{NEAR:g} of it or passes it: {rivals}. Do not credit the network with the separation."
+            )
+    return tuple(found)
+
+
+def _choice_lines(found: Anomaly) -> list[str]:
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.choice_counts.items())
+    if not found.choice:
+        return [f"anomaly score: {found.chosen}, the default, as there are no abnormal frames to choose by ({kinds} calibrate)"]
+    best = f"AUROC {found.choice[found.chosen]:.3f} there"
+    return [f"anomaly score: {found.chosen}, chosen on validation frames ({kinds}; {best})"]
+
+
+def _table_lines(found: Anomaly) -> list[str]:
+    groups = [name for name in found.counts if name not in ("all", "abnormal")]
+    heads = ["all healthy", *groups] if len(groups) > 1 else groups
+    keys = ["all", *groups] if len(groups) > 1 else groups
+    lines = [f"AUROC of {found.counts['abnormal']:,} abnormal frames against healthy ones, 95% bootstrap intervals"]
+    head = "  ".join(f"{f'{name} ({found.counts[key]:,})':>22}" for name, key in zip(heads, keys, strict=True))
+    lines.append(f"  {'':<18}{head}  {'AP, ' + heads[0]:>24}")
+    for title, rows in (("", found.scores), ("trivial scores:", found.baselines)):
+        lines += [f"  {title}"] if title else []
+        for name, by in rows.items():
+            cells = "  ".join(f"{by[key].auroc!s:>22}" for key in keys)
+            mark = "*" if name == found.chosen and rows is found.scores else " "
+            lines.append(f"{mark} {name:<18}{cells}  {by[keys[0]].average_precision!s:>24}")
+    return lines
+
+
+def _end_lines(found: Anomaly) -> list[str]:
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
+    lines = [f"flagged at a false-positive rate of {found.rate:g}: {shares}"]
+    return lines if found.localisation is None else [*lines, found.localisation.to_text()]

@@ -1,0 +1,91 @@
+"""How well maps of single pixels mark the lesions that masks outline."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pixelscope.data.frame_store import spread
+from pixelscope.endovae.anomaly.baselines import pca_errors
+from pixelscope.endovae.anomaly.curves import auroc, best_dice
+from pixelscope.endovae.anomaly.maps import map_batches
+from pixelscope.endovae.anomaly.scores import Maps
+from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.cohort import Part
+from pixelscope.endovae.components import PrincipalComponents
+
+MOST = 2_000
+"""Frames whose pixels are compared at most, at equal distances over all."""
+SMOOTHING = 1 / 48
+"""Standard deviation of the Gaussian that smooths a map, as a share of the frame's side: 2 pixels at 96."""
+
+Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """How lesion pixels were told from the others of abnormal frames, insets left out."""
+
+    frames: int
+    """Abnormal test frames with a lesion mask."""
+    lesion_share: float
+    """Share of their pixels that lies in a lesion."""
+    maps: dict[str, dict[str, float]]
+    """By map: `auroc`, and `dice`, the best that one threshold for all frames reaches: chosen on these very masks."""
+
+    def to_text(self) -> str:
+        """Return lines for a terminal."""
+        head = f"lesion pixels ({self.frames:,} frames with masks, lesions {self.lesion_share:.1%} of their pixels):"
+        rows = [
+            f"  {name:<26} pixel AUROC {found['auroc']:.3f}, best Dice {found['dice']:.3f}" for name, found in self.maps.items()
+        ]
+        return "\n".join([head, *rows])
+
+
+def smoothed(errors: Map) -> Map:
+    """Return error maps (N, S, S) smoothed over a few pixels: single pixels are noise."""
+    sigma = SMOOTHING * errors.shape[-1]
+    return np.asarray(ndimage.gaussian_filter(errors, (0, sigma, sigma)), np.float32)
+
+
+def padded(dissimilarity: Map, side: int) -> Map:
+    """Return maps (N, S - 10, S - 10) as (N, S, S): at the rim, where no window fits, the nearest value."""
+    margin = (side - dissimilarity.shape[-1]) // 2
+    return np.pad(dissimilarity, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
+
+
+def localise(part: Part, weights: Weights, components: PrincipalComponents) -> Localisation | None:
+    """Compare maps with the lesion masks of a part's frames; None where it has none."""
+    masked = part.positions[part.store.has_lesion[part.positions]]
+    if not len(masked):
+        return None
+    some = Part(part.store, spread(masked, MOST))
+    inside, counted = some.store.lesions[some.positions] > 0, ~some.insets
+    side = inside.shape[1]
+    frames = some.frames
+    errors, dissimilarity = _maps(weights, frames)
+    drawn: dict[str, Callable[[], Map]] = {
+        "error, smoothed": lambda: smoothed(errors),
+        "1 - SSIM": lambda: padded(dissimilarity, side),
+        "PCA error, smoothed": lambda: smoothed(pca_errors(frames, components)),
+        "nearness to the centre": lambda: np.broadcast_to(_nearness(side), inside.shape),
+    }
+    truth = inside[counted]
+    found = {name: _compare(draw()[counted], truth) for name, draw in drawn.items()}
+    return Localisation(len(masked), float(truth.mean()), found)
+
+
+def _maps(weights: Weights, frames: NDArray[np.uint8]) -> tuple[Map, Map]:
+    kept: list[Maps] = [maps for _, maps in map_batches(weights, frames)]
+    return np.concatenate([maps.error for maps in kept]), np.concatenate([maps.dissimilarity for maps in kept])
+
+
+def _compare(values: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, float]:
+    return {"auroc": auroc(values[~truth], values[truth]), "dice": best_dice(values, truth)}
+
+
+def _nearness(side: int) -> Map:
+    axis = np.linspace(-1, 1, side, dtype=np.float32)
+    return -(axis[:, None] ** 2 + axis[None, :] ** 2)

@@ -1,0 +1,30 @@
+"""What the networks of a run make of frames, as the arrays that scores are computed from."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixelscope.endovae.anomaly.scores import Maps
+from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.quality import ssim_map
+from pixelscope.endovae.reconstruction import BATCH, Reconstructed, reconstruct_batches
+
+
+def map_batches(weights: Weights, frames: NDArray[np.uint8]) -> Iterator[tuple[slice, Maps]]:
+    """Give the maps of uint8 frames (N, S, S, 3), in memory or on disk, a batch at a time, with its rows."""
+    for number, batch in enumerate(reconstruct_batches(weights, frames)):
+        start = number * BATCH
+        yield slice(start, start + len(batch.images)), maps_of(batch)
+
+
+@torch.no_grad()
+def maps_of(batch: Reconstructed) -> Maps:
+    """Return the maps of one batch, from reconstructions of the posterior's mode."""
+    return Maps(
+        error=(batch.images - batch.reconstructions).square().mean(1).numpy(),
+        dissimilarity=(1 - ssim_map(batch.images, batch.reconstructions).mean(1)).numpy(),
+        kl=batch.posterior.kl().numpy(),
+        mean=batch.posterior.mean.numpy(),
+    )

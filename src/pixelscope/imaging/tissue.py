@@ -1,0 +1,36 @@
+"""Which pixels of a prepared frame show tissue: not the border, not an inset, not the light's own reflections."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Flags = NDArray[np.bool_]
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+BLACK, BRIGHT = 0.10, 0.75
+"""Brightness under which a pixel is black; the least colour value from which it is a glint."""
+
+
+def tissue_mask(frames: NDArray[np.uint8], insets: Flags) -> Flags:
+    """Return where frames show tissue, dark lumen included; bool (N, S, S).
+
+    Left out are insets, black that touches the frame's edge, glints, and a pixel about the last two, as resizing blurs them.
+
+    frames: uint8 (N, S, S, 3); insets: bool (N, S, S), True inside.
+    """
+    return np.stack([_tissue(frame, inset) for frame, inset in zip(frames, insets, strict=True)])
+
+
+def touching_edge(black: Flags) -> Flags:
+    """Return the connected parts of `black`, bool (H, W), that touch the frame's edge."""
+    labels = np.empty(black.shape, np.int32)
+    ndimage.label(black, output=labels)
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return np.isin(labels, np.unique(edge[edge > 0]))
+
+
+def _tissue(frame: NDArray[np.uint8], inset: Flags) -> Flags:
+    border = touching_edge(frame @ np.array(LUMA) < BLACK * 255)
+    glints = frame.min(2) > BRIGHT * 255
+    return ~(inset | np.asarray(ndimage.binary_dilation(border | glints), bool))
