@@ -14,6 +14,7 @@ import tiny
 from endovae.run_folder import EPOCH, WriteRun, write_run
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.figures import sections
+from pixelscope.endovae.figures.abnormal import anomaly_section
 from pixelscope.endovae.figures.course import training_section
 from pixelscope.endovae.figures.drawn import latent_section, reconstructions_section
 from pixelscope.endovae.figures.evidence import findings_section, rank_correlation
@@ -27,15 +28,19 @@ from pixelscope.errors import InputError
 from pixelscope.page import Illustration, Listing, Section, Table
 from pixelscope.report.builder import build_report
 
-ANCHORS = ["lead", "result", "frames", "augmentation", "training", "reconstructions", "latent", "findings", "record"]
+ANCHORS = ["lead", "result", "frames", "augmentation", "training", "reconstructions", "latent", "anomaly", "findings", "record"]
 FIGURES = {
     "frames": ["frames", "preparation"],
     "augmentation": ["augmentation"],
     "training": ["training", "progress"],
     "reconstructions": ["reconstructions-random", "reconstructions-normal", "reconstructions-abnormal"],
     "latent": ["generated", "interpolation", "traversal", "divergence"],
+    "anomaly": ["separation", "heat-maps"],
     "findings": ["sharpness", "regions", "kinds", "sizes", "capacity"],
 }
+
+MEASURED = ("result", "reconstructions", "latent", "anomaly")
+"""The sections that an evaluation makes."""
 
 ALONE = {
     "frames": frames_section,
@@ -43,6 +48,7 @@ ALONE = {
     "training": training_section,
     "reconstructions": reconstructions_section,
     "latent": latent_section,
+    "anomaly": anomaly_section,
     "findings": findings_section,
 }
 """What makes one section, without the time that the others take."""
@@ -129,7 +135,7 @@ def test_a_real_run_gives_every_section(tmp_path: Path) -> None:
     config = tiny.endovae(frames=str(frames), training={"epochs": 1})
     run = train_endovae(config, run=tmp_path / "run")
     before = by_anchor(run)
-    assert list(before) == [anchor for anchor in ANCHORS if anchor not in ("result", "reconstructions", "latent")]
+    assert list(before) == [anchor for anchor in ANCHORS if anchor not in MEASURED]
     assert headline(Material.read(run)) == "Not evaluated yet, so no quality is known."
     evaluate_endovae(run)
     after = by_anchor(run)
@@ -224,7 +230,7 @@ def test_a_section_without_anything_to_show_is_left_out(copied: WriteRun) -> Non
     (run / "evaluation.json").unlink()
     (run / "samples" / "augmentation.npz").unlink()
     found = by_anchor(run)
-    assert [anchor for anchor in ANCHORS if anchor not in found] == ["result", "augmentation"]
+    assert [anchor for anchor in ANCHORS if anchor not in found] == ["result", "augmentation", "anomaly"]
 
 
 def test_one_kind_of_frame_alone_has_its_report(written: WriteRun) -> None:

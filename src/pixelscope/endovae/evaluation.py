@@ -18,6 +18,7 @@ from pixelscope.data.frame_store import spread
 from pixelscope.endovae.anomaly.calibrating import Parts, calibrate, divide_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, Calibration
 from pixelscope.endovae.anomaly.evaluation import Anomaly, Scored, anomaly_table, evaluate_anomaly, score_part
+from pixelscope.endovae.anomaly.pictures import write_heat_maps
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.chosen import Weights, available_weights, choose
 from pixelscope.endovae.cohort import Cohort, Part, load_cohort
@@ -137,8 +138,7 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
     )
     if frames is None:
         if anomaly is not None:
-            anomaly.calibration.save(folder.checkpoints / FILE)
-            write_text(folder.path / "anomaly.csv", anomaly_table(anomaly.parts.test, anomaly.scored, anomaly.calibration))
+            _store_anomaly(folder, anomaly, weights, config.seed)
         write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
         write_text(folder.path / "evaluation.csv", frame_table(cohort.held_out, measured))
         write_pictures(folder, cohort, weights, {kind: found.values[MODEL] for kind, found in measured.items()}, config.seed)
@@ -169,6 +169,14 @@ def _measure_anomaly(
     parts = own if others is None else Parts(own.choosing, others)
     scored = {kind: score_part(part, weights, calibration, cohort.train, components) for kind, part in parts.test.items()}
     return _Anomaly(calibration, parts, scored, evaluate_anomaly(parts, scored, weights, calibration, components))
+
+
+def _store_anomaly(folder: RunFolder, anomaly: _Anomaly, weights: Weights, seed: int) -> None:
+    calibration, test = anomaly.calibration, anomaly.parts.test
+    calibration.save(folder.checkpoints / FILE)
+    write_text(folder.path / "anomaly.csv", anomaly_table(test, anomaly.scored, calibration))
+    p = {kind: calibration.p_values(calibration.chosen, one.scores[calibration.chosen]) for kind, one in anomaly.scored.items()}
+    write_heat_maps(folder, test, p, weights, calibration, seed)
 
 
 def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:

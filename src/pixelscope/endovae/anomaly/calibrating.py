@@ -9,6 +9,7 @@ from pixelscope.data.duplicates import clusters
 from pixelscope.data.frame_store import spread
 from pixelscope.endovae.anomaly.calibration import Calibration, Reference
 from pixelscope.endovae.anomaly.curves import auroc
+from pixelscope.endovae.anomaly.heat import hottest
 from pixelscope.endovae.anomaly.maps import map_batches
 from pixelscope.endovae.anomaly.scores import COMPARED, SUMS, Values, log_spread, measures, scores
 from pixelscope.endovae.chosen import Weights
@@ -19,6 +20,8 @@ DEFAULT = "picture+latent"
 """The score used where no abnormal frames are there to choose one by: docs/decisions/0005-anomaly-score.md."""
 SET_APART = 0.25
 """Share of the abnormal frames that the score is chosen by; they are then no part of the test."""
+DRAWN = 1_000
+"""Calibration frames that the brightness of heat maps is set by at most."""
 DESCRIBED = 20_000
 """Training frames that the latent space is described by at most."""
 
@@ -90,8 +93,14 @@ def calibrate(weights: Weights, rule: str, train: Part, choosing: dict[str, Part
         choice_counts={kind: len(part) for kind, part in choosing.items()},
         latent=latent,
         spread=spreads,
+        heat=_hottest(weights, choosing["normal"]),
         scores={name: tuple(np.sort(values).tolist()) for name, values in found["normal"].items()},
     )
+
+
+def _hottest(weights: Weights, normal: Part) -> float:
+    some = Part(normal.store, spread(normal.positions, DRAWN))
+    return hottest(np.concatenate([maps.error for _, maps in map_batches(weights, some.frames)]), some.insets)
 
 
 def _part(cohort: Cohort, positions: np.ndarray) -> Part:

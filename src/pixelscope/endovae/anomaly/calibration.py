@@ -14,6 +14,7 @@ from pixelscope.files import write_text
 
 VERSION = 1
 FILE = "calibration.json"
+RESEARCH = "For research only: an anomaly score is no diagnosis and no measure of health."
 RATE = 0.05
 """Share of healthy frames that may be flagged, where nothing else is asked for."""
 RIDGE = 1e-6
@@ -64,6 +65,8 @@ class Calibration(Config):
     latent: Reference
     spread: dict[str, tuple[float, float]]
     """Mean and standard deviation of the logarithm of each measure."""
+    heat: float
+    """Smoothed squared error at which a heat map is at its brightest; see `heat.hottest`."""
     scores: dict[str, tuple[float, ...]]
     """Of the calibration frames, ascending, by score."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from pixelscope.data.frame_store import spread
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
 from pixelscope.endovae.anomaly.calibrating import Parts, measures_of
-from pixelscope.endovae.anomaly.calibration import RATE, Calibration, Reference
+from pixelscope.endovae.anomaly.calibration import RATE, RESEARCH, Calibration, Reference
 from pixelscope.endovae.anomaly.curves import Separation, separation
 from pixelscope.endovae.anomaly.localisation import Localisation, localise
 from pixelscope.endovae.anomaly.scores import SCORES, Values, scores
@@ -26,7 +26,6 @@ NEAR = 0.03
 """AUROC by which the model must be ahead of every trivial score, lest a warning is printed."""
 COLOURS = 20_000
 """Training frames that the mean colours are described by at most."""
-RESEARCH = "For research only: an anomaly score is no diagnosis and no measure of health."
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pixelscope.data.frame_store import spread
 from pixelscope.endovae.anomaly.baselines import pca_errors
 from pixelscope.endovae.anomaly.curves import auroc, best_dice
+from pixelscope.endovae.anomaly.heat import smoothed
 from pixelscope.endovae.anomaly.maps import map_batches
 from pixelscope.endovae.anomaly.scores import Maps
 from pixelscope.endovae.chosen import Weights
@@ -18,9 +18,6 @@ from pixelscope.endovae.components import PrincipalComponents
 
 MOST = 2_000
 """Frames whose pixels are compared at most, at equal distances over all."""
-SMOOTHING = 1 / 48
-"""Standard deviation of the Gaussian that smooths a map, as a share of the frame's side: 2 pixels at 96."""
-
 Map = NDArray[np.float32]
 
 
@@ -42,12 +39,6 @@ class Localisation:
             f"  {name:<26} pixel AUROC {found['auroc']:.3f}, best Dice {found['dice']:.3f}" for name, found in self.maps.items()
         ]
         return "\n".join([head, *rows])
-
-
-def smoothed(errors: Map) -> Map:
-    """Return error maps (N, S, S) smoothed over a few pixels: single pixels are noise."""
-    sigma = SMOOTHING * errors.shape[-1]
-    return np.asarray(ndimage.gaussian_filter(errors, (0, sigma, sigma)), np.float32)
 
 
 def padded(dissimilarity: Map, side: int) -> Map:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy import ndimage
 
 from pixelscope.drawing import GREY, WIDTH, Canvas, fitted, styled, text_width
 
@@ -34,6 +35,16 @@ class Reconstructions(NamedTuple):
     reconstructions: np.ndarray
     psnr: np.ndarray
     ssim: np.ndarray
+
+
+class HeatMaps(NamedTuple):
+    """Frames of one kind, uint8 (K, H, W, 3), their heat maps of the same shape, lesions, bool (K, H, W), p-values, (K,)."""
+
+    title: str
+    frames: np.ndarray
+    overlays: np.ndarray
+    lesions: np.ndarray
+    p: np.ndarray
 
 
 @styled
@@ -92,6 +103,33 @@ def reconstruction_gallery(groups: Sequence[Reconstructions]) -> Figure:
         _reconstructed(canvas, group, left, top, side)
         left += len(group.originals) * (side + GAP) + APART
     return canvas.figure
+
+
+@styled
+def heat_gallery(groups: Sequence[HeatMaps]) -> Figure:
+    """Draw frames, lesions outlined, above their heat maps, p-values below; a group a pair of rows."""
+    margin = min(WIDEST, max(MARGIN, *(text_width(group.title, WORDS) + 20 for group in groups)))
+    side = min(LARGEST, (WIDTH - margin) / max(len(group.frames) for group in groups) - GAP)
+    height = 2 * (side + GAP) + LINE + APART
+    canvas = Canvas.of(
+        margin + max(len(group.frames) for group in groups) * (side + GAP), len(groups) * height - APART + GAP + 4
+    )
+    for number, group in enumerate(groups):
+        top = GAP + number * height
+        _row(canvas, group.title, outlined(group.frames, group.lesions), top, side, margin)
+        _row(canvas, "heat map", group.overlays, top + side + GAP, side, margin)
+        canvas.text(margin - 10, top + 2 * (side + GAP) + LINE - 3, "p", ha="right")
+        for column, p in enumerate(group.p):
+            canvas.text(margin + column * (side + GAP) + side / 2, top + 2 * (side + GAP) + LINE - 3, f"{p:.3f}")
+    return canvas.figure
+
+
+def outlined(frames: np.ndarray, lesions: np.ndarray) -> np.ndarray:
+    """Return uint8 frames (K, H, W, 3) with a white line inside the edge of what is True in `lesions` (K, H, W)."""
+    inner = np.stack([np.asarray(ndimage.binary_erosion(lesion, border_value=1), bool) for lesion in lesions])
+    drawn = frames.copy()
+    drawn[lesions & ~inner] = 255
+    return drawn
 
 
 @styled

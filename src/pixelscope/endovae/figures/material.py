@@ -18,6 +18,7 @@ from pixelscope.record import RunRecord, read_record
 from pixelscope.samples import read_arrays
 
 RECONSTRUCTIONS = {"originals": 4, "reconstructions": 4, "psnr": 1, "ssim": 1}
+HEAT = {"frames": 4, "overlays": 4, "lesions": 3, "p": 1}
 SAMPLES = {
     "frames": {"frames": 4, "labels": 1, "classes": 1},
     "augmentation": {"versions": 5},
@@ -64,6 +65,44 @@ class SetNumbers(BaseModel):
     region_share: dict[str, float]
 
 
+class IntervalNumbers(BaseModel):
+    """A number with its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class SeparationNumbers(BaseModel):
+    """How well a score tells abnormal from healthy frames."""
+
+    auroc: IntervalNumbers
+    average_precision: IntervalNumbers
+
+
+class LocalisationNumbers(BaseModel):
+    """How well maps mark lesions."""
+
+    frames: int
+    lesion_share: float
+    maps: dict[str, dict[str, float]]
+
+
+class AnomalyNumbers(BaseModel):
+    """How frames were told apart by anomaly scores."""
+
+    chosen: str
+    choice: dict[str, float]
+    choice_counts: dict[str, int]
+    counts: dict[str, int]
+    scores: dict[str, dict[str, SeparationNumbers]]
+    baselines: dict[str, dict[str, SeparationNumbers]]
+    rate: float
+    flagged: dict[str, float]
+    localisation: LocalisationNumbers | None
+    warnings: list[str]
+
+
 class Numbers(BaseModel):
     """What evaluation.json says."""
 
@@ -76,6 +115,7 @@ class Numbers(BaseModel):
     ssim_rule: str
     sets: dict[str, SetNumbers]
     separation: dict[str, float]
+    anomaly: AnomalyNumbers | None = None
 
 
 class GroupNumbers(BaseModel):
@@ -196,6 +236,10 @@ class Material:
     def reconstructions(self, kind: str, which: str) -> dict[str, np.ndarray] | None:
         """Return the `random`, `worst` or `best` reconstructions of one kind of frame, or None as `samples` does."""
         return read_arrays(self.folder.samples / f"reconstructions-{kind}-{which}.npz", RECONSTRUCTIONS)
+
+    def heat_maps(self, kind: str) -> dict[str, np.ndarray] | None:
+        """Return the heat maps of one kind of frame, or None as `samples` does."""
+        return read_arrays(self.folder.samples / f"heat-{kind}.npz", HEAT)
 
     def stages(self) -> list[Stages]:
         """Return the stages of preprocessing of the frames that they were kept of; empty where there is no such file."""

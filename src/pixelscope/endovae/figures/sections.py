@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pixelscope.endovae.figures.abnormal import anomaly_section
 from pixelscope.endovae.figures.course import training_section
 from pixelscope.endovae.figures.drawn import latent_section, reconstructions_section
 from pixelscope.endovae.figures.evidence import findings_section
@@ -27,6 +28,7 @@ def sections(run: Path) -> list[Section]:
         training_section(material),
         reconstructions_section(material),
         latent_section(material),
+        anomaly_section(material),
         findings_section(material),
     ]
     record = record_section(material.folder, material.record, len(material.warnings))

@@ -1,0 +1,42 @@
+"""The heat maps of some test frames, stored as arrays in samples/ and drawn in the report."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from pixelscope.endovae.anomaly.calibration import Calibration
+from pixelscope.endovae.anomaly.heat import overlay, smoothed
+from pixelscope.endovae.anomaly.maps import map_batches
+from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.cohort import Part
+from pixelscope.engine.randomness import generator
+from pixelscope.engine.run import RunFolder
+from pixelscope.samples import save_arrays
+
+SHOWN = 8
+"""Frames of each kind, drawn at random."""
+
+
+def write_heat_maps(
+    folder: RunFolder,
+    parts: Mapping[str, Part],
+    p: Mapping[str, np.ndarray],
+    weights: Weights,
+    calibration: Calibration,
+    seed: int,
+) -> None:
+    """Store heat maps of random test frames of each kind in heat-KIND.npz; p: the p-values of all frames by kind."""
+    for kind, part in parts.items():
+        shown = torch.randperm(len(part), generator=generator("cpu", seed, "heat maps"))[:SHOWN].numpy()
+        some = Part(part.store, part.positions[shown])
+        frames = some.frames
+        errors = smoothed(np.concatenate([maps.error for _, maps in map_batches(weights, frames)]))
+        drawn = [overlay(frame, error, calibration.heat) for frame, error in zip(frames, errors, strict=True)]
+        save_arrays(
+            folder.samples / f"heat-{kind}.npz",
+            frames=frames,
+            overlays=np.stack(drawn),
+            lesions=part.store.lesions[some.positions] > 0,
+            p=p[kind][shown],
+        )

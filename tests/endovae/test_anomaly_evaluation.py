@@ -1,0 +1,166 @@
+"""How a run is calibrated, which frames choose and which test, and what an evaluation says of its scores."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import tiny
+from pixelscope import FrameStore, evaluate_endovae, train_endovae
+from pixelscope.data.duplicates import clusters
+from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
+from pixelscope.endovae.anomaly.calibrating import DEFAULT, calibrate, divide_for_anomaly, measures_of
+from pixelscope.endovae.anomaly.calibration import FILE, Reference, read_calibration
+from pixelscope.endovae.anomaly.heat import hottest, overlay, smoothed
+from pixelscope.endovae.anomaly.scores import COMPARED, SCORES
+from pixelscope.endovae.chosen import Weights, choose
+from pixelscope.endovae.cohort import Cohort, load_cohort
+from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.evaluation import Evaluation
+from pixelscope.endovae.training import read_config
+from pixelscope.engine.run import RunFolder
+
+
+@pytest.fixture(scope="module")
+def result(run: Path) -> Evaluation:
+    return evaluate_endovae(run)
+
+
+def opened(run: Path) -> tuple[Cohort, Weights]:
+    folder = RunFolder(run)
+    config = read_config(folder)
+    return load_cohort(config), choose(folder, config)[1]
+
+
+def test_no_frame_that_chose_is_tested_on(run: Path) -> None:
+    config, (cohort, _) = read_config(RunFolder(run)), opened(run)
+    parts = divide_for_anomaly(cohort, config.split)
+    assert parts is not None
+    assert parts.choosing["normal"].positions.tolist() == cohort.validation.positions.tolist()
+    apart, tested = parts.choosing["abnormal"].positions, parts.test["abnormal"].positions
+    assert len(apart) == 3 and not set(apart) & set(tested)
+    assert sorted([*apart, *tested]) == cohort.held_out["abnormal"].positions.tolist()
+    groups = clusters(cohort.store.hashes, config.split.duplicate_distance)
+    assert not set(groups[apart]) & set(groups[tested])
+    assert parts.test["normal"].positions.tolist() == cohort.held_out["normal"].positions.tolist()
+
+
+def test_the_calibration_is_of_the_validation_frames_and_lies_beside_the_weights(run: Path, result: Evaluation) -> None:
+    found = read_calibration(run / "checkpoints" / FILE)
+    cohort, weights = opened(run)
+    measured = measures_of(weights, cohort.validation, found.latent)
+    assert found.count == len(cohort.validation) == len(found.scores["tissue"])
+    assert found.scores["tissue"] == pytest.approx(sorted(measured["tissue"]), rel=1e-4)
+    assert (found.rule, found.images) == ("best-validation", weights.images)
+    assert result.anomaly is not None and found.chosen == result.anomaly.chosen
+
+
+def test_the_score_of_the_greatest_auroc_on_the_choosing_frames_is_chosen(result: Evaluation) -> None:
+    assert result.anomaly is not None
+    choice = {name: value for name, value in result.anomaly.choice.items() if name not in COMPARED}
+    assert choice[result.anomaly.chosen] == max(choice.values())
+    assert result.anomaly.choice.keys() == SCORES.keys()
+
+
+def test_without_abnormal_frames_the_default_is_taken(run: Path) -> None:
+    cohort, weights = opened(run)
+    found = calibrate(weights, "last", cohort.train, {"normal": cohort.validation})
+    assert (found.chosen, found.choice) == (DEFAULT, {})
+
+
+def test_every_score_and_trivial_score_is_compared_class_by_class(run: Path, result: Evaluation) -> None:
+    found = result.anomaly
+    assert found is not None
+    assert found.scores.keys() == SCORES.keys() and found.baselines.keys() == BASELINES.keys()
+    assert set(found.counts) == {"all", "normal-tiny", "abnormal"} and found.counts["abnormal"] == 9
+    with (run / "anomaly.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    truth = [row["kind"] == "abnormal" for row in rows]
+    assert len(rows) == found.counts["all"] + 9
+    for name, by in (found.scores | found.baselines).items():
+        values = [float(row[name]) for row in rows]
+        assert by["all"].auroc.value == pytest.approx(roc_auc_score(truth, values), abs=1e-3), name
+        assert by["all"].auroc.low <= by["all"].auroc.value <= by["all"].auroc.high
+    flagged = [row["flagged"] == "1" for row in rows if row["kind"] == "abnormal"]
+    assert found.flagged["abnormal"] == pytest.approx(np.mean(flagged))
+
+
+def test_a_trivial_score_that_comes_near_is_warned_of(result: Evaluation) -> None:
+    found = result.anomaly
+    assert found is not None
+    model = found.scores[found.chosen]
+    for group in ("all", "normal-tiny"):
+        best = max(by[group].auroc.value for by in found.baselines.values())
+        where = "all healthy frames" if group == "all" else group
+        warned = any(where in warning and "Do not credit the network" in warning for warning in found.warnings)
+        assert warned == (best > model[group].auroc.value - 0.03)
+    assert found.warnings, "the tiny frames are told apart by trivial scores"
+    assert all(warning in result.to_text() for warning in found.warnings)
+    assert "no diagnosis" in result.to_text()
+
+
+def test_a_run_of_both_kinds_chooses_on_its_own_validation_frames(store: FrameStore, tmp_path: Path) -> None:
+    config = tiny.endovae(
+        frames=str(store.path),
+        split={"train_on": "both", "validation_fraction": 0.25, "test_fraction": 0.25},
+        training={"epochs": 1},
+    )
+    run = train_endovae(config, run=tmp_path / "run")
+    cohort, _ = opened(run)
+    parts = divide_for_anomaly(cohort, config.split)
+    assert parts is not None
+    chosen = [*parts.choosing["normal"].positions, *parts.choosing["abnormal"].positions]
+    assert sorted(chosen) == cohort.validation.positions.tolist()
+    assert {kind: len(part) for kind, part in parts.test.items()} == {k: len(p) for k, p in cohort.held_out.items()}
+    assert evaluate_endovae(run).anomaly is not None
+
+
+def test_a_run_of_abnormal_frames_has_no_calibration(store: FrameStore, tmp_path: Path) -> None:
+    config = tiny.endovae(
+        frames=str(store.path), split={"train_on": "abnormal", "validation_fraction": 0.2}, training={"epochs": 1}
+    )
+    run = train_endovae(config, run=tmp_path / "run")
+    assert evaluate_endovae(run).anomaly is None
+    assert not (run / "checkpoints" / FILE).exists()
+
+
+def test_other_frames_are_compared_and_no_calibration_is_written(
+    run: Path, frame_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = (run / "checkpoints" / FILE).read_bytes()
+    found = evaluate_endovae(run, frames=str(frame_folder), rule="last").anomaly
+    assert found is not None and found.counts == {"all": 30, "normal-tiny": 30, "abnormal": 12}
+    assert (run / "checkpoints" / FILE).read_bytes() == before
+
+
+def test_trivial_scores_see_no_inset_but_the_size_of_the_file_and_the_whole_error() -> None:
+    frames = tiny.frames(6)
+    insets = np.zeros(frames.shape[:3], bool)
+    insets[:, 10:, 10:] = True
+    changed = frames.copy()
+    changed[insets] = np.random.default_rng(0).integers(0, 256, changed[insets].shape)
+    colours = Reference.of(mean_colours(frames, insets))
+    import torch
+
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
+    components = PrincipalComponents(images.mean(0).flatten(), torch.zeros(1, images[0].numel()))
+    found = [baseline_scores(some, insets, colours, components) for some in (frames, changed)]
+    same = {name for name in BASELINES if np.allclose(found[0][name], found[1][name])}
+    assert same == {"mean colour", "black fraction", "PCA error"}
+
+
+def test_a_heat_map_leaves_the_frame_where_nothing_differs() -> None:
+    frame = tiny.frames(1)[0]
+    errors = np.zeros((tiny.SIZE, tiny.SIZE), np.float32)
+    assert np.array_equal(overlay(frame, errors, 0.1), frame)
+    errors[3, 4] = 5
+    drawn = overlay(frame, errors, 0.1).astype(int)
+    differ = np.abs(drawn - frame).max(2) > 0
+    assert differ[3, 4] and differ.sum() == 1
+    assert hottest(np.zeros((2, 8, 8), np.float32), np.zeros((2, 8, 8), bool)) > 0
+    spike = np.zeros((1, 96, 96), np.float32)
+    spike[0, 48, 48] = 1
+    assert smoothed(spike)[0].sum() == pytest.approx(1, abs=1e-3) and smoothed(spike).max() < 0.1

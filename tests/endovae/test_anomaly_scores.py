@@ -1,0 +1,229 @@
+"""Scores, calibration and curves, against other libraries and against their own definitions."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import mahalanobis
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from pixelscope import InputError
+from pixelscope.endovae.anomaly.calibration import Calibration, Reference, parse_calibration, read_calibration
+from pixelscope.endovae.anomaly.curves import auroc, best_dice, separation
+from pixelscope.endovae.anomaly.scores import SCORES, Maps, log_spread, masked_mean, measures, scores
+from pixelscope.imaging.tissue import tissue_mask
+
+SIDE = 24
+few = st.integers(0, 6)
+"""Scores so coarse that many are equal."""
+
+
+def calibration(values: list[float]) -> Calibration:
+    return Calibration(
+        rule="last",
+        images=10,
+        count=len(values),
+        chosen="tissue",
+        choice={},
+        choice_counts={"normal": len(values)},
+        latent=Reference(mean=(0.0,), precision=((1.0,),)),
+        spread={},
+        heat=1.0,
+        scores={name: tuple(sorted(values)) for name in SCORES},
+    )
+
+
+@given(st.lists(few, min_size=1, max_size=30), st.lists(few, min_size=1, max_size=30))
+def test_areas_are_those_of_scikit_learn(normal: list[int], abnormal: list[int]) -> None:
+    truth, values = [0] * len(normal) + [1] * len(abnormal), normal + abnormal
+    assert auroc(normal, abnormal) == pytest.approx(roc_auc_score(truth, values))
+    if len(normal) + len(abnormal) < 12:
+        found = separation(normal, abnormal)
+        assert found.auroc.value == pytest.approx(roc_auc_score(truth, values))
+        assert found.average_precision.value == pytest.approx(average_precision_score(truth, values))
+
+
+def test_the_bootstrap_interval_is_that_of_resampled_frames() -> None:
+    rng = np.random.default_rng(3)
+    normal, abnormal = rng.normal(0, 1, 60), rng.normal(1, 1, 90)
+    found = separation(normal, abnormal)
+    drawn = []
+    for _ in range(1500):
+        one, other = rng.choice(normal, 60), rng.choice(abnormal, 90)
+        truth, values = np.repeat([0, 1], [60, 90]), np.concatenate([one, other])
+        drawn.append((roc_auc_score(truth, values), average_precision_score(truth, values)))
+    for interval, column in zip((found.auroc, found.average_precision), np.array(drawn).T, strict=True):
+        assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(column, [0.025, 0.975])), abs=0.012)
+    assert separation(normal, abnormal) == found
+
+
+@given(st.lists(st.tuples(few, st.booleans()), min_size=2, max_size=25))
+def test_the_best_dice_is_that_of_the_best_threshold(pixels: list[tuple[int, bool]]) -> None:
+    values, truth = np.array([v for v, _ in pixels]), np.array([t for _, t in pixels])
+    best = max(float(f1_score(truth, values >= level, zero_division=0)) for level in np.unique(values))
+    assert best_dice(values, truth) == pytest.approx(best)
+
+
+@given(st.lists(few, min_size=1, max_size=40), few)
+def test_p_values_count_the_calibration_frames_that_score_as_high(known: list[int], value: int) -> None:
+    found = calibration([float(v) for v in known]).p_values("tissue", [value])
+    assert found == pytest.approx([(1 + sum(v >= value for v in known)) / (1 + len(known))])
+
+
+@given(st.lists(few, min_size=19, max_size=60), st.sampled_from([0.05, 0.1, 0.3]))
+def test_what_lies_over_the_threshold_has_a_small_p_value(known: list[int], rate: float) -> None:
+    made = calibration([float(v) for v in known])
+    values = np.arange(-1, 8) / 1.0
+    over = values > made.threshold("tissue", rate)
+    assert np.array_equal(over, made.p_values("tissue", values) <= rate + 1e-12)
+
+
+def test_healthy_frames_are_flagged_as_often_as_was_allowed() -> None:
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(300):
+        made = calibration(rng.normal(size=99).tolist())
+        shares.append((made.p_values("tissue", rng.normal(size=200)) <= 0.05).mean())
+    assert np.mean(shares) == pytest.approx(0.05, abs=0.006)
+
+
+def test_a_rate_that_the_calibration_cannot_tell_is_refused() -> None:
+    with pytest.raises(InputError, match="A false-positive rate of 0.05 needs at least 19 calibration frames and there are 10"):
+        calibration([float(v) for v in range(10)]).threshold("tissue", 0.05)
+    with pytest.raises(InputError, match="There is no anomaly score 'colour'; choose one of whole, picture"):
+        calibration([1.0]).require("colour")
+    assert calibration([1.0]).require("auto") == "tissue"
+
+
+def test_the_latent_distance_is_that_of_mahalanobis() -> None:
+    rng = np.random.default_rng(1)
+    means = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 4)) + 3
+    inverse = np.linalg.inv(np.cov(means.T))
+    expected = [mahalanobis(row, means.mean(0), inverse) for row in means[:9]]
+    assert Reference.of(means).distance(means[:9]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_dimension_that_is_never_used_does_not_break_the_distance() -> None:
+    means = np.random.default_rng(1).normal(size=(50, 3)) * [1, 1, 0]
+    assert np.isfinite(Reference.of(means).distance(means)).all()
+
+
+def frames() -> tuple[np.ndarray, np.ndarray]:
+    """A frame of even tissue with a black border, a glint, a dark lumen and an inset; and where the inset is."""
+    frame = np.full((1, SIDE, SIDE, 3), 120, np.uint8)
+    frame[0, :3] = 0
+    frame[0, 10:12, 10:12] = 250
+    frame[0, 15:18, 4:8] = 10
+    insets = np.zeros((1, SIDE, SIDE), bool)
+    insets[0, 18:, 18:] = True
+    return frame, insets
+
+
+def maps(rng: np.random.Generator) -> Maps:
+    return Maps(
+        error=rng.random((1, SIDE, SIDE), np.float32),
+        dissimilarity=rng.random((1, SIDE - 10, SIDE - 10), np.float32),
+        kl=rng.random((1, 3), np.float32),
+        mean=rng.random((1, 3), np.float32),
+    )
+
+
+def test_tissue_is_what_is_neither_border_nor_glint_nor_inset() -> None:
+    frame, insets = frames()
+    tissue = tissue_mask(frame, insets)[0]
+    assert not tissue[:4].any() and tissue[4].all()
+    assert not tissue[9:13, 10:12].any() and tissue[13, 10:12].all()
+    assert not tissue[18:, 18:].any() and tissue[17, 18:].all()
+    assert tissue[15:18, 4:8].all(), "dark lumen is tissue"
+
+
+@pytest.mark.parametrize(
+    ("changed", "blind"),
+    [
+        ((slice(18, None), slice(18, None)), {"picture", "tissue", "structure", "tissue+kl", "picture+latent", "latent"}),
+        ((slice(0, 3), slice(0, 17)), {"tissue", "structure", "tissue+kl", "latent"}),
+        ((slice(10, 12), slice(10, 12)), {"tissue", "tissue+kl", "latent"}),
+    ],
+    ids=["inset", "border", "glint"],
+)
+def test_each_score_is_blind_to_what_it_leaves_out(changed: tuple[slice, slice], blind: set[str]) -> None:
+    frame, insets = frames()
+    before = maps(np.random.default_rng(0))
+    error = before.error.copy()
+    error[0][changed] += 1
+    inner = np.zeros((SIDE, SIDE), np.float32)
+    inner[changed] = 1
+    dissimilarity = before.dissimilarity + inner[None, 5:-5, 5:-5]
+    after = Maps(error, dissimilarity if "structure" in blind else before.dissimilarity, before.kl, before.mean)
+    latent = Reference(mean=(0.0,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
+    spreads = dict.fromkeys(("tissue", "kl", "picture", "latent"), (0.0, 1.0))
+    found = [scores(measures(one, frame, insets, latent), spreads) for one in (before, after)]
+    same = {name for name in SCORES if found[0][name] == found[1][name]}
+    assert same - {"structure"} == blind - {"structure"}
+    assert ("structure" in same) or "structure" not in blind
+    assert found[1]["whole"] > found[0]["whole"]
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 5), st.integers(0, 10**6))
+def test_the_score_of_a_frame_does_not_depend_on_the_others(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frame = rng.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    insets = rng.random((count, SIDE, SIDE)) < 0.1
+    several = Maps(
+        *(rng.random((count, side, side), np.float32) for side in (SIDE, SIDE - 10)),
+        *(rng.random((count, 3), np.float32) for _ in range(2)),
+    )
+    latent = Reference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
+    together = measures(several, frame, insets, latent)
+    for row in range(count):
+        one = slice(row, row + 1)
+        alone = Maps(several.error[one], several.dissimilarity[one], several.kl[one], several.mean[one])
+        for name, values in measures(alone, frame[one], insets[one], latent).items():
+            assert values[0] == pytest.approx(together[name][row], rel=1e-6)
+
+
+def test_where_everything_is_left_out_the_mean_is_0() -> None:
+    assert masked_mean(np.ones((1, 4, 4), np.float32), np.zeros((1, 4, 4), bool)) == [0]
+    assert log_spread(np.full(5, 2.0))[1] > 0
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = calibration([0.5, 0.25])
+    made.save(tmp_path / "calibration.json")
+    assert read_calibration(tmp_path / "calibration.json") == made
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "is damaged"),
+        (lambda text: text.replace('"version": 1', '"version": 7'), "has version 7 and this pixelscope reads version 1"),
+        (lambda text: text.replace('"heat"', '"cold"'), "is damaged"),
+        (lambda text: "[]", "is damaged"),
+    ],
+)
+def test_a_damaged_calibration_is_refused(change, message: str) -> None:
+    text = calibration([0.5]).model_dump_json(indent=1)
+    with pytest.raises(InputError, match=message):
+        parse_calibration(change(text), "calibration.json")
+
+
+def test_a_run_without_calibration_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no calibration in .*; make one with `pixelscope endovae evaluate"):
+        read_calibration(tmp_path / "checkpoints" / "calibration.json")
+
+
+def test_sums_are_of_standardised_logarithms() -> None:
+    rng = np.random.default_rng(0)
+    measured = {name: rng.random(30) + 0.1 for name in ("whole", "picture", "tissue", "structure", "latent", "kl")}
+    spreads = {name: log_spread(measured[name]) for name in ("picture", "latent", "tissue", "kl")}
+    found = scores(measured, spreads)
+    for name, parts in itertools.product(("tissue+kl", "picture+latent"), [None]):
+        assert found[name].mean() == pytest.approx(0, abs=1e-9), parts
+    logarithms = np.log(measured["picture"]), np.log(measured["latent"])
+    expected = sum((values - values.mean()) / values.std() for values in logarithms)
+    assert found["picture+latent"] == pytest.approx(expected)
