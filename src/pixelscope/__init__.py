@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pixelscope.endovae.frame_figures import draw_frames as draw_frames
     from pixelscope.endovae.frame_files import generate as generate
     from pixelscope.endovae.frame_files import reconstruct as reconstruct
+    from pixelscope.endovae.scoring import score as score
     from pixelscope.endovae.summary import plan_endovae as plan_endovae
     from pixelscope.endovae.summary import summarize_endovae as summarize_endovae
     from pixelscope.endovae.training import resume_endovae as resume_endovae
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from pixelscope.errors import Interrupted as Interrupted
     from pixelscope.errors import TrainingStopped as TrainingStopped
     from pixelscope.imaging.config import PrepareConfig as PrepareConfig
+    from pixelscope.pixelda.adapting import adapt as adapt
+    from pixelscope.pixelda.classifying import classify as classify
     from pixelscope.pixelda.config import BaselineConfig as BaselineConfig
     from pixelscope.pixelda.config import PixelDAConfig as PixelDAConfig
     from pixelscope.pixelda.config import preset as preset
@@ -65,6 +68,7 @@ _HOMES = {
     "draw_frames": "pixelscope.endovae.frame_figures",
     "reconstruct": "pixelscope.endovae.frame_files",
     "generate": "pixelscope.endovae.frame_files",
+    "score": "pixelscope.endovae.scoring",
     "summarize_endovae": "pixelscope.endovae.summary",
     "plan_endovae": "pixelscope.endovae.summary",
     "InputError": "pixelscope.errors",
@@ -72,6 +76,8 @@ _HOMES = {
     "Interrupted": "pixelscope.errors",
     "BaselineConfig": "pixelscope.pixelda.config",
     "PixelDAConfig": "pixelscope.pixelda.config",
+    "adapt": "pixelscope.pixelda.adapting",
+    "classify": "pixelscope.pixelda.classifying",
     "preset": "pixelscope.pixelda.config",
     "train_baseline": "pixelscope.pixelda.training",
     "train_pixelda": "pixelscope.pixelda.training",

@@ -224,6 +224,98 @@ def evaluate(
     show(pixelscope.evaluate(run, source=source, target=target, rule=rule, data_root=data_root), json)
 
 
+@pixelda.command
+def classify(
+    model: Path,
+    /,
+    *paths: Path,
+    out: Path,
+    baseline: Path | None = None,
+    rule: Literal["auto", "last", "ema-last", "best-source"] = "auto",
+    devices: int = 1,
+    resume: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Classify images of the target domain, any number of them, into a table.
+
+    For example: pixelscope pixelda classify runs/00001-pixelda photos/ --out labels.csv
+
+    Parameters
+    ----------
+    model
+        Run folder of `pixelda train` or `pixelda baseline`, or a file made by `export`.
+    paths
+        Image files, or folders of them at any depth.
+    out
+        File to write, ending in .csv or .jsonl: name, label, probability, runner-up; it must not exist.
+    baseline
+        Run folder or exported file of a baseline, whose answer stands beside.
+    rule
+        Which weights of a run; `auto` takes its headline rule, and a finished run only.
+    devices
+        GPUs to use, or without one, threads that compute.
+    resume
+        Go on with a table that was left unfinished.
+    json
+        Print JSON.
+    """
+    from pixelscope.cli.counting import CountingBar
+
+    with CountingBar("classifying") as report:
+        written = pixelscope.classify(
+            model, paths, out, baseline=baseline, rule=rule, devices=devices, resume=resume, report=report
+        )
+    show(written, json)
+
+
+@pixelda.command
+def adapt(
+    run: Path,
+    folder: Path,
+    /,
+    *,
+    out: Path,
+    styles: int = 1,
+    seed: int = 0,
+    rule: Literal["auto", "last", "ema-last"] = "auto",
+    devices: int = 1,
+    resume: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Redraw a labelled folder in the target's style: a labelled data set for the unlabelled domain.
+
+    For example: pixelscope pixelda adapt runs/00001-pixelda renders/ --out adapted/ --styles 4
+
+    Parameters
+    ----------
+    run
+        Run folder of `pixelda train`.
+    folder
+        Images of the source in class folders; the folders are kept.
+    out
+        Folder to make, with a PNG an image and style, and manifest.csv; it must not exist.
+    styles
+        Versions of each image.
+    seed
+        Seed of the styles.
+    rule
+        Which weights; `auto` takes the run's headline rule, and a finished run only.
+    devices
+        GPUs to use, or without one, threads that compute.
+    resume
+        Go on with a folder that was left unfinished.
+    json
+        Print JSON.
+    """
+    from pixelscope.cli.counting import CountingBar
+
+    with CountingBar("redrawing") as report:
+        written = pixelscope.adapt(
+            run, folder, out, styles=styles, seed=seed, rule=rule, devices=devices, resume=resume, report=report
+        )
+    show(written, json)
+
+
 @app.command
 def report(run: Path, /) -> None:
     """Write a run's figures and numbers into one page, report.html in its folder, and print where it is.

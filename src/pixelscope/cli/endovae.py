@@ -13,6 +13,7 @@ from pixelscope.cli.settings import EndoVAESettings, Layers, Shorthands, System,
 from pixelscope.errors import InputError
 
 Rule = Literal["auto", "best-validation", "last", "ema-last"]
+Score = Literal["auto", "whole", "picture", "tissue", "structure", "latent", "tissue+kl", "picture+latent"]
 Classes = Annotated[list[str] | None, Parameter(negative=())]
 
 MAY_CHANGE = {"--resume", "--devices", "--training.epochs"}
@@ -118,7 +119,7 @@ def train(
 
 @endovae.command
 def evaluate(run: Path, /, *, frames: str | None = None, rule: Rule = "auto", json: Flag = False) -> None:
-    """Measure a run: PSNR and SSIM of its reconstructions, beside principal components and the mean image.
+    """Measure a run: PSNR and SSIM of its reconstructions, and how anomaly scores tell abnormal frames, beside yardsticks.
 
     Parameters
     ----------
@@ -132,6 +133,65 @@ def evaluate(run: Path, /, *, frames: str | None = None, rule: Rule = "auto", js
         Print JSON.
     """
     show(pixelscope.evaluate_endovae(run, frames=frames, rule=rule), json)
+
+
+@endovae.command
+def score(
+    model: Path,
+    /,
+    *paths: Path,
+    out: Path,
+    score: Score = "auto",
+    false_positive_rate: float = 0.05,
+    maps: Path | None = None,
+    rule: Rule = "auto",
+    devices: int = 1,
+    resume: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Score frames, any number of them, into a table: how unusual each is beside healthy ones. For research only.
+
+    For example: pixelscope endovae score runs/00001-endovae frames/ --out scores.csv --maps maps/
+
+    Parameters
+    ----------
+    model
+        Run folder of `endovae train`, evaluated, or a file made by `export`.
+    paths
+        Image files, or folders of them at any depth.
+    out
+        File to write, ending in .csv or .jsonl: name, score, p-value, flagged or not; it must not exist.
+    score
+        Which score; `auto` takes the one chosen on the run's validation frames.
+    false_positive_rate
+        Share of healthy frames that may be flagged.
+    maps
+        Folder to make, for a PNG a frame: where its reconstruction differs, laid over it at its own size.
+    rule
+        Which weights of a run; `auto` takes those of the lowest validation loss, and a finished run only.
+    devices
+        GPUs to use, or without one, threads that compute.
+    resume
+        Go on with a table that was left unfinished.
+    json
+        Print JSON.
+    """
+    from pixelscope.cli.counting import CountingBar
+
+    with CountingBar("scoring") as report:
+        found = pixelscope.score(
+            model,
+            paths,
+            out,
+            score=score,
+            false_positive_rate=false_positive_rate,
+            maps=maps,
+            rule=rule,
+            devices=devices,
+            resume=resume,
+            report=report,
+        )
+    show(found, json)
 
 
 @endovae.command

@@ -46,7 +46,7 @@ def image_files(folder: Path) -> list[Path]:
     files = []
     for parent, children, names in os.walk(folder, followlinks=True, onerror=_raise):
         here = Path(parent)
-        children[:] = [child for child in children if not child.startswith(".") and not _leads_back(here / child)]
+        children[:] = [child for child in children if not child.startswith(".") and not leads_back(here / child)]
         files += [here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
@@ -67,15 +67,15 @@ def read_image(path: Path, size: int | None = None) -> Bytes:
     Raises:
         InputError: the file cannot be read, names it and the reason.
     """
-    with _bombs_refused():
-        return _decode(path, size)
+    with bombs_refused():
+        return decode(path, size)
 
 
 def read_images(paths: Sequence[Path], size: int | None = None) -> Iterator[Bytes | InputError]:
     """Read many images as `read_image` does, on several threads, and give them in order; an error is given, not raised."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
-            with _bombs_refused():
+            with bombs_refused():
                 chunk = list(pool.map(lambda path: _try_decode(path, size), paths[start : start + _CHUNK]))
             yield from chunk
 
@@ -118,14 +118,15 @@ def read_readable(paths: Sequence[Path], size: int | None = None) -> tuple[Bytes
 def image_size(path: Path) -> tuple[int, int] | None:
     """Return the width and height of an image held upright, without decoding it; None where the file is unreadable."""
     try:
-        with _bombs_refused(), Image.open(path, formats=_FORMATS) as image:
+        with bombs_refused(), Image.open(path, formats=_FORMATS) as image:
             return (image.height, image.width) if _turn(image) in _SIDEWAYS else image.size
     except _UNREADABLE:
         return None
 
 
 @contextmanager
-def _bombs_refused() -> Iterator[None]:
+def bombs_refused() -> Iterator[None]:
+    """Hold enormous images for bombs while the block runs; to be set around the threads that call `decode`."""
     # Pillow refuses a picture of twice its limit of pixels and warns of one over it; both are held for a bomb. Warning
     # filters belong to the whole process, so that this is set around threads and not in them.
     with warnings.catch_warnings():
@@ -136,12 +137,13 @@ def _bombs_refused() -> Iterator[None]:
 
 def _try_decode(path: Path, size: int | None) -> Bytes | InputError:
     try:
-        return _decode(path, size)
+        return decode(path, size)
     except InputError as error:
         return error
 
 
-def _decode(path: Path, size: int | None) -> Bytes:
+def decode(path: Path, size: int | None = None) -> Bytes:
+    """Read an image as `read_image` does, on a thread of a program that is within `bombs_refused`."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             return _to_bytes(_prepare(image, size))
@@ -207,7 +209,7 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _leads_back(folder: Path) -> bool:
+def leads_back(folder: Path) -> bool:
     """Say whether a link leads to a folder that it lies in, so that a walk would never end."""
     here = folder.parent.resolve()
     return folder.is_symlink() and folder.resolve() in (here, *here.parents)

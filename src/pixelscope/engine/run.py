@@ -58,6 +58,15 @@ class RunFolder:
         """Return the content of run.json."""
         return read_json(self.record)
 
+    def require_finished(self) -> None:
+        """Raise InputError where the training has not come to its end."""
+        record = self.read_record()
+        if record.get("state") != "finished":
+            raise InputError(
+                f"The training of {self.path} is not finished ({record.get('images', 0):,} images so far); go on with "
+                f"--resume {self.path}, or use its newest weights as they are with --rule last."
+            )
+
     def update_record(self, **values: Any) -> None:
         """Set top-level entries of run.json, keeping the others."""
         before = read_json(self.record) if self.record.is_file() else {}

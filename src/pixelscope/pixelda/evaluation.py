@@ -104,7 +104,7 @@ def evaluate(
     domains = load_domains(other, data_root, training=False)
     classes = _same_classes(folder, domains)
     weights = available_weights(folder, config, classes)
-    headline = _headline(rule, system, weights)
+    headline = headline_rule(rule, system, weights)
     result = _evaluation(folder, system, config, domains, weights, headline)
     if other == config:
         write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
@@ -210,7 +210,8 @@ def _oracle(curve: list[dict[str, float]]) -> dict[str, Any] | None:
     return {"label": ORACLE, "images": images, "target_test": accuracy}
 
 
-def _headline(rule: str, system: System, weights: Mapping[str, Weights]) -> str:
+def headline_rule(rule: str, system: System, weights: Mapping[str, Weights]) -> str:
+    """Return the rule that `rule` stands for, `auto` for the system's own; raises InputError where it is not available."""
     if rule == "auto":
         order = ("ema-last", "last") if system == "pixelda" else ("best-source", "last")
         return next(name for name in order if name in weights)

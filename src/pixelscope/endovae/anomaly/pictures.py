@@ -31,7 +31,7 @@ def write_heat_maps(
         shown = torch.randperm(len(part), generator=generator("cpu", seed, "heat maps"))[:SHOWN].numpy()
         some = Part(part.store, part.positions[shown])
         frames = some.frames
-        errors = smoothed(np.concatenate([maps.error for _, maps in map_batches(weights, frames)]))
+        errors = smoothed(np.concatenate([maps.error for _, maps in map_batches(weights, frames)])) * ~some.insets
         drawn = [overlay(frame, error, calibration.heat) for frame, error in zip(frames, errors, strict=True)]
         save_arrays(
             folder.samples / f"heat-{kind}.npz",

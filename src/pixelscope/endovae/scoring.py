@@ -1,0 +1,162 @@
+"""Any number of frames through a trained model into a table of anomaly scores; importing this imports no torch."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pixelscope.data.decode import decode
+from pixelscope.data.frame_preparation import PreparedFrame, prepare_frame
+from pixelscope.endovae.anomaly.calibration import RATE, RESEARCH
+from pixelscope.endovae.anomaly.heat import overlay, smoothed
+from pixelscope.endovae.anomaly.scores import measures, scores
+from pixelscope.endovae.model import ScoringModel, open_scorer
+from pixelscope.errors import InputError
+from pixelscope.files import written_whole
+from pixelscope.imaging.config import PrepareConfig
+from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
+from pixelscope.stream.table import Row, Table
+from pixelscope.stream.walk import Item, require_paths
+
+QUICK = 1
+"""Compression of maps: a higher one takes longer than everything else together."""
+COLUMNS = ("name", "score", "p", "flagged", ERROR)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was written, and what the numbers in it mean."""
+
+    written: Written
+    score: str
+    """Which score it is."""
+    rate: float
+    """The false-positive rate at which frames were flagged."""
+    threshold: float
+    """The score above which they were."""
+    calibrated_on: int
+    """Healthy frames that the p-values are told from."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self) | {"note": RESEARCH}
+
+    def to_text(self) -> str:
+        """Return lines for a terminal."""
+        like = f"{self.rate:.1%} of healthy frames like the {self.calibrated_on:,} of the calibration"
+        return f"{self.written.to_text()}\nscore {self.score}, flagged above {self.threshold:.6g}: at most {like}\n{RESEARCH}"
+
+
+def score(
+    model: Path,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    score: str = "auto",
+    false_positive_rate: float = RATE,
+    maps: Path | None = None,
+    rule: str = "auto",
+    devices: int = 1,
+    resume: bool = False,
+    report: Report | None = None,
+) -> Scores:
+    """Write a row a frame: name, anomaly score, calibrated p-value, flagged or not, and an error where it is unreadable.
+
+    For research only, never a diagnosis.
+
+    Args:
+        model: a finished and evaluated run of EndoVAE, or a file that `export` made of one, which needs no torch.
+        paths: image files, and folders of them at any depth; rows come in their order.
+        out: a file ending in .csv or .jsonl, which must not exist.
+        score: one of `pixelscope.endovae.anomaly.scores.SCORES`; `auto` takes the one that the calibration chose.
+        false_positive_rate: share of healthy frames that may be flagged.
+        maps: a folder to make, for a PNG a frame: where the reconstruction differs, at the frame's own size.
+        rule: which weights of a run; see `evaluate_endovae`. A run that is not finished is used only where one is named.
+        devices: GPUs, or without one threads, that compute.
+        resume: go on with a table that was left unfinished.
+        report: called with the rows done and all of them.
+
+    Raises:
+        InputError: model, paths or out cannot be used, or the disk is full.
+        Interrupted: Ctrl-C; the rows so far are kept.
+    """
+    require_paths(paths)
+    if not 0 < false_positive_rate < 1:
+        raise InputError(
+            f"A false-positive rate of {false_positive_rate:g} is none; give one between 0 and 1, for example 0.05."
+        )
+    scorer = open_scorer(model, rule, devices)
+    name = scorer.calibration.require(score)
+    threshold = scorer.calibration.threshold(name, false_positive_rate)
+    if maps is not None:
+        _require_maps(maps, paths, resume)
+    identity = scorer.identity | {"score": name, "false_positive_rate": f"{false_positive_rate:g}", "maps": str(maps)}
+    table = Table(out, COLUMNS, identity, resume)
+    stages = Stages(
+        prepare=lambda item: _prepared(item, scorer.prepare),
+        compute=lambda items, frames: _rows(scorer, items, frames, name, threshold, maps),
+        devices=scorer.devices,
+    )
+    written = stream(table, paths, stages, report)
+    return Scores(written, name, false_positive_rate, threshold, scorer.calibration.count)
+
+
+def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
+    if maps.exists() and not resume:
+        raise InputError(f"{maps} exists already; name another folder, or move it away.")
+    names = [path.name for path in paths]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"Two of the paths are called {twice[0]}, so that their maps would overwrite each other; score them apart."
+        )
+
+
+def _prepared(item: Item, config: PrepareConfig) -> PreparedFrame:
+    return prepare_frame(_original(item), None, config)
+
+
+def _original(item: Item) -> np.ndarray:
+    image = decode(item.path)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def _rows(
+    scorer: ScoringModel,
+    items: Sequence[Item],
+    prepared: Sequence[PreparedFrame],
+    name: str,
+    threshold: float,
+    maps: Path | None,
+) -> list[Row]:
+    frames, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
+    seen, calibration = scorer(frames), scorer.calibration
+    values = scores(measures(seen, frames, insets, calibration.latent), calibration.spread)[name]
+    p = calibration.p_values(name, values)
+    if maps is not None:
+        files = [maps / item.inner.with_name(f"{item.inner.name}.png") for item in items]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            # A list, so that an error of writing is raised.
+            list(pool.map(_write_map, files, items, prepared, smoothed(seen.error) * ~insets, repeat(calibration.heat)))
+    return [
+        {"score": float(value), "p": float(chance), "flagged": bool(value > threshold)}
+        for value, chance in zip(values, p, strict=True)
+    ]
+
+
+def _write_map(path: Path, item: Item, prepared: PreparedFrame, errors: np.ndarray, brightest: float) -> None:
+    """Write the frame with its map laid over the square that the model saw; what it did not see stays as it is."""
+    rows, columns = prepared.content.centre_square().slices
+    drawn = _original(item).copy()
+    square = drawn[rows, columns]
+    grown = cv2.resize(errors, (square.shape[1], square.shape[0]), interpolation=cv2.INTER_LINEAR)
+    drawn[rows, columns] = overlay(square, np.asarray(grown, np.float32), brightest)
+    with written_whole(path) as temporary:
+        Image.fromarray(drawn).save(temporary, format="PNG", compress_level=QUICK)

@@ -1,0 +1,101 @@
+"""A labelled folder of the source redrawn in the target's style: a labelled data set for a domain without labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pixelscope.data.decode import decode
+from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.engine.randomness import generator
+from pixelscope.engine.replicas import Replicas
+from pixelscope.errors import InputError
+from pixelscope.files import written_whole
+from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.networks import Generator
+from pixelscope.pixelda.snapshots import pixels, redraw
+from pixelscope.pixelda.task import draw_noise
+from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
+from pixelscope.stream.table import Row, Table
+from pixelscope.stream.walk import Item, require_paths
+
+MANIFEST = "manifest.csv"
+"""The table in the folder made: a row a source image, with the files drawn of it."""
+
+
+def adapt(
+    run: Path,
+    folder: Path,
+    out: Path,
+    *,
+    styles: int = 1,
+    seed: int = 0,
+    rule: str = "auto",
+    devices: int = 1,
+    resume: bool = False,
+    report: Report | None = None,
+) -> Written:
+    """Redraw every image of `folder` in `styles` styles of the target, as PNG files of the run's size, folders kept.
+
+    `cats/1.jpg` becomes `cats/1.jpg-0.png`, `cats/1.jpg-1.png` and so on. Each has a z of its own, drawn from `seed`, the
+    image's place in the folder and the number of the style, so that an image is redrawn alike whatever lies beside it.
+
+    Args:
+        run: a finished run of PixelDA.
+        folder: images in class folders, as a rule; it may have any folders.
+        out: the folder to make, with a manifest.csv; it must not exist.
+        styles, seed: see above.
+        rule, devices, resume, report: see `classify`.
+
+    Raises:
+        InputError, Interrupted: as in `classify`.
+    """
+    require_paths([folder])
+    if styles < 1:
+        raise InputError(f"--styles {styles} makes no image; give 1 or more.")
+    if out.exists() and not resume:
+        raise InputError(f"{out} exists already; name another folder, or go on with --resume.")
+    opened = TrainedRun(run, rule)
+    network, config = opened.weights.generator, opened.config
+    if network is None or not isinstance(config, PixelDAConfig):
+        raise InputError(f"{run} is a run of the baseline, which draws nothing; give one of `pixelscope pixelda train`.")
+    identity = {"model": fingerprint(network), "seed": str(seed), "styles": str(styles)}
+    replicas = Replicas(network, devices)
+    table = Table(out / MANIFEST, ["name", "files", ERROR], identity, resume)
+
+    def compute(items: Sequence[Item], images: Sequence[np.ndarray]) -> Sequence[Row]:
+        z = [
+            draw_noise(config, 1, generator("cpu", seed, "adapt", item.inner.as_posix(), k))
+            for item in items
+            for k in range(styles)
+        ]
+        drawn = _redrawn(replicas, np.repeat(np.stack(images), styles, axis=0), torch.cat(z))
+        names = [[item.inner.with_name(f"{item.inner.name}-{k}.png") for k in range(styles)] for item in items]
+        for name, image in zip([name for some in names for name in some], drawn, strict=True):
+            _save(out / name, image)
+        return [{"files": " ".join(_text(name) for name in some)} for some in names]
+
+    def prepare(item: Item) -> np.ndarray:
+        size = config.data.size
+        return np.broadcast_to(decode(item.path, size), (size, size, 3))
+
+    return stream(table, [folder], Stages(prepare, compute, devices), report)
+
+
+def _redrawn(replicas: Replicas[Generator], images: np.ndarray, z: Tensor) -> np.ndarray:
+    with replicas.lent() as (network, device):
+        parts = zip(torch.from_numpy(images).permute(0, 3, 1, 2).split(64), z.to(device).split(64), strict=True)
+        return np.concatenate([pixels(redraw(network, some, noise)) for some, noise in parts])
+
+
+def _save(path: Path, image: np.ndarray) -> None:
+    with written_whole(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
+
+
+def _text(path: Path) -> str:
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,91 @@
+"""Any number of images through a trained classifier into a table; importing this imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pixelscope.data.decode import decode
+from pixelscope.errors import InputError
+from pixelscope.pixelda.model import Bytes, ClassifierModel, open_classifier
+from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
+from pixelscope.stream.table import Row, Table
+from pixelscope.stream.walk import Item, require_paths
+
+COLUMNS = ("name", "label", "probability", "runner_up", "runner_up_probability")
+BASELINE = ("baseline_label", "baseline_probability")
+
+
+def classify(
+    model: Path,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    baseline: Path | None = None,
+    rule: str = "auto",
+    devices: int = 1,
+    resume: bool = False,
+    report: Report | None = None,
+) -> Written:
+    """Write a row an image: name, label, probability, runner-up and its probability, and an error where it is unreadable.
+
+    Args:
+        model: a finished run of PixelDA or its baseline, or a file that `export` made of one, which needs no torch.
+        paths: image files, and folders of them at any depth; rows come in their order.
+        out: a file ending in .csv or .jsonl, which must not exist.
+        baseline: another run or exported file, whose label and probability stand beside.
+        rule: which weights of a run; see `evaluate`. A run that is not finished is used only where a rule is named.
+        devices: GPUs, or without one threads, that compute.
+        resume: go on with a table that was left unfinished.
+        report: called with the rows done and all of them.
+
+    Raises:
+        InputError: model, paths or out cannot be used, or the disk is full.
+        Interrupted: Ctrl-C; the rows so far are kept.
+    """
+    require_paths(paths)
+    answering = [open_classifier(path, rule if path is model else "auto", devices) for path in (model, baseline) if path]
+    identity = dict(answering[0].identity)
+    if baseline is not None:
+        _same_classes(model, baseline, answering)
+        identity |= {f"baseline_{name}": value for name, value in answering[1].identity.items()}
+    table = Table(out, [*COLUMNS, *(BASELINE if baseline else ()), ERROR], identity, resume)
+
+    def compute(_: Sequence[Item], images: Sequence[Bytes]) -> Sequence[Row]:
+        return _rows([_probabilities(one, images) for one in answering], list(answering[0].classes))
+
+    largest = max(one.size for one in answering)
+    if len({one.size for one in answering}) > 1:
+        raise InputError(
+            f"{model} and {baseline} take images of different sizes, up to {largest} pixels; give two of one size."
+        )
+    return stream(table, paths, Stages(lambda item: _decoded(item, largest), compute, answering[0].devices), report)
+
+
+def _same_classes(model: Path, baseline: Path, answering: Sequence[ClassifierModel]) -> None:
+    if answering[0].classes != answering[1].classes:
+        raise InputError(f"{model} and {baseline} know different classes; give a baseline of the same ones.")
+
+
+def _decoded(item: Item, size: int) -> Bytes:
+    image = decode(item.path, size)
+    return np.broadcast_to(image, (size, size, 3))
+
+
+def _probabilities(model: ClassifierModel, images: Sequence[Bytes]) -> np.ndarray:
+    return model(np.stack(images))
+
+
+def _rows(found: Sequence[np.ndarray], classes: list[str]) -> list[Row]:
+    order = np.argsort(-found[0], axis=1, kind="stable")
+    rows: list[Row] = []
+    for position, (first, *others) in enumerate(order[:, :2].tolist()):
+        probabilities = found[0][position]
+        row: dict[str, str | float | bool | None] = {"label": classes[first], "probability": float(probabilities[first])}
+        for second in others:
+            row |= {"runner_up": classes[second], "runner_up_probability": float(probabilities[second])}
+        if len(found) > 1:
+            best = int(found[1][position].argmax())
+            row |= {"baseline_label": classes[best], "baseline_probability": float(found[1][position][best])}
+        rows.append(row)
+    return rows

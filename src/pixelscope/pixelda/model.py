@@ -1,0 +1,40 @@
+"""A trained classifier, from a run folder or an exported file, as a function of images; importing this imports no torch."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+class ClassifierModel(Protocol):
+    """What images are classified with."""
+
+    classes: tuple[str, ...]
+    size: int
+    """Side in pixels of the images that it is called with."""
+    identity: dict[str, str]
+    """What tells it from other models, by name."""
+    devices: int
+    """How many threads may call it at a time."""
+
+    def __call__(self, images: Bytes) -> Floats:
+        """Return probabilities (N, classes) of uint8 images (N, size, size, 3)."""
+        ...
+
+
+def open_classifier(path: Path, rule: str = "auto", devices: int = 1) -> ClassifierModel:
+    """Open a run folder of `pixelda train` or `pixelda baseline`, or a file that `export` made of one.
+
+    Raises InputError where `path` is neither, or cannot be used.
+    """
+    if path.is_file():
+        from pixelscope.pixelda.exported import ExportedClassifier
+
+        return ExportedClassifier(path, devices)
+    from pixelscope.pixelda.trained import TrainedClassifier
+
+    return TrainedClassifier(path, rule, devices)

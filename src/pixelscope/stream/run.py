@@ -1,0 +1,129 @@
+"""Files through a model into a table: read ahead on threads, computed in batches, written in order."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pixelscope.data.decode import bombs_refused
+from pixelscope.errors import InputError, Interrupted
+from pixelscope.stream.ahead import batches, in_order
+from pixelscope.stream.table import Row, Table
+from pixelscope.stream.walk import Item, count, require_paths, walk
+
+P = TypeVar("P")
+Report = Callable[[int, int], None]
+
+BATCH = 64
+"""Files computed at a time."""
+ERROR = "error"
+"""The column that says why a file has no result."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of it."""
+
+    out: str
+    rows: int
+    failed: int
+    """Rows that were written in this sitting with an error in place of a result."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return one line."""
+        failed = f", {self.failed:,} of them with an error in place of a result" if self.failed else ""
+        return f"{self.out}: {self.rows:,} rows{failed}"
+
+
+@dataclass(frozen=True)
+class Stages(Generic[P]):
+    """What is done with each file, and with each batch of what came of it."""
+
+    prepare: Callable[[Item], P]
+    """Called on several threads; raises InputError for a file that cannot be used, which becomes its row's error."""
+    compute: Callable[[Sequence[Item], Sequence[P]], Sequence[Row]]
+    """Return the rest of the row of each item; called on as many threads as there are devices."""
+    devices: int = 1
+
+
+def stream(table: Table, paths: Sequence[Path], stages: Stages[P], report: Report | None = None) -> Written:
+    """Write a row a file, in order, and finish the table; rows that are there already are not computed again.
+
+    report: called with the rows done and all of them.
+    Raises InputError where a resumed table has rows of other files, or the disk is full; Interrupted at Ctrl-C. The rows so
+    far are kept in both cases.
+    """
+    require_paths(paths)
+    total, done, failed = count(paths), table.count, 0
+    say = report or _nothing
+    try:
+        with bombs_refused():
+            for rows in _rows(_after(table, walk(paths)), stages):
+                table.add(rows)
+                done += len(rows)
+                failed += sum(row.get(ERROR) is not None for row in rows)
+                say(done, max(done, total))
+        table.finish()
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted; {_kept(table, done)}; go on with the same command and --resume.") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        mend = "free some space, then go on with the same command and --resume"
+        raise InputError(f"The disk is full; {_kept(table, done)}; {mend}.") from None
+    finally:
+        table.close()
+    return Written(str(table.out), done, failed)
+
+
+def _kept(table: Table, done: int) -> str:
+    return f"{done:,} rows are kept in {table.part}"
+
+
+def _after(table: Table, items: Iterator[Item]) -> Iterator[Item]:
+    """Give the items that the table has no row of yet."""
+    for number, name in enumerate(table.names(), 1):
+        item = next(items, None)
+        if item is None or item.name != name:
+            there = "nothing" if item is None else item.name
+            raise InputError(
+                f"Row {number:,} of {table.part} is of {name} and the files now have {there} there; restore them, or remove it "
+                "and begin again."
+            )
+    return items
+
+
+def _rows(items: Iterator[Item], stages: Stages[P]) -> Iterator[Sequence[Row]]:
+    threads = os.cpu_count() or 1
+    prepared = in_order(lambda item: (item, _prepared(item, stages)), items, threads, ahead=2 * BATCH)
+    yield from in_order(
+        lambda batch: _computed(batch, stages), batches(prepared, BATCH), stages.devices, ahead=2 * stages.devices
+    )
+
+
+def _prepared(item: Item, stages: Stages[P]) -> P | InputError:
+    if not item.is_image:
+        return InputError(f"{item.name} is no image: its name ends in {item.path.suffix or 'nothing'}.")
+    try:
+        return stages.prepare(item)
+    except InputError as error:
+        return error
+
+
+def _computed(batch: Sequence[tuple[Item, P | InputError]], stages: Stages[P]) -> Sequence[Row]:
+    good = [(item, value) for item, value in batch if not isinstance(value, InputError)]
+    found = iter(stages.compute(*map(list, zip(*good, strict=True))) if good else [])  # pyright: ignore[reportArgumentType]
+    return [
+        {"name": item.name, ERROR: str(value)} if isinstance(value, InputError) else {"name": item.name, **next(found)}
+        for item, value in batch
+    ]
+
+
+def _nothing(done: int, total: int) -> None:
+    pass

@@ -1,0 +1,154 @@
+"""A table that grows row by row, as CSV or JSON lines; what was written survives whatever interrupts it."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixelscope.errors import InputError
+from pixelscope.files import write_text
+
+Row = Mapping[str, str | float | bool | None]
+
+FORMATS = (".csv", ".jsonl")
+
+
+class Table:
+    """Rows on their way to a file: they lie in OUT.part until the last one is there.
+
+    Beside it, OUT.part.json says what the rows are of, so that nothing else is added to them.
+    """
+
+    def __init__(self, out: Path, columns: Sequence[str], identity: Mapping[str, str], resume: bool = False) -> None:
+        """Start a table, or with `resume` go on with one that was left, if there is one.
+
+        identity: what decides the rows, by name; a table of another identity is not gone on with. The first column is the
+        rows' name. Raises InputError where the name's ending is neither .csv nor .jsonl, `out` exists, a table was left and
+        `resume` is not set, or it is of something else.
+        """
+        if out.suffix.lower() not in FORMATS:
+            raise InputError(f"{out} ends neither in .csv nor in .jsonl; name a file that does.")
+        if out.exists():
+            raise InputError(f"{out} exists already; name another file, or move it away.")
+        self.out, self.columns = out, tuple(columns)
+        self.part, self.about = (out.with_name(out.name + ending) for ending in (".part", ".part.json"))
+        self._csv = out.suffix.lower() == ".csv"
+        wanted = {"columns": list(columns), **identity}
+        if self.part.exists() and not resume:
+            raise InputError(f"{self.part} was left by a run that stopped; go on with --resume, or remove it.")
+        if self.part.exists():
+            self._check(wanted)
+        else:
+            write_text(self.about, json.dumps(wanted, indent=1) + "\n")
+            self.part.write_bytes(self._encoded([]) if self._csv else b"")
+        self.count = self._cut_off()
+        self._file = self.part.open("ab")
+
+    def names(self) -> Iterator[str]:
+        """Give the names of the rows that were there when it was opened, in order."""
+        return (name for _, (name, _) in zip(range(self.count), self._read(), strict=False))
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append rows; they are handed to the system at once."""
+        self._file.write(self._encoded(rows, head=False))
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Give the table its name: all rows are there."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self.part.replace(self.out)
+        self.about.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Leave the table as it is, to be gone on with."""
+        # What a full disk did not take stays in the file's buffer, and closing would fail on it once more.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _check(self, wanted: Mapping[str, Any]) -> None:
+        try:
+            found = json.loads(self.about.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(
+                f"{self.about} is missing or damaged, so {self.part} cannot be gone on with; remove both."
+            ) from None
+        for name in wanted.keys() | found.keys():
+            if wanted.get(name) != found.get(name):
+                raise InputError(
+                    f"{self.part} was begun with another {name} ({found.get(name)} and not {wanted.get(name)}); give the "
+                    "same, or remove it and begin again."
+                )
+
+    def _cut_off(self) -> int:
+        """Cut off what is no whole row at the end, and return how many rows there are."""
+        count, end = 0, len(self._encoded([])) if self._csv else 0
+        for _, length in self._read():
+            count, end = count + 1, end + length
+        with self.part.open("r+b") as file:
+            file.truncate(end)
+        return count
+
+    def _read(self) -> Iterator[tuple[str, int]]:
+        """Give the name of each whole row and how many bytes it has."""
+        with self.part.open(encoding="utf-8", errors="replace", newline="") as file:
+            if self._csv:
+                yield from self._read_csv(file)
+            else:
+                yield from self._read_lines(file)
+
+    def _read_csv(self, file: io.TextIOBase) -> Iterator[tuple[str, int]]:
+        written: list[str] = []
+
+        def lines() -> Iterator[str]:
+            for line in file:
+                written.append(line)
+                yield line
+
+        reader = csv.reader(lines())
+        for number, row in enumerate(reader):
+            length, whole = sum(len(line.encode()) for line in written), written[-1].endswith("\n")
+            written.clear()
+            if not whole or len(row) != len(self.columns):
+                return
+            if number:
+                yield row[0], length
+
+    def _read_lines(self, file: io.TextIOBase) -> Iterator[tuple[str, int]]:
+        for line in file:
+            try:
+                name = json.loads(line)[self.columns[0]] if line.endswith("\n") else None
+            except (ValueError, KeyError, TypeError):
+                return
+            if name is None:
+                return
+            yield name, len(line.encode())
+
+    def _encoded(self, rows: Sequence[Row], head: bool = True) -> bytes:
+        text = io.StringIO()
+        if self._csv:
+            writer = csv.writer(text, lineterminator="\n")
+            if head:
+                writer.writerow(self.columns)
+            writer.writerows([_cell(row.get(name)) for name in self.columns] for row in rows)
+        else:
+            for row in rows:
+                kept = {name: _number(row.get(name)) for name in self.columns}
+                text.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
+        return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _number(value: str | float | bool | None) -> str | float | bool | None:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _cell(value: str | float | bool | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,66 @@
+"""The files below some paths, one after the other in a fixed order, however many there are."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelscope.data.decode import SUFFIXES, leads_back
+from pixelscope.errors import InputError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to go through."""
+
+    path: Path
+    inner: Path
+    """Where it lies below the folder that was given, or, of several paths, below that folder's name; of a file its own name."""
+
+    @property
+    def name(self) -> str:
+        """Return the path as a table has it: what is no text in it is escaped."""
+        return self.path.as_posix().encode("utf-8", "backslashreplace").decode()
+
+    @property
+    def is_image(self) -> bool:
+        """Say whether its name is that of an image."""
+        return self.path.suffix.lower() in SUFFIXES
+
+
+def walk(paths: Sequence[Path]) -> Iterator[Item]:
+    """Give the files in `paths` in their order; a folder's at any depth, sorted by name folder by folder, without hidden ones.
+
+    One folder's names are held in memory at a time. Raises InputError where a path does not exist.
+    """
+    require_paths(paths)
+    several = len(paths) > 1
+    for path in paths:
+        if path.is_dir():
+            yield from _below(path, Path(path.name) if several else Path())
+        else:
+            yield Item(path, Path(path.name))
+
+
+def count(paths: Sequence[Path]) -> int:
+    """Return how many files `walk` gives, as far as they are there now."""
+    return sum(1 for _ in walk(paths))
+
+
+def require_paths(paths: Sequence[Path]) -> None:
+    """Raise InputError where no path is given, or one does not exist."""
+    if not paths:
+        raise InputError("No images are given; name image files, or folders of them.")
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"There is no {path}; name image files, or folders of them.")
+
+
+def _below(folder: Path, inner: Path) -> Iterator[Item]:
+    with os.scandir(folder) as entries:
+        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    for name, is_folder in found:
+        if not is_folder:
+            yield Item(folder / name, inner / name)
+        elif not leads_back(folder / name):
+            yield from _below(folder / name, inner / name)
