@@ -1,0 +1,170 @@
+"""Files through a stand-in for a model: order, errors, what is kept when it stops, how far it reads ahead."""
+
+import csv
+import errno
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelscope import InputError, Interrupted
+from pixelscope.data.decode import decode
+from pixelscope.stream.ahead import batches, in_order
+from pixelscope.stream.run import BATCH, ERROR, Stages, stream
+from pixelscope.stream.table import Table
+from pixelscope.stream.walk import Item, count, walk
+
+WHO = {"model": "mean"}
+
+
+def folder_of(path: Path, many: int) -> Path:
+    for number in range(many):
+        inner = path / f"class{number % 3}"
+        inner.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number % 256).save(inner / f"{number:04d}.png")
+    return path
+
+
+def table(out: Path, resume: bool = False) -> Table:
+    return Table(out, ("name", "mean", ERROR), WHO, resume)
+
+
+def means(devices: int = 1, delay: float = 0.0, fail_after: int | None = None, error: BaseException | None = None) -> Stages:
+    done = [0]
+
+    def compute(items: Sequence[Item], images: Sequence[np.ndarray]) -> list[dict]:
+        time.sleep(delay * (hash(items[0].name) % 3))
+        done[0] += len(items)
+        if fail_after is not None and done[0] > fail_after:
+            assert error is not None
+            raise error
+        return [{"mean": float(image.mean())} for image in images]
+
+    return Stages(lambda item: decode(item.path), compute, devices)
+
+
+def read(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_come_sorted_folder_by_folder_and_hidden_ones_not(tmp_path: Path) -> None:
+    for name in ("b/2.png", "b/1.png", "a.png", "c/.hidden.png", ".git/x.png", "c/d/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c" / "loop").symlink_to(tmp_path)
+    found = [item.path.relative_to(tmp_path).as_posix() for item in walk([tmp_path])]
+    assert found == ["a.png", "b/1.png", "b/2.png", "c/d/notes.txt"]
+    assert count([tmp_path]) == 4
+    several = [item.inner.as_posix() for item in walk([tmp_path / "b", tmp_path / "a.png"])]
+    assert several == ["b/1.png", "b/2.png", "a.png"]
+    with pytest.raises(InputError, match="There is no .*nothing; name image files, or folders of them"):
+        list(walk([tmp_path / "nothing"]))
+    with pytest.raises(InputError, match="No images are given"):
+        list(walk([]))
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_rows_are_in_the_order_of_the_files(tmp_path: Path, devices: int) -> None:
+    images = folder_of(tmp_path / "in", 3 * BATCH + 5)
+    seen: list[tuple[int, int]] = []
+    out = tmp_path / "out.csv"
+    written = stream(table(out), [images], means(devices, delay=0.01), lambda done, total: seen.append((done, total)))
+    assert [row["name"] for row in read(out)] == [item.name for item in walk([images])]
+    assert all(float(row["mean"]) == int(Path(row["name"]).stem) % 256 for row in read(out))
+    assert (written.rows, written.failed) == (3 * BATCH + 5, 0)
+    assert seen[-1] == (3 * BATCH + 5, 3 * BATCH + 5) and seen == sorted(seen)
+
+
+def test_what_is_no_image_broken_or_enormous_is_a_row_with_its_error(tmp_path: Path, monkeypatch) -> None:
+    images = folder_of(tmp_path / "in", 4)
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
+    (images / "notes.txt").write_text("hello")
+    (images / "page.png").write_text("<html>")
+    Image.new("1", (400, 400)).save(images / "vast.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    written = stream(table(tmp_path / "out.csv"), [images], means())
+    errors = {Path(row["name"]).name: row[ERROR] for row in read(tmp_path / "out.csv") if row[ERROR]}
+    assert errors.keys() == {"broken.jpg", "notes.txt", "page.png", "vast.png"}
+    assert "no image: its name ends in .txt" in errors["notes.txt"]
+    assert "no image of a known format" in errors["page.png"]
+    assert "decompression bomb" in errors["vast.png"]
+    assert (written.rows, written.failed) == (8, 4)
+    assert "4 of them with an error in place of a result" in written.to_text()
+
+
+def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    images, out = folder_of(tmp_path / "in", 4 * BATCH), tmp_path / "out.csv"
+    stream(table(tmp_path / "whole.csv"), [images], means())
+    with pytest.raises(Interrupted, match=f"{2 * BATCH} rows are kept in .*out.csv.part; go on with the same command and --resume"):
+        stream(table(out), [images], means(fail_after=2 * BATCH, error=KeyboardInterrupt()))
+    assert not out.exists()
+    computed: list[str] = []
+    stages = means()
+    spied = Stages(stages.prepare, lambda items, values: computed.extend(i.name for i in items) or stages.compute(items, values))
+    stream(table(out, resume=True), [images], spied)
+    assert len(computed) == 2 * BATCH
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_full_disk_keeps_the_rows_and_says_how_to_go_on(tmp_path: Path) -> None:
+    images, out = folder_of(tmp_path / "in", 3 * BATCH), tmp_path / "out.csv"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(InputError, match=f"The disk is full; {BATCH} rows are kept in .*; free some space, then go on"):
+        stream(table(out), [images], means(fail_after=BATCH, error=full))
+    stream(table(out, resume=True), [images], means())
+    assert len(read(out)) == 3 * BATCH
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_is_really_full_is_no_stack_trace(tmp_path: Path) -> None:
+    images = folder_of(tmp_path / "in", 3)
+    filling = table(tmp_path / "out.csv")
+    filling._file.close()
+    filling._file = Path("/dev/full").open("ab")  # noqa: SIM115
+    with pytest.raises(InputError, match="The disk is full; 0 rows are kept"):
+        stream(filling, [images], means())
+
+
+def test_other_files_than_before_are_not_mixed_in(tmp_path: Path) -> None:
+    images, out = folder_of(tmp_path / "in", 3 * BATCH), tmp_path / "out.csv"
+    with pytest.raises(Interrupted):
+        stream(table(out), [images], means(fail_after=BATCH, error=KeyboardInterrupt()))
+    (images / "class0" / "0003.png").unlink()
+    with pytest.raises(InputError, match=r"Row 2 of .* is of .*class0/0003.png and the files now have .*class0/0006.png there"):
+        stream(table(out, resume=True), [images], means())
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
+    images = tmp_path / "in"
+    images.mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    Image.new("L", (4, 4)).save(tmp_path / "plain.png")
+    (tmp_path / "plain.png").rename(images / name)
+    stream(table(tmp_path / "out.csv"), [images], means())
+    assert read(tmp_path / "out.csv")[0]["name"].endswith("caf\\udce9.png")
+
+
+def test_it_reads_no_further_ahead_than_agreed() -> None:
+    running, most, lock = [0], [0], threading.Lock()
+
+    def items():
+        for number in range(100):
+            with lock:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            yield number
+
+    found = []
+    for number in in_order(lambda value: value * value, items(), workers=3, ahead=7):
+        found.append(number)
+        with lock:
+            running[0] -= 1
+    assert found == [value * value for value in range(100)]
+    assert most[0] <= 7
+    assert list(batches(range(5), 2)) == [[0, 1], [2, 3], [4]]

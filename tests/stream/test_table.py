@@ -1,0 +1,89 @@
+"""A growing table: what it holds reads back, and whatever cuts it off, whole rows stay."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelscope import InputError
+from pixelscope.stream.table import Table
+
+COLUMNS = ("name", "score", "flagged", "error")
+WHO = {"model": "abc"}
+names = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable() or "\n" in text or '"' in text)
+rows_of = st.lists(st.tuples(names, st.floats(-1e6, 1e6), st.booleans()), max_size=8)
+FORMATS = [".csv", ".jsonl"]
+
+
+def rows(given_rows: list[tuple[str, float, bool]]) -> list[dict]:
+    return [{"name": name, "score": score, "flagged": flag} for name, score, flag in given_rows]
+
+
+def read(path: Path) -> list[dict]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@settings(max_examples=40)
+@given(some=rows_of, cut=st.integers(0, 400))
+def test_whatever_cuts_it_off_the_whole_rows_stay(tmp_path_factory, ending: str, some: list, cut: int) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    whole, out = folder / f"whole{ending}", folder / f"out{ending}"
+    for path in (whole, out):
+        table = Table(path, COLUMNS, WHO)
+        table.add(rows(some))
+        if path is whole:
+            table.finish()
+        table.close()
+    part = folder / f"out{ending}.part"
+    kept = part.read_bytes()
+    part.write_bytes(kept[: len(kept) - min(cut, len(kept) - (len(",".join(COLUMNS)) + 1 if ending == ".csv" else 0))])
+    again = Table(out, COLUMNS, WHO, resume=True)
+    assert again.count <= len(some)
+    assert list(again.names()) == [name for name, _, _ in some][: again.count]
+    again.add(rows(some[again.count :]))
+    again.finish()
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_rows_read_back(tmp_path: Path, ending: str) -> None:
+    table = Table(tmp_path / f"t{ending}", COLUMNS, WHO)
+    table.add([{"name": 'a "b",\n.png', "score": 0.123456789, "flagged": True}, {"name": "c", "error": "no image"}])
+    table.finish()
+    first, second = read(tmp_path / f"t{ending}")
+    assert first["name"] == 'a "b",\n.png' and float(first["score"]) == 0.123457
+    assert first["flagged"] in (True, "true") and first["error"] in (None, "")
+    assert second["error"] == "no image" and second["score"] in (None, "")
+    assert [path.name for path in tmp_path.iterdir()] == [f"t{ending}"]
+
+
+def test_what_exists_or_was_left_is_not_written_over(tmp_path: Path) -> None:
+    out = tmp_path / "t.csv"
+    with pytest.raises(InputError, match="ends neither in .csv nor in .jsonl"):
+        Table(tmp_path / "t.xlsx", COLUMNS, WHO)
+    Table(out, COLUMNS, WHO).close()
+    with pytest.raises(InputError, match="was left by a run that stopped; go on with --resume, or remove it"):
+        Table(out, COLUMNS, WHO)
+    with pytest.raises(InputError, match="was begun with another model .abc and not xyz."):
+        Table(out, COLUMNS, {"model": "xyz"}, resume=True)
+    (tmp_path / "t.csv.part.json").write_text("{")
+    with pytest.raises(InputError, match="is missing or damaged"):
+        Table(out, COLUMNS, WHO, resume=True)
+    out.write_text("mine")
+    with pytest.raises(InputError, match="exists already; name another file"):
+        Table(out, COLUMNS, WHO, resume=True)
+    assert out.read_text() == "mine"
+
+
+def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
+    table = Table(tmp_path / "t.jsonl", COLUMNS, WHO, resume=True)
+    assert table.count == 0
+    table.finish()
+    assert (tmp_path / "t.jsonl").read_bytes() == b""
