@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.training import train_baseline as train_baseline
     from pixelscope.pixelda.training import train_pixelda as train_pixelda
     from pixelscope.report.builder import build_report as build_report
+    from pixelscope.systems import export as export
 
 _HOMES = {
     "ImageSet": "pixelscope.data.imageset",
@@ -88,6 +89,7 @@ _HOMES = {
     "Summary": "pixelscope.anatomy",
     "plan": "pixelscope.pixelda.summary",
     "summarize": "pixelscope.pixelda.summary",
+    "export": "pixelscope.systems",
     "build_report": "pixelscope.report.builder",
     "run_demo": "pixelscope.demo",
 }

@@ -7,6 +7,7 @@ from typing import Any
 from pixelscope.endovae.figures import sections as endovae_sections
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
+from pixelscope.exchange.delivery import Delivered, Format
 from pixelscope.page import Section
 from pixelscope.pixelda.figures import sections as pixelda_sections
 
@@ -17,9 +18,43 @@ SECTIONS: dict[str, Callable[[Path], list[Section]]] = {
 }
 
 
+def export(
+    run: Path, out: Path, *, form: Format = "onnx", images: str | None = None, rule: str = "auto", data_root: Path | None = None
+) -> Delivered:
+    """Write the model of a finished run to one file that other programs read, with a model card beside it.
+
+    `onnx` takes uint8 RGB images of any size, N at a time, and needs onnxruntime alone; `safetensors` holds the weights.
+    Classes, settings, calibration and threshold are in the file's metadata. It is compared with the run on real images, and
+    written only where no output differs by more than 1e-4.
+
+    Args:
+        run: a finished run of PixelDA, its baseline or EndoVAE; the last one evaluated.
+        out: the file, ending in .onnx or .safetensors; it must not exist.
+        form: the format.
+        images: a source of images, or a store or folder of frames, to compare on; by default the run's own.
+        rule: which weights; see `evaluate`. A run that is not finished is exported only where one is named.
+        data_root: where a source given as a KIND alone is looked for.
+
+    Raises:
+        InputError: run, out or images cannot be used, an extra is not installed, or file and run disagree.
+    """
+    system = _system(run)
+    if system == "endovae":
+        from pixelscope.endovae.exporting import export_scorer
+
+        return export_scorer(run, out, form, images=images, rule=rule)
+    from pixelscope.pixelda.exporting import export_classifier
+
+    return export_classifier(run, out, form, images=images, rule=rule, data_root=data_root)
+
+
 def sections(run: Path) -> list[Section]:
     """Return the sections of the report on `run`, made by its own system; raises InputError for an unknown one."""
+    return SECTIONS[_system(run)](run)
+
+
+def _system(run: Path) -> str:
     system: Any = RunFolder.open(run).read_record().get("system")
     if system not in SECTIONS:
         raise InputError(f"{run} is a run of {system!r}, which this version does not know; update pixelscope.")
-    return SECTIONS[system](run)
+    return system

@@ -28,6 +28,7 @@ COMMANDS = (
     "endovae reconstruct",
     "endovae score",
     "endovae train",
+    "export",
     "pixelda",
     "pixelda adapt",
     "pixelda baseline",

@@ -101,12 +101,16 @@ def test_what_is_no_image_broken_or_enormous_is_a_row_with_its_error(tmp_path: P
 def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     images, out = folder_of(tmp_path / "in", 4 * BATCH), tmp_path / "out.csv"
     stream(table(tmp_path / "whole.csv"), [images], means())
-    with pytest.raises(Interrupted, match=f"{2 * BATCH} rows are kept in .*out.csv.part; go on with the same command and --resume"):
+    with pytest.raises(
+        Interrupted, match=f"{2 * BATCH} rows are kept in .*out.csv.part; go on with the same command and --resume"
+    ):
         stream(table(out), [images], means(fail_after=2 * BATCH, error=KeyboardInterrupt()))
     assert not out.exists()
     computed: list[str] = []
     stages = means()
-    spied = Stages(stages.prepare, lambda items, values: computed.extend(i.name for i in items) or stages.compute(items, values))
+    spied = Stages(
+        stages.prepare, lambda items, values: computed.extend(i.name for i in items) or stages.compute(items, values)
+    )
     stream(table(out, resume=True), [images], spied)
     assert len(computed) == 2 * BATCH
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -328,6 +328,42 @@ def report(run: Path, /) -> None:
     print(pixelscope.build_report(run))
 
 
+@app.command
+def export(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    format: Literal["onnx", "safetensors"] = "onnx",
+    images: str | None = None,
+    rule: Literal["auto", "last", "ema-last", "best-source", "best-validation"] = "auto",
+    data_root: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Write a run's model to one file for other programs, with a model card; `classify` and `score` take it, too.
+
+    For example: pixelscope export runs/00001-pixelda --out digits.onnx
+
+    Parameters
+    ----------
+    run
+        Run folder, finished; of EndoVAE evaluated, too.
+    out
+        File to write, ending as its format does; it must not exist.
+    format
+        onnx: a graph from uint8 RGB images of any size, for onnxruntime. safetensors: the weights alone.
+    images
+        Images, or a store or folder of frames, to compare file and run on; by default the run's own.
+    rule
+        Which weights; `auto` takes the run's headline rule, and a finished run only.
+    data_root
+        Where a source given as a KIND alone is looked for; else $PIXELSCOPE_DATA, else a cache folder.
+    json
+        Print JSON.
+    """
+    show(pixelscope.export(run, out, form=format, images=images, rule=rule, data_root=data_root), json)
+
+
 @summary.command(name="pixelda")
 def summary_pixelda(
     *,

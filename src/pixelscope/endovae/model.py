@@ -33,9 +33,9 @@ def open_scorer(path: Path, rule: str = "auto", devices: int = 1) -> ScoringMode
     Raises InputError where `path` is neither, has no calibration, or cannot be used.
     """
     if path.is_file():
-        from pixelscope.endovae.exported import ExportedScorer
+        from pixelscope.endovae.exported import open_exported
 
-        return ExportedScorer(path, devices)
-    from pixelscope.endovae.trained import TrainedScorer
+        return open_exported(path, devices)
+    from pixelscope.endovae.trained import TorchScorer
 
-    return TrainedScorer(path, rule, devices)
+    return TorchScorer.of_run(path, rule, devices)

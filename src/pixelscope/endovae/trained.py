@@ -1,6 +1,7 @@
 """The networks of a finished run and their calibration, ready for use."""
 
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,13 +13,22 @@ from pixelscope.endovae.anomaly.maps import maps_of
 from pixelscope.endovae.anomaly.scores import Maps
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.chosen import choose
+from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.exported import told
+from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.reconstruction import Reconstructed
+from pixelscope.endovae.task import build_networks
 from pixelscope.endovae.training import read_config
 from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.engine.replicas import Replicas
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
+from pixelscope.exchange.weights_file import read_weights
+from pixelscope.imaging.config import PrepareConfig
+
+NETWORKS = ("encoder", "decoder")
+"""What the names of its tensors begin with in a .safetensors file."""
 
 
 class TrainedRun:
@@ -44,15 +54,36 @@ class TrainedRun:
         return found
 
 
-class TrainedScorer:
-    """Encoder and decoder of a run; see `ScoringModel`."""
+class TorchScorer:
+    """Encoder and decoder on one or several devices; see `ScoringModel`."""
 
-    def __init__(self, run: Path, rule: str = "auto", devices: int = 1) -> None:
+    def __init__(
+        self, encoder: Encoder, decoder: Decoder, prepare: PrepareConfig, calibration: Calibration, devices: int = 1
+    ) -> None:
+        self.prepare, self.calibration, self.devices = prepare, calibration, devices
+        self.identity = {"model": fingerprint(encoder, decoder)}
+        self._replicas = Replicas(nn.ModuleDict({"encoder": encoder, "decoder": decoder}), devices)
+
+    @classmethod
+    def of_run(cls, run: Path, rule: str = "auto", devices: int = 1) -> Self:
+        """Open a finished and evaluated run."""
         opened = TrainedRun(run, rule)
-        self.prepare, self.calibration, self.devices = opened.config.prepare, opened.calibration(), devices
         weights = opened.weights
-        self.identity = {"model": fingerprint(weights.encoder, weights.decoder)}
-        self._replicas = Replicas(nn.ModuleDict({"encoder": weights.encoder, "decoder": weights.decoder}), devices)
+        return cls(weights.encoder, weights.decoder, opened.config.prepare, opened.calibration(), devices)
+
+    @classmethod
+    def of_file(cls, path: Path, devices: int = 1) -> Self:
+        """Open a .safetensors file that `export` made; raises InputError where it cannot be used."""
+        tensors, about = read_weights(path)
+        prepare, calibration = told(about, str(path))
+        networks = build_networks(EndoVAEConfig.parse(about.config, str(path)))
+        for name, network in zip(NETWORKS, networks, strict=True):
+            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+            try:
+                network.load_state_dict(own)
+            except RuntimeError:
+                raise InputError(f"{path} holds weights of other shapes than it says; export the run again.") from None
+        return cls(*networks, prepare, calibration, devices)
 
     @torch.no_grad()
     def __call__(self, frames: NDArray[np.uint8]) -> Maps:

@@ -32,9 +32,9 @@ def open_classifier(path: Path, rule: str = "auto", devices: int = 1) -> Classif
     Raises InputError where `path` is neither, or cannot be used.
     """
     if path.is_file():
-        from pixelscope.pixelda.exported import ExportedClassifier
+        from pixelscope.pixelda.exported import open_exported
 
-        return ExportedClassifier(path, devices)
-    from pixelscope.pixelda.trained import TrainedClassifier
+        return open_exported(path, devices)
+    from pixelscope.pixelda.trained import TorchClassifier
 
-    return TrainedClassifier(path, rule, devices)
+    return TorchClassifier.of_run(path, rule, devices)

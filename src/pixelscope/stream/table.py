@@ -15,6 +15,8 @@ from pixelscope.files import write_text
 Row = Mapping[str, str | float | bool | None]
 
 FORMATS = (".csv", ".jsonl")
+DIGITS = 4
+"""Digits that numbers are written with: two runtimes agree in these, but for a number on the edge between two."""
 
 
 class Table:
@@ -143,7 +145,7 @@ class Table:
 
 
 def _number(value: str | float | bool | None) -> str | float | bool | None:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _cell(value: str | float | bool | None) -> str:
@@ -151,4 +153,4 @@ def _cell(value: str | float | bool | None) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)

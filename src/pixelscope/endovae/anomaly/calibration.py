@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError
 
 from pixelscope.config import Config
+from pixelscope.endovae.anomaly.distance import mahalanobis
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 
@@ -42,8 +43,7 @@ class Reference(Config):
 
     def distance(self, means: ArrayLike) -> Values:
         """Return the Mahalanobis distance of posterior means (N, latent), float64 (N,)."""
-        centred = np.asarray(means, np.float64) - np.array(self.mean)
-        return np.sqrt(np.einsum("ni,ij,nj->n", centred, np.array(self.precision), centred).clip(0))
+        return mahalanobis(means, self.mean, self.precision)
 
 
 class Calibration(Config):

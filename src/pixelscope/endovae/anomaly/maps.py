@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelscope.endovae.anomaly.dissimilarity import Dissimilarity
 from pixelscope.endovae.anomaly.scores import Maps
 from pixelscope.endovae.chosen import Weights
-from pixelscope.endovae.quality import ssim_map
 from pixelscope.endovae.reconstruction import BATCH, Reconstructed, reconstruct_batches
 
 
@@ -24,7 +24,7 @@ def maps_of(batch: Reconstructed) -> Maps:
     """Return the maps of one batch, from reconstructions of the posterior's mode."""
     return Maps(
         error=(batch.images - batch.reconstructions).square().mean(1).numpy(),
-        dissimilarity=(1 - ssim_map(batch.images, batch.reconstructions).mean(1)).numpy(),
+        dissimilarity=Dissimilarity(batch.images.shape[-1])(batch.images, batch.reconstructions).numpy(),
         kl=batch.posterior.kl().numpy(),
         mean=batch.posterior.mean.numpy(),
     )

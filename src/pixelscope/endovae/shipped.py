@@ -1,0 +1,139 @@
+"""The code that lies beside an exported model: what comes before and after its graph, for programs without this package."""
+
+import ast
+import importlib
+import inspect
+import re
+
+from pixelscope.imaging.config import PrepareConfig
+
+MODULES = (
+    "pixelscope.imaging.box",
+    "pixelscope.imaging.content_area",
+    "pixelscope.imaging.insets",
+    "pixelscope.data.frame_preparation",
+    "pixelscope.imaging.tissue",
+    "pixelscope.endovae.anomaly.distance",
+    "pixelscope.endovae.anomaly.scores",
+)
+"""What is put together, each after what it uses."""
+
+HEAD = '''"""Frames in, anomaly scores out, around {model}: content area, insets, resizing and scores. For research only.
+
+Needs numpy, scipy, opencv-python-headless, pillow and onnxruntime. Written by `pixelscope export`; Apache-2.0.
+
+    python {name} FRAME...
+
+or from a program:
+
+    model = Model("{model}")
+    print(model.score(frames))
+
+with `frames` a list of uint8 arrays (H, W, 3), RGB.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+{imports}
+
+
+class InputError(ValueError):
+    """Something given cannot be used."""
+
+
+class PrepareConfig(NamedTuple):
+    """How a frame becomes a small square."""
+
+    size: int = {size}
+    method: str = "{method}"
+    insets: str = "{insets}"
+
+
+class Reference(NamedTuple):
+    """Where the posterior means of the training frames lie."""
+
+    mean: list
+    precision: list
+
+    def distance(self, means):
+        """Return the Mahalanobis distance of posterior means (N, latent)."""
+        return mahalanobis(means, self.mean, self.precision)
+'''
+
+TAIL = '''
+class Model:
+    """The exported model in onnxruntime, with the calibration in its metadata."""
+
+    OUTPUTS = ("error", "dissimilarity", "kl", "mean")
+
+    def __init__(self, path):
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["pixelscope"])
+
+    def score(self, frames):
+        """Return by frame: score, p (share of healthy calibration frames that score as high) and flagged."""
+        prepared = [prepare_frame(np.ascontiguousarray(frame), None, PrepareConfig()) for frame in frames]
+        squares, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
+        maps = Maps(*self.session.run(list(self.OUTPUTS), {"images": squares}))
+        calibration, name = self.about["calibration"], self.about["calibration"]["chosen"]
+        latent = Reference(**calibration["latent"])
+        values = scores(measures(maps, squares, insets, latent), calibration["spread"])[name]
+        known = np.array(calibration["scores"][name])
+        p = (1 + len(known) - np.searchsorted(known, values, side="left")) / (1 + len(known))
+        rate = self.about["false_positive_rate"]
+        return [
+            {"score": float(v), "p": float(q), "flagged": None if rate is None else bool(q <= rate)}
+            for v, q in zip(values, p)
+        ]
+
+
+if __name__ == "__main__":
+    frames = [np.asarray(Image.open(path).convert("RGB")) for path in sys.argv[1:]]
+    for path, found in zip(sys.argv[1:], Model("{model}").score(frames)):
+        print(path, found)
+'''
+
+
+def shipped_code(config: PrepareConfig, model: str) -> str:
+    """Return a Python file that prepares frames as `config` says and scores them with the exported file `model`."""
+    imports, bodies = set[str](), []
+    for name in MODULES:
+        found, body = _parted(inspect.getsource(importlib.import_module(name)), name.rsplit(".", 1)[1])
+        imports |= found
+        bodies.append(f"# From {name}\n{body}")
+    imports.add("from typing import NamedTuple")
+    head = HEAD.format(
+        model=model,
+        name=f"{model.rsplit('.', 1)[0]}_prepare.py",
+        imports="\n".join(sorted(imports)),
+        size=config.size,
+        method=config.method,
+        insets=config.insets,
+    )
+    return "\n\n".join([head, *bodies, TAIL.replace("{model}", model)])
+
+
+def _parted(source: str, module: str) -> tuple[set[str], str]:
+    """Return the imports of a module from elsewhere, and what follows all of its imports, its private names made its own."""
+    tree, lines = ast.parse(source), source.split("\n")
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    others = {ast.unparse(node) for node in imports if not ast.unparse(node).startswith("from pixelscope")}
+    body = "\n".join(lines[max(node.end_lineno or 0 for node in imports) if imports else 0 :]).strip()
+    for name in _private_names(tree):
+        body = re.sub(rf"\b{name}\b", f"_{module}{name}", body)
+    return others, body + "\n"
+
+
+def _private_names(tree: ast.Module) -> set[str]:
+    names = set[str]()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return {name for name in names if name.startswith("_")}

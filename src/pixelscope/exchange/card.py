@@ -1,0 +1,88 @@
+"""The card of an exported model: what it is for, what it was made from, what it was measured to do, what goes in and out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pixelscope.record import DataRecord
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or an output."""
+
+    name: str
+    dtype: str
+    shape: str
+    values: str
+    """Their range and unit."""
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model card; Mitchell et al., "Model Cards for Model Reporting", FAT* 2019, is where its headings come from."""
+
+    title: str
+    file: str
+    format: str
+    intended_use: str
+    not_for: str
+    data: dict[str, DataRecord]
+    protocol: dict[str, str]
+    """How it was trained and chosen, by name."""
+    results: Sequence[Mapping[str, str]]
+    """Measured numbers, a row each, all with the same columns."""
+    results_note: str
+    inputs: Sequence[Port]
+    outputs: Sequence[Port]
+    limits: Sequence[str]
+    parity: str
+    versions: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
+    """What lies beside the model, by name."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self) | {"data": {role: one.model_dump() for role, one in self.data.items()}}
+
+    def to_markdown(self) -> str:
+        """Return it as a Markdown page."""
+        parts = [
+            f"# {self.title}",
+            f"Model file: `{self.file}` ({self.format})",
+            f"## Intended use\n{self.intended_use}\n\n**Not for:** {self.not_for}",
+            "## Data\n" + "\n".join(_data(role, one) for role, one in self.data.items()),
+            "## Protocol\n" + "\n".join(f"- {name}: {value}" for name, value in self.protocol.items()),
+            f"## Measured results\n{_table(self.results)}\n\n{self.results_note}".rstrip(),
+            "## Inputs\n" + _table([asdict(port) for port in self.inputs]),
+            "## Outputs\n" + _table([asdict(port) for port in self.outputs]),
+            "## Limits\n" + "\n".join(f"- {limit}" for limit in self.limits),
+            f"## Agreement with the run\n{self.parity}",
+            "## Versions\n" + "\n".join(f"- {name} {version}" for name, version in self.versions.items()),
+        ]
+        if self.files:
+            parts.append("## Files beside it\n" + "\n".join(f"- `{name}`: {what}" for name, what in self.files.items()))
+        return "\n\n".join(parts) + "\n"
+
+
+def _data(role: str, data: DataRecord) -> str:
+    counts = {"images": data.count, "to train on": data.train, "to validate": data.validation, "to test": data.test}
+    told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    lines = [f"- {role}: {data.title or data.spec} ({told})", f"  - licence: {data.licence or 'not recorded'}"]
+    lines += [f"  - citation: {data.citation}"] if data.citation else []
+    lines += [f"  - SHA-256 of the training images: `{data.sha256}`"] if data.sha256 else []
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    if not rows:
+        return "None."
+    head = list(rows[0])
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(_cell(row.get(name, '')) for name in head)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

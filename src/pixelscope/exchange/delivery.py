@@ -1,0 +1,74 @@
+"""An exported model and what lies beside it, written together: the model last, and only where it agrees with its run."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pixelscope.errors import InputError
+from pixelscope.exchange.card import Card
+from pixelscope.exchange.parity import Parity
+from pixelscope.files import write_text, written_whole
+
+Format = Literal["onnx", "safetensors"]
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What was written, and how well it agrees with the run."""
+
+    files: list[str]
+    """The model first."""
+    format: str
+    rule: str
+    parity: Parity
+    note: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return lines for a terminal."""
+        agreed = f"agrees with the run on {self.parity.images:,} images to {self.parity.largest:.1g}"
+        return "\n".join([f"{self.files[0]}: {agreed}, checkpoint rule {self.rule}", *self.files[1:], self.note])
+
+
+def beside(out: Path) -> dict[str, Path]:
+    """Return the files that lie beside an exported model, by what they are."""
+    return {
+        "card": out.with_name(f"{out.stem}.card.md"),
+        "card as data": out.with_name(f"{out.stem}.card.json"),
+        "preparation": out.with_name(f"{out.stem}_prepare.py"),
+    }
+
+
+def require_new(out: Path, form: Format) -> None:
+    """Raise InputError where the model file, or a file beside it, exists, or its name's ending is not its format's."""
+    if out.suffix.lower() != f".{form}":
+        raise InputError(f"{out} does not end in .{form}; name a file that does, or give another --format.")
+    for path in (out, *beside(out).values()):
+        if path.exists():
+            raise InputError(f"{path} exists already; name another file with --out, or move it away.")
+
+
+def deliver(
+    out: Path, write: Callable[[Path], None], compare: Callable[[Path], Parity], card: Callable[[Parity], Card], code: str = ""
+) -> tuple[list[str], Parity]:
+    """Write a model file, compare it with the run, write its card and code beside it, and give it its name.
+
+    write: writes the file; compare: reads it again as its users will; code: of the preparation, none where empty.
+    Raises InputError where file and run disagree; nothing is written then.
+    """
+    texts: Mapping[Path, str] = {}
+    with written_whole(out) as temporary:
+        write(temporary)
+        parity = compare(temporary)
+        parity.require()
+        told, paths = card(parity), beside(out)
+        texts = {paths["card"]: told.to_markdown(), paths["card as data"]: json.dumps(told.to_dict(), indent=1) + "\n"}
+        texts |= {paths["preparation"]: code} if code else {}
+        for path, text in texts.items():
+            write_text(path, text)
+    return [str(path) for path in (out, *texts)], parity

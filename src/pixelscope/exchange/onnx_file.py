@@ -1,0 +1,90 @@
+"""Exported ONNX files: sealed when written, checked when read; reading needs onnxruntime and neither torch nor onnx.
+
+Metadata is appended to a serialised model: a protobuf message goes on with whatever fields follow it, and field 14 of a
+ModelProto is a list of key and value. The last entry is a SHA-256 of all bytes before it, so that a changed file is known.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pixelscope.errors import InputError
+from pixelscope.exchange.about import KEY, About, parse_about
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+SEAL = f"{KEY}.sha256"
+_METADATA = 14 << 3 | 2
+"""Tag of a ModelProto's metadata entry: field 14, of a length that follows."""
+_FIRST, _SECOND = 1 << 3 | 2, 2 << 3 | 2
+"""Tags of an entry's key and value."""
+
+
+def sealed(model: bytes, about: About) -> bytes:
+    """Return a serialised ONNX model with `about` in its metadata, and its seal at the end."""
+    told = model + _entry(KEY, about.model_dump_json())
+    return told + _entry(SEAL, hashlib.sha256(told).hexdigest())
+
+
+def read_sealed(path: Path) -> bytes:
+    """Return the bytes of a sealed file; raises InputError where it was not made by `export`, or was changed since."""
+    content = path.read_bytes()
+    length = len(_entry(SEAL, "0" * 64))
+    told, seal = content[:-length], content[-length:]
+    if seal[:-64] != _entry(SEAL, "0" * 64)[:-64]:
+        raise InputError(f"{path} was not made by `pixelscope export`, or was changed since; export the run again.")
+    if seal != _entry(SEAL, hashlib.sha256(told).hexdigest()):
+        raise InputError(f"{path} is damaged or was changed since it was exported; export the run again.")
+    return content
+
+
+class OnnxModel:
+    """A sealed file in onnxruntime on the CPU; may be called from several threads."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """Read and check it.
+
+        threads: for one call, 0 for as many as there are cores. Raises InputError where the file cannot be used, or
+        onnxruntime is not installed.
+        """
+        content = read_sealed(path)
+        ort = _onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.session: onnxruntime.InferenceSession = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self.about = parse_about(self.session.get_modelmeta().custom_metadata_map.get(KEY, ""), str(path))
+
+    def __call__(self, images: np.ndarray, outputs: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Return the named outputs for uint8 images (N, H, W, 3)."""
+        found: list[Any] = list(self.session.run(list(outputs), {"images": np.ascontiguousarray(images)}))
+        return dict(zip(outputs, found, strict=True))
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError('An exported .onnx file needs onnxruntime; run: pip install "pixelscope[runtime]".') from None
+    return onnxruntime
+
+
+def _entry(key: str, value: str) -> bytes:
+    pair = _field(_FIRST, key.encode()) + _field(_SECOND, value.encode())
+    return _field(_METADATA, pair)
+
+
+def _field(tag: int, content: bytes) -> bytes:
+    return bytes([tag]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])

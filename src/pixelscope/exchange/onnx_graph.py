@@ -1,0 +1,127 @@
+"""Networks as one ONNX graph that takes uint8 RGB images of any size."""
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pixelscope.errors import InputError
+
+OPSET = 20
+IR = 10
+"""Version of the file's own format: one that onnxruntime reads from 1.17 on."""
+
+
+def whole_graph(core: nn.Module, size: int, outputs: Sequence[str], mean: float, scale: float) -> bytes:
+    """Return a serialised model: input `images`, uint8 (N, H, W, 3), any N, H and W; outputs as `core` names them.
+
+    The largest square in the middle is resized to `size`, bilinear and antialiased, and rounded, as everywhere in this
+    package; then `core`, a network of float32 (N, 3, size, size), sees (value - mean) / scale.
+    Raises InputError where the extra `export` is not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError:
+        raise InputError('Exporting to ONNX needs more packages; run: pip install "pixelscope[export]".') from None
+    inner = _exported(core, size, outputs)
+    before = onnx.compose.add_prefix(_preparation(size, mean, scale), "preparation/", rename_inputs=False, rename_outputs=False)
+    merged = onnx.compose.merge_models(before, inner, io_map=[("values", "values")])
+    merged.ir_version = IR
+    merged.producer_name = "pixelscope"
+    onnx.checker.check_model(merged, full_check=True)
+    return merged.SerializeToString()
+
+
+def _exported(core: nn.Module, size: int, outputs: Sequence[str]) -> Any:
+    import onnx
+
+    example = torch.zeros(2, 3, size, size)
+    shapes = ({0: torch.export.Dim("n")},)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "core.onnx"
+        torch.onnx.export(
+            core.cpu().eval(),
+            (example,),
+            str(path),
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=["values"],
+            output_names=list(outputs),
+            opset_version=OPSET,
+            external_data=False,
+        )
+        model = onnx.load(str(path))
+    model.ir_version = IR
+    return model
+
+
+def _preparation(size: int, mean: float, scale: float) -> Any:
+    """Return the graph from uint8 (N, H, W, 3) to what the networks see."""
+    import numpy as np
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    def constant(name: str, value: Any) -> Any:
+        return numpy_helper.from_array(np.asarray(value), name)
+
+    node = helper.make_node
+    nodes = [
+        node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
+        # The centre square: sides (H, W), the shorter one, and half of what is over.
+        node("Shape", ["planes"], ["sides"], start=2, end=4),
+        node("ReduceMin", ["sides"], ["side"], keepdims=1),
+        node("Sub", ["sides", "side"], ["over"]),
+        node("Div", ["over", "two"], ["start"]),
+        node("Add", ["start", "side"], ["end"]),
+        node("Slice", ["floats", "start", "end", "axes"], ["square"]),
+        node(
+            "Resize",
+            ["square", "", "", "target"],
+            ["resized"],
+            mode="linear",
+            antialias=1,
+            coordinate_transformation_mode="half_pixel",
+            axes=[2, 3],
+        ),
+        node("Round", ["resized"], ["rounded"]),
+        node("Clip", ["rounded", "least", "most"], ["bytes"]),
+        node("Sub", ["bytes", "mean"], ["centred"]),
+        node("Div", ["centred", "scale"], ["values"]),
+    ]
+    constants = [
+        constant("two", np.array([2], np.int64)),
+        constant("axes", np.array([2, 3], np.int64)),
+        constant("target", np.array([size, size], np.int64)),
+        constant("least", np.float32(0)),
+        constant("most", np.float32(255)),
+        constant("mean", np.float32(mean)),
+        constant("scale", np.float32(scale)),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "height", "width", 3])
+    values = helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n", 3, size, size])
+    graph = helper.make_graph(nodes, "pixelscope", [images], [values], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    checker.check_model(model)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    # The exporter reports its progress on stdout, and deprecations of its own making.
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

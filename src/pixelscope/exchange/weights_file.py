@@ -1,0 +1,46 @@
+"""Exported safetensors files: the chosen networks alone, with what they are in the header, and a seal over both."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pixelscope.errors import InputError
+from pixelscope.exchange.about import KEY, About, parse_about
+
+SEAL = f"{KEY}.sha256"
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], about: About) -> None:
+    """Write tensors and what they are to `path`."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    told = about.model_dump_json()
+    save_file(plain, path, metadata={KEY: told, SEAL: _seal(plain, told)})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], About]:
+    """Read what `write_weights` wrote; raises InputError where it did not, or the file was changed since."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or cut off ({error}); export the run again.") from None
+    if KEY not in metadata or SEAL not in metadata:
+        raise InputError(f"{path} was not made by `pixelscope export`; give a file that was, or the run.")
+    if metadata[SEAL] != _seal(tensors, metadata[KEY]):
+        raise InputError(f"{path} was changed since it was exported; export the run again.")
+    return tensors, parse_about(metadata[KEY], str(path))
+
+
+def _seal(tensors: Mapping[str, Tensor], told: str) -> str:
+    digest = hashlib.sha256(told.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,181 @@
+"""A classifier as a file for other programs, and for `classify` without torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixelscope.data import load
+from pixelscope.data.imageset import ImageSet
+from pixelscope.data.rows import Pixels
+from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.engine.run import read_json, versions
+from pixelscope.exchange.about import About
+from pixelscope.exchange.card import Card, Port
+from pixelscope.exchange.delivery import Delivered, Format, deliver, require_new
+from pixelscope.exchange.onnx_file import sealed
+from pixelscope.exchange.onnx_graph import whole_graph
+from pixelscope.exchange.parity import COMPARED, Parity, compare
+from pixelscope.exchange.weights_file import write_weights
+from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.exported import PROBABILITIES, open_exported
+from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.snapshots import pixels
+from pixelscope.pixelda.trained import PREFIX, TorchClassifier, TrainedRun
+from pixelscope.record import read_record
+
+MEAN = SCALE = 127.5
+NOTE = "For research only."
+BATCH = 250
+
+
+def export_classifier(
+    run: Path, out: Path, form: Format, *, images: str | None = None, rule: str = "auto", data_root: Path | None = None
+) -> Delivered:
+    """Write T of a finished run to `out`, with its card beside it, once it agrees with the run on real images.
+
+    images: a source of images to compare on; by default the run's own target, or a baseline's own source.
+    Raises InputError as `pixelscope.export` says.
+    """
+    require_new(out, form)
+    opened = TrainedRun(run, rule)
+    shown = _some(opened, images, data_root)
+    about = _about(opened)
+    classifier = opened.weights.classifier
+
+    def write(path: Path) -> None:
+        if form == "onnx":
+            path.write_bytes(
+                sealed(whole_graph(_Answer(classifier), about.size, ("logits", PROBABILITIES), MEAN, SCALE), about)
+            )
+        else:
+            write_weights(path, _tensors(opened), about)
+
+    def agreement(path: Path) -> Parity:
+        ours, other = TorchClassifier(classifier, opened.classes, about.size), open_exported(path)
+        starts = range(0, len(shown), BATCH)
+        found = [[model(shown[start : start + BATCH]) for start in starts] for model in (ours, other)]
+        return compare(*({PROBABILITIES: np.concatenate(parts)} for parts in found))
+
+    files, parity = deliver(out, write, agreement, lambda parity: _card(opened, out, form, parity))
+    return Delivered(files, form, opened.rule, parity, NOTE)
+
+
+class _Answer(nn.Module):
+    """T with the probabilities that its logits stand for."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and probabilities, (N, classes) each, of images (N, 3, S, S) in [-1, 1]."""
+        logits = self.classifier(values)
+        return logits, torch.softmax(logits, 1)
+
+
+def _tensors(opened: TrainedRun) -> dict[str, Tensor]:
+    """Return the tensors of T, and of G where the run has one: `adapt` in another program needs nothing else."""
+    generator = opened.weights.generator
+    tensors = {PREFIX + name: tensor for name, tensor in opened.weights.classifier.state_dict().items()}
+    return tensors | ({} if generator is None else {f"generator.{name}": t for name, t in generator.state_dict().items()})
+
+
+def _about(opened: TrainedRun) -> About:
+    return About(
+        system="pixelda",
+        config=opened.config.model_dump(mode="json"),
+        rule=opened.rule,
+        images=opened.weights.images,
+        fingerprint=fingerprint(opened.weights.classifier),
+        classes=opened.classes,
+        size=opened.config.data.size,
+        mean=MEAN,
+        scale=SCALE,
+        versions=versions(),
+    )
+
+
+def _some(opened: TrainedRun, images: str | None, data_root: Path | None) -> np.ndarray:
+    """Return uint8 images (N, S, S, 3) to compare on."""
+    if images is not None:
+        given: ImageSet = load(images, size=opened.config.data.size, data_root=data_root)
+        return _first(given.images)
+    domains = load_domains(opened.config, data_root, training=False)
+    return _first((domains.target or domains.source).test.images)
+
+
+def _first(images: Pixels) -> np.ndarray:
+    return pixels(images[:COMPARED])
+
+
+def _card(opened: TrainedRun, out: Path, form: Format, parity: Parity) -> Card:
+    record, config = read_record(opened.folder), opened.config
+    adapted = opened.system == "pixelda"
+    size, classes = config.data.size, len(opened.classes)
+    source, target = (record.data[role].title if role in record.data else "" for role in ("source", "target"))
+    what = f"adapted from {source} to {target}" if adapted else f"trained on {source} alone"
+    target_labels = "No label of the target domain was used in training or in the choice of the weights. " if adapted else ""
+    return Card(
+        title=f"Classifier {what}",
+        file=out.name,
+        format=form,
+        intended_use=f"Research on unsupervised domain adaptation: tells {', '.join(opened.classes)} apart.",
+        not_for="decisions about people or their health, and images of other domains than those it was trained on.",
+        data=record.data,
+        protocol={
+            "System": "PixelDA (Bousmalis et al., CVPR 2017)" if adapted else "the classifier of PixelDA on the source alone",
+            "Trained on": f"{opened.weights.images:,} images in batches of {config.training.batch_size}",
+            "Checkpoint rule": opened.rule,
+            "Seed": str(config.seed),
+            "Labels": f"{target_labels}Labels of the source are its class folders or label file.",
+        },
+        results=_results(opened),
+        results_note="Accuracy with its standard error, by `pixelscope pixelda evaluate`.",
+        inputs=_inputs(form, size),
+        outputs=_outputs(form, classes),
+        limits=(
+            "It answers with one of its classes whatever it is shown, and its probabilities were not calibrated.",
+            f"Images are cut to the square in their middle and brought to {size} x {size} pixels; the rest is not seen.",
+        ),
+        parity=f"Probabilities of {parity.images:,} real images differ from the run's by at most {parity.largest:.2g}.",
+        versions=_versions(form),
+    )
+
+
+def _results(opened: TrainedRun) -> list[Mapping[str, str]]:
+    if not opened.folder.evaluation.is_file():
+        return []
+    found = read_json(opened.folder.evaluation)
+    if found.get("images") != opened.weights.images or found.get("rule") != opened.rule:
+        return []
+    return [
+        {
+            "images": one["title"],
+            "count": f"{one['count']:,}",
+            "accuracy": f"{one['accuracy']:.2%} ± {one['standard_error']:.2%}",
+        }
+        for one in found["sets"].values()
+    ]
+
+
+def _inputs(form: Format, size: int) -> list[Port]:
+    if form == "onnx":
+        return [
+            Port("images", "uint8", "(N, H, W, 3), any N, H and W", "0 to 255", "RGB; grey is repeated in all three channels")
+        ]
+    return [Port("images", "float32", f"(N, 3, {size}, {size})", "-1 to 1", "RGB; (byte - 127.5) / 127.5")]
+
+
+def _outputs(form: Format, classes: int) -> list[Port]:
+    logits = Port("logits", "float32", f"(N, {classes})", "real numbers", "one a class, in the order of the classes")
+    return (
+        [logits, Port(PROBABILITIES, "float32", f"(N, {classes})", "0 to 1", "their softmax")] if form == "onnx" else [logits]
+    )
+
+
+def _versions(form: Format) -> dict[str, Any]:
+    return versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {})
