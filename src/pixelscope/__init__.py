@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pixelscope.errors import Interrupted as Interrupted
     from pixelscope.errors import TrainingStopped as TrainingStopped
     from pixelscope.imaging.config import PrepareConfig as PrepareConfig
+    from pixelscope.pixelda.ablation.ablate import ablate as ablate
     from pixelscope.pixelda.adapting import adapt as adapt
     from pixelscope.pixelda.classifying import classify as classify
     from pixelscope.pixelda.config import BaselineConfig as BaselineConfig
@@ -77,6 +78,7 @@ _HOMES = {
     "Interrupted": "pixelscope.errors",
     "BaselineConfig": "pixelscope.pixelda.config",
     "PixelDAConfig": "pixelscope.pixelda.config",
+    "ablate": "pixelscope.pixelda.ablation.ablate",
     "adapt": "pixelscope.pixelda.adapting",
     "classify": "pixelscope.pixelda.classifying",
     "preset": "pixelscope.pixelda.config",

@@ -9,12 +9,14 @@ from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.exchange.delivery import Delivered, Format
 from pixelscope.page import Section
+from pixelscope.pixelda.ablation.sections import sections as ablation_sections
 from pixelscope.pixelda.figures import sections as pixelda_sections
 
 SECTIONS: dict[str, Callable[[Path], list[Section]]] = {
     "pixelda": pixelda_sections,
     "baseline": pixelda_sections,
     "endovae": endovae_sections,
+    "ablation": ablation_sections,
 }
 
 
@@ -39,6 +41,8 @@ def export(
         InputError: run, out or images cannot be used, an extra is not installed, or file and run disagree.
     """
     system = _system(run)
+    if system == "ablation":
+        raise InputError(f"{run} is an ablation; export one of the runs in {run / 'cells'}.")
     if system == "endovae":
         from pixelscope.endovae.exporting import export_scorer
 

@@ -30,6 +30,7 @@ COMMANDS = (
     "endovae train",
     "export",
     "pixelda",
+    "pixelda ablate",
     "pixelda adapt",
     "pixelda baseline",
     "pixelda classify",

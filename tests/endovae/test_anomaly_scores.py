@@ -76,9 +76,16 @@ def test_p_values_count_the_calibration_frames_that_score_as_high(known: list[in
 @given(st.lists(few, min_size=19, max_size=60), st.sampled_from([0.05, 0.1, 0.3]))
 def test_what_lies_over_the_threshold_has_a_small_p_value(known: list[int], rate: float) -> None:
     made = calibration([float(v) for v in known])
-    values = np.arange(-1, 8) / 1.0
+    values = np.concatenate([np.arange(-1, 8) + shift for shift in (0, 1e-6, 1e-2)])
     over = values > made.threshold("tissue", rate)
     assert np.array_equal(over, made.p_values("tissue", values) <= rate + 1e-12)
+
+
+def test_what_two_runtimes_compute_of_one_frame_has_one_p_value() -> None:
+    known = np.sort(np.random.default_rng(0).normal(size=99)).tolist()
+    made = calibration(known)
+    noise = 2e-5 * np.random.default_rng(1).uniform(-1, 1, 99)
+    assert np.array_equal(made.p_values("tissue", np.array(known)), made.p_values("tissue", np.array(known) + noise))
 
 
 def test_healthy_frames_are_flagged_as_often_as_was_allowed() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from cyclopts import App, Parameter
 
@@ -22,6 +22,7 @@ from pixelscope.cli.settings import (
     given_names,
     resolve,
 )
+from pixelscope.config import read_yaml
 from pixelscope.errors import InputError
 
 C = TypeVar("C", bound=BaselineConfig)
@@ -314,6 +315,72 @@ def adapt(
             run, folder, out, styles=styles, seed=seed, rule=rule, devices=devices, resume=resume, report=report
         )
     show(written, json)
+
+
+@pixelda.command
+def ablate(
+    grid: str = "claims",
+    /,
+    *,
+    out: Path,
+    seeds: Annotated[list[int] | None, Parameter(negative=())] = None,
+    cells: Annotated[list[str] | None, Parameter(negative=())] = None,
+    config: Path | None = None,
+    cluster: Literal["local", "slurm"] = "local",
+    at_once: int = 1,
+    slurm: Annotated[dict[str, str] | None, Parameter(negative=())] = None,
+    resume: Flag = False,
+    data_root: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Run a grid of settings over seeds, and write one page on what their numbers say of each claim.
+
+    For example: pixelscope pixelda ablate claims --out runs/claims
+
+    Parameters
+    ----------
+    grid
+        `claims`, or a YAML file: preset, base, seeds, reference, cells.
+    out
+        Folder to make, with a run folder a cell and seed, and report.html; it must not exist.
+    seeds
+        In place of the grid's; may be repeated.
+    cells
+        Name of a cell to run, beside the reference; may be repeated. All by default.
+    config
+        YAML file of settings laid over the grid's base, for example another source and target.
+    cluster
+        Local processes, or SLURM.
+    at_once
+        Runs at a time; local ones share the cores.
+    slurm
+        Options of SLURM, for example --slurm.partition gpu --slurm.gpus_per_node 1.
+    resume
+        Go on with a folder that was begun; what failed is tried again.
+    data_root
+        Where a source given as a KIND alone is looked for; else $PIXELSCOPE_DATA, else a cache folder.
+    json
+        Print JSON.
+    """
+    from pixelscope.cli.counting import CountingBar
+
+    with CountingBar("running cells") as report:
+        result = pixelscope.ablate(
+            grid,
+            out,
+            changes=None if config is None else read_yaml(config),
+            seeds=seeds,
+            cells=cells,
+            cluster=cluster,
+            at_once=at_once,
+            slurm=slurm,
+            resume=resume,
+            data_root=data_root,
+            report=report,
+        )
+    show(result, json)
+    if not json:
+        print(f"\nReport: {pixelscope.build_report(out)}")
 
 
 @app.command

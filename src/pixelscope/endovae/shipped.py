@@ -14,6 +14,7 @@ MODULES = (
     "pixelscope.data.frame_preparation",
     "pixelscope.imaging.tissue",
     "pixelscope.endovae.anomaly.distance",
+    "pixelscope.endovae.anomaly.conformal",
     "pixelscope.endovae.anomaly.scores",
 )
 """What is put together, each after what it uses."""
@@ -82,8 +83,7 @@ class Model:
         calibration, name = self.about["calibration"], self.about["calibration"]["chosen"]
         latent = Reference(**calibration["latent"])
         values = scores(measures(maps, squares, insets, latent), calibration["spread"])[name]
-        known = np.array(calibration["scores"][name])
-        p = (1 + len(known) - np.searchsorted(known, values, side="left")) / (1 + len(known))
+        p = conformal_p(calibration["scores"][name], values)
         rate = self.about["false_positive_rate"]
         return [
             {"score": float(v), "p": float(q), "flagged": None if rate is None else bool(q <= rate)}

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from pixelscope.config import merge
 from pixelscope.engine import checkpoint
 from pixelscope.engine.checkpoint import Header, Progress
 from pixelscope.engine.config import TrainingConfig
@@ -242,7 +243,9 @@ class Loop(Generic[Batch]):
         )
 
     def _check_identity(self, header: Header) -> None:
-        if header.system != self.identity.system or header.config != self.identity.config:
+        # Settings that came after the checkpoint was made are not in it; they have their defaults, which change nothing.
+        same = merge(self.identity.config, header.config) == self.identity.config
+        if header.system != self.identity.system or not same:
             raise InputError(
                 f"The checkpoint in {self.run.path} was made with another configuration than its config.yaml; "
                 "restore the file, or train anew with the new settings."

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from pixelscope.engine.distributed import average_gradients
 
+FACTOR = "learning_rate_factor"
+"""Entry of a parameter group: a factor on its learning rate."""
+
 
 def apply_gradients(
     optimizer: torch.optim.Optimizer, networks: Mapping[str, nn.Module], clip_norm: float | None = None
@@ -46,6 +49,6 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate of every parameter group, times the group's own factor where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get(FACTOR, 1.0)

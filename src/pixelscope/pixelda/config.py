@@ -43,6 +43,8 @@ class GeneratorConfig(Config):
     """Residual blocks."""
     width: Count = 64
     """Channels of every hidden layer."""
+    conditioned: bool = True
+    """Redraw the source image; off, G sees z alone, as a GAN without adaptation does."""
 
 
 class DiscriminatorConfig(Config):
@@ -52,6 +54,8 @@ class DiscriminatorConfig(Config):
     """Filters of the first layer, doubled in each of the three that follow."""
     noise_std: Weight = 0.2
     """Standard deviation of the Gaussian noise after each layer; 0 turns it off."""
+    learning_rate_factor: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on D's learning rate beside that of G and T; well above 1 D overpowers G."""
     dropout: Fraction = 0.1
     """Probability with which an activation is dropped after each layer; 0 turns it off."""
 

@@ -102,9 +102,9 @@ class Generator(nn.Module):
     z passes a fully connected layer into one extra image channel; then conv3x3, residual blocks, conv3x3, tanh.
     """
 
-    def __init__(self, size: int = 32, noise_dim: int = 10, blocks: int = 6, width: int = 64) -> None:
+    def __init__(self, size: int = 32, noise_dim: int = 10, blocks: int = 6, width: int = 64, conditioned: bool = True) -> None:
         super().__init__()
-        self.size, self.noise_dim = size, noise_dim
+        self.size, self.noise_dim, self.conditioned = size, noise_dim, conditioned
         self.project = nn.Linear(noise_dim, size * size)
         self.enter = nn.Conv2d(4, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
@@ -112,7 +112,12 @@ class Generator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor, z: Tensor) -> Tensor:
-        """Redraw `images` (N, 3, S, S) in [-1, 1] with noise `z` (N, noise_dim); returns the same shape and range."""
+        """Redraw `images` (N, 3, S, S) in [-1, 1] with noise `z` (N, noise_dim); returns the same shape and range.
+
+        Where it is not conditioned on the images, it sees black ones.
+        """
+        if not self.conditioned:
+            images = -torch.ones_like(images)
         channel = self.project(z).view(-1, 1, self.size, self.size)
         features = torch.relu(self.enter(torch.cat([images, channel.to(images.dtype)], dim=1)))
         return torch.tanh(self.leave(self.blocks(features)))

@@ -5,13 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from pixelscope.engine.optimize import FACTOR
 from pixelscope.pixelda.config import OptimizerConfig
 
 
-def adam(networks: Sequence[nn.Module], config: OptimizerConfig) -> torch.optim.Adam:
-    """Return Adam over all parameters of `networks`."""
+def adam(networks: Sequence[nn.Module], config: OptimizerConfig, factors: Sequence[float] | None = None) -> torch.optim.Adam:
+    """Return Adam over all parameters of `networks`.
+
+    factors: on the learning rate of each network; 1 where none are given.
+    """
+    factor_of = zip(networks, factors or [1.0] * len(networks), strict=True)
     return torch.optim.Adam(
-        [p for network in networks for p in network.parameters()],
+        [{"params": list(network.parameters()), FACTOR: factor} for network, factor in factor_of],
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         weight_decay=config.weight_decay,

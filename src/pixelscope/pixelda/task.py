@@ -104,7 +104,9 @@ class PixelDATask(Task[PairedBatch]):
             if fabric.world_size > 1:
                 synchronize_batch_norm(network)
         self.optimizers = {
-            "discriminator_classifier": adam([self.discriminator, self.classifier], config.optimizer),
+            "discriminator_classifier": adam(
+                [self.discriminator, self.classifier], config.optimizer, [config.discriminator.learning_rate_factor, 1.0]
+            ),
             "generator": adam([self.generator], config.optimizer),
         }
         half_life = config.training.ema_half_life
@@ -221,7 +223,7 @@ def build_networks(config: PixelDAConfig, classes: int) -> tuple[Generator, Disc
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
         g, d = config.generator, config.discriminator
         return (
-            Generator(size, g.noise_dim, g.blocks, g.width),
+            Generator(size, g.noise_dim, g.blocks, g.width, g.conditioned),
             Discriminator(size, d.width, d.noise_std, d.dropout),
             Classifier(classes, size, config.classifier.private_first_layer),
         )

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError
 
 from pixelscope.config import Config
+from pixelscope.endovae.anomaly.conformal import conformal_p, slack
 from pixelscope.endovae.anomaly.distance import mahalanobis
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
@@ -71,13 +72,8 @@ class Calibration(Config):
     """Of the calibration frames, ascending, by score."""
 
     def p_values(self, name: str, values: ArrayLike) -> Values:
-        """Return the conformal p-value of each score: (1 + calibration frames that score as high) / (1 + all of them).
-
-        Among healthy frames like the calibration's, a share of at most p has a value of p or less (Vovk et al. 2005).
-        """
-        known = np.array(self.scores[name])
-        above = len(known) - np.searchsorted(known, np.asarray(values, np.float64), side="left")
-        return (1 + above) / (1 + len(known))
+        """Return the p-value of each score by `conformal_p`."""
+        return conformal_p(self.scores[name], values)
 
     def threshold(self, name: str, rate: float) -> float:
         """Return the score above which a frame is flagged at a false-positive rate: there its p-value is at most `rate`.
@@ -91,7 +87,7 @@ class Calibration(Config):
                 f"A false-positive rate of {rate:g} needs at least {int(np.ceil(1 / rate)) - 1} calibration frames and there "
                 f"are {len(known)}; ask for {1 / (1 + len(known)):.3g} or more."
             )
-        return known[len(known) - 1 - allowed]
+        return known[len(known) - 1 - allowed] + slack(known)
 
     def require(self, name: str) -> str:
         """Return the score to use for `name`, `auto` for the chosen one; raises InputError where there is no such score."""

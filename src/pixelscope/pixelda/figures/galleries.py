@@ -67,6 +67,19 @@ def adapted_gallery(
 
 
 @styled
+def named_rows(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
+    """Draw rows of images, uint8 (K, H, W, 3) each, with their names at the left."""
+    margin = max(MARGIN, *(text_width(name, WORDS) + 20 for name, _ in rows))
+    side = min(64.0, (WIDTH - margin) / max(len(images) for _, images in rows) - GAP / 2)
+    step = side + GAP / 2
+    canvas = Canvas.of(margin + max(len(images) for _, images in rows) * step, GAP + len(rows) * step)
+    for row, (name, images) in enumerate(rows):
+        canvas.text(margin - 10, GAP + row * step + side / 2, name, ha="right", va="center", fontsize=WORDS)
+        canvas.tiles(images, margin, GAP + row * step, side, GAP / 2)
+    return canvas.figure
+
+
+@styled
 def styles_gallery(source: np.ndarray, generated: np.ndarray) -> Figure:
     """Draw each source image and, beside it, what G makes of it with one z a column.
 

@@ -1,0 +1,23 @@
+"""P-values of scores, from the scores of calibration frames."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+EQUAL = 1e-4
+"""Scores nearer than this share of the calibration scores' standard deviation count as equal: two runtimes differ by less."""
+
+
+def slack(known: ArrayLike) -> float:
+    """Return how far apart two scores count as equal, beside calibration scores (N,)."""
+    return EQUAL * float(np.std(np.asarray(known, np.float64)))
+
+
+def conformal_p(known: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
+    """Return the p-value of each of `values` (M,): (1 + calibration scores as high) / (1 + all of them).
+
+    Among healthy frames like the calibration's, a share of at most p has a value of p or less (Vovk et al. 2005).
+    known: calibration scores (N,), ascending.
+    """
+    scores = np.asarray(known, np.float64)
+    as_high = len(scores) - np.searchsorted(scores, np.asarray(values, np.float64) - slack(scores), side="left")
+    return (1 + as_high) / (1 + len(scores))

@@ -1,0 +1,170 @@
+"""A grid from its first run to the page that says what came of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelscope.config import Config
+from pixelscope.engine.run import RunFolder, command_line, git_revision, versions
+from pixelscope.engine.runtime import cpu_name
+from pixelscope.errors import InputError
+from pixelscope.files import write_text
+from pixelscope.pixelda.ablation.cells import Job
+from pixelscope.pixelda.ablation.collecting import Collected, collect
+from pixelscope.pixelda.ablation.grid import Grid, read_grid
+from pixelscope.pixelda.ablation.launching import Cluster, Report, launch
+from pixelscope.pixelda.ablation.verdicts import Verdict, judge
+from pixelscope.samples import read_arrays, save_arrays
+
+SYSTEM = "ablation"
+CELLS, LOGS, SAMPLES = "cells", "logs", "samples.npz"
+DRAWN = {"images": 1, "source": 4, "generated": 5}
+
+
+class AblationConfig(Config):
+    """What config.yaml of an ablation says: its grid, resolved."""
+
+    grid: Grid
+    name: str
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """What a grid came to; the content of ablation.json."""
+
+    out: str
+    grid: str
+    cells: list[Collected]
+    verdicts: list[Verdict]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return a table and the verdicts for a terminal."""
+        lines = [f"{'cell':<24}{'seeds':>6}  {'target accuracy, mean +- std [95% of the mean]':<48}{'swing, points':>14}"]
+        lines += [f"{c.name:<24}{len(c.outcomes):>6}  {_accuracy(c):<48}{_swing(c):>14}" for c in self.cells]
+        lines += [f"{cell.name}, seed {seed}: {why}" for cell in self.cells for seed, why in cell.missing.items()]
+        lines += ["", *(f"{one.cell}: {one.judgement}. {one.words}" for one in self.verdicts if one.judgement != "reference")]
+        return "\n".join(lines)
+
+
+def ablate(
+    grid: str,
+    out: Path,
+    *,
+    changes: dict[str, Any] | None = None,
+    seeds: Sequence[int] | None = None,
+    cells: Sequence[str] | None = None,
+    cluster: Cluster = "local",
+    at_once: int = 1,
+    slurm: Mapping[str, str] | None = None,
+    resume: bool = False,
+    data_root: Path | None = None,
+    report: Report | None = None,
+) -> Ablated:
+    """Run every cell of a grid for every seed, and put together what came of it.
+
+    Each is a normal run folder in OUT/cells; a cell that fails does not keep the others from running.
+
+    Args:
+        grid: a packaged grid by name (`claims`), or a YAML file of one.
+        out: the folder to make.
+        changes: settings laid over the grid's base, for example another source and target.
+        seeds: in place of the grid's.
+        cells: the cells to run, the reference among them in any case; all of them by default.
+        cluster: `local` processes, or `slurm`.
+        at_once: runs at a time.
+        slurm: options of SLURM by name, for example `partition`.
+        resume: go on with a folder that was begun: what is done is kept, what failed is tried again.
+        data_root: see `evaluate`.
+        report: called with the runs ended and all of them.
+
+    Raises:
+        InputError: the grid has unknown keys or settings, `out` exists, or it is of another grid.
+        Interrupted: Ctrl-C.
+    """
+    chosen = _chosen(read_grid(grid, changes), seeds, cells)
+    folder = _folder(out, AblationConfig(grid=chosen, name=grid), resume)
+    jobs = _jobs(chosen, folder.path, data_root)
+    left = [job for job in jobs.values() if job.state() != "done"]
+    for job in left:
+        job.failure.unlink(missing_ok=True)
+    launch(left, folder.path / LOGS, cluster, at_once, slurm or {}, report)
+    found = collect(chosen, jobs)
+    result = Ablated(str(out), grid, found, judge(chosen, found))
+    _store(folder, chosen, jobs, result)
+    return result
+
+
+def _chosen(grid: Grid, seeds: Sequence[int] | None, cells: Sequence[str] | None) -> Grid:
+    if seeds:
+        grid = grid.model_copy(update={"seeds": tuple(dict.fromkeys(seeds))})
+    if cells:
+        unknown = [name for name in cells if name not in grid.cells]
+        if unknown:
+            raise InputError(f"There is no cell {unknown[0]!r} in this grid; choose from {', '.join(grid.cells)}.")
+        kept = {name: cell for name, cell in grid.cells.items() if name in cells or name == grid.reference}
+        grid = grid.model_copy(update={"cells": kept})
+    return grid
+
+
+def _folder(out: Path, config: AblationConfig, resume: bool) -> RunFolder:
+    if not out.exists():
+        out.mkdir(parents=True)
+        folder = RunFolder(out)
+        config.save(folder.config)
+        about = {"versions": versions(), "git": git_revision(), "command": command_line(), "hardware": {"cpu": cpu_name()}}
+        folder.update_record(system=SYSTEM, state="running", **about)
+        return folder
+    if not resume:
+        raise InputError(f"{out} exists already; name another folder, or go on with --resume.")
+    folder = RunFolder.open(out)
+    if folder.config.read_text(encoding="utf-8") != config.to_yaml():
+        raise InputError(f"{out} was begun with another grid, seeds or settings; give the same, or name another folder.")
+    return folder
+
+
+def _jobs(grid: Grid, out: Path, data_root: Path | None) -> dict[tuple[str, int], Job]:
+    return {
+        (name, seed): Job(
+            (out / CELLS / f"{name}-seed{seed}").resolve(),
+            grid.cells[name].system,
+            grid.config(name, seed).model_dump(mode="json"),
+            data_root,
+        )
+        for name in grid.cells
+        for seed in grid.seeds
+    }
+
+
+def _store(folder: RunFolder, grid: Grid, jobs: dict[tuple[str, int], Job], result: Ablated) -> None:
+    write_text(folder.path / "ablation.json", json.dumps(result.to_dict(), indent=1) + "\n")
+    drawn = {}
+    for name in grid.cells:
+        arrays = read_arrays(jobs[name, grid.seeds[0]].run / "samples" / "progress.npz", DRAWN)
+        if arrays is not None:
+            drawn[name] = arrays["generated"][-1]
+            drawn["source"] = arrays["source"]
+    if drawn:
+        save_arrays(folder.path / SAMPLES, names=np.array(list(drawn)), drawn=np.stack(list(drawn.values())))
+    missing = sum(len(cell.missing) for cell in result.cells)
+    folder.update_record(state="stopped" if missing else "finished")
+
+
+def _accuracy(cell: Collected) -> str:
+    found = cell.accuracy
+    if found is None:
+        return "-"
+    if found.std is None or found.low is None or found.high is None:
+        return f"{found.mean:.2%}"
+    return f"{found.mean:.2%} +- {found.std:.2%} [{found.low:.2%}, {found.high:.2%}]"
+
+
+def _swing(cell: Collected) -> str:
+    return "-" if cell.unsteadiness is None else f"{100 * cell.unsteadiness.mean:.2f}"

@@ -1,0 +1,181 @@
+"""Grids of settings over seeds: what is refused, what a failing cell does to the others, and words that follow from numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+import tiny
+from pixelscope import InputError, ablate, build_report
+from pixelscope.pixelda.ablation.cells import Job
+from pixelscope.pixelda.ablation.collecting import Collected, Outcome, Spread
+from pixelscope.pixelda.ablation.grid import Grid, read_grid
+from pixelscope.pixelda.ablation.sections import sections
+from pixelscope.pixelda.ablation.verdicts import judge
+
+
+def write_grid(path: Path, domains: tuple[str, str], **changes) -> Path:
+    base = tiny.pixelda(source=domains[0], target=domains[1], training={"images": 64, "evaluate_every": 16}).model_dump(
+        mode="json"
+    )
+    del base["seed"]
+    grid = {
+        "preset": "paper",
+        "seeds": [0, 1],
+        "reference": "full",
+        "base": base,
+        "cells": {
+            "full": {"claim": "All of it."},
+            "without-generator": {
+                "claim": "The gap.",
+                "system": "baseline",
+                "expect": {"measure": "accuracy", "direction": "lower"},
+            },
+        },
+    }
+    path.write_text(yaml.safe_dump(grid | changes, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    return tiny.write_domains(tmp_path_factory.mktemp("domains"))
+
+
+def test_a_grid_runs_its_cells_keeps_failures_apart_and_goes_on(domains: tuple[str, str], tmp_path: Path) -> None:
+    broken = {"claim": "No such images.", "settings": {"target": str(tmp_path / "nowhere")}}
+    cells = yaml.safe_load(write_grid(tmp_path / "a.yaml", domains).read_text())["cells"]
+    path = write_grid(tmp_path / "grid.yaml", domains, cells=cells | {"broken": broken}, seeds=[0])
+    seen: list[tuple[int, int]] = []
+    found = ablate(str(path), tmp_path / "out", at_once=2, report=lambda done, total: seen.append((done, total)))
+    assert {cell.name: len(cell.outcomes) for cell in found.cells} == {"full": 1, "without-generator": 1, "broken": 0}
+    assert "nowhere" in found.cells[2].missing[0] and "broken, seed 0: " in found.to_text()
+    assert seen[-1] == (3, 3)
+    for name in ("full", "without-generator"):
+        assert (tmp_path / "out" / "cells" / f"{name}-seed0" / "evaluation.json").is_file()
+    page = build_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert "nowhere" in page and "without-generator" in page and "One seed decides nothing." in page
+    before = (tmp_path / "out" / "cells" / "full-seed0" / "stats.jsonl").stat().st_mtime_ns
+    with pytest.raises(InputError, match="exists already; name another folder, or go on with --resume"):
+        ablate(str(path), tmp_path / "out")
+    again = ablate(str(path), tmp_path / "out", resume=True)
+    assert (tmp_path / "out" / "cells" / "full-seed0" / "stats.jsonl").stat().st_mtime_ns == before
+    assert again.cells[0].outcomes == found.cells[0].outcomes
+    with pytest.raises(InputError, match="was begun with another grid, seeds or settings"):
+        ablate(str(path), tmp_path / "out", seeds=[5], resume=True)
+
+
+def test_numbers_are_those_of_the_runs(domains: tuple[str, str], tmp_path: Path) -> None:
+    path = write_grid(tmp_path / "grid.yaml", domains, cells={"full": {"claim": "All of it."}})
+    found = ablate(str(path), tmp_path / "out", at_once=2)
+    (full,) = found.cells
+    accuracies = []
+    for seed in (0, 1):
+        run = json.loads((tmp_path / "out" / "cells" / f"full-seed{seed}" / "evaluation.json").read_text())
+        accuracies.append(run["sets"]["target_test"]["accuracy"])
+        raw = [point["target_test"] for point in run["curve"]]
+        assert full.outcomes[seed].unsteadiness == pytest.approx(np.std(raw[len(raw) // 2 :]))
+    assert full.accuracy is not None and full.accuracy.mean == pytest.approx(np.mean(accuracies))
+    names = [section.anchor for section in sections(tmp_path / "out")]
+    assert names == ["lead", "result", "curves", "samples", "diagnostics", "record"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "colour: Extra inputs"),
+        ({"reference": "nothing"}, "the reference 'nothing' is none of the cells"),
+        ({"cells": {"full": {"settings": {"losses": {"colour": 1}}}}}, "cell full: losses.colour"),
+        ({"cells": {"full": {"expect": {"measure": "beauty", "direction": "lower"}}}}, "cells.full.expect.measure"),
+        ({"cells": {"full": {}, "A b": {}}}, "the cell name 'A b' has other characters"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_a_grid_with_what_there_is_not_is_refused(domains: tuple[str, str], tmp_path: Path, change: dict, message: str) -> None:
+    path = write_grid(tmp_path / "grid.yaml", domains, **change)
+    with pytest.raises(InputError, match=message):
+        ablate(str(path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no grid 'claim'; name one of claims, or a file ending in .yaml"):
+        ablate("claim", tmp_path / "out")
+    with pytest.raises(InputError, match="There is no cell 'nothing' in this grid; choose from full"):
+        ablate("claims", tmp_path / "out", cells=["nothing"])
+    with pytest.raises(InputError, match="There is no SLURM on this machine"):
+        ablate("claims", tmp_path / "slurm", cluster="slurm")
+
+
+def test_the_packaged_grid_names_every_claim() -> None:
+    grid = read_grid("claims", {"source": "elsewhere"})
+    assert len(grid.cells) == 11 and grid.seeds == (0, 1, 2)
+    for name, cell in grid.cells.items():
+        config = grid.config(name, 2)
+        assert config.seed == 2 and config.training.images == 12_800 and config.source == "elsewhere"
+        assert cell.claim.endswith(".") and (cell.expect is None) == (name == "full")
+    changed = [name for name in grid.cells if grid.config(name, 0) == grid.config("full", 0)]
+    assert changed == ["full"]
+
+
+def collected(name: str, accuracies: list[float], swings: list[float] | None = None) -> Collected:
+    outcomes = [
+        Outcome(seed, "", value, None if swings is None else swings[seed], 0.99, 0, None, None, None, 0, [])
+        for seed, value in enumerate(accuracies)
+    ]
+    return Collected(name, "", outcomes, {}, Spread.of(accuracies) if accuracies else None, None)
+
+
+def grid_of(measure: str, direction: str) -> Grid:
+    expect = {"measure": measure, "direction": direction}
+    return Grid.parse({"reference": "full", "cells": {"full": {}, "other": {"expect": expect}}})
+
+
+@pytest.mark.parametrize(
+    ("other", "direction", "judgement", "words"),
+    [
+        ([0.50, 0.52, 0.51], "lower", "supported", "supports the claim, by which it is lower"),
+        ([0.50, 0.52, 0.51], "higher", "contradicted", "contradicts the claim, by which it is higher"),
+        ([0.95, 0.80, 0.99], "lower", "undecided", "these seeds do not decide"),
+        ([0.50], "lower", "undecided", "One seed decides nothing"),
+        ([], "lower", "not measured", "No seed has been run"),
+    ],
+)
+def test_words_follow_from_the_numbers(other: list[float], direction: str, judgement: str, words: str) -> None:
+    cells = [collected("full", [0.90, 0.91, 0.92]), collected("other", other)]
+    verdict = judge(grid_of("accuracy", direction), cells)[1]
+    assert verdict.judgement == judgement and words in verdict.words
+
+
+def test_differences_are_paired_by_seed_and_in_points() -> None:
+    cells = [collected("full", [0.90, 0.80, 0.70]), collected("other", [0.89, 0.79, 0.69])]
+    verdict = judge(grid_of("accuracy", "lower"), cells)[1]
+    assert verdict.difference is not None and verdict.difference.mean == pytest.approx(-1)
+    assert verdict.judgement == "supported" and "−1.00 [−1.00, −1.00] points, over 3 seeds" in verdict.words
+    swings = judge(
+        grid_of("unsteadiness", "higher"),
+        [collected("full", [0.9] * 2, [0.01, 0.02]), collected("other", [0.9] * 2, [0.03, 0.05])],
+    )
+    assert swings[1].difference is not None and swings[1].difference.mean == pytest.approx(2.5)
+
+
+def test_intervals_are_students() -> None:
+    values = [0.91, 0.95, 0.94, 0.90]
+    found = Spread.of(values)
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert Spread.of([0.5]) == Spread(0.5, None, None, None)
+
+
+def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:
+    job = Job(tmp_path / "cell-seed0", "pixelda", {}, None)
+    assert job.state() == "new"
+    job.run.mkdir()
+    assert job.state() == "begun"
+    job.failure.write_text("why")
+    assert job.state() == "failed"
+    (job.run / "evaluation.json").write_text("{}")
+    assert job.state() == "done"

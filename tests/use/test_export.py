@@ -1,0 +1,293 @@
+"""Exported files: the run's own numbers, without torch, for images of any size; and no file that was tampered with."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from pixelscope import InputError, classify, export, score
+from pixelscope.data.decode import image_files
+from pixelscope.endovae import exporting
+from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
+from pixelscope.endovae.anomaly.dissimilarity import Dissimilarity
+from pixelscope.endovae.exported import MAPS
+from pixelscope.endovae.quality import ssim_map
+from pixelscope.endovae.shipped import shipped_code
+from pixelscope.exchange.about import KEY, parse_about
+from pixelscope.exchange.onnx_file import SEAL, OnnxModel, sealed
+from pixelscope.exchange.onnx_graph import whole_graph
+from pixelscope.exchange.parity import compare
+from pixelscope.exchange.weights_file import read_weights, write_weights
+from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.resize import resize
+from pixelscope.pixelda.trained import TorchClassifier
+
+FORMATS = [("pixelda", "model.onnx"), ("pixelda-weights", "model.safetensors")]
+FRAME_FORMATS = [("endovae", "model.onnx"), ("endovae-weights", "model.safetensors")]
+
+
+def read(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_rows(one: Path, other: Path, numbers: tuple[str, ...]) -> None:
+    rows = list(zip(read(one), read(other), strict=True))
+    assert rows
+    for mine, theirs in rows:
+        assert {k: v for k, v in mine.items() if k not in numbers} == {k: v for k, v in theirs.items() if k not in numbers}
+        for name in numbers:
+            assert float(mine[name]) == pytest.approx(float(theirs[name]), rel=2e-3, abs=2e-4)
+
+
+@pytest.mark.parametrize(("folder", "name"), FORMATS)
+def test_classify_takes_a_file_and_gives_the_runs_rows(
+    models: Path, pixelda_run: Path, digits: Path, tmp_path: Path, folder: str, name: str
+) -> None:
+    classify(models / folder / name, [digits], tmp_path / "file.csv")
+    classify(pixelda_run, [digits], tmp_path / "run.csv")
+    assert_same_rows(tmp_path / "file.csv", tmp_path / "run.csv", ("probability", "runner_up_probability"))
+
+
+@pytest.mark.parametrize(("folder", "name"), FRAME_FORMATS)
+def test_score_takes_a_file_and_gives_the_runs_rows(
+    models: Path, endovae_run: Path, frame_files: Path, tmp_path: Path, folder: str, name: str
+) -> None:
+    score(models / folder / name, [frame_files], tmp_path / "file.csv", maps=tmp_path / "maps")
+    score(endovae_run, [frame_files], tmp_path / "run.csv", maps=tmp_path / "maps-run")
+    assert_same_rows(tmp_path / "file.csv", tmp_path / "run.csv", ("score",))
+    drawn = [np.asarray(Image.open(file), int) for file in image_files(tmp_path / "maps")]
+    others = [np.asarray(Image.open(file), int) for file in image_files(tmp_path / "maps-run")]
+    assert max(np.abs(a - b).max() for a, b in zip(drawn, others, strict=True)) <= 1
+
+
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "lightning_fabric", "torchmetrics", "onnx", "onnxscript"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+from pixelscope.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def without_torch(*arguments: str | Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_onnx_file_is_used_without_torch(models: Path, digits: Path, frame_files: Path, tmp_path: Path) -> None:
+    without_torch("pixelda", "classify", models / "pixelda" / "model.onnx", digits, "--out", tmp_path / "labels.csv")
+    without_torch("endovae", "score", models / "endovae" / "model.onnx", frame_files, "--out", tmp_path / "scores.csv")
+    assert len(read(tmp_path / "labels.csv")) == 40 and len(read(tmp_path / "scores.csv")) == 84
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 40, 33), (2, 17, 90), (5, 9, 12)], ids=str)
+def test_the_graph_takes_bytes_of_any_size_and_number(models: Path, pixelda_run: Path, shape: tuple[int, int, int]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(models / "pixelda" / "model.onnx", providers=["CPUExecutionProvider"])
+    logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
+    assert logits.shape == probabilities.shape == (shape[0], 3)
+    if shape[1:] == (tiny.SIZE, tiny.SIZE):
+        assert probabilities == pytest.approx(TorchClassifier.of_run(pixelda_run)(images), abs=1e-5)
+
+
+class Same(torch.nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values + 0
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 40, 33), (2, 17, 90), (5, 9, 12)], ids=str)
+def test_the_graph_resizes_as_the_package_does(shape: tuple[int, int, int]) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(whole_graph(Same(), tiny.SIZE, ("values_seen",), 100.0, 2.0))
+    seen = session.run(None, {"images": images})[0] * 2 + 100
+    expected = resize(torch.from_numpy(images).permute(0, 3, 1, 2), tiny.SIZE).numpy()
+    apart = np.abs(seen - expected)
+    # A value half way between two bytes may be rounded either way.
+    assert apart.max() <= 1 and (apart > 0.01).mean() < 0.1
+
+
+def test_what_it_takes_is_in_the_metadata(models: Path, endovae_run: Path) -> None:
+    about = OnnxModel(models / "endovae" / "model.onnx").about
+    calibration = read_calibration(endovae_run / "checkpoints" / FILE)
+    assert about.calibration == json.loads(calibration.model_dump_json())
+    assert about.threshold == calibration.threshold(calibration.chosen, 0.05) and about.false_positive_rate == 0.05
+    assert OnnxModel(models / "pixelda" / "model.onnx").about.classes == ("0", "1", "2")
+
+
+def test_onnx_itself_reads_the_file(models: Path) -> None:
+    model = onnx.load(models / "endovae" / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [entry.key for entry in model.metadata_props][-2:] == [KEY, SEAL]
+    assert [output.name for output in model.graph.output] == ["reconstruction", *MAPS]
+
+
+def test_the_code_beside_it_needs_nothing_of_this_package(
+    models: Path, endovae_run: Path, frame_files: Path, tmp_path: Path
+) -> None:
+    for name in ("model.onnx", "model_prepare.py"):
+        shutil.copyfile(models / "endovae" / name, tmp_path / name)
+    files = image_files(frame_files)[::9]
+    blocked = (
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('pixelscope', 'torch', 'pydantic'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "sys.path.insert(0, '.')\n"
+        "import json, numpy as np\n"
+        "from PIL import Image\n"
+        "from model_prepare import Model\n"
+        "frames = [np.asarray(Image.open(path).convert('RGB')) for path in sys.argv[1:]]\n"
+        "print(json.dumps(Model('model.onnx').score(frames)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", blocked, *map(str, files)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    score(endovae_run, files, tmp_path / "run.csv")
+    for row, found in zip(read(tmp_path / "run.csv"), json.loads(done.stdout), strict=True):
+        assert found["score"] == pytest.approx(float(row["score"]), rel=2e-3, abs=1e-3)
+        assert found["p"] == pytest.approx(float(row["p"]), rel=1e-3)
+        assert found["flagged"] == (row["flagged"] == "true")
+
+
+def test_no_name_of_the_code_beside_it_stands_for_two_things() -> None:
+    import ast
+
+    tree = ast.parse(shipped_code(PrepareConfig(size=24), "model.onnx"))
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert len(names) == len(set(names)) > 30
+
+
+def test_the_dissimilarity_is_that_of_torchmetrics() -> None:
+    random = torch.Generator().manual_seed(0)
+    one, other = (torch.rand(3, 3, 30, 30, generator=random, dtype=torch.float64) for _ in range(2))
+    expected = 1 - ssim_map(one, other).mean(1)
+    assert torch.allclose(Dissimilarity(30)(one, other).double(), expected, atol=1e-6)
+
+
+def test_the_card_says_what_a_reader_needs(models: Path) -> None:
+    page = (models / "endovae" / "model.card.md").read_text(encoding="utf-8")
+    for heading in ("Intended use", "Data", "Protocol", "Measured results", "Inputs", "Outputs", "Limits", "Versions"):
+        assert f"## {heading}" in page
+    assert "no diagnosis" in page and "**Not for:** diagnosis" in page and "trivial: black fraction" in page
+    card = json.loads((models / "pixelda" / "model.card.json").read_text(encoding="utf-8"))
+    assert card["data"]["target"]["sha256"] and card["protocol"]["Checkpoint rule"] == "ema-last"
+    assert "No label of the target domain was used" in card["protocol"]["Labels"]
+    assert card["results"][0]["images"].endswith("source test split")
+    assert card["inputs"][0]["dtype"] == "uint8"
+
+
+def changed(path: Path, out: Path, position: int) -> Path:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    out.write_bytes(content)
+    return out
+
+
+@pytest.mark.parametrize("position", [200, -200, -70, -1])
+def test_a_file_that_was_changed_is_refused(models: Path, digits: Path, tmp_path: Path, position: int) -> None:
+    bad = changed(models / "pixelda" / "model.onnx", tmp_path / "bad.onnx", position)
+    with pytest.raises(InputError, match="changed since"):
+        classify(bad, [digits], tmp_path / "labels.csv")
+
+
+def test_a_file_edited_with_onnx_is_refused(models: Path, digits: Path, tmp_path: Path) -> None:
+    model = onnx.load(models / "pixelda" / "model.onnx")
+    model.metadata_props[-2].value = model.metadata_props[-2].value.replace('"0"', '"9"')
+    onnx.save(model, tmp_path / "edited.onnx")
+    with pytest.raises(InputError, match="changed since it was exported; export the run again"):
+        classify(tmp_path / "edited.onnx", [digits], tmp_path / "labels.csv")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(InputError, match="was not made by `pixelscope export`"):
+        classify(tmp_path / "foreign.onnx", [digits], tmp_path / "labels.csv")
+
+
+def test_weights_that_were_changed_are_refused(models: Path, digits: Path, tmp_path: Path) -> None:
+    path = models / "pixelda-weights" / "model.safetensors"
+    bad = changed(path, tmp_path / "bad.safetensors", -5)
+    with pytest.raises(InputError, match="was changed since it was exported"):
+        classify(bad, [digits], tmp_path / "labels.csv")
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="is damaged or cut off"):
+        classify(tmp_path / "cut.safetensors", [digits], tmp_path / "labels.csv")
+    tensors, about = read_weights(path)
+    name = next(iter(tensors))
+    write_weights(tmp_path / "shape.safetensors", tensors | {name: torch.zeros(3)}, about)
+    with pytest.raises(InputError, match="weights of other shapes than it says"):
+        classify(tmp_path / "shape.safetensors", [digits], tmp_path / "labels.csv")
+
+
+def test_a_file_of_a_newer_version_or_another_system_is_refused(models: Path, digits: Path, tmp_path: Path) -> None:
+    about = OnnxModel(models / "pixelda" / "model.onnx").about
+    with pytest.raises(InputError, match="format 9, of a newer version of pixelscope"):
+        parse_about(about.model_copy(update={"format": 9}).model_dump_json(), "model.onnx")
+    with pytest.raises(InputError, match="does not say what it is"):
+        parse_about("{}", "model.onnx")
+    with pytest.raises(InputError, match="is a model of endovae, not of pixelda; give it to `pixelscope endovae`"):
+        classify(models / "endovae" / "model.onnx", [digits], tmp_path / "labels.csv")
+    with pytest.raises(InputError, match="drop --devices"):
+        classify(models / "pixelda" / "model.onnx", [digits], tmp_path / "labels.csv", devices=2)
+    (tmp_path / "model.pt").write_bytes(b"x")
+    with pytest.raises(InputError, match="neither a run folder nor a file ending in .onnx or .safetensors"):
+        classify(tmp_path / "model.pt", [digits], tmp_path / "labels.csv")
+
+
+def test_a_file_that_disagrees_is_not_written(endovae_run: Path, tmp_path: Path, monkeypatch) -> None:
+    class Other(exporting.WholeEndoVAE):
+        def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            reconstruction, error, dissimilarity, kl, mean = super().forward(frames)
+            return reconstruction, error, dissimilarity, kl, mean + 2e-3
+
+    monkeypatch.setattr(exporting, "WholeEndoVAE", Other)
+    with pytest.raises(
+        InputError, match=r"disagrees with the run on 84 images .*mean 0.00.*; allowed 0.0001.*nothing is written"
+    ):
+        export(endovae_run, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_differences_are_relative_over_one_and_never_hidden() -> None:
+    found = compare({"a": np.array([10.0, 0.5])}, {"a": np.array([10.001, 0.5001])})
+    assert found.largest == pytest.approx(1e-4, rel=1e-3)
+    assert compare({"a": np.array([1.0])}, {"a": np.array([np.nan])}).largest == float("inf")
+    assert compare({"a": np.zeros(2)}, {"a": np.zeros((2, 1))}).largest == float("inf")
+
+
+def test_what_cannot_be_exported_is_said(endovae_run: Path, pixelda_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"does not end in .onnx; name a file that does, or give another --format"):
+        export(pixelda_run, tmp_path / "model.pt")
+    (tmp_path / "model.card.md").write_text("mine")
+    with pytest.raises(InputError, match="model.card.md exists already"):
+        export(pixelda_run, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="is not a run folder"):
+        export(tmp_path, tmp_path / "other.onnx")
+    young = tmp_path / "young"
+    shutil.copytree(endovae_run, young)
+    (young / "checkpoints" / FILE).unlink()
+    with pytest.raises(InputError, match="There is no calibration in"):
+        export(young, tmp_path / "other.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.card.md", "young"]
+
+
+def test_sealing_covers_every_byte(models: Path) -> None:
+    about = OnnxModel(models / "pixelda" / "model.onnx").about
+    content = sealed(b"model", about)
+    assert content.startswith(b"model") and sealed(b"modem", about)[-64:] != content[-64:]

@@ -1,0 +1,91 @@
+"""Scores of files: the same as the evaluation's, whatever stands beside them, with maps at the frames' own size."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelscope import InputError, score
+from pixelscope.data.decode import image_files
+from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
+from pixelscope.endovae.anomaly.scores import SCORES
+from pixelscope.engine.run import RunFolder
+
+
+def read(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_of_files_are_those_of_the_evaluation(endovae_run: Path, frame_files: Path, tmp_path: Path, name: str) -> None:
+    score(endovae_run, [frame_files], tmp_path / "scores.csv", score=name)
+    found = {Path(row["name"]).relative_to(frame_files).as_posix(): row for row in read(tmp_path / "scores.csv")}
+    tested = read(endovae_run / "anomaly.csv")
+    assert len(tested) > 20
+    for row in tested:
+        assert float(found[row["name"]]["score"]) == pytest.approx(float(row[name]), rel=2e-3, abs=1e-4)
+
+
+def test_the_calibration_flags_and_gives_p(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    result = score(endovae_run, [frame_files], tmp_path / "scores.csv", false_positive_rate=0.2)
+    calibration = read_calibration(endovae_run / "checkpoints" / FILE)
+    assert result.score == calibration.chosen and result.calibrated_on == calibration.count
+    known = np.array(calibration.scores[calibration.chosen])
+    for row in read(tmp_path / "scores.csv"):
+        value, p = float(row["score"]), float(row["p"])
+        if np.abs(known - value).min() > 2e-3 * max(1, abs(value)):
+            assert p == pytest.approx((1 + (known >= value).sum()) / (1 + len(known)), rel=1e-3)
+            assert row["flagged"] == ("true" if p <= 0.2 else "false")
+    assert "no diagnosis" in result.to_text() and "no diagnosis" in str(result.to_dict())
+
+
+def test_a_score_depends_on_its_frame_alone(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    files = image_files(frame_files)
+    score(endovae_run, files, tmp_path / "all.csv", devices=2)
+    score(endovae_run, files[5:6], tmp_path / "one.csv")
+    all_rows, one = read(tmp_path / "all.csv"), read(tmp_path / "one.csv")
+    assert float(one[0]["score"]) == pytest.approx(float(all_rows[5]["score"]), rel=2e-3)
+    assert one[0]["p"] == all_rows[5]["p"]
+
+
+def test_maps_have_the_frames_size_and_leave_the_border(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    score(endovae_run, [frame_files / "polyps"], tmp_path / "scores.csv", maps=tmp_path / "maps")
+    drawn = image_files(tmp_path / "maps")
+    assert [file.name for file in drawn] == [f"{n:02d}.png.png" for n in range(24)]
+    for file in drawn[:3]:
+        original = np.asarray(Image.open(frame_files / "polyps" / file.stem))
+        overlaid = np.asarray(Image.open(file))
+        assert overlaid.shape == original.shape
+        assert np.array_equal(overlaid[:4], original[:4]) and np.array_equal(overlaid[:, :14], original[:, :14])
+        assert not np.array_equal(overlaid, original)
+
+
+def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    out, young = tmp_path / "scores.csv", tmp_path / "young"
+    shutil.copytree(endovae_run, young)
+    (young / "checkpoints" / FILE).unlink()
+    with pytest.raises(InputError, match="There is no calibration in .*young; make one with `pixelscope endovae evaluate"):
+        score(young, [frame_files], out)
+    with pytest.raises(InputError, match="calibration in .* is of the weights best-validation after .* run .* --rule last"):
+        score(endovae_run, [frame_files], out, rule="last")
+    with pytest.raises(InputError, match="is a run of 'pixelda'"):
+        score(pixelda_run, [frame_files], out)
+    with pytest.raises(InputError, match="false-positive rate of 0.001 needs at least 999 calibration frames"):
+        score(endovae_run, [frame_files], out, false_positive_rate=0.001)
+    with pytest.raises(InputError, match="A false-positive rate of 2 is none"):
+        score(endovae_run, [frame_files], out, false_positive_rate=2)
+    with pytest.raises(InputError, match="There is no anomaly score 'beauty'"):
+        score(endovae_run, [frame_files], out, score="beauty")
+    (tmp_path / "maps").mkdir()
+    with pytest.raises(InputError, match="maps exists already"):
+        score(endovae_run, [frame_files], out, maps=tmp_path / "maps")
+    with pytest.raises(InputError, match="Two of the paths are called polyps"):
+        score(endovae_run, [frame_files / "polyps", frame_files / "polyps"], out, maps=tmp_path / "new")
+    RunFolder(young).update_record(state="running")
+    with pytest.raises(InputError, match="is not finished"):
+        score(young, [frame_files], out)
+    assert not list(tmp_path.glob("scores*"))
