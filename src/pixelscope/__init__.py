@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.config import preset as preset
     from pixelscope.pixelda.evaluation import Evaluation as Evaluation
     from pixelscope.pixelda.evaluation import evaluate as evaluate
+    from pixelscope.pixelda.refinement.config import RefineConfig as RefineConfig
+    from pixelscope.pixelda.refinement.config import refine_preset as refine_preset
+    from pixelscope.pixelda.refinement.evaluation import evaluate_refinement as evaluate_refinement
+    from pixelscope.pixelda.refinement.training import refine as refine
+    from pixelscope.pixelda.refinement.training import resume_refinement as resume_refinement
     from pixelscope.pixelda.summary import plan as plan
     from pixelscope.pixelda.summary import summarize as summarize
     from pixelscope.pixelda.training import resume as resume
@@ -85,6 +90,11 @@ _HOMES = {
     "train_baseline": "pixelscope.pixelda.training",
     "train_pixelda": "pixelscope.pixelda.training",
     "resume": "pixelscope.pixelda.training",
+    "RefineConfig": "pixelscope.pixelda.refinement.config",
+    "refine_preset": "pixelscope.pixelda.refinement.config",
+    "refine": "pixelscope.pixelda.refinement.training",
+    "resume_refinement": "pixelscope.pixelda.refinement.training",
+    "evaluate_refinement": "pixelscope.pixelda.refinement.evaluation",
     "Evaluation": "pixelscope.pixelda.evaluation",
     "evaluate": "pixelscope.pixelda.evaluation",
     "Plan": "pixelscope.cost",

@@ -11,11 +11,13 @@ from pixelscope.exchange.delivery import Delivered, Format
 from pixelscope.page import Section
 from pixelscope.pixelda.ablation.sections import sections as ablation_sections
 from pixelscope.pixelda.figures import sections as pixelda_sections
+from pixelscope.pixelda.refinement.sections import sections as refined_sections
 
 SECTIONS: dict[str, Callable[[Path], list[Section]]] = {
     "pixelda": pixelda_sections,
     "baseline": pixelda_sections,
     "endovae": endovae_sections,
+    "refined": refined_sections,
     "ablation": ablation_sections,
 }
 
@@ -30,7 +32,7 @@ def export(
     written only where no output differs by more than 1e-4.
 
     Args:
-        run: a finished run of PixelDA, its baseline or EndoVAE; the last one evaluated.
+        run: a finished run of PixelDA, its baseline, a refinement or EndoVAE; the last one evaluated.
         out: the file, ending in .onnx or .safetensors; it must not exist.
         form: the format.
         images: a source of images, or a store or folder of frames, to compare on; by default the run's own.

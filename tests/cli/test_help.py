@@ -35,6 +35,7 @@ COMMANDS = (
     "pixelda baseline",
     "pixelda classify",
     "pixelda evaluate",
+    "pixelda refine",
     "pixelda train",
     "report",
     "summary",

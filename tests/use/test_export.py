@@ -30,7 +30,7 @@ from pixelscope.exchange.parity import compare
 from pixelscope.exchange.weights_file import read_weights, write_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.resize import resize
-from pixelscope.pixelda.trained import TorchClassifier
+from pixelscope.pixelda.torch_model import TorchClassifier
 
 FORMATS = [("pixelda", "model.onnx"), ("pixelda-weights", "model.safetensors")]
 FRAME_FORMATS = [("endovae", "model.onnx"), ("endovae-weights", "model.safetensors")]

@@ -12,6 +12,7 @@ import pixelscope
 from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig
 from pixelscope.cli.endovae import endovae
 from pixelscope.cli.output import Flag, show
+from pixelscope.cli.refinement import refine
 from pixelscope.cli.settings import (
     BaselineSettings,
     EndoVAESettings,
@@ -43,6 +44,7 @@ pixelda = App(name="pixelda", help="Adapt a classifier from labelled images of o
 summary = App(name="summary", help="Layers, output shapes and parameters of a system's networks.")
 for group in (pixelda, endovae, data, summary):
     app.command(group)
+pixelda.command(refine)
 
 
 @Parameter(name="*")

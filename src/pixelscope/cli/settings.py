@@ -59,7 +59,7 @@ def resolve(flags: C, system: System, layers: Layers, shorthands: Shorthands = S
     Raises InputError that names the file and the setting at fault.
     """
     model = type(flags)
-    file = {} if layers.config is None else _read(layers.config, model)
+    file = {} if layers.config is None else read_settings(layers.config, model)
     name = layers.preset or "paper"
     packaged = endovae_preset(name) if system == "endovae" else preset(system, name)
     return model.parse(merge(packaged, file, given(flags), shorthands.layer(system)), origin="settings")
@@ -89,7 +89,7 @@ def setting_names(model: type[Config], prefix: str = "") -> Iterator[str]:
             yield from setting_names(group, f"{prefix}{name}.")
 
 
-def _read(path: Path, model: type[Config]) -> dict[str, Any]:
+def read_settings(path: Path, model: type[Config]) -> dict[str, Any]:
     """Read a file of settings; its names are checked here, where a suggestion can be made, its values by the model."""
     values = read_yaml(path)
     known = list(setting_names(model))

@@ -18,7 +18,7 @@ def open_exported(path: Path, devices: int = 1) -> ClassifierModel:
     if path.suffix.lower() == ".onnx":
         return OnnxClassifier(path, devices)
     if path.suffix.lower() == ".safetensors":
-        from pixelscope.pixelda.trained import TorchClassifier
+        from pixelscope.pixelda.torch_model import TorchClassifier
 
         return TorchClassifier.of_file(path, devices)
     raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")

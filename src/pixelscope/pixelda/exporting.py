@@ -22,13 +22,18 @@ from pixelscope.exchange.parity import COMPARED, Parity, compare
 from pixelscope.exchange.weights_file import write_weights
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.exported import PROBABILITIES, open_exported
-from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.opened import Opened, open_run
 from pixelscope.pixelda.snapshots import pixels
-from pixelscope.pixelda.trained import PREFIX, TorchClassifier, TrainedRun
+from pixelscope.pixelda.torch_model import PREFIX, TorchClassifier
 from pixelscope.record import read_record
 
 MEAN = SCALE = 127.5
 NOTE = "For research only."
+SYSTEMS = {
+    "pixelda": "PixelDA (Bousmalis et al., CVPR 2017)",
+    "baseline": "the classifier of PixelDA on the source alone",
+    "refined": "PixelDA, then a classifier trained on its generated images and on target images labelled by itself",
+}
 BATCH = 250
 
 
@@ -41,10 +46,10 @@ def export_classifier(
     Raises InputError as `pixelscope.export` says.
     """
     require_new(out, form)
-    opened = TrainedRun(run, rule)
+    opened = open_run(run, rule)
     shown = _some(opened, images, data_root)
     about = _about(opened)
-    classifier = opened.weights.classifier
+    classifier = opened.classifier
 
     def write(path: Path) -> None:
         if form == "onnx":
@@ -67,7 +72,7 @@ def export_classifier(
 class _Answer(nn.Module):
     """T with the probabilities that its logits stand for."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.classifier = classifier
 
@@ -77,34 +82,34 @@ class _Answer(nn.Module):
         return logits, torch.softmax(logits, 1)
 
 
-def _tensors(opened: TrainedRun) -> dict[str, Tensor]:
+def _tensors(opened: Opened) -> dict[str, Tensor]:
     """Return the tensors of T, and of G where the run has one: `adapt` in another program needs nothing else."""
-    generator = opened.weights.generator
-    tensors = {PREFIX + name: tensor for name, tensor in opened.weights.classifier.state_dict().items()}
+    generator = opened.generator
+    tensors = {PREFIX + name: tensor for name, tensor in opened.classifier.state_dict().items()}
     return tensors | ({} if generator is None else {f"generator.{name}": t for name, t in generator.state_dict().items()})
 
 
-def _about(opened: TrainedRun) -> About:
+def _about(opened: Opened) -> About:
     return About(
         system="pixelda",
-        config=opened.config.model_dump(mode="json"),
+        config=opened.config,
         rule=opened.rule,
-        images=opened.weights.images,
-        fingerprint=fingerprint(opened.weights.classifier),
+        images=opened.images,
+        fingerprint=fingerprint(opened.classifier),
         classes=opened.classes,
-        size=opened.config.data.size,
+        size=opened.size,
         mean=MEAN,
         scale=SCALE,
         versions=versions(),
     )
 
 
-def _some(opened: TrainedRun, images: str | None, data_root: Path | None) -> np.ndarray:
+def _some(opened: Opened, images: str | None, data_root: Path | None) -> np.ndarray:
     """Return uint8 images (N, S, S, 3) to compare on."""
     if images is not None:
-        given: ImageSet = load(images, size=opened.config.data.size, data_root=data_root)
+        given: ImageSet = load(images, size=opened.size, data_root=data_root)
         return _first(given.images)
-    domains = load_domains(opened.config, data_root, training=False)
+    domains = load_domains(opened.data, data_root, training=False)
     return _first((domains.target or domains.source).test.images)
 
 
@@ -112,10 +117,10 @@ def _first(images: Pixels) -> np.ndarray:
     return pixels(images[:COMPARED])
 
 
-def _card(opened: TrainedRun, out: Path, form: Format, parity: Parity) -> Card:
-    record, config = read_record(opened.folder), opened.config
-    adapted = opened.system == "pixelda"
-    size, classes = config.data.size, len(opened.classes)
+def _card(opened: Opened, out: Path, form: Format, parity: Parity) -> Card:
+    record = read_record(opened.folder)
+    adapted = opened.system != "baseline"
+    size, classes = opened.size, len(opened.classes)
     source, target = (record.data[role].title if role in record.data else "" for role in ("source", "target"))
     what = f"adapted from {source} to {target}" if adapted else f"trained on {source} alone"
     target_labels = "No label of the target domain was used in training or in the choice of the weights. " if adapted else ""
@@ -127,10 +132,10 @@ def _card(opened: TrainedRun, out: Path, form: Format, parity: Parity) -> Card:
         not_for="decisions about people or their health, and images of other domains than those it was trained on.",
         data=record.data,
         protocol={
-            "System": "PixelDA (Bousmalis et al., CVPR 2017)" if adapted else "the classifier of PixelDA on the source alone",
-            "Trained on": f"{opened.weights.images:,} images in batches of {config.training.batch_size}",
+            "System": SYSTEMS[opened.system],
+            "Trained on": f"{opened.images:,} images in batches of {opened.batch_size}",
             "Checkpoint rule": opened.rule,
-            "Seed": str(config.seed),
+            "Seed": str(opened.seed),
             "Labels": f"{target_labels}Labels of the source are its class folders or label file.",
         },
         results=_results(opened),
@@ -146,11 +151,11 @@ def _card(opened: TrainedRun, out: Path, form: Format, parity: Parity) -> Card:
     )
 
 
-def _results(opened: TrainedRun) -> list[Mapping[str, str]]:
+def _results(opened: Opened) -> list[Mapping[str, str]]:
     if not opened.folder.evaluation.is_file():
         return []
     found = read_json(opened.folder.evaluation)
-    if found.get("images") != opened.weights.images or found.get("rule") != opened.rule:
+    if found.get("images") != opened.images or found.get("rule") != opened.rule:
         return []
     return [
         {

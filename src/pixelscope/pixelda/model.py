@@ -35,6 +35,6 @@ def open_classifier(path: Path, rule: str = "auto", devices: int = 1) -> Classif
         from pixelscope.pixelda.exported import open_exported
 
         return open_exported(path, devices)
-    from pixelscope.pixelda.trained import TorchClassifier
+    from pixelscope.pixelda.torch_model import TorchClassifier
 
     return TorchClassifier.of_run(path, rule, devices)

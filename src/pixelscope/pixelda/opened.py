@@ -1,0 +1,118 @@
+"""A finished run with a classifier, whichever way it was trained: what using and exporting it need."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pixelscope.engine import checkpoint
+from pixelscope.engine.run import RunFolder
+from pixelscope.errors import InputError
+from pixelscope.pixelda.config import BaselineConfig
+from pixelscope.pixelda.networks import Classifier, Generator
+from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.refinement.settings import SYSTEM, read_refine_config
+from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.pixelda.training import read_config
+
+AVERAGE = "average.classifier."
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A classifier with what is known of it."""
+
+    folder: RunFolder
+    system: str
+    classes: tuple[str, ...]
+    size: int
+    rule: str
+    images: int
+    """Images seen in training."""
+    batch_size: int
+    seed: int
+    classifier: nn.Module
+    generator: Generator | None
+    config: dict[str, Any]
+    data: BaselineConfig
+    """The configuration whose source and target it was trained on."""
+
+
+def open_run(run: Path, rule: str = "auto") -> Opened:
+    """Open a run of PixelDA, its baseline, or a refinement.
+
+    Raises InputError where it is none of these, not finished (and no rule named), or damaged.
+    """
+    folder = RunFolder.open(run)
+    return _refined(folder, rule) if folder.read_record().get("system") == SYSTEM else _trained(run, rule)
+
+
+def rebuilt(config: dict[str, Any], classes: int, size: int) -> nn.Module:
+    """Return a classifier of a run's configuration, its weights not yet loaded."""
+    network = config.get("network", {})
+    if network.get("kind") == "strong":
+        return StrongClassifier(classes, network["width"], network["dropout"])
+    private = config.get("classifier", {}).get("private_first_layer", False)
+    return Classifier(classes, size, private_first_layer=private)
+
+
+def _trained(run: Path, rule: str) -> Opened:
+    found = TrainedRun(run, rule)
+    config = found.config
+    return Opened(
+        folder=found.folder,
+        system=found.system,
+        classes=found.classes,
+        size=config.data.size,
+        rule=found.rule,
+        images=found.weights.images,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        classifier=found.weights.classifier,
+        generator=found.weights.generator,
+        config=config.model_dump(mode="json"),
+        data=config,
+    )
+
+
+def _refined(folder: RunFolder, rule: str) -> Opened:
+    config: RefineConfig = read_refine_config(folder)
+    if rule == "auto":
+        folder.require_finished()
+    elif rule not in ("last", "ema-last"):
+        raise InputError(f"A refinement has no checkpoint by the rule {rule!r}; choose ema-last, its headline.")
+    origin = RunFolder.open(Path(config.run))
+    data, _ = read_config(origin)
+    files = folder.checkpoint_files()
+    if not files:
+        raise InputError(f"{folder.path} has no checkpoint yet; let the training reach its first one.")
+    tensors, header = checkpoint.load(files[-1])
+    classes = tuple(folder.read_record().get("classes", ()))
+    dump = {**data.model_dump(mode="json"), **config.model_dump(mode="json")}
+    classifier = rebuilt(dump, len(classes), data.data.size)
+    _load(classifier, tensors, str(files[-1]))
+    return Opened(
+        folder=folder,
+        system=SYSTEM,
+        classes=classes,
+        size=data.data.size,
+        rule="ema-last",
+        images=header.progress.images,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        classifier=classifier,
+        generator=None,
+        config=dump,
+        data=data,
+    )
+
+
+def _load(classifier: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
+    own = {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items() if name.startswith(AVERAGE)}
+    try:
+        classifier.load_state_dict(own)
+    except RuntimeError:
+        raise InputError(f"{origin} holds other networks than the run's config.yaml describes; restore that file.") from None
+    classifier.eval().requires_grad_(False)

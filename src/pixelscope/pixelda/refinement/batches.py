@@ -1,0 +1,99 @@
+"""Batches of a refinement: source, redrawn source, target; the target without labels."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixelscope.data.batches import Held, Stream, to_float
+from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.randomness import Order, generator
+from pixelscope.engine.task import Moment
+from pixelscope.errors import InputError
+from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.networks import Generator
+from pixelscope.pixelda.snapshots import redraw
+from pixelscope.pixelda.task import draw_noise
+
+AT_ONCE = 250
+"""Images redrawn in one pass."""
+
+
+@dataclass(frozen=True)
+class RefineBatch:
+    """One step's images, each (n, 3, S, S) in [-1, 1]; labels int64 (n,)."""
+
+    source: Tensor
+    labels: Tensor
+    generated: Tensor | None
+    """Other source images, redrawn, with `generated_labels`; None where stage 1 is off."""
+    generated_labels: Tensor | None
+    target: Tensor | None
+    """None where stage 2 is off."""
+
+
+class GeneratedPool:
+    """Source images as G redraws them, drawn anew every so many images; a function of seed and moment alone."""
+
+    def __init__(
+        self,
+        network: Generator,
+        config: PixelDAConfig,
+        source: ImageSet,
+        seed: int,
+        pool: int,
+        refresh: int,
+        device: torch.device,
+    ) -> None:
+        self.network, self.config, self.device = network.to(device), config, device
+        self.source, self.seed, self.refresh = source, seed, refresh
+        self.pool = min(pool, len(source))
+        self._order = Order(len(source), seed, "generated pool")
+        self._within = Order(self.pool, seed, "within the pool")
+        self._drawn = -1
+        self._images, self._labels = torch.empty(0), torch.empty(0)
+
+    def __call__(self, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Return this rank's images (n, 3, S, S) in [-1, 1] and their labels at `moment`."""
+        number = moment.images // self.refresh
+        if number != self._drawn:
+            self._draw(number)
+        positions = moment.part(self._within.take(moment.images, moment.batch_size))
+        images = to_float(self._images[positions].to(self.device))
+        return images, self._labels[positions].to(self.device)
+
+    def _draw(self, number: int) -> None:
+        positions = self._order.take(number * self.pool, self.pool)
+        z = draw_noise(self.config, self.pool, generator("cpu", self.seed, "generated pool", number)).to(self.device)
+        held = Held(self.source.images, torch.device("cpu"))
+        parts = [
+            redraw(self.network, held[positions[start : start + AT_ONCE]], z[start : start + AT_ONCE])
+            for start in range(0, self.pool, AT_ONCE)
+        ]
+        assert self.source.labels is not None
+        self._images, self._labels, self._drawn = torch.cat(parts), self.source.labels[positions], number
+
+
+class RefineBatches:
+    """Shuffled batches of everything that a refinement trains on."""
+
+    def __init__(
+        self, source: ImageSet, target: ImageSet | None, pool: GeneratedPool | None, seed: int, device: torch.device
+    ) -> None:
+        """target: without labels, None where stage 2 is off; pool: None where stage 1 is off.
+
+        Raises InputError where the target has labels: a refinement never holds them.
+        """
+        if target is not None and target.labels is not None:
+            raise InputError(f"{target.provenance.source} has labels, which a refinement must not see; give it without them.")
+        self.source = Stream(source, seed, "source", device)
+        self.target = None if target is None else Stream(target, seed, "target", device)
+        self.pool = pool
+
+    def __call__(self, moment: Moment) -> RefineBatch:
+        """Return this rank's part of the batch at `moment`."""
+        source, labels = self.source.take(moment)
+        assert labels is not None
+        generated, generated_labels = (None, None) if self.pool is None else self.pool(moment)
+        target = None if self.target is None else self.target.take(moment)[0]
+        return RefineBatch(source, labels, generated, generated_labels, target)

@@ -1,0 +1,140 @@
+"""Every setting of a refinement; the defaults are preset `full`."""
+
+from importlib import resources
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from pixelscope.config import Config
+from pixelscope.engine.config import Images, RuntimeConfig, TrainingConfig
+from pixelscope.errors import InputError
+
+PRESETS = ("full", "generated", "self-training", "paper-classifier", "demo")
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class NetworkConfig(Config):
+    """The classifier that is trained."""
+
+    kind: Literal["strong", "paper"] = "strong"
+    """`strong`: six convolutions with batch norm. `paper`: the run's own T, which goes on from its weights."""
+    width: Count = 32
+    """Channels of the first two convolutions of `strong`, doubled twice; 32 makes 0.3 million parameters, 96 2.6 million."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Probability with which a feature before the last layer of `strong` is dropped."""
+
+
+class GeneratedConfig(Config):
+    """Stage 1: source images redrawn by the run's G, with their labels."""
+
+    use: bool = True
+    """Train on them."""
+    pool: Count = 16_000
+    """Redrawn images held at a time; each source image with a z of its own."""
+    refresh: Count = 160_000
+    """Images of training after which they are drawn anew."""
+
+
+class SelfTrainingConfig(Config):
+    """Stage 2: target images with labels that a moving average of the classifier is sure of (FixMatch, Sohn et al. 2020)."""
+
+    use: bool = True
+    """Train on them."""
+    threshold: Share = 0.95
+    """Least probability of a label that is trusted."""
+    weight: Weight = 1.0
+    """Weight of their loss."""
+    ramp: Annotated[int, Field(ge=0)] = 64_000
+    """Images over which the weight grows from 0: until then the classifier has seen too little to teach itself."""
+    balance: Literal["source", "none"] = "source"
+    """`source` assumes that the target has the source's class frequencies, and corrects labels towards them (distribution
+    alignment, Berthelot et al. 2020). `none` assumes nothing: where classes are rare or absent in the target."""
+
+
+class ViewsConfig(Config):
+    """How images are altered: weakly for labelled ones and the teacher, strongly for the student."""
+
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.06
+    """Most that a weak view is moved, as a share of the side."""
+    rotation: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Most that a strong view is turned, in turns."""
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Most by which a strong view grows or shrinks, height and width apart."""
+    shear: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Most that a strong view is sheared."""
+    colour: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Most by which contrast and brightness of each channel of a strong view change."""
+    invert: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Probability with which a strong view is inverted."""
+    erase: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Largest side of the square erased from a strong view, as a share of the image's."""
+
+
+class AdamConfig(Config):
+    """Adam; the learning rate falls to 0 along a cosine."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Step size at the start."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of Adam's first moment, a step."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of Adam's second moment, a step."""
+    weight_decay: Weight = 1e-4
+    """Decay of the weights themselves (AdamW)."""
+
+
+class HeldOutConfig(Config):
+    """What is held out of training for the rules that choose a checkpoint without target labels."""
+
+    target: Share = 0.1
+    """Share of the target's training images; they have no labels."""
+    source: Share = 0.05
+    """Share of the source's training images."""
+    seed: int = 0
+
+
+class ScheduleConfig(TrainingConfig):
+    """How long to train; 5,000 steps of 128 images of each kind."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images of each kind (source, redrawn, target) a step, over all devices together."""
+    images: Images = 640_000
+    """Source images to train on in all."""
+    log_every: Images = 6_400
+    """Images between two lines of stats.jsonl."""
+    evaluate_every: Images = 32_000
+    """Images between two evaluations on the source and two stored classifiers."""
+    sample_every: Images = 640_000
+    """Not used: a refinement draws nothing new."""
+    checkpoint_every: Images = 32_000
+    """Images between two checkpoints; the last two are kept."""
+    ema_half_life: Annotated[int, Field(ge=1)] = 32_000
+    """Images after which a weight counts half in the moving average, which is the teacher and the result."""
+
+
+class RefineConfig(Config):
+    """A refinement of a trained run of PixelDA."""
+
+    run: str = ""
+    """The run folder whose G, T and images are used."""
+    seed: int = 0
+    """Seed of weights, order of data and every random draw."""
+    network: NetworkConfig = NetworkConfig()
+    generated: GeneratedConfig = GeneratedConfig()
+    self_training: SelfTrainingConfig = SelfTrainingConfig()
+    views: ViewsConfig = ViewsConfig()
+    optimizer: AdamConfig = AdamConfig()
+    held_out: HeldOutConfig = HeldOutConfig()
+    training: ScheduleConfig = ScheduleConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def refine_preset(name: str) -> dict[str, Any]:
+    """Return the settings of a packaged preset, to be laid under a file's and the flags'."""
+    if name not in PRESETS:
+        raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    file = resources.files("pixelscope.pixelda") / "presets" / "refine.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))[name]

@@ -1,0 +1,164 @@
+"""Evaluation of a refinement; the only place of it where target labels are read.
+
+The headline is the moving average at the end of the fixed schedule. Rules that choose a checkpoint without target labels stand
+beside it, and the best by target labels, called the oracle, with the gap that each leaves.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from pixelscope.data.batches import to_float
+from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.memory import keep_freed_memory
+from pixelscope.engine.run import RunFolder
+from pixelscope.errors import InputError
+from pixelscope.files import write_text
+from pixelscope.pixelda.accuracy import BATCH, logits_of
+from pixelscope.pixelda.evaluation import SetResult, labelled_sets, measure, set_result
+from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.networks import features_of
+from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, selector_values
+from pixelscope.pixelda.refinement.settings import SYSTEM, read_refine_config
+from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material
+
+HEADLINE = "ema-last"
+ORACLE = "oracle: chosen with target labels"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a rule chooses, and what that reaches."""
+
+    rule: str
+    images: int
+    target_test: float | None
+    """None where the target has no labels to measure by."""
+    gap: float | None
+    """By how much the oracle is better."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What a refinement reaches; the content of evaluation.json."""
+
+    system: str
+    run: str
+    """The run that it started from."""
+    images: int
+    classes: list[str]
+    rule: str
+    sets: dict[str, SetResult]
+    """By the headline rule."""
+    before: dict[str, float]
+    """Accuracy of the run that it started from, by its own headline rule."""
+    rules: list[Chosen]
+    curve: list[dict[str, float]]
+    """By snapshot: images, accuracies, and what each rule that needs no target label says."""
+    parameters: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return tables for a terminal."""
+        lines = [f"{self.system} from {self.run}: {self.images:,} images of each kind, {self.parameters:,} parameters"]
+        for name, found in self.sets.items():
+            before = f", before {self.before[name]:.2%}" if name in self.before else ""
+            lines.append(
+                f"{name}: {found.accuracy:.2%} +- {found.standard_error:.2%} ({found.correct:,} of {found.count:,}){before}"
+            )
+        lines.append("target test by the rule that chose the checkpoint")
+        for one in self.rules:
+            reached = "not known" if one.target_test is None else f"{one.target_test:.2%}"
+            gap = "" if one.gap is None else f", {100 * one.gap:.2f} points under the oracle"
+            lines.append(f"  {one.rule:<36} {reached:>9} at {one.images:,} images{gap}")
+        return "\n".join(lines)
+
+
+def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
+    """Measure a refinement on both domains' test splits and store evaluation.json; raises InputError where there is none."""
+    keep_freed_memory()
+    folder = RunFolder.open(run)
+    config = read_refine_config(folder)
+    material = load_material(config, data_root)
+    snapshots = stored_snapshots(folder, config, material)
+    if not snapshots:
+        raise InputError(f"{run} has no stored classifier yet; let the training reach its first evaluation.")
+    sets = labelled_sets(material.domains)
+    curve = [_point(images, network, material, sets) for images, network in snapshots.items()]
+    last = max(snapshots)
+    classes = list(material.opened.classes)
+    counts = {name: measure_network(snapshots[last], parts, name) for name, parts in sets.items()}
+    before = {name: measure(material.opened.weights.classifier, parts, name == "source_test") for name, parts in sets.items()}
+    result = Refined(
+        system=SYSTEM,
+        run=config.run,
+        images=last,
+        classes=classes,
+        rule=HEADLINE,
+        sets={name: set_result(name, found, classes) for name, found in counts.items()},
+        before={name: int(found.trace()) / int(found.sum()) for name, found in before.items()},
+        rules=_rules(curve, last),
+        curve=curve,
+        parameters=sum(p.numel() for p in snapshots[last].parameters()),
+    )
+    write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
+    return result
+
+
+def stored_snapshots(folder: RunFolder, config: RefineConfig, material: Material) -> dict[int, nn.Module]:
+    """Return the averaged classifiers stored along the way, by images seen, in evaluation mode; not the initial one."""
+    found: dict[int, nn.Module] = {}
+    for path in sorted(folder.classifiers.glob("*.safetensors")):
+        network = build_classifier(config, material.opened)
+        try:
+            tensors = load_file(path)
+            own = {name.removeprefix("ema."): tensor for name, tensor in tensors.items() if name.startswith("ema.")}
+            network.load_state_dict(own)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"{path} is damaged ({' '.join(str(error).split())[:120]}); delete it to go on without it."
+            ) from None
+        if int(path.stem) > 0:
+            found[int(path.stem)] = network.eval().requires_grad_(False)
+    return found
+
+
+def measure_network(network: nn.Module, parts: list[ImageSet], name: str) -> torch.Tensor:
+    """Return confusion counts; a refined classifier takes images of both domains alike."""
+    return measure(network, parts, source=name == "source_test")  # pyright: ignore[reportArgumentType]
+
+
+def _point(images: int, network: nn.Module, material: Material, sets: dict[str, list[ImageSet]]) -> dict[str, float]:
+    accuracies = {}
+    for name in ("source_test", "target_test"):
+        if name in sets:
+            counts = measure_network(network, sets[name], name)
+            accuracies[name] = int(counts.trace()) / int(counts.sum())
+    validation = material.source.validation
+    known = measure_network(network, [validation], "source_test")
+    held_out = material.held_out.images
+    logits = logits_of(network, held_out)
+    features = torch.cat([features_of(network, to_float(held_out[s : s + BATCH])) for s in range(0, len(held_out), BATCH)])
+    values = selector_values(logits, features, int(known.trace()) / int(known.sum()))
+    return {"images": float(images), **accuracies, **values}
+
+
+def _rules(curve: list[dict[str, float]], last: int) -> list[Chosen]:
+    reached = {int(point["images"]): point.get("target_test") for point in curve}
+    values = {int(point["images"]): {rule: point[rule] for rule in SELECTORS} for point in curve}
+    picks = {HEADLINE: last, **chosen(values)}
+    known = {images: value for images, value in reached.items() if value is not None}
+    if known:
+        picks[ORACLE] = max(sorted(known, reverse=True), key=lambda images: known[images])
+    best = max(known.values(), default=None)
+    gaps = {images: None if best is None else best - known[images] for images in reached}
+    return [Chosen(rule, images, known.get(images), gaps[images]) for rule, images in picks.items()]

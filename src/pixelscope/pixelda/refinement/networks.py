@@ -1,0 +1,57 @@
+"""The stronger classifier."""
+
+import torch
+from torch import Tensor, nn
+
+
+class StrongClassifier(nn.Module):
+    """Six conv3x3 with batch norm and ReLU, then the mean over the image, dropout, and a linear layer.
+
+    In pairs of width, 2 and 4 times width, with max pools between the pairs.
+    """
+
+    def __init__(self, classes: int, width: int = 32, dropout: float = 0.2) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for stage, after in enumerate((width, 2 * width, 4 * width)):
+            layers += [nn.MaxPool2d(2)] if stage else []
+            for _ in range(2):
+                layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+                before = after
+        self.features = nn.Sequential(*layers)
+        self.dropout = dropout
+        self.decide = nn.Linear(before, classes)
+
+    def forward(self, images: Tensor, source: bool = False, draw: torch.Generator | None = None) -> Tensor:
+        """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1].
+
+        `source` makes no difference here; `draw`, on the CPU, draws what is dropped in training.
+        """
+        features = self.features(images).mean((2, 3))
+        if self.training and self.dropout:
+            kept = torch.rand(features.shape, generator=draw) >= self.dropout
+            features = features * kept.to(features) / (1 - self.dropout)
+        return self.decide(features)
+
+
+def freeze_statistics(network: nn.Module, frozen: bool) -> None:
+    """Keep batch norm's running statistics as they are in training passes, or let them follow again.
+
+    Each domain is normalised by its own batch; what is kept for use is of the domain that it is used on.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0 if frozen else 0.1
+
+
+@torch.no_grad()
+def features_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Return what the last layer decides on, (N, F), for images (N, 3, S, S) in [-1, 1].
+
+    Of the paper's T it is the last hidden layer.
+    """
+    if isinstance(network, StrongClassifier):
+        return network.features(images).mean((2, 3))
+    hidden = network.shared[:-1]  # pyright: ignore[reportIndexIssue]
+    return hidden(network.first(images))  # pyright: ignore[reportCallIssue]

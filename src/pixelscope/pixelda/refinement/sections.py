@@ -1,0 +1,182 @@
+"""A refinement as the sections of a report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ValidationError
+
+from pixelscope.drawing import BLUE, DASHED, GREEN, GREY, ORANGE, count_images, count_percent, padded_figure, styled
+from pixelscope.engine.run import RunFolder, read_json, read_stats
+from pixelscope.errors import InputError
+from pixelscope.page import Illustration, Part, Row, Section, Table
+from pixelscope.pixelda.figures.classes import confusion_matrices
+from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.selection import SELECTORS
+from pixelscope.pixelda.refinement.settings import read_refine_config
+from pixelscope.record import read_record, record_section
+
+SETS = {"target_test": "target test split", "target_all": "all target images", "source_test": "source test split"}
+
+
+class SetNumbers(BaseModel):
+    """Accuracy on one set."""
+
+    count: int
+    accuracy: float
+    standard_error: float
+    confusion: list[list[int]]
+
+
+class ChosenNumbers(BaseModel):
+    """What a rule chose."""
+
+    rule: str
+    images: int
+    target_test: float | None
+    gap: float | None
+
+
+class Numbers(BaseModel):
+    """What evaluation.json says."""
+
+    images: int
+    classes: list[str]
+    sets: dict[str, SetNumbers]
+    before: dict[str, float]
+    rules: list[ChosenNumbers]
+    curve: list[dict[str, float]]
+    parameters: int
+
+
+def sections(run: Path) -> list[Section]:
+    """Return the sections of the report on a refinement; raises InputError where a file in it is damaged."""
+    folder = RunFolder.open(run)
+    config, record = read_refine_config(folder), read_record(folder)
+    numbers = _read(folder.evaluation) if folder.evaluation.is_file() else None
+    lines = read_stats(folder.stats)
+    middle = [_training(lines)]
+    if numbers is not None:
+        middle = [_result(numbers), _choosing(numbers), _classes(numbers), *middle]
+    warnings = sum(line["kind"] == "warning" for line in lines)
+    return [_lead(config, numbers), *(section for section in middle if section.parts), record_section(folder, record, warnings)]
+
+
+def _read(path: Path) -> Numbers:
+    try:
+        return Numbers.model_validate(read_json(path))
+    except ValidationError as error:
+        raise InputError(f"{path} is damaged ({error.errors()[0]['msg']}); evaluate the run again.") from None
+
+
+def _lead(config: RefineConfig, numbers: Numbers | None) -> Section:
+    stages = []
+    if config.generated.use:
+        stages.append("source images that G redraws")
+    if config.self_training.use:
+        assumed = (
+            "" if config.self_training.balance == "none" else ", with the source's class frequencies assumed of the target"
+        )
+        stages.append(f"target images with labels that a moving average of the classifier is sure of{assumed}")
+    what = f"A classifier was trained on the source, {' and '.join(stages)}. No target label was used in training."
+    if numbers is None:
+        return Section("Refinement", "lead", prose=(what,), headline="Not evaluated yet, so no accuracy is known.")
+    found, before = numbers.sets.get("target_test"), numbers.before.get("target_test")
+    headline = "The target has no labels, so its accuracy is not known."
+    if found is not None and before is not None:
+        headline = f"Target test: {found.accuracy:.2%} ± {found.standard_error:.2%}, before {before:.2%}."
+    return Section("Refinement", "lead", prose=(what,), headline=headline)
+
+
+def _result(numbers: Numbers) -> Section:
+    rows = [
+        Row(
+            (
+                title,
+                f"{found.count:,}",
+                _percent(numbers.before.get(name)),
+                f"{found.accuracy:.2%} ± {found.standard_error:.2%}",
+            )
+        )
+        for name, title in SETS.items()
+        if (found := numbers.sets.get(name)) is not None
+    ]
+    caption = (
+        f"Accuracy by the moving average at the end of the schedule, {numbers.parameters:,} parameters; ± one standard error."
+    )
+    return Section("Result", "result", parts=(Table(caption, ("Images", "count", "before", "refined"), tuple(rows)),))
+
+
+def _choosing(numbers: Numbers) -> Section:
+    rows = [
+        Row((one.rule, f"{one.images:,}", _percent(one.target_test), "" if one.gap is None else f"{100 * one.gap:.2f}"))
+        for one in numbers.rules
+    ]
+    words = "; ".join(f"{name}: {text}" for name, text in SELECTORS.items())
+    caption = f"What each rule chooses among the stored averages, on images held out of training. {words.capitalize()}."
+    header = ("Rule", "images seen", "target test", "points under the oracle")
+    parts: list[Part] = [Table(caption, header, tuple(rows))]
+    if len(numbers.curve) > 1:
+        about = "Accuracy along the run, and what the rules without target labels say, each from its least to its most."
+        parts.append(Illustration("rules", _rules_figure(numbers.curve), about, about))
+    return Section("Choosing without target labels", "choosing", parts=tuple(parts))
+
+
+@styled
+def _rules_figure(curve: Sequence[dict[str, float]]) -> Figure:
+    figure = padded_figure(1040, 300)
+    left, right = figure.subplots(1, 2)
+    images = [point["images"] for point in curve]
+    for name, colour in (("target_test", GREEN), ("source_test", GREY)):
+        if name in curve[0]:
+            left.plot(images, [point[name] for point in curve], color=colour, marker="o", markersize=3, label=SETS[name])
+    for (name, _), colour, dashes in zip(SELECTORS.items(), (BLUE, ORANGE, GREY), ("-", DASHED, ":"), strict=True):
+        values = np.array([point[name] for point in curve])
+        right.plot(images, (values - values.min()) / max(np.ptp(values), 1e-12), color=colour, linestyle=dashes, label=name)
+    for axes, title in ((left, "Accuracy"), (right, "Rules without target labels")):
+        axes.set_title(title)
+        axes.legend(loc="lower right")
+        count_images(axes)
+    count_percent(left)
+    return figure
+
+
+def _classes(numbers: Numbers) -> Section:
+    found = numbers.sets.get("target_test")
+    if found is None:
+        return Section("Classes", "classes")
+    figure = confusion_matrices([("target test split", found.confusion)], numbers.classes)
+    caption = "What target test images are taken for: rows the true class, columns the predicted one."
+    return Section("Classes", "classes", parts=(Illustration("confusion", figure, caption, caption),) if figure else ())
+
+
+def _training(lines: Sequence[dict]) -> Section:
+    trained = [line for line in lines if line["kind"] == "train"]
+    if len(trained) < 2:
+        return Section("Training", "training")
+    caption = "Losses of each kind of image; of target images the share whose label was trusted, and the agreement with it."
+    return Section("Training", "training", parts=(Illustration("training", _training_figure(trained), caption, caption),))
+
+
+@styled
+def _training_figure(lines: Sequence[dict]) -> Figure:
+    figure = padded_figure(1040, 300)
+    left, right = figure.subplots(1, 2)
+    names = {"loss/source": ("source", GREY), "loss/generated": ("generated", BLUE), "loss/target": ("target", ORANGE)}
+    shares = {"trusted": ("trusted", GREEN), "agreement": ("agreement", ORANGE)}
+    for axes, drawn, title in ((left, names, "Loss"), (right, shares, "Target images")):
+        for name, (label, colour) in drawn.items():
+            points = [(line["images"], line[name]) for line in lines if name in line]
+            if points:
+                axes.plot(*np.array(points, float).T, color=colour, label=label)
+        axes.set_title(title)
+        if axes.lines:
+            axes.legend(loc="best")
+        count_images(axes)
+    count_percent(right)
+    return figure
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"

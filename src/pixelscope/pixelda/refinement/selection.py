@@ -1,0 +1,58 @@
+"""Rules that choose a checkpoint without target labels, from what a classifier says of unlabelled target images."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+from torchmetrics.functional.clustering import adjusted_mutual_info_score
+
+SELECTORS = {
+    "cluster agreement": "adjusted mutual information of the predictions with k-means clusters of the features",
+    "information maximisation": "entropy of the mean prediction less the mean entropy of predictions, in nats",
+    "source validation": "accuracy on source images held out",
+}
+"""Every rule, in words; the checkpoint of the highest value is chosen."""
+
+
+def selector_values(logits: Tensor, features: Tensor, source_validation: float, seed: int = 0) -> dict[str, float]:
+    """Return the value of every rule.
+
+    logits: (N, classes) of unlabelled target images; features: (N, F), what the last layer decides on.
+    """
+    return {
+        "cluster agreement": cluster_agreement(logits, features, seed),
+        "information maximisation": information(logits),
+        "source validation": source_validation,
+    }
+
+
+def cluster_agreement(logits: Tensor, features: Tensor, seed: int = 0) -> float:
+    """Return how far as many clusters as classes, found in normalised features, are the predicted classes, 1 at most."""
+    unit = torch.nn.functional.normalize(features.float(), dim=1).double().numpy()
+    _, clusters = kmeans2(unit, logits.shape[1], minit="++", rng=np.random.default_rng(seed), missing="warn", iter=30)
+    predicted = logits.argmax(1)
+    if len(predicted.unique()) < 2:
+        return 0.0
+    with torch.sparse.check_sparse_tensor_invariants(enable=False):
+        return float(adjusted_mutual_info_score(predicted, torch.from_numpy(clusters).long()))
+
+
+def information(logits: Tensor) -> float:
+    """Return the mutual information of images and predictions in nats (Krause et al. 2010): sure, and not all of one class."""
+    p = logits.double().softmax(1)
+    return float(_entropy(p.mean(0)) - _entropy(p).mean())
+
+
+def chosen(values: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
+    """Return the checkpoint, by its images, that each rule chooses; the later one of equals.
+
+    values: by images seen, then by rule.
+    """
+    newest_first = sorted(values, reverse=True)
+    return {rule: max(newest_first, key=lambda images: values[images][rule]) for rule in SELECTORS}
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -(p * p.clamp(min=1e-12).log()).sum(-1)

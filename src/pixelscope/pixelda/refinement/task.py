@@ -1,0 +1,143 @@
+"""One step of a refinement: source and redrawn images with their labels, target images with labels of their own."""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from pixelscope.engine.average import MovingAverage
+from pixelscope.engine.distributed import synchronize_batch_norm
+from pixelscope.engine.layout import laid_out, placed
+from pixelscope.engine.optimize import apply_gradients, set_learning_rate
+from pixelscope.engine.randomness import generator
+from pixelscope.engine.task import Moment, Task
+from pixelscope.pixelda.accuracy import SourceEvaluation
+from pixelscope.pixelda.losses import task_loss
+from pixelscope.pixelda.refinement.batches import RefineBatch
+from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
+from pixelscope.pixelda.refinement.networks import StrongClassifier, freeze_statistics
+from pixelscope.pixelda.refinement.views import strong, weak
+
+View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
+
+FOLLOWS = 0.99
+"""Share of the mean prediction kept at each step: it follows some hundred steps."""
+
+
+class RefineTask(Task[RefineBatch]):
+    """The classifier of a refinement, its optimizer, and the moving average that teaches it."""
+
+    labels = MappingProxyType(
+        {
+            "loss/source": "source",
+            "loss/generated": "generated",
+            "loss/target": "target",
+            "trusted": "trusted",
+            "agreement": "agreement",
+            "accuracy/source_validation": "source validation",
+        }
+    )
+
+    def __init__(
+        self,
+        config: RefineConfig,
+        classifier: nn.Module,
+        frequencies: Tensor,
+        fabric: Fabric,
+        evaluation: SourceEvaluation | None = None,
+    ) -> None:
+        """frequencies: of the source's classes, (classes,), which add up to 1."""
+        self.config, self.fabric, self.evaluation = config, fabric, evaluation
+        self.classifier = placed(classifier, fabric.device, config.runtime.layout)
+        if fabric.world_size > 1:
+            synchronize_batch_norm(self.classifier)
+        self.networks = {"classifier": self.classifier}
+        adam = config.optimizer
+        self.optimizers = {
+            "classifier": torch.optim.AdamW(
+                self.classifier.parameters(),
+                lr=adam.learning_rate,
+                betas=(adam.beta1, adam.beta2),
+                weight_decay=adam.weight_decay,
+                fused=True,
+            )
+        }
+        self.averages = {"classifier": MovingAverage(self.classifier, max(1, config.training.ema_half_life))}
+        self.frequencies = frequencies.to(fabric.device)
+        # What the teacher says of target images on average, which balancing corrects.
+        self.predicted = self.frequencies.clone()
+        self.memory = {"predicted": self.predicted}
+
+    def step(self, batch: RefineBatch, moment: Moment) -> Mapping[str, Tensor]:
+        """Train the classifier on one batch."""
+        optimizer, config = self.optimizers["classifier"], self.config
+        set_learning_rate(optimizer, cosine(config.optimizer.learning_rate, moment.images / config.training.images))
+        draw = generator("cpu", moment.seed, "views", moment.step, moment.rank)
+        losses = {"source": self._labelled(batch.source, batch.labels, draw, kept=batch.target is None)}
+        numbers: dict[str, Tensor] = {}
+        if batch.generated is not None and batch.generated_labels is not None:
+            losses["generated"] = self._labelled(batch.generated, batch.generated_labels, draw, kept=batch.target is None)
+        if batch.target is not None:
+            losses["target"], numbers = self._self_taught(batch.target, draw)
+        weights = {"target": self._weight(moment)}
+        total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+        total.backward()
+        norms = apply_gradients(optimizer, self.networks)
+        self.averages["classifier"].update(self.classifier, moment.batch_size, moment.images)
+        named = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
+        return {**named, "gradient/classifier": norms["classifier"], **numbers}
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure the averaged classifier on source images held out."""
+        return {} if self.evaluation is None else self.evaluation.measure(self.averages["classifier"].network, None)
+
+    def _weight(self, moment: Moment) -> float:
+        taught = self.config.self_training
+        return taught.weight * min(1.0, moment.images / taught.ramp if taught.ramp else 1.0)
+
+    def _labelled(self, images: Tensor, labels: Tensor, draw: torch.Generator, kept: bool) -> Tensor:
+        """Return the loss of labelled images; `kept`: whether batch norm keeps their statistics for use."""
+        views = self._view(strong, images, draw)
+        freeze_statistics(self.classifier, frozen=not kept)
+        with self.fabric.autocast():
+            logits = self._logits(views, draw)
+        return task_loss(logits, labels)
+
+    def _self_taught(self, images: Tensor, draw: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        taught = self.config.self_training
+        with torch.no_grad(), self.fabric.autocast():
+            said = self.averages["classifier"].network(self._view(weak, images, draw)).float().softmax(1)
+        believed = self._balanced(said)
+        sure, label = believed.max(1)
+        trusted = (sure >= taught.threshold).float()
+        freeze_statistics(self.classifier, frozen=False)
+        with self.fabric.autocast():
+            logits = self._logits(self._view(strong, images, draw), draw)
+        loss = (F.cross_entropy(logits.float(), label, reduction="none") * trusted).mean()
+        agreed = ((logits.argmax(1) == label).float() * trusted).sum() / trusted.sum().clamp(min=1)
+        return loss, {"trusted": trusted.mean(), "agreement": agreed.detach()}
+
+    def _balanced(self, said: Tensor) -> Tensor:
+        """Return probabilities (N, classes) corrected towards the source's class frequencies, or as they are."""
+        mean = self.fabric.all_reduce(said.mean(0), reduce_op="mean")
+        self.predicted.mul_(FOLLOWS).add_(torch.as_tensor(mean), alpha=1 - FOLLOWS)
+        if self.config.self_training.balance == "none":
+            return said
+        corrected = said * self.frequencies / self.predicted.clamp(min=1e-6)
+        return corrected / corrected.sum(1, keepdim=True)
+
+    def _logits(self, views: Tensor, draw: torch.Generator) -> Tensor:
+        drops = isinstance(self.classifier, StrongClassifier)
+        return self.classifier(views, draw=draw) if drops else self.classifier(views)
+
+    def _view(self, alter: View, images: Tensor, draw: torch.Generator) -> Tensor:
+        return laid_out(alter(images, self.config.views, draw), self.config.runtime.layout)
+
+
+def cosine(start: float, done: float) -> float:
+    """Return a learning rate that falls from `start` to 0 along half a cosine; done: share of the training, from 0 to 1."""
+    return start * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

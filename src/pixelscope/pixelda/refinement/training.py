@@ -1,0 +1,191 @@
+"""Refinements from a trained run to a run folder of their own, started or resumed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from pixelscope.data.imageset import ImageSet
+from pixelscope.data.split import Split, random_test_mask
+from pixelscope.engine import runtime
+from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.engine.loop import Identity, Loop
+from pixelscope.engine.randomness import generator
+from pixelscope.engine.run import RunFolder
+from pixelscope.engine.sitting import conduct, record_sitting
+from pixelscope.errors import InputError
+from pixelscope.pixelda.accuracy import SourceEvaluation
+from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.domains import Domains, load_domains
+from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatches
+from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.refinement.settings import SYSTEM, read_refine_config
+from pixelscope.pixelda.refinement.task import RefineTask
+from pixelscope.pixelda.snapshots import save_classifiers
+from pixelscope.pixelda.trained import TrainedRun
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a refinement is made from: the networks of a run and its images, some held out."""
+
+    opened: TrainedRun
+    domains: Domains
+    source: Split
+    """The source's own split, some of its training images held out for validation."""
+    target: ImageSet
+    """Target images to train on, without labels."""
+    held_out: ImageSet
+    """Others of the target's training images, without labels, for rules that choose a checkpoint."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    config: RefineConfig
+    run: Path | None
+    data_root: Path | None
+    resumed: bool
+
+
+def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None = None, data_root: Path | None = None) -> Path:
+    """Train a better classifier from a finished run of PixelDA and unlabelled target images; return the new run folder.
+
+    No target label is used: the target's training images are stripped of theirs before anything sees them.
+
+    Args:
+        config: settings; `config.run` names the run.
+        runs: where a numbered folder is made.
+        run: a folder of the user's own choice, which must not exist.
+        data_root: where a source given as a KIND alone is looked for.
+
+    Raises:
+        InputError: the run is not a finished one of PixelDA, its images are not there, or the settings exclude each other.
+    """
+    if run is not None and runtime.is_first_process():
+        RunFolder.refuse_existing(run)
+    if not (config.generated.use or config.self_training.use):
+        raise InputError("Neither stage is on, so there is nothing to learn; use --generated.use or --self-training.use.")
+    runtime.check_batch(config.training.batch_size, config.runtime)
+    material = load_material(config, data_root)
+    if not runtime.is_first_process():
+        return runtime.launch(config.runtime, _train, _Job(config, None, data_root, resumed=False))
+    folder = RunFolder.create(runs, f"refined-{material.opened.folder.path.name}-seed{config.seed}", run)
+    config.save(folder.config)
+    return runtime.launch(config.runtime, _train, _Job(config, folder.path, data_root, resumed=False))
+
+
+def resume_refinement(run: Path, *, devices: int | None = None, data_root: Path | None = None) -> Path:
+    """Go on with a stopped refinement from its newest checkpoint, and return its folder."""
+    folder = RunFolder.open(run)
+    config = read_refine_config(folder)
+    if devices is not None:
+        config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
+    runtime.check_batch(config.training.batch_size, config.runtime)
+    config.save(folder.config)
+    return runtime.launch(config.runtime, _train, _Job(config, folder.path, data_root, resumed=True))
+
+
+def load_material(config: RefineConfig, data_root: Path | None = None) -> Material:
+    """Open the run that a refinement starts from, and hold images out."""
+    if not config.run:
+        raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
+    opened = TrainedRun(Path(config.run))
+    if not isinstance(opened.config, PixelDAConfig):
+        raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")
+    domains = load_domains(opened.config, data_root, training=False)
+    assert domains.target is not None
+    held = config.held_out
+    target, held_out = _apart(domains.training_target(), held.target, held.seed)
+    train, validation = _apart(domains.source.train, held.source, held.seed)
+    source = Split(train, validation, domains.source.test, domains.source.training_positions)
+    smallest = min(len(target), len(train))
+    if smallest < config.training.batch_size:
+        raise InputError(
+            f"There are {smallest} training images, fewer than a batch of {config.training.batch_size}; lower "
+            "--training.batch-size, or give more images."
+        )
+    return Material(opened, domains, source, target, held_out)
+
+
+def build_classifier(config: RefineConfig, opened: TrainedRun) -> nn.Module:
+    """Build the classifier as training begins with it: new, or the run's own T."""
+    if config.network.kind == "paper":
+        own = opened.weights.classifier
+        network = Classifier(len(opened.classes), opened.config.data.size, own.first_source is not None)
+        network.load_state_dict(own.state_dict())
+        return network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
+        return StrongClassifier(len(opened.classes), config.network.width, config.network.dropout)
+
+
+def _apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    mask = random_test_mask(len(images), share, seed)
+    return images.select((~mask).nonzero().flatten()), images.select(mask.nonzero().flatten())
+
+
+def _train(fabric: Fabric, job: _Job) -> Path:
+    """Train on one process of possibly several."""
+    config = job.config
+    path = fabric.broadcast(job.run)
+    assert path is not None
+    folder = RunFolder(path)
+    material = load_material(config, job.data_root)
+    opened, source = material.opened, material.source
+    pool = _pool(config, material, fabric) if config.generated.use else None
+    target = material.target if config.self_training.use else None
+    task = RefineTask(config, build_classifier(config, opened), _frequencies(source.train), fabric, SourceEvaluation(source))
+    loop = Loop(
+        fabric,
+        task,
+        RefineBatches(source.train, target, pool, config.seed, fabric.device),
+        folder,
+        config.training,
+        Identity(SYSTEM, _decisive(config), {**material.domains.digests(), "run": _networks(opened)}),
+        config.seed,
+        snapshot=lambda images: save_classifiers(folder, task, images),
+    )
+    record_sitting(
+        fabric,
+        folder,
+        task,
+        config.runtime,
+        resumed=job.resumed,
+        system=SYSTEM,
+        seed=config.seed,
+        data=material.domains.describe(opened.config),
+        classes=list(opened.classes),
+        refined_from={"run": config.run, "rule": opened.rule, "images": opened.weights.images},
+    )
+    if job.resumed:
+        loop.restore()
+    return conduct(fabric, loop, folder)
+
+
+def _pool(config: RefineConfig, material: Material, fabric: Fabric) -> GeneratedPool:
+    opened = material.opened
+    assert isinstance(opened.config, PixelDAConfig) and opened.weights.generator is not None
+    generated, network = config.generated, opened.weights.generator
+    return GeneratedPool(
+        network, opened.config, material.source.train, config.seed, generated.pool, generated.refresh, fabric.device
+    )
+
+
+def _frequencies(source: ImageSet) -> torch.Tensor:
+    counts = torch.tensor(source.class_counts(), dtype=torch.float32)
+    return counts / counts.sum()
+
+
+def _networks(opened: TrainedRun) -> str:
+    assert opened.weights.generator is not None
+    return fingerprint(opened.weights.classifier, opened.weights.generator)
+
+
+def _decisive(config: RefineConfig) -> dict[str, Any]:
+    """Return the settings that decide the weights; the schedule depends on the length of the training, too."""
+    return config.model_dump(mode="json", exclude={"runtime": True, "run": True})

@@ -1,0 +1,280 @@
+"""Refinement: what it never sees, what its stages do, how a checkpoint is chosen without labels, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_mutual_info_score
+
+import tiny
+from pixelscope import (
+    InputError,
+    RefineConfig,
+    build_report,
+    classify,
+    evaluate,
+    evaluate_refinement,
+    export,
+    refine,
+    resume_refinement,
+    train_baseline,
+    train_pixelda,
+)
+from pixelscope.config import merge
+from pixelscope.data.decode import image_files
+from pixelscope.engine import checkpoint
+from pixelscope.engine.run import RunFolder
+from pixelscope.engine.task import Moment
+from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatch, RefineBatches
+from pixelscope.pixelda.refinement.config import PRESETS, ViewsConfig, refine_preset
+from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.refinement.sections import sections
+from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, cluster_agreement, information
+from pixelscope.pixelda.refinement.task import RefineTask, cosine
+from pixelscope.pixelda.refinement.training import load_material
+from pixelscope.pixelda.refinement.views import strong, weak
+
+SMALL = {
+    "network": {"width": 4},
+    "generated": {"pool": 16, "refresh": 48},
+    "self_training": {"ramp": 0, "threshold": 0.4},
+    "training": {
+        "batch_size": 8,
+        "images": 96,
+        "log_every": 16,
+        "evaluate_every": 32,
+        "checkpoint_every": 32,
+        "ema_half_life": 32,
+    },
+    "runtime": {"accelerator": "cpu", "precision": "32-true", "threads": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source, target = tiny.write_domains(tmp_path_factory.mktemp("domains"), count=80)
+    run = train_pixelda(tiny.pixelda(source=source, target=target), run=tmp_path_factory.mktemp("runs") / "adapted")
+    evaluate(run)
+    return run
+
+
+def config(origin: Path, **changes) -> RefineConfig:
+    return RefineConfig.parse(merge(SMALL, changes, {"run": str(origin)}))
+
+
+@pytest.fixture(scope="module")
+def refined(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = refine(config(origin), run=tmp_path_factory.mktemp("refined") / "run")
+    evaluate_refinement(run)
+    build_report(run)
+    return run
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(RunFolder(run).checkpoint_files()[-1])[0]
+
+
+def test_it_is_measured_by_the_end_of_a_fixed_schedule_beside_the_other_rules(refined: Path) -> None:
+    found = json.loads((refined / "evaluation.json").read_text(encoding="utf-8"))
+    assert found["rule"] == "ema-last" and found["images"] == 96
+    rules = {one["rule"]: one for one in found["rules"]}
+    assert list(rules) == ["ema-last", *SELECTORS, "oracle: chosen with target labels"]
+    assert rules["ema-last"]["images"] == 96
+    best = max(point["target_test"] for point in found["curve"])
+    for one in rules.values():
+        assert one["gap"] == pytest.approx(best - one["target_test"])
+    assert set(found["before"]) == set(found["sets"]) == {"source_test", "target_test", "target_all"}
+    names = [section.anchor for section in sections(refined)]
+    assert names == ["lead", "result", "choosing", "classes", "training", "record"]
+
+
+def test_no_target_label_reaches_training(origin: Path, tmp_path: Path) -> None:
+    material = load_material(config(origin))
+    assert material.target.labels is None and material.held_out.labels is None
+    with pytest.raises(InputError, match="has labels, which a refinement must not see"):
+        RefineBatches(material.source.train, tiny.image_set(), None, 0, torch.device("cpu"))
+    record = json.loads((origin / "run.json").read_text())["data"]["target"]["spec"].removeprefix("arrays:")
+    other, moved = tmp_path / "adapted", tmp_path / "target.npz"
+    shutil.copytree(origin, other)
+    with np.load(record) as stored:
+        np.savez(moved, images=stored["images"], labels=(stored["labels"] + 1) % 3)
+    text = (other / "config.yaml").read_text(encoding="utf-8").replace(record, str(moved))
+    (other / "config.yaml").write_text(text, encoding="utf-8")
+    one, two = (refine(config(run), run=tmp_path / name) for run, name in ((origin, "one"), (other, "two")))
+    assert all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
+    with_true, with_false = (evaluate_refinement(run).sets["target_test"].accuracy for run in (one, two))
+    assert with_true != with_false, "the labels are read in evaluation"
+
+
+def test_held_out_target_images_are_never_trained_on(origin: Path) -> None:
+    material = load_material(config(origin))
+    parts = [material.target.images[:], material.held_out.images[:]]
+    seen = [{image.numpy().tobytes() for image in part} for part in parts]
+    assert not seen[0] & seen[1] and len(parts[1]) == round(0.1 * (len(parts[0]) + len(parts[1])))
+
+
+def test_a_stopped_refinement_goes_on_to_the_same_weights(origin: Path, refined: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(refined, run)
+    newest = RunFolder(run).checkpoint_files()
+    newest[-1].unlink()
+    for path in (run / "classifiers").glob("*96.safetensors"):
+        path.unlink()
+    resume_refinement(run)
+    assert all(torch.equal(value, weights(run)[name]) for name, value in weights(refined).items())
+
+
+def test_the_paper_classifier_goes_on_from_its_weights(origin: Path, tmp_path: Path) -> None:
+    values = {"network": {"kind": "paper"}, "optimizer": {"learning_rate": 1e-12, "weight_decay": 0.0}}
+    run = refine(config(origin, **values), run=tmp_path / "run")
+    before = load_material(config(origin)).opened.weights.classifier.state_dict()
+    for name, value in before.items():
+        assert torch.allclose(weights(run)[f"network.classifier.{name}"], value, atol=1e-6)
+
+
+@pytest.mark.parametrize(("stage", "lacking"), [("generated", "loss/generated"), ("self_training", "loss/target")])
+def test_a_stage_can_be_left_out(origin: Path, tmp_path: Path, stage: str, lacking: str) -> None:
+    run = refine(config(origin, **{stage: {"use": False}}), run=tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert all(lacking not in line for line in lines)
+    assert evaluate_refinement(run).sets["target_test"].count > 0
+
+
+def task(classes: int = 3, **changes) -> RefineTask:
+    torch.manual_seed(0)
+    values = RefineConfig.parse(merge(SMALL, changes))
+    network = StrongClassifier(classes, 4, 0.0)
+    return RefineTask(values, network, torch.full((classes,), 1 / classes), tiny.fabric())
+
+
+def test_where_classes_are_missing_balance_can_be_turned_off() -> None:
+    """A target of one class of three: balancing spreads it over all, and nothing else does."""
+    said = torch.tensor([[0.9, 0.08, 0.02]]).repeat(20, 1)
+    for balance in ("source", "none"):
+        made = task(self_training={"balance": balance})
+        for _ in range(600):
+            believed = made._balanced(said)
+        if balance == "none":
+            assert torch.equal(believed, said)
+        else:
+            assert torch.allclose(believed, torch.full_like(said, 1 / 3), atol=0.02)
+
+
+def test_the_teacher_and_the_mean_of_its_answers_are_part_of_a_checkpoint() -> None:
+    made = task()
+    assert set(checkpoint.state(made)) >= {"memory.predicted", "average.classifier.decide.weight"}
+
+
+def test_statistics_for_use_are_of_target_images() -> None:
+    made = task()
+    images = torch.rand(8, 3, tiny.SIZE, tiny.SIZE) * 2 - 1
+    batch = RefineBatch(torch.ones_like(images), torch.arange(8) % 3, None, None, images)
+    made.config = made.config.model_copy(update={"views": ViewsConfig(colour=0, invert=0, erase=0)})
+    for step in range(60):
+        made.step(batch, Moment(step * 8, step, 8, 0))
+    first = made.classifier.features[1]
+    with torch.no_grad():
+        seen = made.classifier.features[0](images).mean((0, 2, 3))
+    other = made.classifier.features[0](torch.ones_like(images)).mean((0, 2, 3))
+    near, far = (first.running_mean - seen).abs().mean(), (first.running_mean - other).abs().mean()
+    assert near < far / 2
+
+
+def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) -> None:
+    material = load_material(config(origin))
+
+    def pool() -> GeneratedPool:
+        opened = material.opened
+        return GeneratedPool(opened.weights.generator, opened.config, material.source.train, 0, 16, 48, torch.device("cpu"))  # type: ignore[arg-type]
+
+    one = pool()
+    first = [one(Moment(images, images // 8, 8, 0)) for images in (0, 8, 48)]
+    assert torch.equal(pool()(Moment(48, 6, 8, 0))[0], first[2][0])
+    assert not torch.equal(first[0][0], first[2][0])
+    positions = {tuple(image.flatten().tolist()) for image in torch.cat([first[0][0], first[1][0]])}
+    assert len(positions) == 16, "no image twice in one pass over the pool"
+
+
+def test_a_refined_run_is_used_and_exported_like_any_other(refined: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    images, _ = tiny.pictures(6, coloured=True)
+    (tmp_path / "in").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
+    export(refined, tmp_path / "model.onnx")
+    export(refined, tmp_path / "weights" / "model.safetensors", form="safetensors")
+    rows = []
+    for name, model in (
+        ("run", refined),
+        ("onnx", tmp_path / "model.onnx"),
+        ("st", tmp_path / "weights" / "model.safetensors"),
+    ):
+        classify(model, image_files(tmp_path / "in"), tmp_path / f"{name}.csv")
+        rows.append([line.split(",")[1] for line in (tmp_path / f"{name}.csv").read_text().splitlines()])
+    assert rows[0] == rows[1] == rows[2]
+    assert "target images labelled by itself" in (tmp_path / "model.card.md").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_refined_is_said(origin: Path, refined: Path, tmp_path: Path) -> None:
+    source = json.loads((origin / "run.json").read_text())["data"]["source"]["spec"]
+    baseline = train_baseline(tiny.baseline(source=source), run=tmp_path / "baseline")
+    with pytest.raises(InputError, match="is a run of the baseline, without G"):
+        refine(config(baseline), run=tmp_path / "out")
+    with pytest.raises(InputError, match="is a run of 'refined', not of pixelda"):
+        refine(config(refined), run=tmp_path / "out")
+    with pytest.raises(InputError, match="Neither stage is on"):
+        refine(config(origin, generated={"use": False}, self_training={"use": False}), run=tmp_path / "out")
+    with pytest.raises(InputError, match="fewer than a batch of 512"):
+        refine(config(origin, training={"batch_size": 512}), run=tmp_path / "out")
+    with pytest.raises(InputError, match="is a run of 'pixelda', not a refinement"):
+        evaluate_refinement(origin)
+    with pytest.raises(InputError, match="There is no preset 'best'"):
+        refine_preset("best")
+    assert not (tmp_path / "out").exists()
+
+
+def test_presets_are_settings() -> None:
+    made = {name: RefineConfig.parse(refine_preset(name)) for name in PRESETS}
+    assert made["full"] == RefineConfig()
+    assert not made["generated"].self_training.use and not made["self-training"].generated.use
+    assert made["demo"].training.batch_size == 128
+
+
+def test_views_keep_range_and_shape_and_follow_their_draws() -> None:
+    images = torch.rand(5, 3, 16, 16) * 2 - 1
+    for alter in (weak, strong):
+        one, two, other = (alter(images, ViewsConfig(), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+        assert one.shape == images.shape and one.abs().max() <= 1 + 1e-6
+        assert torch.equal(one, two) and not torch.equal(one, other)
+    still = ViewsConfig(shift=0, rotation=0, zoom=0, shear=0, colour=0, invert=0, erase=0)
+    for alter in (weak, strong):
+        assert torch.allclose(alter(images, still, torch.Generator()), images, atol=1e-5)
+
+
+def test_selectors_are_what_they_are_called() -> None:
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 3
+    features = torch.eye(3)[labels] + 0.05 * torch.randn(90, 3, generator=random)
+    right, wrong = 8 * torch.eye(3)[labels], 8 * torch.eye(3)[torch.randint(3, (90,), generator=random)]
+    assert cluster_agreement(right, features) == pytest.approx(1)
+    expected = adjusted_mutual_info_score(wrong.argmax(1).numpy(), labels.numpy())
+    assert cluster_agreement(wrong, features) == pytest.approx(expected, abs=1e-6)
+    assert cluster_agreement(8 * torch.eye(3)[torch.zeros(90, dtype=torch.long)], features) == 0
+    sure, unsure, one_class = right, torch.zeros(90, 3), 8 * torch.eye(3)[torch.zeros(90, dtype=torch.long)]
+    assert information(sure) > 1.05 > information(unsure) == pytest.approx(0, abs=1e-9)
+    assert information(one_class) == pytest.approx(0, abs=1e-9)
+    values = {10: dict.fromkeys(SELECTORS, 0.5), 20: dict.fromkeys(SELECTORS, 0.5), 30: dict.fromkeys(SELECTORS, 0.1)}
+    assert chosen(values) == dict.fromkeys(SELECTORS, 20)
+
+
+def test_the_learning_rate_falls_along_a_cosine() -> None:
+    assert (cosine(2.0, 0), cosine(2.0, 0.5), cosine(2.0, 1)) == pytest.approx((2, 1, 0))
+
+
+def test_the_strong_classifier_is_under_three_million_parameters() -> None:
+    counts = [sum(p.numel() for p in StrongClassifier(10, width).parameters()) for width in (32, 96)]
+    assert counts[0] == 288_746 and counts[1] < 3_000_000
