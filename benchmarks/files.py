@@ -35,7 +35,8 @@ def main() -> int:
     counts = [count for count in COUNTS if count <= chosen.most]
     rows = [row for model in chosen.pixelda for row in measured(["pixelda", "classify"], model, counts, DIGIT)]
     rows += [row for model in chosen.endovae for row in measured(["endovae", "score"], model, counts, FRAME)]
-    chosen.out.write_text(json.dumps({"about": about(os.cpu_count() or 1, sys.argv[1:]), "rows": rows}, indent=1) + "\n")
+    made = about(os.cpu_count() or 1, []) | {"command": " ".join(["python -m benchmarks.files", *sys.argv[1:]])}
+    chosen.out.write_text(json.dumps({"about": made, "rows": rows}, indent=1) + "\n")
     for row in rows:
         print(
             f"{row['command']:<34} {row['files']:>8,} files  {row['files_per_second']:>7.1f} files/s  {row['peak_mb']:>6.0f} MB"

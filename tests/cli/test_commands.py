@@ -62,7 +62,7 @@ def test_dry_run_tells_the_plan_and_makes_nothing(
 
 def test_train_makes_a_run_folder_with_the_resolved_settings(trained: Path) -> None:
     config = yaml.safe_load((trained / "config.yaml").read_text())
-    assert config["generator"] == {"noise": "uniform", "noise_dim": 10, "blocks": 1, "width": 4}
+    assert config["generator"] == {"noise": "uniform", "noise_dim": 10, "blocks": 1, "width": 4, "conditioned": True}
     assert json.loads((trained / "run.json").read_text())["state"] == "finished"
 
 

@@ -119,7 +119,7 @@ def test_the_graph_resizes_as_the_package_does(shape: tuple[int, int, int]) -> N
     expected = resize(torch.from_numpy(images).permute(0, 3, 1, 2), tiny.SIZE).numpy()
     apart = np.abs(seen - expected)
     # A value half way between two bytes may be rounded either way.
-    assert apart.max() <= 1 and (apart > 0.01).mean() < 0.1
+    assert apart.max() <= 1 and (apart > 0.01).mean() < 0.05
 
 
 def test_what_it_takes_is_in_the_metadata(models: Path, endovae_run: Path) -> None:

@@ -88,6 +88,8 @@ def _preparation(size: int, mean: float, scale: float) -> Any:
             ["resized"],
             mode="linear",
             antialias=1,
+            # At the edges the filter's weights add up to 1 over what lies inside, as in Pillow and torch.
+            exclude_outside=1,
             coordinate_transformation_mode="half_pixel",
             axes=[2, 3],
         ),
