@@ -71,7 +71,7 @@ def _run(line: str) -> None:
 
 
 def test_what_was_promised_is_there(place: Path) -> None:
-    made = ("labels.csv", "adapted/manifest.csv", "scores.csv", "maps/0.png.png", "classifier.onnx", "healthy.card.md")
+    made = ("labels.csv", "adapted/manifest.csv", "scores.csv", "maps/0.png", "classifier.onnx", "healthy.card.md")
     missing = [name for name in made if not (place / name).exists()]
     assert missing == []
     rows = (place / "labels.csv").read_text(encoding="utf-8").splitlines()

@@ -123,6 +123,16 @@ def _about(path: Path) -> dict:
         return json.loads(image.text["pixelscope"])  # type: ignore[attr-defined]
 
 
+def _psnr(folder: Path) -> float:
+    with (folder / "manifest.csv").open(encoding="utf-8") as file:
+        return float(next(csv.DictReader(file))["psnr"])
+
+
+def _reconstructed(run: Path, file: Path, out: Path, sampled: bool, seed: int) -> float:
+    reconstruct(run, [file], out, sampled=sampled, seed=seed)
+    return _psnr(out)
+
+
 def test_reconstructions_are_written_as_a_grid_or_one_by_one(run: Path, frame_folder: Path, tmp_path: Path) -> None:
     written = reconstruct(run, [frame_folder / "polyps"], tmp_path / "grid.png")
     assert written.count == len(written.frames) == 12
@@ -130,16 +140,16 @@ def test_reconstructions_are_written_as_a_grid_or_one_by_one(run: Path, frame_fo
         assert image.size == (12 * 18 + 2, 2 * 18 + 2)
     assert _about(tmp_path / "grid.png")["rule"] == "best-validation"
     reconstruct(run, [frame_folder / "polyps"], tmp_path / "single")
-    assert len(list((tmp_path / "single").iterdir())) == 12
-    again = reconstruct(run, [frame_folder / "polyps" / "03.png"], tmp_path / "again")
+    assert len(list((tmp_path / "single").glob("*.png"))) == 12
+    reconstruct(run, [frame_folder / "polyps" / "03.png"], tmp_path / "again")
     assert (tmp_path / "again" / "03.png").read_bytes() == (tmp_path / "single" / "03.png").read_bytes()
-    assert again.frames[0]["psnr"] == pytest.approx(written.frames[3]["psnr"], abs=1e-3)
+    assert _psnr(tmp_path / "again") == pytest.approx(written.frames[3]["psnr"], abs=5e-3)
 
 
 def test_a_sampled_reconstruction_follows_its_seed(run: Path, frame_folder: Path, tmp_path: Path) -> None:
     file = frame_folder / "polyps" / "00.png"
     psnrs = [
-        reconstruct(run, [file], tmp_path / f"{number}", sampled=sampled, seed=seed).frames[0]["psnr"]
+        _reconstructed(run, file, tmp_path / f"{number}", sampled, seed)
         for number, (sampled, seed) in enumerate([(False, 0), (False, 1), (True, 0), (True, 0), (True, 1)])
     ]
     assert psnrs[0] == psnrs[1]
@@ -147,12 +157,23 @@ def test_a_sampled_reconstruction_follows_its_seed(run: Path, frame_folder: Path
     assert len({psnrs[0], psnrs[2], psnrs[4]}) == 3
 
 
-def test_files_of_one_name_are_not_written_over_each_other(run: Path, frame_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="have the same name"):
-        reconstruct(run, [frame_folder], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_a_folder_of_frames_keeps_its_folders_and_broken_ones_are_rows(run: Path, frame_folder: Path, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    shutil.copytree(frame_folder, frames)
+    (frames / "polyps" / "broken.jpg").write_bytes(b"no image")
+    reconstruct(run, [frames], tmp_path / "out", devices=2)
+    made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
+    assert made == {path.relative_to(frame_folder).as_posix() for path in frame_folder.rglob("*.png")}
+    with (tmp_path / "out" / "manifest.csv").open(encoding="utf-8") as file:
+        rows = {Path(row["name"]).name: row for row in csv.DictReader(file)}
+    assert "no image of a known format" in rows["broken.jpg"]["error"] and not rows["broken.jpg"]["file"]
+    with pytest.raises(InputError, match="exists already; name another folder, or go on with --resume"):
+        reconstruct(run, [frames], tmp_path / "out")
+    with pytest.raises(InputError, match="There is no .*nowhere"):
+        reconstruct(run, [tmp_path / "nowhere"], tmp_path / "other")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images in"):
-        reconstruct(run, [tmp_path], tmp_path / "out")
+        reconstruct(run, [tmp_path / "empty"], tmp_path / "grid.png")
 
 
 def test_new_frames(run: Path, frame_folder: Path, tmp_path: Path) -> None:

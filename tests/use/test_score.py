@@ -55,9 +55,9 @@ def test_a_score_depends_on_its_frame_alone(endovae_run: Path, frame_files: Path
 def test_maps_have_the_frames_size_and_leave_the_border(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
     score(endovae_run, [frame_files / "polyps"], tmp_path / "scores.csv", maps=tmp_path / "maps")
     drawn = image_files(tmp_path / "maps")
-    assert [file.name for file in drawn] == [f"{n:02d}.png.png" for n in range(24)]
+    assert [file.name for file in drawn] == [f"{n:02d}.png" for n in range(24)]
     for file in drawn[:3]:
-        original = np.asarray(Image.open(frame_files / "polyps" / file.stem))
+        original = np.asarray(Image.open(frame_files / "polyps" / file.name))
         overlaid = np.asarray(Image.open(file))
         assert overlaid.shape == original.shape
         assert np.array_equal(overlaid[:4], original[:4]) and np.array_equal(overlaid[:, :14], original[:, :14])

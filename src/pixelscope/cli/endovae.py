@@ -203,6 +203,8 @@ def reconstruct(
     sampled: Flag = False,
     seed: int = 0,
     rule: Rule = "auto",
+    devices: int = 1,
+    resume: Flag = False,
     json: Flag = False,
 ) -> None:
     """Reconstruct frames as the run has learnt to see them, and say how near they come.
@@ -214,17 +216,27 @@ def reconstruct(
     paths
         Image files, or folders of them at any depth.
     out
-        File ending in .png for one grid, frames over reconstructions; else a folder for a PNG a frame.
+        File ending in .png for one grid, frames over reconstructions; else a folder to make: a PNG a frame, manifest.csv.
     sampled
         Reconstruct from a sample of the posterior in place of its mean.
     seed
         Seed of these samples.
     rule
         Which weights; `auto` takes those of the lowest validation loss.
+    devices
+        GPUs to use for a folder, or without one, threads that compute.
+    resume
+        Go on with a folder that was left unfinished.
     json
         Print JSON.
     """
-    show(pixelscope.reconstruct(run, paths, out, sampled=sampled, seed=seed, rule=rule), json)
+    from pixelscope.cli.counting import CountingBar
+
+    with CountingBar("reconstructing") as report:
+        written = pixelscope.reconstruct(
+            run, paths, out, sampled=sampled, seed=seed, rule=rule, devices=devices, resume=resume, report=report
+        )
+    show(written, json)
 
 
 @endovae.command

@@ -1,6 +1,5 @@
 """Reconstructions and new frames of a run, written as PNG files: one grid, or a file a frame."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,27 +7,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from pixelscope.data.decode import image_files, read_image
-from pixelscope.data.frame_preparation import prepare_frame
+from pixelscope.data.decode import bombs_refused, image_files
 from pixelscope.endovae.batches import as_channels_first, to_unit
-from pixelscope.endovae.chosen import Weights, choose
+from pixelscope.endovae.chosen import Weights
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.pictures import pixels
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.quality import psnr, ssim
+from pixelscope.endovae.reconstructing import prepared, reconstruct_files, save_png
 from pixelscope.endovae.reconstruction import reconstruct_frames
 from pixelscope.endovae.sampling import decode, interpolate, random_latents, traverse
-from pixelscope.endovae.training import read_config
+from pixelscope.endovae.trained import TrainedRun
 from pixelscope.engine.randomness import generator
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
-from pixelscope.files import written_whole
+from pixelscope.stream import run as streamed
+from pixelscope.stream.run import Report
 
 REACH = 3.0
 """How far a latent dimension is walked along either way, in standard deviations of the prior."""
+AT_ONCE = 256
+"""Frames drawn before they are written."""
 GAP = 2
 """Pixels between the frames of a grid."""
 
@@ -56,34 +55,45 @@ class Written:
 
 
 def reconstruct(
-    run: Path, paths: Sequence[Path], out: Path, *, sampled: bool = False, seed: int = 0, rule: str = "auto"
-) -> Written:
+    run: Path,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    sampled: bool = False,
+    seed: int = 0,
+    rule: str = "auto",
+    devices: int = 1,
+    resume: bool = False,
+    report: Report | None = None,
+) -> Written | streamed.Written:
     """Reconstruct image files, and those in folders, from the posterior's mean, and write what comes out.
 
     Args:
         run: a run folder of EndoVAE.
         paths: files of frames, and folders of them at any depth; each is prepared as the run's own frames were.
-        out: a file ending in .png for one grid, originals over reconstructions; else a folder for a PNG a frame.
+        out: a file ending in .png for one grid, originals over reconstructions, which all are held in memory for; else a folder
+            to make for a PNG a frame, any number of them, with a manifest.csv of PSNR and SSIM.
         sampled: reconstruct from a sample of the posterior, drawn from `seed`, in place of its mean.
         rule: which weights; see `evaluate_endovae`.
+        devices, resume, report: of a folder; see `score`.
 
     Raises:
-        InputError: no frame or no checkpoint is there, a frame cannot be read, or two would have the same name in `out`.
+        InputError: no frame or no checkpoint is there, a frame of a grid cannot be read, or the folder exists.
     """
-    config, name, weights = _opened(run, rule)
+    opened = TrainedRun(run, rule, finished=False)
+    if out.suffix.lower() != ".png":
+        given = {"sampled": sampled, "seed": seed, "devices": devices, "resume": resume, "report": report}
+        return reconstruct_files(opened, paths, out, **given)
     files = _files(paths)
-    frames = np.stack([_prepared(file, config) for file in files])
+    with bombs_refused():
+        frames = np.stack([prepared(file, opened.config.prepare) for file in files])
     draw = generator("cpu", seed, "sampled reconstruction") if sampled else None
-    found = reconstruct_frames(weights, frames, draw)
-    about = {"run": str(run), "rule": name, "images": weights.images, "sampled": sampled, "seed": seed}
-    drawn = pixels(found.reconstructions)
-    if out.suffix.lower() == ".png":
-        _save(out, grid(np.stack([frames, drawn])), about)
-    else:
-        _save_each(out, {f"{file.stem}.png": frame for file, frame in zip(files, drawn, strict=True)}, len(files), about)
+    found = reconstruct_frames(opened.weights, frames, draw)
+    about = {"run": str(run), "rule": opened.rule, "images": opened.weights.images, "sampled": sampled, "seed": seed}
+    save_png(out, grid(np.stack([frames, pixels(found.reconstructions)])), about)
     quality = zip(psnr(found.images, found.reconstructions), ssim(found.images, found.reconstructions), strict=True)
     rows = [{"name": str(f), "psnr": float(p), "ssim": float(s)} for f, (p, s) in zip(files, quality, strict=True)]
-    return Written(str(out), len(files), name, seed, rows)
+    return Written(str(out), len(files), opened.rule, seed, rows)
 
 
 def generate(
@@ -110,21 +120,25 @@ def generate(
     Raises:
         InputError: settings exclude each other, or the run has no such dimension or checkpoint.
     """
-    config, name, weights = _opened(run, rule)
+    opened = TrainedRun(run, rule, finished=False)
+    config, name, weights = opened.config, opened.rule, opened.weights
     if count < 1 or (between is not None and dimension is not None):
         raise InputError("Give a --count of at least 1, and one of --between and --dimension at most.")
     if dimension is not None and not 0 <= dimension < config.model.latent:
         raise InputError(f"{run} has the latent dimensions 0 to {config.model.latent - 1}, not {dimension}; name one of them.")
-    drawn = decode(weights.decoder, _latents(weights, config, count, seed, between, dimension)).numpy()
+    z = _latents(weights, config, count, seed, between, dimension)
     about = {"run": str(run), "rule": name, "images": weights.images, "seed": seed, "dimension": dimension}
     if between is not None:
         about["between"] = [str(path) for path in between]
     names = [f"{number:05d}.png" for number in range(count)]
     if out.suffix.lower() == ".png":
         columns = count if between is not None or dimension is not None else int(np.ceil(np.sqrt(count)))
-        _save(out, grid(_rows(drawn, columns)), about)
+        save_png(out, grid(_rows(decode(weights.decoder, z).numpy(), columns)), about)
     else:
-        _save_each(out, dict(zip(names, drawn, strict=True)), count, about)
+        for start in range(0, count, AT_ONCE):
+            some = decode(weights.decoder, z[start : start + AT_ONCE]).numpy()
+            for frame, drawn in zip(names[start : start + AT_ONCE], some, strict=True):
+                save_png(out / frame, drawn, about)
     return Written(str(out), count, name, seed, [{"name": frame} for frame in names])
 
 
@@ -140,12 +154,6 @@ def grid(rows: np.ndarray) -> np.ndarray:
     return page
 
 
-def _opened(run: Path, rule: str) -> tuple[EndoVAEConfig, str, Weights]:
-    folder = RunFolder.open(run)
-    config = read_config(folder)
-    return config, *choose(folder, config, rule)
-
-
 @torch.no_grad()
 def _latents(
     weights: Weights,
@@ -156,7 +164,8 @@ def _latents(
     dimension: int | None,
 ) -> torch.Tensor:
     if between is not None:
-        ends = np.stack([_prepared(path, config) for path in between])
+        with bombs_refused():
+            ends = np.stack([prepared(path, config.prepare) for path in between])
         modes = Posterior.of(weights.encoder(to_unit(as_channels_first(ends)))).mode
         return interpolate(modes[0], modes[1], count)
     if dimension is not None:
@@ -171,28 +180,8 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _prepared(path: Path, config: EndoVAEConfig) -> np.ndarray:
-    """Return one file as uint8 (S, S, 3), prepared as a run's frames were."""
-    image = read_image(path)
-    return prepare_frame(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))), None, config.prepare).frame
-
-
 def _rows(frames: np.ndarray, columns: int) -> np.ndarray:
     """Return frames (N, S, S, 3) in rows of `columns`, the last one filled up with white."""
     missing = -len(frames) % columns
     filled = np.concatenate([frames, np.full((missing, *frames.shape[1:]), 255, np.uint8)])
     return filled.reshape(-1, columns, *frames.shape[1:])
-
-
-def _save_each(folder: Path, frames: dict[str, np.ndarray], count: int, about: dict[str, Any]) -> None:
-    if len(frames) < count:
-        raise InputError(f"Some of the {count} files have the same name; take them folder by folder, or write one .png grid.")
-    for name, frame in frames.items():
-        _save(folder / name, frame, about)
-
-
-def _save(path: Path, image: np.ndarray, about: dict[str, Any]) -> None:
-    note = PngInfo()
-    note.add_text("pixelscope", json.dumps(about))
-    with written_whole(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG", pnginfo=note)

@@ -141,7 +141,7 @@ def _rows(
     values = scores(measures(seen, frames, insets, calibration.latent), calibration.spread)[name]
     p = calibration.p_values(name, values)
     if maps is not None:
-        files = [maps / item.inner.with_name(f"{item.inner.name}.png") for item in items]
+        files = [maps / item.png for item in items]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             # A list, so that an error of writing is raised.
             list(pool.map(_write_map, files, items, prepared, smoothed(seen.error) * ~insets, repeat(calibration.heat)))

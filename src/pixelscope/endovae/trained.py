@@ -34,11 +34,14 @@ NETWORKS = ("encoder", "decoder")
 class TrainedRun:
     """A finished run of EndoVAE, its weights chosen by a rule."""
 
-    def __init__(self, run: Path, rule: str = "auto") -> None:
-        """Open it; raises InputError where it is not one, not finished (and no rule named), or damaged."""
+    def __init__(self, run: Path, rule: str = "auto", finished: bool = True) -> None:
+        """Open it; raises InputError where it is not one, or damaged.
+
+        finished: refuse a run that is not, unless a rule is named.
+        """
         self.folder = RunFolder.open(run)
         self.config = read_config(self.folder)
-        if rule == "auto":
+        if finished and rule == "auto":
             self.folder.require_finished()
         self.rule, self.weights = choose(self.folder, self.config, rule)
 

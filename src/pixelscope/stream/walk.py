@@ -23,6 +23,11 @@ class Item:
         return self.path.as_posix().encode("utf-8", "backslashreplace").decode()
 
     @property
+    def png(self) -> Path:
+        """Return where a PNG made of it lies below the folder made: `a/1.png` of `a/1.png`, `a/1.jpg.png` of `a/1.jpg`."""
+        return self.inner if self.inner.suffix == ".png" else self.inner.with_name(f"{self.inner.name}.png")
+
+    @property
     def is_image(self) -> bool:
         """Say whether its name is that of an image."""
         return self.path.suffix.lower() in SUFFIXES
