@@ -278,3 +278,40 @@ def test_the_learning_rate_falls_along_a_cosine() -> None:
 def test_the_strong_classifier_is_under_three_million_parameters() -> None:
     counts = [sum(p.numel() for p in StrongClassifier(10, width).parameters()) for width in (32, 96)]
     assert counts[0] == 288_746 and counts[1] < 3_000_000
+
+
+def adapted(tmp_path: Path, source: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray], images: int) -> Path:
+    """Train PixelDA on two sets of arrays, given as images and labels."""
+    for name, (pictures, labels) in (("source", source), ("target", target)):
+        np.savez(tmp_path / f"{name}.npz", images=pictures, labels=labels)
+    specs = {name: f"arrays:{tmp_path / name}.npz" for name in ("source", "target")}
+    return train_pixelda(tiny.pixelda(**specs, training={"images": images}), run=tmp_path / "adapted")
+
+
+def test_two_classes_missing_in_the_target_are_no_harm_without_balance(tmp_path: Path) -> None:
+    """Of three classes the target has one: assumed frequencies then contradict what is there, and no assumption does not."""
+    pictures, labels = tiny.pictures(120, 1)
+    kept = labels == 1
+    run = adapted(tmp_path, tiny.pictures(120), (pictures[kept], labels[kept]), images=96)
+    # Inverted, these classes are others.
+    still = {"invert": 0.0, "colour": 0.2, "erase": 0.0, "rotation": 0.01}
+    last = {}
+    for balance in ("source", "none"):
+        taught = {"balance": balance, "threshold": 0.6, "weight": 3.0, "ramp": 3200}
+        changes = {"generated": {"use": False}, "self_training": taught, "views": still}
+        values = config(run, **changes, training={"images": 6400, "evaluate_every": 6400, "log_every": 640})
+        refine(values, run=tmp_path / balance)
+        lines = [json.loads(line) for line in (tmp_path / balance / "stats.jsonl").read_text().splitlines()]
+        last[balance] = [line for line in lines if "trusted" in line][-1]
+    assert evaluate_refinement(tmp_path / "none").sets["target_test"].accuracy >= 0.99
+    assert last["none"]["trusted"] > 0.9 and last["none"]["agreement"] > 0.9
+    assert last["source"]["trusted"] < 0.3
+
+
+def test_any_pair_in_either_direction(tmp_path: Path) -> None:
+    """Coloured images to small grey ones, as from MNIST-M to USPS."""
+    pictures, labels = tiny.pictures(60, 1)
+    grey = pictures.mean(3).astype(np.uint8)[:, 2:-2, 2:-2]
+    run = adapted(tmp_path, tiny.pictures(60, coloured=True), (grey, labels), images=96)
+    found = evaluate_refinement(refine(config(run), run=tmp_path / "refined"))
+    assert found.sets["target_test"].count == 12
