@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pixelscope.anatomy import Summary as Summary
     from pixelscope.cost import Plan as Plan
     from pixelscope.data import pack as pack
+    from pixelscope.data.decode import decode_bytes as decode_bytes
     from pixelscope.data.describe import SourceDescription as SourceDescription
     from pixelscope.data.describe import contact_sheet as contact_sheet
     from pixelscope.data.describe import describe_source as describe_source
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pixelscope.endovae.frame_files import generate as generate
     from pixelscope.endovae.frame_files import reconstruct as reconstruct
     from pixelscope.endovae.scoring import score as score
+    from pixelscope.endovae.studio import FrameStudio as FrameStudio
     from pixelscope.endovae.summary import plan_endovae as plan_endovae
     from pixelscope.endovae.summary import summarize_endovae as summarize_endovae
     from pixelscope.endovae.training import resume_endovae as resume_endovae
@@ -48,12 +50,19 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.refinement.evaluation import evaluate_refinement as evaluate_refinement
     from pixelscope.pixelda.refinement.training import refine as refine
     from pixelscope.pixelda.refinement.training import resume_refinement as resume_refinement
+    from pixelscope.pixelda.studio import StyleStudio as StyleStudio
     from pixelscope.pixelda.summary import plan as plan
     from pixelscope.pixelda.summary import summarize as summarize
     from pixelscope.pixelda.training import resume as resume
     from pixelscope.pixelda.training import train_baseline as train_baseline
     from pixelscope.pixelda.training import train_pixelda as train_pixelda
     from pixelscope.report.builder import build_report as build_report
+    from pixelscope.runs import RunInfo as RunInfo
+    from pixelscope.runs import find_runs as find_runs
+    from pixelscope.runs import newest_samples as newest_samples
+    from pixelscope.runs import run_info as run_info
+    from pixelscope.runs import run_statistics as run_statistics
+    from pixelscope.serve import serve_runs as serve_runs
     from pixelscope.systems import export as export
 
 _HOMES = {
@@ -101,6 +110,15 @@ _HOMES = {
     "Summary": "pixelscope.anatomy",
     "plan": "pixelscope.pixelda.summary",
     "summarize": "pixelscope.pixelda.summary",
+    "FrameStudio": "pixelscope.endovae.studio",
+    "StyleStudio": "pixelscope.pixelda.studio",
+    "RunInfo": "pixelscope.runs",
+    "find_runs": "pixelscope.runs",
+    "newest_samples": "pixelscope.runs",
+    "run_info": "pixelscope.runs",
+    "run_statistics": "pixelscope.runs",
+    "decode_bytes": "pixelscope.data.decode",
+    "serve_runs": "pixelscope.serve",
     "export": "pixelscope.systems",
     "build_report": "pixelscope.report.builder",
     "run_demo": "pixelscope.demo",

@@ -38,6 +38,7 @@ COMMANDS = (
     "pixelda refine",
     "pixelda train",
     "report",
+    "serve",
     "summary",
     "summary baseline",
     "summary endovae",

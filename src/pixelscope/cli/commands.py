@@ -433,6 +433,28 @@ def export(
     show(pixelscope.export(run, out, form=format, images=images, rule=rule, data_root=data_root), json)
 
 
+@app.command
+def serve(
+    *runs: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+) -> None:
+    """Serve runs in the browser: watch a training, draw a digit, steer a latent space, look at a frame.
+
+    For example: pixelscope serve runs
+
+    Parameters
+    ----------
+    runs
+        Run folders, or folders of them; `runs` by default.
+    host
+        Address to listen on. The default is this machine alone; there is no password.
+    port
+        Port to listen on.
+    """
+    pixelscope.serve_runs(list(runs) or [Path("runs")], host=host, port=port)
+
+
 @summary.command(name="pixelda")
 def summary_pixelda(
     *,

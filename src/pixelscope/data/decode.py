@@ -1,5 +1,6 @@
 """One image file, of any size and mode, to bytes."""
 
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -149,6 +150,23 @@ def decode(path: Path, size: int | None = None) -> Bytes:
             return _to_bytes(_prepare(image, size))
     except _UNREADABLE as error:
         raise InputError(f"Cannot read the image {path}: {_reason(error)}; mend or remove it.") from None
+
+
+def decode_bytes(content: bytes, size: int | None = None, most_pixels: int = 30_000_000) -> Bytes:
+    """Read an image that is held in memory, as `read_image` does; its pixels are counted before any is decoded.
+
+    Raises InputError where it is no image of a known format, has more than `most_pixels`, or is damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if image.width * image.height > most_pixels:
+                limit = f"{most_pixels / 1e6:.0f} million pixels"
+                raise InputError(f"The image is {image.width} x {image.height}, over {limit}; give a smaller one.")
+            return _to_bytes(_prepare(image, size))
+    except _UNREADABLE as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"The file cannot be read: {_reason(error)}; give a PNG, JPEG or other photo.") from None
 
 
 def _prepare(image: Image.Image, size: int | None) -> Image.Image:

@@ -51,5 +51,6 @@ class TorchClassifier:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes) of uint8 images (N, size, size, 3)."""
         with self._replicas.lent() as (classifier, device):
-            logits: Tensor = classifier(to_float(torch.from_numpy(images).permute(0, 3, 1, 2).to(device)))
+            given = torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2)
+            logits: Tensor = classifier(to_float(given.to(device)))
             return torch.softmax(logits.float(), 1).cpu().numpy()

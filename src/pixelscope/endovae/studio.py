@@ -1,0 +1,150 @@
+"""A run of EndoVAE for one frame at a time: drawn from a latent vector, or looked at. For research only."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixelscope.data.frame_preparation import prepare_frame
+from pixelscope.data.frame_store import spread
+from pixelscope.endovae.anomaly.calibration import FILE, Calibration, read_calibration
+from pixelscope.endovae.anomaly.heat import overlay, smoothed
+from pixelscope.endovae.anomaly.maps import maps_of
+from pixelscope.endovae.anomaly.scores import measures, scores
+from pixelscope.endovae.batches import as_channels_first, to_unit
+from pixelscope.endovae.cohort import load_cohort
+from pixelscope.endovae.pictures import pixels
+from pixelscope.endovae.posterior import Posterior
+from pixelscope.endovae.reconstruction import Reconstructed
+from pixelscope.endovae.sampling import decode, random_latents
+from pixelscope.endovae.trained import TrainedRun
+from pixelscope.engine.randomness import generator
+from pixelscope.engine.run import read_json
+from pixelscope.errors import InputError
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+SHOWN = 8
+"""Latent dimensions offered at most, those of the largest divergence first."""
+SEARCHED = 5_000
+"""Training frames among which the nearest one is looked for at most."""
+LARGEST = 640
+"""Side in pixels to which a frame is shrunk before it is looked at in a browser."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a run makes of one frame."""
+
+    frame: Bytes
+    """The frame, (H, W, 3), its content area outlined."""
+    heat: Bytes
+    """The frame with its error map laid over, of the same size."""
+    prepared: Bytes
+    """What the network saw, (S, S, 3)."""
+    reconstruction: Bytes
+    score: float
+    p: float
+    name: str
+    """Which score it is."""
+    calibration: NDArray[np.float64]
+    """That score of the healthy frames of the calibration, ascending."""
+
+
+class FrameStudio:
+    """Encoder and decoder of a run with its calibration."""
+
+    def __init__(self, run: Path) -> None:
+        """Open a run, finished or not; raises InputError where it is none of EndoVAE."""
+        self._opened = TrainedRun(run, finished=False)
+        self.run, self.config = Path(run), self._opened.config
+        self.latent = self.config.model.latent
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Return the calibration; None where the run has not been evaluated."""
+        path = self._opened.folder.checkpoints / FILE
+        return read_calibration(path) if path.is_file() else None
+
+    @cached_property
+    def dimensions(self) -> list[int]:
+        """Return the latent dimensions of the largest divergence on held-out frames, or the first ones."""
+        path = self._opened.folder.evaluation
+        sets = read_json(path).get("sets", {}) if path.is_file() else {}
+        divergence = next((one["kl"] for one in sets.values() if len(one.get("kl", ())) == self.latent), None)
+        order = range(self.latent) if divergence is None else np.argsort(-np.array(divergence), kind="stable").tolist()
+        return [int(dimension) for dimension in order][:SHOWN]
+
+    def random(self, seed: int) -> Floats:
+        """Return a latent vector z ~ N(0, I), (latent,), a function of `seed`."""
+        return random_latents(1, self.latent, generator("cpu", seed, "studio"))[0].numpy()
+
+    def draw(self, z: Floats) -> Bytes:
+        """Return the frame of a latent vector (latent,), uint8 (S, S, 3)."""
+        return decode(self._opened.weights.decoder, torch.from_numpy(np.asarray(z, np.float32)[None])).numpy()[0]
+
+    def nearest(self, z: Floats) -> tuple[Bytes, str, Floats]:
+        """Return the training frame whose posterior mean is nearest to `z`, its name, and that mean."""
+        means, positions, cohort = self._training
+        index = int(((means - np.asarray(z)) ** 2).sum(1).argmin())
+        position = int(positions[index])
+        return np.asarray(cohort.store.frames[position]), cohort.store.names[position], means[index]
+
+    def look(self, image: Bytes) -> Look:
+        """Reconstruct and score one frame, uint8 (H, W, 3); raises InputError where the run has no calibration."""
+        calibration = self.calibration
+        if calibration is None:
+            raise InputError(f"{self.run.name} has no calibration yet; run `pixelscope endovae evaluate` on it.")
+        original = _shrunk(image)
+        prepared = prepare_frame(original, None, self.config.prepare)
+        frames, insets = prepared.frame[None], prepared.inset[None] > 0
+        batch = self._reconstructed(frames)
+        maps = maps_of(batch)
+        value = float(scores(measures(maps, frames, insets, calibration.latent), calibration.spread)[calibration.chosen][0])
+        square = prepared.content.centre_square()
+        heat = original.copy()
+        grown = cv2.resize((smoothed(maps.error) * ~insets)[0], (square.width, square.height), interpolation=cv2.INTER_LINEAR)
+        heat[square.slices] = overlay(original[square.slices], np.asarray(grown, np.float32), calibration.heat)
+        outlined = original.copy()
+        content = prepared.content
+        corner = (content.left + content.width - 1, content.top + content.height - 1)
+        cv2.rectangle(outlined, (content.left, content.top), corner, (255, 255, 255), 2)
+        return Look(
+            frame=outlined,
+            heat=heat,
+            prepared=prepared.frame,
+            reconstruction=pixels(batch.reconstructions)[0],
+            score=value,
+            p=float(calibration.p_values(calibration.chosen, [value])[0]),
+            name=calibration.chosen,
+            calibration=np.array(calibration.scores[calibration.chosen]),
+        )
+
+    @torch.no_grad()
+    def _reconstructed(self, frames: Bytes) -> Reconstructed:
+        images = to_unit(as_channels_first(frames))
+        posterior = Posterior.of(self._opened.weights.encoder(images))
+        return Reconstructed(images, self._opened.weights.decoder(posterior.mode), posterior)
+
+    @cached_property
+    def _training(self):
+        cohort = load_cohort(self.config)
+        positions = spread(cohort.train.positions, SEARCHED)
+        parts = [
+            self._reconstructed(cohort.store.frames[some]).posterior.mean
+            for some in np.array_split(positions, -(-len(positions) // 64))
+        ]
+        return torch.cat(parts).numpy(), positions, cohort
+
+
+def _shrunk(image: Bytes) -> Bytes:
+    factor = LARGEST / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

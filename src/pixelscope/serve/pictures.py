@@ -1,0 +1,58 @@
+"""Arrays as what a page can show."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def data_uri(image: np.ndarray) -> str:
+    """Return a uint8 image (H, W, 3) as a data: address of a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+WIDTH = 560.0
+"""Width of a chart's own coordinates; it grows with the page."""
+
+Points = Sequence[tuple[float, float]]
+
+
+def curve(lines: Sequence[dict[str, Any]], names: dict[str, str], height: float = 150) -> dict[str, Any] | None:
+    """Return what a chart of some numbers over images seen is drawn from; None where there are none yet."""
+    found = {title: points for name, title in names.items() if (points := _points(lines, name))}
+    if not found:
+        return None
+    values = [y for points in found.values() for _, y in points]
+    low, top, last = min(values), max(values), max(x for points in found.values() for x, _ in points)
+
+    def place(point: tuple[float, float]) -> str:
+        return f"{WIDTH * point[0] / max(last, 1):.1f},{height * (1 - (point[1] - low) / max(top - low, 1e-12)):.1f}"
+
+    drawn = {title: " ".join(map(place, points)) for title, points in found.items()}
+    newest = {title: points[-1][1] for title, points in found.items()}
+    return {"lines": drawn, "newest": newest, "low": low, "top": top, "last": last, "width": WIDTH, "height": height}
+
+
+def _points(lines: Sequence[dict[str, Any]], name: str) -> Points:
+    """Return (images, value) of at most about 400 lines that have the number, the last one among them."""
+    points = [(float(line["images"]), float(line[name])) for line in lines if isinstance(line.get(name), int | float)]
+    points = [point for point in points if np.isfinite(point[1])]
+    every = -(-len(points) // 400) if points else 1
+    return points[::every] + (points[-1:] if points and (len(points) - 1) % every else [])
+
+
+def histogram(values: np.ndarray, mark: float, height: float = 120, bins: int = 24) -> dict[str, Any]:
+    """Return what a histogram with a mark on it is drawn from; it reaches as far as the mark."""
+    low, high = min(float(values.min()), mark), max(float(values.max()), mark)
+    span = max(high - low, 1e-9)
+    counts, _ = np.histogram(values, bins=bins, range=(low, low + span))
+    shares = counts / max(int(counts.max()), 1)
+    step = WIDTH / bins
+    bars = [{"x": step * i, "y": height * (1 - s), "height": height * s, "width": step - 1} for i, s in enumerate(shares)]
+    place = WIDTH * (mark - low) / span
+    return {"bars": bars, "mark": place, "low": low, "high": high, "width": WIDTH, "height": height}

@@ -1,0 +1,240 @@
+"""What the app answers, and what it refuses: hosts, origins, sizes, paths, broken runs, full queues."""
+
+import io
+import json
+import re
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from PIL import Image
+
+import tiny
+from pixelscope import FrameStudio, InputError, StyleStudio, decode_bytes, find_runs
+from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.serve import create_app
+from pixelscope.serve.desk import Busy, Desk
+
+POST = {"Origin": "http://testserver", "Host": "testserver"}
+
+
+def png(size: tuple[int, int] = (40, 40), kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+def adapt(client: TestClient, content: bytes = b"", name: str = "x.png", run: str = "adapted", **fields):
+    files = {"image": (name, content)} if content else {"none": ("", b"")}
+    return client.post(f"/adapt/{run}", files=files, data=fields, headers=POST)
+
+
+def test_every_page_answers(client: TestClient) -> None:
+    assert client.get("/", follow_redirects=False).headers["location"] == "/runs"
+    for path in ("/runs", "/runs/adapted", "/runs/healthy/live", "/compare?run=adapted&run=before", "/adapt", "/endoscopy"):
+        found = client.get(path)
+        assert found.status_code == 200, path
+        assert "<script>" not in found.text and "style=" not in found.text and " on" + "click=" not in found.text
+    assert client.get("/static/report.css").headers["content-type"].startswith("text/css")
+
+
+def test_the_list_says_what_each_run_is(client: TestClient) -> None:
+    text = client.get("/runs").text
+    assert all(name in text for name in ("adapted", "before", "healthy"))
+    assert text.count("finished") >= 3
+
+
+@pytest.mark.parametrize("path", ["/runs", "/adapt", "/static/app.css", "/nothing"])
+def test_pages_keep_to_themselves(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+
+
+def test_another_host_name_is_not_served(client: TestClient) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example", "testserver.evil", ""):
+        assert client.get("/runs", headers={"Host": host}).status_code == 421
+    assert client.get("/runs", headers={"Host": "localhost:8000"}).status_code == 200
+    assert client.get("/runs", headers={"Host": "[::1]:8000"}).status_code == 200
+
+
+def test_posts_from_elsewhere_are_refused(client: TestClient) -> None:
+    files = {"image": ("x.png", png())}
+    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert client.post("/adapt/adapted", files=files, headers=headers).status_code == 403
+    assert client.post("/adapt/adapted", files=files, headers=POST).status_code == 200
+
+
+def test_a_redrawn_image_comes_in_styles_with_the_answers_of_both(client: TestClient, place: Path) -> None:
+    found = adapt(client, png(), seed="3", walk="25")
+    assert found.status_code == 200
+    assert found.text.count("data:image/png;base64,") == 8
+    assert found.text.count("<caption>adapted</caption>") == found.text.count("<caption>baseline</caption>") == 8
+    studio = StyleStudio(place / "adapted")
+    image = np.broadcast_to(decode_bytes(png(), tiny.SIZE), (tiny.SIZE, tiny.SIZE, 3))
+    best = studio.classes[int(studio.answers(image[None])["adapted"][0].argmax())]
+    given = found.text.split("Given")[1]
+    assert re.search(r'<th scope="row">(\w+)</th>', given).group(1) == best  # type: ignore[union-attr]
+
+
+def test_a_studio_says_what_the_networks_say(place: Path) -> None:
+    studio, weights = StyleStudio(place / "adapted", place / "before"), TrainedRun(place / "adapted").weights
+    image = tiny.pictures(1)[0][0]
+    z = studio.style(5)
+    drawn = studio.redraw(image, np.stack([z, z, studio.style(6)]))
+    assert np.array_equal(drawn[0], drawn[1]) and drawn.shape == (3, tiny.SIZE, tiny.SIZE, 3)
+    from pixelscope.data.batches import to_float, to_uint8
+
+    with torch.no_grad():
+        source = to_float(torch.from_numpy(image).permute(2, 0, 1)[None])
+        expected = to_uint8(weights.generator(source, torch.from_numpy(z)[None]))  # type: ignore[misc]
+    assert np.abs(expected[0].permute(1, 2, 0).numpy().astype(int) - drawn[0]).max() <= 1
+    assert set(studio.answers(drawn)) == {"adapted", "baseline"}
+    with pytest.raises(InputError, match="is a run of the baseline, which draws nothing"):
+        StyleStudio(place / "before")
+
+
+def test_sliders_draw_and_find_the_nearest_frame(client: TestClient, place: Path) -> None:
+    one, two = (client.get(f"/endoscopy/healthy/draw?z0={value}").text for value in ("0", "2.5"))
+    assert one != two and one.count("data:image/png") == 1
+    studio = FrameStudio(place / "healthy")
+    frame, name, mean = studio.nearest(np.zeros(3, np.float32))
+    again, same, _ = studio.nearest(mean)
+    assert name == same and np.array_equal(frame, again)
+    assert name in client.get("/endoscopy/healthy/nearest").text
+    assert client.get("/endoscopy/healthy/random?seed=4").text == client.get("/endoscopy/healthy/random?seed=4").text
+    assert "A slider has no number" in client.get("/endoscopy/healthy/draw?z0=abc").text
+    assert client.get("/endoscopy/healthy/draw?z0=nan&z1=1e999").status_code == 200
+
+
+def test_a_frame_is_scored_as_the_command_line_does(client: TestClient, place: Path, tmp_path: Path) -> None:
+    from pixelscope import score
+
+    (tmp_path / "frame.png").write_bytes(png((60, 50)))
+    score(place / "healthy", [tmp_path / "frame.png"], tmp_path / "s.jsonl", false_positive_rate=0.5)
+    expected = json.loads((tmp_path / "s.jsonl").read_text())
+    found = client.post("/endoscopy/healthy/look", files={"frame": ("f.png", png((60, 50)))}, headers=POST)
+    assert f"Score {expected['score']:.4g}" in found.text and f"p {expected['p']:.3f}" in found.text
+    assert found.text.count("data:image/png") == 4
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (SVG, "no image of a known format"),
+        (b"<html><script>alert(1)</script></html>", "no image of a known format"),
+        (png()[:200], "cannot be read"),
+        (b"\xff\xd8\xff\xe0 cut", "cannot be read"),
+        (b"GIF89a", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("field", ["adapt", "look"])
+def test_what_is_no_image_gets_a_sentence(client: TestClient, content: bytes, said: str, field: str) -> None:
+    if field == "adapt":
+        found = adapt(client, content)
+    else:
+        found = client.post("/endoscopy/healthy/look", files={"frame": ("x.png", content)}, headers=POST)
+    assert found.status_code == 400 and said in found.text
+    assert "Traceback" not in found.text and "<script>alert" not in found.text
+
+
+def test_bombs_are_counted_before_they_are_decoded(client: TestClient) -> None:
+    file = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(file, "PNG")
+    assert len(file.getvalue()) < 100_000
+    found = adapt(client, file.getvalue())
+    assert found.status_code == 400 and "9000 x 9000, over 30 million pixels" in found.text
+
+
+def test_large_bodies_are_refused_before_they_are_read(client: TestClient) -> None:
+    found = adapt(client, b"x" * (13 * 2**20))
+    assert found.status_code == 413 and "over 12 MB" in found.text
+    assert adapt(client, drawing="data:image/png;base64," + "A" * 500_000).status_code == 400
+    assert "draw it again" in adapt(client, drawing="javascript:alert(1)").text
+    assert "There is nothing to look at yet" in adapt(client).text
+    assert "There is nothing to look at yet" in adapt(client, example="999").text
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../../etc", "..%2f..%2fetc", "%2e%2e", "adapted%2f..", "nothing", "<script>", "a" * 5000]
+)
+def test_runs_are_found_by_the_names_of_the_list_only(client: TestClient, name: str) -> None:
+    for path in (f"/runs/{name}", f"/runs/{name}/report", f"/adapt?run={name}", f"/endoscopy/{name}/draw"):
+        found = client.get(path, follow_redirects=False)
+        assert found.status_code in (303, 307, 400, 404), path
+        assert "root:" not in found.text and "<script>" not in found.text
+
+
+def test_a_run_that_vanishes_or_is_half_written_gets_a_sentence(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "adapted", tmp_path / "adapted")
+    for name, text in (("half", '{"system": "pixe'), ("empty", ""), ("list", "[]"), ("odd", '{"system": 3, "images": "many"}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("seed: 0")
+        (tmp_path / name / "run.json").write_text(text)
+    with TestClient(create_app([tmp_path]), raise_server_exceptions=False) as client:
+        assert "half" not in client.get("/runs").text
+        assert adapt(client, png()).status_code == 200
+        shutil.rmtree(tmp_path / "adapted")
+        gone = adapt(client, png())
+        assert gone.status_code == 400 and "any more" in gone.text
+        assert "There are no runs here yet" in client.get("/runs").text or client.get("/runs").status_code == 200
+
+
+def test_weights_of_other_shapes_get_a_sentence(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "adapted", tmp_path / "adapted")
+    text = (tmp_path / "adapted" / "config.yaml").read_text().replace("width: 4", "width: 8")
+    (tmp_path / "adapted" / "config.yaml").write_text(text)
+    with TestClient(create_app([tmp_path]), raise_server_exceptions=False) as client:
+        found = adapt(client, png())
+        assert found.status_code == 400 and "other networks than the run" in found.text
+
+
+def test_requests_beyond_the_queue_are_told_to_come_again(place: Path) -> None:
+    with TestClient(create_app([place], waiting=2), raise_server_exceptions=False) as client:
+        adapt(client, png())
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda _: adapt(client, png()), range(32)))
+    statuses = {answer.status_code for answer in found}
+    assert statuses == {200, 503}
+    refused = next(answer for answer in found if answer.status_code == 503)
+    assert refused.headers["retry-after"] == "2" and "Too many requests" in refused.text
+
+
+def test_a_desk_does_one_thing_after_the_other() -> None:
+    import asyncio
+
+    async def run() -> list[int]:
+        desk, order, gate = Desk(waiting=3), list[int](), threading.Event()
+
+        def work(number: int) -> int:
+            gate.wait(5)
+            order.append(number)
+            return number
+
+        tasks = [asyncio.create_task(desk.do(lambda n=n: work(n))) for n in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await desk.do(lambda: 9)
+        gate.set()
+        assert await asyncio.gather(*tasks) == [0, 1, 2]
+        assert await desk.do(lambda: 7) == 7
+        desk.close()
+        return order
+
+    assert asyncio.run(run()) == [0, 1, 2]
+
+
+def test_runs_are_found_one_level_down_newest_first(place: Path, tmp_path: Path) -> None:
+    assert {run.name for run in find_runs([place])} == {"adapted", "before", "healthy"}
+    assert [run.name for run in find_runs([place / "healthy"])] == ["healthy"]
+    assert find_runs([tmp_path / "nowhere"]) == []
+    assert {run.state for run in find_runs([place])} == {"finished"}
