@@ -94,7 +94,7 @@ def load_material(config: RefineConfig, data_root: Path | None = None) -> Materi
     """Open the run that a refinement starts from, and hold images out."""
     if not config.run:
         raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
-    opened = TrainedRun(Path(config.run))
+    opened = TrainedRun(Path(config.run), config.rule)
     if not isinstance(opened.config, PixelDAConfig):
         raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")
     domains = load_domains(opened.config, data_root, training=False)
