@@ -112,6 +112,15 @@ def test_two_runs_side_by_side(page: Page) -> None:
     expect(page.get_by_role("region", name="Settings that differ")).to_contain_text("generator.width")
 
 
+def test_read_the_report_of_a_run_and_keep_its_folder_as_it_is(page: Page, place: Path) -> None:
+    before = sorted(path.name for path in (place / "adapted").iterdir())
+    page.goto("/runs")
+    page.get_by_role("link", name="Report of adapted").click()
+    expect(page.get_by_role("heading", name="Result", exact=True)).to_be_visible(timeout=30_000)
+    assert page.locator("figure svg").count() > 3
+    assert sorted(path.name for path in (place / "adapted").iterdir()) == before
+
+
 @pytest.mark.parametrize("width", [380, 1600])
 @pytest.mark.parametrize("path", ["/runs", "/runs/adapted", "/compare?run=adapted&run=before", "/adapt", "/endoscopy"])
 def test_nothing_is_wider_than_the_window(page: Page, width: int, path: str) -> None:

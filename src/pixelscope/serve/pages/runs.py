@@ -1,10 +1,13 @@
 """The runs: a list, one with its curves while it trains, and two side by side."""
 
+import tempfile
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import HTMLResponse
 
 import pixelscope
 from pixelscope.errors import InputError
@@ -64,13 +67,17 @@ def live(request: Request, name: str) -> Response:
 
 
 @router.get("/runs/{name}/report")
-def report(request: Request, name: str) -> Response:
-    """Return the report that lies in a run folder."""
+async def report(request: Request, name: str) -> Response:
+    """Return the report that lies in a run folder, or one made now, which is not kept."""
     run = request.app.state.workspace.run(name)
-    page = run.path / "report.html"
-    if not page.is_file():
-        raise InputError(f"{run.name} has no report yet; write one with `pixelscope report {run.name}`.")
-    return FileResponse(page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
+    stored = run.path / "report.html"
+    page = stored.read_text(encoding="utf-8") if stored.is_file() else await request.app.state.desk.do(partial(_made, run.path))
+    return HTMLResponse(page, headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+def _made(path: Path) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return pixelscope.build_report(path, out=Path(folder) / "report.html").read_text(encoding="utf-8")
 
 
 @router.get("/compare")
@@ -96,7 +103,6 @@ def _row(run: Any) -> dict[str, Any]:
         "images": f"{run.images:,}",
         "share": None if share is None else round(100 * share),
         "when": time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed)),
-        "report": (run.path / "report.html").is_file(),
     }
 
 
