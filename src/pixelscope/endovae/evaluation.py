@@ -17,7 +17,7 @@ from torchmetrics.functional.classification import binary_auroc
 from pixelscope.data.frame_store import spread
 from pixelscope.endovae.anomaly.calibrating import Parts, calibrate, divide_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, Calibration
-from pixelscope.endovae.anomaly.evaluation import Anomaly, Scored, anomaly_table, evaluate_anomaly, score_part
+from pixelscope.endovae.anomaly.evaluation import Anomaly, Scored, anomaly_table, describe_colours, evaluate_anomaly, score_part
 from pixelscope.endovae.anomaly.pictures import write_heat_maps
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.chosen import Weights, available_weights, choose
@@ -167,7 +167,8 @@ def _measure_anomaly(
         return None
     calibration = calibrate(weights, rule, cohort.train, own.choosing)
     parts = own if others is None else Parts(own.choosing, others)
-    scored = {kind: score_part(part, weights, calibration, cohort.train, components) for kind, part in parts.test.items()}
+    colours = describe_colours(cohort.train)
+    scored = {kind: score_part(part, weights, calibration, colours, components) for kind, part in parts.test.items()}
     return _Anomaly(calibration, parts, scored, evaluate_anomaly(parts, scored, weights, calibration, components))
 
 

@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from pixelscope.config import Config
 from pixelscope.endovae.anomaly.conformal import conformal_p, slack
@@ -23,7 +22,6 @@ RIDGE = 1e-6
 """Added to the diagonal of the latent covariance, as a share of its mean: a dimension that is never used has none."""
 
 Values = NDArray[np.float64]
-Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Reference(Config):

@@ -68,10 +68,16 @@ class Scored:
     baselines: dict[str, Values]
 
 
-def score_part(part: Part, weights: Weights, calibration: Calibration, train: Part, components: PrincipalComponents) -> Scored:
-    """Return all scores and trivial scores of a part's frames."""
+def describe_colours(train: Part) -> Reference:
+    """Return where the mean colours of the training frames lie, told from at most `COLOURS` of them."""
     some = Part(train.store, spread(train.positions, COLOURS))
-    colours = Reference.of(mean_colours(some.frames, some.insets))
+    return Reference.of(mean_colours(some.frames, some.insets))
+
+
+def score_part(
+    part: Part, weights: Weights, calibration: Calibration, colours: Reference, components: PrincipalComponents
+) -> Scored:
+    """Return all scores and trivial scores of a part's frames; colours: see `describe_colours`."""
     return Scored(
         scores(measures_of(weights, part, calibration.latent), calibration.spread),
         baseline_scores(part.frames, part.insets, colours, components),
