@@ -169,6 +169,9 @@ def test_a_folder_of_frames_keeps_its_folders_and_broken_ones_are_rows(run: Path
     assert "no image of a known format" in rows["broken.jpg"]["error"] and not rows["broken.jpg"]["file"]
     with pytest.raises(InputError, match="exists already; name another folder, or go on with --resume"):
         reconstruct(run, [frames], tmp_path / "out")
+    with pytest.raises(InputError, match="Two of the paths are called 00.png"):
+        reconstruct(run, [frames / "polyps" / "00.png", frames / "normal-tiny" / "00.png"], tmp_path / "collided")
+    assert not (tmp_path / "collided").exists()
     with pytest.raises(InputError, match="There is no .*nowhere"):
         reconstruct(run, [tmp_path / "nowhere"], tmp_path / "other")
     (tmp_path / "empty").mkdir()

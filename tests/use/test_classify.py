@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import tiny
-from pixelscope import InputError, adapt, classify
+from pixelscope import InputError, adapt, classify, train_baseline
 from pixelscope.data.batches import to_float
 from pixelscope.data.decode import image_files, read_image
 from pixelscope.engine.run import RunFolder
@@ -55,6 +55,15 @@ def test_the_baselines_answer_stands_beside(pixelda_run: Path, baseline_run: Pat
     both, alone = read(tmp_path / "both.csv"), read(tmp_path / "alone.csv")
     assert [row["baseline_label"] for row in both] == [row["label"] for row in alone]
     assert [row["baseline_probability"] for row in both] == [row["probability"] for row in alone]
+
+
+def test_a_baseline_of_another_size_is_refused_and_leaves_nothing(
+    pixelda_run: Path, domains: tuple[str, str], digits: Path, tmp_path: Path
+) -> None:
+    other = train_baseline(tiny.baseline(source=domains[0], data={"size": 24}), run=tmp_path / "other")
+    with pytest.raises(InputError, match="take images of different sizes"):
+        classify(pixelda_run, [digits], tmp_path / "labels.csv", baseline=other)
+    assert not list(tmp_path.glob("labels*"))
 
 
 def test_what_cannot_classify_is_said(pixelda_run: Path, endovae_run: Path, digits: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
 from pixelscope.stream.table import Row, Table
-from pixelscope.stream.walk import Item, require_paths
+from pixelscope.stream.walk import Item, require_apart, require_paths
 
 MANIFEST = "manifest.csv"
 """The table in the folder made: a row a frame."""
@@ -49,6 +49,7 @@ def reconstruct_files(
     The others, and what is raised: see `pixelscope.score`.
     """
     require_paths(paths)
+    require_apart(paths)
     if out.exists() and not resume:
         raise InputError(f"{out} exists already; name another folder, or go on with --resume.")
     networks = nn.ModuleDict({"encoder": opened.weights.encoder, "decoder": opened.weights.decoder})

@@ -23,7 +23,7 @@ from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
 from pixelscope.stream.table import Row, Table
-from pixelscope.stream.walk import Item, require_paths
+from pixelscope.stream.walk import Item, require_apart, require_paths
 
 QUICK = 1
 """Compression of maps: a higher one takes longer than everything else together."""
@@ -111,12 +111,7 @@ def score(
 def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
     if maps.exists() and not resume:
         raise InputError(f"{maps} exists already; name another folder, or move it away.")
-    names = [path.name for path in paths]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"Two of the paths are called {twice[0]}, so that their maps would overwrite each other; score them apart."
-        )
+    require_apart(paths)
 
 
 def _prepared(item: Item, config: PrepareConfig) -> PreparedFrame:

@@ -47,24 +47,21 @@ def classify(
     answering = [open_classifier(path, rule if path is model else "auto", devices) for path in (model, baseline) if path]
     identity = dict(answering[0].identity)
     if baseline is not None:
-        _same_classes(model, baseline, answering)
+        _require_alike(model, baseline, answering)
         identity |= {f"baseline_{name}": value for name, value in answering[1].identity.items()}
     table = Table(out, [*COLUMNS, *(BASELINE if baseline else ()), ERROR], identity, resume)
 
     def compute(_: Sequence[Item], images: Sequence[Bytes]) -> Sequence[Row]:
         return _rows([_probabilities(one, images) for one in answering], list(answering[0].classes))
 
-    largest = max(one.size for one in answering)
-    if len({one.size for one in answering}) > 1:
-        raise InputError(
-            f"{model} and {baseline} take images of different sizes, up to {largest} pixels; give two of one size."
-        )
-    return stream(table, paths, Stages(lambda item: _decoded(item, largest), compute, answering[0].devices), report)
+    return stream(table, paths, Stages(lambda item: _decoded(item, answering[0].size), compute, answering[0].devices), report)
 
 
-def _same_classes(model: Path, baseline: Path, answering: Sequence[ClassifierModel]) -> None:
+def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierModel]) -> None:
     if answering[0].classes != answering[1].classes:
         raise InputError(f"{model} and {baseline} know different classes; give a baseline of the same ones.")
+    if answering[0].size != answering[1].size:
+        raise InputError(f"{model} and {baseline} take images of different sizes; give two of one size.")
 
 
 def _decoded(item: Item, size: int) -> Bytes:

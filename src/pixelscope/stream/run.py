@@ -11,7 +11,7 @@ from pixelscope.data.decode import bombs_refused
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.stream.ahead import batches, in_order
 from pixelscope.stream.table import Row, Table
-from pixelscope.stream.walk import Item, count, require_paths, walk
+from pixelscope.stream.walk import Item, count, walk
 
 P = TypeVar("P")
 Report = Callable[[int, int], None]
@@ -59,7 +59,6 @@ def stream(table: Table, paths: Sequence[Path], stages: Stages[P], report: Repor
     Raises InputError where a resumed table has rows of other files, or the disk is full; Interrupted at Ctrl-C. The rows so
     far are kept in both cases.
     """
-    require_paths(paths)
     total, done, failed = count(paths), table.count, 0
     say = report or _nothing
     try:

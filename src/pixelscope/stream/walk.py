@@ -61,6 +61,16 @@ def require_paths(paths: Sequence[Path]) -> None:
             raise InputError(f"There is no {path}; name image files, or folders of them.")
 
 
+def require_apart(paths: Sequence[Path]) -> None:
+    """Raise InputError where files made of one path would overwrite those of another; see `Item.inner`."""
+    names = [path.name for path in paths]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"Two of the paths are called {twice}, so that their files would collide; take one at a time."
+        )
+
+
 def _below(folder: Path, inner: Path) -> Iterator[Item]:
     with os.scandir(folder) as entries:
         found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
