@@ -66,9 +66,7 @@ def require_apart(paths: Sequence[Path]) -> None:
     names = [path.name for path in paths]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(
-            f"Two of the paths are called {twice}, so that their files would collide; take one at a time."
-        )
+        raise InputError(f"Two of the paths are called {twice}, so that their files would collide; take one at a time.")
 
 
 def _below(folder: Path, inner: Path) -> Iterator[Item]:
