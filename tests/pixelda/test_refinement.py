@@ -143,6 +143,55 @@ def test_a_stage_can_be_left_out(origin: Path, tmp_path: Path, stage: str, lacki
     assert evaluate_refinement(run).sets["target_test"].count > 0
 
 
+def test_a_step_has_as_many_labelled_as_target_images_half_of_them_redrawn(origin: Path) -> None:
+    material = load_material(config(origin))
+    opened = material.opened
+    pool = GeneratedPool(opened.weights.generator, opened.config, material.source.train, 0, 16, 48, torch.device("cpu"))  # type: ignore[arg-type]
+    sizes = {}
+    for name, drawn in (("both", pool), ("source alone", None)):
+        batches = RefineBatches(material.source.train, material.target, drawn, 0, torch.device("cpu"))
+        batch = batches(Moment(8, 1, 8, 0))
+        sizes[name] = [0 if part is None else len(part) for part in (batch.source, batch.generated, batch.target)]
+    assert sizes == {"both": [4, 4, 8], "source alone": [8, 0, 8]}
+    batches = RefineBatches(material.source.train, material.target, pool, 0, torch.device("cpu"))
+    steps = len(material.source.train) // 4
+    seen = torch.cat([batches(Moment(8 * step, step, 8, 0)).source for step in range(steps)])
+    assert len({image.numpy().tobytes() for image in seen}) == len(seen), "no source image twice in one pass over them"
+
+
+def test_another_run_can_label_the_target(origin: Path, refined: Path, tmp_path: Path) -> None:
+    """The paper's T learns from a stronger network: with a teacher that is always sure, every target image is trusted."""
+    taught = {"teacher": str(refined), "threshold": 0.01}
+    values = config(origin, network={"kind": "paper"}, self_training=taught)
+    run = refine(values, run=tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert {line["trusted"] for line in lines if "trusted" in line} == {1.0}
+    assert f"labels that {refined} is sure of" in sections(run)[0].prose[0]
+    other = refine(config(origin, network={"kind": "paper"}, self_training={"threshold": 0.01}), run=tmp_path / "other")
+    assert not all(torch.equal(value, weights(other)[name]) for name, value in weights(run).items())
+    made = load_material(values).teacher
+    assert made is not None
+    ours, theirs = made.state_dict(), weights(refined)
+    assert all(torch.equal(value, theirs[f"average.classifier.{name}"]) for name, value in ours.items())
+
+
+def test_a_teacher_that_cannot_teach_is_refused(origin: Path, tmp_path: Path) -> None:
+    taught = {"teacher": str(origin)}
+    with pytest.raises(InputError, match="labels target images, and their stage is off"):
+        refine(config(origin, self_training={"use": False, **taught}), run=tmp_path / "out")
+    split, classes = tmp_path / "split", tmp_path / "classes"
+    for other in (split, classes):
+        shutil.copytree(origin, other)
+    text = (split / "config.yaml").read_text(encoding="utf-8")
+    (split / "config.yaml").write_text(text.replace("test_fraction: 0.2", "test_fraction: 0.3"), encoding="utf-8")
+    record = json.loads((classes / "run.json").read_text(encoding="utf-8"))
+    (classes / "run.json").write_text(json.dumps({**record, "classes": ["a", "b", "c"]}), encoding="utf-8")
+    for other, said in ((split, "another split or size"), (classes, "knows the classes a, b, c, the run 0, 1, 2")):
+        with pytest.raises(InputError, match=said):
+            refine(config(origin, self_training={"teacher": str(other)}), run=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def task(classes: int = 3, **changes) -> RefineTask:
     torch.manual_seed(0)
     values = RefineConfig.parse(merge(SMALL, changes))
@@ -216,7 +265,7 @@ def test_a_refined_run_is_used_and_exported_like_any_other(refined: Path, tmp_pa
         classify(model, image_files(tmp_path / "in"), tmp_path / f"{name}.csv")
         rows.append([line.split(",")[1] for line in (tmp_path / f"{name}.csv").read_text().splitlines()])
     assert rows[0] == rows[1] == rows[2]
-    assert "target images labelled by itself" in (tmp_path / "model.card.md").read_text(encoding="utf-8")
+    assert "target images that a network labelled" in (tmp_path / "model.card.md").read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_refined_is_said(origin: Path, refined: Path, tmp_path: Path) -> None:
@@ -230,6 +279,8 @@ def test_what_cannot_be_refined_is_said(origin: Path, refined: Path, tmp_path: P
         refine(config(origin, generated={"use": False}, self_training={"use": False}), run=tmp_path / "out")
     with pytest.raises(InputError, match="fewer than a batch of 512"):
         refine(config(origin, training={"batch_size": 512}), run=tmp_path / "out")
+    with pytest.raises(InputError, match="Half of a batch of 9"):
+        refine(config(origin, training={"batch_size": 9}), run=tmp_path / "out")
     with pytest.raises(InputError, match="is a run of 'pixelda', not a refinement"):
         evaluate_refinement(origin)
     with pytest.raises(InputError, match="There is no preset 'best'"):
@@ -315,3 +366,13 @@ def test_any_pair_in_either_direction(tmp_path: Path) -> None:
     run = adapted(tmp_path, tiny.pictures(60, coloured=True), (grey, labels), images=96)
     found = evaluate_refinement(refine(config(run), run=tmp_path / "refined"))
     assert found.sets["target_test"].count == 12
+
+
+def test_mnist_m_as_distributed(shared_data: Path, tmp_path: Path) -> None:
+    """The original layout, whose test images are its own and not of the source's indices, takes the same commands."""
+    source, target = f"mnist:{shared_data / 'mnist'}", f"mnist-m:{shared_data / 'mnist_m_sample'}"
+    run = train_pixelda(tiny.pixelda(source=source, target=target), run=tmp_path / "adapted")
+    found = evaluate_refinement(refine(config(run), run=tmp_path / "refined"))
+    assert found.sets["target_test"].count == 100 and found.sets["target_all"].count == 400
+    material = load_material(config(run))
+    assert len(material.target) + len(material.held_out) == 300

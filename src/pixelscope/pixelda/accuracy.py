@@ -50,11 +50,11 @@ class SourceEvaluation:
         for name in ("train", "test", "validation"):
             images: ImageSet = getattr(self.source, name)
             if len(images):
-                numbers |= _measured(classifier, images, f"source_{name}")
+                numbers |= accuracy_and_loss(classifier, images, f"source_{name}")
         for name in ("test", "validation"):
             images = getattr(self.source, name)
             if average is not None and len(images):
-                numbers[f"accuracy/source_{name}_ema"] = _measured(average, images, "ema")["accuracy/ema"]
+                numbers[f"accuracy/source_{name}_ema"] = accuracy_and_loss(average, images, "ema")["accuracy/ema"]
         return numbers
 
     def some(self, count: int) -> Tensor:
@@ -62,7 +62,8 @@ class SourceEvaluation:
         return self.source.train.images[:count]
 
 
-def _measured(classifier: nn.Module, images: ImageSet, name: str) -> dict[str, float]:
+def accuracy_and_loss(classifier: nn.Module, images: ImageSet, name: str) -> dict[str, float]:
+    """Return `accuracy/NAME` and `loss/NAME` of a classifier on labelled source images."""
     assert images.labels is not None
     logits = logits_of(classifier, images.images, source=True)
     return {

@@ -32,7 +32,7 @@ NOTE = "For research only."
 SYSTEMS = {
     "pixelda": "PixelDA (Bousmalis et al., CVPR 2017)",
     "baseline": "the classifier of PixelDA on the source alone",
-    "refined": "PixelDA, then a classifier trained on its generated images and on target images labelled by itself",
+    "refined": "PixelDA, then a classifier trained on its generated images and on target images that a network labelled",
 }
 BATCH = 250
 

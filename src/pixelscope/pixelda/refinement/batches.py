@@ -1,6 +1,6 @@
 """Batches of a refinement: source, redrawn source, target; the target without labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ AT_ONCE = 250
 
 @dataclass(frozen=True)
 class RefineBatch:
-    """One step's images, each (n, 3, S, S) in [-1, 1]; labels int64 (n,)."""
+    """One step's images, each (n, 3, S, S) in [-1, 1], and labels, int64 (n,).
+
+    Where source and redrawn images are both there, each is half as many as the target's.
+    """
 
     source: Tensor
     labels: Tensor
@@ -92,8 +95,11 @@ class RefineBatches:
 
     def __call__(self, moment: Moment) -> RefineBatch:
         """Return this rank's part of the batch at `moment`."""
-        source, labels = self.source.take(moment)
+        labelled = (
+            moment if self.pool is None else replace(moment, images=moment.images // 2, batch_size=moment.batch_size // 2)
+        )
+        source, labels = self.source.take(labelled)
         assert labels is not None
-        generated, generated_labels = (None, None) if self.pool is None else self.pool(moment)
+        generated, generated_labels = (None, None) if self.pool is None else self.pool(labelled)
         target = None if self.target is None else self.target.take(moment)[0]
         return RefineBatch(source, labels, generated, generated_labels, target)

@@ -20,10 +20,10 @@ from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.pixelda.accuracy import BATCH, logits_of
+from pixelscope.pixelda.accuracy import BATCH
 from pixelscope.pixelda.evaluation import SetResult, labelled_sets, measure, set_result
 from pixelscope.pixelda.refinement.config import RefineConfig
-from pixelscope.pixelda.refinement.networks import features_of
+from pixelscope.pixelda.refinement.networks import logits_and_features
 from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, selector_values
 from pixelscope.pixelda.refinement.settings import SYSTEM, read_refine_config
 from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material
@@ -139,15 +139,13 @@ def measure_network(network: nn.Module, parts: list[ImageSet], name: str) -> tor
 
 def _point(images: int, network: nn.Module, material: Material, sets: dict[str, list[ImageSet]]) -> dict[str, float]:
     accuracies = {}
-    for name in ("source_test", "target_test"):
-        if name in sets:
-            counts = measure_network(network, sets[name], name)
-            accuracies[name] = int(counts.trace()) / int(counts.sum())
-    validation = material.source.validation
-    known = measure_network(network, [validation], "source_test")
+    if "target_test" in sets:
+        counts = measure_network(network, sets["target_test"], "target_test")
+        accuracies["target_test"] = int(counts.trace()) / int(counts.sum())
+    known = measure_network(network, [material.source.validation], "source_test")
     held_out = material.held_out.images
-    logits = logits_of(network, held_out)
-    features = torch.cat([features_of(network, to_float(held_out[s : s + BATCH])) for s in range(0, len(held_out), BATCH)])
+    parts = [logits_and_features(network, to_float(held_out[s : s + BATCH])) for s in range(0, len(held_out), BATCH)]
+    logits, features = (torch.cat(both) for both in zip(*parts, strict=True))
     values = selector_values(logits, features, int(known.trace()) / int(known.sum()))
     return {"images": float(images), **accuracies, **values}
 

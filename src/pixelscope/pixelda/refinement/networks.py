@@ -46,12 +46,13 @@ def freeze_statistics(network: nn.Module, frozen: bool) -> None:
 
 
 @torch.no_grad()
-def features_of(network: nn.Module, images: Tensor) -> Tensor:
-    """Return what the last layer decides on, (N, F), for images (N, 3, S, S) in [-1, 1].
+def logits_and_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits (N, classes) and what the last layer decides on, (N, F), for images (N, 3, S, S) in [-1, 1].
 
-    Of the paper's T it is the last hidden layer.
+    The network is in evaluation mode. Of the paper's T it is the last hidden layer.
     """
     if isinstance(network, StrongClassifier):
-        return network.features(images).mean((2, 3))
-    hidden = network.shared[:-1]  # pyright: ignore[reportIndexIssue]
-    return hidden(network.first(images))  # pyright: ignore[reportCallIssue]
+        features = network.features(images).mean((2, 3))
+        return network.decide(features), features
+    features = network.shared[:-1](network.first(images))  # pyright: ignore[reportIndexIssue, reportCallIssue]
+    return network.shared[-1](features), features  # pyright: ignore[reportIndexIssue]

@@ -78,7 +78,8 @@ def _lead(config: RefineConfig, numbers: Numbers | None) -> Section:
         assumed = (
             "" if config.self_training.balance == "none" else ", with the source's class frequencies assumed of the target"
         )
-        stages.append(f"target images with labels that a moving average of the classifier is sure of{assumed}")
+        teacher = config.self_training.teacher or "a moving average of the classifier"
+        stages.append(f"target images with labels that {teacher} is sure of{assumed}")
     what = f"A classifier was trained on the source, {' and '.join(stages)}. No target label was used in training."
     if numbers is None:
         return Section("Refinement", "lead", prose=(what,), headline="Not evaluated yet, so no accuracy is known.")
@@ -128,9 +129,10 @@ def _rules_figure(curve: Sequence[dict[str, float]]) -> Figure:
     figure = padded_figure(1040, 300)
     left, right = figure.subplots(1, 2)
     images = [point["images"] for point in curve]
-    for name, colour in (("target_test", GREEN), ("source_test", GREY)):
+    series = {"target_test": (SETS["target_test"], GREEN), "source validation": ("source, held out of training", GREY)}
+    for name, (label, colour) in series.items():
         if name in curve[0]:
-            left.plot(images, [point[name] for point in curve], color=colour, marker="o", markersize=3, label=SETS[name])
+            left.plot(images, [point[name] for point in curve], color=colour, marker="o", markersize=3, label=label)
     for (name, _), colour, dashes in zip(SELECTORS.items(), (BLUE, ORANGE, GREY), ("-", DASHED, ":"), strict=True):
         values = np.array([point[name] for point in curve])
         right.plot(images, (values - values.min()) / max(np.ptp(values), 1e-12), color=colour, linestyle=dashes, label=name)

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.average import MovingAverage
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.randomness import generator
 from pixelscope.engine.task import Moment, Task
-from pixelscope.pixelda.accuracy import SourceEvaluation
+from pixelscope.pixelda.accuracy import accuracy_and_loss
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.refinement.batches import RefineBatch
 from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
@@ -29,7 +30,7 @@ FOLLOWS = 0.99
 
 
 class RefineTask(Task[RefineBatch]):
-    """The classifier of a refinement, its optimizer, and the moving average that teaches it."""
+    """The classifier of a refinement, its optimizer, and its moving average, which is the teacher unless another is given."""
 
     labels = MappingProxyType(
         {
@@ -48,10 +49,16 @@ class RefineTask(Task[RefineBatch]):
         classifier: nn.Module,
         frequencies: Tensor,
         fabric: Fabric,
-        evaluation: SourceEvaluation | None = None,
+        validation: ImageSet | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
-        """frequencies: of the source's classes, (classes,), which add up to 1."""
-        self.config, self.fabric, self.evaluation = config, fabric, evaluation
+        """Make the optimizer and the moving average.
+
+        frequencies: of the source's classes, (classes,), which add up to 1.
+        validation: source images held out, to measure on.
+        teacher: what labels target images in place of the moving average.
+        """
+        self.config, self.fabric, self.validation = config, fabric, validation
         self.classifier = placed(classifier, fabric.device, config.runtime.layout)
         if fabric.world_size > 1:
             synchronize_batch_norm(self.classifier)
@@ -67,6 +74,7 @@ class RefineTask(Task[RefineBatch]):
             )
         }
         self.averages = {"classifier": MovingAverage(self.classifier, max(1, config.training.ema_half_life))}
+        self.teacher = None if teacher is None else placed(teacher, fabric.device, config.runtime.layout).eval()
         self.frequencies = frequencies.to(fabric.device)
         # What the teacher says of target images on average, which balancing corrects.
         self.predicted = self.frequencies.clone()
@@ -93,7 +101,9 @@ class RefineTask(Task[RefineBatch]):
 
     def evaluate(self) -> dict[str, float]:
         """Measure the averaged classifier on source images held out."""
-        return {} if self.evaluation is None else self.evaluation.measure(self.averages["classifier"].network, None)
+        if self.validation is None:
+            return {}
+        return accuracy_and_loss(self.averages["classifier"].network, self.validation, "source_validation")
 
     def _weight(self, moment: Moment) -> float:
         taught = self.config.self_training
@@ -109,8 +119,9 @@ class RefineTask(Task[RefineBatch]):
 
     def _self_taught(self, images: Tensor, draw: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         taught = self.config.self_training
+        teacher = self.averages["classifier"].network if self.teacher is None else self.teacher
         with torch.no_grad(), self.fabric.autocast():
-            said = self.averages["classifier"].network(self._view(weak, images, draw)).float().softmax(1)
+            said = teacher(self._view(weak, images, draw)).float().softmax(1)
         believed = self._balanced(said)
         sure, label = believed.max(1)
         trusted = (sure >= taught.threshold).float()

@@ -17,10 +17,10 @@ from pixelscope.engine.randomness import generator
 from pixelscope.engine.run import RunFolder
 from pixelscope.engine.sitting import conduct, record_sitting
 from pixelscope.errors import InputError
-from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import Domains, load_domains
 from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
@@ -42,6 +42,8 @@ class Material:
     """Target images to train on, without labels."""
     held_out: ImageSet
     """Others of the target's training images, without labels, for rules that choose a checkpoint."""
+    teacher: nn.Module | None
+    """What labels target images, where it is not the moving average of the classifier in training."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
         RunFolder.refuse_existing(run)
     if not (config.generated.use or config.self_training.use):
         raise InputError("Neither stage is on, so there is nothing to learn; use --generated.use or --self-training.use.")
-    runtime.check_batch(config.training.batch_size, config.runtime)
+    check_batch(config)
     material = load_material(config, data_root)
     if not runtime.is_first_process():
         return runtime.launch(config.runtime, _train, _Job(config, None, data_root, resumed=False))
@@ -85,9 +87,19 @@ def resume_refinement(run: Path, *, devices: int | None = None, data_root: Path 
     config = read_refine_config(folder)
     if devices is not None:
         config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
-    runtime.check_batch(config.training.batch_size, config.runtime)
+    check_batch(config)
     config.save(folder.config)
     return runtime.launch(config.runtime, _train, _Job(config, folder.path, data_root, resumed=True))
+
+
+def check_batch(config: RefineConfig) -> None:
+    """Raise InputError where a batch cannot be divided among processes, and its labelled half between source and redrawn."""
+    size = config.training.batch_size
+    runtime.check_batch(size, config.runtime)
+    if config.generated.use:
+        if size % 2:
+            raise InputError(f"Half of a batch of {size} is to be redrawn; give an even --training.batch-size.")
+        runtime.check_batch(size // 2, config.runtime)
 
 
 def load_material(config: RefineConfig, data_root: Path | None = None) -> Material:
@@ -109,7 +121,7 @@ def load_material(config: RefineConfig, data_root: Path | None = None) -> Materi
             f"There are {smallest} training images, fewer than a batch of {config.training.batch_size}; lower "
             "--training.batch-size, or give more images."
         )
-    return Material(opened, domains, source, target, held_out)
+    return Material(opened, domains, source, target, held_out, _teacher(config, opened))
 
 
 def build_classifier(config: RefineConfig, opened: TrainedRun) -> nn.Module:
@@ -122,6 +134,23 @@ def build_classifier(config: RefineConfig, opened: TrainedRun) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
         return StrongClassifier(len(opened.classes), config.network.width, config.network.dropout)
+
+
+def _teacher(config: RefineConfig, opened: TrainedRun) -> nn.Module | None:
+    """Open the run that is to label target images; one that saw other test images in training would hand them on."""
+    path = config.self_training.teacher
+    if not path:
+        return None
+    if not config.self_training.use:
+        raise InputError("A teacher labels target images, and their stage is off; drop --self-training.teacher, or turn it on.")
+    teacher = open_run(Path(path))
+    if teacher.classes != opened.classes:
+        raise InputError(
+            f"{path} knows the classes {', '.join(teacher.classes)}, the run {', '.join(opened.classes)}; give another."
+        )
+    if teacher.data.data != opened.config.data:
+        raise InputError(f"{path} was trained on another split or size of the images than {config.run}; give one of the same.")
+    return teacher.classifier
 
 
 def _apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
@@ -139,14 +168,21 @@ def _train(fabric: Fabric, job: _Job) -> Path:
     opened, source = material.opened, material.source
     pool = _pool(config, material, fabric) if config.generated.use else None
     target = material.target if config.self_training.use else None
-    task = RefineTask(config, build_classifier(config, opened), _frequencies(source.train), fabric, SourceEvaluation(source))
+    task = RefineTask(
+        config,
+        build_classifier(config, opened),
+        _frequencies(source.train),
+        fabric,
+        validation=source.validation,
+        teacher=material.teacher,
+    )
     loop = Loop(
         fabric,
         task,
         RefineBatches(source.train, target, pool, config.seed, fabric.device),
         folder,
         config.training,
-        Identity(SYSTEM, _decisive(config), {**material.domains.digests(), "run": _networks(opened)}),
+        Identity(SYSTEM, _decisive(config), {**material.domains.digests(), "run": _networks(material)}),
         config.seed,
         snapshot=lambda images: save_classifiers(folder, task, images),
     )
@@ -181,11 +217,13 @@ def _frequencies(source: ImageSet) -> torch.Tensor:
     return counts / counts.sum()
 
 
-def _networks(opened: TrainedRun) -> str:
-    assert opened.weights.generator is not None
-    return fingerprint(opened.weights.classifier, opened.weights.generator)
+def _networks(material: Material) -> str:
+    weights = material.opened.weights
+    assert weights.generator is not None
+    given = [weights.classifier, weights.generator]
+    return fingerprint(*given, *([] if material.teacher is None else [material.teacher]))
 
 
 def _decisive(config: RefineConfig) -> dict[str, Any]:
     """Return the settings that decide the weights; the schedule depends on the length of the training, too."""
-    return config.model_dump(mode="json", exclude={"runtime": True, "run": True})
+    return config.model_dump(mode="json", exclude={"runtime": True, "run": True, "self_training": {"teacher"}})
