@@ -11,10 +11,12 @@ class MovingAverage:
 
     half_life: images after which a weight counts half. Early in a training the half-life is held to a twentieth of the
     images seen, so that the average does not carry the initial weights along (Karras et al. 2024, section 3).
+    own_buffers: whether it keeps its buffers, such as batch norm's running statistics, for its owner to set, or copies the
+    network's, which belong to other weights.
     """
 
-    def __init__(self, network: nn.Module, half_life: int) -> None:
-        self.half_life = half_life
+    def __init__(self, network: nn.Module, half_life: int, own_buffers: bool = False) -> None:
+        self.half_life, self.own_buffers = half_life, own_buffers
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -24,5 +26,7 @@ class MovingAverage:
         weight = 1 - 0.5 ** (images / half_life)
         for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
             mine.lerp_(theirs, weight)
+        if self.own_buffers:
+            return
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)

@@ -1,17 +1,20 @@
 """Batches of a refinement: source, redrawn source, target; the target without labels."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from pixelscope.data.batches import Held, Stream, to_float
 from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.layout import placed
 from pixelscope.engine.randomness import Order, generator
 from pixelscope.engine.task import Moment
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.networks import Generator
+from pixelscope.pixelda.refinement.config import GeneratedConfig
 from pixelscope.pixelda.snapshots import redraw
 from pixelscope.pixelda.task import draw_noise
 
@@ -21,10 +24,7 @@ AT_ONCE = 250
 
 @dataclass(frozen=True)
 class RefineBatch:
-    """One step's images, each (n, 3, S, S) in [-1, 1], and labels, int64 (n,).
-
-    Where source and redrawn images are both there, each is half as many as the target's.
-    """
+    """One step's images, each (n, 3, S, S) in [-1, 1]; labels int64 (n,)."""
 
     source: Tensor
     labels: Tensor
@@ -44,13 +44,12 @@ class GeneratedPool:
         config: PixelDAConfig,
         source: ImageSet,
         seed: int,
-        pool: int,
-        refresh: int,
-        device: torch.device,
+        generated: GeneratedConfig,
+        fabric: Fabric,
     ) -> None:
-        self.network, self.config, self.device = network.to(device), config, device
-        self.source, self.seed, self.refresh = source, seed, refresh
-        self.pool = min(pool, len(source))
+        self.network, self.config, self.fabric = placed(network, fabric.device, config.runtime.layout), config, fabric
+        self.source, self.seed, self.refresh = source, seed, generated.refresh
+        self.pool = min(generated.pool, len(source))
         self._order = Order(len(source), seed, "generated pool")
         self._within = Order(self.pool, seed, "within the pool")
         self._drawn = -1
@@ -62,17 +61,18 @@ class GeneratedPool:
         if number != self._drawn:
             self._draw(number)
         positions = moment.part(self._within.take(moment.images, moment.batch_size))
-        images = to_float(self._images[positions].to(self.device))
-        return images, self._labels[positions].to(self.device)
+        images = to_float(self._images[positions].to(self.fabric.device))
+        return images, self._labels[positions].to(self.fabric.device)
 
     def _draw(self, number: int) -> None:
         positions = self._order.take(number * self.pool, self.pool)
-        z = draw_noise(self.config, self.pool, generator("cpu", self.seed, "generated pool", number)).to(self.device)
+        z = draw_noise(self.config, self.pool, generator("cpu", self.seed, "generated pool", number)).to(self.fabric.device)
         held = Held(self.source.images, torch.device("cpu"))
-        parts = [
-            redraw(self.network, held[positions[start : start + AT_ONCE]], z[start : start + AT_ONCE])
-            for start in range(0, self.pool, AT_ONCE)
-        ]
+        with self.fabric.autocast():
+            parts = [
+                redraw(self.network, held[positions[start : start + AT_ONCE]], z[start : start + AT_ONCE])
+                for start in range(0, self.pool, AT_ONCE)
+            ]
         assert self.source.labels is not None
         self._images, self._labels, self._drawn = torch.cat(parts), self.source.labels[positions], number
 
@@ -95,11 +95,8 @@ class RefineBatches:
 
     def __call__(self, moment: Moment) -> RefineBatch:
         """Return this rank's part of the batch at `moment`."""
-        labelled = (
-            moment if self.pool is None else replace(moment, images=moment.images // 2, batch_size=moment.batch_size // 2)
-        )
-        source, labels = self.source.take(labelled)
+        source, labels = self.source.take(moment)
         assert labels is not None
-        generated, generated_labels = (None, None) if self.pool is None else self.pool(labelled)
+        generated, generated_labels = (None, None) if self.pool is None else self.pool(moment)
         target = None if self.target is None else self.target.take(moment)[0]
         return RefineBatch(source, labels, generated, generated_labels, target)

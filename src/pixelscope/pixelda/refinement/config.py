@@ -34,8 +34,8 @@ class GeneratedConfig(Config):
     """Train on them."""
     pool: Count = 16_000
     """Redrawn images held at a time; each source image with a z of its own."""
-    refresh: Count = 80_000
-    """Redrawn images trained on, after which they are drawn anew."""
+    refresh: Count = 160_000
+    """Images of training after which they are drawn anew."""
 
 
 class SelfTrainingConfig(Config):
@@ -100,17 +100,17 @@ class HeldOutConfig(Config):
 
 
 class ScheduleConfig(TrainingConfig):
-    """How long to train; 7,500 steps of 128 labelled images, half of them redrawn, and 128 of the target."""
+    """How long to train; 5,000 steps of 128 images of each kind."""
 
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Target images a step, over all devices together, and as many labelled ones: half source, half redrawn."""
-    images: Images = 960_000
-    """Target images to train on in all, each many times."""
+    """Images of each kind (source, redrawn, target) a step, over all devices together."""
+    images: Images = 640_000
+    """Images of each kind to train on in all."""
     log_every: Images = 6_400
     """Images between two lines of stats.jsonl."""
-    evaluate_every: Images = 32_000
+    evaluate_every: Images = 64_000
     """Images between two evaluations on the source and two stored classifiers."""
-    sample_every: Images = 960_000
+    sample_every: Images = 640_000
     """Not used: a refinement draws nothing new."""
     checkpoint_every: Images = 32_000
     """Images between two checkpoints; the last two are kept."""

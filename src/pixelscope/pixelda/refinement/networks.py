@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class StrongClassifier(nn.Module):
@@ -35,14 +36,20 @@ class StrongClassifier(nn.Module):
         return self.decide(features)
 
 
-def freeze_statistics(network: nn.Module, frozen: bool) -> None:
-    """Keep batch norm's running statistics as they are in training passes, or let them follow again.
+@torch.no_grad()
+def logits_by_own_statistics(network: nn.Module, images: Tensor) -> Tensor:
+    """Return logits (N, classes) of a network in evaluation mode for images that batch norm normalises by themselves.
 
-    Each domain is normalised by its own batch; what is kept for use is of the domain that it is used on.
+    Its running statistics follow these images, so that they belong to these weights and to what the network is used on; those
+    of a network that is averaged belong to other weights, and to strongly altered images.
     """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.0 if frozen else 0.1
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    for layer in layers:
+        layer.train()
+    logits = network(images)
+    for layer in layers:
+        layer.eval()
+    return logits
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from pixelscope.pixelda.accuracy import accuracy_and_loss
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.refinement.batches import RefineBatch
 from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
-from pixelscope.pixelda.refinement.networks import StrongClassifier, freeze_statistics
+from pixelscope.pixelda.refinement.networks import StrongClassifier, logits_by_own_statistics
 from pixelscope.pixelda.refinement.views import strong, weak
 
 View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
@@ -73,7 +73,7 @@ class RefineTask(Task[RefineBatch]):
                 fused=True,
             )
         }
-        self.averages = {"classifier": MovingAverage(self.classifier, max(1, config.training.ema_half_life))}
+        self.averages = {"classifier": MovingAverage(self.classifier, max(1, config.training.ema_half_life), own_buffers=True)}
         self.teacher = None if teacher is None else placed(teacher, fabric.device, config.runtime.layout).eval()
         self.frequencies = frequencies.to(fabric.device)
         # What the teacher says of target images on average, which balancing corrects.
@@ -85,12 +85,14 @@ class RefineTask(Task[RefineBatch]):
         optimizer, config = self.optimizers["classifier"], self.config
         set_learning_rate(optimizer, cosine(config.optimizer.learning_rate, moment.images / config.training.images))
         draw = generator("cpu", moment.seed, "views", moment.step, moment.rank)
-        losses = {"source": self._labelled(batch.source, batch.labels, draw, kept=batch.target is None)}
+        losses = {"source": self._labelled(batch.source, batch.labels, draw)}
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:
-            losses["generated"] = self._labelled(batch.generated, batch.generated_labels, draw, kept=batch.target is None)
+            losses["generated"] = self._labelled(batch.generated, batch.generated_labels, draw)
         if batch.target is not None:
             losses["target"], numbers = self._self_taught(batch.target, draw)
+        elif batch.generated is not None:
+            self._averaged(self._view(weak, batch.generated, draw))
         weights = {"target": self._weight(moment)}
         total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
         total.backward()
@@ -109,28 +111,32 @@ class RefineTask(Task[RefineBatch]):
         taught = self.config.self_training
         return taught.weight * min(1.0, moment.images / taught.ramp if taught.ramp else 1.0)
 
-    def _labelled(self, images: Tensor, labels: Tensor, draw: torch.Generator, kept: bool) -> Tensor:
-        """Return the loss of labelled images; `kept`: whether batch norm keeps their statistics for use."""
+    def _labelled(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> Tensor:
+        """Return the loss of labelled images, which batch norm normalises by themselves, like every domain's."""
         views = self._view(strong, images, draw)
-        freeze_statistics(self.classifier, frozen=not kept)
         with self.fabric.autocast():
             logits = self._logits(views, draw)
         return task_loss(logits, labels)
 
     def _self_taught(self, images: Tensor, draw: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        taught = self.config.self_training
-        teacher = self.averages["classifier"].network if self.teacher is None else self.teacher
-        with torch.no_grad(), self.fabric.autocast():
-            said = teacher(self._view(weak, images, draw)).float().softmax(1)
-        believed = self._balanced(said)
+        taught, views = self.config.self_training, self._view(weak, images, draw)
+        said = self._averaged(views)
+        if self.teacher is not None:
+            with torch.no_grad(), self.fabric.autocast():
+                said = self.teacher(views)
+        believed = self._balanced(said.float().softmax(1))
         sure, label = believed.max(1)
         trusted = (sure >= taught.threshold).float()
-        freeze_statistics(self.classifier, frozen=False)
         with self.fabric.autocast():
             logits = self._logits(self._view(strong, images, draw), draw)
         loss = (F.cross_entropy(logits.float(), label, reduction="none") * trusted).mean()
         agreed = ((logits.argmax(1) == label).float() * trusted).sum() / trusted.sum().clamp(min=1)
         return loss, {"trusted": trusted.mean(), "agreement": agreed.detach()}
+
+    def _averaged(self, views: Tensor) -> Tensor:
+        """Return the average's logits of images of the domain that it is used on; its statistics follow them."""
+        with self.fabric.autocast():
+            return logits_by_own_statistics(self.averages["classifier"].network, views)
 
     def _balanced(self, said: Tensor) -> Tensor:
         """Return probabilities (N, classes) corrected towards the source's class frequencies, or as they are."""

@@ -72,7 +72,7 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
         RunFolder.refuse_existing(run)
     if not (config.generated.use or config.self_training.use):
         raise InputError("Neither stage is on, so there is nothing to learn; use --generated.use or --self-training.use.")
-    check_batch(config)
+    runtime.check_batch(config.training.batch_size, config.runtime)
     material = load_material(config, data_root)
     if not runtime.is_first_process():
         return runtime.launch(config.runtime, _train, _Job(config, None, data_root, resumed=False))
@@ -87,19 +87,9 @@ def resume_refinement(run: Path, *, devices: int | None = None, data_root: Path 
     config = read_refine_config(folder)
     if devices is not None:
         config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
-    check_batch(config)
+    runtime.check_batch(config.training.batch_size, config.runtime)
     config.save(folder.config)
     return runtime.launch(config.runtime, _train, _Job(config, folder.path, data_root, resumed=True))
-
-
-def check_batch(config: RefineConfig) -> None:
-    """Raise InputError where a batch cannot be divided among processes, and its labelled half between source and redrawn."""
-    size = config.training.batch_size
-    runtime.check_batch(size, config.runtime)
-    if config.generated.use:
-        if size % 2:
-            raise InputError(f"Half of a batch of {size} is to be redrawn; give an even --training.batch-size.")
-        runtime.check_batch(size // 2, config.runtime)
 
 
 def load_material(config: RefineConfig, data_root: Path | None = None) -> Material:
@@ -206,10 +196,8 @@ def _train(fabric: Fabric, job: _Job) -> Path:
 def _pool(config: RefineConfig, material: Material, fabric: Fabric) -> GeneratedPool:
     opened = material.opened
     assert isinstance(opened.config, PixelDAConfig) and opened.weights.generator is not None
-    generated, network = config.generated, opened.weights.generator
-    return GeneratedPool(
-        network, opened.config, material.source.train, config.seed, generated.pool, generated.refresh, fabric.device
-    )
+    network = opened.weights.generator
+    return GeneratedPool(network, opened.config, material.source.train, config.seed, config.generated, fabric)
 
 
 def _frequencies(source: ImageSet) -> torch.Tensor:
