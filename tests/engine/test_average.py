@@ -36,13 +36,26 @@ def test_early_on_it_leaves_the_initial_weights_behind() -> None:
     assert float(average.network[0].weight.min()) > 0.99
 
 
-def test_buffers_are_those_of_the_network_and_the_copy_is_apart() -> None:
+def test_the_copy_is_apart() -> None:
     network = _network(2.0)
     average = MovingAverage(network, half_life=100)
-    network[1].running_mean.fill_(7.0)
     average.update(network, images=1, seen=0)
-    assert average.network[1].running_mean.tolist() == [7.0, 7.0]
     assert not average.network.training
     assert not any(p.requires_grad for p in average.network.parameters())
     network[0].weight.data.fill_(9.0)
     assert float(average.network[0].weight.max()) < 9.0
+
+
+def test_its_statistics_are_those_of_what_is_passed_through_it() -> None:
+    network = _network(2.0)
+    average = MovingAverage(network, half_life=100)
+    network[1].running_mean.fill_(7.0)
+    average.update(network, images=1, seen=0)
+    assert average.network[1].running_mean.tolist() == [2.0, 2.0]
+    images = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    for _ in range(100):
+        with average.normalizing() as averaged:
+            passed = averaged(images)
+    torch.testing.assert_close(average.network[1].running_mean, average.network[0](images).mean(0))
+    torch.testing.assert_close(passed, average.network(images), atol=0.05, rtol=0.02)
+    assert not passed.requires_grad and not average.network[1].training

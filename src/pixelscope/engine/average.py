@@ -1,6 +1,8 @@
 """Exponential moving average of a network's weights, its decay counted in images."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -11,12 +13,13 @@ class MovingAverage:
 
     half_life: images after which a weight counts half. Early in a training the half-life is held to a twentieth of the
     images seen, so that the average does not carry the initial weights along (Karras et al. 2024, section 3).
-    own_buffers: whether it keeps its buffers, such as batch norm's running statistics, for its owner to set, or copies the
-    network's, which belong to other weights.
+
+    Batch norm's running statistics are its own, of images passed through it by `normalizing`: the network's belong to other
+    weights, and would shift what the averaged ones compute.
     """
 
-    def __init__(self, network: nn.Module, half_life: int, own_buffers: bool = False) -> None:
-        self.half_life, self.own_buffers = half_life, own_buffers
+    def __init__(self, network: nn.Module, half_life: int) -> None:
+        self.half_life = half_life
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -26,7 +29,14 @@ class MovingAverage:
         weight = 1 - 0.5 ** (images / half_life)
         for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
             mine.lerp_(theirs, weight)
-        if self.own_buffers:
-            return
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
+
+    @contextmanager
+    def normalizing(self) -> Iterator[nn.Module]:
+        """Yield the averaged network, its batch norm normalising each batch by itself and keeping the statistics for use."""
+        layers = [module for module in self.network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        for layer in layers:
+            layer.train()
+        with torch.no_grad():
+            yield self.network
+        for layer in layers:
+            layer.eval()

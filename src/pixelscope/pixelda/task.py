@@ -71,6 +71,10 @@ class PairedBatches:
         return self.masks[self.source.positions(moment).to(self.masks.device)].amax(1, keepdim=True).float() / 255
 
 
+STATISTICS_EVERY = 8
+"""Steps between two batches from which batch norm of G's average takes its statistics; each is one more pass of G."""
+
+
 class PixelDATask(Task[PairedBatch]):
     """G, D and T of one run, with their optimizers and moving averages."""
 
@@ -118,8 +122,9 @@ class PixelDATask(Task[PairedBatch]):
         for optimizer in self.optimizers.values():
             set_learning_rate(optimizer, learning_rate(self.config.optimizer, moment.images))
         batch = batch.laid_out(self.config.runtime.layout)
+        z = self._draw_z(batch, moment, "z")
         with self.fabric.autocast():
-            generated = self.generator(batch.source, self._draw_z(batch, moment, "z"))
+            generated = self.generator(batch.source, z)
         numbers = self._discriminator_step(batch, generated.detach(), moment)
         if not self.config.share_generated:
             with self.fabric.autocast():
@@ -127,6 +132,9 @@ class PixelDATask(Task[PairedBatch]):
         numbers |= self._generator_step(batch, generated, moment)
         for name, average in self.averages.items():
             average.update(self.networks[name], moment.batch_size, moment.images)
+        if "generator" in self.averages and moment.step % STATISTICS_EVERY == 0:
+            with self.averages["generator"].normalizing() as average, self.fabric.autocast():
+                average(batch.source, z)
         return {name: value.detach() for name, value in numbers.items()}
 
     def evaluate(self) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class StrongClassifier(nn.Module):
@@ -34,22 +33,6 @@ class StrongClassifier(nn.Module):
             kept = torch.rand(features.shape, generator=draw) >= self.dropout
             features = features * kept.to(features) / (1 - self.dropout)
         return self.decide(features)
-
-
-@torch.no_grad()
-def logits_by_own_statistics(network: nn.Module, images: Tensor) -> Tensor:
-    """Return logits (N, classes) of a network in evaluation mode for images that batch norm normalises by themselves.
-
-    Its running statistics follow these images, so that they belong to these weights and to what the network is used on; those
-    of a network that is averaged belong to other weights, and to strongly altered images.
-    """
-    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    for layer in layers:
-        layer.train()
-    logits = network(images)
-    for layer in layers:
-        layer.eval()
-    return logits
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from pixelscope.pixelda.accuracy import accuracy_and_loss
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.refinement.batches import RefineBatch
 from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
-from pixelscope.pixelda.refinement.networks import StrongClassifier, logits_by_own_statistics
+from pixelscope.pixelda.refinement.networks import StrongClassifier
 from pixelscope.pixelda.refinement.views import strong, weak
 
 View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
@@ -73,7 +73,7 @@ class RefineTask(Task[RefineBatch]):
                 fused=True,
             )
         }
-        self.averages = {"classifier": MovingAverage(self.classifier, max(1, config.training.ema_half_life), own_buffers=True)}
+        self.averages = {"classifier": MovingAverage(self.classifier, max(1, config.training.ema_half_life))}
         self.teacher = None if teacher is None else placed(teacher, fabric.device, config.runtime.layout).eval()
         self.frequencies = frequencies.to(fabric.device)
         # What the teacher says of target images on average, which balancing corrects.
@@ -135,8 +135,8 @@ class RefineTask(Task[RefineBatch]):
 
     def _averaged(self, views: Tensor) -> Tensor:
         """Return the average's logits of images of the domain that it is used on; its statistics follow them."""
-        with self.fabric.autocast():
-            return logits_by_own_statistics(self.averages["classifier"].network, views)
+        with self.averages["classifier"].normalizing() as network, self.fabric.autocast():
+            return network(views)
 
     def _balanced(self, said: Tensor) -> Tensor:
         """Return probabilities (N, classes) corrected towards the source's class frequencies, or as they are."""
