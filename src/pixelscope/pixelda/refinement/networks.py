@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from pixelscope.pixelda.networks import Classifier
+
 
 class StrongClassifier(nn.Module):
     """Six conv3x3 with batch norm and ReLU, then the mean over the image, dropout, and a linear layer.
@@ -44,5 +46,6 @@ def logits_and_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Ten
     if isinstance(network, StrongClassifier):
         features = network.features(images).mean((2, 3))
         return network.decide(features), features
-    features = network.shared[:-1](network.first(images))  # pyright: ignore[reportIndexIssue, reportCallIssue]
-    return network.shared[-1](features), features  # pyright: ignore[reportIndexIssue]
+    assert isinstance(network, Classifier)
+    features = network.shared[:-1](network.first(images))
+    return network.shared[-1](features), features
