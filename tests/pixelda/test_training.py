@@ -93,3 +93,16 @@ def test_a_baseline_learns_and_is_copied_into_the_run_that_names_it(tmp_path: Pa
     run = train_pixelda(tiny.pixelda(**domains, training={"images": 16}), run=tmp_path / "run", baseline=before)
     shutil.rmtree(before)
     assert json.loads((run / "baseline" / "evaluation.json").read_text())["system"] == "baseline"
+
+
+def test_the_average_of_g_keeps_statistics_of_its_own() -> None:
+    made = PixelDATask(tiny.pixelda(source="s", target="t"), 3, tiny.fabric())
+    images = torch.rand(8, 3, tiny.SIZE, tiny.SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for step in range(24):
+        made.step(PairedBatch(images, torch.arange(8) % 3, images), Moment(8 * step, step, 8, 0))
+    average, network = (
+        [tensor for name, tensor in holder.state_dict().items() if name.endswith("running_mean")]
+        for holder in (made.averages["generator"].network, made.generator)
+    )
+    assert average and all(tensor.abs().max() > 0 for tensor in average)
+    assert not any(torch.equal(mine, theirs) for mine, theirs in zip(average, network, strict=True))

@@ -22,7 +22,7 @@ class RefineLayers:
     """What lies under the flags."""
 
     preset: Literal["full", "generated", "self-training", "paper-classifier", "demo"] = "full"
-    """Both stages; the first alone; the second alone; both with the paper's T; both, in a minute or two."""
+    """Both stages; the first alone; the second alone; both with the paper's T; both, in two to four minutes."""
     config: Path | None = None
     """YAML file of settings, laid over the preset."""
 
