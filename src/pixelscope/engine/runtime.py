@@ -66,6 +66,11 @@ def decide(config: RuntimeConfig) -> Runtime:
     return Runtime(devices, accelerator, precision, config.threads or _share_of_cores(devices), config.layout, emulated)
 
 
+def computing_device() -> torch.device:
+    """Return where a network computes outside of a training: on the GPU where there is one."""
+    return torch.device(decide(RuntimeConfig()).accelerator)
+
+
 def check_batch(size: int, config: RuntimeConfig) -> None:
     """Raise InputError where a batch cannot be divided among the processes; nothing is written yet when this is asked."""
     count = decide(config).devices * _nodes()

@@ -16,6 +16,7 @@ from torch import Tensor
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder, read_stats
+from pixelscope.engine.runtime import computing_device
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.accuracy import confusion, logits_of
@@ -121,7 +122,8 @@ def labelled_sets(domains: Domains) -> dict[str, list[ImageSet]]:
 
 
 def measure(classifier: Classifier, parts: list[ImageSet], source: bool) -> Tensor:
-    """Return the confusion counts (classes, classes) of `classifier` over all images of `parts`."""
+    """Return the confusion counts (classes, classes) of `classifier` over all images of `parts`; it moves to the GPU."""
+    classifier = classifier.to(computing_device())
     total = torch.zeros(0)
     for images in parts:
         assert images.labels is not None

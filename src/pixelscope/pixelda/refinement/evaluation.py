@@ -144,8 +144,10 @@ def _point(images: int, network: nn.Module, material: Material, sets: dict[str, 
         accuracies["target_test"] = int(counts.trace()) / int(counts.sum())
     known = measure_network(network, [material.source.validation], "source_test")
     held_out = material.held_out.images
-    parts = [logits_and_features(network, to_float(held_out[s : s + BATCH])) for s in range(0, len(held_out), BATCH)]
-    logits, features = (torch.cat(both) for both in zip(*parts, strict=True))
+    device = next(network.parameters()).device
+    starts = range(0, len(held_out), BATCH)
+    parts = [logits_and_features(network, to_float(held_out[s : s + BATCH].to(device))) for s in starts]
+    logits, features = (torch.cat(both).cpu() for both in zip(*parts, strict=True))
     values = selector_values(logits, features, int(known.trace()) / int(known.sum()))
     return {"images": float(images), **accuracies, **values}
 

@@ -28,11 +28,11 @@ class StrongClassifier(nn.Module):
     def forward(self, images: Tensor, source: bool = False, draw: torch.Generator | None = None) -> Tensor:
         """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1].
 
-        `source` makes no difference here; `draw`, on the CPU, draws what is dropped in training.
+        `source` makes no difference here; `draw`, on the images' device, draws what is dropped in training.
         """
         features = self.features(images).mean((2, 3))
         if self.training and self.dropout:
-            kept = torch.rand(features.shape, generator=draw) >= self.dropout
+            kept = torch.rand(features.shape, generator=draw, device=features.device) >= self.dropout
             features = features * kept.to(features) / (1 - self.dropout)
         return self.decide(features)
 

@@ -14,7 +14,6 @@ from pixelscope.engine.average import MovingAverage
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
-from pixelscope.engine.randomness import generator
 from pixelscope.engine.task import Moment, Task
 from pixelscope.pixelda.accuracy import accuracy_and_loss
 from pixelscope.pixelda.losses import task_loss
@@ -84,7 +83,7 @@ class RefineTask(Task[RefineBatch]):
         """Train the classifier on one batch."""
         optimizer, config = self.optimizers["classifier"], self.config
         set_learning_rate(optimizer, cosine(config.optimizer.learning_rate, moment.images / config.training.images))
-        draw = generator("cpu", moment.seed, "views", moment.step, moment.rank)
+        draw = moment.draw("views")
         losses = {"source": self._labelled(batch.source, batch.labels, draw)}
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:

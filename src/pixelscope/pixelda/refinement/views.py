@@ -1,4 +1,4 @@
-"""Altered views of images, whole batches at once, from explicit draws."""
+"""Altered views of images, whole batches at once, from explicit draws on the images' device."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from pixelscope.pixelda.refinement.config import ViewsConfig
 def weak(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
     """Return images (N, C, S, S) moved a little, edges repeated."""
     shift = _uniform(len(images), 2, draw) * 2 * config.shift
-    return _warped(images, _identity(len(images)), shift)
+    return _warped(images, torch.eye(2, device=draw.device).repeat(len(images), 1, 1), shift)
 
 
 def strong(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
@@ -23,18 +23,14 @@ def strong(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor
     moved = _warped(images, matrix, torch.stack(shift, 1) * 2 * config.shift)
     gain = 1 + config.colour * _uniform(count, 3, draw)
     bias = config.colour * _uniform(count, 3, draw)
-    sign = torch.where(torch.rand(count, 1, generator=draw) < config.invert, -1.0, 1.0)
+    sign = torch.where(torch.rand(count, 1, generator=draw, device=draw.device) < config.invert, -1.0, 1.0)
     coloured = moved * (gain * sign)[..., None, None].to(moved) + bias[..., None, None].to(moved)
     return _erased(coloured.clamp(-1, 1), config.erase, draw)
 
 
 def _uniform(count: int, columns: int, draw: torch.Generator) -> Tensor:
-    """Return (count, columns) uniform on [-1, 1], on the CPU."""
-    return 2 * torch.rand(count, columns, generator=draw) - 1
-
-
-def _identity(count: int) -> Tensor:
-    return torch.eye(2).repeat(count, 1, 1)
+    """Return (count, columns) uniform on [-1, 1], where the generator draws."""
+    return 2 * torch.rand(count, columns, generator=draw, device=draw.device) - 1
 
 
 def _matrix(angle: Tensor, high: Tensor, wide: Tensor, shear: Tensor) -> Tensor:
@@ -55,10 +51,10 @@ def _erased(images: Tensor, largest: float, draw: torch.Generator) -> Tensor:
     if largest == 0:
         return images
     count, size = len(images), images.shape[-1]
-    side, top, left, grey = torch.rand(count, 4, generator=draw).unbind(1)
+    side, top, left, grey = torch.rand(count, 4, generator=draw, device=draw.device).unbind(1)
     side = side * largest
-    along = (torch.arange(size) + 0.5) / size
+    along = (torch.arange(size, device=draw.device) + 0.5) / size
     rows = (along >= (top * (1 - side))[:, None]) & (along < (top * (1 - side) + side)[:, None])
     columns = (along >= (left * (1 - side))[:, None]) & (along < (left * (1 - side) + side)[:, None])
-    inside = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device)
-    return torch.where(inside, (2 * grey - 1)[:, None, None, None].to(images), images)
+    inside = rows[:, :, None] & columns[:, None, :]
+    return torch.where(inside[:, None], (2 * grey - 1)[:, None, None, None].to(images), images)
