@@ -176,6 +176,17 @@ def test_a_teacher_that_cannot_teach_is_refused(origin: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unfinished_teacher_teaches_only_where_a_rule_is_named(origin: Path, refined: Path, tmp_path: Path) -> None:
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(refined, unfinished)
+    record = json.loads((unfinished / "run.json").read_text(encoding="utf-8"))
+    (unfinished / "run.json").write_text(json.dumps({**record, "state": "stopped"}), encoding="utf-8")
+    taught = {"teacher": str(unfinished)}
+    with pytest.raises(InputError, match="is not finished"):
+        load_material(config(origin, self_training=taught))
+    assert load_material(config(origin, self_training=taught, rule="ema-last")).teacher is not None
+
+
 def task(classes: int = 3, **changes) -> RefineTask:
     torch.manual_seed(0)
     values = RefineConfig.parse(merge(SMALL, changes))

@@ -124,7 +124,7 @@ class RefineConfig(Config):
     run: str = ""
     """The run folder whose G, T and images are used."""
     rule: Literal["auto", "last", "ema-last", "best-source"] = "auto"
-    """Which weights of that run; a run that is not finished is used only where one is named."""
+    """Which weights of that run and of a teacher; one that is not finished is used only where a rule is named."""
     seed: int = 0
     """Seed of weights, order of data and every random draw."""
     network: NetworkConfig = NetworkConfig()

@@ -133,7 +133,7 @@ def _teacher(config: RefineConfig, opened: TrainedRun) -> nn.Module | None:
         return None
     if not config.self_training.use:
         raise InputError("A teacher labels target images, and their stage is off; drop --self-training.teacher, or turn it on.")
-    teacher = open_run(Path(path))
+    teacher = open_run(Path(path), config.rule)
     if teacher.classes != opened.classes:
         raise InputError(
             f"{path} knows the classes {', '.join(teacher.classes)}, the run {', '.join(opened.classes)}; give another."
