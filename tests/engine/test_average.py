@@ -59,3 +59,10 @@ def test_its_statistics_are_those_of_what_is_passed_through_it() -> None:
     torch.testing.assert_close(average.network[1].running_mean, average.network[0](images).mean(0))
     torch.testing.assert_close(passed, average.network(images), atol=0.05, rtol=0.02)
     assert not passed.requires_grad and not average.network[1].training
+
+
+def test_an_error_while_statistics_are_taken_leaves_it_ready_for_use() -> None:
+    average = MovingAverage(_network(1.0), half_life=100)
+    with pytest.raises(ValueError, match="broken"), average.normalizing():
+        raise ValueError("broken")
+    assert not any(module.training for module in average.network.modules())

@@ -37,7 +37,9 @@ class MovingAverage:
         layers = [module for module in self.network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         for layer in layers:
             layer.train()
-        with torch.no_grad():
-            yield self.network
-        for layer in layers:
-            layer.eval()
+        try:
+            with torch.no_grad():
+                yield self.network
+        finally:
+            for layer in layers:
+                layer.eval()

@@ -119,7 +119,9 @@ def versions(packages: Iterable[str] = ("pixelscope", "torch", "lightning-fabric
 
 def command_line() -> str:
     """Return the command of this process, quoted for a shell; the program by its name alone."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    name = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
+    return shlex.join([*name, *sys.argv[1:]])
 
 
 def git_revision() -> str | None:

@@ -31,8 +31,7 @@ class RefineBatch:
     generated: Tensor | None
     """Other source images, redrawn, with `generated_labels`; None where stage 1 is off."""
     generated_labels: Tensor | None
-    target: Tensor | None
-    """None where stage 2 is off."""
+    target: Tensor
 
 
 class GeneratedPool:
@@ -80,17 +79,15 @@ class GeneratedPool:
 class RefineBatches:
     """Shuffled batches of everything that a refinement trains on."""
 
-    def __init__(
-        self, source: ImageSet, target: ImageSet | None, pool: GeneratedPool | None, seed: int, device: torch.device
-    ) -> None:
-        """target: without labels, None where stage 2 is off; pool: None where stage 1 is off.
+    def __init__(self, source: ImageSet, target: ImageSet, pool: GeneratedPool | None, seed: int, device: torch.device) -> None:
+        """target: without labels; pool: None where stage 1 is off.
 
         Raises InputError where the target has labels: a refinement never holds them.
         """
-        if target is not None and target.labels is not None:
+        if target.labels is not None:
             raise InputError(f"{target.provenance.source} has labels, which a refinement must not see; give it without them.")
         self.source = Stream(source, seed, "source", device)
-        self.target = None if target is None else Stream(target, seed, "target", device)
+        self.target = Stream(target, seed, "target", device)
         self.pool = pool
 
     def __call__(self, moment: Moment) -> RefineBatch:
@@ -98,5 +95,4 @@ class RefineBatches:
         source, labels = self.source.take(moment)
         assert labels is not None
         generated, generated_labels = (None, None) if self.pool is None else self.pool(moment)
-        target = None if self.target is None else self.target.take(moment)[0]
-        return RefineBatch(source, labels, generated, generated_labels, target)
+        return RefineBatch(source, labels, generated, generated_labels, self.target.take(moment)[0])

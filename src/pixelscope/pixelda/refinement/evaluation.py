@@ -88,7 +88,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
     keep_freed_memory()
     folder = RunFolder.open(run)
     config = read_refine_config(folder)
-    material = load_material(config, data_root)
+    material = load_material(config, data_root, training=False)
     snapshots = stored_snapshots(folder, config, material)
     if not snapshots:
         raise InputError(f"{run} has no stored classifier yet; let the training reach its first evaluation.")

@@ -88,10 +88,10 @@ class RefineTask(Task[RefineBatch]):
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:
             losses["generated"] = self._labelled(batch.generated, batch.generated_labels, draw)
-        if batch.target is not None:
-            losses["target"], numbers = self._self_taught(batch.target, draw)
-        elif batch.generated is not None:
-            self._averaged(self._view(weak, batch.generated, draw))
+        views = self._view(weak, batch.target, draw)
+        said = self._averaged(views)
+        if config.self_training.use:
+            losses["target"], numbers = self._self_taught(batch.target, views, said, draw)
         weights = {"target": self._weight(moment)}
         total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
         total.backward()
@@ -117,9 +117,11 @@ class RefineTask(Task[RefineBatch]):
             logits = self._logits(views, draw)
         return task_loss(logits, labels)
 
-    def _self_taught(self, images: Tensor, draw: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        taught, views = self.config.self_training, self._view(weak, images, draw)
-        said = self._averaged(views)
+    def _self_taught(
+        self, images: Tensor, views: Tensor, said: Tensor, draw: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of target images by labels that the teacher is sure of; `said`: what the average says of `views`."""
+        taught = self.config.self_training
         if self.teacher is not None:
             with torch.no_grad(), self.fabric.autocast():
                 said = self.teacher(views)
@@ -133,7 +135,7 @@ class RefineTask(Task[RefineBatch]):
         return loss, {"trusted": trusted.mean(), "agreement": agreed.detach()}
 
     def _averaged(self, views: Tensor) -> Tensor:
-        """Return the average's logits of images of the domain that it is used on; its statistics follow them."""
+        """Return the average's logits of target images; its statistics follow them, as that is what it is used on."""
         with self.averages["classifier"].normalizing() as network, self.fabric.autocast():
             return network(views)
 

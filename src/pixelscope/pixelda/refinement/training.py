@@ -92,8 +92,8 @@ def resume_refinement(run: Path, *, devices: int | None = None, data_root: Path 
     return runtime.launch(config.runtime, _train, _Job(config, folder.path, data_root, resumed=True))
 
 
-def load_material(config: RefineConfig, data_root: Path | None = None) -> Material:
-    """Open the run that a refinement starts from, and hold images out."""
+def load_material(config: RefineConfig, data_root: Path | None = None, training: bool = True) -> Material:
+    """Open the run that a refinement starts from, and hold images out; the teacher is opened for training alone."""
     if not config.run:
         raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
     opened = TrainedRun(Path(config.run), config.rule)
@@ -111,7 +111,7 @@ def load_material(config: RefineConfig, data_root: Path | None = None) -> Materi
             f"There are {smallest} training images, fewer than a batch of {config.training.batch_size}; lower "
             "--training.batch-size, or give more images."
         )
-    return Material(opened, domains, source, target, held_out, _teacher(config, opened))
+    return Material(opened, domains, source, target, held_out, _teacher(config, opened) if training else None)
 
 
 def build_classifier(config: RefineConfig, opened: TrainedRun) -> nn.Module:
@@ -157,7 +157,6 @@ def _train(fabric: Fabric, job: _Job) -> Path:
     material = load_material(config, job.data_root)
     opened, source = material.opened, material.source
     pool = _pool(config, material, fabric) if config.generated.use else None
-    target = material.target if config.self_training.use else None
     task = RefineTask(
         config,
         build_classifier(config, opened),
@@ -169,7 +168,7 @@ def _train(fabric: Fabric, job: _Job) -> Path:
     loop = Loop(
         fabric,
         task,
-        RefineBatches(source.train, target, pool, config.seed, fabric.device),
+        RefineBatches(source.train, material.target, pool, config.seed, fabric.device),
         folder,
         config.training,
         Identity(SYSTEM, _decisive(config), {**material.domains.digests(), "run": _networks(material)}),
