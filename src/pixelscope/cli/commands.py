@@ -96,8 +96,16 @@ def info(
 
 
 @data.command(name="mnist-m")
-def mnist_m(*, mnist: Path, photos: Path, out: Path, seed: int = 0, size: int = 32, test_fraction: float = 0.2) -> None:
-    """Make MNIST-M by blending each MNIST digit with a crop of a photo: |crop - digit|, in the order of MNIST.
+def mnist_m(
+    *,
+    mnist: Path,
+    photos: Path,
+    out: Path,
+    seed: int = 0,
+    form: Literal["aligned", "distributed"] = "aligned",
+    test_fraction: float | None = None,
+) -> None:
+    """Generate MNIST-M: for each MNIST digit a crop of a photo, inverted where the digit is above 0; in the order of MNIST.
 
     Where the photos have a folder `train` beside others, training digits get their backgrounds from it and test digits from
     the others.
@@ -112,12 +120,13 @@ def mnist_m(*, mnist: Path, photos: Path, out: Path, seed: int = 0, size: int = 
         File to write, ending in .npz; it must not exist.
     seed
         Seed of the choice of photos, crops and test split.
-    size
-        Side of the images in pixels.
+    form
+        aligned: 28 x 28 pixels, with a random test split. distributed: as originally distributed, the 28 x 28 mask in the
+        middle of 32 x 32 pixels, with MNIST's own split of 60,000 and 10,000.
     test_fraction
-        Share of the digits in the test split.
+        Share of the digits in the test split of the form aligned; 0.2 by default.
     """
-    print(pixelscope.generate_mnist_m(mnist, photos, out, seed=seed, size=size, test_fraction=test_fraction))
+    print(pixelscope.generate_mnist_m(mnist, photos, out, seed=seed, form=form, test_fraction=test_fraction))
 
 
 @data.command

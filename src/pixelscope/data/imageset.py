@@ -33,7 +33,8 @@ class ImageSet:
     labels: int64, shape (N,), each an index into `classes`; None for unlabelled images.
     names: one name an image, unique, stable from load to load.
     test: bool, shape (N,), True where the source itself puts an image into the test split; None where it says nothing.
-    aligned: a name shared by sets in which image i shows the same thing (MNIST and the MNIST-M made from it).
+    collection: the SHA-256 of a collection (such as MNIST's digits) of which each image shows one item; None where none is known.
+    items: int64, shape (N,), the item of the collection that each image shows; given with `collection`, and only then.
     """
 
     images: Pixels
@@ -42,7 +43,8 @@ class ImageSet:
     classes: tuple[str, ...] = ()
     names: Sequence[str] = field(default=())
     test: Tensor | None = None
-    aligned: str | None = None
+    collection: str | None = None
+    items: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -51,7 +53,7 @@ class ImageSet:
                 f"{self.provenance.source}: images must be uint8 of shape (N, 1 or 3, H, W), "
                 f"not {self.images.dtype} of shape {tuple(self.images.shape)}."
             )
-        for what, values in (("labels", self.labels), ("names", self.names or None), ("test flags", self.test)):
+        for what, values in (("labels", self.labels), ("names", self.names or None), ("test flags", self.test), ("items", self.items)):
             if values is not None and len(values) != count:
                 raise InputError(f"{self.provenance.source}: {count} images but {len(values)} {what}.")
         if self.labels is not None and count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
@@ -76,14 +78,21 @@ class ImageSet:
             labels=None if self.labels is None else self.labels[positions],
             names=[self.names[i] for i in positions.tolist()] if self.names else (),
             test=None if self.test is None else self.test[positions],
+            items=None if self.items is None else self.items[positions],
         )
+
+    def is_aligned_with(self, other: "ImageSet") -> bool:
+        """Return whether image i of both sets shows the same item of the same collection."""
+        if self.items is None or other.items is None or self.collection != other.collection:
+            return False
+        return torch.equal(self.items, other.items)
 
     def without_labels(self) -> "ImageSet":
         """Return the same images with nothing left that tells their class: this is what a training sees of a target.
 
-        Names go too, because a folder's names hold the class.
+        Names go too, because a folder's names hold the class; so do items, because a collection's order may.
         """
-        return replace(self, labels=None, classes=(), names=())
+        return replace(self, labels=None, classes=(), names=(), collection=None, items=None)
 
     def relabelled(self, positions: Sequence[int], classes: tuple[str, ...]) -> "ImageSet":
         """Return the same images with label i turned into `positions[i]`, an index into `classes`."""

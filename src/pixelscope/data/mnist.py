@@ -4,6 +4,7 @@ import gzip
 import math
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from pixelscope.imaging.resize import resize
 CLASSES = tuple("0123456789")
 LICENCE = "CC BY-SA 3.0"
 CITATION = "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, Proc. IEEE 86(11), 1998"
+
+MNIST_SHA256 = "1934b35f0e63b63d9aa4885cee58aab705a6fb58d24c643a28acbe7f073b4b0a"
+"""`ImageSet.digest` of MNIST itself, 28 x 28, with its labels: the collection whose items MNIST-M as distributed shows."""
 
 Bytes = NDArray[np.uint8]
 
@@ -35,7 +39,8 @@ def load_mnist(folder: Path, size: int | None = 32) -> ImageSet:
         size: side in pixels to which the digits (28 x 28) are resized; None keeps it.
 
     Returns:
-        Grey images (N, 1, H, W), with MNIST's own split as test flags.
+        Grey images (N, 1, H, W), with MNIST's own split as test flags. Its collection is the digest of these digits before
+        they are resized, so that other images in the same format (Fashion-MNIST) are another collection.
 
     Raises:
         InputError: a file is missing, cut off, of another format, or its count does not match.
@@ -46,15 +51,20 @@ def load_mnist(folder: Path, size: int | None = 32) -> ImageSet:
         raise InputError(
             f"{folder}: training digits are {_size(train)} and test digits {_size(test)}; take all four files from one set."
         )
-    images = torch.from_numpy(np.concatenate([train, test])[:, None])
-    return ImageSet(
-        images=images if size is None else resize(images, size),
+    own_size = ImageSet(
+        images=torch.from_numpy(np.concatenate([train, test])[:, None]),
         provenance=Provenance(f"mnist:{folder}", "MNIST, handwritten digits", LICENCE, CITATION),
         labels=torch.from_numpy(np.concatenate([labels for _, labels in parts]).astype(np.int64)),
         classes=CLASSES,
         names=[f"{part}/{i:05d}" for part, count in (("train", len(train)), ("test", len(test))) for i in range(count)],
-        test=torch.arange(len(images)) >= len(train),
-        aligned="mnist",
+        test=torch.arange(len(train) + len(test)) >= len(train),
+    )
+    images = own_size.in_memory()
+    return replace(
+        own_size,
+        images=images if size is None else resize(images, size),
+        collection=own_size.digest(),
+        items=torch.arange(len(images)),
     )
 
 

@@ -1,4 +1,4 @@
-"""MNIST-M: the index-aligned one made here, and the one originally distributed. They are different sets of images."""
+"""MNIST-M: generated here in two forms, and the set originally distributed. They are different sets of images."""
 
 import hashlib
 import json
@@ -6,41 +6,57 @@ import zipfile
 from collections.abc import Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixelscope.data.blend import blend_over_photos
+from pixelscope.data.blend import blend_over_photos, digit_masks
 from pixelscope.data.damage import UNREADABLE
 from pixelscope.data.decode import image_files, read_all
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.mnist import CLASSES, load_mnist
+from pixelscope.data.mnist import CLASSES, MNIST_SHA256, load_mnist
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.resize import resize
 
 CITATION = "Ganin, Ustinova, Ajakan et al.: Domain-adversarial training of neural networks, JMLR 17(59), 2016"
-TITLE_ALIGNED = "MNIST-M, index-aligned: made from MNIST by difference blending"
-LICENCE_ALIGNED = "digits CC BY-SA 3.0; photos as their source says"
+TITLES = {
+    "aligned": "MNIST-M, index-aligned (28 x 28)",
+    "distributed": "MNIST-M, generated in the form as distributed (32 x 32)",
+}
+"""Titles of generated sets by form."""
 TITLE_ORIGINAL = "MNIST-M, as originally distributed"
+LICENCE_GENERATED = "digits CC BY-SA 3.0; photos as their source says"
+
+RECIPE_VERSION = 2
+"""Version 1, which its files do not name, blended grey digits in place of masks."""
+TEST_FRACTION = 0.2
+"""Share of the digits in the test split of the aligned form."""
+MARGINS = {"aligned": 0, "distributed": 2}
+"""Pixels around the 28 x 28 mask by form: the aligned one is resized on reading, as MNIST is; the distributed one is not."""
+TRAINING_DIGITS, TEST_DIGITS = 60_000, 10_000
 
 _PROVENANCE = "pixelscope_mnist_m"
 """Key that tells a generated file from any other .npz."""
 
 Bytes = NDArray[np.uint8]
+Form = Literal["aligned", "distributed"]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a generated MNIST-M was made: enough to make it again, bit for bit, from the same digits and photos."""
 
+    version: int
+    form: Form
     seed: int
-    size: int
-    test_fraction: float
+    test_fraction: float | None
+    """None where the split is MNIST's own."""
     digits: str
-    """SHA-256 of the digits, before they were resized."""
+    """`ImageSet.digest` of the digits at their own size."""
     photos: str
     """SHA-256 over the names and contents of the photos."""
     photos_train: int
@@ -51,42 +67,48 @@ class Recipe:
     """Whether no photo lies behind training and test digits both."""
 
 
-def generate_mnist_m(mnist: Path, photos: Path, out: Path, seed: int = 0, size: int = 32, test_fraction: float = 0.2) -> Path:
-    """Make index-aligned MNIST-M: image i is |crop of a photo - digit i of MNIST|, channel by channel.
+def generate_mnist_m(
+    mnist: Path, photos: Path, out: Path, seed: int = 0, form: Form = "aligned", test_fraction: float | None = None
+) -> Path:
+    """Generate MNIST-M: image i is a crop of a photo, inverted where digit i of MNIST is above 0 (Ganin et al. 2016).
 
-    Digits are resized first; crops are drawn at random places of random photos. One random `test_fraction` of the
-    indices is the test split. Where `photos` has a folder `train` beside others, training digits get their
-    backgrounds from it and test digits from the others; else all photos serve both.
+    Crops are drawn at random places of random photos. Where `photos` has a folder `train` beside others, training digits
+    get their backgrounds from it and test digits from the others; else all photos serve both.
 
     Args:
         mnist: folder of MNIST's four idx files.
         photos: folder of photos, at any depth.
-        out: .npz file to write, which must not exist: images (N, size, size, 3), labels (N,), test (N,), and how it was made.
+        out: .npz file to write, which must not exist: images (N, S, S, 3), labels (N,), test (N,), and how it was made.
         seed: of the choice of photos, crops and test split.
-        size: side of the images in pixels.
-        test_fraction: share of the digits in the test split.
+        form: `aligned`: S is 28 and one random `test_fraction` of the digits is the test split. `distributed`: the mask
+            lies in the middle of S = 32 pixels and the split is MNIST's own, as in the set originally distributed.
+        test_fraction: share of the digits in the test split of the aligned form, 0.2 by default.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: digits or photos cannot be used, or `out` exists.
+        InputError: digits or photos cannot be used, `out` exists, or a test fraction is given for the distributed form.
+
+    Example:
+        >>> generate_mnist_m(Path("data/mnist"), Path("data/bsds500"), Path("data/mnist-m.npz"), form="aligned")
     """
-    _check_request(out, seed, size, test_fraction)
+    _check_request(out, seed, form, test_fraction)
     behind_train, behind_test = find_photos(photos)
     digits = load_mnist(mnist, None)
-    test = random_test_mask(len(digits), test_fraction, seed)
-    blended = blend(digits.in_memory(), test, behind_train, behind_test, seed, size)
+    fraction = None if form == "distributed" else TEST_FRACTION if test_fraction is None else test_fraction
+    test = digits.test if fraction is None else random_test_mask(len(digits), fraction, seed)
+    assert digits.labels is not None and digits.collection is not None and test is not None
+    images = blend(digits.in_memory(), test, behind_train, behind_test, seed, MARGINS[form])
     recipe = Recipe(
-        seed, size, test_fraction, digits.digest(), _digest(photos, {*behind_train, *behind_test}),
+        RECIPE_VERSION, form, seed, fraction, digits.collection, _digest(photos, {*behind_train, *behind_test}),
         len(behind_train), len(behind_test), behind_train != behind_test,
     )  # fmt: skip
-    assert digits.labels is not None
     with written_whole(out) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             allow_pickle=False,
-            images=blended,
+            images=images,
             labels=digits.labels.numpy(),
             test=test.numpy(),
             **{_PROVENANCE: np.array(json.dumps(asdict(recipe)))},
@@ -95,14 +117,17 @@ def generate_mnist_m(mnist: Path, photos: Path, out: Path, seed: int = 0, size: 
 
 
 def blend(
-    digits: torch.Tensor, test: torch.Tensor, behind_train: list[Path], behind_test: list[Path], seed: int, size: int
+    digits: torch.Tensor, test: torch.Tensor, behind_train: list[Path], behind_test: list[Path], seed: int, margin: int = 0
 ) -> Bytes:
-    """Return digits (N, 1, H, W) blended over photos, those marked in `test` (N,) over `behind_test`; (N, size, size, 3)."""
-    resized = resize(digits, size)[:, 0].numpy()
-    blended = np.empty((*resized.shape, 3), np.uint8)
+    """Return crops inverted under digits (N, 1, H, W), those marked in `test` (N,) over `behind_test`.
+
+    Returns uint8, shape (N, H + 2 * margin, W + 2 * margin, 3).
+    """
+    masks = digit_masks(digits[:, 0].numpy(), margin)
+    blended = np.empty((*masks.shape, 3), np.uint8)
     random = np.random.default_rng(seed)
-    for mask, photos in ((~test, behind_train), (test, behind_test)):
-        blend_over_photos(resized, np.flatnonzero(mask.numpy()), photos, random, blended)
+    for members, photos in ((~test, behind_train), (test, behind_test)):
+        blend_over_photos(masks, np.flatnonzero(members.numpy()), photos, random, blended)
     return blended
 
 
@@ -167,20 +192,35 @@ def _load_generated(path: Path, size: int | None) -> ImageSet:
         )
     try:
         with np.load(path, allow_pickle=False) as file:
-            recipe = Recipe(**json.loads(str(file[_PROVENANCE])))
+            recipe = _read_recipe(path, json.loads(str(file[_PROVENANCE])))
             labels, test = torch.from_numpy(file["labels"]), torch.from_numpy(file["test"])
             images = torch.from_numpy(file["images"]).permute(0, 3, 1, 2).contiguous()
     except UNREADABLE as error:
         raise InputError(f"{path} is damaged ({error}); make it again with `pixelscope data mnist-m`.") from None
     return ImageSet(
         images=images if size is None else resize(images, size),
-        provenance=Provenance(f"mnist-m:{path}", TITLE_ALIGNED, LICENCE_ALIGNED, CITATION, (_note(recipe),)),
+        provenance=Provenance(f"mnist-m:{path}", TITLES[recipe.form], LICENCE_GENERATED, CITATION, (_note(recipe),)),
         labels=labels,
         classes=CLASSES,
         names=[f"{i:05d}" for i in range(len(images))],
         test=test,
-        aligned="mnist",
+        collection=recipe.digits,
+        items=torch.arange(len(images)),
     )
+
+
+def _read_recipe(path: Path, values: dict[str, Any]) -> Recipe:
+    if "version" not in values:
+        raise InputError(
+            f"{path} was made by an earlier version of Pixelscope from grey digits, which leave a dark outline that MNIST-M "
+            "does not have; make it anew with `pixelscope data mnist-m --mnist DIR --photos DIR --out NEW.npz`."
+        )
+    if values["version"] != RECIPE_VERSION:
+        raise InputError(
+            f"{path} was made by version {values['version']} of the recipe and this version of Pixelscope reads "
+            f"{RECIPE_VERSION}; make it anew with `pixelscope data mnist-m`, or update Pixelscope."
+        )
+    return Recipe(**values)
 
 
 def _load_original(folder: Path, size: int | None) -> ImageSet:
@@ -194,7 +234,20 @@ def _load_original(folder: Path, size: int | None) -> ImageSet:
         classes=CLASSES,
         names=[name for name, _ in listed],
         test=torch.arange(len(listed)) >= len(parts["train"]),
+        collection=MNIST_SHA256,
+        items=torch.tensor([_mnist_index(folder, part, name) for part, labels in parts.items() for name in labels]),
     )
+
+
+def _mnist_index(folder: Path, part: str, name: str) -> int:
+    """Return the index among MNIST's 70,000 digits that a file is named by: its index in MNIST's file of that part."""
+    stem, count = Path(name).stem, {"train": TRAINING_DIGITS, "test": TEST_DIGITS}[part]
+    if not (stem.isascii() and stem.isdigit() and int(stem) < count):
+        raise InputError(
+            f"{folder / f'mnist_m_{part}' / name} is not named by the index of its digit in MNIST, 00000000 to "
+            f"{count - 1:08d}; unpack MNIST-M again, or give folders of classes as folder:DIR."
+        )
+    return int(stem) + (TRAINING_DIGITS if part == "test" else 0)
 
 
 def _read_labels(folder: Path, part: str) -> dict[str, int]:
@@ -230,15 +283,21 @@ def _note(recipe: Recipe) -> str:
         if recipe.photos_apart
         else f"{recipe.photos_train} photos behind training and test digits alike"
     )
-    made = f"Made with seed {recipe.seed} at {recipe.size} x {recipe.size} pixels from {photos}"
-    return f"{made}; not the MNIST-M originally distributed."
+    return f"Generated with seed {recipe.seed} in the form {recipe.form!r} from {photos}; not the MNIST-M originally distributed."
 
 
-def _check_request(out: Path, seed: int, size: int, test_fraction: float) -> None:
-    if seed < 0 or size < 1 or not 0 <= test_fraction < 1:
+def _check_request(out: Path, seed: int, form: str, test_fraction: float | None) -> None:
+    if form not in MARGINS:
+        raise InputError(f"There is no form {form!r} of MNIST-M; choose one of {', '.join(MARGINS)}.")
+    if form == "distributed" and test_fraction is not None:
         raise InputError(
-            f"MNIST-M cannot be made with seed {seed}, size {size} and test fraction {test_fraction}; "
-            "give a seed of 0 or more, a size of 1 or more, and a fraction from 0 to under 1."
+            f"A test fraction of {test_fraction} cannot be had in the form 'distributed', whose split is MNIST's own; "
+            "drop it, or choose the form 'aligned'."
+        )
+    if seed < 0 or not 0 <= (test_fraction or 0) < 1:
+        raise InputError(
+            f"MNIST-M cannot be made with seed {seed} and test fraction {test_fraction}; "
+            "give a seed of 0 or more and a fraction from 0 to under 1."
         )
     if out.suffix != ".npz":
         raise InputError(f"{out} must end in .npz; give for example --out {out.with_suffix('.npz').name}.")

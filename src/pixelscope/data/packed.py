@@ -1,7 +1,7 @@
 """Packed images: any source, written once as rows on disk, from which a training reads its batches.
 
-For sets that do not fit into memory. A pack is a folder of images.npy (N, C, S, S), labels.npy and test.npy where there are
-labels and a split, and an index.
+For sets that do not fit into memory. A pack is a folder of images.npy (N, C, S, S), labels.npy, test.npy and items.npy where there are
+labels, a split and a known collection, and an index.
 """
 
 import json
@@ -21,7 +21,8 @@ from pixelscope.errors import InputError
 from pixelscope.files import write_text, written_whole
 
 INDEX = "pack.json"
-FORMAT = 1
+FORMAT = 2
+"""Format 1 named an aligned collection without its digest, so that sets of other digits passed for aligned."""
 
 Report = Callable[[int, int], None]
 """Called with the images done and all images."""
@@ -73,11 +74,11 @@ def pack_images(images: ImageSet, out: Path) -> ImageSet:
 
     def about() -> dict[str, Any]:
         fields = ("source", "title", "licence", "citation")
-        notes = {"classes": images.classes, "notes": origin.notes, "aligned": images.aligned}
+        notes = {"classes": images.classes, "notes": origin.notes, "collection": images.collection}
         return {**{name: getattr(origin, name) for name in fields}, **notes}
 
     def extras() -> dict[str, np.ndarray]:
-        found = {"labels": images.labels, "test": images.test}
+        found = {"labels": images.labels, "test": images.test, "items": images.items}
         return {name: values.numpy() for name, values in found.items() if values is not None}
 
     pieces = (block.contiguous().numpy() for block in blocks(images.images))
@@ -111,7 +112,8 @@ def load_pack(folder: Path, size: int | None = 32) -> ImageSet:
         labels=_extra(folder, "labels", len(images)),
         classes=tuple(map(str, index.get("classes", ()))),
         test=_extra(folder, "test", len(images)),
-        aligned=index.get("aligned"),
+        collection=index.get("collection"),
+        items=_extra(folder, "items", len(images)),
     )
 
 

@@ -40,16 +40,11 @@ def random_test_mask(count: int, fraction: float, seed: int) -> Tensor:
 def shared_test_mask(source: ImageSet, target: ImageSet, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the test masks of two domains.
 
-    Aligned sets (image i of both shows the same thing) share one mask, so that no test digit is seen in training in
+    Aligned sets (image i of both shows the same item) share one mask, so that no test digit is seen in training in
     either domain: the mask that came with the target, which was made from the source, else a random one. Other sets
     keep the split they come with, or get a random one.
     """
-    if source.aligned and source.aligned == target.aligned:
-        if len(source) != len(target):
-            raise InputError(
-                f"{source.provenance.title} and {target.provenance.title} should be index-aligned but hold {len(source)} and "
-                f"{len(target)} images; make the second from the first with `pixelscope data mnist-m`."
-            )
+    if source.is_aligned_with(target):
         mask = target.test if target.test is not None else random_test_mask(len(source), fraction, seed)
         return mask, mask
     return own_test_mask(source, fraction, seed), own_test_mask(target, fraction, seed)

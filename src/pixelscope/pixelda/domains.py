@@ -18,7 +18,7 @@ class Domains:
     source: Split
     target: Split | None
     aligned: bool
-    """Whether image i of both domains shows the same thing."""
+    """Whether image i of both domains shows the same item."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def _split_both(source: ImageSet, target: ImageSet, data: DataConfig) -> Domains
     return Domains(
         split(source, source_test, data.validation_fraction, data.seed),
         split(target, target_test, 0.0, data.seed),
-        aligned=source.aligned is not None and source.aligned == target.aligned,
+        aligned=source.is_aligned_with(target),
     )
 
 
