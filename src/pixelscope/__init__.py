@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pixelscope.data.frames import prepare as prepare
     from pixelscope.data.imageset import ImageSet as ImageSet
     from pixelscope.data.mnist_m import generate_mnist_m as generate_mnist_m
+    from pixelscope.demo import DemoResult as DemoResult
     from pixelscope.demo import run_demo as run_demo
     from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
     from pixelscope.endovae.config import endovae_preset as endovae_preset
@@ -121,6 +122,7 @@ _HOMES = {
     "serve_runs": "pixelscope.serve",
     "export": "pixelscope.systems",
     "build_report": "pixelscope.report.builder",
+    "DemoResult": "pixelscope.demo",
     "run_demo": "pixelscope.demo",
 }
 

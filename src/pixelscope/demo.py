@@ -1,45 +1,101 @@
 """The demo: both systems from data to one report in minutes, with nothing to download."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pixelscope.data.frames import prepare
 from pixelscope.endovae.config import EndoVAEConfig, endovae_preset
+from pixelscope.endovae.evaluation import Evaluation as FrameEvaluation
 from pixelscope.endovae.evaluation import evaluate_endovae
+from pixelscope.endovae.measurement import MODEL, PCA
 from pixelscope.endovae.training import train_endovae
 from pixelscope.imaging.phantom import write_phantom
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
-from pixelscope.pixelda.evaluation import evaluate
+from pixelscope.pixelda.evaluation import Evaluation, evaluate
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.report.builder import build_report
 
 NORMAL, POLYPS = 400, 100
 """Frames drawn of each class."""
+METRICS = (("psnr", 2), ("ssim", 3))
+"""Metrics in the demo's table, with their decimal places."""
 
 
-def run_demo(runs: Path = Path("runs"), seed: int = 0) -> Path:
-    """Adapt digits to another domain, learn drawn endoscopy frames, and return the path of the report on both.
+@dataclass(frozen=True)
+class DemoResult:
+    """The numbers of a demo, and its report."""
 
-    PixelDA: 5,000 real MNIST digits and the MNIST-M made from them with packaged photos (extra `demo`). EndoVAE: frames that
-    the package draws. Both with their preset `demo`.
+    baseline: Evaluation
+    """The classifier trained on the source alone."""
+    adapted: Evaluation
+    """The classifier that PixelDA adapted to the target."""
+    frames: FrameEvaluation
+    """EndoVAE on held-out frames."""
+    report: Path
+    """One page on both systems."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        parts = {"baseline": self.baseline, "adapted": self.adapted, "frames": self.frames}
+        return {name: part.to_dict() for name, part in parts.items()} | {"report": str(self.report)}
+
+    def to_text(self) -> str:
+        """Return a table of each system for a terminal, and where the report is."""
+        return "\n".join([*self._digit_lines(), "", *self._frame_lines(), "", f"Report: {self.report}"])
+
+    def _digit_lines(self) -> list[str]:
+        names = {"target_test": "target, test split", "source_test": "source, test split"}
+        lines = [f"{'PixelDA: accuracy':<30} {'images':>7} {'before':>9} {'after':>9} {'change':>9}"]
+        for key, name in names.items():
+            before, after = self.baseline.sets[key], self.adapted.sets[key]
+            change = f"{100 * (after.accuracy - before.accuracy):+.1f}"
+            lines.append(f"{name:<30} {after.count:>7,} {before.accuracy:>9.1%} {after.accuracy:>9.1%} {change:>9}")
+        return lines
+
+    def _frame_lines(self) -> list[str]:
+        pca = f"PCA-{self.frames.components}"
+        lines = [
+            f"{'EndoVAE: reconstruction':<30} {'frames':>7} {'PSNR, dB':>9} {pca:>9} {'SSIM':>9} {pca:>9}",
+        ]
+        for found in self.frames.sets.values():
+            model, linear = found.methods[MODEL], found.methods[PCA]
+            psnr, ssim = (f"{model[name].mean:>9.{digits}f} {linear[name].mean:>9.{digits}f}" for name, digits in METRICS)
+            lines.append(f"{found.title:<30} {found.count:>7,} {psnr} {ssim}")
+        return lines
+
+
+def run_demo(runs: Path = Path("runs"), seed: int = 0) -> DemoResult:
+    """Adapt digits to another domain, learn generated endoscopy frames, and report on both.
+
+    PixelDA: 5,000 MNIST digits and the MNIST-M made from them with packaged photos (extra `demo`). EndoVAE: frames that the
+    package draws. Both use their preset `demo`.
+
+    Args:
+        runs: folder in which the run folders and the report are made.
+        seed: of weights, order of data and every random draw.
+
+    Raises:
+        InputError: the packages of the extra `demo` are not installed.
     """
-    adapted, learnt = adapt_digits(runs, seed), learn_frames(runs, seed)
-    return build_report([adapted, learnt], out=runs / f"demo-{learnt.name[:5]}.html")
+    adapted, before, after = adapt_digits(runs, seed)
+    learnt, frames = learn_frames(runs, seed)
+    report = build_report([adapted, learnt], out=runs / f"demo-{learnt.name[:5]}.html")
+    return DemoResult(before, after, frames, report)
 
 
-def adapt_digits(runs: Path, seed: int) -> Path:
-    """Train and measure the baseline, then PixelDA beside it; returns PixelDA's run folder."""
+def adapt_digits(runs: Path, seed: int) -> tuple[Path, Evaluation, Evaluation]:
+    """Train and measure the baseline, then PixelDA; returns PixelDA's run folder and both evaluations."""
     baseline = train_baseline(BaselineConfig.parse({**preset("baseline", "demo"), "seed": seed}), runs=runs)
-    evaluate(baseline)
+    before = evaluate(baseline)
     run = train_pixelda(PixelDAConfig.parse({**preset("pixelda", "demo"), "seed": seed}), runs=runs, baseline=baseline)
-    evaluate(run)
-    return run
+    return run, before, evaluate(run)
 
 
-def learn_frames(runs: Path, seed: int) -> Path:
-    """Draw frames, prepare them, train EndoVAE and measure it; returns its run folder."""
+def learn_frames(runs: Path, seed: int) -> tuple[Path, FrameEvaluation]:
+    """Draw frames, prepare them, train EndoVAE and measure it; returns its run folder and its evaluation."""
     config = EndoVAEConfig.parse({**endovae_preset("demo"), "seed": seed})
     drawn = write_phantom(runs / f"phantom-{seed}", normal=NORMAL, polyps=POLYPS, seed=seed)
     store = prepare([drawn], config=config.prepare, stores=runs / "stores")
     run = train_endovae(config.model_copy(update={"frames": str(store.path)}), runs=runs)
-    evaluate_endovae(run)
-    return run
+    return run, evaluate_endovae(run)

@@ -25,7 +25,7 @@ def test_classes_are_the_sub_folders(tmp_path: Path) -> None:
     assert list(images.names) == ["normal/0.png", "normal/1.png", "polyp/0.png", "polyp/1.png", "polyp/2.png"]
     np.testing.assert_array_equal(images.images[3].permute(1, 2, 0).numpy(), noise((12, 12, 3), 1))
     assert images.test is None
-    assert images.aligned is None
+    assert images.collection is None
 
 
 def test_images_may_lie_deeper_in_a_class(tmp_path: Path) -> None:

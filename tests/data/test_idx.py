@@ -54,7 +54,8 @@ def test_order_labels_names_and_split_are_mnists_own(tmp_path: Path) -> None:
     assert images.test.tolist() == [False] * 12 + [True] * 4
     assert list(images.names) == [f"train/{i:05d}" for i in range(12)] + [f"test/{i:05d}" for i in range(4)]
     assert images.classes == tuple("0123456789")
-    assert images.aligned == "mnist"
+    assert images.items is not None
+    assert images.items.tolist() == list(range(len(images)))
     assert images.provenance.licence == "CC BY-SA 3.0"
 
 

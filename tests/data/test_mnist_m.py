@@ -1,6 +1,7 @@
 """MNIST-M: made here, against a plain oracle; and read as originally distributed."""
 
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.made import noise, write_mnist, write_photos
+from data.made import noise, write_idx, write_mnist, write_photos
 from pixelscope.data import load
-from pixelscope.data.blend import blend_over_photos, cut, difference
-from pixelscope.data.mnist import load_mnist
-from pixelscope.data.mnist_m import TITLE_ALIGNED, TITLE_ORIGINAL, generate_mnist_m, load_mnist_m
+from pixelscope.data.blend import blend_over_photos, cut, digit_masks, invert_under
+from pixelscope.data.mnist import MNIST_SHA256, load_mnist
+from pixelscope.data.mnist_m import TITLE_ORIGINAL, TITLES, Form, generate_mnist_m, load_mnist_m
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError
+from pixelscope.imaging.resize import resize
 
 RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
 
@@ -44,16 +46,25 @@ def sha256(path: Path) -> str:
 # --- blending ---------------------------------------------------------------------------------------------------------
 
 
-@given(a=arrays(np.uint8, (3, 4)), b=arrays(np.uint8, (3, 4)))
-def test_difference_is_the_absolute_one(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
-    np.testing.assert_array_equal(difference(a, b), np.abs(a.astype(int) - b.astype(int)))
+@given(crop=arrays(np.uint8, (3, 4)), mask=arrays(np.bool_, (3, 4)))
+def test_a_crop_under_a_mask_is_the_absolute_difference(crop: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
+    np.testing.assert_array_equal(invert_under(crop, mask), np.abs(crop.astype(int) - 255 * mask))
+
+
+def test_a_mask_holds_every_grey_above_black_in_the_middle_of_its_margin() -> None:
+    digit = np.array([[[0, 1], [127, 255]]], np.uint8)
+    np.testing.assert_array_equal(digit_masks(digit), [[[False, True], [True, True]]])
+    wide = digit_masks(digit, margin=2)
+    assert wide.shape == (1, 6, 6)
+    assert wide.sum() == 3
+    np.testing.assert_array_equal(wide[:, 2:4, 2:4], digit_masks(digit))
 
 
 def test_blending_agrees_with_a_loop_over_images(photos: Path) -> None:
-    digits, files = noise((30, 8, 8)), sorted(photos.iterdir())
+    masks, files = noise((30, 8, 8)) > 100, sorted(photos.iterdir())
     members = np.arange(3, 28)
     blended = np.zeros((30, 8, 8, 3), np.uint8)
-    blend_over_photos(digits, members, files, np.random.default_rng(5), blended)
+    blend_over_photos(masks, members, files, np.random.default_rng(5), blended)
 
     random = np.random.default_rng(5)
     expected = np.zeros_like(blended)
@@ -62,7 +73,7 @@ def test_blending_agrees_with_a_loop_over_images(photos: Path) -> None:
         photo = np.asarray(Image.open(files[int(chosen[draw] * 3)])).astype(int)
         top, left = int(down * (50 - 8 + 1)), int(right * (60 - 8 + 1))
         for channel in range(3):
-            expected[i, :, :, channel] = abs(photo[top : top + 8, left : left + 8, channel] - digits[i].astype(int))
+            expected[i, :, :, channel] = abs(photo[top : top + 8, left : left + 8, channel] - 255 * masks[i])
     np.testing.assert_array_equal(blended, expected)
 
 
@@ -82,10 +93,8 @@ def test_a_photo_of_exactly_the_size_is_its_own_crop() -> None:
 def test_grey_photos_serve_too(tmp_path: Path) -> None:
     Image.fromarray(np.full((9, 9), 90, np.uint8)).save(tmp_path / "grey.png")
     blended = np.zeros((1, 8, 8, 3), np.uint8)
-    blend_over_photos(
-        np.full((1, 8, 8), 100, np.uint8), np.array([0]), [tmp_path / "grey.png"], np.random.default_rng(0), blended
-    )
-    assert (blended == 10).all()
+    blend_over_photos(np.full((1, 8, 8), True), np.array([0]), [tmp_path / "grey.png"], np.random.default_rng(0), blended)
+    assert (blended == 165).all()
 
 
 # --- generation -------------------------------------------------------------------------------------------------------
@@ -93,16 +102,57 @@ def test_grey_photos_serve_too(tmp_path: Path) -> None:
 
 def test_image_i_shows_digit_i_over_a_photo(tmp_path: Path, mnist: Path) -> None:
     photos = write_photos(tmp_path / "plain", {"red.png": RED})
-    made = load(str(generate_mnist_m(mnist, photos, tmp_path / "m.npz")))
-    digits = load(str(mnist))
+    made = load(str(generate_mnist_m(mnist, photos, tmp_path / "m.npz")), size=None)
+    digits = load(str(mnist), size=None)
     background = torch.tensor(RED)[:, None, None]
-    expected = (background - digits.images.int()).abs()
+    expected = (background - 255 * (digits.in_memory() > 0).int()).abs()
     assert torch.equal(made.images.int(), expected)
     assert made.labels is not None
     assert digits.labels is not None
     assert torch.equal(made.labels, digits.labels)
-    assert made.aligned == digits.aligned == "mnist"
+    assert made.is_aligned_with(digits)
     assert made.classes == digits.classes
+
+
+@pytest.mark.parametrize("form", ["aligned", "distributed"])
+def test_every_pixel_is_that_of_a_crop_or_its_complement(tmp_path: Path, mnist: Path, photos: Path, form: Form) -> None:
+    made = load(str(generate_mnist_m(mnist, photos, tmp_path / "m.npz", form=form)), size=None).in_memory()
+    side = made.shape[-1]
+    windows = torch.cat(
+        [
+            torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).unfold(1, side, 1).unfold(2, side, 1).flatten(1, 2)
+            for file in sorted(photos.iterdir())
+        ],
+        dim=1,
+    ).transpose(0, 1)
+    for image in made[:10]:
+        kept = (windows == image).all(1)
+        inverted = (windows == 255 - image).all(1)
+        fits = (kept | inverted).flatten(1).all(1)
+        assert fits.sum() == 1, "one place of one photo explains the image"
+        assert inverted[fits].any()
+
+
+def test_the_distributed_form_has_the_mask_in_its_middle_and_the_split_of_mnist(tmp_path: Path, mnist: Path) -> None:
+    photos = write_photos(tmp_path / "plain", {"train/red.png": RED, "val/blue.png": BLUE})
+    made = load(str(generate_mnist_m(mnist, photos, tmp_path / "m.npz", form="distributed")), size=None)
+    digits = load(str(mnist), size=None)
+    masks = torch.nn.functional.pad(digits.in_memory() > 0, (2, 2, 2, 2))
+    behind = torch.where(torch.arange(50)[:, None] < 40, torch.tensor(RED), torch.tensor(BLUE))[..., None, None]
+    assert torch.equal(made.images.int(), torch.where(masks, 255 - behind, behind))
+    assert made.test is not None and digits.test is not None
+    assert torch.equal(made.test, digits.test)
+    assert made.is_aligned_with(digits)
+
+
+def test_aligned_means_the_same_digits_and_not_the_same_format(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    made = load(str(generate_mnist_m(mnist, photos, tmp_path / "m.npz")))
+    # 50 other digits in files of the same names, as those of Fashion-MNIST are.
+    other = write_mnist(tmp_path / "fashion", train=40, test=10)
+    images = np.random.default_rng(9).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    write_idx(other / "train-images-idx3-ubyte", images)
+    assert made.is_aligned_with(load(str(mnist)))
+    assert not made.is_aligned_with(load(str(other)))
 
 
 def test_the_split_is_one_random_draw_of_the_seed(tmp_path: Path, mnist: Path, photos: Path) -> None:
@@ -116,10 +166,10 @@ def test_train_photos_are_never_under_test_digits(tmp_path: Path, mnist: Path) -
     colours = {"train/deep/er/red.png": RED, "test/blue.png": BLUE, "val/green.png": GREEN}
     photos = write_photos(tmp_path / "split", colours)
     made = load_mnist_m(generate_mnist_m(mnist, photos, tmp_path / "m.npz"), None)
-    # The corner of a random digit is anything, so that the photo is known by |colour - digit|.
-    digits = load_mnist(mnist, 32).images
+    # The corner of a random digit is anything, so that the photo is known by |colour - 255 * mask|.
+    masks = (load_mnist(mnist, None).in_memory() > 0).int()
     behind = {
-        colour: (torch.tensor(colour)[:, None, None] - digits.int()).abs().eq(made.images).flatten(1).all(1)
+        colour: (torch.tensor(colour)[:, None, None] - 255 * masks).abs().eq(made.images).flatten(1).all(1)
         for colour in (RED, BLUE, GREEN)
     }
     assert made.test is not None
@@ -149,16 +199,17 @@ def test_the_seed_is_also_that_of_the_crops(tmp_path: Path, mnist: Path, photos:
     assert load_mnist_m(made[0]).digest() != load_mnist_m(made[1]).digest()
 
 
-def test_size_is_that_of_the_images_made(tmp_path: Path, mnist: Path, photos: Path) -> None:
-    path = generate_mnist_m(mnist, photos, tmp_path / "m.npz", size=28)
-    assert load_mnist_m(path, None).images.shape == (50, 3, 28, 28)
-    assert load_mnist_m(path, 32).images.shape == (50, 3, 32, 32)
+def test_the_aligned_form_is_resized_on_reading_as_mnist_is(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    path = generate_mnist_m(mnist, photos, tmp_path / "m.npz")
+    made = load_mnist_m(path, None).in_memory()
+    assert made.shape == (50, 3, 28, 28)
+    assert torch.equal(load_mnist_m(path, 32).in_memory(), resize(made, 32))
 
 
 def test_the_file_can_be_read_with_numpy_alone(tmp_path: Path, mnist: Path, photos: Path) -> None:
     path = generate_mnist_m(mnist, photos, tmp_path / "m.npz")
     with np.load(path, allow_pickle=False) as file:
-        assert file["images"].shape == (50, 32, 32, 3)
+        assert file["images"].shape == (50, 28, 28, 3)
         assert file["images"].dtype == np.uint8
         assert file["labels"].shape == file["test"].shape == (50,)
     assert all(entry.compress_type == zipfile.ZIP_STORED for entry in zipfile.ZipFile(path).infolist())
@@ -186,10 +237,10 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, mnist: Path, photos: Pa
     [
         ({"out": Path("m.npy")}, r"m\.npy must end in \.npz; give for example --out m\.npz"),
         ({"seed": -1}, "seed -1"),
-        ({"size": 0}, "size 0"),
+        ({"form": "original"}, "There is no form 'original' of MNIST-M; choose one of aligned, distributed"),
+        ({"form": "distributed", "test_fraction": 0.2}, "A test fraction of 0.2 cannot be had in the form 'distributed'"),
         ({"test_fraction": 1.0}, r"test fraction 1\.0"),
         ({"photos": Path("nowhere")}, "There is no folder nowhere"),
-        ({"size": 51}, r"a\.png is 60 x 50 pixels, too small for crops of 51 x 51"),
     ],
 )
 def test_what_cannot_be_made_is_refused(
@@ -198,6 +249,29 @@ def test_what_cannot_be_made_is_refused(
     settings = {"mnist": mnist, "photos": photos, "out": tmp_path / "m.npz"} | arguments
     with pytest.raises(InputError, match=message):
         generate_mnist_m(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("form", "needed"), [("aligned", 28), ("distributed", 32)])
+def test_a_photo_smaller_than_the_crop_is_refused(tmp_path: Path, mnist: Path, form: Form, needed: int) -> None:
+    small = write_photos(tmp_path / "small", {"s.png": RED}, width=40, height=needed - 1)
+    with pytest.raises(InputError, match=rf"s\.png is 40 x {needed - 1} pixels, too small for crops of {needed} x {needed}"):
+        generate_mnist_m(mnist, small, tmp_path / "m.npz", form=form)
+    exact = write_photos(tmp_path / "exact", {"s.png": RED}, width=40, height=needed)
+    assert generate_mnist_m(mnist, exact, tmp_path / "m.npz", form=form).is_file()
+
+
+def test_a_file_of_the_recipe_with_grey_digits_is_refused(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    path = generate_mnist_m(mnist, photos, tmp_path / "m.npz")
+    with np.load(path) as file:
+        arrays_in_it = dict(file)
+    recipe = json.loads(str(arrays_in_it.pop("pixelscope_mnist_m")))
+    for changed, message in (
+        ({k: v for k, v in recipe.items() if k not in ("version", "form")}, "made by an earlier version .* make it anew with"),
+        ({**recipe, "version": 3}, "made by version 3 of the recipe and this version of Pixelscope reads 2"),
+    ):
+        np.savez(tmp_path / "old.npz", pixelscope_mnist_m=np.array(json.dumps(changed)), **arrays_in_it)
+        with pytest.raises(InputError, match=message):
+            load(str(tmp_path / "old.npz"))
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path, mnist: Path) -> None:
@@ -258,10 +332,29 @@ def test_the_original_has_names_labels_and_split(original: Path) -> None:
 
 
 def test_the_two_are_told_apart(tmp_path: Path, mnist: Path, photos: Path, original: Path) -> None:
-    made, distributed = load_mnist_m(generate_mnist_m(mnist, photos, tmp_path / "m.npz")), load_mnist_m(original)
-    assert made.provenance.title == TITLE_ALIGNED
-    assert distributed.provenance.title == TITLE_ORIGINAL
-    assert distributed.aligned is None
+    titles = set()
+    for form in ("aligned", "distributed"):
+        made = load_mnist_m(generate_mnist_m(mnist, photos, tmp_path / f"{form}.npz", form=form))
+        assert made.provenance.title == TITLES[form]
+        titles.add(made.provenance.title)
+    assert load_mnist_m(original).provenance.title == TITLE_ORIGINAL
+    assert len({*titles, TITLE_ORIGINAL}) == 3
+
+
+def test_the_original_shows_the_digits_that_its_names_count(original: Path) -> None:
+    images = load_mnist_m(original)
+    assert images.collection == MNIST_SHA256
+    assert images.items is not None
+    assert images.items.tolist() == [0, 1, 2, 3, 4, 60_000, 60_001, 60_002]
+
+
+@pytest.mark.parametrize("name", ["00060000.png", "seven.png"])
+def test_a_name_that_is_no_index_of_mnist_is_refused(original: Path, name: str) -> None:
+    (original / "mnist_m_train" / "00000003.png").rename(original / "mnist_m_train" / name)
+    labels = original / "mnist_m_train_labels.txt"
+    labels.write_text(labels.read_text().replace("00000003.png", name))
+    with pytest.raises(InputError, match=f"{name} is not named by the index of its digit in MNIST"):
+        load_mnist_m(original)
 
 
 def test_grey_files_still_give_colour(original: Path) -> None:

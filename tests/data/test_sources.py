@@ -53,7 +53,7 @@ def test_a_said_kind_and_a_found_one_load_the_same(places: dict[str, Path], kind
 
 @pytest.mark.parametrize("kind", ["mnist", "mnist-m", "arrays", "folder"])
 def test_size_none_keeps_the_images_own(places: dict[str, Path], kind: str) -> None:
-    own = {"mnist": 28, "mnist-m": 32, "arrays": 8, "folder": 12}[kind]
+    own = {"mnist": 28, "mnist-m": 28, "arrays": 8, "folder": 12}[kind]
     assert load(str(places[kind]), size=None).images.shape[2:] == (own, own)
     assert load(str(places[kind]), size=24).images.shape[2:] == (24, 24)
 
@@ -151,7 +151,7 @@ def test_the_demo_is_a_source_and_a_target_that_belong_together() -> None:
     assert source.labels is not None
     assert target.labels is not None
     assert torch.equal(source.labels, target.labels)
-    assert source.aligned == target.aligned == "mnist-demo"
+    assert source.is_aligned_with(target)
     mask, other = shared_test_mask(source, target, 0.2, seed=9)
     assert torch.equal(mask, other)
     assert int(mask.sum()) == 1000

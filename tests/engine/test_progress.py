@@ -20,6 +20,28 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert out.getvalue() == "      500 of 1,000 images  images/s 62  A 1  B 0.25  left 1:02:05\n"
 
 
+def test_plain_lines_come_at_most_every_five_seconds_and_lose_no_number() -> None:
+    out, now = io.StringIO(), [0.0]
+    lines = Lines(Console(file=out, width=80), 1000, LABELS, clock=lambda: now[0])
+    for second, numbers in (
+        (0, {"loss/a": 1.0}),
+        (1, {"loss/a": 2.0, "loss/b": 5.0}),
+        (4.9, {"loss/a": 3.0}),
+        (6, {"loss/a": 4.0}),
+    ):
+        now[0] = second
+        lines.show(100 + int(second), numbers)
+    now[0] = 7
+    lines.show(200, {"loss/b": 6.0})
+    lines.close()
+    lines.close()
+    assert out.getvalue().splitlines() == [
+        "      100 of 1,000 images  A 1",
+        "      106 of 1,000 images  A 4  B 5",
+        "      200 of 1,000 images  B 6",
+    ]
+
+
 def test_a_terminal_shows_bar_numbers_and_warnings() -> None:
     out = io.StringIO()
     bar = Bar(Console(file=out, width=100, force_terminal=True, color_system=None), 1000, 0, LABELS)

@@ -517,7 +517,7 @@ def summary_endovae(
 
 @app.command
 def demo(*, runs: Path = Path("runs"), seed: int = 0) -> None:
-    """Show the domain gap and close it; learn drawn endoscopy frames; write one report on both.
+    """Show the domain gap and close it; learn drawn endoscopy frames; print the numbers of both and write one report.
 
     Takes some minutes on two CPU cores and downloads nothing. Needs the extra: pip install "pixelscope[demo]".
 
@@ -528,7 +528,7 @@ def demo(*, runs: Path = Path("runs"), seed: int = 0) -> None:
     seed
         Seed of weights, order of data and every random draw.
     """
-    print(f"Report: {pixelscope.run_demo(runs=runs, seed=seed)}")
+    print(pixelscope.run_demo(runs=runs, seed=seed).to_text())
 
 
 def _run(system: Trained, flags: C, layers: Layers, short: Shorthands, options: RunOptions, start: Callable[[C], Path]) -> None:

@@ -33,7 +33,7 @@ class ImageSet:
     labels: int64, shape (N,), each an index into `classes`; None for unlabelled images.
     names: one name an image, unique, stable from load to load.
     test: bool, shape (N,), True where the source itself puts an image into the test split; None where it says nothing.
-    collection: the SHA-256 of a collection (such as MNIST's digits) of which each image shows one item; None where none is known.
+    collection: the SHA-256 of a collection (such as MNIST's digits) of which each image shows one item; None where unknown.
     items: int64, shape (N,), the item of the collection that each image shows; given with `collection`, and only then.
     """
 
@@ -53,7 +53,12 @@ class ImageSet:
                 f"{self.provenance.source}: images must be uint8 of shape (N, 1 or 3, H, W), "
                 f"not {self.images.dtype} of shape {tuple(self.images.shape)}."
             )
-        for what, values in (("labels", self.labels), ("names", self.names or None), ("test flags", self.test), ("items", self.items)):
+        for what, values in (
+            ("labels", self.labels),
+            ("names", self.names or None),
+            ("test flags", self.test),
+            ("items", self.items),
+        ):
             if values is not None and len(values) != count:
                 raise InputError(f"{self.provenance.source}: {count} images but {len(values)} {what}.")
         if self.labels is not None and count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):

@@ -283,7 +283,9 @@ def _note(recipe: Recipe) -> str:
         if recipe.photos_apart
         else f"{recipe.photos_train} photos behind training and test digits alike"
     )
-    return f"Generated with seed {recipe.seed} in the form {recipe.form!r} from {photos}; not the MNIST-M originally distributed."
+    return (
+        f"Generated with seed {recipe.seed} in the form {recipe.form!r} from {photos}; not the MNIST-M originally distributed."
+    )
 
 
 def _check_request(out: Path, seed: int, form: str, test_fraction: float | None) -> None:

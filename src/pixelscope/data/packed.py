@@ -1,7 +1,7 @@
 """Packed images: any source, written once as rows on disk, from which a training reads its batches.
 
-For sets that do not fit into memory. A pack is a folder of images.npy (N, C, S, S), labels.npy, test.npy and items.npy where there are
-labels, a split and a known collection, and an index.
+For sets that do not fit into memory. A pack is a folder of images.npy (N, C, S, S), and an index;
+labels.npy, test.npy and items.npy where there are labels, a split and a known collection.
 """
 
 import json

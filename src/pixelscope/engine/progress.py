@@ -1,6 +1,8 @@
 """What a person sees while it runs: a moving bar on a terminal, plain lines elsewhere."""
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -84,15 +86,32 @@ class Bar:
         self._live.stop()
 
 
-class Lines:
-    """One plain line for each line of stats."""
+QUIET = 5.0
+"""Seconds between two plain lines of numbers: a log file is read after the run, where more of them only hide the others."""
 
-    def __init__(self, console: Console, total: int, labels: Labels) -> None:
-        self._console, self._total, self._labels = console, total, labels
+
+class Lines:
+    """A plain line of the latest numbers, at most every `QUIET` seconds.
+
+    Numbers that come sooner wait for the next line, where a later value replaces an earlier one.
+    """
+
+    def __init__(self, console: Console, total: int, labels: Labels, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._total, self._labels, self._clock = console, total, labels, clock
+        self._printed = -math.inf
+        self._waiting: dict[str, float | list[float]] = {}
+        self._images = 0
 
     def show(self, images: int, numbers: Numbers) -> None:
-        """Print the latest numbers."""
-        self.say(f"{images:>9,} of {self._total:,} images  {line(numbers, self._labels)}")
+        """Print the latest numbers, or keep them for the next line."""
+        self._images = images
+        self._waiting |= numbers
+        if self._clock() - self._printed >= QUIET:
+            self._print()
+
+    def _print(self) -> None:
+        self.say(f"{self._images:>9,} of {self._total:,} images  {line(self._waiting, self._labels)}")
+        self._waiting, self._printed = {}, self._clock()
 
     def advance(self, images: int) -> None:
         """Do nothing: lines do not move."""
@@ -102,7 +121,9 @@ class Lines:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Do nothing."""
+        """Print the numbers that still wait."""
+        if self._waiting:
+            self._print()
 
 
 def display(total: int, start: int, labels: Labels) -> Display:

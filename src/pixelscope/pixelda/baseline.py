@@ -87,7 +87,7 @@ class BaselineTask(Task[LabelledBatch]):
         return self.evaluation.measure(self.classifier, averaged.network if averaged else None) if self.evaluation else {}
 
     def choice(self, evaluation: Mapping[str, float]) -> float | None:
-        """Choose the best checkpoint by source validation of the weights that are then measured: the average, where one is kept."""
+        """Choose the best checkpoint by source validation of the weights to be measured: the average, where one is kept."""
         return evaluation.get("accuracy/source_validation_ema", evaluation.get("accuracy/source_validation"))
 
 

@@ -60,7 +60,7 @@ def load_domains(config: BaselineConfig, data_root: Path | None = None, training
         mask = own_test_mask(source, data.test_fraction, data.seed)
         return Domains(split(source, mask, data.validation_fraction, data.seed), None, aligned=False)
     target = load(config.target, size=data.size, strict=data.strict, data_root=data_root)
-    domains = _split_both(source, _with_classes_of(target, source), data)
+    domains = _split_both(source, with_classes_of(target, source.classes), data)
     if training:
         _check_batch(domains, config)
     return domains
@@ -95,19 +95,19 @@ def _check_batch(domains: Domains, config: BaselineConfig) -> None:
             )
 
 
-def _with_classes_of(target: ImageSet, source: ImageSet) -> ImageSet:
-    """Express the target's labels in the source's classes, so that evaluation counts the same thing in both.
+def with_classes_of(target: ImageSet, classes: tuple[str, ...]) -> ImageSet:
+    """Express the target's labels in the source's `classes`, so that evaluation counts the same thing in both.
 
     A target whose class names are not the source's is used without labels, as unlabelled images are.
     """
-    if target.labels is None or target.classes == source.classes:
+    if target.labels is None or target.classes == classes:
         return target
-    if not set(target.classes) <= set(source.classes):
+    if not set(target.classes) <= set(classes):
         note = f"Used without labels: its classes ({', '.join(target.classes[:5])}, ...) are not the source's."
         noted = replace(target.provenance, notes=(*target.provenance.notes, note))
         return replace(target.without_labels(), provenance=noted)
-    positions = {name: index for index, name in enumerate(source.classes)}
-    return target.relabelled([positions[name] for name in target.classes], source.classes)
+    positions = {name: index for index, name in enumerate(classes)}
+    return target.relabelled([positions[name] for name in target.classes], classes)
 
 
 def _describe(spec: str, parts: Split, digest: str) -> dict[str, Any]:
@@ -119,6 +119,7 @@ def _describe(spec: str, parts: Split, digest: str) -> dict[str, Any]:
         "count": sum(sizes.values()),
         **sizes,
         "sha256": digest,
+        "collection": parts.train.collection,
         "licence": origin.licence,
         "citation": origin.citation,
         "notes": list(origin.notes),

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.engine.runtime import computing_device
@@ -22,9 +21,9 @@ from pixelscope.files import write_text
 from pixelscope.pixelda.accuracy import confusion, logits_of
 from pixelscope.pixelda.chosen import RULES, Weights, available_weights, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
-from pixelscope.pixelda.domains import Domains, load_domains
+from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.galleries import write_galleries
-from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.measured_sets import MeasuredSet, other_sets, own_sets
 from pixelscope.pixelda.training import System, read_config
 
 ORACLE = "oracle: chosen with target labels"
@@ -93,42 +92,32 @@ def evaluate(
 ) -> Evaluation:
     """Measure a run on its own domains, or on others, and return the numbers.
 
-    source, target: other images than the run's own; the result is then returned and not stored in the run.
+    source, target: other images than the run's own; the result is then returned and not stored in the run. Images of digits
+        that the run trained on are left out of every set but `target_test_partly_seen`, which then shows the whole test split.
     rule: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last where no average was kept), and for
     a baseline best-source where source images were held out for validation, else last.
-    Raises InputError where the run has no checkpoint, the rule is not available, or the classes differ.
+    Raises InputError where the run has no checkpoint, the rule is not available, the classes differ, or no image is left.
     """
     keep_freed_memory()
     folder = RunFolder.open(run)
     config, system = read_config(folder)
-    other = config.model_copy(update={"source": source or config.source, "target": target or config.target})
-    domains = load_domains(other, data_root, training=False)
-    classes = _same_classes(folder, domains)
+    source, target = _unless(source, config.source), _unless(target, config.target)
+    if source is None and target is None:
+        return _measure_own(folder, config, system, rule, data_root)
+    sets, classes = other_sets(folder, config, source, target, data_root)
+    _check_classes(folder, classes)
     weights = available_weights(folder, config, classes)
-    headline = headline_rule(rule, system, weights)
-    result = _evaluation(folder, system, config, domains, weights, headline)
-    if other == config:
-        write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
-        write_galleries(folder, domains, weights[headline], config)
-    return result
+    return _evaluation(folder, system, config, classes, sets, weights, headline_rule(rule, system, weights))
 
 
-def labelled_sets(domains: Domains) -> dict[str, list[ImageSet]]:
-    """Return the sets that can be measured, each as its parts: the source's test split; the target's, and all of it."""
-    sets = {"source_test": [domains.source.test]}
-    if domains.target is not None and domains.target.test.labels is not None:
-        sets |= {"target_test": [domains.target.test], "target_all": [domains.target.test, domains.target.train]}
-    return sets
-
-
-def measure(classifier: Classifier, parts: list[ImageSet], source: bool) -> Tensor:
-    """Return the confusion counts (classes, classes) of `classifier` over all images of `parts`; it moves to the GPU."""
+def measure(classifier: nn.Module, images: MeasuredSet) -> Tensor:
+    """Return the confusion counts (classes, classes) of `classifier` over all `images`; it moves to the GPU."""
     classifier = classifier.to(computing_device())
     total = torch.zeros(0)
-    for images in parts:
-        assert images.labels is not None
-        logits = logits_of(classifier, images.images, source=source)
-        counts = confusion(logits.argmax(1), images.labels, logits.shape[1])
+    for part in images.parts:
+        assert part.labels is not None
+        logits = logits_of(classifier, part.images, source=images.source)
+        counts = confusion(logits.argmax(1), part.labels, logits.shape[1])
         total = counts if total.numel() == 0 else total + counts
     return total
 
@@ -149,55 +138,65 @@ def set_result(title: str, counts: Tensor, classes: list[str]) -> SetResult:
     )
 
 
+def _unless(given: str | None, own: str) -> str | None:
+    return None if given == own else given
+
+
+def _measure_own(folder: RunFolder, config: BaselineConfig, system: System, rule: str, data_root: Path | None) -> Evaluation:
+    """Measure a run on its own domains; stores the numbers and the pictures of the report."""
+    domains = load_domains(config, data_root, training=False)
+    _check_classes(folder, domains.classes)
+    weights = available_weights(folder, config, domains.classes)
+    headline = headline_rule(rule, system, weights)
+    result = _evaluation(folder, system, config, domains.classes, own_sets(domains), weights, headline)
+    write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
+    write_galleries(folder, domains, weights[headline], config)
+    return result
+
+
 def _evaluation(
     folder: RunFolder,
     system: System,
     config: BaselineConfig,
-    domains: Domains,
+    classes: tuple[str, ...],
+    sets: Mapping[str, MeasuredSet],
     weights: Mapping[str, Weights],
     headline: str,
 ) -> Evaluation:
-    sets, classes = labelled_sets(domains), list(domains.classes)
     counts = {
-        rule: {name: measure(chosen.classifier, parts, name == "source_test") for name, parts in sets.items()}
-        for rule, chosen in weights.items()
+        rule: {name: measure(chosen.classifier, images) for name, images in sets.items()} for rule, chosen in weights.items()
     }
-    curve = _curve(folder, config, domains)
-    titles = {name: _title(name, parts) for name, parts in sets.items()}
+    curve = _curve(folder, config, classes, sets.get("target_test"))
     return Evaluation(
         system=system,
         images=weights[headline].images,
         steps=weights[headline].images // config.training.batch_size,
-        classes=classes,
+        classes=list(classes),
         rule=headline,
         rules={rule: {"images": weights[rule].images, **_accuracies(counts[rule])} for rule in weights},
-        sets={name: set_result(titles[name], found, classes) for name, found in counts[headline].items()},
+        sets={name: set_result(sets[name].title, found, list(classes)) for name, found in counts[headline].items()},
         oracle=_oracle(curve),
         curve=curve,
     )
-
-
-def _title(name: str, parts: list[ImageSet]) -> str:
-    part = {"source_test": "source test split", "target_test": "target test split", "target_all": "all target images"}
-    return f"{parts[0].provenance.title}, {part[name]}"
 
 
 def _accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: int(found.trace()) / int(found.sum()) for name, found in counts.items()}
 
 
-def _curve(folder: RunFolder, config: BaselineConfig, domains: Domains) -> list[dict[str, float]]:
+def _curve(
+    folder: RunFolder, config: BaselineConfig, classes: tuple[str, ...], target: MeasuredSet | None
+) -> list[dict[str, float]]:
     """Return accuracies over the run: the source's as training measured them, the target's from stored classifiers."""
     measured = {line["images"]: line for line in read_stats(folder.stats) if line["kind"] == "evaluation"}
     points: list[dict[str, float]] = []
-    for images, classifiers in stored_classifiers(folder, config, domains.classes):
+    for images, classifiers in stored_classifiers(folder, config, classes):
         known = measured.get(images, {})
         points.append({"images": images, "step": images // config.training.batch_size})
         points[-1] |= {n: known[f"accuracy/{n}"] for n in ("source_train", "source_test") if f"accuracy/{n}" in known}
-        parts = labelled_sets(domains).get("target_test", [])
-        if parts:
+        if target is not None:
             names = {"last": "target_test", "ema": "ema_target_test"}
-            found = {names[which]: measure(network, parts, source=False) for which, network in classifiers.items()}
+            found = {names[which]: measure(network, target) for which, network in classifiers.items()}
             points[-1] |= _accuracies(found)
     return points
 
@@ -228,14 +227,13 @@ def headline_rule(rule: str, system: System, weights: Mapping[str, Weights]) -> 
     return rule
 
 
-def _same_classes(folder: RunFolder, domains: Domains) -> tuple[str, ...]:
+def _check_classes(folder: RunFolder, given: tuple[str, ...]) -> None:
     trained = tuple(folder.read_record().get("classes", ()))
-    if trained != domains.classes:
+    if trained != given:
         raise InputError(
-            f"The run {folder.path} knows the classes {_listed(trained)} and the source given has {_listed(domains.classes)}; "
+            f"The run {folder.path} knows the classes {_listed(trained)} and the source given has {_listed(given)}; "
             "evaluate on images of the same classes."
         )
-    return trained
 
 
 def _listed(classes: tuple[str, ...]) -> str:

@@ -101,6 +101,8 @@ def _train(
         RunFolder.refuse_existing(run)  # before minutes of reading
     before = None if baseline is None else _evaluated_baseline(baseline)
     domains, masks = load_domains(config, data_root), load_masks(config, data_root)
+    if before is not None:
+        _check_same_target(before, domains)
     runtime.check_batch(config.training.batch_size, config.runtime)
     if not runtime.is_first_process():
         return _launch(Job(system, config, domains, masks, None, resumed=False))
@@ -132,6 +134,17 @@ def _evaluated_baseline(path: Path) -> RunFolder:
     if system != "baseline" or not folder.evaluation.is_file():
         raise InputError(f"{path} is not an evaluated baseline; make one with `pixelscope pixelda baseline` and evaluate it.")
     return folder
+
+
+def _check_same_target(baseline: RunFolder, domains: Domains) -> None:
+    measured = baseline.read_record().get("data", {}).get("target")
+    if measured is None or domains.target is None or measured.get("sha256") == domains.digests()["target"]:
+        return
+    own = domains.target.train.provenance
+    raise InputError(
+        f"The baseline {baseline.path} was measured on {measured.get('title')} ({measured.get('spec')}) and this run adapts to "
+        f"other images, {own.title} ({own.source}); give a baseline of the same target and split."
+    )
 
 
 def _copy_baseline(baseline: RunFolder, folder: RunFolder) -> None:

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pixelscope.data.batches import to_float
-from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.accuracy import BATCH
-from pixelscope.pixelda.evaluation import SetResult, labelled_sets, measure, set_result
+from pixelscope.pixelda.evaluation import SetResult, measure, set_result
+from pixelscope.pixelda.measured_sets import MeasuredSet, own_sets
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import logits_and_features
 from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, selector_values
@@ -92,12 +92,12 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
     snapshots = stored_snapshots(folder, config, material)
     if not snapshots:
         raise InputError(f"{run} has no stored classifier yet; let the training reach its first evaluation.")
-    sets = labelled_sets(material.domains)
+    sets = own_sets(material.domains)
     curve = [_point(images, network, material, sets) for images, network in snapshots.items()]
     last = max(snapshots)
     classes = list(material.opened.classes)
-    counts = {name: measure_network(snapshots[last], parts, name) for name, parts in sets.items()}
-    before = {name: measure(material.opened.weights.classifier, parts, name == "source_test") for name, parts in sets.items()}
+    counts = {name: measure(snapshots[last], images) for name, images in sets.items()}
+    before = {name: measure(material.opened.weights.classifier, images) for name, images in sets.items()}
     result = Refined(
         system=SYSTEM,
         run=config.run,
@@ -132,17 +132,12 @@ def stored_snapshots(folder: RunFolder, config: RefineConfig, material: Material
     return found
 
 
-def measure_network(network: nn.Module, parts: list[ImageSet], name: str) -> torch.Tensor:
-    """Return confusion counts; a refined classifier takes images of both domains alike."""
-    return measure(network, parts, source=name == "source_test")  # pyright: ignore[reportArgumentType]
-
-
-def _point(images: int, network: nn.Module, material: Material, sets: dict[str, list[ImageSet]]) -> dict[str, float]:
+def _point(images: int, network: nn.Module, material: Material, sets: dict[str, MeasuredSet]) -> dict[str, float]:
     accuracies = {}
     if "target_test" in sets:
-        counts = measure_network(network, sets["target_test"], "target_test")
+        counts = measure(network, sets["target_test"])
         accuracies["target_test"] = int(counts.trace()) / int(counts.sum())
-    known = measure_network(network, [material.source.validation], "source_test")
+    known = measure(network, MeasuredSet("source, held out", [material.source.validation], source=True))
     held_out = material.held_out.images
     device = next(network.parameters()).device
     starts = range(0, len(held_out), BATCH)
