@@ -19,6 +19,7 @@ from pixelscope.engine.loop import Identity, Loop
 from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.engine.task import Moment
 from pixelscope.errors import InputError, TrainingStopped
+from pixelscope.pixelda.baseline import BaselineTask
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.task import PairedBatch, PairedBatches, PixelDATask
 
@@ -80,6 +81,14 @@ def test_best_by_source_validation_is_kept(tmp_path: Path, domains: dict[str, st
     _, header = checkpoint.load(run / "checkpoints" / "best.safetensors")
     assert header.progress.best == best["accuracy/source_validation_ema"]
     assert "best-source" in evaluate(run).rules
+
+
+def test_a_baselines_best_is_chosen_by_the_weights_that_are_measured() -> None:
+    task = BaselineTask(tiny.baseline(), 3, tiny.fabric())
+    numbers = {"accuracy/source_validation": 0.9, "accuracy/source_validation_ema": 0.5}
+    assert task.choice(numbers) == 0.5, "best-source measures the average"
+    assert task.choice({"accuracy/source_validation": 0.9}) == 0.9, "no average is kept"
+    assert task.choice({}) is None
 
 
 def test_a_baseline_learns_and_is_copied_into_the_run_that_names_it(tmp_path: Path, domains: dict[str, str]) -> None:

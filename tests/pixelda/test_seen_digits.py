@@ -1,0 +1,124 @@
+"""Measuring a run on other images: digits that it trained on, in either domain, are in no number but the one named so."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from data.made import write_mnist, write_photos
+from pixelscope import evaluate, generate_mnist_m, load_images, train_baseline, train_pixelda
+from pixelscope.data.packed import pack_images
+from pixelscope.data.split import random_test_mask
+from pixelscope.errors import InputError
+from pixelscope.pixelda.evaluation import Evaluation
+
+COUNT, OWN_TEST = 100, 20
+"""Digits, of which 80 are in MNIST's training file; the aligned form holds a random fifth of all out."""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("digits")
+    mnist = write_mnist(root / "mnist", train=80, test=20)
+    photos = write_photos(root / "photos", {"a.png": (200, 30, 90)})
+    found = {"mnist": f"mnist:{mnist}"}
+    for form in ("aligned", "distributed"):
+        found[form] = str(generate_mnist_m(mnist, photos, root / f"{form}.npz", form=form))
+    return found
+
+
+@pytest.fixture(scope="module")
+def aligned_run(places: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny.pixelda(source=places["mnist"], target=places["aligned"], training={"images": 16})
+    return train_pixelda(config, run=tmp_path_factory.mktemp("runs") / "aligned")
+
+
+def counts(result: Evaluation) -> dict[str, int]:
+    return {name: found.count for name, found in result.sets.items()}
+
+
+def test_of_another_form_only_digits_of_the_runs_own_test_split_are_counted(places: dict[str, str], aligned_run: Path) -> None:
+    result = evaluate(aligned_run, target=places["distributed"])
+    own_test = random_test_mask(COUNT, 0.2, 0)
+    both = int((own_test & (torch.arange(COUNT) >= 80)).sum())
+    assert 0 < both < OWN_TEST, "the seed leaves digits of both kinds"
+    assert counts(result) == {
+        "source_test": OWN_TEST,
+        "target_test": both,
+        "target_all": OWN_TEST,
+        "target_test_partly_seen": 20,
+    }
+    assert f"without {20 - both} images of digits that the run trained on" in result.sets["target_test"].title
+    assert f"partly seen digits: the run trained on those of {20 - both} images" in result.to_text()
+    assert result.oracle is not None
+    assert not (aligned_run / "evaluation.json").exists(), "other images' numbers are not stored as the run's"
+
+
+def test_the_source_as_another_source_keeps_the_runs_split(places: dict[str, str], aligned_run: Path) -> None:
+    """MNIST's own test file holds digits that an aligned run trained on."""
+    given = evaluate(aligned_run, source=places["mnist"].removeprefix("mnist:"))
+    assert counts(given)["source_test"] < OWN_TEST
+    assert counts(given)["target_test"] == OWN_TEST
+
+
+def test_a_run_on_the_distributed_form_has_seen_no_test_digit(places: dict[str, str], tmp_path: Path) -> None:
+    config = tiny.baseline(source=places["mnist"], target=places["distributed"], training={"images": 16})
+    run = train_baseline(config, run=tmp_path / "run")
+    assert counts(evaluate(run)) == {"source_test": 20, "target_test": 20, "target_all": COUNT}
+    other = evaluate(run, target=places["aligned"])
+    assert counts(other)["target_all"] == 20, "the digits of MNIST's test file"
+    assert "target_test_partly_seen" in other.sets
+
+
+def test_where_every_digit_was_seen_nothing_is_measured(places: dict[str, str], aligned_run: Path, tmp_path: Path) -> None:
+    seen = load_images(places["distributed"], size=tiny.SIZE).select(~random_test_mask(COUNT, 0.2, 0))
+    pack_images(seen, tmp_path / "pack")
+    with pytest.raises(InputError, match="trained on every digit of .*pack"):
+        evaluate(aligned_run, target=f"pack:{tmp_path / 'pack'}")
+
+
+def test_images_of_no_known_collection_are_all_measured(aligned_run: Path, tmp_path: Path) -> None:
+    images, _ = tiny.pictures(40)
+    np.savez(tmp_path / "other.npz", images=images, labels=np.arange(40) % 10)
+    result = evaluate(aligned_run, target=f"arrays:{tmp_path / 'other.npz'}")
+    assert counts(result) == {"source_test": OWN_TEST, "target_test": 8, "target_all": 40}
+
+
+def test_a_given_target_without_labels_is_refused(aligned_run: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "unlabelled.npz", images=tiny.pictures(40)[0])
+    with pytest.raises(InputError, match="has no labels of the run's classes to measure by"):
+        evaluate(aligned_run, target=f"arrays:{tmp_path / 'unlabelled.npz'}")
+
+
+def test_a_baseline_measured_on_another_target_is_refused(places: dict[str, str], tmp_path: Path) -> None:
+    baseline = train_baseline(
+        tiny.baseline(source=places["mnist"], target=places["distributed"], training={"images": 16}), run=tmp_path / "baseline"
+    )
+    evaluate(baseline)
+    config = tiny.pixelda(source=places["mnist"], target=places["aligned"], training={"images": 16})
+    with pytest.raises(
+        InputError, match=r"was measured on MNIST-M, generated in the form .* adapts to other images, MNIST-M, ind"
+    ):
+        train_pixelda(config, run=tmp_path / "run", baseline=baseline)
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_the_distributed_set_an_aligned_run_is_measured_on_digits_of_its_own_test_split(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    source, photos = shared_data / "mnist", shared_data / "bsds500"
+    made = generate_mnist_m(source, photos, tmp_path / "m.npz")
+    config = tiny.baseline(source=f"mnist:{source}", target=str(made), training={"images": 16})
+    run = train_baseline(config, run=tmp_path / "run")
+    result = evaluate(run, target=str(shared_data / "mnist_m_sample"))
+    given = load_images(str(shared_data / "mnist_m_sample"), size=None)
+    assert given.items is not None and given.test is not None
+    unseen = random_test_mask(70_000, 0.2, 0)[given.items]
+    assert counts(result) == {
+        "source_test": 14_000,
+        "target_test": int((unseen & given.test).sum()),
+        "target_all": int(unseen.sum()),
+        "target_test_partly_seen": 100,
+    }
