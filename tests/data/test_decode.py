@@ -2,14 +2,16 @@
 
 import io
 import random
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageOps, features
+from PIL.PngImagePlugin import PngImageFile
 
 from data.made import noise
-from pixelscope.data.decode import image_files, image_size, read_all, read_image, read_images
+from pixelscope.data.decode import decode_bytes, image_files, image_size, read_all, read_image, read_images
 from pixelscope.errors import InputError
 
 
@@ -92,7 +94,7 @@ def test_damage_is_an_input_error_whatever_the_damage(tmp_path: Path) -> None:
     chance = random.Random(0)
     path = tmp_path / "damaged.png"
     refused = 0
-    for kind in ("PNG", "JPEG", "GIF", "BMP", "PPM"):
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP"):
         stream = io.BytesIO()
         Image.fromarray(noise((20, 30, 3))).save(stream, kind, **({"exif": exif} if kind in ("PNG", "JPEG") else {}))
         for _ in range(60):
@@ -105,7 +107,64 @@ def test_damage_is_an_input_error_whatever_the_damage(tmp_path: Path) -> None:
                 assert str(path) in str(error)
                 refused += 1
             image_size(path)
-    assert refused > 200
+    assert refused > 280
+
+
+def tiff_with_pixels_at_a_float(size: int = 12) -> bytes:
+    """Return a TIFF whose entry of where the pixels lie is of type float: Pillow raises a TypeError for it."""
+    stream = io.BytesIO()
+    Image.fromarray(noise((size, size))).save(stream, "TIFF")
+    content = bytearray(stream.getvalue())
+    at = struct.unpack("<I", content[4:8])[0]
+    for entry in range(at + 2, at + 2 + 12 * struct.unpack("<H", content[at : at + 2])[0], 12):
+        if struct.unpack("<H", content[entry : entry + 2])[0] == 273:
+            content[entry + 2 : entry + 4] = struct.pack("<H", 11)
+    return bytes(content)
+
+
+def test_any_exception_of_a_decoder_is_a_damaged_file(tmp_path: Path) -> None:
+    content = tiff_with_pixels_at_a_float()
+    with pytest.raises(TypeError), Image.open(io.BytesIO(content)) as image:
+        image.load()
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"Cannot read the image {path}: .*float"):
+        read_image(path)
+    with pytest.raises(InputError, match="The file cannot be read: .*float"):
+        decode_bytes(content)
+    assert image_size(path) in (None, (12, 12))
+
+
+@pytest.mark.parametrize("error", [TypeError, struct.error, SyntaxError, OverflowError, MemoryError, RecursionError])
+def test_a_decoder_may_raise_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def fail(self: Image.Image) -> None:
+        raise error("odd bytes")
+
+    path = saved(tmp_path, Image.new("L", (3, 2)))
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    with pytest.raises(InputError, match=rf"Cannot read the image {path}: odd bytes"):
+        read_image(path)
+
+
+def test_our_own_errors_are_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image, size: int) -> None:
+        raise TypeError("a defect")
+
+    monkeypatch.setattr("pixelscope.data.decode._square", fail)
+    with pytest.raises(TypeError, match="a defect"):
+        read_image(saved(tmp_path, Image.new("L", (3, 2))), 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "feature"),
+    [("a.jfif", "JPEG", None), ("a.JPE", "JPEG", None), ("a.jp2", "JPEG2000", "jpg_2000"), ("a.avif", "AVIF", "avif")],
+)
+def test_other_endings_of_images_are_read(tmp_path: Path, name: str, kind: str, feature: str | None) -> None:
+    if feature is not None and not features.check(feature):
+        pytest.skip(f"this Pillow reads no {kind}")
+    path = saved(tmp_path, Image.new("RGB", (16, 16), (90, 120, 150)), name, format=kind)
+    assert image_files(tmp_path) == [path]
+    assert np.abs(read_image(path).astype(int) - [90, 120, 150]).max() <= 4
 
 
 @pytest.mark.parametrize(

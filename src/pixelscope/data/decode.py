@@ -10,14 +10,24 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 
 from pixelscope.errors import InputError
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"))
+_OPTIONAL = {"jpg_2000": ("JPEG2000", ".jp2"), "avif": ("AVIF", ".avif")}
+"""Formats that not every build of Pillow reads: by the name of the feature, the format and the ending of its files."""
+
+_READ = [_OPTIONAL[name] for name in _OPTIONAL if name in features.get_supported()]
+
+SUFFIXES = frozenset(
+    (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"),
+        *(suffix for _, suffix in _READ),
+    )
+)
 """Names with these endings, in any case, are images."""
 
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", *(name for name, _ in _READ))
 """What a file is tried as, whatever its name says: not all that Pillow knows, some of which start other programs."""
 
 Bytes = NDArray[np.uint8]
@@ -39,7 +49,7 @@ _CHUNK = 512
 """Images decoded before they are handed on."""
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
-"""What Pillow raises for files that are damaged, cut off, too large or no images."""
+"""What converting an image raises whose palette or transparency is damaged."""
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -121,7 +131,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
     try:
         with bombs_refused(), Image.open(path, formats=_FORMATS) as image:
             return (image.height, image.width) if _turn(image) in _SIDEWAYS else image.size
-    except _UNREADABLE:
+    except Exception:  # noqa: BLE001 - decoders raise anything, see `_loaded`
         return None
 
 
@@ -146,9 +156,8 @@ def _try_decode(path: Path, size: int | None) -> Bytes | InputError:
 def decode(path: Path, size: int | None = None) -> Bytes:
     """Read an image as `read_image` does, on a thread of a program that is within `bombs_refused`."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            return _to_bytes(_prepare(image, size))
-    except _UNREADABLE as error:
+        return _to_bytes(_prepare(*_loaded(path, size), size))
+    except (_Damaged, *_UNREADABLE) as error:
         raise InputError(f"Cannot read the image {path}: {_reason(error)}; mend or remove it.") from None
 
 
@@ -158,22 +167,41 @@ def decode_bytes(content: bytes, size: int | None = None, most_pixels: int = 30_
     Raises InputError where it is no image of a known format, has more than `most_pixels`, or is damaged.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            if image.width * image.height > most_pixels:
-                limit = f"{most_pixels / 1e6:.0f} million pixels"
-                raise InputError(f"The image is {image.width} x {image.height}, over {limit}; give a smaller one.")
-            return _to_bytes(_prepare(image, size))
-    except _UNREADABLE as error:
-        if isinstance(error, InputError):
-            raise
+        return _to_bytes(_prepare(*_loaded(io.BytesIO(content), size, most_pixels), size))
+    except InputError:
+        raise
+    except (_Damaged, *_UNREADABLE) as error:
         raise InputError(f"The file cannot be read: {_reason(error)}; give a PNG, JPEG or other photo.") from None
 
 
-def _prepare(image: Image.Image, size: int | None) -> Image.Image:
-    if size is not None:
-        # JPEG is decoded at a half, quarter or eighth, still at least twice what is needed.
-        image.draft(None, (2 * size, 2 * size))
-    turn = _turn(image)
+class _Damaged(Exception):
+    """A decoder failed; the error that it raised is the cause."""
+
+
+def _loaded(
+    file: Path | io.BytesIO, size: int | None, most_pixels: int | None = None
+) -> tuple[Image.Image, Image.Transpose | None]:
+    """Decode an image, and return what sets it upright with it.
+
+    Decoders raise whatever a damaged byte leads them to (TypeError, struct.error, OverflowError, MemoryError, ...), so that
+    every exception means a damaged file here, where nothing but Pillow is at work. It becomes a `_Damaged`.
+    """
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            if most_pixels is None or image.width * image.height <= most_pixels:
+                if size is not None:
+                    # JPEG is decoded at a half, quarter or eighth, still at least twice what is needed.
+                    image.draft(None, (2 * size, 2 * size))
+                turn = _turn(image)
+                image.load()
+                return image, turn
+    except Exception as error:
+        raise _Damaged from error
+    limit = f"{most_pixels / 1e6:.0f} million pixels"
+    raise InputError(f"The image is {image.width} x {image.height}, over {limit}; give a smaller one.")
+
+
+def _prepare(image: Image.Image, turn: Image.Transpose | None, size: int | None) -> Image.Image:
     upright = _eight_bit(image if turn is None else image.transpose(turn))
     return upright if size is None else _square(upright, size)
 
@@ -233,7 +261,9 @@ def leads_back(folder: Path) -> bool:
     return folder.is_symlink() and folder.resolve() in (here, *here.parents)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    if isinstance(error, _Damaged) and error.__cause__ is not None:
+        error = error.__cause__
     text = " ".join(str(error).split())
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is no image of a known format"
