@@ -259,3 +259,139 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.h5").touch()
     with pytest.raises(InputError, match=r"a\.h5 is not \.mat, \.npz or \.npy"):
         load_arrays(tmp_path / "a.h5")
+
+
+# What a shape, a label or a name does not say is refused or noted.
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "count"),
+    [
+        ((6, 6, 6), "H-W-N", 6),
+        ((20, 8, 10), "N-H-W", 20),
+        ((8, 8, 3), "H-W-C", 1),
+        ((16, 64), "N-HW", 16),
+        ((16, 64), "HW-N", 64),
+        ((5, 3 * 64), "N-CHW", 5),
+        ((2, 3, 8, 3), "N-C-H-W", 2),
+    ],
+)
+def test_a_shape_that_can_be_read_in_two_ways_is_refused_until_one_is_named(
+    tmp_path: Path, shape: tuple[int, ...], layout: str, count: int
+) -> None:
+    path = written(tmp_path, images=noise(shape))
+    with pytest.raises(InputError, match=rf"could be .*\({layout}\).* arrays:.*a\.npz@"):
+        load(str(path), size=None)
+    images = load(f"arrays:{path}@{layout}", size=None)
+    assert len(images) == len(load(f"{path}@{layout}", size=None)) == count
+    assert load(images.provenance.source, size=None).digest() == images.digest()
+
+
+def test_the_letters_of_a_layout_say_how_pixels_are_ordered(tmp_path: Path) -> None:
+    colour = COLOUR.transpose(0, 3, 1, 2)
+    stored = {
+        "N-CHW": colour.reshape(COUNT, -1),
+        "N-HWC": COLOUR.reshape(COUNT, -1),
+        "HWC-N": COLOUR.reshape(COUNT, -1).T,
+        "N-WH": GREY.transpose(0, 2, 1).reshape(COUNT, -1),
+        "W-H-N": GREY.transpose(2, 1, 0),
+        "C-W-H-N": COLOUR.transpose(3, 2, 1, 0),
+    }
+    for layout, array in stored.items():
+        expected = colour if "C" in layout else GREY[:, None]
+        images = load(f"{written(tmp_path, images=array)}@{layout}", size=None)
+        np.testing.assert_array_equal(images.images.numpy(), expected, err_msg=layout)
+
+
+@pytest.mark.parametrize("layout", ["NHW", "N-H-X", "N-H", "N-H-W-C", "N-H-H", "N--HW", ""])
+def test_a_layout_that_is_none_is_refused(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(InputError, match=r"names no order of axes|cannot be read as"):
+        load(f"arrays:{written(tmp_path, images=GREY)}@{layout}")
+
+
+def test_the_other_part_says_how_a_shape_is_read(tmp_path: Path) -> None:
+    cube = noise((8, 8, 8))
+    images = load_arrays(written(tmp_path, x_train=GREY, x_test=cube), None)
+    np.testing.assert_array_equal(images.images[COUNT:, 0].numpy(), cube)
+
+
+def test_an_order_that_only_square_images_speak_for_is_noted(tmp_path: Path) -> None:
+    (note,) = load_arrays(written(tmp_path, images=GREY.transpose(1, 2, 0))).provenance.notes
+    assert "H-W-N" in note
+    assert load_arrays(written(tmp_path, images=GREY)).provenance.notes == ()
+
+
+@pytest.mark.parametrize(
+    "row", [[0, 0, 0], [1, 1, 0], [0.3, 0.7, 0], [2, 0, 0], [1, 0, -1]], ids=["none", "two", "shares", "two of one", "signs"]
+)
+def test_labels_that_are_not_one_class_per_image_are_refused(tmp_path: Path, row: list[float]) -> None:
+    labels = np.eye(3)[[0, 1, 2, 0, 1, 2, 0]]
+    labels[4] = row
+    for stored in (labels, labels.T, labels[..., None]):
+        with pytest.raises(InputError, match=r"Row 4 of the array labels .* is not one-hot .* give one class number per image"):
+            load_arrays(written(tmp_path, images=GREY, labels=stored))
+
+
+def test_one_hot_labels_that_can_be_read_in_two_ways_are_refused(tmp_path: Path) -> None:
+    square, turned = noise((3, 8, 8)), np.eye(3)[[1, 2, 0]]
+    with pytest.raises(InputError, match=r"one-hot by rows and by columns; give \(N,\)"):
+        load_arrays(written(tmp_path, images=square, labels=turned))
+    assert listed(load_arrays(written(tmp_path, images=square, labels=np.eye(3))).labels) == [0, 1, 2]
+
+
+def test_labels_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="are not whole numbers"):
+        load_arrays(written(tmp_path, images=GREY, labels=np.where(DIGITS == 2, np.nan, DIGITS)))
+
+
+@pytest.mark.parametrize("name", ["val_{}", "{}_valid", "validation {}", "{}Val"])
+def test_validation_arrays_are_training_images_and_noted(tmp_path: Path, name: str) -> None:
+    values = {
+        "training_images": GREY[:3],
+        "training_labels": DIGITS[:3],
+        "Testing_images": GREY[5:],
+        "Testing_labels": DIGITS[5:],
+    }
+    values |= {name.format("images"): GREY[3:5], name.format("labels"): DIGITS[3:5]}
+    images = load_arrays(written(tmp_path, **values), None)
+    np.testing.assert_array_equal(images.images[:, 0].numpy(), GREY)
+    assert listed(images.labels) == DIGITS.tolist()
+    assert listed(images.test) == [False] * 5 + [True] * 2
+    (note,) = images.provenance.notes
+    assert "2 images" in note
+    assert "training" in note
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
+    (note,) = load_arrays(written(tmp_path, images=GREY, extra_images=COLOUR, labels=DIGITS)).provenance.notes
+    assert note == "Not read: extra_images (7, 8, 8, 3)."
+
+
+def usps_as_roweis_has_it(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return digits as (256, digits per class, 10): pixels column by column, classes 1, 2, ..., 9, 0."""
+    by_class = [images[labels == digit] for digit in (1, 2, 3, 4, 5, 6, 7, 8, 9, 0)]
+    return np.stack([[image.ravel(order="F") for image in images] for images in by_class]).transpose(2, 1, 0)
+
+
+def test_usps_as_roweis_distributes_it(tmp_path: Path) -> None:
+    digits, labels = noise((30, 16, 16)), np.arange(30) % 10
+    savemat(tmp_path / "usps_all.mat", {"data": usps_as_roweis_has_it(digits, labels)})
+    images = load(str(tmp_path / "usps_all.mat"), size=None)
+    assert images.classes == tuple("0123456789")
+    for digit in range(10):
+        np.testing.assert_array_equal(images.images[images.labels == digit][:, 0].numpy(), digits[labels == digit])
+    assert "USPS" in images.provenance.notes[0]
+    savemat(tmp_path / "cube.mat", {"data": noise((256, 256, 10))})
+    with pytest.raises(InputError, match=r"\(usps\)"):
+        load(str(tmp_path / "cube.mat"))
+
+
+def test_real_usps_digits_come_back_from_roweis_layout(tmp_path: Path, shared_data: Path) -> None:
+    with np.load(shared_data / "usps_sample.npz") as file:
+        digits, labels = file["images"], file["labels"]
+    savemat(tmp_path / "usps_all.mat", {"data": usps_as_roweis_has_it(digits, labels)})
+    images = load(str(tmp_path / "usps_all.mat"), size=None)
+    assert len(images) == 2000
+    for digit in range(10):
+        mean = images.images[images.labels == digit].double().mean(0).numpy().ravel()
+        assert np.corrcoef(mean, digits[labels == digit].mean(0).ravel())[0, 1] > 0.95

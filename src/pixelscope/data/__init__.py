@@ -27,6 +27,8 @@ class Options:
     """Refuse a folder with an unreadable image, rather than skip and count it."""
     data_root: Path | None = None
     """Folder in which a kind alone is looked for, and downloaded to."""
+    value_range: tuple[float, float] | None = None
+    """Values that become black and white, of images deeper than 8 bits; None finds them."""
 
     @property
     def root(self) -> Path:
@@ -56,7 +58,8 @@ def _mnist_m(path: str, options: Options) -> "ImageSet":
 def _arrays(path: str, options: Options) -> "ImageSet":
     from pixelscope.data.arrays import load_arrays
 
-    return load_arrays(_given("arrays", path, "a .mat, .npz or .npy file"), options.size)
+    path, layout = split_layout(path)
+    return load_arrays(_given("arrays", path, "a .mat, .npz or .npy file"), options.size, layout, options.value_range)
 
 
 def _folder(path: str, options: Options) -> "ImageSet":
@@ -93,7 +96,8 @@ def load(source: str, *, size: int | None = 32, strict: bool = False, data_root:
 
     Args:
         source: `KIND:PATH`; or a PATH, whose kind is found by looking; or a KIND alone, read from the data root
-            (and downloaded to it where an address is known).
+            (and downloaded to it where an address is known). Arrays may be followed by @ and the order of their axes,
+            as in `arrays:digits.mat@H-W-N`; see `pixelscope.data.array_layout`.
         size: side in pixels to which images are resized; None keeps their own size, which must be one for all.
         strict: refuse a folder with an unreadable image, rather than skip and count it.
         data_root: where a KIND alone is looked for; default $PIXELSCOPE_DATA, else the user's cache folder.
@@ -118,10 +122,16 @@ def parse(source: str) -> tuple[str, str]:
     if colon and kind in SOURCES:
         # A shell leaves the ~ after a colon alone.
         return kind, str(Path(rest).expanduser()) if rest.startswith("~") else rest
-    path = Path(source)
+    path = Path(split_layout(source)[0])
     if source and path.exists():
         return detect(path), source
     raise InputError(_unknown(source, kind if colon else source))
+
+
+def split_layout(path: str) -> tuple[str, str | None]:
+    """Return the path of arrays and the layout that may follow it after an @, as in `digits.mat@H-W-N`."""
+    before, sign, layout = path.rpartition("@")
+    return (path, None) if not sign or Path(path).exists() else (before, layout)
 
 
 def detect(path: Path) -> str:

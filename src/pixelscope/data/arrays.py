@@ -9,16 +9,44 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelscope.data.array_layout import (
+    USPS,
+    arrange,
+    check_layout,
+    choose_layout,
+    count_images,
+    image_shape,
+    usps_labels,
+)
 from pixelscope.data.damage import UNREADABLE
 from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.value_range import Range, common_range, range_note, to_eight_bits
 from pixelscope.errors import InputError
 from pixelscope.imaging.resize import resize
 
 IMAGE_NAMES = frozenset(("images", "image", "imgs", "img", "x", "xs", "xt", "data", "fea", "features", "pixels", "patterns"))
 LABEL_NAMES = frozenset(("labels", "label", "y", "ys", "yt", "gnd", "target", "targets"))
 
+_USUAL = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+"""Ranges that arrays are stored with, of which nothing needs to be said."""
+
+_BLOCK = 1024
+"""Images scaled at a time."""
+
 Array = NDArray[np.generic]
 Arrays = dict[str, Array]
+
+
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Words in the names of arrays that say of which part they are."""
 
 
 @dataclass(frozen=True)
@@ -29,36 +57,62 @@ class Part:
     labels_name: str | None
 
 
-def load_arrays(path: Path, size: int | None = 32) -> ImageSet:
+@dataclass(frozen=True)
+class ReadPart:
+    """One part as it was read."""
+
+    images: Array
+    """(N, C, H, W)."""
+    labels: Array | None
+    """(N,)."""
+
+
+def load_arrays(path: Path, size: int | None = 32, layout: str | None = None, value_range: Range | None = None) -> ImageSet:
     """Read images, and labels where there are any, from named arrays.
 
-    Arrays are known by their names, in any case, with or without `train` or `test` in them: images, x, data, fea,
+    Arrays are known by their names, in any case, with or without `train`, `val` or `test` in them: images, x, data, fea,
     patterns and the like; labels, y, gnd, targets and the like. Images may be (N, H, W), (N, H, W, C), (N, C, H, W),
-    (N, H * W) row by row, or as MATLAB has them (H, W, N), (H, W, C, N), (H * W, N); values uint8, or numbers in
-    0..1, -1..1, 0..255 or 0..65535. Labels may be numbers, names, or one column a class. Labels 1 to 10 are digits:
-    10 means 0, except in an array named gnd, where 1 means 0. Arrays of both `train` and `test` give the split.
+    (N, H * W) row by row, or as MATLAB has them (H, W, N), (H, W, C, N), (H * W, N). A shape that fits several of these is
+    read as the labels' number says, or as the only one with square images, and else refused. An array (256, N, 10) is
+    USPS as Roweis distributes it.
+
+    Values are uint8; or in 0..1, -1..1, 0..255; or 10, 12 or 16 bits; else the least and the greatest become black and white.
+    Labels may be numbers, names, or one-hot (0 and 1, or -1 and 1). Labels 1 to 10 are digits: 10 means 0, except in an array
+    named gnd, where 1 means 0. Arrays of `test` are the test split; those of `train` and `val` are training images.
 
     Args:
         path: a .mat (up to version 7) or .npz file; an .npy file of images, with its labels beside it in NAME_labels.npy,
             labels.npy or y.npy; or a folder of .npy files.
         size: side in pixels to which images are resized; None keeps their own.
+        layout: the order of the axes, for example `N-H-W`; see `pixelscope.data.array_layout`. None finds it.
+        value_range: values that become black and white, in arrays that are not uint8. None finds it.
 
     Raises:
-        InputError: no images are found, more than one array could be the images, or shapes or values make no sense.
+        InputError: no images are found; more than one array could be the images; a shape can be read in several ways; labels
+            are not one class per image; or values make no sense.
     """
     arrays = read_arrays(path)
     parts = find_parts(path, arrays)
-    read = [_read_part(path, arrays, part) for part in parts.values()]
-    labels, classes, notes = _labels(path, parts, [label for _, label in read])
-    images = torch.from_numpy(to_bytes(_joined(path, [batch for batch, _ in read]), path))
-    count, first = len(images), len(read[0][0])
+    read, layout_notes = _read_parts(path, arrays, parts, layout)
+    labels, classes, label_notes = _labels(path, parts, [part.labels for part in read])
+    joined = _joined(path, [part.images for part in read])
+    low_high = find_range(joined, path) if value_range is None else value_range
+    images = torch.from_numpy(to_bytes(joined, path, low_high))
+    is_test = [name == "test" for name, part in zip(parts, read, strict=True) for _ in part.images]
+    notes = (*layout_notes, *label_notes, *_part_notes(parts, read), *_unread_notes(arrays, parts))
+    deep = None if images.dtype == joined.dtype or low_high in _USUAL else low_high
     return ImageSet(
         images=images if size is None else resize(images, size),
-        provenance=Provenance(f"arrays:{path}", f"Arrays of {path.name}", notes=notes),
+        provenance=Provenance(
+            f"arrays:{path}" + (f"@{layout}" if layout else ""),
+            f"Arrays of {path.name}",
+            notes=(*notes, *([] if deep is None else [range_note(deep)])),
+            value_range=deep,
+        ),
         labels=labels,
         classes=classes,
-        names=[f"{i:05d}" for i in range(count)],
-        test=torch.arange(count) >= first if len(parts) == 2 else None,
+        names=[f"{i:05d}" for i in range(len(images))],
+        test=torch.tensor(is_test) if len(set(is_test)) == 2 else None,
     )
 
 
@@ -76,7 +130,7 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def find_parts(path: Path, arrays: Arrays) -> dict[str, Part]:
-    """Return the images and labels found, by part: `train` and `test`, or one of them, or all under the name ``.
+    """Return the images and labels found, by part: `train`, `val` and `test`, or some of them, or all under the name ``.
 
     Raises InputError, which lists every array, where there are no images or more than one array could be them.
     """
@@ -93,101 +147,148 @@ def find_parts(path: Path, arrays: Arrays) -> dict[str, Part]:
         raise InputError(f"{path} has images with and without `train` or `test` in their name; {_listing(arrays)}")
     if labels and labels.keys() != images.keys():
         raise InputError(f"{path} has images and labels of different parts; {_listing(arrays)}")
-    order = sorted(images, key=("", "train", "test").index)
+    order = sorted(images, key=("", "train", "val", "test").index)
     return {part: Part(images[part][0], labels[part][0] if labels else None) for part in order}
 
 
-def to_bytes(images: Array, path: Path) -> NDArray[np.uint8]:
-    """Scale images to 0..255 by the range of their values: uint8 as it is, else 0..1, -1..1, 0..255 or 0..65535."""
-    if images.dtype == np.uint8 and images.max() > 1:
-        return images  # pyright: ignore[reportReturnType]
+def find_range(images: Array, path: Path) -> Range:
+    """Return the values that become black and white: see `load_arrays`."""
     lowest, highest = float(images.min()), float(images.max())
     if not np.isfinite(lowest + highest):
         raise InputError(f"The images of {path} have values that are not finite; replace them.")
-    offset, scale = _offset_and_scale(path, lowest, highest, whole=images.dtype.kind in "iu")
-    return ((images.astype(np.float32) - offset) * scale).round().astype(np.uint8)
+    whole = images.dtype.kind != "f"
+    if (whole and lowest >= 0 and highest <= 1) or images.dtype == np.bool_:
+        return 0.0, 1.0
+    bytes_as_floats = not whole and lowest >= 0 and 1 < highest <= 255
+    low, high = (0.0, 255.0) if bytes_as_floats else common_range(lowest, highest, whole)
+    if low == high:
+        raise InputError(
+            f"The images of {path} have values from {lowest:g} to {highest:g}; scale them to 0..1, -1..1 or 0..255."
+        )
+    return low, high
 
 
-def _offset_and_scale(path: Path, lowest: float, highest: float, whole: bool) -> tuple[float, float]:
-    if -1 <= lowest < 0 and highest <= 1:
-        return -1, 127.5
-    if lowest >= 0 and highest <= 1:
-        return 0, 255
-    if lowest >= 0 and highest <= 255:
-        return 0, 1
-    if lowest >= 0 and highest <= 65535 and whole:
-        return 0, 1 / 257
-    raise InputError(f"The images of {path} have values from {lowest:g} to {highest:g}; scale them to 0..1, -1..1 or 0..255.")
+def to_bytes(images: Array, path: Path, value_range: Range | None = None) -> NDArray[np.uint8]:
+    """Scale images to 0..255 by `value_range`, by default that of their values; uint8 stays as it is, but for 0 and 1.
 
-
-def to_batch(images: Array, count: int | None, name: str) -> Array:
-    """Return images in the order (N, C, H, W), whichever order they have.
-
-    Args:
-        images: see `load_arrays`.
-        count: how many there are, where labels tell; else the first axis that makes sense is N.
-        name: of the array, for the message.
+    Raises InputError where a value is not finite, or all values are the same and outside of every known range.
     """
-    orders = _flat_orders if images.ndim == 2 else _orders
-    for axes, shape in orders(images.shape):
-        batch = images.transpose(axes).reshape(shape)
-        if count is None or len(batch) == count:
-            return batch
-    labels = "" if count is None else f" with {count} labels"
-    raise InputError(f"The array {name} of shape {images.shape}{labels} cannot be read as images; reshape it to (N, H, W, C).")
+    found = find_range(images, path)
+    low_high = value_range or found
+    if images.dtype == np.uint8 and found != (0.0, 1.0):
+        return images  # pyright: ignore[reportReturnType]
+    scaled = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), _BLOCK):
+        scaled[start : start + _BLOCK] = to_eight_bits(images[start : start + _BLOCK], low_high)
+    return scaled
 
 
-def _orders(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return the ways to read a shape as images: how to transpose it, and the shape (N, C, H, W) that this gives."""
-    if len(shape) == 3:
-        first, last = ((0, 1, 2), (shape[0], 1, *shape[1:])), ((2, 0, 1), (shape[2], 1, *shape[:2]))
-        return [last, first] if shape[0] == shape[1] != shape[2] else [first, last]
-    if len(shape) != 4:
-        return []
-    layouts = ((3, (0, 3, 1, 2)), (1, (0, 1, 2, 3)), (2, (3, 2, 0, 1)))
-    return [(axes, tuple(shape[axis] for axis in axes)) for channel, axes in layouts if shape[channel] in (1, 3)]
+def _read_parts(
+    path: Path, arrays: Arrays, parts: dict[str, Part], layout: str | None
+) -> tuple[list[ReadPart], tuple[str, ...]]:
+    """Return all parts, in one layout, and what was assumed."""
+    images = [arrays[part.images_name] for part in parts.values()]
+    names = [part.images_name for part in parts.values()]
+    for array, name in zip(images, names, strict=True):
+        if not array.size:
+            raise InputError(f"The array {name} of {path} is empty; give images.")
+        if layout is not None:
+            check_layout(layout, array.shape, name)
+    labels = [_label_readings(arrays, part) for part in parts.values()]
+    found = layout or choose_layout([array.shape for array in images], labels, names[0], str(path))
+    read = [
+        ReadPart(arrange(array, found), _labels_of(array.shape, readings, found, name))
+        for array, readings, name in zip(images, labels, names, strict=True)
+    ]
+    return read, () if layout else _layout_notes(images[0].shape, names[0], found, labelled=bool(labels[0]))
 
 
-def _flat_orders(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    ways = (((0, 1), shape), ((1, 0), shape[::-1]))
-    return [(axes, (n, 1, side, side)) for axes, (n, pixels) in ways if (side := _side(pixels))]
+def _layout_notes(shape: tuple[int, ...], name: str, layout: str, labelled: bool) -> tuple[str, ...]:
+    """Return what was assumed of the axes where neither convention nor labels say it."""
+    if layout == USPS:
+        digits = f"{shape[1] * shape[2]:,} digits of 16 x 16, pixels column by column, classes 1, 2, ..., 9, 0"
+        return (f"The array {name} of shape {shape} is read as Roweis' USPS: {digits}.",)
+    if labelled or layout.startswith("N"):
+        return ()
+    channels, height, width = image_shape(shape, layout)
+    return (f"The array {name} of shape {shape} is read as {layout}: images of {height} x {width} x {channels}.",)
 
 
-def _side(pixels: int) -> int:
-    side = round(pixels**0.5)
-    return side if side > 1 and side * side == pixels else 0
-
-
-def _read_part(path: Path, arrays: Arrays, part: Part) -> tuple[Array, Array | None]:
-    images = arrays[part.images_name]
-    if not images.size:
-        raise InputError(f"The array {part.images_name} of {path} is empty; give images.")
-    labels = None if part.labels_name is None else _flat_labels(arrays[part.labels_name], images.shape, part.labels_name)
-    return to_batch(images, None if labels is None else len(labels), part.images_name), labels
+def _labels_of(shape: tuple[int, ...], readings: dict[int, Array], layout: str, name: str) -> Array | None:
+    if layout == USPS and not readings:
+        return usps_labels(shape)
+    count = count_images(shape, layout)
+    if readings and count not in readings:
+        given = " or ".join(map(str, readings))
+        raise InputError(
+            f"The array {name} of shape {shape} has {count} images as {layout}, but {given} labels; write another."
+        )
+    return readings.get(count)
 
 
 def _joined(path: Path, parts: list[Array]) -> Array:
     shapes = [part.shape[1:] for part in parts]
     if len(set(shapes)) > 1:
         raise InputError(
-            f"{path} has training images of shape {shapes[0]} and test images of shape {shapes[1]}; bring both to one shape."
+            f"{path} has training images of shape {shapes[0]} and test images of shape {shapes[-1]}; bring all to one shape."
         )
     return np.concatenate(parts)
 
 
-def _flat_labels(labels: Array, images: tuple[int, ...], name: str) -> Array:
-    """Return one label an image; one column (or row) a class becomes the class's number."""
-    if labels.ndim == 1 or 1 in labels.shape:
-        return labels.ravel()
-    if labels.ndim == 2 and labels.dtype.kind in "biuf":
-        ends = (images[0], images[-1])
-        if labels.shape[0] == ends[0]:
-            return labels.argmax(axis=1)
-        if labels.shape[1] in ends:
-            return labels.argmax(axis=0)
-        if labels.shape[0] == ends[1]:
-            return labels.argmax(axis=1)
-    raise InputError(f"The array {name} of shape {labels.shape} is not one label an image; give (N,).")
+def _label_readings(arrays: Arrays, part: Part) -> dict[int, Array]:
+    """Return the labels of a part by how many images they are for; one-hot ones of two orders may be for either number."""
+    if part.labels_name is None:
+        return {}
+    labels, name = arrays[part.labels_name], part.labels_name
+    flat = labels.reshape([n for n in labels.shape if n != 1] or [1])
+    if flat.ndim == 1:
+        return {len(flat): flat}
+    if flat.ndim > 2 or flat.dtype.kind not in "biuf":
+        raise InputError(f"The array {name} of shape {labels.shape} is not one label an image; give (N,).")
+    return _one_hot_readings(flat, arrays[part.images_name].shape, name)
+
+
+def _one_hot_readings(labels: Array, images: tuple[int, ...], name: str) -> dict[int, Array]:
+    """Return the classes of one-hot labels, one row per image or one column per image, by the number of images."""
+    ways = [way for way in (labels, labels.T) if len(way) in images]
+    if not ways:
+        raise InputError(f"The array {name} of shape {labels.shape} is not one label an image; give (N,).")
+    found: dict[int, Array] = {}
+    for way in (way for way in ways if _first_not_one_hot(way) is None):
+        classes = way.argmax(axis=1)
+        if not np.array_equal(found.setdefault(len(way), classes), classes):
+            raise InputError(f"The array {name} of shape {labels.shape} is one-hot by rows and by columns; give (N,).")
+    if not found:
+        row = _first_not_one_hot(ways[0])
+        raise InputError(
+            f"Row {row} of the array {name} of shape {labels.shape} is {_short(ways[0][row])}, which is not one-hot (one 1, "
+            "the rest 0): several labels or none per image cannot be learnt; give one class number per image, (N,)."
+        )
+    return found
+
+
+def _first_not_one_hot(rows: Array) -> int | None:
+    """Return the first row that is not one 1 among zeros, or one 1 among -1; None where there is none."""
+    low = -1 if (rows == -1).sum() > (rows == 0).sum() else 0
+    one_hot = ((rows == 1).sum(axis=1) == 1) & ((rows == low).sum(axis=1) == rows.shape[1] - 1)
+    return None if one_hot.all() else int(np.flatnonzero(~one_hot)[0])
+
+
+def _short(row: Array) -> str:
+    return np.array2string(row, threshold=20, max_line_width=10_000)
+
+
+def _part_notes(parts: dict[str, Part], read: list[ReadPart]) -> tuple[str, ...]:
+    counts = {name: len(part.images) for name, part in zip(parts, read, strict=True)}
+    if "val" not in parts:
+        return ()
+    return (f"The {counts['val']:,} images of {parts['val'].images_name} are training images, as those of `val` in a folder.",)
+
+
+def _unread_notes(arrays: Arrays, parts: dict[str, Part]) -> tuple[str, ...]:
+    read = {name for part in parts.values() for name in (part.images_name, part.labels_name)}
+    unread = [f"{name} {array.shape}" for name, array in sorted(arrays.items()) if name not in read]
+    return (f"Not read: {', '.join(unread)}.",) if unread else ()
 
 
 def _labels(
@@ -199,8 +300,7 @@ def _labels(
         return None, (), ()
     labels = np.concatenate(given)
     if labels.dtype.kind in "fiub":
-        numbers = labels.astype(np.int64)
-        if not np.array_equal(numbers, labels):
+        if not np.isfinite(labels).all() or not np.array_equal(numbers := labels.astype(np.int64), labels):
             raise InputError(f"The labels of {path} are not whole numbers; give one class number an image.")
         labels, notes = _as_digits(numbers, next(iter(parts.values())).labels_name or "")
     else:
@@ -222,10 +322,20 @@ def _by_part(arrays: Arrays, names: frozenset[str], least: int) -> dict[str, lis
     """Return the arrays of such names and at least so many dimensions, by the part that their names say."""
     found: dict[str, list[str]] = {}
     for name, array in arrays.items():
-        part = next((part for part in ("train", "test") if part in name.lower()), "")
-        if re.sub(r"train|test|[_\-. ]", "", name.lower()) in names and array.ndim >= least:
-            found.setdefault(part, []).append(name)
+        said = _part_of(name, names)
+        if said is not None and array.ndim >= least:
+            found.setdefault(said, []).append(name)
     return found
+
+
+def _part_of(name: str, names: frozenset[str]) -> str | None:
+    """Return the part that a name says, `` for none; None where the rest of it is none of `names`."""
+    plain = re.sub(r"[_\-. ]", "", name.lower())
+    if plain in names:
+        return ""
+    rests = [(plain.removeprefix(word), part) for word, part in PARTS.items() if plain.startswith(word)]
+    rests += [(plain.removesuffix(word), part) for word, part in PARTS.items() if plain.endswith(word)]
+    return next((part for rest, part in rests if rest in names), None)
 
 
 def _unnamed(arrays: Arrays) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -237,7 +347,7 @@ def _unnamed(arrays: Arrays) -> tuple[dict[str, list[str]], dict[str, list[str]]
 
 def _listing(arrays: Arrays) -> str:
     shapes = ", ".join(f"{name} {array.shape}" for name, array in sorted(arrays.items()))
-    return f"it has {shapes or 'no arrays'}: name them images and labels, perhaps with _train and _test."
+    return f"it has {shapes or 'no arrays'}: name them images and labels, perhaps with _train, _val and _test."
 
 
 def _read_mat(path: Path) -> Arrays:

@@ -23,6 +23,8 @@ class Provenance:
     citation: str = ""
     notes: tuple[str, ...] = ()
     """What the reader should know: files skipped, how they were made."""
+    value_range: tuple[float, float] | None = None
+    """Values that became 0 and 255, found in images deeper than 8 bits or given; None where all are of 8 bits."""
 
 
 @dataclass(frozen=True)
