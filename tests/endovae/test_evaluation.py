@@ -82,7 +82,8 @@ def test_other_frames_are_measured_and_not_stored(run: Path, frame_folder: Path,
     evaluate_endovae(run)
     before = (run / "evaluation.json").read_bytes()
     result = evaluate_endovae(run, frames=str(frame_folder), rule="last")
-    assert {kind: found.count for kind, found in result.sets.items()} == {"normal": 30, "abnormal": 12}
+    held_out = load_cohort(read_config(RunFolder(run))).held_out
+    assert {kind: found.count for kind, found in result.sets.items()} == {kind: len(part) for kind, part in held_out.items()}
     assert result.rule == "last"
     assert (run / "evaluation.json").read_bytes() == before
 
@@ -219,3 +220,29 @@ def test_torch_stays_deterministic_in_evaluation(run: Path) -> None:
     first = evaluate_endovae(run).to_dict()
     torch.manual_seed(2)
     assert evaluate_endovae(run).to_dict() == first
+
+
+def test_frames_that_the_run_trained_on_are_left_out_where_frames_are_named(run: Path, store: FrameStore) -> None:
+    cohort = load_cohort(read_config(RunFolder(run)))
+    result = evaluate_endovae(run, frames=str(store.path))
+    assert {kind: found.count for kind, found in result.sets.items()} == {k: len(p) for k, p in cohort.held_out.items()}
+
+
+def test_changed_frames_do_not_pass_for_the_runs_own(run: Path, store: FrameStore, tmp_path: Path) -> None:
+    copied, changed = tmp_path / "run", tmp_path / "store"
+    shutil.copytree(run, copied)
+    shutil.copytree(store.path, changed)
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace(str(store.path), str(changed)))
+    held_out = load_cohort(read_config(RunFolder(copied))).held_out["normal"]
+    recorded = RunFolder(copied).read_record()["data"]["frames"]
+    assert len({recorded[key] for key in ("sha256", "sha256_validation", "sha256_test")}) == 3
+    content = bytearray((changed / "frames.npy").read_bytes())
+    frame_bytes = tiny.SIZE * tiny.SIZE * 3
+    first = len(content) - (len(store) - int(held_out.positions[0])) * frame_bytes
+    content[first] ^= 1
+    (changed / "frames.npy").write_bytes(content)
+    with pytest.raises(InputError, match="The held-out frames in .* SHA-256"):
+        evaluate_endovae(copied)
+    with pytest.raises(InputError, match="SHA-256"):
+        evaluate_endovae(copied, frames=str(store.path))

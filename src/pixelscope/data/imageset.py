@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelscope.data.rows import Pixels, blocks, pick
@@ -120,3 +122,20 @@ class ImageSet:
         if self.labels is not None:
             digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+def image_hashes(images: Pixels) -> NDArray[np.int64]:
+    """Return a hash of the pixels of each image.
+
+    Args:
+        images: uint8, shape (N, C, H, W) or (N, H, W, 3); a grey image (C = 1) has the hash of its copy in colour.
+
+    Returns:
+        int64, shape (N,); equal for equal images, and for others with a probability of about 2^-64.
+    """
+    hashes = [np.empty(0, np.int64)]
+    for block in blocks(images):
+        values = (block.expand(-1, 3, -1, -1) if block.shape[1] == 1 else block).contiguous().numpy()
+        digests = b"".join(hashlib.blake2b(one.data, digest_size=8).digest() for one in values)
+        hashes.append(np.frombuffer(digests, "<i8").astype(np.int64))
+    return np.concatenate(hashes)

@@ -15,6 +15,7 @@ from pixelscope.data.frame_store import INDEX, FrameStore
 from pixelscope.data.frames import prepare
 from pixelscope.data.rows import Rows, blocks
 from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 
 
@@ -86,6 +87,11 @@ class Cohort:
         """Return what decides whether a run may go on from a checkpoint."""
         return {"train": self.train.digest(), "validation": self.validation.digest()}
 
+    def split_digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each part, by the keys of run.json."""
+        held_out = hashlib.sha256("".join(part.digest() for _, part in sorted(self.held_out.items())).encode()).hexdigest()
+        return {"sha256": self.train.digest(), "sha256_validation": self.validation.digest(), "sha256_test": held_out}
+
     def describe(self, config: EndoVAEConfig) -> dict[str, Any]:
         """Return what run.json says about the data."""
         test = sum(len(part) for part in self.held_out.values())
@@ -97,7 +103,7 @@ class Cohort:
                 "train": len(self.train),
                 "validation": len(self.validation),
                 "test": test,
-                "sha256": self.train.digest(),
+                **self.split_digests(),
                 "notes": list(self.store.notes),
             }
         }
@@ -114,6 +120,24 @@ def load_cohort(config: EndoVAEConfig, report: Report | None = None) -> Cohort:
     path = Path(config.frames)
     is_store = (path / INDEX).is_file()
     return divide(FrameStore.open(path) if is_store else prepare([path], config=config.prepare, report=report), config)
+
+
+def load_own_cohort(folder: RunFolder, config: EndoVAEConfig) -> Cohort:
+    """Open the frames of a run again, divided as it was trained with.
+
+    Raises:
+        InputError: frames are missing, or are not those of the run by the SHA-256 in its run.json.
+    """
+    cohort = load_cohort(config)
+    recorded = folder.read_record().get("data", {}).get("frames", {})
+    names = {"sha256": "training", "sha256_validation": "validation", "sha256_test": "held-out"}
+    changed = [names[key] for key, digest in cohort.split_digests().items() if recorded.get(key, digest) != digest]
+    if changed:
+        raise InputError(
+            f"The {changed[0]} frames in {config.frames} are not those of the run {folder.path} (their SHA-256 differs), so "
+            "some may have been trained on; restore them, or train again."
+        )
+    return cohort
 
 
 def settled(config: EndoVAEConfig, cohort: Cohort) -> EndoVAEConfig:

@@ -15,13 +15,14 @@ import torch
 from torchmetrics.functional.classification import binary_auroc
 
 from pixelscope.data.frame_store import spread
+from pixelscope.data.imageset import image_hashes
 from pixelscope.endovae.anomaly.calibrating import Parts, calibrate, divide_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, Calibration
 from pixelscope.endovae.anomaly.evaluation import Anomaly, Scored, anomaly_table, describe_colours, evaluate_anomaly, score_part
 from pixelscope.endovae.anomaly.pictures import write_heat_maps
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.chosen import Weights, available_weights, choose
-from pixelscope.endovae.cohort import Cohort, Part, load_cohort
+from pixelscope.endovae.cohort import Cohort, Part, load_cohort, load_own_cohort
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.findings import fine_detail_kept
@@ -31,6 +32,7 @@ from pixelscope.endovae.quality import SSIM_RULE
 from pixelscope.endovae.training import SYSTEM, read_config
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
+from pixelscope.errors import InputError
 from pixelscope.files import write_text
 
 FITTED = 20_000
@@ -105,17 +107,19 @@ class Evaluation:
 def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto") -> Evaluation:
     """Measure a run on its held-out frames, or on a store or folder of other ones, and return the numbers.
 
-    frames: frames to measure in place of the run's own, all of them; the result is then returned and not stored.
+    frames: frames to measure in place of the run's own, all but those that it trained on or that chose its weights; the
+        result is then returned and not stored.
     rule: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
     Stores evaluation.json, evaluation.csv and anomaly.csv (a row a frame), the pictures of the report, and the calibration of
     anomaly scores beside the weights, in the run folder.
-    Raises InputError where the run has no checkpoint or the rule is not available.
+    Raises InputError where the run has no checkpoint, the rule is not available, the run's own frames have changed since the
+    training, or no other frame is left to measure.
     """
     keep_freed_memory()
     folder = RunFolder.open(run)
     config = read_config(folder)
-    cohort = load_cohort(config)
-    measured_parts = cohort.held_out if frames is None else _all_frames(frames, config)
+    cohort = load_own_cohort(folder, config)
+    measured_parts = cohort.held_out if frames is None else _other_frames(frames, config, cohort)
     name, weights = choose(folder, config, rule)
     components = _fit(cohort.train, config.model.latent)
     measured = {kind: measure(part, weights, components) for kind, part in measured_parts.items()}
@@ -195,11 +199,17 @@ def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:
     return text.getvalue()
 
 
-def _all_frames(frames: str, config: EndoVAEConfig) -> dict[str, Part]:
+def _other_frames(frames: str, config: EndoVAEConfig, own: Cohort) -> dict[str, Part]:
+    """Return the frames of another store or folder by kind, without those that the run trained on or chose its weights by."""
     # Any division serves: all its parts are put together again, by kind.
-    other = load_cohort(config.model_copy(update={"frames": frames}))
-    kinds = np.array(other.store.kinds)[other.store.labels]
-    found = {kind: Part(other.store, np.flatnonzero(kinds == kind)) for kind in ("normal", "abnormal")}
+    store = load_cohort(config.model_copy(update={"frames": frames})).store
+    everything = Part(store, np.arange(len(store)))
+    seen = np.concatenate([image_hashes(part.rows) for part in (own.train, own.validation)])
+    unseen = ~np.isin(image_hashes(everything.rows), seen)
+    kinds = np.array(store.kinds)[store.labels]
+    found = {kind: Part(store, np.flatnonzero((kinds == kind) & unseen)) for kind in ("normal", "abnormal")}
+    if not unseen.any():
+        raise InputError(f"The run trained on every frame in {frames}, so nothing is left to measure; give other frames.")
     return {kind: part for kind, part in found.items() if len(part)}
 
 

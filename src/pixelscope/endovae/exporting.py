@@ -8,8 +8,7 @@ import numpy as np
 
 from pixelscope.data.frame_store import spread
 from pixelscope.endovae.anomaly.calibration import RATE, RESEARCH, Calibration
-from pixelscope.endovae.cohort import load_cohort
-from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.cohort import load_cohort, load_own_cohort
 from pixelscope.endovae.exported import open_exported
 from pixelscope.endovae.graph import WholeEndoVAE
 from pixelscope.endovae.model import ScoringModel
@@ -40,7 +39,7 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     opened = TrainedRun(run, rule)
     calibration = opened.calibration()
     weights, config = opened.weights, opened.config
-    frames = _some(config if images is None else config.model_copy(update={"frames": images}))
+    frames = _some(opened, images)
     about = _about(opened, calibration)
 
     def write(path: Path) -> None:
@@ -62,9 +61,13 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     return Delivered(files, form, opened.rule, parity, RESEARCH)
 
 
-def _some(config: EndoVAEConfig) -> np.ndarray:
-    """Return uint8 frames (N, S, S, 3), at equal distances over all of the store."""
-    store = load_cohort(config).store
+def _some(opened: TrainedRun, images: str | None) -> np.ndarray:
+    """Return uint8 frames (N, S, S, 3), at equal distances over all of the store: the run's own, or those in `images`."""
+    config = opened.config
+    if images is None:
+        store = load_own_cohort(opened.folder, config).store
+    else:
+        store = load_cohort(config.model_copy(update={"frames": images})).store
     return store.frames[spread(np.arange(len(store)), COMPARED)]
 
 

@@ -1,5 +1,6 @@
 """The two domains of a run: read, checked against each other, split; the target without labels where training looks."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask, shared_test_mask, split
+from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
 
@@ -19,6 +21,8 @@ class Domains:
     target: Split | None
     aligned: bool
     """Whether image i of both domains shows the same item."""
+    target_unmeasured: str = ""
+    """Why a target that was given cannot be measured; empty where it can."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -37,9 +41,16 @@ class Domains:
             digests["target"] = self.training_target().digest()
         return digests
 
+    def split_digests(self) -> dict[str, dict[str, str]]:
+        """Return the SHA-256 of each domain's splits, by the keys of run.json; of a target without its labels."""
+        digests = {"source": _split_digests(self.source)}
+        if self.target is not None:
+            digests["target"] = _split_digests(self.target, labelled=False)
+        return digests
+
     def describe(self, config: BaselineConfig) -> dict[str, Any]:
         """Return what run.json says about the data."""
-        digests = self.digests()
+        digests = self.split_digests()
         domains = {"source": (config.source, self.source), "target": (config.target, self.target)}
         return {name: _describe(spec, parts, digests[name]) for name, (spec, parts) in domains.items() if parts is not None}
 
@@ -60,10 +71,50 @@ def load_domains(config: BaselineConfig, data_root: Path | None = None, training
         mask = own_test_mask(source, data.test_fraction, data.seed)
         return Domains(split(source, mask, data.validation_fraction, data.seed), None, aligned=False)
     target = load(config.target, size=data.size, strict=data.strict, data_root=data_root)
-    domains = _split_both(source, with_classes_of(target, source.classes), data)
+    target, unmeasured = with_classes_of(target, source.classes)
+    domains = replace(_split_both(source, target, data), target_unmeasured=unmeasured)
     if training:
         _check_batch(domains, config)
     return domains
+
+
+def load_own(folder: RunFolder, config: BaselineConfig, data_root: Path | None = None) -> Domains:
+    """Read the images of a run again, in the splits that it was trained with.
+
+    Raises:
+        InputError: images are missing, or are not those of the run by the SHA-256 in its run.json.
+    """
+    domains = load_domains(config, data_root, training=False)
+    require_same_images(folder, config, domains)
+    return domains
+
+
+def require_same_images(
+    folder: RunFolder, config: BaselineConfig, domains: Domains, names: Collection[str] = ("source", "target")
+) -> None:
+    """Raise InputError where a split of one of the named `domains` has other images than run.json says."""
+    recorded = folder.read_record().get("data", {})
+    specs = {"source": config.source, "target": config.target}
+    for domain, digests in domains.split_digests().items():
+        if domain not in names:
+            continue
+        known = recorded.get(domain, {})
+        changed = [part for part, key in DIGESTS.items() if known.get(key, digests[key]) != digests[key]]
+        if changed:
+            raise InputError(
+                f"The {changed[0]} images of the {domain} {specs[domain]} are not those of the run {folder.path} (their "
+                f"SHA-256 differs), so some may have been trained on; restore them, or measure them as other images with "
+                f"`pixelscope pixelda evaluate {folder.path} --{domain} {specs[domain]}`."
+            )
+
+
+DIGESTS = {"training": "sha256", "validation": "sha256_validation", "test": "sha256_test"}
+"""By split, the key of its digest in run.json."""
+
+
+def _split_digests(parts: Split, labelled: bool = True) -> dict[str, str]:
+    splits = zip(DIGESTS.values(), (parts.train, parts.validation, parts.test), strict=True)
+    return {key: (images if labelled else images.without_labels()).digest() for key, images in splits}
 
 
 def _split_both(source: ImageSet, target: ImageSet, data: DataConfig) -> Domains:
@@ -95,22 +146,42 @@ def _check_batch(domains: Domains, config: BaselineConfig) -> None:
             )
 
 
-def with_classes_of(target: ImageSet, classes: tuple[str, ...]) -> ImageSet:
+def with_classes_of(target: ImageSet, classes: tuple[str, ...]) -> tuple[ImageSet, str]:
     """Express the target's labels in the source's `classes`, so that evaluation counts the same thing in both.
 
-    A target whose class names are not the source's is used without labels, as unlabelled images are.
+    Names that differ in case or outer blanks alone are the same class.
+
+    Returns:
+        The target, and why it cannot be measured: an empty string where it can. Where it cannot, the target has no labels.
     """
-    if target.labels is None or target.classes == classes:
-        return target
-    if not set(target.classes) <= set(classes):
-        note = f"Used without labels: its classes ({', '.join(target.classes[:5])}, ...) are not the source's."
-        noted = replace(target.provenance, notes=(*target.provenance.notes, note))
-        return replace(target.without_labels(), provenance=noted)
-    positions = {name: index for index, name in enumerate(classes)}
-    return target.relabelled([positions[name] for name in target.classes], classes)
+    if target.labels is None:
+        return target, f"{target.provenance.source} has no labels."
+    if target.classes == classes:
+        return target, ""
+    positions = {_folded(name): index for index, name in enumerate(classes)}
+    own = [_folded(name) for name in target.classes]
+    if len(positions) < len(classes) or len(set(own)) < len(own):
+        positions, own = {name: index for index, name in enumerate(classes)}, list(target.classes)
+    extra = [name for name, folded in zip(target.classes, own, strict=True) if folded not in positions]
+    if extra:
+        why = (
+            f"{target.provenance.source} has classes that the source does not have ({_listed(extra)}); the source has "
+            f"{_listed(classes)}. Rename its class folders or labels, or remove the others."
+        )
+        noted = replace(target.provenance, notes=(*target.provenance.notes, f"Used without labels: {why}"))
+        return replace(target.without_labels(), provenance=noted), why
+    return target.relabelled([positions[name] for name in own], classes), ""
 
 
-def _describe(spec: str, parts: Split, digest: str) -> dict[str, Any]:
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f", ... {len(names):,} in all" if len(names) > 5 else "")
+
+
+def _describe(spec: str, parts: Split, digests: dict[str, str]) -> dict[str, Any]:
     origin = parts.train.provenance
     sizes = {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)}
     return {
@@ -118,7 +189,7 @@ def _describe(spec: str, parts: Split, digest: str) -> dict[str, Any]:
         "title": origin.title,
         "count": sum(sizes.values()),
         **sizes,
-        "sha256": digest,
+        **digests,
         "collection": parts.train.collection,
         "licence": origin.licence,
         "citation": origin.citation,

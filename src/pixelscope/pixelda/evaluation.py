@@ -6,7 +6,7 @@ test split is found too, from the classifiers stored along the way, and called t
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pixelscope.files import write_text
 from pixelscope.pixelda.accuracy import confusion, logits_of
 from pixelscope.pixelda.chosen import RULES, Weights, available_weights, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
-from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.domains import load_own
 from pixelscope.pixelda.galleries import write_galleries
 from pixelscope.pixelda.measured_sets import MeasuredSet, other_sets, own_sets
 from pixelscope.pixelda.training import System, read_config
@@ -61,6 +61,8 @@ class Evaluation:
     """The best on the target's test split among the classifiers stored along the way."""
     curve: list[dict[str, float]]
     """Accuracies of the classifiers stored along the way."""
+    notes: tuple[str, ...] = ()
+    """What was given and not measured, with the reason."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -70,7 +72,7 @@ class Evaluation:
         """Return tables for a terminal."""
         head = f"{self.system}: {self.images:,} images, {self.steps:,} steps; checkpoint rule {self.rule}"
         tables = ["\n".join(_set_lines(name, result, self.classes)) for name, result in self.sets.items()]
-        return "\n\n".join([head, *tables, "\n".join(self._rule_lines())])
+        return "\n\n".join([head, *tables, "\n".join(self._rule_lines()), *self.notes])
 
     def _rule_lines(self) -> list[str]:
         lines = ["accuracy by checkpoint rule"]
@@ -92,16 +94,17 @@ def evaluate(
 ) -> Evaluation:
     """Measure a run on its own domains, or on others, and return the numbers.
 
-    source, target: other images than the run's own; the result is then returned and not stored in the run. Images of digits
-        that the run trained on are left out of every set but `target_test_partly_seen`, which then shows the whole test split.
+    source, target: images to measure in place of the run's own; the result is then returned and not stored in the run. Images
+        that the run trained on, or whose digits it trained on, are left out of every set but `target_test_partly_seen`, which
+        then shows the whole test split.
     rule: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last where no average was kept), and for
     a baseline best-source where source images were held out for validation, else last.
-    Raises InputError where the run has no checkpoint, the rule is not available, the classes differ, or no image is left.
+    Raises InputError where the run has no checkpoint, the rule is not available, the classes differ, no image is left, or the
+    run's own images have changed since the training.
     """
     keep_freed_memory()
     folder = RunFolder.open(run)
     config, system = read_config(folder)
-    source, target = _unless(source, config.source), _unless(target, config.target)
     if source is None and target is None:
         return _measure_own(folder, config, system, rule, data_root)
     sets, classes = other_sets(folder, config, source, target, data_root)
@@ -138,17 +141,15 @@ def set_result(title: str, counts: Tensor, classes: list[str]) -> SetResult:
     )
 
 
-def _unless(given: str | None, own: str) -> str | None:
-    return None if given == own else given
-
-
 def _measure_own(folder: RunFolder, config: BaselineConfig, system: System, rule: str, data_root: Path | None) -> Evaluation:
     """Measure a run on its own domains; stores the numbers and the pictures of the report."""
-    domains = load_domains(config, data_root, training=False)
+    domains = load_own(folder, config, data_root)
     _check_classes(folder, domains.classes)
     weights = available_weights(folder, config, domains.classes)
     headline = headline_rule(rule, system, weights)
     result = _evaluation(folder, system, config, domains.classes, own_sets(domains), weights, headline)
+    if domains.target_unmeasured:
+        result = replace(result, notes=(f"Accuracy on the target is not known: {domains.target_unmeasured}",))
     write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
     write_galleries(folder, domains, weights[headline], config)
     return result

@@ -20,7 +20,7 @@ from pixelscope.exchange.onnx_file import sealed
 from pixelscope.exchange.onnx_graph import whole_graph
 from pixelscope.exchange.parity import COMPARED, Parity, compare
 from pixelscope.exchange.weights_file import write_weights
-from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.domains import load_own
 from pixelscope.pixelda.exported import PROBABILITIES, open_exported
 from pixelscope.pixelda.opened import Opened, open_run
 from pixelscope.pixelda.snapshots import pixels
@@ -109,7 +109,7 @@ def _some(opened: Opened, images: str | None, data_root: Path | None) -> np.ndar
     if images is not None:
         given: ImageSet = load(images, size=opened.size, data_root=data_root)
         return _first(given.images)
-    domains = load_domains(opened.data, data_root, training=False)
+    domains = load_own(opened.folder, opened.data, data_root)
     return _first((domains.target or domains.source).test.images)
 
 

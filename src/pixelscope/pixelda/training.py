@@ -20,6 +20,7 @@ from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.domains import Domains, load_domains
+from pixelscope.pixelda.seen import SeenImages
 from pixelscope.pixelda.snapshots import ProgressSamples, save_classifiers
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
 
@@ -186,6 +187,8 @@ def _run(fabric: Fabric, job: Job) -> Path:
         data=job.domains.describe(config),
         classes=list(job.domains.classes),
     )
+    if fabric.is_global_zero and not job.resumed:
+        SeenImages.of(job.domains).save(folder)
     if job.resumed:
         kept = loop.restore()
         if fabric.is_global_zero:

@@ -18,7 +18,7 @@ from pixelscope.engine.run import RunFolder
 from pixelscope.engine.sitting import conduct, record_sitting
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
-from pixelscope.pixelda.domains import Domains, load_domains
+from pixelscope.pixelda.domains import Domains, load_own, require_same_images
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatches
@@ -99,7 +99,7 @@ def load_material(config: RefineConfig, data_root: Path | None = None, training:
     opened = TrainedRun(Path(config.run), config.rule)
     if not isinstance(opened.config, PixelDAConfig):
         raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")
-    domains = load_domains(opened.config, data_root, training=False)
+    domains = load_own(opened.folder, opened.config, data_root)
     assert domains.target is not None
     held = config.held_out
     target, held_out = _apart(domains.training_target(), held.target, held.seed)
@@ -111,7 +111,7 @@ def load_material(config: RefineConfig, data_root: Path | None = None, training:
             f"There are {smallest} training images, fewer than a batch of {config.training.batch_size}; lower "
             "--training.batch-size, or give more images."
         )
-    return Material(opened, domains, source, target, held_out, _teacher(config, opened) if training else None)
+    return Material(opened, domains, source, target, held_out, _teacher(config, opened, domains) if training else None)
 
 
 def build_classifier(config: RefineConfig, opened: TrainedRun) -> nn.Module:
@@ -126,7 +126,7 @@ def build_classifier(config: RefineConfig, opened: TrainedRun) -> nn.Module:
         return StrongClassifier(len(opened.classes), config.network.width, config.network.dropout)
 
 
-def _teacher(config: RefineConfig, opened: TrainedRun) -> nn.Module | None:
+def _teacher(config: RefineConfig, opened: TrainedRun, domains: Domains) -> nn.Module | None:
     """Open the run that is to label target images; one that saw other test images in training would hand them on."""
     path = config.self_training.teacher
     if not path:
@@ -140,7 +140,18 @@ def _teacher(config: RefineConfig, opened: TrainedRun) -> nn.Module | None:
         )
     if teacher.data.data != opened.config.data:
         raise InputError(f"{path} was trained on another split or size of the images than {config.run}; give one of the same.")
+    _require_same_splits(teacher.folder, opened, domains)
     return teacher.classifier
+
+
+def _require_same_splits(teacher: RunFolder, opened: TrainedRun, domains: Domains) -> None:
+    try:
+        require_same_images(teacher, opened.config, domains)
+    except InputError:
+        raise InputError(
+            f"The teacher {teacher.path} was trained on other images or other splits than {opened.folder.path} (the SHA-256 in "
+            "their run.json differ), so it may have seen test images with their labels; give a teacher of the same data."
+        ) from None
 
 
 def _apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
