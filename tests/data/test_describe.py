@@ -25,7 +25,7 @@ def test_numbers_of_mnist(tmp_path: Path) -> None:
     assert (described.minimum, described.maximum) == (pixels.min(), pixels.max())
     assert described.mean == pytest.approx(pixels.mean(), abs=0.01)
     assert described.split == {"training": 12, "test": 4}
-    assert described.licence == "CC BY-SA 3.0"
+    assert described.licence == "unknown"
 
 
 def test_sizes_of_a_folder_are_the_original_ones(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_text_has_every_fact_in_aligned_columns(tmp_path: Path) -> None:
     text = describe_source(str(write_mnist(tmp_path))).to_text()
     lines = text.splitlines()
     assert {line.split()[0] for line in lines if not line.startswith(" ")} == {
-        "source", "title", "images", "sizes", "classes", "split", "values", "licence", "citation",
+        "source", "title", "images", "sizes", "classes", "split", "values", "licence", "note",
     }  # fmt: skip
     column = lines[0].index(str(tmp_path))
     assert all(line[column - 1] == " " != line[column] for line in lines)

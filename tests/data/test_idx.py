@@ -56,7 +56,20 @@ def test_order_labels_names_and_split_are_mnists_own(tmp_path: Path) -> None:
     assert images.classes == tuple("0123456789")
     assert images.items is not None
     assert images.items.tolist() == list(range(len(images)))
-    assert images.provenance.licence == "CC BY-SA 3.0"
+
+
+def test_other_images_in_mnists_files_are_not_called_mnist(tmp_path: Path) -> None:
+    origin = load_mnist(write_mnist(tmp_path)).provenance
+    assert "MNIST's format" in origin.title
+    assert (origin.licence, origin.citation) == ("unknown", "")
+    assert any("not the images of MNIST" in note for note in origin.notes)
+
+
+def test_mnist_itself_is_known_by_its_digest_and_not_by_its_file_names(shared_data: Path) -> None:
+    origin = load_mnist(shared_data / "mnist").provenance
+    assert origin.title.startswith("MNIST")
+    assert (origin.licence, origin.notes) == ("CC BY-SA 3.0", ())
+    assert "LeCun" in origin.citation
 
 
 def test_compressed_dotted_and_plain_files_are_one(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from data.made import noise, write_idx, write_mnist, write_photos
 from pixelscope.data import load
 from pixelscope.data.blend import blend_over_photos, cut, digit_masks, invert_under
 from pixelscope.data.mnist import MNIST_SHA256, load_mnist
-from pixelscope.data.mnist_m import TITLE_ORIGINAL, TITLES, Form, generate_mnist_m, load_mnist_m
+from pixelscope.data.mnist_m import OTHER_TITLES, TITLE_ORIGINAL, Form, generate_mnist_m, load_mnist_m
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError
 from pixelscope.imaging.resize import resize
@@ -335,7 +335,8 @@ def test_the_two_are_told_apart(tmp_path: Path, mnist: Path, photos: Path, origi
     titles = set()
     for form in ("aligned", "distributed"):
         made = load_mnist_m(generate_mnist_m(mnist, photos, tmp_path / f"{form}.npz", form=form))
-        assert made.provenance.title == TITLES[form]
+        assert made.provenance.title == OTHER_TITLES[form]
+        assert (made.provenance.licence, made.provenance.citation) == ("unknown", "")
         titles.add(made.provenance.title)
     assert load_mnist_m(original).provenance.title == TITLE_ORIGINAL
     assert len({*titles, TITLE_ORIGINAL}) == 3

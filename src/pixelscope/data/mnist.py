@@ -22,6 +22,13 @@ CITATION = "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to d
 MNIST_SHA256 = "1934b35f0e63b63d9aa4885cee58aab705a6fb58d24c643a28acbe7f073b4b0a"
 """`ImageSet.digest` of MNIST itself, 28 x 28, with its labels: the collection whose items MNIST-M as distributed shows."""
 
+TITLE = "MNIST, handwritten digits"
+OTHER_TITLE = "Digits or other images in MNIST's format"
+OTHER_NOTE = (
+    "These are not the images of MNIST (their digest is another), though the files have its names; the classes are the numbers "
+    "0 to 9 of the label files."
+)
+
 Bytes = NDArray[np.uint8]
 
 _FILES = {
@@ -40,7 +47,8 @@ def load_mnist(folder: Path, size: int | None = 32) -> ImageSet:
 
     Returns:
         Grey images (N, 1, H, W), with MNIST's own split as test flags. Its collection is the digest of these digits before
-        they are resized, so that other images in the same format (Fashion-MNIST) are another collection.
+        they are resized, so that other images in the same format (Fashion-MNIST) are another collection. Title, licence and
+        citation are MNIST's where this digest is.
 
     Raises:
         InputError: a file is missing, cut off, of another format, or its count does not match.
@@ -53,19 +61,24 @@ def load_mnist(folder: Path, size: int | None = 32) -> ImageSet:
         )
     own_size = ImageSet(
         images=torch.from_numpy(np.concatenate([train, test])[:, None]),
-        provenance=Provenance(f"mnist:{folder}", "MNIST, handwritten digits", LICENCE, CITATION),
+        provenance=Provenance(f"mnist:{folder}", OTHER_TITLE, notes=(OTHER_NOTE,)),
         labels=torch.from_numpy(np.concatenate([labels for _, labels in parts]).astype(np.int64)),
         classes=CLASSES,
         names=[f"{part}/{i:05d}" for part, count in (("train", len(train)), ("test", len(test))) for i in range(count)],
         test=torch.arange(len(train) + len(test)) >= len(train),
     )
-    images = own_size.in_memory()
+    images, digest = own_size.in_memory(), own_size.digest()
     return replace(
         own_size,
         images=images if size is None else resize(images, size),
-        collection=own_size.digest(),
+        provenance=_origin(folder) if digest == MNIST_SHA256 else own_size.provenance,
+        collection=digest,
         items=torch.arange(len(images)),
     )
+
+
+def _origin(folder: Path) -> Provenance:
+    return Provenance(f"mnist:{folder}", TITLE, LICENCE, CITATION)
 
 
 def is_mnist(folder: Path) -> bool:

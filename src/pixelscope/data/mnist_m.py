@@ -28,6 +28,11 @@ TITLES = {
     "distributed": "MNIST-M, generated in the form as distributed (32 x 32)",
 }
 """Titles of generated sets by form."""
+OTHER_TITLES = {
+    "aligned": "Images in MNIST's format over photos, index-aligned (28 x 28)",
+    "distributed": "Images in MNIST's format over photos (32 x 32)",
+}
+"""Titles of sets generated from other images than MNIST, by form."""
 TITLE_ORIGINAL = "MNIST-M, as originally distributed"
 LICENCE_GENERATED = "digits CC BY-SA 3.0; photos as their source says"
 
@@ -199,7 +204,7 @@ def _load_generated(path: Path, size: int | None) -> ImageSet:
         raise InputError(f"{path} is damaged ({error}); make it again with `pixelscope data mnist-m`.") from None
     return ImageSet(
         images=images if size is None else resize(images, size),
-        provenance=Provenance(f"mnist-m:{path}", TITLES[recipe.form], LICENCE_GENERATED, CITATION, (_note(recipe),)),
+        provenance=_origin(path, recipe),
         labels=labels,
         classes=CLASSES,
         names=[f"{i:05d}" for i in range(len(images))],
@@ -207,6 +212,14 @@ def _load_generated(path: Path, size: int | None) -> ImageSet:
         collection=recipe.digits,
         items=torch.arange(len(images)),
     )
+
+
+def _origin(path: Path, recipe: Recipe) -> Provenance:
+    source = f"mnist-m:{path}"
+    if recipe.digits == MNIST_SHA256:
+        return Provenance(source, TITLES[recipe.form], LICENCE_GENERATED, CITATION, (_note(recipe),))
+    other = "The images behind it are not those of MNIST: their digest is another."
+    return Provenance(source, OTHER_TITLES[recipe.form], notes=(_note(recipe), other))
 
 
 def _read_recipe(path: Path, values: dict[str, Any]) -> Recipe:
