@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageOps, features
 from PIL.PngImagePlugin import PngImageFile
 
 from data.made import noise
-from pixelscope.data.decode import decode_bytes, image_files, image_size, read_all, read_image, read_images
+from pixelscope.data.decode import decode_bytes, image_size, read_all, read_image, read_images
+from pixelscope.data.listing import image_files
 from pixelscope.errors import InputError
 
 

@@ -182,3 +182,182 @@ def test_real_frames_of_every_size(shared_data: Path) -> None:
     images = load(str(shared_data / "kvasir" / "normal-cecum-720x576"), size=64)
     assert images.images.shape == (151, 3, 64, 64)
     assert images.labels is None
+
+
+def write_split(folder: Path, *halves: str) -> Path:
+    for seed, half in enumerate(halves):
+        for i in range(4):
+            write_image(folder / half / ("ants", "bees")[i % 2] / f"{i}.png", 10 * seed + i)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("halves", "held"),
+    [
+        (("train", "test"), "test"), (("Training", "Testing"), "Testing"), (("TRAIN", "Test"), "Test"),
+        (("train", "validation", "test"), "test"), (("train", "valid", "test"), "test"),
+        (("train_set", "test_set"), "test_set"),
+        (("Train", "Val"), "Val"), (("train", "validation"), "validation"), (("val", "test"), "test"),
+    ],
+)  # fmt: skip
+def test_parts_of_a_split_are_known_in_any_case(tmp_path: Path, halves: tuple[str, ...], held: str) -> None:
+    images = load_folder(write_split(tmp_path, *halves))
+    assert images.classes == ("ants", "bees")
+    assert images.test is not None
+    assert {name.split("/")[0] for name, test in zip(images.names, images.test, strict=True) if test} == {held}
+    training = ", ".join(sorted(set(halves) - {held}))
+    assert images.provenance.notes == (f"Taken for a split, not for classes: {training} for training, {held} for the test.",)
+
+
+def test_one_part_alone_has_classes_and_no_split(tmp_path: Path) -> None:
+    images = load_folder(write_split(tmp_path, "Train"))
+    assert images.classes == ("ants", "bees")
+    assert images.test is None
+    assert "Train" in images.provenance.notes[0]
+
+
+def test_a_class_called_test_beside_others_is_a_class(tmp_path: Path) -> None:
+    images = load_folder(write_classes(tmp_path, {"bus": 2, "test": 2, "tram": 1}))
+    assert images.classes == ("bus", "test", "tram")
+    assert images.test is None
+    assert images.provenance.notes == ("Taken for a class, as bus, tram lie beside it and no split does: test.",)
+
+
+def test_a_split_beside_other_images_is_refused(tmp_path: Path) -> None:
+    write_image(write_split(tmp_path, "train", "test") / "extra" / "1.png")
+    with pytest.raises(InputError, match=r"parts of a split, test, train, and beside them extra; move these away"):
+        load_folder(tmp_path)
+
+
+def test_a_split_beside_folders_without_images_is_one(tmp_path: Path) -> None:
+    folder = write_split(tmp_path, "train", "test")
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "a.xml").touch()
+    images = load_folder(folder)
+    assert images.classes == ("ants", "bees")
+    assert "1 files (1 .xml): annotations/a.xml" in images.provenance.notes[1]
+
+
+@pytest.mark.parametrize("name", ["preview.png", "test/preview.png"])
+def test_a_note_says_why_folders_are_no_classes(tmp_path: Path, name: str) -> None:
+    write_image(write_split(tmp_path, "train", "test") / name)
+    images = load_folder(tmp_path)
+    assert images.labels is None
+    assert any("Unlabelled" in note and name in note for note in images.provenance.notes)
+
+
+def test_a_note_says_where_the_only_folder_is(tmp_path: Path) -> None:
+    write_classes(tmp_path / "photos", {"a": 2, "b": 2})
+    images = load_folder(tmp_path)
+    assert images.labels is None
+    assert f"give {tmp_path}/photos if" in images.provenance.notes[0]
+
+
+def test_folders_of_other_programs_are_no_classes(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 2, "b": 2})
+    write_image(tmp_path / "@eaDir" / "a.jpg" / "SYNOPHOTO_THUMB_M.jpg")
+    (tmp_path / "__MACOSX" / "a").mkdir(parents=True)
+    (tmp_path / "a" / "Thumbs.db").touch()
+    images = load_folder(tmp_path)
+    assert images.classes == ("a", "b")
+    assert len(images) == 4
+    assert "3 (@eaDir/, __MACOSX/, a/Thumbs.db)" in images.provenance.notes[0]
+
+
+def test_results_inside_the_folder_are_no_classes(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 2, "b": 2})
+    for name in ("runs/00001-x/run.json", "runs/00001-x/config.yaml", "drawn/manifest.csv.part", "drawn/a/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    images = load_folder(tmp_path)
+    assert images.classes == ("a", "b")
+    assert "2 (drawn/, runs/00001-x/)" in images.provenance.notes[0]
+
+
+def test_further_pages_are_counted(tmp_path: Path) -> None:
+    pages = [Image.fromarray(noise((12, 12), seed)) for seed in range(4)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "moving.gif", save_all=True, append_images=pages[1:3])
+    pages[0].save(tmp_path / "moving.png", save_all=True, append_images=pages[1:2])
+    pages[0].save(tmp_path / "still.tif")
+    pages[0].save(tmp_path / "still.png")
+    (tmp_path / "broken.tif").write_bytes((tmp_path / "scan.tif").read_bytes()[:60])
+    images = load_folder(tmp_path)
+    assert len(images) == 5
+    assert images.provenance.notes[0].startswith("Skipped 1 unreadable of 6")
+    assert images.provenance.notes[1].startswith("Read the first page alone of 3 files, of 6 further pages: moving.gif, ")
+    np.testing.assert_array_equal(images.images[2, 0].numpy(), noise((12, 12), 0)) if images.images.shape[2] == 12 else None
+
+
+def test_a_folder_of_other_files_says_which(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").touch()
+    with pytest.raises(InputError, match=r"There are no images in .*1 \.dcm"):
+        load_folder(tmp_path)
+
+
+def write_labels(folder: Path, text: str | bytes, name: str = "labels.csv") -> Path:
+    for i in range(4):
+        write_image(folder / f"{i}.png", i)
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+@pytest.mark.parametrize("head", ["name,label\n", "", "\ufeffFilename,Class\r\n"])
+@pytest.mark.parametrize("name", ["labels.csv", "Labels.CSV"])
+def test_labels_lie_beside_the_images(tmp_path: Path, head: str, name: str) -> None:
+    write_image(tmp_path / "deep" / "a, b.png", 9)
+    images = load_folder(write_labels(tmp_path, head + '3.png,cat\n\n"deep/a, b.png","dog, ""big"""\n0.png,cat\n', name), None)
+    assert images.classes == ("cat", 'dog, "big"')
+    assert images.labels is not None
+    assert dict(zip(images.names, images.labels.tolist(), strict=True)) == {"0.png": 0, "3.png": 0, "deep/a, b.png": 1}
+    np.testing.assert_array_equal(images.images[1].permute(1, 2, 0).numpy(), noise((12, 12, 3), 3))
+    assert images.provenance.notes == (
+        f"Labels are those of {name}, for 3 images.",
+        f"Left out 2 of 5 images, which {name} does not list: 1.png, 2.png.",
+    )
+
+
+def test_whole_numbers_are_sorted_as_such(tmp_path: Path) -> None:
+    assert load_folder(write_labels(tmp_path, "0.png,10\n1.png,9\n2.png,0\n")).classes == ("0", "9", "10")
+
+
+def test_lines_without_an_image_are_counted(tmp_path: Path) -> None:
+    images = load_folder(write_labels(tmp_path, "0.png,a\n1.png,b\ngone.png,c\n"))
+    assert images.classes == ("a", "b")
+    assert "1 of 3 lines of labels.csv name no image that is there: gone.png." in images.provenance.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0.png,a\n1.png,b\n0.png,a\n", r"lists 0\.png twice, the second time in line 3"),
+        ("0.png;a\n1.png;b\n", "has 1 values in line 1, not 2"),
+        ("0.png,a,b\n", "has 3 values in line 1"),
+        ("0.png,a\n1.png,\n", "has 1 values in line 2"),
+        ('0.png,"a\n', "cannot be read as CSV"),
+        (b"0.png,\xff\n", "cannot be read as CSV"),
+        ("x.png,a\ny.png,b\n", r"lists no image of .*for example x\.png"),
+        ("", "lists no image of"),
+    ],
+)
+def test_a_label_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str | bytes, reason: str) -> None:
+    with pytest.raises(InputError, match=rf"{tmp_path}/labels\.csv.*{reason}"):
+        load_folder(write_labels(tmp_path, text))
+
+
+def test_each_part_of_a_split_may_have_labels_of_its_own(tmp_path: Path) -> None:
+    write_labels(tmp_path / "train", "0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
+    write_labels(tmp_path / "Test", "0.png,b\n1.png,a\n2.png,a\n3.png,a\n")
+    images = load_folder(tmp_path)
+    assert images.classes == ("a", "b")
+    assert images.labels is not None
+    assert images.test is not None
+    assert images.labels.tolist() == [1, 0, 0, 0, 0, 1, 0, 1]
+    assert images.test.tolist() == [True] * 4 + [False] * 4
+
+
+def test_a_table_of_results_is_no_label_file(tmp_path: Path) -> None:
+    head = "name,label,probability,runner_up,runner_up_probability,error\n"
+    images = load_folder(write_labels(tmp_path, f"{head}0.png,a,1,b,0,\n"))
+    assert images.labels is None
+    assert len(images) == 4

@@ -175,3 +175,45 @@ def test_one_class_may_come_from_two_folders_but_not_one_name(tmp_path: Path) ->
     touch(tmp_path, "b/polyps/1.jpg")
     with pytest.raises(InputError, match="Two files would have the name polyps/1.jpg: .*a/polyps/1.jpg and .*b/polyps/1.jpg"):
         find_classes([tmp_path])
+
+
+@pytest.mark.parametrize("halves", [("train", "test"), ("Training", "Testing"), ("Train", "val")])
+def test_parts_of_a_split_are_no_classes(tmp_path: Path, halves: tuple[str, str]) -> None:
+    one, two = halves
+    found = find_classes([touch(tmp_path, f"{one}/polyps/1.jpg", f"{two}/polyps/1.jpg", f"{one}/normal-cecum/2.jpg")])
+    assert frames(found) == [
+        f"normal-cecum: {one}/2.jpg", *(f"polyps: {half}/1.jpg" for half in sorted((one, two))),
+    ]  # fmt: skip
+    assert any(", ".join(sorted(halves)) in note for note in found.notes)
+
+
+def test_parts_with_frames_in_them_are_one_class(tmp_path: Path) -> None:
+    found = find_classes([touch(tmp_path / "colon", "train/1.jpg", "test/1.jpg")])
+    assert found.kinds == {"colon": "normal"}
+    assert frames(found) == ["colon: test/1.jpg", "colon: train/1.jpg"]
+
+
+def test_parts_that_are_given_one_by_one_keep_their_names(tmp_path: Path) -> None:
+    touch(tmp_path, "train/polyps/1.jpg", "test/polyps/1.jpg")
+    assert frames(find_classes([tmp_path / "train", tmp_path / "test"])) == ["polyps: test/1.jpg", "polyps: train/1.jpg"]
+    assert frames(find_classes([tmp_path / "train"])) == ["polyps: 1.jpg"]
+
+
+def test_a_part_that_is_named_as_a_class_is_one(tmp_path: Path) -> None:
+    found = find_classes([touch(tmp_path, "test/1.jpg", "polyps/1.jpg")], normal=["test"])
+    assert found.kinds == {"test": "normal", "polyps": "abnormal"}
+
+
+def test_masks_are_those_of_their_part(tmp_path: Path) -> None:
+    names = [f"{half}/{folder}/1.jpg" for half in ("train", "test") for folder in ("polyps", "polyp-masks")]
+    found = find_classes([touch(tmp_path, *names, "polyps/val/2.jpg", "polyps/val/masks/2.png")])
+    assert frames(found) == ["polyps: test/1.jpg", "polyps: train/1.jpg", "polyps: val/2.jpg"]
+    assert masks(found) == ["polyps: test/1.jpg", "polyps: train/1.jpg", "polyps: val/2.png"]
+
+
+def test_files_of_other_programs_are_no_frames_and_are_noted(tmp_path: Path) -> None:
+    names = ["normal-x/1.jpg", "normal-x/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/normal-x/._1.jpg", "normal-x/2.dcm"]
+    found = find_classes([touch(tmp_path, *names)])
+    assert frames(found) == ["normal-x: 1.jpg"]
+    assert found.notes[0].endswith("1 files (1 .dcm): normal-x/2.dcm.")
+    assert "2 (__MACOSX/, normal-x/@eaDir/)" in found.notes[1]

@@ -48,18 +48,14 @@ _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _CHUNK = 512
 """Images decoded before they are handed on."""
 
+_HEAD = 512
+"""Bytes at a file's beginning that tell whether it may hold several images."""
+
+_PAGED = (b"II", b"MM", b"GIF8", b"RIFF")
+"""How TIFF, GIF and WebP begin; a moving PNG has a chunk acTL, a moving AVIF the brand avis."""
+
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 """What converting an image raises whose palette or transparency is damaged."""
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files at any depth below `folder`, sorted by their POSIX names; hidden ones are passed over."""
-    files = []
-    for parent, children, names in os.walk(folder, followlinks=True, onerror=_raise):
-        here = Path(parent)
-        children[:] = [child for child in children if not child.startswith(".") and not leads_back(here / child)]
-        files += [here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
-    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_image(path: Path, size: int | None = None) -> Bytes:
@@ -133,6 +129,28 @@ def image_size(path: Path) -> tuple[int, int] | None:
             return (image.height, image.width) if _turn(image) in _SIDEWAYS else image.size
     except Exception:  # noqa: BLE001 - decoders raise anything, see `_loaded`
         return None
+
+
+def further_pages(paths: Sequence[Path]) -> dict[Path, int]:
+    """Return the files that hold several images, such as a scanned TIFF or a moving GIF, and how many after the first.
+
+    A preview or depth map inside a JPEG counts as part of its photo.
+    """
+    with bombs_refused(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        counts = zip(paths, pool.map(_further_pages, paths, chunksize=_CHUNK), strict=True)
+        return {path: count for path, count in counts if count}
+
+
+def _further_pages(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            if not head.startswith(_PAGED) and head[4:12] != b"ftypavis" and b"acTL" not in head:
+                return 0
+        with Image.open(path, formats=_FORMATS) as image:
+            return getattr(image, "n_frames", 1) - 1
+    except Exception:  # noqa: BLE001 - decoders raise anything, see `_loaded`
+        return 0
 
 
 @contextmanager
@@ -249,16 +267,6 @@ def _to_bytes(image: Image.Image) -> Bytes:
 
 def _size(image: Bytes) -> str:
     return f"{image.shape[1]} x {image.shape[0]}"
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def leads_back(folder: Path) -> bool:
-    """Say whether a link leads to a folder that it lies in, so that a walk would never end."""
-    here = folder.parent.resolve()
-    return folder.is_symlink() and folder.resolve() in (here, *here.parents)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,16 +1,16 @@
-"""Any folder of images, with labels where its structure has classes."""
+"""Any folder of images, with labels where its structure has classes, or labels.csv lies beside them."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from pixelscope.data.decode import image_files, read_readable
+from pixelscope.data.decode import further_pages, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.label_file import class_names, is_label_file, read_labels
+from pixelscope.data.listing import Contents, Part, contents, note, part_of
 from pixelscope.errors import InputError
-
-_NAMED = 10
-"""Skipped images that a note names; the others it counts."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,37 @@ class Layout:
     names: list[str]
     """Those names."""
     classes: tuple[str, ...] = ()
-    """Names of the class folders, sorted; none where the folder is unlabelled."""
+    """Names of the classes, sorted; none where the folder is unlabelled."""
     labels: list[int] | None = None
     """Each image's class; None where the folder is unlabelled."""
     test: list[bool] | None = None
-    """Whether each image is in the folder `test`; None where the folder is not split into `train` and `test`."""
+    """Whether each image is in the test part; None where the folder is not split."""
+    notes: tuple[str, ...] = ()
+    """What was taken for what, and which files are not among the images."""
+
+    def read_notes(self, errors: Collection[int]) -> tuple[str, ...]:
+        """Return the notes on a set that was read: `errors` are the positions of files that could not be."""
+        unreadable = [self.names[position] for position in sorted(errors)]
+        files = dict(zip(self.files, self.names, strict=True))
+        paged = further_pages(self.files)
+        text = f"Read the first page alone of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}."
+        return (
+            *note(f"Skipped {{count}} unreadable of {len(self.files):,} images: {{names}}.", unreadable),
+            *note(text, [files[path] for path in paged]),
+            *self.notes,
+        )
 
 
 def load_folder(folder: Path, size: int | None = 32, strict: bool = False) -> ImageSet:
     """Read the images of a folder.
 
-    Labelled, where there are two or more sub-folders and no image beside them: each is a class, and its images may
-    lie at any depth. Unlabelled otherwise: images at any depth. Sub-folders `train` and `test` (and perhaps `val`,
-    which counts as training) are no classes but a split, labelled where each has class folders and no image beside them.
+    Labelled by `labels.csv`, where one lies in the folder; else, where there are two or more sub-folders and no image beside
+    them: each is a class, and its images may lie at any depth. Unlabelled otherwise: images at any depth.
+
+    Sub-folders called train, val and test (or Training, valid, validation, Testing, ..., see `part_of`) are no classes but a
+    split, labelled where each has class folders and no image beside them, or a `labels.csv` of its own. Validation counts as
+    training; without a test folder it is the test part. Notes in the provenance say what was taken for what, and which files
+    were not read.
 
     Args:
         folder: where the images are.
@@ -56,7 +74,7 @@ def load_folder(folder: Path, size: int | None = 32, strict: bool = False) -> Im
     _check_enough(folder, kept, errors, layout)
     return ImageSet(
         images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-        provenance=Provenance(f"folder:{folder}", _title(folder, layout), notes=_notes(layout, errors)),
+        provenance=Provenance(f"folder:{folder}", _title(folder, layout), notes=layout.read_notes(errors)),
         labels=None if layout.labels is None else torch.tensor([layout.labels[i] for i in kept]),
         classes=layout.classes,
         names=[layout.names[i] for i in kept],
@@ -67,46 +85,111 @@ def load_folder(folder: Path, size: int | None = 32, strict: bool = False) -> Im
 def find_images(folder: Path) -> Layout:
     """Return what the structure of `folder` says.
 
-    Raises InputError where it holds no images or a class folder holds none.
+    Raises InputError where it holds no images, a class folder holds none, or it could be a split as well as classes.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give a folder of images.")
-    files = image_files(folder)
-    if not files:
-        raise InputError(f"There are no images in {folder}; put .png or .jpg files there, in one folder a class if labelled.")
-    names = [file.relative_to(folder).as_posix() for file in files]
-    children = _subfolders(folder)
-    if any("/" not in name for name in names) or len(children) < 2:
-        return Layout(files, names)
-    if {"train", "test"} <= set(children) <= {"train", "val", "test"}:
-        return _split_layout(folder, files, names, children)
-    classes = _classes(folder, names)
-    return Layout(files, names, classes, [classes.index(name.split("/")[0]) for name in names])
+    found = contents(folder)
+    if not found.images:
+        why = " ".join(found.notes())
+        raise InputError(
+            f"There are no images in {folder}; put .png or .jpg files there, in one folder a class if labelled. {why}".rstrip()
+        )
+    halves, about = _halves(folder, found)
+    tables = _tables(found, halves)
+    layout = _by_tables(folder, found, tables) if tables else _by_folders(folder, found, halves)
+    test, split_notes = _test(layout.names, halves)
+    return replace(layout, test=test, notes=(*split_notes, *about, *layout.notes, *found.notes(tables)))
 
 
-def _split_layout(folder: Path, files: list[Path], names: list[str], halves: list[str]) -> Layout:
-    for half in halves:
-        if not any(name.startswith(f"{half}/") for name in names):
+def _halves(folder: Path, found: Contents) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """Return the sub-folders that are a split, each with its part, and a note on those of such a name that are not."""
+    children = found.children()
+    parts: dict[str, Part] = {child: part for child in children if (part := part_of(child)) is not None}
+    others = [child for child in children if child not in parts and found.holds_images(child)]
+    if not parts or any("/" not in name for name in found.names):
+        return {}, ()
+    if others and "train" in parts.values() and len(set(parts.values())) > 1:
+        raise InputError(
+            f"{folder} holds the parts of a split, {_listed(list(parts))}, and beside them {_listed(others)}; move these away, "
+            f"or, if all are classes, rename {next(iter(parts))}."
+        )
+    if others:
+        return {}, (f"Taken for a class, as {_listed(others)} lie beside it and no split does: {_listed(list(parts))}.",)
+    for half in parts:
+        if not found.holds_images(half):
             raise InputError(f"The folder {folder / half} has no images; add some, or remove the folder.")
-    test = [name.startswith("test/") for name in names]
-    if any(name.count("/") < 2 for name in names):
-        return Layout(files, names, test=test)
-    inner = {half: [name.partition("/")[2] for name in names if name.startswith(f"{half}/")] for half in halves}
-    classes = tuple(sorted({name for half in halves for name in _classes(folder / half, inner[half])}))
-    return Layout(files, names, classes, [classes.index(name.split("/")[1]) for name in names], test)
+    return parts, ()
 
 
-def _classes(folder: Path, names: list[str]) -> tuple[str, ...]:
-    """Return the class folders in `folder`; `names` are the images in it, from there."""
-    children, filled = _subfolders(folder), {name.split("/")[0] for name in names}
-    for child in children:
-        if child not in filled:
-            raise InputError(f"The class folder {folder / child} has no images; add some, or remove the folder.")
-    return tuple(children)
+def _test(names: Sequence[str], halves: dict[str, Part]) -> tuple[list[bool] | None, tuple[str, ...]]:
+    """Return which images are of the test part, and a note on it: validation is for testing where there is no test."""
+    by_part = {part: [half for half, of in halves.items() if of == part] for part in ("train", "validation", "test")}
+    held = next((part for part in ("test", "validation") if by_part[part]), None)
+    training = [half for half, part in halves.items() if part != held]
+    if held is None or not training:
+        text = f"Taken for a part of a split, not for a class: {_listed(list(halves))}; a random test split is drawn."
+        return None, (text,) if halves else ()
+    text = f"Taken for a split, not for classes: {_listed(training)} for training, {_listed(by_part[held])} for the test."
+    return [halves[name.split("/")[0]] == held for name in names], (text,)
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+def _tables(found: Contents, halves: dict[str, Part]) -> list[str]:
+    """Return the label files that are in use: the one beside everything, or one in each half of a split."""
+    tables = [name for name in found.others if is_label_file(name)]
+    top = [name for name in tables if "/" not in name][:1]
+    inner = {name.partition("/")[0]: name for name in tables if name.count("/") == 1}
+    return top or ([inner[half] for half in halves] if halves and halves.keys() <= inner.keys() else [])
+
+
+def _by_tables(folder: Path, found: Contents, tables: Sequence[str]) -> Layout:
+    labels: dict[str, str] = {}
+    notes: list[str] = []
+    for table in tables:
+        home = table.rpartition("/")[0]
+        prefix = f"{home}/" if home else ""
+        names = [name.removeprefix(prefix) for name in found.names if name.startswith(prefix)]
+        read, about = read_labels(folder / table, names)
+        labels |= {f"{prefix}{name}": label for name, label in read.items()}
+        notes += [f"{home}: {text}" if home else text for text in about]
+    kept = [(path, name) for path, name in zip(found.images, found.names, strict=True) if name in labels]
+    files, names = [path for path, _ in kept], [name for _, name in kept]
+    classes = class_names(labels)
+    place = {name: index for index, name in enumerate(classes)}
+    return Layout(files, names, classes, [place[labels[name]] for name in names], notes=tuple(notes))
+
+
+def _by_folders(folder: Path, found: Contents, halves: dict[str, Part]) -> Layout:
+    homes = list(halves) or [""]
+    depth = 1 if halves else 0
+    loose = [name for name in found.names if name.count("/") == depth]
+    children = {home: found.children(home) for home in homes}
+    if loose or (not halves and len(children[""]) < 2) or not any(children.values()):
+        return Layout(found.images, found.names, notes=_unlabelled(folder, loose, children))
+    for home, inside in children.items():
+        for child in inside:
+            within = f"{home}/{child}" if home else child
+            if not found.holds_images(within):
+                raise InputError(f"The class folder {folder / within} has no images; add some, or remove the folder.")
+    classes = tuple(sorted({child for inside in children.values() for child in inside}))
+    place = {name: index for index, name in enumerate(classes)}
+    return Layout(found.images, found.names, classes, [place[name.split("/")[depth]] for name in found.names])
+
+
+def _unlabelled(folder: Path, loose: Sequence[str], children: dict[str, list[str]]) -> tuple[str, ...]:
+    """Return a note where folders that could be classes are not taken for any."""
+    inside = [f"{home}/{child}" if home else child for home, children_of in children.items() for child in children_of]
+    if loose and inside:
+        return note(f"Unlabelled, as {{count}} images lie beside the folders {_listed(inside)}: {{names}}.", loose)
+    if len(inside) == 1:
+        one = inside[0]
+        return (f"Unlabelled, as all images lie in one folder, {one}; give {folder / one} if its folders are classes.",)
+    return ()
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _check_enough(folder: Path, kept: list[int], errors: dict[int, InputError], layout: Layout) -> None:
@@ -124,11 +207,3 @@ def _check_enough(folder: Path, kept: list[int], errors: dict[int, InputError], 
 def _title(folder: Path, layout: Layout) -> str:
     name = folder.resolve().name
     return f"Images of {name}, {len(layout.classes)} classes" if layout.classes else f"Images of {name}, unlabelled"
-
-
-def _notes(layout: Layout, errors: dict[int, InputError]) -> tuple[str, ...]:
-    if not errors:
-        return ()
-    named = ", ".join(layout.names[i] for i in sorted(errors)[:_NAMED])
-    more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
-    return (f"Skipped {len(errors)} unreadable of {len(layout.files)} images: {named}{more}.",)

@@ -1,12 +1,12 @@
 """Folders of endoscopy frames: which are classes, of which kind, and which hold masks."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pixelscope.data.decode import image_files
+from pixelscope.data.listing import Contents, contents, note, part_of
 from pixelscope.errors import InputError
 
 Kind = Literal["normal", "abnormal"]
@@ -69,6 +69,8 @@ class Found:
     masks: list[FoundFile]
     kinds: dict[str, Kind]
     """The kind of each class, the normal ones first, each kind by name."""
+    notes: tuple[str, ...] = ()
+    """What was taken for what, and which files are neither frames nor masks."""
 
 
 def find_classes(
@@ -78,7 +80,8 @@ def find_classes(
 
     A folder is a class if `KINDS`, `normal` or `abnormal` name it, or else if images lie in it; its frames may lie at
     any depth. A folder of another name is searched for class folders. Folders named `masks`, or `NAME-masks` for the
-    class NAME (`polyp-masks` for polyps), hold masks.
+    class NAME (`polyp-masks` for polyps), hold masks. Folders called train, val, test, Training and so on (see `part_of`) are
+    no classes, unless `normal` or `abnormal` name them: what lies in them belongs to the classes around or inside them.
 
     Args:
         folders: class folders, and folders of class folders.
@@ -93,21 +96,41 @@ def find_classes(
     asked = _asked(normal, abnormal)
     given = {name: _folder(path) for name, path in (masks or {}).items()}
     apart = {path.resolve() for path in given.values()}
-    parts = [_sort(folder, asked, apart) for folder in map(_folder, folders)]
+    listed = {folder: contents(folder) for folder in (*map(_folder, folders), *given.values())}
+    parts = [_sort(folder, listed[folder].images, asked, apart, len(folders) > 1) for folder in map(_folder, folders)]
     frames = _unique([frame for found, _ in parts for frame in found])
     inner = [mask for _, found in parts for mask in found]
     if not frames:
         what = "only masks" if inner else "no images"
-        listed = ", ".join(map(str, folders)) or "nothing"
-        raise InputError(f"There are {what} in {listed}; give folders of .jpg or .png frames, one folder a class.")
+        where = ", ".join(map(str, folders)) or "nothing"
+        why = " ".join(_notes(listed, set()))
+        text = f"There are {what} in {where}; give folders of .jpg or .png frames, one folder a class. {why}"
+        raise InputError(text.rstrip())
     kinds = _kinds({frame.owner for frame in frames}, asked, alone=not inner and not given)
     named = [
         FoundFile(file, file.relative_to(folder).as_posix(), name)
         for name, folder in given.items()
-        for file in image_files(folder)
+        for file in listed[folder].images
     ]
     owned = [FoundFile(mask.path, mask.within, _owner(mask, kinds)) for mask in (*inner, *named)]
-    return Found(frames, _unique(owned), kinds)
+    halves = {part for file in frames for part in PurePosixPath(file.within).parts[:-1] if _is_half(part, asked)}
+    return Found(frames, _unique(owned), kinds, _notes(listed, halves))
+
+
+def _notes(listed: Mapping[Path, Contents], halves: set[str]) -> tuple[str, ...]:
+    def below(lists: Callable[[Contents], Sequence[str]]) -> list[str]:
+        prefixed = len(listed) > 1
+        return [f"{folder.name}/{name}" if prefixed else name for folder, found in listed.items() for name in lists(found)]
+
+    text = "Taken for parts of a split, not for classes: {names}; their frames are put together, and divided anew."
+    everything = Contents(
+        [], [], [], below(lambda found: found.others), below(lambda found: found.skipped), below(lambda found: found.own)
+    )
+    return (*note(text, sorted(halves)), *everything.notes())
+
+
+def _is_half(name: str, asked: Mapping[str, Kind]) -> bool:
+    return name not in asked and part_of(name) is not None
 
 
 def is_mask_folder(name: str) -> bool:
@@ -141,20 +164,38 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-").replace(" ", "-")
 
 
-def _sort(folder: Path, asked: Mapping[str, Kind], given: set[Path]) -> tuple[list[FoundFile], list[FoundFile]]:
-    """Return the frames and the masks below a folder; a mask has the name of what it is a mask of, class or not."""
-    files = image_files(folder)
+def _sort(
+    folder: Path, files: Sequence[Path], asked: Mapping[str, Kind], given: set[Path], several: bool
+) -> tuple[list[FoundFile], list[FoundFile]]:
+    """Return the frames and the masks below a folder; a mask has the name of what it is a mask of, class or not.
+
+    several: whether other folders are given beside this one, so that names begin with its own where it is half of a split.
+    """
     chains = {here: _chain(folder, here) for here in {file.parent for file in files} if not _lies_in(here, given)}
-    holding = {here for here, chain in chains.items() if not any(is_mask_folder(part.name) for part in chain)}
-    homes = {here: _home(chain, holding, asked) for here, chain in chains.items()}
+    halves = {part for chain in chains.values() for part in chain[1:] if _is_half(part.name, asked)}
+    holding = {_whole(here, halves) for here, chain in chains.items() if not any(is_mask_folder(part.name) for part in chain)}
+    homes = {here: _home([part for part in chain if part not in halves], holding, asked) for here, chain in chains.items()}
+    named = halves | ({folder} if several and _is_half(folder.name, asked) else set())
     frames, masks = [], []
     for file in files:
         home, mask = homes.get(file.parent, (None, None))
         if mask is not None:
-            masks.append(FoundFile(file, file.relative_to(mask).as_posix(), home.name if home else _named_by(mask.name)))
+            owner = home.name if home else _named_by(mask.name)
+            masks.append(FoundFile(file, _within(file, mask, chains[file.parent], named), owner))
         elif home is not None:
-            frames.append(FoundFile(file, file.relative_to(home).as_posix(), home.name))
+            frames.append(FoundFile(file, _within(file, home, chains[file.parent], named), home.name))
     return frames, masks
+
+
+def _whole(folder: Path, halves: set[Path]) -> Path:
+    """Return the folder that a half of a split is a half of; a folder that is no half is itself."""
+    return next(part for part in (folder, *folder.parents) if part not in halves)
+
+
+def _within(file: Path, home: Path, chain: Sequence[Path], halves: set[Path]) -> str:
+    """Return a file's path from its class or mask folder, after the halves of a split that this folder lies in."""
+    around = [part.name for part in chain[: chain.index(home)] if part in halves]
+    return PurePosixPath(*around, file.relative_to(home).as_posix()).as_posix()
 
 
 def _lies_in(folder: Path, others: set[Path]) -> bool:

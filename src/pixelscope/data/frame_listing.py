@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pixelscope.data.decode import further_pages
 from pixelscope.data.frame_classes import Found, FoundFile, Kind, stem
+from pixelscope.data.listing import note
 from pixelscope.errors import InputError
-
-_NAMED = 10
-"""Files that a note names; the others it counts."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,8 @@ class Listing:
     kinds: dict[str, Kind]
     """The kind of each class; labels count along it."""
     notes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    """Notes on files that are neither frames nor masks; they are no part of the key."""
 
     def key(self, version: int, settings: Mapping[str, Any]) -> str:
         """Return a SHA-256 over the version, the settings, the classes, and names and contents of all files."""
@@ -88,15 +89,13 @@ def list_frames(found: Found, strict: bool = False) -> Listing:
             f"Left out {{count}} of {len(found.masks)} masks, without a frame: {{names}}.", [mask.path.name for mask in orphans]
         ),
     )
-    return Listing(tuple(frames), found.kinds, notes)
+    return Listing(tuple(frames), found.kinds, notes, (*found.notes, *_page_notes(kept)))
 
 
-def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return `text` with the count and the first of the names put in; nothing where there are none."""
-    if not names:
-        return ()
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return (text.format(count=len(names), names=", ".join(names[:_NAMED]) + more),)
+def _page_notes(frames: Sequence[FoundFile]) -> tuple[str, ...]:
+    paged = further_pages([file.path for file in frames])
+    text = f"Read the first page alone of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}."
+    return note(text, [_name(file) for file in frames if file.path in paged])
 
 
 def _name(file: FoundFile) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from pixelscope.data.decode import read_image
 from pixelscope.data.frame_chunks import Report, chunk_array, chunk_index, prepare_chunks, read_frame, refuse
 from pixelscope.data.frame_classes import find_classes
-from pixelscope.data.frame_listing import Listing, list_frames, note
+from pixelscope.data.frame_listing import Listing, list_frames
 from pixelscope.data.frame_stages import stages, write_stages
 from pixelscope.data.frame_store import (
     FIGURES,
@@ -25,6 +25,7 @@ from pixelscope.data.frame_store import (
     array_shapes,
     spread,
 )
+from pixelscope.data.listing import note
 from pixelscope.errors import InputError
 from pixelscope.files import write_text, written_whole
 from pixelscope.imaging.box import Box
@@ -136,7 +137,7 @@ def _index(listing: Listing, config: PrepareConfig, key: str, chunks: Iterable[P
         key=key,
         settings=config.model_copy(update={"strict": False}),
         kinds=listing.kinds,
-        notes=(*listing.notes, *_notes(left_out, len(listing.frames))),
+        notes=(*listing.notes, *_notes(left_out, len(listing.frames)), *listing.remarks),
         left_out=left_out,
         frames=frames,
     )

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from pixelscope.data.blend import blend_over_photos, digit_masks
 from pixelscope.data.damage import UNREADABLE
-from pixelscope.data.decode import image_files, read_all
+from pixelscope.data.decode import read_all
 from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.listing import image_files
 from pixelscope.data.mnist import CLASSES, MNIST_SHA256, load_mnist
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError

@@ -57,8 +57,7 @@ def pack_folder(folder: Path, out: Path, size: int, strict: bool = False, report
                 report(min(start + BLOCK, len(layout.files)), len(layout.files))
 
     def about() -> dict[str, Any]:
-        lost = len(layout.files) - len(kept)
-        notes = [f"Skipped {lost:,} unreadable of {len(layout.files):,} images."] if lost else []
+        notes = layout.read_notes(set(range(len(layout.files))) - set(kept))
         return {"source": f"folder:{folder}", "title": f"Images of {folder.name}", "classes": layout.classes, "notes": notes}
 
     def extras() -> dict[str, np.ndarray]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixelscope.data.decode import bombs_refused, image_files
+from pixelscope.data.decode import bombs_refused
+from pixelscope.data.listing import image_files
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.chosen import Weights
 from pixelscope.endovae.config import EndoVAEConfig

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pixelscope.data.decode import decode
 from pixelscope.data.frame_preparation import PreparedFrame, prepare_frame
+from pixelscope.data.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE, RESEARCH
 from pixelscope.endovae.anomaly.heat import overlay, smoothed
 from pixelscope.endovae.anomaly.scores import measures, scores
@@ -104,6 +105,8 @@ def score(
         compute=lambda items, frames: _rows(scorer, items, frames, name, threshold, maps),
         devices=scorer.devices,
     )
+    if maps is not None:
+        mark_as_own(maps)
     written = stream(table, paths, stages, report)
     return Scores(written, name, false_positive_rate, threshold, scorer.calibration.count)
 

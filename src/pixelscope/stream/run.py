@@ -11,7 +11,7 @@ from pixelscope.data.decode import bombs_refused
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.stream.ahead import batches, in_order
 from pixelscope.stream.table import Row, Table
-from pixelscope.stream.walk import Item, count, walk
+from pixelscope.stream.walk import Item, count, passed_over, walk
 
 P = TypeVar("P")
 Report = Callable[[int, int], None]
@@ -30,15 +30,17 @@ class Written:
     rows: int
     failed: int
     """Rows that were written in this sitting with an error in place of a result."""
+    notes: tuple[str, ...] = ()
+    """Which files in the folders were passed over."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
 
     def to_text(self) -> str:
-        """Return one line."""
+        """Return a line, and one per note."""
         failed = f", {self.failed:,} of them with an error in place of a result" if self.failed else ""
-        return f"{self.out}: {self.rows:,} rows{failed}"
+        return "\n".join([f"{self.out}: {self.rows:,} rows{failed}", *(f"note: {note}" for note in self.notes)])
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def stream(table: Table, paths: Sequence[Path], stages: Stages[P], report: Repor
         raise InputError(f"The disk is full; {_kept(table, done)}; {mend}.") from None
     finally:
         table.close()
-    return Written(str(table.out), done, failed)
+    return Written(str(table.out), done, failed, passed_over(paths))
 
 
 def _kept(table: Table, done: int) -> str:

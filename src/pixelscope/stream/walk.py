@@ -1,11 +1,11 @@
 """The files below some paths, one after the other in a fixed order, however many there are."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelscope.data.decode import SUFFIXES, leads_back
+from pixelscope.data.decode import SUFFIXES
+from pixelscope.data.listing import passed_over_notes, scan
 from pixelscope.errors import InputError
 
 
@@ -34,15 +34,17 @@ class Item:
 
 
 def walk(paths: Sequence[Path]) -> Iterator[Item]:
-    """Give the files in `paths` in their order; a folder's at any depth, sorted by name folder by folder, without hidden ones.
+    """Give the files in `paths` in their order; a folder's at any depth, sorted by name folder by folder.
 
-    One folder's names are held in memory at a time. Raises InputError where a path does not exist.
+    In folders, what is hidden, of another program, or a result of this one is passed over; see `data.listing`. One folder's
+    names are held in memory at a time. Raises InputError where a path does not exist, or a folder cannot be read.
     """
     require_paths(paths)
     several = len(paths) > 1
     for path in paths:
         if path.is_dir():
-            yield from _below(path, Path(path.name) if several else Path())
+            inner = Path(path.name) if several else Path()
+            yield from (Item(entry.path, inner / entry.name) for entry in scan(path) if entry.kind in ("image", "other"))
         else:
             yield Item(path, Path(path.name))
 
@@ -50,6 +52,15 @@ def walk(paths: Sequence[Path]) -> Iterator[Item]:
 def count(paths: Sequence[Path]) -> int:
     """Return how many files `walk` gives, as far as they are there now."""
     return sum(1 for _ in walk(paths))
+
+
+def passed_over(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Say what `walk` passes over in folders, with counts."""
+    found: dict[str, list[str]] = {"skipped": [], "own": []}
+    for entry in (entry for path in paths if path.is_dir() for entry in scan(path)):
+        if entry.kind in found:
+            found[entry.kind].append(Item(entry.path, Path()).name)
+    return passed_over_notes(found["skipped"], found["own"])
 
 
 def require_paths(paths: Sequence[Path]) -> None:
@@ -67,13 +78,3 @@ def require_apart(paths: Sequence[Path]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"Two of the paths are called {twice}, so that their files would collide; take one at a time.")
-
-
-def _below(folder: Path, inner: Path) -> Iterator[Item]:
-    with os.scandir(folder) as entries:
-        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    for name, is_folder in found:
-        if not is_folder:
-            yield Item(folder / name, inner / name)
-        elif not leads_back(folder / name):
-            yield from _below(folder / name, inner / name)

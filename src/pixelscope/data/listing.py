@@ -1,0 +1,234 @@
+"""What lies below a folder, by names alone: images, other files, and what is passed over."""
+
+import csv
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+from pixelscope.data.decode import SUFFIXES
+from pixelscope.errors import InputError
+
+_NAMED = 10
+"""Files that a note names; the others it counts."""
+
+OTHER_PROGRAMS = frozenset(
+    (
+        # macOS: zips, icons, volumes.
+        *("__macosx", "icon\r", "network trash folder", "temporary items", "thevolumesettingsfolder"),
+        # Synology and QNAP: thumbnails, recycle bins, snapshots.
+        *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
+        # Windows.
+        *("$recycle.bin", "recycler", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini"),
+        *("lost+found", "__pycache__"),
+    )
+)
+"""Files and folders that other programs leave among images, in lower case."""
+
+OWN_MARK = ".pixelscope"
+"""A file that marks a folder of results whose other files do not tell."""
+
+_OWN_FOLDERS = (
+    frozenset((OWN_MARK,)),
+    frozenset(("manifest.csv.part",)),
+    frozenset(("run.json", "config.yaml")),
+    frozenset(("pack.json", "images.npy")),
+    frozenset(("index.json", "frames.npy")),
+)
+"""Files that together mark a folder as ours: results, unfinished ones, a run, a pack, a store of frames."""
+
+_UNFINISHED = (".csv.part", ".csv.part.json", ".jsonl.part", ".jsonl.part.json")
+
+_PARTS: dict[str, "Part"] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_PART = re.compile(rf"({'|'.join(_PARTS)})([-_ .]?(set|split|data|images?|imgs?|[0-9]+))?")
+
+Part = Literal["train", "validation", "test"]
+Kind = Literal["image", "other", "folder", "skipped", "own"]
+
+
+class Entry(NamedTuple):
+    """One file or folder below another one."""
+
+    path: Path
+    name: str
+    """Its POSIX path from the folder that was listed."""
+    kind: Kind
+    """`other`: a file that is no image; `skipped`: of another program or hidden; `own`: a result of this package."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lies below a folder, at any depth."""
+
+    images: list[Path]
+    """Sorted by their names from the folder, in POSIX form."""
+    names: list[str]
+    """Those names."""
+    folders: list[str]
+    others: list[str]
+    """Files that are no images by their names."""
+    skipped: list[str]
+    """What is passed over by its name; a folder ends in `/` and is not entered."""
+    own: list[str]
+    """Results of this package, which are never its inputs; a folder ends in `/` and is not entered."""
+
+    def children(self, parent: str = "") -> list[str]:
+        """Return the names of the folders directly in `parent`, without those that hold nothing but results of ours."""
+        depth = parent.count("/") + 1 if parent else 0
+        inside = [name for name in self.folders if name.count("/") == depth and name.startswith(f"{parent}/" if parent else "")]
+        return [name.rpartition("/")[2] for name in inside if self.holds_images(name) or not self._is_ours(name)]
+
+    @cached_property
+    def _filled(self) -> frozenset[str]:
+        homes = {name.rpartition("/")[0] for name in self.names}
+        return frozenset(str(folder) for home in homes for folder in (PurePosixPath(home), *PurePosixPath(home).parents))
+
+    def holds_images(self, folder: str) -> bool:
+        """Say whether an image lies in a folder, at any depth."""
+        return folder in self._filled
+
+    def notes(self, used: Collection[str] = ()) -> tuple[str, ...]:
+        """Say which files were not read, by name and count; `used` are other files that were."""
+        others = [name for name in self.others if name not in used]
+        kinds = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in others)
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_NAMED))
+        return (
+            *note(f"Not read, as no images by their names: {{count}} files ({_plain(counts)}): {{names}}.", others),
+            *passed_over_notes(self.skipped, self.own),
+        )
+
+    def _is_ours(self, folder: str) -> bool:
+        return any(name.startswith(f"{folder}/") for name in self.own)
+
+
+def contents(folder: Path) -> Contents:
+    """List a folder at any depth; raises InputError where a folder below cannot be read."""
+    found: dict[Kind, list[Entry]] = {"image": [], "other": [], "folder": [], "skipped": [], "own": []}
+    for entry in scan(folder):
+        found[entry.kind].append(entry)
+    images = sorted(found["image"], key=lambda entry: entry.name)
+    named = {kind: sorted(entry.name for entry in entries) for kind, entries in found.items()}
+    return Contents(
+        [entry.path for entry in images],
+        [entry.name for entry in images],
+        named["folder"],
+        named["other"],
+        named["skipped"],
+        named["own"],
+    )
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files at any depth below `folder`, sorted by their POSIX names."""
+    return contents(folder).images
+
+
+def scan(folder: Path) -> Iterator[Entry]:
+    """Give what lies below a folder at any depth, sorted by name folder by folder; one folder's names are held at a time."""
+    return _scan(folder, "")
+
+
+def _scan(folder: Path, inner: str) -> Iterator[Entry]:
+    found = _entries(folder)
+    if inner and _is_own_folder(folder, {name for name, _, _ in found}):
+        yield Entry(folder, inner, "own")
+        return
+    if inner:
+        yield Entry(folder, inner.removesuffix("/"), "folder")
+    for name, is_folder, is_file in found:
+        path, within = folder / name, inner + name
+        if is_passed_over(name) or (is_folder and leads_back(path)):
+            yield Entry(path, within + "/" * is_folder, "skipped")
+        elif is_file and _is_own_file(path):
+            yield Entry(path, within, "own")
+        elif is_folder:
+            yield from _scan(path, f"{within}/")
+        else:
+            yield Entry(path, within, "image" if is_file and path.suffix.lower() in SUFFIXES else "other")
+
+
+def _entries(folder: Path) -> list[tuple[str, bool, bool]]:
+    """Return the name of each entry of a folder, and whether it is a folder or a file; a broken link counts as a file."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry.name, entry.is_dir(), entry.is_file() or entry.is_symlink()) for entry in entries)
+    except OSError as error:
+        raise InputError(
+            f"Cannot list the folder {folder}: {error.strerror}; change its permissions, or move it away."
+        ) from None
+
+
+def is_passed_over(name: str) -> bool:
+    """Say whether a file or folder of this name is hidden or left by another program."""
+    return name.startswith((".", "~$")) or name.lower() in OTHER_PROGRAMS
+
+
+def part_of(name: str) -> Part | None:
+    """Return which part of a split a folder of this name is: train, Training, val, test_set, ...; None where it is none."""
+    match = _PART.fullmatch(name.lower())
+    return None if match is None else _PARTS[match[1]]
+
+
+def leads_back(folder: Path) -> bool:
+    """Say whether a link leads to a folder that it lies in, so that a walk would never end."""
+    here = folder.parent.resolve()
+    return folder.is_symlink() and folder.resolve() in (here, *here.parents)
+
+
+def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return `text` with the count and the first of the names put in; nothing where there are none."""
+    if not names:
+        return ()
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    # A name that is no text is escaped, so that the note can be written anywhere.
+    named = ", ".join(names[:_NAMED]).encode("utf-8", "backslashreplace").decode()
+    return (text.format(count=f"{len(names):,}", names=named + more),)
+
+
+def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """Say what is passed over: files and folders of other programs, and results of this one."""
+    return (
+        *note("Passed over by name, as hidden or of another program: {count} ({names}).", skipped),
+        *note("Passed over, as results of Pixelscope: {count} ({names}).", own),
+    )
+
+
+def mark_as_own(folder: Path) -> None:
+    """Mark a folder as one of results, made if it is not there, so that nothing below it is taken for an input."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / OWN_MARK).touch()
+
+
+def _plain(text: str) -> str:
+    """Return a text that `str.format` leaves as it is."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _is_own_folder(folder: Path, names: set[str]) -> bool:
+    if any(marks <= names for marks in _OWN_FOLDERS):
+        return True
+    return "manifest.csv" in names and _is_result(folder / "manifest.csv")
+
+
+def _is_own_file(path: Path) -> bool:
+    return path.name.endswith(_UNFINISHED) or (path.suffix.lower() in (".csv", ".jsonl") and _is_result(path))
+
+
+def _is_result(path: Path) -> bool:
+    """Say whether a table is one that this program wrote, by its first line."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            line = file.readline(10_000)
+        columns = list(json.loads(line)) if path.suffix.lower() == ".jsonl" else next(csv.reader([line]), [])
+    except (OSError, ValueError, TypeError, csv.Error):
+        return False
+    return (len(columns) > 2 and (columns[0], columns[-1]) == ("name", "error")) or columns[:2] == ["source", "file"]
