@@ -1,6 +1,8 @@
 """Tiny sources of images, written by the tests themselves in the formats that users have."""
 
 import gzip
+import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +60,15 @@ def write_classes(folder: Path, counts: dict[str, int], side: int = 12) -> Path:
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def tiff_with_pixels_at_a_float(size: int = 12) -> bytes:
+    """Return a TIFF whose entry of where the pixels lie is of type float: Pillow raises a TypeError for it."""
+    stream = io.BytesIO()
+    Image.fromarray(noise((size, size))).save(stream, "TIFF")
+    content = bytearray(stream.getvalue())
+    at = struct.unpack("<I", content[4:8])[0]
+    for entry in range(at + 2, at + 2 + 12 * struct.unpack("<H", content[at : at + 2])[0], 12):
+        if struct.unpack("<H", content[entry : entry + 2])[0] == 273:
+            content[entry + 2 : entry + 4] = struct.pack("<H", 11)
+    return bytes(content)

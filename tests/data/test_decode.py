@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps, features
 from PIL.PngImagePlugin import PngImageFile
 
-from data.made import noise
+from data.made import noise, tiff_with_pixels_at_a_float
 from pixelscope.data.decode import decode_bytes, image_size, read_all, read_image, read_images
 from pixelscope.data.listing import image_files
 from pixelscope.errors import InputError
@@ -109,18 +109,6 @@ def test_damage_is_an_input_error_whatever_the_damage(tmp_path: Path) -> None:
                 refused += 1
             image_size(path)
     assert refused > 280
-
-
-def tiff_with_pixels_at_a_float(size: int = 12) -> bytes:
-    """Return a TIFF whose entry of where the pixels lie is of type float: Pillow raises a TypeError for it."""
-    stream = io.BytesIO()
-    Image.fromarray(noise((size, size))).save(stream, "TIFF")
-    content = bytearray(stream.getvalue())
-    at = struct.unpack("<I", content[4:8])[0]
-    for entry in range(at + 2, at + 2 + 12 * struct.unpack("<H", content[at : at + 2])[0], 12):
-        if struct.unpack("<H", content[entry : entry + 2])[0] == 273:
-            content[entry + 2 : entry + 4] = struct.pack("<H", 11)
-    return bytes(content)
 
 
 def test_any_exception_of_a_decoder_is_a_damaged_file(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from sklearn.cluster import DBSCAN
 
 from data.frames_made import drawn
 from pixelscope.data import duplicates
-from pixelscope.data.decode import image_files, read_all
+from pixelscope.data.decode import read_all
 from pixelscope.data.duplicates import DISTANCE, clusters, hamming, perceptual_hash
+from pixelscope.data.listing import image_files
 
 Bytes = NDArray[np.uint8]
 Lists = st.lists(st.integers(0, 2**64 - 1), max_size=30)

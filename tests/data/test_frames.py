@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from data.frames_made import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
+from data.made import tiff_with_pixels_at_a_float
 from pixelscope.data import frame_chunks
 from pixelscope.data.decode import read_image
 from pixelscope.data.duplicates import perceptual_hash
@@ -224,6 +225,30 @@ def test_rotation_by_exif_is_applied(tmp_path: Path) -> None:
     store = prepare([tmp_path / "normal-a", tmp_path / "normal-b"], config=SMALL)
     assert store.sizes.tolist() == [[80, 60], [80, 60]]
     np.testing.assert_array_equal(store.frames[0], store.frames[1])
+
+
+def test_a_file_that_cannot_be_opened_is_skipped_and_counted(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "frames", {"normal-x": 3})
+    (folder / "normal-x" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "normal-x" / "away.png").symlink_to(tmp_path / "nowhere.png")
+    store = prepare([folder], stores=tmp_path / "stores")
+    assert len(store) == 3
+    assert store.notes == ("Skipped 2 unreadable of 5 frames: normal-x/away.png, normal-x/gone.png.",)
+
+
+def test_a_damaged_tiff_is_skipped_and_further_pages_are_noted(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "frames", {"normal-x": 2}) / "normal-x"
+    pages = [Image.fromarray(drawn(50 + i)) for i in range(3)]
+    pages[0].save(folder / "scan.tif", save_all=True, append_images=pages[1:])
+    (folder / "broken.tif").write_bytes(tiff_with_pixels_at_a_float())
+    (folder / ".DS_Store").touch()
+    store = prepare([folder.parent], stores=tmp_path / "stores")
+    assert len(store) == 3
+    assert store.notes[0] == "Skipped 1 unreadable of 4 frames: normal-x/broken.tif."
+    assert any(note.endswith("1 files, of 2 further pages: normal-x/scan.tif.") for note in store.notes)
+    assert any("1 (normal-x/.DS_Store)" in note for note in store.notes)
+    (folder / "Thumbs.db").touch()
+    assert prepare([folder.parent], stores=tmp_path / "stores").key == store.key
 
 
 def test_unreadable_files_are_skipped_named_and_counted(kvasir: Path) -> None:

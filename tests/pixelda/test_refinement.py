@@ -24,7 +24,7 @@ from pixelscope import (
     train_pixelda,
 )
 from pixelscope.config import merge
-from pixelscope.data.decode import image_files
+from pixelscope.data.listing import image_files
 from pixelscope.engine import checkpoint
 from pixelscope.engine.run import RunFolder
 from pixelscope.engine.task import Moment

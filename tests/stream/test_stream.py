@@ -17,7 +17,7 @@ from pixelscope.data.decode import decode
 from pixelscope.stream.ahead import batches, in_order
 from pixelscope.stream.run import BATCH, ERROR, Stages, stream
 from pixelscope.stream.table import Table
-from pixelscope.stream.walk import Item, count, walk
+from pixelscope.stream.walk import Item, count, passed_over, walk
 
 WHO = {"model": "mean"}
 
@@ -172,3 +172,36 @@ def test_it_reads_no_further_ahead_than_agreed() -> None:
     assert found == [value * value for value in range(100)]
     assert most[0] <= 7
     assert list(batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_results_inside_the_folder_are_no_inputs(tmp_path: Path) -> None:
+    images = folder_of(tmp_path / "in", 5)
+    (images / "notes.txt").touch()
+    (images / "__MACOSX").mkdir()
+    first = stream(table(images / "first.csv"), [images], means())
+    assert [row["name"] for row in read(images / "first.csv")] == [item.name for item in walk([images])]
+    assert (first.rows, first.failed) == (6, 1)
+    second = stream(table(images / "second.jsonl"), [images], means())
+    assert (second.rows, second.failed) == (6, 1)
+    third = stream(table(images / "drawn" / "manifest.csv"), [images], means())
+    (images / "drawn" / "0.png").write_bytes((images / "class0" / "0000.png").read_bytes())
+    assert third.rows == 6
+    assert [item.inner.as_posix() for item in walk([images])] == [
+        "class0/0000.png", "class0/0003.png", "class1/0001.png", "class1/0004.png", "class2/0002.png", "notes.txt",
+    ]  # fmt: skip
+    assert count([images]) == 6
+    skipped, own = passed_over([images], tmp_path / "out.csv")
+    assert skipped.endswith(f"1 ({images}/__MACOSX).")
+    assert own.endswith(f"3 ({images}/drawn, {images}/first.csv, {images}/second.jsonl).")
+    assert first.notes == (skipped,)
+    assert third.notes == (skipped, own.replace("3 (", "2 (").replace(f"{images}/drawn, ", ""))
+    assert f"note: {skipped}" in first.to_text()
+
+
+def test_a_table_that_was_left_is_no_input_of_the_next(tmp_path: Path) -> None:
+    images = folder_of(tmp_path / "in", 2 * BATCH)
+    with pytest.raises(RuntimeError):
+        stream(table(images / "left.csv"), [images], means(fail_after=BATCH, error=RuntimeError("stop")))
+    assert (images / "left.csv.part").exists()
+    assert stream(table(images / "other.csv"), [images], means()).rows == 2 * BATCH
+    assert stream(table(images / "left.csv", resume=True), [images], means()).failed == 0

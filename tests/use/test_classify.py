@@ -13,7 +13,8 @@ from PIL import Image
 import tiny
 from pixelscope import InputError, adapt, classify, train_baseline
 from pixelscope.data.batches import to_float
-from pixelscope.data.decode import image_files, read_image
+from pixelscope.data.decode import read_image
+from pixelscope.data.listing import image_files
 from pixelscope.engine.run import RunFolder
 from pixelscope.pixelda.trained import TrainedRun
 

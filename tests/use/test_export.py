@@ -16,7 +16,7 @@ from PIL import Image
 
 import tiny
 from pixelscope import InputError, classify, export, score
-from pixelscope.data.decode import image_files
+from pixelscope.data.listing import image_files
 from pixelscope.endovae import exporting
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.dissimilarity import Dissimilarity

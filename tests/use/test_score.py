@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pixelscope import InputError, score
-from pixelscope.data.decode import image_files
+from pixelscope.data.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.engine.run import RunFolder
@@ -62,6 +62,15 @@ def test_maps_have_the_frames_size_and_leave_the_border(endovae_run: Path, frame
         assert overlaid.shape == original.shape
         assert np.array_equal(overlaid[:4], original[:4]) and np.array_equal(overlaid[:, :14], original[:, :14])
         assert not np.array_equal(overlaid, original)
+
+
+def test_maps_inside_the_folder_are_no_frames(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    shutil.copytree(frame_files / "polyps", frames)
+    first = score(endovae_run, [frames], frames / "one.csv", maps=frames / "maps")
+    again = score(endovae_run, [frames], frames / "two.csv", maps=frames / "more")
+    assert first.written.rows == again.written.rows == 24
+    assert [row["name"] for row in read(frames / "one.csv")] == [row["name"] for row in read(frames / "two.csv")]
 
 
 def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_files: Path, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from pixelscope.data.frame_classes import Found, FoundFile, Kind, stem
 from pixelscope.data.listing import note
 from pixelscope.errors import InputError
 
+_NO_CONTENT = ("", hashlib.sha256().hexdigest())
+"""Digests of files that are unreadable, or empty."""
+
 
 @dataclass(frozen=True)
 class ListedFrame:
@@ -59,7 +62,7 @@ def list_frames(found: Found, strict: bool = False) -> Listing:
         strict: refuse a mask without a frame, rather than leave it out and count it.
 
     Raises:
-        InputError: two classes have the same content; masks match no frames, or one frame twice; a file cannot be read.
+        InputError: two classes have the same content; masks match no frames, or one frame twice.
     """
     digests = _digests([file.path for file in (*found.frames, *found.masks)])
     masks, orphans = _match(found)
@@ -108,20 +111,21 @@ def _digests(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; nothing where it cannot be read, which its preparation then says."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}; mend or remove it.") from None
+    except OSError:
+        return ""
 
 
 def _without_copies(frames: Sequence[FoundFile], digests: Mapping[Path, str]) -> tuple[list[FoundFile], list[FoundFile]]:
-    """Return the first file of each content, and the others; empty files are all kept, for they have no content."""
+    """Return the first file of each content, and the others; empty and unreadable files are all kept."""
     first: dict[str, FoundFile] = {}
     kept, copies = [], []
     for file in frames:
         other = first.setdefault(digests[file.path], file)
-        empty = file.path.stat().st_size == 0
+        empty = digests[file.path] in _NO_CONTENT
         if other.owner != file.owner and not empty:
             raise InputError(
                 f"{other.path} and {file.path} are the same file in two classes, {other.owner!r} and {file.owner!r}; remove it "

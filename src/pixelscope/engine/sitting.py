@@ -16,11 +16,16 @@ from pixelscope.engine.task import Task
 def record_sitting(
     fabric: Fabric, folder: RunFolder, task: Task[Any], config: RuntimeConfig, *, resumed: bool, **about: Any
 ) -> None:
-    """Write into run.json what runs, on what, and what `about` says of system, seed and data; on the first process only."""
+    """Write into run.json what runs, on what, and what `about` says of system, seed and data, and print the notes on the data.
+
+    On the first process only.
+    """
     if not fabric.is_global_zero:
         return
     decided = runtime.decide(config)
-    Console(stderr=True).print(f"Runs on {decided.describe()}.", markup=False, highlight=False, soft_wrap=True)
+    notes = [f"Note on the {role}: {note}" for role, data in about.get("data", {}).items() for note in data.get("notes", ())]
+    for line in (f"Runs on {decided.describe()}.", *notes):
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     sittings = folder.read_record().get("sittings", 0) if resumed else 0
     folder.update_record(
         state="running",

@@ -128,7 +128,10 @@ def _split_both(source: ImageSet, target: ImageSet, data: DataConfig) -> Domains
 
 def _check_source(source: ImageSet, config: BaselineConfig) -> None:
     if source.labels is None:
-        raise InputError(f"{config.source} has no labels; a source needs one folder a class (class/name.jpg) or a label file.")
+        why = " ".join(source.provenance.notes)
+        raise InputError(
+            f"{config.source} has no labels; a source needs one folder a class (class/name.jpg) or a labels.csv. {why}".rstrip()
+        )
     if len(source.classes) < 2:
         raise InputError(f"{config.source} has one class only, {', '.join(source.classes)}; a classifier needs at least two.")
     empty = [name for name, count in zip(source.classes, source.class_counts(), strict=True) if count == 0]
@@ -193,5 +196,5 @@ def _describe(spec: str, parts: Split, digests: dict[str, str]) -> dict[str, Any
         "collection": parts.train.collection,
         "licence": origin.licence,
         "citation": origin.citation,
-        "notes": list(origin.notes),
+        "notes": [*origin.notes, *parts.notes],
     }

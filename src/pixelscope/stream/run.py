@@ -80,7 +80,7 @@ def stream(table: Table, paths: Sequence[Path], stages: Stages[P], report: Repor
         raise InputError(f"The disk is full; {_kept(table, done)}; {mend}.") from None
     finally:
         table.close()
-    return Written(str(table.out), done, failed, passed_over(paths))
+    return Written(str(table.out), done, failed, passed_over(paths, table.out))
 
 
 def _kept(table: Table, done: int) -> str:

@@ -54,11 +54,12 @@ def count(paths: Sequence[Path]) -> int:
     return sum(1 for _ in walk(paths))
 
 
-def passed_over(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Say what `walk` passes over in folders, with counts."""
+def passed_over(paths: Sequence[Path], out: Path) -> tuple[str, ...]:
+    """Say what `walk` passes over in folders, with counts; of results, those that were there before the table `out`."""
     found: dict[str, list[str]] = {"skipped": [], "own": []}
+    new = (out.resolve(), out.resolve().parent)
     for entry in (entry for path in paths if path.is_dir() for entry in scan(path)):
-        if entry.kind in found:
+        if entry.kind in found and entry.path.resolve() not in new:
             found[entry.kind].append(Item(entry.path, Path()).name)
     return passed_over_notes(found["skipped"], found["own"])
 

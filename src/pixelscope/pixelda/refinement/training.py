@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.split import Split, random_test_mask
+from pixelscope.data.split import Split, find_copies, random_test_mask
 from pixelscope.engine import runtime
 from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.engine.loop import Identity, Loop
@@ -155,7 +155,7 @@ def _require_same_splits(teacher: RunFolder, opened: TrainedRun, domains: Domain
 
 
 def _apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    mask = random_test_mask(len(images), share, seed)
+    mask = random_test_mask(len(images), share, seed, find_copies(images))
     return images.select((~mask).nonzero().flatten()), images.select(mask.nonzero().flatten())
 
 

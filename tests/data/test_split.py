@@ -1,0 +1,113 @@
+"""Random splits: which images they hold out, copies that stay together, classes that a part has no image of."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.split import find_copies, own_test_mask, random_test_mask, shared_test_mask, split
+from pixelscope.errors import InputError
+
+
+def images_of(values: list[int], labels: list[int] | None = None, test: list[bool] | None = None) -> ImageSet:
+    """Return one plain image (1, 2, 2) per value."""
+    return ImageSet(
+        torch.tensor(values, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2).contiguous(),
+        Provenance("made", "made"),
+        None if labels is None else torch.tensor(labels),
+        ("a", "b", "rare") if labels is not None else (),
+        test=None if test is None else torch.tensor(test),
+    )
+
+
+def parts_of(images: ImageSet, mask: Tensor) -> list[set[int]]:
+    values = images.in_memory()[:, 0, 0, 0]
+    return [set(values[chosen].tolist()) for chosen in (mask, ~mask)]
+
+
+@pytest.mark.parametrize(("count", "fraction", "seed"), [(50, 0.2, 0), (51, 0.33, 7), (2, 0.01, 1), (10, 0.0, 0)])
+def test_without_copies_the_mask_is_that_of_a_permutation(count: int, fraction: float, seed: int) -> None:
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    marked = max(round(count * fraction), 1 if fraction else 0)
+    expected = [index in order[:marked] for index in range(count)]
+    assert random_test_mask(count, fraction, seed).tolist() == expected
+    assert random_test_mask(count, fraction, seed, torch.arange(count).flip(0)).tolist() == expected
+    assert own_test_mask(images_of(list(range(count))), fraction, seed).tolist() == expected
+
+
+@given(st.lists(st.integers(0, 20), min_size=2, max_size=60), st.floats(0.05, 0.6), st.integers(0, 5))
+def test_copies_are_never_parted(values: list[int], fraction: float, seed: int) -> None:
+    images = images_of(values)
+    mask = own_test_mask(images, fraction, seed)
+    test, rest = parts_of(images, mask)
+    assert not test & rest
+    if len(set(values)) > 1:
+        assert test
+        assert rest
+        smallest = min(values.count(value) for value in set(values))
+        assert mask.sum() <= max(round(len(values) * fraction), smallest)
+
+
+def test_validation_parts_no_copies_either() -> None:
+    images = images_of([value // 2 for value in range(80)])
+    parts = split(images, own_test_mask(images, 0.2, 3), 0.2, 3)
+    shown = [set(part.in_memory()[:, 0, 0, 0].tolist()) for part in (parts.train, parts.validation, parts.test)]
+    assert [len(part) for part in shown] == [26, 6, 8]
+    assert sum(map(len, shown)) == 40
+    assert parts.notes == (
+        "40 of 80 images are exact copies of others, in 40 groups; each group lies in one part of the split.",
+    )
+
+
+def test_copies_in_either_of_two_aligned_sets_stay_together() -> None:
+    items = torch.arange(60)
+    source, target = (
+        ImageSet(images_of(values).images, Provenance("made", "made"), collection="x", items=items)
+        for values in ([i // 2 for i in range(60)], [(i + 1) // 2 for i in range(50)] + list(range(100, 110)))
+    )
+    for seed in range(5):
+        mask, other = shared_test_mask(source, target, 0.2, seed)
+        assert torch.equal(mask, other)
+        for images in (source, target):
+            test, rest = parts_of(images, mask)
+            assert not test & rest
+
+
+def test_copies_across_a_split_that_came_with_the_set_are_counted() -> None:
+    images = images_of([1, 2, 3, 1, 1, 4], test=[False, False, False, True, True, True])
+    assert images.test is not None
+    parts = split(images, images.test, 0.0, 0)
+    assert len(parts.test) == 3
+    assert parts.notes[0] == "2 of 6 images are exact copies of others, in 1 groups."
+    assert parts.notes[1].startswith("2 test images are exact copies of training images")
+
+
+def test_copies_with_different_labels_are_counted() -> None:
+    images = images_of([1, 1, 2, 2, 3, 4], [0, 1, 0, 0, 1, 2])
+    notes = split(images, torch.tensor([False, False, False, False, True, True]), 0.0, 0).notes
+    assert "The copies of 1 groups have different labels." in notes
+
+
+@pytest.mark.parametrize(
+    ("test", "missing"),
+    [([False, True, False, True, False], "test image: 1 in training, 0 in validation, 0 in test"),
+     ([False, True, False, True, True], "training image: 0 in training, 0 in validation, 1 in test")],
+)  # fmt: skip
+def test_a_class_that_a_part_has_no_image_of_is_named(test: list[bool], missing: str) -> None:
+    images = images_of([1, 2, 3, 4, 5], [0, 0, 1, 1, 2])
+    assert split(images, torch.tensor(test), 0.0, 0).notes == (f"The class rare has no {missing}.",)
+
+
+def test_without_copies_there_are_none() -> None:
+    assert find_copies(images_of([1, 2, 3])) is None
+    copies = find_copies(images_of([5, 2, 5, 9]))
+    assert copies is not None
+    assert [copies[0] == copies[i] for i in range(4)] == [True, False, True, False]
+
+
+def test_one_image_in_copies_is_too_few() -> None:
+    images = images_of([7] * 10)
+    with pytest.raises(InputError, match="too few to hold out a test split.*not copies of one image alone"):
+        split(images, own_test_mask(images, 0.2, 0), 0.0, 0)
