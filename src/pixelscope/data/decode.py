@@ -136,9 +136,12 @@ def further_pages(paths: Sequence[Path]) -> dict[Path, int]:
 
     A preview or depth map inside a JPEG counts as part of its photo.
     """
+    found = {}
     with bombs_refused(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        counts = zip(paths, pool.map(_further_pages, paths, chunksize=_CHUNK), strict=True)
-        return {path: count for path, count in counts if count}
+        for start in range(0, len(paths), _CHUNK):
+            some = paths[start : start + _CHUNK]
+            found |= {path: count for path, count in zip(some, pool.map(_further_pages, some), strict=True) if count}
+    return found
 
 
 def _further_pages(path: Path) -> int:

@@ -128,22 +128,20 @@ def _copy_notes(images: ImageSet, copies: Tensor | None, part: Tensor) -> tuple[
         return ()
     sizes = torch.bincount(copies)
     extra, groups = int((sizes - 1).clamp(min=0).sum()), int((sizes > 1).sum())
-    notes = [f"{extra:,} of {len(images):,} images are exact copies of others, in {groups:,} groups."]
-    both = _among(copies, part == 0) & _among(copies, part == 2)
-    if bool(both.any()):
-        parted = int((both[copies] & (part == 2)).sum())
-        notes.append(f"{parted:,} test images are exact copies of training images, by the split that the source comes with.")
-    else:
-        notes[0] = f"{notes[0][:-1]}; each group lies in one part of the split."
-    if images.labels is not None:
-        least, greatest = (
-            torch.zeros_like(sizes).scatter_reduce(0, copies, images.labels, f"a{kind}", include_self=False)
-            for kind in ("min", "max")
-        )
-        different = int((least != greatest).sum())
-        if different:
-            notes.append(f"The copies of {different:,} groups have different labels.")
-    return tuple(notes)
+    what = f"{extra:,} of {len(images):,} images are exact copies of others, in {groups:,} groups"
+    both = _among(copies, part != 2) & _among(copies, part == 2)
+    parted = int((both[copies] & (part == 2)).sum())
+    across = f"{parted:,} test images are exact copies of images in training or validation, by the split that came with them."
+    notes = [f"{what}.", across] if parted else [f"{what}; each group lies in one part of the split."]
+    different = 0 if images.labels is None else _differing(copies, images.labels)
+    return (*notes, *([f"The copies of {different:,} groups have different labels."] if different else ()))
+
+
+def _differing(copies: Tensor, labels: Tensor) -> int:
+    """Return how many groups of copies have more than one label."""
+    none = torch.zeros(int(copies.max()) + 1, dtype=torch.int64)
+    least, greatest = (none.scatter_reduce(0, copies, labels, reduce, include_self=False) for reduce in ("amin", "amax"))
+    return int((least != greatest).sum())
 
 
 def _among(copies: Tensor, chosen: Tensor) -> Tensor:
