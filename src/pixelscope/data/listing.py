@@ -102,7 +102,7 @@ class Contents:
         kinds = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in others)
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_NAMED))
         return (
-            *note(f"Not read, as no images by their names: {{count}} files ({_plain(counts)}): {{names}}.", others),
+            *note(f"Not read, as no images by their names: {{count}} files ({counts}): {{names}}.", others),
             *passed_over_notes(self.skipped, self.own),
         )
 
@@ -185,13 +185,13 @@ def leads_back(folder: Path) -> bool:
 
 
 def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return `text` with the count and the first of the names put in; nothing where there are none."""
+    """Return `text` with the names' `{count}` and the first of the `{names}` put in; nothing where there are none."""
     if not names:
         return ()
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     # A name that is no text is escaped, so that the note can be written anywhere.
     named = ", ".join(names[:_NAMED]).encode("utf-8", "backslashreplace").decode()
-    return (text.format(count=f"{len(names):,}", names=named + more),)
+    return (text.replace("{count}", f"{len(names):,}").replace("{names}", named + more),)
 
 
 def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
@@ -206,11 +206,6 @@ def mark_as_own(folder: Path) -> None:
     """Mark a folder as one of results, made if it is not there, so that nothing below it is taken for an input."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OWN_MARK).touch()
-
-
-def _plain(text: str) -> str:
-    """Return a text that `str.format` leaves as it is."""
-    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _is_own_folder(folder: Path, names: set[str]) -> bool:
