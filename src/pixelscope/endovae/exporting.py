@@ -39,7 +39,7 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     opened = TrainedRun(run, rule)
     calibration = opened.calibration()
     weights, config = opened.weights, opened.config
-    frames = _some(opened, images)
+    frames, compared_on = _some(opened, images)
     about = _about(opened, calibration)
 
     def write(path: Path) -> None:
@@ -57,18 +57,21 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
         return compare(*(_maps(model, frames) for model in (ours, open_exported(path))))
 
     code = shipped_code(config.prepare, out.name) if form == "onnx" else ""
-    files, parity = deliver(out, write, agreement, lambda parity: _card(opened, calibration, out, form, parity), code)
-    return Delivered(files, form, opened.rule, parity, RESEARCH)
+    files, parity = deliver(
+        out, write, agreement, lambda parity: _card(opened, calibration, out, form, parity, compared_on), code
+    )
+    return Delivered(files, form, opened.rule, parity, compared_on, RESEARCH)
 
 
-def _some(opened: TrainedRun, images: str | None) -> np.ndarray:
-    """Return uint8 frames (N, S, S, 3), at equal distances over all of the store: the run's own, or those in `images`."""
+def _some(opened: TrainedRun, images: str | None) -> tuple[np.ndarray, str]:
+    """Return uint8 frames (N, S, S, 3), evenly spaced over a store, and which they are: the run's, or those in `images`."""
     config = opened.config
     if images is None:
         store = load_own_cohort(opened.folder, config).store
     else:
         store = load_cohort(config.model_copy(update={"frames": images})).store
-    return store.frames[spread(np.arange(len(store)), COMPARED)]
+    title = "frames of the run" if images is None else f"frames in {images}"
+    return store.frames[spread(np.arange(len(store)), COMPARED)], title
 
 
 def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -103,7 +106,7 @@ def _threshold(calibration: Calibration) -> tuple[float | None, float | None]:
         return None, None
 
 
-def _card(opened: TrainedRun, calibration: Calibration, out: Path, form: Format, parity: Parity) -> Card:
+def _card(opened: TrainedRun, calibration: Calibration, out: Path, form: Format, parity: Parity, compared_on: str) -> Card:
     record, config = read_record(opened.folder), opened.config
     size, latent = config.prepare.size, config.model.latent
     files = {beside(out)["preparation"].name: "content area, insets and scores in NumPy; needs nothing of this package"}
@@ -125,7 +128,7 @@ def _card(opened: TrainedRun, calibration: Calibration, out: Path, form: Format,
             "Borders, glints and boxes laid over the picture are no tissue: prepare frames as the code beside it does.",
             f"Scores are calibrated on {calibration.count:,} healthy frames; p-values hold for frames like these.",
         ),
-        parity=f"Outputs for {parity.images:,} real frames differ from the run's by at most {parity.largest:.2g}.",
+        parity=f"Outputs for {parity.images:,} frames ({compared_on}) differ from the run's by at most {parity.largest:.2g}.",
         versions=versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {}),
         files=files if form == "onnx" else {},
     )

@@ -23,6 +23,8 @@ class Delivered:
     format: str
     rule: str
     parity: Parity
+    compared_on: str
+    """Which images the model was compared with its run on."""
     note: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -31,7 +33,7 @@ class Delivered:
 
     def to_text(self) -> str:
         """Return lines for a terminal."""
-        agreed = f"agrees with the run on {self.parity.images:,} images to {self.parity.largest:.1g}"
+        agreed = f"agrees with the run on {self.parity.images:,} images ({self.compared_on}) to {self.parity.largest:.1g}"
         return "\n".join([f"{self.files[0]}: {agreed}, checkpoint rule {self.rule}", *self.files[1:], self.note])
 
 

@@ -21,7 +21,7 @@ from pixelscope.files import write_text
 from pixelscope.pixelda.accuracy import confusion, logits_of
 from pixelscope.pixelda.chosen import RULES, Weights, available_weights, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
-from pixelscope.pixelda.domains import load_own
+from pixelscope.pixelda.domains import Domains, load_own
 from pixelscope.pixelda.galleries import write_galleries
 from pixelscope.pixelda.measured_sets import MeasuredSet, other_sets, own_sets
 from pixelscope.pixelda.training import System, read_config
@@ -125,6 +125,12 @@ def measure(classifier: nn.Module, images: MeasuredSet) -> Tensor:
     return total
 
 
+def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
+    """Return a sentence for a target that was given and cannot be measured."""
+    why = domains.target_unmeasured
+    return (f"Accuracy on the target is not known: {why}",) if why else ()
+
+
 def set_result(title: str, counts: Tensor, classes: list[str]) -> SetResult:
     """Return the result that confusion counts (rows true, columns predicted) stand for."""
     count, correct = int(counts.sum()), int(counts.trace())
@@ -148,8 +154,7 @@ def _measure_own(folder: RunFolder, config: BaselineConfig, system: System, rule
     weights = available_weights(folder, config, domains.classes)
     headline = headline_rule(rule, system, weights)
     result = _evaluation(folder, system, config, domains.classes, own_sets(domains), weights, headline)
-    if domains.target_unmeasured:
-        result = replace(result, notes=(f"Accuracy on the target is not known: {domains.target_unmeasured}",))
+    result = replace(result, notes=unmeasured_notes(domains))
     write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
     write_galleries(folder, domains, weights[headline], config)
     return result

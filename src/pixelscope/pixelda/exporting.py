@@ -47,7 +47,7 @@ def export_classifier(
     """
     require_new(out, form)
     opened = open_run(run, rule)
-    shown = _some(opened, images, data_root)
+    shown, compared_on = _some(opened, images, data_root)
     about = _about(opened)
     classifier = opened.classifier
 
@@ -65,8 +65,8 @@ def export_classifier(
         found = [[model(shown[start : start + BATCH]) for start in starts] for model in (ours, other)]
         return compare(*({PROBABILITIES: np.concatenate(parts)} for parts in found))
 
-    files, parity = deliver(out, write, agreement, lambda parity: _card(opened, out, form, parity))
-    return Delivered(files, form, opened.rule, parity, NOTE)
+    files, parity = deliver(out, write, agreement, lambda parity: _card(opened, out, form, parity, compared_on))
+    return Delivered(files, form, opened.rule, parity, compared_on, NOTE)
 
 
 class _Answer(nn.Module):
@@ -104,20 +104,21 @@ def _about(opened: Opened) -> About:
     )
 
 
-def _some(opened: Opened, images: str | None, data_root: Path | None) -> np.ndarray:
-    """Return uint8 images (N, S, S, 3) to compare on."""
+def _some(opened: Opened, images: str | None, data_root: Path | None) -> tuple[np.ndarray, str]:
+    """Return uint8 images (N, S, S, 3) to compare on, and which they are."""
     if images is not None:
         given: ImageSet = load(images, size=opened.size, data_root=data_root)
-        return _first(given.images)
+        return _first(given.images), given.provenance.title
     domains = load_own(opened.folder, opened.data, data_root)
-    return _first((domains.target or domains.source).test.images)
+    test = (domains.target or domains.source).test
+    return _first(test.images), f"{test.provenance.title}, test split of the run"
 
 
 def _first(images: Pixels) -> np.ndarray:
     return pixels(images[:COMPARED])
 
 
-def _card(opened: Opened, out: Path, form: Format, parity: Parity) -> Card:
+def _card(opened: Opened, out: Path, form: Format, parity: Parity, compared_on: str) -> Card:
     record = read_record(opened.folder)
     adapted = opened.system != "baseline"
     size, classes = opened.size, len(opened.classes)
@@ -146,7 +147,8 @@ def _card(opened: Opened, out: Path, form: Format, parity: Parity) -> Card:
             "It answers with one of its classes whatever it is shown, and its probabilities were not calibrated.",
             f"Images are cut to the square in their middle and brought to {size} x {size} pixels; the rest is not seen.",
         ),
-        parity=f"Probabilities of {parity.images:,} real images differ from the run's by at most {parity.largest:.2g}.",
+        parity=f"Probabilities of {parity.images:,} images ({compared_on}) differ from the run's by at most "
+        f"{parity.largest:.2g}.",
         versions=_versions(form),
     )
 

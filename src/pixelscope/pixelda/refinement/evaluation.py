@@ -20,7 +20,7 @@ from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.accuracy import BATCH
-from pixelscope.pixelda.evaluation import SetResult, measure, set_result
+from pixelscope.pixelda.evaluation import SetResult, measure, set_result, unmeasured_notes
 from pixelscope.pixelda.measured_sets import MeasuredSet, own_sets
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import logits_and_features
@@ -62,6 +62,8 @@ class Refined:
     curve: list[dict[str, float]]
     """By snapshot: images, accuracies, and what each rule that needs no target label says."""
     parameters: int
+    notes: tuple[str, ...] = ()
+    """What was given and not measured, with the reason."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -80,7 +82,7 @@ class Refined:
             reached = "not known" if one.target_test is None else f"{one.target_test:.2%}"
             gap = "" if one.gap is None else f", {100 * one.gap:.2f} points under the oracle"
             lines.append(f"  {one.rule:<36} {reached:>9} at {one.images:,} images{gap}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
@@ -109,6 +111,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
         rules=_rules(curve, last),
         curve=curve,
         parameters=sum(p.numel() for p in snapshots[last].parameters()),
+        notes=unmeasured_notes(material.domains),
     )
     write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
     return result
