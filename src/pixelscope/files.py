@@ -1,10 +1,29 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one process at a time works in."""
 
+import errno
+import fcntl
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
+"""What file systems answer that cannot sync a folder (CIFS, some FUSE mounts); what lies in it is synced by then."""
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EROFS, errno.EACCES}
+"""What file systems answer that have no locks, or none for this user."""
+TOLD_AS_TEXT = {
+    "No space left on device": errno.ENOSPC,
+    "Read-only file system": errno.EROFS,
+    "Disk quota exceeded": errno.EDQUOT,
+}
+"""Errors of the file system that safetensors and torch report in classes of their own, by the system's text."""
+LOCK = ".lock"
+
+
+class HeldElsewhere(OSError):
+    """Another process works in a folder."""
 
 
 @contextmanager
@@ -12,19 +31,21 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well, sync it and rename it to `path`.
 
     Whatever interrupts the block (an error, Ctrl-C, a full disk), `path` keeps its earlier content, or stays absent.
+    Raises OSError that names `path` where the file system refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,10 +54,76 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the file system that names no file, or a temporary one beside `path`, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)).name.startswith(f".{path.stem}-"):
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        number = next((number for text, number in TOLD_AS_TEXT.items() if text in str(error)), None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+@contextmanager
+def held(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Keep other processes out of `folder` while the block runs; the system lets go of it however a process ends.
+
+    On a file system without locks the block runs all the same, with a note.
+
+    Args:
+        folder: an existing folder; a file `.lock` is made in it.
+        wait: wait for another process that holds it; else raise HeldElsewhere.
+    """
+    descriptor = None
+    try:
+        # Opened for writing: NFS has no exclusive lock on what is open for reading only.
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        _close(descriptor)
+        raise HeldElsewhere(errno.EWOULDBLOCK, "Another process works in it", str(folder)) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            _close(descriptor)
+            raise
+        logging.getLogger(__name__).warning(
+            "%s cannot be locked (%s); see to it that no other process works in it.", folder, error.strerror
+        )
+    try:
+        yield
+    finally:
+        _close(descriptor)
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR)  # some file systems sync nothing that is open for reading only
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that can be written to and not listed
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -19,6 +19,7 @@ from pixelscope.config import Config
 from pixelscope.engine import checkpoint
 from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
+from pixelscope.files import held
 
 SCRIPT = """
 import sys
@@ -196,11 +197,48 @@ def test_a_batch_that_cannot_be_divided_is_refused_before_anything_is_written(ca
 def test_existing_folders_and_absent_runs_are_refused(case: SystemCase, tmp_path: Path) -> None:
     config = case.config(tmp_path)
     (tmp_path / "taken").mkdir()
-    with pytest.raises(InputError, match="taken exists already.*--resume"):
+    (tmp_path / "taken" / "config.yaml").write_text("mine")
+    with pytest.raises(InputError, match="taken exists already"):
         case.train(config, run=tmp_path / "taken")
     with pytest.raises(InputError, match="not a run folder"):
         case.resume(tmp_path / "taken")
-    assert list((tmp_path / "taken").iterdir()) == []
+    assert [(path.name, path.read_text()) for path in (tmp_path / "taken").iterdir()] == [("config.yaml", "mine")]
+
+
+def _files(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@every_system
+def test_a_refused_resume_changes_no_file(case: SystemCase, tmp_path: Path) -> None:
+    run = case.train(case.config(tmp_path, 32), run=tmp_path / "run")
+    before = _files(run)
+    with held(run), pytest.raises(InputError, match="trained by another process"):
+        case.resume(run, **case.more(64))
+    assert _files(run) == before
+    case.spoil(tmp_path)
+    with pytest.raises(InputError, match="SHA-256 differs"):
+        case.resume(run, **case.more(64))
+    assert _files(run) == before
+
+
+@every_system
+def test_what_a_dead_start_leaves_is_replaced_by_the_same_command(case: SystemCase, tmp_path: Path) -> None:
+    config = case.config(tmp_path, 32)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match="give the command that started it once more"):
+        case.resume(tmp_path / "run")
+    run = case.train(config, run=tmp_path / "run")
+    for file in RunFolder(run).checkpoint_files():
+        file.unlink()
+    record = {"system": case.name, "state": "running"}
+    (run / "run.json").write_text(json.dumps(record))
+    with held(run), pytest.raises(InputError, match="trained by another process"):
+        case.train(config, run=run)
+    case.train(config, run=run)
+    assert RunFolder(run).read_record()["state"] == "finished"
+    with pytest.raises(InputError, match="exists already.*--resume"):
+        case.train(config, run=run)
 
 
 @every_system

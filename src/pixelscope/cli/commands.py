@@ -28,7 +28,7 @@ from pixelscope.errors import InputError
 
 C = TypeVar("C", bound=BaselineConfig)
 Trained = Literal["pixelda", "baseline"]
-MAY_CHANGE = {"--resume", "--devices", "--data-root", "--training.images"}
+MAY_CHANGE = {"--resume", "--devices", "--data-root", "--training.images", "--source", "--target"}
 """What may stand beside --resume: where it runs, where its data lies, and how long it goes on."""
 
 app = App(
@@ -55,7 +55,8 @@ class RunOptions:
     dry_run: Flag = False
     """Print the resolved settings and what they cost, and stop."""
     resume: Path | None = None
-    """Go on with this run folder from its last checkpoint; of the settings only --training.images may change."""
+    """Go on with this run folder from its last checkpoint; of the settings only --training.images may change, and --source and
+    --target where its images have moved."""
     out: Path | None = None
     """Run folder to make, which must not exist, in place of a numbered one in --runs."""
     runs: Path = Path("runs")
@@ -550,5 +551,12 @@ def _resume(run: Path, flags: BaselineConfig, layers: Layers, short: Shorthands,
     others = [name for name in given_names(flags, layers, short, options) if name not in MAY_CHANGE]
     if others:
         raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")
-    images = given(flags).get("training", {}).get("images")
-    return pixelscope.resume(run, devices=short.devices, images=images, data_root=options.data_root)
+    changed = given(flags)
+    return pixelscope.resume(
+        run,
+        devices=short.devices,
+        images=changed.get("training", {}).get("images"),
+        source=changed.get("source"),
+        target=changed.get("target"),
+        data_root=options.data_root,
+    )

@@ -16,8 +16,8 @@ Rule = Literal["auto", "best-validation", "last", "ema-last"]
 Score = Literal["auto", "whole", "picture", "tissue", "structure", "latent", "tissue+kl", "picture+latent"]
 Classes = Annotated[list[str] | None, Parameter(negative=())]
 
-MAY_CHANGE = {"--resume", "--devices", "--training.epochs"}
-"""What may stand beside --resume: where it runs, and how long it goes on."""
+MAY_CHANGE = {"--resume", "--devices", "--training.epochs", "--frames"}
+"""What may stand beside --resume: where it runs, where its frames lie, and how long it goes on."""
 
 endovae = App(name="endovae", help="Learn what healthy endoscopy looks like; for research only.")
 
@@ -30,7 +30,8 @@ class RunOptions:
     dry_run: Flag = False
     """Print the resolved settings and what they cost, and stop; frames are prepared where they are not yet."""
     resume: Path | None = None
-    """Go on with this run folder from its last checkpoint; of the settings only --training.epochs may change."""
+    """Go on with this run folder from its last checkpoint; of the settings only --training.epochs may change, and --frames
+    where its frames have moved."""
     out: Path | None = None
     """Run folder to make, which must not exist, in place of a numbered one in --runs."""
     runs: Path = Path("runs")
@@ -288,4 +289,6 @@ def _resume(run: Path, flags: EndoVAEConfig, layers: Layers, short: Shorthands, 
     others = [name for name in given_names(flags, layers, short, options) if name not in MAY_CHANGE]
     if others:
         raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")
-    return pixelscope.resume_endovae(run, devices=short.devices, epochs=given(flags).get("training", {}).get("epochs"))
+    changed = given(flags)
+    epochs = changed.get("training", {}).get("epochs")
+    return pixelscope.resume_endovae(run, devices=short.devices, epochs=epochs, frames=changed.get("frames"))

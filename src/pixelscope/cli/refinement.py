@@ -9,7 +9,7 @@ from cyclopts import Parameter
 import pixelscope
 from pixelscope import RefineConfig
 from pixelscope.cli.output import Flag, show
-from pixelscope.cli.settings import SETTINGS, given, read_settings
+from pixelscope.cli.settings import SETTINGS, given, given_names, read_settings
 from pixelscope.config import merge
 from pixelscope.errors import InputError
 
@@ -48,7 +48,7 @@ def refine(
     origin
         Run folder of `pixelda train`, finished.
     resume
-        Go on with this refinement from its last checkpoint.
+        Go on with this refinement from its last checkpoint; give its run and --self-training.teacher where they have moved.
     out
         Run folder to make, which must not exist, in place of a numbered one in --runs.
     runs
@@ -59,9 +59,7 @@ def refine(
         Print JSON.
     """
     if resume is not None:
-        if origin is not None or given(settings):
-            raise InputError("--resume goes on with the run and the settings of its refinement; drop the others.")
-        run = pixelscope.resume_refinement(resume, data_root=data_root)
+        run = _resume(resume, origin, settings, data_root)
     else:
         if origin is None:
             raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
@@ -73,3 +71,11 @@ def refine(
         report = pixelscope.build_report(run)
         if not json:
             print(f"\nRun folder: {run}\nReport: {report}")
+
+
+def _resume(run: Path, origin: Path | None, settings: RefineConfig, data_root: Path | None) -> Path:
+    teacher = given(settings).get("self_training", {}).get("teacher")
+    if any(name != "--self-training.teacher" for name in given_names(settings)):
+        raise InputError("--resume goes on with the settings of its refinement; drop the others.")
+    teacher = None if teacher is None else Path(teacher)
+    return pixelscope.resume_refinement(run, origin=origin, teacher=teacher, data_root=data_root)

@@ -1,10 +1,9 @@
 """Folders of endoscopy frames, prepared once into a store that later stages map into memory."""
 
-import fcntl
+import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,11 @@ from pixelscope.data.frame_store import (
 )
 from pixelscope.data.listing import note
 from pixelscope.errors import InputError
-from pixelscope.files import write_text, written_whole
+from pixelscope.files import held, write_text, written_whole
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
 
+FULL = {errno.ENOSPC, errno.EDQUOT}
 _FIGURES = 3
 """Frames a class whose stages are kept."""
 
@@ -100,7 +100,7 @@ def _build(listing: Listing, config: PrepareConfig, key: str, place: Path, repor
     """Prepare all frames in a hidden folder beside `place`, and put the whole store there by one renaming."""
     work = place.parent / f".{place.name}-{key[:12]}.part"
     work.mkdir(parents=True, exist_ok=True)
-    with _held(work):
+    with held(work):
         if not _is_filled(place):
             chunks = prepare_chunks(listing.frames, config, work / "chunks", report)
             index = _index(listing, config, key, chunks)
@@ -112,17 +112,6 @@ def _build(listing: Listing, config: PrepareConfig, key: str, place: Path, repor
             write_text(whole / INDEX, index.model_dump_json())
             whole.replace(place)
         shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Wait until no other preparation works in `folder`; the system lets go of it however a preparation ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _index(listing: Listing, config: PrepareConfig, key: str, chunks: Iterable[Path]) -> StoreIndex:
@@ -166,12 +155,23 @@ def _write_arrays(folder: Path, index: StoreIndex, chunks: Sequence[Path]) -> No
     for name, shape in array_shapes(count, side).items():
         with written_whole(folder / f"{name}.npy") as temporary:
             array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            _reserve(temporary)
             filled = 0
             for path in chunks:
                 part = chunk_array(path, name)
                 array[filled : filled + len(part)] = part.reshape(-1, *shape[1:])
                 filled += len(part)
             array.flush()
+
+
+def _reserve(path: Path) -> None:
+    """Take the disk space of a whole file now: a map into a file that a full disk cannot hold ends the process."""
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
 
 
 def _write_figures(folder: Path, index: StoreIndex, listing: Listing) -> None:

@@ -13,6 +13,7 @@ from pixelscope.data.duplicates import clusters
 from pixelscope.data.frame_chunks import Report
 from pixelscope.data.frame_store import INDEX, FrameStore
 from pixelscope.data.frames import prepare
+from pixelscope.data.places import find
 from pixelscope.data.rows import Rows, blocks
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.engine.run import RunFolder
@@ -122,19 +123,30 @@ def load_cohort(config: EndoVAEConfig, report: Report | None = None) -> Cohort:
     return divide(FrameStore.open(path) if is_store else prepare([path], config=config.prepare, report=report), config)
 
 
-def load_own_cohort(folder: RunFolder, config: EndoVAEConfig) -> Cohort:
-    """Open the frames of a run again, divided as it was trained with.
+def load_own_cohort(folder: RunFolder, config: EndoVAEConfig, frames: str | None = None) -> Cohort:
+    """Open the frames of a run again where they lie now, divided as it was trained with.
+
+    frames: where they lie, if they have moved: the store, or the folder that it was prepared from.
 
     Raises:
         InputError: frames are missing, or are not those of the run by the SHA-256 in its run.json.
     """
-    cohort = load_cohort(config)
-    recorded = folder.read_record().get("data", {}).get("frames", {})
+    record = folder.read_record()
+
+    def at(places: dict[str, str]) -> Cohort:
+        return load_cohort(config.model_copy(update=places))
+
+    if frames is None:
+        known = {"frames": config.frames}
+        cohort = at(find(known, record, folder.path, lambda places: {"frames": at(places).train.digest()}))
+    else:
+        cohort = at({"frames": frames})
+    recorded = record.get("data", {}).get("frames", {})
     names = {"sha256": "training", "sha256_validation": "validation", "sha256_test": "held-out"}
     changed = [names[key] for key, digest in cohort.split_digests().items() if recorded.get(key, digest) != digest]
     if changed:
         raise InputError(
-            f"The {changed[0]} frames in {config.frames} are not those of the run {folder.path} (their SHA-256 differs), so "
+            f"The {changed[0]} frames in {cohort.store.path} are not those of the run {folder.path} (their SHA-256 differs), so "
             "some may have been trained on; restore them, or train again."
         )
     return cohort

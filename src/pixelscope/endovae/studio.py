@@ -16,7 +16,7 @@ from pixelscope.endovae.anomaly.heat import overlay, smoothed
 from pixelscope.endovae.anomaly.maps import maps_of
 from pixelscope.endovae.anomaly.scores import measures, scores
 from pixelscope.endovae.batches import as_channels_first, to_unit
-from pixelscope.endovae.cohort import load_cohort
+from pixelscope.endovae.cohort import load_own_cohort
 from pixelscope.endovae.pictures import pixels
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.reconstruction import Reconstructed
@@ -133,7 +133,7 @@ class FrameStudio:
 
     @cached_property
     def _training(self):
-        cohort = load_cohort(self.config)
+        cohort = load_own_cohort(self._opened.folder, self.config)
         positions = spread(cohort.train.positions, SEARCHED)
         parts = [
             self._reconstructed(cohort.store.frames[some]).posterior.mean

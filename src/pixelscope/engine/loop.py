@@ -76,7 +76,7 @@ class Loop(Generic[Batch]):
         self._stop: str | None = None
 
     def restore(self) -> int:
-        """Go on from the newest checkpoint of the run folder, or from nothing where there is none yet.
+        """Go on from the newest checkpoint of the run folder, or from nothing where there is none yet; the folder is only read.
 
         Returns up to how many images what the run has recorded stays true: -1 where nothing does.
         """
@@ -86,10 +86,7 @@ class Loop(Generic[Batch]):
             self._check_identity(header)
             checkpoint.restore(self.task, tensors, files[-1])
             self.progress = header.progress
-        kept = self.progress.images if files else -1
-        if self.fabric.is_global_zero:
-            self.run.forget_stats_after(kept)
-        return kept
+        return self.progress.images if files else -1
 
     def train(self) -> Progress:
         """Train to the configured number of images; returns how far it came.

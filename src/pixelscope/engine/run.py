@@ -4,17 +4,32 @@ import json
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
+from pixelscope.files import LOCK, HeldElsewhere, held, naming, write_text
 
 Stats = Mapping[str, float | list[float] | str]
+UNBEGUN = {
+    "config.yaml",
+    "run.json",
+    "stats.jsonl",
+    "frames.json",
+    "seen.safetensors",
+    "samples",
+    "classifiers",
+    "checkpoints",
+    "baseline",
+}
+"""What may lie in a run folder before the first checkpoint."""
+_HALF_WRITTEN = re.compile(r"\.(run|config|frames|seen)-\w+\.(json|yaml|safetensors)")
 
 
 class RunFolder:
@@ -33,26 +48,78 @@ class RunFolder:
         self.report = path / "report.html"
 
     @classmethod
-    def create(cls, runs: Path, name: str, run: Path | None = None) -> "RunFolder":
-        """Make an empty run folder: `run` where given, which must not exist, else the next number and `name` in `runs`."""
+    def create(
+        cls, runs: Path, name: str, run: Path | None = None, fill: "Callable[[RunFolder], None] | None" = None
+    ) -> "RunFolder":
+        """Make a run folder: `run` where given, which must not hold a run yet, else the next number and `name` in `runs`.
+
+        A folder left by a start that died before its first checkpoint is replaced.
+        fill: writes what the run begins with, the record first; where it fails, no folder is left.
+        """
         path = run or runs / f"{_next_number(runs):05d}-{name}"
         cls.refuse_existing(path)
-        path.mkdir(parents=True)
-        return cls(path)
-
-    @staticmethod
-    def refuse_existing(path: Path) -> None:
-        """Raise InputError where `path` exists: a run never writes into another's folder."""
+        folder = cls(path)
         if path.exists():
-            raise InputError(f"{path} exists already; name another folder, or continue it with --resume {path}.")
+            folder._remove_unbegun()
+        path.mkdir(parents=True)
+        try:
+            if fill is not None:
+                fill(folder)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return folder
+
+    @classmethod
+    def refuse_existing(cls, path: Path) -> None:
+        """Raise InputError where `path` exists, unless it is empty or left by a start that died before its first checkpoint."""
+        if path.exists() and not cls(path).is_unbegun():
+            other = f"continue it with --resume {path}" if cls(path).record.is_file() else "remove it"
+            raise InputError(f"{path} exists already; name another folder, or {other}.")
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """Find an existing run; raises InputError where `path` is not one."""
         run = cls(Path(path))
-        if not run.record.is_file() or not run.config.is_file():
-            raise InputError(f"{path} is not a run folder (no run.json and config.yaml in it); give one that training made.")
-        return run
+        if run.record.is_file() and run.config.is_file():
+            return run
+        if run.path.is_dir() and run.is_unbegun():
+            raise InputError(
+                f"{path} is not a run folder yet: its training was stopped before anything was written; give the command that "
+                "started it once more, which replaces the folder."
+            )
+        raise InputError(f"{path} is not a run folder (no run.json and config.yaml in it); give one that training made.")
+
+    def is_unbegun(self) -> bool:
+        """Return whether the folder is empty, or left by a start that died before its first checkpoint.
+
+        The record is the first file that a start writes; a folder without one holds somebody else's files.
+        """
+        if self.path.is_symlink() or not self.path.is_dir():
+            return False
+        names = {path.name for path in self.path.iterdir() if not _HALF_WRITTEN.fullmatch(path.name)} - {LOCK}
+        if not self.record.is_file():
+            return not names
+        return names <= UNBEGUN and not self.checkpoint_files() and "images" not in self._begun()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the one process that trains this run; raises InputError where another one does."""
+        try:
+            with held(self.path, wait=False):
+                yield
+        except HeldElsewhere:
+            raise InputError(f"{self.path} is being trained by another process; wait for its end, or stop it.") from None
+
+    def _remove_unbegun(self) -> None:
+        with self.held():
+            shutil.rmtree(self.path)
+
+    def _begun(self) -> Mapping[str, Any]:
+        try:
+            return self.read_record()
+        except InputError:  # damaged: it may have been a run, so it is not removed
+            return {"images": 0}
 
     def read_record(self) -> dict[str, Any]:
         """Return the content of run.json."""
@@ -74,7 +141,7 @@ class RunFolder:
 
     def append_stats(self, line: Stats) -> None:
         """Add one line to stats.jsonl."""
-        with self.stats.open("a", encoding="utf-8") as file:
+        with naming(self.stats), self.stats.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def forget_stats_after(self, images: int) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,19 +12,28 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import MEETING, be_patient, ranks
+from pixelscope.engine.launchers import (
+    GUARD,
+    UNGUARDED,
+    launched_from_outside,
+    launched_processes,
+    launcher,
+    nodes,
+    refused_start,
+    share_of_cores,
+    shared_memory_fault,
+)
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError, Interrupted, TrainingStopped
 
 GO_ON = "go on from the last checkpoint with --resume RUN"
+_OF_SYSTEM = re.compile(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?")
+"""An error of the system as Python prints it: number, text, and the file where there is one."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +61,8 @@ class Runtime:
 
 def decide(config: RuntimeConfig) -> Runtime:
     """Decide what `auto` means on this machine; raises InputError for what it does not have."""
-    accelerator = config.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    devices = _launched_processes() or config.devices
+    accelerator = _accelerator(config)
+    devices = launched_processes() or config.devices
     if accelerator == "cuda" and torch.cuda.device_count() < devices:
         raise InputError(
             f"{devices} GPUs are asked for and this machine has {torch.cuda.device_count()}; "
@@ -63,17 +71,17 @@ def decide(config: RuntimeConfig) -> Runtime:
     native = _computes_in_bf16(accelerator)
     precision = choose_precision(config.precision, accelerator, native)
     emulated = precision == "bf16-mixed" and not native
-    return Runtime(devices, accelerator, precision, config.threads or _share_of_cores(devices), config.layout, emulated)
+    return Runtime(devices, accelerator, precision, config.threads or share_of_cores(devices), config.layout, emulated)
 
 
 def computing_device() -> torch.device:
     """Return where a network computes outside of a training: on the GPU where there is one."""
-    return torch.device(decide(RuntimeConfig()).accelerator)
+    return torch.device(_accelerator(RuntimeConfig()))
 
 
 def check_batch(size: int, config: RuntimeConfig) -> None:
     """Raise InputError where a batch cannot be divided among the processes; nothing is written yet when this is asked."""
-    count = decide(config).devices * _nodes()
+    count = decide(config).devices * nodes()
     if size % count:
         raise InputError(f"A batch of {size} cannot be divided among {count} devices; change one of them.")
 
@@ -97,38 +105,53 @@ def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any)
     """
     runtime = decide(config)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
-    single = runtime.devices == 1 and not _launched_from_outside()
-    method: Literal["popen", "spawn"] = "popen" if _launched_from_outside() else "spawn"
+    single = runtime.devices == 1 and not launched_from_outside()
+    method: Literal["popen", "spawn"] = "popen" if launched_from_outside() else "spawn"
     strategy = "auto" if single else DDPStrategy(start_method=method, timeout=MEETING)
     fabric = Fabric(
         accelerator=runtime.accelerator,
         devices=runtime.devices,
         strategy=strategy,
-        plugins=_environment(),
+        plugins=launcher(),
         precision=runtime.precision,  # pyright: ignore[reportArgumentType] - one of fabric's literals
-        num_nodes=_nodes(),
+        num_nodes=nodes(),
     )
+    # Bound beforehand: fabric walks through the arguments of a launch and refuses frozen dataclasses among them.
+    prepared = partial(_prepared, threads=runtime.threads, patience=config.patience)
+    bound = partial(prepared, function=function, arguments=arguments)
+    return fabric.launch(bound) if single else _launch_several(fabric, bound, runtime.devices, spawned=method == "spawn")
+
+
+def _launch_several(fabric: Fabric, function: Callable[[Fabric], Any], count: int, spawned: bool) -> Any:
     try:
-        # Bound beforehand: fabric walks through the arguments of a launch and refuses frozen dataclasses among them.
-        prepared = partial(_prepared, threads=runtime.threads, patience=config.patience)
-        return fabric.launch(partial(prepared, function=function, arguments=arguments))
+        return fabric.launch(function)
     except ProcessRaisedException as error:
         raise _own_error(error) from None
-    except RuntimeError as error:
-        if not _lost_contact(error):
-            raise
-        said = f"Not all processes that should train together have come; start them again, or {GO_ON}."
-        raise TrainingStopped(said) from error
     except ProcessExitedException as error:
-        how = error.signal_name or f"exit code {error.exit_code}"
-        raise TrainingStopped(
-            f"Process {error.error_index + 1} of {runtime.devices} has died ({how}), and the others were stopped; {GO_ON}."
-        ) from None
+        raise _ended(error, count) from None
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _lost_contact(error):
+            said = f"Not all processes that should train together have come; start them again, or {GO_ON}."
+            raise TrainingStopped(said) from error
+        refused = refused_start(error) if spawned else None
+        raise refused or error from None
+
+
+def _ended(error: ProcessExitedException, count: int) -> InputError:
+    """Say how a process has ended that left no error of its own."""
+    if error.exit_code in (1, UNGUARDED):  # an error within the training arrives as a text instead
+        return InputError(f"Process {error.error_index + 1} of {count} has ended before it began to train; {GUARD}.")
+    if error.signal_name == "SIGBUS":
+        return shared_memory_fault(f"process {error.error_index + 1} of {count} has died, SIGBUS")
+    how = error.signal_name or f"exit code {error.exit_code}"
+    return TrainingStopped(
+        f"Process {error.error_index + 1} of {count} has died ({how}), and the others were stopped; {GO_ON}."
+    )
 
 
 def is_first_process() -> bool:
     """Return whether this process is the one that makes the run folder: always, unless torchrun or SLURM started others."""
-    return not _launched_from_outside() or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    return not launched_from_outside() or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
 
 def hardware(fabric: Fabric) -> dict[str, Any]:
@@ -166,48 +189,19 @@ def _lost_contact(error: RuntimeError) -> bool:
 
 
 def _own_error(error: ProcessRaisedException) -> Exception:
-    """Return the error that a spawned process raised, where it is one of ours: it arrives as a traceback's text."""
+    """Return the error that a spawned process raised, where a user can fix it: it arrives as a traceback's text."""
     kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
     ours = {f"{cls.__module__}.{cls.__name__}": cls for cls in (InputError, TrainingStopped, Interrupted)}
-    return ours[kind](message) if kind in ours else error
+    if kind in ours:
+        return ours[kind](message)
+    found = _OF_SYSTEM.fullmatch(message)
+    return OSError(int(found[1]), found[2], found[3]) if found else error
 
 
-def _launched_from_outside() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-
-
-def _launched_processes() -> int:
-    """Return how many processes torchrun or SLURM has started on this machine; 0 where neither has."""
-    if not _launched_from_outside():
-        return 0
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return int(os.environ["LOCAL_WORLD_SIZE"])
-    if "SLURM_NTASKS_PER_NODE" not in os.environ:
-        raise InputError("SLURM was given --ntasks alone; say how many run on each machine with --ntasks-per-node.")
-    return int(os.environ["SLURM_NTASKS_PER_NODE"])
-
-
-def _nodes() -> int:
-    if not _launched_from_outside():
-        return 1
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"])
-    return int(os.environ.get("SLURM_NNODES", "1"))
-
-
-def _environment() -> ClusterEnvironment:
-    """Say who has started the processes: within a job of one task fabric takes SLURM for it, even where we spawn them."""
-    if not _launched_from_outside():
-        return LightningEnvironment()
-    return TorchElasticEnvironment() if "TORCHELASTIC_RUN_ID" in os.environ else SLURMEnvironment()
-
-
-def _share_of_cores(devices: int) -> int:
-    """Return the cores of each process; SLURM has divided them already where it was told how many a task gets."""
-    if _launched_from_outside() and "SLURM_CPUS_PER_TASK" in os.environ:
-        return int(os.environ["SLURM_CPUS_PER_TASK"])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // devices)
+def _accelerator(config: RuntimeConfig) -> str:
+    if config.accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.accelerator
 
 
 def _computes_in_bf16(accelerator: str) -> bool:

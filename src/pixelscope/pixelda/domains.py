@@ -11,6 +11,7 @@ from pixelscope.data.split import Split, own_test_mask, shared_test_mask, split
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
+from pixelscope.pixelda.places import C, located
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,28 @@ def load_domains(config: BaselineConfig, data_root: Path | None = None, training
     return domains
 
 
-def load_own(folder: RunFolder, config: BaselineConfig, data_root: Path | None = None) -> Domains:
-    """Read the images of a run again, in the splits that it was trained with.
+def load_own(
+    folder: RunFolder,
+    config: BaselineConfig,
+    data_root: Path | None = None,
+    names: Collection[str] = ("source", "target"),
+) -> Domains:
+    """Read the images of a run again where they lie now, in the splits that it was trained with.
+
+    names: the domains whose images must be the run's.
 
     Raises:
         InputError: images are missing, or are not those of the run by the SHA-256 in its run.json.
     """
-    domains = load_domains(config, data_root, training=False)
-    require_same_images(folder, config, domains)
+    found = lying(folder, config, data_root)
+    domains = load_domains(found, data_root, training=False)
+    require_same_images(folder, found, domains, names)
     return domains
+
+
+def lying(folder: RunFolder, config: C, data_root: Path | None = None) -> C:
+    """Return the configuration of a run with its sources where they lie now; see `pixelscope.data.places.find`."""
+    return located(folder, config, lambda some: load_domains(some, data_root, training=False).digests())
 
 
 def require_same_images(

@@ -109,7 +109,7 @@ def _some(opened: Opened, images: str | None, data_root: Path | None) -> tuple[n
     if images is not None:
         given: ImageSet = load(images, size=opened.size, data_root=data_root)
         return _first(given.images), given.provenance.title
-    domains = load_own(opened.folder, opened.data, data_root)
+    domains = load_own(opened.origin, opened.data, data_root)
     test = (domains.target or domains.source).test
     return _first(test.images), f"{test.provenance.title}, test split of the run"
 

@@ -9,7 +9,7 @@ from pixelscope.data.split import own_test_mask
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig
-from pixelscope.pixelda.domains import Domains, load_domains, require_same_images, with_classes_of
+from pixelscope.pixelda.domains import Domains, load_own, with_classes_of
 from pixelscope.pixelda.seen import SeenImages
 
 
@@ -54,8 +54,7 @@ def other_sets(
     ]
     own = None
     if kept or seen is None:
-        own = load_domains(config, data_root, training=False)
-        require_same_images(folder, config, own, ("source", "target") if seen is None else kept)
+        own = load_own(folder, config, data_root, ("source", "target") if seen is None else kept)
     if seen is None:
         assert own is not None
         seen = SeenImages.of(own)

@@ -13,7 +13,7 @@ from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.networks import Classifier, Generator
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
-from pixelscope.pixelda.refinement.settings import SYSTEM, read_refine_config
+from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_refine_config
 from pixelscope.pixelda.trained import TrainedRun
 from pixelscope.pixelda.training import read_config
 
@@ -38,6 +38,8 @@ class Opened:
     config: dict[str, Any]
     data: BaselineConfig
     """The configuration whose source and target it was trained on."""
+    origin: RunFolder
+    """The run of this configuration: the folder itself, or the run that a refinement started from."""
 
 
 def open_run(run: Path, rule: str = "auto") -> Opened:
@@ -74,6 +76,7 @@ def _trained(run: Path, rule: str) -> Opened:
         generator=found.weights.generator,
         config=config.model_dump(mode="json"),
         data=config,
+        origin=found.folder,
     )
 
 
@@ -83,7 +86,7 @@ def _refined(folder: RunFolder, rule: str) -> Opened:
         folder.require_finished()
     elif rule not in ("last", "ema-last"):
         raise InputError(f"A refinement has no checkpoint by the rule {rule!r}; choose ema-last, its headline.")
-    origin = RunFolder.open(Path(config.run))
+    origin = RunFolder.open(Path(located_runs(folder, config).run))
     data, _ = read_config(origin)
     files = folder.checkpoint_files()
     if not files:
@@ -106,6 +109,7 @@ def _refined(folder: RunFolder, rule: str) -> Opened:
         generator=None,
         config=dump,
         data=data,
+        origin=origin,
     )
 
 

@@ -11,15 +11,17 @@ from pixelscope.config import read_yaml
 from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine import runtime
+from pixelscope.engine.launchers import await_tasks, require_main_guard
 from pixelscope.engine.loop import Batches, Identity, Loop
 from pixelscope.engine.run import RunFolder
-from pixelscope.engine.sitting import conduct, record_sitting
+from pixelscope.engine.sitting import Place, conduct, enter
 from pixelscope.engine.task import Task
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
-from pixelscope.pixelda.domains import Domains, load_domains
+from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images
+from pixelscope.pixelda.places import paths
 from pixelscope.pixelda.seen import SeenImages
 from pixelscope.pixelda.snapshots import ProgressSamples, save_classifiers
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
@@ -37,9 +39,11 @@ class Job:
     config: BaselineConfig
     domains: Domains
     masks: ImageSet | None
-    run: Path | None
-    """The run folder; None on processes other than the first."""
-    resumed: bool
+    place: Place
+    found: BaselineConfig
+    """The configuration with its sources where they were found."""
+    baseline: RunFolder | None = None
+    """The baseline whose figures a new run keeps."""
 
 
 def train_baseline(
@@ -68,22 +72,36 @@ def train_pixelda(
     return _train("pixelda", config, runs, run, baseline, data_root)
 
 
-def resume(run: Path, *, devices: int | None = None, images: int | None = None, data_root: Path | None = None) -> Path:
+def resume(
+    run: Path,
+    *,
+    devices: int | None = None,
+    images: int | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    data_root: Path | None = None,
+) -> Path:
     """Go on with a stopped run to its end, from its newest checkpoint, and return its folder.
 
     devices: another number of devices than before; images: train to this many images instead of the configured number.
+    source, target: where the run's own images lie now, if they have moved.
+    Raises InputError where the run or its images cannot be used; the run is then left as it was.
     """
+    require_main_guard()
     folder = RunFolder.open(run)
     config, system = read_config(folder)
     if images is not None:
         config = config.model_copy(update={"training": config.training.model_copy(update={"images": images})})
     if devices is not None:
         config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
+    moved = {name: spec for name, spec in (("source", source), ("target", target)) if spec is not None}
+    config = config.model_copy(update=moved)
     runtime.check_batch(config.training.batch_size, config.runtime)
-    config.save(folder.config)
-    return _launch(
-        Job(system, config, load_domains(config, data_root), load_masks(config, data_root), folder.path, resumed=True)
-    )
+    await_tasks(config.runtime.patience)
+    found = lying(folder, config, data_root)
+    domains, masks = load_domains(found, data_root), load_masks(found, data_root)
+    require_same_images(folder, found, domains)
+    return _launch(Job(system, config, domains, masks, Place.of(folder, system), found))
 
 
 def read_config(folder: RunFolder) -> tuple[BaselineConfig, System]:
@@ -97,21 +115,17 @@ def read_config(folder: RunFolder) -> tuple[BaselineConfig, System]:
 def _train(
     system: System, config: BaselineConfig, runs: Path, run: Path | None, baseline: Path | None, data_root: Path | None
 ) -> Path:
+    require_main_guard()
     # Of processes that a launcher started, the first makes the folder while others may still be on their way here.
     if run is not None and runtime.is_first_process():
         RunFolder.refuse_existing(run)  # before minutes of reading
+    await_tasks(config.runtime.patience)
     before = None if baseline is None else _evaluated_baseline(baseline)
     domains, masks = load_domains(config, data_root), load_masks(config, data_root)
     if before is not None:
         _check_same_target(before, domains)
     runtime.check_batch(config.training.batch_size, config.runtime)
-    if not runtime.is_first_process():
-        return _launch(Job(system, config, domains, masks, None, resumed=False))
-    folder = RunFolder.create(runs, _name(system, config), run)
-    config.save(folder.config)
-    if before is not None:
-        _copy_baseline(before, folder)
-    return _launch(Job(system, config, domains, masks, folder.path, resumed=False))
+    return _launch(Job(system, config, domains, masks, Place(system, runs, _name(system, config), run), config, before))
 
 
 def load_masks(config: BaselineConfig, data_root: Path | None = None) -> ImageSet | None:
@@ -148,6 +162,13 @@ def _check_same_target(baseline: RunFolder, domains: Domains) -> None:
     )
 
 
+def _begin(job: Job, folder: RunFolder) -> None:
+    """Write what a new run keeps of its data and of its baseline."""
+    SeenImages.of(job.domains).save(folder)
+    if job.baseline is not None:
+        _copy_baseline(job.baseline, folder)
+
+
 def _copy_baseline(baseline: RunFolder, folder: RunFolder) -> None:
     folder.baseline.mkdir()
     for name in BASELINE_FILES:
@@ -160,11 +181,10 @@ def _launch(job: Job) -> Path:
 
 def _run(fabric: Fabric, job: Job) -> Path:
     """Train on one process of possibly several."""
-    path = fabric.broadcast(job.run)
-    assert path is not None
-    folder = RunFolder(path)
     task, batches = _build(fabric, job)
-    config, samples = job.config, ProgressSamples(folder, job.domains.source.test)
+    config = job.config
+    folder = enter(fabric, job.place, config, lambda folder: _begin(job, folder))
+    samples = ProgressSamples(folder, job.domains.source.test)
     loop = Loop(
         fabric,
         task,
@@ -176,24 +196,19 @@ def _run(fabric: Fabric, job: Job) -> Path:
         snapshot=lambda images: save_classifiers(folder, task, images),
         sample=(lambda images: samples.draw(task, images)) if isinstance(task, PixelDATask) else _nothing,
     )
-    record_sitting(
+    return conduct(
         fabric,
-        folder,
-        task,
+        loop,
+        job.place,
+        config,
         config.runtime,
-        resumed=job.resumed,
+        forget_after=samples.forget_after,
         system=job.system,
         seed=config.seed,
         data=job.domains.describe(config),
+        paths=paths(config, job.found, folder.path),
         classes=list(job.domains.classes),
     )
-    if fabric.is_global_zero and not job.resumed:
-        SeenImages.of(job.domains).save(folder)
-    if job.resumed:
-        kept = loop.restore()
-        if fabric.is_global_zero:
-            samples.forget_after(kept)
-    return conduct(fabric, loop, folder)
 
 
 def _nothing(images: int) -> None:

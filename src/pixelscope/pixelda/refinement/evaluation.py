@@ -25,7 +25,7 @@ from pixelscope.pixelda.measured_sets import MeasuredSet, own_sets
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import logits_and_features
 from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, selector_values
-from pixelscope.pixelda.refinement.settings import SYSTEM, read_refine_config
+from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_refine_config
 from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material
 
 HEADLINE = "ema-last"
@@ -90,7 +90,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
     keep_freed_memory()
     folder = RunFolder.open(run)
     config = read_refine_config(folder)
-    material = load_material(config, data_root, training=False)
+    material = load_material(located_runs(folder, config), data_root, training=False)
     snapshots = stored_snapshots(folder, config, material)
     if not snapshots:
         raise InputError(f"{run} has no stored classifier yet; let the training reach its first evaluation.")

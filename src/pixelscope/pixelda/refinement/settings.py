@@ -1,11 +1,39 @@
 """The configuration that lies in a refinement's folder."""
 
+from pathlib import Path
+
 from pixelscope.config import read_yaml
+from pixelscope.data.places import find
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.refinement.config import RefineConfig
 
 SYSTEM = "refined"
+
+
+def located_runs(folder: RunFolder, config: RefineConfig) -> RefineConfig:
+    """Return the configuration of a refinement with the runs that it names where they lie now.
+
+    Raises InputError where one is nowhere to be found.
+    """
+    record = folder.read_record()
+
+    def digests(places: dict[str, str]) -> dict[str, str]:
+        data = RunFolder.open(Path(places["run"])).read_record().get("data", {})
+        return {name: domain.get("sha256", "") for name, domain in data.items()}
+
+    return at_places(config, find(places_of(config), record, folder.path, digests))
+
+
+def places_of(config: RefineConfig) -> dict[str, str]:
+    """Return the runs that a refinement names."""
+    return {"run": config.run, "teacher": config.self_training.teacher}
+
+
+def at_places(config: RefineConfig, places: dict[str, str]) -> RefineConfig:
+    """Return the configuration with its runs in other places."""
+    taught = config.self_training.model_copy(update={"teacher": places.get("teacher", config.self_training.teacher)})
+    return config.model_copy(update={"run": places.get("run", config.run), "self_training": taught})
 
 
 def read_refine_config(folder: RunFolder) -> RefineConfig:

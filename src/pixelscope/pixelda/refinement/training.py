@@ -9,13 +9,15 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.places import written
 from pixelscope.data.split import Split, find_copies, random_test_mask
 from pixelscope.engine import runtime
 from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.engine.launchers import await_tasks, require_main_guard
 from pixelscope.engine.loop import Identity, Loop
 from pixelscope.engine.randomness import generator
 from pixelscope.engine.run import RunFolder
-from pixelscope.engine.sitting import conduct, record_sitting
+from pixelscope.engine.sitting import Place, conduct, enter
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import Domains, load_own, require_same_images
@@ -24,7 +26,7 @@ from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
-from pixelscope.pixelda.refinement.settings import SYSTEM, read_refine_config
+from pixelscope.pixelda.refinement.settings import SYSTEM, at_places, located_runs, places_of, read_refine_config
 from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.snapshots import save_classifiers
 from pixelscope.pixelda.trained import TrainedRun
@@ -49,9 +51,10 @@ class Material:
 @dataclass(frozen=True)
 class _Job:
     config: RefineConfig
-    run: Path | None
+    place: Place
+    lying: RefineConfig
+    """The settings with their runs where they were found."""
     data_root: Path | None
-    resumed: bool
 
 
 def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None = None, data_root: Path | None = None) -> Path:
@@ -68,28 +71,42 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
     Raises:
         InputError: the run is not a finished one of PixelDA, its images are not there, or the settings exclude each other.
     """
+    require_main_guard()
     if run is not None and runtime.is_first_process():
         RunFolder.refuse_existing(run)
     if not (config.generated.use or config.self_training.use):
         raise InputError("Neither stage is on, so there is nothing to learn; use --generated.use or --self-training.use.")
     runtime.check_batch(config.training.batch_size, config.runtime)
+    await_tasks(config.runtime.patience)
     material = load_material(config, data_root)
-    if not runtime.is_first_process():
-        return runtime.launch(config.runtime, _train, _Job(config, None, data_root, resumed=False))
-    folder = RunFolder.create(runs, f"refined-{material.opened.folder.path.name}-seed{config.seed}", run)
-    config.save(folder.config)
-    return runtime.launch(config.runtime, _train, _Job(config, folder.path, data_root, resumed=False))
+    place = Place(SYSTEM, runs, f"refined-{material.opened.folder.path.name}-seed{config.seed}", run)
+    return runtime.launch(config.runtime, _train, _Job(config, place, config, data_root))
 
 
-def resume_refinement(run: Path, *, devices: int | None = None, data_root: Path | None = None) -> Path:
-    """Go on with a stopped refinement from its newest checkpoint, and return its folder."""
+def resume_refinement(
+    run: Path,
+    *,
+    devices: int | None = None,
+    origin: Path | None = None,
+    teacher: Path | None = None,
+    data_root: Path | None = None,
+) -> Path:
+    """Go on with a stopped refinement from its newest checkpoint, and return its folder.
+
+    origin, teacher: where the run that it started from, and its teacher, lie now, if they have moved.
+    Raises InputError where one of these runs cannot be used; the refinement is then left as it was.
+    """
+    require_main_guard()
     folder = RunFolder.open(run)
     config = read_refine_config(folder)
+    moved = {name: str(path) for name, path in (("run", origin), ("teacher", teacher)) if path is not None}
+    config = at_places(config, moved)
     if devices is not None:
         config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
     runtime.check_batch(config.training.batch_size, config.runtime)
-    config.save(folder.config)
-    return runtime.launch(config.runtime, _train, _Job(config, folder.path, data_root, resumed=True))
+    await_tasks(config.runtime.patience)
+    lying = located_runs(folder, config)
+    return runtime.launch(config.runtime, _train, _Job(config, Place.of(folder, SYSTEM), lying, data_root))
 
 
 def load_material(config: RefineConfig, data_root: Path | None = None, training: bool = True) -> Material:
@@ -162,10 +179,7 @@ def _apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSe
 def _train(fabric: Fabric, job: _Job) -> Path:
     """Train on one process of possibly several."""
     config = job.config
-    path = fabric.broadcast(job.run)
-    assert path is not None
-    folder = RunFolder(path)
-    material = load_material(config, job.data_root)
+    material = load_material(job.lying, job.data_root)
     opened, source = material.opened, material.source
     pool = _pool(config, material, fabric) if config.generated.use else None
     task = RefineTask(
@@ -176,31 +190,32 @@ def _train(fabric: Fabric, job: _Job) -> Path:
         validation=source.validation,
         teacher=material.teacher,
     )
+    batches = RefineBatches(source.train, material.target, pool, config.seed, fabric.device)
+    identity = Identity(SYSTEM, _decisive(config), {**material.domains.digests(), "run": _networks(material)})
+    folder = enter(fabric, job.place, config)
     loop = Loop(
         fabric,
         task,
-        RefineBatches(source.train, material.target, pool, config.seed, fabric.device),
+        batches,
         folder,
         config.training,
-        Identity(SYSTEM, _decisive(config), {**material.domains.digests(), "run": _networks(material)}),
+        identity,
         config.seed,
         snapshot=lambda images: save_classifiers(folder, task, images),
     )
-    record_sitting(
+    return conduct(
         fabric,
-        folder,
-        task,
+        loop,
+        job.place,
+        config,
         config.runtime,
-        resumed=job.resumed,
         system=SYSTEM,
         seed=config.seed,
         data=material.domains.describe(opened.config),
+        paths=written(places_of(config), places_of(job.lying), folder.path),
         classes=list(opened.classes),
         refined_from={"run": config.run, "rule": opened.rule, "images": opened.weights.images},
     )
-    if job.resumed:
-        loop.restore()
-    return conduct(fabric, loop, folder)
 
 
 def _pool(config: RefineConfig, material: Material, fabric: Fabric) -> GeneratedPool:
