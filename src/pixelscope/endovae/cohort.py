@@ -146,8 +146,8 @@ def load_own_cohort(folder: RunFolder, config: EndoVAEConfig, frames: str | None
     changed = [names[key] for key, digest in cohort.split_digests().items() if recorded.get(key, digest) != digest]
     if changed:
         raise InputError(
-            f"The {changed[0]} frames in {cohort.store.path} are not those of the run {folder.path} (their SHA-256 differs), so "
-            "some may have been trained on; restore them, or train again."
+            f"The {changed[0]} frames in {cohort.store.path} are not those of the run {folder.path} (their SHA-256 differs), "
+            "so some may have been trained on; restore them, or train again."
         )
     return cohort
 

@@ -16,7 +16,7 @@ from pixelscope.files import write_text
 from pixelscope.pixelda.ablation.cells import Job
 from pixelscope.pixelda.ablation.collecting import Collected, collect
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
-from pixelscope.pixelda.ablation.launching import Cluster, Report, launch
+from pixelscope.pixelda.ablation.launching import Cluster, Report, check_cluster, launch
 from pixelscope.pixelda.ablation.verdicts import Verdict, judge
 from pixelscope.samples import read_arrays, save_arrays
 
@@ -90,6 +90,7 @@ def ablate(
         Interrupted: Ctrl-C.
     """
     chosen = _chosen(read_grid(grid, changes), seeds, cells)
+    check_cluster(cluster)
     folder = _folder(out, AblationConfig(grid=chosen, name=grid), resume)
     jobs = _jobs(chosen, folder.path, data_root)
     left = [job for job in jobs.values() if job.state() != "done"]
@@ -115,15 +116,16 @@ def _chosen(grid: Grid, seeds: Sequence[int] | None, cells: Sequence[str] | None
 
 
 def _folder(out: Path, config: AblationConfig, resume: bool) -> RunFolder:
-    if not out.exists():
-        out.mkdir(parents=True)
-        folder = RunFolder(out)
-        config.save(folder.config)
-        about = {"versions": versions(), "git": git_revision(), "command": command_line(), "hardware": {"cpu": cpu_name()}}
-        folder.update_record(system=SYSTEM, state="running", **about)
-        return folder
-    if not resume:
+    if out.exists() and not resume and not RunFolder(out).is_unbegun():
         raise InputError(f"{out} exists already; name another folder, or go on with --resume.")
+    if not resume or RunFolder(out).is_unbegun() or not out.exists():
+
+        def begin(folder: RunFolder) -> None:
+            about = {"versions": versions(), "git": git_revision(), "command": command_line(), "hardware": {"cpu": cpu_name()}}
+            folder.update_record(system=SYSTEM, state="running", **about)
+            config.save(folder.config)
+
+        return RunFolder.create(out.parent, out.name, out, begin)
     folder = RunFolder.open(out)
     if folder.config.read_text(encoding="utf-8") != config.to_yaml():
         raise InputError(f"{out} was begun with another grid, seeds or settings; give the same, or name another folder.")

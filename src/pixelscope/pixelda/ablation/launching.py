@@ -27,7 +27,7 @@ def launch(
     """Run jobs, `at_once` at a time, until all have ended, well or not.
 
     logs: submitit's own folder; slurm: its options by name, for example `partition`.
-    Raises InputError where submitit or the cluster is missing, Interrupted at Ctrl-C, after the jobs were cancelled.
+    Raises Interrupted at Ctrl-C, after the jobs were cancelled.
     """
     executor = _executor(logs, cluster, at_once, slurm)
     waiting, running, ended = list(_with_threads(jobs, cluster, at_once)), [], 0
@@ -48,16 +48,22 @@ def launch(
         raise Interrupted("Interrupted; what is trained is kept: go on with the same command and --resume.") from None
 
 
-def _executor(logs: Path, cluster: Cluster, at_once: int, slurm: Mapping[str, str]) -> Any:
+def check_cluster(cluster: Cluster) -> None:
+    """Raise InputError where submitit or the cluster is missing; nothing is written yet when this is asked."""
     try:
         import submitit
     except ImportError:
         raise InputError('Ablations need submitit; run: pip install "pixelscope[ablate]".') from None
-    logging.getLogger("submitit").setLevel(logging.ERROR)
     if cluster == "slurm" and submitit.AutoExecutor.which() != "slurm":
         raise InputError(
             "There is no SLURM on this machine (no srun found); use --cluster local, or run it where there is one."
         )
+
+
+def _executor(logs: Path, cluster: Cluster, at_once: int, slurm: Mapping[str, str]) -> Any:
+    import submitit
+
+    logging.getLogger("submitit").setLevel(logging.ERROR)
     executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
     executor.update_parameters(name="pixelscope-ablate", timeout_min=LIMIT)
     if cluster == "slurm":
