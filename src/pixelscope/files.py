@@ -19,7 +19,7 @@ TOLD_AS_TEXT = {
     "Disk quota exceeded": errno.EDQUOT,
 }
 """Errors of the file system that safetensors and torch report in classes of their own, by the system's text."""
-LOCK = ".lock"
+LOCK = "lock"
 
 
 class HeldElsewhere(OSError):
@@ -77,7 +77,7 @@ def held(folder: Path, wait: bool = True) -> Iterator[None]:
     On a file system without locks the block runs all the same, with a note.
 
     Args:
-        folder: an existing folder; a file `.lock` is made in it.
+        folder: an existing folder; a file `lock` is made in it.
         wait: wait for another process that holds it; else raise HeldElsewhere.
     """
     descriptor = None

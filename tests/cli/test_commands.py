@@ -1,6 +1,7 @@
 """Each command calls the public API and prints what it returns; --json prints JSON and nothing else."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,16 @@ def _numbers(value: object) -> list[object]:
     if isinstance(value, list):
         return [number for inner in value for number in _numbers(inner)]
     return [value]
+
+
+def test_resume_takes_a_new_place_of_the_same_images(cli: Cli, images: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.copytree(images / "source", tmp_path / "moved")
+    done = cli("pixelda", "train", "--resume", tmp_path / "run", "--source", tmp_path / "moved")
+    assert done.code == 0, done.err
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["source"] == str(tmp_path / "moved")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    done = cli("pixelda", "train", "--resume", tmp_path / "run", "--source", images / "target")
+    assert done.code == 2
+    assert "SHA-256" in done.err
+    assert (tmp_path / "run" / "config.yaml").read_text() == before

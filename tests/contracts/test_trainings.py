@@ -206,7 +206,7 @@ def test_existing_folders_and_absent_runs_are_refused(case: SystemCase, tmp_path
 
 
 def _files(run: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "lock"}
 
 
 @every_system

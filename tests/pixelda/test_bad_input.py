@@ -92,6 +92,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path, tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
     assert done.returncode == 2, done.stderr
     assert "The disk is full" in done.stderr.splitlines()[-1]
+    assert str(small_disk / "run") in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     files = RunFolder(small_disk / "run").checkpoint_files()
     assert files

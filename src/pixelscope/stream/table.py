@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
+from pixelscope.files import naming, write_text
 
 Row = Mapping[str, str | float | bool | None]
 
@@ -46,7 +46,8 @@ class Table:
             self._check(wanted)
         else:
             write_text(self.about, json.dumps(wanted, indent=1) + "\n")
-            self.part.write_bytes(self._encoded([]) if self._csv else b"")
+            with naming(self.part):
+                self.part.write_bytes(self._encoded([]) if self._csv else b"")
         self.count = self._cut_off()
         self._file = self.part.open("ab")
 
@@ -56,13 +57,15 @@ class Table:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Append rows; they are handed to the system at once."""
-        self._file.write(self._encoded(rows, head=False))
-        self._file.flush()
+        with naming(self.part):
+            self._file.write(self._encoded(rows, head=False))
+            self._file.flush()
 
     def finish(self) -> None:
         """Give the table its name: all rows are there."""
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with naming(self.part):
+            os.fsync(self._file.fileno())
+            self._file.close()
         self.part.replace(self.out)
         self.about.unlink(missing_ok=True)
 
