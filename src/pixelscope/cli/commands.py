@@ -55,8 +55,7 @@ class RunOptions:
     dry_run: Flag = False
     """Print the resolved settings and what they cost, and stop."""
     resume: Path | None = None
-    """Go on with this run folder from its last checkpoint; of the settings only --training.images may change, and --source and
-    --target where its images have moved."""
+    """Go on with this run from its last checkpoint; only --training.images may change, and --source and --target if moved."""
     out: Path | None = None
     """Run folder to make, which must not exist, in place of a numbered one in --runs."""
     runs: Path = Path("runs")

@@ -30,8 +30,7 @@ class RunOptions:
     dry_run: Flag = False
     """Print the resolved settings and what they cost, and stop; frames are prepared where they are not yet."""
     resume: Path | None = None
-    """Go on with this run folder from its last checkpoint; of the settings only --training.epochs may change, and --frames
-    where its frames have moved."""
+    """Go on with this run from its last checkpoint; only --training.epochs may change, and --frames if they have moved."""
     out: Path | None = None
     """Run folder to make, which must not exist, in place of a numbered one in --runs."""
     runs: Path = Path("runs")
