@@ -270,7 +270,7 @@ def test_folders_of_other_programs_are_no_classes(tmp_path: Path) -> None:
     images = load_folder(tmp_path)
     assert images.classes == ("a", "b")
     assert len(images) == 4
-    assert "3 (@eaDir/, __MACOSX/, a/Thumbs.db)" in images.provenance.notes[0]
+    assert images.provenance.notes[0].endswith(": 2 folders, 1 files.")
 
 
 def test_results_inside_the_folder_are_no_classes(tmp_path: Path) -> None:
@@ -295,6 +295,7 @@ def test_further_pages_are_counted(tmp_path: Path) -> None:
     assert len(images) == 5
     assert images.provenance.notes[0].startswith("Skipped 1 unreadable of 6")
     assert images.provenance.notes[1].startswith("Read the first page alone of 3 files, of 6 further pages: moving.gif, ")
+    assert images.provenance.notes[2] == "The 6 images are files of several kinds: 3 .tif, 2 .png, 1 .gif."
 
 
 def test_a_folder_of_other_files_says_which(tmp_path: Path) -> None:

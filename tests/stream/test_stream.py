@@ -191,10 +191,10 @@ def test_results_inside_the_folder_are_no_inputs(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert count([images]) == 6
     skipped, own = passed_over([images], tmp_path / "out.csv")
-    assert skipped.endswith(f"1 ({images}/__MACOSX).")
-    assert own.endswith(f"3 ({images}/drawn, {images}/first.csv, {images}/second.jsonl).")
+    assert skipped.endswith(": 1 folders, 0 files.")
+    assert own.endswith(f"3 ({images}/drawn/, {images}/first.csv, {images}/second.jsonl).")
     assert first.notes == (skipped,)
-    assert third.notes == (skipped, own.replace("3 (", "2 (").replace(f"{images}/drawn, ", ""))
+    assert third.notes == (skipped, own.replace("3 (", "2 (").replace(f"{images}/drawn/, ", ""))
     assert f"note: {skipped}" in first.to_text()
 
 

@@ -9,7 +9,7 @@ import torch
 from pixelscope.data.decode import further_pages, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.label_file import class_names, is_label_file, read_labels
-from pixelscope.data.listing import Contents, Part, contents, note, part_of
+from pixelscope.data.listing import Contents, Part, by_ending, contents, note, part_of
 from pixelscope.errors import InputError
 
 
@@ -39,8 +39,14 @@ class Layout:
         return (
             *note(f"Skipped {{count}} unreadable of {len(self.files):,} images: {{names}}.", unreadable),
             *note(text, [files[path] for path in paged]),
+            *self._mixture(),
             *self.notes,
         )
+
+    def _mixture(self) -> tuple[str, ...]:
+        """Return a note where files have several endings: what they are stored as may differ from class to class."""
+        several = len({path.suffix.lower() for path in self.files}) > 1
+        return (f"The {len(self.files):,} images are files of several kinds: {by_ending(self.names)}.",) if several else ()
 
 
 def load_folder(folder: Path, size: int | None = 32, strict: bool = False) -> ImageSet:

@@ -99,10 +99,8 @@ class Contents:
     def notes(self, used: Collection[str] = ()) -> tuple[str, ...]:
         """Say which files were not read, by name and count; `used` are other files that were."""
         others = [name for name in self.others if name not in used]
-        kinds = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in others)
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_NAMED))
         return (
-            *note(f"Not read, as no images by their names: {{count}} files ({counts}): {{names}}.", others),
+            *note(f"Not read, as no images by their names: {{count}} files ({by_ending(others)}): {{names}}.", others),
             *passed_over_notes(self.skipped, self.own),
         )
 
@@ -167,6 +165,12 @@ def _entries(folder: Path) -> list[tuple[str, bool, bool]]:
         ) from None
 
 
+def by_ending(names: Sequence[str]) -> str:
+    """Return how many files have which ending, the most frequent ones first."""
+    kinds = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in names)
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_NAMED))
+
+
 def is_passed_over(name: str) -> bool:
     """Say whether a file or folder of this name is hidden or left by another program."""
     return name.startswith((".", "~$")) or name.lower() in OTHER_PROGRAMS
@@ -195,9 +199,13 @@ def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
-    """Say what is passed over: files and folders of other programs, and results of this one."""
+    """Say what is passed over: files and folders of other programs, by their numbers alone, and results of this one."""
+    folders = sum(name.endswith("/") for name in skipped)
     return (
-        *note("Passed over by name, as hidden or of another program: {count} ({names}).", skipped),
+        *note(
+            f"Passed over by name, as hidden or of another program: {folders:,} folders, {len(skipped) - folders:,} files.",
+            skipped,
+        ),
         *note("Passed over, as results of Pixelscope: {count} ({names}).", own),
     )
 

@@ -60,7 +60,7 @@ def passed_over(paths: Sequence[Path], out: Path) -> tuple[str, ...]:
     new = (out.resolve(), out.resolve().parent)
     for entry in (entry for path in paths if path.is_dir() for entry in scan(path)):
         if entry.kind in found and entry.path.resolve() not in new:
-            found[entry.kind].append(Item(entry.path, Path()).name)
+            found[entry.kind].append(Item(entry.path, Path()).name + "/" * entry.name.endswith("/"))
     return passed_over_notes(found["skipped"], found["own"])
 
 
