@@ -1,6 +1,7 @@
 """Evaluation: counts against scikit-learn, rules that need no target label, the oracle apart."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from hypothesis import strategies as st
 
 import tiny
 from pixelscope import evaluate, train_baseline, train_pixelda
-from pixelscope.engine.run import RunFolder
+from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import confusion, logits_of
-from pixelscope.pixelda.chosen import available_weights
 from pixelscope.pixelda.domains import load_domains
-from pixelscope.pixelda.evaluation import set_result
+from pixelscope.pixelda.evaluation import Evaluation, set_result
 from pixelscope.pixelda.networks import Classifier
+from planted import Tensors, always, edit, tensors_of
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 
@@ -44,6 +45,10 @@ def test_an_image_is_counted_once_however_they_are_batched() -> None:
     assert classifier.training, "the mode is put back"
 
 
+SPLIT = {"validation_fraction": 0.2, "seed": 2}
+"""A seed with which each class has a share of its own in the target's test split."""
+
+
 @pytest.fixture(scope="module")
 def domains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(zip(("source", "target"), tiny.write_domains(tmp_path_factory.mktemp("images")), strict=True))
@@ -51,24 +56,149 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def run(domains: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = tiny.pixelda(**domains, data={"validation_fraction": 0.2}, training={"images": 480})
+    config = tiny.pixelda(**domains, data=SPLIT, training={"images": 480})
     return train_pixelda(config, run=tmp_path_factory.mktemp("runs") / "run")
+
+
+def _stored(run: Path, rule: str) -> Path:
+    """Return the file that a rule stands for, as docs and messages describe it."""
+    return run / "checkpoints" / "best.safetensors" if rule == "best-source" else RunFolder(run).checkpoint_files()[-1]
+
+
+KINDS = {"last": "network", "ema-last": "average", "best-source": "average"}
+"""What each rule measures, as run folders store it."""
 
 
 def test_the_numbers_are_those_of_the_weights_on_the_test_splits(run: Path, domains: dict[str, str]) -> None:
     result = evaluate(run)
-    config = tiny.pixelda(**domains, data={"validation_fraction": 0.2})
-    parts = load_domains(config)
-    weights = available_weights(RunFolder(run), config, ("0", "1", "2"))
+    parts = load_domains(tiny.pixelda(**domains, data=SPLIT))
     assert parts.target is not None
-    for rule in ("last", "ema-last", "best-source"):
-        for name, images, source in (("source_test", parts.source.test, True), ("target_test", parts.target.test, False)):
+    for rule, kind in KINDS.items():
+        classifier = Classifier(3, tiny.SIZE)
+        classifier.load_state_dict(tensors_of(_stored(run, rule), f"{kind}.classifier."))
+        for name, images in (("source_test", parts.source.test), ("target_test", parts.target.test)):
             assert images.labels is not None
-            predicted = logits_of(weights[rule].classifier, images.images, source=source).argmax(1)
+            predicted = classifier(images.images[:] / 127.5 - 1).argmax(1)
             assert result.rules[rule][name] == pytest.approx(sklearn.metrics.accuracy_score(images.labels, predicted))
     assert result.rule == "ema-last"
     assert result.sets["target_all"].count == 60
     assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result.to_dict()))
+
+
+def _answered(result: Evaluation) -> list[int]:
+    """Return the classes that were predicted on the target's test split."""
+    return np.flatnonzero(np.sum(result.sets["target_test"].confusion, axis=0)).tolist()
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(("rule", "label"), [("last", 0), ("ema-last", 1), ("best-source", 2), ("auto", 1)])
+def test_each_rule_measures_the_tensors_that_it_is_named_after(copy: Path, rule: str, label: int) -> None:
+    always(_stored(copy, "last"), {"network.classifier.": 0, "average.classifier.": 1})
+    always(_stored(copy, "best-source"), {"network.classifier.": 0, "average.classifier.": 2})
+    result = evaluate(copy, rule=rule)
+    assert _answered(result) == [label]
+    shares = {name: found.per_class for name, found in result.sets.items()}
+    for one, planted in (("last", 0), ("ema-last", 1), ("best-source", 2)):
+        entries = shares["target_test"]
+        share = entries[planted]["count"] / sum(entry["count"] for entry in entries)
+        assert result.rules[one]["target_test"] == pytest.approx(share)
+    with np.load(copy / "samples" / "gallery.npz") as gallery:
+        for shown in ("source", "generated", "target"):
+            assert set(gallery[f"{shown}_predictions"].tolist()) == {label}
+
+
+@pytest.mark.parametrize(("rule", "kind"), [("last", "network"), ("auto", "average")])
+def test_pictures_are_drawn_by_the_generator_of_the_rule(copy: Path, rule: str, kind: str) -> None:
+    def whiten(tensors: Tensors) -> None:
+        tensors[f"{kind}.generator.leave.weight"].zero_()
+        tensors[f"{kind}.generator.leave.bias"].fill_(20)
+
+    evaluate(copy, rule=rule)
+    with np.load(copy / "samples" / "gallery.npz") as gallery:
+        assert gallery["generated"].min() < 255
+    edit(_stored(copy, rule), whiten)
+    evaluate(copy, rule=rule)
+    for name in ("gallery", "styles"):
+        with np.load(copy / "samples" / f"{name}.npz") as stored:
+            assert stored["generated"].min() == 255
+
+
+@pytest.fixture(scope="module")
+def measured_baseline(domains: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny.baseline(**domains, data=SPLIT, training={"images": 96})
+    return train_baseline(config, run=tmp_path_factory.mktemp("baselines") / "run")
+
+
+def test_a_baselines_headline_is_the_best_on_held_out_source_images(measured_baseline: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(measured_baseline, tmp_path / "run"))
+    always(_stored(run, "last"), {"network.classifier.": 0, "average.classifier.": 1})
+    always(_stored(run, "best-source"), {"network.classifier.": 0, "average.classifier.": 2})
+    result = evaluate(run)
+    assert (result.rule, _answered(result)) == ("best-source", [2])
+
+
+def test_a_baselines_headline_is_its_own_weights_where_nothing_is_held_out(domains: dict[str, str], tmp_path: Path) -> None:
+    run = train_baseline(tiny.baseline(**domains, training={"images": 16}), run=tmp_path / "run")
+    always(_stored(run, "last"), {"network.classifier.": 0, "average.classifier.": 1})
+    result = evaluate(run)
+    assert (result.rule, _answered(result), set(result.rules)) == ("last", [0], {"last", "ema-last"})
+
+
+def test_the_source_is_measured_through_its_private_layer_and_the_target_through_the_other(
+    domains: dict[str, str], tmp_path: Path
+) -> None:
+    config = tiny.pixelda(**domains, classifier={"private_first_layer": True}, training={"images": 96})
+    run = train_pixelda(config, run=tmp_path / "run")
+
+    def disturb(tensors: Tensors) -> None:
+        draw = torch.Generator().manual_seed(0)
+        for name in ("first", "first_source"):
+            weight = tensors[f"average.classifier.{name}.weight"]
+            weight += torch.randn(weight.shape, generator=draw)
+
+    edit(_stored(run, "ema-last"), disturb)
+    classifier = Classifier(3, tiny.SIZE, private_first_layer=True)
+    classifier.load_state_dict(tensors_of(_stored(run, "ema-last"), "average.classifier."))
+    result, parts = evaluate(run), load_domains(config)
+    assert parts.target is not None
+    for name, images, source in (("source_test", parts.source.test, True), ("target_test", parts.target.test, False)):
+        own, other = (classifier(images.images[:] / 127.5 - 1, source=one).argmax(1) for one in (source, not source))
+        assert images.labels is not None and not torch.equal(own, other)
+        expected = sklearn.metrics.confusion_matrix(images.labels, own, labels=range(3))
+        assert result.sets[name].confusion == expected.tolist(), name
+
+
+def test_what_is_stored_along_the_way_is_the_classifier_and_its_average(run: Path) -> None:
+    stored = run / "classifiers" / f"{480:012d}.safetensors"
+    for prefix, kind in (("last.", "network"), ("ema.", "average")):
+        found, expected = tensors_of(stored, prefix), tensors_of(_stored(run, "last"), f"{kind}.classifier.")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    last, ema = (tensors_of(stored, prefix)["first.weight"] for prefix in ("last.", "ema."))
+    assert not torch.equal(last, ema)
+
+
+def test_curve_and_oracle_are_of_the_classifiers_stored_along_the_way(copy: Path) -> None:
+    for path in (copy / "classifiers").iterdir():
+        always(path, {"last.": 0, "ema.": 1})
+    always(copy / "classifiers" / f"{96:012d}.safetensors", {"last.": 0, "ema.": 2})
+    result = evaluate(copy)
+    counts = [entry["count"] for entry in result.sets["target_test"].per_class]
+    share = [count / sum(counts) for count in counts]
+    assert len(set(share)) == 3, "each class has a share of its own"
+    for point in result.curve:
+        assert point["target_test"] == pytest.approx(share[0])
+        assert point["ema_target_test"] == pytest.approx(share[2 if point["images"] == 96 else 1])
+    assert result.oracle is not None
+    assert result.oracle["target_test"] == pytest.approx(max(share))
+    measured = {line["images"]: line for line in read_stats(copy / "stats.jsonl") if line["kind"] == "evaluation"}
+    for point in result.curve:
+        for name in ("source_train", "source_test"):
+            assert point[name] == measured[point["images"]][f"accuracy/{name}"]
 
 
 def test_the_curve_covers_the_run_and_the_oracle_is_its_best_and_named(run: Path) -> None:
