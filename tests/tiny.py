@@ -12,6 +12,7 @@ from pixelscope.config import merge
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.refinement.config import RefineConfig
 
 SIZE = 16
 CLASSES = ("bright", "left", "top")
@@ -73,6 +74,25 @@ def pixelda(**changes: Any) -> PixelDAConfig:
     """Return a tiny PixelDA."""
     networks = {"generator": {"blocks": 1, "width": 4, "noise_dim": 3}, "discriminator": {"width": 4}}
     return PixelDAConfig.parse(merge(settings(), networks, changes))
+
+
+def refined(**changes: Any) -> RefineConfig:
+    """Return a tiny refinement."""
+    small = {
+        "network": {"width": 4},
+        "generated": {"pool": 16, "refresh": 48},
+        "self_training": {"ramp": 0, "threshold": 0.4},
+        "training": {
+            "batch_size": 8,
+            "images": 96,
+            "log_every": 16,
+            "evaluate_every": 32,
+            "checkpoint_every": 32,
+            "ema_half_life": 32,
+        },
+        "runtime": {"accelerator": "cpu", "precision": "32-true", "threads": 1},
+    }
+    return RefineConfig.parse(merge(small, changes))
 
 
 def endovae(**changes: Any) -> EndoVAEConfig:

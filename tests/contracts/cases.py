@@ -14,7 +14,10 @@ from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.task import Moment, Task
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.networks import Classifier, Discriminator, Generator
-from pixelscope.pixelda.task import PairedBatches, PixelDATask
+from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatches
+from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.refinement.task import RefineTask
+from pixelscope.pixelda.task import PairedBatches, PixelDATask, build_networks
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,17 @@ def _endovae(masked: bool = False, **changes: Any) -> tuple[EndoVAETask, Augment
     return task, AugmentedBatches(frames, insets, config.augmentation, config.seed, one.device)
 
 
+def _refined(kind: str = "strong", **changes: Any) -> tuple[RefineTask, RefineBatches]:
+    config, one, source = tiny.refined(training={"images": 16_000}, **changes), tiny.fabric(), tiny.image_set()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = StrongClassifier(3, 4) if kind == "strong" else Classifier(3, tiny.SIZE)
+    adapted = tiny.pixelda()
+    pool = GeneratedPool(build_networks(adapted, 3)[0], adapted, source, 0, config.generated, one)
+    target = tiny.image_set(seed=1, coloured=True, labelled=False)
+    return RefineTask(config, network, torch.full((3,), 1 / 3), one), RefineBatches(source, target, pool, 0, one.device)
+
+
 NETWORKS = [
     NetworkCase("G", Generator, lambda n: (images(n), z(n)), (3, 32, 32)),
     NetworkCase("G, no blocks", lambda: Generator(blocks=0, width=8), lambda n: (images(n), z(n)), (3, 32, 32)),
@@ -79,6 +93,7 @@ NETWORKS = [
     NetworkCase("D", Discriminator, lambda n: (images(n),), ()),
     NetworkCase("D, 48 pixels", lambda: Discriminator(size=48, width=8), lambda n: (images(n, 48),), ()),
     NetworkCase("T", Classifier, lambda n: (images(n),), (10,)),
+    NetworkCase("stronger T", lambda: StrongClassifier(5, 4, 0.0), lambda n: (images(n),), (5,)),
     NetworkCase("encoder", lambda: Encoder(width=4), lambda n: (unit(n),), (2, 6)),
     NetworkCase("encoder, 32 pixels", lambda: Encoder(32, 3, 2), lambda n: (unit(n, 32),), (2, 3)),
     NetworkCase("decoder", lambda: Decoder(width=4), lambda n: (z(n)[:, :6],), (3, 96, 96)),
@@ -87,6 +102,7 @@ NETWORKS = [
 ]
 
 _ENDOVAE_TRAINS = {"autoencoder": {"encoder", "decoder"}}
+_REFINED_TRAINS = {"classifier": {"classifier"}}
 _PIXELDA_TRAINS = {"discriminator_classifier": {"discriminator", "classifier"}, "generator": {"generator"}}
 
 TASKS = [
@@ -99,4 +115,7 @@ TASKS = [
     TaskCase("endovae, fresh copies", lambda: _endovae(augmentation={"fresh": True}), _ENDOVAE_TRAINS),
     TaskCase("endovae, insets left out", lambda: _endovae(masked=True), _ENDOVAE_TRAINS),
     TaskCase("pixelda, private layers", lambda: _pixelda(classifier={"private_first_layer": True}), _PIXELDA_TRAINS),
+    TaskCase("refinement", _refined, _REFINED_TRAINS),
+    TaskCase("refinement of the paper's T", lambda: _refined("paper"), _REFINED_TRAINS),
+    TaskCase("refinement, source and generated only", lambda: _refined(self_training={"use": False}), _REFINED_TRAINS),
 ]

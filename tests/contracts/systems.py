@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 import tiny
-from pixelscope import prepare, resume, resume_endovae, train_baseline, train_endovae, train_pixelda
+from pixelscope import (
+    RefineConfig,
+    prepare,
+    refine,
+    resume,
+    resume_endovae,
+    resume_refinement,
+    train_baseline,
+    train_endovae,
+    train_pixelda,
+)
 from pixelscope.config import Config, merge
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.imaging.config import PrepareConfig
@@ -33,13 +43,15 @@ class SystemCase:
     train: Callable[..., Path]
     resume: Callable[..., Path]
     more: Callable[[int], Settings]
-    """What `resume` takes to train to so many images."""
+    """What `resume` takes to train to so many images; nothing where a training's length is settled when it starts."""
     quiet: Settings
     """Settings without draws of a rank's own."""
     loss: str
     """Name of the main loss in stats.jsonl."""
     change: tuple[str, str]
     """An edit of config.yaml that makes it another configuration."""
+    long: int = 800_000
+    """Images of a training that is interrupted; few enough to train the rest of where `more` is nothing."""
 
     def config(self, folder: Path, images: int = 96, **changes: Any) -> Any:
         """Write the images and return a configuration that trains on `images` of them, in batches of 8."""
@@ -53,6 +65,12 @@ def _domains(folder: Path) -> Settings:
 def _other_domains(folder: Path) -> None:
     images, labels = tiny.pictures(60, seed=9)
     np.savez(folder / "source.npz", images=images, labels=labels)
+
+
+def _adapted(folder: Path) -> Settings:
+    if not (folder / "adapted").exists():
+        train_pixelda(tiny.pixelda(**_domains(folder), training={"images": 16}), run=folder / "adapted")
+    return {"run": str(folder / "adapted")}
 
 
 def _frames(folder: Path) -> Settings:
@@ -85,6 +103,9 @@ def _in_epochs(images: int) -> Settings:
     }
 
 
+STILL = dict.fromkeys(("shift", "rotation", "zoom", "shear", "colour", "invert", "erase"), 0.0)
+"""Views of a refinement that alter nothing."""
+
 _DOMAINS = {"write": _domains, "spoil": _other_domains, "length": _in_images, "resume": resume}
 
 SYSTEMS = {
@@ -111,6 +132,21 @@ SYSTEMS = {
             loss="loss/classifier",
             change=("decay: 0.95", "decay: 0.5"),
             **_DOMAINS,
+        ),
+        SystemCase(
+            name="refinement",
+            model=RefineConfig,
+            write=_adapted,
+            spoil=_other_domains,
+            small=tiny.refined().model_dump(mode="json"),
+            length=_in_images,
+            train=refine,
+            resume=resume_refinement,
+            more=lambda images: {},
+            quiet={"network": {"dropout": 0.0}, "views": STILL},
+            loss="loss/source",
+            change=("learning_rate: 0.002", "learning_rate: 0.001"),
+            long=3_200,
         ),
         SystemCase(
             name="endovae",

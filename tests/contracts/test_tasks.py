@@ -101,3 +101,17 @@ def test_weights_of_other_networks_are_refused(case: TaskCase, tmp_path) -> None
     name = next(name for name in tensors if name.startswith("network."))
     with pytest.raises(ValueError, match="other networks"):
         checkpoint.restore(task, {key: value for key, value in tensors.items() if key != name}, tmp_path)
+
+
+@every_task
+def test_averages_follow_in_images_of_all_ranks(case: TaskCase) -> None:
+    """Half of a weight is left after a half-life of images, however many processes share them."""
+    task, batches = case.build()
+    moment = Moment(8000, 1000, 8, seed=0, ranks=2)
+    before = {name: [p.clone() for p in average.network.parameters()] for name, average in task.averages.items()}
+    task.step(batches(moment), moment)
+    assert task.averages
+    for name, average in task.averages.items():
+        kept = 0.5 ** (8 / average.half_life)
+        for was, now, network in zip(before[name], average.network.parameters(), task.networks[name].parameters(), strict=True):
+            torch.testing.assert_close(now, kept * was + (1 - kept) * network, rtol=0, atol=1e-6)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import adjusted_mutual_info_score
 
 import tiny
@@ -24,10 +26,14 @@ from pixelscope import (
     train_pixelda,
 )
 from pixelscope.config import merge
+from pixelscope.data.imageset import ImageSet
 from pixelscope.data.listing import image_files
 from pixelscope.engine import checkpoint
+from pixelscope.engine.randomness import Order, generator
 from pixelscope.engine.run import RunFolder
 from pixelscope.engine.task import Moment
+from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatch, RefineBatches
 from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, ViewsConfig, refine_preset
 from pixelscope.pixelda.refinement.networks import StrongClassifier
@@ -36,21 +42,11 @@ from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, cluster_a
 from pixelscope.pixelda.refinement.task import RefineTask, cosine
 from pixelscope.pixelda.refinement.training import load_material
 from pixelscope.pixelda.refinement.views import strong, weak
+from pixelscope.pixelda.task import draw_noise
+from planted import always, tensors_of
 
-SMALL = {
-    "network": {"width": 4},
-    "generated": {"pool": 16, "refresh": 48},
-    "self_training": {"ramp": 0, "threshold": 0.4},
-    "training": {
-        "batch_size": 8,
-        "images": 96,
-        "log_every": 16,
-        "evaluate_every": 32,
-        "checkpoint_every": 32,
-        "ema_half_life": 32,
-    },
-    "runtime": {"accelerator": "cpu", "precision": "32-true", "threads": 1},
-}
+STILL = dict.fromkeys(("shift", "rotation", "zoom", "shear", "colour", "invert", "erase"), 0.0)
+"""Views that alter nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +58,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(origin: Path, **changes) -> RefineConfig:
-    return RefineConfig.parse(merge(SMALL, changes, {"run": str(origin)}))
+    return tiny.refined(**merge(changes, {"run": str(origin)}))
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +85,71 @@ def test_it_is_measured_by_the_end_of_a_fixed_schedule_beside_the_other_rules(re
     assert set(found["before"]) == set(found["sets"]) == {"source_test", "target_test", "target_all"}
     names = [section.anchor for section in sections(refined)]
     assert names == ["lead", "result", "choosing", "classes", "training", "record"]
+
+
+@pytest.fixture
+def copy(refined: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(refined, tmp_path / "copy"))
+
+
+def test_headline_and_curve_are_of_the_averages_and_the_oracle_is_the_best_of_them(copy: Path, origin: Path) -> None:
+    stored = sorted((copy / "classifiers").iterdir())
+    assert [int(path.stem) for path in stored] == [0, 32, 64, 96]
+    for path, label in zip(stored, (0, 1, 2, 0), strict=True):
+        always(path, {"last.": (label + 1) % 3, "ema.": label})
+    found = evaluate_refinement(copy)
+    entries = found.sets["target_test"].per_class
+    share = [entry["count"] / sum(one["count"] for one in entries) for entry in entries]
+    assert len(set(share)) == 3, "each class has a share of its own"
+    assert np.flatnonzero(np.sum(found.sets["target_test"].confusion, axis=0)).tolist() == [0]
+    assert [point["target_test"] for point in found.curve] == pytest.approx([share[1], share[2], share[0]])
+    rules = {one.rule: one for one in found.rules}
+    assert rules["ema-last"].target_test == pytest.approx(share[0])
+    oracle = rules["oracle: chosen with target labels"]
+    assert oracle.target_test == pytest.approx(max(share))
+    assert oracle.images == {0: 96, 1: 32, 2: 64}[int(np.argmax(share))]
+    assert rules["ema-last"].gap == pytest.approx(max(share) - share[0])
+    before = json.loads((origin / "evaluation.json").read_text(encoding="utf-8"))
+    assert found.before == {name: one["accuracy"] for name, one in before["sets"].items()}
+
+
+def test_what_is_measured_is_what_is_exported(refined: Path) -> None:
+    stored = tensors_of(refined / "classifiers" / f"{96:012d}.safetensors", "ema.")
+    newest = tensors_of(RunFolder(refined).checkpoint_files()[-1], "average.classifier.")
+    used = open_run(refined).classifier.state_dict()
+    assert stored.keys() == newest.keys() == used.keys()
+    assert all(torch.equal(stored[name], newest[name]) and torch.equal(stored[name], used[name]) for name in stored)
+
+
+def test_selectors_see_held_out_images_alone(origin: Path, refined: Path) -> None:
+    """Target images set apart, source images set apart: neither those trained on nor those of the test."""
+    material = load_material(config(origin), training=False)
+    domains = load_domains(material.opened.config, training=False)
+    assert domains.target is not None
+    parts = [_contents(images) for images in (domains.target.train, domains.target.test, material.target, material.held_out)]
+    training, test, used, held_out = parts
+    assert held_out == training - used and not held_out & test
+    own = [_contents(images) for images in (domains.source.train, material.source.train, material.source.validation)]
+    assert own[2] == own[0] - own[1]
+    network = StrongClassifier(3, 4).eval()
+    for point in evaluate_refinement(refined).curve:
+        path = refined / "classifiers" / f"{int(point['images']):012d}.safetensors"
+        network.load_state_dict(tensors_of(path, "ema."))
+        with torch.no_grad():
+            seen = material.held_out.images[:] / 127.5 - 1
+            features = network.features(seen).mean((2, 3))
+            logits = network(material.source.validation.images[:] / 127.5 - 1)
+        p = network.decide(features).softmax(1).detach().double().numpy()
+        expected = scipy.stats.entropy(p.mean(0)) - scipy.stats.entropy(p, axis=1).mean()
+        assert point["information maximisation"] == pytest.approx(expected, abs=1e-5)
+        assert point["cluster agreement"] == pytest.approx(
+            cluster_agreement(network.decide(features).detach(), features), abs=1e-5
+        )
+        assert point["source validation"] == float((logits.argmax(1) == material.source.validation.labels).double().mean())
+
+
+def _contents(images: ImageSet) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images.images[:]}
 
 
 def test_no_target_label_reaches_training(origin: Path, tmp_path: Path) -> None:
@@ -193,9 +254,93 @@ def test_an_unfinished_teacher_teaches_only_where_a_rule_is_named(origin: Path, 
 
 def task(classes: int = 3, **changes) -> RefineTask:
     torch.manual_seed(0)
-    values = RefineConfig.parse(merge(SMALL, changes))
+    values = tiny.refined(**changes)
     network = StrongClassifier(classes, 4, 0.0)
     return RefineTask(values, network, torch.full((classes,), 1 / classes), tiny.fabric())
+
+
+def batch(seed: int = 0) -> RefineBatch:
+    draw = torch.Generator().manual_seed(seed)
+    source, generated, target = torch.rand(3, 8, 3, tiny.SIZE, tiny.SIZE, generator=draw) * 2 - 1
+    return RefineBatch(source, torch.arange(8) % 3, generated, (torch.arange(8) + 1) % 3, target)
+
+
+def same(one: RefineTask, other: RefineTask) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.classifier.parameters(), other.classifier.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("images", "share"), [(0, 0.0), (16, 0.25), (64, 1.0), (80, 1.0)])
+def test_the_weight_of_the_targets_labels_grows_along_the_ramp(images: int, share: float) -> None:
+    """In a ramp of 64 images a step is one without a ramp and with a share of the weight."""
+    taught = {"threshold": 0.01, "weight": 2.0, "ramp": 64}
+    ramped, plain, off = (
+        task(self_training=values, training={"images": 96})
+        for values in (taught, {**taught, "weight": 2.0 * share, "ramp": 0}, {"use": False})
+    )
+    for made in (ramped, plain, off):
+        made.step(batch(), Moment(images, images // 8, 8, 0))
+    assert same(ramped, plain)
+    assert same(ramped, off) == (share == 0)
+
+
+def test_the_loss_is_of_source_redrawn_and_target_images_with_the_labels_that_are_trusted() -> None:
+    """One step by hand: no view alters anything, and the teacher says what it says of each image."""
+    made = task(
+        self_training={"threshold": 0.5, "weight": 0.7, "balance": "none"}, views=STILL, optimizer={"weight_decay": 0.0}
+    )
+    teacher = StrongClassifier(3, 4, 0.0).eval()
+    torch.nn.init.normal_(teacher.decide.weight, std=3.0, generator=torch.Generator().manual_seed(1))
+    made.teacher = teacher
+    given, plain = batch(), copy_of(made.classifier)
+    numbers = made.step(given, Moment(0, 0, 8, 0))
+    with torch.no_grad():
+        sure, label = teacher(given.target).softmax(1).max(1)
+    trusted = sure >= 0.5
+    assert 0 < trusted.sum() < 8
+    losses = [
+        F.cross_entropy(plain(given.source), given.labels),
+        F.cross_entropy(plain(given.generated), given.generated_labels),
+    ]  # type: ignore[arg-type]
+    taught = (F.cross_entropy(plain(given.target), label, reduction="none") * trusted).sum() / 8
+    for name, loss in zip(("source", "generated", "target"), [*losses, taught], strict=True):
+        assert float(numbers[f"loss/{name}"]) == pytest.approx(float(loss), rel=1e-4)
+    assert float(numbers["trusted"]) == pytest.approx(float(trusted.float().mean()))
+    (losses[0] + losses[1] + 0.7 * taught).backward()
+    moments = made.optimizers["classifier"].state_dict()["state"].values()
+    for parameter, values in zip(plain.parameters(), moments, strict=True):
+        torch.testing.assert_close(values["exp_avg"], 0.1 * parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+def copy_of(network: torch.nn.Module) -> torch.nn.Module:
+    made = StrongClassifier(3, 4, 0.0)
+    made.load_state_dict(network.state_dict())
+    return made
+
+
+def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
+    """Strong views that erase all tell nothing; weak ones are moved only."""
+    made = task(self_training={"threshold": 0.01, "balance": "none"}, views={**STILL, "shift": 0.25})
+    seen: list[torch.Tensor] = []
+    teacher = StrongClassifier(3, 4, 0.0).eval()
+    teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    made.teacher = teacher
+    made.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    colour = torch.full((8, 3, tiny.SIZE, tiny.SIZE), 0.5)
+    given = RefineBatch(colour, torch.arange(8) % 3, None, None, colour)
+    made.config = tiny.refined(self_training={"threshold": 0.01}, views={**STILL, "shift": 0.25, "colour": 0.9})
+    made.step(given, Moment(0, 0, 8, 0))
+    source, weakly, strongly = seen
+    assert torch.allclose(weakly, colour), "a grey image that is moved is itself"
+    assert not torch.allclose(source, colour) and not torch.allclose(strongly, colour)
+
+
+def test_the_learning_rate_of_a_step_is_that_of_its_moment() -> None:
+    made = task(training={"images": 96}, optimizer={"learning_rate": 0.02})
+    rates = []
+    for images in (0, 24, 48, 88):
+        made.step(batch(), Moment(images, images // 8, 8, 0))
+        rates.append(made.optimizers["classifier"].param_groups[0]["lr"])
+    assert rates == pytest.approx([0.01 * (1 + np.cos(np.pi * images / 96)) for images in (0, 24, 48, 88)])
 
 
 def test_where_classes_are_missing_balance_can_be_turned_off() -> None:
@@ -246,6 +391,20 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) ->
     first = [one(Moment(images, images // 8, 8, 0)) for images in (0, 8, 48)]
     assert torch.equal(pool()(Moment(48, 6, 8, 0))[0], first[2][0])
     assert not torch.equal(first[0][0], first[2][0])
+    own = material.source.train
+    assert own.labels is not None
+    redrawn = {}
+    for number in range(0, 96, 48):  # what each pool draws, by hand: its source images, in its order, with a z of its own
+        positions = Order(len(own), 0, "generated pool").take(number // 48 * 16, 16)
+        z = draw_noise(material.opened.config, 16, generator("cpu", 0, "generated pool", number // 48))  # type: ignore[arg-type]
+        assert material.opened.weights.generator is not None
+        images = material.opened.weights.generator(own.images[positions] / 127.5 - 1, z)
+        redrawn[number] = [(image, int(own.labels[position])) for image, position in zip(images, positions, strict=True)]
+    for images, labels in first:
+        pool_of = redrawn[48] if images is first[2][0] else redrawn[0]
+        for image, label in zip(images, labels.tolist(), strict=True):
+            near = [known for made, known in pool_of if torch.allclose(made, image, atol=0.01)]
+            assert near and set(near) == {label}, "a redrawn image keeps the label of its source image"
     positions = {tuple(image.flatten().tolist()) for image in torch.cat([first[0][0], first[1][0]])}
     assert len(positions) == 16, "no image twice in one pass over the pool"
 

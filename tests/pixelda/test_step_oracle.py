@@ -33,7 +33,9 @@ def _bce(logits: torch.Tensor, label: float) -> torch.Tensor:
     return -(label * torch.log(p) + (1 - label) * torch.log(1 - p)).mean()
 
 
-def _plain_step(g: nn.Module, d: nn.Module, t: nn.Module, batch: PairedBatch, z: torch.Tensor, case: dict) -> None:
+def _plain_step(
+    g: nn.Module, d: nn.Module, t: nn.Module, batch: PairedBatch, z: torch.Tensor, case: dict
+) -> dict[str, torch.optim.Optimizer]:
     """The report's step 6 as a script would write it: G runs again for its own step, nothing is frozen or shared."""
     losses = case.get("losses", {})
     clip = case.get("optimizer", {}).get("clip_norm")
@@ -64,6 +66,11 @@ def _plain_step(g: nn.Module, d: nn.Module, t: nn.Module, batch: PairedBatch, z:
     if clip:
         nn.utils.clip_grad_norm_(g.parameters(), clip)
     one.step()
+    return {"discriminator_classifier": dt, "generator": one}
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [values["exp_avg"] for values in optimizer.state_dict()["state"].values()]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -73,8 +80,12 @@ def test_one_step_of_d_and_t_and_one_of_g(name: str) -> None:
     task, batch, moment = PixelDATask(config, 3, tiny.fabric()), _batch(), Moment(0, 0, 8, seed=0)
     plain = [copy.deepcopy(network) for network in task.networks.values()]
     z = draw_noise(config, 8, moment.draw_together("z"))
-    _plain_step(*plain, batch, z, case)
+    optimizers = _plain_step(*plain, batch, z, case)
     task.step(batch, moment)
+    for name, optimizer in optimizers.items():
+        # Adam's step hardly shows how large a gradient is, and with it the weight of a loss; its moments do.
+        for own, theirs in zip(_moments(task.optimizers[name]), _moments(optimizer), strict=True):
+            torch.testing.assert_close(own, theirs, rtol=1e-3, atol=1e-7)
     for network, expected in zip(task.networks.values(), plain, strict=True):
         for (key, value), (_, wanted) in zip(network.named_parameters(), expected.named_parameters(), strict=True):
             # Adam's first step is lr * sign(gradient) where a gradient is not tiny: compare what it moved by.

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import tiny
 from pixelscope import evaluate, train_baseline, train_pixelda
 from pixelscope.config import read_yaml
+from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import checkpoint
 from pixelscope.engine.loop import Identity, Loop
 from pixelscope.engine.run import RunFolder, read_stats
@@ -21,7 +22,8 @@ from pixelscope.engine.task import Moment
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.pixelda.baseline import BaselineTask
 from pixelscope.pixelda.config import PixelDAConfig
-from pixelscope.pixelda.task import PairedBatch, PairedBatches, PixelDATask
+from pixelscope.pixelda.networks import Generator
+from pixelscope.pixelda.task import PairedBatch, PairedBatches, PixelDATask, draw_noise
 
 
 @pytest.fixture
@@ -104,14 +106,79 @@ def test_a_baseline_learns_and_is_copied_into_the_run_that_names_it(tmp_path: Pa
     assert json.loads((run / "baseline" / "evaluation.json").read_text())["system"] == "baseline"
 
 
-def test_the_average_of_g_keeps_statistics_of_its_own() -> None:
+def test_the_average_of_g_keeps_statistics_of_its_own_on_source_images() -> None:
+    """After one step they are a tenth of the mean and variance of what the averaged weights make of the source."""
     made = PixelDATask(tiny.pixelda(source="s", target="t"), 3, tiny.fabric())
-    images = torch.rand(8, 3, tiny.SIZE, tiny.SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    for step in range(24):
-        made.step(PairedBatch(images, torch.arange(8) % 3, images), Moment(8 * step, step, 8, 0))
-    average, network = (
-        [tensor for name, tensor in holder.state_dict().items() if name.endswith("running_mean")]
-        for holder in (made.averages["generator"].network, made.generator)
-    )
-    assert average and all(tensor.abs().max() > 0 for tensor in average)
-    assert not any(torch.equal(mine, theirs) for mine, theirs in zip(average, network, strict=True))
+    draw = torch.Generator().manual_seed(0)
+    source, target = torch.rand(2, 8, 3, tiny.SIZE, tiny.SIZE, generator=draw)
+    moment = Moment(0, 0, 8, 0)
+    made.step(PairedBatch(source, torch.arange(8) % 3, -target), moment)
+    average = made.averages["generator"].network
+    assert isinstance(average, Generator)
+    with torch.no_grad():
+        z = draw_noise(made.config, 8, moment.draw_together("z"))
+        channel = average.project(z).view(8, 1, tiny.SIZE, tiny.SIZE)
+        seen, other = (
+            average.blocks[0].layers[0](torch.relu(average.enter(torch.cat([images, channel], 1))))
+            for images in (source, -target)
+        )
+    layer = average.blocks[0].layers[1]
+    torch.testing.assert_close(layer.running_mean, 0.1 * seen.mean((0, 2, 3)), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(layer.running_var, 0.9 + 0.1 * seen.var((0, 2, 3)), rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(0.1 * other.mean((0, 2, 3)), 0.1 * seen.mean((0, 2, 3)), rtol=1e-2)
+    assert not torch.equal(layer.running_mean, made.generator.blocks[0].layers[1].running_mean)
+
+
+COUNT = 24
+
+
+def _numbered() -> ImageSet:
+    """Return images that are their own position: each a single grey, with a label of its own."""
+    values = torch.arange(COUNT)
+    images = values.view(-1, 1, 1, 1).expand(-1, 3, tiny.SIZE, tiny.SIZE).to(torch.uint8)
+    return ImageSet(images.contiguous(), Provenance("numbered", "numbered"), values, tuple(map(str, values.tolist())))
+
+
+def _positions(images: torch.Tensor) -> list[int]:
+    return ((images[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+
+
+def test_labels_and_masks_belong_to_their_images_and_the_target_has_an_order_of_its_own() -> None:
+    device, shuffled = torch.device("cpu"), []
+    batches = PairedBatches(_numbered(), _numbered(), seed=0, device=device, masks=_numbered())
+    for step in range(2 * COUNT // 8):
+        batch = batches(Moment(8 * step, step, 8, seed=0))
+        assert batch.mask is not None and batch.mask.shape == (8, 1, tiny.SIZE, tiny.SIZE)
+        source, target = _positions(batch.source), _positions(batch.target)
+        assert source == batch.labels.tolist() == (batch.mask[:, 0, 0, 0] * 255).round().int().tolist()
+        shuffled += list(zip(source, target, strict=True))
+    source, target = zip(*shuffled, strict=True)
+    for order in (source, target):
+        assert sorted(order[:COUNT]) == sorted(order[COUNT:]) == list(range(COUNT)), "an epoch is every image once"
+        assert order[:COUNT] != order[COUNT:]
+    assert sum(one == other for one, other in shuffled) <= 6, "of aligned sets, pairs meet by chance only"
+
+
+def test_masks_of_a_training_are_those_of_its_images(tmp_path: Path) -> None:
+    """Masks in files that outline what is not black are the default, to the bit; images are split and shuffled between."""
+    images, labels = tiny.pictures(60)
+    images[np.random.default_rng(3).random(images.shape[:3]) < 0.6] = 0
+    masks = np.where(images.any(3, keepdims=True), 255, 0).repeat(3, 3).astype(np.uint8)
+    np.savez(tmp_path / "source.npz", images=images, labels=labels)
+    np.savez(tmp_path / "masks.npz", images=masks)
+    np.savez(tmp_path / "others.npz", images=masks[::-1])
+    np.savez(tmp_path / "target.npz", images=tiny.pictures(60, 1, coloured=True)[0])
+    found = []
+    for number, content_mask in enumerate(("pixels", *(f"arrays:{tmp_path / name}.npz" for name in ("masks", "others")))):
+        config = tiny.pixelda(
+            source=f"arrays:{tmp_path / 'source.npz'}",
+            target=f"arrays:{tmp_path / 'target.npz'}",
+            data={"validation_fraction": 0.2},
+            losses={"content": 1.0, "content_mask": content_mask},
+            training={"images": 48},
+        )
+        run = train_pixelda(config, run=tmp_path / f"run{number}")
+        found.append(load_file(RunFolder(run).checkpoint_files()[-1]))
+    pixels, files, others = found
+    assert [name for name in pixels if not torch.equal(pixels[name], files[name])] == []
+    assert any(not torch.equal(pixels[name], others[name]) for name in pixels)
