@@ -15,7 +15,12 @@ import pixelscope
 import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "results").rglob("*.md")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +37,21 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_within_the_project_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
-    dead = [link for link in links if "://" not in link and not link.startswith("NNNN") and not (page.parent / link).exists()]
-    assert dead == []
+    links = re.findall(r"\]\(([^) ]+)\)", page.read_text())
+    own = [link for link in links if "://" not in link and not link.startswith(("NNNN", "mailto:"))]
+    assert [link for link in own if not _leads_somewhere(page, link)] == []
+
+
+def _leads_somewhere(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    there = page.parent / path if path else page
+    return there.exists() and (not anchor or anchor in _anchors(there))
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
 def test_the_readmes_python_runs(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

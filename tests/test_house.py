@@ -2,6 +2,7 @@
 
 import ast
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -89,6 +90,14 @@ def test_functions_are_short() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and length(node) > LONGEST
     ]
     assert long == []
+    lengths = sorted(
+        length(node)
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert statistics.median(lengths) < 10
+    assert lengths[int(0.9 * len(lengths))] < 30
 
 
 def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

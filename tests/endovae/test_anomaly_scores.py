@@ -59,6 +59,20 @@ def test_the_bootstrap_interval_is_that_of_resampled_frames() -> None:
     assert separation(normal, abnormal) == found
 
 
+def test_the_interval_holds_95_percent_of_the_resamples() -> None:
+    """Means over seeds of either side: 93% or 97% would lie half of a hundredth elsewhere."""
+    rng = np.random.default_rng(3)
+    normal, abnormal = rng.normal(0, 1, 60), rng.normal(1, 1, 90)
+    found = np.mean([[i.low, i.high] for seed in range(10) for i in [separation(normal, abnormal, seed).auroc]], axis=0)
+    wins = (abnormal[:, None] > normal).astype(np.float32)
+    areas = []
+    for _ in range(20):
+        ones, others = rng.integers(0, 90, (1000, 90)), rng.integers(0, 60, (1000, 60))
+        drawn = [np.apply_along_axis(np.bincount, 1, which, minlength=size) for which, size in ((ones, 90), (others, 60))]
+        areas.append(np.einsum("bi,ij,bj->b", *[drawn[0], wins, drawn[1]], optimize=True) / (90 * 60))
+    assert found == pytest.approx(np.quantile(np.concatenate(areas), [0.025, 0.975]), abs=0.002)
+
+
 @given(st.lists(st.tuples(few, st.booleans()), min_size=2, max_size=25))
 def test_the_best_dice_is_that_of_the_best_threshold(pixels: list[tuple[int, bool]]) -> None:
     values, truth = np.array([v for v, _ in pixels]), np.array([t for _, t in pixels])
@@ -151,7 +165,7 @@ def test_tissue_is_what_is_neither_border_nor_glint_nor_inset() -> None:
     [
         ((slice(18, None), slice(18, None)), {"picture", "tissue", "structure", "tissue+kl", "picture+latent", "latent"}),
         ((slice(0, 3), slice(0, 17)), {"tissue", "structure", "tissue+kl", "latent"}),
-        ((slice(10, 12), slice(10, 12)), {"tissue", "tissue+kl", "latent"}),
+        ((slice(10, 12), slice(10, 12)), {"tissue", "structure", "tissue+kl", "latent"}),
     ],
     ids=["inset", "border", "glint"],
 )
@@ -163,13 +177,12 @@ def test_each_score_is_blind_to_what_it_leaves_out(changed: tuple[slice, slice],
     inner = np.zeros((SIDE, SIDE), np.float32)
     inner[changed] = 1
     dissimilarity = before.dissimilarity + inner[None, 5:-5, 5:-5]
-    after = Maps(error, dissimilarity if "structure" in blind else before.dissimilarity, before.kl, before.mean)
+    after = Maps(error, dissimilarity, before.kl, before.mean)
     latent = Reference(mean=(0.0,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
     spreads = dict.fromkeys(("tissue", "kl", "picture", "latent"), (0.0, 1.0))
     found = [scores(measures(one, frame, insets, latent), spreads) for one in (before, after)]
     same = {name for name in SCORES if found[0][name] == found[1][name]}
-    assert same - {"structure"} == blind - {"structure"}
-    assert ("structure" in same) or "structure" not in blind
+    assert same == blind
     assert found[1]["whole"] > found[0]["whole"]
 
 

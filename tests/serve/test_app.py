@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from PIL import Image
 
 import tiny
 from pixelscope import FrameStudio, InputError, StyleStudio, decode_bytes, find_runs
+from pixelscope.engine.run import RunFolder
 from pixelscope.pixelda.trained import TrainedRun
 from pixelscope.serve import create_app
 from pixelscope.serve.desk import Busy, Desk
+from planted import always
 
 POST = {"Origin": "http://testserver", "Host": "testserver"}
 
@@ -186,7 +190,8 @@ def test_a_run_that_vanishes_or_is_half_written_gets_a_sentence(place: Path, tmp
         shutil.rmtree(tmp_path / "adapted")
         gone = adapt(client, png())
         assert gone.status_code == 400 and "any more" in gone.text
-        assert "There are no runs here yet" in client.get("/runs").text or client.get("/runs").status_code == 200
+        listed = client.get("/runs")
+        assert listed.status_code == 200 and ">adapted<" not in listed.text
 
 
 def test_weights_of_other_shapes_get_a_sentence(place: Path, tmp_path: Path) -> None:
@@ -233,7 +238,47 @@ def test_a_desk_does_one_thing_after_the_other() -> None:
     assert asyncio.run(run()) == [0, 1, 2]
 
 
-def test_runs_are_found_one_level_down_newest_first(place: Path, tmp_path: Path) -> None:
+def _touched(run: Path, ago: float, state: str = "finished") -> None:
+    """Make a run folder that last changed `ago` seconds before now."""
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("training: {images: 64}")
+    (run / "run.json").write_text(json.dumps({"system": "pixelda", "state": state, "images": 16}))
+    (run / "stats.jsonl").write_text("")
+    for file in run.iterdir():
+        os.utime(file, (time.time() - ago,) * 2)
+
+
+def test_the_newest_run_comes_first(tmp_path: Path) -> None:
+    for name, ago in (("b", 300), ("c", 10), ("a", 9000), ("d", 100)):
+        _touched(tmp_path / name, ago)
+    assert [run.name for run in find_runs([tmp_path])] == ["c", "d", "b", "a"]
+    (tmp_path / "a" / "stats.jsonl").write_text('{"kind": "train", "images": 48}\n')
+    found = find_runs([tmp_path])
+    assert [run.name for run in found] == ["a", "c", "d", "b"]
+    assert [(run.images, run.goal) for run in found[:2]] == [(48, 64), (16, 64)]
+
+
+def test_a_run_that_says_nothing_for_two_minutes_is_taken_for_stopped(tmp_path: Path) -> None:
+    for name, ago in (("fresh", 60), ("silent", 180)):
+        _touched(tmp_path / name, ago, state="running")
+    assert {run.name: run.state for run in find_runs([tmp_path])} == {"fresh": "running", "silent": "stopped"}
+
+
+def test_the_newest_baseline_stands_beside_a_redrawn_image(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "adapted", tmp_path / "adapted")
+    for name, ago, label in (("old", 5000, 0), ("new", 50, 1)):
+        shutil.copytree(place / "before", tmp_path / name)
+        always(RunFolder(tmp_path / name).checkpoint_files()[-1], {"network.classifier.": label, "average.classifier.": label})
+        for file in (tmp_path / name).glob("*.*"):
+            os.utime(file, (time.time() - ago,) * 2)
+    with TestClient(create_app([tmp_path]), raise_server_exceptions=False) as client:
+        given = adapt(client, png()).text.split("<caption>baseline</caption>")[1:]
+    assert given
+    for table in given:
+        assert re.search(r'<th scope="row">(\w+)</th>', table).group(1) == "1"  # type: ignore[union-attr]
+
+
+def test_runs_are_found_one_level_down(place: Path, tmp_path: Path) -> None:
     assert {run.name for run in find_runs([place])} == {"adapted", "before", "healthy"}
     assert [run.name for run in find_runs([place / "healthy"])] == ["healthy"]
     assert find_runs([tmp_path / "nowhere"]) == []

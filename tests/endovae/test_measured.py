@@ -1,0 +1,226 @@
+"""What is measured of a store with lesion masks, insets that are left out and two healthy classes, number by number."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from sklearn.metrics import f1_score, roc_auc_score
+
+import tiny
+from pixelscope import FrameStore, evaluate_endovae
+from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
+from pixelscope.endovae.anomaly.heat import smoothed
+from pixelscope.endovae.cohort import Cohort, Part, load_cohort
+from pixelscope.endovae.evaluation import Evaluation
+from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.endovae.training import read_config
+from pixelscope.engine.run import RunFolder
+from planted import tensors_of
+
+METHODS = ("endovae", "pca", "mean image")
+
+
+@pytest.fixture(scope="module")
+def result(averaged_run: Path) -> Evaluation:
+    return evaluate_endovae(averaged_run)
+
+
+@pytest.fixture(scope="module")
+def cohort(averaged_run: Path) -> Cohort:
+    return load_cohort(read_config(RunFolder(averaged_run)))
+
+
+@pytest.fixture(scope="module")
+def rows(averaged_run: Path, result: Evaluation) -> list[dict[str, str]]:
+    with (averaged_run / "evaluation.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class Networks:
+    """Encoder and decoder as a file has them, under `network` or `average`."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.encoder, self.decoder = Encoder(tiny.SIZE, 3, 4).eval(), Decoder(tiny.SIZE, 3, 4).eval()
+        self.encoder.load_state_dict(tensors_of(path, f"{kind}.encoder."))
+        self.decoder.load_state_dict(tensors_of(path, f"{kind}.decoder."))
+
+    @torch.no_grad()
+    def means(self, part: Part) -> np.ndarray:
+        return self.encoder(_images(part))[:, 0].numpy()
+
+    @torch.no_grad()
+    def reconstructions(self, part: Part) -> np.ndarray:
+        return self.decoder(self.encoder(_images(part))[:, 0]).permute(0, 2, 3, 1).numpy()
+
+
+def _images(part: Part) -> torch.Tensor:
+    return torch.from_numpy(part.frames).permute(0, 3, 1, 2).float() / 255
+
+
+def _best(run: Path) -> Networks:
+    return Networks(run / "checkpoints" / "best.safetensors", "average")
+
+
+def _errors(part: Part, reconstructions: np.ndarray) -> np.ndarray:
+    """Return the squared error of each pixel, (N, S, S)."""
+    return ((part.frames / 255 - reconstructions) ** 2).mean(3)
+
+
+def _outside(errors: np.ndarray, part: Part) -> np.ndarray:
+    """Return the mean error of each frame outside its insets."""
+    return np.array([one[~inset].mean() for one, inset in zip(errors, part.insets, strict=True)])
+
+
+def _column(rows: list[dict[str, str]], name: str, **where: str) -> np.ndarray:
+    return np.array([float(row[name]) for row in rows if all(row[key] == value for key, value in where.items())])
+
+
+@pytest.mark.parametrize(("rule", "kind"), [("last", "network"), ("ema-last", "average"), ("best-validation", "average")])
+def test_each_rule_measures_the_tensors_that_it_is_named_after(
+    averaged_run: Path, result: Evaluation, cohort: Cohort, rule: str, kind: str
+) -> None:
+    newest, best = RunFolder(averaged_run).checkpoint_files()[-1], averaged_run / "checkpoints" / "best.safetensors"
+    networks = Networks(best if rule == "best-validation" else newest, kind)
+    for name, part in cohort.held_out.items():
+        expected = _outside(_errors(part, networks.reconstructions(part)), part)
+        assert result.rules[rule][f"{name}_squared_error"] == pytest.approx(expected.mean(), rel=1e-4)
+        assert result.rules[rule][f"{name}_psnr"] == pytest.approx((-10 * np.log10(expected)).mean(), rel=1e-4)
+    assert result.rule == "best-validation"
+    assert len({found["normal_squared_error"] for found in result.rules.values()}) > 1
+
+
+def test_insets_count_in_no_metric_of_a_store_that_leaves_them_out(
+    averaged_run: Path, cohort: Cohort, rows: list[dict[str, str]]
+) -> None:
+    for kind, part in cohort.held_out.items():
+        reconstructions = _best(averaged_run).reconstructions(part)
+        errors = _outside(_errors(part, reconstructions), part)
+        assert _column(rows, "endovae_squared_error", kind=kind) == pytest.approx(errors, rel=1e-4)
+        assert _column(rows, "endovae_psnr", kind=kind) == pytest.approx(-10 * np.log10(errors), rel=1e-4)
+        expected = []
+        for frame, drawn, inset in zip(part.frames / 255, reconstructions, part.insets, strict=True):
+            _, whole = structural_similarity(
+                frame, drawn, channel_axis=2, data_range=1, gaussian_weights=True, use_sample_covariance=False, full=True
+            )
+            expected.append(whole.mean(2)[5:-5, 5:-5][~inset[5:-5, 5:-5]].mean())
+        assert _column(rows, "endovae_ssim", kind=kind) == pytest.approx(np.array(expected), abs=2e-3)
+
+
+def test_the_linear_yardsticks_are_fitted_to_training_frames_and_their_mirror_images(
+    cohort: Cohort, rows: list[dict[str, str]]
+) -> None:
+    frames = cohort.train.frames / 255
+    fitted = np.concatenate([frames, frames[:, :, ::-1]]).reshape(2 * len(frames), -1)
+    mean = fitted.mean(0)
+    _, _, directions = np.linalg.svd(fitted - mean, full_matrices=False)
+    for kind, part in cohort.held_out.items():
+        given = part.frames.reshape(len(part), -1) / 255 - mean
+        projected = mean + given @ directions[:3].T @ directions[:3]
+        for method, drawn in (("pca", projected.clip(0, 1)), ("mean_image", np.broadcast_to(mean, given.shape))):
+            expected = _outside(_errors(part, drawn.reshape(part.frames.shape)), part)
+            assert _column(rows, f"{method}_squared_error", kind=kind) == pytest.approx(expected, rel=1e-3)
+
+
+def test_separation_is_the_auroc_of_abnormal_frames_over_normal_ones(result: Evaluation, rows: list[dict[str, str]]) -> None:
+    truth = [row["kind"] == "abnormal" for row in rows]
+    for method in METHODS:
+        errors = _column(rows, f"{method.replace(' ', '_')}_squared_error")
+        assert result.separation[method] == pytest.approx(roc_auc_score(truth, errors), abs=1e-4)
+    assert any(abs(value - 0.5) > 0.1 for value in result.separation.values())
+
+
+def test_spreads_are_those_of_the_frames_of_each_class_and_size(result: Evaluation, rows: list[dict[str, str]]) -> None:
+    classes = {"normal": ["normal-cecum", "normal-pylorus"], "abnormal": ["polyps"]}
+    assert {kind: list(found.by_class) for kind, found in result.sets.items()} == classes
+    for kind, found in result.sets.items():
+        for name, metrics in found.by_class.items():
+            inside = [row for row in rows if row["name"].startswith(f"{name}/")]
+            assert found.classes[name] == len(inside) > 1
+            for metric, spread in metrics.items():
+                values = _column(inside, f"endovae_{metric}")
+                assert (spread.mean, spread.std) == pytest.approx((values.mean(), values.std()), rel=1e-4)
+        for method, metrics in found.methods.items():
+            for metric, spread in metrics.items():
+                values = _column(rows, f"{method.replace(' ', '_')}_{metric}", kind=kind)
+                assert (spread.mean, spread.std) == pytest.approx((values.mean(), values.std()), rel=1e-4)
+        for row in found.by_size:
+            inside = [
+                one
+                for one in rows
+                if one["kind"] == kind and (one["width"], one["height"]) == (str(row["width"]), str(row["height"]))
+            ]
+            assert row["count"] == len(inside)
+            assert (row["psnr"], row["ssim"]) == pytest.approx(
+                (_column(inside, "endovae_psnr").mean(), _column(inside, "endovae_ssim").mean()), rel=1e-4
+            )
+    assert [row["width"] for row in result.sets["normal"].by_size] == [32, 48]
+
+
+def test_regions_are_measured_pixel_by_pixel(averaged_run: Path, result: Evaluation, cohort: Cohort) -> None:
+    for kind, part in cohort.held_out.items():
+        found, errors = result.sets[kind], _errors(part, _best(averaged_run).reconstructions(part))
+        assert found.region_share["inset"] == pytest.approx(part.insets.mean())
+        assert found.region_error["inset"] == pytest.approx(errors[part.insets].mean(), rel=1e-3)
+        others = [name for name in found.region_share if name != "inset"]
+        outside = sum(found.region_error[name] * found.region_share[name] for name in others)
+        assert outside == pytest.approx((errors * ~part.insets).mean(), rel=1e-3)
+
+
+def test_epochs_are_told_from_images_seen(result: Evaluation, cohort: Cohort) -> None:
+    assert result.epochs == pytest.approx(result.images / len(cohort.train))
+
+
+def test_the_latent_space_is_described_by_training_frames_and_the_scores_by_validation_frames(
+    averaged_run: Path, result: Evaluation, cohort: Cohort
+) -> None:
+    """In-sample distances would be too small, and healthy frames too often flagged."""
+    found, networks = read_calibration(averaged_run / "checkpoints" / FILE), _best(averaged_run)
+    means = networks.means(cohort.train)
+    assert found.latent.mean == pytest.approx(means.mean(0), rel=1e-3, abs=1e-5)
+    inverse = np.linalg.inv(np.cov(means.T))
+    centred = networks.means(cohort.validation) - means.mean(0)
+    distances = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
+    assert found.scores["latent"] == pytest.approx(np.sort(distances), rel=2e-2)
+    errors = _errors(cohort.validation, networks.reconstructions(cohort.validation))
+    assert found.scores["whole"] == pytest.approx(np.sort(errors.mean((1, 2))), rel=1e-3)
+    assert found.scores["picture"] == pytest.approx(np.sort(_outside(errors, cohort.validation)), rel=1e-3)
+    heat = np.quantile(smoothed(errors.astype(np.float32))[~cohort.validation.insets], 0.99)
+    assert found.heat == pytest.approx(heat, rel=1e-3)
+
+
+def test_a_score_that_sees_what_is_drawn_over_a_frame_is_never_chosen(result: Evaluation) -> None:
+    """Noise in the insets of abnormal frames alone: the whole frame tells them apart best, and by nothing of the tissue."""
+    found = result.anomaly
+    assert found is not None
+    assert found.choice["whole"] == max(found.choice.values())
+    assert found.chosen != "whole"
+    others = {name: value for name, value in found.choice.items() if name != "whole"}
+    assert others[found.chosen] == max(others.values())
+
+
+def test_lesions_are_marked_by_the_maps_outside_insets(averaged_run: Path, result: Evaluation, cohort: Cohort) -> None:
+    with (averaged_run / "anomaly.csv").open(encoding="utf-8") as file:
+        tested = [row["name"] for row in csv.DictReader(file) if row["kind"] == "abnormal"]
+    store: FrameStore = cohort.store
+    positions = np.array([store.names.index(name) for name in tested])
+    part = Part(store, positions[store.has_lesion[positions]])
+    assert 2 < len(part) < len(tested)
+    assert result.anomaly is not None and result.anomaly.localisation is not None
+    found, counted = result.anomaly.localisation, ~part.insets
+    truth = store.lesions[part.positions][counted] > 0
+    assert found.frames == len(part)
+    assert found.lesion_share == pytest.approx(truth.mean())
+    axis = np.linspace(-1, 1, tiny.SIZE)
+    centre = np.broadcast_to(-np.hypot(axis[:, None], axis), counted.shape)
+    errors = smoothed(_errors(part, _best(averaged_run).reconstructions(part)).astype(np.float32))
+    for name, values in (("nearness to the centre", centre), ("error, smoothed", errors)):
+        scores = values[counted].round(9)
+        assert found.maps[name]["auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=2e-3), name
+        best = max(f1_score(truth, scores >= level) for level in np.quantile(scores, np.linspace(0, 1, 200)))
+        assert found.maps[name]["dice"] == pytest.approx(best, abs=5e-3), name
+    assert set(found.maps) == {"error, smoothed", "1 - SSIM", "PCA error, smoothed", "nearness to the centre"}
+    assert found.maps["nearness to the centre"]["auroc"] != pytest.approx(0.5, abs=0.02)
+    assert "lesion pixels" in result.to_text()
