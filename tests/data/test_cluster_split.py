@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -28,6 +28,12 @@ def singles(*counts: int) -> tuple[Positions, Positions]:
     return np.arange(sum(counts)), np.repeat(np.arange(len(counts)), counts)
 
 
+def _spare_clusters(clusters: Positions, labels: Positions) -> int:
+    """Return how many clusters are left when each class keeps one: a split is refused where they are too few."""
+    homes = [int(np.bincount(labels[clusters == cluster]).argmax()) for cluster in np.unique(clusters)]
+    return len(homes) - len(set(homes))
+
+
 @given(clustered(), fractions, st.integers(0, 5))
 def test_parts_are_disjoint_whole_and_complete(
     data: tuple[Positions, Positions], shares: tuple[float, float], seed: int
@@ -36,8 +42,8 @@ def test_parts_are_disjoint_whole_and_complete(
     try:
         parts = split_by_cluster(clusters, labels, shares, seed)
     except InputError:
-        assume(False)
-        raise
+        assert _spare_clusters(clusters, labels) < sum(share > 0 for share in shares)
+        return
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(clusters)))
     of_part = [set(clusters[part].tolist()) for part in parts]
     assert len(set().union(*of_part)) == sum(map(len, of_part))
@@ -53,8 +59,8 @@ def test_a_seed_gives_one_split(data: tuple[Positions, Positions], shares: tuple
     try:
         first, again = (split_by_cluster(clusters, labels, shares, 3) for _ in range(2))
     except InputError:
-        assume(False)
-        raise
+        assert _spare_clusters(clusters, labels) < sum(share > 0 for share in shares)
+        return
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -68,8 +74,8 @@ def test_each_class_keeps_its_largest_cluster_in_training(
     try:
         training, _, _ = split_by_cluster(clusters, labels, shares, seed)
     except InputError:
-        assume(False)
-        raise
+        assert _spare_clusters(clusters, labels) < sum(share > 0 for share in shares)
+        return
     for label in set(labels.tolist()):
         assert np.bincount(clusters[training][labels[training] == label]).max() == np.bincount(clusters[labels == label]).max()
 

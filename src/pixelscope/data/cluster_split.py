@@ -1,6 +1,7 @@
 """Training, validation and test parts of whole clusters of near-duplicates."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ def split_by_cluster(
     from the largest to the smallest, those of one size in a random order, each to the part that lacks most frames. So
     the largest clusters are trained on, and the small ones fill the shares. A class's largest cluster always goes to
     training: a class of one cluster is in no other part. What rounding leaves over in one class is made good in the
-    next. A part wanted that stays empty gets the smallest cluster of a class that has others in training.
+    next. A part wanted that stays empty gets the smallest cluster of a class that has others in training, or else of a
+    part that has others.
 
     Args:
         clusters: int64, shape (N,): each frame's cluster.
@@ -81,11 +83,11 @@ def _deal(
 
 
 def _fill_empty(part_of: Positions, home: Positions, order: Positions, shares: NDArray[np.float64]) -> None:
-    """Give each part that is wanted and empty the smallest cluster that its class can spare from training."""
+    """Give each part that is wanted and empty the smallest cluster that training or, failing that, another part can spare."""
     for part in range(1, len(_PARTS)):
         if shares[part] == 0 or (part_of[order] == part).any():
             continue
-        spare = next(_spare(part_of, home, order), None)
+        spare = next(chain(_spare(part_of, home, order), _doubled(part_of, order)), None)
         if spare is None:
             raise InputError(
                 f"There are too few frames for a {_PARTS[part]} part: {len(order)} that are no near-duplicates of one another; "
@@ -99,4 +101,12 @@ def _spare(part_of: Positions, home: Positions, order: Positions) -> Iterator[in
     training = order[part_of[order] == 0]
     for cluster in training[::-1].tolist():
         if (home[training] == home[cluster]).sum() > 1:
+            yield cluster
+
+
+def _doubled(part_of: Positions, order: Positions) -> Iterator[int]:
+    """Give the clusters outside training whose part has another one, the smallest first."""
+    held_out = order[part_of[order] > 0]
+    for cluster in held_out[::-1].tolist():
+        if (part_of[held_out] == part_of[cluster]).sum() > 1:
             yield cluster

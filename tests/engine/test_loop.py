@@ -1,0 +1,94 @@
+"""What the loop holds of any task: nothing bad is saved, the best is the first of equals, processes that part are stopped."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+import tiny
+from pixelscope.engine import checkpoint
+from pixelscope.engine.config import RuntimeConfig, TrainingConfig
+from pixelscope.engine.loop import Identity, Loop
+from pixelscope.engine.run import RunFolder, read_stats
+from pixelscope.engine.runtime import launch
+from pixelscope.engine.task import Moment, Task
+from pixelscope.errors import TrainingStopped
+
+
+class Counting(Task[None]):
+    """A weight that counts images; what it loses and how good it is are given by step."""
+
+    def __init__(
+        self, losses: Mapping[int, float] | None = None, choices: list[float] | None = None, drift: float = 0.0
+    ) -> None:
+        self.layer = torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(self.layer.weight)
+        self.networks: dict[str, torch.nn.Module] = {"layer": self.layer}
+        self.optimizers, self.averages = {}, {}
+        self.losses, self.choices, self.drift = dict(losses or {}), list(choices or []), drift
+
+    def step(self, batch: None, moment: Moment) -> Mapping[str, Tensor]:
+        with torch.no_grad():
+            self.layer.weight += moment.batch_size + self.drift * moment.rank
+        return {"loss/layer": torch.tensor(self.losses.get(moment.step, 1.0))}
+
+    def evaluate(self) -> dict[str, float]:
+        return {"quality": self.choices.pop(0)} if self.choices else {}
+
+    def choice(self, evaluation: Mapping[str, float]) -> float | None:
+        return evaluation.get("quality")
+
+
+class Unhurried(Fabric):
+    """A fabric whose device is not waited for after each step, as a GPU is not."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("meta")
+
+
+def _train(folder: Path, task: Counting, fabric: Fabric, **settings: int) -> RunFolder:
+    run = RunFolder.create(folder, "run", folder / "run")
+    often = {"batch_size": 2, "images": 16, "log_every": 16, "evaluate_every": 16, "sample_every": 16, "checkpoint_every": 4}
+    config = TrainingConfig.model_validate({**often, **settings})
+    Loop(fabric, task, lambda moment: None, run, config, Identity("counting", {}, {}), seed=0).train()
+    return run
+
+
+@pytest.mark.parametrize("bad", range(2, 8))
+def test_no_checkpoint_is_written_after_a_number_that_is_not_finite_though_nothing_was_logged_between(
+    bad: int, tmp_path: Path
+) -> None:
+    fabric = Unhurried(accelerator="cpu", devices=1)
+    with pytest.raises(TrainingStopped, match=f"not finite at step {bad}"):
+        _train(tmp_path, Counting({bad: float("nan")}), fabric)
+    written = [checkpoint.load(path)[1].progress.step for path in RunFolder(tmp_path / "run").checkpoint_files()]
+    assert written and max(written) == bad // 2 * 2, "the last one before"
+
+
+def test_the_best_is_the_first_of_equals(tmp_path: Path) -> None:
+    task = Counting(choices=[0.1, 0.5, 0.5, 0.4, 0.5])
+    run = _train(tmp_path, task, tiny.fabric(), evaluate_every=4)
+    tensors, header = checkpoint.load(run.checkpoints / "best.safetensors")
+    assert (header.progress.images, header.progress.best) == (4, 0.5)
+    assert float(tensors["network.layer.weight"]) == 4
+    assert [line["images"] for line in read_stats(run.stats) if line["kind"] == "evaluation"] == [0, 4, 8, 12, 16]
+
+
+def _part(fabric: Fabric, folder: Path) -> None:
+    if fabric.is_global_zero:
+        RunFolder.create(folder, "run", folder / "run")
+    fabric.barrier()
+    config = TrainingConfig(batch_size=2, images=8, log_every=2, evaluate_every=8, sample_every=8, checkpoint_every=4)
+    run = RunFolder(folder / "run")
+    Loop(fabric, Counting(drift=1e-6), lambda moment: None, run, config, Identity("counting", {}, {}), seed=0).train()
+
+
+def test_processes_whose_weights_part_write_no_checkpoint(tmp_path: Path) -> None:
+    runtime = RuntimeConfig(devices=2, accelerator="cpu", threads=1)
+    with pytest.raises(TrainingStopped, match="hold different weights; nothing was written"):
+        launch(runtime, _part, tmp_path)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
