@@ -26,3 +26,11 @@ def shared_data() -> Path:
     if not (folder / "mnist").is_dir():
         pytest.skip(f"real images are absent: no {folder}/mnist (set PIXELSCOPE_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_frames(shared_data: Path) -> Path:
+    """Return the folder of real endoscopy frames, or skip."""
+    if not (shared_data / "kvasir").is_dir():
+        pytest.skip(f"real frames are absent: no {shared_data}/kvasir (set PIXELSCOPE_TEST_DATA)")
+    return shared_data / "kvasir"

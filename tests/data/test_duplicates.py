@@ -113,8 +113,8 @@ def test_nothing_has_no_clusters() -> None:
     assert clusters(np.array([], np.uint64)).shape == (0,)
 
 
-def test_real_frames_of_one_video_cluster_and_those_of_classes_do_not(shared_data: Path) -> None:
-    folders = [shared_data / "kvasir" / name for name in ("normal-colon", "polyps")]
+def test_real_frames_of_one_video_cluster_and_those_of_classes_do_not(real_frames: Path) -> None:
+    folders = [real_frames / name for name in ("normal-colon", "polyps")]
     files = [file for folder in folders for file in image_files(folder)[:120]]
     hashes = np.array([perceptual_hash(image) for image in read_all(files, 96)], np.uint64)
     found = clusters(hashes)

@@ -178,8 +178,8 @@ def test_loading_twice_gives_the_same(tmp_path: Path) -> None:
     assert first.names == again.names
 
 
-def test_real_frames_of_every_size(shared_data: Path) -> None:
-    images = load(str(shared_data / "kvasir" / "normal-cecum-720x576"), size=64)
+def test_real_frames_of_every_size(real_frames: Path) -> None:
+    images = load(str(real_frames / "normal-cecum-720x576"), size=64)
     assert images.images.shape == (151, 3, 64, 64)
     assert images.labels is None
 

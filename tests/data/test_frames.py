@@ -475,10 +475,10 @@ def test_two_preparations_at_once_make_one_store(kvasir: Path) -> None:
     np.testing.assert_array_equal(stores[0].frames, stores[1].frames)
 
 
-def test_real_frames_of_every_class(shared_data: Path, tmp_path: Path) -> None:
+def test_real_frames_of_every_class(real_frames: Path, tmp_path: Path) -> None:
     for folder in ("normal-cecum-720x576", "polyps", "polyp-masks"):
         (tmp_path / "few" / folder).mkdir(parents=True)
-        for file in sorted((shared_data / "kvasir" / folder).iterdir())[:12]:
+        for file in sorted((real_frames / folder).iterdir())[:12]:
             (tmp_path / "few" / folder / file.name).symlink_to(file)
     store = prepare([tmp_path / "few"])
     assert store.frames.shape == (24, 96, 96, 3)

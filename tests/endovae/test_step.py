@@ -70,6 +70,20 @@ def test_what_is_left_out_teaches_nothing() -> None:
     assert torch.equal(numbers[0], numbers[1])
 
 
+def test_clipping_bounds_the_gradient_of_both_networks_together() -> None:
+    norms = []
+    for clip in (None, 0.1):
+        task = _task(optimizer={"clip_norm": clip})
+        numbers = task.step(_batches()(_moment(0)), _moment(0))
+        moments = task.optimizers["autoencoder"].state_dict()["state"].values()
+        # After one step Adam's first moment is a tenth of the gradient.
+        norms.append(float(torch.stack([values["exp_avg"].norm() for values in moments]).norm() * 10))
+        measured = torch.stack([numbers["gradient/encoder"], numbers["gradient/decoder"]]).norm()
+        assert float(measured) > 0.2, "what is logged is the gradient before clipping"
+    assert norms[0] == pytest.approx(float(measured), rel=1e-3)
+    assert norms[1] == pytest.approx(0.1, rel=1e-3)
+
+
 def test_an_epoch_is_every_frame_and_its_copies() -> None:
     batches = _batches(count=8, copies=2)
     assert batches.epoch == 24

@@ -163,8 +163,8 @@ def test_the_border_is_black_but_for_its_text(normal: list[PhantomFrame]) -> Non
         assert outside[:, :120].max() > 100
 
 
-def test_tissue_has_the_colours_of_real_tissue(normal: list[PhantomFrame], shared_data: Path) -> None:
-    files = sorted((shared_data / "kvasir" / "normal-cecum").glob("*.jpg"))[::34]
+def test_tissue_has_the_colours_of_real_tissue(normal: list[PhantomFrame], real_frames: Path) -> None:
+    files = sorted((real_frames / "normal-cecum").glob("*.jpg"))[::34]
     real = [np.median(middle(read_image(file)), axis=(0, 1)) for file in files]
     drawn = [np.median(middle(frame.image), axis=(0, 1)) for frame in normal]
     ratio = np.mean(drawn, axis=0) / np.mean(real, axis=0)

@@ -11,7 +11,7 @@ from scipy import stats
 import tiny
 from pixelscope import InputError, ablate, build_report
 from pixelscope.pixelda.ablation.cells import Job
-from pixelscope.pixelda.ablation.collecting import Collected, Outcome, Spread
+from pixelscope.pixelda.ablation.collecting import Collected, Outcome, Spread, collect
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
 from pixelscope.pixelda.ablation.sections import sections
 from pixelscope.pixelda.ablation.verdicts import judge
@@ -81,6 +81,33 @@ def test_numbers_are_those_of_the_runs(domains: tuple[str, str], tmp_path: Path)
     assert full.accuracy is not None and full.accuracy.mean == pytest.approx(np.mean(accuracies))
     names = [section.anchor for section in sections(tmp_path / "out")]
     assert names == ["lead", "result", "curves", "samples", "diagnostics", "record"]
+
+
+def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
+    """Written by hand: two classes taken for others, one without images, a curve of averages, the last tenth of the log."""
+    run = tmp_path / "full-seed7"
+    run.mkdir()
+    confusion = [[5, 0, 1, 0], [4, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]]
+    accuracies = [0.1, 0.2, 0.6, 0.4]
+    curve = [
+        {"images": 10 * n, "target_test": value, "ema_target_test": value + 0.05, "source_test": 0.9}
+        for n, value in enumerate(accuracies)
+    ]
+    sets = {"target_test": {"accuracy": 0.5, "confusion": confusion}, "source_test": {"accuracy": 0.98, "confusion": []}}
+    (run / "evaluation.json").write_text(json.dumps({"sets": sets, "curve": curve}))
+    lines = [{"kind": "train", "probability/real": n / 20, "probability/generated": n / 40} for n in range(20)]
+    lines += [{"kind": "evaluation", "diversity": value} for value in (0.3, 0.1)]
+    lines += [{"kind": "warning", "cause": "any", "text": "any"}] * 3
+    (run / "stats.jsonl").write_text("".join(json.dumps({"images": 0, **line}) + "\n" for line in lines))
+    grid = Grid.parse({"reference": "full", "seeds": [7, 8], "cells": {"full": {"claim": "All."}}})
+    jobs = {("full", seed): Job(tmp_path / f"full-seed{seed}", "pixelda", {}, None) for seed in (7, 8)}
+    (found,) = collect(grid, jobs)
+    assert found.missing == {8: "not run yet"}
+    (one,) = found.outcomes
+    assert (one.seed, one.accuracy, one.source, one.swapped, one.warnings, one.diversity) == (7, 0.5, 0.98, 2, 3, 0.1)
+    assert (one.real, one.generated) == pytest.approx((18.5 / 20, 18.5 / 40))
+    assert one.unsteadiness == pytest.approx(0.1)
+    assert one.curve == [(10 * n, pytest.approx(value + 0.05)) for n, value in enumerate(accuracies)]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ from pixelscope.pixelda.refinement.task import RefineTask, cosine
 from pixelscope.pixelda.refinement.training import load_material
 from pixelscope.pixelda.refinement.views import strong, weak
 from pixelscope.pixelda.task import draw_noise
-from planted import always, tensors_of
+from planted import Tensors, always, edit, tensors_of
 
 STILL = dict.fromkeys(("shift", "rotation", "zoom", "shear", "colour", "invert", "erase"), 0.0)
 """Views that alter nothing."""
@@ -52,7 +52,8 @@ STILL = dict.fromkeys(("shift", "rotation", "zoom", "shear", "colour", "invert",
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = tiny.write_domains(tmp_path_factory.mktemp("domains"), count=80)
-    run = train_pixelda(tiny.pixelda(source=source, target=target), run=tmp_path_factory.mktemp("runs") / "adapted")
+    split = {"seed": 14}  # each class has a share of its own in the target's test split
+    run = train_pixelda(tiny.pixelda(source=source, target=target, data=split), run=tmp_path_factory.mktemp("runs") / "adapted")
     evaluate(run)
     return run
 
@@ -121,7 +122,7 @@ def test_what_is_measured_is_what_is_exported(refined: Path) -> None:
     assert all(torch.equal(stored[name], newest[name]) and torch.equal(stored[name], used[name]) for name in stored)
 
 
-def test_selectors_see_held_out_images_alone(origin: Path, refined: Path) -> None:
+def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
     """Target images set apart, source images set apart: neither those trained on nor those of the test."""
     material = load_material(config(origin), training=False)
     domains = load_domains(material.opened.config, training=False)
@@ -131,9 +132,15 @@ def test_selectors_see_held_out_images_alone(origin: Path, refined: Path) -> Non
     assert held_out == training - used and not held_out & test
     own = [_contents(images) for images in (domains.source.train, material.source.train, material.source.validation)]
     assert own[2] == own[0] - own[1]
+
+    def sharpen(tensors: Tensors) -> None:  # so little trained, it would say next to nothing of any image
+        tensors["ema.decide.weight"] *= 1000
+
+    for path in (copy / "classifiers").iterdir():
+        edit(path, sharpen)
     network = StrongClassifier(3, 4).eval()
-    for point in evaluate_refinement(refined).curve:
-        path = refined / "classifiers" / f"{int(point['images']):012d}.safetensors"
+    for point in evaluate_refinement(copy).curve:
+        path = copy / "classifiers" / f"{int(point['images']):012d}.safetensors"
         network.load_state_dict(tensors_of(path, "ema."))
         with torch.no_grad():
             seen = material.held_out.images[:] / 127.5 - 1
@@ -141,7 +148,8 @@ def test_selectors_see_held_out_images_alone(origin: Path, refined: Path) -> Non
             logits = network(material.source.validation.images[:] / 127.5 - 1)
         p = network.decide(features).softmax(1).detach().double().numpy()
         expected = scipy.stats.entropy(p.mean(0)) - scipy.stats.entropy(p, axis=1).mean()
-        assert point["information maximisation"] == pytest.approx(expected, abs=1e-5)
+        assert expected > 0.01
+        assert point["information maximisation"] == pytest.approx(expected, rel=1e-3)
         assert point["cluster agreement"] == pytest.approx(
             cluster_agreement(network.decide(features).detach(), features), abs=1e-5
         )
@@ -285,27 +293,26 @@ def test_the_weight_of_the_targets_labels_grows_along_the_ramp(images: int, shar
 
 def test_the_loss_is_of_source_redrawn_and_target_images_with_the_labels_that_are_trusted() -> None:
     """One step by hand: no view alters anything, and the teacher says what it says of each image."""
-    made = task(
-        self_training={"threshold": 0.5, "weight": 0.7, "balance": "none"}, views=STILL, optimizer={"weight_decay": 0.0}
-    )
-    teacher = StrongClassifier(3, 4, 0.0).eval()
+    given, teacher = batch(), copy_of(task().classifier).eval()
     torch.nn.init.normal_(teacher.decide.weight, std=3.0, generator=torch.Generator().manual_seed(1))
-    made.teacher = teacher
-    given, plain = batch(), copy_of(made.classifier)
-    numbers = made.step(given, Moment(0, 0, 8, 0))
     with torch.no_grad():
         sure, label = teacher(given.target).softmax(1).max(1)
-    trusted = sure >= 0.5
-    assert 0 < trusted.sum() < 8
+    threshold = float(sure.sort().values[3:5].mean())
+    trusted = sure >= threshold
+    assert trusted.sum() == 4
+    taught = {"threshold": threshold, "weight": 0.7, "balance": "none"}
+    made = task(self_training=taught, views=STILL, optimizer={"weight_decay": 0.0})
+    made.teacher, plain = teacher, copy_of(made.classifier)
+    numbers = made.step(given, Moment(0, 0, 8, 0))
     losses = [
         F.cross_entropy(plain(given.source), given.labels),
         F.cross_entropy(plain(given.generated), given.generated_labels),
     ]  # type: ignore[arg-type]
-    taught = (F.cross_entropy(plain(given.target), label, reduction="none") * trusted).sum() / 8
-    for name, loss in zip(("source", "generated", "target"), [*losses, taught], strict=True):
-        assert float(numbers[f"loss/{name}"]) == pytest.approx(float(loss), rel=1e-4)
+    by_teacher = (F.cross_entropy(plain(given.target), label, reduction="none") * trusted).sum() / 8
+    for name, loss in zip(("source", "generated", "target"), [*losses, by_teacher], strict=True):
+        assert float(numbers[f"loss/{name}"]) == pytest.approx(loss.item(), rel=1e-4)
     assert float(numbers["trusted"]) == pytest.approx(float(trusted.float().mean()))
-    (losses[0] + losses[1] + 0.7 * taught).backward()
+    (losses[0] + losses[1] + 0.7 * by_teacher).backward()
     moments = made.optimizers["classifier"].state_dict()["state"].values()
     for parameter, values in zip(plain.parameters(), moments, strict=True):
         torch.testing.assert_close(values["exp_avg"], 0.1 * parameter.grad, rtol=1e-3, atol=1e-6)

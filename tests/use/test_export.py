@@ -291,3 +291,21 @@ def test_sealing_covers_every_byte(models: Path) -> None:
     about = OnnxModel(models / "pixelda" / "model.onnx").about
     content = sealed(b"model", about)
     assert content.startswith(b"model") and sealed(b"modem", about)[-64:] != content[-64:]
+
+
+@pytest.mark.parametrize("change", [{"images": 1}, {"rule": "last"}])
+@pytest.mark.parametrize("system", ["pixelda", "endovae"])
+def test_a_card_shows_no_numbers_that_were_measured_of_other_weights(
+    system: str, change: dict, pixelda_run: Path, endovae_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pixelda_run if system == "pixelda" else endovae_run, run)
+    cards = []
+    for number, changed in enumerate(({}, change)):
+        stored = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+        (run / "evaluation.json").write_text(json.dumps(stored | changed), encoding="utf-8")
+        export(run, tmp_path / f"{number}" / "model.safetensors", form="safetensors")
+        (card,) = (tmp_path / f"{number}").glob("*.card.md")
+        cards.append(card.read_text(encoding="utf-8"))
+    assert "## Measured results\n| " in cards[0]
+    assert "## Measured results\nNone." in cards[1]
