@@ -66,8 +66,7 @@ def averaged_run(outlined_store: FrameStore, tmp_path_factory: pytest.TempPathFa
         frames=str(outlined_store.path),
         split={"validation_fraction": 0.3, "test_fraction": 0.2},
         augmentation={"copies": 0},
-        training={"epochs": 12, "ema_half_life": 2.0},
-        optimizer={"learning_rate": 1e-2},
+        training={"epochs": 8, "ema_half_life": 1.0},
         model={"width": 4},
     )
     return train_endovae(config, run=tmp_path_factory.mktemp("runs") / "averaged")

@@ -174,12 +174,12 @@ def test_a_body_of_unknown_length_is_refused(client: TestClient) -> None:
     assert client.post("/adapt/adapted", content=png(), headers={**POST, "Content-Length": "-1"}).status_code == 411
 
 
-def test_two_runs_are_compared_by_the_settings_in_which_they_differ(client: TestClient, place: Path, tmp_path: Path) -> None:
+def test_two_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Path) -> None:
     for name, images in (("one", "64"), ("two", "72")):
         _touched(tmp_path / name, 10)
-        (tmp_path / name / "config.yaml").write_text(f"seed: 5\ntraining: {{images: {images}}}\n")
-    with TestClient(create_app([tmp_path]), raise_server_exceptions=False) as other:
-        cells = re.findall(r"<t[dh][^>]*>\s*([^<]*?)\s*</t[dh]>", other.get("/compare?run=one&run=two").text)
+        (tmp_path / name / "config.yaml").write_text(f"seed: 5\ntraining:\n  images: {images}\n")
+    with TestClient(create_app([tmp_path]), raise_server_exceptions=False) as client:
+        cells = re.findall(r"<t[dh][^>]*>\s*([^<]*?)\s*</t[dh]>", client.get("/compare?run=one&run=two").text)
     assert "training.images" in cells and "seed" not in cells
     at = cells.index("training.images")
     assert cells[at + 1 : at + 3] == ["64", "72"]
