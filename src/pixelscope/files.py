@@ -20,6 +20,10 @@ TOLD_AS_TEXT = {
 }
 """Errors of the file system that safetensors and torch report in classes of their own, by the system's text."""
 LOCK = "lock"
+TEMPORARY = ".pixelscope-"
+"""What temporary names begin with."""
+LONGEST_ENDING = 16
+"""Bytes of the ending that a temporary name takes over at most."""
 
 
 class HeldElsewhere(OSError):
@@ -35,7 +39,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        # Of the name its ending alone, which some writers ask for, lest this name is too long where `path` is not.
+        ending = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_ENDING else ""
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=ending, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -60,7 +66,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)).name.startswith(f".{path.stem}-"):
+        if error.filename is None or Path(os.fsdecode(error.filename)).name.startswith(TEMPORARY):
             error.filename = str(path)
         raise
     except Exception as error:

@@ -3,13 +3,16 @@
 import errno
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors import SafetensorError
 
 from pixelscope.cli.failures import explain
@@ -123,6 +126,72 @@ def test_a_closed_pipe_ends_quietly(process: Callable[..., subprocess.Popen[str]
     _, err = started.communicate(timeout=60)
     assert err == ""
     assert started.returncode != 0
+
+
+@pytest.mark.parametrize("command", ["--help", "pixelda train --help", "data info گربه"])
+def test_what_the_encoding_of_the_output_lacks_is_replaced(
+    process: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    for name in ("سگ", "گربه"):
+        (tmp_path / "گربه" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (16, 16), 40 * number).save(tmp_path / "گربه" / name / f"{number}.png")
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252:strict")
+    started = process(*command.split(), cwd=tmp_path)
+    out, err = started.communicate(timeout=60)
+    assert (started.returncode, err) == (0, "")
+    assert "?" in out or command != "data info گربه"
+    assert len(out) > 100
+
+
+def test_on_windows_every_command_says_that_it_does_not_run(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    for command in ("--help", "--version", "pixelda train --help", "data info absent", "", "demo"):
+        done = cli(*command.split())
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), command
+        assert "does not run on Windows" in done.err
+
+
+def test_a_taken_port_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = cli("serve", tmp_path, "--port", port)
+    assert done.code == 2 and done.err == f"Error: Port {port} of 127.0.0.1 is taken; name another one with --port.\n"
+    assert done.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--host 203.0.113.9 --port 0", "Cannot listen on port 0 of 203.0.113.9"),
+        ("--host no.such.host.invalid", "is no address to listen on"),
+        ("--port 99999", "--port 99999 is no port"),
+        ("--allowed-host http://scope", "'http://scope' is no host name"),
+        ("--root-path scope", "'scope' is no path; give one such as /pixelscope"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(cli: Cli, tmp_path: Path, arguments: str, said: str) -> None:
+    done = cli("serve", tmp_path, *arguments.split())
+    assert done.code == 2 and said in done.err and done.err.count("\n") == 1
+
+
+def test_a_served_app_answers_by_its_names_alone(process: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    names = ("--allowed-host", "scope.example.org", "--root-path", "/scope")
+    command = process("serve", tmp_path, "--host", "0.0.0.0", "--port", "0", *names)
+    assert command.stdout is not None
+    line = command.stdout.readline()
+    port = int(line.split("/scope")[0].rsplit(":", 1)[1])
+    try:
+        own = {socket.gethostname(), f"127.0.0.1:{port}", "scope.example.org"}
+        for host in (*own, "evil.example", "testserver", "192.0.2.1"):
+            connection = HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", "/scope/runs", headers={"Host": host})
+            assert connection.getresponse().status == (200 if host in own else 421), host
+            connection.close()
+    finally:
+        command.send_signal(signal.SIGINT)
+        _, err = command.communicate(timeout=30)
+    assert (command.returncode, err) == (0, "")
 
 
 def test_ctrl_c_saves_and_says_how_to_resume(

@@ -1,5 +1,6 @@
 """Scores, calibration and curves, against other libraries and against their own definitions."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from pixelscope import InputError
 from pixelscope.endovae.anomaly.calibration import Calibration, Reference, parse_calibration, read_calibration
 from pixelscope.endovae.anomaly.curves import auroc, best_dice, separation
-from pixelscope.endovae.anomaly.scores import SCORES, Maps, log_spread, masked_mean, measures, scores
+from pixelscope.endovae.anomaly.scores import SCORES, Maps, log_spread, masked_mean, measures, scores, why_unscored
 from pixelscope.imaging.tissue import tissue_mask
 
 SIDE = 24
@@ -205,9 +206,49 @@ def test_the_score_of_a_frame_does_not_depend_on_the_others(count: int, seed: in
             assert values[0] == pytest.approx(together[name][row], rel=1e-6)
 
 
-def test_where_everything_is_left_out_the_mean_is_0() -> None:
-    assert masked_mean(np.ones((1, 4, 4), np.float32), np.zeros((1, 4, 4), bool)) == [0]
+def test_where_everything_is_left_out_there_is_no_mean() -> None:
+    counted = np.zeros((2, 4, 4), bool)
+    counted[1, 0, :2] = True
+    found = masked_mean(np.arange(32, dtype=np.float32).reshape(2, 4, 4), counted)
+    assert np.isnan(found[0]) and found[1] == 16.5
     assert log_spread(np.full(5, 2.0))[1] > 0
+
+
+BLANK = {
+    "black": np.zeros((SIDE, SIDE, 3)),
+    "dark": np.full((SIDE, SIDE, 3), 22),
+    "white": np.full((SIDE, SIDE, 3), 255),
+    "speck": np.where(np.arange(SIDE**2).reshape(SIDE, SIDE, 1) == 300, 120, 0),
+    "rim": np.where(np.pad(np.ones((SIDE - 10, SIDE - 10, 1), bool), ((5, 5), (5, 5), (0, 0))), 255, 120),
+    "covered": np.full((SIDE, SIDE, 3), 120),
+}
+"""Frames in which there is nothing to score; the last one is all inset."""
+
+
+@pytest.mark.parametrize("kind", BLANK)
+def test_a_frame_without_tissue_has_no_score_whichever_it_is(kind: str) -> None:
+    frame, insets = frames()
+    blank = np.broadcast_to(BLANK[kind], (SIDE, SIDE, 3)).astype(np.uint8)
+    both = np.stack([frame[0], blank])
+    covers = np.stack([insets[0], np.full((SIDE, SIDE), kind == "covered")])
+    one = maps(np.random.default_rng(0))
+    seen = Maps(*(np.repeat(getattr(one, name), 2, axis=0) for name in ("error", "dissimilarity", "kl", "mean")))
+    latent = Reference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
+    spreads = dict.fromkeys(("tissue", "kl", "picture", "latent"), (0.0, 1.0))
+    found = scores(measures(seen, both, covers, latent), spreads)
+    assert found.keys() == SCORES.keys()
+    for name, values in found.items():
+        assert np.isfinite(values[0]) and np.isnan(values[1]), name
+    p = calibration([0.5, 1.0]).p_values("tissue", found["tissue"])
+    assert 0 < p[0] <= 1 and np.isnan(p[1])
+    assert "no tissue is seen" in why_unscored(seen)[1]
+    broken = Maps(seen.error, seen.dissimilarity, seen.kl, np.full_like(seen.mean, np.nan))
+    assert "not finite" in why_unscored(broken)[0]
+
+
+def test_too_few_frames_say_nothing_of_others() -> None:
+    with pytest.raises(InputError, match="1 frames are too few"):
+        Reference.of(np.ones((1, 3)))
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -223,6 +264,8 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
         (lambda text: text.replace('"version": 1', '"version": 7'), "has version 7 and this pixelscope reads version 1"),
         (lambda text: text.replace('"heat"', '"cold"'), "is damaged"),
         (lambda text: "[]", "is damaged"),
+        (lambda text: re.sub(r'"structure": \[[^\]]*\]', '"structure": []', text), "is damaged"),
+        (lambda text: re.sub(r'"structure": \[[^\]]*\]', '"structure": [NaN]', text), "is damaged"),
     ],
 )
 def test_a_damaged_calibration_is_refused(change, message: str) -> None:

@@ -166,8 +166,9 @@ def test_a_folder_of_frames_keeps_its_folders_and_broken_ones_are_rows(run: Path
     made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
     assert made == {path.relative_to(frame_folder).as_posix() for path in frame_folder.rglob("*.png")}
     with (tmp_path / "out" / "manifest.csv").open(encoding="utf-8") as file:
-        rows = {Path(row["name"]).name: row for row in csv.DictReader(file)}
+        rows = {Path(row["source"]).name: row for row in csv.DictReader(file)}
     assert "no image of a known format" in rows["broken.jpg"]["error"] and not rows["broken.jpg"]["file"]
+    assert {(row["file"], row["label"]) for row in rows.values()} >= {("polyps/03.png", "polyps")}
     with pytest.raises(InputError, match="exists already; name another folder, or go on with --resume"):
         reconstruct(run, [frames], tmp_path / "out")
     with pytest.raises(InputError, match="Two of the paths are called 00.png"):
@@ -190,6 +191,10 @@ def test_new_frames(run: Path, frame_folder: Path, tmp_path: Path) -> None:
     generate(run, tmp_path / "single", count=5, seed=3)
     first = np.asarray(Image.open(tmp_path / "single" / "00000.png"))
     assert np.array_equal(first, page[2:18, 2:18])
+    with (tmp_path / "single" / "manifest.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == sorted(path.name for path in (tmp_path / "single").glob("*.png"))
+    assert [row["style"] for row in rows] == ["0", "1", "2", "3", "4"] and not any(row["source"] for row in rows)
     generate(run, tmp_path / "other.png", count=5, seed=4)
     assert not np.array_equal(np.asarray(Image.open(tmp_path / "other.png")), page)
 

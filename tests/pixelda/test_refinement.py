@@ -33,6 +33,8 @@ from pixelscope.engine.randomness import Order, generator
 from pixelscope.engine.run import RunFolder
 from pixelscope.engine.task import Moment
 from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.evaluation import measure
+from pixelscope.pixelda.measured_sets import own_sets
 from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatch, RefineBatches
 from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, ViewsConfig, refine_preset
@@ -198,6 +200,26 @@ def test_a_stopped_refinement_goes_on_to_the_same_weights(origin: Path, refined:
         path.unlink()
     resume_refinement(run)
     assert all(torch.equal(value, weights(run)[name]) for name, value in weights(refined).items())
+
+
+def test_an_unfinished_refinement_is_measured_and_used_by_the_same_weights(refined: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(refined, run)
+    folder = RunFolder(run)
+    folder.checkpoint_files()[-1].unlink()
+    folder.update_record(state="running")
+    assert [int(path.stem) for path in sorted(folder.classifiers.glob("*.safetensors"))][-1] == 96
+    used = open_run(run, "ema-last")
+    found = evaluate_refinement(run)
+    assert found.images == used.images == 64 == max(point["images"] for point in found.curve)
+    target = own_sets(load_material(config(Path(found.run)), training=False).domains)["target_test"]
+    assert found.sets["target_test"].confusion == measure(used.classifier, target).tolist()
+    # The checkpoint itself, and not what happens to be stored beside it.
+    averages = weights(run)
+    assert all(torch.equal(averages[f"average.classifier.{n}"], v) for n, v in used.classifier.state_dict().items())
+    for path in folder.classifiers.glob("*.safetensors"):
+        path.unlink()
+    assert evaluate_refinement(run).sets == found.sets
 
 
 def test_the_paper_classifier_goes_on_from_its_weights(origin: Path, tmp_path: Path) -> None:

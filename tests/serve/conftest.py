@@ -14,6 +14,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import tiny
 from pixelscope import PrepareConfig, evaluate, evaluate_endovae, prepare, train_baseline, train_endovae, train_pixelda
 from pixelscope.serve import create_app
+from pixelscope.serve.guard import LOOPBACK
+
+HOSTS = LOOPBACK | {"testserver"}
+"""The test client's own name is one more."""
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(place: Path) -> Iterator[TestClient]:
-    with TestClient(create_app([place]), raise_server_exceptions=False) as made:
+    with TestClient(create_app([place], HOSTS), raise_server_exceptions=False) as made:
         yield made
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,17 @@ from PIL import Image
 
 import tiny
 from pixelscope import FrameStudio, InputError, StyleStudio, decode_bytes, find_runs
+from pixelscope.endovae.anomaly.calibration import read_calibration
 from pixelscope.engine.run import RunFolder
+from pixelscope.pixelda.torch_model import TorchClassifier
 from pixelscope.pixelda.trained import TrainedRun
 from pixelscope.serve import create_app
 from pixelscope.serve.desk import Busy, Desk
+from pixelscope.serve.guard import LOOPBACK, allowed_names, own_names
 from planted import always
 
+HOSTS = LOOPBACK | {"testserver"}
+"""The test client's own name is one more."""
 POST = {"Origin": "http://testserver", "Host": "testserver"}
 
 
@@ -66,6 +72,109 @@ def test_another_host_name_is_not_served(client: TestClient) -> None:
         assert client.get("/runs", headers={"Host": host}).status_code == 421
     assert client.get("/runs", headers={"Host": "localhost:8000"}).status_code == 200
     assert client.get("/runs", headers={"Host": "[::1]:8000"}).status_code == 200
+
+
+def test_the_name_of_the_test_client_is_not_answered_by_itself(place: Path) -> None:
+    with TestClient(create_app([place]), raise_server_exceptions=False) as client:
+        assert client.get("/runs").status_code == 421
+        assert client.get("/runs", headers={"Host": "127.0.0.1"}).status_code == 200
+
+
+def test_names_are_compared_without_port_case_or_final_dot(place: Path) -> None:
+    hosts = own_names("127.0.0.1") | allowed_names(["Scope.Example.org", "[2001:db8::7]"])
+    with TestClient(create_app([place], hosts), raise_server_exceptions=False) as client:
+        for host in (
+            "scope.example.org",
+            "SCOPE.example.ORG:8443",
+            "scope.example.org.",
+            "[2001:DB8:0::7]:80",
+            "[::1]",
+            "LocalHost",
+        ):
+            assert client.get("/runs", headers={"Host": host}).status_code == 200, host
+        for host in (
+            "example.org",
+            "x.scope.example.org",
+            "localhost:evil",
+            "[::1].evil.example",
+            "::1:80:evil",
+            "192.168.1.4",
+        ):
+            assert client.get("/runs", headers={"Host": host}).status_code == 421, host
+
+
+def test_a_host_that_is_not_loopback_answers_for_this_machine_and_no_other() -> None:
+    assert own_names("127.0.0.1") == own_names("localhost") == LOOPBACK
+    found = own_names("0.0.0.0")
+    assert socket.gethostname().lower() in found and found >= LOOPBACK and "" not in found
+    assert "evil.example" not in found and "192.0.2.77" in own_names("192.0.2.77")
+
+
+@pytest.mark.parametrize("name", ["", "http://scope", "*", "two words", "scope/x", "user@scope"])
+def test_what_is_no_host_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="is no host name; give one such as"):
+        allowed_names([name])
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+def test_behind_a_proxy_every_link_has_its_prefix(place: Path, stripped: bool) -> None:
+    before = "" if stripped else "/scope"
+    with TestClient(create_app([place], HOSTS, root="/scope"), raise_server_exceptions=False) as client:
+        assert client.get(f"{before}/", follow_redirects=False).headers["location"] == "/scope/runs"
+        for path in (
+            "/runs",
+            "/runs/adapted",
+            "/compare?run=adapted&run=before",
+            "/adapt",
+            "/endoscopy",
+            "/endoscopy/healthy/random",
+        ):
+            found = client.get(before + path)
+            assert found.status_code == 200, path
+            links = re.findall(r'(?:href|src|action|hx-get|hx-post|data-random)="(/[^"]*)"', found.text)
+            assert links and all(link.startswith("/scope/") for link in links), path
+        assert client.get(f"{before}/static/report.css").status_code == 200
+        assert client.get(f"{before}/static/app.js").status_code == 200
+        posted = client.post(f"{before}/adapt/adapted", files={"image": ("x.png", png())}, headers=POST)
+        assert posted.status_code == 200
+        assert client.get("/scopeless/runs").status_code == 404
+
+
+def test_a_frame_without_tissue_is_not_scored(client: TestClient) -> None:
+    for value in (0, 255):
+        file = io.BytesIO()
+        Image.new("RGB", (60, 50), (value, value, value)).save(file, "PNG")
+        found = client.post("/endoscopy/healthy/look", files={"frame": ("f.png", file.getvalue())}, headers=POST)
+        assert found.status_code == 400 and "no tissue is seen" in found.text and "Score" not in found.text
+
+
+def test_a_calibration_of_other_weights_is_not_used(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "healthy", tmp_path / "healthy")
+    path = tmp_path / "healthy" / "checkpoints" / "calibration.json"
+    made = read_calibration(path)
+    with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
+        assert "calibration" not in client.get("/endoscopy").text
+        for change in ({"images": made.images + 1}, {"rule": "last"}, {"weights": "0" * 64}):
+            made.model_copy(update=change).save(path)
+            found = client.post("/endoscopy/healthy/look", files={"frame": ("f.png", png((60, 50)))}, headers=POST)
+            assert found.status_code == 400 and "The calibration in" in found.text, change
+            assert "The calibration in" in client.get("/endoscopy").text
+        path.unlink()
+        assert "There is no calibration in" in client.get("/endoscopy").text
+
+
+def test_an_unfinished_run_is_shown_by_the_weights_that_are_measured(place: Path, tmp_path: Path) -> None:
+    for name in ("adapted", "before"):
+        shutil.copytree(place / name, tmp_path / name)
+        RunFolder(tmp_path / name).update_record(state="running")
+    studio = StyleStudio(tmp_path / "adapted", tmp_path / "before")
+    images = tiny.pictures(4)[0]
+    for name, run in (("adapted", "adapted"), ("baseline", "before")):
+        rule = json.loads((place / run / "evaluation.json").read_text(encoding="utf-8"))["rule"]
+        expected = TorchClassifier.of_run(place / run, rule)(images)
+        other = TorchClassifier.of_run(place / run, "last")(images)
+        assert np.array_equal(studio.answers(images)[name], expected)
+        assert (rule == "last") == np.array_equal(expected, other)
 
 
 def test_posts_from_elsewhere_are_refused(client: TestClient) -> None:
@@ -178,7 +287,7 @@ def test_two_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Pa
     for name, images in (("one", "64"), ("two", "72")):
         _touched(tmp_path / name, 10)
         (tmp_path / name / "config.yaml").write_text(f"seed: 5\ntraining:\n  images: {images}\n")
-    with TestClient(create_app([tmp_path]), raise_server_exceptions=False) as client:
+    with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
         cells = re.findall(r"<t[dh][^>]*>\s*([^<]*?)\s*</t[dh]>", client.get("/compare?run=one&run=two").text)
     assert "training.images" in cells and "seed" not in cells
     at = cells.index("training.images")
@@ -201,7 +310,7 @@ def test_a_run_that_vanishes_or_is_half_written_gets_a_sentence(place: Path, tmp
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text("seed: 0")
         (tmp_path / name / "run.json").write_text(text)
-    with TestClient(create_app([tmp_path]), raise_server_exceptions=False) as client:
+    with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
         assert "half" not in client.get("/runs").text
         assert adapt(client, png()).status_code == 200
         shutil.rmtree(tmp_path / "adapted")
@@ -215,13 +324,13 @@ def test_weights_of_other_shapes_get_a_sentence(place: Path, tmp_path: Path) -> 
     shutil.copytree(place / "adapted", tmp_path / "adapted")
     text = (tmp_path / "adapted" / "config.yaml").read_text().replace("width: 4", "width: 8")
     (tmp_path / "adapted" / "config.yaml").write_text(text)
-    with TestClient(create_app([tmp_path]), raise_server_exceptions=False) as client:
+    with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
         found = adapt(client, png())
         assert found.status_code == 400 and "other networks than the run" in found.text
 
 
 def test_requests_beyond_the_queue_are_told_to_come_again(place: Path) -> None:
-    with TestClient(create_app([place], waiting=2), raise_server_exceptions=False) as client:
+    with TestClient(create_app([place], HOSTS, waiting=2), raise_server_exceptions=False) as client:
         adapt(client, png())
         with ThreadPoolExecutor(16) as pool:
             found = list(pool.map(lambda _: adapt(client, png()), range(32)))
@@ -288,7 +397,7 @@ def test_the_newest_baseline_stands_beside_a_redrawn_image(place: Path, tmp_path
         always(RunFolder(tmp_path / name).checkpoint_files()[-1], {"network.classifier.": label, "average.classifier.": label})
         for file in (tmp_path / name).glob("*.*"):
             os.utime(file, (time.time() - ago,) * 2)
-    with TestClient(create_app([tmp_path]), raise_server_exceptions=False) as client:
+    with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
         given = adapt(client, png()).text.split("<caption>baseline</caption>")[1:]
     assert given
     for table in given:

@@ -15,8 +15,10 @@ from PIL import Image
 
 from pixelscope import InputError, Interrupted
 from pixelscope.data.decode import decode
+from pixelscope.files import written_whole
 from pixelscope.stream.ahead import batches, in_order
-from pixelscope.stream.run import BATCH, ERROR, Stages, stream
+from pixelscope.stream.manifest import label_of
+from pixelscope.stream.run import BATCH, ERROR, Stages, stream, unwritable
 from pixelscope.stream.table import Table
 from pixelscope.stream.walk import Item, count, passed_over, walk
 
@@ -143,6 +145,80 @@ def test_other_files_than_before_are_not_mixed_in(tmp_path: Path) -> None:
     (images / "class0" / "0003.png").unlink()
     with pytest.raises(InputError, match=r"Row 2 of .* is of .*class0/0003.png and the files now have .*class0/0006.png there"):
         stream(table(out, resume=True), [images], means())
+
+
+def test_several_rows_of_an_item_are_kept_or_made_anew_together(tmp_path: Path) -> None:
+    images, out = folder_of(tmp_path / "in", BATCH + 10), tmp_path / "out.csv"
+
+    def both(fail: bool = False) -> Stages:
+        def compute(items: Sequence[Item], values: Sequence[np.ndarray]) -> list[list[dict]]:
+            if fail and len(items) < BATCH // 2:
+                raise KeyboardInterrupt
+            return [[{"mean": float(value.mean() + k)} for k in range(2)] for value in values]
+
+        return Stages(lambda item: decode(item.path), compute)
+
+    def made(path: Path, resume: bool = False) -> Table:
+        return Table(path, ("source", "mean", ERROR), WHO, resume, several=True)
+
+    (images / "broken.png").write_bytes(b"x")
+    (images / "class0" / "0000.png").write_bytes(b"x")
+    whole = stream(made(tmp_path / "whole.csv"), [images], both())
+    assert (whole.rows, whole.failed) == (2 * (BATCH + 9) + 2, 2)
+    broken = ("broken.png", "0000.png")
+    expected = [item.name for item in walk([images]) for _ in range(1 if item.path.name in broken else 2)]
+    assert [row["source"] for row in read(tmp_path / "whole.csv")] == expected
+    with pytest.raises(Interrupted, match=f"{2 * (BATCH - 2) + 2} rows are kept"):
+        stream(made(out), [images], both(fail=True))
+    part = out.with_name("out.csv.part")
+    part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:-1]))
+    again = made(out, resume=True)
+    assert again.items == BATCH - 1
+    seen: list[tuple[int, int]] = []
+    stream(again, [images], both(), lambda done, total: seen.append((done, total)))
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert seen[-1] == (BATCH + 11, BATCH + 11)
+
+
+@pytest.mark.parametrize("name", ["گ" * 127, "a" * 251 + ".png", "b." + "c" * 253, "d" * 238 + ".safetensors.json"])
+def test_whatever_name_the_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    with written_whole(tmp_path / name) as temporary:
+        temporary.write_bytes(b"here")
+    assert (tmp_path / name).read_bytes() == b"here" and [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_temporary_name_has_the_ending_that_writers_go_by(tmp_path: Path) -> None:
+    with written_whole(tmp_path / "model.safetensors") as temporary:
+        assert temporary.suffix == ".safetensors" and temporary.parent == tmp_path and temporary.name.startswith(".")
+        temporary.write_bytes(b"")
+
+
+def test_a_result_that_cannot_be_written_is_said_and_a_full_disk_stops(tmp_path: Path) -> None:
+    assert unwritable(tmp_path / "a", lambda: (tmp_path / "a").write_text("x") and None) is None
+    (tmp_path / "folder").mkdir()
+    found = unwritable(tmp_path / "folder", lambda: (tmp_path / "folder").write_text("x") and None)
+    assert found == f"{tmp_path / 'folder'} cannot be written: Is a directory."
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left"):
+        unwritable(tmp_path / "b", full)
+
+
+@pytest.mark.parametrize(
+    ("inner", "label"),
+    [
+        ("1.png", ""),
+        ("a/1.png", "a"),
+        ("a/b/1.png", "a"),
+        ("train/a/1.png", "a"),
+        ("Testing/a b/x/1.png", "a b"),
+        ("val/1.png", ""),
+    ],
+)
+def test_the_label_of_an_image_is_its_class_folder(inner: str, label: str) -> None:
+    assert label_of(Item(Path("given") / inner, Path(inner))) == label
 
 
 def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:

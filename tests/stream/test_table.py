@@ -13,7 +13,7 @@ from pixelscope.stream.table import Table
 
 COLUMNS = ("name", "score", "flagged", "error")
 WHO = {"model": "abc"}
-names = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable() or "\n" in text or '"' in text)
+names = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable() or set(text) & set('\n\r"'))
 rows_of = st.lists(st.tuples(names, st.floats(-1e6, 1e6), st.booleans()), max_size=8)
 FORMATS = [".csv", ".jsonl"]
 
@@ -55,9 +55,10 @@ def test_whatever_cuts_it_off_the_whole_rows_stay(tmp_path_factory, ending: str,
 @pytest.mark.parametrize("ending", FORMATS)
 def test_rows_read_back(tmp_path: Path, ending: str) -> None:
     table = Table(tmp_path / f"t{ending}", COLUMNS, WHO)
-    table.add([{"name": 'a "b",\n.png', "score": 0.123456789, "flagged": True}, {"name": "c", "error": "no image"}])
+    table.add([{"name": 'a "b",\n.png', "score": 0.123456789, "flagged": True}, {"name": "c\rd", "error": "no image"}])
     table.finish()
     first, second = read(tmp_path / f"t{ending}")
+    assert second["name"] == "c\rd"
     assert first["name"] == 'a "b",\n.png' and float(first["score"]) == 0.1235
     assert first["flagged"] in (True, "true") and first["error"] in (None, "")
     assert second["error"] == "no image" and second["score"] in (None, "")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import tiny
-from pixelscope import InputError, adapt, classify, train_baseline
+from pixelscope import InputError, Interrupted, adapt, classify, train_baseline
 from pixelscope.data.batches import to_float
 from pixelscope.data.decode import read_image
 from pixelscope.data.listing import image_files
@@ -86,12 +86,15 @@ def test_what_cannot_classify_is_said(pixelda_run: Path, endovae_run: Path, digi
 
 def test_a_source_is_redrawn_with_its_folders(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
     written = adapt(pixelda_run, digits, tmp_path / "adapted", styles=3, seed=4)
-    assert written.rows == 40
+    assert written.rows == 120
     made = image_files(tmp_path / "adapted")
     expected = {f"{file.relative_to(digits).as_posix()}-{style}.png" for file in image_files(digits) for style in range(3)}
     assert {file.relative_to(tmp_path / "adapted").as_posix() for file in made} == expected
     rows = read(tmp_path / "adapted" / "manifest.csv")
-    assert {name for row in rows for name in row["files"].split()} == expected
+    assert len(rows) == 120 and {row["file"] for row in rows} == expected
+    for row in rows:
+        inner = Path(row["source"]).relative_to(digits)
+        assert row["file"] == f"{inner.as_posix()}-{row['style']}.png" and row["label"] == inner.parts[0] and not row["error"]
     with Image.open(made[0]) as image:
         assert (image.size, image.mode) == ((tiny.SIZE, tiny.SIZE), "RGB")
     styles = [np.asarray(Image.open(file)) for file in made[:3]]
@@ -109,6 +112,72 @@ def test_an_image_is_redrawn_alike_whatever_lies_beside_it(pixelda_run: Path, di
     name = f"{first.parent.name}/{first.name}-1.png"
     assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert (tmp_path / "one" / name).read_bytes() != (tmp_path / "other" / name).read_bytes()
+
+
+NAMES = ("two words.png", "a,b.png", 'a "quoted" name.png', "two\nlines.png", "carriage\rreturn.png", " .png", "=1+1.png")
+
+
+def test_a_manifest_reads_back_whatever_a_file_is_called(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in" / "train" / "class, one"
+    source.mkdir(parents=True)
+    for name in NAMES:
+        Image.fromarray(tiny.pictures(1)[0][0]).save(source / name)
+    adapt(pixelda_run, tmp_path / "in", tmp_path / "out", styles=2)
+    rows = read(tmp_path / "out" / "manifest.csv")
+    assert {Path(row["source"]).name for row in rows} == set(NAMES) and len(rows) == 2 * len(NAMES)
+    assert all((tmp_path / "out" / row["file"]).is_file() and row["label"] == "class, one" for row in rows)
+
+
+def test_labels_of_a_file_beside_the_images_are_in_the_manifest(pixelda_run: Path, tmp_path: Path) -> None:
+    for name in ("one.png", "train/two.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(tiny.pictures(1)[0][0]).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "labels.csv").write_text('name,label\none.png,"a, b"\ntrain/two.png,c\n', encoding="utf-8")
+    adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
+    rows = {row["file"]: row["label"] for row in read(tmp_path / "out" / "manifest.csv")}
+    assert rows["one.png-0.png"] == "a, b" and rows["train/two.png-0.png"] == "c"
+
+
+def test_a_file_that_cannot_be_written_is_a_row_with_its_error_and_the_others_go_on(
+    pixelda_run: Path, digits: Path, tmp_path: Path
+) -> None:
+    source, long = tmp_path / "in", "گ" * 124 + ".png"
+    shutil.copytree(digits, source)
+    Image.fromarray(tiny.pictures(1)[0][0]).save(source / "top" / long)
+    Image.fromarray(tiny.pictures(1)[0][0]).save(source / "top" / ("گ" * 122 + ".png"))
+    written = adapt(pixelda_run, source, tmp_path / "out", styles=2)
+    rows = read(tmp_path / "out" / "manifest.csv")
+    failed = [row for row in rows if row["error"]]
+    assert (written.rows, written.failed, len(failed)) == (84, 2, 2)
+    assert {row["style"] for row in failed} == {"0", "1"} and not any(row["file"] for row in failed)
+    assert all(Path(row["source"]).name == long and "cannot be written: File name too long" in row["error"] for row in failed)
+    assert sum((tmp_path / "out" / row["file"]).is_file() for row in rows if row["file"]) == 82
+
+
+def test_drawing_goes_on_where_it_stopped(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    shutil.copytree(digits, source / "first")
+    shutil.copytree(digits, source / "second")
+    adapt(pixelda_run, source, tmp_path / "whole", styles=3)
+
+    def interrupt(done: int, total: int) -> None:
+        assert (done, total) == (64, 80)
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="192 rows are kept"):
+        adapt(pixelda_run, source, tmp_path / "out", styles=3, report=interrupt)
+    part = tmp_path / "out" / "manifest.csv.part"
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join(lines[:-2]) + lines[-2][:5])
+    done: list[int] = []
+    adapt(pixelda_run, source, tmp_path / "out", styles=3, resume=True, report=lambda now, _: done.append(now))
+    assert done == [80]
+    assert (tmp_path / "out" / "manifest.csv").read_bytes() == (tmp_path / "whole" / "manifest.csv").read_bytes()
+    made = [
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*.png")}
+        for root in (tmp_path / "out", tmp_path / "whole")
+    ]
+    assert made[0] == made[1] and len(made[0]) == 240
 
 
 def test_what_cannot_be_redrawn_is_said(pixelda_run: Path, baseline_run: Path, digits: Path, tmp_path: Path) -> None:

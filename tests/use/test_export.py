@@ -65,6 +65,9 @@ def test_score_takes_a_file_and_gives_the_runs_rows(
 ) -> None:
     score(models / folder / name, [frame_files], tmp_path / "file.csv", maps=tmp_path / "maps")
     score(endovae_run, [frame_files], tmp_path / "run.csv", maps=tmp_path / "maps-run")
+    Image.new("RGB", (60, 60)).save(tmp_path / "black.png")
+    score(models / folder / name, [tmp_path / "black.png"], tmp_path / "black.csv")
+    assert "no tissue is seen" in read(tmp_path / "black.csv")[0]["error"] and not read(tmp_path / "black.csv")[0]["score"]
     assert_same_rows(tmp_path / "file.csv", tmp_path / "run.csv", ("score",))
     drawn = [np.asarray(Image.open(file), int) for file in image_files(tmp_path / "maps")]
     others = [np.asarray(Image.open(file), int) for file in image_files(tmp_path / "maps-run")]
@@ -143,6 +146,8 @@ def test_the_code_beside_it_needs_nothing_of_this_package(
     for name in ("model.onnx", "model_prepare.py"):
         shutil.copyfile(models / "endovae" / name, tmp_path / name)
     files = image_files(frame_files)[::9]
+    Image.new("RGB", (60, 60), (255, 255, 255)).save(tmp_path / "white.png")
+    files.append(tmp_path / "white.png")
     blocked = (
         "import sys\n"
         "class Blocked:\n"
@@ -161,7 +166,10 @@ def test_the_code_beside_it_needs_nothing_of_this_package(
     )
     assert done.returncode == 0, done.stderr
     score(endovae_run, files, tmp_path / "run.csv")
-    for row, found in zip(read(tmp_path / "run.csv"), json.loads(done.stdout), strict=True):
+    *rows, white = zip(read(tmp_path / "run.csv"), json.loads(done.stdout), strict=True)
+    assert not white[0]["score"] and white[1]["score"] is white[1]["p"] is white[1]["flagged"] is None
+    assert white[1]["error"] in white[0]["error"] and "no tissue is seen" in white[1]["error"]
+    for row, found in rows:
         assert found["score"] == pytest.approx(float(row["score"]), rel=2e-3, abs=1e-3)
         assert found["p"] == pytest.approx(float(row["p"]), rel=1e-3)
         assert found["flagged"] == (row["flagged"] == "true")

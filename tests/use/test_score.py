@@ -1,6 +1,7 @@
 """Scores of files: the same as the evaluation's, whatever stands beside them, with maps at the frames' own size."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelscope import InputError, score
+from pixelscope import InputError, Interrupted, score
 from pixelscope.data.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.scores import SCORES
@@ -71,6 +72,73 @@ def test_maps_inside_the_folder_are_no_frames(endovae_run: Path, frame_files: Pa
     again = score(endovae_run, [frames], frames / "two.csv", maps=frames / "more")
     assert first.written.rows == again.written.rows == 24
     assert [row["name"] for row in read(frames / "one.csv")] == [row["name"] for row in read(frames / "two.csv")]
+
+
+@pytest.fixture
+def unseen(tmp_path: Path, frame_files: Path) -> Path:
+    """Two frames with tissue, and three without any: black, white, and too dark."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(2):
+        shutil.copyfile(frame_files / "polyps" / f"{number:02d}.png", folder / f"{number:02d}.png")
+    for name, value in (("black", 0), ("dark", 20), ("white", 255)):
+        Image.new("RGB", (90, 80), (value, value, value)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_frame_without_tissue_is_a_row_with_its_error_and_no_score(
+    endovae_run: Path, unseen: Path, tmp_path: Path, name: str
+) -> None:
+    written = score(endovae_run, [unseen], tmp_path / "s.csv", score=name, false_positive_rate=0.2, maps=tmp_path / "maps")
+    found = {Path(row["name"]).stem: row for row in read(tmp_path / "s.csv")}
+    for blank in ("black", "dark", "white"):
+        assert "no tissue is seen" in found[blank]["error"] and f"{blank}.png" in found[blank]["error"]
+        assert not found[blank]["score"] and not found[blank]["p"] and not found[blank]["flagged"]
+    assert all(float(found[seen]["score"]) and found[seen]["p"] and not found[seen]["error"] for seen in ("00", "01"))
+    assert (written.written.rows, written.written.failed) == (5, 3)
+    assert [path.name for path in image_files(tmp_path / "maps")] == ["00.png", "01.png"]
+    score(endovae_run, [unseen], tmp_path / "s.jsonl", score=name, false_positive_rate=0.2)
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["score"] is None for line in lines] == [False, False, True, True, True]
+
+
+def test_a_map_that_cannot_be_written_is_an_error_in_its_row(endovae_run: Path, unseen: Path, tmp_path: Path) -> None:
+    long = "گ" * 125 + ".tif"
+    Image.open(unseen / "01.png").save(unseen / long)
+    score(endovae_run, [unseen], tmp_path / "s.csv", maps=tmp_path / "maps", false_positive_rate=0.2)
+    found = {Path(row["name"]).name: row for row in read(tmp_path / "s.csv")}
+    assert "cannot be written: File name too long" in found[long]["error"]
+    assert found[long]["score"] == found["01.png"]["score"] and not found["01.png"]["error"]
+    assert [path.name for path in image_files(tmp_path / "maps")] == ["00.png", "01.png"]
+
+
+def test_a_calibration_of_other_weights_is_refused(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(endovae_run, run)
+    path = run / "checkpoints" / FILE
+    made = read_calibration(path)
+    made.model_copy(update={"weights": "0" * 64}).save(path)
+    with pytest.raises(InputError, match="is of other weights than the run's"):
+        score(run, [frame_files], tmp_path / "s.csv")
+    made.model_copy(update={"weights": ""}).save(path)
+    assert score(run, [frame_files / "polyps"], tmp_path / "s.csv").written.rows == 24
+
+
+def test_scoring_goes_on_where_it_stopped(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    files = [frame_files]
+    score(endovae_run, files, tmp_path / "whole.csv", maps=tmp_path / "whole")
+    content = (tmp_path / "whole.csv").read_bytes()
+    with pytest.raises(Interrupted, match="64 rows are kept"):
+        score(endovae_run, files, tmp_path / "s.csv", maps=tmp_path / "maps", report=interrupt)
+    score(endovae_run, files, tmp_path / "s.csv", maps=tmp_path / "maps", resume=True)
+    assert (tmp_path / "s.csv").read_bytes() == content
+    made = [{path.relative_to(tmp_path / name) for path in image_files(tmp_path / name)} for name in ("maps", "whole")]
+    assert made[0] == made[1] and len(made[0]) == 84
+
+
+def interrupt(done: int, total: int) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_files: Path, tmp_path: Path) -> None:

@@ -447,6 +447,8 @@ def serve(
     *runs: Path,
     host: str = "127.0.0.1",
     port: int = 8000,
+    allowed_host: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    root_path: str = "",
 ) -> None:
     """Serve runs in the browser: watch a training, draw a digit, steer a latent space, look at a frame.
 
@@ -457,11 +459,16 @@ def serve(
     runs
         Run folders, or folders of them; `runs` by default.
     host
-        Address to listen on. The default is this machine alone; there is no password.
+        Address to listen on. The default is this machine alone; 0.0.0.0 lets the network in, and there is no password.
     port
         Port to listen on.
+    allowed_host
+        Another name by which it is answered, beside this machine's own, for example that of a proxy. May be given again.
+    root_path
+        What a proxy puts before every path, for example /pixelscope.
     """
-    pixelscope.serve_runs(list(runs) or [Path("runs")], host=host, port=port)
+    places = list(runs) or [Path("runs")]
+    pixelscope.serve_runs(places, host=host, port=port, allowed_hosts=allowed_host, root_path=root_path)
 
 
 @summary.command(name="pixelda")

@@ -1,11 +1,13 @@
 """The entry point: run a command, turn what the user can mend into one line and an exit code."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from pixelscope.cli.help import rendered
 
+WINDOWS = "Error: Pixelscope does not run on Windows; use Linux or macOS, or the Windows Subsystem for Linux."
 CLOSED_PIPE = 141
 """What a shell reports of a program whose reader (`| head`) has seen enough: 128 + SIGPIPE."""
 
@@ -16,6 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: something the user can mend, told in one line on stderr. 130: interrupted. Any other error is a defect of
     the program and leaves as the exception that it is.
     """
+    _take_any_text()
+    if sys.platform == "win32":
+        print(WINDOWS, file=sys.stderr)
+        return 2
     try:
         _run(sys.argv[1:] if arguments is None else arguments)
         # A full disk or a closed pipe shows here rather than in the interpreter's shutdown, where nobody can explain it.
@@ -33,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _settle_output()
         return failure.code
     return 0
+
+
+def _take_any_text() -> None:
+    """Write what the encoding of stdout lacks as a question mark, rather than stop there; stderr escapes it by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _run(arguments: Sequence[str]) -> None:

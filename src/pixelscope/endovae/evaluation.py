@@ -18,7 +18,15 @@ from pixelscope.data.frame_store import spread
 from pixelscope.data.imageset import image_hashes
 from pixelscope.endovae.anomaly.calibrating import Parts, calibrate, divide_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, Calibration
-from pixelscope.endovae.anomaly.evaluation import Anomaly, Scored, anomaly_table, describe_colours, evaluate_anomaly, score_part
+from pixelscope.endovae.anomaly.evaluation import (
+    Anomaly,
+    Scored,
+    anomaly_table,
+    describe_colours,
+    evaluate_anomaly,
+    number,
+    score_part,
+)
 from pixelscope.endovae.anomaly.pictures import write_heat_maps
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.chosen import Weights, available_weights, choose
@@ -68,6 +76,8 @@ class SetResult:
     """Mean energy by spatial frequency, of the originals and of each method."""
     region_error: dict[str, float]
     region_share: dict[str, float]
+    unmeasured: int = 0
+    """Frames without quality, as every pixel of them is left out; they are in no mean."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,8 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
     name, weights = choose(folder, config, rule)
     components = _fit(cohort.train, config.model.latent)
     measured = {kind: measure(part, weights, components) for kind, part in measured_parts.items()}
+    for kind, found in measured.items():
+        _require_measured(kind, found)
     anomaly = _measure_anomaly(cohort, config, name, weights, components, None if frames is None else measured_parts)
     result = Evaluation(
         system=SYSTEM,
@@ -194,8 +206,8 @@ def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:
     for kind, part in parts.items():
         found = measured[kind]
         for row, (name, size) in enumerate(zip(part.names, part.store.sizes[part.positions], strict=True)):
-            values = [f"{found.values[method][metric][row]:.6g}" for method, metric in metrics]
-            writer.writerow([name, kind, *size.tolist(), *values, f"{found.kl[row].sum():.6g}"])
+            values = [number(found.values[method][metric][row]) for method, metric in metrics]
+            writer.writerow([name, kind, *size.tolist(), *values, number(found.kl[row].sum())])
     return text.getvalue()
 
 
@@ -224,7 +236,7 @@ def _by_rule(folder: RunFolder, config: EndoVAEConfig, parts: dict[str, Part]) -
     for rule, weights in available_weights(folder, config).items():
         found[rule] = {"images": weights.images}
         for kind, part in parts.items():
-            found[rule] |= {f"{kind}_{name}": float(values.mean()) for name, values in quality_of(part, weights).items()}
+            found[rule] |= {f"{kind}_{name}": _spread(values).mean for name, values in quality_of(part, weights).items()}
     return found
 
 
@@ -237,13 +249,18 @@ def _result(title: str, part: Part, found: Measured) -> SetResult:
     labels = part.store.labels[part.positions]
     present = {name: labels == label for label, name in enumerate(part.store.classes) if (labels == label).any()}
     model = found.values[MODEL]
+    known = _measured(found)
     return SetResult(
         title=title,
         count=len(part),
         classes={name: int(inside.sum()) for name, inside in present.items()},
         methods={method: {name: _spread(v) for name, v in metrics.items()} for method, metrics in found.values.items()},
-        by_class={name: {metric: _spread(v[inside]) for metric, v in model.items()} for name, inside in present.items()},
-        by_size=_by_size(part, model),
+        by_class={
+            name: {metric: _spread(v[inside]) for metric, v in model.items()}
+            for name, inside in present.items()
+            if known[inside].any()
+        },
+        by_size=_by_size(part, model, known),
         kl=found.kl.mean(0).tolist(),
         detail_kept={
             method: fine_detail_kept(torch.from_numpy(found.spectra["original"]), torch.from_numpy(found.spectra[method]))
@@ -252,16 +269,29 @@ def _result(title: str, part: Part, found: Measured) -> SetResult:
         spectra={name: values.tolist() for name, values in found.spectra.items()},
         region_error=found.region_error,
         region_share=found.region_share,
+        unmeasured=int((~known).sum()),
     )
 
 
-def _by_size(part: Part, model: dict[str, np.ndarray]) -> list[dict[str, float]]:
+def _measured(found: Measured) -> np.ndarray:
+    """Return which frames have a quality, bool (N,): those of which not every pixel is left out."""
+    return ~np.isnan(found.values[MODEL]["psnr"] + found.values[MODEL]["ssim"])
+
+
+def _require_measured(kind: str, found: Measured) -> None:
+    if not _measured(found).any():
+        count = len(_measured(found))
+        raise InputError(f"Every pixel of all {count:,} {kind} frames is left out as inset; give other frames to measure.")
+
+
+def _by_size(part: Part, model: dict[str, np.ndarray], known: np.ndarray) -> list[dict[str, float]]:
     sizes, which = np.unique(part.store.sizes[part.positions], axis=0, return_inverse=True)
     rows = []
     for index, (width, height) in enumerate(sizes.tolist()):
-        inside = which.reshape(-1) == index
-        means = {name: float(model[name][inside].mean()) for name in ("psnr", "ssim")}
-        rows.append({"width": width, "height": height, "count": int(inside.sum()), **means})
+        inside = (which.reshape(-1) == index) & known
+        if inside.any():
+            means = {name: float(model[name][inside].mean()) for name in ("psnr", "ssim")}
+            rows.append({"width": width, "height": height, "count": int(inside.sum()), **means})
     return sorted(rows, key=lambda row: -row["count"])
 
 
@@ -270,19 +300,27 @@ def _separation(measured: dict[str, Measured]) -> dict[str, float]:
         return {}
     found = {}
     for method in (MODEL, PCA, MEAN):
-        errors = [torch.from_numpy(measured[kind].values[method]["squared_error"]) for kind in ("normal", "abnormal")]
+        errors = [_known(measured[kind].values[method]["squared_error"]) for kind in ("normal", "abnormal")]
         truth = torch.cat([torch.full((len(part),), index) for index, part in enumerate(errors)])
-        found[method] = float(binary_auroc(torch.cat(errors), truth))
+        found[method] = float(binary_auroc(torch.from_numpy(np.concatenate(errors)), truth))
     return found
 
 
 def _spread(values: np.ndarray) -> Spread:
-    return Spread(float(values.mean()), float(values.std()))
+    known = _known(values)
+    return Spread(float(known.mean()), float(known.std()))
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    """Return the values of the frames that could be measured."""
+    return values[~np.isnan(values)]
 
 
 def _set_lines(result: SetResult, evaluation: Evaluation) -> list[str]:
     names = {MODEL: "EndoVAE", PCA: f"PCA, {evaluation.components} components", MEAN: "mean image"}
     lines = [f"{result.title}: {result.count:,} ({_counts(result.classes)})"]
+    if result.unmeasured:
+        lines.append(f"  {result.unmeasured:,} of them are not measured: every pixel of them is left out as inset")
     lines.append(f"  {'':<20}  {'PSNR, dB':>14}  {'SSIM':>15}  {'fine detail kept':>16}")
     for method, metrics in result.methods.items():
         psnr, ssim = metrics["psnr"], metrics["ssim"]

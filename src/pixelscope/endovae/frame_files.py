@@ -22,8 +22,11 @@ from pixelscope.endovae.sampling import decode, interpolate, random_latents, tra
 from pixelscope.endovae.trained import TrainedRun
 from pixelscope.engine.randomness import generator
 from pixelscope.errors import InputError
+from pixelscope.files import write_text
 from pixelscope.stream import run as streamed
+from pixelscope.stream.manifest import COLUMNS, MANIFEST
 from pixelscope.stream.run import Report
+from pixelscope.stream.table import csv_text
 
 REACH = 3.0
 """How far a latent dimension is walked along either way, in standard deviations of the prior."""
@@ -73,7 +76,8 @@ def reconstruct(
         run: a run folder of EndoVAE.
         paths: files of frames, and folders of them at any depth; each is prepared as the run's own frames were.
         out: a file ending in .png for one grid, originals over reconstructions, which all are held in memory for; else a folder
-            to make for a PNG a frame, any number of them, with a manifest.csv of PSNR and SSIM.
+            to make for a PNG a frame, any number of them, with a manifest.csv: source, file, label (the class folder), PSNR and
+            SSIM.
         sampled: reconstruct from a sample of the posterior, drawn from `seed`, in place of its mean.
         rule: which weights; see `evaluate_endovae`.
         devices, resume, report: of a folder; see `score`.
@@ -111,7 +115,7 @@ def generate(
 
     Args:
         run: a run folder of EndoVAE.
-        out: a file ending in .png for one grid; else a folder for a PNG a frame.
+        out: a file ending in .png for one grid; else a folder for a PNG a frame, and manifest.csv with a row of each.
         count: how many.
         seed: of the random z.
         between: two image files, whose posterior means are the ends of the way.
@@ -140,6 +144,8 @@ def generate(
             some = decode(weights.decoder, z[start : start + AT_ONCE]).numpy()
             for frame, drawn in zip(names[start : start + AT_ONCE], some, strict=True):
                 save_png(out / frame, drawn, about)
+        rows = [("", frame, "", number) for number, frame in enumerate(names)]
+        write_text(out / MANIFEST, csv_text([COLUMNS, *rows]))
     return Written(str(out), count, name, seed, [{"name": frame} for frame in names])
 
 

@@ -37,10 +37,12 @@ def write_pictures(
 def _write_reconstructions(
     folder: RunFolder, kind: str, part: Part, weights: Weights, metrics: Mapping[str, np.ndarray], seed: int
 ) -> None:
-    order = np.argsort(metrics["psnr"], kind="stable")
-    count = min(SHOWN, len(part))
+    # A frame whose pixels are all left out has no quality, and would come as the best of all.
+    known = np.flatnonzero(~np.isnan(metrics["psnr"] + metrics["ssim"]))
+    order = known[np.argsort(metrics["psnr"][known], kind="stable")]
+    count = min(SHOWN, len(known))
     rows = {
-        "random": torch.randperm(len(part), generator=generator("cpu", seed, "reconstructions"))[:count].numpy(),
+        "random": known[torch.randperm(len(known), generator=generator("cpu", seed, "reconstructions"))[:count].numpy()],
         "worst": order[:count],
         "best": order[::-1][:count],
     }

@@ -12,7 +12,7 @@ SSIM_RULE = (
 
 
 def squared_error(images: Tensor, reconstructions: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Return the mean squared error of each image, shape (N,).
+    """Return the mean squared error of each image, shape (N,); NaN where no pixel of it counts, as of the others here.
 
     images, reconstructions: float (N, 3, H, W) in [0, 1]; counted: (N, 1, H, W), 0 where a pixel is left out.
     """
@@ -47,7 +47,7 @@ def ssim_map(images: Tensor, reconstructions: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
-    """Return the mean over all but the first dimension, of what counts; values (N, 1, H, W)."""
+    """Return the mean over all but the first dimension, of what counts, NaN where nothing does; values (N, 1, H, W)."""
     if counted is None:
         return values.mean((1, 2, 3))
-    return (values * counted).sum((1, 2, 3)) / counted.sum((1, 2, 3)).clamp(min=1)
+    return (values * counted).sum((1, 2, 3)) / counted.sum((1, 2, 3))

@@ -23,13 +23,10 @@ from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
+from pixelscope.stream.manifest import COLUMNS, MANIFEST, label_of, text_of
+from pixelscope.stream.run import ERROR, Report, Stages, Written, stream, unwritable
 from pixelscope.stream.table import Row, Table
 from pixelscope.stream.walk import Item, require_apart, require_paths
-
-MANIFEST = "manifest.csv"
-"""The table in the folder made: a row a frame."""
-COLUMNS = ("name", "file", "psnr", "ssim", ERROR)
 
 
 def reconstruct_files(
@@ -45,6 +42,8 @@ def reconstruct_files(
 ) -> Written:
     """Write a PNG a frame to `out`, where it lies in its folder, and manifest.csv with PSNR in dB and SSIM of each.
 
+    A frame that cannot be read, or a file that cannot be written, is a row with its error.
+
     sampled: from a sample of the posterior, drawn from `seed` and the frame's place in its folder, in place of its mode.
     The others, and what is raised: see `pixelscope.score`.
     """
@@ -56,16 +55,16 @@ def reconstruct_files(
     identity = {"model": fingerprint(networks), "sampled": str(sampled), "seed": str(seed)}
     replicas = Replicas(networks, devices)
     about = {"rule": opened.rule, "images": opened.weights.images, "sampled": sampled, "seed": seed}
-    table = Table(out / MANIFEST, COLUMNS, identity, resume)
+    table = Table(out / MANIFEST, (*COLUMNS, "psnr", "ssim", ERROR), identity, resume)
 
     def compute(items: Sequence[Item], frames: Sequence[np.ndarray]) -> Sequence[Row]:
         noise = _noise(items, opened.config.model.latent, seed) if sampled else None
         images, reconstructions = _reconstructed(replicas, np.stack(frames), noise)
-        files = [item.png.as_posix() for item in items]
-        for file, drawn in zip(files, pixels(reconstructions), strict=True):
-            save_png(out / file, drawn, about)
         quality = zip(psnr(images, reconstructions).tolist(), ssim(images, reconstructions).tolist(), strict=True)
-        return [{"file": file, "psnr": p, "ssim": s} for file, (p, s) in zip(files, quality, strict=True)]
+        return [
+            {**_written(out, item, drawn, about), "psnr": p, "ssim": s}
+            for item, drawn, (p, s) in zip(items, pixels(reconstructions), quality, strict=True)
+        ]
 
     return stream(table, paths, Stages(lambda item: prepared(item.path, opened.config.prepare), compute, devices), report)
 
@@ -82,6 +81,12 @@ def save_png(path: Path, image: np.ndarray, about: dict[str, object]) -> None:
     note.add_text("pixelscope", json.dumps(about))
     with written_whole(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", pnginfo=note)
+
+
+def _written(out: Path, item: Item, drawn: np.ndarray, about: dict[str, object]) -> dict[str, str | None]:
+    """Write one reconstruction, and return what its row says of the file."""
+    error = unwritable(out / item.png, lambda: save_png(out / item.png, drawn, about))
+    return {"file": None if error else text_of(item.png), "label": label_of(item), ERROR: error}
 
 
 def _noise(items: Sequence[Item], latent: int, seed: int) -> Tensor:

@@ -17,12 +17,12 @@ from pixelscope.data.frame_preparation import PreparedFrame, prepare_frame
 from pixelscope.data.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE, RESEARCH
 from pixelscope.endovae.anomaly.heat import overlay, smoothed
-from pixelscope.endovae.anomaly.scores import measures, scores
+from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
 from pixelscope.endovae.model import ScoringModel, open_scorer
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
+from pixelscope.stream.run import ERROR, Report, Stages, Written, stream, unwritable
 from pixelscope.stream.table import Row, Table
 from pixelscope.stream.walk import Item, require_apart, require_paths
 
@@ -68,8 +68,9 @@ def score(
     resume: bool = False,
     report: Report | None = None,
 ) -> Scores:
-    """Write a row a frame: name, anomaly score, calibrated p-value, flagged or not, and an error where it is unreadable.
+    """Write a row per frame: name, anomaly score, calibrated p-value, flagged or not, and an error.
 
+    A frame that cannot be read, or in which no tissue is seen, has an error and no score.
     For research only, never a diagnosis.
 
     Args:
@@ -138,15 +139,25 @@ def _rows(
     seen, calibration = scorer(frames), scorer.calibration
     values = scores(measures(seen, frames, insets, calibration.latent), calibration.spread)[name]
     p = calibration.p_values(name, values)
-    if maps is not None:
-        files = [maps / item.png for item in items]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            # A list, so that an error of writing is raised.
-            list(pool.map(_write_map, files, items, prepared, smoothed(seen.error) * ~insets, repeat(calibration.heat)))
-    return [
+    rows: list[Row] = [
         {"score": float(value), "p": float(chance), "flagged": bool(value > threshold)}
-        for value, chance in zip(values, p, strict=True)
+        if np.isfinite(value)
+        else {ERROR: f"{item.name}: {why}."}
+        for item, value, chance, why in zip(items, values, p, why_unscored(seen), strict=True)
     ]
+    if maps is None:
+        return rows
+    drawn = [None if ERROR in row else error for row, error in zip(rows, smoothed(seen.error) * ~insets, strict=True)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        unwritten = pool.map(_map_error, [maps / item.png for item in items], items, prepared, drawn, repeat(calibration.heat))
+        return [row if why is None else {**row, ERROR: why} for row, why in zip(rows, unwritten, strict=True)]
+
+
+def _map_error(path: Path, item: Item, prepared: PreparedFrame, errors: np.ndarray | None, brightest: float) -> str | None:
+    """Write the map of a frame that has one; return why it cannot be written, None where it is."""
+    if errors is None:
+        return None
+    return unwritable(path, lambda: _write_map(path, item, prepared, errors, brightest))
 
 
 def _write_map(path: Path, item: Item, prepared: PreparedFrame, errors: np.ndarray, brightest: float) -> None:

@@ -76,7 +76,10 @@ class Model:
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["pixelscope"])
 
     def score(self, frames):
-        """Return by frame: score, p (share of healthy calibration frames that score as high) and flagged."""
+        """Return by frame: score, p (share of healthy calibration frames that score as high), flagged, and error.
+
+        A frame in which no tissue is seen has an error and no score.
+        """
         prepared = [prepare_frame(np.ascontiguousarray(frame), None, PrepareConfig()) for frame in frames]
         squares, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
         maps = Maps(*self.session.run(list(self.OUTPUTS), {"images": squares}))
@@ -86,8 +89,10 @@ class Model:
         p = conformal_p(calibration["scores"][name], values)
         rate = self.about["false_positive_rate"]
         return [
-            {"score": float(v), "p": float(q), "flagged": None if rate is None else bool(q <= rate)}
-            for v, q in zip(values, p)
+            {"score": float(v), "p": float(q), "flagged": None if rate is None else bool(q <= rate), "error": None}
+            if np.isfinite(v)
+            else {"score": None, "p": None, "flagged": None, "error": why}
+            for v, q, why in zip(values, p, why_unscored(maps))
         ]
 
 

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from pixelscope.data.frame_preparation import prepare_frame
 from pixelscope.data.frame_store import spread
-from pixelscope.endovae.anomaly.calibration import FILE, Calibration, read_calibration
 from pixelscope.endovae.anomaly.heat import overlay, smoothed
 from pixelscope.endovae.anomaly.maps import maps_of
-from pixelscope.endovae.anomaly.scores import measures, scores
+from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.cohort import load_own_cohort
 from pixelscope.endovae.pictures import pixels
@@ -65,11 +64,14 @@ class FrameStudio:
         self.run, self.config = Path(run), self._opened.config
         self.latent = self.config.model.latent
 
-    @cached_property
-    def calibration(self) -> Calibration | None:
-        """Return the calibration; None where the run has not been evaluated."""
-        path = self._opened.folder.checkpoints / FILE
-        return read_calibration(path) if path.is_file() else None
+    @property
+    def uncalibrated(self) -> str:
+        """Return why no frame can be scored yet: there is no calibration of these weights. Empty where there is."""
+        try:
+            self._opened.calibration()
+        except InputError as error:
+            return str(error)
+        return ""
 
     @cached_property
     def dimensions(self) -> list[int]:
@@ -96,16 +98,19 @@ class FrameStudio:
         return np.asarray(cohort.store.frames[position]), cohort.store.names[position], means[index]
 
     def look(self, image: Bytes) -> Look:
-        """Reconstruct and score one frame, uint8 (H, W, 3); raises InputError where the run has no calibration."""
-        calibration = self.calibration
-        if calibration is None:
-            raise InputError(f"{self.run.name} has no calibration yet; run `pixelscope endovae evaluate` on it.")
+        """Reconstruct and score one frame, uint8 (H, W, 3).
+
+        Raises InputError where the run has no calibration of these weights, or no tissue is seen in the frame.
+        """
+        calibration = self._opened.calibration()
         original = _shrunk(image)
         prepared = prepare_frame(original, None, self.config.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
         batch = self._reconstructed(frames)
         maps = maps_of(batch)
         value = float(scores(measures(maps, frames, insets, calibration.latent), calibration.spread)[calibration.chosen][0])
+        if not np.isfinite(value):
+            raise InputError(f"This frame: {why_unscored(maps)[0]}; give another.")
         square = prepared.content.centre_square()
         heat = original.copy()
         grown = cv2.resize((smoothed(maps.error) * ~insets)[0], (square.width, square.height), interpolation=cv2.INTER_LINEAR)

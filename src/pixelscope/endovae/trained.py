@@ -48,11 +48,16 @@ class TrainedRun:
     def calibration(self) -> Calibration:
         """Return the calibration of these weights; raises InputError where there is none, or it is of others."""
         found = read_calibration(self.folder.checkpoints / FILE)
+        path = self.folder.path
         if (found.rule, found.images) != (self.rule, self.weights.images):
-            path = self.folder.path
             raise InputError(
                 f"The calibration in {path} is of the weights {found.rule} after {found.images:,} images and not of "
                 f"{self.rule} after {self.weights.images:,}; run `pixelscope endovae evaluate {path} --rule {self.rule}`."
+            )
+        if found.weights not in ("", fingerprint(self.weights.encoder, self.weights.decoder)):
+            raise InputError(
+                f"The calibration in {path} is of other weights than the run's, of the same rule and as many images; run "
+                f"`pixelscope endovae evaluate {path} --rule {self.rule}`."
             )
         return found
 

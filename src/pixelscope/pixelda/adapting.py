@@ -19,12 +19,10 @@ from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.snapshots import pixels, redraw
 from pixelscope.pixelda.task import draw_noise
 from pixelscope.pixelda.trained import TrainedRun
-from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
+from pixelscope.stream.manifest import COLUMNS, MANIFEST, label_of, labels_in, text_of
+from pixelscope.stream.run import ERROR, Report, Stages, Written, stream, unwritable
 from pixelscope.stream.table import Row, Table
 from pixelscope.stream.walk import Item, require_paths
-
-MANIFEST = "manifest.csv"
-"""The table in the folder made: a row a source image, with the files drawn of it."""
 
 
 def adapt(
@@ -47,7 +45,9 @@ def adapt(
     Args:
         run: a finished run of PixelDA.
         folder: images in class folders, as a rule; it may have any folders.
-        out: the folder to make, with a manifest.csv; it must not exist.
+        out: the folder to make, which must not exist, with a manifest.csv, a row per drawn file: source, file, label (the class
+            folder, or that of labels.csv), style. An image that cannot be read, or a file that cannot be written, is a row with
+            its error.
         styles, seed: see above.
         rule, devices, resume, report: see `classify`.
 
@@ -64,20 +64,21 @@ def adapt(
     if network is None or not isinstance(config, PixelDAConfig):
         raise InputError(f"{run} is a run of the baseline, which draws nothing; give one of `pixelscope pixelda train`.")
     identity = {"model": fingerprint(network), "seed": str(seed), "styles": str(styles)}
-    replicas = Replicas(network, devices)
-    table = Table(out / MANIFEST, ["name", "files", ERROR], identity, resume)
+    replicas, labels = Replicas(network, devices), labels_in(folder)
+    table = Table(out / MANIFEST, [*COLUMNS, ERROR], identity, resume, several=styles > 1)
 
-    def compute(items: Sequence[Item], images: Sequence[np.ndarray]) -> Sequence[Row]:
+    def compute(items: Sequence[Item], images: Sequence[np.ndarray]) -> Sequence[Sequence[Row]]:
         z = [
             draw_noise(config, 1, generator("cpu", seed, "adapt", item.inner.as_posix(), k))
             for item in items
             for k in range(styles)
         ]
         drawn = _redrawn(replicas, np.repeat(np.stack(images), styles, axis=0), torch.cat(z))
-        names = [[item.inner.with_name(f"{item.inner.name}-{k}.png") for k in range(styles)] for item in items]
-        for name, image in zip([name for some in names for name in some], drawn, strict=True):
-            _save(out / name, image)
-        return [{"files": " ".join(_text(name) for name in some)} for some in names]
+        by_item = drawn.reshape(len(items), styles, *drawn.shape[1:])
+        return [
+            [_row(out, item, k, one[k], label_of(item, labels)) for k in range(styles)]
+            for item, one in zip(items, by_item, strict=True)
+        ]
 
     def prepare(item: Item) -> np.ndarray:
         size = config.data.size
@@ -92,10 +93,13 @@ def _redrawn(replicas: Replicas[Generator], images: np.ndarray, z: Tensor) -> np
         return np.concatenate([pixels(redraw(network, some, noise)) for some, noise in parts])
 
 
+def _row(out: Path, item: Item, style: int, image: np.ndarray, label: str) -> Row:
+    """Write one drawn image, and return its row."""
+    name = item.inner.parent / f"{item.inner.name}-{style}.png"
+    error = unwritable(out / name, lambda: _save(out / name, image))
+    return {"file": None if error else text_of(name), "label": label, "style": style, ERROR: error}
+
+
 def _save(path: Path, image: np.ndarray) -> None:
     with written_whole(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")
-
-
-def _text(path: Path) -> str:
-    return path.as_posix().encode("utf-8", "backslashreplace").decode()

@@ -42,13 +42,15 @@ class Opened:
     """The run of this configuration: the folder itself, or the run that a refinement started from."""
 
 
-def open_run(run: Path, rule: str = "auto") -> Opened:
+def open_run(run: Path, rule: str = "auto", finished: bool = True) -> Opened:
     """Open a run of PixelDA, its baseline, or a refinement.
 
-    Raises InputError where it is none of these, not finished (and no rule named), or damaged.
+    finished: refuse a run that is not, unless a rule is named.
+    Raises InputError where it is none of these, or damaged.
     """
     folder = RunFolder.open(run)
-    return _refined(folder, rule) if folder.read_record().get("system") == SYSTEM else _trained(run, rule)
+    system = folder.read_record().get("system")
+    return _refined(folder, rule, finished) if system == SYSTEM else _trained(run, rule, finished)
 
 
 def rebuilt(config: dict[str, Any], classes: int, size: int) -> nn.Module:
@@ -60,8 +62,8 @@ def rebuilt(config: dict[str, Any], classes: int, size: int) -> nn.Module:
     return Classifier(classes, size, private_first_layer=private)
 
 
-def _trained(run: Path, rule: str) -> Opened:
-    found = TrainedRun(run, rule)
+def _trained(run: Path, rule: str, finished: bool) -> Opened:
+    found = TrainedRun(run, rule, finished)
     config = found.config
     return Opened(
         folder=found.folder,
@@ -80,10 +82,11 @@ def _trained(run: Path, rule: str) -> Opened:
     )
 
 
-def _refined(folder: RunFolder, rule: str) -> Opened:
+def _refined(folder: RunFolder, rule: str, finished: bool) -> Opened:
     config: RefineConfig = read_refine_config(folder)
     if rule == "auto":
-        folder.require_finished()
+        if finished:
+            folder.require_finished()
     elif rule not in ("last", "ema-last"):
         raise InputError(f"A refinement has no checkpoint by the rule {rule!r}; choose ema-last, its headline.")
     origin = RunFolder.open(Path(located_runs(folder, config).run))

@@ -24,8 +24,11 @@ class StyleStudio:
     """G and T of a run, and a baseline's T beside it where there is one."""
 
     def __init__(self, run: Path, baseline: Path | None = None) -> None:
-        """Open a run, finished or not; raises InputError where it is none of PixelDA, or the baseline knows other classes."""
-        opened = TrainedRun(run, _newest(run))
+        """Open a run, finished or not, by the weights that `evaluate` measures.
+
+        Raises InputError where it is none of PixelDA, or the baseline knows other classes.
+        """
+        opened = TrainedRun(run, finished=False)
         if opened.weights.generator is None or not isinstance(opened.config, PixelDAConfig):
             raise InputError(
                 f"{run} is a run of the {opened.system}, which draws nothing; give one of `pixelscope pixelda train`."
@@ -36,7 +39,7 @@ class StyleStudio:
             "adapted": TorchClassifier(opened.weights.classifier, self.classes, self.size)
         }
         if baseline is not None:
-            before = TorchClassifier.of_run(baseline, _newest(baseline))
+            before = TorchClassifier.of_run(baseline, finished=False)
             if (before.classes, before.size) != (self.classes, self.size):
                 raise InputError(f"{baseline} knows other classes or sizes than {run}; give a baseline of the same ones.")
             self._classifiers["baseline"] = before
@@ -62,10 +65,3 @@ class StyleStudio:
         return [
             (self.classes[int(label)], image) for image, label in zip(arrays["source"], arrays["source_labels"], strict=True)
         ]
-
-
-def _newest(run: Path) -> str:
-    """Return the rule by which a run that is still training is opened, too."""
-    from pixelscope.engine.run import RunFolder
-
-    return "auto" if RunFolder.open(run).read_record().get("state") == "finished" else "last"

@@ -29,9 +29,9 @@ class TorchClassifier:
         self._replicas = Replicas(classifier, devices)
 
     @classmethod
-    def of_run(cls, run: Path, rule: str = "auto", devices: int = 1) -> Self:
-        """Open a finished run."""
-        opened = open_run(run, rule)
+    def of_run(cls, run: Path, rule: str = "auto", devices: int = 1, finished: bool = True) -> Self:
+        """Open a run; see `open_run`."""
+        opened = open_run(run, rule, finished)
         return cls(opened.classifier, opened.classes, opened.size, devices)
 
     @classmethod

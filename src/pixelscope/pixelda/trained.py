@@ -12,12 +12,15 @@ from pixelscope.pixelda.training import read_config
 class TrainedRun:
     """A finished run of PixelDA or its baseline, its weights chosen by a rule."""
 
-    def __init__(self, run: Path, rule: str = "auto") -> None:
-        """Open it; raises InputError where it is not one, not finished (and no rule named), or damaged."""
+    def __init__(self, run: Path, rule: str = "auto", finished: bool = True) -> None:
+        """Open it; raises InputError where it is not one, or damaged.
+
+        finished: refuse a run that is not, unless a rule is named.
+        """
         self.folder = RunFolder.open(run)
         self.config: BaselineConfig
         self.config, self.system = read_config(self.folder)
-        if rule == "auto":
+        if finished and rule == "auto":
             self.folder.require_finished()
         self.classes = tuple(self.folder.read_record().get("classes", ()))
         found = available_weights(self.folder, self.config, self.classes)

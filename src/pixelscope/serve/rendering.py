@@ -23,5 +23,5 @@ def environment() -> Environment:
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Return a page, or the fragment that a request of htmx asks for."""
-    page = request.app.state.pages.get_template(template).render(path=request.url.path, **values)
+    page = request.app.state.pages.get_template(template).render(path=request.url.path, root=request.app.state.root, **values)
     return HTMLResponse(page, status_code=status)

@@ -2,8 +2,9 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,7 @@ Report = Callable[[int, int], None]
 
 BATCH = 64
 """Files computed at a time."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 ERROR = "error"
 """The column that says why a file has no result."""
 
@@ -49,8 +51,8 @@ class Stages(Generic[P]):
 
     prepare: Callable[[Item], P]
     """Called on several threads; raises InputError for a file that cannot be used, which becomes its row's error."""
-    compute: Callable[[Sequence[Item], Sequence[P]], Sequence[Row]]
-    """Return the rest of the row of each item; called on as many threads as there are devices."""
+    compute: Callable[[Sequence[Item], Sequence[P]], Sequence[Row | Sequence[Row]]]
+    """Return the rest of the row of each item, or of its rows; called on as many threads as there are devices."""
     devices: int = 1
 
 
@@ -61,35 +63,50 @@ def stream(table: Table, paths: Sequence[Path], stages: Stages[P], report: Repor
     Raises InputError where a resumed table has rows of other files, or the disk is full; Interrupted at Ctrl-C. The rows so
     far are kept in both cases.
     """
-    total, done, failed = count(paths), table.count, 0
+    total, done, rows, failed = count(paths), table.items, table.count, 0
     say = report or _nothing
     try:
         with bombs_refused():
-            for rows in _rows(_after(table, walk(paths)), stages):
-                table.add(rows)
-                done += len(rows)
-                failed += sum(row.get(ERROR) is not None for row in rows)
+            for items, some in _rows(_after(table, walk(paths)), stages, table.columns[0]):
+                table.add(some)
+                done, rows = done + items, rows + len(some)
+                failed += sum(row.get(ERROR) is not None for row in some)
                 say(done, max(done, total))
         table.finish()
     except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted; {_kept(table, done)}; go on with the same command and --resume.") from None
+        raise Interrupted(f"Interrupted; {_kept(table, rows)}; go on with the same command and --resume.") from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
         mend = "free some space, then go on with the same command and --resume"
-        raise InputError(f"The disk is full; {_kept(table, done)}; {mend}.") from None
+        raise InputError(f"The disk is full; {_kept(table, rows)}; {mend}.") from None
     finally:
         table.close()
-    return Written(str(table.out), done, failed, passed_over(paths, table.out))
+    return Written(str(table.out), rows, failed, passed_over(paths, table.out))
 
 
-def _kept(table: Table, done: int) -> str:
-    return f"{done:,} rows are kept in {table.part}"
+def unwritable(path: Path, write: Callable[[], None]) -> str | None:
+    """Call `write`, which writes `path`; return what to say in its row where that fails, None where it does not.
+
+    A name that is too long, or that the file system does not take, is no reason to stop. A full disk is, and is raised.
+    """
+    try:
+        write()
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        return f"{path} cannot be written: {error.strerror or error}."
+    return None
+
+
+def _kept(table: Table, rows: int) -> str:
+    return f"{rows:,} rows are kept in {table.part}"
 
 
 def _after(table: Table, items: Iterator[Item]) -> Iterator[Item]:
     """Give the items that the table has no row of yet."""
-    for number, name in enumerate(table.names(), 1):
+    names = table.names()
+    for number, name in enumerate((name for name, _ in groupby(names)) if table.several else names, 1):
         item = next(items, None)
         if item is None or item.name != name:
             there = "nothing" if item is None else item.name
@@ -100,11 +117,15 @@ def _after(table: Table, items: Iterator[Item]) -> Iterator[Item]:
     return items
 
 
-def _rows(items: Iterator[Item], stages: Stages[P]) -> Iterator[Sequence[Row]]:
+def _rows(items: Iterator[Item], stages: Stages[P], first: str) -> Iterator[tuple[int, Sequence[Row]]]:
+    """Give the number of items of each batch, and their rows, whose column `first` is the item's name."""
     threads = os.cpu_count() or 1
     prepared = in_order(lambda item: (item, _prepared(item, stages)), items, threads, ahead=2 * BATCH)
     yield from in_order(
-        lambda batch: _computed(batch, stages), batches(prepared, BATCH), stages.devices, ahead=2 * stages.devices
+        lambda batch: (len(batch), _computed(batch, stages, first)),
+        batches(prepared, BATCH),
+        stages.devices,
+        ahead=2 * stages.devices,
     )
 
 
@@ -117,13 +138,14 @@ def _prepared(item: Item, stages: Stages[P]) -> P | InputError:
         return error
 
 
-def _computed(batch: Sequence[tuple[Item, P | InputError]], stages: Stages[P]) -> Sequence[Row]:
+def _computed(batch: Sequence[tuple[Item, P | InputError]], stages: Stages[P], first: str) -> Sequence[Row]:
     good = [(item, value) for item, value in batch if not isinstance(value, InputError)]
     found = iter(stages.compute(*map(list, zip(*good, strict=True))) if good else [])  # pyright: ignore[reportArgumentType]
-    return [
-        {"name": item.name, ERROR: str(value)} if isinstance(value, InputError) else {"name": item.name, **next(found)}
-        for item, value in batch
-    ]
+    rows: list[Row] = []
+    for item, value in batch:
+        own = {ERROR: str(value)} if isinstance(value, InputError) else next(found)
+        rows += [{first: item.name, **row} for row in ([own] if isinstance(own, Mapping) else own)]
+    return rows
 
 
 def _nothing(done: int, total: int) -> None:

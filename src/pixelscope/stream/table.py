@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,27 @@ class Table:
     Beside it, OUT.part.json says what the rows are of, so that nothing else is added to them.
     """
 
-    def __init__(self, out: Path, columns: Sequence[str], identity: Mapping[str, str], resume: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        columns: Sequence[str],
+        identity: Mapping[str, str],
+        resume: bool = False,
+        several: bool = False,
+    ) -> None:
         """Start a table, or with `resume` go on with one that was left, if there is one.
 
         identity: what decides the rows, by name; a table of another identity is not gone on with. The first column is the
-        rows' name. Raises InputError where the name's ending is neither .csv nor .jsonl, `out` exists, a table was left and
-        `resume` is not set, or it is of something else.
+        rows' name. several: rows that follow each other may have one name, and those of the last name, of which some may be
+        missing, are not kept.
+        Raises InputError where the name's ending is neither .csv nor .jsonl, `out` exists, a table was left and `resume` is not
+        set, or it is of something else.
         """
         if out.suffix.lower() not in FORMATS:
             raise InputError(f"{out} ends neither in .csv nor in .jsonl; name a file that does.")
         if out.exists():
             raise InputError(f"{out} exists already; name another file, or move it away.")
-        self.out, self.columns = out, tuple(columns)
+        self.out, self.columns, self.several = out, tuple(columns), several
         self.part, self.about = (out.with_name(out.name + ending) for ending in (".part", ".part.json"))
         self._csv = out.suffix.lower() == ".csv"
         wanted = {"columns": list(columns), **identity}
@@ -48,7 +57,7 @@ class Table:
             write_text(self.about, json.dumps(wanted, indent=1) + "\n")
             with naming(self.part):
                 self.part.write_bytes(self._encoded([]) if self._csv else b"")
-        self.count = self._cut_off()
+        self.count, self.items = self._cut_off()
         self._file = self.part.open("ab")
 
     def names(self) -> Iterator[str]:
@@ -89,14 +98,19 @@ class Table:
                     "same, or remove it and begin again."
                 )
 
-    def _cut_off(self) -> int:
-        """Cut off what is no whole row at the end, and return how many rows there are."""
-        count, end = 0, len(self._encoded([])) if self._csv else 0
-        for _, length in self._read():
+    def _cut_off(self) -> tuple[int, int]:
+        """Cut off what is no whole row at the end, and return how many rows there are, and of how many items."""
+        count, end, items = 0, len(self._encoded([])) if self._csv else 0, 0
+        before, last = (0, end), None
+        for name, length in self._read():
+            if not self.several or name != last:
+                items, before, last = items + 1, (count, end), name
             count, end = count + 1, end + length
+        if self.several and items:
+            (count, end), items = before, items - 1
         with self.part.open("r+b") as file:
             file.truncate(end)
-        return count
+        return count, items
 
     def _read(self) -> Iterator[tuple[str, int]]:
         """Give the name of each whole row and how many bytes it has."""
@@ -134,17 +148,25 @@ class Table:
             yield name, len(line.encode())
 
     def _encoded(self, rows: Sequence[Row], head: bool = True) -> bytes:
-        text = io.StringIO()
         if self._csv:
-            writer = csv.writer(text, lineterminator="\n")
-            if head:
-                writer.writerow(self.columns)
-            writer.writerows([_cell(row.get(name)) for name in self.columns] for row in rows)
+            cells = [[_cell(row.get(name)) for name in self.columns] for row in rows]
+            text = csv_text([self.columns, *cells] if head else cells)
         else:
-            for row in rows:
-                kept = {name: _number(row.get(name)) for name in self.columns}
-                text.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
-        return text.getvalue().encode("utf-8", "backslashreplace")
+            kept = [{name: _number(row.get(name)) for name in self.columns} for row in rows]
+            text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in kept)
+        return text.encode("utf-8", "backslashreplace")
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as CSV, quoted as RFC 4180 says, a carriage return in a cell too; a line ends with a newline alone."""
+    return "".join(map(_csv_line, rows))
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    text = io.StringIO()
+    # The writer quotes the characters that its own end of a line has, and by "\n" alone no "\r".
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue()[:-2] + "\n"
 
 
 def _number(value: str | float | bool | None) -> str | float | bool | None:

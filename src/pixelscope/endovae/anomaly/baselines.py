@@ -23,14 +23,14 @@ QUALITY = 85
 
 
 def mean_colours(frames: NDArray[np.uint8], insets: NDArray[np.bool_]) -> Values:
-    """Return the mean colour outside insets, (N, 3)."""
+    """Return the mean colour outside insets, (N, 3); NaN for a frame that is all inset."""
     return np.stack([masked_mean(frames[..., channel].astype(np.float32), ~insets) for channel in range(3)], axis=1)
 
 
 def baseline_scores(
     frames: NDArray[np.uint8], insets: NDArray[np.bool_], colours: Reference, components: PrincipalComponents
 ) -> dict[str, Values]:
-    """Return every trivial score of uint8 frames (N, S, S, 3), float64 (N,) each.
+    """Return every trivial score of uint8 frames (N, S, S, 3), float64 (N,) each; NaN where there is nothing to measure.
 
     colours: of the training frames' mean colours.
     """

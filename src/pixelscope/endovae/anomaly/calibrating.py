@@ -15,6 +15,8 @@ from pixelscope.endovae.anomaly.scores import COMPARED, SUMS, Values, log_spread
 from pixelscope.endovae.chosen import Weights
 from pixelscope.endovae.cohort import Cohort, Part
 from pixelscope.endovae.config import SplitConfig
+from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.errors import InputError
 
 DEFAULT = "picture+latent"
 """The score used where no abnormal frames are there to choose one by: docs/decisions/0005-anomaly-score.md."""
@@ -66,7 +68,7 @@ def describe_latent(weights: Weights, train: Part) -> Reference:
 
 
 def measures_of(weights: Weights, part: Part, latent: Reference) -> dict[str, Values]:
-    """Return the measures of a part's frames, float64 (N,) each."""
+    """Return the measures of a part's frames, float64 (N,) each; NaN for a frame in which no tissue is seen."""
     frames, insets = part.frames, part.insets
     batches = [measures(maps, frames[rows], insets[rows], latent) for rows, maps in map_batches(weights, frames)]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
@@ -75,10 +77,11 @@ def measures_of(weights: Weights, part: Part, latent: Reference) -> dict[str, Va
 def calibrate(weights: Weights, rule: str, train: Part, choosing: dict[str, Part]) -> Calibration:
     """Make the calibration of some weights, chosen by `rule`.
 
-    Of the scores that see no inset, that of the greatest AUROC on `choosing` is chosen.
+    Of the scores that see no inset, that of the greatest AUROC on `choosing` is chosen. Frames without tissue are left out;
+    raises InputError where no healthy frame is left.
     """
     latent = describe_latent(weights, train)
-    measured = {kind: measures_of(weights, part, latent) for kind, part in choosing.items()}
+    measured = _with_tissue({kind: measures_of(weights, part, latent) for kind, part in choosing.items()})
     spreads = {name: log_spread(measured["normal"][name]) for parts in SUMS.values() for name in parts}
     found = {kind: scores(values, spreads) for kind, values in measured.items()}
     choice: dict[str, float] = {}
@@ -87,15 +90,31 @@ def calibrate(weights: Weights, rule: str, train: Part, choosing: dict[str, Part
     return Calibration(
         rule=rule,
         images=weights.images,
-        count=len(choosing["normal"]),
+        weights=fingerprint(weights.encoder, weights.decoder),
+        count=len(measured["normal"]["whole"]),
         chosen=max((name for name in choice if name not in COMPARED), key=choice.__getitem__) if choice else DEFAULT,
         choice=choice,
-        choice_counts={kind: len(part) for kind, part in choosing.items()},
+        choice_counts={kind: len(values["whole"]) for kind, values in measured.items()},
         latent=latent,
         spread=spreads,
         heat=_hottest(weights, choosing["normal"]),
         scores={name: tuple(np.sort(values).tolist()) for name, values in found["normal"].items()},
     )
+
+
+def _with_tissue(measured: dict[str, dict[str, Values]]) -> dict[str, dict[str, Values]]:
+    """Return the measures of the frames in which tissue is seen, by kind; a kind without any is left out."""
+    found = {}
+    for kind, values in measured.items():
+        seen = np.isfinite(values["whole"])
+        if seen.any():
+            found[kind] = {name: some[seen] for name, some in values.items()}
+    if "normal" not in found:
+        raise InputError(
+            f"No tissue is seen in any of the {len(measured['normal']['whole']):,} healthy validation frames, so that scores "
+            "cannot be calibrated; prepare other frames, or raise --split.validation-fraction."
+        )
+    return found
 
 
 def _hottest(weights: Weights, normal: Part) -> float:

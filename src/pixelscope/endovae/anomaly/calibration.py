@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
 from pixelscope.config import Config
 from pixelscope.endovae.anomaly.conformal import conformal_p, slack
@@ -33,8 +34,10 @@ class Reference(Config):
 
     @classmethod
     def of(cls, means: ArrayLike) -> "Reference":
-        """Describe posterior means (N, latent)."""
+        """Describe posterior means (N, latent); raises InputError for fewer than two, which have no covariance."""
         rows = np.asarray(means, np.float64)
+        if len(rows) < 2:
+            raise InputError(f"{len(rows)} frames are too few to say where frames like them lie; give 2 or more.")
         covariance = np.atleast_2d(np.cov(rows.T))
         ridge = RIDGE * max(float(np.trace(covariance)) / len(covariance), RIDGE)
         precision = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
@@ -53,6 +56,8 @@ class Calibration(Config):
     """The checkpoint rule whose weights were calibrated."""
     images: int
     """Images that these weights had seen."""
+    weights: str = ""
+    """SHA-256 of these weights; empty in a calibration of an older version."""
     count: int
     """Healthy frames of the validation split that it was made from."""
     chosen: str
@@ -66,7 +71,7 @@ class Calibration(Config):
     """Mean and standard deviation of the logarithm of each measure."""
     heat: float
     """Smoothed squared error at which a heat map is at its brightest; see `heat.hottest`."""
-    scores: dict[str, tuple[float, ...]]
+    scores: dict[str, Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]]
     """Of the calibration frames, ascending, by score."""
 
     def p_values(self, name: str, values: ArrayLike) -> Values:

@@ -16,8 +16,8 @@ def conformal_p(known: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
     """Return the p-value of each of `values` (M,): (1 + calibration scores as high) / (1 + all of them).
 
     Among healthy frames like the calibration's, a share of at most p has a value of p or less (Vovk et al. 2005).
-    known: calibration scores (N,), ascending.
+    known: calibration scores (N,), ascending, one at least. A value that is NaN, of a frame without score, has none: NaN.
     """
-    scores = np.asarray(known, np.float64)
-    as_high = len(scores) - np.searchsorted(scores, np.asarray(values, np.float64) - slack(scores), side="left")
-    return (1 + as_high) / (1 + len(scores))
+    scores, given = np.asarray(known, np.float64), np.asarray(values, np.float64)
+    as_high = len(scores) - np.searchsorted(scores, given - slack(scores), side="left")
+    return np.where(np.isnan(given), np.nan, (1 + as_high) / (1 + len(scores)))

@@ -6,7 +6,7 @@ Each class of healthy frames is measured apart: frames of another camera than th
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from pixelscope.endovae.anomaly.calibrating import Parts, measures_of
 from pixelscope.endovae.anomaly.calibration import RATE, RESEARCH, Calibration, Reference
 from pixelscope.endovae.anomaly.curves import Separation, separation
 from pixelscope.endovae.anomaly.localisation import Localisation, localise
-from pixelscope.endovae.anomaly.scores import SCORES, Values, scores
+from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
 from pixelscope.endovae.chosen import Weights
 from pixelscope.endovae.cohort import Part
 from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.errors import InputError
 
 NEAR = 0.03
 """AUROC by which the model must be ahead of every trivial score, lest a warning is printed."""
@@ -50,6 +51,8 @@ class Anomaly:
     localisation: Localisation | None
     """How well the error map marks lesions; None where no test frame has a lesion mask."""
     warnings: tuple[str, ...]
+    unscored: dict[str, int] = field(default_factory=dict)
+    """Test frames of each kind in which no tissue is seen: they have no score, and are in none of these numbers."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -62,16 +65,26 @@ class Anomaly:
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one part's frames, float64 (N,) each."""
+    """The scores of one part's frames, float64 (N,) each; NaN where there is nothing to measure."""
 
     scores: dict[str, Values]
     baselines: dict[str, Values]
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Return in which frames tissue is seen, bool (N,)."""
+        return np.isfinite(self.scores["whole"])
+
+    def select(self, rows: np.ndarray) -> "Scored":
+        """Return the scores of some frames, by position or bool (N,)."""
+        return Scored(*({name: values[rows] for name, values in some.items()} for some in (self.scores, self.baselines)))
 
 
 def describe_colours(train: Part) -> Reference:
     """Return where the mean colours of the training frames lie, told from at most `COLOURS` of them."""
     some = Part(train.store, spread(train.positions, COLOURS))
-    return Reference.of(mean_colours(some.frames, some.insets))
+    colours = mean_colours(some.frames, some.insets)
+    return Reference.of(colours[np.isfinite(colours).all(1)])
 
 
 def score_part(
@@ -87,10 +100,17 @@ def score_part(
 def evaluate_anomaly(
     parts: Parts, scored: Mapping[str, Scored], weights: Weights, calibration: Calibration, components: PrincipalComponents
 ) -> Anomaly | None:
-    """Compare the scores of the test's healthy and abnormal frames; None where either are missing."""
+    """Compare the scores of the test's healthy and abnormal frames, those in which tissue is seen.
+
+    None where there are no frames of either kind; raises InputError where none of a kind shows tissue.
+    """
     if set(parts.test) != {"normal", "abnormal"}:
         return None
+    unscored = {kind: int((~one.seen).sum()) for kind, one in scored.items() if not one.seen.all()}
     inside = {"all": np.ones(len(parts.test["normal"]), bool)} | _by_class(parts.test["normal"])
+    inside = {name: which[scored["normal"].seen] for name, which in inside.items()}
+    inside = {name: which for name, which in inside.items() if which.any()}
+    scored = {kind: _with_tissue(kind, one) for kind, one in scored.items()}
     found = {kind: _separations(scored, kind, inside) for kind in ("scores", "baselines")}
     chosen = calibration.chosen
     flagged = {kind: calibration.p_values(chosen, one.scores[chosen]) <= RATE for kind, one in scored.items()}
@@ -98,7 +118,8 @@ def evaluate_anomaly(
         chosen=chosen,
         choice=calibration.choice,
         choice_counts=calibration.choice_counts,
-        counts={name: int(which.sum()) for name, which in inside.items()} | {"abnormal": len(parts.test["abnormal"])},
+        counts={name: int(which.sum()) for name, which in inside.items()}
+        | {"abnormal": len(scored["abnormal"].scores[chosen])},
         scores=found["scores"],
         baselines=found["baselines"],
         rate=RATE,
@@ -106,23 +127,41 @@ def evaluate_anomaly(
         | {"abnormal": float(flagged["abnormal"].mean())},
         localisation=localise(parts.test["abnormal"], weights, components),
         warnings=_warnings(found["scores"][chosen], found["baselines"], chosen),
+        unscored=unscored,
     )
 
 
 def anomaly_table(parts: Mapping[str, Part], scored: Mapping[str, Scored], calibration: Calibration) -> str:
-    """Return one CSV row a test frame: name, class, kind, p-value, flagged or not, every score and every trivial score."""
+    """Return one CSV row a test frame: name, class, kind, p-value, flagged or not, every score, every trivial score, and an
+    error where there is no score.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "class", "kind", "p", "flagged", *SCORES, *BASELINES])
+    writer.writerow(["name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"])
     for kind, part in parts.items():
         found = scored[kind]
         p = calibration.p_values(calibration.chosen, found.scores[calibration.chosen])
         classes = [part.store.classes[label] for label in part.store.labels[part.positions]]
         columns = [*(found.scores[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
         for row, (name, label) in enumerate(zip(part.names, classes, strict=True)):
-            values = [f"{column[row]:.6g}" for column in columns]
-            writer.writerow([name, label, kind, f"{p[row]:.6g}", int(p[row] <= RATE), *values])
+            values = [number(column[row]) for column in columns]
+            flagged, error = (int(p[row] <= RATE), "") if found.seen[row] else ("", NO_TISSUE)
+            writer.writerow([name, label, kind, number(p[row]), flagged, *values, error])
     return text.getvalue()
+
+
+def number(value: float) -> str:
+    """Return a number as a table has it; nothing for NaN, which was not measured."""
+    return "" if np.isnan(value) else f"{value:.6g}"
+
+
+def _with_tissue(kind: str, scored: Scored) -> Scored:
+    if not scored.seen.any():
+        raise InputError(
+            f"No tissue is seen in any of the {len(scored.seen):,} {kind} test frames, so that there is nothing to tell apart; "
+            "give others."
+        )
+    return scored.select(scored.seen)
 
 
 def _by_class(part: Part) -> dict[str, np.ndarray]:
@@ -181,4 +220,6 @@ def _table_lines(found: Anomaly) -> list[str]:
 def _end_lines(found: Anomaly) -> list[str]:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
     lines = [f"flagged at a false-positive rate of {found.rate:g}: {shares}"]
+    if found.unscored:
+        lines.append(f"not scored, as {NO_TISSUE}: " + ", ".join(f"{n:,} {kind}" for kind, n in found.unscored.items()))
     return lines if found.localisation is None else [*lines, found.localisation.to_text()]

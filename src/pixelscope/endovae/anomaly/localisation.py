@@ -48,12 +48,15 @@ def padded(dissimilarity: Map, side: int) -> Map:
 
 
 def localise(part: Part, weights: Weights, components: PrincipalComponents) -> Localisation | None:
-    """Compare maps with the lesion masks of a part's frames; None where it has none."""
+    """Compare maps with the lesion masks of a part's frames; None where no pixel is in a lesion, or none is outside."""
     masked = part.positions[part.store.has_lesion[part.positions]]
     if not len(masked):
         return None
     some = Part(part.store, spread(masked, MOST))
     inside, counted = some.store.lesions[some.positions] > 0, ~some.insets
+    truth = inside[counted]
+    if truth.all() or not truth.any():
+        return None
     side = inside.shape[1]
     frames = some.frames
     errors, dissimilarity = _maps(weights, frames)
@@ -63,7 +66,6 @@ def localise(part: Part, weights: Weights, components: PrincipalComponents) -> L
         "PCA error, smoothed": lambda: smoothed(pca_errors(frames, components)),
         "nearness to the centre": lambda: np.broadcast_to(_nearness(side), inside.shape),
     }
-    truth = inside[counted]
     found = {name: _compare(draw()[counted], truth) for name, draw in drawn.items()}
     return Localisation(len(masked), float(truth.mean()), found)
 

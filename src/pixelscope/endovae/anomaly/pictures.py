@@ -26,9 +26,15 @@ def write_heat_maps(
     calibration: Calibration,
     seed: int,
 ) -> None:
-    """Store heat maps of random test frames of each kind in heat-KIND.npz; p: the p-values of all frames by kind."""
+    """Store heat maps of random test frames of each kind in heat-KIND.npz.
+
+    p: the p-values of all frames by kind; frames that have none (NaN) are not shown.
+    """
     for kind, part in parts.items():
-        shown = torch.randperm(len(part), generator=generator("cpu", seed, "heat maps"))[:SHOWN].numpy()
+        scored = np.flatnonzero(~np.isnan(p[kind]))
+        if not len(scored):
+            continue
+        shown = scored[torch.randperm(len(scored), generator=generator("cpu", seed, "heat maps"))[:SHOWN].numpy()]
         some = Part(part.store, part.positions[shown])
         frames = some.frames
         errors = smoothed(np.concatenate([maps.error for _, maps in map_batches(weights, frames)])) * ~some.insets

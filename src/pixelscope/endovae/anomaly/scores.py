@@ -31,6 +31,9 @@ SUMS = {"tissue+kl": ("tissue", "kl"), "picture+latent": ("picture", "latent")}
 """The scores that are sums of two measures."""
 TINY = 1e-12
 """Least value whose logarithm is taken, and least deviation divided by."""
+LEAST_TISSUE = 0.01
+"""Share of a frame that must show tissue for the frame to be scored: a mean over fewer pixels is noise."""
+NO_TISSUE = "no tissue is seen (too dark, too bright, or covered by insets), so that there is no score"
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,15 @@ class Maps:
 
 
 def measures(maps: Maps, frames: NDArray[np.uint8], insets: NDArray[np.bool_], latent: Reference) -> dict[str, Values]:
-    """Return what the scores are made of, float64 (N,) each.
+    """Return what the scores are made of, float64 (N,) each; NaN for a frame in which no tissue is seen.
 
     frames: uint8 (N, S, S, 3), as they were reconstructed; insets: bool (N, S, S).
     """
     tissue = tissue_mask(frames, insets)
     margin = (maps.error.shape[1] - maps.dissimilarity.shape[1]) // 2
     inner = slice(margin, maps.error.shape[1] - margin)
-    return {
+    seen = (tissue.mean((1, 2)) >= LEAST_TISSUE) & tissue[:, inner, inner].any((1, 2))
+    measured = {
         "whole": maps.error.mean((1, 2), dtype=np.float64),
         "picture": masked_mean(maps.error, ~insets),
         "tissue": masked_mean(maps.error, tissue),
@@ -63,10 +67,11 @@ def measures(maps: Maps, frames: NDArray[np.uint8], insets: NDArray[np.bool_], l
         "latent": latent.distance(maps.mean),
         "kl": maps.kl.sum(1, dtype=np.float64),
     }
+    return {name: np.where(seen, values, np.nan) for name, values in measured.items()}
 
 
 def scores(measured: Mapping[str, Values], spread: Mapping[str, tuple[float, float]]) -> dict[str, Values]:
-    """Return every score of `SCORES`, float64 (N,) each.
+    """Return every score of `SCORES`, float64 (N,) each; NaN where `measured` is.
 
     spread: mean and standard deviation of the logarithm of each measure on the calibration frames.
     """
@@ -75,6 +80,12 @@ def scores(measured: Mapping[str, Values], spread: Mapping[str, tuple[float, flo
         for name, parts in SUMS.items()
     }
     return {name: sums[name] if name in sums else measured[name] for name in SCORES}
+
+
+def why_unscored(maps: Maps) -> list[str]:
+    """Return for each of N frames what to say of it where it has no score."""
+    finite = np.asarray(np.isfinite(maps.error).all((1, 2)) & np.isfinite(maps.mean).all(1))
+    return [NO_TISSUE if one else "the model gives numbers that are not finite" for one in finite]
 
 
 def standardised(values: Values, spread: tuple[float, float]) -> Values:
@@ -90,6 +101,6 @@ def log_spread(values: Values) -> tuple[float, float]:
 
 
 def masked_mean(values: NDArray[np.float32], counted: NDArray[np.bool_]) -> Values:
-    """Return the mean over each (H, W) of `values` (N, H, W) where `counted`; 0 where nothing is."""
-    total = (values * counted).sum((1, 2), dtype=np.float64)
-    return total / np.maximum(counted.sum((1, 2)), 1)
+    """Return the mean over each (H, W) of `values` (N, H, W) where `counted`; NaN where nothing is."""
+    total, count = (values * counted).sum((1, 2), dtype=np.float64), counted.sum((1, 2))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -276,7 +276,8 @@ def _read_rows(path: Path) -> FrameRows | None:
         return None
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            # A frame that could not be measured has no number.
+            rows = [row for row in csv.DictReader(file) if row["endovae_psnr"] != ""]
         return FrameRows(
             kind=np.array([row["kind"] for row in rows], str),
             psnr=np.array([float(row["endovae_psnr"]) for row in rows]),

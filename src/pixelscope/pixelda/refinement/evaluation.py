@@ -22,6 +22,7 @@ from pixelscope.files import write_text
 from pixelscope.pixelda.accuracy import BATCH
 from pixelscope.pixelda.evaluation import SetResult, measure, set_result, unmeasured_notes
 from pixelscope.pixelda.measured_sets import MeasuredSet, own_sets
+from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import logits_and_features
 from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, selector_values
@@ -86,19 +87,23 @@ class Refined:
 
 
 def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
-    """Measure a refinement on both domains' test splits and store evaluation.json; raises InputError where there is none."""
+    """Measure a refinement on both domains' test splits and store evaluation.json; raises InputError where there is none.
+
+    What is measured are the weights that are exported and used: the averages in the newest checkpoint.
+    """
     keep_freed_memory()
     folder = RunFolder.open(run)
     config = read_refine_config(folder)
     material = load_material(located_runs(folder, config), data_root, training=False)
-    snapshots = stored_snapshots(folder, config, material)
-    if not snapshots:
-        raise InputError(f"{run} has no stored classifier yet; let the training reach its first evaluation.")
+    refined = open_run(run, HEADLINE)
+    last, snapshots = refined.images, stored_snapshots(folder, config, material)
+    networks = {images: network for images, network in snapshots.items() if images <= last}
+    # An evaluation, which stores a classifier, and a checkpoint are not always due together.
+    networks.setdefault(last, refined.classifier)
     sets = own_sets(material.domains)
-    curve = [_point(images, network, material, sets) for images, network in snapshots.items()]
-    last = max(snapshots)
+    curve = [_point(images, network, material, sets) for images, network in networks.items()]
     classes = list(material.opened.classes)
-    counts = {name: measure(snapshots[last], images) for name, images in sets.items()}
+    counts = {name: measure(networks[last], images) for name, images in sets.items()}
     before = {name: measure(material.opened.weights.classifier, images) for name, images in sets.items()}
     result = Refined(
         system=SYSTEM,
@@ -110,7 +115,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
         before={name: int(found.trace()) / int(found.sum()) for name, found in before.items()},
         rules=_rules(curve, last),
         curve=curve,
-        parameters=sum(p.numel() for p in snapshots[last].parameters()),
+        parameters=sum(p.numel() for p in networks[last].parameters()),
         notes=unmeasured_notes(material.domains),
     )
     write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")

@@ -24,15 +24,15 @@ async def page(request: Request, run: str = "") -> Response:
     workspace = request.app.state.workspace
     runs = [one.name for one in workspace.of("endovae")]
     if not runs:
-        return render(request, "endoscopy.html.j2", runs=[], chosen="", steer=None, calibrated=False)
+        return render(request, "endoscopy.html.j2", runs=[], chosen="", steer=None, uncalibrated="")
     chosen = run or runs[0]
 
-    def work() -> tuple[dict[str, Any], bool]:
+    def work() -> tuple[dict[str, Any], str]:
         studio = workspace.frames(chosen)
-        return _steer(studio, chosen, np.zeros(studio.latent, np.float32)), studio.calibration is not None
+        return _steer(studio, chosen, np.zeros(studio.latent, np.float32)), studio.uncalibrated
 
-    steer, calibrated = await request.app.state.desk.do(work)
-    return render(request, "endoscopy.html.j2", runs=runs, chosen=chosen, steer=steer, calibrated=calibrated)
+    steer, uncalibrated = await request.app.state.desk.do(work)
+    return render(request, "endoscopy.html.j2", runs=runs, chosen=chosen, steer=steer, uncalibrated=uncalibrated)
 
 
 @router.get("/endoscopy/{name}/draw")

@@ -1,0 +1,173 @@
+"""What cannot be measured is left out and named: frames in which no tissue is seen, and frames that are all inset."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from pixelscope import FrameStore, InputError, PrepareConfig, evaluate_endovae, prepare, train_endovae
+from pixelscope.endovae.anomaly.calibrating import calibrate, divide_for_anomaly
+from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
+from pixelscope.endovae.anomaly.localisation import localise
+from pixelscope.endovae.chosen import choose
+from pixelscope.endovae.cohort import Part, load_cohort
+from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.figures.material import Material
+from pixelscope.endovae.quality import psnr, squared_error, ssim
+from pixelscope.endovae.training import read_config
+from pixelscope.engine.run import RunFolder
+
+
+def rows(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def blank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose frames are a quarter white; evaluated."""
+    frames = tiny.write_frames(tmp_path_factory.mktemp("frames"), normal=36, abnormal=16)
+    for folder, count in (("normal-tiny", 12), ("polyps", 4)):
+        for number in range(count):
+            # Different enough in their hashes to be no near-duplicates of each other.
+            white = np.full((tiny.SIZE, tiny.SIZE, 3), 255, np.uint8)
+            white[number : number + 2] = 215 if folder == "polyps" else 220
+            Image.fromarray(white).save(frames / folder / f"white-{number:02d}.png")
+    store = prepare([frames], config=PrepareConfig(size=tiny.SIZE), out=tmp_path_factory.mktemp("stores") / "blank-0")
+    config = tiny.endovae(frames=str(store.path), split={"validation_fraction": 0.3, "test_fraction": 0.3})
+    run = train_endovae(config, run=tmp_path_factory.mktemp("runs") / "blank")
+    evaluate_endovae(run)
+    return run
+
+
+def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Path) -> None:
+    found = json.loads((blank_run / "evaluation.json").read_text(encoding="utf-8"))["anomaly"]
+    table = rows(blank_run / "anomaly.csv")
+    white = [row for row in table if "white-" in row["name"]]
+    assert {row["kind"] for row in white} == {"normal", "abnormal"}
+    for row in table:
+        if row in white:
+            assert "no tissue is seen" in row["error"]
+            assert not row["p"] and not row["flagged"] and not row["tissue"] and not row["latent"] and not row["whole"]
+        else:
+            assert not row["error"] and float(row["p"]) > 0 and row["tissue"]
+    kinds = [row["kind"] for row in white]
+    assert found["unscored"] == {kind: kinds.count(kind) for kind in set(kinds)}
+    scored = [row for row in table if not row["error"]]
+    assert found["counts"]["all"] == sum(row["kind"] == "normal" for row in scored)
+    assert found["counts"]["abnormal"] == sum(row["kind"] == "abnormal" for row in scored)
+    flagged = [row["flagged"] == "1" for row in scored if row["kind"] == "abnormal"]
+    assert found["flagged"]["abnormal"] == pytest.approx(np.mean(flagged))
+    assert "not scored, as no tissue is seen" in evaluate_endovae(blank_run).to_text()
+    for kind in ("normal", "abnormal"):
+        maps = Material.read(blank_run).heat_maps(kind)
+        assert maps is not None and np.isfinite(maps["p"]).all()
+
+
+def test_a_calibration_is_of_frames_with_tissue_alone(blank_run: Path) -> None:
+    folder = RunFolder(blank_run)
+    config = read_config(folder)
+    cohort, (_, weights) = load_cohort(config), choose(folder, config)
+    found = read_calibration(folder.checkpoints / FILE)
+    names = cohort.validation.names
+    assert any("white-" in name for name in names)
+    assert found.count == sum("white-" not in name for name in names) == found.choice_counts["normal"]
+    assert all(len(values) == found.count and np.isfinite(values).all() for values in found.scores.values())
+    white = Part(cohort.store, np.array([i for i, name in enumerate(cohort.store.names) if "white-" in name]))
+    with pytest.raises(InputError, match="No tissue is seen in any of the 16 healthy validation frames"):
+        calibrate(weights, "last", cohort.train, {"normal": white})
+
+
+def test_other_frames_without_any_tissue_are_no_result(blank_run: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    frames = tiny.write_frames(tmp_path / "frames", normal=20, abnormal=0)
+    for number in range(3):
+        Image.new("RGB", (20, 20), (255, 255, 255 - number)).save(frames / "polyps" / f"{number}.png")
+    with pytest.raises(InputError, match="No tissue is seen in any of the 3 abnormal test frames"):
+        evaluate_endovae(blank_run, frames=str(frames))
+
+
+def test_the_quality_of_an_image_that_is_left_out_is_not_0() -> None:
+    images, others = (torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    counted = torch.ones(2, 1, 24, 24)
+    counted[1] = 0
+    for metric in (squared_error, psnr, ssim):
+        found = metric(images, others, counted)
+        assert found[0] == pytest.approx(float(metric(images[:1], others[:1])[0]), rel=1e-5)
+        assert found[1].isnan()
+
+
+@pytest.fixture(scope="module")
+def masked_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run on a store whose insets are left out, two of its test frames all inset; and the names of these."""
+    frames = tiny.write_frames(tmp_path_factory.mktemp("frames"), normal=36, abnormal=12)
+    settings = PrepareConfig(size=tiny.SIZE, insets="mask")
+    store = prepare([frames], config=settings, out=tmp_path_factory.mktemp("stores") / "masked-0")
+    config = tiny.endovae(frames=str(store.path), prepare=settings.model_dump())
+    run = train_endovae(config, run=tmp_path_factory.mktemp("runs") / "masked")
+    parts = divide_for_anomaly(load_cohort(config), config.split)
+    assert parts is not None
+    hidden = [parts.test[kind].positions[-1] for kind in ("normal", "abnormal")]
+    insets = np.load(store.path / "insets.npy")
+    insets[hidden] = 1
+    np.save(store.path / "insets.npy", insets)
+    return run, [store.names[i] for i in hidden]
+
+
+def test_frames_that_are_all_inset_are_in_no_mean(masked_run: tuple[Path, list[str]]) -> None:
+    run, hidden = masked_run
+    result = evaluate_endovae(run)
+    table = rows(run / "evaluation.csv")
+    for kind, found in result.sets.items():
+        assert found.unmeasured == 1
+        known = [row for row in table if row["kind"] == kind and row["name"] not in hidden]
+        assert len(known) == found.count - 1
+        for method in ("endovae", "pca", "mean_image"):
+            expected = np.mean([float(row[f"{method}_psnr"]) for row in known])
+            assert found.methods[method.replace("_", " ")]["psnr"].mean == pytest.approx(expected, rel=1e-4)
+        assert sum(row["count"] for row in found.by_size) == found.count - 1
+    assert all(not row["endovae_psnr"] and not row["pca_ssim"] for row in table if row["name"] in hidden)
+    material = Material.read(run)
+    assert material.rows is not None and len(material.rows.psnr) == len(table) - 2
+    for kind in result.sets:
+        best = material.reconstructions(kind, "best")
+        assert best is not None and np.isfinite(best["psnr"]).all()
+    assert result.anomaly is not None and result.anomaly.unscored == {"normal": 1, "abnormal": 1}
+    assert "1 of them are not measured" in result.to_text()
+
+
+def test_frames_that_are_all_inset_alone_are_refused(masked_run: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run, _ = masked_run
+    store = FrameStore.open(Path(read_config(RunFolder(run)).frames))
+    shutil.copytree(store.path, tmp_path / "store")
+    np.save(tmp_path / "store" / "insets.npy", np.ones_like(store.insets))
+    with pytest.raises(InputError, match=r"Every pixel of all \d+ normal frames is left out as inset"):
+        evaluate_endovae(run, frames=str(tmp_path / "store"))
+
+
+def test_lesions_are_located_only_where_pixels_are_in_and_out_of_them(blank_run: Path, tmp_path: Path) -> None:
+    folder = RunFolder(blank_run)
+    config = read_config(folder)
+    own, (_, weights) = load_cohort(config).store, choose(folder, config)
+    shutil.copytree(own.path, tmp_path / "store")
+    index = json.loads((tmp_path / "store" / "index.json").read_text(encoding="utf-8"))
+    for frame in index["frames"]:
+        frame["lesion"] = True
+    (tmp_path / "store" / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    pixels = own.frames[0].size
+    components = PrincipalComponents(torch.zeros(pixels), torch.zeros(1, pixels))
+    lesions = np.zeros_like(own.lesions)
+    for inside in (0, 1):
+        np.save(tmp_path / "store" / "lesions.npy", np.full_like(lesions, inside))
+        store = FrameStore.open(tmp_path / "store")
+        assert localise(Part(store, np.arange(4)), weights, components) is None
+    lesions[:, 4:9, 4:9] = 1
+    np.save(tmp_path / "store" / "lesions.npy", lesions)
+    found = localise(Part(FrameStore.open(tmp_path / "store"), np.arange(4)), weights, components)
+    assert found is not None and found.lesion_share == pytest.approx(25 / tiny.SIZE**2)
