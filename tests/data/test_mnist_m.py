@@ -195,7 +195,7 @@ def test_same_seed_same_bytes(tmp_path: Path, mnist: Path, photos: Path) -> None
 
 
 def test_the_seed_is_also_that_of_the_crops(tmp_path: Path, mnist: Path, photos: Path) -> None:
-    made = [generate_mnist_m(mnist, photos, tmp_path / f"{seed}.npz", seed=seed, test_fraction=0) for seed in (7, 8)]
+    made = [generate_mnist_m(mnist, photos, tmp_path / f"{seed}.npz", seed=seed, test_fraction=0.02) for seed in (7, 8)]
     assert load_mnist_m(made[0]).digest() != load_mnist_m(made[1]).digest()
 
 
@@ -240,6 +240,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, mnist: Path, photos: Pa
         ({"form": "original"}, "There is no form 'original' of MNIST-M; choose one of aligned, distributed"),
         ({"form": "distributed", "test_fraction": 0.2}, "A test fraction of 0.2 cannot be had in the form 'distributed'"),
         ({"test_fraction": 1.0}, r"test fraction 1\.0"),
+        ({"test_fraction": 0.0}, r"test fraction 0\.0"),
         ({"photos": Path("nowhere")}, "There is no folder nowhere"),
     ],
 )
@@ -266,12 +267,33 @@ def test_a_file_of_the_recipe_with_grey_digits_is_refused(tmp_path: Path, mnist:
         arrays_in_it = dict(file)
     recipe = json.loads(str(arrays_in_it.pop("pixelscope_mnist_m")))
     for changed, message in (
-        ({k: v for k, v in recipe.items() if k not in ("version", "form")}, "made by an earlier version .* make it anew with"),
-        ({**recipe, "version": 3}, "made by version 3 of the recipe and this version of Pixelscope reads 2"),
+        ({k: v for k, v in recipe.items() if k not in ("version", "form")}, "^[^ ]*old.npz was made by an earlier version"),
+        ({**recipe, "version": 3}, "^[^ ]*old.npz was made by version 3 of the recipe and this version of Pixelscope reads 2"),
+        ({**recipe, "form": "round"}, "does not say how it was made"),
+        ({**recipe, "form": "distributed"}, "holds images of shape"),
     ):
         np.savez(tmp_path / "old.npz", pixelscope_mnist_m=np.array(json.dumps(changed)), **arrays_in_it)
         with pytest.raises(InputError, match=message):
             load(str(tmp_path / "old.npz"))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"images": np.zeros((50, 28, 28), np.uint8)}, {"test": np.arange(50)}, {"labels": np.zeros((50, 1), np.int64)}]
+)
+def test_arrays_that_no_recipe_makes_are_refused(
+    tmp_path: Path, mnist: Path, photos: Path, changed: dict[str, np.ndarray]
+) -> None:
+    path = generate_mnist_m(mnist, photos, tmp_path / "m.npz")
+    with np.load(path) as file:
+        arrays_in_it = dict(file)
+    np.savez(tmp_path / "wrong.npz", **{**arrays_in_it, **changed})
+    with pytest.raises(InputError, match=f"holds {next(iter(changed))} of shape"):
+        load(str(tmp_path / "wrong.npz"))
+
+
+def test_a_generated_file_is_one_however_it_is_named(tmp_path: Path, mnist: Path, photos: Path) -> None:
+    path = generate_mnist_m(mnist, photos, tmp_path / "m.npz")
+    assert load(f"arrays:{path}").is_aligned_with(load(str(path)))
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path, mnist: Path) -> None:
@@ -362,6 +384,22 @@ def test_grey_files_still_give_colour(original: Path) -> None:
     for file in original.rglob("*.png"):
         Image.open(file).convert("L").save(file)
     assert load_mnist_m(original).images.shape[1] == 3
+
+
+def test_suffixes_in_capitals_and_files_of_other_programs_do_no_harm(original: Path) -> None:
+    labels = original / "mnist_m_train_labels.txt"
+    (original / "mnist_m_train" / "00000003.png").rename(original / "mnist_m_train" / "00000003.PNG")
+    labels.write_text("\ufeff" + labels.read_text().replace("00000003.png", "00000003.PNG"), encoding="utf-8")
+    (original / "mnist_m_train" / "._00000001.png").write_bytes(b"resource fork")
+    assert len(load_mnist_m(original)) == 8
+
+
+def test_one_digit_under_two_names_is_refused(original: Path) -> None:
+    Image.fromarray(noise((32, 32, 3), 9)).save(original / "mnist_m_train" / "3.png")
+    labels = original / "mnist_m_train_labels.txt"
+    labels.write_text(labels.read_text() + "3.png 6\n")
+    with pytest.raises(InputError, match="named by the same index"):
+        load_mnist_m(original)
 
 
 def test_a_missing_image_is_named(original: Path) -> None:

@@ -1,5 +1,6 @@
 """Measuring a run on other images: digits that it trained on, in either domain, are in no number but the one named so."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_a_baseline_measured_on_another_target_is_refused(places: dict[str, str]
     evaluate(baseline)
     config = tiny.pixelda(source=places["mnist"], target=places["aligned"], training={"images": 16})
     with pytest.raises(
-        InputError, match=r"was measured on MNIST-M, generated in the form .* adapts to other images, MNIST-M, ind"
+        InputError, match=r"was measured on the target .*, generated in the form .* has other images, MNIST-M, ind"
     ):
         train_pixelda(config, run=tmp_path / "run", baseline=baseline)
     assert not (tmp_path / "run").exists()
@@ -122,3 +123,41 @@ def test_of_the_distributed_set_an_aligned_run_is_measured_on_digits_of_its_own_
         "target_all": int(unseen.sum()),
         "target_test_partly_seen": 100,
     }
+
+
+def test_domains_of_one_collection_with_splits_of_their_own_leave_out_what_either_trained_on(
+    places: dict[str, str], tmp_path: Path
+) -> None:
+    """The source's random split and MNIST's own cut across each other; half of the target's digits are left away."""
+    half = load_images(places["distributed"], size=tiny.SIZE).select(torch.arange(0, COUNT, 2))
+    pack_images(half, tmp_path / "half")
+    config = tiny.baseline(source=places["aligned"], target=f"pack:{tmp_path / 'half'}", training={"images": 16})
+    run = train_baseline(config, run=tmp_path / "run")
+    own_test = random_test_mask(COUNT, 0.2, 0)
+    in_half, mnist_test = torch.arange(COUNT) % 2 == 0, torch.arange(COUNT) >= 80
+    result = counts(evaluate(run))
+    assert result["source_test"] == int((own_test & ~(in_half & ~mnist_test)).sum())
+    assert result["target_test"] == int((own_test & in_half & mnist_test).sum())
+    assert result["target_test_partly_seen"] == 10
+    assert result["target_test"] < 10
+
+
+def test_a_digit_with_another_label_than_in_the_source_is_refused(
+    places: dict[str, str], aligned_run: Path, tmp_path: Path
+) -> None:
+    images = load_images(places["distributed"], size=tiny.SIZE)
+    assert images.items is not None
+    pack_images(replace(images, items=images.items.roll(1)), tmp_path / "shifted")
+    with pytest.raises(InputError, match="wrongly numbered"):
+        evaluate(aligned_run, target=f"pack:{tmp_path / 'shifted'}")
+
+
+def test_mnist_as_arrays_is_mnist(shared_data: Path, tmp_path: Path) -> None:
+    digits = load_images(f"mnist:{shared_data / 'mnist'}", size=None)
+    assert digits.labels is not None
+    images, labels = digits.in_memory()[:, 0].numpy(), digits.labels.numpy()
+    np.savez(
+        tmp_path / "keras.npz", x_train=images[:60_000], y_train=labels[:60_000], x_test=images[60_000:], y_test=labels[60_000:]
+    )
+    given = load_images(f"arrays:{tmp_path / 'keras.npz'}", size=None)
+    assert given.is_aligned_with(digits)

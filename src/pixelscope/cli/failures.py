@@ -40,7 +40,9 @@ class Failure:
 def explain(error: BaseException) -> Failure | None:
     """Return what to tell the user, or None where the error is a defect of the program."""
     if isinstance(error, KeyboardInterrupt | Interrupted):
-        return Failure(_one_line(str(error) or f"Interrupted; go on from the last checkpoint with {RESUME}."), INTERRUPTED)
+        return Failure(
+            _one_line(str(error) or f"Interrupted; a training continues from its last checkpoint with {RESUME}."), INTERRUPTED
+        )
     sentence = _sentence(error)
     return None if sentence is None else Failure(_one_line(f"Error: {sentence}"), MENDABLE)
 

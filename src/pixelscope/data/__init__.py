@@ -6,7 +6,7 @@ One file a kind. Nothing is found by searching: `SOURCES` names them all.
 import difflib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,10 +56,16 @@ def _mnist_m(path: str, options: Options) -> "ImageSet":
 
 
 def _arrays(path: str, options: Options) -> "ImageSet":
+    from pixelscope.data import mnist, mnist_m
     from pixelscope.data.arrays import load_arrays
+    from pixelscope.imaging.resize import resize
 
     path, layout = split_layout(path)
-    return load_arrays(_given("arrays", path, "a .mat, .npz or .npy file"), options.size, layout, options.value_range)
+    file = _given("arrays", path, "a .mat, .npz or .npy file")
+    if file.suffix.lower() == ".npz" and mnist_m.is_generated(file):
+        return mnist_m.load_mnist_m(file, options.size)
+    images = mnist.with_known_digits(load_arrays(file, None, layout, options.value_range))
+    return images if options.size is None else replace(images, images=resize(images.in_memory(), options.size))
 
 
 def _folder(path: str, options: Options) -> "ImageSet":

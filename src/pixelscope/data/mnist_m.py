@@ -4,7 +4,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ TEST_FRACTION = 0.2
 """Share of the digits in the test split of the aligned form."""
 MARGINS = {"aligned": 0, "distributed": 2}
 """Pixels around the 28 x 28 mask by form: the aligned one is resized on reading, as MNIST is; the distributed one is not."""
+DIGIT_SIDE = 28
 TRAINING_DIGITS, TEST_DIGITS = 60_000, 10_000
 
 _PROVENANCE = "pixelscope_mnist_m"
@@ -198,11 +199,14 @@ def _load_generated(path: Path, size: int | None) -> ImageSet:
         )
     try:
         with np.load(path, allow_pickle=False) as file:
-            recipe = _read_recipe(path, json.loads(str(file[_PROVENANCE])))
-            labels, test = torch.from_numpy(file["labels"]), torch.from_numpy(file["test"])
-            images = torch.from_numpy(file["images"]).permute(0, 3, 1, 2).contiguous()
+            values = json.loads(str(file[_PROVENANCE]))
+            arrays = {name: file[name] for name in ("images", "labels", "test")}
     except UNREADABLE as error:
         raise InputError(f"{path} is damaged ({error}); make it again with `pixelscope data mnist-m`.") from None
+    recipe = _read_recipe(path, values)
+    _check_arrays(path, recipe, arrays)
+    images, labels, test = (torch.from_numpy(arrays[name]) for name in ("images", "labels", "test"))
+    images = images.permute(0, 3, 1, 2).contiguous()
     return ImageSet(
         images=images if size is None else resize(images, size),
         provenance=_origin(path, recipe),
@@ -223,8 +227,21 @@ def _origin(path: Path, recipe: Recipe) -> Provenance:
     return Provenance(source, OTHER_TITLES[recipe.form], notes=(_note(recipe), other))
 
 
-def _read_recipe(path: Path, values: dict[str, Any]) -> Recipe:
-    if "version" not in values:
+def _check_arrays(path: Path, recipe: Recipe, arrays: dict[str, NDArray[Any]]) -> None:
+    side = DIGIT_SIDE + 2 * MARGINS[recipe.form]
+    count = len(arrays["images"]) if arrays["images"].ndim else 0
+    expected = {"images": ((count, side, side, 3), "uint8"), "labels": ((count,), "int64"), "test": ((count,), "bool")}
+    for name, (shape, kind) in expected.items():
+        found = arrays[name]
+        if found.shape != shape or found.dtype != kind or not count:
+            raise InputError(
+                f"{path} holds {name} of shape {found.shape} and type {found.dtype}, where the form {recipe.form} has "
+                f"{(count or 'N', *shape[1:])} and {kind}; make it again with `pixelscope data mnist-m`."
+            )
+
+
+def _read_recipe(path: Path, values: Any) -> Recipe:
+    if not isinstance(values, dict) or "version" not in values:
         raise InputError(
             f"{path} was made by an earlier version of Pixelscope from grey digits, which leave a dark outline that MNIST-M "
             "does not have; make it anew with `pixelscope data mnist-m --mnist DIR --photos DIR --out NEW.npz`."
@@ -234,6 +251,8 @@ def _read_recipe(path: Path, values: dict[str, Any]) -> Recipe:
             f"{path} was made by version {values['version']} of the recipe and this version of Pixelscope reads "
             f"{RECIPE_VERSION}; make it anew with `pixelscope data mnist-m`, or update Pixelscope."
         )
+    if set(values) != {field.name for field in fields(Recipe)} or values["form"] not in [*MARGINS]:
+        raise InputError(f"{path} does not say how it was made; make it again with `pixelscope data mnist-m`.")
     return Recipe(**values)
 
 
@@ -249,8 +268,15 @@ def _load_original(folder: Path, size: int | None) -> ImageSet:
         names=[name for name, _ in listed],
         test=torch.arange(len(listed)) >= len(parts["train"]),
         collection=MNIST_SHA256,
-        items=torch.tensor([_mnist_index(folder, part, name) for part, labels in parts.items() for name in labels]),
+        items=_mnist_indices(folder, parts),
     )
+
+
+def _mnist_indices(folder: Path, parts: dict[str, dict[str, int]]) -> torch.Tensor:
+    items = torch.tensor([_mnist_index(folder, part, name) for part, labels in parts.items() for name in labels])
+    if len(items.unique()) < len(items):
+        raise InputError(f"Two files in {folder} are named by the same index of MNIST; unpack MNIST-M again.")
+    return items
 
 
 def _mnist_index(folder: Path, part: str, name: str) -> int:
@@ -270,12 +296,12 @@ def _read_labels(folder: Path, part: str) -> dict[str, int]:
     for needed in (file, images):
         if not needed.exists():
             raise InputError(f"There is no {needed.name} in {folder}; MNIST-M as distributed has it: unpack it again.")
-    lines = [line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [line.split() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
         if len(line) != 2 or line[1] not in CLASSES:
             raise InputError(f"Line {number} of {file} is not `name label` with a label of 0 to 9; unpack it again.")
     labels = {name: int(label) for name, label in lines}
-    present = {path.name for path in images.iterdir() if path.suffix == ".png"}
+    present = {path.name for path in images.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith(".")}
     _check_listing(file, images, len(lines), labels.keys(), present)
     return labels
 
@@ -310,10 +336,10 @@ def _check_request(out: Path, seed: int, form: str, test_fraction: float | None)
             f"A test fraction of {test_fraction} cannot be had in the form 'distributed', whose split is MNIST's own; "
             "drop it, or choose the form 'aligned'."
         )
-    if seed < 0 or not 0 <= (test_fraction or 0) < 1:
+    if seed < 0 or (test_fraction is not None and not 0 < test_fraction < 1):
         raise InputError(
             f"MNIST-M cannot be made with seed {seed} and test fraction {test_fraction}; "
-            "give a seed of 0 or more and a fraction from 0 to under 1."
+            "give a seed of 0 or more and a fraction between 0 and 1."
         )
     if out.suffix != ".npz":
         raise InputError(f"{out} must end in .npz; give for example --out {out.with_suffix('.npz').name}.")

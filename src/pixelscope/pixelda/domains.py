@@ -109,16 +109,18 @@ def require_same_images(
     """Raise InputError where a split of one of the named `domains` has other images than run.json says."""
     recorded = folder.read_record().get("data", {})
     specs = {"source": config.source, "target": config.target}
-    for domain, digests in domains.split_digests().items():
+    # The target first: where sets are aligned, a changed target changes the source's split, too.
+    for domain, digests in reversed(domains.split_digests().items()):
         if domain not in names:
             continue
         known = recorded.get(domain, {})
+        named = " ".join(f"--{name} {spec}" for name, spec in specs.items() if spec and (name == domain or domains.aligned))
         changed = [part for part, key in DIGESTS.items() if known.get(key, digests[key]) != digests[key]]
         if changed:
             raise InputError(
                 f"The {changed[0]} images of the {domain} {specs[domain]} are not those of the run {folder.path} (their "
                 f"SHA-256 differs), so some may have been trained on; restore them, or measure them as other images with "
-                f"`pixelscope pixelda evaluate {folder.path} --{domain} {specs[domain]}`."
+                f"`pixelscope pixelda evaluate {folder.path} {named}`."
             )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.split import own_test_mask
+from pixelscope.data.split import Split, own_test_mask
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig
@@ -30,11 +30,51 @@ def own_sets(domains: Domains) -> dict[str, MeasuredSet]:
     """Return the run's own sets: the source's test split; the target's, and all of it, where it has labels."""
     source, target = domains.source, domains.target
     sets = {"source_test": MeasuredSet(f"{_origin(source.test)}, source test split", [source.test], source=True)}
-    if target is not None and target.test.labels is not None:
+    if target is None:
+        return sets
+    if not domains.aligned and source.train.collection is not None and source.train.collection == target.train.collection:
+        return _sets_of_one_collection(domains, target)
+    if target.test.labels is not None:
         sets["target_test"] = MeasuredSet(f"{_origin(target.test)}, target test split", [target.test], source=False)
         all_of_it = [target.test, target.train]
         sets["target_all"] = MeasuredSet(f"{_origin(target.test)}, all target images", all_of_it, source=False)
     return sets
+
+
+def _sets_of_one_collection(domains: Domains, target: Split) -> dict[str, MeasuredSet]:
+    """Return the own sets of domains that show digits of one collection in splits of their own, without what either trained on.
+
+    Raises:
+        InputError: a digit has one label in the source and another in the target, or no digit is left.
+    """
+    for part in (target.train, target.test):
+        _check_labels(domains, part)
+    seen, source = SeenImages.of(domains), domains.source.test
+    sets = _not_empty({"source_test": _unseen(source, seen, "source test split", source=True)}, source.provenance.source)
+    if target.test.labels is None:
+        return sets
+    test = _unseen(target.test, seen, "target test split", source=False)
+    sets |= _not_empty({"target_test": test}, target.test.provenance.source)
+    sets |= _partly_seen(target.test, len(target.test) - len(test))
+    title = f"{_origin(target.test)}, all target images"
+    return sets | {"target_all": MeasuredSet(title, [target.test, target.train], source=False)}
+
+
+def _check_labels(domains: Domains, images: ImageSet) -> None:
+    """Raise InputError where an image has another label than its digit has in the source: its file is wrongly numbered."""
+    source = domains.source
+    if images.items is None or images.labels is None or images.collection != source.train.collection:
+        return
+    known: dict[int, int] = {}
+    for part in (source.train, source.validation, source.test):
+        assert part.items is not None and part.labels is not None
+        known |= dict(zip(part.items.tolist(), part.labels.tolist(), strict=True))
+    for item, label in zip(images.items.tolist(), images.labels.tolist(), strict=True):
+        if known.get(item, label) != label:
+            raise InputError(
+                f"An image of {images.provenance.source} has the label {images.classes[label]} and its digit, number {item} of "
+                f"the source, the label {images.classes[known[item]]}; a file is wrongly numbered: unpack the images again."
+            )
 
 
 def other_sets(
@@ -68,6 +108,8 @@ def other_sets(
         images, unmeasured = with_classes_of(images, classes)
         if unmeasured:
             raise InputError(f"There is nothing to measure by: {unmeasured}")
+        if own is not None:
+            _check_labels(own, images)
         sets = _without(sets, "target") | _target_sets(target, images, seen, config)
     return sets, classes
 
@@ -85,11 +127,14 @@ def _target_sets(spec: str, images: ImageSet, seen: SeenImages, config: Baseline
         "target_test": _unseen(test, seen, "target test split", source=False),
         "target_all": _unseen(images, seen, "all target images", source=False),
     }
-    sets, known = _not_empty(found, spec), len(test) - len(found["target_test"])
-    if known:
-        title = f"{_origin(test)}, target test split, partly seen: the run trained on {known:,} of these images or their digits"
-        sets["target_test_partly_seen"] = MeasuredSet(title, [test], source=False)
-    return sets
+    return _not_empty(found, spec) | _partly_seen(test, len(test) - len(found["target_test"]))
+
+
+def _partly_seen(test: ImageSet, known: int) -> dict[str, MeasuredSet]:
+    if not known:
+        return {}
+    title = f"{_origin(test)}, target test split, partly seen: the run trained on {known:,} of these images or their digits"
+    return {"target_test_partly_seen": MeasuredSet(title, [test], source=False)}
 
 
 def _not_empty(sets: dict[str, MeasuredSet], spec: str) -> dict[str, MeasuredSet]:

@@ -56,6 +56,8 @@ class SeenImages:
             found = {name: tensor.numpy() for name, tensor in load_file(path).items()}
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is damaged ({error}); restore it, or train again.") from None
+        if _HASHES not in found:
+            raise InputError(f"{path} is damaged (it has no hashes); restore it, or train again.")
         items = {name.removeprefix(_ITEMS): values for name, values in found.items() if name.startswith(_ITEMS)}
         return cls(found[_HASHES], items)
 

@@ -123,7 +123,7 @@ def _train(
     before = None if baseline is None else _evaluated_baseline(baseline)
     domains, masks = load_domains(config, data_root), load_masks(config, data_root)
     if before is not None:
-        _check_same_target(before, domains)
+        _check_same_images(before, domains)
     runtime.check_batch(config.training.batch_size, config.runtime)
     return _launch(Job(system, config, domains, masks, Place(system, runs, _name(system, config), run), config, before))
 
@@ -151,15 +151,19 @@ def _evaluated_baseline(path: Path) -> RunFolder:
     return folder
 
 
-def _check_same_target(baseline: RunFolder, domains: Domains) -> None:
-    measured = baseline.read_record().get("data", {}).get("target")
-    if measured is None or domains.target is None or measured.get("sha256") == domains.digests()["target"]:
-        return
-    own = domains.target.train.provenance
-    raise InputError(
-        f"The baseline {baseline.path} was measured on {measured.get('title')} ({measured.get('spec')}) and this run adapts to "
-        f"other images, {own.title} ({own.source}); give a baseline of the same target and split."
-    )
+def _check_same_images(baseline: RunFolder, domains: Domains) -> None:
+    """Raise InputError where a baseline was measured on other test images, or trained for another target, than `domains`."""
+    recorded, digests = baseline.read_record().get("data", {}), domains.split_digests()
+    parts = {"source": domains.source, "target": domains.target}
+    for name, keys in (("target", ("sha256", "sha256_test")), ("source", ("sha256_test",))):
+        measured, own = recorded.get(name), parts[name]
+        if measured is None or own is None or all(measured.get(key, digests[name][key]) == digests[name][key] for key in keys):
+            continue
+        origin = own.train.provenance
+        raise InputError(
+            f"The baseline {baseline.path} was measured on the {name} {measured.get('title')} ({measured.get('spec')}) and "
+            f"this run has other images, {origin.title} ({origin.source}); give a baseline of the same images and split."
+        )
 
 
 def _begin(job: Job, folder: RunFolder) -> None:
