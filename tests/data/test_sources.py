@@ -171,6 +171,17 @@ def test_the_demos_target_is_the_same_everywhere() -> None:
     assert first.digest() == again.digest()
 
 
+def test_inverting_the_demos_target_under_its_digits_gives_crops_without_a_trace_of_them() -> None:
+    """Any other mask, or a grey one, leaves an outline: differences across it are several times those elsewhere."""
+    masks = load("demo:mnist", size=None).in_memory() > 0
+    images = load("demo:mnist-m", size=None).in_memory()
+    crops = torch.where(masks, 255 - images, images).int()
+    differences = (crops[..., 1:] - crops[..., :-1]).abs().float().mean(1)
+    outline = (masks[..., 1:] != masks[..., :-1])[:, 0]
+    ratio = float(differences[outline].mean() / differences[~outline].mean())
+    assert ratio == pytest.approx(1, abs=0.15)
+
+
 def test_the_demo_imports_no_heavy_package() -> None:
     import subprocess
 

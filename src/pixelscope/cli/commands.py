@@ -218,6 +218,9 @@ def evaluate(
 ) -> None:
     """Measure a run: accuracy, per class and over all, and confusion matrices.
 
+    Named images are measured without those that the run trained on, or whose digits it trained on; their whole test split
+    is then shown as target_test_partly_seen.
+
     Parameters
     ----------
     run
