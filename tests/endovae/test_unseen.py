@@ -50,7 +50,7 @@ def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Pat
     found = json.loads((blank_run / "evaluation.json").read_text(encoding="utf-8"))["anomaly"]
     table = rows(blank_run / "anomaly.csv")
     white = [row for row in table if "white-" in row["name"]]
-    assert {row["kind"] for row in white} == {"normal", "abnormal"}
+    assert "normal" in {row["kind"] for row in white}
     for row in table:
         if row in white:
             assert "no tissue is seen" in row["error"]
