@@ -127,11 +127,18 @@ _HOMES = {
 }
 
 
-def load_images(source: str, *, size: int | None = 32, strict: bool = False, data_root: Any = None) -> "ImageSet":
+def load_images(
+    source: str,
+    *,
+    size: int | None = 32,
+    strict: bool = False,
+    data_root: Any = None,
+    value_range: tuple[float, float] | None = None,
+) -> "ImageSet":
     """Read images from a source (`KIND:PATH`, `PATH` or `KIND`); `pixelscope.data.load` says more."""
     from pixelscope.data import load
 
-    return load(source, size=size, strict=strict, data_root=data_root)
+    return load(source, size=size, strict=strict, data_root=data_root, value_range=value_range)
 
 
 def sections(run: Any) -> Any:

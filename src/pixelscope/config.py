@@ -1,13 +1,23 @@
 """The base of every configuration: frozen, no unknown keys, read from YAML."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
+
+
+def _ascending(low_high: tuple[float, float]) -> tuple[float, float]:
+    if low_high[0] >= low_high[1]:
+        raise ValueError(f"a range goes from LOW to a greater HIGH, not from {low_high[0]:g} to {low_high[1]:g}")
+    return low_high
+
+
+ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
+"""The values that become black and white in images deeper than 8 bits."""
 
 
 class Config(BaseModel):

@@ -130,7 +130,16 @@ def mnist_m(
 
 
 @data.command
-def pack(source: str, /, *, out: Path, size: int = 32, strict: Flag = False, data_root: Path | None = None) -> None:
+def pack(
+    source: str,
+    /,
+    *,
+    out: Path,
+    size: int = 32,
+    strict: Flag = False,
+    data_root: Path | None = None,
+    range: tuple[float, float] | None = None,
+) -> None:
     """Write a source as rows on disk, from which trainings read sets that do not fit into memory.
 
     Give the folder made in place of the source, for example --source packed/photos.
@@ -147,11 +156,13 @@ def pack(source: str, /, *, out: Path, size: int = 32, strict: Flag = False, dat
         Refuse a folder with an unreadable image, rather than skip and count it.
     data_root
         Where a KIND alone is looked for, and downloaded to; else $PIXELSCOPE_DATA, else a cache folder.
+    range
+        LOW HIGH: values that become black and white in images deeper than 8 bits; found where it is not given.
     """
     from pixelscope.cli.counting import CountingBar
 
     with CountingBar("packing images") as report:
-        packed = pixelscope.pack(source, out, size=size, strict=strict, data_root=data_root, report=report)
+        packed = pixelscope.pack(source, out, size=size, strict=strict, data_root=data_root, report=report, value_range=range)
     for note in packed.provenance.notes:
         print(note)
     print(f"{out}: {len(packed):,} images of {size} x {size} pixels")

@@ -71,13 +71,13 @@ def _arrays(path: str, options: Options) -> "ImageSet":
 def _folder(path: str, options: Options) -> "ImageSet":
     from pixelscope.data.folder import load_folder
 
-    return load_folder(_given("folder", path, "a folder of images"), options.size, options.strict)
+    return load_folder(_given("folder", path, "a folder of images"), options.size, options.strict, options.value_range)
 
 
 def _pack(path: str, options: Options) -> "ImageSet":
     from pixelscope.data.packed import load_pack
 
-    return load_pack(_given("pack", path, "a folder made by `pixelscope data pack`"), options.size)
+    return load_pack(_given("pack", path, "a folder made by `pixelscope data pack`"), options.size, options.value_range)
 
 
 def _demo(name: str, options: Options) -> "ImageSet":
@@ -97,7 +97,14 @@ SOURCES: dict[str, "Callable[[str, Options], ImageSet]"] = {
 """Each kind of source and what reads it, given the part after `KIND:` (empty for a kind alone)."""
 
 
-def load(source: str, *, size: int | None = 32, strict: bool = False, data_root: Path | None = None) -> "ImageSet":
+def load(
+    source: str,
+    *,
+    size: int | None = 32,
+    strict: bool = False,
+    data_root: Path | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> "ImageSet":
     """Read images from `source`.
 
     Args:
@@ -107,6 +114,7 @@ def load(source: str, *, size: int | None = 32, strict: bool = False, data_root:
         size: side in pixels to which images are resized; None keeps their own size, which must be one for all.
         strict: refuse a folder with an unreadable image, rather than skip and count it.
         data_root: where a KIND alone is looked for; default $PIXELSCOPE_DATA, else the user's cache folder.
+        value_range: values that become black and white in images deeper than 8 bits; None finds one range for all of them.
 
     Raises:
         InputError: the source cannot be found or read as what it is.
@@ -114,7 +122,7 @@ def load(source: str, *, size: int | None = 32, strict: bool = False, data_root:
     if size is not None and size < 1:
         raise InputError(f"Images cannot be resized to {size} pixels; give a size of at least 1.")
     kind, rest = parse(source)
-    return SOURCES[kind](rest, Options(size, strict, data_root))
+    return SOURCES[kind](rest, Options(size, strict, data_root, value_range))
 
 
 def parse(source: str) -> tuple[str, str]:
@@ -180,6 +188,7 @@ def pack(
     strict: bool = False,
     data_root: Path | None = None,
     report: "Callable[[int, int], None] | None" = None,
+    value_range: tuple[float, float] | None = None,
 ) -> "ImageSet":
     """Write a source as a pack: rows on disk, from which trainings read sets that do not fit into memory.
 
@@ -190,6 +199,7 @@ def pack(
         strict: refuse a folder with an unreadable image, rather than skip and count it.
         data_root: where a KIND alone is looked for.
         report: called with the images done and all images, while a folder is read.
+        value_range: see `load`.
 
     Returns:
         The images, on disk.
@@ -201,5 +211,5 @@ def pack(
 
     kind, rest = parse(source)
     if kind == "folder":
-        return pack_folder(_given("folder", rest, "a folder of images"), out, size, strict, report)
-    return pack_images(load(source, size=size, strict=strict, data_root=data_root), out)
+        return pack_folder(_given("folder", rest, "a folder of images"), out, size, strict, report, value_range)
+    return pack_images(load(source, size=size, strict=strict, data_root=data_root, value_range=value_range), out)

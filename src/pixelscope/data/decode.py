@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
+from pixelscope.data.deep import Depth, Values, deep_values, is_deep, measure_depth
+from pixelscope.data.value_range import Range, to_eight_bits, type_range
 from pixelscope.errors import InputError
 
 _OPTIONAL = {"jpg_2000": ("JPEG2000", ".jp2"), "avif": ("AVIF", ".avif")}
@@ -58,15 +61,18 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 """What converting an image raises whose palette or transparency is damaged."""
 
 
-def read_image(path: Path, size: int | None = None) -> Bytes:
+def read_image(path: Path, size: int | None = None, value_range: Range | None = None) -> Bytes:
     """Read an image, upright, as grey or RGB bytes.
 
-    Rotation by EXIF is applied; transparency is laid over white; 16-bit values are scaled to 8.
+    Rotation by EXIF is applied; transparency is laid over white. Images deeper than 8 bits are read by `value_range`, else by
+    their type: 16 bits, or of floats 0 to 1, -1 to 1, 0 to 255, or the image's own least and greatest value. A set of images
+    has one range, see `depth_of`.
 
     Args:
         path: the file.
         size: side in pixels of the square to make of it: the shorter side becomes `size`, the centre is kept of the
             longer one, antialiased. None keeps the image as it is.
+        value_range: values that become black and white in an image deeper than 8 bits.
 
     Returns:
         uint8, shape (H, W, 1) or (H, W, 3).
@@ -75,15 +81,26 @@ def read_image(path: Path, size: int | None = None) -> Bytes:
         InputError: the file cannot be read, names it and the reason.
     """
     with bombs_refused():
-        return decode(path, size)
+        return decode(path, size, value_range)
 
 
-def read_images(paths: Sequence[Path], size: int | None = None) -> Iterator[Bytes | InputError]:
+def depth_of(paths: Sequence[Path], value_range: Range | None = None) -> Depth:
+    """Return which of some files are deeper than 8 bits, and their one range: `value_range`, or the least that holds all.
+
+    Raises InputError where there are integers and floats among them, and no range is given.
+    """
+    with bombs_refused():
+        return measure_depth(paths, _FORMATS, value_range)
+
+
+def read_images(
+    paths: Sequence[Path], size: int | None = None, value_range: Range | None = None
+) -> Iterator[Bytes | InputError]:
     """Read many images as `read_image` does, on several threads, and give them in order; an error is given, not raised."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
             with bombs_refused():
-                chunk = list(pool.map(lambda path: _try_decode(path, size), paths[start : start + _CHUNK]))
+                chunk = list(pool.map(lambda path: _try_decode(path, size, value_range), paths[start : start + _CHUNK]))
             yield from chunk
 
 
@@ -98,7 +115,9 @@ def read_all(paths: Sequence[Path], size: int | None = None) -> Bytes:
     return images
 
 
-def read_readable(paths: Sequence[Path], size: int | None = None) -> tuple[Bytes, dict[int, InputError]]:
+def read_readable(
+    paths: Sequence[Path], size: int | None = None, value_range: Range | None = None
+) -> tuple[Bytes, dict[int, InputError]]:
     """Read what can be read into one array (N, H, W, C), with C 1 where all are grey and else 3.
 
     Returns the array, and the errors of the images left out, by their position in `paths`. Raises InputError where
@@ -106,7 +125,7 @@ def read_readable(paths: Sequence[Path], size: int | None = None) -> tuple[Bytes
     """
     images, errors, channels = np.empty((0, 0, 0, 3), np.uint8), {}, 1
     filled = 0
-    for position, image in enumerate(read_images(paths, size)):
+    for position, image in enumerate(read_images(paths, size, value_range)):
         if isinstance(image, InputError):
             errors[position] = image
             continue
@@ -167,28 +186,30 @@ def bombs_refused() -> Iterator[None]:
         yield
 
 
-def _try_decode(path: Path, size: int | None) -> Bytes | InputError:
+def _try_decode(path: Path, size: int | None, value_range: Range | None) -> Bytes | InputError:
     try:
-        return decode(path, size)
+        return decode(path, size, value_range)
     except InputError as error:
         return error
 
 
-def decode(path: Path, size: int | None = None) -> Bytes:
+def decode(path: Path, size: int | None = None, value_range: Range | None = None) -> Bytes:
     """Read an image as `read_image` does, on a thread of a program that is within `bombs_refused`."""
     try:
-        return _to_bytes(_prepare(*_loaded(path, size), size))
+        return _to_bytes(_prepare(_loaded(path, size), size, value_range))
     except (_Damaged, *_UNREADABLE) as error:
         raise InputError(f"Cannot read the image {path}: {_reason(error)}; mend or remove it.") from None
 
 
-def decode_bytes(content: bytes, size: int | None = None, most_pixels: int = 30_000_000) -> Bytes:
+def decode_bytes(
+    content: bytes, size: int | None = None, most_pixels: int = 30_000_000, value_range: Range | None = None
+) -> Bytes:
     """Read an image that is held in memory, as `read_image` does; its pixels are counted before any is decoded.
 
     Raises InputError where it is no image of a known format, has more than `most_pixels`, or is damaged.
     """
     try:
-        return _to_bytes(_prepare(*_loaded(io.BytesIO(content), size, most_pixels), size))
+        return _to_bytes(_prepare(_loaded(io.BytesIO(content), size, most_pixels), size, value_range))
     except InputError:
         raise
     except (_Damaged, *_UNREADABLE) as error:
@@ -199,10 +220,19 @@ class _Damaged(Exception):
     """A decoder failed; the error that it raised is the cause."""
 
 
-def _loaded(
-    file: Path | io.BytesIO, size: int | None, most_pixels: int | None = None
-) -> tuple[Image.Image, Image.Transpose | None]:
-    """Decode an image, and return what sets it upright with it.
+@dataclass(frozen=True)
+class _Loaded:
+    """A decoded image."""
+
+    image: Image.Image
+    turn: Image.Transpose | None
+    """What sets it upright."""
+    values: Values | None
+    """Those of an image deeper than 8 bits."""
+
+
+def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None = None) -> _Loaded:
+    """Decode an image.
 
     Decoders raise whatever a damaged byte leads them to (TypeError, struct.error, OverflowError, MemoryError, ...), so that
     every exception means a damaged file here, where nothing but Pillow is at work. It becomes a `_Damaged`.
@@ -213,17 +243,20 @@ def _loaded(
                 if size is not None:
                     # JPEG is decoded at a half, quarter or eighth, still at least twice what is needed.
                     image.draft(None, (2 * size, 2 * size))
-                turn = _turn(image)
+                # Asked in this order: reading the EXIF data of a PNG decodes it, after which nothing says its depth.
+                deep, turn = is_deep(image), _turn(image)
+                values = deep_values(image, file) if deep else None
                 image.load()
-                return image, turn
+                return _Loaded(image, turn, values)
     except Exception as error:
         raise _Damaged from error
     limit = f"{most_pixels / 1e6:.0f} million pixels"
     raise InputError(f"The image is {image.width} x {image.height}, over {limit}; give a smaller one.")
 
 
-def _prepare(image: Image.Image, turn: Image.Transpose | None, size: int | None) -> Image.Image:
-    upright = _eight_bit(image if turn is None else image.transpose(turn))
+def _prepare(loaded: _Loaded, size: int | None, value_range: Range | None) -> Image.Image:
+    image = loaded.image if loaded.values is None else _scaled(loaded.values, value_range)
+    upright = _eight_bit(image if loaded.turn is None else image.transpose(loaded.turn))
     return upright if size is None else _square(upright, size)
 
 
@@ -234,8 +267,6 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Return the image in mode L or RGB."""
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_scale(np.asarray(image)))
     if "A" in image.mode.upper() or "transparency" in image.info:
         layer = image.convert("RGBA")
         flat = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -245,15 +276,17 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _scale(values: NDArray[np.generic]) -> Bytes:
-    """Scale 16-bit integers, or floats up to 1, 255 or 65535, to bytes."""
-    values = values.astype(np.float64)
-    top = float(np.nanmax(values, initial=0.0))
-    if values.dtype.kind == "f" and top <= 1:
-        values = values * 255
-    elif top > 255:
-        values = values / 257
-    return np.nan_to_num(values).round().clip(0, 255).astype(np.uint8)
+def _scaled(values: Values, value_range: Range | None) -> Image.Image:
+    """Return deep values as an image of 8 bits; the alpha channel, where there is one, has 16 bits."""
+    colours, whole = values[..., :3] if values.ndim == 3 else values, values.dtype.kind != "f"
+    lowest, highest = float(colours.min()), float(colours.max())
+    low_high = value_range or type_range(lowest, highest, whole)
+    if whole and low_high[1] <= 1 < highest:
+        raise ValueError(f"its values are integers up to {highest:g}, and the range is one of floating-point values")
+    scaled = to_eight_bits(colours, low_high)
+    if values.ndim == 3 and values.shape[2] == 4:
+        scaled = np.concatenate([scaled, to_eight_bits(values[..., 3:], (0, 65535))], axis=2)
+    return Image.fromarray(scaled)
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pixelscope.data.decode import further_pages, read_readable
+from pixelscope.data.decode import depth_of, further_pages, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.label_file import class_names, is_label_file, read_labels
 from pixelscope.data.listing import Contents, Part, by_ending, contents, note, part_of
@@ -49,7 +49,9 @@ class Layout:
         return (f"The {len(self.files):,} images are files of several kinds: {by_ending(self.names)}.",) if several else ()
 
 
-def load_folder(folder: Path, size: int | None = 32, strict: bool = False) -> ImageSet:
+def load_folder(
+    folder: Path, size: int | None = 32, strict: bool = False, value_range: tuple[float, float] | None = None
+) -> ImageSet:
     """Read the images of a folder.
 
     Labelled by `labels.csv`, where one lies in the folder; else, where there are two or more sub-folders and no image beside
@@ -65,6 +67,8 @@ def load_folder(folder: Path, size: int | None = 32, strict: bool = False) -> Im
         size: side in pixels: the shorter side is resized to it, antialiased, and the centre is kept of the longer.
             None keeps the images' own size, which must be one for all.
         strict: refuse an unreadable image, rather than skip it and say so in the provenance.
+        value_range: values that become black and white in images deeper than 8 bits; None takes the least range of 8, 10, 12
+            and 16 bits that holds all of them, of floats 0 to 1 or -1 to 1, else their least and greatest value.
 
     Returns:
         Grey images (N, 1, H, W) where all files are grey, else colour (N, 3, H, W).
@@ -73,14 +77,20 @@ def load_folder(folder: Path, size: int | None = 32, strict: bool = False) -> Im
         InputError: fewer than two images can be read, a class has none, or `strict` and an image cannot be read.
     """
     layout = find_images(folder)
-    images, errors = read_readable(layout.files, size)
+    depth = depth_of(layout.files, value_range)
+    images, errors = read_readable(layout.files, size, depth.low_high)
     if errors and strict:
         raise errors[min(errors)]
     kept = [position for position in range(len(layout.files)) if position not in errors]
     _check_enough(folder, kept, errors, layout)
     return ImageSet(
         images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-        provenance=Provenance(f"folder:{folder}", _title(folder, layout), notes=layout.read_notes(errors)),
+        provenance=Provenance(
+            f"folder:{folder}",
+            _title(folder, layout),
+            notes=(*layout.read_notes(errors), *depth.note()),
+            value_range=depth.low_high,
+        ),
         labels=None if layout.labels is None else torch.tensor([layout.labels[i] for i in kept]),
         classes=layout.classes,
         names=[layout.names[i] for i in kept],

@@ -94,7 +94,7 @@ def _one_thread_each() -> Iterator[None]:
 
 def _prepare(frames: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor, path: Path) -> None:
     """Prepare the frames of one chunk and write it to `path`."""
-    images = list(read_images([frame.path for frame in frames]))
+    images = list(read_images([frame.path for frame in frames], value_range=config.range))
     masked = [frame for frame in frames if frame.mask is not None]
     masks = dict(zip(masked, read_images([frame.mask for frame in masked if frame.mask is not None]), strict=True))
     results = list(pool.map(lambda frame, image: _one(frame, image, masks.get(frame), config), frames, images))

@@ -4,11 +4,12 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from pixelscope.data.decode import read_image
+from pixelscope.data.decode import depth_of, read_image
 from pixelscope.data.frame_chunks import Report, chunk_array, chunk_index, prepare_chunks, read_frame, refuse
 from pixelscope.data.frame_classes import find_classes
 from pixelscope.data.frame_listing import Listing, list_frames
@@ -66,7 +67,10 @@ def prepare(
     """
     config = config or PrepareConfig()
     listing = list_frames(find_classes(folders, normal, abnormal, masks), config.strict)
-    key = listing.key(VERSION, config.model_dump(exclude={"strict"}))
+    depth = depth_of([frame.path for frame in listing.frames], config.range)
+    config = config.model_copy(update={"range": depth.low_high})
+    listing = replace(listing, notes=(*listing.notes, *depth.note("--prepare.range")))
+    key = listing.key(VERSION, config.model_dump(exclude={"strict"} | ({"range"} if config.range is None else set())))
     place = _place(folders, stores, key) if out is None else out
     if not _is_filled(place):
         _build(listing, config, key, place, report)
@@ -180,7 +184,8 @@ def _write_figures(folder: Path, index: StoreIndex, listing: Listing) -> None:
     chosen = [i for label in range(len(listing.kinds)) for i in spread(np.flatnonzero(labels == label), _FIGURES).tolist()]
     kept = (index.frames[i] for i in chosen)
     drawn = [
-        stages(i, read_frame(read_image(paths[frame.name])), Box(*frame.content)) for i, frame in zip(chosen, kept, strict=True)
+        stages(i, read_frame(read_image(paths[frame.name], value_range=index.settings.range)), Box(*frame.content))
+        for i, frame in zip(chosen, kept, strict=True)
     ]
     with written_whole(folder / FIGURES) as temporary:
         write_stages(temporary, drawn)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixelscope.data.decode import read_readable
+from pixelscope.data.decode import depth_of, read_readable
 from pixelscope.data.folder import find_images
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.rows import BLOCK, Rows, blocks
@@ -33,7 +33,14 @@ def is_pack(folder: Path) -> bool:
     return (folder / INDEX).is_file() and (folder / "images.npy").is_file()
 
 
-def pack_folder(folder: Path, out: Path, size: int, strict: bool = False, report: Report | None = None) -> ImageSet:
+def pack_folder(
+    folder: Path,
+    out: Path,
+    size: int,
+    strict: bool = False,
+    report: Report | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> ImageSet:
     """Pack a folder of images of any number, a few thousand of them in memory at a time; `load_folder` says how it is read.
 
     All images are stored in colour. An unreadable one is passed over and counted, or refused if `strict`.
@@ -43,11 +50,12 @@ def pack_folder(folder: Path, out: Path, size: int, strict: bool = False, report
     """
     layout = find_images(folder)
     kept: list[int] = []
+    depth = depth_of(layout.files, value_range)
 
     def pieces() -> Iterator[np.ndarray]:
         for start in range(0, len(layout.files), BLOCK):
             files = layout.files[start : start + BLOCK]
-            images, errors = read_readable(files, size)
+            images, errors = read_readable(files, size, depth.low_high)
             if errors and strict:
                 raise errors[min(errors)]
             kept.extend(start + position for position in range(len(files)) if position not in errors)
@@ -58,7 +66,8 @@ def pack_folder(folder: Path, out: Path, size: int, strict: bool = False, report
 
     def about() -> dict[str, Any]:
         notes = layout.read_notes(set(range(len(layout.files))) - set(kept))
-        return {"source": f"folder:{folder}", "title": f"Images of {folder.name}", "classes": layout.classes, "notes": notes}
+        origin = {"source": f"folder:{folder}", "title": f"Images of {folder.name}", "classes": layout.classes}
+        return {**origin, "notes": [*notes, *depth.note("data pack --range")], "value_range": depth.low_high}
 
     def extras() -> dict[str, np.ndarray]:
         found = {"labels": (layout.labels, np.int64), "test": (layout.test, np.bool_)}
@@ -72,7 +81,7 @@ def pack_images(images: ImageSet, out: Path) -> ImageSet:
     origin = images.provenance
 
     def about() -> dict[str, Any]:
-        fields = ("source", "title", "licence", "citation")
+        fields = ("source", "title", "licence", "citation", "value_range")
         notes = {"classes": images.classes, "notes": origin.notes, "collection": images.collection}
         return {**{name: getattr(origin, name) for name in fields}, **notes}
 
@@ -84,11 +93,12 @@ def pack_images(images: ImageSet, out: Path) -> ImageSet:
     return _write(out, pieces, tuple(images.images.shape[1:]), about, extras)
 
 
-def load_pack(folder: Path, size: int | None = 32) -> ImageSet:
+def load_pack(folder: Path, size: int | None = 32, value_range: tuple[float, float] | None = None) -> ImageSet:
     """Open packed images; none of them is read before it is asked for.
 
     size: side in pixels that is wanted; None takes them as they are.
-    Raises InputError where the pack is damaged, of another format or of another size.
+    value_range: range of deep images that is wanted; None takes that of the pack.
+    Raises InputError where the pack is damaged, of another format, of another size or of another range.
     """
     index = _read_index(folder)
     images = Rows(folder / "images.npy")
@@ -99,6 +109,11 @@ def load_pack(folder: Path, size: int | None = 32) -> ImageSet:
             f"{folder} holds images of {images.shape[-1]} x {images.shape[-2]} pixels and {size} x {size} are wanted; "
             f"pack them again with --size {size}, or train with --data.size {images.shape[-1]}."
         )
+    packed = _packed_range(folder, index)
+    if None not in (packed, value_range) and packed != value_range:
+        raise InputError(
+            f"{folder} was packed with the range {packed} and {value_range} is wanted; pack the images again with --range."
+        )
     return ImageSet(
         images=images,
         provenance=Provenance(
@@ -107,6 +122,7 @@ def load_pack(folder: Path, size: int | None = 32) -> ImageSet:
             str(index.get("licence", "unknown")),
             str(index.get("citation", "")),
             tuple(map(str, index.get("notes", ()))),
+            packed,
         ),
         labels=_extra(folder, "labels", len(images)),
         classes=tuple(map(str, index.get("classes", ()))),
@@ -114,6 +130,15 @@ def load_pack(folder: Path, size: int | None = 32) -> ImageSet:
         collection=index.get("collection"),
         items=_extra(folder, "items", len(images)),
     )
+
+
+def _packed_range(folder: Path, index: dict[str, Any]) -> tuple[float, float] | None:
+    match index.get("value_range"):
+        case None:
+            return None
+        case [int() | float() as low, int() | float() as high]:
+            return float(low), float(high)
+    raise InputError(f"{folder} is damaged: its range of values is no pair of numbers; pack the images again.")
 
 
 def _write(

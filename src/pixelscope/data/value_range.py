@@ -29,8 +29,12 @@ def common_range(lowest: float, highest: float, whole: bool) -> Range:
 
 
 def type_range(lowest: float, highest: float, whole: bool) -> Range:
-    """Return the range of one image that is read alone: 16 bits for integers, else that of its own values."""
-    return (0.0, 65535.0) if whole and lowest >= 0 and highest <= 65535 else common_range(lowest, highest, whole)
+    """Return the range of one image that is read alone, by its type.
+
+    Integers have 16 bits; floats 0 to 1, -1 to 1 or 0 to 255. What these do not hold has its own least and greatest value.
+    """
+    known = [(0.0, 65535.0)] if whole else [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)]
+    return next(((low, high) for low, high in known if low <= lowest and highest <= high), (lowest, highest))
 
 
 def to_eight_bits(values: NDArray[np.generic], low_high: Range) -> NDArray[np.uint8]:

@@ -71,7 +71,7 @@ def reconstruct_files(
 
 def prepared(path: Path, config: PrepareConfig) -> np.ndarray:
     """Return one file as uint8 (S, S, 3), prepared as a run's frames were; on a thread within `bombs_refused`."""
-    image = decode(path)
+    image = decode(path, value_range=config.range)
     return prepare_frame(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))), None, config).frame
 
 

@@ -119,11 +119,11 @@ def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
 
 
 def _prepared(item: Item, config: PrepareConfig) -> PreparedFrame:
-    return prepare_frame(_original(item), None, config)
+    return prepare_frame(_original(item, config), None, config)
 
 
-def _original(item: Item) -> np.ndarray:
-    image = decode(item.path)
+def _original(item: Item, config: PrepareConfig) -> np.ndarray:
+    image = decode(item.path, value_range=config.range)
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
@@ -149,21 +149,27 @@ def _rows(
         return rows
     drawn = [None if ERROR in row else error for row, error in zip(rows, smoothed(seen.error) * ~insets, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        unwritten = pool.map(_map_error, [maps / item.png for item in items], items, prepared, drawn, repeat(calibration.heat))
+        files = [maps / item.png for item in items]
+        heat, config = repeat(calibration.heat), repeat(scorer.prepare)
+        unwritten = pool.map(_map_error, files, items, prepared, drawn, heat, config)
         return [row if why is None else {**row, ERROR: why} for row, why in zip(rows, unwritten, strict=True)]
 
 
-def _map_error(path: Path, item: Item, prepared: PreparedFrame, errors: np.ndarray | None, brightest: float) -> str | None:
+def _map_error(
+    path: Path, item: Item, prepared: PreparedFrame, errors: np.ndarray | None, brightest: float, config: PrepareConfig
+) -> str | None:
     """Write the map of a frame that has one; return why it cannot be written, None where it is."""
     if errors is None:
         return None
-    return unwritable(path, lambda: _write_map(path, item, prepared, errors, brightest))
+    return unwritable(path, lambda: _write_map(path, item, prepared, errors, brightest, config))
 
 
-def _write_map(path: Path, item: Item, prepared: PreparedFrame, errors: np.ndarray, brightest: float) -> None:
+def _write_map(
+    path: Path, item: Item, prepared: PreparedFrame, errors: np.ndarray, brightest: float, config: PrepareConfig
+) -> None:
     """Write the frame with its map laid over the square that the model saw; what it did not see stays as it is."""
     rows, columns = prepared.content.centre_square().slices
-    drawn = _original(item).copy()
+    drawn = _original(item, config).copy()
     square = drawn[rows, columns]
     grown = cv2.resize(errors, (square.shape[1], square.shape[0]), interpolation=cv2.INTER_LINEAR)
     drawn[rows, columns] = overlay(square, np.asarray(grown, np.float32), brightest)

@@ -8,6 +8,7 @@ import re
 from pixelscope.imaging.config import PrepareConfig
 
 MODULES = (
+    "pixelscope.data.value_range",
     "pixelscope.imaging.box",
     "pixelscope.imaging.content_area",
     "pixelscope.imaging.insets",
@@ -42,6 +43,9 @@ import sys
 
 class InputError(ValueError):
     """Something given cannot be used."""
+
+
+VALUE_RANGE = {value_range}
 
 
 class PrepareConfig(NamedTuple):
@@ -96,8 +100,18 @@ class Model:
         ]
 
 
+def read_frame(path):
+    """Return a file as uint8 (H, W, 3); grey values deeper than 8 bits are read by the range of the training, or their type."""
+    image = Image.open(path)
+    if not image.mode.startswith(("I", "F")):
+        return np.asarray(image.convert("RGB"))
+    values = np.asarray(image)
+    low_high = VALUE_RANGE or type_range(float(values.min()), float(values.max()), values.dtype.kind != "f")
+    return np.repeat(to_eight_bits(values, low_high)[..., None], 3, axis=2)
+
+
 if __name__ == "__main__":
-    frames = [np.asarray(Image.open(path).convert("RGB")) for path in sys.argv[1:]]
+    frames = [read_frame(path) for path in sys.argv[1:]]
     for path, found in zip(sys.argv[1:], Model("{model}").score(frames)):
         print(path, found)
 '''
@@ -118,6 +132,7 @@ def shipped_code(config: PrepareConfig, model: str) -> str:
         size=config.size,
         method=config.method,
         insets=config.insets,
+        value_range=None if config.range is None else tuple(config.range),
     )
     return "\n\n".join([head, *bodies, TAIL.replace("{model}", model)])
 

@@ -134,4 +134,5 @@ def _decisive(config: EndoVAEConfig) -> dict[str, Any]:
     """Return the settings that decide the weights: not the machine, nor how long it runs, nor where data lies."""
     values = config.model_dump(mode="json", exclude={"runtime": True, "frames": True})
     values["training"].pop("epochs")
+    values["prepare"] = {name: value for name, value in values["prepare"].items() if value is not None}
     return values

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pixelscope.config import Config
+from pixelscope.config import Config, ValueRange
 
 
 class PrepareConfig(Config):
@@ -18,6 +18,8 @@ class PrepareConfig(Config):
     """What is done about green and blacked-out insets: nothing; filled in; or left out of loss and score."""
     strict: bool = False
     """Refuse an unreadable frame rather than skip it and count it."""
+    range: ValueRange | None = None
+    """LOW HIGH: values that become black and white in frames deeper than 8 bits; unset, one range is found for all."""
 
 
 class AugmentConfig(Config):

@@ -82,7 +82,7 @@ def adapt(
 
     def prepare(item: Item) -> np.ndarray:
         size = config.data.size
-        return np.broadcast_to(decode(item.path, size), (size, size, 3))
+        return np.broadcast_to(decode(item.path, size, config.data.source_values), (size, size, 3))
 
     return stream(table, [folder], Stages(prepare, compute, devices), report)
 

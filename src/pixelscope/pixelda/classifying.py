@@ -54,7 +54,9 @@ def classify(
     def compute(_: Sequence[Item], images: Sequence[Bytes]) -> Sequence[Row]:
         return _rows([_probabilities(one, images) for one in answering], list(answering[0].classes))
 
-    return stream(table, paths, Stages(lambda item: _decoded(item, answering[0].size), compute, answering[0].devices), report)
+    first = answering[0]
+    stages = Stages(lambda item: _decoded(item, first.size, first.value_range), compute, first.devices)
+    return stream(table, paths, stages, report)
 
 
 def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierModel]) -> None:
@@ -64,8 +66,8 @@ def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierMo
         raise InputError(f"{model} and {baseline} take images of different sizes; give two of one size.")
 
 
-def _decoded(item: Item, size: int) -> Bytes:
-    image = decode(item.path, size)
+def _decoded(item: Item, size: int, value_range: tuple[float, float] | None) -> Bytes:
+    image = decode(item.path, size, value_range)
     return np.broadcast_to(image, (size, size, 3))
 
 

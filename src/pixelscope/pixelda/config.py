@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from pixelscope.config import Config
+from pixelscope.config import Config, ValueRange
 from pixelscope.engine.config import RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 
@@ -30,6 +30,32 @@ class DataConfig(Config):
     """Refuse a folder with an unreadable image rather than skip the image and count it."""
     seed: int = 0
     """Seed of the split, apart from the training's, so that several seeds share one test set."""
+    range: ValueRange | None = None
+    """LOW HIGH: values that become black and white in images deeper than 8 bits; unset, a range is found per domain."""
+    source_range: ValueRange | None = None
+    """LOW HIGH for the source alone; a training writes here what it found."""
+    target_range: ValueRange | None = None
+    """LOW HIGH for the target alone; a training writes here what it found."""
+
+    @property
+    def source_values(self) -> tuple[float, float] | None:
+        """Return the range of deep source images; None finds it."""
+        return self.source_range or self.range
+
+    @property
+    def target_values(self) -> tuple[float, float] | None:
+        """Return the range of deep target images; None finds it."""
+        return self.target_range or self.range
+
+    @property
+    def input_values(self) -> tuple[float, float] | None:
+        """Return the range by which a trained classifier reads deep images: the target's, else the source's."""
+        return self.target_values or self.source_range
+
+    def ranges_of(self, source: tuple[float, float] | None, target: tuple[float, float] | None) -> dict[str, Any]:
+        """Return the settings of ranges that were found in both domains, as far as none is given."""
+        found = {"source_range": None if self.source_values else source, "target_range": None if self.target_values else target}
+        return {name: low_high for name, low_high in found.items() if low_high is not None}
 
 
 class GeneratorConfig(Config):

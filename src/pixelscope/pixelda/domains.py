@@ -66,17 +66,24 @@ def load_domains(config: BaselineConfig, data_root: Path | None = None, training
     if isinstance(config, PixelDAConfig) and not config.target:
         raise InputError("No target is given; name images of the other domain with --target.")
     data = config.data
-    source = load(config.source, size=data.size, strict=data.strict, data_root=data_root)
+    source = load(config.source, size=data.size, strict=data.strict, data_root=data_root, value_range=data.source_values)
     _check_source(source, config)
     if not config.target:
         mask = own_test_mask(source, data.test_fraction, data.seed)
         return Domains(split(source, mask, data.validation_fraction, data.seed), None, aligned=False)
-    target = load(config.target, size=data.size, strict=data.strict, data_root=data_root)
+    target = load(config.target, size=data.size, strict=data.strict, data_root=data_root, value_range=data.target_values)
     target, unmeasured = with_classes_of(target, source.classes)
     domains = replace(_split_both(source, target, data), target_unmeasured=unmeasured)
     if training:
         _check_batch(domains, config)
     return domains
+
+
+def with_ranges(config: C, domains: Domains) -> C:
+    """Return the configuration with the ranges found in images deeper than 8 bits, so that later ones are read alike."""
+    source, target = domains.source.train, None if domains.target is None else domains.target.train
+    found = config.data.ranges_of(source.provenance.value_range, None if target is None else target.provenance.value_range)
+    return config.model_copy(update={"data": config.data.model_copy(update=found)})
 
 
 def load_own(

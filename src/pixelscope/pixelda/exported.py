@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
-from pixelscope.exchange.about import require_system
+from pixelscope.exchange.about import About, require_system
 from pixelscope.exchange.onnx_file import OnnxModel
+from pixelscope.pixelda.config import DataConfig
 from pixelscope.pixelda.model import ClassifierModel
 
 PROBABILITIES = "probabilities"
@@ -24,6 +25,11 @@ def open_exported(path: Path, devices: int = 1) -> ClassifierModel:
     raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
 
 
+def range_of(about: About, origin: str) -> tuple[float, float] | None:
+    """Return the values that become black and white in files deeper than 8 bits; None reads them by their type."""
+    return DataConfig.parse(about.config.get("data", {}), origin).input_values
+
+
 class OnnxClassifier:
     """T of an ONNX file; see `ClassifierModel`."""
 
@@ -34,6 +40,7 @@ class OnnxClassifier:
         about = self._model.about
         require_system(about, "pixelda", str(path))
         self.classes, self.size, self.identity = about.classes, about.size, {"model": about.fingerprint}
+        self.value_range = range_of(about, str(path))
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes) of uint8 images (N, H, W, 3)."""

@@ -107,7 +107,7 @@ def _about(opened: Opened) -> About:
 def _some(opened: Opened, images: str | None, data_root: Path | None) -> tuple[np.ndarray, str]:
     """Return uint8 images (N, S, S, 3) to compare on, and which they are."""
     if images is not None:
-        given: ImageSet = load(images, size=opened.size, data_root=data_root)
+        given: ImageSet = load(images, size=opened.size, data_root=data_root, value_range=opened.data.data.input_values)
         return _first(given.images), given.provenance.title
     domains = load_own(opened.origin, opened.data, data_root)
     test = (domains.target or domains.source).test

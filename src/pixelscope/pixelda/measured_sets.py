@@ -101,10 +101,10 @@ def other_sets(
     classes = tuple(folder.read_record().get("classes", ()))
     sets, data = {} if own is None else own_sets(own), config.data
     if source is not None:
-        images = load(source, size=data.size, strict=data.strict, data_root=data_root)
+        images = load(source, size=data.size, strict=data.strict, data_root=data_root, value_range=data.source_values)
         sets, classes = _source_sets(source, images, seen, config) | _without(sets, "source"), images.classes
     if target is not None:
-        images = load(target, size=data.size, strict=data.strict, data_root=data_root)
+        images = load(target, size=data.size, strict=data.strict, data_root=data_root, value_range=data.target_values)
         images, unmeasured = with_classes_of(images, classes)
         if unmeasured:
             raise InputError(f"There is nothing to measure by: {unmeasured}")

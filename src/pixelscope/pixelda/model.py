@@ -16,6 +16,8 @@ class ClassifierModel(Protocol):
     classes: tuple[str, ...]
     size: int
     """Side in pixels of the images that it is called with."""
+    value_range: tuple[float, float] | None
+    """Values that become black and white in files deeper than 8 bits, as in its training; None reads them by their type."""
     identity: dict[str, str]
     """What tells it from other models, by name."""
     devices: int

@@ -34,6 +34,7 @@ class StyleStudio:
                 f"{run} is a run of the {opened.system}, which draws nothing; give one of `pixelscope pixelda train`."
             )
         self.run, self.classes, self.size = Path(run), opened.classes, opened.config.data.size
+        self.value_range = opened.config.data.source_values
         self._config, self._generator = opened.config, opened.weights.generator
         self._classifiers: dict[str, ClassifierModel] = {
             "adapted": TorchClassifier(opened.weights.classifier, self.classes, self.size)

@@ -14,6 +14,7 @@ from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
 from pixelscope.exchange.about import require_system
 from pixelscope.exchange.weights_file import read_weights
+from pixelscope.pixelda.exported import range_of
 from pixelscope.pixelda.opened import open_run, rebuilt
 
 PREFIX = "classifier."
@@ -25,6 +26,7 @@ class TorchClassifier:
 
     def __init__(self, classifier: nn.Module, classes: tuple[str, ...], size: int, devices: int = 1) -> None:
         self.classes, self.size, self.devices = classes, size, devices
+        self.value_range: tuple[float, float] | None = None
         self.identity = {"model": fingerprint(classifier)}
         self._replicas = Replicas(classifier, devices)
 
@@ -32,7 +34,9 @@ class TorchClassifier:
     def of_run(cls, run: Path, rule: str = "auto", devices: int = 1, finished: bool = True) -> Self:
         """Open a run; see `open_run`."""
         opened = open_run(run, rule, finished)
-        return cls(opened.classifier, opened.classes, opened.size, devices)
+        model = cls(opened.classifier, opened.classes, opened.size, devices)
+        model.value_range = opened.data.data.input_values
+        return model
 
     @classmethod
     def of_file(cls, path: Path, devices: int = 1) -> Self:
@@ -45,7 +49,9 @@ class TorchClassifier:
             classifier.load_state_dict(own)
         except RuntimeError:
             raise InputError(f"{path} holds weights of other shapes than it says; export the run again.") from None
-        return cls(classifier, about.classes, about.size, devices)
+        model = cls(classifier, about.classes, about.size, devices)
+        model.value_range = range_of(about, str(path))
+        return model
 
     @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
-from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images
+from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images, with_ranges
 from pixelscope.pixelda.places import paths
 from pixelscope.pixelda.seen import SeenImages
 from pixelscope.pixelda.snapshots import ProgressSamples, save_classifiers
@@ -122,6 +122,7 @@ def _train(
     await_tasks(config.runtime.patience)
     before = None if baseline is None else _evaluated_baseline(baseline)
     domains, masks = load_domains(config, data_root), load_masks(config, data_root)
+    config = with_ranges(config, domains)
     if before is not None:
         _check_same_images(before, domains)
     runtime.check_batch(config.training.batch_size, config.runtime)
@@ -243,4 +244,5 @@ def _decisive(config: BaselineConfig) -> dict[str, Any]:
     """Return the settings that decide the weights: not the machine, nor how long it runs, nor where data lies."""
     values = config.model_dump(mode="json", exclude={"runtime": True, "source": True, "target": True})
     values["training"].pop("images")
+    values["data"] = {name: value for name, value in values["data"].items() if value is not None}
     return values

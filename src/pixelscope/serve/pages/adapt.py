@@ -56,7 +56,7 @@ async def adapted(request: Request, name: str) -> Response:
 def _image(studio: Any, content: bytes, drawing: str, example: Any) -> np.ndarray:
     """Return the image that was given, uint8 (S, S, 3); raises InputError where there is none."""
     if content:
-        return _coloured(pixelscope.decode_bytes(content, studio.size), studio.size)
+        return _coloured(pixelscope.decode_bytes(content, studio.size, value_range=studio.value_range), studio.size)
     if drawing:
         return _coloured(pixelscope.decode_bytes(_decoded(drawing), studio.size), studio.size)
     examples = studio.examples()

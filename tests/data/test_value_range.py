@@ -1,0 +1,148 @@
+"""Images deeper than 8 bits: one range per set, its note, its override, and the same range for later images."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pixelscope.config import Config
+from pixelscope.data import load, pack
+from pixelscope.data.decode import read_image
+from pixelscope.data.frames import prepare
+from pixelscope.data.imageset import ImageSet
+from pixelscope.errors import InputError
+from pixelscope.imaging.config import PrepareConfig
+from pixelscope.pixelda.config import DataConfig
+
+
+def flat(value: float, kind: type = np.uint16, side: int = 8) -> NDArray[np.generic]:
+    return np.full((side, side), value, kind)
+
+
+def written(folder: Path, **images: NDArray[np.generic]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, image in images.items():
+        Image.fromarray(image).save(folder / f"{name}.{'png' if image.dtype.itemsize < 4 else 'tif'}")
+    return folder
+
+
+def values(images: ImageSet) -> list[int]:
+    """Return the one value of each image."""
+    flattened = images.in_memory().flatten(1)
+    assert (flattened.amin(1) == flattened.amax(1)).all()
+    return flattened[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected", "said"),
+    [
+        ([flat(1), flat(255)], [1, 255], "0 to 255 (8 bits)"),
+        ([flat(255), flat(256)], [64, 64], "0 to 1023 (10 bits)"),
+        ([flat(1), flat(4095)], [0, 255], "0 to 4095 (12 bits)"),
+        ([flat(257), flat(65535)], [1, 255], "0 to 65535 (16 bits)"),
+        ([flat(0.2, np.float32), flat(1, np.float32)], [51, 255], "0 to 1"),
+        ([flat(0, np.float32), flat(-0.5, np.float32)], [128, 64], "-1 to 1"),
+        ([flat(-1000, np.float32), flat(3000, np.float32)], [0, 255], "-1000 to 3000"),
+        ([flat(-1000, np.int32), flat(3000, np.int32)], [0, 255], "-1000 to 3000"),
+    ],
+)
+def test_a_folder_has_one_range_the_least_that_holds_all(
+    tmp_path: Path, stored: list[NDArray[np.generic]], expected: list[int], said: str
+) -> None:
+    folder = written(tmp_path / "deep", a=stored[0], b=stored[1])
+    images = load(str(folder), size=None)
+    assert values(images) == expected
+    assert any(said in note for note in images.provenance.notes)
+
+
+def test_a_range_that_is_given_holds_for_deep_images_and_for_no_others(tmp_path: Path) -> None:
+    folder = written(tmp_path / "deep", a=flat(1000), b=flat(3000), c=flat(9000), d=flat(7, np.uint8))
+    images = load(str(folder), size=None, value_range=(1000, 5000))
+    assert values(images) == [0, 128, 255, 7]
+    assert any("3 of 4 images" in note and "1000 to 5000" in note for note in images.provenance.notes)
+
+
+def test_integers_and_floats_have_no_range_in_common(tmp_path: Path) -> None:
+    folder = written(tmp_path / "deep", a=flat(1000), b=flat(0.5, np.float32))
+    with pytest.raises(InputError, match=r"--data\.range LOW HIGH"):
+        load(str(folder))
+
+
+def test_images_of_8_bits_have_no_range_and_no_note(tmp_path: Path) -> None:
+    images = load(str(written(tmp_path / "plain", a=flat(1, np.uint8), b=flat(9, np.uint8))), size=None)
+    assert values(images) == [1, 9]
+    assert images.provenance.notes == ()
+    assert images.provenance.value_range is None
+
+
+def test_sixteen_bit_colour_is_not_cut_to_its_high_byte(tmp_path: Path) -> None:
+    for name, top in (("a", 4095), ("b", 100)):
+        colour = np.full((8, 8, 3), (0, 1000, top), np.uint16)
+        cv2.imwrite(str(tmp_path / f"{name}.png"), colour[..., ::-1])
+    images = load(str(tmp_path), size=None)
+    assert images.images[:, :, 0, 0].tolist() == [[0, 62, 255], [0, 62, 6]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_with_a_value_that_is_not_finite_is_an_error(tmp_path: Path, value: float) -> None:
+    broken = flat(0.5, np.float32)
+    broken[3, 4] = value
+    folder = written(tmp_path / "deep", a=flat(0.2, np.float32), b=broken, c=flat(0.4, np.float32))
+    images = load(str(folder), size=None)
+    assert values(images) == [51, 102]
+    assert any("b.tif" in note for note in images.provenance.notes)
+    with pytest.raises(InputError, match="not finite"):
+        read_image(folder / "b.tif")
+
+
+def test_a_file_read_alone_is_read_by_its_type(tmp_path: Path) -> None:
+    folder = written(tmp_path / "deep", a=flat(255), b=flat(1), c=flat(0.5, np.float32))
+    assert [int(read_image(folder / name).max()) for name in ("a.png", "b.png", "c.tif")] == [1, 0, 128]
+
+
+def test_integers_beyond_a_range_of_floats_are_an_error(tmp_path: Path) -> None:
+    folder = written(tmp_path / "deep", a=flat(255), b=flat(1))
+    assert int(read_image(folder / "b.png", value_range=(0, 1)).max()) == 255
+    with pytest.raises(InputError, match="integers up to 255"):
+        read_image(folder / "a.png", value_range=(0, 1))
+
+
+def test_a_pack_keeps_its_range(tmp_path: Path) -> None:
+    folder = written(tmp_path / "deep", a=flat(1), b=flat(4095))
+    packed = pack(str(folder), tmp_path / "pack", size=8)
+    assert values(packed) == [0, 255]
+    assert packed.provenance.value_range == (0, 4095)
+    assert any("4095" in note for note in packed.provenance.notes)
+    assert values(load(str(tmp_path / "pack"), size=8, value_range=(0, 4095))) == [0, 255]
+    with pytest.raises(InputError, match="pack the images again with --range"):
+        load(str(tmp_path / "pack"), size=8, value_range=(0, 1000))
+    assert values(pack(str(folder), tmp_path / "given", size=8, value_range=(0, 8190))) == [0, 128]
+
+
+def test_deep_arrays_share_the_least_range_that_holds_all(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.stack([flat(1), flat(4095)]))
+    images = load(str(tmp_path / "a.npz"), size=None)
+    assert values(images) == [0, 255]
+    assert any("0 to 4095 (12 bits)" in note for note in images.provenance.notes)
+    assert values(load(str(tmp_path / "a.npz"), size=None, value_range=(0, 8190))) == [0, 128]
+
+
+def test_frames_share_a_range_that_the_store_keeps(tmp_path: Path) -> None:
+    ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint16)
+    folder = written(tmp_path / "normal", a=ramp * 8, b=ramp * 30)
+    store = prepare([folder], config=PrepareConfig(size=16), out=tmp_path / "store", normal=["normal"])
+    assert store.settings.range == (0, 4095)
+    assert any("--prepare.range" in note for note in store.notes)
+    assert store.frames[1].max() > 3 * store.frames[0].max() > 0
+    given = prepare([folder], config=PrepareConfig(size=16, range=(0, 8190)), out=tmp_path / "given", normal=["normal"])
+    assert abs(int(given.frames[1].max()) - int(store.frames[1].max()) / 2) <= 2
+
+
+@pytest.mark.parametrize("low_high", [(1, 1), (2, 1), (0, float("inf"))])
+@pytest.mark.parametrize("settings", [DataConfig, PrepareConfig])
+def test_a_range_that_does_not_ascend_is_refused(settings: type[Config], low_high: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="range"):
+        settings.parse({"range": low_high})
