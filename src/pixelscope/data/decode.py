@@ -244,8 +244,8 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
                     # JPEG is decoded at a half, quarter or eighth, still at least twice what is needed.
                     image.draft(None, (2 * size, 2 * size))
                 # Asked in this order: reading the EXIF data of a PNG decodes it, after which nothing says its depth.
-                deep, turn = is_deep(image), _turn(image)
-                values = deep_values(image, file) if deep else None
+                values = deep_values(image, file) if is_deep(image) else None
+                turn = _turn(image)
                 image.load()
                 return _Loaded(image, turn, values)
     except Exception as error:
