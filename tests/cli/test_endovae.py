@@ -77,7 +77,7 @@ def test_from_frames_to_new_ones(cli: Cli, frames: Path, tmp_path: Path, monkeyp
     assert json.loads((run / "run.json").read_text())["images"] >= 3 * 48
     assert cli("endovae", "reconstruct", run, frames / "polyps", "--out", "seen.png").code == 0
     assert cli("endovae", "generate", run, "--out", "new", "--count", "4", "--json").code == 0
-    assert sorted(path.name for path in Path("new").iterdir()) == [f"{n:05d}.png" for n in range(4)]
+    assert sorted(path.name for path in Path("new").iterdir()) == [*(f"{n:05d}.png" for n in range(4)), "manifest.csv"]
     with Image.open("seen.png") as grid:
         assert grid.size == (6 * 18 + 2, 2 * 18 + 2)
 

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, endovae_preset, preset
 from pixelscope.cli.commands import app
 from pixelscope.cli.settings import Layers, Shorthands, System, resolve, setting_names
-from pixelscope.config import Config
+from pixelscope.config import Config, ValueRange
 from pixelscope.endovae.config import PRESETS as ENDOVAE_PRESETS
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.errors import InputError
@@ -64,6 +64,8 @@ def another(value: object, kind: object) -> object:
         return value + 8
     if isinstance(value, float):
         return value / 2 or 0.5
+    if kind == ValueRange | None:
+        return (-1000.0, 400.0)
     return 5.0 if value is None else "somewhere"
 
 
@@ -72,7 +74,7 @@ def as_flag(name: str, value: object) -> list[str]:
     if isinstance(value, bool):
         group, dot, last = dashed.rpartition(".")
         return [f"--{dashed}" if value else f"--{group}{dot}no-{last}"]
-    return [f"--{dashed}", str(value)]
+    return [f"--{dashed}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
 
 
 @pytest.mark.parametrize(("system", "name"), SETTINGS, ids=lambda value: value)

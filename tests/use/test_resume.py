@@ -60,7 +60,7 @@ def test_what_was_interrupted_and_gone_on_with_is_what_one_go_makes(use: Use, tm
     whole.mkdir()
     parted.mkdir()
     use(whole)
-    with pytest.raises(Interrupted, match=f"{KEPT} rows are kept in .*--resume"):
+    with pytest.raises(Interrupted, match=r"(64|128) rows are kept in .*--resume"):  # 128 where two styles are drawn
         use(parted, report=_interrupt)
     kept = {path: path.stat().st_mtime_ns for path in sorted(parted.rglob("*.png"))}
     begun = next(parted.rglob("*.part"))
@@ -77,7 +77,8 @@ def test_what_was_interrupted_and_gone_on_with_is_what_one_go_makes(use: Use, tm
     table = next(path for path in parted.rglob("*.csv"))
     assert table.read_bytes().startswith(first)
     rows = first.decode().splitlines()[1:]
-    done = {Path(row.split(",")[0]).stem for row in rows}
+    # Of several rows per file the last file's may be incomplete: it is made again.
+    done = {Path(row.split(",")[0]).stem for row in rows} - {Path(rows[-1].split(",")[0]).stem}
     for path, changed in kept.items():
         if Path(path.name.split(".")[0]).stem in done:
             assert path.stat().st_mtime_ns == changed, "what has its row is not made anew"

@@ -89,7 +89,7 @@ def _refined(folder: RunFolder, rule: str, finished: bool) -> Opened:
             folder.require_finished()
     elif rule not in ("last", "ema-last"):
         raise InputError(f"A refinement has no checkpoint by the rule {rule!r}; choose ema-last, its headline.")
-    origin = RunFolder.open(Path(located_runs(folder, config).run))
+    origin = RunFolder.open(Path(located_runs(folder, config, teacher=False).run))
     data, _ = read_config(origin)
     files = folder.checkpoint_files()
     if not files:

@@ -94,7 +94,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
     keep_freed_memory()
     folder = RunFolder.open(run)
     config = read_refine_config(folder)
-    material = load_material(located_runs(folder, config), data_root, training=False)
+    material = load_material(located_runs(folder, config, teacher=False), data_root, training=False)
     refined = open_run(run, HEADLINE)
     last, snapshots = refined.images, stored_snapshots(folder, config, material)
     networks = {images: network for images, network in snapshots.items() if images <= last}

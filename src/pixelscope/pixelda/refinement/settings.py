@@ -11,18 +11,20 @@ from pixelscope.pixelda.refinement.config import RefineConfig
 SYSTEM = "refined"
 
 
-def located_runs(folder: RunFolder, config: RefineConfig) -> RefineConfig:
+def located_runs(folder: RunFolder, config: RefineConfig, teacher: bool = True) -> RefineConfig:
     """Return the configuration of a refinement with the runs that it names where they lie now.
 
+    teacher: whether the teacher is looked for, too; only a training needs it.
     Raises InputError where one is nowhere to be found.
     """
+    names = {name: place for name, place in places_of(config).items() if teacher or name != "teacher"}
     record = folder.read_record()
 
     def digests(places: dict[str, str]) -> dict[str, str]:
         data = RunFolder.open(Path(places["run"])).read_record().get("data", {})
         return {name: domain.get("sha256", "") for name, domain in data.items()}
 
-    return at_places(config, find(places_of(config), record, folder.path, digests))
+    return at_places(config, find(names, record, folder.path, digests))
 
 
 def places_of(config: RefineConfig) -> dict[str, str]:
