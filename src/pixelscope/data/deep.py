@@ -99,7 +99,7 @@ def _extremes(path: Path, formats: Sequence[str], decode: bool) -> tuple[float, 
             start = file.read(26)
         if not start.startswith(_STARTS) or (start.startswith(b"\x89PNG") and start[24:25] != b"\x10"):
             return None
-        with Image.open(path, formats=formats) as image:
+        with Image.open(path, formats=tuple(formats)) as image:
             if not is_deep(image):
                 return None
             values = deep_values(image, path) if decode else np.zeros(1)
