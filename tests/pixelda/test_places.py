@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from pixelscope import evaluate, evaluate_refinement, export, refine, resume, resume_refinement, train_pixelda
+from pixelscope import evaluate, evaluate_refinement, export, refine, resume, resume_refinement, train_baseline, train_pixelda
 from pixelscope.config import read_yaml
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
@@ -104,3 +104,13 @@ def test_a_refinement_takes_a_new_place_of_its_run_where_its_networks_fit(
     assert evaluate_refinement(refined).run == str(project / "origin")
     after = load_file(RunFolder(refined).checkpoint_files()[-1])
     assert all(torch.equal(weights[name], after[name]) for name in weights)
+
+
+def test_arrays_with_their_layout_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = tiny.pictures(60)
+    np.savez(tmp_path / "matlab.npz", images=images[..., 0].transpose(1, 2, 0), labels=labels)
+    monkeypatch.chdir(tmp_path)
+    train_baseline(tiny.baseline(source="arrays:matlab.npz@H-W-N", training={"images": 16}), run=Path("run"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate(Path("../run")).sets["source_test"].count == 12

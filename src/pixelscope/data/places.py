@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pixelscope.data import SOURCES
+from pixelscope.data import SOURCES, split_layout
 from pixelscope.errors import InputError
 
 NAMED = ("source", "target", "frames")
@@ -59,12 +59,17 @@ def _existing(name: str, spec: str, place: Mapping[str, str], run: Path) -> list
     tried = list(dict.fromkeys([beside_run, place["absolute"], str(Path(path).absolute())]))
     found: dict[Path, str] = {}
     for one in tried:
-        if Path(one).exists():
+        if _exists(one):
             found.setdefault(Path(one).resolve(), f"{kind}{one}")
     if not found:
         named = f", or name its new place with --resume {run} --{name} PLACE" if name in NAMED else ""
         raise InputError(f"The {name} of {run}, {spec}, has moved: there is no {', no '.join(tried)}; put it back{named}.")
     return list(found.values())
+
+
+def _exists(path: str) -> bool:
+    file, layout = split_layout(path)
+    return Path(path).exists() or (layout is not None and Path(file).is_file())
 
 
 def _both(spec: str, run: Path) -> dict[str, str]:
