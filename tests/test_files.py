@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from pixelscope.files import HeldElsewhere, held, naming, write_text
+from pixelscope.files import TEMPORARY, HeldElsewhere, held, naming, write_text
 
 SOURCE = """
 #define _GNU_SOURCE
@@ -86,7 +86,7 @@ def test_a_temporary_file_is_told_by_the_name_it_was_to_get(tmp_path: Path) -> N
         raise SafetensorError("I/O error: No space left on device (os error 28)")
     assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(target))
     with pytest.raises(OSError, match="Read-only") as sealed, naming(target):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".stats-x1.jsonl"))
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / f"{TEMPORARY}x1.jsonl"))
     assert sealed.value.filename == str(target)
     with pytest.raises(OSError, match="other") as other, naming(target):
         raise FileNotFoundError(errno.ENOENT, "No such file", "other.png")
