@@ -216,7 +216,6 @@ def _describe(spec: str, parts: Split, digests: dict[str, str]) -> dict[str, Any
         "count": sum(sizes.values()),
         **sizes,
         **digests,
-        "collection": parts.train.collection,
         "licence": origin.licence,
         "citation": origin.citation,
         "notes": [*origin.notes, *parts.notes],
