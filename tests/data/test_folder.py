@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data.made import noise, write_classes
-from pixelscope.data import load
+from pixelscope.data import load, pack
 from pixelscope.data.folder import load_folder
 from pixelscope.errors import InputError
 
@@ -370,3 +370,19 @@ def test_a_table_of_results_is_no_label_file(tmp_path: Path) -> None:
     images = load_folder(write_labels(tmp_path, f"{head}0.png,a,1,b,0,\n"))
     assert images.labels is None
     assert len(images) == 4
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_that_show_nothing_are_named(tmp_path: Path, packed: bool) -> None:
+    """A white drawing on transparent ground is lost on white; a black one is not."""
+    drawing = np.zeros((12, 12), np.uint8)
+    drawing[3:9, 5:7] = 255
+    for name, ink in (("white", 255), ("black", 0)):
+        layers = np.dstack([np.full((12, 12, 3), ink, np.uint8), drawing])
+        Image.fromarray(layers).save(tmp_path / f"{name}.png")
+    (tmp_path / "damaged.png").write_bytes(b"\x89PNG")
+    found = pack(str(tmp_path), tmp_path / "pack", size=12) if packed else load(str(tmp_path), size=12)
+    (note,) = [note for note in found.provenance.notes if "flat colour" in note]
+    assert "white.png" in note
+    assert "black.png" not in note
+    assert note.startswith("One flat colour all over: 1 of 3 images")

@@ -198,7 +198,19 @@ def decode(path: Path, size: int | None = None, value_range: Range | None = None
     try:
         return _to_bytes(_prepare(_loaded(path, size), size, value_range))
     except (_Damaged, *_UNREADABLE) as error:
-        raise InputError(f"Cannot read the image {path}: {_reason(error)}; mend or remove it.") from None
+        raise _unreadable(path, error) from None
+
+
+def load_stored(path: Path) -> tuple[Image.Image | Values, Image.Transpose | None]:
+    """Return an image as it is stored, and what sets it upright; of one deeper than 8 bits its values (H, W[, 3 or 4]).
+
+    Raises InputError where the file cannot be read. The caller is within `bombs_refused`.
+    """
+    try:
+        loaded = _loaded(path, None)
+    except _Damaged as error:
+        raise _unreadable(path, error) from None
+    return loaded.image if loaded.values is None else loaded.values, loaded.turn
 
 
 def decode_bytes(
@@ -303,6 +315,10 @@ def _to_bytes(image: Image.Image) -> Bytes:
 
 def _size(image: Bytes) -> str:
     return f"{image.shape[1]} x {image.shape[0]}"
+
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    return InputError(f"Cannot read the image {path}: {_reason(error)}; mend or remove it.")
 
 
 def _reason(error: BaseException) -> str:

@@ -4,13 +4,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pixelscope.data.decode import depth_of, further_pages, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.label_file import class_names, is_label_file, read_labels
 from pixelscope.data.listing import Contents, Part, by_ending, contents, note, part_of
 from pixelscope.errors import InputError
+
+_FLAT = (
+    "One flat colour all over: {{count}} of {} images, so that they show nothing (transparency is laid over white, on which "
+    "white drawings are lost): {{names}}."
+)
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,11 @@ class Layout:
     notes: tuple[str, ...] = ()
     """What was taken for what, and which files are not among the images."""
 
-    def read_notes(self, errors: Collection[int]) -> tuple[str, ...]:
-        """Return the notes on a set that was read: `errors` are the positions of files that could not be."""
+    def read_notes(self, errors: Collection[int], flat: Sequence[int] = ()) -> tuple[str, ...]:
+        """Return the notes on a set that was read.
+
+        errors: positions of files that could not be read; flat: positions of images that have one value all over.
+        """
         unreadable = [self.names[position] for position in sorted(errors)]
         files = dict(zip(self.files, self.names, strict=True))
         paged = further_pages(self.files)
@@ -39,6 +49,7 @@ class Layout:
         return (
             *note(f"Skipped {{count}} unreadable of {len(self.files):,} images: {{names}}.", unreadable),
             *note(text, [files[path] for path in paged]),
+            *note(_FLAT.format(f"{len(self.files):,}"), [self.names[position] for position in flat]),
             *self._mixture(),
             *self.notes,
         )
@@ -88,7 +99,7 @@ def load_folder(
         provenance=Provenance(
             f"folder:{folder}",
             _title(folder, layout),
-            notes=(*layout.read_notes(errors), *depth.note()),
+            notes=(*layout.read_notes(errors, [kept[i] for i in flat_positions(images)]), *depth.note()),
             value_range=depth.low_high,
         ),
         labels=None if layout.labels is None else torch.tensor([layout.labels[i] for i in kept]),
@@ -96,6 +107,11 @@ def load_folder(
         names=[layout.names[i] for i in kept],
         test=None if layout.test is None else torch.tensor([layout.test[i] for i in kept]),
     )
+
+
+def flat_positions(images: NDArray[np.uint8]) -> list[int]:
+    """Return the positions of images (N, H, W, C) that have one colour all over."""
+    return [position for position, one in enumerate(images) if one.size and (one == one[0, 0]).all()]
 
 
 def find_images(folder: Path) -> Layout:

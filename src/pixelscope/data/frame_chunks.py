@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.config import Config
-from pixelscope.data.decode import read_images
+from pixelscope.data.decode import bombs_refused, read_images
 from pixelscope.data.duplicates import perceptual_hash
 from pixelscope.data.frame_listing import ListedFrame
-from pixelscope.data.frame_masks import lesion
 from pixelscope.data.frame_preparation import PreparedFrame, is_black, prepare_frame
 from pixelscope.data.frame_store import FrameRecord, InsetRecord, LeftOut
+from pixelscope.data.masks import frame_mask
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.box import Box
@@ -95,9 +95,8 @@ def _one_thread_each() -> Iterator[None]:
 def _prepare(frames: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor, path: Path) -> None:
     """Prepare the frames of one chunk and write it to `path`."""
     images = list(read_images([frame.path for frame in frames], value_range=config.range))
-    masked = [frame for frame in frames if frame.mask is not None]
-    masks = dict(zip(masked, read_images([frame.mask for frame in masked if frame.mask is not None]), strict=True))
-    results = list(pool.map(lambda frame, image: _one(frame, image, masks.get(frame), config), frames, images))
+    with bombs_refused():
+        results = list(pool.map(lambda frame, image: _one(frame, image, config), frames, images))
     left_out = tuple(result for result in results if isinstance(result, LeftOut))
     if config.strict:
         refuse(left_out)
@@ -117,15 +116,11 @@ def _stacked(arrays: Sequence[Bytes]) -> Bytes:
     return np.stack(arrays) if arrays else np.empty(0, np.uint8)
 
 
-def _one(
-    frame: ListedFrame, image: Bytes | InputError, mask: Bytes | InputError | None, config: PrepareConfig
-) -> tuple[FrameRecord, PreparedFrame] | LeftOut:
+def _one(frame: ListedFrame, image: Bytes | InputError, config: PrepareConfig) -> tuple[FrameRecord, PreparedFrame] | LeftOut:
     if isinstance(image, InputError):
         return LeftOut(name=frame.name, reason="unreadable", message=str(image))
-    if isinstance(mask, InputError):
-        raise mask
     original = read_frame(image)
-    marked = None if mask is None or frame.mask is None else lesion(mask, original.shape[:2], frame.mask)
+    marked = None if frame.mask is None else frame_mask(frame.mask, original.shape[:2])
     prepared = prepare_frame(original, marked, config)
     if is_black(prepared.frame):
         return LeftOut(name=frame.name, reason="black", message=f"The frame {frame.path} is black all over; remove it.")

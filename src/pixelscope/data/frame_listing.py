@@ -18,6 +18,9 @@ from pixelscope.errors import InputError
 _NO_CONTENT = ("", hashlib.sha256().hexdigest())
 """Digests of files that are unreadable, or empty."""
 
+_MASK_RULE = "masks 2"
+"""How masks are read; a part of the key of stores that have any, so that they are made again where the rule has changed."""
+
 
 @dataclass(frozen=True)
 class ListedFrame:
@@ -48,6 +51,7 @@ class Listing:
         """Return a SHA-256 over the version, the settings, the classes, and names and contents of all files."""
         frames = [(frame.name, frame.label, frame.sha256, frame.mask_sha256) for frame in self.frames]
         described = [version, dict(settings), list(self.kinds.items()), frames, self.notes]
+        described += [_MASK_RULE] if any(frame.mask is not None for frame in self.frames) else []
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 

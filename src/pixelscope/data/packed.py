@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pixelscope.data.decode import depth_of, read_readable
-from pixelscope.data.folder import find_images
+from pixelscope.data.folder import find_images, flat_positions
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.rows import BLOCK, Rows, blocks
 from pixelscope.errors import InputError
@@ -50,6 +50,7 @@ def pack_folder(
     """
     layout = find_images(folder)
     kept: list[int] = []
+    flat: list[int] = []
     depth = depth_of(layout.files, value_range)
 
     def pieces() -> Iterator[np.ndarray]:
@@ -58,14 +59,16 @@ def pack_folder(
             images, errors = read_readable(files, size, depth.low_high)
             if errors and strict:
                 raise errors[min(errors)]
-            kept.extend(start + position for position in range(len(files)) if position not in errors)
+            read = [start + position for position in range(len(files)) if position not in errors]
+            kept.extend(read)
+            flat.extend(read[position] for position in flat_positions(images))
             colour = np.broadcast_to(images, (*images.shape[:3], 3)) if len(images) else images.reshape(0, size, size, 3)
             yield np.ascontiguousarray(colour.transpose(0, 3, 1, 2))
             if report is not None:
                 report(min(start + BLOCK, len(layout.files)), len(layout.files))
 
     def about() -> dict[str, Any]:
-        notes = layout.read_notes(set(range(len(layout.files))) - set(kept))
+        notes = layout.read_notes(set(range(len(layout.files))) - set(kept), flat)
         origin = {"source": f"folder:{folder}", "title": f"Images of {folder.name}", "classes": layout.classes}
         return {**origin, "notes": [*notes, *depth.note("data pack --range")], "value_range": depth.low_high}
 

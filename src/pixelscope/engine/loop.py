@@ -248,9 +248,11 @@ class Loop(Generic[Batch]):
                 "restore the file, or train anew with the new settings."
             )
         if header.data != self.identity.data:
+            kinds = sorted({*header.data, *self.identity.data})
+            other = [kind for kind in kinds if header.data.get(kind) != self.identity.data.get(kind)]
             raise InputError(
-                f"The images are not those that the run {self.run.path} was trained on (their SHA-256 differs); "
-                "give the same data, or train anew."
+                f"The images ({', '.join(other)}) are not those that the run {self.run.path} was trained on (their SHA-256 "
+                "differs); give the same data, or train anew."
             )
 
     @contextmanager

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from lightning_fabric import Fabric
 
 from pixelscope.config import read_yaml
-from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine import runtime
 from pixelscope.engine.launchers import await_tasks, require_main_guard
@@ -20,6 +19,7 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.content_masks import load_masks
 from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images, with_ranges
 from pixelscope.pixelda.places import paths
 from pixelscope.pixelda.seen import SeenImages
@@ -39,6 +39,7 @@ class Job:
     config: BaselineConfig
     domains: Domains
     masks: ImageSet | None
+    """Those of the source's training images, where the content loss takes any."""
     place: Place
     found: BaselineConfig
     """The configuration with its sources where they were found."""
@@ -99,8 +100,9 @@ def resume(
     runtime.check_batch(config.training.batch_size, config.runtime)
     await_tasks(config.runtime.patience)
     found = lying(folder, config, data_root)
-    domains, masks = load_domains(found, data_root), load_masks(found, data_root)
+    domains = load_domains(found, data_root)
     require_same_images(folder, found, domains)
+    masks = load_masks(found, domains, data_root)
     return _launch(Job(system, config, domains, masks, Place.of(folder, system), found))
 
 
@@ -121,19 +123,13 @@ def _train(
         RunFolder.refuse_existing(run)  # before minutes of reading
     await_tasks(config.runtime.patience)
     before = None if baseline is None else _evaluated_baseline(baseline)
-    domains, masks = load_domains(config, data_root), load_masks(config, data_root)
+    domains = load_domains(config, data_root)
+    masks = load_masks(config, domains, data_root)
     config = with_ranges(config, domains)
     if before is not None:
         _check_same_images(before, domains)
     runtime.check_batch(config.training.batch_size, config.runtime)
     return _launch(Job(system, config, domains, masks, Place(system, runs, _name(system, config), run), config, before))
-
-
-def load_masks(config: BaselineConfig, data_root: Path | None = None) -> ImageSet | None:
-    """Return the masks of the content loss where the configuration names a source of them."""
-    if not isinstance(config, PixelDAConfig) or not config.losses.content or config.losses.content_mask == "pixels":
-        return None
-    return load(config.losses.content_mask, size=config.data.size, strict=config.data.strict, data_root=data_root)
 
 
 def _name(system: System, config: BaselineConfig) -> str:
@@ -196,7 +192,7 @@ def _run(fabric: Fabric, job: Job) -> Path:
         batches,
         folder,
         config.training,
-        Identity(job.system, _decisive(config), job.domains.digests()),
+        Identity(job.system, _decisive(config), _digests(job)),
         config.seed,
         snapshot=lambda images: save_classifiers(folder, task, images),
         sample=(lambda images: samples.draw(task, images)) if isinstance(task, PixelDATask) else _nothing,
@@ -225,19 +221,14 @@ def _build(fabric: Fabric, job: Job) -> tuple[Task[Any], Batches[Any]]:
     evaluation = SourceEvaluation(domains.source)
     classes = len(domains.classes)
     if isinstance(config, PixelDAConfig):
-        masks = None if job.masks is None else _training_masks(job.masks, domains)
-        batches = PairedBatches(domains.source.train, domains.training_target(), config.seed, fabric.device, masks)
+        batches = PairedBatches(domains.source.train, domains.training_target(), config.seed, fabric.device, job.masks)
         return PixelDATask(config, classes, fabric, evaluation), batches
     return BaselineTask(config, classes, fabric, evaluation), LabelledBatches(domains.source.train, config.seed, fabric.device)
 
 
-def _training_masks(masks: ImageSet, domains: Domains) -> ImageSet:
-    if len(masks) != domains.source.count:
-        raise InputError(
-            f"--losses.content-mask has {len(masks)} masks for {domains.source.count} source images; "
-            "give one for each, in the images' order."
-        )
-    return masks.select(domains.source.training_positions)
+def _digests(job: Job) -> dict[str, str]:
+    """Return the SHA-256 of all images that a training sees."""
+    return job.domains.digests() | ({} if job.masks is None else {"masks": job.masks.digest()})
 
 
 def _decisive(config: BaselineConfig) -> dict[str, Any]:

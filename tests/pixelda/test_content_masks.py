@@ -1,0 +1,90 @@
+"""Masks of the content loss, as files and as arrays: the same masks however they are stored, each with its own image."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.run import RunFolder
+from pixelscope.errors import InputError
+from pixelscope.pixelda.content_masks import load_masks
+from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.training import resume, train_pixelda
+
+
+def _save(folder: Path, name: str, image: np.ndarray) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(folder / name)
+
+
+@pytest.fixture
+def regions() -> np.ndarray:
+    return np.random.default_rng(0).random((60, 16, 16)) < 0.4
+
+
+@pytest.fixture
+def folders(tmp_path: Path, regions: np.ndarray) -> Path:
+    """Write 60 source images in three classes, and masks of labels 0 and 1 under the same names."""
+    images, labels = tiny.pictures(60)
+    for number, (image, label, region) in enumerate(zip(images, labels, regions, strict=True)):
+        name = f"{label}/{number:02d}.png"
+        _save(tmp_path / "source", name, image[..., 0])
+        _save(tmp_path / "masks", name, region.astype(np.uint8))
+    np.savez(tmp_path / "target.npz", images=tiny.pictures(60, 1, coloured=True)[0])
+    return tmp_path
+
+
+def _config(folder: Path, masks: str, **changes: object):
+    losses = {"content": 1.0, "content_mask": masks}
+    return tiny.pixelda(source=str(folder / "source"), target=str(folder / "target.npz"), losses=losses, **changes)
+
+
+def _read(folder: Path, masks: str) -> ImageSet:
+    config = _config(folder, masks)
+    found = load_masks(config, load_domains(config))
+    assert found is not None
+    return found
+
+
+def test_masks_of_labels_are_white_on_black(folders: Path, regions: np.ndarray) -> None:
+    masks = _read(folders, str(folders / "masks"))
+    numbers = [int(Path(name).stem) for name in masks.names]
+    assert len(masks) < 60
+    assert masks.images.shape[-1] == 16
+    np.testing.assert_array_equal(masks.in_memory()[:, 0].numpy(), regions[numbers] * 255)
+
+
+def test_arrays_of_labels_are_white_on_black(folders: Path) -> None:
+    files = sorted((folders / "masks").rglob("*.png"))
+    labels = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.savez(folders / "labels.npz", images=labels)
+    by_file, by_array = _read(folders, str(folders / "masks")), _read(folders, f"arrays:{folders / 'labels.npz'}@N-H-W")
+    assert torch.equal(by_file.in_memory(), by_array.in_memory())
+
+
+def test_arrays_of_several_labels_are_refused(folders: Path) -> None:
+    np.savez(folders / "labels.npz", images=np.random.default_rng(0).integers(0, 6, (60, 16, 16)).astype(np.uint8))
+    with pytest.raises(InputError, match="have values up to 5 of 255; give 0 outside and 255 inside"):
+        _read(folders, f"arrays:{folders / 'labels.npz'}")
+
+
+def test_a_mask_beside_another_image_is_refused(folders: Path) -> None:
+    """One mask is missing and another too many: their number fits, and most would lie beside another image."""
+    first, *_, last = sorted((folders / "masks" / "0").iterdir())
+    first.rename(last.with_name(f"{last.stem}b.png"))
+    with pytest.raises(InputError, match="stands where that of the image"):
+        _read(folders, str(folders / "masks"))
+
+
+def test_a_run_is_not_resumed_with_other_masks(folders: Path) -> None:
+    run = train_pixelda(_config(folders, str(folders / "masks"), training={"images": 16}), run=folders / "run")
+    before = RunFolder(run).checkpoint_files()
+    for file in (folders / "masks" / "1").iterdir():
+        _save(file.parent, file.name, 1 - np.asarray(Image.open(file)))
+    with pytest.raises(InputError, match="masks"):
+        resume(run, images=32)
+    assert RunFolder(run).checkpoint_files() == before
