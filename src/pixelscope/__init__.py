@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pixelscope.data.frames import prepare as prepare
     from pixelscope.data.imageset import ImageSet as ImageSet
     from pixelscope.data.mnist_m import generate_mnist_m as generate_mnist_m
+    from pixelscope.data.render import Rendered as Rendered
+    from pixelscope.data.render import render_pictograms as render_pictograms
     from pixelscope.demo import DemoResult as DemoResult
     from pixelscope.demo import run_demo as run_demo
     from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from pixelscope.errors import Interrupted as Interrupted
     from pixelscope.errors import TrainingStopped as TrainingStopped
     from pixelscope.imaging.config import PrepareConfig as PrepareConfig
+    from pixelscope.imaging.config import RenderConfig as RenderConfig
     from pixelscope.pixelda.ablation.ablate import ablate as ablate
     from pixelscope.pixelda.adapting import adapt as adapt
     from pixelscope.pixelda.classifying import classify as classify
@@ -74,6 +77,9 @@ _HOMES = {
     "contact_sheet": "pixelscope.data.describe",
     "describe_source": "pixelscope.data.describe",
     "generate_mnist_m": "pixelscope.data.mnist_m",
+    "RenderConfig": "pixelscope.imaging.config",
+    "Rendered": "pixelscope.data.render",
+    "render_pictograms": "pixelscope.data.render",
     "FrameStore": "pixelscope.data.frame_store",
     "PrepareConfig": "pixelscope.imaging.config",
     "prepare": "pixelscope.data.frames",

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,24 @@ def written_whole(path: Path) -> Iterator[Path]:
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Give a hidden temporary folder beside `path`; when the block ends well, rename it to `path`, which must not exist.
+
+    Whatever interrupts the block, `path` stays absent; a killed process leaves the hidden folder behind.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        try:
+            yield work
+            work.chmod(0o777 & ~_umask())
+            work.rename(path)
+            _sync_folder(path.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ COMMANDS = (
     "data info",
     "data mnist-m",
     "data pack",
+    "data render",
     "demo",
     "endovae",
     "endovae evaluate",

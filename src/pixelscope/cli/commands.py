@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from cyclopts import App, Parameter
 
 import pixelscope
-from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig
+from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, RenderConfig
 from pixelscope.cli.endovae import endovae
 from pixelscope.cli.output import Flag, show
 from pixelscope.cli.refinement import refine
@@ -39,7 +39,7 @@ app = App(
     # Ctrl-C is answered in main(), which knows how to go on.
     suppress_keyboard_interrupt=False,
 )
-data = App(name="data", help="Look at images, and make MNIST-M.")
+data = App(name="data", help="Look at images, and make labelled ones.")
 pixelda = App(name="pixelda", help="Adapt a classifier from labelled images of one domain to unlabelled ones of another.")
 summary = App(name="summary", help="Layers, output shapes and parameters of a system's networks.")
 for group in (pixelda, endovae, data, summary):
@@ -127,6 +127,37 @@ def mnist_m(
         Share of the digits in the test split of the form aligned; 0.2 by default.
     """
     print(pixelscope.generate_mnist_m(mnist, photos, out, seed=seed, form=form, test_fraction=test_fraction))
+
+
+@data.command
+def render(
+    *,
+    pictograms: Path,
+    photos: Path,
+    out: Path,
+    settings: Annotated[RenderConfig, Parameter(name="*", negative_iterable=())] = RenderConfig(),
+    json: Flag = False,
+) -> None:
+    """Render labelled images: pictograms over crops of photos, turned, sheared, scaled, shifted, dimmed and blurred.
+
+    For example: pixelscope data render --pictograms signs/ --photos photos/ --out rendered/
+
+    Parameters
+    ----------
+    pictograms
+        Folder of drawings on transparent ground: CLASS.png, or CLASS/name.png where a class has several.
+    photos
+        Folder of photos for the backgrounds, at any depth.
+    out
+        Folder to make, with PNG files in class folders and a record of how they were made; it must not exist.
+    json
+        Print JSON.
+    """
+    from pixelscope.cli.counting import CountingBar
+
+    with CountingBar("rendering") as report:
+        made = pixelscope.render_pictograms(pictograms, photos, out, settings, report)
+    show(made, json)
 
 
 @data.command

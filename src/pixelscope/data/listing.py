@@ -33,6 +33,9 @@ OTHER_PROGRAMS = frozenset(
 OWN_MARK = ".pixelscope"
 """A file that marks a folder of results whose other files do not tell."""
 
+RENDER_RECORD = "pixelscope-render.json"
+"""The file in a folder of rendered images that says how they were made."""
+
 _OWN_FOLDERS = (
     frozenset((OWN_MARK,)),
     frozenset(("manifest.csv.part",)),
@@ -223,7 +226,11 @@ def _is_own_folder(folder: Path, names: set[str]) -> bool:
 
 
 def _is_own_file(path: Path) -> bool:
-    return path.name.endswith(_UNFINISHED) or (path.suffix.lower() in (".csv", ".jsonl") and _is_result(path))
+    return (
+        path.name == RENDER_RECORD
+        or path.name.endswith(_UNFINISHED)
+        or (path.suffix.lower() in (".csv", ".jsonl") and _is_result(path))
+    )
 
 
 def _is_result(path: Path) -> bool:

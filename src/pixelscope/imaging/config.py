@@ -1,10 +1,26 @@
-"""Settings of what is done to frames; apart from the code that does it, so that reading them imports no torch."""
+"""Settings of what is done to frames and pictograms; apart from the code, so that reading them imports no torch."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pixelscope.config import Config, ValueRange
+
+
+def _ordered(low_high: tuple[float, float]) -> tuple[float, float]:
+    if low_high[0] > low_high[1]:
+        raise ValueError(f"a range goes from LOW to HIGH, not from {low_high[0]:g} to {low_high[1]:g}")
+    return low_high
+
+
+Amounts = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1000)], Annotated[float, Field(ge=0, le=1000)]], AfterValidator(_ordered)
+]
+"""LOW HIGH, from 0; equal ones fix the value."""
+Factors = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1000)], Annotated[float, Field(gt=0, le=1000)]], AfterValidator(_ordered)
+]
+"""LOW HIGH, above 0; equal ones fix the value."""
 
 
 class PrepareConfig(Config):
@@ -33,3 +49,38 @@ class AugmentConfig(Config):
     """Most by which height and width grow or shrink, each by its own draw."""
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Most by which the contrast grows or shrinks."""
+
+
+class RenderConfig(Config):
+    """How many images are rendered from pictograms, and how far they vary. Two values are LOW HIGH of a uniform draw."""
+
+    count: Annotated[int, Field(ge=1)] = 200
+    """Images per class."""
+    size: Annotated[int, Field(ge=8, le=4096)] = 32
+    """Side of the images in pixels."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random draw."""
+    scale: Factors = (0.55, 0.85)
+    """LOW HIGH: longer side of the pictogram, as a fraction of the image's side."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 10.0
+    """Maximum rotation to either side, in degrees."""
+    shear: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Maximum shear along each axis: 0.1 moves the far edge by a tenth of the pictogram."""
+    shift: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Maximum shift along each axis, as a fraction of the image's side."""
+    crop: Factors = (1.0, 4.0)
+    """LOW HIGH: side of the crop from a photo, in sides of the image, as far as the photo is large enough."""
+    background: Factors = (0.4, 2.5)
+    """LOW HIGH: factor on the background's brightness, as light differs between a pictogram and what is behind it."""
+    brightness: Factors = (0.2, 1.8)
+    """LOW HIGH: factor on the brightness of the whole image."""
+    contrast: Amounts = (0.5, 1.6)
+    """LOW HIGH: factor on the contrast of the whole image."""
+    saturation: Amounts = (0.3, 1.0)
+    """LOW HIGH: factor on the colours' difference from grey, as a camera's are duller than a drawing's."""
+    colour: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Maximum by which each channel's brightness differs, as a fraction."""
+    blur: Amounts = (0.0, 0.04)
+    """LOW HIGH: standard deviation of a Gaussian blur, as a fraction of the image's side."""
+    noise: Amounts = (0.0, 3.0)
+    """LOW HIGH: standard deviation of the noise, in grey levels of 255."""

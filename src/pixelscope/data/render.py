@@ -1,0 +1,325 @@
+"""Labelled images from drawings: clean pictograms over crops of photos, seen as a camera might see them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pixelscope.data.blend import read_photo
+from pixelscope.data.decode import bombs_refused, image_size, load_stored
+from pixelscope.data.listing import RENDER_RECORD, contents, part_of
+from pixelscope.errors import InputError
+from pixelscope.files import folder_written_whole, write_text
+from pixelscope.imaging.config import RenderConfig
+
+Floats = NDArray[np.floating[Any] | np.integer[Any]]
+"""Of type float32, as the type checker knows OpenCV's results."""
+Random = np.random.Generator
+Report = Callable[[int, int], None]
+"""Called with the images done and all images."""
+
+SUPERSAMPLING = 4
+"""Samples per output pixel, in each direction, at which a pictogram is warped."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """How a rendered set was made: enough to make it again from the same pictograms and photos."""
+
+    version: str
+    """Of Pixelscope."""
+    seed: int
+    settings: dict[str, Any]
+    """Every setting of `RenderConfig`."""
+    images: dict[str, int]
+    """Images of each class."""
+    pictograms: dict[str, str]
+    """SHA-256 of each pictogram, by its name in the folder."""
+    photos: int
+    """Photos that crops were drawn from."""
+    photos_sha256: str
+    """SHA-256 over the names and contents of the photos."""
+    notes: tuple[str, ...]
+    """Files in either folder that were not read."""
+
+    def to_text(self) -> str:
+        """Return it for a terminal."""
+        count, size = sum(self.images.values()), self.settings["size"]
+        made = f"{count:,} images of {size} x {size} pixels in {len(self.images)} classes"
+        drawn = f"from {len(self.pictograms)} pictograms over {self.photos:,} photos, seed {self.seed}"
+        return "\n".join([*self.notes, f"{made}, {drawn}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+
+class _Job(NamedTuple):
+    """One image to render; `photo` is a position in the list of photos."""
+
+    name: str
+    index: int
+    photo: int
+    random: Random
+
+
+def render_pictograms(
+    pictograms: Path, photos: Path, out: Path, config: RenderConfig = RenderConfig(), report: Report | None = None
+) -> Rendered:
+    """Render a labelled set: pictograms turned, sheared, scaled and shifted over crops of photos, then dimmed and blurred.
+
+    An image is a function of the seed, its class, its number, the pictograms of its class and the photos: other classes and
+    the number of images per class do not change it.
+
+    Args:
+        pictograms: folder of drawings on transparent ground: `CLASS.png`, or `CLASS/name.png` where a class has several, which
+            then take turns. Only the part that is drawn counts; transparent margins are cut off.
+        photos: folder of photos, at any depth, none smaller than the images.
+        out: folder to make, which must not exist: CLASS/00000.png and so on, and pixelscope-render.json, which says how they
+            were made. It is written whole or not at all.
+        config: number, size and seed of the images, and how far they vary.
+        report: called with the images done and all images.
+
+    Returns:
+        What pixelscope-render.json holds.
+
+    Raises:
+        InputError: `out` exists; a pictogram is unreadable, without transparency or empty; a class has none; there are fewer
+            than two classes; there are no photos, or one is unreadable or too small.
+
+    Example:
+        >>> render_pictograms(Path("pictograms"), Path("photos"), Path("rendered"), RenderConfig(count=50))
+    """
+    if out.exists() or out.is_symlink():
+        raise InputError(f"{out} exists already; remove it, or choose another --out.")
+    _check_apart(pictograms, photos, out)
+    drawings, sums, notes = _read_pictograms(pictograms)
+    files, about_photos = _find_photos(photos, config.size)
+    with folder_written_whole(out) as work:
+        for name in drawings:
+            (work / name).mkdir()
+        jobs = _jobs(list(drawings), len(files), config)
+        for done, (job, image) in enumerate(_render_all(jobs, drawings, files, config), 1):
+            Image.fromarray(image).save(work / job.name / f"{job.index:05d}.png")
+            if report is not None:
+                report(done, len(jobs))
+        made = Rendered(
+            version("pixelscope"), config.seed, config.model_dump(mode="json"), dict.fromkeys(drawings, config.count), sums,
+            len(files), _digest(photos, files), (*notes, *about_photos),
+        )  # fmt: skip
+        write_text(work / RENDER_RECORD, json.dumps(made.to_dict(), indent=1) + "\n")
+    return made
+
+
+def render(pictogram: Floats, photo: NDArray[np.uint8], config: RenderConfig, random: Random) -> NDArray[np.uint8]:
+    """Render one image.
+
+    Args:
+        pictogram: RGBA in [0, 1], shape (H, W, 4), colours multiplied by alpha.
+        photo: uint8, shape (H, W, 3), no side under `config.size`.
+        config: how far images vary.
+        random: draws everything.
+
+    Returns:
+        uint8, shape (S, S, 3).
+    """
+    layer = warp(pictogram, config, random)
+    background = _crop(photo, config, random) * _factor(config.background, random)
+    image = layer[..., :3] + (1 - layer[..., 3:]) * np.minimum(background, 1)
+    return _degrade(_light(image, config, random), config, random)
+
+
+def warp(pictogram: Floats, config: RenderConfig, random: Random) -> Floats:
+    """Return a pictogram turned, sheared, scaled and shifted, antialiased; arrays as in `render`, (S, S, 4) returned.
+
+    Colours stay multiplied by alpha throughout, so that the colour of transparent pixels, which is arbitrary, never mixes into
+    an edge.
+    """
+    side = config.size * SUPERSAMPLING
+    length = random.uniform(*config.scale) * side
+    angle = np.deg2rad(random.uniform(-config.rotation, config.rotation))
+    shear = random.uniform(-config.shear, config.shear, 2)
+    shift = random.uniform(-config.shift, config.shift, 2) * side
+    small = _reduced(pictogram, length)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn @ np.array([[1, shear[0]], [shear[1], 1]]) * (length / max(small.shape[:2]))
+    centre = (np.array(small.shape[1::-1]) - 1) / 2
+    offset = (side - 1) / 2 + shift - linear @ centre
+    warped = cv2.warpAffine(small, np.column_stack([linear, offset]), (side, side), flags=cv2.INTER_LINEAR)
+    return np.clip(cv2.resize(warped, (config.size, config.size), interpolation=cv2.INTER_AREA), 0, 1)
+
+
+def _reduced(pictogram: Floats, length: float) -> Floats:
+    """Return a pictogram whose longer side is about `length` pixels at most, so that no warp leaves out pixels of it."""
+    factor = length / max(pictogram.shape[:2])
+    if factor >= 1:
+        return pictogram
+    height, width = (max(1, round(side * factor)) for side in pictogram.shape[:2])
+    return cv2.resize(pictogram, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _crop(photo: NDArray[np.uint8], config: RenderConfig, random: Random) -> Floats:
+    """Return a square crop of a photo in [0, 1], at a random place and of a random side, reduced to (S, S, 3)."""
+    side = min(round(config.size * random.uniform(*config.crop)), *photo.shape[:2])
+    top, left = (random.random(2) * (np.array(photo.shape[:2]) - side + 1)).astype(int)
+    crop = photo[top : top + side, left : left + side].astype(np.float32) / 255
+    return cv2.resize(crop, (config.size, config.size), interpolation=cv2.INTER_AREA)
+
+
+def _light(image: Floats, config: RenderConfig, random: Random) -> Floats:
+    """Return an image of other contrast around its mean, saturation and brightness; each channel differs a little."""
+    grey = image.mean(2, keepdims=True)
+    dulled = grey + random.uniform(*config.saturation) * (image - grey)
+    contrasted = image.mean() + random.uniform(*config.contrast) * (dulled - image.mean())
+    channels = 1 + random.uniform(-config.colour, config.colour, 3)
+    return (contrasted * (_factor(config.brightness, random) * channels)).astype(np.float32)
+
+
+def _degrade(image: Floats, config: RenderConfig, random: Random) -> NDArray[np.uint8]:
+    """Return an image as bytes, clipped as an overexposed photo is, then blurred and noisy."""
+    sigma = random.uniform(*config.blur) * config.size
+    blurred = image.clip(0, 1)
+    if sigma > 0:
+        blurred = cv2.GaussianBlur(blurred, (0, 0), sigma)
+    noise = random.normal(0, 1, image.shape) * random.uniform(*config.noise)
+    return np.rint(np.clip(255 * blurred + noise, 0, 255)).astype(np.uint8)
+
+
+def _factor(low_high: tuple[float, float], random: Random) -> float:
+    """Draw a factor so that halves are as likely as doubles."""
+    return float(np.exp(random.uniform(*np.log(low_high))))
+
+
+def _jobs(names: Sequence[str], photos: int, config: RenderConfig) -> list[_Job]:
+    """Return what to render, photo by photo, so that each is read once."""
+    jobs = []
+    for name in names:
+        key = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8])
+        for index in range(config.count):
+            random = np.random.default_rng([config.seed, key, index])
+            jobs.append(_Job(name, index, int(random.random() * photos), random))
+    return sorted(jobs, key=lambda job: job.photo)
+
+
+def _render_all(
+    jobs: Sequence[_Job], drawings: dict[str, list[Floats]], files: Sequence[Path], config: RenderConfig
+) -> Iterator[tuple[_Job, NDArray[np.uint8]]]:
+    position, photo = -1, np.empty(0, np.uint8)
+    for job in jobs:
+        if job.photo != position:
+            position, photo = job.photo, read_photo(files[job.photo], config.size)
+        mine = drawings[job.name]
+        yield job, render(mine[job.index % len(mine)], photo, config, job.random)
+
+
+def _check_apart(pictograms: Path, photos: Path, out: Path) -> None:
+    for folder, what in ((pictograms, "pictograms"), (photos, "photos")):
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {folder}; give a folder of {what} with --{what}.")
+    one, other = pictograms.resolve(), photos.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise InputError(
+            f"{pictograms} and {photos} lie in one another, so that pictograms are photos, too; give folders apart."
+        )
+    for folder in (pictograms, photos):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{out} lies in {folder}, which it would become a part of; choose another --out.")
+
+
+def _read_pictograms(folder: Path) -> tuple[dict[str, list[Floats]], dict[str, str], tuple[str, ...]]:
+    """Return the pictograms of each class, the SHA-256 of each file by its name, and notes on files that were not read."""
+    found = contents(folder)
+    if not found.images:
+        raise InputError(
+            f"There are no pictograms in {folder}; put CLASS.png there, or CLASS/name.png. {' '.join(found.notes())}"
+        )
+    for child in found.children():
+        if not found.holds_images(child):
+            raise InputError(f"The class folder {folder / child} has no pictogram; add one, or remove the folder.")
+    classes: dict[str, list[Floats]] = {}
+    sums = {}
+    with bombs_refused():
+        for path, name in zip(found.images, found.names, strict=True):
+            first, slash, _ = name.partition("/")
+            classes.setdefault(first if slash else path.stem, []).append(read_pictogram(path))
+            sums[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    _check_classes(folder, list(classes))
+    return {name: classes[name] for name in sorted(classes)}, sums, found.notes()
+
+
+def _check_classes(folder: Path, names: Sequence[str]) -> None:
+    if len(names) < 2:
+        raise InputError(f"{folder} has pictograms of one class alone, {names[0]}; labelled images need at least two classes.")
+    parts = [name for name in names if part_of(name) is not None]
+    if parts:
+        raise InputError(
+            f"A class cannot be called {parts[0]}, as a folder of that name is a part of a split; rename its pictogram."
+        )
+
+
+def read_pictogram(path: Path) -> Floats:
+    """Read a drawing on transparent ground, without its transparent margins.
+
+    The caller is within `bombs_refused`.
+
+    Returns:
+        RGBA in [0, 1], float32 (H, W, 4), colours multiplied by alpha.
+
+    Raises:
+        InputError: the file is unreadable, has no transparent pixel, or no other.
+    """
+    stored, turn = load_stored(path)
+    image = stored if isinstance(stored, Image.Image) else _from_values(stored)
+    if image is not None and turn is not None:
+        image = image.transpose(turn)
+    if image is None or not ("A" in image.mode.upper() or "transparency" in image.info):
+        raise InputError(f"The pictogram {path} has no alpha channel; save it as a PNG with transparent ground.")
+    layer = np.asarray(image.convert("RGBA"), np.float32) / 255
+    alpha = layer[..., 3]
+    if alpha.min() == 1:
+        raise InputError(
+            f"The pictogram {path} is opaque all over, so that its ground would be drawn, too; make the ground transparent, or "
+            "add a transparent margin if there is none."
+        )
+    if not alpha.any():
+        raise InputError(f"The pictogram {path} is transparent all over and shows nothing; draw it again, or remove it.")
+    rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
+    layer[..., :3] *= alpha[..., None]
+    return np.ascontiguousarray(layer[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+
+
+def _from_values(values: NDArray[Any]) -> Image.Image | None:
+    """Return 16-bit RGBA values as an image of 8 bits; None where there is no alpha channel."""
+    if values.ndim != 3 or values.shape[2] != 4:
+        return None
+    return Image.fromarray((values.astype(np.float64) / 257).round().astype(np.uint8))
+
+
+def _find_photos(folder: Path, size: int) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the photos in a folder, and notes on files that are none; all are looked at, whether or not they are drawn."""
+    found = contents(folder)
+    if not found.images:
+        raise InputError(
+            f"There are no photos in {folder}; give a folder of .jpg or .png files. {' '.join(found.notes())}".rstrip()
+        )
+    for path in found.images:
+        sides = image_size(path)
+        if sides is None or min(sides) < size:
+            read_photo(path, size)  # says what is wrong with it
+    return found.images, found.notes()
+
+
+def _digest(folder: Path, photos: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for photo in photos:
+        digest.update(photo.relative_to(folder).as_posix().encode("utf-8", "surrogateescape"))
+        digest.update(hashlib.sha256(photo.read_bytes()).digest())
+    return digest.hexdigest()
