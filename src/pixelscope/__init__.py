@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pixelscope.anatomy import Summary as Summary
     from pixelscope.cost import Plan as Plan
     from pixelscope.data import pack as pack
+    from pixelscope.data.compare import compare_sources as compare_sources
     from pixelscope.data.decode import decode_bytes as decode_bytes
     from pixelscope.data.describe import SourceDescription as SourceDescription
     from pixelscope.data.describe import contact_sheet as contact_sheet
@@ -75,6 +76,7 @@ _HOMES = {
     "pack": "pixelscope.data",
     "SourceDescription": "pixelscope.data.describe",
     "contact_sheet": "pixelscope.data.describe",
+    "compare_sources": "pixelscope.data.compare",
     "describe_source": "pixelscope.data.describe",
     "generate_mnist_m": "pixelscope.data.mnist_m",
     "RenderConfig": "pixelscope.imaging.config",

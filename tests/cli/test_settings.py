@@ -15,7 +15,7 @@ from pixelscope.config import Config, ValueRange
 from pixelscope.endovae.config import PRESETS as ENDOVAE_PRESETS
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.errors import InputError
-from pixelscope.pixelda.config import PRESETS
+from pixelscope.pixelda.config import PRESETS, FramingNumbers
 
 MODELS: dict[System, type[Config]] = {"pixelda": PixelDAConfig, "baseline": BaselineConfig, "endovae": EndoVAEConfig}
 TRAINING: dict[System, str] = {"pixelda": "pixelda train", "baseline": "pixelda baseline", "endovae": "endovae train"}
@@ -66,6 +66,8 @@ def another(value: object, kind: object) -> object:
         return value / 2 or 0.5
     if kind == ValueRange | None:
         return (-1000.0, 400.0)
+    if kind == FramingNumbers | None:
+        return (8, -1, 2, 10, 20, 30)
     return 5.0 if value is None else "somewhere"
 
 

@@ -67,6 +67,7 @@ class RunOptions:
 @data.command
 def info(
     source: str,
+    target: str | None = None,
     /,
     *,
     json: Flag = False,
@@ -74,12 +75,14 @@ def info(
     strict: Flag = False,
     data_root: Path | None = None,
 ) -> None:
-    """Say what a source of images holds: counts, classes, sizes, value range, licence.
+    """Say what a source of images holds: counts, classes, sizes, value range, licence; of two, what tells them apart.
 
     Parameters
     ----------
     source
         PATH, KIND:PATH, or a KIND alone: mnist, mnist-m, arrays, folder, pack, demo (demo:mnist, demo:mnist-m).
+    target
+        Images that the source is to be adapted to: both are shown side by side, and what will make trouble.
     json
         Print JSON.
     sheet
@@ -89,7 +92,10 @@ def info(
     data_root
         Where a KIND alone is looked for, and downloaded to; else $PIXELSCOPE_DATA, else a cache folder.
     """
-    description = pixelscope.describe_source(source, data_root=data_root, strict=strict)
+    if target is None:
+        description = pixelscope.describe_source(source, data_root=data_root, strict=strict)
+    else:
+        description = pixelscope.compare_sources(source, target, data_root=data_root, strict=strict)
     if sheet is not None:
         description.save_sheet(sheet)
     show(description, json)

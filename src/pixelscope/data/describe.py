@@ -1,6 +1,7 @@
 """What a source of images holds, in numbers and as a contact sheet."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,23 @@ def contact_sheet(images: ImageSet, path: Path) -> Path:
     Returns:
         `path`.
     """
+    return stacked_sheets([images], path)
+
+
+def stacked_sheets(sets: Sequence[ImageSet], path: Path) -> Path:
+    """Write the contact sheets of several sets as one PNG, one below the other; returns `path`."""
+    sheets = [_sheet(images) for images in sets]
+    whole = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    with written_whole(path) as temporary:
+        whole.save(temporary, "PNG")
+    return path
+
+
+def _sheet(images: ImageSet) -> Image.Image:
     rows = _sheet_rows(images)
     font = ImageFont.truetype(_font_file(), _FONT_SIZE)
     names = [_fitted(name, font) for name, _ in rows]
@@ -155,9 +173,7 @@ def contact_sheet(images: ImageSet, path: Path) -> Path:
         draw.text((_MARGIN, y + _TILE // 2), name, "black", font, anchor="lm")
         for column, position in enumerate(positions):
             sheet.paste(_tile(images.images[position]), (left + column * (_TILE + _GAP), y))
-    with written_whole(path) as temporary:
-        sheet.save(temporary, "PNG")
-    return path
+    return sheet
 
 
 def _folder_sizes(folder: Path) -> Counter[str]:

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelscope.data.rows import Pixels, blocks, pick
+from pixelscope.data.rows import Pixels, Rows, blocks, frame, pick
 from pixelscope.errors import InputError
+from pixelscope.imaging.framing import Framing
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ class ImageSet:
         Names go too, because a folder's names hold the class; so do items, because a collection's order may.
         """
         return replace(self, labels=None, classes=(), names=(), collection=None, items=None)
+
+    def framed(self, framing: Framing) -> "ImageSet":
+        """Return the same images scaled and placed as `framing` says, with a note on it; those on disk as they are read."""
+        images = self.images.framed(framing) if isinstance(self.images, Rows) else frame(self.images, framing)
+        text = f"Scaled and placed as the source's: {framing.describe(images.shape[-1])}."
+        return replace(self, images=images, provenance=replace(self.provenance, notes=(*self.provenance.notes, text)))
 
     def relabelled(self, positions: Sequence[int], classes: tuple[str, ...]) -> "ImageSet":
         """Return the same images with label i turned into `positions[i]`, an index into `classes`."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pixelscope.data.damage import UNREADABLE
 from pixelscope.errors import InputError
+from pixelscope.imaging.framing import Framing
 
 BLOCK = 4096
 """Rows a piece where something goes through all of them: 12 MB of 32 x 32 colour images."""
@@ -26,10 +27,11 @@ class Rows:
 
     dtype = torch.uint8
 
-    def __init__(self, path: Path, positions: Tensor | None = None) -> None:
+    def __init__(self, path: Path, positions: Tensor | None = None, framing: Framing | None = None) -> None:
         """Look at the file's head, and at nothing else.
 
         positions: int64, the rows meant, in their order; all where None.
+        framing: how images are scaled and placed when they are read.
         Raises InputError where the file is no .npy of bytes, or is cut off.
         """
         try:
@@ -40,7 +42,7 @@ class Rows:
         if head.dtype != np.uint8 or not head.ndim or not head.flags.c_contiguous:
             raise InputError(f"{path} holds {head.dtype} of shape {head.shape}, not rows of bytes; make it again.")
         self.path, self._start, self._whole = path, int(head.offset), head.shape
-        self._positions = positions
+        self._positions, self._framing = positions, framing
         self._file: BinaryIO | None = None
 
     @property
@@ -79,7 +81,12 @@ class Rows:
 
     def select(self, positions: Tensor) -> "Rows":
         """Return the rows at int64 `positions`, none of them read yet."""
-        return Rows(self.path, self._in_file(positions))
+        return Rows(self.path, self._in_file(positions), self._framing)
+
+    def framed(self, framing: Framing) -> "Rows":
+        """Return the same images (N, C, S, S), to be scaled and placed when they are read."""
+        assert self._framing is None
+        return Rows(self.path, self._positions, framing)
 
     def will_need(self, positions: Tensor) -> None:
         """Tell the system that the rows at `positions` are wanted soon, so that it reads them while others are worked on."""
@@ -100,7 +107,8 @@ class Rows:
         for first, count in _runs(rows.numpy()):
             self._fill(view[filled * size : (filled + count) * size], self._start + first * size)
             filled += count
-        return torch.from_numpy(out)
+        images = torch.from_numpy(out)
+        return images if self._framing is None else frame(images, self._framing)
 
     def _fill(self, part: memoryview, offset: int) -> None:
         while part.nbytes:
@@ -121,6 +129,17 @@ class Rows:
 
 Pixels = Tensor | Rows
 """Images in memory or on disk; both have shape, dtype, length and indexing by int, slice and positions."""
+
+
+def frame(images: Tensor, framing: Framing) -> Tensor:
+    """Return uint8 images (N, C, S, S) scaled and placed."""
+    framed = framing.apply(images.permute(0, 2, 3, 1).numpy())
+    return torch.from_numpy(framed).permute(0, 3, 1, 2).contiguous()
+
+
+def spread(images: Pixels, count: int) -> Tensor:
+    """Return up to `count` images at equal distances over all of them, in memory."""
+    return images[torch.arange(0, len(images), max(1, -(-len(images) // count)))]
 
 
 def pick(images: Pixels, positions: Tensor) -> Pixels:

@@ -13,17 +13,20 @@ import torch
 from torch import nn
 
 from pixelscope.errors import InputError
+from pixelscope.imaging.framing import Framing
 
 OPSET = 20
 IR = 10
 """Version of the file's own format: one that onnxruntime reads from 1.17 on."""
 
 
-def whole_graph(core: nn.Module, size: int, outputs: Sequence[str], mean: float, scale: float) -> bytes:
+def whole_graph(
+    core: nn.Module, size: int, outputs: Sequence[str], mean: float, scale: float, framing: Framing | None = None
+) -> bytes:
     """Return a serialised model: input `images`, uint8 (N, H, W, 3), any N, H and W; outputs as `core` names them.
 
     The largest square in the middle is resized to `size`, bilinear and antialiased, and rounded, as everywhere in this
-    package; then `core`, a network of float32 (N, 3, size, size), sees (value - mean) / scale.
+    package, then scaled and placed by `framing`; `core`, a network of float32 (N, 3, size, size), sees (value - mean) / scale.
     Raises InputError where the extra `export` is not installed.
     """
     try:
@@ -32,7 +35,9 @@ def whole_graph(core: nn.Module, size: int, outputs: Sequence[str], mean: float,
     except ImportError:
         raise InputError('Exporting to ONNX needs more packages; run: pip install "pixelscope[export]".') from None
     inner = _exported(core, size, outputs)
-    before = onnx.compose.add_prefix(_preparation(size, mean, scale), "preparation/", rename_inputs=False, rename_outputs=False)
+    before = onnx.compose.add_prefix(
+        _preparation(size, mean, scale, framing), "preparation/", rename_inputs=False, rename_outputs=False
+    )
     merged = onnx.compose.merge_models(before, inner, io_map=[("values", "values")])
     merged.ir_version = IR
     merged.producer_name = "pixelscope"
@@ -63,7 +68,7 @@ def _exported(core: nn.Module, size: int, outputs: Sequence[str]) -> Any:
     return model
 
 
-def _preparation(size: int, mean: float, scale: float) -> Any:
+def _preparation(size: int, mean: float, scale: float, framing: Framing | None) -> Any:
     """Return the graph from uint8 (N, H, W, 3) to what the networks see."""
     import numpy as np
     from onnx import TensorProto, checker, helper, numpy_helper
@@ -94,7 +99,8 @@ def _preparation(size: int, mean: float, scale: float) -> Any:
             axes=[2, 3],
         ),
         node("Round", ["resized"], ["rounded"]),
-        node("Clip", ["rounded", "least", "most"], ["bytes"]),
+        node("Clip", ["rounded", "least", "most"], ["square bytes" if framing else "bytes"]),
+        *(_framing_nodes() if framing else []),
         node("Sub", ["bytes", "mean"], ["centred"]),
         node("Div", ["centred", "scale"], ["values"]),
     ]
@@ -107,12 +113,35 @@ def _preparation(size: int, mean: float, scale: float) -> Any:
         constant("mean", np.float32(mean)),
         constant("scale", np.float32(scale)),
     ]
+    if framing:
+        down, across = framing.matrices(size)
+        fill = np.array(framing.fill, np.float32).reshape(3, 1, 1)
+        constants += [constant("down", down), constant("across", np.ascontiguousarray(across.T)), constant("fill", fill)]
+        constants += [constant("thousand", np.float32(1000))]
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "height", "width", 3])
     values = helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n", 3, size, size])
     graph = helper.make_graph(nodes, "pixelscope", [images], [values], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     checker.check_model(model)
     return model
+
+
+def _framing_nodes() -> list[Any]:
+    """Return what scales and places the images, as `Framing.apply` does."""
+    from onnx import helper
+
+    node = helper.make_node
+    return [
+        node("Sub", ["square bytes", "fill"], ["from fill"]),
+        node("MatMul", ["down", "from fill"], ["rows placed"]),
+        node("MatMul", ["rows placed", "across"], ["placed"]),
+        node("Add", ["placed", "fill"], ["filled"]),
+        node("Mul", ["filled", "thousand"], ["thousandths"]),
+        node("Round", ["thousandths"], ["whole thousandths"]),
+        node("Div", ["whole thousandths", "thousand"], ["filled to thousandths"]),
+        node("Round", ["filled to thousandths"], ["filled bytes"]),
+        node("Clip", ["filled bytes", "least", "most"], ["bytes"]),
+    ]
 
 
 @contextlib.contextmanager

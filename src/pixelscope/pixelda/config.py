@@ -1,7 +1,7 @@
 """Every setting of PixelDA and its baseline; the defaults are the report's protocol (preset `paper`)."""
 
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field
@@ -10,9 +10,16 @@ from pixelscope.config import Config, ValueRange
 from pixelscope.engine.config import RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 
+if TYPE_CHECKING:
+    # It brings NumPy, which printing a help does without.
+    from pixelscope.imaging.framing import Framing
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+FramingNumbers = tuple[Side, int, int, Byte, Byte, Byte]
 
 PRESETS = ("paper", "demo")
 
@@ -36,6 +43,11 @@ class DataConfig(Config):
     """LOW HIGH for the source alone; a training writes here what it found."""
     target_range: ValueRange | None = None
     """LOW HIGH for the target alone; a training writes here what it found."""
+    framing: Literal["none", "match"] = "none"
+    """`match` scales and places target images so that their foregrounds lie as the source's do, where both can be measured and
+    differ. `none` leaves them as they are."""
+    target_framing: FramingNumbers | None = None
+    """SIDE LEFT TOP RED GREEN BLUE: the framing of target images, in pixels of `size`; a training writes here what it found."""
 
     @property
     def source_values(self) -> tuple[float, float] | None:
@@ -51,6 +63,13 @@ class DataConfig(Config):
     def input_values(self) -> tuple[float, float] | None:
         """Return the range by which a trained classifier reads deep images: the target's, else the source's."""
         return self.target_values or self.source_range
+
+    @property
+    def framed(self) -> "Framing | None":
+        """Return the framing of target images, where one was found or given."""
+        from pixelscope.imaging.framing import Framing
+
+        return None if self.target_framing is None else Framing.of(self.target_framing)
 
     def ranges_of(self, source: tuple[float, float] | None, target: tuple[float, float] | None) -> dict[str, Any]:
         """Return the settings of ranges that were found in both domains, as far as none is given."""

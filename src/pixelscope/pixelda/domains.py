@@ -7,9 +7,11 @@ from typing import Any
 
 from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.rows import spread
 from pixelscope.data.split import Split, own_test_mask, shared_test_mask, split
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
+from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
 from pixelscope.pixelda.places import C, located
 
@@ -22,6 +24,8 @@ class Domains:
     target: Split | None
     aligned: bool
     """Whether image i of both domains shows the same item."""
+    framing: Framing | None = None
+    """How the target's images were scaled and placed."""
     target_unmeasured: str = ""
     """Why a target that was given cannot be measured; empty where it can."""
 
@@ -73,16 +77,20 @@ def load_domains(config: BaselineConfig, data_root: Path | None = None, training
         return Domains(split(source, mask, data.validation_fraction, data.seed), None, aligned=False)
     target = load(config.target, size=data.size, strict=data.strict, data_root=data_root, value_range=data.target_values)
     target, unmeasured = with_classes_of(target, source.classes)
-    domains = replace(_split_both(source, target, data), target_unmeasured=unmeasured)
+    domains = replace(_framed(_split_both(source, target, data), data), target_unmeasured=unmeasured)
     if training:
         _check_batch(domains, config)
     return domains
 
 
-def with_ranges(config: C, domains: Domains) -> C:
-    """Return the configuration with the ranges found in images deeper than 8 bits, so that later ones are read alike."""
+def with_findings(config: C, domains: Domains) -> C:
+    """Return the configuration with the ranges of deep images and the framing that were found, so that later images are
+    read alike.
+    """
     source, target = domains.source.train, None if domains.target is None else domains.target.train
     found = config.data.ranges_of(source.provenance.value_range, None if target is None else target.provenance.value_range)
+    if domains.framing is not None:
+        found["target_framing"] = domains.framing.numbers()
     return config.model_copy(update={"data": config.data.model_copy(update=found)})
 
 
@@ -147,6 +155,25 @@ def _split_both(source: ImageSet, target: ImageSet, data: DataConfig) -> Domains
         split(target, target_test, 0.0, data.seed),
         aligned=source.is_aligned_with(target),
     )
+
+
+def _framed(domains: Domains, data: DataConfig) -> Domains:
+    """Return the domains with the target scaled and placed as the settings say, by what its training images look like."""
+    target = domains.target
+    assert target is not None
+    framing = data.framed
+    if framing is None and data.framing == "match":
+        framing = match_framing(domains.source.train, target.train)
+    if framing is None:
+        return domains
+    parts = {name: getattr(target, name).framed(framing) for name in ("train", "validation", "test")}
+    return replace(domains, target=replace(target, **parts), framing=framing)
+
+
+def match_framing(source: ImageSet, target: ImageSet) -> Framing | None:
+    """Return what frames the target's images as the source's, of one size; None where it cannot be told or is alike."""
+    ours, theirs = (find_foreground(spread(images.images, SAMPLE).permute(0, 2, 3, 1).numpy()) for images in (target, source))
+    return None if ours is None or theirs is None else matching(ours, theirs, target.images.shape[-1])
 
 
 def _check_source(source: ImageSet, config: BaselineConfig) -> None:

@@ -25,9 +25,9 @@ def open_exported(path: Path, devices: int = 1) -> ClassifierModel:
     raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
 
 
-def range_of(about: About, origin: str) -> tuple[float, float] | None:
-    """Return the values that become black and white in files deeper than 8 bits; None reads them by their type."""
-    return DataConfig.parse(about.config.get("data", {}), origin).input_values
+def data_config(about: About, origin: str) -> DataConfig:
+    """Return the settings by which the images of an exported classifier are read."""
+    return DataConfig.parse(about.config.get("data", {}), origin)
 
 
 class OnnxClassifier:
@@ -40,7 +40,7 @@ class OnnxClassifier:
         about = self._model.about
         require_system(about, "pixelda", str(path))
         self.classes, self.size, self.identity = about.classes, about.size, {"model": about.fingerprint}
-        self.value_range = range_of(about, str(path))
+        self.value_range = data_config(about, str(path)).input_values
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes) of uint8 images (N, H, W, 3)."""

@@ -20,13 +20,14 @@ from pixelscope.exchange.onnx_file import sealed
 from pixelscope.exchange.onnx_graph import whole_graph
 from pixelscope.exchange.parity import COMPARED, Parity, compare
 from pixelscope.exchange.weights_file import write_weights
-from pixelscope.pixelda.domains import load_own
+from pixelscope.pixelda.domains import load_domains, load_own, lying
 from pixelscope.pixelda.exported import PROBABILITIES, open_exported
 from pixelscope.pixelda.opened import Opened, open_run
 from pixelscope.pixelda.snapshots import pixels
 from pixelscope.pixelda.torch_model import PREFIX, TorchClassifier
 from pixelscope.record import read_record
 
+OUTPUTS = ("logits", PROBABILITIES)
 MEAN = SCALE = 127.5
 NOTE = "For research only."
 SYSTEMS = {
@@ -54,13 +55,14 @@ def export_classifier(
     def write(path: Path) -> None:
         if form == "onnx":
             path.write_bytes(
-                sealed(whole_graph(_Answer(classifier), about.size, ("logits", PROBABILITIES), MEAN, SCALE), about)
+                sealed(whole_graph(_Answer(classifier), about.size, OUTPUTS, MEAN, SCALE, opened.data.data.framed), about)
             )
         else:
             write_weights(path, _tensors(opened), about)
 
     def agreement(path: Path) -> Parity:
         ours, other = TorchClassifier(classifier, opened.classes, about.size), open_exported(path)
+        ours.framing = opened.data.data.framed
         starts = range(0, len(shown), BATCH)
         found = [[model(shown[start : start + BATCH]) for start in starts] for model in (ours, other)]
         return compare(*({PROBABILITIES: np.concatenate(parts)} for parts in found))
@@ -110,6 +112,11 @@ def _some(opened: Opened, images: str | None, data_root: Path | None) -> tuple[n
         given: ImageSet = load(images, size=opened.size, data_root=data_root, value_range=opened.data.data.input_values)
         return _first(given.images), given.provenance.title
     domains = load_own(opened.origin, opened.data, data_root)
+    if domains.framing is not None:
+        # The model frames what it is given, so it is given what was not framed yet.
+        plain = opened.data.data.model_copy(update={"framing": "none", "target_framing": None})
+        found = lying(opened.origin, opened.data, data_root)
+        domains = load_domains(found.model_copy(update={"data": plain}), data_root, training=False)
     test = (domains.target or domains.source).test
     return _first(test.images), f"{test.provenance.title}, test split of the run"
 
@@ -146,11 +153,23 @@ def _card(opened: Opened, out: Path, form: Format, parity: Parity, compared_on: 
         limits=(
             "It answers with one of its classes whatever it is shown, and its probabilities were not calibrated.",
             f"Images are cut to the square in their middle and brought to {size} x {size} pixels; the rest is not seen.",
+            *_framed(opened, form),
         ),
         parity=f"Probabilities of {parity.images:,} images ({compared_on}) differ from the run's by at most "
         f"{parity.largest:.2g}.",
         versions=_versions(form),
     )
+
+
+def _framed(opened: Opened, form: Format) -> list[str]:
+    """Return what a card says of images that are scaled and placed before the classifier sees them."""
+    framing = opened.data.data.framed
+    if framing is None:
+        return []
+    whose = (
+        "the model does it" if form == "onnx" else "`pixelscope pixelda classify` does it, another program has to do it itself"
+    )
+    return [f"They are then {framing.describe(opened.size)}, on the colour {framing.fill}; {whose}."]
 
 
 def _results(opened: Opened) -> list[Mapping[str, str]]:

@@ -105,6 +105,7 @@ def other_sets(
         sets, classes = _source_sets(source, images, seen, config) | _without(sets, "source"), images.classes
     if target is not None:
         images = load(target, size=data.size, strict=data.strict, data_root=data_root, value_range=data.target_values)
+        images = images if data.framed is None else images.framed(data.framed)
         images, unmeasured = with_classes_of(images, classes)
         if unmeasured:
             raise InputError(f"There is nothing to measure by: {unmeasured}")

@@ -14,7 +14,8 @@ from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
 from pixelscope.exchange.about import require_system
 from pixelscope.exchange.weights_file import read_weights
-from pixelscope.pixelda.exported import range_of
+from pixelscope.imaging.framing import Framing
+from pixelscope.pixelda.exported import data_config
 from pixelscope.pixelda.opened import open_run, rebuilt
 
 PREFIX = "classifier."
@@ -27,6 +28,7 @@ class TorchClassifier:
     def __init__(self, classifier: nn.Module, classes: tuple[str, ...], size: int, devices: int = 1) -> None:
         self.classes, self.size, self.devices = classes, size, devices
         self.value_range: tuple[float, float] | None = None
+        self.framing: Framing | None = None
         self.identity = {"model": fingerprint(classifier)}
         self._replicas = Replicas(classifier, devices)
 
@@ -35,7 +37,7 @@ class TorchClassifier:
         """Open a run; see `open_run`."""
         opened = open_run(run, rule, finished)
         model = cls(opened.classifier, opened.classes, opened.size, devices)
-        model.value_range = opened.data.data.input_values
+        model.value_range, model.framing = opened.data.data.input_values, opened.data.data.framed
         return model
 
     @classmethod
@@ -50,13 +52,15 @@ class TorchClassifier:
         except RuntimeError:
             raise InputError(f"{path} holds weights of other shapes than it says; export the run again.") from None
         model = cls(classifier, about.classes, about.size, devices)
-        model.value_range = range_of(about, str(path))
+        data = data_config(about, str(path))
+        model.value_range, model.framing = data.input_values, data.framed
         return model
 
     @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes) of uint8 images (N, size, size, 3)."""
         with self._replicas.lent() as (classifier, device):
-            given = torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2)
+            framed = images if self.framing is None else self.framing.apply(images)
+            given = torch.from_numpy(np.require(framed, requirements=["C", "W"])).permute(0, 3, 1, 2)
             logits: Tensor = classifier(to_float(given.to(device)))
             return torch.softmax(logits.float(), 1).cpu().numpy()

@@ -20,7 +20,7 @@ from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.content_masks import load_masks
-from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images, with_ranges
+from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images, with_findings
 from pixelscope.pixelda.places import paths
 from pixelscope.pixelda.seen import SeenImages
 from pixelscope.pixelda.snapshots import ProgressSamples, save_classifiers
@@ -125,7 +125,7 @@ def _train(
     before = None if baseline is None else _evaluated_baseline(baseline)
     domains = load_domains(config, data_root)
     masks = load_masks(config, domains, data_root)
-    config = with_ranges(config, domains)
+    config = with_findings(config, domains)
     if before is not None:
         _check_same_images(before, domains)
     runtime.check_batch(config.training.batch_size, config.runtime)

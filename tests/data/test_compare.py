@@ -1,0 +1,90 @@
+"""Two sources side by side, and what is said to make trouble."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.made import noise, write_classes
+from pixelscope.cli import main
+from pixelscope.data.compare import compare_sources
+
+
+def _drawn(folder: Path, classes: tuple[str, ...], count: int, margin: int) -> str:
+    """Write white squares on black in class folders; `margin`: pixels of 32 around each."""
+    for label, name in enumerate(classes):
+        for number in range(count):
+            image = np.zeros((32, 32), np.uint8)
+            image[margin + label : 32 - margin, margin : 32 - margin] = 255 - number % 40
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / name / f"{number}.png")
+    return str(folder)
+
+
+def _troubles(tmp_path: Path, source: str, target: str) -> list[str]:
+    return list(compare_sources(source, target).troubles)
+
+
+def test_alike_sources_make_no_trouble(tmp_path: Path) -> None:
+    source = _drawn(tmp_path / "source", ("a", "b"), 260, 6)
+    assert _troubles(tmp_path, source, _drawn(tmp_path / "target", ("A", "b "), 260, 6)) == []
+
+
+def test_framing_that_differs_is_said_with_its_scale(tmp_path: Path) -> None:
+    source = _drawn(tmp_path / "source", ("a", "b"), 260, 8)
+    (text,) = _troubles(tmp_path, source, _drawn(tmp_path / "target", ("a", "b"), 260, 1))
+    assert "--data.framing match" in text
+    assert "50% of the source's images and 94% of the target's" in text
+    assert "by 0.53" in text
+
+
+def test_classes_that_one_side_lacks_are_named(tmp_path: Path) -> None:
+    source = _drawn(tmp_path / "source", ("a", "b", "c"), 180, 6)
+    lacking, absent = _troubles(tmp_path, source, _drawn(tmp_path / "target", ("a", "b", "d"), 180, 6))
+    assert "d;" in lacking
+    assert "--data.classes source" in lacking
+    assert ": c;" in absent
+
+
+def test_few_images_and_rare_classes_are_said(tmp_path: Path) -> None:
+    write_classes(tmp_path / "source", {"a": 30, "b": 9})
+    write_classes(tmp_path / "target", {"a": 30, "b": 30})
+    rare, few = _troubles(tmp_path, str(tmp_path / "source"), str(tmp_path / "target"))
+    assert "fewer than 10 images" in rare
+    assert ": b." in rare
+    assert "60 images" in few
+
+
+def test_a_source_without_labels_is_said(tmp_path: Path) -> None:
+    write_classes(tmp_path / "source", {"a": 600})
+    (text,) = _troubles(tmp_path, str(tmp_path / "source"), str(tmp_path / "source"))
+    assert "no labels" in text
+
+
+def test_wide_images_are_said(tmp_path: Path) -> None:
+    source = _drawn(tmp_path / "source", ("a", "b"), 260, 6)
+    for number in range(510):
+        (tmp_path / "target").mkdir(exist_ok=True)
+        Image.fromarray(noise((20, 40, 3), number)).save(tmp_path / "target" / f"{number}.png")
+    (text,) = _troubles(tmp_path, source, str(tmp_path / "target"))
+    assert "target are far from square" in text
+
+
+def test_the_command_shows_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = _drawn(tmp_path / "source", ("a", "b"), 30, 8)
+    write_classes(tmp_path / "target", {"a": 30, "b": 31})
+    arguments = ["data", "info", source, str(tmp_path / "target"), "--sheet", str(tmp_path / "sheet.png")]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[1:] for line in out.splitlines() if line.startswith("images a class")] == [
+        ["a", "class", "30", "to", "30", "30", "to", "31"]
+    ]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 2 * 64 * 2
+    assert main([*arguments[:-2], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["source"]["foreground"]["side"] == 0.5
+    assert found["target"]["foreground"] is None
+    assert found["target"]["count"] == 61

@@ -1,0 +1,153 @@
+"""A run whose target is framed as its source: in training, in measuring, in classifying, and in what it exports."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny
+from pixelscope import classify, evaluate, export, load_images, train_baseline, train_pixelda
+from pixelscope.config import read_yaml
+from pixelscope.data import pack
+from pixelscope.engine.run import RunFolder
+from pixelscope.errors import InputError
+from pixelscope.exchange.delivery import Format
+from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.training import resume
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write bars of three classes: the source's fill half of the image, those of the target touch its edges."""
+    folder = tmp_path_factory.mktemp("framing")
+    for domain, side, ink in (("source", 16, 255), ("target", 32, 200)):
+        for number in range(60):
+            bar = np.zeros((side, side), np.uint8)
+            middle, label = side // 2 + number // 3 % 3 - 1, number % 3
+            if label != 1:
+                bar[:, middle - side // 8 : middle + side // 8] = ink
+            if label != 0:
+                bar[middle - side // 8 : middle + side // 8] = ink
+            image = np.zeros((32, 32), np.uint8)
+            start = (32 - side) // 2
+            image[start : start + side, start : start + side] = bar
+            path = folder / domain / str(label) / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return folder
+
+
+def _config(folder: Path, **changes: object) -> PixelDAConfig:
+    domains = {"source": str(folder / "source"), "target": str(folder / "target")}
+    return tiny.pixelda(**domains, data={"framing": "match"}, **changes)
+
+
+@pytest.fixture(scope="module")
+def run(folders: Path) -> Path:
+    return train_pixelda(_config(folders, training={"images": 640}), run=folders / "run")
+
+
+def test_the_target_is_framed_and_the_framing_kept(folders: Path, run: Path) -> None:
+    framing = read_yaml(RunFolder(run).config)["data"]["target_framing"]
+    assert framing[0] == pytest.approx(8, abs=1)
+    found = load_domains(_config(folders))
+    assert found.target is not None
+    assert found.source.train.images.shape == found.target.train.images.shape[:1] + found.source.train.images.shape[1:]
+    edge = found.target.test.images[:, :, 0]
+    assert int(edge.max()) == 0
+    assert int(load_images(str(folders / "target"), size=16).images[:, :, 0].max()) == 200
+    assert any("Scaled and placed" in note for note in RunFolder(run).read_record()["data"]["target"]["notes"])
+
+
+def test_without_the_setting_nothing_is_framed(folders: Path) -> None:
+    config = _config(folders)
+    found = load_domains(config.model_copy(update={"data": config.data.model_copy(update={"framing": "none"})}))
+    assert found.framing is None
+    assert found.target is not None
+    assert int(found.target.test.images[:, :, 0].max()) == 200
+
+
+def test_the_framing_is_found_on_training_images(folders: Path, tmp_path: Path) -> None:
+    """Test images of another framing do not change it."""
+    own = load_domains(_config(folders))
+    assert own.target is not None
+    for file in (folders / "target").rglob("*.png"):
+        name = file.relative_to(folders / "target").as_posix()
+        image = Image.open(file)
+        if name in own.target.test.names:
+            small = Image.new("L", (32, 32))
+            small.paste(image.resize((12, 12)), (0, 0))
+            image = small
+        (tmp_path / "target" / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "target" / name)
+    config = _config(folders)
+    changed = load_domains(config.model_copy(update={"target": str(tmp_path / "target")}))
+    assert changed.framing == own.framing
+
+
+def test_a_pack_is_framed_as_it_is_read(folders: Path, tmp_path: Path) -> None:
+    pack(str(folders / "target"), tmp_path / "pack", size=16)
+    config = _config(folders)
+    packed = load_domains(config.model_copy(update={"target": str(tmp_path / "pack")}))
+    plain = load_domains(config)
+    assert packed.target is not None
+    assert plain.target is not None
+    assert packed.framing == plain.framing
+    np.testing.assert_array_equal(packed.target.train.images[:][:, :1], plain.target.train.images[:])
+    np.testing.assert_array_equal(packed.target.train.images[3], plain.target.train.images[3].expand(3, -1, -1))
+
+
+def _probabilities(model: Path, images: Path, out: Path) -> np.ndarray:
+    classify(model, [images], out)
+    with out.open(encoding="utf-8", newline="") as file:
+        return np.array([[row["label"], f"{float(row['probability']):.4f}"] for row in csv.DictReader(file)])
+
+
+@pytest.mark.parametrize("form", ["onnx", "safetensors"])
+def test_files_are_framed_by_the_run_and_by_what_it_exports(folders: Path, run: Path, tmp_path: Path, form: Format) -> None:
+    delivered = export(run, tmp_path / f"model.{form}", form=form)
+    assert delivered.parity.largest < 1e-5
+    rows = [
+        _probabilities(model, folders / "target", tmp_path / f"{number}.csv")
+        for number, model in enumerate((run, tmp_path / f"model.{form}"))
+    ]
+    np.testing.assert_array_equal(*rows)
+    assert len({tuple(row) for row in rows[0].tolist()}) > 3, "images that are all alike would agree whatever is done to them"
+
+
+def test_evaluation_and_classification_agree(folders: Path, run: Path, tmp_path: Path) -> None:
+    measured = evaluate(run).sets["target_all"].accuracy
+    classify(run, [folders / "target"], tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert np.mean([row["label"] == Path(row["name"]).parent.name for row in rows]) == pytest.approx(measured)
+
+
+def test_other_images_are_framed_alike(folders: Path, run: Path, tmp_path: Path) -> None:
+    own = evaluate(run).sets["target_test"]
+    other = evaluate(run, target=str(folders / "target")).sets["target_test"]
+    assert (own.accuracy, own.count) == (other.accuracy, other.count)
+
+
+def test_a_run_goes_on_with_its_framing(folders: Path, tmp_path: Path) -> None:
+    run = train_pixelda(_config(folders, training={"images": 16}), run=tmp_path / "run")
+    before = read_yaml(RunFolder(run).config)["data"]
+    resume(run, images=32)
+    assert read_yaml(RunFolder(run).config)["data"] == before
+
+
+def test_a_baseline_is_measured_on_the_framed_target(folders: Path, tmp_path: Path) -> None:
+    config = tiny.baseline(
+        source=str(folders / "source"), target=str(folders / "target"), data={"framing": "match"}, training={"images": 16}
+    )
+    run = train_baseline(config, run=tmp_path / "run")
+    assert read_yaml(RunFolder(run).config)["data"]["target_framing"] is not None
+
+
+@pytest.mark.parametrize("framing", [[0, 0, 0, 0, 0, 0], [8, 0, 0, 0, 0, 256], [8, 0, 0, 0, 0]])
+def test_a_framing_that_cannot_be_is_refused(framing: list[int]) -> None:
+    with pytest.raises(InputError, match="target_framing"):
+        tiny.pixelda(data={"target_framing": framing})
