@@ -13,9 +13,9 @@ settings.load_profile("pixelscope")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> None:
+def _one_thread() -> None:
     """Fix the thread count, so that sums are added in one order on every machine."""
-    torch.set_num_threads(int(os.environ.get("PIXELSCOPE_TEST_THREADS", "2")))
+    torch.set_num_threads(int(os.environ.get("PIXELSCOPE_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")
