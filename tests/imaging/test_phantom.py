@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pixelscope.data.frame_masks import lesion
 
 from pixelscope.data.decode import read_image
 from pixelscope.data.frame_classes import find_classes
-from pixelscope.data.frame_masks import lesion
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.content_area import find_content_area

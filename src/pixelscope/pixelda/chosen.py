@@ -27,6 +27,8 @@ class Weights:
     images: int
     classifier: Classifier
     generator: Generator | None
+    judge: Classifier | None = None
+    """T of the source alone, trained beside; None where the run has none."""
 
 
 def available_weights(folder: RunFolder, config: BaselineConfig, classes: tuple[str, ...]) -> dict[str, Weights]:
@@ -78,10 +80,11 @@ def _read_classifiers(path: Path, config: BaselineConfig, classes: int) -> dict[
 
 def _weights(tensors: dict[str, Tensor], kind: str, config: BaselineConfig, classes: int, images: int) -> Weights:
     classifier, generator = _networks(config, classes)
-    for name, network in (("classifier", classifier), ("generator", generator)):
+    judge = build_classifier(config, classes) if isinstance(config, PixelDAConfig) and config.judge else None
+    for name, network in (("classifier", classifier), ("generator", generator), ("judge", judge)):
         if network is not None:
             _load(network, {k: v for k, v in tensors.items() if k.startswith(f"{kind}.{name}.")}, f"{kind}.{name}.")
-    return Weights(images, classifier, generator)
+    return Weights(images, classifier, generator, judge)
 
 
 def _load(network: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:

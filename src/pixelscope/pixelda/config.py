@@ -174,6 +174,9 @@ class PixelDAConfig(BaselineConfig):
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     losses: LossConfig = LossConfig()
+    judge: bool = False
+    """Train a second T beside the first, on the source alone. It never learns from G, so it tells whether redrawn images keep
+    their class, and whether the target is read better than without adaptation."""
     share_generated: bool = True
     """Use one generated batch for the D step and the G step; off, each step draws its own."""
 

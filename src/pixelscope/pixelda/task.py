@@ -16,8 +16,9 @@ from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, frozen, set_learning_rate
 from pixelscope.engine.randomness import generator
 from pixelscope.engine.task import Moment, Task
-from pixelscope.pixelda import diagnostics
+from pixelscope.pixelda import content, diagnostics
 from pixelscope.pixelda.accuracy import SourceEvaluation
+from pixelscope.pixelda.baseline import build_classifier
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.losses import (
     content_similarity_loss,
@@ -71,6 +72,9 @@ class PairedBatches:
         return self.masks[self.source.positions(moment).to(self.masks.device)].amax(1, keepdim=True).float() / 255
 
 
+REDRAWN_TWICE = 64
+"""Source images redrawn twice at each evaluation, to see whether both redrawings have one class."""
+
 STATISTICS_EVERY = 8
 """Steps between two batches from which batch norm of G's average takes its statistics; each is one more pass of G."""
 
@@ -89,9 +93,12 @@ class PixelDATask(Task[PairedBatch]):
             "gradient/generator_task": "task",
             "accuracy/batch_source": "accuracy source",
             "accuracy/batch_generated": "generated",
+            "accuracy/judge_generated": "generated, as judged",
+            "layout": "layout kept",
             "accuracy/source_test": "source test",
             "accuracy/source_validation": "source validation",
             "diversity": "diversity",
+            "alike": "redrawn alike",
         }
     )
 
@@ -103,6 +110,9 @@ class PixelDATask(Task[PairedBatch]):
             "discriminator": self.discriminator,
             "classifier": self.classifier,
         }
+        self.judge = build_classifier(config, classes) if config.judge else None
+        if self.judge is not None:
+            self.networks["judge"] = self.judge
         for network in self.networks.values():
             placed(network, fabric.device, config.runtime.layout)
             if fabric.world_size > 1:
@@ -113,8 +123,10 @@ class PixelDATask(Task[PairedBatch]):
             ),
             "generator": adam([self.generator], config.optimizer),
         }
+        if self.judge is not None:
+            self.optimizers["judge"] = adam([self.judge], config.optimizer)
         half_life = config.training.ema_half_life
-        averaged = ("generator", "classifier") if half_life else ()
+        averaged = [name for name in ("generator", "classifier", "judge") if name in self.networks and half_life]
         self.averages = {name: MovingAverage(self.networks[name], half_life) for name in averaged}
 
     def step(self, batch: PairedBatch, moment: Moment) -> Mapping[str, Tensor]:
@@ -126,6 +138,10 @@ class PixelDATask(Task[PairedBatch]):
         with self.fabric.autocast():
             generated = self.generator(batch.source, z)
         numbers = self._discriminator_step(batch, generated.detach(), moment)
+        if self.judge is not None:
+            numbers |= self._judge_step(self.judge, batch, generated.detach())
+        if moment.detailed:
+            numbers["layout"] = content.layout_kept(batch.source, generated.detach())
         if not self.config.share_generated:
             with self.fabric.autocast():
                 generated = self.generator(batch.source, self._draw_z(batch, moment, "z for G"))
@@ -143,10 +159,12 @@ class PixelDATask(Task[PairedBatch]):
             return {}
         averaged = self.averages.get("classifier")
         accuracies = self.evaluation.measure(self.classifier, averaged.network if averaged else None)
-        images = to_float(self.evaluation.some(diagnostics.DIVERSITY_IMAGES).to(self.fabric.device))
+        images = to_float(self.evaluation.some(REDRAWN_TWICE).to(self.fabric.device))
+        few = images[: diagnostics.DIVERSITY_IMAGES]
         return {
             **accuracies,
-            "diversity": diagnostics.diversity(self.generator, images, self.fixed_z(diagnostics.DIVERSITY_DRAWS)),
+            "diversity": diagnostics.diversity(self.generator, few, self.fixed_z(diagnostics.DIVERSITY_DRAWS)),
+            "alike": content.alike(self.generator, self.classifier, images, self.fixed_z(2 * len(images))),
         }
 
     def choice(self, evaluation: Mapping[str, float]) -> float | None:
@@ -186,6 +204,22 @@ class PixelDATask(Task[PairedBatch]):
             **{f"gradient/{name}": norm for name, norm in norms.items()},
             **diagnostics.verdicts(real_logits, generated_logits),
             **diagnostics.predictions(source_logits, adapted_logits, batch.labels),
+        }
+
+    def _judge_step(self, judge: Classifier, batch: PairedBatch, generated: Tensor) -> dict[str, Tensor]:
+        """Train the judge on the source, and ask it about redrawn images."""
+        with self.fabric.autocast():
+            source_logits = judge(batch.source)
+            with torch.no_grad():
+                judged = judge(generated)
+        loss = task_loss(source_logits, batch.labels)
+        loss.backward()
+        norms = apply_gradients(self.optimizers["judge"], {"judge": judge}, self.config.optimizer.clip_norm)
+        return {
+            "loss/judge": loss,
+            "gradient/judge": norms["judge"],
+            "accuracy/judge_source": content.share_right(source_logits, batch.labels),
+            "accuracy/judge_generated": content.share_right(judged, batch.labels),
         }
 
     def _classifier_loss(self, source_logits: Tensor, adapted_logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,114 @@
+"""Whether redrawn images show what their source shows, and the judge that learns from the source alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import tiny
+from pixelscope import train_pixelda
+from pixelscope.engine.run import RunFolder, read_stats
+from pixelscope.pixelda.chosen import available_weights
+from pixelscope.pixelda.content import alike, layout_kept
+from pixelscope.pixelda.training import read_config
+
+
+def _drawings(seed: int = 0) -> Tensor:
+    """Return soft blobs (8, 3, 32, 32) in [-1, 1]."""
+    coarse = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1) * 2 - 1
+
+
+def test_colours_contrast_and_inversion_keep_the_layout() -> None:
+    images = _drawings()
+    assert layout_kept(images, images) == pytest.approx(1, abs=1e-5)
+    assert layout_kept(images, -0.3 * images + 0.2) == pytest.approx(1, abs=1e-3)
+    assert layout_kept(images, images[:, [2, 0, 1]]) > 0.999
+
+
+def test_texture_lowers_it_and_another_image_loses_it() -> None:
+    images = _drawings()
+    textured = images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    other, moved = _drawings(9), images.roll(8, dims=3)
+    assert 0.4 < layout_kept(images, textured) < 0.98
+    assert abs(float(layout_kept(images, other))) < 0.3
+    assert layout_kept(images, moved) < 0.5
+    assert layout_kept(images, torch.zeros_like(images)) == pytest.approx(0, abs=1e-6)
+
+
+class _Turns(nn.Module):
+    """A generator that draws one of two pictures by its noise, and a classifier that tells them apart."""
+
+    def forward(self, images: Tensor, z: Tensor) -> Tensor:
+        return images * torch.where(z[:, 0] > 0, 1.0, -1.0)[:, None, None, None]
+
+
+class _Brightness(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.mean((1, 2, 3))
+        return torch.stack([mean, -mean], 1)
+
+
+def test_redrawings_of_two_classes_are_counted() -> None:
+    images, z = torch.ones(4, 3, 8, 8), torch.ones(8, 1)
+    assert alike(_Turns(), _Brightness(), images, z) == 1
+    z[:2] = -1
+    assert alike(_Turns(), _Brightness(), images, z) == 0.5
+    z[4:6] = -1
+    assert alike(_Turns(), _Brightness(), images, z) == 1
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("judged")
+    specs = dict(zip(("source", "target"), tiny.write_domains(folder), strict=True))
+    with_judge = train_pixelda(tiny.pixelda(**specs, judge=True), run=folder / "judged")
+    return with_judge, train_pixelda(tiny.pixelda(**specs), run=folder / "plain")
+
+
+def test_a_judge_changes_nothing_of_the_others(runs: tuple[Path, Path]) -> None:
+    judged, plain = (load_file(RunFolder(run).checkpoint_files()[-1]) for run in runs)
+    assert {name.split(".")[1] for name in judged.keys() - plain.keys()} == {"judge"}
+    assert [name for name in plain if not torch.equal(plain[name], judged[name])] == []
+
+
+def test_the_judge_learns_from_the_source_alone(runs: tuple[Path, Path]) -> None:
+    """It is the baseline's T, to the bit: the same weights at the start, the same images in the same order."""
+    from pixelscope import train_baseline
+
+    config, _ = read_config(RunFolder(runs[0]))
+    same = {"source": config.source, "target": config.target}
+    baseline = train_baseline(tiny.baseline(**same), run=runs[0].parent / "baseline")
+    judge = load_file(RunFolder(runs[0]).checkpoint_files()[-1])
+    alone = load_file(RunFolder(baseline).checkpoint_files()[-1])
+    for kind in ("network", "average"):
+        names = [name.removeprefix(f"{kind}.judge.") for name in judge if name.startswith(f"{kind}.judge.")]
+        assert names
+        assert all(torch.equal(judge[f"{kind}.judge.{name}"], alone[f"{kind}.classifier.{name}"]) for name in names)
+
+
+def test_what_a_run_says_of_content(runs: tuple[Path, Path]) -> None:
+    lines = list(read_stats(RunFolder(runs[0]).stats))
+    training = [line for line in lines if line["kind"] == "train"]
+    assert training
+    for line in training:
+        assert 0 <= line["accuracy/judge_generated"] <= 1
+        assert line["accuracy/judge_source"] > 0
+        assert -1 <= line["layout"] <= 1
+    assert all(0 <= line["alike"] <= 1 for line in lines if line["kind"] == "evaluation")
+    assert not any("judge" in name for line in read_stats(RunFolder(runs[1]).stats) for name in line)
+
+
+def test_its_weights_are_those_of_the_rule(runs: tuple[Path, Path]) -> None:
+    folder = RunFolder(runs[0])
+    config, _ = read_config(folder)
+    found = available_weights(folder, config, tiny.CLASSES)
+    stored = load_file(folder.checkpoint_files()[-1])
+    for rule, kind in (("last", "network"), ("ema-last", "average")):
+        judge = found[rule].judge
+        assert judge is not None
+        np.testing.assert_array_equal(judge.first.weight, stored[f"{kind}.judge.first.weight"])
+    assert available_weights(RunFolder(runs[1]), config.model_copy(update={"judge": False}), tiny.CLASSES)["last"].judge is None
