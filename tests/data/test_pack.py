@@ -91,3 +91,27 @@ def test_damaged_and_foreign_packs_are_refused(tmp_path: Path) -> None:
     np.save(where / "labels.npy", np.zeros(3, np.int64))
     with pytest.raises(InputError, match=r"labels.npy has shape \(3,\) for 8 images"):
         load_pack(where, 16)
+
+
+def test_names_are_packed_and_read_again(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "images", broken=True)
+    (folder / "cat" / "0.png").rename(folder / "cat" / "Ünï\nx.png")
+    packed, loaded = pack(str(folder), tmp_path / "pack", size=16), load(str(folder), size=16)
+    assert packed.names == loaded.names
+    assert len(packed.names) == 7
+    again = pack(str(tmp_path / "pack"), tmp_path / "again", size=16)
+    assert again.names == loaded.names
+
+
+def test_a_pack_of_an_earlier_version_has_no_names(tmp_path: Path) -> None:
+    pack(str(_folder(tmp_path / "images")), tmp_path / "pack", size=16)
+    (tmp_path / "pack" / "names.json").unlink()
+    assert list(load_pack(tmp_path / "pack", None).names) == []
+
+
+@pytest.mark.parametrize("content", ["not JSON", "[]", '{"a": 1}', "[1, 2, 3, 4, 5, 6, 7, 8]"])
+def test_damaged_names_are_refused(tmp_path: Path, content: str) -> None:
+    pack(str(_folder(tmp_path / "images")), tmp_path / "pack", size=16)
+    (tmp_path / "pack" / "names.json").write_text(content)
+    with pytest.raises(InputError, match=r"names\.json is damaged or not of 8 names; pack"):
+        load_pack(tmp_path / "pack", None)

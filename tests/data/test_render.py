@@ -108,6 +108,16 @@ def test_a_turned_pictogram_keeps_its_area_and_its_centre(tmp_path: Path) -> Non
     assert len({alpha.tobytes() for alpha in layers}) == 8
 
 
+def test_a_fine_pattern_becomes_its_mean(tmp_path: Path) -> None:
+    pattern = np.full((500, 500, 4), 255, np.uint8)
+    pattern[..., :3] = 255 * (np.indices((500, 500)).sum(0) % 2)[..., None]
+    pattern[0, 0, 3] = 0
+    config = STILL.model_copy(update={"size": 32, "scale": (0.2, 0.8), "rotation": 30.0})
+    for seed in range(6):
+        layer = warp(opened(write(tmp_path / "a.png", pattern)), config, draw(seed))
+        np.testing.assert_allclose(layer[13:19, 13:19, :3], 0.5, atol=0.02)
+
+
 def test_scale_and_shift_are_fractions_of_the_side(tmp_path: Path) -> None:
     pictogram = opened(write(tmp_path / "a.png", disc(80)))
     for size in (16, 64):
@@ -275,6 +285,17 @@ SPOILT: dict[str, Callable[[Path, Path], Any]] = {
     r"Cannot read the image .*1\.png": lambda _, photos: halve(photos / "inner" / "1.png"),
 }
 """What makes an input unusable, by what is said of it."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_photos_that_are_not_drawn_are_looked_at_too(tmp_path: Path, signs: Path, photos: Path, seed: int) -> None:
+    config = RenderConfig(count=1, seed=seed)
+    (photos / "broken.jpg").write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"broken\.jpg"):
+        render_pictograms(signs, photos, tmp_path / "out", config)
+    write_photos(photos, {"broken.jpg": (1, 2, 3)}, width=31)
+    with pytest.raises(InputError, match=r"broken\.jpg is 31 x 40 pixels"):
+        render_pictograms(signs, photos, tmp_path / "out", config)
 
 
 @pytest.mark.parametrize("said", SPOILT)

@@ -1,5 +1,7 @@
 """Random splits: which images they hold out, copies that stay together, classes that a part has no image of."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.split import find_copies, own_test_mask, random_test_mask, shared_test_mask, split
+from pixelscope.data.split import find_copies, group_by_name, own_test_mask, random_test_mask, shared_test_mask, split
 from pixelscope.errors import InputError
 
 
@@ -111,3 +113,104 @@ def test_one_image_in_copies_is_too_few() -> None:
     images = images_of([7] * 10)
     with pytest.raises(InputError, match="too few to hold out a test split.*not copies of one image alone"):
         split(images, own_test_mask(images, 0.2, 0), 0.0, 0)
+
+
+# --- groups by name ---------------------------------------------------------------------------------------------------
+
+TRACK = r"^(\d+/\d+)_"
+
+
+def named(names: list[str], values: list[int] | None = None) -> ImageSet:
+    return replace(images_of(values or list(range(len(names)))), names=names)
+
+
+def test_the_first_group_of_the_pattern_decides_and_other_names_are_groups_of_their_own() -> None:
+    names = ["0/1_1.png", "0/1_2.png", "1/1_1.png", "loose.png", "0/1_3.png", "x.png"]
+    groups = group_by_name(named(names), TRACK).groups
+    assert groups is not None
+    assert [(groups == one).nonzero().flatten().tolist() for one in groups] == [
+        [0, 1, 4], [0, 1, 4], [2], [3], [0, 1, 4], [5],
+    ]  # fmt: skip
+    assert group_by_name(named(["a.png", "b.png"]), TRACK).groups is None
+    assert group_by_name(images_of([1, 2]), TRACK).groups is None
+
+
+def test_a_group_that_takes_no_part_in_the_match_is_no_match() -> None:
+    groups = group_by_name(named(["a1", "b", "b"]), r"(?:a(\d))|b").groups
+    assert groups is not None and len(groups.unique()) == 3
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 12)), min_size=3, max_size=60, unique=False),
+    st.floats(0.05, 0.6),
+    st.integers(0, 5),
+)
+def test_neither_groups_nor_copies_are_parted(tracks: list[tuple[int, int]], fraction: float, seed: int) -> None:
+    """Image i has a track and a value; images of one value are copies, and what either joins stays together."""
+    names, values = [f"0/{track}_{i}.png" for i, (track, _) in enumerate(tracks)], [value for _, value in tracks]
+    images = group_by_name(named(names, values), TRACK)
+    mask = own_test_mask(images, fraction, seed)
+    try:
+        parts = split(images, mask, 0.3, seed)
+    except InputError:
+        assert mask.sum() in (0, len(tracks)), "all are joined"
+        return
+    seen = [
+        ({name.split("_")[0] for name in part.names}, set(part.in_memory()[:, 0, 0, 0].tolist()))
+        for part in (parts.train, parts.validation, parts.test)
+    ]
+    for i, (groups, pixels) in enumerate(seen):
+        for others, other_pixels in seen[:i]:
+            assert not groups & others
+            assert not pixels & other_pixels
+
+
+def test_the_share_of_the_test_is_that_of_images_not_of_groups() -> None:
+    names = [f"0/{track}_{i}.png" for track in range(100) for i in range(1 + track % 7)]
+    pixels = torch.arange(4 * len(names)).view(-1, 1, 2, 2)
+    different = ImageSet(
+        torch.stack([pixels // 256, pixels % 256], 2).flatten(2, 3).to(torch.uint8), Provenance("a", "a"), names=names
+    )
+    for seed in range(5):
+        mask = own_test_mask(group_by_name(different, TRACK), 0.25, seed)
+        assert abs(float(mask.float().mean()) - 0.25) < 0.02
+
+
+def test_groups_are_counted_in_the_notes() -> None:
+    images = group_by_name(named([f"0/{i // 3}_{i}.png" for i in range(30)]), TRACK)
+    notes = split(images, own_test_mask(images, 0.2, 0), 0.2, 0).notes
+    assert notes == ("30 images are in 10 groups by their names, the largest of 3; each group lies in one part of the split.",)
+    given_split = replace(images, test=torch.arange(30) >= 20)
+    assert given_split.test is not None
+    notes = split(given_split, given_split.test, 0.0, 0).notes
+    assert "1 test images are of groups with images in training or validation" in notes[0]
+
+
+def test_a_group_too_large_to_leave_a_validation_part_is_said() -> None:
+    images = group_by_name(named([f"0/{i // 10}_{i}.png" for i in range(20)]), TRACK)
+    parts = split(images, own_test_mask(images, 0.2, 0), 0.2, 0)
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (10, 0, 10)
+    assert any("none is held out for validation" in note for note in parts.notes)
+
+
+def test_groups_in_either_of_two_aligned_sets_stay_together() -> None:
+    items = torch.arange(40)
+    source, target = (
+        group_by_name(replace(named([f"0/{(i + offset) // 4}_{i}.png" for i in range(40)]), collection="x", items=items), TRACK)
+        for offset in (0, 1)
+    )
+    assert source.groups is not None
+    source = replace(source, names=[], groups=None)
+    mask, other = shared_test_mask(source, target, 0.25, 2)
+    assert torch.equal(mask, other)
+    tracks = (items + 1) // 4
+    assert not set(tracks[mask].tolist()) & set(tracks[~mask].tolist())
+
+
+def test_a_training_target_keeps_no_groups() -> None:
+    images = group_by_name(named(["0/1_1.png", "0/1_2.png", "0/2_1.png"]), TRACK)
+    assert images.without_labels().groups is None
+    selected = images.select(torch.tensor([2, 0]))
+    assert selected.groups is not None and len(selected.groups.unique()) == 2
+    with pytest.raises(InputError, match="3 images but 2 groups"):
+        replace(images, groups=torch.tensor([0, 1]))

@@ -1,6 +1,7 @@
 """The two domains of a run: copies stay on one side of their splits, and what is missing is named."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 
 import tiny
 from data.made import write_classes
-from pixelscope import train_baseline
+from pixelscope import evaluate, train_baseline, train_pixelda
+from pixelscope.cli import main
+from pixelscope.data import pack
 from pixelscope.errors import InputError
+from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import load_domains
 
 
@@ -53,3 +57,127 @@ def test_a_source_without_labels_says_how_it_was_read(tmp_path: Path) -> None:
     (source / "a" / "0.png").rename(source / "loose.png")
     with pytest.raises(InputError, match=r"has no labels; .*labels\.csv.*beside the folders a, b: loose\.png"):
         load_domains(tiny.baseline(source=str(source)), training=False)
+
+
+# --- groups and classes -----------------------------------------------------------------------------------------------
+
+TRACK = r"^(\w+/\d+)_"
+
+
+@pytest.fixture
+def rendered(tmp_path: Path) -> Path:
+    return write_classes(tmp_path / "rendered", {"a": 10, "b": 10, "c": 10}, side=tiny.SIZE)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Photos of the classes A, b and x in tracks of four frames."""
+    folder = write_classes(tmp_path / "photos", {"A": 20, "b": 20, "x": 12}, side=tiny.SIZE)
+    for file in sorted(folder.rglob("*.png")):
+        file.rename(file.with_name(f"{int(file.stem) // 4}_{file.name}"))
+    return folder
+
+
+def adapting(source: Path, target: Path, **data: object) -> PixelDAConfig:
+    return tiny.pixelda(source=str(source), target=str(target), data=data)
+
+
+def tracks(names: object) -> set[str]:
+    return {str(name).split("_")[0] for name in names}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_groups_never_part_in_folders_and_packs(tmp_path: Path, rendered: Path, photos: Path, packed: bool) -> None:
+    where = tmp_path / "pack" if packed else photos
+    if packed:
+        pack(str(photos), where, size=tiny.SIZE)
+    domains = load_domains(adapting(rendered, where, group_by=TRACK, classes="source"), training=False)
+    target = domains.target
+    assert target is not None and not domains.target_unmeasured
+    assert len(target.test) == 8, "a fifth of 40, two tracks"
+    assert len(tracks(target.test.names)) == 2
+    assert not tracks(target.test.names) & tracks(target.train.names)
+    assert any("40 images are in 10 groups" in note for note in target.notes)
+
+
+def test_without_the_settings_splits_are_those_of_before(rendered: Path, photos: Path) -> None:
+    domains = load_domains(adapting(rendered, photos), training=False)
+    assert domains.target is not None
+    assert "x" in domains.target_unmeasured
+    order = torch.randperm(52, generator=torch.Generator().manual_seed(0))
+    assert len(domains.target.test) == 10
+    assert torch.equal(domains.target.training_positions, order[10:].sort().values)
+
+
+def test_a_target_that_cannot_be_measured_is_grouped_too(rendered: Path, photos: Path) -> None:
+    domains = load_domains(adapting(rendered, photos, group_by=TRACK), training=False)
+    assert domains.target is not None and domains.target_unmeasured
+    assert len(domains.target.test) == 8
+    groups = torch.bincount(domains.target.training_positions // 4, minlength=13)
+    assert set(groups.tolist()) == {0, 4}
+
+
+def test_images_of_classes_that_the_source_lacks_are_left_out_by_name_and_count(rendered: Path, photos: Path) -> None:
+    domains = load_domains(adapting(rendered, photos, classes="source"), training=False)
+    target = domains.target
+    assert target is not None and domains.target_unmeasured == ""
+    assert target.count == 40
+    assert target.test.labels is not None
+    for name, label in zip(target.test.names, target.test.labels.tolist(), strict=True):
+        assert domains.classes[label] == name.split("/")[0].lower()
+    left_out = "Left out 12 of 52 images by their labels, of 1 classes that the source lacks: x."
+    assert left_out in target.test.provenance.notes
+    assert "1 classes have no image here: c." in target.notes
+
+
+def test_left_out_images_are_not_trained_on(tmp_path: Path, rendered: Path, photos: Path) -> None:
+    config = adapting(rendered, photos, classes="source", group_by=TRACK)
+    run = train_pixelda(
+        config.model_copy(update={"training": config.training.model_copy(update={"images": 16})}), run=tmp_path / "run"
+    )
+    notes = json.loads((run / "run.json").read_text())["data"]["target"]["notes"]
+    assert any(note.startswith("Left out 12") for note in notes)
+    assert any("10 groups" in note for note in notes)
+    assert evaluate(run).sets["target_all"].count == 40
+    write_classes(tmp_path / "other", {"a": 4, "b": 4, "y": 4}, side=24)
+    assert evaluate(run, target=str(tmp_path / "other")).sets["target_all"].count == 8
+
+
+BAD_PATTERNS = [
+    ("(", "--data.group-by: .*no regular expression"),
+    ("a_", "--data.group-by: .*has no group.*round brackets"),
+    ("^(none)_", r"'\^\(none\)_' matches the path of no image \(one is 'a/0.png'; one is 'A/0_0.png'\)"),
+    (r"(\.png)", "puts all images of .*rendered into one group"),
+    (r"^\w/\d+(_)", "puts all images of .*photos into one group"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "said"), BAD_PATTERNS)
+def test_a_pattern_that_groups_nothing_or_everything_is_refused(
+    tmp_path: Path, rendered: Path, photos: Path, pattern: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pixelda", "train", "--source", str(rendered), "--target", str(photos), "--out", str(tmp_path / "run")]
+    assert main([*words, "--data.group-by", pattern]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pack_without_names_cannot_be_grouped(tmp_path: Path, photos: Path) -> None:
+    pack(str(photos), tmp_path / "pack", size=tiny.SIZE)
+    (tmp_path / "pack" / "names.json").unlink()
+    config = tiny.baseline(source=str(tmp_path / "pack"), data={"group_by": TRACK})
+    with pytest.raises(InputError, match="has no paths; pack its images again"):
+        load_domains(config, training=False)
+
+
+def test_a_target_without_labels_or_without_a_class_of_the_source_has_no_images_to_leave_out(
+    tmp_path: Path, rendered: Path
+) -> None:
+    flat = write_classes(tmp_path / "flat", {"only": 12}, side=tiny.SIZE)
+    with pytest.raises(InputError, match="has no labels, by which --data.classes source"):
+        load_domains(adapting(rendered, flat, classes="source"), training=False)
+    other = write_classes(tmp_path / "other", {"x": 12, "y": 12}, side=tiny.SIZE)
+    with pytest.raises(InputError, match=r"No image of .*other is of a class of the source \(a, b, c\)"):
+        load_domains(adapting(rendered, other, classes="source"), training=False)

@@ -40,6 +40,7 @@ class ImageSet:
     test: bool, shape (N,), True where the source itself puts an image into the test split; None where it says nothing.
     collection: the SHA-256 of a collection (such as MNIST's digits) of which each image shows one item; None where unknown.
     items: int64, shape (N,), the item of the collection that each image shows; given with `collection`, and only then.
+    groups: int64, shape (N,), the same number for images that no random split parts; None where each is a group of its own.
     """
 
     images: Pixels
@@ -50,6 +51,7 @@ class ImageSet:
     test: Tensor | None = None
     collection: str | None = None
     items: Tensor | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -63,6 +65,7 @@ class ImageSet:
             ("names", self.names or None),
             ("test flags", self.test),
             ("items", self.items),
+            ("groups", self.groups),
         ):
             if values is not None and len(values) != count:
                 raise InputError(f"{self.provenance.source}: {count} images but {len(values)} {what}.")
@@ -89,6 +92,7 @@ class ImageSet:
             names=[self.names[i] for i in positions.tolist()] if self.names else (),
             test=None if self.test is None else self.test[positions],
             items=None if self.items is None else self.items[positions],
+            groups=None if self.groups is None else self.groups[positions],
         )
 
     def is_aligned_with(self, other: "ImageSet") -> bool:
@@ -100,9 +104,9 @@ class ImageSet:
     def without_labels(self) -> "ImageSet":
         """Return the same images with nothing left that tells their class: this is what a training sees of a target.
 
-        Names go too, because a folder's names hold the class; so do items, because a collection's order may.
+        Names and groups go too, because a folder's names hold the class; so do items, because a collection's order may.
         """
-        return replace(self, labels=None, classes=(), names=(), collection=None, items=None)
+        return replace(self, labels=None, classes=(), names=(), collection=None, items=None, groups=None)
 
     def framed(self, framing: Framing) -> "ImageSet":
         """Return the same images scaled and placed as `framing` says, with a note on it; those on disk as they are read."""

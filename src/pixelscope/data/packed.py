@@ -1,12 +1,12 @@
 """Packed images: any source, written once as rows on disk, from which a training reads its batches.
 
 For sets that do not fit into memory. A pack is a folder of images.npy (N, C, S, S), and an index;
-labels.npy, test.npy and items.npy where there are labels, a split and a known collection.
+labels.npy, test.npy and items.npy where there are labels, a split and a known collection; names.json where there are names.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pixelscope.errors import InputError
 from pixelscope.files import write_text, written_whole
 
 INDEX = "pack.json"
+NAMES = "names.json"
 FORMAT = 2
 """Format 1 named an aligned collection without its digest, so that sets of other digits passed for aligned."""
 
@@ -76,7 +77,7 @@ def pack_folder(
         found = {"labels": (layout.labels, np.int64), "test": (layout.test, np.bool_)}
         return {name: np.array(values, kind)[kept] for name, (values, kind) in found.items() if values is not None}
 
-    return _write(out, pieces(), (3, size, size), about, extras)
+    return _write(out, pieces(), (3, size, size), about, extras, lambda: [layout.names[i] for i in kept])
 
 
 def pack_images(images: ImageSet, out: Path) -> ImageSet:
@@ -93,7 +94,7 @@ def pack_images(images: ImageSet, out: Path) -> ImageSet:
         return {name: values.numpy() for name, values in found.items() if values is not None}
 
     pieces = (block.contiguous().numpy() for block in blocks(images.images))
-    return _write(out, pieces, tuple(images.images.shape[1:]), about, extras)
+    return _write(out, pieces, tuple(images.images.shape[1:]), about, extras, lambda: images.names)
 
 
 def load_pack(folder: Path, size: int | None = 32, value_range: tuple[float, float] | None = None) -> ImageSet:
@@ -129,6 +130,7 @@ def load_pack(folder: Path, size: int | None = 32, value_range: tuple[float, flo
         ),
         labels=_extra(folder, "labels", len(images)),
         classes=tuple(map(str, index.get("classes", ()))),
+        names=_names(folder, len(images)),
         test=_extra(folder, "test", len(images)),
         collection=index.get("collection"),
         items=_extra(folder, "items", len(images)),
@@ -150,6 +152,7 @@ def _write(
     shape: tuple[int, ...],
     about: Callable[[], dict[str, Any]],
     extras: Callable[[], dict[str, np.ndarray]],
+    names: Callable[[], Sequence[str]],
 ) -> ImageSet:
     """Write a pack beside `out`, and put it there by one renaming."""
     if out.exists():
@@ -164,6 +167,8 @@ def _write(
         for name, values in extras().items():
             with written_whole(work / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, values, allow_pickle=False)
+        if names():
+            write_text(work / NAMES, json.dumps(list(names())))
         write_text(work / INDEX, json.dumps({"format": FORMAT, "count": count, **about()}, indent=1) + "\n")
         work.replace(out)
     finally:
@@ -198,6 +203,20 @@ def _read_index(folder: Path) -> dict[str, Any]:
     if not known:
         raise InputError(f"{folder} has format {index['format']} and this version reads {FORMAT}; pack the images again.")
     return index
+
+
+def _names(folder: Path, count: int) -> list[str]:
+    """Return the images' names; none of a pack that an earlier version made."""
+    path = folder / NAMES
+    if not path.exists():
+        return []
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        names = None
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} is damaged or not of {count} names; pack the images again.")
+    return names
 
 
 def _extra(folder: Path, name: str, count: int) -> torch.Tensor | None:

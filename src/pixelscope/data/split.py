@@ -1,12 +1,14 @@
 """Who is in the test split, and who in the validation split."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet, image_hashes
+from pixelscope.data.listing import note
 from pixelscope.errors import InputError
 
 
@@ -20,7 +22,7 @@ class Split:
     training_positions: Tensor
     """Where the training images lie in the whole set, int64, in the order of `train`."""
     notes: tuple[str, ...] = ()
-    """Copies among the images, and classes that a part has no image of."""
+    """Copies and groups among the images, and classes that a part has no image of."""
 
     @property
     def count(self) -> int:
@@ -28,20 +30,20 @@ class Split:
         return len(self.train) + len(self.validation) + len(self.test)
 
 
-def random_test_mask(count: int, fraction: float, seed: int, copies: Tensor | None = None) -> Tensor:
+def random_test_mask(count: int, fraction: float, seed: int, together: Tensor | None = None) -> Tensor:
     """Return a bool mask (count,) that is True for one random `fraction` of the indices, a function of the arguments.
 
-    A fraction above 0 marks at least one index of two or more. `copies`, from `find_copies`, keeps images together that are
-    the same: a group is marked as a whole, or not at all where it would exceed the fraction. Without copies they make no
-    difference.
+    A fraction above 0 marks at least one index of two or more. `together` has a number per index, the same for those that are
+    never parted: they are marked as a whole, or not at all where they would exceed the fraction. Where all numbers differ, they
+    make no difference.
     """
     mask = torch.zeros(count, dtype=torch.bool)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     marked = max(round(count * fraction), int(fraction > 0 and count > 1))
-    if copies is None:
+    if together is None:
         mask[order[:marked]] = True
         return mask
-    _, group = copies.unique(return_inverse=True)
+    _, group = together.unique(return_inverse=True)
     return torch.isin(group, _chosen_groups(group[order].numpy(), marked))
 
 
@@ -69,30 +71,53 @@ def find_copies(images: ImageSet) -> Tensor | None:
     return None if len(different) == len(images) else groups
 
 
+def group_by_name(images: ImageSet, pattern: str) -> ImageSet:
+    """Return the images with `groups`: those in whose names the first group of `pattern` matches the same text are one.
+
+    An image whose name does not match is a group of its own. Where no name matches, there are no groups.
+    """
+    found = [re.search(pattern, name) for name in images.names]
+    texts = [None if match is None else match[1] for match in found]
+    numbers: dict[str, int] = {}
+    for text in texts:
+        if text is not None:
+            numbers.setdefault(text, len(numbers))
+    if not numbers:
+        return images
+    groups = [len(numbers) + i if text is None else numbers[text] for i, text in enumerate(texts)]
+    return replace(images, groups=torch.tensor(groups).unique(return_inverse=True)[1])
+
+
 def shared_test_mask(source: ImageSet, target: ImageSet, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the test masks of two domains.
 
     Aligned sets (image i of both shows the same item) share one mask, so that no test digit is seen in training in
     either domain: the mask that came with the target, which was made from the source, else a random one. Other sets
-    keep the split they come with, or get a random one. A random mask does not part copies, in either domain.
+    keep the split they come with, or get a random one. A random mask parts no copies and no groups, in either domain.
     """
     if source.is_aligned_with(target):
         if target.test is not None:
             return target.test, target.test
-        mask = random_test_mask(len(source), fraction, seed, _joined(find_copies(source), find_copies(target)))
+        mask = random_test_mask(len(source), fraction, seed, _joined(_together(source), _together(target)))
         return mask, mask
     return own_test_mask(source, fraction, seed), own_test_mask(target, fraction, seed)
 
 
 def own_test_mask(images: ImageSet, fraction: float, seed: int) -> Tensor:
-    """Return the test mask that a set comes with, or a random one, which does not part copies."""
-    return images.test if images.test is not None else random_test_mask(len(images), fraction, seed, find_copies(images))
+    """Return the test mask that a set comes with, or a random one, which parts no copies and no groups."""
+    return images.test if images.test is not None else random_test_mask(len(images), fraction, seed, _together(images))
+
+
+def _together(images: ImageSet) -> Tensor | None:
+    """Return a number per image, the same for images that are never parted: copies, and those of one group."""
+    return _joined(find_copies(images), images.groups)
 
 
 def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     """Return groups that keep together whatever is together in either of two groupings."""
     if one is None or other is None:
         return other if one is None else one
+    one, other = (numbers.unique(return_inverse=True)[1] for numbers in (one, other))
     groups, before = torch.arange(len(one)), None
     while before is None or not torch.equal(groups, before):
         before = groups
@@ -105,18 +130,40 @@ def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 def split(images: ImageSet, test: Tensor, validation_fraction: float, seed: int) -> Split:
     """Divide `images` by the mask `test`, and hold a random `validation_fraction` of the rest out for validation."""
     copies = find_copies(images)
+    together = _joined(copies, images.groups)
     rest = (~test).nonzero().flatten()
-    held_out = random_test_mask(len(rest), validation_fraction, seed + 1, None if copies is None else copies[rest])
+    held_out = random_test_mask(len(rest), validation_fraction, seed + 1, None if together is None else together[rest])
     if len(rest) - int(held_out.sum()) < 1 or not bool(test.any()):
-        raise InputError(
-            f"{images.provenance.source} has {len(images)} image(s), too few to hold out a test split; give at least 2 a class"
-            f"{'' if copies is None else ', and not copies of one image alone'}."
-        )
+        raise InputError(_too_few(images, copies))
     training = rest[~held_out]
     part = torch.zeros(len(images), dtype=torch.int64)
     part[rest[held_out]], part[test] = 1, 2
-    notes = (*_copy_notes(images, copies, part), *_class_notes(images, part))
+    notes = (*_copy_notes(images, copies, part), *_group_notes(images, part, validation_fraction), *_class_notes(images, part))
     return Split(images.select(training), images.select(rest[held_out]), images.select(test), training, notes)
+
+
+def _too_few(images: ImageSet, copies: Tensor | None) -> str:
+    which = ", and not copies of one image alone" if copies is not None else ""
+    which += ", and more than one group of --data.group-by" if images.groups is not None else ""
+    what = f"{images.provenance.source} has {len(images)} image(s), too few to hold out a test split"
+    return f"{what}; give at least 2 a class{which}."
+
+
+def _group_notes(images: ImageSet, part: Tensor, validation_fraction: float) -> tuple[str, ...]:
+    """Say how many groups there are, and whether a split parts some; `part` is as for `_copy_notes`."""
+    if images.groups is None:
+        return ()
+    sizes = torch.bincount(images.groups)
+    parted = _parted(images.groups, part)
+    across = f"{parted:,} test images are of groups with images in training or validation, by the split that came with them"
+    what = (
+        f"{len(images):,} images are in {int((sizes > 0).sum()):,} groups by their names, the largest of {int(sizes.max()):,}"
+    )
+    without = validation_fraction > 0 and not (part == 1).any()
+    return (
+        f"{what}; {across if parted else 'each group lies in one part of the split'}.",
+        *(["The groups are so large that none is held out for validation."] if without else []),
+    )
 
 
 def _copy_notes(images: ImageSet, copies: Tensor | None, part: Tensor) -> tuple[str, ...]:
@@ -129,8 +176,7 @@ def _copy_notes(images: ImageSet, copies: Tensor | None, part: Tensor) -> tuple[
     sizes = torch.bincount(copies)
     extra, groups = int((sizes - 1).clamp(min=0).sum()), int((sizes > 1).sum())
     what = f"{extra:,} of {len(images):,} images are exact copies of others, in {groups:,} groups"
-    both = _among(copies, part != 2) & _among(copies, part == 2)
-    parted = int((both[copies] & (part == 2)).sum())
+    parted = _parted(copies, part)
     across = f"{parted:,} test images are exact copies of images in training or validation, by the split that came with them."
     notes = [f"{what}.", across] if parted else [f"{what}; each group lies in one part of the split."]
     different = 0 if images.labels is None else _differing(copies, images.labels)
@@ -144,19 +190,26 @@ def _differing(copies: Tensor, labels: Tensor) -> int:
     return int((least != greatest).sum())
 
 
+def _parted(groups: Tensor, part: Tensor) -> int:
+    """Return how many test images are of groups that have other images, too."""
+    both = _among(groups, part != 2) & _among(groups, part == 2)
+    return int((both[groups] & (part == 2)).sum())
+
+
 def _among(copies: Tensor, chosen: Tensor) -> Tensor:
     """Return whether each group has a member among the `chosen` images."""
     return torch.bincount(copies, chosen.double(), minlength=int(copies.max()) + 1) > 0
 
 
 def _class_notes(images: ImageSet, part: Tensor) -> tuple[str, ...]:
-    """Name the classes without an image for training, or for the test."""
+    """Name the classes without an image, and those without one for training, or for the test."""
     if images.labels is None:
         return ()
     counts = [torch.bincount(images.labels[part == number], minlength=len(images.classes)).tolist() for number in range(3)]
-    notes = []
+    absent = [name for name, *each in zip(images.classes, *counts, strict=True) if not any(each)]
+    notes = list(note("{count} classes have no image here: {names}.", absent))
     for name, train, validation, test in zip(images.classes, *counts, strict=True):
-        if not train or not test:
+        if (not train or not test) and name not in absent:
             missing = " and ".join(what for what, count in (("training", train), ("test", test)) if not count)
             counted = f"{train:,} in training, {validation:,} in validation, {test:,} in test"
             notes.append(f"The class {name} has no {missing} image: {counted}.")

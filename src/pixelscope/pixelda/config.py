@@ -1,10 +1,11 @@
 """Every setting of PixelDA and its baseline; the defaults are the report's protocol (preset `paper`)."""
 
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pixelscope.config import Config, ValueRange
 from pixelscope.engine.config import RuntimeConfig, TrainingConfig
@@ -24,6 +25,20 @@ FramingNumbers = tuple[Side, int, int, Byte, Byte, Byte]
 PRESETS = ("paper", "demo")
 
 
+def _with_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"this is no regular expression: {error}") from None
+    if not groups:
+        raise ValueError(r"this has no group; put what never parts in round brackets, as in ^(\d+/\d+)_")
+    return pattern
+
+
+GroupBy = Annotated[str, AfterValidator(_with_group)]
+"""A regular expression with a group."""
+
+
 class DataConfig(Config):
     """How images are read and split."""
 
@@ -35,6 +50,11 @@ class DataConfig(Config):
     """Share of the source's training split held out to choose the best checkpoint by source validation."""
     strict: bool = False
     """Refuse a folder with an unreadable image rather than skip the image and count it."""
+    group_by: GroupBy | None = None
+    """Regular expression on an image's path in its source; images for which its first group matches the same text are never
+    parted by a random split: frames of one video, slices of one patient. For the tracks of GTSRB: ^(\\d+/\\d+)_"""
+    classes: Literal["all", "source"] = "all"
+    """`source` leaves out images of a labelled target whose classes the source lacks; `all` leaves none out."""
     seed: int = 0
     """Seed of the split, apart from the training's, so that several seeds share one test set."""
     range: ValueRange | None = None

@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.listing import note
 from pixelscope.data.rows import spread
-from pixelscope.data.split import Split, own_test_mask, shared_test_mask, split
+from pixelscope.data.split import Split, group_by_name, own_test_mask, shared_test_mask, split
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
@@ -70,17 +73,46 @@ def load_domains(config: BaselineConfig, data_root: Path | None = None, training
     if isinstance(config, PixelDAConfig) and not config.target:
         raise InputError("No target is given; name images of the other domain with --target.")
     data = config.data
-    source = load(config.source, size=data.size, strict=data.strict, data_root=data_root, value_range=data.source_values)
+    source = load_domain(config.source, data, data.source_values, data_root)
     _check_source(source, config)
     if not config.target:
+        _check_groups(data, source)
         mask = own_test_mask(source, data.test_fraction, data.seed)
         return Domains(split(source, mask, data.validation_fraction, data.seed), None, aligned=False)
-    target = load(config.target, size=data.size, strict=data.strict, data_root=data_root, value_range=data.target_values)
-    target, unmeasured = with_classes_of(target, source.classes)
+    target = load_domain(config.target, data, data.target_values, data_root)
+    _check_groups(data, source, target)
+    target, unmeasured = with_classes_of(target, source.classes, data.classes == "source")
     domains = replace(_framed(_split_both(source, target, data), data), target_unmeasured=unmeasured)
     if training:
         _check_batch(domains, config)
     return domains
+
+
+def load_domain(spec: str, data: DataConfig, values: tuple[float, float] | None, data_root: Path | None) -> ImageSet:
+    """Read images as `data` says, with the groups that no random split parts; `values` is the range of deep ones."""
+    images = load(spec, size=data.size, strict=data.strict, data_root=data_root, value_range=values)
+    return images if data.group_by is None else group_by_name(images, data.group_by)
+
+
+def _check_groups(data: DataConfig, *domains: ImageSet) -> None:
+    """Raise InputError where --data.group-by matches no image of any domain, or puts all of one into one group."""
+    if data.group_by is None:
+        return
+    what = f"--data.group-by {data.group_by!r}"
+    if all(images.groups is None for images in domains):
+        known = [f"one is {images.names[0]!r}" if images.names else _no_names(images) for images in domains]
+        raise InputError(f"{what} matches the path of no image ({'; '.join(known)}); change it, or leave it out.")
+    for images in domains:
+        if images.groups is not None and len(images.groups.unique()) == 1:
+            raise InputError(
+                f"{what} puts all images of {images.provenance.source} into one group, so that none is left for a test split; "
+                "let its first group match less of the path."
+            )
+
+
+def _no_names(images: ImageSet) -> str:
+    source = images.provenance.source
+    return f"{source} has no paths" + ("; pack its images again to keep them" if source.startswith("pack:") else "")
 
 
 def with_findings(config: C, domains: Domains) -> C:
@@ -199,15 +231,27 @@ def _check_batch(domains: Domains, config: BaselineConfig) -> None:
             )
 
 
-def with_classes_of(target: ImageSet, classes: tuple[str, ...]) -> tuple[ImageSet, str]:
+def with_classes_of(target: ImageSet, classes: tuple[str, ...], leave_out: bool = False) -> tuple[ImageSet, str]:
     """Express the target's labels in the source's `classes`, so that evaluation counts the same thing in both.
 
     Names that differ in case or outer blanks alone are the same class.
 
+    Args:
+        target: images, labelled or not.
+        classes: names of the source's classes.
+        leave_out: leave out images of classes that the source lacks, and say so in the provenance.
+
     Returns:
         The target, and why it cannot be measured: an empty string where it can. Where it cannot, the target has no labels.
+
+    Raises:
+        InputError: `leave_out`, and the target has no labels, or none of the source's classes.
     """
     if target.labels is None:
+        if leave_out:
+            raise InputError(
+                f"{target.provenance.source} has no labels, by which --data.classes source leaves images out; drop the setting."
+            )
         return target, f"{target.provenance.source} has no labels."
     if target.classes == classes:
         return target, ""
@@ -216,14 +260,35 @@ def with_classes_of(target: ImageSet, classes: tuple[str, ...]) -> tuple[ImageSe
     if len(positions) < len(classes) or len(set(own)) < len(own):
         positions, own = {name: index for index, name in enumerate(classes)}, list(target.classes)
     extra = [name for name, folded in zip(target.classes, own, strict=True) if folded not in positions]
+    if extra and leave_out:
+        return with_classes_of(_without(target, extra, classes), classes)
     if extra:
         why = (
             f"{target.provenance.source} has classes that the source does not have ({_listed(extra)}); the source has "
-            f"{_listed(classes)}. Rename its class folders or labels, or remove the others."
+            f"{_listed(classes)}. Rename its class folders or labels, or leave the others out with --data.classes source."
         )
         noted = replace(target.provenance, notes=(*target.provenance.notes, f"Used without labels: {why}"))
-        return replace(target.without_labels(), provenance=noted), why
+        return replace(target.without_labels(), provenance=noted, groups=target.groups), why
     return target.relabelled([positions[name] for name in own], classes), ""
+
+
+def _without(target: ImageSet, extra: Sequence[str], classes: Sequence[str]) -> ImageSet:
+    """Return the target without the images of the classes `extra`, and without those classes."""
+    assert target.labels is not None
+    kept = torch.tensor([name not in extra for name in target.classes])
+    chosen = kept[target.labels]
+    if not chosen.any():
+        raise InputError(
+            f"No image of {target.provenance.source} is of a class of the source ({_listed(classes)}); its classes are "
+            f"{_listed(target.classes)}. Rename its class folders or labels."
+        )
+    left_out = len(target) - int(chosen.sum())
+    what = f"Left out {left_out:,} of {len(target):,} images by their labels"
+    text = f"{what}, of {{count}} classes that the source lacks: {{names}}."
+    noted = replace(target.provenance, notes=(*target.provenance.notes, *note(text, extra)))
+    left = replace(target.select(chosen), provenance=noted)
+    names = tuple(name for name in target.classes if name not in extra)
+    return left.relabelled((kept.cumsum(0) - 1).clamp(min=0).tolist(), names)
 
 
 def _folded(name: str) -> str:

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig
-from pixelscope.pixelda.domains import Domains, load_own, with_classes_of
+from pixelscope.pixelda.domains import Domains, load_domain, load_own, with_classes_of
 from pixelscope.pixelda.seen import SeenImages
 
 
@@ -101,12 +100,12 @@ def other_sets(
     classes = tuple(folder.read_record().get("classes", ()))
     sets, data = {} if own is None else own_sets(own), config.data
     if source is not None:
-        images = load(source, size=data.size, strict=data.strict, data_root=data_root, value_range=data.source_values)
+        images = load_domain(source, data, data.source_values, data_root)
         sets, classes = _source_sets(source, images, seen, config) | _without(sets, "source"), images.classes
     if target is not None:
-        images = load(target, size=data.size, strict=data.strict, data_root=data_root, value_range=data.target_values)
+        images = load_domain(target, data, data.target_values, data_root)
         images = images if data.framed is None else images.framed(data.framed)
-        images, unmeasured = with_classes_of(images, classes)
+        images, unmeasured = with_classes_of(images, classes, data.classes == "source")
         if unmeasured:
             raise InputError(f"There is nothing to measure by: {unmeasured}")
         if own is not None:
