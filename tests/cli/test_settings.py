@@ -8,9 +8,10 @@ import pytest
 import yaml
 from pydantic.fields import FieldInfo
 
+from data.made import write_mnist
 from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, endovae_preset, preset
 from pixelscope.cli.commands import app
-from pixelscope.cli.settings import Layers, Shorthands, System, resolve, setting_names
+from pixelscope.cli.settings import Layers, PixelDALayers, Shorthands, System, resolve, setting_names
 from pixelscope.config import Config, ValueRange
 from pixelscope.endovae.config import PRESETS as ENDOVAE_PRESETS
 from pixelscope.engine.config import RuntimeConfig
@@ -29,12 +30,19 @@ def parse(command: str, *flags: str) -> Config:
     given = bound.arguments
     system: System = "baseline" if command.endswith("baseline") else "endovae" if "endovae" in command else "pixelda"
     defaults = MODELS[system]()
-    return resolve(given.get("settings", defaults), system, given.get("layers", Layers()), given.get("short", Shorthands()))
+    layers = given.get("layers", Layers() if system == "endovae" else PixelDALayers())
+    return resolve(given.get("settings", defaults), system, layers, given.get("short", Shorthands()))
 
 
 def train(*flags: str) -> PixelDAConfig:
     config = parse("pixelda train", *flags)
     assert isinstance(config, PixelDAConfig)
+    return config
+
+
+def resolved(system: System, *flags: str) -> BaselineConfig:
+    config = parse(TRAINING[system], *flags)
+    assert isinstance(config, BaselineConfig)
     return config
 
 
@@ -128,8 +136,30 @@ def test_shorthands_are_the_long_flags() -> None:
 def test_choices_written_twice_are_the_same() -> None:
     precision = next(choice for choice in get_args(Shorthands.__annotations__["precision"]) if choice is not type(None))
     assert get_args(precision) == get_args(RuntimeConfig.model_fields["precision"].annotation)
-    presets = next(choice for choice in get_args(Layers.__annotations__["preset"]) if choice is not type(None))
-    assert get_args(presets) == PRESETS == ENDOVAE_PRESETS
+    for layers, known in ((Layers, ENDOVAE_PRESETS), (PixelDALayers, PRESETS)):
+        presets = next(choice for choice in get_args(layers.__annotations__["preset"]) if choice is not type(None))
+        assert get_args(presets) == known
+
+
+@pytest.mark.parametrize("system", ["pixelda", "baseline"])
+def test_the_preset_follows_from_the_sources(system: System, tmp_path: Path) -> None:
+    """MNIST and MNIST-M are what the paper's settings were tuned for; whatever else is given starts from auto."""
+    digits = {"mnist": str(write_mnist(tmp_path / "digits")), "mnist-m": f"mnist-m:{tmp_path}", "folder": str(tmp_path)}
+    assert resolved(system, "--source", digits["mnist"], "--target", digits["mnist-m"]).data.framing == "none"
+    assert resolved(system, "--source", "demo:mnist", "--target", "demo:mnist-m").data.framing == "none"
+    assert resolved(system, "--source", digits["mnist"]).data.framing == "none"
+    for source, target in (("mnist", "folder"), ("folder", "mnist-m"), ("mnist-m", "mnist")):
+        assert resolved(system, "--source", digits[source], "--target", digits[target]).data.framing == "match"
+    named = resolved(system, "--preset", "paper", "--source", digits["mnist"], "--target", digits["folder"])
+    assert named.data.framing == "none"
+    (tmp_path / "mine.yaml").write_text(f"source: {digits['mnist']}\ntarget: {digits['folder']}\n")
+    assert resolved(system, "--config", str(tmp_path / "mine.yaml")).data.framing == "match"
+
+
+def test_weights_of_preset_usps_are_the_papers() -> None:
+    losses = train("--preset", "usps").losses
+    assert {losses.discriminator, losses.classifier, losses.generator_domain, losses.generator_task} == {1.0}
+    assert train("--preset", "usps").optimizer.learning_rate == 2e-4
 
 
 def test_a_saved_configuration_is_a_file_to_start_from(tmp_path: Path) -> None:

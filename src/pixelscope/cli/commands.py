@@ -1,5 +1,6 @@
 """Every command of `pixelscope`: each parses, calls the function of the public API with its name, and prints the result."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,8 +18,10 @@ from pixelscope.cli.settings import (
     BaselineSettings,
     EndoVAESettings,
     Layers,
+    PixelDALayers,
     PixelDASettings,
     Shorthands,
+    default_preset,
     given,
     given_names,
     resolve,
@@ -208,7 +211,7 @@ def pack(
 @pixelda.command
 def baseline(
     *,
-    layers: Layers = Layers(),
+    layers: PixelDALayers = PixelDALayers(),
     short: Shorthands = Shorthands(),
     options: RunOptions = RunOptions(),
     settings: BaselineSettings = BaselineConfig(),
@@ -228,7 +231,7 @@ def baseline(
 def train(
     *,
     baseline: Path | None = None,
-    layers: Layers = Layers(),
+    layers: PixelDALayers = PixelDALayers(),
     short: Shorthands = Shorthands(),
     options: RunOptions = RunOptions(),
     settings: PixelDASettings = PixelDAConfig(),
@@ -526,7 +529,7 @@ def serve(
 def summary_pixelda(
     *,
     json: Flag = False,
-    layers: Layers = Layers(),
+    layers: PixelDALayers = PixelDALayers(),
     settings: PixelDASettings = PixelDAConfig(),
 ) -> None:
     """Layers, output shapes and parameters of the generator, the discriminator and the classifier.
@@ -543,7 +546,7 @@ def summary_pixelda(
 def summary_baseline(
     *,
     json: Flag = False,
-    layers: Layers = Layers(),
+    layers: PixelDALayers = PixelDALayers(),
     settings: BaselineSettings = BaselineConfig(),
 ) -> None:
     """Layers, output shapes and parameters of the baseline's classifier.
@@ -589,12 +592,16 @@ def demo(*, runs: Path = Path("runs"), seed: int = 0) -> None:
     print(pixelscope.run_demo(runs=runs, seed=seed).to_text())
 
 
-def _run(system: Trained, flags: C, layers: Layers, short: Shorthands, options: RunOptions, start: Callable[[C], Path]) -> None:
+def _run(
+    system: Trained, flags: C, layers: PixelDALayers, short: Shorthands, options: RunOptions, start: Callable[[C], Path]
+) -> None:
     """Start or resume a training, then measure it and write its report; or tell what it would cost."""
     if options.resume is not None:
         run = _resume(options.resume, flags, layers, short, options)
     else:
         config = resolve(flags, system, layers, short)
+        if layers.preset is None and default_preset(config.model_dump()) == "auto" and pixelscope.is_first_process():
+            print("Preset auto, for any two sources; --preset paper has the published settings.", file=sys.stderr)
         if options.dry_run:
             print(pixelscope.plan(config, system).to_text())
             return
@@ -604,7 +611,7 @@ def _run(system: Trained, flags: C, layers: Layers, short: Shorthands, options: 
         print(f"\nRun folder: {run}\nReport: {pixelscope.build_report(run)}")
 
 
-def _resume(run: Path, flags: BaselineConfig, layers: Layers, short: Shorthands, options: RunOptions) -> Path:
+def _resume(run: Path, flags: BaselineConfig, layers: PixelDALayers, short: Shorthands, options: RunOptions) -> Path:
     others = [name for name in given_names(flags, layers, short, options) if name not in MAY_CHANGE]
     if others:
         raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")

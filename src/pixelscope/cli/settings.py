@@ -1,7 +1,7 @@
 """From a preset, a file and flags to one configuration: model defaults < preset < --config file < flags."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, endovae_preset, preset
 from pixelscope.config import Config, merge, read_yaml
+from pixelscope.data import parse
 from pixelscope.errors import InputError
 
 C = TypeVar("C", bound=Config)
@@ -28,6 +29,18 @@ class Layers:
 
     preset: Literal["paper", "demo"] | None = None
     """Packaged settings to start from: the published protocol, or a few minutes on packaged images."""
+    config: Path | None = None
+    """YAML file of settings, laid over the preset; a run's config.yaml is one."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PixelDALayers:
+    """What lies under the flags of PixelDA and its baseline."""
+
+    preset: Literal["auto", "paper", "usps", "demo"] | None = None
+    """Packaged settings to start from: those for any two sources, the published protocol, the paper's for USPS, or a few
+    minutes on packaged images. Where none is named: paper for MNIST and MNIST-M, else auto."""
     config: Path | None = None
     """YAML file of settings, laid over the preset; a run's config.yaml is one."""
 
@@ -53,16 +66,25 @@ class Shorthands:
         return {group: {name: value for name, value in inner.items() if value is not None} for group, inner in given.items()}
 
 
-def resolve(flags: C, system: System, layers: Layers, shorthands: Shorthands = Shorthands()) -> C:
+def resolve(flags: C, system: System, layers: Layers | PixelDALayers, shorthands: Shorthands = Shorthands()) -> C:
     """Lay what was given of `flags` over the file, the preset and the defaults.
 
     Raises InputError that names the file and the setting at fault.
     """
     model = type(flags)
     file = {} if layers.config is None else read_settings(layers.config, model)
-    name = layers.preset or "paper"
+    name = layers.preset or default_preset(merge(file, given(flags)))
     packaged = endovae_preset(name) if system == "endovae" else preset(system, name)
     return model.parse(merge(packaged, file, given(flags), shorthands.layer(system)), origin="settings")
+
+
+def default_preset(values: Mapping[str, Any]) -> str:
+    """Return the preset to start from where none is named: `auto` for two sources that are not MNIST and MNIST-M."""
+    source, target = values.get("source"), values.get("target")
+    if not source or not target:
+        return "paper"
+    kinds = [rest if kind == "demo" else kind for kind, rest in (parse(source), parse(target))]
+    return "paper" if kinds == ["mnist", "mnist-m"] else "auto"
 
 
 def given(flags: Config) -> dict[str, Any]:

@@ -22,7 +22,7 @@ Side = Annotated[int, Field(ge=1, le=4096)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 FramingNumbers = tuple[Side, int, int, Byte, Byte, Byte]
 
-PRESETS = ("paper", "demo")
+PRESETS = ("auto", "paper", "usps", "demo")
 
 
 def _with_group(pattern: str) -> str:

@@ -25,6 +25,7 @@ from pixelscope.pixelda.domains import Domains, load_own
 from pixelscope.pixelda.galleries import write_galleries
 from pixelscope.pixelda.measured_sets import MeasuredSet, other_sets, own_sets
 from pixelscope.pixelda.training import System, read_config
+from pixelscope.pixelda.verdict import Verdict, compare
 
 ORACLE = "oracle: chosen with target labels"
 
@@ -63,6 +64,10 @@ class Evaluation:
     """Accuracies of the classifiers stored along the way."""
     notes: tuple[str, ...] = ()
     """What was given and not measured, with the reason."""
+    source_only: dict[str, float] | None = None
+    """Accuracies of T of the source alone on the same sets, where the run trained one beside."""
+    verdict: Verdict | None = None
+    """Whether adaptation likely helps, told without target labels; only where there is a T of the source alone."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -72,7 +77,16 @@ class Evaluation:
         """Return tables for a terminal."""
         head = f"{self.system}: {self.images:,} images, {self.steps:,} steps; checkpoint rule {self.rule}"
         tables = ["\n".join(_set_lines(name, result, self.classes)) for name, result in self.sets.items()]
-        return "\n\n".join([head, *tables, "\n".join(self._rule_lines()), *self.notes])
+        return "\n\n".join([head, *tables, "\n".join(self._rule_lines()), *self.notes, *self._verdict_lines()])
+
+    def _verdict_lines(self) -> list[str]:
+        if self.verdict is None:
+            return []
+        lines = [self.verdict.to_text()]
+        if "target_test" in self.sets and self.source_only is not None:
+            before, after = self.source_only["target_test"], self.sets["target_test"].accuracy
+            lines.append(f"With target labels: source only {before:.2%}, adapted {after:.2%} on the target's test split.")
+        return ["\n".join(lines)]
 
     def _rule_lines(self) -> list[str]:
         lines = ["accuracy by checkpoint rule"]
@@ -153,11 +167,21 @@ def _measure_own(folder: RunFolder, config: BaselineConfig, system: System, rule
     _check_classes(folder, domains.classes)
     weights = available_weights(folder, config, domains.classes)
     headline = headline_rule(rule, system, weights)
-    result = _evaluation(folder, system, config, domains.classes, own_sets(domains), weights, headline)
-    result = replace(result, notes=unmeasured_notes(domains))
+    sets = own_sets(domains)
+    result = _evaluation(folder, system, config, domains.classes, sets, weights, headline)
+    result = replace(result, notes=unmeasured_notes(domains), **_against_source_only(domains, sets, weights[headline]))
     write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
     write_galleries(folder, domains, weights[headline], config)
     return result
+
+
+def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chosen: Weights) -> dict[str, Any]:
+    """Return what T of the source alone reaches, and whether adaptation likely helps; nothing where the run has none."""
+    if chosen.judge is None:
+        return {}
+    judge = chosen.judge
+    verdict = compare(judge, chosen.classifier, domains.training_target(), domains.source.train)
+    return {"source_only": _accuracies({name: measure(judge, images) for name, images in sets.items()}), "verdict": verdict}
 
 
 def _evaluation(

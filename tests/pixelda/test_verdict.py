@@ -1,0 +1,110 @@
+"""Whether adaptation helps, told without target labels."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from pixelscope import evaluate, train_pixelda
+from pixelscope.data.batches import to_float
+from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.run import RunFolder
+from pixelscope.pixelda.losses import task_loss
+from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.verdict import RULES, compare, reverse_accuracy
+
+SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
+
+
+def _learned(images: ImageSet, *others: ImageSet, steps: int = 150) -> Classifier:
+    """Return T trained on images with their labels."""
+    torch.manual_seed(0)
+    network = Classifier(3, tiny.SIZE)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    for step in range(steps):
+        some = (images, *others)[step % (1 + len(others))]
+        assert some.labels is not None
+        loss = task_loss(network(to_float(some.in_memory())), some.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.eval()
+
+
+def _permuted(network: Classifier) -> Classifier:
+    """Return a T that is as sure, and calls every class by the name of another."""
+    other = copy.deepcopy(network)
+    last = other.shared[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.copy_(last.weight.roll(1, 0))
+        last.bias.copy_(last.bias.roll(1, 0))
+    return other
+
+
+@pytest.fixture(scope="module")
+def good() -> Classifier:
+    """Return a T that reads both domains."""
+    return _learned(SOURCE, TARGET, steps=300)
+
+
+def test_a_sure_classifier_that_swaps_classes_is_found_out(good: Classifier) -> None:
+    swapped = _permuted(good)
+    verdict = compare(good, swapped, TARGET.without_labels(), SOURCE)
+    assert verdict.better == "source only"
+    assert verdict.agreement == 0
+    before, after = verdict.rules["information"]
+    assert after == pytest.approx(before, abs=1e-6), "it is no less sure than the other"
+    assert compare(swapped, good, TARGET.without_labels(), SOURCE).better == "adapted"
+
+
+def test_one_that_says_the_same_of_every_image_is_worse(good: Classifier) -> None:
+    constant = copy.deepcopy(good)
+    nn.init.zeros_(constant.shared[-1].weight)  # pyright: ignore[reportArgumentType]
+    verdict = compare(constant, good, TARGET.without_labels(), SOURCE)
+    assert verdict.better == "adapted"
+    for rule in ("reverse validation", "cluster agreement", "information", "source accuracy"):
+        before, after = verdict.rules[rule]
+        assert after > before, rule
+
+
+def test_the_same_classifier_is_no_better(good: Classifier) -> None:
+    verdict = compare(good, copy.deepcopy(good), TARGET.without_labels(), SOURCE)
+    assert (verdict.better, verdict.agreement) == ("neither", 1)
+    assert set(verdict.rules) == set(RULES)
+    assert all(before == after for before, after in verdict.rules.values())
+
+
+def test_the_way_back_is_learned_from_the_answers_alone() -> None:
+    """With the right answers it reads the source, with others it does not; the target's labels are not there to be used."""
+    assert TARGET.labels is not None
+    images = TARGET.in_memory()
+    assert reverse_accuracy(images, TARGET.labels, SOURCE, 3) > 0.8
+    assert reverse_accuracy(images, (TARGET.labels + 1) % 3, SOURCE, 3) < 0.2
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verdict")
+    specs = dict(zip(("source", "target"), tiny.write_domains(folder), strict=True))
+    return train_pixelda(tiny.pixelda(**specs, judge=True), run=folder / "run")
+
+
+def test_an_evaluation_ends_with_the_verdict_and_the_truth(judged: Path) -> None:
+    found = evaluate(judged)
+    assert found.verdict is not None
+    assert found.source_only is not None
+    *_, last = found.to_text().splitlines()
+    assert f"source only {found.source_only['target_test']:.2%}, adapted {found.sets['target_test'].accuracy:.2%}" in last
+    stored = json.loads(RunFolder(judged).evaluation.read_text(encoding="utf-8"))
+    assert stored["verdict"]["better"] == found.verdict.better
+    assert stored["source_only"] == found.source_only
+
+
+def test_other_images_are_measured_without_a_verdict(judged: Path, tmp_path: Path) -> None:
+    _, target = tiny.write_domains(tmp_path)
+    assert evaluate(judged, target=target).verdict is None
