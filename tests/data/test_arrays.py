@@ -395,3 +395,47 @@ def test_real_usps_digits_come_back_from_roweis_layout(tmp_path: Path, shared_da
     for digit in range(10):
         mean = images.images[images.labels == digit].double().mean(0).numpy().ravel()
         assert np.corrcoef(mean, digits[labels == digit].mean(0).ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        (np.uint8([0, 255]), np.float32([0, 1])),
+        (np.uint8([0, 255]), np.uint16([0, 65535])),
+        (np.float64([0, 1]), np.float64([0, 255])),
+        (np.int64([0, 1]), np.int64([0, 255])),
+    ],
+)
+def test_parts_of_different_ranges_are_refused_unless_one_is_given(tmp_path: Path, train: np.ndarray, test: np.ndarray) -> None:
+    parts = {f"{name}_images": np.broadcast_to(part, (4, 2, 2)) for name, part in (("train", train), ("test", test))}
+    np.savez(tmp_path / "a.npz", **parts)
+    with pytest.raises(InputError, match=r"train_images .* test_images .*--data\.range LOW HIGH"):
+        load_arrays(tmp_path / "a.npz")
+    assert len(load_arrays(tmp_path / "a.npz", value_range=(0, 255))) == 8
+
+
+def test_parts_whose_greatest_values_differ_by_chance_are_one_set(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "a.npz", train_images=np.full((4, 3, 3), 4000, np.uint16), test_images=np.full((4, 3, 3), 900, np.uint16)
+    )
+    assert load_arrays(tmp_path / "a.npz", size=None).provenance.value_range == (0, 4095)
+
+
+def test_values_that_are_no_real_numbers_are_refused(tmp_path: Path) -> None:
+    images = np.zeros((4, 3, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images + 1j)
+    with pytest.raises(InputError, match="complex128"):
+        load_arrays(tmp_path / "a.npz")
+    for labels in (np.array([1j, 0, 0, 0]), np.array(["2020-01-01"] * 4, dtype="datetime64[D]")):
+        np.savez(tmp_path / "b.npz", images=images, labels=labels)
+        with pytest.raises(InputError, match=str(labels.dtype).replace("[", r"\[")):
+            load_arrays(tmp_path / "b.npz")
+
+
+def test_flat_images_in_arrays_are_named(tmp_path: Path) -> None:
+    images = noise((4, 3, 3))
+    images[2] = 7
+    np.savez(tmp_path / "a.npz", images=images)
+    assert any(
+        "1 of 4 images" in note and "00002" in note for note in load_arrays(tmp_path / "a.npz", size=None).provenance.notes
+    )

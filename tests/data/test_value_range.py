@@ -74,7 +74,7 @@ def test_integers_and_floats_have_no_range_in_common(tmp_path: Path) -> None:
 def test_images_of_8_bits_have_no_range_and_no_note(tmp_path: Path) -> None:
     images = load(str(written(tmp_path / "plain", a=flat(1, np.uint8), b=flat(9, np.uint8))), size=None)
     assert values(images) == [1, 9]
-    assert images.provenance.notes == ()
+    assert not any("range" in note or "deeper" in note for note in images.provenance.notes)
     assert images.provenance.value_range is None
 
 
@@ -146,3 +146,32 @@ def test_frames_share_a_range_that_the_store_keeps(tmp_path: Path) -> None:
 def test_a_range_that_does_not_ascend_is_refused(settings: type[Config], low_high: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="range"):
         settings.parse({"range": low_high})
+
+
+def test_a_range_that_no_image_needs_is_named(tmp_path: Path) -> None:
+    folder = written(tmp_path / "plain", a=flat(1, np.uint8), b=flat(9, np.uint8))
+    np.savez(tmp_path / "a.npz", images=np.stack([flat(1, np.uint8), flat(9, np.uint8)]))
+    found = [load(str(place), size=None, value_range=(0, 100)) for place in (folder, tmp_path / "a.npz")]
+    found.append(pack(str(folder), tmp_path / "pack", size=8, value_range=(0, 100)))
+    found.append(load(str(tmp_path / "pack"), size=8, value_range=(0, 100)))
+    for images in found:
+        assert values(images) == [1, 9]
+        assert images.provenance.value_range is None
+        assert "0 to 100" in images.provenance.notes[-1] and "not used" in images.provenance.notes[-1]
+    frames = written(tmp_path / "frames", a=flat(100, np.uint8, 64), b=flat(200, np.uint8, 64))
+    store = prepare([frames], config=PrepareConfig(size=16, range=(0, 100)), out=tmp_path / "store", normal=["frames"])
+    assert any("not used" in note for note in store.notes)
+
+
+def test_floats_a_little_over_1_are_not_taken_for_bytes(tmp_path: Path) -> None:
+    stored = np.stack([flat(0, np.float32), flat(1.25, np.float32)])
+    np.savez(tmp_path / "a.npz", images=stored)
+    images = load(str(tmp_path / "a.npz"), size=None)
+    assert values(images) == [0, 255]
+    assert any("0 to 1.25" in note for note in images.provenance.notes)
+    np.savez(tmp_path / "b.npz", images=stored * 160)
+    assert values(load(str(tmp_path / "b.npz"), size=None)) == [0, 200]
+    alone = flat(1.25, np.float32)
+    alone[0] = 0
+    folder = written(tmp_path / "deep", a=alone, b=alone * 160)
+    assert [int(read_image(folder / name).max()) for name in ("a.tif", "b.tif")] == [255, 200]

@@ -220,6 +220,8 @@ BLANK = {
     "white": np.full((SIDE, SIDE, 3), 255),
     "speck": np.where(np.arange(SIDE**2).reshape(SIDE, SIDE, 1) == 300, 120, 0),
     "rim": np.where(np.pad(np.ones((SIDE - 10, SIDE - 10, 1), bool), ((5, 5), (5, 5), (0, 0))), 255, 120),
+    "one colour": np.full((SIDE, SIDE, 3), (120, 90, 80)),
+    "one colour in a border": np.pad(np.full((SIDE - 8, SIDE - 8, 3), 120), ((4, 4), (4, 4), (0, 0))),
     "covered": np.full((SIDE, SIDE, 3), 120),
 }
 """Frames in which there is nothing to score; the last one is all inset."""

@@ -270,8 +270,8 @@ def test_results_inside_the_folder_are_no_inputs(tmp_path: Path) -> None:
     skipped, own = passed_over([images], tmp_path / "out.csv")
     assert skipped.endswith(": 1 folders, 0 files.")
     assert own.endswith(f"3 ({images}/drawn/, {images}/first.csv, {images}/second.jsonl).")
-    assert first.notes == (skipped,)
-    assert third.notes == (skipped, own.replace("3 (", "2 (").replace(f"{images}/drawn/, ", ""))
+    assert first.notes[:-1] == (skipped,)
+    assert third.notes[:-1] == (skipped, own.replace("3 (", "2 (").replace(f"{images}/drawn/, ", ""))
     assert f"note: {skipped}" in first.to_text()
 
 
@@ -282,3 +282,25 @@ def test_a_table_that_was_left_is_no_input_of_the_next(tmp_path: Path) -> None:
     assert (images / "left.csv.part").exists()
     assert stream(table(images / "other.csv"), [images], means()).rows == 2 * BATCH
     assert stream(table(images / "left.csv", resume=True), [images], means()).failed == 0
+
+
+def test_flat_images_and_further_pages_are_named_at_the_end(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)) for _ in range(2))
+    (tmp_path / "in").mkdir()
+    first.save(tmp_path / "in" / "a.png")
+    first.save(tmp_path / "in" / "b.tif", save_all=True, append_images=[second, first])
+    white = np.full((8, 8, 4), 255, np.uint8)
+    white[:4, :, 3] = 0
+    Image.fromarray(white).save(tmp_path / "in" / "c.png")
+    stages = Stages(lambda item: decode(item.path), means().compute)
+    notes = stream(table(tmp_path / "out.csv"), [tmp_path / "in"], stages).notes
+    assert [note.split(": ", 1)[1] for note in notes] == [f"{tmp_path}/in/b.tif (2).", f"1 ({tmp_path}/in/c.png)."]
+
+
+def test_a_pipe_is_a_row_with_an_error_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    images = folder_of(tmp_path / "in", 2)
+    os.mkfifo(images / "class0" / "pipe.png")
+    written = stream(table(tmp_path / "out.csv"), [images], means())
+    assert (written.rows, written.failed) == (3, 1)
+    assert "pipe" in read(tmp_path / "out.csv")[1][ERROR]

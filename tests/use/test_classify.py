@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -189,3 +190,12 @@ def test_what_cannot_be_redrawn_is_said(pixelda_run: Path, baseline_run: Path, d
     adapt(pixelda_run, digits, tmp_path / "out")
     with pytest.raises(InputError, match="exists already; name another folder, or go on with --resume"):
         adapt(pixelda_run, digits, tmp_path / "out")
+
+
+def test_an_image_whose_name_is_no_text_is_redrawn(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    name = os.fsdecode(b"lat\xe9in.png")
+    shutil.copy(image_files(digits)[1], folder / name)
+    assert adapt(pixelda_run, folder, tmp_path / "out").failed == 0
+    assert (tmp_path / "out" / f"{name}-0.png").is_file()

@@ -122,7 +122,17 @@ def load(
     if size is not None and size < 1:
         raise InputError(f"Images cannot be resized to {size} pixels; give a size of at least 1.")
     kind, rest = parse(source)
-    return SOURCES[kind](rest, Options(size, strict, data_root, value_range))
+    return _with_range_note(SOURCES[kind](rest, Options(size, strict, data_root, value_range)), value_range)
+
+
+def _with_range_note(images: "ImageSet", given: tuple[float, float] | None) -> "ImageSet":
+    """Return images with a note where a range was given and none of them needs one."""
+    from pixelscope.data.value_range import unused_range_note
+
+    about = images.provenance
+    if given is None or about.value_range is not None:
+        return images
+    return replace(images, provenance=replace(about, notes=(*about.notes, unused_range_note(given))))
 
 
 def parse(source: str) -> tuple[str, str]:
@@ -211,5 +221,6 @@ def pack(
 
     kind, rest = parse(source)
     if kind == "folder":
-        return pack_folder(_given("folder", rest, "a folder of images"), out, size, strict, report, value_range)
+        packed = pack_folder(_given("folder", rest, "a folder of images"), out, size, strict, report, value_range)
+        return _with_range_note(packed, value_range)
     return pack_images(load(source, size=size, strict=strict, data_root=data_root, value_range=value_range), out)

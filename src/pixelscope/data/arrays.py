@@ -20,7 +20,8 @@ from pixelscope.data.array_layout import (
 )
 from pixelscope.data.damage import UNREADABLE
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.value_range import Range, common_range, range_note, to_eight_bits
+from pixelscope.data.listing import note
+from pixelscope.data.value_range import BYTES_FROM, Range, common_range, range_note, range_text, to_eight_bits
 from pixelscope.errors import InputError
 from pixelscope.imaging.resize import resize
 
@@ -76,7 +77,8 @@ def load_arrays(path: Path, size: int | None = 32, layout: str | None = None, va
     read as the labels' number says, or as the only one with square images, and else refused. An array (256, N, 10) is
     USPS as Roweis distributes it.
 
-    Values are uint8; or in 0..1, -1..1, 0..255; or 10, 12 or 16 bits; else the least and the greatest become black and white.
+    Values are uint8; or in 0..1, -1..1, 0..255 (floats that reach 128); or 10, 12 or 16 bits; else the least and the greatest
+    become black and white. All parts have one range.
     Labels may be numbers, names, or one-hot (0 and 1, or -1 and 1). Labels 1 to 10 are digits: 10 means 0, except in an array
     named gnd, where 1 means 0. Arrays of `test` are the test split; those of `train` and `val` are training images.
 
@@ -89,18 +91,21 @@ def load_arrays(path: Path, size: int | None = 32, layout: str | None = None, va
 
     Raises:
         InputError: no images are found; more than one array could be the images; a shape can be read in several ways; labels
-            are not one class per image; or values make no sense.
+            are not one class per image; values make no sense; or the parts have values of different ranges.
     """
     arrays = read_arrays(path)
     parts = find_parts(path, arrays)
     read, layout_notes = _read_parts(path, arrays, parts, layout)
     labels, classes, label_notes = _labels(path, parts, [part.labels for part in read])
+    if value_range is None:
+        _check_one_range(path, {part.images_name: one.images for part, one in zip(parts.values(), read, strict=True)})
     joined = _joined(path, [part.images for part in read])
     low_high = find_range(joined, path) if value_range is None else value_range
-    images = torch.from_numpy(to_bytes(joined, path, low_high))
+    scaled = to_bytes(joined, path, low_high)
+    images = torch.from_numpy(scaled)
     is_test = [name == "test" for name, part in zip(parts, read, strict=True) for _ in part.images]
-    notes = (*layout_notes, *label_notes, *_part_notes(parts, read), *_unread_notes(arrays, parts))
-    deep = None if images.dtype == joined.dtype or low_high in _USUAL else low_high
+    notes = (*layout_notes, *label_notes, *_part_notes(parts, read), *_unread_notes(arrays, parts), *_flat_notes(scaled))
+    deep = None if scaled is joined or (value_range is None and low_high in _USUAL) else low_high
     return ImageSet(
         images=images if size is None else resize(images, size),
         provenance=Provenance(
@@ -159,7 +164,7 @@ def find_range(images: Array, path: Path) -> Range:
     whole = images.dtype.kind != "f"
     if (whole and lowest >= 0 and highest <= 1) or images.dtype == np.bool_:
         return 0.0, 1.0
-    bytes_as_floats = not whole and lowest >= 0 and 1 < highest <= 255
+    bytes_as_floats = not whole and lowest >= 0 and BYTES_FROM <= highest <= 255
     low, high = (0.0, 255.0) if bytes_as_floats else common_range(lowest, highest, whole)
     if low == high:
         raise InputError(
@@ -192,6 +197,8 @@ def _read_parts(
     for array, name in zip(images, names, strict=True):
         if not array.size:
             raise InputError(f"The array {name} of {path} is empty; give images.")
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"The array {name} of {path} has values of the type {array.dtype}; give integers or floats.")
         if layout is not None:
             check_layout(layout, array.shape, name)
     labels = [_label_readings(arrays, part) for part in parts.values()]
@@ -233,6 +240,30 @@ def _joined(path: Path, parts: list[Array]) -> Array:
             f"{path} has training images of shape {shapes[0]} and test images of shape {shapes[-1]}; bring all to one shape."
         )
     return np.concatenate(parts)
+
+
+def _check_one_range(path: Path, parts: Arrays) -> None:
+    """Raise InputError where the parts cannot have been stored alike: the same value would be another grey in each."""
+    found = {name: (find_range(array, path), _storage(array)) for name, array in parts.items()}
+    (first, (its_range, storage)), *others = found.items()
+    for name, (low_high, stored) in others:
+        beyond_1 = (0.0, 1.0) in (low_high, its_range) and max(low_high[1], its_range[1]) > 1
+        if low_high != its_range and (stored != storage or beyond_1):
+            raise InputError(
+                f"{path} has values of {range_text(its_range)} in {first} ({parts[first].dtype}) and of {range_text(low_high)} "
+                f"in {name} ({parts[name].dtype}); store all in one range, or give it with --data.range LOW HIGH."
+            )
+
+
+def _storage(array: Array) -> str:
+    return "floats" if array.dtype.kind == "f" else "bytes" if array.dtype.itemsize == 1 else "integers"
+
+
+def _flat_notes(images: NDArray[np.uint8]) -> tuple[str, ...]:
+    """Return a note on images (N, C, H, W) that have one colour all over."""
+    flat = (np.ptp(images.reshape(*images.shape[:2], -1), axis=2) == 0).all(axis=1)
+    text = f"One flat colour all over: {{count}} of {len(images):,} images, so that they show nothing: {{names}}."
+    return note(text, [f"{position:05d}" for position in np.flatnonzero(flat)])
 
 
 def _label_readings(arrays: Arrays, part: Part) -> dict[int, Array]:
@@ -303,8 +334,10 @@ def _labels(
         if not np.isfinite(labels).all() or not np.array_equal(numbers := labels.astype(np.int64), labels):
             raise InputError(f"The labels of {path} are not whole numbers; give one class number an image.")
         labels, notes = _as_digits(numbers, next(iter(parts.values())).labels_name or "")
-    else:
+    elif labels.dtype.kind in "US":
         labels, notes = np.char.strip(labels.astype(str)), ()
+    else:
+        raise InputError(f"The labels of {path} are of the type {labels.dtype}; give one class number or name an image.")
     values, positions = np.unique(labels, return_inverse=True)
     return torch.from_numpy(positions.reshape(-1).astype(np.int64)), tuple(str(value) for value in values), notes
 

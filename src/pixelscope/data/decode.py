@@ -159,11 +159,12 @@ def further_pages(paths: Sequence[Path]) -> dict[Path, int]:
     with bombs_refused(), ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
             some = paths[start : start + _CHUNK]
-            found |= {path: count for path, count in zip(some, pool.map(_further_pages, some), strict=True) if count}
+            found |= {path: count for path, count in zip(some, pool.map(pages_after_first, some), strict=True) if count}
     return found
 
 
-def _further_pages(path: Path) -> int:
+def pages_after_first(path: Path) -> int:
+    """Return how many images a file holds after its first, see `further_pages`; the caller is within `bombs_refused`."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -250,6 +251,9 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
     every exception means a damaged file here, where nothing but Pillow is at work. It becomes a `_Damaged`.
     """
     try:
+        if isinstance(file, Path) and file.is_fifo():
+            # Opening it would wait for a program that writes to it.
+            raise ValueError("it is a pipe and no file")
         with Image.open(file, formats=_FORMATS) as image:
             if most_pixels is None or image.width * image.height <= most_pixels:
                 if size is not None:

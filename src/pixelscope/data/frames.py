@@ -26,6 +26,7 @@ from pixelscope.data.frame_store import (
     spread,
 )
 from pixelscope.data.listing import note
+from pixelscope.data.value_range import unused_range_note
 from pixelscope.errors import InputError
 from pixelscope.files import held, write_text, written_whole
 from pixelscope.imaging.box import Box
@@ -68,8 +69,9 @@ def prepare(
     config = config or PrepareConfig()
     listing = list_frames(find_classes(folders, normal, abnormal, masks), config.strict)
     depth = depth_of([frame.path for frame in listing.frames], config.range)
+    unused = () if config.range is None or depth.low_high else (unused_range_note(config.range),)
     config = config.model_copy(update={"range": depth.low_high})
-    listing = replace(listing, notes=(*listing.notes, *depth.note("--prepare.range")))
+    listing = replace(listing, notes=(*listing.notes, *depth.note("--prepare.range"), *unused))
     key = listing.key(VERSION, config.model_dump(exclude={"strict"} | ({"range"} if config.range is None else set())))
     place = _place(folders, stores, key) if out is None else out
     if not _is_filled(place):

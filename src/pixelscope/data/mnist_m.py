@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Set
 from dataclasses import asdict, dataclass, fields
@@ -350,6 +351,6 @@ def _check_request(out: Path, seed: int, form: str, test_fraction: float | None)
 def _digest(folder: Path, photos: set[Path]) -> str:
     digest = hashlib.sha256()
     for photo in sorted(photos):
-        digest.update(photo.relative_to(folder).as_posix().encode())
+        digest.update(os.fsencode(photo.relative_to(folder).as_posix()))
         digest.update(hashlib.sha256(photo.read_bytes()).digest())
     return digest.hexdigest()

@@ -12,6 +12,9 @@ Range = tuple[float, float]
 BITS = (8, 10, 12, 16)
 """Depths that integers are stored with."""
 
+BYTES_FROM = 128
+"""Greatest value from which floats beyond 1 are taken for bytes: a set of bytes reaches it, values a little over 1 do not."""
+
 
 def common_range(lowest: float, highest: float, whole: bool) -> Range:
     """Return the range of images whose values go from `lowest` to `highest`.
@@ -31,9 +34,11 @@ def common_range(lowest: float, highest: float, whole: bool) -> Range:
 def type_range(lowest: float, highest: float, whole: bool) -> Range:
     """Return the range of one image that is read alone, by its type.
 
-    Integers have 16 bits; floats 0 to 1, -1 to 1 or 0 to 255. What these do not hold has its own least and greatest value.
+    Integers have 16 bits; floats 0 to 1, -1 to 1, or 0 to 255 from `BYTES_FROM` on. What these do not hold has its own least
+    and greatest value.
     """
-    known = [(0.0, 65535.0)] if whole else [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)]
+    floats = [(0.0, 1.0), (-1.0, 1.0), *([(0.0, 255.0)] if highest >= BYTES_FROM else [])]
+    known = [(0.0, 65535.0)] if whole else floats
     return next(((low, high) for low, high in known if low <= lowest and highest <= high), (lowest, highest))
 
 
@@ -47,6 +52,11 @@ def to_eight_bits(values: NDArray[np.generic], low_high: Range) -> NDArray[np.ui
 def range_note(low_high: Range) -> str:
     """Return the note that names the range of a set of images."""
     return f"Values of {range_text(low_high)} became 0 to 255 in all images; fix it with --data.range LOW HIGH."
+
+
+def unused_range_note(low_high: Range) -> str:
+    """Return the note on a range that was given for images of 8 bits."""
+    return f"The range {range_text(low_high)} that was given is not used: no image is deeper than 8 bits."
 
 
 def range_text(low_high: Range) -> str:

@@ -8,7 +8,7 @@ import torch
 def derive(seed: int, *path: int | str) -> int:
     """Return a 63-bit seed for the draw named by `path`, for example (seed, "noise", step, rank)."""
     text = "/".join(str(part) for part in (seed, *path))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") >> 1
 
 
 def generator(device: torch.device | str, seed: int, *path: int | str) -> torch.Generator:

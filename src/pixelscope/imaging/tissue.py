@@ -16,6 +16,7 @@ def tissue_mask(frames: NDArray[np.uint8], insets: Flags) -> Flags:
     """Return where frames show tissue, dark lumen included; bool (N, S, S).
 
     Left out are insets, black that touches the frame's edge, glints, and a pixel about the last two, as resizing blurs them.
+    Where all that is left has one colour, it is no tissue either: a covered lens, or a picture that shows nothing.
 
     frames: uint8 (N, S, S, 3); insets: bool (N, S, S), True inside.
     """
@@ -33,4 +34,5 @@ def touching_edge(black: Flags) -> Flags:
 def _tissue(frame: NDArray[np.uint8], inset: Flags) -> Flags:
     border = touching_edge(frame @ np.array(LUMA) < BLACK * 255)
     glints = frame.min(2) > BRIGHT * 255
-    return ~(inset | np.asarray(ndimage.binary_dilation(border | glints), bool))
+    left = ~(inset | np.asarray(ndimage.binary_dilation(border | glints), bool))
+    return left & (np.ptp(frame[left], axis=0).any() if left.any() else False)

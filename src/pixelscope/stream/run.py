@@ -3,12 +3,15 @@
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pixelscope.data.decode import bombs_refused
+import numpy as np
+
+from pixelscope.data.decode import bombs_refused, pages_after_first
+from pixelscope.data.listing import note
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.stream.ahead import batches, in_order
 from pixelscope.stream.table import Row, Table
@@ -33,7 +36,7 @@ class Written:
     failed: int
     """Rows that were written in this sitting with an error in place of a result."""
     notes: tuple[str, ...] = ()
-    """Which files in the folders were passed over."""
+    """Files in the folders that were passed over; and, of those read in this sitting, flat ones and ones of several pages."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -64,10 +67,11 @@ def stream(table: Table, paths: Sequence[Path], stages: Stages[P], report: Repor
     far are kept in both cases.
     """
     total, done, rows, failed = count(paths), table.items, table.count, 0
+    remarks = _Remarks()
     say = report or _nothing
     try:
         with bombs_refused():
-            for items, some in _rows(_after(table, walk(paths)), stages, table.columns[0]):
+            for items, some in _rows(_after(table, walk(paths)), stages, table.columns[0], remarks):
                 table.add(some)
                 done, rows = done + items, rows + len(some)
                 failed += sum(row.get(ERROR) is not None for row in some)
@@ -82,7 +86,7 @@ def stream(table: Table, paths: Sequence[Path], stages: Stages[P], report: Repor
         raise InputError(f"The disk is full; {_kept(table, rows)}; {mend}.") from None
     finally:
         table.close()
-    return Written(str(table.out), rows, failed, passed_over(paths, table.out))
+    return Written(str(table.out), rows, failed, (*passed_over(paths, table.out), *remarks.notes()))
 
 
 def unwritable(path: Path, write: Callable[[], None]) -> str | None:
@@ -117,25 +121,51 @@ def _after(table: Table, items: Iterator[Item]) -> Iterator[Item]:
     return items
 
 
-def _rows(items: Iterator[Item], stages: Stages[P], first: str) -> Iterator[tuple[int, Sequence[Row]]]:
+@dataclass(frozen=True)
+class _Remarks:
+    """What there is to say of files that have a result all the same."""
+
+    paged: list[str] = field(default_factory=list)
+    flat: list[str] = field(default_factory=list)
+
+    def add(self, item: Item, value: object, pages: int) -> None:
+        if pages and not isinstance(value, InputError):
+            self.paged.append(f"{item.name} ({pages:,})")
+        if isinstance(value, np.ndarray) and not np.ptp(value, axis=(0, 1)).any():
+            self.flat.append(item.name)
+
+    def notes(self) -> tuple[str, ...]:
+        return (
+            *note("Read the first page alone of {count} files (pages left): {names}.", self.paged),
+            *note("One flat colour all over, so that the result means nothing: {count} ({names}).", self.flat),
+        )
+
+
+def _rows(items: Iterator[Item], stages: Stages[P], first: str, remarks: _Remarks) -> Iterator[tuple[int, Sequence[Row]]]:
     """Give the number of items of each batch, and their rows, whose column `first` is the item's name."""
-    threads = os.cpu_count() or 1
-    prepared = in_order(lambda item: (item, _prepared(item, stages)), items, threads, ahead=2 * BATCH)
+
+    def remarked() -> Iterator[tuple[Item, P | InputError]]:
+        read = in_order(lambda item: (item, *_prepared(item, stages)), items, os.cpu_count() or 1, ahead=2 * BATCH)
+        for item, value, pages in read:
+            remarks.add(item, value, pages)
+            yield item, value
+
     yield from in_order(
         lambda batch: (len(batch), _computed(batch, stages, first)),
-        batches(prepared, BATCH),
+        batches(remarked(), BATCH),
         stages.devices,
         ahead=2 * stages.devices,
     )
 
 
-def _prepared(item: Item, stages: Stages[P]) -> P | InputError:
+def _prepared(item: Item, stages: Stages[P]) -> tuple[P | InputError, int]:
+    """Return what is made of a file, or why nothing can be, and how many pages it has that are not read."""
     if not item.is_image:
-        return InputError(f"{item.name} is no image: its name ends in {item.path.suffix or 'nothing'}.")
+        return InputError(f"{item.name} is no image: its name ends in {item.path.suffix or 'nothing'}."), 0
     try:
-        return stages.prepare(item)
+        return stages.prepare(item), pages_after_first(item.path)
     except InputError as error:
-        return error
+        return error, 0
 
 
 def _computed(batch: Sequence[tuple[Item, P | InputError]], stages: Stages[P], first: str) -> Sequence[Row]:

@@ -33,7 +33,7 @@ TINY = 1e-12
 """Least value whose logarithm is taken, and least deviation divided by."""
 LEAST_TISSUE = 0.01
 """Share of a frame that must show tissue for the frame to be scored: a mean over fewer pixels is noise."""
-NO_TISSUE = "no tissue is seen (too dark, too bright, or covered by insets), so that there is no score"
+NO_TISSUE = "no tissue is seen (too dark, too bright, of one colour, or covered by insets), so that there is no score"
 
 
 @dataclass(frozen=True)
