@@ -1,10 +1,13 @@
 """What a run folder says of how it came about."""
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from pixelscope.engine.run import command_line
+from pixelscope.engine.run import RunFolder, command_line
+from pixelscope.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -17,3 +20,11 @@ from pixelscope.engine.run import command_line
 def test_the_command_can_be_given_again(monkeypatch: pytest.MonkeyPatch, program: str, said: str) -> None:
     monkeypatch.setattr(sys, "argv", [program, "pixelda", "train", "--out", "my runs/one"])
     assert command_line() == said
+
+
+def test_a_path_that_is_no_text_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"r\xe9")
+    for use in (RunFolder.refuse_existing, RunFolder.open, lambda run: RunFolder.create(tmp_path, "x", run)):
+        with pytest.raises(InputError, match="not UTF-8"):
+            use(path)
+    assert not path.exists()

@@ -72,7 +72,11 @@ class RunFolder:
 
     @classmethod
     def refuse_existing(cls, path: Path) -> None:
-        """Raise InputError where `path` exists, unless it is empty or left by a start that died before its first checkpoint."""
+        """Raise InputError where `path` exists, unless it is empty or left by a start that died before its first checkpoint.
+
+        A path that is no UTF-8 is refused too: checkpoints in it could be written and not read.
+        """
+        _require_text(path)
         if path.exists() and not cls(path).is_unbegun():
             other = f"continue it with --resume {path}" if cls(path).record.is_file() else "remove it"
             raise InputError(f"{path} exists already; name another folder, or {other}.")
@@ -81,6 +85,7 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """Find an existing run; raises InputError where `path` is not one."""
         run = cls(Path(path))
+        _require_text(run.path)
         if run.record.is_file() and run.config.is_file():
             return run
         if run.path.is_dir() and run.is_unbegun():
@@ -215,3 +220,9 @@ def _images_of(line: str) -> float:
         return json.loads(line)["images"]
     except ValueError:
         return float("inf")
+
+
+def _require_text(path: Path) -> None:
+    named = str(path).encode("utf-8", "backslashreplace").decode()
+    if named != str(path):
+        raise InputError(f"The path {named} is not UTF-8, which checkpoints need; rename the folder, or name another.")
