@@ -1,10 +1,12 @@
 """The pages on tasks: every command and every line of Python in them runs, one page after the other in one folder."""
 
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -19,12 +21,7 @@ PAGES = ("adapt-your-folders.md", "score-your-frames.md", "use-in-another-progra
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages start from, and settings that make trainings short."""
     root = tmp_path_factory.mktemp("place")
-    for name, seed, coloured in (("labelled", 0, False), ("unlabelled", 1, True)):
-        images, labels = tiny.pictures(60, seed, coloured)
-        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-            folder = root / name / (tiny.CLASSES[label] if name == "labelled" else ".")
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(folder / f"{number}.png")
+    write_signs(root)
     for seed, (name, count) in enumerate((("frames/normal-tiny", 60), ("frames/polyps", 24), ("new-frames", 5))):
         (root / name).mkdir(parents=True)
         for number, frame in enumerate(tiny.frames(count, seed)):
@@ -35,7 +32,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def write_signs(root: Path) -> None:
+    """Write pictograms of three classes, backgrounds, photos of four classes in tracks of three frames, and loose photos."""
+    images, _ = tiny.pictures(60, 1, coloured=True)
+    for number, image in enumerate(images):
+        track, frame = divmod(number, 3)
+        for path in (f"photos/{track % 4:02d}/{track:05d}_{frame:05d}.png", f"unlabelled/{number}.png"):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(root / path)
+    for name in ("pictograms", "backgrounds"):
+        (root / name).mkdir()
+    for number in range(3):
+        sign = np.zeros((40, 40, 4), np.uint8)
+        sign[4 : 36 - 8 * number, 4:36] = (200 - 90 * number, 90 * number, 30, 255)
+        Image.fromarray(sign).save(root / "pictograms" / f"{number:02d}.png")
+        Image.fromarray(images[number]).resize((60, 50)).save(root / "backgrounds" / f"{number}.jpg")
+
+
 SHORT = {
+    "pixelscope data render": "--count 10 --size 16",
     "pixelscope pixelda baseline": "--config baseline.yaml",
     "pixelscope pixelda train": "--config pixelda.yaml",
     "pixelscope endovae prepare": "--size 24",
@@ -54,7 +69,7 @@ def test_what_a_page_says_runs(page: str, place: Path, monkeypatch: pytest.Monke
         if language == "python":
             exec(compile(text, page, "exec"), {})
             ran += 1
-        for line in text.splitlines() if language == "sh" else []:
+        for line in text.replace("\\\n", " ").splitlines() if language == "sh" else []:
             if not line.startswith("pip install"):
                 _run(line)
                 ran += 1
@@ -76,3 +91,7 @@ def test_what_was_promised_is_there(place: Path) -> None:
     assert missing == []
     rows = (place / "labels.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 61 and rows[0].startswith("name,label,probability,runner_up")
+    for run in ("before", "adapted"):
+        data = json.loads((place / "runs" / run / "run.json").read_text(encoding="utf-8"))["data"]
+        assert data["target"]["count"] == 45, "three of four classes"
+        assert any(note.startswith("45 images are in 15 groups") for note in data["target"]["notes"])

@@ -117,11 +117,11 @@ def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     """Return groups that keep together whatever is together in either of two groupings."""
     if one is None or other is None:
         return other if one is None else one
-    one, other = (numbers.unique(return_inverse=True)[1] for numbers in (one, other))
+    both = [numbers.unique(return_inverse=True)[1] for numbers in (one, other)]
     groups, before = torch.arange(len(one)), None
     while before is None or not torch.equal(groups, before):
         before = groups
-        for grouping in (one, other):
+        for grouping in both:
             least = torch.full((len(one),), len(one)).scatter_reduce(0, grouping, groups, "amin")
             groups = least[grouping]
     return groups

@@ -80,7 +80,7 @@ class RenderConfig(Config):
     """LOW HIGH: factor on the colours' difference from grey, as a camera's are duller than a drawing's."""
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Maximum by which each channel's brightness differs, as a fraction."""
-    blur: Amounts = (0.0, 0.04)
+    blur: Amounts = (0.0, 0.03)
     """LOW HIGH: standard deviation of a Gaussian blur, as a fraction of the image's side."""
     noise: Amounts = (0.0, 3.0)
     """LOW HIGH: standard deviation of the noise, in grey levels of 255."""
