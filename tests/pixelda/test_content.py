@@ -102,6 +102,21 @@ def test_what_a_run_says_of_content(runs: tuple[Path, Path]) -> None:
     assert not any("judge" in name for line in read_stats(RunFolder(runs[1]).stats) for name in line)
 
 
+def test_the_judges_loss_moves_g_alone(tmp_path: Path) -> None:
+    """Above 0 it trains a judge, which stays what it would be, and changes G from the first step on."""
+    specs = dict(zip(("source", "target"), tiny.write_domains(tmp_path), strict=True))
+    runs = {
+        weight: train_pixelda(
+            tiny.pixelda(**specs, losses={"semantic": weight}, training={"images": 8}, judge=not weight),
+            run=tmp_path / f"run{weight}",
+        )
+        for weight in (0.0, 5.0)
+    }
+    plain, held = (load_file(RunFolder(run).checkpoint_files()[-1]) for run in runs.values())
+    changed = {name.split(".")[1] for name in plain if name.startswith("network.") and not torch.equal(plain[name], held[name])}
+    assert changed == {"generator"}
+
+
 def test_its_weights_are_those_of_the_rule(runs: tuple[Path, Path]) -> None:
     folder = RunFolder(runs[0])
     config, _ = read_config(folder)

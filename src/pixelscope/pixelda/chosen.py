@@ -80,7 +80,7 @@ def _read_classifiers(path: Path, config: BaselineConfig, classes: int) -> dict[
 
 def _weights(tensors: dict[str, Tensor], kind: str, config: BaselineConfig, classes: int, images: int) -> Weights:
     classifier, generator = _networks(config, classes)
-    judge = build_classifier(config, classes) if isinstance(config, PixelDAConfig) and config.judge else None
+    judge = build_classifier(config, classes) if isinstance(config, PixelDAConfig) and config.has_judge else None
     for name, network in (("classifier", classifier), ("generator", generator), ("judge", judge)):
         if network is not None:
             _load(network, {k: v for k, v in tensors.items() if k.startswith(f"{kind}.{name}.")}, f"{kind}.{name}.")

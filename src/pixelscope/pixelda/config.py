@@ -143,6 +143,9 @@ class LossConfig(Config):
     """Weight of D's verdict on generated images in the G step."""
     generator_task: Weight = 0.01
     """Weight of T's loss on generated images in the G step."""
+    semantic: Weight = 0.0
+    """Weight of the judge's loss on redrawn images in the G step (semantic consistency, Hoffman et al. 2018): G then cannot
+    come to agree with T on wrong drawings. Above 0 a judge is trained, whatever `judge` says."""
     content: Weight = 0.0
     """Weight of the content-similarity loss in the G step; 0 turns it off."""
     content_mask: str = "pixels"
@@ -199,6 +202,11 @@ class PixelDAConfig(BaselineConfig):
     their class, and whether the target is read better than without adaptation."""
     share_generated: bool = True
     """Use one generated batch for the D step and the G step; off, each step draws its own."""
+
+    @property
+    def has_judge(self) -> bool:
+        """Return whether a judge is trained."""
+        return self.judge or self.losses.semantic > 0
 
 
 def preset(system: Literal["pixelda", "baseline"], name: str) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class PixelDATask(Task[PairedBatch]):
             "discriminator": self.discriminator,
             "classifier": self.classifier,
         }
-        self.judge = build_classifier(config, classes) if config.judge else None
+        self.judge = build_classifier(config, classes) if config.has_judge else None
         if self.judge is not None:
             self.networks["judge"] = self.judge
         for network in self.networks.values():
@@ -228,7 +228,8 @@ class PixelDATask(Task[PairedBatch]):
         return torch.stack([task_loss(logits, labels) for logits in seen]).sum()
 
     def _generator_step(self, batch: PairedBatch, generated: Tensor, moment: Moment) -> dict[str, Tensor]:
-        with frozen(self.discriminator, self.classifier):
+        others = [network for name, network in self.networks.items() if name != "generator"]
+        with frozen(*others):
             losses = self._generator_losses(batch, generated, moment)
             weighted = {name: self._generator_weight(name) * loss for name, loss in losses.items()}
             total = torch.stack(list(weighted.values())).sum()
@@ -248,6 +249,10 @@ class PixelDATask(Task[PairedBatch]):
             verdict = self.discriminator(generated, moment.draw("noise in the G step"))
             adapted_logits = self.classifier(generated)
         losses = {"domain": generator_domain_loss(verdict), "task": task_loss(adapted_logits, batch.labels)}
+        if self.judge is not None and self.config.losses.semantic:
+            with self.fabric.autocast():
+                judged = self.judge(generated)
+            losses["semantic"] = task_loss(judged, batch.labels)
         if self.config.losses.content:
             mask = foreground(batch.source) if batch.mask is None else batch.mask
             losses["content"] = content_similarity_loss(batch.source, generated, mask)
@@ -255,7 +260,8 @@ class PixelDATask(Task[PairedBatch]):
 
     def _generator_weight(self, name: str) -> float:
         weights = self.config.losses
-        return {"domain": weights.generator_domain, "task": weights.generator_task, "content": weights.content}[name]
+        named = {"domain": weights.generator_domain, "task": weights.generator_task}
+        return (named | {"semantic": weights.semantic, "content": weights.content})[name]
 
 
 def build_networks(config: PixelDAConfig, classes: int) -> tuple[Generator, Discriminator, Classifier]:
