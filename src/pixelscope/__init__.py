@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.classifying import classify as classify
     from pixelscope.pixelda.config import BaselineConfig as BaselineConfig
     from pixelscope.pixelda.config import PixelDAConfig as PixelDAConfig
+    from pixelscope.pixelda.config import default_preset as default_preset
     from pixelscope.pixelda.config import preset as preset
     from pixelscope.pixelda.evaluation import Evaluation as Evaluation
     from pixelscope.pixelda.evaluation import evaluate as evaluate
@@ -107,6 +108,7 @@ _HOMES = {
     "preset": "pixelscope.pixelda.config",
     "train_baseline": "pixelscope.pixelda.training",
     "train_pixelda": "pixelscope.pixelda.training",
+    "default_preset": "pixelscope.pixelda.config",
     "resume": "pixelscope.pixelda.training",
     "RefineConfig": "pixelscope.pixelda.refinement.config",
     "refine_preset": "pixelscope.pixelda.refinement.config",

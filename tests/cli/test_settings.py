@@ -16,7 +16,7 @@ from pixelscope.config import Config, ValueRange
 from pixelscope.endovae.config import PRESETS as ENDOVAE_PRESETS
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.errors import InputError
-from pixelscope.pixelda.config import PRESETS, FramingNumbers
+from pixelscope.pixelda.config import PRESETS, FramingNumbers, GroupBy
 
 MODELS: dict[System, type[Config]] = {"pixelda": PixelDAConfig, "baseline": BaselineConfig, "endovae": EndoVAEConfig}
 TRAINING: dict[System, str] = {"pixelda": "pixelda train", "baseline": "pixelda baseline", "endovae": "endovae train"}
@@ -76,6 +76,8 @@ def another(value: object, kind: object) -> object:
         return (-1000.0, 400.0)
     if kind == FramingNumbers | None:
         return (8, -1, 2, 10, 20, 30)
+    if kind == GroupBy | None:
+        return "^(a)"
     return 5.0 if value is None else "somewhere"
 
 

@@ -372,6 +372,47 @@ def test_a_table_of_results_is_no_label_file(tmp_path: Path) -> None:
     assert len(images) == 4
 
 
+def _touch(folder: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise((12, 12, 3), number)).save(folder / name)
+    return folder
+
+
+def test_parts_of_a_split_may_share_a_beginning(tmp_path: Path) -> None:
+    names = [f"seg_{part}/{name}/{number}.png" for part in ("train", "test") for name in "ab" for number in "12"]
+    found = load_folder(_touch(tmp_path / "all", *names))
+    assert found.classes == ("a", "b")
+    assert found.test is not None
+    assert found.test.tolist() == [name.startswith("seg_test") for name in found.names]
+    trains = load_folder(_touch(tmp_path / "trains", "night_train/1.png", "night_train/2.png", "freight_train/3.png"))
+    assert trains.classes == ("freight_train", "night_train")
+
+
+def test_a_split_inside_each_class_is_kept(tmp_path: Path) -> None:
+    names = [f"{name}/{part}/{number}.png" for name in ("ants", "bees") for part in ("Train", "Test") for number in "12"]
+    found = load_folder(_touch(tmp_path / "all", *names))
+    assert found.classes == ("ants", "bees")
+    assert found.test is not None
+    assert found.test.tolist() == ["/Test/" in name for name in found.names]
+    assert any("In each class" in note for note in found.provenance.notes)
+    mixed = load_folder(_touch(tmp_path / "mixed", *names, "ants/3.png"))
+    assert mixed.test is None
+    assert any("Not taken for a split" in note for note in mixed.provenance.notes)
+
+
+def test_two_domains_in_one_folder_are_refused(tmp_path: Path) -> None:
+    folder = _touch(tmp_path, *(f"{part}{end}/{number}.png" for part in ("train", "test") for end in "AB" for number in "12"))
+    with pytest.raises(InputError, match="two domains; give them apart, .*trainA and .*trainB"):
+        load_folder(folder)
+
+
+def test_classes_that_differ_in_case_are_named(tmp_path: Path) -> None:
+    found = load_folder(_touch(tmp_path, "Ants/1.png", "ants/2.png", "bees/3.png"))
+    assert found.classes == ("Ants", "ants", "bees")
+    assert [note for note in found.provenance.notes if "case alone" in note and "Ants and ants" in note]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_images_that_show_nothing_are_named(tmp_path: Path, packed: bool) -> None:
     """A white drawing on transparent ground is lost on white; a black one is not."""

@@ -21,7 +21,6 @@ from pixelscope.cli.settings import (
     PixelDALayers,
     PixelDASettings,
     Shorthands,
-    default_preset,
     given,
     given_names,
     resolve,
@@ -600,7 +599,11 @@ def _run(
         run = _resume(options.resume, flags, layers, short, options)
     else:
         config = resolve(flags, system, layers, short)
-        if layers.preset is None and default_preset(config.model_dump()) == "auto" and pixelscope.is_first_process():
+        if (
+            layers.preset is None
+            and pixelscope.default_preset(config.source, config.target) == "auto"
+            and pixelscope.is_first_process()
+        ):
             print("Preset auto, for any two sources; --preset paper has the published settings.", file=sys.stderr)
         if options.dry_run:
             print(pixelscope.plan(config, system).to_text())

@@ -1,16 +1,15 @@
 """From a preset, a file and flags to one configuration: model defaults < preset < --config file < flags."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 
-from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, endovae_preset, preset
+from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, default_preset, endovae_preset, preset
 from pixelscope.config import Config, merge, read_yaml
-from pixelscope.data import parse
 from pixelscope.errors import InputError
 
 C = TypeVar("C", bound=Config)
@@ -73,18 +72,10 @@ def resolve(flags: C, system: System, layers: Layers | PixelDALayers, shorthands
     """
     model = type(flags)
     file = {} if layers.config is None else read_settings(layers.config, model)
-    name = layers.preset or default_preset(merge(file, given(flags)))
+    known = merge(file, given(flags))
+    name = layers.preset or ("paper" if system == "endovae" else default_preset(known.get("source"), known.get("target")))
     packaged = endovae_preset(name) if system == "endovae" else preset(system, name)
     return model.parse(merge(packaged, file, given(flags), shorthands.layer(system)), origin="settings")
-
-
-def default_preset(values: Mapping[str, Any]) -> str:
-    """Return the preset to start from where none is named: `auto` for two sources that are not MNIST and MNIST-M."""
-    source, target = values.get("source"), values.get("target")
-    if not source or not target:
-        return "paper"
-    kinds = [rest if kind == "demo" else kind for kind, rest in (parse(source), parse(target))]
-    return "paper" if kinds == ["mnist", "mnist-m"] else "auto"
 
 
 def given(flags: Config) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pixelscope.data.decode import depth_of, further_pages, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.label_file import class_names, is_label_file, read_labels
-from pixelscope.data.listing import Contents, Part, by_ending, contents, note, part_of
+from pixelscope.data.listing import Contents, Part, by_ending, contents, note, part_of, parts_among
 from pixelscope.errors import InputError
 
 _FLAT = (
@@ -130,14 +131,16 @@ def find_images(folder: Path) -> Layout:
     halves, about = _halves(folder, found)
     tables = _tables(found, halves)
     layout = _by_tables(folder, found, tables) if tables else _by_folders(folder, found, halves)
-    test, split_notes = _test(layout.names, halves)
-    return replace(layout, test=test, notes=(*split_notes, *about, *layout.notes, *found.notes(tables)))
+    test, split_notes = _test(layout.names, halves) if halves or tables else _test_inside(layout)
+    notes = (*split_notes, *about, *layout.notes, *_alike(layout.classes), *found.notes(tables))
+    return replace(layout, test=test, notes=notes)
 
 
 def _halves(folder: Path, found: Contents) -> tuple[dict[str, Part], tuple[str, ...]]:
     """Return the sub-folders that are a split, each with its part, and a note on those of such a name that are not."""
     children = found.children()
-    parts: dict[str, Part] = {child: part for child in children if (part := part_of(child)) is not None}
+    _refuse_two_domains(folder, children)
+    parts = parts_among(children)
     others = [child for child in children if child not in parts and found.holds_images(child)]
     if not parts or any("/" not in name for name in found.names):
         return {}, ()
@@ -152,6 +155,32 @@ def _halves(folder: Path, found: Contents) -> tuple[dict[str, Part], tuple[str, 
         if not found.holds_images(half):
             raise InputError(f"The folder {folder / half} has no images; add some, or remove the folder.")
     return parts, ()
+
+
+def _refuse_two_domains(folder: Path, children: Sequence[str]) -> None:
+    """Raise InputError where a folder holds two domains, trainA and trainB, as programs for unpaired translation have them."""
+    first, second = (next((child for child in children if child.lower() == f"train{end}"), None) for end in "ab")
+    if first and second:
+        raise InputError(f"{folder} holds two domains; give them apart, {folder / first} and {folder / second}.")
+
+
+def _test_inside(layout: Layout) -> tuple[list[bool] | None, tuple[str, ...]]:
+    """Return which images are of the test part where each class has a split of its own, CLASS/train and CLASS/test."""
+    inner = [name.split("/")[1] if name.count("/") > 1 else "" for name in layout.names] if layout.classes else []
+    parts: dict[str, Part] = {child: part for child in dict.fromkeys(inner) if (part := part_of(child)) is not None}
+    if not parts:
+        return None, ()
+    if len(parts) < len(set(inner)):
+        return None, (f"Not taken for a split, as not all images of the classes lie in its parts: {_listed(list(parts))}.",)
+    test, notes = _test([f"{child}/" for child in inner], parts)
+    return test, tuple(f"In each class. {text}" for text in notes)
+
+
+def _alike(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on classes whose names differ in case alone, which are likely one."""
+    names = sorted(classes, key=str.casefold)
+    both = [f"{one} and {other}" for one, other in pairwise(names) if one.casefold() == other.casefold()]
+    return note("Classes whose names differ in case alone are several classes here: {names}.", both)
 
 
 def _test(names: Sequence[str], halves: dict[str, Part]) -> tuple[list[bool] | None, tuple[str, ...]]:

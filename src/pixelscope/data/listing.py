@@ -185,6 +185,16 @@ def part_of(name: str) -> Part | None:
     return None if match is None else _PARTS[match[1]]
 
 
+def parts_among(names: Sequence[str]) -> dict[str, Part]:
+    """Return the parts of a split among folders side by side, behind a beginning that all share, too: seg_train, seg_test."""
+    first = min(names, default="")
+    ends = [end for end in range(1, len(first) + 1) if first[end - 1] in "-_. "]
+    start = next((first[:end] for end in reversed(ends) if all(name.startswith(first[:end]) for name in names)), "")
+    plain = {name: part for name in names if (part := part_of(name)) is not None}
+    begun = {name: part for name in names if (part := part_of(name.removeprefix(start))) is not None}
+    return begun if len(set(begun.values())) > 1 else plain
+
+
 def leads_back(folder: Path) -> bool:
     """Say whether a link leads to a folder that it lies in, so that a walk would never end."""
     here = folder.parent.resolve()

@@ -215,3 +215,13 @@ def preset(system: Literal["pixelda", "baseline"], name: str) -> dict[str, Any]:
         raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
     file = resources.files("pixelscope.pixelda") / "presets" / f"{system}-{name}.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def default_preset(source: str | None, target: str | None) -> str:
+    """Return the preset to start from where none is named: `auto` for two sources that are not MNIST and MNIST-M."""
+    from pixelscope.data import parse
+
+    if not source or not target:
+        return "paper"
+    kinds = [rest if kind == "demo" else kind for kind, rest in (parse(source), parse(target))]
+    return "paper" if kinds == ["mnist", "mnist-m"] else "auto"
