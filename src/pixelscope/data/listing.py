@@ -190,8 +190,8 @@ def parts_among(names: Sequence[str]) -> dict[str, Part]:
     first = min(names, default="")
     ends = [end for end in range(1, len(first) + 1) if first[end - 1] in "-_. "]
     start = next((first[:end] for end in reversed(ends) if all(name.startswith(first[:end]) for name in names)), "")
-    plain = {name: part for name in names if (part := part_of(name)) is not None}
-    begun = {name: part for name in names if (part := part_of(name.removeprefix(start))) is not None}
+    plain: dict[str, Part] = {name: part for name in names if (part := part_of(name)) is not None}
+    begun: dict[str, Part] = {name: part for name in names if (part := part_of(name.removeprefix(start))) is not None}
     return begun if len(set(begun.values())) > 1 else plain
 
 
