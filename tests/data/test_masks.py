@@ -50,6 +50,9 @@ MASKS = {
     "white on transparent white": _seen((255, 255, 255), (255, 255, 255)),
     "black on transparent ground": _seen((0, 0, 0)),
     "white on opaque black": _seen((255, 255, 255), opaque=True),
+    "palette, inside first": _palette((255, 0, 0), (0, 0, 0)),
+    "palette, outside last and transparent": _palette((0, 0, 0), (0, 0, 0), transparent=1),
+    "grey on transparent ground": _seen((255, 255, 255)).convert("LA"),
     "empty alpha": Image.fromarray(np.dstack([CLEAR, np.zeros((20, 30), np.uint8)])),
 }
 
@@ -57,16 +60,38 @@ MASKS = {
 @pytest.mark.parametrize("name", MASKS)
 def test_a_region_is_found_however_it_is_stored(name: str, tmp_path: Path) -> None:
     path = save(tmp_path / ("mask.tif" if name.startswith("32") else "mask.png"), MASKS[name])
-    np.testing.assert_array_equal(read_mask(path), REGION if name != "empty alpha" else ~REGION & False)
+    expected = {
+        "palette, inside first": ~REGION,
+        "palette, outside last and transparent": ~REGION,
+        "empty alpha": REGION & False,
+    }
+    np.testing.assert_array_equal(read_mask(path), expected.get(name, REGION))
 
 
-def test_sixteen_bits_of_colour_and_alpha(tmp_path: Path) -> None:
-    """OpenCV writes what Pillow cannot: black, of 16 bits, drawn on transparent ground."""
+@pytest.mark.parametrize(
+    ("inside_has", "outside_has"),
+    [
+        ((0, 0, 0, 65535), (0, 0, 0, 0)),
+        ((9, 9, 9, 65535), (0, 0, 0, 65535)),
+        ((65535, 0, 0), (0, 0, 0)),
+        ((0, 7, 0), (0, 0, 0)),
+    ],
+)
+def test_sixteen_bits_of_colour_and_alpha(inside_has: tuple[int, ...], outside_has: tuple[int, ...], tmp_path: Path) -> None:
+    """OpenCV writes what Pillow cannot: colours of 16 bits, with transparent ground and without."""
     cv2 = pytest.importorskip("cv2")
-    layers = np.zeros((20, 30, 4), np.uint16)
-    layers[REGION, 3] = 65535
+    layers = np.where(REGION[..., None], np.array(inside_has), np.array(outside_has)).astype(np.uint16)
     assert cv2.imwrite(str(tmp_path / "mask.png"), layers)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), REGION)
+
+
+def test_faint_edges_of_a_drawing_are_outside(tmp_path: Path) -> None:
+    """A brush leaves half transparent edges; half of the greatest opacity decides."""
+    layers = np.array(_seen((0, 0, 0)))
+    layers[0, :, 3], layers[1, :, 3] = 100, 150
+    expected = REGION.copy()
+    expected[1] = True
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "mask.png", Image.fromarray(layers))), expected)
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
@@ -109,6 +134,26 @@ def test_labels_of_several_classes_are_refused(values: tuple[int, ...], tmp_path
         read_mask(path)
 
 
+@pytest.mark.parametrize("values", [(20, 255), (1, 2, 250, 255), (*range(1, 20), 255)], ids=["step", "both sides", "many"])
+def test_a_few_pixels_between_are_no_labels(values: tuple[int, ...], tmp_path: Path) -> None:
+    """One step of resizing, ripples of JPEG beside both values, and more ripples than there are labels."""
+    mask = _spotted(values)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "mask.png", mask)), mask > 127)
+
+
+def test_half_of_the_greatest_value_decides() -> None:
+    mask = _spotted((100, 150, 255))
+    np.testing.assert_array_equal(inside(mask, ""), mask > 127)
+    np.testing.assert_array_equal(inside((mask / 255).astype(np.float32), ""), mask > 127)
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.jpg"])
+def test_a_picture_is_no_mask(name: str, tmp_path: Path) -> None:
+    slope = np.tile(np.linspace(0, 255, 100).astype(np.uint8), (100, 1))
+    with pytest.raises(InputError, match="more than two values"):
+        read_mask(save(tmp_path / name, slope))
+
+
 def test_colours_without_black_are_refused(tmp_path: Path) -> None:
     red_on_white = np.where(REGION[..., None], np.array([255, 0, 0]), 255).astype(np.uint8)
     with pytest.raises(InputError, match="has several colours and none is black"):
@@ -118,3 +163,15 @@ def test_colours_without_black_are_refused(tmp_path: Path) -> None:
 def test_a_mask_of_one_value() -> None:
     assert not inside(np.zeros((5, 5), np.uint8), "").any()
     assert inside(np.full((5, 5), 7, np.uint8), "").all()
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.jpg"])
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 0, 0), (90, 90, 90)])
+def test_a_file_of_one_colour_is_inside(colour: tuple[int, int, int], name: str, tmp_path: Path) -> None:
+    assert read_mask(save(tmp_path / name, Image.new("RGB", (30, 20), colour))).all()
+
+
+def test_a_white_mask_with_ripples_is_inside(tmp_path: Path) -> None:
+    white = np.full((20, 30, 3), 255, np.uint8)
+    white[::2, ::3, 1] = 200
+    assert read_mask(save(tmp_path / "mask.png", white)).all()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import tiny
+from pixelscope.data import pack
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
@@ -78,6 +79,55 @@ def test_a_mask_beside_another_image_is_refused(folders: Path) -> None:
     first.rename(last.with_name(f"{last.stem}b.png"))
     with pytest.raises(InputError, match="stands where that of the image"):
         _read(folders, str(folders / "masks"))
+
+
+def _renamed(folder: Path, pattern: str) -> str:
+    """Write source and masks anew, in folders without classes, the masks named by `pattern`; numbers without zeros before."""
+    for kind in ("source", "masks"):
+        for file in sorted((folder / kind).rglob("*.png")):
+            name = pattern.format(int(file.stem)) if kind == "masks" else str(int(file.stem))
+            target = folder / "flat" / kind / (file.parent.name if kind == "source" else "") / f"{name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
+    return str(folder / "flat" / "masks")
+
+
+@pytest.mark.parametrize("pattern", ["{}_mask", "mask {}", "m{}-x"])
+def test_masks_that_their_own_names_order_otherwise_are_refused(folders: Path, pattern: str) -> None:
+    """Images lie in folders of classes, or come as 1, 10, 2, where masks come as 10_mask, 1_mask, 2_mask."""
+    masks = _renamed(folders, pattern)
+    (folders / "source").rename(folders / "old")
+    (folders / "flat" / "source").rename(folders / "source")
+    with pytest.raises(InputError, match="stands where that of the image"):
+        _read(folders, masks)
+
+
+@pytest.mark.parametrize("pattern", ["{}_mask", "mask {}", "any-{}{}"])
+def test_masks_of_other_names_are_taken_in_order(folders: Path, regions: np.ndarray, pattern: str) -> None:
+    for file in (folders / "masks").rglob("*.png"):
+        file.rename(file.with_stem(pattern.format(file.stem, "z")))
+    masks = _read(folders, str(folders / "masks"))
+    numbers = [int("".join(filter(str.isdigit, Path(name).stem))) for name in masks.names]
+    np.testing.assert_array_equal(masks.in_memory()[:, 0].numpy(), regions[numbers] * 255)
+
+
+def test_a_pack_of_labels_is_white_on_black(folders: Path) -> None:
+    pack(str(folders / "masks"), folders / "pack", size=16)
+    by_file, by_pack = _read(folders, str(folders / "masks")), _read(folders, f"pack:{folders / 'pack'}")
+    assert torch.equal(by_file.in_memory().expand(-1, 3, -1, -1), by_pack.in_memory())
+
+
+def test_a_number_of_masks_that_is_not_that_of_the_images_is_refused(folders: Path) -> None:
+    next((folders / "masks" / "2").iterdir()).unlink()
+    with pytest.raises(InputError, match="59 masks for 60 source images"):
+        _read(folders, str(folders / "masks"))
+
+
+@pytest.mark.parametrize(("content", "masks"), [(0.0, "folder:nowhere"), (1.0, "pixels")])
+def test_masks_that_are_not_used_are_not_read(folders: Path, content: float, masks: str) -> None:
+    config = _config(folders, masks)
+    config = config.model_copy(update={"losses": config.losses.model_copy(update={"content": content})})
+    assert load_masks(config, load_domains(config)) is None
 
 
 def test_a_run_is_not_resumed_with_other_masks(folders: Path) -> None:

@@ -1,5 +1,6 @@
 """Masks of the content loss: one for each source image, in the images' order."""
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -59,13 +60,28 @@ def _from_arrays(source: str, size: int, data_root: Path | None) -> ImageSet:
 
 
 def _require_same_names(masks: ImageSet, images: ImageSet) -> None:
-    """Raise InputError where masks have the names of images, but not each that of its own; other names are not compared."""
+    """Raise InputError where masks have the names of images, but not each that of its own; other names are not compared.
+
+    Before and after its image's name a mask's may have what all have, as in `7_mask`: there 10_mask comes before 1_mask,
+    though 1 comes before 10.
+    """
     ours, theirs = ([PurePosixPath(name).stem for name in some.names] for some in (masks, images))
-    if not set(ours) & set(theirs):
+    named = _named_after(ours, theirs)
+    if not set(ours) & set(named):
         return
-    for mask, image in zip(ours, theirs, strict=False):
-        if mask != image:
+    for mask, expected, image in zip(ours, named, theirs, strict=False):
+        if mask != expected:
             raise InputError(
                 f"The mask {mask} of --losses.content-mask stands where that of the image {image} is expected; give one mask "
                 "for each image that can be read, under its name."
             )
+
+
+def _named_after(masks: Sequence[str], images: Sequence[str]) -> list[str]:
+    """Return the images' names with what most masks have before and after them; as they are where less than half have it."""
+    if not masks or set(masks) & set(images):
+        return list(images)
+    around = {masks[0].partition(image)[::2] for image in images if image in masks[0]}
+    options = [[f"{before}{image}{after}" for image in images] for before, after in sorted(around)]
+    best = max(options, key=lambda names: len(set(masks) & set(names)), default=[])
+    return best if 2 * len(set(masks) & set(best)) > len(masks) else list(images)
