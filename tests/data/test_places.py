@@ -79,3 +79,59 @@ def test_what_is_nowhere_is_told_with_every_place_that_was_tried(project: Path, 
     (project / "src").unlink()
     with pytest.raises(InputError, match=f"no {project / 'src'}.*--resume run --source"):
         find({"source": "src"}, record, Path("run"), _contents)
+
+
+def test_a_colon_in_a_name_is_no_kind(project: Path) -> None:
+    place = written({"source": "scans:2020/a"}, {"source": "scans:2020/a"}, Path("run"))["source"]
+    assert place["absolute"] == str(project / "scans:2020/a")
+    assert place["relative"] == "../scans:2020/a"
+
+
+def test_a_run_behind_a_link_says_where_its_data_lie_beside_it(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "link").symlink_to(project)
+    spec = str(tmp_path / "elsewhere" / "link" / "src")
+    place = written({"source": spec}, {"source": spec}, tmp_path / "elsewhere" / "link" / "run")["source"]
+    assert place == {"given": spec, "absolute": spec, "relative": "../src"}
+
+
+def _two_projects(project: Path, tmp_path: Path) -> tuple[dict[str, str], Path]:
+    """Write source and target in a project and in a copy of it; return where the copy's lie, and its run."""
+    (project / "tgt").write_text("own target")
+    copy = shutil.copytree(project, tmp_path / "elsewhere" / "copy")
+    return {"source": str(copy / "src"), "target": str(copy / "tgt")}, copy / "run"
+
+
+@pytest.mark.parametrize("moved", ["source", "target", ""])
+def test_every_place_of_a_run_has_to_fit(project: Path, tmp_path: Path, moved: str) -> None:
+    """In the copy one of the two holds other images."""
+    given = {"source": "src", "target": "tgt"}
+    copies, run = _two_projects(project, tmp_path)
+    record = {
+        "paths": written(given, given, Path("run")),
+        "data": {"source": {"sha256": "own"}, "target": {"sha256": "own target"}},
+    }
+    if moved:
+        Path(copies[moved]).write_text("other")
+        copies[moved] = str(project / given[moved])
+    assert find(given, record, run, _contents) == copies
+
+
+def test_a_place_that_cannot_be_read_does_not_fit(project: Path, tmp_path: Path) -> None:
+    copies, run = _two_projects(project, tmp_path)
+
+    def digests(places: dict[str, str]) -> dict[str, str]:
+        if places["source"] == copies["source"]:
+            raise InputError("damaged")
+        return _contents(places)
+
+    assert find({"source": "src"}, _record("src"), run, digests) == {"source": str(project / "src")}
+
+
+def test_arrays_with_a_layout_are_where_their_file_is(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = _record("arrays:src@N-H-W")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = find({"source": "arrays:src@N-H-W"}, record, project / "run", _contents)
+    assert found == {"source": f"arrays:{project / 'src'}@N-H-W"}
+    (project / "src").unlink()
+    with pytest.raises(InputError, match="has moved"):
+        find({"source": "arrays:src@N-H-W"}, record, project / "run", _contents)

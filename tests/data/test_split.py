@@ -58,9 +58,64 @@ def test_validation_parts_no_copies_either() -> None:
     shown = [set(part.in_memory()[:, 0, 0, 0].tolist()) for part in (parts.train, parts.validation, parts.test)]
     assert [len(part) for part in shown] == [26, 6, 8]
     assert sum(map(len, shown)) == 40
+    assert parts.count == 80
     assert parts.notes == (
         "40 of 80 images are exact copies of others, in 40 groups; each group lies in one part of the split.",
     )
+
+
+def test_validation_is_drawn_from_what_the_test_leaves() -> None:
+    images = images_of(list(range(50)))
+    mask = own_test_mask(images, 0.2, 3)
+    rest = (~mask).nonzero().flatten()
+    held = random_test_mask(40, 0.25, 4)
+    parts = split(images, mask, 0.25, 3)
+    assert parts.training_positions.tolist() == rest[~held].tolist()
+    assert parts.train.in_memory()[:, 0, 0, 0].tolist() == rest[~held].tolist()
+    assert parts.validation.in_memory()[:, 0, 0, 0].tolist() == rest[held].tolist()
+    assert parts.test.in_memory()[:, 0, 0, 0].tolist() == mask.nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_larger_than_the_fraction_leave_the_smallest_for_the_test(seed: int) -> None:
+    values = [1] * 6 + [2] * 5 + [3] * 7
+    assert own_test_mask(images_of(values), 0.1, seed).tolist() == [value == 2 for value in values]
+
+
+def test_what_cannot_be_divided_is_not() -> None:
+    assert not own_test_mask(images_of([7] * 4), 0.5, 0).any()
+    assert random_test_mask(1, 0.5, 0).tolist() == [False]
+
+
+def _shown(values: list[int], collection: str | None, test: list[bool] | None = None) -> ImageSet:
+    images = images_of(values, test=test)
+    items = torch.arange(len(values))
+    return ImageSet(
+        images.images, images.provenance, test=images.test, collection=collection, items=items if collection else None
+    )
+
+
+def test_aligned_sets_share_the_split_that_came_with_the_target() -> None:
+    own = [index % 3 == 0 for index in range(12)]
+    masks = shared_test_mask(_shown(list(range(12)), "x"), _shown(list(range(12)), "x", own), 0.2, 0)
+    assert [mask.tolist() for mask in masks] == [own, own]
+
+
+def test_sets_that_are_not_aligned_have_splits_of_their_own() -> None:
+    source, target = _shown(list(range(30)), None), _shown(list(range(20)), None, [True] + [False] * 19)
+    of_source, of_target = shared_test_mask(source, target, 0.2, 0)
+    assert torch.equal(of_source, random_test_mask(30, 0.2, 0))
+    assert of_target.tolist() == [True] + [False] * 19
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_copies_in_one_of_two_aligned_sets_stay_together(swapped: bool) -> None:
+    sets = [_shown([i // 2 for i in range(60)], "x"), _shown(list(range(60)), "x")]
+    source, target = sets[::-1] if swapped else sets
+    mask, _ = shared_test_mask(source, target, 0.2, 1)
+    test, rest = parts_of(sets[0], mask)
+    assert test
+    assert not test & rest
 
 
 def test_copies_in_either_of_two_aligned_sets_stay_together() -> None:
@@ -223,3 +278,9 @@ def test_some_of_grouped_images_with_copies_can_be_split() -> None:
     assert mask.any() and not mask.all()
     tracks = torch.arange(10, 20) // 2
     assert not set(tracks[mask].tolist()) & set(tracks[~mask].tolist())
+
+
+@pytest.mark.parametrize(("test", "fraction"), [([True] * 4, 0.0), ([False] * 4, 0.0), ([True, False, False, False], 1.0)])
+def test_a_split_without_training_or_test_images_is_refused(test: list[bool], fraction: float) -> None:
+    with pytest.raises(InputError, match="too few"):
+        split(images_of([1, 2, 3, 4]), torch.tensor(test), fraction, 0)

@@ -13,6 +13,7 @@ from pixelscope.data import load, pack
 from pixelscope.data.decode import read_image
 from pixelscope.data.frames import prepare
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.value_range import to_eight_bits, type_range
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.pixelda.config import DataConfig
@@ -175,3 +176,24 @@ def test_floats_a_little_over_1_are_not_taken_for_bytes(tmp_path: Path) -> None:
     alone[0] = 0
     folder = written(tmp_path / "deep", a=alone, b=alone * 160)
     assert [int(read_image(folder / name).max()) for name in ("a.tif", "b.tif")] == [255, 200]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "whole", "expected"),
+    [
+        (0, 1, True, (0, 65535)), (0, 65535, True, (0, 65535)), (-5, 10, True, (-5, 10)), (0, 70_000, True, (0, 70_000)),
+        (0, 1, False, (0, 1)), (-1, 1, False, (-1, 1)), (-0.5, 0, False, (-1, 1)), (0, 255, False, (0, 255)),
+        (-2, 0.5, False, (-2, 0.5)), (-1, 200, False, (-1, 200)), (0.5, 256, False, (0.5, 256)),
+    ],
+)  # fmt: skip
+def test_the_range_of_a_type_is_the_first_that_holds_all(
+    lowest: float, highest: float, whole: bool, expected: tuple[float, float]
+) -> None:
+    assert type_range(lowest, highest, whole) == expected
+
+
+def test_values_become_bytes() -> None:
+    values = np.array([-9, 0, 1, 2, 3, 99])
+    np.testing.assert_array_equal(to_eight_bits(values, (0, 3)), [0, 0, 85, 170, 255, 255])
+    np.testing.assert_array_equal(to_eight_bits(values.astype(np.float32), (0, 3)), [0, 0, 85, 170, 255, 255])
+    np.testing.assert_array_equal(to_eight_bits(values, (3, 3)), [0] * 6)

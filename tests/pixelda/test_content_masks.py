@@ -111,6 +111,13 @@ def test_masks_of_other_names_are_taken_in_order(folders: Path, regions: np.ndar
     np.testing.assert_array_equal(masks.in_memory()[:, 0].numpy(), regions[numbers] * 255)
 
 
+def test_masks_whose_names_say_nothing_are_taken_in_order(folders: Path) -> None:
+    expected = _read(folders, str(folders / "masks")).in_memory()
+    for file in (folders / "masks").rglob("*.png"):
+        file.rename(file.with_stem(file.stem.translate(str.maketrans("0123456789", "abcdefghij"))))
+    assert torch.equal(_read(folders, str(folders / "masks")).in_memory(), expected)
+
+
 def test_a_pack_of_labels_is_white_on_black(folders: Path) -> None:
     pack(str(folders / "masks"), folders / "pack", size=16)
     by_file, by_pack = _read(folders, str(folders / "masks")), _read(folders, f"pack:{folders / 'pack'}")
