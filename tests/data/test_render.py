@@ -206,10 +206,19 @@ def test_a_rendered_set_is_a_labelled_folder(tmp_path: Path, signs: Path, photos
     description = describe_source(str(out))
     assert description.classes == rendered.images == {"blue": 3, "red": 3}
     assert description.sizes == {"16 x 16": 6}
-    assert not [note for note in description.notes if note.startswith("Not read")]
+    assert description.notes == ("Rendered from 2 pictograms over 3 photos, seed 0, as pixelscope-render.json says.",)
     assert sorted(made(out)) == [f"{name}/0000{i}.png" for name in ("blue", "red") for i in range(3)]
     assert [path.name for path in out.parent.iterdir()] == ["rendered"]
     assert out.stat().st_mode & 0o055 == signs.stat().st_mode & 0o055
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pictograms": 1, "photos": 2, "seed": 3}'])
+def test_a_damaged_record_is_said_and_the_images_are_read(tmp_path: Path, signs: Path, photos: Path, content: str) -> None:
+    render_pictograms(signs, photos, tmp_path / "out", RenderConfig(count=1, size=16))
+    (tmp_path / "out" / "pixelscope-render.json").write_text(content)
+    description = describe_source(str(tmp_path / "out"))
+    assert description.count == 2
+    assert len(description.notes) == 1 and description.notes[0].startswith("pixelscope-render.json is damaged")
 
 
 def test_the_record_is_enough_to_render_the_same_again(tmp_path: Path, signs: Path, photos: Path) -> None:
@@ -263,6 +272,10 @@ def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def rename_one(folder: Path, name: str) -> None:
+    (folder / "red.png").rename(folder / f"{name}.png")
+
+
 def rename(folder: Path, suffix: str) -> None:
     for path in list(folder.iterdir()):
         path.rename(path.with_suffix(suffix))
@@ -276,7 +289,8 @@ SPOILT: dict[str, Callable[[Path, Path], Any]] = {
     r"class folder .*green has no pictogram": lambda signs, _: (signs / "green").mkdir(),
     "pictograms of one class alone, blue": lambda signs, _: (signs / "red.png").unlink(),
     r"no pictograms in .*2 files \(2 \.svg\)": lambda signs, _: rename(signs, ".svg"),
-    "cannot be called test": lambda signs, _: (signs / "red.png").rename(signs / "test.png"),
+    "called test: its folder would be read as a part of a split": lambda signs, _: rename_one(signs, "test"),
+    "called thumbs.db: its folder would be passed over": lambda signs, _: rename_one(signs, "thumbs.db"),
     "There are no photos in": lambda _, photos: rename(photos / "inner", ".txt"),
     r"small\.png is 31 x 90 pixels, too small for crops of 32 x 32": lambda _, photos: write_photos(
         photos, {"small.png": (1, 2, 3)}, width=31, height=90

@@ -1,5 +1,6 @@
 """Any folder of images, with labels where its structure has classes, or labels.csv lies beside them."""
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pixelscope.data.decode import depth_of, further_pages, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.label_file import class_names, is_label_file, read_labels
-from pixelscope.data.listing import Contents, Part, by_ending, contents, note, part_of, parts_among
+from pixelscope.data.listing import Contents, Part, by_ending, contents, is_render_record, note, part_of, parts_among
 from pixelscope.errors import InputError
 
 _FLAT = (
@@ -132,8 +133,21 @@ def find_images(folder: Path) -> Layout:
     tables = _tables(found, halves)
     layout = _by_tables(folder, found, tables) if tables else _by_folders(folder, found, halves)
     test, split_notes = _test(layout.names, halves) if halves or tables else _test_inside(layout)
-    notes = (*split_notes, *about, *layout.notes, *_alike(layout.classes), *found.notes(tables))
-    return replace(layout, test=test, notes=notes)
+    about = (*about, *layout.notes, *_alike(layout.classes), *_rendered(folder, found))
+    return replace(layout, test=test, notes=(*split_notes, *about, *found.notes(tables)))
+
+
+def _rendered(folder: Path, found: Contents) -> tuple[str, ...]:
+    """Say of images that `pixelscope data render` made what they were made from."""
+    notes = []
+    for name in filter(is_render_record, found.own):
+        try:
+            made = json.loads((folder / name).read_text(encoding="utf-8"))
+            drawn = f"{len(made['pictograms']):,} pictograms over {made['photos']:,} photos, seed {made['seed']:d}"
+            notes.append(f"Rendered from {drawn}, as {name} says.")
+        except (OSError, ValueError, KeyError, TypeError):
+            notes.append(f"{name} is damaged, so that it is not known what images were rendered from.")
+    return tuple(notes)
 
 
 def _halves(folder: Path, found: Contents) -> tuple[dict[str, Part], tuple[str, ...]]:

@@ -104,7 +104,7 @@ class Contents:
         others = [name for name in self.others if name not in used]
         return (
             *note(f"Not read, as no images by their names: {{count}} files ({by_ending(others)}): {{names}}.", others),
-            *passed_over_notes(self.skipped, self.own),
+            *passed_over_notes(self.skipped, [name for name in self.own if not is_render_record(name)]),
         )
 
     def _is_ours(self, folder: str) -> bool:
@@ -223,6 +223,11 @@ def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, 
     )
 
 
+def is_render_record(name: str) -> bool:
+    """Say whether a file of this POSIX path says how the images beside it were rendered."""
+    return name.rpartition("/")[2] == RENDER_RECORD
+
+
 def mark_as_own(folder: Path) -> None:
     """Mark a folder as one of results, made if it is not there, so that nothing below it is taken for an input."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -237,7 +242,7 @@ def _is_own_folder(folder: Path, names: set[str]) -> bool:
 
 def _is_own_file(path: Path) -> bool:
     return (
-        path.name == RENDER_RECORD
+        is_render_record(path.name)
         or path.name.endswith(_UNFINISHED)
         or (path.suffix.lower() in (".csv", ".jsonl") and _is_result(path))
     )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pixelscope.data.blend import read_photo
 from pixelscope.data.decode import bombs_refused, image_size, load_stored
-from pixelscope.data.listing import RENDER_RECORD, contents, part_of
+from pixelscope.data.listing import RENDER_RECORD, contents, is_passed_over, parts_among
 from pixelscope.errors import InputError
 from pixelscope.files import folder_written_whole, write_text
 from pixelscope.imaging.config import RenderConfig
@@ -258,11 +258,10 @@ def _read_pictograms(folder: Path) -> tuple[dict[str, list[Floats]], dict[str, s
 def _check_classes(folder: Path, names: Sequence[str]) -> None:
     if len(names) < 2:
         raise InputError(f"{folder} has pictograms of one class alone, {names[0]}; labelled images need at least two classes.")
-    parts = [name for name in names if part_of(name) is not None]
-    if parts:
-        raise InputError(
-            f"A class cannot be called {parts[0]}, as a folder of that name is a part of a split; rename its pictogram."
-        )
+    other = [name for name in names if is_passed_over(name)]
+    if parts := [*parts_among(names), *other]:
+        what = "passed over, as of another program" if other else "read as a part of a split"
+        raise InputError(f"A class cannot be called {parts[0]}: its folder would be {what}; rename its pictogram.")
 
 
 def read_pictogram(path: Path) -> Floats:
