@@ -229,6 +229,13 @@ def test_a_split_beside_other_images_is_refused(tmp_path: Path) -> None:
         load_folder(tmp_path)
 
 
+@pytest.mark.parametrize("parts", [("val", "test"), ("train", "training")])
+def test_folders_beside_a_class_are_a_split_only_with_training_and_another_part(tmp_path: Path, parts: tuple[str, str]) -> None:
+    found = load_folder(_touch(tmp_path, *(f"{name}/{number}.png" for name in (*parts, "cats") for number in "12")))
+    assert found.classes == tuple(sorted((*parts, "cats")))
+    assert any("Taken for a class" in note for note in found.provenance.notes)
+
+
 def test_a_split_beside_folders_without_images_is_one(tmp_path: Path) -> None:
     folder = write_split(tmp_path, "train", "test")
     (folder / "annotations").mkdir()

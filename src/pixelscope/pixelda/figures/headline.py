@@ -21,7 +21,13 @@ def is_unfinished(material: Material) -> bool:
 
 def notes(material: Material) -> tuple[str, ...]:
     """Return what a reader of the headline must not overlook."""
-    found = (_unfinished_note(material), _outdated_note(material), _label_note(material), _other_images_note(material))
+    found = (
+        _unfinished_note(material),
+        _outdated_note(material),
+        _harm_note(material),
+        _label_note(material),
+        _other_images_note(material),
+    )
     return tuple(note for note in found if note)
 
 
@@ -85,6 +91,13 @@ def _outdated_note(material: Material) -> str:
     if numbers is None or numbers.rule == "best-source" or numbers.steps >= material.steps:
         return ""
     return f"The run went on to step {material.steps:,} after it was evaluated at step {numbers.steps:,}; evaluate it again."
+
+
+def _harm_note(material: Material) -> str:
+    verdict = material.numbers.verdict if material.numbers else None
+    if verdict is None or verdict.better != "source only":
+        return ""
+    return "Adaptation likely harms: T of the source alone likely reads the target better (told without target labels)."
 
 
 def _label_note(material: Material) -> str:

@@ -61,6 +61,14 @@ class OracleNumbers(BaseModel):
     target_test: float
 
 
+class VerdictNumbers(BaseModel):
+    """Whether adaptation likely helps; see `pixelscope.pixelda.verdict`."""
+
+    better: str
+    rules: dict[str, tuple[float, float]]
+    agreement: float
+
+
 class Numbers(BaseModel):
     """What evaluation.json says."""
 
@@ -72,6 +80,8 @@ class Numbers(BaseModel):
     sets: dict[str, SetNumbers]
     oracle: OracleNumbers | None = None
     curve: list[dict[str, float]] = []
+    source_only: dict[str, float] | None = None
+    verdict: VerdictNumbers | None = None
 
 
 @dataclass(frozen=True)

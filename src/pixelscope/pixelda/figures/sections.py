@@ -19,6 +19,7 @@ from pixelscope.pixelda.figures.tables import (
     percent,
     points,
     rules_table,
+    verdict_table,
     warnings_table,
 )
 from pixelscope.record import duration, record_section
@@ -36,7 +37,7 @@ def sections(run: Path) -> list[Section]:
     middle += [_training(material), _images(material), _classes(material), _stability(material)] if adapted else []
     middle += [] if adapted else [_gap(material), _classes(material)]
     record = record_section(material.folder, material.record, len(material.warnings))
-    kept = [section for section in (_result(material), *middle) if section.parts]
+    kept = [section for section in (_result(material), _verdict(material), *middle) if section.parts]
     return [_lead(material), *kept, record]
 
 
@@ -72,6 +73,22 @@ def _result(material: Material) -> Section:
     table = before_after_table(material) if adapted else accuracy_table(material)
     parts = tuple(part for part in (table, rules_table(material)) if part is not None)
     return Section("Result", "result", prose=_result_prose(material), parts=parts)
+
+
+def _verdict(material: Material) -> Section:
+    numbers = material.numbers
+    table = verdict_table(material)
+    if numbers is None or numbers.verdict is None or table is None:
+        return Section("Does adaptation help?", "verdict")
+    said = {
+        "adapted": "Adaptation likely helps.",
+        "source only": "Adaptation likely harms: a T trained on the source alone likely reads the target better.",
+    }.get(numbers.verdict.better, "Adaptation likely makes no difference.")
+    prose = (
+        f"{said} This was told without target labels, from images of the target that T has not learned from.",
+        f"Both give the same answer to {numbers.verdict.agreement:.0%} of them.",
+    )
+    return Section("Does adaptation help?", "verdict", prose=prose, parts=(table,))
 
 
 def _result_prose(material: Material) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ def stability_panels(train: Lines, evaluations: Lines, warnings: Lines, classes:
     histograms = class_histograms(train)
     if histograms is not None:
         parts.append(("Classes generated, as T sees them", partial(_histogram, histograms=histograms, classes=classes)))
+    if series(train, "layout"):
+        parts.append(("Content kept by redrawing", partial(_content, train=train, warnings=warnings)))
     if series(evaluations, "diversity"):
         parts.append(("Diversity over z", partial(_diversity, evaluations=evaluations, warnings=warnings)))
     return panels(parts, 2, 330)
@@ -71,6 +73,17 @@ def _probabilities(axes: Axes, train: Lines, warnings: Lines) -> None:
     draw_line(axes, series(train, "probability/generated"), "of generated images", Stroke(ORANGE, DASHED))
     axes.set_ylim(-0.02, 1.06)
     _mark(axes, warnings, "overpowering discriminator")
+    count_percent(axes)
+    count_images(axes)
+    _legend(axes)
+
+
+def _content(axes: Axes, train: Lines, warnings: Lines) -> None:
+    draw_line(axes, series(train, "accuracy/batch_generated"), "class, as T reads it", Stroke(BLUE))
+    draw_line(axes, series(train, "accuracy/judge_generated"), "class, as the judge reads it", Stroke(ORANGE, DASHED))
+    draw_line(axes, series(train, "layout"), "layout", Stroke(GREEN, DASH_DOT))
+    axes.set_ylim(-0.02, 1.06)
+    _mark(axes, warnings, "content lost")
     count_percent(axes)
     count_images(axes)
     _legend(axes)

@@ -89,6 +89,22 @@ def rules_table(material: Material) -> Table | None:
     )
 
 
+def verdict_table(material: Material) -> Table | None:
+    """Return what each rule says of T of the source alone and of the adapted T, and apart from them what target labels say."""
+    numbers = material.numbers
+    if numbers is None or numbers.verdict is None:
+        return None
+    rows = [Row((rule, f"{before:.3f}", f"{after:.3f}")) for rule, (before, after) in numbers.verdict.rules.items()]
+    truth = material.results("target_test")
+    if numbers.source_only is not None and truth is not None and "target_test" in numbers.source_only:
+        known = (percent(numbers.source_only["target_test"], truth.count), percent(truth.accuracy, truth.count))
+        rows.append(Row(("accuracy on the target's test split, with its labels", *known), apart=True))
+    caption = "Higher is better. " + (
+        "Rules above the line use no target label." if rows[-1].apart else "No rule here uses one."
+    )
+    return Table(caption, ("Rule", "source alone", "adapted"), tuple(rows))
+
+
 def warnings_table(warnings: Lines) -> Table | None:
     """Return the warnings that a training raised, by cause."""
     causes = dict.fromkeys(str(line.get("cause", "unknown")) for line in warnings)
