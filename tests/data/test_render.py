@@ -297,6 +297,8 @@ SPOILT: dict[str, Callable[[Path, Path], Any]] = {
     ),
     r"Cannot read the image .*broken\.jpg": lambda _, photos: (photos / "broken.jpg").write_bytes(b"not an image"),
     r"Cannot read the image .*1\.png": lambda _, photos: halve(photos / "inner" / "1.png"),
+    # Its beginning is whole, so that it is found out when it is drawn.
+    r"Cannot read the image .*3\.jpg": lambda _, photos: halve(write(photos / "3.jpg", noise((90, 90, 3)))),
 }
 """What makes an input unusable, by what is said of it."""
 
