@@ -14,6 +14,8 @@ HEALTHY: dict[str, Any] = {
     "gradient/generator_domain": 0.2,
     "gradient/discriminator": 0.5,
     "accuracy/batch_source": 0.98,
+    "accuracy/batch_generated": 0.95,
+    "layout": 0.66,
     "histogram/source": [0.25, 0.25, 0.25, 0.25],
     "histogram/generated": [0.2, 0.3, 0.3, 0.2],
 }
@@ -25,6 +27,8 @@ HEALTHY: dict[str, Any] = {
         ({"probability/real": 0.995, "probability/generated": 0.01}, "overpowering discriminator"),
         ({"gradient/generator_domain": 1e-6}, "vanishing gradients"),
         ({"histogram/generated": [0.0, 0.4, 0.4, 0.2]}, "collapse"),
+        ({"layout": 0.43, "accuracy/batch_generated": 0.45}, "content lost"),
+        ({"layout": 0.43, "accuracy/judge_source": 0.98, "accuracy/judge_generated": 0.47}, "content lost"),
         ({"diversity": 1e-5, "accuracy/source_train": 0.99}, "collapse"),
     ],
 )
@@ -75,3 +79,27 @@ def test_gradient_shares_are_the_norms_of_each_loss_alone() -> None:
     norm = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm()
     assert float(shares["gradient/generator_domain"]) == pytest.approx(float(norm))
     assert float(shares["gradient/generator_task"]) == pytest.approx(3 * float(norm))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # MNIST-M, adapted well (8,750 steps): the judge reads it as it reads MNIST-M itself, and the layout is kept.
+        {"layout": 0.64, "accuracy/judge_source": 0.99, "accuracy/judge_generated": 0.51},
+        # A texture over everything, whose classes the judge still reads.
+        {"layout": 0.38, "accuracy/judge_source": 0.98, "accuracy/judge_generated": 0.86},
+        # The judge decides, not T, which comes to agree with G.
+        {"layout": 0.3, "accuracy/batch_generated": 0.1, "accuracy/judge_source": 0.98, "accuracy/judge_generated": 0.9},
+        # Nobody can judge yet.
+        {"layout": 0.1, "accuracy/judge_source": 0.6, "accuracy/judge_generated": 0.1},
+    ],
+)
+def test_content_that_is_kept_raises_no_warning(change: dict[str, Any]) -> None:
+    assert diagnostics.warnings({**HEALTHY, **change}) == []
+
+
+def test_the_warning_on_content_says_how_many_and_what_to_do() -> None:
+    lost = {"layout": 0.13, "accuracy/judge_source": 0.98, "accuracy/judge_generated": 0.18}
+    ((_, text),) = diagnostics.warnings({**HEALTHY, **lost})
+    assert "82% of redrawn images" in text
+    assert "--losses.generator-task" in text
