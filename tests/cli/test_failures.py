@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
@@ -126,6 +128,23 @@ def test_a_closed_pipe_ends_quietly(process: Callable[..., subprocess.Popen[str]
     _, err = started.communicate(timeout=60)
     assert err == ""
     assert started.returncode != 0
+
+
+@pytest.mark.parametrize(("command", "code"), [("summary baseline", 0), ("data info absent", 2)])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_changes_no_exit_code(tmp_path: Path, command: str, code: int, closed: str) -> None:
+    shell = f"exec {shlex.quote(sys.executable)} -m pixelscope {command} {closed}"
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.startswith("Error: ") == (code == 2 and closed == ">&-")
+
+
+def test_a_full_disk_under_stderr_changes_no_exit_code(process: Callable[..., subprocess.Popen[str]]) -> None:
+    with Path("/dev/full").open("w") as full:
+        started = process("data", "info", "absent", stderr=full)
+        out, _ = started.communicate(timeout=60)
+    assert (started.returncode, out) == (2, "")
 
 
 @pytest.mark.parametrize("command", ["--help", "pixelda train --help", "data info گربه"])

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pixelscope.cli.help import rendered
 
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: something the user can mend, told in one line on stderr. 130: interrupted. Any other error is a defect of
     the program and leaves as the exception that it is.
     """
+    _open_closed_streams()
     _take_any_text()
     if sys.platform == "win32":
         print(WINDOWS, file=sys.stderr)
@@ -35,10 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure = explain(error)
         if failure is None:
             raise
-        print(failure.line, file=sys.stderr)
+        with suppress(OSError):
+            print(failure.line, file=sys.stderr)
         _settle_output()
         return failure.code
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Write nowhere what goes to a stream that the shell has closed (`>&-`), which Python leaves as None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open as long as the process runs
 
 
 def _take_any_text() -> None:
@@ -58,8 +68,9 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _settle_output() -> None:
-    """Write what is left for stdout, or drop it where that fails, so that the interpreter's shutdown does not fail again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Write what is left for a stream, or drop it where that fails, so that the interpreter's shutdown does not fail again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
