@@ -303,8 +303,8 @@ def _stability(material: Material) -> Section:
         alt = "D's probabilities, norms of G's gradients, the classes generated and the diversity over z, as training went on."
         caption = (
             "No convergence shows as D's two probabilities far apart, vanishing gradients as a line that falls by orders of "
-            "magnitude, collapse as missing classes or a diversity near zero. Content is lost where the layout and the reading of "
-            "classes are low together. Red marks at the upper edge are warnings."
+            "magnitude, collapse as missing classes or a diversity near zero. Content is lost where the layout and the classes "
+            "are low together. Red marks at the upper edge are warnings."
         )
         parts.append(Illustration("stability", figure, alt, caption))
     if table is not None:
