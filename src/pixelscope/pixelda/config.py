@@ -143,6 +143,11 @@ class LossConfig(Config):
     """Weight of D's verdict on generated images in the G step."""
     generator_task: Weight = 0.01
     """Weight of T's loss on generated images in the G step."""
+    task_bound: Weight | None = None
+    """Most by which T's loss on redrawn images may exceed that on the source; while it does, the weight above grows by 2% a
+    step, up to `task_most`, and else falls back. Unset keeps the weight."""
+    task_most: Weight = 1.0
+    """Greatest weight to which `task_bound` lets it grow."""
     semantic: Weight = 0.0
     """Weight of the judge's loss on redrawn images in the G step (semantic consistency, Hoffman et al. 2018): G then cannot
     come to agree with T on wrong drawings. Above 0 a judge is trained, whatever `judge` says."""

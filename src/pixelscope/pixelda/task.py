@@ -75,6 +75,12 @@ class PairedBatches:
 REDRAWN_TWICE = 64
 """Source images redrawn twice at each evaluation, to see whether both redrawings have one class."""
 
+FOLLOWS = 0.98
+"""Share of the smoothed excess kept at each step: it follows some fifty steps."""
+
+GROWTH = 1.02
+"""Factor on a steered weight at each step, or its inverse."""
+
 STATISTICS_EVERY = 8
 """Steps between two batches from which batch norm of G's average takes its statistics; each is one more pass of G."""
 
@@ -125,6 +131,11 @@ class PixelDATask(Task[PairedBatch]):
         }
         if self.judge is not None:
             self.optimizers["judge"] = adam([self.judge], config.optimizer)
+        # The weight of T's loss in the G step, and by how much that loss exceeds the one on the source, smoothed.
+        start = {"task weight": config.losses.generator_task, "task excess": 0.0}
+        self.steering = {name: torch.tensor(value, device=fabric.device) for name, value in start.items()}
+        if config.losses.task_bound is not None:
+            self.memory = self.steering
         half_life = config.training.ema_half_life
         averaged = [name for name in ("generator", "classifier", "judge") if name in self.networks and half_life]
         self.averages = {name: MovingAverage(self.networks[name], half_life) for name in averaged}
@@ -194,7 +205,8 @@ class PixelDATask(Task[PairedBatch]):
             source_logits = self.classifier(batch.source, source=True)
             adapted_logits = self.classifier(generated)
         d_loss = discriminator_loss(real_logits, generated_logits, weights.soft_labels)
-        t_loss = self._classifier_loss(source_logits, adapted_logits, batch.labels)
+        t_losses = {"source": task_loss(source_logits, batch.labels), "generated": task_loss(adapted_logits, batch.labels)}
+        t_loss = torch.stack([loss for name, loss in t_losses.items() if weights.classifier_sees in (name, "both")]).sum()
         (weights.discriminator * d_loss + weights.classifier * t_loss).backward()
         trained = {"discriminator": self.discriminator, "classifier": self.classifier}
         norms = apply_gradients(self.optimizers["discriminator_classifier"], trained, self.config.optimizer.clip_norm)
@@ -202,6 +214,7 @@ class PixelDATask(Task[PairedBatch]):
             "loss/discriminator": d_loss,
             "loss/classifier": t_loss,
             **{f"gradient/{name}": norm for name, norm in norms.items()},
+            **self._steer(t_losses["generated"].detach() - t_losses["source"].detach()),
             **diagnostics.verdicts(real_logits, generated_logits),
             **diagnostics.predictions(source_logits, adapted_logits, batch.labels),
         }
@@ -222,10 +235,16 @@ class PixelDATask(Task[PairedBatch]):
             "accuracy/judge_generated": content.share_right(judged, batch.labels),
         }
 
-    def _classifier_loss(self, source_logits: Tensor, adapted_logits: Tensor, labels: Tensor) -> Tensor:
-        sees = self.config.losses.classifier_sees
-        seen = {"source": [source_logits], "generated": [adapted_logits], "both": [source_logits, adapted_logits]}[sees]
-        return torch.stack([task_loss(logits, labels) for logits in seen]).sum()
+    def _steer(self, excess: Tensor) -> dict[str, Tensor]:
+        """Raise or lower the weight of T's loss in the G step, where it is bounded; `excess`: of this rank's batch."""
+        weights = self.config.losses
+        if weights.task_bound is None:
+            return {}
+        weight, smooth = self.steering["task weight"], self.steering["task excess"]
+        smooth.lerp_(torch.as_tensor(self.fabric.all_reduce(excess, reduce_op="mean")), 1 - FOLLOWS)
+        weight.mul_(torch.where(smooth > weights.task_bound, GROWTH, 1 / GROWTH))
+        weight.clamp_(weights.generator_task, max(weights.task_most, weights.generator_task))
+        return {"weight/generator_task": weight.clone()}
 
     def _generator_step(self, batch: PairedBatch, generated: Tensor, moment: Moment) -> dict[str, Tensor]:
         others = [network for name, network in self.networks.items() if name != "generator"]
@@ -258,9 +277,10 @@ class PixelDATask(Task[PairedBatch]):
             losses["content"] = content_similarity_loss(batch.source, generated, mask)
         return losses
 
-    def _generator_weight(self, name: str) -> float:
+    def _generator_weight(self, name: str) -> float | Tensor:
         weights = self.config.losses
-        named = {"domain": weights.generator_domain, "task": weights.generator_task}
+        task = weights.generator_task if weights.task_bound is None else self.steering["task weight"]
+        named = {"domain": weights.generator_domain, "task": task}
         return (named | {"semantic": weights.semantic, "content": weights.content})[name]
 
 
