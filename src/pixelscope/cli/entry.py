@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from pixelscope.cli.help import rendered
 
@@ -48,7 +49,7 @@ def _open_closed_streams() -> None:
     """Write nowhere what goes to a stream that the shell has closed (`>&-`), which Python leaves as None."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open as long as the process runs
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # open as long as the process runs
 
 
 def _take_any_text() -> None:
