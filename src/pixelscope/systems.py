@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pixelscope.endovae.figures import sections as endovae_sections
 from pixelscope.engine.run import RunFolder
@@ -23,7 +23,14 @@ SECTIONS: dict[str, Callable[[Path], list[Section]]] = {
 
 
 def export(
-    run: Path, out: Path, *, form: Format = "onnx", images: str | None = None, rule: str = "auto", data_root: Path | None = None
+    run: Path,
+    out: Path,
+    *,
+    form: Format = "onnx",
+    images: str | None = None,
+    rule: str = "auto",
+    choose: Literal["adapted", "auto"] = "adapted",
+    data_root: Path | None = None,
 ) -> Delivered:
     """Write the model of a finished run to one file that other programs read, with a model card beside it.
 
@@ -37,6 +44,7 @@ def export(
         form: the format.
         images: a source of images, or a store or folder of frames, to compare on; by default the run's own.
         rule: which weights; see `evaluate`. A run that is not finished is exported only where one is named.
+        choose: of a run of PixelDA, the adapted classifier, or with `auto` the one that likely reads the target better.
         data_root: where a source given as a KIND alone is looked for.
 
     Raises:
@@ -46,12 +54,14 @@ def export(
     if system == "ablation":
         raise InputError(f"{run} is an ablation; export one of the runs in {run / 'cells'}.")
     if system == "endovae":
+        if choose != "adapted":
+            raise InputError(f"{run} is a run of EndoVAE, which has nothing to choose from; drop --choose.")
         from pixelscope.endovae.exporting import export_scorer
 
         return export_scorer(run, out, form, images=images, rule=rule)
     from pixelscope.pixelda.exporting import export_classifier
 
-    return export_classifier(run, out, form, images=images, rule=rule, data_root=data_root)
+    return export_classifier(run, out, form, images=images, rule=rule, choose=choose, data_root=data_root)
 
 
 def sections(run: Path) -> list[Section]:

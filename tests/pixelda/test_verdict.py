@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import tiny
-from pixelscope import evaluate, train_pixelda
+from pixelscope import evaluate, export, train_pixelda
 from pixelscope.data.batches import to_float
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.run import RunFolder
+from pixelscope.errors import InputError
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.verdict import RULES, compare, same_classes
@@ -119,3 +121,32 @@ def test_an_evaluation_ends_with_the_verdict_and_the_truth(judged: Path) -> None
 def test_other_images_are_measured_without_a_verdict(judged: Path, tmp_path: Path) -> None:
     _, target = tiny.write_domains(tmp_path)
     assert evaluate(judged, target=target).verdict is None
+
+
+@pytest.mark.parametrize(
+    ("better", "expected"), [("source only", "judge"), ("adapted", "classifier"), ("neither", "classifier")]
+)
+def test_an_export_may_take_the_likely_better_one(judged: Path, tmp_path: Path, better: str, expected: str) -> None:
+    evaluate(judged)
+    folder = RunFolder(judged)
+    stored = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+    stored["verdict"]["better"] = better
+    folder.evaluation.write_text(json.dumps(stored), encoding="utf-8")
+    weights = load_file(folder.checkpoint_files()[-1])
+    for choose, name in (("auto", expected), ("adapted", "classifier")):
+        out = tmp_path / f"{choose}.safetensors"
+        export(judged, out, form="safetensors", choose=choose)
+        found = load_file(out)
+        assert torch.equal(found["classifier.first.weight"], weights[f"average.{name}.first.weight"])
+        card = (tmp_path / f"{choose}.card.md").read_text(encoding="utf-8")
+        reached = stored["source_only"]["target_test"] if name == "judge" else stored["sets"]["target_test"]["accuracy"]
+        assert f"{reached:.2%}" in card
+        assert ("alone" in card.splitlines()[0]) == (name == "judge")
+
+
+def test_there_is_nothing_to_choose_from_without_a_verdict(tmp_path: Path) -> None:
+    specs = dict(zip(("source", "target"), tiny.write_domains(tmp_path), strict=True))
+    run = train_pixelda(tiny.pixelda(**specs, training={"images": 16}), run=tmp_path / "run")
+    with pytest.raises(InputError, match="no verdict on whether adaptation helps"):
+        export(run, tmp_path / "model.safetensors", form="safetensors", choose="auto")
+    assert not (tmp_path / "model.safetensors").exists()

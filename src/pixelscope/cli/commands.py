@@ -468,6 +468,7 @@ def export(
     format: Literal["onnx", "safetensors"] = "onnx",
     images: str | None = None,
     rule: Literal["auto", "last", "ema-last", "best-source", "best-validation"] = "auto",
+    choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
     json: Flag = False,
 ) -> None:
@@ -487,12 +488,15 @@ def export(
         Images, or a store or folder of frames, to compare file and run on; by default the run's own.
     rule
         Which weights; `auto` takes the run's headline rule, and a finished run only.
+    choose
+        Of a run of PixelDA: the adapted classifier, or with `auto` whichever likely reads the target better, as its
+        evaluation says without target labels.
     data_root
         Where a source given as a KIND alone is looked for; else $PIXELSCOPE_DATA, else a cache folder.
     json
         Print JSON.
     """
-    show(pixelscope.export(run, out, form=format, images=images, rule=rule, data_root=data_root), json)
+    show(pixelscope.export(run, out, form=format, images=images, rule=rule, choose=choose, data_root=data_root), json)
 
 
 @app.command

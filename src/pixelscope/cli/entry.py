@@ -49,7 +49,7 @@ def _open_closed_streams() -> None:
     """Write nowhere what goes to a stream that the shell has closed (`>&-`), which Python leaves as None."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # open as long as the process runs
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open as long as it runs
 
 
 def _take_any_text() -> None:

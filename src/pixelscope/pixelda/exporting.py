@@ -22,7 +22,7 @@ from pixelscope.exchange.parity import COMPARED, Parity, compare
 from pixelscope.exchange.weights_file import write_weights
 from pixelscope.pixelda.domains import load_domains, load_own, lying
 from pixelscope.pixelda.exported import PROBABILITIES, open_exported
-from pixelscope.pixelda.opened import Opened, open_run
+from pixelscope.pixelda.opened import Choice, Opened, likely_better, open_run
 from pixelscope.pixelda.snapshots import pixels
 from pixelscope.pixelda.torch_model import PREFIX, TorchClassifier
 from pixelscope.record import read_record
@@ -39,7 +39,14 @@ BATCH = 250
 
 
 def export_classifier(
-    run: Path, out: Path, form: Format, *, images: str | None = None, rule: str = "auto", data_root: Path | None = None
+    run: Path,
+    out: Path,
+    form: Format,
+    *,
+    images: str | None = None,
+    rule: str = "auto",
+    choose: Choice = "adapted",
+    data_root: Path | None = None,
 ) -> Delivered:
     """Write T of a finished run to `out`, with its card beside it, once it agrees with the run on real images.
 
@@ -48,6 +55,8 @@ def export_classifier(
     """
     require_new(out, form)
     opened = open_run(run, rule)
+    if choose == "auto":
+        opened = likely_better(opened)
     shown, compared_on = _some(opened, images, data_root)
     about = _about(opened)
     classifier = opened.classifier
@@ -178,14 +187,14 @@ def _results(opened: Opened) -> list[Mapping[str, str]]:
     found = read_json(opened.folder.evaluation)
     if found.get("images") != opened.images or found.get("rule") != opened.rule:
         return []
-    return [
-        {
-            "images": one["title"],
-            "count": f"{one['count']:,}",
-            "accuracy": f"{one['accuracy']:.2%} ± {one['standard_error']:.2%}",
-        }
-        for one in found["sets"].values()
-    ]
+    if opened.system == "baseline" and found.get("source_only"):
+        return [_result(found["sets"][name], accuracy) for name, accuracy in found["source_only"].items()]
+    return [_result(one, one["accuracy"]) for one in found["sets"].values()]
+
+
+def _result(one: Mapping[str, Any], accuracy: float) -> Mapping[str, str]:
+    error = (accuracy * (1 - accuracy) / one["count"]) ** 0.5
+    return {"images": one["title"], "count": f"{one['count']:,}", "accuracy": f"{accuracy:.2%} ± {error:.2%}"}
 
 
 def _inputs(form: Format, size: int) -> list[Port]:

@@ -1,13 +1,13 @@
 """A finished run with a classifier, whichever way it was trained: what using and exporting it need."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from pixelscope.engine import checkpoint
-from pixelscope.engine.run import RunFolder
+from pixelscope.engine.run import RunFolder, read_json
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.networks import Classifier, Generator
@@ -16,6 +16,9 @@ from pixelscope.pixelda.refinement.networks import StrongClassifier
 from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_refine_config
 from pixelscope.pixelda.trained import TrainedRun
 from pixelscope.pixelda.training import read_config
+
+Choice = Literal["adapted", "auto"]
+"""Which classifier of a run: the adapted T, or the one that likely reads the target better."""
 
 AVERAGE = "average.classifier."
 
@@ -40,6 +43,8 @@ class Opened:
     """The configuration whose source and target it was trained on."""
     origin: RunFolder
     """The run of this configuration: the folder itself, or the run that a refinement started from."""
+    judge: nn.Module | None = None
+    """T of the source alone, where the run trained one beside."""
 
 
 def open_run(run: Path, rule: str = "auto", finished: bool = True) -> Opened:
@@ -79,7 +84,28 @@ def _trained(run: Path, rule: str, finished: bool) -> Opened:
         config=config.model_dump(mode="json"),
         data=config,
         origin=found.folder,
+        judge=found.weights.judge,
     )
+
+
+def likely_better(opened: Opened) -> Opened:
+    """Return the run as it is, or with T of the source alone in place of the adapted T, as the verdict of its evaluation says.
+
+    Raises InputError where it has no verdict on these weights.
+    """
+    found = read_json(opened.folder.evaluation) if opened.folder.evaluation.is_file() else {}
+    verdict = found.get("verdict")
+    if opened.judge is None or not verdict:
+        raise InputError(
+            f"{opened.folder.path} has no verdict on whether adaptation helps; train with --judge and evaluate it, or drop "
+            "--choose auto."
+        )
+    if (found.get("rule"), found.get("images")) != (opened.rule, opened.images):
+        raise InputError(f"The verdict of {opened.folder.path} is on other weights; evaluate the run again.")
+    if verdict["better"] != "source only":
+        return opened
+    config = {**opened.config, "classifier": {**opened.config["classifier"], "private_first_layer": False}}
+    return replace(opened, system="baseline", classifier=opened.judge, generator=None, judge=None, config=config)
 
 
 def _refined(folder: RunFolder, rule: str, finished: bool) -> Opened:
