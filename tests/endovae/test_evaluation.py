@@ -251,3 +251,17 @@ def test_changed_frames_do_not_pass_for_the_runs_own(run: Path, store: FrameStor
         evaluate_endovae(copied)
     with pytest.raises(InputError, match="SHA-256"):
         evaluate_endovae(copied, frames=str(store.path))
+
+
+def test_frames_that_are_not_measured_are_named(
+    run: Path, frame_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = shutil.copytree(frame_folder, tmp_path / "other")
+    (next(path for path in other.iterdir() if path.name == "polyps") / "damaged.png").write_bytes(b"no image")
+    found = evaluate_endovae(run, frames=str(other))
+    measured = sum(one.count for one in found.sets.values())
+    total = sum(1 for path in other.rglob("*.png") if path.name != "damaged.png")
+    said = " ".join(caplog.messages)
+    assert f"Left out {total - measured} of {total} frames" in said and 0 < measured < total
+    assert "damaged.png" in said

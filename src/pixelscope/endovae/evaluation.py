@@ -6,6 +6,7 @@ The frames measured here were held out of training and of every choice; of a kin
 import csv
 import io
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
+
+_log = logging.getLogger(__name__)
 
 FITTED = 20_000
 """Training frames that the principal components are fitted to at most, at equal distances over all: 5 GB in float32."""
@@ -215,6 +218,8 @@ def _other_frames(frames: str, config: EndoVAEConfig, own: Cohort) -> dict[str, 
     """Return the frames of another store or folder by kind, without those that the run trained on or chose its weights by."""
     # Any division serves: all its parts are put together again, by kind.
     store = load_cohort(config.model_copy(update={"frames": frames})).store
+    for note in store.notes:
+        _log.warning(note)
     everything = Part(store, np.arange(len(store)))
     seen = np.concatenate([image_hashes(part.rows) for part in (own.train, own.validation)])
     unseen = ~np.isin(image_hashes(everything.rows), seen)
@@ -222,6 +227,8 @@ def _other_frames(frames: str, config: EndoVAEConfig, own: Cohort) -> dict[str, 
     found = {kind: Part(store, np.flatnonzero((kinds == kind) & unseen)) for kind in ("normal", "abnormal")}
     if not unseen.any():
         raise InputError(f"The run trained on every frame in {frames}, so nothing is left to measure; give other frames.")
+    if not unseen.all():
+        _log.warning("Left out %d of %d frames, on which the run trained or chose its weights.", (~unseen).sum(), len(unseen))
     return {kind: part for kind, part in found.items() if len(part)}
 
 
