@@ -145,3 +145,10 @@ def test_a_run_is_not_resumed_with_other_masks(folders: Path) -> None:
     with pytest.raises(InputError, match="masks"):
         resume(run, images=32)
     assert RunFolder(run).checkpoint_files() == before
+
+
+def test_masks_without_a_weight_are_named_as_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source, target = tiny.write_domains(tmp_path)
+    config = tiny.pixelda(source=source, target=target, losses={"content_mask": "folder:absent"})
+    assert load_masks(config, load_domains(config)) is None
+    assert "folder:absent is not used" in caplog.text

@@ -1,5 +1,6 @@
 """Masks of the content loss: one for each source image, in the images' order."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,8 @@ from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.domains import Domains
 
+_log = logging.getLogger(__name__)
+
 
 def load_masks(config: BaselineConfig, domains: Domains, data_root: Path | None = None) -> ImageSet | None:
     """Return the mask of each training image of the source, where the configuration names masks and uses them.
@@ -24,7 +27,10 @@ def load_masks(config: BaselineConfig, domains: Domains, data_root: Path | None 
     Raises:
         InputError: masks cannot be read as masks, or are not one for each image.
     """
-    if not isinstance(config, PixelDAConfig) or not config.losses.content or config.losses.content_mask == "pixels":
+    if not isinstance(config, PixelDAConfig) or config.losses.content_mask == "pixels":
+        return None
+    if not config.losses.content:
+        _log.warning("--losses.content-mask %s is not used, as --losses.content is 0.", config.losses.content_mask)
         return None
     kind, path = parse(config.losses.content_mask)
     size = config.data.size
