@@ -13,10 +13,12 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors import SafetensorError
 
+from data.made import write_photos
 from pixelscope.cli.failures import explain
 from pixelscope.errors import InputError, TrainingStopped
 
@@ -235,3 +237,43 @@ def _wait_for(file: Path, command: subprocess.Popen[str]) -> None:
         assert command.poll() is None, command.communicate()[1]
         time.sleep(0.1)
     raise AssertionError(f"{file} never held a line of training")
+
+
+def test_sigterm_leaves_nothing_half_made(tmp_path: Path) -> None:
+    """A command that writes for minutes is stopped in the midst; the same command then runs from the beginning."""
+    sign = np.full((40, 40, 4), 255, np.uint8)
+    sign[:8] = 0
+    for name in ("signs/a.png", "signs/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(sign).save(tmp_path / name)
+    write_photos(tmp_path / "photos", {"one.png": (200, 90, 30)})
+    command = [
+        sys.executable,
+        "-m",
+        "pixelscope",
+        "data",
+        "render",
+        "--pictograms",
+        "signs",
+        "--photos",
+        "photos",
+        "--out",
+        "out",
+    ]
+    process = subprocess.Popen([*command, "--count", "50000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: any(tmp_path.glob(".pixelscope-*/a/*.png")))
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "SIGTERM" in said
+    assert "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "signs"]
+    done = subprocess.run([*command, "--count", "2"], cwd=tmp_path, check=False, capture_output=True, timeout=120)
+    assert done.returncode == 0
+
+
+def wait_until(ready: Callable[[], bool], seconds: float = 100) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.05)

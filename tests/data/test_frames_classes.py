@@ -217,3 +217,12 @@ def test_files_of_other_programs_are_no_frames_and_are_noted(tmp_path: Path) -> 
     assert frames(found) == ["normal-x: 1.jpg"]
     assert found.notes[0].endswith("1 files (1 .dcm): normal-x/2.dcm.")
     assert found.notes[1].endswith(": 2 folders, 0 files.")
+
+
+def test_parts_of_a_split_behind_a_common_beginning(tmp_path: Path) -> None:
+    names = [f"seg_{part}/{folder}/0.png" for part in ("train", "test") for folder in ("normal-a", "polyps")]
+    found = find_classes([touch(tmp_path, *names)])
+    assert sorted(f"{frame.owner}: {frame.within}" for frame in found.frames) == [
+        f"{folder}: seg_{part}/0.png" for folder in ("normal-a", "polyps") for part in ("test", "train")
+    ]
+    assert any("seg_test, seg_train" in note for note in found.notes)

@@ -2,9 +2,11 @@
 
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pixelscope.cli.help import rendered
@@ -26,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(WINDOWS, file=sys.stderr)
         return 2
     try:
-        _run(sys.argv[1:] if arguments is None else arguments)
+        with _stopped_by_sigterm():
+            _run(sys.argv[1:] if arguments is None else arguments)
         # A full disk or a closed pipe shows here rather than in the interpreter's shutdown, where nobody can explain it.
         sys.stdout.flush()
     except BrokenPipeError:
@@ -50,6 +53,25 @@ def _open_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open as long as it runs
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that half-written files are removed; a training has a way of its own."""
+
+    def stop(number: int, frame: object) -> None:
+        from pixelscope.errors import Interrupted
+
+        raise Interrupted("Stopped by SIGTERM; the same command, or --resume where it has one, goes on or starts again.")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _take_any_text() -> None:

@@ -79,7 +79,7 @@ def _fault(error: CycloptsError) -> str:
 
 def _disk_full(error: BaseException) -> str:
     where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-    return f"The disk is full{where}; free some space, then run the command again, or go on with {RESUME}."
+    return f"The disk is full{where}; free some space, then run the command again; a training goes on with {RESUME}."
 
 
 def _one_line(text: str) -> str:

@@ -1,12 +1,12 @@
 """Folders of endoscopy frames: which are classes, of which kind, and which hold masks."""
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pixelscope.data.listing import Contents, contents, note, part_of
+from pixelscope.data.listing import Contents, contents, note, parts_among
 from pixelscope.errors import InputError
 
 Kind = Literal["normal", "abnormal"]
@@ -98,8 +98,8 @@ def find_classes(
     apart = {path.resolve() for path in given.values()}
     listed = {folder: contents(folder) for folder in (*map(_folder, folders), *given.values())}
     parts = [_sort(folder, listed[folder].images, asked, apart, len(folders) > 1) for folder in map(_folder, folders)]
-    frames = _unique([frame for found, _ in parts for frame in found])
-    inner = [mask for _, found in parts for mask in found]
+    frames = _unique([frame for part in parts for frame in part.frames])
+    inner = [mask for part in parts for mask in part.masks]
     if not frames:
         what = "only masks" if inner else "no images"
         where = ", ".join(map(str, folders)) or "nothing"
@@ -113,7 +113,7 @@ def find_classes(
         for file in listed[folder].images
     ]
     owned = [FoundFile(mask.path, mask.within, _owner(mask, kinds)) for mask in (*inner, *named)]
-    halves = {part for file in frames for part in PurePosixPath(file.within).parts[:-1] if _is_half(part, asked)}
+    halves = {name for part in parts for name in part.halves}
     return Found(frames, _unique(owned), kinds, _notes(listed, halves))
 
 
@@ -129,8 +129,21 @@ def _notes(listed: Mapping[Path, Contents], halves: set[str]) -> tuple[str, ...]
     return (*note(text, sorted(halves)), *everything.notes())
 
 
-def _is_half(name: str, asked: Mapping[str, Kind]) -> bool:
-    return name not in asked and part_of(name) is not None
+def _halves(folders: Collection[Path], asked: Mapping[str, Kind]) -> set[Path]:
+    """Return the folders that are parts of a split, by their names and those of the folders beside them."""
+    beside: dict[Path, list[str]] = {}
+    for folder in sorted(folders):
+        beside.setdefault(folder.parent, []).append(folder.name)
+    known = {parent: parts_among([name for name in names if name not in asked]) for parent, names in beside.items()}
+    return {folder for folder in folders if folder.name in known[folder.parent]}
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    frames: list[FoundFile]
+    masks: list[FoundFile]
+    halves: set[str]
+    """Names of the folders of frames that are parts of a split."""
 
 
 def is_mask_folder(name: str) -> bool:
@@ -164,18 +177,16 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-").replace(" ", "-")
 
 
-def _sort(
-    folder: Path, files: Sequence[Path], asked: Mapping[str, Kind], given: set[Path], several: bool
-) -> tuple[list[FoundFile], list[FoundFile]]:
+def _sort(folder: Path, files: Sequence[Path], asked: Mapping[str, Kind], given: set[Path], several: bool) -> _Sorted:
     """Return the frames and the masks below a folder; a mask has the name of what it is a mask of, class or not.
 
     several: whether other folders are given beside this one, so that names begin with its own where it is half of a split.
     """
     chains = {here: _chain(folder, here) for here in {file.parent for file in files} if not _lies_in(here, given)}
-    halves = {part for chain in chains.values() for part in chain[1:] if _is_half(part.name, asked)}
+    halves = _halves({part for chain in chains.values() for part in chain[1:]}, asked)
     holding = {_whole(here, halves) for here, chain in chains.items() if not any(is_mask_folder(part.name) for part in chain)}
     homes = {here: _home([part for part in chain if part not in halves], holding, asked) for here, chain in chains.items()}
-    named = halves | ({folder} if several and _is_half(folder.name, asked) else set())
+    named = halves | (_halves({folder}, asked) if several else set())
     frames, masks = [], []
     for file in files:
         home, mask = homes.get(file.parent, (None, None))
@@ -184,7 +195,8 @@ def _sort(
             masks.append(FoundFile(file, _within(file, mask, chains[file.parent], named), owner))
         elif home is not None:
             frames.append(FoundFile(file, _within(file, home, chains[file.parent], named), home.name))
-    return frames, masks
+    holding_frames = {part for file in frames for part in file.path.parents if part in named}
+    return _Sorted(frames, masks, {part.name for part in holding_frames})
 
 
 def _whole(folder: Path, halves: set[Path]) -> Path:

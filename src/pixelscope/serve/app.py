@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, Interrupted
 from pixelscope.serve.desk import Busy, Desk
 from pixelscope.serve.guard import LOOPBACK, Guard, allowed_names, own_names
 from pixelscope.serve.pages import adapt, endoscopy, runs
@@ -91,12 +92,15 @@ def serve_runs(
     if root and not (root.startswith("/") and root.isprintable() and not set(root) & set('"<>?#& ')):
         raise InputError(f"--root-path {root_path!r} is no path; give one such as /pixelscope.")
     app = create_app(places, own_names(host) | allowed_names(allowed_hosts), root=root)
+    for place in places:
+        if not place.exists():
+            print(f"Note: there is no folder {place} yet; runs are shown once they are made there.", file=sys.stderr)
     listening = _listen(host, port)
     print(f"Pixelscope is at {_address(host, listening)}{root} (Ctrl-C stops it).", flush=True)
     config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_keep_alive=10)
     try:
         uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         pass
     finally:
         listening.close()
