@@ -6,12 +6,12 @@ The same as adapt_folders.sh, from Python: python examples/adapt_folders.py LABE
 import sys
 from pathlib import Path
 
-from pixelscope import PixelDAConfig, build_report, describe_source, evaluate, train_pixelda
+from pixelscope import PixelDAConfig, build_report, compare_sources, evaluate, preset, train_pixelda
 
 
 def adapt(config: PixelDAConfig, runs: Path) -> Path:
     """Train as `config` says, measure, and return the path of the report."""
-    print(describe_source(config.source).to_text())
+    print(compare_sources(config.source, config.target).to_text())
     run = train_pixelda(config, run=runs / "adapted")
     print(evaluate(run).to_text())
     return build_report(run)
@@ -19,4 +19,5 @@ def adapt(config: PixelDAConfig, runs: Path) -> Path:
 
 if __name__ == "__main__":
     labelled, unlabelled, runs = sys.argv[1:]
-    print(adapt(PixelDAConfig(source=labelled, target=unlabelled), Path(runs)))
+    settings = {**preset("pixelda", "auto"), "source": labelled, "target": unlabelled}
+    print(adapt(PixelDAConfig.parse(settings), Path(runs)))

@@ -5,6 +5,6 @@ set -euo pipefail
 labelled=$1 unlabelled=$2 runs=$3
 shift 3
 
-pixelscope data info "$labelled"
+pixelscope data info "$labelled" "$unlabelled"
 # Trains, measures, and writes $runs/adapted/report.html.
 pixelscope pixelda train --source "$labelled" --target "$unlabelled" --out "$runs/adapted" "$@"

@@ -148,6 +148,16 @@ def test_a_frame_without_tissue_is_not_scored(client: TestClient) -> None:
         assert found.status_code == 400 and "no tissue is seen" in found.text and "Score" not in found.text
 
 
+def test_an_image_that_shows_nothing_is_said_to(client: TestClient) -> None:
+    """A white drawing on transparent ground is lost on white; another image is not."""
+    file = io.BytesIO()
+    drawing = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
+    drawing.paste((255, 255, 255, 255), (5, 5, 12, 12))
+    drawing.save(file, "PNG")
+    assert "one flat colour" in adapt(client, file.getvalue()).text
+    assert "one flat colour" not in adapt(client, png()).text
+
+
 def test_a_calibration_of_other_weights_is_not_used(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "healthy", tmp_path / "healthy")
     path = tmp_path / "healthy" / "checkpoints" / "calibration.json"

@@ -86,7 +86,8 @@ def _result(studio: Any, image: np.ndarray, seed: int, walk: float) -> dict[str,
     shown = np.concatenate([image[None], drawn])
     answers = studio.answers(shown)
     cards = [_card(studio, shown, answers, row) for row in range(len(shown))]
-    return {"given": cards[0], "styles": cards[1:-1], "walk": cards[-1], "classifiers": list(answers)}
+    flat = bool((image == image[0, 0]).all())
+    return {"given": cards[0], "styles": cards[1:-1], "walk": cards[-1], "classifiers": list(answers), "flat": flat}
 
 
 def _card(studio: Any, shown: np.ndarray, answers: dict[str, np.ndarray], row: int) -> dict[str, Any]:
