@@ -88,6 +88,21 @@ def test_the_framing_is_found_on_training_images(folders: Path, tmp_path: Path) 
     assert changed.framing == own.framing
 
 
+def test_it_is_said_why_images_stay_as_they_are(folders: Path, tmp_path: Path) -> None:
+    alike = load_domains(_config(folders).model_copy(update={"target": str(folders / "source")}))
+    assert alike.target is not None
+    assert alike.framing is None
+    assert any("lie as the source's do already" in note for note in alike.target.notes)
+    photos = tmp_path / "photos"
+    for number in range(20):
+        photos.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)).save(photos / f"{number}.png")
+    unclear = load_domains(_config(folders).model_copy(update={"target": str(photos)}))
+    assert unclear.target is not None
+    assert unclear.framing is None
+    assert any("in the target, the foreground cannot be told" in note for note in unclear.target.notes)
+
+
 def test_a_pack_is_framed_as_it_is_read(folders: Path, tmp_path: Path) -> None:
     pack(str(folders / "target"), tmp_path / "pack", size=16)
     config = _config(folders)

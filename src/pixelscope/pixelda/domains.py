@@ -193,19 +193,24 @@ def _framed(domains: Domains, data: DataConfig) -> Domains:
     """Return the domains with the target scaled and placed as the settings say, by what its training images look like."""
     target = domains.target
     assert target is not None
-    framing = data.framed
+    framing, why = data.framed, ""
     if framing is None and data.framing == "match":
-        framing = match_framing(domains.source.train, target.train)
+        framing, why = match_framing(domains.source.train, target.train)
     if framing is None:
-        return domains
+        return replace(domains, target=replace(target, notes=(*target.notes, *([why] if why else []))))
     parts = {name: getattr(target, name).framed(framing) for name in ("train", "validation", "test")}
     return replace(domains, target=replace(target, **parts), framing=framing)
 
 
-def match_framing(source: ImageSet, target: ImageSet) -> Framing | None:
-    """Return what frames the target's images as the source's, of one size; None where it cannot be told or is alike."""
-    ours, theirs = (find_foreground(spread(images.images, SAMPLE).permute(0, 2, 3, 1).numpy()) for images in (target, source))
-    return None if ours is None or theirs is None else matching(ours, theirs, target.images.shape[-1])
+def match_framing(source: ImageSet, target: ImageSet) -> tuple[Framing | None, str]:
+    """Return what frames the target's images as the source's, of one size; or None, and why they stay as they are."""
+    found = [find_foreground(spread(images.images, SAMPLE).permute(0, 2, 3, 1).numpy()) for images in (source, target)]
+    theirs, ours = found
+    if ours is None or theirs is None:
+        unclear = " and ".join(role for role, one in zip(("source", "target"), found, strict=True) if one is None)
+        return None, f"Not scaled or placed: in the {unclear}, the foreground cannot be told from the background."
+    framing = matching(ours, theirs, target.images.shape[-1])
+    return framing, "" if framing else "Not scaled or placed: foregrounds lie as the source's do already."
 
 
 def _check_source(source: ImageSet, config: BaselineConfig) -> None:

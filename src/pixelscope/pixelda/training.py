@@ -159,7 +159,8 @@ def _check_same_images(baseline: RunFolder, domains: Domains) -> None:
         origin = own.train.provenance
         raise InputError(
             f"The baseline {baseline.path} was measured on the {name} {measured.get('title')} ({measured.get('spec')}) and "
-            f"this run has other images, {origin.title} ({origin.source}); give a baseline of the same images and split."
+            f"this run has other images, {origin.title} ({origin.source}), or another split or framing of them; give a "
+            "baseline of the same images and settings of data."
         )
 
 
