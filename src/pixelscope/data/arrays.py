@@ -19,6 +19,7 @@ from pixelscope.data.array_layout import (
     usps_labels,
 )
 from pixelscope.data.damage import UNREADABLE
+from pixelscope.data.decode import is_flat
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.listing import note
 from pixelscope.data.value_range import BYTES_FROM, Range, common_range, range_note, range_text, to_eight_bits
@@ -261,9 +262,9 @@ def _storage(array: Array) -> str:
 
 def _flat_notes(images: NDArray[np.uint8]) -> tuple[str, ...]:
     """Return a note on images (N, C, H, W) that have one colour all over."""
-    flat = (np.ptp(images.reshape(*images.shape[:2], -1), axis=2) == 0).all(axis=1)
+    flat = [f"{position:05d}" for position, image in enumerate(images) if is_flat(image.transpose(1, 2, 0))]
     text = f"One flat colour all over: {{count}} of {len(images):,} images, so that they show nothing: {{names}}."
-    return note(text, [f"{position:05d}" for position in np.flatnonzero(flat)])
+    return note(text, flat)
 
 
 def _label_readings(arrays: Arrays, part: Part) -> dict[int, Array]:

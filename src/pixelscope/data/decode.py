@@ -141,6 +141,11 @@ def read_readable(
     return np.ascontiguousarray(images[:filled, ..., :channels]), errors
 
 
+def is_flat(image: Bytes) -> bool:
+    """Say whether an image (H, W, C) has one colour all over, so that it shows nothing."""
+    return bool(image.size) and bool((image == image[0, 0]).all())
+
+
 def image_size(path: Path) -> tuple[int, int] | None:
     """Return the width and height of an image held upright, without decoding it; None where the file is unreadable."""
     try:

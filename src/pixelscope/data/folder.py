@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from pixelscope.data.decode import depth_of, further_pages, read_readable
+from pixelscope.data.decode import depth_of, further_pages, is_flat, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.label_file import class_names, is_label_file, read_labels
 from pixelscope.data.listing import Contents, Part, by_ending, contents, is_render_record, note, part_of, parts_among
@@ -101,7 +99,7 @@ def load_folder(
         provenance=Provenance(
             f"folder:{folder}",
             _title(folder, layout),
-            notes=(*layout.read_notes(errors, [kept[i] for i in flat_positions(images)]), *depth.note()),
+            notes=(*layout.read_notes(errors, [kept[i] for i, image in enumerate(images) if is_flat(image)]), *depth.note()),
             value_range=depth.low_high,
         ),
         labels=None if layout.labels is None else torch.tensor([layout.labels[i] for i in kept]),
@@ -109,11 +107,6 @@ def load_folder(
         names=[layout.names[i] for i in kept],
         test=None if layout.test is None else torch.tensor([layout.test[i] for i in kept]),
     )
-
-
-def flat_positions(images: NDArray[np.uint8]) -> list[int]:
-    """Return the positions of images (N, H, W, C) that have one colour all over."""
-    return [position for position, one in enumerate(images) if one.size and (one == one[0, 0]).all()]
 
 
 def find_images(folder: Path) -> Layout:
@@ -132,7 +125,9 @@ def find_images(folder: Path) -> Layout:
     halves, about = _halves(folder, found)
     tables = _tables(found, halves)
     layout = _by_tables(folder, found, tables) if tables else _by_folders(folder, found, halves)
-    test, split_notes = _test(layout.names, halves) if halves or tables else _test_inside(layout)
+    test, split_notes = (
+        _test([name.split("/")[0] for name in layout.names], halves) if halves or tables else _test_inside(layout)
+    )
     about = (*about, *layout.notes, *_alike(layout.classes), *_rendered(folder, found))
     return replace(layout, test=test, notes=(*split_notes, *about, *found.notes(tables)))
 
@@ -186,7 +181,7 @@ def _test_inside(layout: Layout) -> tuple[list[bool] | None, tuple[str, ...]]:
         return None, ()
     if len(parts) < len(set(inner)):
         return None, (f"Not taken for a split, as not all images of the classes lie in its parts: {_listed(list(parts))}.",)
-    test, notes = _test([f"{child}/" for child in inner], parts)
+    test, notes = _test(inner, parts)
     return test, tuple(f"In each class. {text}" for text in notes)
 
 
@@ -197,8 +192,11 @@ def _alike(classes: Sequence[str]) -> tuple[str, ...]:
     return note("Classes whose names differ in case alone are several classes here: {names}.", both)
 
 
-def _test(names: Sequence[str], halves: dict[str, Part]) -> tuple[list[bool] | None, tuple[str, ...]]:
-    """Return which images are of the test part, and a note on it: validation is for testing where there is no test."""
+def _test(homes: Sequence[str], halves: dict[str, Part]) -> tuple[list[bool] | None, tuple[str, ...]]:
+    """Return which images are of the test part, and a note on it: validation is for testing where there is no test.
+
+    homes: the folder of `halves` that each image lies in.
+    """
     by_part = {part: [half for half, of in halves.items() if of == part] for part in ("train", "validation", "test")}
     held = next((part for part in ("test", "validation") if by_part[part]), None)
     training = [half for half, part in halves.items() if part != held]
@@ -206,7 +204,7 @@ def _test(names: Sequence[str], halves: dict[str, Part]) -> tuple[list[bool] | N
         text = f"Taken for a part of a split, not for a class: {_listed(list(halves))}; a random test split is drawn."
         return None, (text,) if halves else ()
     text = f"Taken for a split, not for classes: {_listed(training)} for training, {_listed(by_part[held])} for the test."
-    return [halves[name.split("/")[0]] == held for name in names], (text,)
+    return [halves[home] == held for home in homes], (text,)
 
 
 def _tables(found: Contents, halves: dict[str, Part]) -> list[str]:

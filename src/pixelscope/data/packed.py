@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixelscope.data.decode import depth_of, read_readable
-from pixelscope.data.folder import find_images, flat_positions
+from pixelscope.data.decode import depth_of, is_flat, read_readable
+from pixelscope.data.folder import find_images
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.rows import BLOCK, Rows, blocks
 from pixelscope.errors import InputError
@@ -62,7 +62,7 @@ def pack_folder(
                 raise errors[min(errors)]
             read = [start + position for position in range(len(files)) if position not in errors]
             kept.extend(read)
-            flat.extend(read[position] for position in flat_positions(images))
+            flat.extend(read[position] for position, image in enumerate(images) if is_flat(image))
             colour = np.broadcast_to(images, (*images.shape[:3], 3)) if len(images) else images.reshape(0, size, size, 3)
             yield np.ascontiguousarray(colour.transpose(0, 3, 1, 2))
             if report is not None:

@@ -192,8 +192,7 @@ def _differing(copies: Tensor, labels: Tensor) -> int:
 
 def _parted(groups: Tensor, part: Tensor) -> int:
     """Return how many test images are of groups that have other images, too."""
-    both = _among(groups, part != 2) & _among(groups, part == 2)
-    return int((both[groups] & (part == 2)).sum())
+    return int((_among(groups, part != 2)[groups] & (part == 2)).sum())
 
 
 def _among(copies: Tensor, chosen: Tensor) -> Tensor:

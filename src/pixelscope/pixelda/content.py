@@ -37,8 +37,3 @@ def alike(generator: nn.Module, classifier: nn.Module, images: Tensor, z: Tensor
     generator.train(modes[0])
     classifier.train(modes[1])
     return float((first == second).float().mean())
-
-
-def share_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of images (N, classes) whose class is that of their label (N,), a scalar."""
-    return (logits.detach().argmax(1) == labels).float().mean()

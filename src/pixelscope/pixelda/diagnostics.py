@@ -45,11 +45,16 @@ def predictions(source_logits: Tensor, adapted_logits: Tensor, labels: Tensor) -
     classes = adapted_logits.shape[1]
     adapted = adapted_logits.argmax(1)
     return {
-        "accuracy/batch_source": (source_logits.argmax(1) == labels).float().mean(),
-        "accuracy/batch_generated": (adapted == labels).float().mean(),
+        "accuracy/batch_source": share_right(source_logits, labels),
+        "accuracy/batch_generated": share_right(adapted_logits, labels),
         "histogram/source": F.one_hot(labels, classes).float().mean(0),
         "histogram/generated": F.one_hot(adapted, classes).float().mean(0),
     }
+
+
+def share_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of images whose class by `logits` (N, classes) is that of their label (N,), a scalar."""
+    return (logits.detach().argmax(1) == labels).float().mean()
 
 
 def gradient_shares(losses: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

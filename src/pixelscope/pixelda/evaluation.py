@@ -180,7 +180,8 @@ def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chos
     if chosen.judge is None:
         return {}
     judge = chosen.judge
-    verdict = compare(judge, chosen.classifier, domains.training_target(), domains.source.train)
+    held_out = domains.source.validation if len(domains.source.validation) else domains.source.train
+    verdict = compare(judge, chosen.classifier, domains.training_target(), held_out)
     return {"source_only": _accuracies({name: measure(judge, images) for name, images in sets.items()}), "verdict": verdict}
 
 

@@ -231,8 +231,8 @@ class PixelDATask(Task[PairedBatch]):
         return {
             "loss/judge": loss,
             "gradient/judge": norms["judge"],
-            "accuracy/judge_source": content.share_right(source_logits, batch.labels),
-            "accuracy/judge_generated": content.share_right(judged, batch.labels),
+            "accuracy/judge_source": diagnostics.share_right(source_logits, batch.labels),
+            "accuracy/judge_generated": diagnostics.share_right(judged, batch.labels),
         }
 
     def _steer(self, excess: Tensor) -> dict[str, Tensor]:

@@ -236,6 +236,5 @@ def _decisive(config: BaselineConfig) -> dict[str, Any]:
     """Return the settings that decide the weights: not the machine, nor how long it runs, nor where data lies."""
     values = config.model_dump(mode="json", exclude={"runtime": True, "source": True, "target": True})
     values["training"].pop("images")
-    # Settings that came later are named where they are in use, so that earlier runs can go on.
-    values["data"] = {name: value for name, value in values["data"].items() if value not in (None, "all", "none")}
+    values["data"] = {name: value for name, value in values["data"].items() if value is not None}
     return values

@@ -74,7 +74,7 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
         before: T of the source alone.
         after: the adapted T.
         target: images of the target that neither has learned from; their labels, if any, are not looked at.
-        source: labelled images of the source.
+        source: labelled images of the source, held out of training where there are some.
 
     Returns:
         The value of every rule for both, and the verdict.

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from pixelscope.data.decode import bombs_refused, pages_after_first
+from pixelscope.data.decode import bombs_refused, is_flat, pages_after_first
 from pixelscope.data.listing import note
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.stream.ahead import batches, in_order
@@ -131,7 +131,7 @@ class _Remarks:
     def add(self, item: Item, value: object, pages: int) -> None:
         if pages and not isinstance(value, InputError):
             self.paged.append(f"{item.name} ({pages:,})")
-        if isinstance(value, np.ndarray) and not np.ptp(value, axis=(0, 1)).any():
+        if isinstance(value, np.ndarray) and is_flat(value):
             self.flat.append(item.name)
 
     def notes(self) -> tuple[str, ...]:

@@ -71,19 +71,20 @@ def _probabilities(axes: Axes, train: Lines, warnings: Lines) -> None:
     axes.axhline(0.5, color=GREY, linewidth=1, linestyle=DOTTED)
     draw_line(axes, series(train, "probability/real"), "of target images", Stroke(BLUE))
     draw_line(axes, series(train, "probability/generated"), "of generated images", Stroke(ORANGE, DASHED))
-    axes.set_ylim(-0.02, 1.06)
-    _mark(axes, warnings, "overpowering discriminator")
-    count_percent(axes)
-    count_images(axes)
-    _legend(axes)
+    _as_shares(axes, warnings, "overpowering discriminator")
 
 
 def _content(axes: Axes, train: Lines, warnings: Lines) -> None:
     draw_line(axes, series(train, "accuracy/batch_generated"), "class, as T reads it", Stroke(BLUE))
     draw_line(axes, series(train, "accuracy/judge_generated"), "class, as the judge reads it", Stroke(ORANGE, DASHED))
     draw_line(axes, series(train, "layout"), "layout", Stroke(GREEN, DASH_DOT))
+    _as_shares(axes, warnings, "content lost")
+
+
+def _as_shares(axes: Axes, warnings: Lines, cause: str) -> None:
+    """Give lines of values from 0 to 1 their scales, marks of the warnings with this cause, and a legend."""
     axes.set_ylim(-0.02, 1.06)
-    _mark(axes, warnings, "content lost")
+    _mark(axes, warnings, cause)
     count_percent(axes)
     count_images(axes)
     _legend(axes)
