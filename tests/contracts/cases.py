@@ -13,7 +13,7 @@ from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.task import Moment, Task
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
-from pixelscope.pixelda.networks import Classifier, Discriminator, Generator
+from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, ResidualClassifier
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.networks import StrongClassifier
 from pixelscope.pixelda.refinement.task import RefineTask
@@ -55,8 +55,8 @@ def _pixelda(**changes: Any) -> tuple[PixelDATask, PairedBatches]:
     return PixelDATask(config, 3, one), PairedBatches(tiny.image_set(), target, config.seed, one.device)
 
 
-def _baseline() -> tuple[BaselineTask, LabelledBatches]:
-    config, one = tiny.baseline(), tiny.fabric()
+def _baseline(**changes: Any) -> tuple[BaselineTask, LabelledBatches]:
+    config, one = tiny.baseline(**changes), tiny.fabric()
     return BaselineTask(config, 3, one), LabelledBatches(tiny.image_set(), config.seed, one.device)
 
 
@@ -99,15 +99,20 @@ NETWORKS = [
     NetworkCase("decoder", lambda: Decoder(width=4), lambda n: (z(n)[:, :6],), (3, 96, 96)),
     NetworkCase("decoder, 32 pixels", lambda: Decoder(32, 10, 2), lambda n: (z(n),), (3, 32, 32)),
     NetworkCase("T, 48 pixels, 4 classes", lambda: Classifier(4, 48), lambda n: (images(n, 48),), (4,)),
+    NetworkCase("residual T", lambda: ResidualClassifier(5, 6), lambda n: (images(n),), (5,)),
+    NetworkCase("residual T, 64 pixels", lambda: ResidualClassifier(5, 3), lambda n: (images(n, 64),), (5,)),
 ]
 
+RESIDUAL = {"kind": "residual", "width": 4}
 _ENDOVAE_TRAINS = {"autoencoder": {"encoder", "decoder"}}
 _REFINED_TRAINS = {"classifier": {"classifier"}}
 _PIXELDA_TRAINS = {"discriminator_classifier": {"discriminator", "classifier"}, "generator": {"generator"}}
 
 TASKS = [
     TaskCase("baseline", _baseline, {"classifier": {"classifier"}}),
+    TaskCase("baseline, residual T", lambda: _baseline(classifier=RESIDUAL), {"classifier": {"classifier"}}),
     TaskCase("pixelda", _pixelda, _PIXELDA_TRAINS),
+    TaskCase("pixelda, residual T", lambda: _pixelda(classifier=RESIDUAL), _PIXELDA_TRAINS),
     TaskCase("pixelda, own batch for G", lambda: _pixelda(share_generated=False), _PIXELDA_TRAINS),
     TaskCase("pixelda, content loss", lambda: _pixelda(losses={"content": 1.0}), _PIXELDA_TRAINS),
     TaskCase("endovae", _endovae, _ENDOVAE_TRAINS),

@@ -16,9 +16,9 @@ from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.randomness import generator
 from pixelscope.engine.task import Moment, Task
 from pixelscope.pixelda.accuracy import SourceEvaluation
-from pixelscope.pixelda.config import BaselineConfig
+from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig
 from pixelscope.pixelda.losses import task_loss
-from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.networks import Classifier, ResidualClassifier, TaskNetwork
 from pixelscope.pixelda.optimizer import adam, learning_rate
 
 
@@ -91,8 +91,15 @@ class BaselineTask(Task[LabelledBatch]):
         return evaluation.get("accuracy/source_validation_ema", evaluation.get("accuracy/source_validation"))
 
 
-def build_classifier(config: BaselineConfig, classes: int) -> Classifier:
+def build_classifier(config: BaselineConfig, classes: int) -> TaskNetwork:
     """Build T with initial weights drawn from the configuration's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
-        return Classifier(classes, config.data.size)
+        return make_classifier(config.classifier, classes, config.data.size)
+
+
+def make_classifier(config: ClassifierConfig, classes: int, size: int, private_first_layer: bool = False) -> TaskNetwork:
+    """Return T of the configured kind for images of `size` pixels; torch's global generator draws its weights."""
+    if config.kind == "residual":
+        return ResidualClassifier(classes, config.width, private_first_layer)
+    return Classifier(classes, size, private_first_layer)

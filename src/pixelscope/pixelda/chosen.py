@@ -14,7 +14,7 @@ from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.baseline import build_classifier
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
-from pixelscope.pixelda.networks import Classifier, Generator
+from pixelscope.pixelda.networks import Generator, TaskNetwork
 from pixelscope.pixelda.task import build_networks
 
 RULES = ("last", "ema-last", "best-source")
@@ -25,9 +25,9 @@ class Weights:
     """A classifier, and for PixelDA a generator, as they were after `images` images; in evaluation mode, on the CPU."""
 
     images: int
-    classifier: Classifier
+    classifier: TaskNetwork
     generator: Generator | None
-    judge: Classifier | None = None
+    judge: TaskNetwork | None = None
     """T of the source alone, trained beside; None where the run has none."""
 
 
@@ -54,7 +54,7 @@ def available_weights(folder: RunFolder, config: BaselineConfig, classes: tuple[
 
 def stored_classifiers(
     folder: RunFolder, config: BaselineConfig, classes: tuple[str, ...]
-) -> Iterator[tuple[int, dict[str, Classifier]]]:
+) -> Iterator[tuple[int, dict[str, TaskNetwork]]]:
     """Yield (images, {"last": T, "ema": its average}) for every classifier stored along the way, oldest first."""
     newest = folder.checkpoint_files()[-1]
     _, header = checkpoint.load(newest)
@@ -63,7 +63,7 @@ def stored_classifiers(
             yield int(path.stem), _read_classifiers(path, config, len(classes))
 
 
-def _read_classifiers(path: Path, config: BaselineConfig, classes: int) -> dict[str, Classifier]:
+def _read_classifiers(path: Path, config: BaselineConfig, classes: int) -> dict[str, TaskNetwork]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -97,7 +97,7 @@ def _load(network: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
     network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def _networks(config: BaselineConfig, classes: int) -> tuple[Classifier, Generator | None]:
+def _networks(config: BaselineConfig, classes: int) -> tuple[TaskNetwork, Generator | None]:
     if isinstance(config, PixelDAConfig):
         generator, _, classifier = build_networks(config, classes)
         return classifier, generator

@@ -126,7 +126,17 @@ class DiscriminatorConfig(Config):
 
 
 class ClassifierConfig(Config):
-    """T: two convolutions and three fully connected layers (Bousmalis 2017, Figure 7)."""
+    """T: what tells the classes apart."""
+
+    kind: Literal["paper", "residual"] = "paper"
+    """`paper`: two convolutions and three fully connected layers (Bousmalis 2017, Figure 7), made for 32 pixels. `residual`: a
+    small residual network with group normalisation, for 64 pixels and more."""
+    width: Count = 32
+    """Channels of the first convolution of `residual`, doubled twice; 32 makes 0.7 million parameters at every size."""
+
+
+class AdaptedClassifierConfig(ClassifierConfig):
+    """T of PixelDA, which sees source and generated images."""
 
     private_first_layer: bool = False
     """Give source images a first convolution of their own; generated and target images share the other."""
@@ -193,6 +203,7 @@ class BaselineConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
 
 
 class PixelDAConfig(BaselineConfig):
@@ -200,7 +211,7 @@ class PixelDAConfig(BaselineConfig):
 
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    classifier: ClassifierConfig = ClassifierConfig()
+    classifier: AdaptedClassifierConfig = AdaptedClassifierConfig()
     losses: LossConfig = LossConfig()
     judge: bool = False
     """Train a second T beside the first, on the source alone. It never learns from G, so it tells whether redrawn images keep

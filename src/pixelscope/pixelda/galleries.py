@@ -11,7 +11,7 @@ from pixelscope.pixelda.accuracy import logits_of
 from pixelscope.pixelda.chosen import Weights
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.domains import Domains
-from pixelscope.pixelda.networks import Classifier, Generator
+from pixelscope.pixelda.networks import Generator, TaskNetwork
 from pixelscope.pixelda.snapshots import one_of_each_class, pixels, redraw
 from pixelscope.pixelda.task import draw_noise
 from pixelscope.samples import save_arrays
@@ -43,7 +43,7 @@ def _write_pairs(folder: RunFolder, source: ImageSet, target: ImageSet, seed: in
 
 
 def _write_gallery(
-    folder: RunFolder, domains: Domains, classifier: Classifier, network: Generator, config: PixelDAConfig
+    folder: RunFolder, domains: Domains, classifier: TaskNetwork, network: Generator, config: PixelDAConfig
 ) -> None:
     assert domains.target is not None and domains.source.test.labels is not None
     source, target = domains.source.test, domains.target.test
@@ -72,7 +72,7 @@ def _write_styles(folder: RunFolder, source: ImageSet, network: Generator, confi
     save_arrays(folder.samples / "styles.npz", source=pixels(images), generated=pixels(rows))
 
 
-def _predicted(classifier: Classifier, images: Tensor, source: bool = False) -> np.ndarray:
+def _predicted(classifier: TaskNetwork, images: Tensor, source: bool = False) -> np.ndarray:
     return logits_of(classifier, images, source=source).argmax(1).numpy()
 
 

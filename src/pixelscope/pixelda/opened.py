@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from pixelscope.engine import checkpoint
 from pixelscope.engine.run import RunFolder, read_json
 from pixelscope.errors import InputError
-from pixelscope.pixelda.config import BaselineConfig
-from pixelscope.pixelda.networks import Classifier, Generator
+from pixelscope.pixelda.baseline import make_classifier
+from pixelscope.pixelda.config import AdaptedClassifierConfig, BaselineConfig
+from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
 from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_refine_config
@@ -59,12 +60,15 @@ def open_run(run: Path, rule: str = "auto", finished: bool = True) -> Opened:
 
 
 def rebuilt(config: dict[str, Any], classes: int, size: int) -> nn.Module:
-    """Return a classifier of a run's configuration, its weights not yet loaded."""
+    """Return a classifier of a run's configuration, its weights not yet loaded.
+
+    config: as the run or an exported file keeps it; what earlier versions did not write has its default.
+    """
     network = config.get("network", {})
     if network.get("kind") == "strong":
         return StrongClassifier(classes, network["width"], network["dropout"])
-    private = config.get("classifier", {}).get("private_first_layer", False)
-    return Classifier(classes, size, private_first_layer=private)
+    own = AdaptedClassifierConfig.parse(config.get("classifier", {}), "classifier")
+    return make_classifier(own, classes, size, own.private_first_layer)
 
 
 def _trained(run: Path, rule: str, finished: bool) -> Opened:

@@ -18,7 +18,7 @@ from pixelscope.engine.randomness import generator
 from pixelscope.engine.task import Moment, Task
 from pixelscope.pixelda import content, diagnostics
 from pixelscope.pixelda.accuracy import SourceEvaluation
-from pixelscope.pixelda.baseline import build_classifier
+from pixelscope.pixelda.baseline import build_classifier, make_classifier
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.losses import (
     content_similarity_loss,
@@ -27,7 +27,7 @@ from pixelscope.pixelda.losses import (
     generator_domain_loss,
     task_loss,
 )
-from pixelscope.pixelda.networks import Classifier, Discriminator, Generator
+from pixelscope.pixelda.networks import Discriminator, Generator, TaskNetwork
 from pixelscope.pixelda.optimizer import adam, learning_rate
 
 
@@ -219,7 +219,7 @@ class PixelDATask(Task[PairedBatch]):
             **diagnostics.predictions(source_logits, adapted_logits, batch.labels),
         }
 
-    def _judge_step(self, judge: Classifier, batch: PairedBatch, generated: Tensor) -> dict[str, Tensor]:
+    def _judge_step(self, judge: TaskNetwork, batch: PairedBatch, generated: Tensor) -> dict[str, Tensor]:
         """Train the judge on the source, and ask it about redrawn images."""
         with self.fabric.autocast():
             source_logits = judge(batch.source)
@@ -284,16 +284,16 @@ class PixelDATask(Task[PairedBatch]):
         return (named | {"semantic": weights.semantic, "content": weights.content})[name]
 
 
-def build_networks(config: PixelDAConfig, classes: int) -> tuple[Generator, Discriminator, Classifier]:
+def build_networks(config: PixelDAConfig, classes: int) -> tuple[Generator, Discriminator, TaskNetwork]:
     """Build G, D and T with initial weights drawn from the configuration's seed alone."""
     size = config.data.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
-        g, d = config.generator, config.discriminator
+        g, d, t = config.generator, config.discriminator, config.classifier
         return (
             Generator(size, g.noise_dim, g.blocks, g.width, g.conditioned),
             Discriminator(size, d.width, d.noise_std, d.dropout),
-            Classifier(classes, size, config.classifier.private_first_layer),
+            make_classifier(t, classes, size, t.private_first_layer),
         )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from pixelscope.config import Config, merge, read_yaml
 from pixelscope.errors import InputError
-from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
+from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAConfig, preset
 
 GRIDS = ("claims",)
 """Grids that come with the package."""
@@ -64,8 +64,16 @@ class Grid(Config):
         """
         cell = self.cells[name]
         kind = PixelDAConfig if cell.system == "pixelda" else BaselineConfig
-        base = self.base if cell.system == "pixelda" else {k: v for k, v in self.base.items() if k in kind.model_fields}
+        base = self.base if cell.system == "pixelda" else _without_others(self.base)
         return kind.parse(merge(preset(cell.system, self.preset), base, cell.settings, {"seed": seed}), f"cell {name}")
+
+
+def _without_others(base: dict[str, Any]) -> dict[str, Any]:
+    """Return what a baseline takes of settings that are meant for PixelDA."""
+    known = {name: value for name, value in base.items() if name in BaselineConfig.model_fields}
+    if isinstance(known.get("classifier"), dict):
+        known["classifier"] = {k: v for k, v in known["classifier"].items() if k in ClassifierConfig.model_fields}
+    return known
 
 
 def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:

@@ -20,7 +20,8 @@ class NetworkConfig(Config):
     """The classifier that is trained."""
 
     kind: Literal["strong", "paper"] = "strong"
-    """`strong`: six convolutions with batch norm. `paper`: the run's own T, which goes on from its weights."""
+    """`strong`: six convolutions with batch norm. `paper`: the run's own T of whichever kind, which goes on from its
+    weights."""
     width: Count = 32
     """Channels of the first two convolutions of `strong`, doubled twice; 32 makes 0.3 million parameters, 96 2.6 million."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.networks import TaskNetwork
 
 
 class StrongClassifier(nn.Module):
@@ -41,11 +41,11 @@ class StrongClassifier(nn.Module):
 def logits_and_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits (N, classes) and what the last layer decides on, (N, F), for images (N, 3, S, S) in [-1, 1].
 
-    The network is in evaluation mode. Of the paper's T it is the last hidden layer.
+    The network is in evaluation mode. Of the run's own T it is the input of its last layer.
     """
     if isinstance(network, StrongClassifier):
         features = network.features(images).mean((2, 3))
         return network.decide(features), features
-    assert isinstance(network, Classifier)
+    assert isinstance(network, TaskNetwork)
     features = network.shared[:-1](network.first(images))
     return network.shared[-1](features), features

@@ -19,9 +19,9 @@ from pixelscope.engine.randomness import generator
 from pixelscope.engine.run import RunFolder
 from pixelscope.engine.sitting import Place, conduct, enter
 from pixelscope.errors import InputError
+from pixelscope.pixelda.baseline import make_classifier
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import Domains, load_own, require_same_images
-from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.config import RefineConfig
@@ -135,7 +135,8 @@ def build_classifier(config: RefineConfig, opened: TrainedRun) -> nn.Module:
     """Build the classifier as training begins with it: new, or the run's own T."""
     if config.network.kind == "paper":
         own = opened.weights.classifier
-        network = Classifier(len(opened.classes), opened.config.data.size, own.first_source is not None)
+        size, private = opened.config.data.size, own.first_source is not None
+        network = make_classifier(opened.config.classifier, len(opened.classes), size, private)
         network.load_state_dict(own.state_dict())
         return network
     with torch.random.fork_rng(devices=[]):
