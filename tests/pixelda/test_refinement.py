@@ -87,7 +87,7 @@ def test_it_is_measured_by_the_end_of_a_fixed_schedule_beside_the_other_rules(re
         assert one["gap"] == pytest.approx(best - one["target_test"])
     assert set(found["before"]) == set(found["sets"]) == {"source_test", "target_test", "target_all"}
     names = [section.anchor for section in sections(refined)]
-    assert names == ["lead", "result", "choosing", "classes", "training", "record"]
+    assert names == ["lead", "result", "guard", "choosing", "classes", "training", "record"]
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_headline_and_curve_are_of_the_averages_and_the_oracle_is_the_best_of_th
 def test_what_is_measured_is_what_is_exported(refined: Path) -> None:
     stored = tensors_of(refined / "classifiers" / f"{96:012d}.safetensors", "ema.")
     newest = tensors_of(RunFolder(refined).checkpoint_files()[-1], "average.classifier.")
-    used = open_run(refined).classifier.state_dict()
+    used = open_run(refined, "ema-last").classifier.state_dict()
     assert stored.keys() == newest.keys() == used.keys()
     assert all(torch.equal(stored[name], newest[name]) and torch.equal(stored[name], used[name]) for name in stored)
 

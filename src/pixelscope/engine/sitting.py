@@ -105,7 +105,7 @@ def _record(fabric: Fabric, folder: RunFolder, task: Task[Any], config: RuntimeC
     """Write into run.json what runs, on what, and what `about` says, and print the notes on the data."""
     decided = runtime.decide(config)
     notes = [f"Note on the {role}: {note}" for role, data in about.get("data", {}).items() for note in data.get("notes", ())]
-    for line in (f"Runs on {decided.describe()}.", *notes):
+    for line in (f"Runs on {decided.describe()}.", *notes, *about.get("notes", ())):
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     sittings = folder.read_record().get("sittings", 0) if resumed else 0
     folder.update_record(

@@ -10,20 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder, read_stats
-from pixelscope.engine.runtime import computing_device
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.pixelda.accuracy import confusion, logits_of
 from pixelscope.pixelda.chosen import RULES, Weights, available_weights, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.domains import Domains, load_own
 from pixelscope.pixelda.galleries import write_galleries
-from pixelscope.pixelda.measured_sets import MeasuredSet, other_sets, own_sets
+from pixelscope.pixelda.measured_sets import MeasuredSet, measure, measure_all, other_sets, own_sets
 from pixelscope.pixelda.training import System, read_config
 from pixelscope.pixelda.verdict import Verdict, compare
 
@@ -127,18 +124,6 @@ def evaluate(
     return _evaluation(folder, system, config, classes, sets, weights, headline_rule(rule, system, weights))
 
 
-def measure(classifier: nn.Module, images: MeasuredSet) -> Tensor:
-    """Return the confusion counts (classes, classes) of `classifier` over all `images`; it moves to the GPU."""
-    classifier = classifier.to(computing_device())
-    total = torch.zeros(0)
-    for part in images.parts:
-        assert part.labels is not None
-        logits = logits_of(classifier, part.images, source=images.source)
-        counts = confusion(logits.argmax(1), part.labels, logits.shape[1])
-        total = counts if total.numel() == 0 else total + counts
-    return total
-
-
 def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
     """Return a sentence for a target that was given and cannot be measured."""
     why = domains.target_unmeasured
@@ -182,7 +167,7 @@ def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chos
     judge = chosen.judge
     held_out = domains.source.validation if len(domains.source.validation) else domains.source.train
     verdict = compare(judge, chosen.classifier, domains.training_target(), held_out)
-    return {"source_only": _accuracies({name: measure(judge, images) for name, images in sets.items()}), "verdict": verdict}
+    return {"source_only": accuracies(measure_all(judge, sets)), "verdict": verdict}
 
 
 def _evaluation(
@@ -194,9 +179,7 @@ def _evaluation(
     weights: Mapping[str, Weights],
     headline: str,
 ) -> Evaluation:
-    counts = {
-        rule: {name: measure(chosen.classifier, images) for name, images in sets.items()} for rule, chosen in weights.items()
-    }
+    counts = {rule: measure_all(chosen.classifier, sets) for rule, chosen in weights.items()}
     curve = _curve(folder, config, classes, sets.get("target_test"))
     return Evaluation(
         system=system,
@@ -204,14 +187,15 @@ def _evaluation(
         steps=weights[headline].images // config.training.batch_size,
         classes=list(classes),
         rule=headline,
-        rules={rule: {"images": weights[rule].images, **_accuracies(counts[rule])} for rule in weights},
+        rules={rule: {"images": weights[rule].images, **accuracies(counts[rule])} for rule in weights},
         sets={name: set_result(sets[name].title, found, list(classes)) for name, found in counts[headline].items()},
         oracle=_oracle(curve),
         curve=curve,
     )
 
 
-def _accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
+def accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the accuracy of each set by its confusion counts."""
     return {name: int(found.trace()) / int(found.sum()) for name, found in counts.items()}
 
 
@@ -228,7 +212,7 @@ def _curve(
         if target is not None:
             names = {"last": "target_test", "ema": "ema_target_test"}
             found = {names[which]: measure(network, target) for which, network in classifiers.items()}
-            points[-1] |= _accuracies(found)
+            points[-1] |= accuracies(found)
     return points
 
 

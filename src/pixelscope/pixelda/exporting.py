@@ -22,7 +22,7 @@ from pixelscope.exchange.parity import COMPARED, Parity, compare
 from pixelscope.exchange.weights_file import write_weights
 from pixelscope.pixelda.domains import load_domains, load_own, lying
 from pixelscope.pixelda.exported import PROBABILITIES, open_exported
-from pixelscope.pixelda.opened import Choice, Opened, likely_better, open_run
+from pixelscope.pixelda.opened import START, Choice, Opened, likely_better, open_run
 from pixelscope.pixelda.snapshots import pixels
 from pixelscope.pixelda.torch_model import PREFIX, TorchClassifier
 from pixelscope.record import read_record
@@ -185,6 +185,8 @@ def _results(opened: Opened) -> list[Mapping[str, str]]:
     if not opened.folder.evaluation.is_file():
         return []
     found = read_json(opened.folder.evaluation)
+    if opened.rule == START:
+        return [_result(found["sets"][name], accuracy) for name, accuracy in found["before"].items()]
     if found.get("images") != opened.images or found.get("rule") != opened.rule:
         return []
     if opened.system == "baseline" and found.get("source_only"):

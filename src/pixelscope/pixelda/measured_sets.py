@@ -1,12 +1,18 @@
 """The labelled sets that a run is measured on: its own test splits, or other images without what it trained on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
 from pixelscope.engine.run import RunFolder
+from pixelscope.engine.runtime import computing_device
 from pixelscope.errors import InputError
+from pixelscope.pixelda.accuracy import confusion, logits_of
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.domains import Domains, load_domain, load_own, with_classes_of
 from pixelscope.pixelda.seen import SeenImages
@@ -23,6 +29,29 @@ class MeasuredSet:
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
+
+
+def measure(classifier: nn.Module, images: MeasuredSet) -> Tensor:
+    """Return the confusion counts (classes, classes) of `classifier` over all `images`; it moves to the GPU."""
+    return measure_all(classifier, {"": images})[""]
+
+
+def measure_all(classifier: nn.Module, sets: Mapping[str, MeasuredSet]) -> dict[str, Tensor]:
+    """Return `measure` of every set; images that several sets share are classified once."""
+    classifier, known = classifier.to(computing_device()), dict[tuple[int, bool], Tensor]()
+    for images in sets.values():
+        for part in images.parts:
+            if (id(part), images.source) not in known:
+                known[id(part), images.source] = _counts(classifier, part, images.source)
+    return {
+        name: torch.stack([known[id(part), images.source] for part in images.parts]).sum(0) for name, images in sets.items()
+    }
+
+
+def _counts(classifier: nn.Module, images: ImageSet, source: bool) -> Tensor:
+    assert images.labels is not None
+    logits = logits_of(classifier, images.images, source=source)
+    return confusion(logits.argmax(1), images.labels, logits.shape[1])
 
 
 def own_sets(domains: Domains) -> dict[str, MeasuredSet]:

@@ -22,6 +22,8 @@ Choice = Literal["adapted", "auto"]
 """Which classifier of a run: the adapted T, or the one that likely reads the target better."""
 
 AVERAGE = "average.classifier."
+START = "start"
+"""The rule by which a refinement that likely harms keeps the T it started from."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,12 @@ def likely_better(opened: Opened) -> Opened:
         raise InputError(f"The verdict of {opened.folder.path} is on other weights; evaluate the run again.")
     if verdict["better"] != "source only":
         return opened
+    return source_only(opened)
+
+
+def source_only(opened: Opened) -> Opened:
+    """Return the run with T of the source alone in place of the adapted T; it must have one."""
+    assert opened.judge is not None
     config = {**opened.config, "classifier": {**opened.config["classifier"], "private_first_layer": False}}
     return replace(opened, system="baseline", classifier=opened.judge, generator=None, judge=None, config=config)
 
@@ -117,9 +125,11 @@ def _refined(folder: RunFolder, rule: str, finished: bool) -> Opened:
     if rule == "auto":
         if finished:
             folder.require_finished()
+        if _kept(folder) == START:
+            return _started_from(folder, config)
     elif rule not in ("last", "ema-last"):
         raise InputError(f"A refinement has no checkpoint by the rule {rule!r}; choose ema-last, its headline.")
-    origin = RunFolder.open(Path(located_runs(folder, config, teacher=False).run))
+    origin = _origin(folder, config)
     data, _ = read_config(origin)
     files = folder.checkpoint_files()
     if not files:
@@ -144,6 +154,27 @@ def _refined(folder: RunFolder, rule: str, finished: bool) -> Opened:
         data=data,
         origin=origin,
     )
+
+
+def _kept(folder: RunFolder) -> str | None:
+    """Return what the last evaluation of a refinement says is kept of its newest weights."""
+    found = read_json(folder.evaluation) if folder.evaluation.is_file() else {}
+    newest = folder.checkpoint_files()[-1:]
+    if not newest or newest[0].stem != f"images-{found.get('images', 0):012d}":
+        return None
+    return found.get("guard", {}).get("kept")
+
+
+def _started_from(folder: RunFolder, config: RefineConfig) -> Opened:
+    """Return the T that a refinement started from, under the refinement's name."""
+    opened = _trained(_origin(folder, config).path, config.rule, finished=True)
+    if config.choose == "source-only":
+        opened = source_only(opened)
+    return replace(opened, folder=folder, rule=START)
+
+
+def _origin(folder: RunFolder, config: RefineConfig) -> RunFolder:
+    return RunFolder.open(Path(located_runs(folder, config, teacher=False).run))
 
 
 def _load(classifier: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:

@@ -16,7 +16,8 @@ from pixelscope.data.batches import to_float
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.rows import spread
 from pixelscope.engine.runtime import computing_device
-from pixelscope.pixelda.accuracy import BATCH, confusion, logits_of
+from pixelscope.pixelda.accuracy import BATCH, confusion
+from pixelscope.pixelda.measured_sets import MeasuredSet, measure_all
 from pixelscope.pixelda.refinement.networks import logits_and_features
 from pixelscope.pixelda.refinement.selection import cluster_agreement, information
 
@@ -80,13 +81,13 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
         The value of every rule for both, and the verdict.
     """
     shown = spread(target.images, IMAGES)
-    known = source.select(torch.arange(0, len(source), max(1, -(-len(source) // IMAGES))))
+    some = source.select(torch.arange(0, len(source), max(1, -(-len(source) // IMAGES))))
+    known = {"source accuracy": MeasuredSet("source", [some], source=True)}
     values, answers = [], []
     for network in (before, after):
-        logits, features = _answers(network, shown)
+        logits, features = answers_of(network, shown)
         answers.append(logits.argmax(1))
-        found = {"information": information(logits), "cluster agreement": cluster_agreement(logits, features)}
-        values.append(found | {"source accuracy": _accuracy(network, known)})
+        values.append(rule_values(network, logits, features, known))
     rules = {rule: (values[0][rule], values[1][rule]) for rule in RULES}
     same = same_classes(answers[0], answers[1])
     gain = rules[DECIDES][1] - rules[DECIDES][0]
@@ -105,16 +106,21 @@ def same_classes(before: Tensor, after: Tensor) -> float:
     return float(counts.sum(1)[kept].sum() / counts.sum())
 
 
-def _answers(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def rule_values(network: nn.Module, logits: Tensor, features: Tensor, known: Mapping[str, MeasuredSet]) -> dict[str, float]:
+    """Return the value of every rule for one classifier.
+
+    logits, features: what it says of unlabelled target images, as `answers_of` returns it.
+    known: labelled images by the name of the rule that measures on them.
+    """
+    rules = {"information": information(logits), "cluster agreement": cluster_agreement(logits, features)}
+    counts = measure_all(network, known)
+    return rules | {rule: int(found.trace()) / int(found.sum()) for rule, found in counts.items()}
+
+
+def answers_of(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits (N, classes) and features (N, F) of uint8 images, on the CPU."""
     network = network.to(computing_device()).eval()
     device = next(network.parameters()).device
     parts = [logits_and_features(network, to_float(some.to(device))) for some in images.split(BATCH)]
     logits, features = (torch.cat(both).float().cpu() for both in zip(*parts, strict=True))
     return logits, features
-
-
-def _accuracy(network: nn.Module, images: ImageSet) -> float:
-    assert images.labels is not None
-    logits = logits_of(network, images.images, source=True)
-    return float((logits.argmax(1) == images.labels).double().mean())

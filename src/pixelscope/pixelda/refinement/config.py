@@ -126,6 +126,10 @@ class RefineConfig(Config):
     """The run folder whose G, T and images are used."""
     rule: Literal["auto", "last", "ema-last", "best-source"] = "auto"
     """Which weights of that run and of a teacher; one that is not finished is used only where a rule is named."""
+    choose: Literal["auto", "adapted", "source-only"] = "auto"
+    """T of that run to start from and to compare with: the adapted one, or T of the source alone. `auto` takes the one that
+    likely reads the target better, and where that is T of the source alone, redrawn images are not used; a refinement writes
+    here what it took."""
     seed: int = 0
     """Seed of weights, order of data and every random draw."""
     network: NetworkConfig = NetworkConfig()

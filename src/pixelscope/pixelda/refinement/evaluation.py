@@ -9,25 +9,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pixelscope.data.batches import to_float
+from pixelscope.data.rows import spread
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.pixelda.accuracy import BATCH
-from pixelscope.pixelda.evaluation import SetResult, measure, set_result, unmeasured_notes
-from pixelscope.pixelda.measured_sets import MeasuredSet, own_sets
+from pixelscope.pixelda.evaluation import SetResult, accuracies, set_result, unmeasured_notes
+from pixelscope.pixelda.measured_sets import MeasuredSet, measure, measure_all, own_sets
 from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.config import RefineConfig
-from pixelscope.pixelda.refinement.networks import logits_and_features
+from pixelscope.pixelda.refinement.guard import Guard, guard
 from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, selector_values
 from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_refine_config
-from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material
+from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material, redrawn_validation
+from pixelscope.pixelda.verdict import IMAGES, answers_of
 
 HEADLINE = "ema-last"
 ORACLE = "oracle: chosen with target labels"
@@ -58,11 +57,13 @@ class Refined:
     sets: dict[str, SetResult]
     """By the headline rule."""
     before: dict[str, float]
-    """Accuracy of the run that it started from, by its own headline rule."""
+    """Accuracy of the T that it started from."""
     rules: list[Chosen]
     curve: list[dict[str, float]]
     """By snapshot: images, accuracies, and what each rule that needs no target label says."""
     parameters: int
+    guard: Guard
+    """Whether it likely helps, told without target labels, and which classifier is used."""
     notes: tuple[str, ...] = ()
     """What was given and not measured, with the reason."""
 
@@ -83,7 +84,7 @@ class Refined:
             reached = "not known" if one.target_test is None else f"{one.target_test:.2%}"
             gap = "" if one.gap is None else f", {100 * one.gap:.2f} points under the oracle"
             lines.append(f"  {one.rule:<36} {reached:>9} at {one.images:,} images{gap}")
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self.notes, self.guard.to_text()])
 
 
 def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
@@ -97,14 +98,12 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
     material = load_material(located_runs(folder, config, teacher=False), data_root, training=False)
     refined = open_run(run, HEADLINE)
     last, snapshots = refined.images, stored_snapshots(folder, config, material)
-    networks = {images: network for images, network in snapshots.items() if images <= last}
-    # An evaluation, which stores a classifier, and a checkpoint are not always due together.
-    networks.setdefault(last, refined.classifier)
-    sets = own_sets(material.domains)
-    curve = [_point(images, network, material, sets) for images, network in networks.items()]
-    classes = list(material.opened.classes)
-    counts = {name: measure(networks[last], images) for name, images in sets.items()}
-    before = {name: measure(material.opened.weights.classifier, images) for name, images in sets.items()}
+    networks = {images: network for images, network in snapshots.items() if images < last}
+    sets, classes = own_sets(material.domains), list(material.opened.classes)
+    counts, before = (measure_all(network, sets) for network in (refined.classifier, material.start))
+    tests = {name: images for name, images in sets.items() if name == "target_test"}
+    curve = [_point(images, network, material, accuracies(measure_all(network, tests))) for images, network in networks.items()]
+    curve.append(_point(last, refined.classifier, material, accuracies({name: counts[name] for name in tests})))
     result = Refined(
         system=SYSTEM,
         run=config.run,
@@ -112,10 +111,11 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
         classes=classes,
         rule=HEADLINE,
         sets={name: set_result(name, found, classes) for name, found in counts.items()},
-        before={name: int(found.trace()) / int(found.sum()) for name, found in before.items()},
+        before=accuracies(before),
         rules=_rules(curve, last),
         curve=curve,
-        parameters=sum(p.numel() for p in networks[last].parameters()),
+        parameters=sum(p.numel() for p in refined.classifier.parameters()),
+        guard=_guard(config, material, refined.classifier),
         notes=unmeasured_notes(material.domains),
     )
     write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
@@ -126,7 +126,7 @@ def stored_snapshots(folder: RunFolder, config: RefineConfig, material: Material
     """Return the averaged classifiers stored along the way, by images seen, in evaluation mode; not the initial one."""
     found: dict[int, nn.Module] = {}
     for path in sorted(folder.classifiers.glob("*.safetensors")):
-        network = build_classifier(config, material.opened)
+        network = build_classifier(config, material)
         try:
             tensors = load_file(path)
             own = {name.removeprefix("ema."): tensor for name, tensor in tensors.items() if name.startswith("ema.")}
@@ -140,19 +140,17 @@ def stored_snapshots(folder: RunFolder, config: RefineConfig, material: Material
     return found
 
 
-def _point(images: int, network: nn.Module, material: Material, sets: dict[str, MeasuredSet]) -> dict[str, float]:
-    accuracies = {}
-    if "target_test" in sets:
-        counts = measure(network, sets["target_test"])
-        accuracies["target_test"] = int(counts.trace()) / int(counts.sum())
+def _guard(config: RefineConfig, material: Material, refined: nn.Module) -> Guard:
+    redrawn = redrawn_validation(material, config.seed) if config.generated.use else None
+    source, threshold = material.source.validation, config.self_training.threshold
+    return guard(material.start, refined, material.held_out, source, redrawn, threshold)
+
+
+def _point(images: int, network: nn.Module, material: Material, reached: dict[str, float]) -> dict[str, float]:
+    """Return a point of the curve: what is reached on the target's test split, and what the rules say of images held out."""
+    logits, features = answers_of(network, spread(material.held_out.images, IMAGES))
     known = measure(network, MeasuredSet("source, held out", [material.source.validation], source=True))
-    held_out = material.held_out.images
-    device = next(network.parameters()).device
-    starts = range(0, len(held_out), BATCH)
-    parts = [logits_and_features(network, to_float(held_out[s : s + BATCH].to(device))) for s in starts]
-    logits, features = (torch.cat(both).cpu() for both in zip(*parts, strict=True))
-    values = selector_values(logits, features, int(known.trace()) / int(known.sum()))
-    return {"images": float(images), **accuracies, **values}
+    return {"images": float(images), **reached, **selector_values(logits, features, accuracies({"": known})[""])}
 
 
 def _rules(curve: list[dict[str, float]], last: int) -> list[Chosen]:

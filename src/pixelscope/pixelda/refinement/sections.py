@@ -13,10 +13,13 @@ from pixelscope.errors import InputError
 from pixelscope.page import Illustration, Part, Row, Section, Table
 from pixelscope.pixelda.figures.classes import confusion_matrices
 from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.guard import RULES
 from pixelscope.pixelda.refinement.selection import SELECTORS
 from pixelscope.pixelda.refinement.settings import read_refine_config
 from pixelscope.record import read_record, record_section
 
+CLASSES = 20
+"""Classes listed at most."""
 SETS = {"target_test": "target test split", "target_all": "all target images", "source_test": "source test split"}
 
 
@@ -38,6 +41,26 @@ class ChosenNumbers(BaseModel):
     gap: float | None
 
 
+class ShareNumbers(BaseModel):
+    """How often a class is answered."""
+
+    name: str
+    source: float
+    start: float
+    refined: float
+
+
+class GuardNumbers(BaseModel):
+    """Whether the refinement likely helps."""
+
+    kept: str
+    reasons: list[str]
+    rules: dict[str, tuple[float, float]]
+    agreement: float
+    trusted: float
+    classes: list[ShareNumbers]
+
+
 class Numbers(BaseModel):
     """What evaluation.json says."""
 
@@ -48,6 +71,8 @@ class Numbers(BaseModel):
     rules: list[ChosenNumbers]
     curve: list[dict[str, float]]
     parameters: int
+    guard: GuardNumbers | None = None
+    """None in a folder of an earlier version."""
 
 
 def sections(run: Path) -> list[Section]:
@@ -58,7 +83,7 @@ def sections(run: Path) -> list[Section]:
     lines = read_stats(folder.stats)
     middle = [_training(lines)]
     if numbers is not None:
-        middle = [_result(numbers), _choosing(numbers), _classes(numbers), *middle]
+        middle = [_result(numbers), _guard(numbers.guard), _choosing(numbers), _classes(numbers), *middle]
     warnings = sum(line["kind"] == "warning" for line in lines)
     return [_lead(config, numbers), *(section for section in middle if section.parts), record_section(folder, record, warnings)]
 
@@ -87,7 +112,10 @@ def _lead(config: RefineConfig, numbers: Numbers | None) -> Section:
     headline = "The target has no labels, so its accuracy is not known."
     if found is not None and before is not None:
         headline = f"Target test: {found.accuracy:.2%} ± {found.standard_error:.2%}, before {before:.2%}."
-    return Section("Refinement", "lead", prose=(what,), headline=headline)
+    notes = ()
+    if numbers.guard is not None and numbers.guard.kept == "start":
+        notes = (f"The refinement likely harms: {'; '.join(numbers.guard.reasons)}. The T it started from is used instead.",)
+    return Section("Refinement", "lead", prose=(what,), headline=headline, notes=notes)
 
 
 def _result(numbers: Numbers) -> Section:
@@ -107,6 +135,37 @@ def _result(numbers: Numbers) -> Section:
         f"Accuracy by the moving average at the end of the schedule, {numbers.parameters:,} parameters; ± one standard error."
     )
     return Section("Result", "result", parts=(Table(caption, ("Images", "count", "before", "refined"), tuple(rows)),))
+
+
+def _guard(found: GuardNumbers | None) -> Section:
+    """Return what tells without target labels whether the refined classifier reads the target better than the T before."""
+    if found is None:
+        return Section("Does refinement help?", "guard")
+    said = "helps" if found.kept == "refined" else f"harms: {'; '.join(found.reasons)}"
+    share = f"the refined one is sure enough of {found.trusted:.0%} of them to teach itself"
+    prose = (
+        f"The refinement likely {said}. This was told without target labels.",
+        f"Both classifiers give the same answer to {found.agreement:.0%} of target images, and {share}.",
+    )
+    rules = tuple(Row((rule, f"{before:.3f}", f"{after:.3f}")) for rule, (before, after) in found.rules.items())
+    words = "; ".join(f"{name}: {RULES[name]}" for name in found.rules if name in RULES)
+    shares = tuple(
+        Row((one.name, f"{one.source:.1%}", f"{one.start:.1%}", f"{one.refined:.1%}")) for one in found.classes[:CLASSES]
+    )
+    more = f" The first {CLASSES} of {len(found.classes)} classes." if len(found.classes) > CLASSES else ""
+    tables = (
+        Table(
+            f"On images held out of training; the higher value is the better one. {words.capitalize()}.",
+            ("Rule", "T before", "refined"),
+            rules,
+        ),
+        Table(
+            f"How often each class is answered on the target, beside its share of the source.{more}",
+            ("Class", "source", "T before", "refined"),
+            shares,
+        ),
+    )
+    return Section("Does refinement help?", "guard", prose=prose, parts=tables)
 
 
 def _choosing(numbers: Numbers) -> Section:

@@ -1,6 +1,6 @@
 """Refinements from a trained run to a run folder of their own, started or resumed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,17 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.baseline import make_classifier
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import Domains, load_own, require_same_images
+from pixelscope.pixelda.networks import TaskNetwork
 from pixelscope.pixelda.opened import open_run
-from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatches
+from pixelscope.pixelda.refinement.batches import AT_ONCE, GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
 from pixelscope.pixelda.refinement.settings import SYSTEM, at_places, located_runs, places_of, read_refine_config
 from pixelscope.pixelda.refinement.task import RefineTask
-from pixelscope.pixelda.snapshots import save_classifiers
+from pixelscope.pixelda.snapshots import redraw, save_classifiers
+from pixelscope.pixelda.task import draw_noise
 from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.pixelda.verdict import IMAGES, compare
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Material:
     """What a refinement is made from: the networks of a run and its images, some held out."""
 
     opened: TrainedRun
+    start: TaskNetwork
+    """T of that run that the refinement starts from and is compared with."""
     domains: Domains
     source: Split
     """The source's own split, some of its training images held out for validation."""
@@ -79,6 +84,7 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
     runtime.check_batch(config.training.batch_size, config.runtime)
     await_tasks(config.runtime.patience)
     material = load_material(config, data_root)
+    config = settle(config, material)
     place = Place(SYSTEM, runs, f"refined-{material.opened.folder.path.name}-seed{config.seed}", run)
     return runtime.launch(config.runtime, _train, _Job(config, place, config, data_root))
 
@@ -128,13 +134,65 @@ def load_material(config: RefineConfig, data_root: Path | None = None, training:
             f"There are {smallest} training images, fewer than a batch of {config.training.batch_size}; lower "
             "--training.batch-size, or give more images."
         )
-    return Material(opened, domains, source, target, held_out, _teacher(config, opened, domains) if training else None)
+    teacher = _teacher(config, opened, domains) if training else None
+    return Material(opened, start_of(config.choose, opened), domains, source, target, held_out, teacher)
 
 
-def build_classifier(config: RefineConfig, opened: TrainedRun) -> nn.Module:
-    """Build the classifier as training begins with it: new, or the run's own T."""
+def start_of(choice: str, opened: TrainedRun) -> TaskNetwork:
+    """Return the T of a run that a refinement starts from; raises InputError where the run has none of the source alone."""
+    if choice != "source-only":
+        return opened.weights.classifier
+    if opened.weights.judge is None:
+        raise InputError(
+            f"{opened.folder.path} has no T of the source alone; train with --judge, or drop --choose source-only."
+        )
+    return opened.weights.judge
+
+
+def settle(config: RefineConfig, material: Material) -> RefineConfig:
+    """Return the settings with the T to start from decided.
+
+    Raises InputError where that is T of the source alone, and only redrawn images were to be trained on.
+    """
+    judge = material.opened.weights.judge
+    if config.choose != "auto":
+        return config
+    if judge is None or not _likely_harms(judge, material):
+        return config.model_copy(update={"choose": "adapted"})
+    if not config.self_training.use:
+        raise InputError(
+            f"Adaptation likely harms in {config.run}, so its redrawn images teach the wrong thing, and --self-training.use is "
+            "off; turn it on, or train on them all the same with --choose adapted."
+        )
+    generated = config.generated.model_copy(update={"use": False})
+    return config.model_copy(update={"choose": "source-only", "generated": generated})
+
+
+def _likely_harms(judge: TaskNetwork, material: Material) -> bool:
+    source = material.domains.source
+    held_out = source.validation if len(source.validation) else source.train
+    verdict = compare(judge, material.opened.weights.classifier, material.domains.training_target(), held_out)
+    return verdict.better == "source only"
+
+
+def redrawn_validation(material: Material, seed: int) -> ImageSet:
+    """Return source images held out as the run's G redraws them, with their labels."""
+    opened, held_out = material.opened, material.source.validation
+    assert isinstance(opened.config, PixelDAConfig) and opened.weights.generator is not None
+    some = held_out.select(torch.arange(min(IMAGES, len(held_out))))
+    z = draw_noise(opened.config, len(some), generator("cpu", seed, "redrawn for the guard"))
+    parts = [
+        redraw(opened.weights.generator, images, noise)
+        for images, noise in zip(some.images[:].split(AT_ONCE), z.split(AT_ONCE), strict=True)
+    ]
+    return replace(some, images=torch.cat(parts))
+
+
+def build_classifier(config: RefineConfig, material: Material) -> nn.Module:
+    """Build the classifier as training begins with it: new, or the T that it starts from."""
+    opened = material.opened
     if config.network.kind == "paper":
-        own = opened.weights.classifier
+        own = material.start
         size, private = opened.config.data.size, own.first_source is not None
         network = make_classifier(opened.config.classifier, len(opened.classes), size, private)
         network.load_state_dict(own.state_dict())
@@ -185,7 +243,7 @@ def _train(fabric: Fabric, job: _Job) -> Path:
     pool = _pool(config, material, fabric) if config.generated.use else None
     task = RefineTask(
         config,
-        build_classifier(config, opened),
+        build_classifier(config, material),
         _frequencies(source.train),
         fabric,
         validation=source.validation,
@@ -215,7 +273,8 @@ def _train(fabric: Fabric, job: _Job) -> Path:
         data=material.domains.describe(opened.config),
         paths=written(places_of(config), places_of(job.lying), folder.path),
         classes=list(opened.classes),
-        refined_from={"run": config.run, "rule": opened.rule, "images": opened.weights.images},
+        refined_from={"run": config.run, "rule": opened.rule, "images": opened.weights.images, "choose": config.choose},
+        notes=_notes(config),
     )
 
 
@@ -226,6 +285,13 @@ def _pool(config: RefineConfig, material: Material, fabric: Fabric) -> Generated
     return GeneratedPool(network, opened.config, material.source.train, config.seed, config.generated, fabric)
 
 
+def _notes(config: RefineConfig) -> list[str]:
+    if config.choose != "source-only":
+        return []
+    redrawn = "" if config.generated.use else ", without redrawn images"
+    return [f"Starts from T of the source alone{redrawn} (--choose source-only, or auto where adaptation likely harms)."]
+
+
 def _frequencies(source: ImageSet) -> torch.Tensor:
     counts = torch.tensor(source.class_counts(), dtype=torch.float32)
     return counts / counts.sum()
@@ -234,10 +300,13 @@ def _frequencies(source: ImageSet) -> torch.Tensor:
 def _networks(material: Material) -> str:
     weights = material.opened.weights
     assert weights.generator is not None
-    given = [weights.classifier, weights.generator]
+    given = [material.start, weights.generator]
     return fingerprint(*given, *([] if material.teacher is None else [material.teacher]))
 
 
 def _decisive(config: RefineConfig) -> dict[str, Any]:
-    """Return the settings that decide the weights; the schedule depends on the length of the training, too."""
-    return config.model_dump(mode="json", exclude={"runtime": True, "run": True, "self_training": {"teacher"}})
+    """Return the settings that decide the weights; the schedule depends on the length of the training, too.
+
+    The T to start from is told by its weights.
+    """
+    return config.model_dump(mode="json", exclude={"runtime": True, "run": True, "choose": True, "self_training": {"teacher"}})

@@ -1,0 +1,129 @@
+"""Whether a refinement likely reads the target better than the T it started from, told without target labels.
+
+Training on labels of its own makes a classifier sure of them, right or wrong, so being sure is no proof here. What it cannot
+teach itself is looked at first: source images held out and redrawn, whose labels are known.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pixelscope.data.imageset import ImageSet
+from pixelscope.data.rows import spread
+from pixelscope.pixelda.measured_sets import MeasuredSet
+from pixelscope.pixelda.verdict import IMAGES, MARGIN, SAME, answers_of, rule_values, same_classes
+
+RULES: Mapping[str, str] = {
+    "redrawn accuracy": "accuracy on source images held out and redrawn by G",
+    "information": "entropy of the mean answer less the mean entropy of answers, in nats",
+    "cluster agreement": "adjusted mutual information of the answers with k-means clusters of the features",
+    "source accuracy": "accuracy on source images held out",
+}
+"""Every rule, in words; the higher value is the better one."""
+
+FALL = 0.01
+"""Fall of the accuracy on redrawn images from which a refinement likely harms."""
+
+VANISHED = 0.25
+"""Share of its former share under which a class has vanished from the answers."""
+
+Kept = Literal["refined", "start"]
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """How often a class is answered."""
+
+    name: str
+    source: float
+    """Share of the source's training images."""
+    start: float
+    """Share of target images that the T it started from takes for it."""
+    refined: float
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What tells whether a refinement helps, and which classifier is kept."""
+
+    kept: Kept
+    """Which one `classify` and `export` use."""
+    reasons: tuple[str, ...]
+    """Why the refined one likely harms; empty where it does not."""
+    rules: dict[str, tuple[float, float]]
+    """By rule: the value of the T it started from, and of the refined classifier."""
+    agreement: float
+    """Share of target images to which both give the same answer."""
+    trusted: float
+    """Share of target images of which the refined classifier is sure enough to teach itself."""
+    classes: tuple[ClassShare, ...]
+
+    def to_text(self) -> str:
+        """Return it in lines for a terminal."""
+        what = "The refinement likely helps"
+        if self.kept == "start":
+            what = f"The refinement likely harms: {'; '.join(self.reasons)}"
+        lines = [f"{what}; told without target labels."]
+        if self.kept == "start":
+            lines.append("classify and export use the T it started from; --rule ema-last takes the refined one all the same.")
+        lines.append(f"  Both agree on {self.agreement:.0%} of target images; {self.trusted:.0%} are trusted.")
+        lines += [f"  {rule:<20} start {before:.3f}  refined {after:.3f}" for rule, (before, after) in self.rules.items()]
+        one = max(self.classes, key=lambda share: abs(share.refined - share.source))
+        lines.append(
+            f"  Furthest from its share of the source, {one.source:.1%}: class {one.name}, start {one.start:.1%}, "
+            f"refined {one.refined:.1%}"
+        )
+        return "\n".join(lines)
+
+
+def guard(
+    start: nn.Module, refined: nn.Module, target: ImageSet, source: ImageSet, redrawn: ImageSet | None, threshold: float
+) -> Guard:
+    """Compare a refined classifier with the T it started from.
+
+    Args:
+        start, refined: the classifiers.
+        target: images of the target that the refinement has not trained on; labels are not looked at.
+        source: labelled images of the source that it has not trained on.
+        redrawn: the same, redrawn by G; None where the refinement had no redrawn images.
+        threshold: probability from which a label is trusted.
+    """
+    shown = spread(target.images, IMAGES)
+    found = {name: answers_of(network, shown) for name, network in (("start", start), ("refined", refined))}
+    known = {"source accuracy": MeasuredSet("source", [source], source=True)}
+    if redrawn is not None:
+        known["redrawn accuracy"] = MeasuredSet("redrawn", [redrawn], source=False)
+    values = [rule_values(network, *found[name], known) for name, network in (("start", start), ("refined", refined))]
+    rules = {rule: (values[0][rule], values[1][rule]) for rule in RULES if rule in values[0]}
+    before, after = (logits.argmax(1) for logits, _ in found.values())
+    shares = _shares(source, before, after)
+    reasons = _reasons(rules, same_classes(before, after), shares)
+    sure = found["refined"][0].softmax(1).amax(1) >= threshold
+    agreement = float((before == after).float().mean())
+    return Guard("start" if reasons else "refined", reasons, rules, agreement, float(sure.float().mean()), shares)
+
+
+def _shares(source: ImageSet, before: Tensor, after: Tensor) -> tuple[ClassShare, ...]:
+    def of(labels: Tensor) -> list[float]:
+        return (torch.bincount(labels, minlength=len(source.classes)).double() / len(labels)).tolist()
+
+    assert source.labels is not None
+    return tuple(ClassShare(*row) for row in zip(source.classes, of(source.labels), of(before), of(after), strict=True))
+
+
+def _reasons(rules: Mapping[str, tuple[float, float]], same: float, shares: tuple[ClassShare, ...]) -> tuple[str, ...]:
+    reasons = []
+    if "redrawn accuracy" in rules and rules["redrawn accuracy"][0] - rules["redrawn accuracy"][1] > FALL:
+        before, after = rules["redrawn accuracy"]
+        reasons.append(f"it reads {after:.1%} of redrawn images held out, the T it started from {before:.1%}")
+    if rules["information"][0] - rules["information"][1] > MARGIN:
+        reasons.append("its answers on the target carry less information")
+    if same < SAME:
+        reasons.append("it means other things by its classes")
+    gone = [one.name for one in shares if one.refined < VANISHED * min(one.start, one.source)]
+    if gone:
+        reasons.append(f"it hardly ever answers {', '.join(gone)}")
+    return tuple(reasons)

@@ -1,0 +1,203 @@
+"""Whether a refinement helps, told without target labels, and which classifier is then used."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from pixelscope import InputError, classify, evaluate_refinement, export, refine, resume_refinement, train_pixelda
+from pixelscope.config import merge, read_yaml
+from pixelscope.data.batches import to_float
+from pixelscope.data.imageset import ImageSet
+from pixelscope.data.listing import image_files
+from pixelscope.engine import checkpoint
+from pixelscope.engine.run import RunFolder
+from pixelscope.pixelda.losses import task_loss
+from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.opened import open_run
+from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.guard import Guard, guard
+from pixelscope.pixelda.refinement.sections import sections
+from pixelscope.pixelda.refinement.training import load_material
+from planted import always
+
+SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
+
+
+@pytest.fixture(scope="module")
+def good() -> Classifier:
+    """Return a T that reads both domains."""
+    torch.manual_seed(0)
+    network = Classifier(3, tiny.SIZE)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    for step in range(300):
+        some = (SOURCE, TARGET)[step % 2]
+        assert some.labels is not None
+        optimizer.zero_grad()
+        task_loss(network(to_float(some.in_memory())), some.labels).backward()
+        optimizer.step()
+    return network.eval()
+
+
+def told(start: Classifier, refined: Classifier, redrawn: ImageSet | None = TARGET) -> Guard:
+    return guard(start, refined, TARGET.without_labels(), SOURCE, redrawn, 0.95)
+
+
+def changed(network: Classifier, weight: torch.Tensor, bias: torch.Tensor) -> Classifier:
+    other = copy.deepcopy(network)
+    last = other.shared[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.copy_(weight)
+        last.bias.copy_(bias)
+    return other
+
+
+def last_of(network: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
+    last = network.shared[-1]
+    assert isinstance(last, nn.Linear)
+    return last.weight.detach(), last.bias.detach()
+
+
+def test_one_that_is_as_good_is_kept(good: Classifier) -> None:
+    found = told(good, copy.deepcopy(good))
+    assert found.kept == "refined" and not found.reasons
+    assert found.agreement == 1 and found.trusted > 0.5
+    assert all(before == after for before, after in found.rules.values())
+    assert {one.name: one.source for one in found.classes} == {name: pytest.approx(1 / 3) for name in SOURCE.classes}
+
+
+def test_the_start_is_kept_where_redrawn_images_are_read_worse(good: Classifier) -> None:
+    """Redrawn images have labels, so a classifier that says something else of some of them is found out."""
+    assert TARGET.labels is not None
+    said = good(to_float(TARGET.in_memory())).argmax(1)
+    right = ImageSet(TARGET.images, TARGET.provenance, said, TARGET.classes)
+    weight, bias = last_of(good)
+    leaning = changed(good, weight, bias + torch.tensor([2.5, 0.0, 0.0]))
+    wrong = float((leaning(to_float(TARGET.in_memory())).argmax(1) != said).float().mean())
+    assert 0.01 < wrong < 0.2
+    found = told(good, leaning, right)
+    assert found.rules["redrawn accuracy"] == (1.0, pytest.approx(1 - wrong))
+    assert found.kept == "start" and "redrawn" in found.reasons[0]
+    assert "redrawn accuracy" not in told(good, leaning, None).rules
+
+
+def test_the_start_is_kept_where_classes_are_swapped_or_vanish(good: Classifier) -> None:
+    weight, bias = last_of(good)
+    swapped = told(good, changed(good, weight.roll(1, 0), bias.roll(1, 0)), None)
+    assert swapped.kept == "start" and "other things" in " ".join(swapped.reasons)
+    gone = told(good, changed(good, weight, bias - torch.tensor([0.0, 0.0, 100.0])), None)
+    assert gone.kept == "start" and f"hardly ever answers {SOURCE.classes[2]}" in " ".join(gone.reasons)
+    constant = told(good, changed(good, torch.zeros_like(weight), bias), None)
+    assert constant.kept == "start" and "less information" in " ".join(constant.reasons)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run with a judge that reads the target better than the adapted T, which says the same of every image."""
+    source, target = tiny.write_domains(tmp_path_factory.mktemp("domains"), count=80)
+    config = tiny.pixelda(source=source, target=target, judge=True, data={"validation_fraction": 0.2}, training={"images": 640})
+    run = train_pixelda(config, run=tmp_path_factory.mktemp("runs") / "adapted")
+    always(RunFolder(run).checkpoint_files()[-1], {"average.classifier.": 1})
+    return run
+
+
+def config(run: Path, **changes) -> RefineConfig:
+    return tiny.refined(**merge(changes, {"run": str(run)}))
+
+
+def test_auto_starts_from_t_of_the_source_alone_where_adaptation_harms(judged: Path, tmp_path: Path) -> None:
+    run = refine(config(judged, network={"kind": "paper"}), run=tmp_path / "refined")
+    written = read_yaml(run / "config.yaml")
+    assert written["choose"] == "source-only" and not written["generated"]["use"]
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["refined_from"]["choose"] == "source-only" and "source alone" in record["notes"][0]
+    judge = load_material(config(judged)).opened.weights.judge
+    assert judge is not None
+    still = config(judged, network={"kind": "paper"}, optimizer={"learning_rate": 1e-12, "weight_decay": 0.0})
+    kept = checkpoint.load(RunFolder(refine(still, run=tmp_path / "still")).checkpoint_files()[-1])[0]
+    assert all(torch.allclose(kept[f"network.classifier.{n}"], value, atol=1e-6) for n, value in judge.state_dict().items())
+    newest = RunFolder(run).checkpoint_files()[-1]
+    whole = checkpoint.load(newest)[0]
+    newest.unlink()
+    resume_refinement(run)
+    assert all(torch.equal(value, checkpoint.load(newest)[0][name]) for name, value in whole.items())
+    assert evaluate_refinement(run).before["target_test"] > 0.4, "of T of the source alone: the adapted T is right in a third"
+
+
+def test_the_choice_can_be_made_by_hand(judged: Path, tmp_path: Path) -> None:
+    run = refine(config(judged, choose="adapted"), run=tmp_path / "refined")
+    assert read_yaml(run / "config.yaml")["generated"]["use"]
+    with pytest.raises(InputError, match="likely harms"):
+        refine(config(judged, self_training={"use": False}), run=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_a_judge_starts_from_its_adapted_t(tmp_path: Path) -> None:
+    source, target = tiny.write_domains(tmp_path, count=80)
+    origin = train_pixelda(tiny.pixelda(source=source, target=target), run=tmp_path / "adapted")
+    run = refine(config(origin), run=tmp_path / "refined")
+    assert read_yaml(run / "config.yaml")["choose"] == "adapted"
+    with pytest.raises(InputError, match="no T of the source alone; train with --judge"):
+        refine(config(origin, choose="source-only"), run=tmp_path / "out")
+
+
+def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
+    """Of a refinement that harms, classify, export and the report go back to the T before; a rule names the refined one."""
+    from PIL import Image
+
+    run = refine(config(judged), run=tmp_path / "refined")
+    folder = RunFolder(run)
+    for path in (folder.checkpoint_files()[-1], sorted(folder.classifiers.glob("*.safetensors"))[-1]):
+        always(path, {"average.classifier." if path.parent == folder.checkpoints else "ema.": 2})
+    found = evaluate_refinement(run)
+    assert found.guard.kept == "start"
+    start, refined = open_run(run), open_run(run, "ema-last")
+    judge = load_material(config(judged)).opened.weights.judge
+    assert judge is not None
+    assert all(torch.equal(value, start.classifier.state_dict()[name]) for name, value in judge.state_dict().items())
+    assert torch.equal(refined.classifier.state_dict()["decide.bias"].argmax(), torch.tensor(2))
+    images, _ = tiny.pictures(6, coloured=True)
+    (tmp_path / "in").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
+    for name, rule in (("start", "auto"), ("refined", "ema-last")):
+        classify(run, image_files(tmp_path / "in"), tmp_path / f"{name}.csv", rule=rule)
+    answers = {n: [r.split(",")[1] for r in (tmp_path / f"{n}.csv").read_text().splitlines()[1:]] for n in ("start", "refined")}
+    assert set(answers["refined"]) == {"2"} != set(answers["start"])
+    export(run, tmp_path / "model.safetensors", form="safetensors")
+    assert f"{found.before['target_test']:.2%}" in (tmp_path / "model.card.md").read_text(encoding="utf-8")
+    assert "used instead" in " ".join(sections(run)[0].notes)
+    # A checkpoint that this evaluation is not of has not been judged.
+    moved = Path(shutil.copytree(run, tmp_path / "moved"))
+    edit_images(moved, 64)
+    assert type(open_run(moved).classifier) is type(refined.classifier)
+
+
+def edit_images(run: Path, images: int) -> None:
+    path = run / "evaluation.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**found, "images": images}), encoding="utf-8")
+
+
+def test_labels_of_the_target_change_nothing(judged: Path, tmp_path: Path) -> None:
+    run = refine(config(judged), run=tmp_path / "refined")
+    one = evaluate_refinement(run).guard
+    spec = json.loads((judged / "run.json").read_text())["data"]["target"]["spec"].removeprefix("arrays:")
+    with np.load(spec) as stored:
+        images, labels = stored["images"], stored["labels"]
+    other = tmp_path / "target.npz"
+    np.savez(other, images=images, labels=(labels + 1) % 3)
+    moved = Path(shutil.copytree(judged, tmp_path / "adapted"))
+    text = (moved / "config.yaml").read_text(encoding="utf-8").replace(spec, str(other))
+    (moved / "config.yaml").write_text(text, encoding="utf-8")
+    again = Path(shutil.copytree(run, tmp_path / "again"))
+    text = (again / "config.yaml").read_text(encoding="utf-8").replace(str(judged), str(moved))
+    (again / "config.yaml").write_text(text, encoding="utf-8")
+    assert evaluate_refinement(again).guard == one
