@@ -100,6 +100,7 @@ def test_headline_and_curve_are_of_the_averages_and_the_oracle_is_the_best_of_th
     assert [int(path.stem) for path in stored] == [0, 32, 64, 96]
     for path, label in zip(stored, (0, 1, 2, 0), strict=True):
         always(path, {"last.": (label + 1) % 3, "ema.": label})
+    always(RunFolder(copy).checkpoint_files()[-1], {"average.classifier.": 0})
     found = evaluate_refinement(copy)
     entries = found.sets["target_test"].per_class
     share = [entry["count"] / sum(one["count"] for one in entries) for entry in entries]
@@ -147,7 +148,7 @@ def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
 
     for path in (copy / "classifiers").iterdir():
         edit(path, sharpen)
-    for point in evaluate_refinement(copy).curve:
+    for point in evaluate_refinement(copy).curve[:-1]:  # the last one is of the checkpoint
         network.load_state_dict(tensors_of(copy / "classifiers" / f"{int(point['images']):012d}.safetensors", "ema."))
         with torch.no_grad():
             features = network.features(seen).mean((2, 3))
@@ -243,7 +244,7 @@ def test_another_run_can_label_the_target(origin: Path, refined: Path, tmp_path:
     teacher = tmp_path / "teacher"
     shutil.copytree(refined, teacher)
     taught = {"teacher": str(teacher), "threshold": 0.01}
-    values = config(origin, network={"kind": "paper"}, self_training=taught)
+    values = config(origin, network={"kind": "paper"}, self_training=taught, rule="ema-last")
     run = refine(values, run=tmp_path / "run")
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     assert {line["trusted"] for line in lines if "trusted" in line} == {1.0}
@@ -449,15 +450,16 @@ def test_a_refined_run_is_used_and_exported_like_any_other(refined: Path, tmp_pa
     (tmp_path / "in").mkdir()
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
-    export(refined, tmp_path / "model.onnx")
-    export(refined, tmp_path / "weights" / "model.safetensors", form="safetensors")
+    export(refined, tmp_path / "model.onnx", rule="ema-last")
+    export(refined, tmp_path / "weights" / "model.safetensors", form="safetensors", rule="ema-last")
     rows = []
     for name, model in (
         ("run", refined),
         ("onnx", tmp_path / "model.onnx"),
         ("st", tmp_path / "weights" / "model.safetensors"),
     ):
-        classify(model, image_files(tmp_path / "in"), tmp_path / f"{name}.csv")
+        rule = "ema-last" if name == "run" else "auto"
+        classify(model, image_files(tmp_path / "in"), tmp_path / f"{name}.csv", rule=rule)
         rows.append([line.split(",")[1] for line in (tmp_path / f"{name}.csv").read_text().splitlines()])
     assert rows[0] == rows[1] == rows[2]
     assert "target images that a network labelled" in (tmp_path / "model.card.md").read_text(encoding="utf-8")
