@@ -53,6 +53,7 @@ SHORT = {
     "pixelscope data render": "--count 10 --size 16",
     "pixelscope pixelda baseline": "--config baseline.yaml",
     "pixelscope pixelda train": "--config pixelda.yaml",
+    "pixelscope pixelda search": "--config pixelda.yaml",
     "pixelscope endovae prepare": "--size 24",
     "pixelscope endovae train": "--config endovae.yaml",
 }

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pixelscope.imaging.config import PrepareConfig as PrepareConfig
     from pixelscope.imaging.config import RenderConfig as RenderConfig
     from pixelscope.pixelda.ablation.ablate import ablate as ablate
+    from pixelscope.pixelda.ablation.search import search as search
     from pixelscope.pixelda.adapting import adapt as adapt
     from pixelscope.pixelda.classifying import classify as classify
     from pixelscope.pixelda.config import BaselineConfig as BaselineConfig
@@ -103,6 +104,7 @@ _HOMES = {
     "BaselineConfig": "pixelscope.pixelda.config",
     "PixelDAConfig": "pixelscope.pixelda.config",
     "ablate": "pixelscope.pixelda.ablation.ablate",
+    "search": "pixelscope.pixelda.ablation.search",
     "adapt": "pixelscope.pixelda.adapting",
     "classify": "pixelscope.pixelda.classifying",
     "preset": "pixelscope.pixelda.config",

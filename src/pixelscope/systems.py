@@ -9,6 +9,7 @@ from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.exchange.delivery import Delivered, Format
 from pixelscope.page import Section
+from pixelscope.pixelda.ablation.search_sections import sections as search_sections
 from pixelscope.pixelda.ablation.sections import sections as ablation_sections
 from pixelscope.pixelda.figures import sections as pixelda_sections
 from pixelscope.pixelda.refinement.sections import sections as refined_sections
@@ -19,6 +20,7 @@ SECTIONS: dict[str, Callable[[Path], list[Section]]] = {
     "endovae": endovae_sections,
     "refined": refined_sections,
     "ablation": ablation_sections,
+    "search": search_sections,
 }
 
 
@@ -51,8 +53,8 @@ def export(
         InputError: run, out or images cannot be used, an extra is not installed, or file and run disagree.
     """
     system = _system(run)
-    if system == "ablation":
-        raise InputError(f"{run} is an ablation; export one of the runs in {run / 'cells'}.")
+    if system in ("ablation", "search"):
+        raise InputError(f"{run} is a folder of several runs; export one of the runs in {run / 'cells'}.")
     if system == "endovae":
         if choose != "adapted":
             raise InputError(f"{run} is a run of EndoVAE, which has nothing to choose from; drop --choose.")

@@ -32,6 +32,7 @@ COMMANDS = (
     "export",
     "pixelda",
     "pixelda ablate",
+    "pixelda search",
     "pixelda adapt",
     "pixelda baseline",
     "pixelda classify",

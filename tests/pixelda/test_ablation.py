@@ -129,7 +129,7 @@ def test_a_grid_with_what_there_is_not_is_refused(domains: tuple[str, str], tmp_
 
 
 def test_other_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="There is no grid 'claim'; name one of claims, or a file ending in .yaml"):
+    with pytest.raises(InputError, match="There is no grid 'claim'; name one of claims, search, or a file ending in .yaml"):
         ablate("claim", tmp_path / "out")
     with pytest.raises(InputError, match="There is no cell 'nothing' in this grid; choose from full"):
         ablate("claims", tmp_path / "out", cells=["nothing"])

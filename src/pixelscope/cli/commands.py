@@ -447,6 +447,72 @@ def ablate(
         print(f"\nReport: {pixelscope.build_report(out)}")
 
 
+@pixelda.command
+def search(
+    *,
+    source: str,
+    target: str,
+    out: Path,
+    grid: str = "search",
+    config: Path | None = None,
+    cluster: Literal["local", "slurm"] = "local",
+    at_once: int | None = None,
+    slurm: Annotated[dict[str, str] | None, Parameter(negative=())] = None,
+    resume: Flag = False,
+    data_root: Path | None = None,
+    json: Flag = False,
+) -> None:
+    """Try four settings on two new sources for some ten minutes, and choose one without target labels.
+
+    For example: pixelscope pixelda search --source renders/ --target photos/ --out runs/search
+
+    Parameters
+    ----------
+    source
+        Labelled images: PATH, or KIND:PATH.
+    target
+        Images of the other domain; their labels, if any, choose nothing.
+    out
+        Folder to make, with a run folder a trial, settings.yaml to go on with, and report.html; it must not exist.
+    grid
+        `search`, or a YAML file: preset, base, reference, cells.
+    config
+        YAML file of settings laid over those of all trials, for example data.test_fraction.
+    cluster
+        Local processes, or SLURM.
+    at_once
+        Trials at a time; as many as there are cores by default, and one without submitit.
+    slurm
+        Options of SLURM, for example --slurm.partition gpu --slurm.gpus_per_node 1.
+    resume
+        Go on with a folder that was begun; what failed is tried again.
+    data_root
+        Where a source given as a KIND alone is looked for; else $PIXELSCOPE_DATA, else a cache folder.
+    json
+        Print JSON.
+    """
+    from pixelscope.cli.counting import CountingBar
+
+    with CountingBar("running trials") as report:
+        result = pixelscope.search(
+            source,
+            target,
+            out,
+            changes=None if config is None else read_yaml(config),
+            grid=grid,
+            cluster=cluster,
+            at_once=at_once,
+            slurm=slurm,
+            resume=resume,
+            data_root=data_root,
+            report=report,
+        )
+    show(result, json)
+    page = pixelscope.build_report(out)
+    if not json:
+        print(f"\nReport: {page}")
+
+
 @app.command
 def report(run: Path, /) -> None:
     """Write a run's figures and numbers into one page, report.html in its folder, and print where it is.

@@ -6,30 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pixelscope.config import Config
-from pixelscope.engine.run import RunFolder, command_line, git_revision, versions
-from pixelscope.engine.runtime import cpu_name
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.pixelda.ablation.cells import Job
 from pixelscope.pixelda.ablation.collecting import Collected, collect
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
-from pixelscope.pixelda.ablation.launching import Cluster, Report, check_cluster, launch
+from pixelscope.pixelda.ablation.launching import Cluster, Report
+from pixelscope.pixelda.ablation.running import GridConfig, Launching, run_grid, store_samples
 from pixelscope.pixelda.ablation.verdicts import Verdict, judge
-from pixelscope.samples import read_arrays, save_arrays
 
-SYSTEM = "ablation"
-CELLS, LOGS, SAMPLES = "cells", "logs", "samples.npz"
-DRAWN = {"images": 1, "source": 4, "generated": 5}
-
-
-class AblationConfig(Config):
-    """What config.yaml of an ablation says: its grid, resolved."""
-
-    grid: Grid
-    name: str
+SYSTEM, RESULT = "ablation", "ablation.json"
 
 
 @dataclass(frozen=True)
@@ -90,16 +75,13 @@ def ablate(
         Interrupted: Ctrl-C.
     """
     chosen = _chosen(read_grid(grid, changes), seeds, cells)
-    check_cluster(cluster)
-    folder = _folder(out, AblationConfig(grid=chosen, name=grid), resume)
-    jobs = _jobs(chosen, folder.path, data_root)
-    left = [job for job in jobs.values() if job.state() != "done"]
-    for job in left:
-        job.failure.unlink(missing_ok=True)
-    launch(left, folder.path / LOGS, cluster, at_once, slurm or {}, report)
+    how = Launching(cluster, at_once, slurm or {}, data_root, report)
+    folder, jobs = run_grid(GridConfig(grid=chosen, name=grid), SYSTEM, out, resume, how)
     found = collect(chosen, jobs)
     result = Ablated(str(out), grid, found, judge(chosen, found))
-    _store(folder, chosen, jobs, result)
+    write_text(folder.path / RESULT, json.dumps(result.to_dict(), indent=1) + "\n")
+    store_samples(folder, {name: jobs[name, chosen.seeds[0]].run for name in chosen.cells})
+    folder.update_record(state="stopped" if any(cell.missing for cell in found) else "finished")
     return result
 
 
@@ -113,50 +95,6 @@ def _chosen(grid: Grid, seeds: Sequence[int] | None, cells: Sequence[str] | None
         kept = {name: cell for name, cell in grid.cells.items() if name in cells or name == grid.reference}
         grid = grid.model_copy(update={"cells": kept})
     return grid
-
-
-def _folder(out: Path, config: AblationConfig, resume: bool) -> RunFolder:
-    if out.exists() and not resume and not RunFolder(out).is_unbegun():
-        raise InputError(f"{out} exists already; name another folder, or go on with --resume.")
-    if not resume or RunFolder(out).is_unbegun() or not out.exists():
-
-        def begin(folder: RunFolder) -> None:
-            about = {"versions": versions(), "git": git_revision(), "command": command_line(), "hardware": {"cpu": cpu_name()}}
-            folder.update_record(system=SYSTEM, state="running", **about)
-            config.save(folder.config)
-
-        return RunFolder.create(out.parent, out.name, out, begin)
-    folder = RunFolder.open(out)
-    if folder.config.read_text(encoding="utf-8") != config.to_yaml():
-        raise InputError(f"{out} was begun with another grid, seeds or settings; give the same, or name another folder.")
-    return folder
-
-
-def _jobs(grid: Grid, out: Path, data_root: Path | None) -> dict[tuple[str, int], Job]:
-    return {
-        (name, seed): Job(
-            (out / CELLS / f"{name}-seed{seed}").resolve(),
-            grid.cells[name].system,
-            grid.config(name, seed).model_dump(mode="json"),
-            data_root,
-        )
-        for name in grid.cells
-        for seed in grid.seeds
-    }
-
-
-def _store(folder: RunFolder, grid: Grid, jobs: dict[tuple[str, int], Job], result: Ablated) -> None:
-    write_text(folder.path / "ablation.json", json.dumps(result.to_dict(), indent=1) + "\n")
-    drawn = {}
-    for name in grid.cells:
-        arrays = read_arrays(jobs[name, grid.seeds[0]].run / "samples" / "progress.npz", DRAWN)
-        if arrays is not None:
-            drawn[name] = arrays["generated"][-1]
-            drawn["source"] = arrays["source"]
-    if drawn:
-        save_arrays(folder.path / SAMPLES, names=np.array(list(drawn)), drawn=np.stack(list(drawn.values())))
-    missing = sum(len(cell.missing) for cell in result.cells)
-    folder.update_record(state="stopped" if missing else "finished")
 
 
 def _accuracy(cell: Collected) -> str:

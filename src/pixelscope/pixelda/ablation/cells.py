@@ -41,6 +41,12 @@ class Job:
             return "failed"
         return "begun" if self.run.exists() else "new"
 
+    def why(self) -> str:
+        """Return in a sentence why it is not done."""
+        if self.state() == "failed":
+            return self.failure.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+        return "its process ended without a word; see the logs" if self.state() == "begun" else "not run yet"
+
 
 def do(job: Job) -> None:
     """Train one cell, or go on with it, and evaluate it; why it failed is written beside its folder."""

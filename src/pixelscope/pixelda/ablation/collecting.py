@@ -88,16 +88,10 @@ def _collected(grid: Grid, name: str, jobs: dict[int, Job]) -> Collected:
         name=name,
         claim=grid.cells[name].claim,
         outcomes=outcomes,
-        missing={seed: _why(job) for seed, job in jobs.items() if job.state() != "done"},
+        missing={seed: job.why() for seed, job in jobs.items() if job.state() != "done"},
         accuracy=Spread.of([one.accuracy for one in outcomes]) if outcomes else None,
         unsteadiness=Spread.of(swings) if swings else None,
     )
-
-
-def _why(job: Job) -> str:
-    if job.state() == "failed":
-        return job.failure.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
-    return "its process ended without a word; see the logs" if job.state() == "begun" else "not run yet"
 
 
 def _outcome(seed: int, job: Job) -> Outcome:

@@ -11,7 +11,7 @@ from pixelscope.config import Config, merge, read_yaml
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAConfig, preset
 
-GRIDS = ("claims",)
+GRIDS = ("claims", "search")
 """Grids that come with the package."""
 
 Measure = Literal["accuracy", "unsteadiness"]
@@ -40,7 +40,7 @@ class Cell(Config):
 class Grid(Config):
     """Cells and seeds."""
 
-    preset: Literal["paper", "demo"] = "paper"
+    preset: Literal["auto", "paper", "usps", "demo"] = "paper"
     base: dict[str, Any] = Field(default_factory=dict)
     """Settings of all cells, laid over the preset."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)

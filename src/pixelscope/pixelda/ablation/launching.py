@@ -1,10 +1,11 @@
-"""Cells as jobs of submitit: local processes, some at a time, or an array on SLURM."""
+"""Cells as jobs of submitit: local processes, some at a time, or an array on SLURM; without it in turn, in this process."""
 
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ POLL = 1.0
 """Seconds between two looks at the jobs."""
 LIMIT = 7 * 24 * 60
 """Minutes after which a local job is ended."""
+STOPPED = "Interrupted; what is trained is kept: go on with the same command and --resume."
 
 
 def launch(
@@ -27,8 +29,11 @@ def launch(
     """Run jobs, `at_once` at a time, until all have ended, well or not.
 
     logs: submitit's own folder; slurm: its options by name, for example `partition`.
+    Without submitit they run in turn in this process, where each training shows its own progress and `report` is not called.
     Raises Interrupted at Ctrl-C, after the jobs were cancelled.
     """
+    if not has_submitit():
+        return _in_turn(_with_threads(jobs, cluster, 1))
     executor = _executor(logs, cluster, at_once, slurm)
     waiting, running, ended = list(_with_threads(jobs, cluster, at_once)), [], 0
     try:
@@ -42,18 +47,37 @@ def launch(
                 ended += len(running) - len(alive)
                 report(ended, len(jobs))
             running = alive
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         for job in running:
             job.cancel()
-        raise Interrupted("Interrupted; what is trained is kept: go on with the same command and --resume.") from None
+        raise Interrupted(STOPPED) from None
 
 
-def check_cluster(cluster: Cluster) -> None:
-    """Raise InputError where submitit or the cluster is missing; nothing is written yet when this is asked."""
-    try:
-        import submitit
-    except ImportError:
-        raise InputError('Ablations need submitit; run: pip install "pixelscope[ablate]".') from None
+def _in_turn(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        try:
+            do(job)
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted(STOPPED) from None
+        except Exception:  # noqa: BLE001 - why it failed is written next to its folder, and the others still run
+            continue
+
+
+def has_submitit() -> bool:
+    """Return whether the extra `ablate` is installed."""
+    return find_spec("submitit") is not None
+
+
+def check_cluster(cluster: Cluster, at_once: int) -> None:
+    """Raise InputError where submitit is needed and missing, or the cluster is; nothing is written yet when this is asked."""
+    if at_once < 1:
+        raise InputError(f"--at-once {at_once} runs nothing; give 1 or more.")
+    if not has_submitit():
+        if cluster == "slurm" or at_once > 1:
+            raise InputError('SLURM and several runs at a time need submitit; run: pip install "pixelscope[ablate]".')
+        return
+    import submitit
+
     if cluster == "slurm" and submitit.AutoExecutor.which() != "slurm":
         raise InputError(
             "There is no SLURM on this machine (no srun found); use --cluster local, or run it where there is one."

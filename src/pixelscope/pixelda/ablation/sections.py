@@ -14,11 +14,14 @@ from pixelscope.drawing import BLUE, GREY, INK, Panel, count_images, count_perce
 from pixelscope.engine.run import RunFolder, read_json
 from pixelscope.errors import InputError
 from pixelscope.page import Illustration, Part, Row, Section, Table
-from pixelscope.pixelda.ablation.ablate import SAMPLES, AblationConfig
+from pixelscope.pixelda.ablation.ablate import RESULT
 from pixelscope.pixelda.ablation.grid import Grid
-from pixelscope.pixelda.figures.galleries import named_rows
+from pixelscope.pixelda.ablation.running import GridConfig, samples_section
 from pixelscope.record import read_record, record_section
-from pixelscope.samples import read_arrays
+
+DRAWN = (
+    "The same source images with the same z, as each setting's G of the first seed redraws them at the end, and target images."
+)
 
 
 class SpreadNumbers(BaseModel):
@@ -75,14 +78,20 @@ class Numbers(BaseModel):
 def sections(run: Path) -> list[Section]:
     """Return the sections of the page on an ablation; raises InputError where a file in it is damaged."""
     folder = RunFolder.open(run)
-    grid = AblationConfig.parse(read_yaml(folder.config), str(folder.config)).grid
+    grid = GridConfig.parse(read_yaml(folder.config), str(folder.config)).grid
     record = read_record(folder)
-    path = folder.path / "ablation.json"
+    path = folder.path / RESULT
     numbers = _read(path) if path.is_file() else None
     middle = (
         []
         if numbers is None
-        else [_result(numbers, grid), _claims(numbers), _curves(numbers, grid), _samples(folder), _health(numbers)]
+        else [
+            _result(numbers, grid),
+            _claims(numbers),
+            _curves(numbers, grid),
+            samples_section(folder, DRAWN),
+            _health(numbers),
+        ]
     )
     shown = [section for section in middle if section.parts]
     return [_lead(numbers, grid), *shown, record_section(folder, record, 0)]
@@ -198,16 +207,6 @@ def _dots(cells: Sequence[CellNumbers], reference: str) -> Figure:
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.6g}%")
     axes.set_xlabel("target accuracy, test split")
     return figure
-
-
-def _samples(folder: RunFolder) -> Section:
-    arrays = read_arrays(folder.path / SAMPLES, {"names": 1, "drawn": 5})
-    if arrays is None:
-        return Section("Samples", "samples")
-    order = sorted(range(len(arrays["names"])), key=lambda i: str(arrays["names"][i]) != "source")
-    rows = [(str(arrays["names"][i]), arrays["drawn"][i]) for i in order]
-    caption = "The same source images with the same z, as each setting's G of the first seed redraws them at the end."
-    return Section("Samples", "samples", parts=(Illustration("samples", named_rows(rows), caption, caption),))
 
 
 def _health(numbers: Numbers) -> Section:

@@ -1,0 +1,40 @@
+"""A search as the sections of a page."""
+
+from pathlib import Path
+
+from pixelscope.engine.run import RunFolder
+from pixelscope.page import Row, Section, Table
+from pixelscope.pixelda.ablation.running import samples_section
+from pixelscope.pixelda.ablation.search import HEADER, RESULT, SearchResult, read_result, row
+from pixelscope.record import read_record, record_section
+
+DRAWN = "Source images, as the G of each trial redraws them with the same z at the end, and target images."
+
+
+def sections(run: Path) -> list[Section]:
+    """Return the sections of the page on a search; raises InputError where a file in it is damaged."""
+    folder = RunFolder.open(run)
+    path = folder.path / RESULT
+    record = record_section(folder, read_record(folder), 0)
+    if not path.is_file():
+        return [Section("Search", "lead", headline="Not finished yet, so nothing is chosen."), record]
+    found = read_result(path)
+    samples = samples_section(folder, DRAWN)
+    return [_lead(found), _trials(found), *([samples] if samples.parts else []), record]
+
+
+def _lead(found: SearchResult) -> Section:
+    prose = (f"{len(found.trials)} settings of PixelDA, each trained for a short time; each is a run of its own in cells/.",)
+    prose += () if found.command is None else (f"Go on in full size: {found.command}",)
+    failed = tuple(f"{trial.name} failed: {trial.failed}" for trial in found.trials if trial.failed)
+    return Section("Search", "lead", prose=prose, notes=failed, headline=found.why)
+
+
+def _trials(found: SearchResult) -> Section:
+    rows = tuple(Row(row(trial, found.chosen)) for trial in found.trials)
+    words = " ".join(f"{trial.name}: {trial.about}" for trial in found.trials)
+    caption = (
+        "T of the source alone, then the adapted T. Information is the entropy of the mean answer less the mean entropy of "
+        f"answers, in nats, on target images without labels; accuracies choose nothing. {words}"
+    )
+    return Section("Trials", "trials", parts=(Table(caption, HEADER, rows),))
