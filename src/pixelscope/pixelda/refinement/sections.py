@@ -155,7 +155,7 @@ def _guard(found: GuardNumbers | None) -> Section:
     more = f" The first {CLASSES} of {len(found.classes)} classes." if len(found.classes) > CLASSES else ""
     tables = (
         Table(
-            f"On images held out of training; the higher value is the better one. {words.capitalize()}.",
+            f"On images held out of training; the higher value is the better one. {words[:1].upper()}{words[1:]}.",
             ("Rule", "T before", "refined"),
             rules,
         ),
