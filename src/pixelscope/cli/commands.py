@@ -462,7 +462,7 @@ def search(
     data_root: Path | None = None,
     json: Flag = False,
 ) -> None:
-    """Try four settings on two new sources for some ten minutes, and choose one without target labels.
+    """Try four settings on two new sources for a short time, and choose one without target labels.
 
     For example: pixelscope pixelda search --source renders/ --target photos/ --out runs/search
 
