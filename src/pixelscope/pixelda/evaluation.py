@@ -20,7 +20,7 @@ from pixelscope.pixelda.chosen import RULES, Weights, available_weights, stored_
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.domains import Domains, load_own
 from pixelscope.pixelda.galleries import write_galleries
-from pixelscope.pixelda.measured_sets import MeasuredSet, measure, measure_all, other_sets, own_sets
+from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, measure_all, other_sets, own_sets
 from pixelscope.pixelda.training import System, read_config
 from pixelscope.pixelda.verdict import Verdict, compare
 
@@ -192,11 +192,6 @@ def _evaluation(
         oracle=_oracle(curve),
         curve=curve,
     )
-
-
-def accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the accuracy of each set by its confusion counts."""
-    return {name: int(found.trace()) / int(found.sum()) for name, found in counts.items()}
 
 
 def _curve(

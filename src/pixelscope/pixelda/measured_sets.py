@@ -48,6 +48,11 @@ def measure_all(classifier: nn.Module, sets: Mapping[str, MeasuredSet]) -> dict[
     }
 
 
+def accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the accuracy of each set by its confusion counts."""
+    return {name: int(found.trace()) / int(found.sum()) for name, found in counts.items()}
+
+
 def _counts(classifier: nn.Module, images: ImageSet, source: bool) -> Tensor:
     assert images.labels is not None
     logits = logits_of(classifier, images.images, source=source)

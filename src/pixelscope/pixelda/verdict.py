@@ -17,7 +17,7 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.rows import spread
 from pixelscope.engine.runtime import computing_device
 from pixelscope.pixelda.accuracy import BATCH, confusion
-from pixelscope.pixelda.measured_sets import MeasuredSet, measure_all
+from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure_all
 from pixelscope.pixelda.refinement.networks import logits_and_features
 from pixelscope.pixelda.refinement.selection import cluster_agreement, information
 
@@ -113,8 +113,7 @@ def rule_values(network: nn.Module, logits: Tensor, features: Tensor, known: Map
     known: labelled images by the name of the rule that measures on them.
     """
     rules = {"information": information(logits), "cluster agreement": cluster_agreement(logits, features)}
-    counts = measure_all(network, known)
-    return rules | {rule: int(found.trace()) / int(found.sum()) for rule, found in counts.items()}
+    return rules | accuracies(measure_all(network, known))
 
 
 def answers_of(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,8 @@ from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.pixelda.evaluation import SetResult, accuracies, set_result, unmeasured_notes
-from pixelscope.pixelda.measured_sets import MeasuredSet, measure, measure_all, own_sets
+from pixelscope.pixelda.evaluation import SetResult, set_result, unmeasured_notes
+from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, measure_all, own_sets
 from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import Guard, guard
