@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import sklearn.metrics
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 import tiny
 from pixelscope import evaluate, train_baseline, train_pixelda
+from pixelscope.data.split import Split
 from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
-from pixelscope.pixelda.accuracy import confusion, logits_of
+from pixelscope.pixelda.accuracy import MEASURED, SourceEvaluation, confusion, logits_of
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.evaluation import Evaluation, set_result
 from pixelscope.pixelda.networks import Classifier
@@ -43,6 +46,28 @@ def test_an_image_is_counted_once_however_they_are_batched() -> None:
     whole = logits_of(classifier, images, batch=23)
     torch.testing.assert_close(logits_of(classifier, images, batch=5), whole)
     assert classifier.training, "the mode is put back"
+
+
+class AlwaysTheFirst(torch.nn.Module):
+    """A classifier that sees the first class in everything, and counts what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.scale = 0, torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images: Tensor, *, source: bool = False) -> Tensor:
+        self.seen += len(images)
+        return self.scale * torch.tensor([1.0, 0.0, 0.0]).expand(len(images), 3)
+
+
+def test_a_large_training_split_is_measured_by_images_from_all_over_it() -> None:
+    """In class order, as folders are read: its first images would all be of one class."""
+    few, count = tiny.image_set(3), 30_000
+    train = replace(few, images=few.images[:1].expand(count, -1, -1, -1), labels=torch.arange(count) * 3 // count, names=())
+    classifier = AlwaysTheFirst()
+    numbers = SourceEvaluation(Split(train, few.select(torch.tensor([], dtype=torch.long)), few, torch.arange(count)))
+    assert numbers.measure(classifier, None)["accuracy/source_train"] == pytest.approx(1 / 3, abs=1e-3)
+    assert classifier.seen <= MEASURED + len(few)
 
 
 SPLIT = {"validation_fraction": 0.2, "seed": 2}
