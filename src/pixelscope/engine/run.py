@@ -160,14 +160,14 @@ class RunFolder:
         return sorted(self.checkpoints.glob("images-*.safetensors"))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises InputError where the file is missing or broken."""
+def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str, Any]:
+    """Read a JSON object; raises InputError with the remedy where the file is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"There is no {path}; is the run folder complete?") from None
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); restore it or train again.") from None
+        raise InputError(f"{path} is not valid JSON ({error}); {remedy}.") from None
 
 
 def read_stats(path: Path) -> list[dict[str, Any]]:
