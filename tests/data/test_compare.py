@@ -72,6 +72,16 @@ def test_wide_images_are_said(tmp_path: Path) -> None:
     assert "target are far from square" in text
 
 
+def test_things_on_a_plain_grey_ground_are_not_what_a_coloured_source_shows(tmp_path: Path) -> None:
+    write_classes(tmp_path / "source", {"a": 300, "b": 300})
+    target = _drawn(tmp_path / "target", ("a", "b"), 260, 6)
+    colour, ground = _troubles(tmp_path, str(tmp_path / "source"), target)
+    assert "coloured" in colour and "grey" in colour
+    assert "plain background" in ground
+    # MNIST -> MNIST-M goes the other way, and works.
+    assert _troubles(tmp_path, target, str(tmp_path / "source")) == []
+
+
 def test_the_command_shows_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = _drawn(tmp_path / "source", ("a", "b"), 30, 8)
     write_classes(tmp_path / "target", {"a": 30, "b": 31})

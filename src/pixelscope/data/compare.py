@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pixelscope.data.describe import SourceDescription, describe_source, stacked_sheets
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.rows import spread
@@ -20,6 +22,10 @@ _RARE = 10
 """Images of a class of the source under which little can be learned of it."""
 
 
+_COLOURED, _GREY = 10, 2
+"""Least chroma of images in colour, and chroma under which images are grey, in levels of 255."""
+
+
 @dataclass(frozen=True)
 class Look:
     """What the images of a source look like, at one size."""
@@ -28,6 +34,8 @@ class Look:
     """Mean red, green and blue, 0 to 255."""
     contrast: float
     """Mean over images of the standard deviation of their values."""
+    chroma: float
+    """Mean over pixels of the difference between the largest and the smallest of red, green and blue, 0 to 255."""
     foreground: Foreground | None
     """Where the foreground lies; None where it cannot be told from the background."""
 
@@ -73,6 +81,7 @@ class Comparison:
             "sizes": [_sizes(one.sizes) for one in both],
             "mean colour": [" ".join(f"{value:.0f}" for value in look.colours) for look in self.looks],
             "contrast": [f"{look.contrast:.0f}" for look in self.looks],
+            "chroma": [f"{look.chroma:.0f}" for look in self.looks],
             "foreground": [_framing(look.foreground) for look in self.looks],
         }
         return [(name, ours, theirs) for name, (ours, theirs) in cells.items() if ours or theirs]
@@ -94,7 +103,8 @@ def compare_sources(source: str, target: str, *, data_root: Path | None = None, 
     """
     ours, theirs = (describe_source(one, data_root=data_root, strict=strict) for one in (source, target))
     looks = _look(ours.images), _look(theirs.images)
-    return Comparison(ours, theirs, looks, (*_of_classes(ours, theirs), *_of_numbers(ours, theirs), *_of_framing(*looks)))
+    troubles = (*_of_classes(ours, theirs), *_of_numbers(ours, theirs), *_of_framing(*looks), *_of_looks(*looks))
+    return Comparison(ours, theirs, looks, troubles)
 
 
 def _look(images: ImageSet) -> Look:
@@ -102,7 +112,9 @@ def _look(images: ImageSet) -> Look:
     means = square.reshape(-1, square.shape[3]).mean(axis=0).tolist()
     red, green, blue = means if len(means) == 3 else means * 3
     contrast = float(square.reshape(len(square), -1).std(axis=1).mean())
-    return Look((round(red, 1), round(green, 1), round(blue, 1)), round(contrast, 1), find_foreground(square))
+    chroma = float(np.ptp(square, axis=3).mean())
+    foreground = find_foreground(square)
+    return Look((round(red, 1), round(green, 1), round(blue, 1)), round(contrast, 1), round(chroma, 1), foreground)
 
 
 def _of_classes(source: SourceDescription, target: SourceDescription) -> list[str]:
@@ -157,6 +169,22 @@ def _of_framing(source: Look, target: Look) -> list[str]:
         f"{ratio:.2f} and places it as the source."
     )
     return [text]
+
+
+def _of_looks(source: Look, target: Look) -> list[str]:
+    """Name what the source's images tell classes by and the target's images do not have."""
+    found = []
+    if source.chroma >= _COLOURED and target.chroma < _GREY:
+        found.append(
+            "The source's images are coloured and the target's are grey: classes that differ in colour cannot be told apart in "
+            "the target. Train on a grey copy of the source."
+        )
+    if source.foreground is None and target.foreground is not None:
+        found.append(
+            "The target shows things on a plain background and the source does not; if they are not the same things, "
+            "adaptation does not help. Put both next to each other with --sheet, and compare them."
+        )
+    return found
 
 
 def _is_wide(size: str) -> bool:

@@ -1,0 +1,189 @@
+"""Adaptation on several pairs of domains: every run of results/pairs.md, and its tables.
+
+python -m benchmarks.pairs --data DIR --out DIR [--pairs usps signs ...] [--seeds 0 1 2] [--small] [--images N]
+                           [--refine-images N] [--threads N] [--table]
+
+docs/full-scale.md says what --data holds. What is finished is kept and what was stopped continues, so the same command may be
+given again. --table trains nothing.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SMALL = ("--generator.blocks", "3", "--generator.width", "32", "--discriminator.width", "32")
+HALF = ("--data.test-fraction", "0.5")
+TRACK = ("--data.group-by", r"^(\d+/\d+)_")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two domains, and how their images are read."""
+
+    title: str
+    source: str
+    target: str
+    options: tuple[str, ...] = ()
+    labelled: str = ""
+    """The target as the source of a classifier trained with its labels; by default the target itself."""
+    presets: tuple[str, ...] = ("auto",)
+    splits: bool = False
+    """Whether each seed has a split of its own."""
+    refined: bool = True
+    """Whether it is refined, and compared with a classifier trained with target labels."""
+
+
+PAIRS = {
+    "usps": Pair("MNIST -> USPS", "mnist:{data}/mnist", "arrays:{data}/usps_sample.npz", HALF, splits=True),
+    "from-usps": Pair("USPS (1,000) -> MNIST", "arrays:{data}/usps_sample.npz", "mnist:{data}/mnist", HALF, splits=True),
+    "signs": Pair(
+        "signs -> photos",
+        "{data}/signs/rendered",
+        "{data}/signs/photos",
+        (*TRACK, "--data.classes", "source"),
+        "{data}/signs/photos36",
+    ),
+    "impossible": Pair("ten signs -> USPS", "{data}/signs/ten", "arrays:{data}/usps_sample.npz", HALF, refined=False),
+    "mnist-m": Pair("MNIST -> MNIST-M", "mnist:{data}/mnist", "arrays:{data}/mnist-m-aligned.npz", presets=("auto", "paper")),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: its folder's name and the command that makes it."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+def cells(pair: str, seed: int, chosen: argparse.Namespace) -> Iterator[Cell]:
+    """Give the runs of a pair for one seed, each after those that it needs."""
+    about = PAIRS[pair]
+    source, target, labelled = (
+        text.format(data=chosen.data) for text in (about.source, about.target, about.labelled or about.target)
+    )
+    seeds = ("--seed", str(seed), *(("--data.seed", str(seed)) if about.splits else ()))
+    options = (*about.options, *seeds, "--runtime.threads", str(chosen.threads))
+    networks = SMALL if chosen.small else ()
+    length = ("--training.images", str(chosen.images)) if chosen.images else ()
+    for preset in about.presets:
+        yield Cell(
+            f"{pair}-{preset}-s{seed}",
+            ("train", "--source", source, "--target", target, "--preset", preset, *networks, *length, *options),
+        )
+    if not about.refined:
+        return
+    without = tuple(option for option in options if option not in ("--data.classes", "source"))
+    yield Cell(f"{pair}-labels-s{seed}", ("baseline", "--source", labelled, "--preset", "auto", *without, *length))
+    short = ("--training.images", str(chosen.refine_images)) if chosen.refine_images else ()
+    run = str(Path(chosen.out) / f"{pair}-auto-s{seed}")
+    threads = ("--runtime.threads", str(chosen.threads))
+    yield Cell(f"{pair}-refined-s{seed}", ("refine", run, "--seed", str(seed), *short, *threads))
+
+
+def run(cell: Cell, out: Path) -> None:
+    """Train and evaluate one run, unless it is finished; continue it where it was begun."""
+    folder = out / cell.name
+    if (folder / "evaluation.json").is_file():
+        return
+    begun = any((folder / "checkpoints").glob("images-*"))
+    arguments = (cell.command[0], "--resume", str(folder)) if begun else (*cell.command, "--out", str(folder))
+    print(" ".join(arguments), file=sys.stderr, flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"{cell.name}.log").open("a", encoding="utf-8") as log:
+        done = subprocess.run([sys.executable, "-m", "pixelscope", "pixelda", *arguments], stdout=log, stderr=log, check=False)
+    if done.returncode:
+        print(f"{cell.name} ended with exit code {done.returncode}; see {log.name}", file=sys.stderr, flush=True)
+
+
+def table(out: Path, pairs: Sequence[str]) -> str:
+    """Return Markdown: accuracy on the target's test split by pair, means and standard deviations over the seeds."""
+    rows = [
+        "| pair | seeds | source only | preset `auto` | refined | preset `paper` | target labels |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for pair in pairs:
+        found = {what: list(_evaluations(out, f"{pair}-{what}-s*")) for what in ("auto", "refined", "paper", "labels")}
+        columns = [
+            [one["source_only"]["target_test"] for one in found["auto"]],
+            *([_target(one) for one in found[what]] for what in ("auto", "refined", "paper")),
+            [one["sets"]["source_test"]["accuracy"] for one in found["labels"]],
+        ]
+        rows.append(f"| {PAIRS[pair].title} | {len(found['auto'])} | {' | '.join(_mean(values) for values in columns)} |")
+        if pair == "signs":
+            balanced = [[_balanced(one["sets"]["target_test"]) for one in found[what]] for what in ("auto", "refined")]
+            labels = [_balanced(one["sets"]["source_test"]) for one in found["labels"]]
+            rows.append(f"| ... balanced | | | {_mean(balanced[0])} | {_mean(balanced[1])} | | {_mean(labels)} |")
+    return "\n".join(rows)
+
+
+def verdicts(out: Path) -> str:
+    """Return Markdown: what each run's verdict says, next to the true difference, and how many are right.
+
+    A verdict is right where it names the better side; "neither" where the difference is within two standard errors.
+    """
+    rows = ["| run | verdict | source only | adapted | right |", "|---|---|---|---|---|"]
+    right = []
+    for one in _evaluations(out, "*"):
+        if one.get("verdict") is None or "target_test" not in one["sets"]:
+            continue
+        before, after = one["source_only"]["target_test"], _target(one)
+        error = 2 * one["sets"]["target_test"]["standard_error"]
+        truth = {"adapted": after > before, "source only": after < before, "neither": abs(after - before) <= error}
+        right.append(truth[one["verdict"]["better"]])
+        rows.append(
+            f"| {one['run']} | {one['verdict']['better']} | {before:.2%} | {after:.2%} | {'yes' if right[-1] else '**no**'} |"
+        )
+    return "\n".join([*rows, "", f"{sum(right)} of {len(right)} are right."])
+
+
+def _evaluations(out: Path, pattern: str) -> Iterator[dict[str, Any]]:
+    for path in sorted(out.glob(f"{pattern}/evaluation.json")):
+        yield {"run": path.parent.name, **json.loads(path.read_text(encoding="utf-8"))}
+
+
+def _target(one: dict[str, Any]) -> float:
+    return one["sets"]["target_test"]["accuracy"]
+
+
+def _balanced(one: dict[str, Any]) -> float:
+    return float(np.mean([entry["accuracy"] for entry in one["per_class"] if entry["count"]]))
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" +- {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.1f}{spread}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is missing, seed by seed, and print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pairs", description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--small", action="store_true", help="smaller G and D, for two CPU cores")
+    parser.add_argument("--images", type=int, help="images of each training")
+    parser.add_argument("--refine-images", type=int, help="images of each refinement")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="print the tables of what is there, and train nothing")
+    chosen = parser.parse_args(arguments)
+    for seed in () if chosen.table else chosen.seeds:
+        for pair in chosen.pairs:
+            for cell in cells(pair, seed, chosen):
+                run(cell, chosen.out)
+    print(f"{table(chosen.out, chosen.pairs)}\n\n{verdicts(chosen.out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
