@@ -6,9 +6,9 @@ from typing import Any
 
 from pixelscope.data.frames import prepare
 from pixelscope.endovae.config import EndoVAEConfig, endovae_preset
-from pixelscope.endovae.evaluation import Evaluation as FrameEvaluation
 from pixelscope.endovae.evaluation import evaluate_endovae
-from pixelscope.endovae.measurement import MODEL, PCA
+from pixelscope.endovae.results import MODEL, PCA
+from pixelscope.endovae.results import Evaluation as FrameEvaluation
 from pixelscope.endovae.training import train_endovae
 from pixelscope.imaging.phantom import write_phantom
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset

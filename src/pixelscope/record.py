@@ -45,6 +45,10 @@ class RunRecord(BaseModel):
     seconds: float | None = None
     images_per_second: float | None = None
     sittings: int | None = None
+    epoch: int | None = None
+    """Images of one epoch; None where the training does not count in epochs."""
+    ended: str = ""
+    """Why the training ended early; empty where it did not."""
 
 
 def read_record(folder: RunFolder) -> RunRecord:

@@ -12,13 +12,20 @@ from PIL import Image
 from pixelscope.data.frame_stages import stages, write_stages
 from pixelscope.data.frame_summary import ClassSummary, FrameSummary
 from pixelscope.endovae.anomaly.baselines import BASELINES
-from pixelscope.endovae.anomaly.curves import Interval, Separation
-from pixelscope.endovae.anomaly.evaluation import Anomaly
-from pixelscope.endovae.anomaly.localisation import Localisation
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.evaluation import Evaluation, SetResult, Spread
 from pixelscope.endovae.quality import SSIM_RULE
+from pixelscope.endovae.results import (
+    Anomaly,
+    Evaluation,
+    Interval,
+    Localisation,
+    MapResult,
+    MeanStd,
+    ScoreSeparation,
+    SetResult,
+    SizeResult,
+)
 from pixelscope.imaging.content_area import find_content_area
 from pixelscope.samples import save_arrays
 
@@ -61,12 +68,12 @@ def write_run(
     values = {"prepare": {"size": size}, "model": {"latent": latent, "width": width}, "training": {"epochs": 40}}
     EndoVAEConfig.parse({**values, **(changes or {})}).save(path / "config.yaml")
     _write_json(path / "run.json", _record(path.name, epochs, state, rng))
-    _write_json(path / "frames.json", summary(size).to_dict())
+    summary(size).save(path / "frames.json")
     lines = _statistics(epochs, rng)
     (path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     write_samples(path / "samples", size, latent, kinds, epochs, rng)
     if evaluated:
-        _write_json(path / "evaluation.json", evaluation(size, latent, kinds, epochs, rng).to_dict())
+        evaluation(size, latent, kinds, epochs, rng).save(path / "evaluation.json")
         write_rows(path / "evaluation.csv", kinds, rng)
     return path
 
@@ -75,21 +82,36 @@ def summary(size: int) -> FrameSummary:
     """Return what frames.json says of frames of three classes."""
     classes = tuple(
         ClassSummary(
-            name,
-            KINDS[name],
-            count,
-            {"633 x 532": count - 30, "720 x 576": 17, "622 x 530": 8, "5 x 4": 3, "4 x 4": 2},
-            0,
-            {"black": 12},
+            name=name,
+            kind=KINDS[name],
+            count=count,
+            sizes={"633 x 532": count - 30, "720 x 576": 17, "622 x 530": 8, "5 x 4": 3, "4 x 4": 2},
+            masks=0,
+            insets={"black": 12},
         )
         for name, count in COUNTS.items()
     )
     both = tuple(
-        ClassSummary(f"all {kind}", kind, sum(c.count for c in classes if c.kind == kind), {"633 x 532": 1}, 0, {})
+        ClassSummary(
+            name=f"all {kind}",
+            kind=kind,
+            count=sum(c.count for c in classes if c.kind == kind),
+            sizes={"633 x 532": 1},
+            masks=0,
+            insets={},
+        )
         for kind in ("normal", "abnormal")
     )
     note = "Skipped 1 unreadable of 1,371 frames: polyps/broken.jpg."
-    return FrameSummary("stores/kvasir-0123456789ab", size, "robust", sum(COUNTS.values()), classes, both, (note,))
+    return FrameSummary(
+        store="stores/kvasir-0123456789ab",
+        size=size,
+        method="robust",
+        count=sum(COUNTS.values()),
+        classes=classes,
+        kinds=both,
+        notes=(note,),
+    )
 
 
 def write_samples(folder: Path, size: int, latent: int, kinds: Sequence[str], epochs: int, rng: np.random.Generator) -> None:
@@ -164,9 +186,10 @@ def evaluation(size: int, latent: int, kinds: Sequence[str], epochs: int, rng: n
 def _anomaly(rng: np.random.Generator) -> Anomaly:
     """Return how scores tell polyps from two classes of healthy frames; the trivial scores are hardly behind."""
 
-    def separations(center: float) -> dict[str, Separation]:
+    def separations(center: float) -> dict[str, ScoreSeparation]:
         values = {group: center + 0.02 * rng.standard_normal() for group in ("all", "normal-cecum", "normal-colon")}
-        return {group: Separation(*(Interval(v, v - 0.03, v + 0.02),) * 2) for group, v in values.items()}
+        intervals = {group: Interval(value=v, low=v - 0.03, high=v + 0.02) for group, v in values.items()}
+        return {group: ScoreSeparation(auroc=one, average_precision=one) for group, one in intervals.items()}
 
     return Anomaly(
         chosen="picture+latent",
@@ -177,7 +200,7 @@ def _anomaly(rng: np.random.Generator) -> Anomaly:
         baselines={name: separations(0.7) for name in BASELINES},
         rate=0.05,
         flagged={"all": 0.05, "normal-cecum": 0.02, "normal-colon": 0.09, "abnormal": 0.7},
-        localisation=Localisation(120, 0.18, {"error, smoothed": {"auroc": 0.71, "dice": 0.42}}),
+        localisation=Localisation(frames=120, lesion_share=0.18, maps={"error, smoothed": MapResult(auroc=0.71, dice=0.42)}),
         warnings=("Warning: against normal-colon, a trivial score comes within 0.03 of it.",),
     )
 
@@ -198,8 +221,9 @@ def write_rows(path: Path, kinds: Sequence[str], rng: np.random.Generator) -> No
 
 
 def _set(kind: str, size: int, latent: int, rng: np.random.Generator) -> SetResult:
-    def metrics(psnr: float, ssim: float) -> dict[str, Spread]:
-        return {"psnr": Spread(psnr, 2.4), "ssim": Spread(ssim, 0.1), "squared_error": Spread(10 ** (-psnr / 10), 0.004)}
+    def metrics(psnr: float, ssim: float) -> dict[str, MeanStd]:
+        found = {"psnr": (psnr, 2.4), "ssim": (ssim, 0.1), "squared_error": (10 ** (-psnr / 10), 0.004)}
+        return {metric: MeanStd(mean=mean, std=std) for metric, (mean, std) in found.items()}
 
     methods = {method: metrics(psnr, SSIM[kind][method]) for method, psnr in PSNR[kind].items()}
     frequency = np.arange(size // 2 + 1)
@@ -211,11 +235,11 @@ def _set(kind: str, size: int, latent: int, rng: np.random.Generator) -> SetResu
         classes=HELD_OUT[kind],
         methods=methods,
         by_class={name: metrics(PSNR[kind]["endovae"] + i, 0.5) for i, name in enumerate(HELD_OUT[kind])},
-        by_size=[
-            {"width": w, "height": h, "count": n, "psnr": PSNR[kind]["endovae"] + rng.normal(), "ssim": 0.5}
+        by_size=tuple(
+            SizeResult(width=w, height=h, count=n, psnr=PSNR[kind]["endovae"] + rng.normal(), ssim=0.5)
             for w, h, n in SIZES[kind]
-        ],
-        kl=[*np.linspace(3.1, 0.02, latent)[::-1].tolist()],
+        ),
+        kl=tuple(np.linspace(3.1, 0.02, latent)[::-1].tolist()),
         detail_kept={"endovae": 0.021, "pca": 0.013, "mean image": 0.001},
         spectra={name: (original * share).tolist() for name, share in keep.items()},
         region_error={name: 0.004 + 0.03 * share for name, share in REGIONS.items()},

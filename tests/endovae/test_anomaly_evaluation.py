@@ -18,7 +18,7 @@ from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.chosen import Weights, choose
 from pixelscope.endovae.cohort import Cohort, load_cohort
 from pixelscope.endovae.components import PrincipalComponents
-from pixelscope.endovae.evaluation import Evaluation
+from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import read_config
 from pixelscope.engine.run import RunFolder
 

@@ -32,7 +32,7 @@ def test_it_measures_what_was_held_out_beside_linear_yardsticks(run: Path) -> No
         assert found.methods["pca"]["psnr"].mean > found.methods["mean image"]["psnr"].mean
         assert len(found.kl) == 3
         assert sum(found.region_share.values()) == pytest.approx(1)
-        assert sum(row["count"] for row in found.by_size) == found.count == sum(found.classes.values())
+        assert sum(row.count for row in found.by_size) == found.count == sum(found.classes.values())
         assert found.detail_kept["mean image"] < 1
     assert set(result.separation) == {"endovae", "pca", "mean image"}
     assert "EndoVAE" in result.to_text() and "PCA, 3 components" in result.to_text()

@@ -15,8 +15,8 @@ from pixelscope import FrameStore, evaluate_endovae
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.heat import smoothed
 from pixelscope.endovae.cohort import Cohort, Part, load_cohort
-from pixelscope.endovae.evaluation import Evaluation
 from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import read_config
 from pixelscope.engine.run import RunFolder
 from planted import Tensors, edit, tensors_of
@@ -170,13 +170,13 @@ def test_spreads_are_those_of_the_frames_of_each_class_and_size(result: Evaluati
             inside = [
                 one
                 for one in rows
-                if one["kind"] == kind and (one["width"], one["height"]) == (str(row["width"]), str(row["height"]))
+                if one["kind"] == kind and (one["width"], one["height"]) == (str(row.width), str(row.height))
             ]
-            assert row["count"] == len(inside)
-            assert (row["psnr"], row["ssim"]) == pytest.approx(
+            assert row.count == len(inside)
+            assert (row.psnr, row.ssim) == pytest.approx(
                 (_column(inside, "endovae_psnr").mean(), _column(inside, "endovae_ssim").mean()), rel=1e-4
             )
-    assert [row["width"] for row in result.sets["normal"].by_size] == [32, 48]
+    assert [row.width for row in result.sets["normal"].by_size] == [32, 48]
 
 
 def test_regions_are_measured_pixel_by_pixel(averaged_run: Path, result: Evaluation, cohort: Cohort) -> None:
@@ -238,9 +238,9 @@ def test_lesions_are_marked_by_the_maps_outside_insets(averaged_run: Path, resul
     errors = smoothed(_errors(part, _best(averaged_run).reconstructions(part)).astype(np.float32))
     for name, values in (("nearness to the centre", centre), ("error, smoothed", errors)):
         scores = values[counted].round(9)
-        assert found.maps[name]["auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=2e-3), name
+        assert found.maps[name].auroc == pytest.approx(roc_auc_score(truth, scores), abs=2e-3), name
         best = max(f1_score(truth, scores >= level) for level in np.quantile(scores, np.linspace(0, 1, 200)))
-        assert found.maps[name]["dice"] == pytest.approx(best, abs=5e-3), name
+        assert found.maps[name].dice == pytest.approx(best, abs=5e-3), name
     assert set(found.maps) == {"error, smoothed", "1 - SSIM", "PCA error, smoothed", "nearness to the centre"}
-    assert found.maps["nearness to the centre"]["auroc"] != pytest.approx(0.5, abs=0.02)
+    assert found.maps["nearness to the centre"].auroc != pytest.approx(0.5, abs=0.02)
     assert "lesion pixels" in result.to_text()

@@ -23,6 +23,7 @@ from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.preparation import augmentation_section, frames_section
 from pixelscope.endovae.figures.tables import quality_table
 from pixelscope.endovae.figures.words import listed, signed
+from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import train_endovae
 from pixelscope.errors import InputError
 from pixelscope.page import Illustration, Listing, Section, Table
@@ -79,10 +80,10 @@ def change(path: Path, **values: Any) -> None:
 
 
 def set_quality(run: Path, kind: str, method: str, **means: float) -> None:
-    sets = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["sets"]
-    for metric, mean in means.items():
-        sets[kind]["methods"][method][metric]["mean"] = mean
-    change(run / "evaluation.json", sets=sets)
+    found = Evaluation.load(run / "evaluation.json")
+    metrics = found.sets[kind].methods[method]
+    metrics.update({name: metrics[name].model_copy(update={"mean": mean}) for name, mean in means.items()})
+    found.save(run / "evaluation.json")
 
 
 def by_anchor(run: Path) -> dict[str, Section]:
@@ -259,8 +260,9 @@ def test_the_table_compares_every_method_on_every_set(written: WriteRun) -> None
 
 def test_other_abnormal_frames_than_polyps_are_not_set_beside_the_reports(copied: WriteRun) -> None:
     run = copied()
-    text = (run / "evaluation.json").read_text(encoding="utf-8")
-    (run / "evaluation.json").write_text(text.replace('"polyps"', '"bleeding"'), encoding="utf-8")
+    found = Evaluation.load(run / "evaluation.json")
+    found.sets["abnormal"].classes["bleeding"] = found.sets["abnormal"].classes.pop("polyps")
+    found.save(run / "evaluation.json")
     table = quality_table(Material.read(run))
     assert table is not None
     assert not any(row.apart for row in table.rows)
@@ -282,9 +284,10 @@ def test_the_rules_stand_beside_each_other(written: WriteRun) -> None:
 def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun) -> None:
     run = copied()
     assert len(notes_of(run)) == 1
-    change(run / "evaluation.json", images=20 * EPOCH)
+    found = Evaluation.load(run / "evaluation.json")
+    found.model_copy(update={"images": 20 * EPOCH}).save(run / "evaluation.json")
     assert "at 65,760 images, those of the rule best-validation are now at 98,640" in notes_of(run)[0]
-    change(run / "evaluation.json", images=30 * EPOCH, rule="last")
+    found.model_copy(update={"images": 30 * EPOCH, "rule": "last"}).save(run / "evaluation.json")
     assert "those of the rule last are now at 131,520" in notes_of(run)[0]
 
 
@@ -346,7 +349,7 @@ def test_a_run_that_never_took_off_says_so(written: WriteRun) -> None:
 def test_the_findings_are_numbers_of_the_run(written: WriteRun) -> None:
     run = written()
     findings = read_once(run)["findings"]
-    spectra = json.loads((run / "evaluation.json").read_text())["sets"]["normal"]["spectra"]
+    spectra = Evaluation.load(run / "evaluation.json").sets["normal"].spectra
     coarse = sum(spectra["endovae"][:4]) / sum(spectra["original"][:4])
     assert caption(findings, "sharpness").startswith(
         f"Sharpness: of held-out normal frames EndoVAE keeps {coarse:.0%} of the energy below 4 cycles a frame and 2.1% of "
@@ -383,14 +386,14 @@ def test_the_findings_hold_separation_and_terms(written: WriteRun) -> None:
 def test_the_figures_hold_the_runs_own_numbers(written: WriteRun) -> None:
     run = written()
     found = {p.name: p.figure for s in read_once(run).values() for p in s.parts if isinstance(p, Illustration)}
-    sets = json.loads((run / "evaluation.json").read_text())["sets"]
+    sets = Evaluation.load(run / "evaluation.json").sets
     means = [container[0].get_xdata()[0] for container in found["kinds"].axes[1].containers]  # type: ignore[index]
-    assert means == [entry["psnr"]["mean"] for kind in sets for entry in sets[kind]["by_class"].values()]
+    assert means == [entry["psnr"].mean for found in sets.values() for entry in found.by_class.values()]
     bars = [bar.get_width() for bar in found["regions"].axes[0].patches]
-    assert bars[1:6] == list(sets["normal"]["region_error"].values())
-    assert bars[0] == sets["normal"]["methods"]["endovae"]["squared_error"]["mean"]
+    assert bars[1:6] == list(sets["normal"].region_error.values())
+    assert bars[0] == sets["normal"].methods["endovae"]["squared_error"].mean
     heights = [bar.get_height() for bar in found["divergence"].axes[0].patches]
-    assert heights[:6] == sorted(sets["normal"]["kl"], reverse=True)
+    assert heights[:6] == sorted(sets["normal"].kl, reverse=True)
     star = next(line for line in found["training"].axes[2].lines if line.get_marker() == "*")
     assert star.get_xdata()[0] == 30 * EPOCH  # type: ignore[index]
 
@@ -413,7 +416,7 @@ def test_the_record_is_the_last_section(written: WriteRun) -> None:
         ("evaluation.csv", "name,kind\na,normal\n", "damaged"),
         ("evaluation.csv", "name,kind,width,height,endovae_psnr\na,normal,4,4,high\n", "damaged"),
         ("evaluation.csv", "name,kind,width,height,endovae_psnr\na,normal,4\n", "damaged"),
-        ("frames.json", '{"count": 3}', "size"),
+        ("frames.json", '{"count": 3}', "store"),
         ("run.json", '{"system": "endovae", "epoch": "long"}', "epoch"),
         ("config.yaml", "latent: 6", "latent"),
         ("samples/preparation.npz", "PK", "preparation.npz is damaged"),

@@ -20,6 +20,7 @@ from pixelscope.endovae.cohort import Part, load_cohort
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.quality import psnr, squared_error, ssim
+from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import read_config
 from pixelscope.engine.run import RunFolder
 
@@ -47,7 +48,8 @@ def blank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Path) -> None:
-    found = json.loads((blank_run / "evaluation.json").read_text(encoding="utf-8"))["anomaly"]
+    found = Evaluation.load(blank_run / "evaluation.json").anomaly
+    assert found is not None
     table = rows(blank_run / "anomaly.csv")
     white = [row for row in table if "white-" in row["name"]]
     assert "normal" in {row["kind"] for row in white}
@@ -58,12 +60,12 @@ def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Pat
         else:
             assert not row["error"] and float(row["p"]) > 0 and row["tissue"]
     kinds = [row["kind"] for row in white]
-    assert found["unscored"] == {kind: kinds.count(kind) for kind in set(kinds)}
+    assert found.unscored == {kind: kinds.count(kind) for kind in set(kinds)}
     scored = [row for row in table if not row["error"]]
-    assert found["counts"]["all"] == sum(row["kind"] == "normal" for row in scored)
-    assert found["counts"]["abnormal"] == sum(row["kind"] == "abnormal" for row in scored)
+    assert found.counts["all"] == sum(row["kind"] == "normal" for row in scored)
+    assert found.counts["abnormal"] == sum(row["kind"] == "abnormal" for row in scored)
     flagged = [row["flagged"] == "1" for row in scored if row["kind"] == "abnormal"]
-    assert found["flagged"]["abnormal"] == pytest.approx(np.mean(flagged))
+    assert found.flagged["abnormal"] == pytest.approx(np.mean(flagged))
     assert "not scored, as no tissue is seen" in evaluate_endovae(blank_run).to_text()
     for kind in ("normal", "abnormal"):
         maps = Material.read(blank_run).heat_maps(kind)
@@ -131,7 +133,7 @@ def test_frames_that_are_all_inset_are_in_no_mean(masked_run: tuple[Path, list[s
         for method in ("endovae", "pca", "mean_image"):
             expected = np.mean([float(row[f"{method}_psnr"]) for row in known])
             assert found.methods[method.replace("_", " ")]["psnr"].mean == pytest.approx(expected, rel=1e-4)
-        assert sum(row["count"] for row in found.by_size) == found.count - 1
+        assert sum(row.count for row in found.by_size) == found.count - 1
     assert all(not row["endovae_psnr"] and not row["pca_ssim"] for row in table if row["name"] in hidden)
     material = Material.read(run)
     assert material.rows is not None and len(material.rows.psnr) == len(table) - 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+
+from pixelscope.config import Config
+from pixelscope.results import ResultFile
 
 if TYPE_CHECKING:
     from pixelscope.data.frame_store import FrameStore
@@ -14,8 +16,7 @@ if TYPE_CHECKING:
 _SIZES_SHOWN = 3
 
 
-@dataclass(frozen=True)
-class ClassSummary:
+class ClassSummary(Config):
     """Frames of one class, or of all classes of one kind."""
 
     name: str
@@ -29,9 +30,10 @@ class ClassSummary:
     """Frames with an inset of each sort."""
 
 
-@dataclass(frozen=True)
-class FrameSummary:
-    """Counts and original sizes by class, and by kind."""
+class FrameSummary(ResultFile):
+    """Counts and original sizes by class, and by kind; the content of frames.json in a run folder."""
+
+    remedy: ClassVar[str] = "restore the file or train again"
 
     store: str
     size: int
@@ -41,15 +43,6 @@ class FrameSummary:
     classes: tuple[ClassSummary, ...]
     kinds: tuple[ClassSummary, ...]
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return {
-            **asdict(self),
-            "classes": [*map(asdict, self.classes)],
-            "kinds": [*map(asdict, self.kinds)],
-            "notes": [*self.notes],
-        }
 
     def to_text(self) -> str:
         """Return it as an aligned table for a terminal."""
@@ -86,7 +79,12 @@ def _summary(store: FrameStore, name: str, kind: str, labels: list[int]) -> Clas
     sizes = Counter(f"{frame.size[0]} x {frame.size[1]}" for frame in frames)
     insets = Counter(kind for frame in frames for kind in sorted({inset.kind for inset in frame.insets}))
     return ClassSummary(
-        name, kind, len(frames), dict(sizes.most_common()), sum(frame.lesion for frame in frames), dict(insets.most_common())
+        name=name,
+        kind=kind,
+        count=len(frames),
+        sizes=dict(sizes.most_common()),
+        masks=sum(frame.lesion for frame in frames),
+        insets=dict(insets.most_common()),
     )
 
 

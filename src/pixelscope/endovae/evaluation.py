@@ -5,11 +5,9 @@ The frames measured here were held out of training and of every choice; of a kin
 
 import csv
 import io
-import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,6 @@ from pixelscope.data.imageset import image_hashes
 from pixelscope.endovae.anomaly.calibrating import Parts, calibrate, divide_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, Calibration
 from pixelscope.endovae.anomaly.evaluation import (
-    Anomaly,
     Scored,
     anomaly_table,
     describe_colours,
@@ -35,9 +32,10 @@ from pixelscope.endovae.cohort import Cohort, Part, load_cohort, load_own_cohort
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.findings import fine_detail_kept
-from pixelscope.endovae.measurement import MEAN, MODEL, PCA, Measured, measure, quality_of
+from pixelscope.endovae.measurement import Measured, measure, quality_of
 from pixelscope.endovae.pictures import write_pictures
 from pixelscope.endovae.quality import SSIM_RULE
+from pixelscope.endovae.results import METHODS, MODEL, Anomaly, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.endovae.training import SYSTEM, read_config
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
@@ -48,73 +46,6 @@ _log = logging.getLogger(__name__)
 
 FITTED = 20_000
 """Training frames that the principal components are fitted to at most, at equal distances over all: 5 GB in float32."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation over frames."""
-
-    mean: float
-    std: float
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """What was measured on one set of held-out frames."""
-
-    title: str
-    count: int
-    classes: dict[str, int]
-    methods: dict[str, dict[str, Spread]]
-    """By method (endovae, pca, mean image), then by metric (psnr in dB, ssim, squared_error)."""
-    by_class: dict[str, dict[str, Spread]]
-    """The model's metrics in each class."""
-    by_size: list[dict[str, float]]
-    """The model's mean metrics by original size: width, height, count, psnr, ssim; most frequent first."""
-    kl: list[float]
-    """Mean nats of each latent dimension."""
-    detail_kept: dict[str, float]
-    """Share of the originals' fine energy that each method's reconstructions have."""
-    spectra: dict[str, list[float]]
-    """Mean energy by spatial frequency, of the originals and of each method."""
-    region_error: dict[str, float]
-    region_share: dict[str, float]
-    unmeasured: int = 0
-    """Frames without quality, as every pixel of them is left out; they are in no mean."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a run reaches; the content of evaluation.json."""
-
-    system: str
-    images: int
-    epochs: float
-    rule: str
-    """The rule that chose the measured weights."""
-    rules: dict[str, dict[str, float]]
-    """Mean metrics by each rule that the run supports."""
-    latent: int
-    components: int
-    """Principal components of the yardstick, fitted to the training frames and their mirror images."""
-    ssim_rule: str
-    sets: dict[str, SetResult]
-    separation: dict[str, float]
-    """Area under the ROC curve of the squared error, abnormal against held-out normal frames, by method."""
-    anomaly: Anomaly | None = None
-    """How anomaly scores tell them apart; None where no healthy frames were trained on, or no abnormal ones are there."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    def to_text(self) -> str:
-        """Return tables for a terminal."""
-        head = f"{self.system}: {self.images:,} images, {self.epochs:.1f} epochs; checkpoint rule {self.rule}"
-        tables = ["\n".join(_set_lines(result, self)) for result in self.sets.values()]
-        found = [f"separation of abnormal from normal by squared error, AUROC: {_listed(self.separation)}"]
-        anomaly = [] if self.anomaly is None else [self.anomaly.to_text()]
-        return "\n\n".join([head, *tables, *(found if self.separation else []), f"SSIM: {self.ssim_rule}", *anomaly])
 
 
 def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto") -> Evaluation:
@@ -158,7 +89,7 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
     if frames is None:
         if anomaly is not None:
             _store_anomaly(folder, anomaly, weights, config.seed)
-        write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
+        result.save(folder.evaluation)
         write_text(folder.path / "evaluation.csv", frame_table(cohort.held_out, measured))
         write_pictures(folder, cohort, weights, {kind: found.values[MODEL] for kind, found in measured.items()}, config.seed)
     return result
@@ -203,7 +134,7 @@ def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:
     """Return one CSV row a frame: its name, kind and original size, then every metric of every method, and its divergence."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = [(method, metric) for method in (MODEL, PCA, MEAN) for metric in ("psnr", "ssim", "squared_error")]
+    metrics = [(method, metric) for method in METHODS for metric in ("psnr", "ssim", "squared_error")]
     columns = [f"{method.replace(' ', '_')}_{metric}" for method, metric in metrics]
     writer.writerow(["name", "kind", "width", "height", *columns, "kl"])
     for kind, part in parts.items():
@@ -238,12 +169,12 @@ def _fit(train: Part, latent: int) -> PrincipalComponents:
     return PrincipalComponents.fit(torch.cat([images, images.flip(-1)]), latent)
 
 
-def _by_rule(folder: RunFolder, config: EndoVAEConfig, parts: dict[str, Part]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+def _by_rule(folder: RunFolder, config: EndoVAEConfig, parts: dict[str, Part]) -> dict[str, dict[str, int | float]]:
+    found: dict[str, dict[str, int | float]] = {}
     for rule, weights in available_weights(folder, config).items():
         found[rule] = {"images": weights.images}
         for kind, part in parts.items():
-            found[rule] |= {f"{kind}_{name}": _spread(values).mean for name, values in quality_of(part, weights).items()}
+            found[rule] |= {f"{kind}_{name}": _mean_std(values).mean for name, values in quality_of(part, weights).items()}
     return found
 
 
@@ -261,19 +192,19 @@ def _result(title: str, part: Part, found: Measured) -> SetResult:
         title=title,
         count=len(part),
         classes={name: int(inside.sum()) for name, inside in present.items()},
-        methods={method: {name: _spread(v) for name, v in metrics.items()} for method, metrics in found.values.items()},
+        methods={method: {name: _mean_std(v) for name, v in metrics.items()} for method, metrics in found.values.items()},
         by_class={
-            name: {metric: _spread(v[inside]) for metric, v in model.items()}
+            name: {metric: _mean_std(v[inside]) for metric, v in model.items()}
             for name, inside in present.items()
             if known[inside].any()
         },
         by_size=_by_size(part, model, known),
-        kl=found.kl.mean(0).tolist(),
+        kl=tuple(found.kl.mean(0).tolist()),
         detail_kept={
             method: fine_detail_kept(torch.from_numpy(found.spectra["original"]), torch.from_numpy(found.spectra[method]))
-            for method in (MODEL, PCA, MEAN)
+            for method in METHODS
         },
-        spectra={name: values.tolist() for name, values in found.spectra.items()},
+        spectra={name: tuple(values.tolist()) for name, values in found.spectra.items()},
         region_error=found.region_error,
         region_share=found.region_share,
         unmeasured=int((~known).sum()),
@@ -291,57 +222,33 @@ def _require_measured(kind: str, found: Measured) -> None:
         raise InputError(f"Every pixel of all {count:,} {kind} frames is left out as inset; give other frames to measure.")
 
 
-def _by_size(part: Part, model: dict[str, np.ndarray], known: np.ndarray) -> list[dict[str, float]]:
+def _by_size(part: Part, model: dict[str, np.ndarray], known: np.ndarray) -> tuple[SizeResult, ...]:
     sizes, which = np.unique(part.store.sizes[part.positions], axis=0, return_inverse=True)
     rows = []
     for index, (width, height) in enumerate(sizes.tolist()):
         inside = (which.reshape(-1) == index) & known
         if inside.any():
             means = {name: float(model[name][inside].mean()) for name in ("psnr", "ssim")}
-            rows.append({"width": width, "height": height, "count": int(inside.sum()), **means})
-    return sorted(rows, key=lambda row: -row["count"])
+            rows.append(SizeResult(width=width, height=height, count=int(inside.sum()), **means))
+    return tuple(sorted(rows, key=lambda row: -row.count))
 
 
 def _separation(measured: dict[str, Measured]) -> dict[str, float]:
     if set(measured) != {"normal", "abnormal"}:
         return {}
     found = {}
-    for method in (MODEL, PCA, MEAN):
+    for method in METHODS:
         errors = [_known(measured[kind].values[method]["squared_error"]) for kind in ("normal", "abnormal")]
         truth = torch.cat([torch.full((len(part),), index) for index, part in enumerate(errors)])
         found[method] = float(binary_auroc(torch.from_numpy(np.concatenate(errors)), truth))
     return found
 
 
-def _spread(values: np.ndarray) -> Spread:
+def _mean_std(values: np.ndarray) -> MeanStd:
     known = _known(values)
-    return Spread(float(known.mean()), float(known.std()))
+    return MeanStd(mean=float(known.mean()), std=float(known.std()))
 
 
 def _known(values: np.ndarray) -> np.ndarray:
     """Return the values of the frames that could be measured."""
     return values[~np.isnan(values)]
-
-
-def _set_lines(result: SetResult, evaluation: Evaluation) -> list[str]:
-    names = {MODEL: "EndoVAE", PCA: f"PCA, {evaluation.components} components", MEAN: "mean image"}
-    lines = [f"{result.title}: {result.count:,} ({_counts(result.classes)})"]
-    if result.unmeasured:
-        lines.append(f"  {result.unmeasured:,} of them are not measured: every pixel of them is left out as inset")
-    lines.append(f"  {'':<20}  {'PSNR, dB':>14}  {'SSIM':>15}  {'fine detail kept':>16}")
-    for method, metrics in result.methods.items():
-        psnr, ssim = metrics["psnr"], metrics["ssim"]
-        kept = f"{result.detail_kept[method]:.1%}"
-        lines.append(
-            f"  {names[method]:<20}  {psnr.mean:>6.2f} +- {psnr.std:<4.2f}  {ssim.mean:>6.3f} +- {ssim.std:<5.3f}  {kept:>16}"
-        )
-    lines.append(f"  KL by latent dimension, nats: {'  '.join(f'{value:.2f}' for value in result.kl)}")
-    return lines
-
-
-def _counts(classes: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in classes.items())
-
-
-def _listed(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in values.items())

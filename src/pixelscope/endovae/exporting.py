@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from pixelscope.data.frame_store import spread
-from pixelscope.endovae.anomaly.calibration import RATE, RESEARCH, Calibration
+from pixelscope.endovae.anomaly.calibration import RATE, Calibration
 from pixelscope.endovae.cohort import load_cohort, load_own_cohort
 from pixelscope.endovae.exported import open_exported
 from pixelscope.endovae.graph import WholeEndoVAE
 from pixelscope.endovae.model import ScoringModel
+from pixelscope.endovae.results import RESEARCH, Evaluation
 from pixelscope.endovae.shipped import shipped_code
 from pixelscope.endovae.trained import NETWORKS, TorchScorer, TrainedRun
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.run import read_json, versions
+from pixelscope.engine.run import versions
 from pixelscope.errors import InputError
 from pixelscope.exchange.about import About
 from pixelscope.exchange.card import Card, Port
@@ -152,24 +153,21 @@ def _protocol(opened: TrainedRun, calibration: Calibration) -> dict[str, str]:
 def _results(opened: TrainedRun) -> list[Mapping[str, str]]:
     if not opened.folder.evaluation.is_file():
         return []
-    found = read_json(opened.folder.evaluation)
-    anomaly = found.get("anomaly")
-    if anomaly is None or (found["images"], found["rule"]) != (opened.weights.images, opened.rule):
+    found = Evaluation.load(opened.folder.evaluation)
+    anomaly = found.anomaly
+    if anomaly is None or (found.images, found.rule) != (opened.weights.images, opened.rule):
         return []
-    compared = {anomaly["chosen"]: anomaly["scores"][anomaly["chosen"]], **anomaly["baselines"]}
+    compared = {anomaly.chosen: anomaly.scores[anomaly.chosen], **anomaly.baselines}
     return [
         {
-            "score": name if name == anomaly["chosen"] else f"trivial: {name}",
-            "healthy frames": f"{group} ({anomaly['counts'][group]:,})",
-            **{metric: _interval(one[key]) for metric, key in (("AUROC", "auroc"), ("AP", "average_precision"))},
+            "score": name if name == anomaly.chosen else f"trivial: {name}",
+            "healthy frames": f"{group} ({anomaly.counts[group]:,})",
+            "AUROC": str(one.auroc),
+            "AP": str(one.average_precision),
         }
         for name, by in compared.items()
         for group, one in by.items()
     ]
-
-
-def _interval(one: Mapping[str, float]) -> str:
-    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
 
 
 def _inputs(form: Format, size: int) -> list[Port]:

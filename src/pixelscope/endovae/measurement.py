@@ -13,10 +13,10 @@ from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.findings import REGIONS, regions, spectrum
 from pixelscope.endovae.quality import psnr, squared_error, ssim
 from pixelscope.endovae.reconstruction import BATCH, Reconstructed, reconstruct_batches
+from pixelscope.endovae.results import MEAN, MODEL, PCA
 
 Metric = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim, "squared_error": squared_error}
-MODEL, PCA, MEAN = "endovae", "pca", "mean image"
 
 
 @dataclass

@@ -15,10 +15,11 @@ from PIL import Image
 from pixelscope.data.decode import decode
 from pixelscope.data.frame_preparation import PreparedFrame, prepare_frame
 from pixelscope.data.listing import mark_as_own
-from pixelscope.endovae.anomaly.calibration import RATE, RESEARCH
+from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heat import overlay, smoothed
 from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
 from pixelscope.endovae.model import ScoringModel, open_scorer
+from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig

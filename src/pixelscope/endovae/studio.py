@@ -19,10 +19,10 @@ from pixelscope.endovae.cohort import load_own_cohort
 from pixelscope.endovae.pictures import pixels
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.reconstruction import Reconstructed
+from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.sampling import decode, random_latents
 from pixelscope.endovae.trained import TrainedRun
 from pixelscope.engine.randomness import generator
-from pixelscope.engine.run import read_json
 from pixelscope.errors import InputError
 
 Bytes = NDArray[np.uint8]
@@ -77,8 +77,8 @@ class FrameStudio:
     def dimensions(self) -> list[int]:
         """Return the latent dimensions of the largest divergence on held-out frames, or the first ones."""
         path = self._opened.folder.evaluation
-        sets = read_json(path).get("sets", {}) if path.is_file() else {}
-        divergence = next((one["kl"] for one in sets.values() if len(one.get("kl", ())) == self.latent), None)
+        sets = Evaluation.load(path).sets if path.is_file() else {}
+        divergence = next((one.kl for one in sets.values() if len(one.kl) == self.latent), None)
         order = range(self.latent) if divergence is None else np.argsort(-np.array(divergence), kind="stable").tolist()
         return [int(dimension) for dimension in order][:SHOWN]
 

@@ -1,6 +1,5 @@
 """A training of EndoVAE from configuration to run folder, started or resumed."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from pixelscope.engine.loop import Identity, Loop
 from pixelscope.engine.run import RunFolder
 from pixelscope.engine.sitting import Place, conduct, enter
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
 
 SYSTEM = "endovae"
 
@@ -93,7 +91,7 @@ def _keep_preparation(cohort: Cohort, batches: AugmentedBatches, folder: RunFold
     """Keep in the run what its report shows of the frames, as the store may be gone by then."""
     folder.samples.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(cohort.store.path / FIGURES, folder.samples / "preparation.npz")
-    write_text(folder.path / "frames.json", json.dumps(cohort.store.summary().to_dict(), indent=1) + "\n")
+    cohort.store.summary().save(folder.path / "frames.json")
     save_frame_samples(folder, cohort.store)
     save_augmentation(folder, batches)
 

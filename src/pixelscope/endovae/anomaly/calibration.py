@@ -1,22 +1,19 @@
 """What scores are judged by, stored with the weights: how healthy frames that were not trained on have scored."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import Field, FiniteFloat
 
 from pixelscope.config import Config
 from pixelscope.endovae.anomaly.conformal import conformal_p, slack
 from pixelscope.endovae.anomaly.distance import mahalanobis
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
+from pixelscope.results import ResultFile
 
-VERSION = 1
 FILE = "calibration.json"
-RESEARCH = "For research only: an anomaly score is no diagnosis and no measure of health."
 RATE = 0.05
 """Share of healthy frames that may be flagged, where nothing else is asked for."""
 RIDGE = 1e-6
@@ -48,10 +45,10 @@ class Reference(Config):
         return mahalanobis(means, self.mean, self.precision)
 
 
-class Calibration(Config):
+class Calibration(ResultFile):
     """Scores of held-out healthy frames, and what turns a new frame's measures into comparable ones."""
 
-    version: int = VERSION
+    version: Literal[1] = 1
     rule: str
     """The checkpoint rule whose weights were calibrated."""
     images: int
@@ -99,30 +96,10 @@ class Calibration(Config):
             raise InputError(f"There is no anomaly score {name!r}; choose one of {', '.join(self.scores)}.")
         return wanted
 
-    def save(self, path: Path) -> None:
-        """Write it to `path`, whole or not at all."""
-        write_text(path, self.model_dump_json(indent=1) + "\n")
-
 
 def read_calibration(path: Path) -> Calibration:
-    """Read what `Calibration.save` wrote; raises InputError where there is none, or it is damaged or of another version."""
+    """Read a run's calibration; raises InputError where there is none, or it is damaged or of another version."""
     if not path.is_file():
         run = path.parent.parent
         raise InputError(f"There is no calibration in {run}; make one with `pixelscope endovae evaluate {run}`.")
-    return parse_calibration(path.read_text(encoding="utf-8", errors="replace"), str(path))
-
-
-def parse_calibration(text: str, origin: str) -> Calibration:
-    """Read a calibration from JSON; `origin` is named in errors."""
-    try:
-        values = json.loads(text)
-        version = values.get("version") if isinstance(values, dict) else None
-        if isinstance(version, int) and version != VERSION:
-            raise InputError(
-                f"{origin} has version {version} and this pixelscope reads version {VERSION}; evaluate the run again."
-            )
-        return Calibration.model_validate(values)
-    except (ValueError, ValidationError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{origin} is damaged ({' '.join(str(error).split())[:200]}); evaluate the run again.") from None
+    return Calibration.load(path)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pixelscope.endovae.results import Interval, ScoreSeparation
+
 Values = NDArray[np.float64]
 
 RESAMPLES = 2000
@@ -15,27 +17,7 @@ _HELD = 1_000_000
 """Frames drawn that are held in memory at a time, about."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A number, and the interval in which it lies in most resamples of the frames."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True)
-class Separation:
-    """How well a score tells abnormal from normal frames."""
-
-    auroc: Interval
-    average_precision: Interval
-
-
-def separation(normal: ArrayLike, abnormal: ArrayLike, seed: int = 0) -> Separation:
+def separation(normal: ArrayLike, abnormal: ArrayLike, seed: int = 0) -> ScoreSeparation:
     """Return AUROC and average precision of scores, higher for abnormal, with 95% percentile bootstrap intervals.
 
     Frames are drawn with replacement within each kind, `RESAMPLES` times (less often of very many). Equal scores count half
@@ -48,8 +30,8 @@ def separation(normal: ArrayLike, abnormal: ArrayLike, seed: int = 0) -> Separat
     drawn = [ranking.areas(ranking.resampled(rng, at_once)) for _ in range(-(-resamples // at_once))]
     low, high = np.quantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     found = ranking.areas(np.ones((1, ranking.total)))[0]
-    auroc, precision = (Interval(float(found[i]), float(low[i]), float(high[i])) for i in range(2))
-    return Separation(auroc, precision)
+    auroc, precision = (Interval(value=float(found[i]), low=float(low[i]), high=float(high[i])) for i in range(2))
+    return ScoreSeparation(auroc=auroc, average_precision=precision)
 
 
 def auroc(normal: ArrayLike, abnormal: ArrayLike) -> float:

@@ -6,61 +6,27 @@ Each class of healthy frames is measured apart: frames of another camera than th
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from pixelscope.data.frame_store import spread
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
 from pixelscope.endovae.anomaly.calibrating import Parts, measures_of
-from pixelscope.endovae.anomaly.calibration import RATE, RESEARCH, Calibration, Reference
-from pixelscope.endovae.anomaly.curves import Separation, separation
-from pixelscope.endovae.anomaly.localisation import Localisation, localise
+from pixelscope.endovae.anomaly.calibration import RATE, Calibration, Reference
+from pixelscope.endovae.anomaly.curves import separation
+from pixelscope.endovae.anomaly.localisation import localise
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
 from pixelscope.endovae.chosen import Weights
 from pixelscope.endovae.cohort import Part
 from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.results import Anomaly, ScoreSeparation
 from pixelscope.errors import InputError
 
 NEAR = 0.03
 """AUROC by which the model must be ahead of every trivial score, lest a warning is printed."""
 COLOURS = 20_000
 """Training frames that the mean colours are described by at most."""
-
-
-@dataclass(frozen=True)
-class Anomaly:
-    """How frames of the test were told apart; AUROC and average precision with 95% bootstrap intervals."""
-
-    chosen: str
-    """The score chosen on the validation split."""
-    choice: dict[str, float]
-    """AUROC of every score there."""
-    choice_counts: dict[str, int]
-    counts: dict[str, int]
-    """Test frames of each class, and `abnormal`: those not set apart for the choice."""
-    scores: dict[str, dict[str, Separation]]
-    """By score, then by class of healthy frames, and `all` of them, against all abnormal frames."""
-    baselines: dict[str, dict[str, Separation]]
-    """Of trivial scores likewise."""
-    rate: float
-    """The false-positive rate at which frames were flagged."""
-    flagged: dict[str, float]
-    """Share of the frames of each healthy class, and of the abnormal ones, that the chosen score flagged."""
-    localisation: Localisation | None
-    """How well the error map marks lesions; None where no test frame has a lesion mask."""
-    warnings: tuple[str, ...]
-    unscored: dict[str, int] = field(default_factory=dict)
-    """Test frames of each kind in which no tissue is seen: they have no score, and are in none of these numbers."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    def to_text(self) -> str:
-        """Return tables for a terminal."""
-        return "\n".join([*_choice_lines(self), *_table_lines(self), *_end_lines(self), *self.warnings, RESEARCH])
 
 
 @dataclass(frozen=True)
@@ -169,7 +135,9 @@ def _by_class(part: Part) -> dict[str, np.ndarray]:
     return {part.store.classes[label]: labels == label for label in np.unique(labels)}
 
 
-def _separations(scored: Mapping[str, Scored], kind: str, inside: Mapping[str, np.ndarray]) -> dict[str, dict[str, Separation]]:
+def _separations(
+    scored: Mapping[str, Scored], kind: str, inside: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, ScoreSeparation]]:
     normal, abnormal = (getattr(scored[side], kind) for side in ("normal", "abnormal"))
     return {
         name: {group: separation(values[which], abnormal[name]) for group, which in inside.items()}
@@ -178,7 +146,7 @@ def _separations(scored: Mapping[str, Scored], kind: str, inside: Mapping[str, n
 
 
 def _warnings(
-    model: Mapping[str, Separation], baselines: Mapping[str, Mapping[str, Separation]], chosen: str
+    model: Mapping[str, ScoreSeparation], baselines: Mapping[str, Mapping[str, ScoreSeparation]], chosen: str
 ) -> tuple[str, ...]:
     found = []
     for group, one in model.items():
@@ -191,35 +159,3 @@ def _warnings(
                 f"{NEAR:g} of it or passes it: {rivals}. Do not credit the network with the separation."
             )
     return tuple(found)
-
-
-def _choice_lines(found: Anomaly) -> list[str]:
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.choice_counts.items())
-    if not found.choice:
-        return [f"anomaly score: {found.chosen}, the default, as there are no abnormal frames to choose by ({kinds} calibrate)"]
-    best = f"AUROC {found.choice[found.chosen]:.3f} there"
-    return [f"anomaly score: {found.chosen}, chosen on validation frames ({kinds}; {best})"]
-
-
-def _table_lines(found: Anomaly) -> list[str]:
-    groups = [name for name in found.counts if name not in ("all", "abnormal")]
-    heads = ["all healthy", *groups] if len(groups) > 1 else groups
-    keys = ["all", *groups] if len(groups) > 1 else groups
-    lines = [f"AUROC of {found.counts['abnormal']:,} abnormal frames against healthy ones, 95% bootstrap intervals"]
-    head = "  ".join(f"{f'{name} ({found.counts[key]:,})':>22}" for name, key in zip(heads, keys, strict=True))
-    lines.append(f"  {'':<18}{head}  {'AP, ' + heads[0]:>24}")
-    for title, rows in (("", found.scores), ("trivial scores:", found.baselines)):
-        lines += [f"  {title}"] if title else []
-        for name, by in rows.items():
-            cells = "  ".join(f"{by[key].auroc!s:>22}" for key in keys)
-            mark = "*" if name == found.chosen and rows is found.scores else " "
-            lines.append(f"{mark} {name:<18}{cells}  {by[keys[0]].average_precision!s:>24}")
-    return lines
-
-
-def _end_lines(found: Anomaly) -> list[str]:
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
-    lines = [f"flagged at a false-positive rate of {found.rate:g}: {shares}"]
-    if found.unscored:
-        lines.append(f"not scored, as {NO_TISSUE}: " + ", ".join(f"{n:,} {kind}" for kind, n in found.unscored.items()))
-    return lines if found.localisation is None else [*lines, found.localisation.to_text()]

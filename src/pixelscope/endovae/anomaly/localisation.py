@@ -1,7 +1,6 @@
 """How well maps of single pixels mark the lesions that masks outline."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,30 +14,11 @@ from pixelscope.endovae.anomaly.scores import Maps
 from pixelscope.endovae.chosen import Weights
 from pixelscope.endovae.cohort import Part
 from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.results import Localisation, MapResult
 
 MOST = 2_000
 """Frames whose pixels are compared at most, at equal distances over all."""
 Map = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Localisation:
-    """How lesion pixels were told from the others of abnormal frames, insets left out."""
-
-    frames: int
-    """Abnormal test frames with a lesion mask."""
-    lesion_share: float
-    """Share of their pixels that lies in a lesion."""
-    maps: dict[str, dict[str, float]]
-    """By map: `auroc`, and `dice`, the best that one threshold for all frames reaches: chosen on these very masks."""
-
-    def to_text(self) -> str:
-        """Return lines for a terminal."""
-        head = f"lesion pixels ({self.frames:,} frames with masks, lesions {self.lesion_share:.1%} of their pixels):"
-        rows = [
-            f"  {name:<26} pixel AUROC {found['auroc']:.3f}, best Dice {found['dice']:.3f}" for name, found in self.maps.items()
-        ]
-        return "\n".join([head, *rows])
 
 
 def padded(dissimilarity: Map, side: int) -> Map:
@@ -67,7 +47,7 @@ def localise(part: Part, weights: Weights, components: PrincipalComponents) -> L
         "nearness to the centre": lambda: np.broadcast_to(_nearness(side), inside.shape),
     }
     found = {name: _compare(draw()[counted], truth) for name, draw in drawn.items()}
-    return Localisation(len(masked), float(truth.mean()), found)
+    return Localisation(frames=len(masked), lesion_share=float(truth.mean()), maps=found)
 
 
 def _maps(weights: Weights, frames: NDArray[np.uint8]) -> tuple[Map, Map]:
@@ -75,8 +55,8 @@ def _maps(weights: Weights, frames: NDArray[np.uint8]) -> tuple[Map, Map]:
     return np.concatenate([maps.error for maps in kept]), np.concatenate([maps.dissimilarity for maps in kept])
 
 
-def _compare(values: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, float]:
-    return {"auroc": auroc(values[~truth], values[truth]), "dice": best_dice(values, truth)}
+def _compare(values: NDArray[np.float32], truth: NDArray[np.bool_]) -> MapResult:
+    return MapResult(auroc=auroc(values[~truth], values[truth]), dice=best_dice(values, truth))
 
 
 def _nearness(side: int) -> Map:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from pixelscope.endovae.anomaly.baselines import BASELINES
-from pixelscope.endovae.anomaly.calibration import RESEARCH
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.figures.galleries import HeatMaps, heat_gallery
-from pixelscope.endovae.figures.material import AnomalyNumbers, Material, SeparationNumbers
+from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.separation import separation_panel
 from pixelscope.endovae.figures.words import KINDS
+from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation
 from pixelscope.page import Illustration, Part, Row, Section, Table
 
 
@@ -31,11 +31,11 @@ def anomaly_section(material: Material) -> Section:
         "anomaly",
         prose=(f"{RESEARCH} {_choice(found)}", _flagged(found)),
         parts=tuple(part for part in parts if part is not None),
-        notes=tuple(found.warnings),
+        notes=found.warnings,
     )
 
 
-def _choice(found: AnomalyNumbers) -> str:
+def _choice(found: Anomaly) -> str:
     kinds = " and ".join(f"{count:,} {kind}" for kind, count in found.choice_counts.items())
     if not found.choice:
         return f"The score is {found.chosen}, the default: there are no abnormal frames to choose one by."
@@ -46,13 +46,13 @@ def _choice(found: AnomalyNumbers) -> str:
     )
 
 
-def _flagged(found: AnomalyNumbers) -> str:
+def _flagged(found: Anomaly) -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
     return f"Flagged at a false-positive rate of {found.rate:.0%} by the calibration: {shares}."
 
 
-def _compared(found: AnomalyNumbers) -> Illustration:
-    groups = _groups(found)
+def _compared(found: Anomaly) -> Illustration:
+    groups = found.groups
     figure: Figure = separation_panel(
         {name: _points(by, groups) for name, by in found.scores.items()},
         {name: _points(by, groups) for name, by in found.baselines.items()},
@@ -65,18 +65,12 @@ def _compared(found: AnomalyNumbers) -> Illustration:
     return Illustration("separation", figure, caption, caption)
 
 
-def _points(by: Mapping[str, SeparationNumbers], groups: Mapping[str, str]) -> dict[str, tuple[float, float, float]]:
+def _points(by: Mapping[str, ScoreSeparation], groups: Mapping[str, str]) -> dict[str, tuple[float, float, float]]:
     return {title: (by[key].auroc.value, by[key].auroc.low, by[key].auroc.high) for key, title in groups.items()}
 
 
-def _groups(found: AnomalyNumbers) -> dict[str, str]:
-    """Return the groups of healthy frames with their titles; all of them only where there are several classes."""
-    classes = {name: name for name in found.counts if name not in ("all", "abnormal")}
-    return {"all": "all healthy", **classes} if len(classes) > 1 else classes
-
-
-def _table(found: AnomalyNumbers) -> Table:
-    groups = _groups(found)
+def _table(found: Anomaly) -> Table:
+    groups = found.groups
     rows = [_row(f"{name} (chosen)" if name == found.chosen else name, by, groups) for name, by in found.scores.items()]
     rows += [_row(name, by, groups, apart=True) for name, by in found.baselines.items()]
     heads = [f"{title} ({found.counts[key]:,})" for key, title in groups.items()]
@@ -84,12 +78,12 @@ def _table(found: AnomalyNumbers) -> Table:
     return Table(caption, ("Score", *heads, "average precision"), tuple(rows))
 
 
-def _row(name: str, by: Mapping[str, SeparationNumbers], groups: Mapping[str, str], apart: bool = False) -> Row:
+def _row(name: str, by: Mapping[str, ScoreSeparation], groups: Mapping[str, str], apart: bool = False) -> Row:
     found = [by[key].auroc for key in groups] + [by[next(iter(groups))].average_precision]
-    return Row((name, *(f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in found)), apart)
+    return Row((name, *map(str, found)), apart)
 
 
-def _words(found: AnomalyNumbers) -> Table:
+def _words(found: Anomaly) -> Table:
     rows = [Row((name, text)) for name, text in (SCORES | BASELINES).items() if name in found.scores or name in found.baselines]
     return Table("What each score is.", ("Score", "what it is"), tuple(rows), numeric=False)
 
@@ -110,10 +104,10 @@ def _heat_maps(material: Material) -> Illustration | None:
     return Illustration("heat-maps", heat_gallery(groups), caption, caption)
 
 
-def _localisation(found: AnomalyNumbers) -> Table | None:
+def _localisation(found: Anomaly) -> Table | None:
     if found.localisation is None:
         return None
-    rows = [Row((name, f"{one['auroc']:.3f}", f"{one['dice']:.3f}")) for name, one in found.localisation.maps.items()]
+    rows = [Row((name, f"{one.auroc:.3f}", f"{one.dice:.3f}")) for name, one in found.localisation.maps.items()]
     caption = (
         f"How maps tell lesion pixels ({found.localisation.lesion_share:.1%}) from the others in {found.localisation.frames:,} "
         "abnormal test frames, insets left out. The best Dice takes the threshold that suits these very masks."

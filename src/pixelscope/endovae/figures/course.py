@@ -24,7 +24,7 @@ def training_section(material: Material) -> Section:
     return Section(
         "Training",
         "training",
-        prose=tuple(filter(None, (_course(material), material.course.ended))),
+        prose=tuple(filter(None, (_course(material), material.record.ended))),
         parts=(*parts, *([progress] if progress else [])),
         notes=tuple(raised),
     )

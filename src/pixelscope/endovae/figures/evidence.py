@@ -1,6 +1,7 @@
 """The report's findings, each as a figure, a table or a number computed from the run."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,7 +18,8 @@ from pixelscope.endovae.figures.findings import (
 )
 from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.tables import separation_table, terms_table
-from pixelscope.endovae.figures.words import epochs_at, listed, method_names, set_name, signed
+from pixelscope.endovae.figures.words import epochs_at, listed, set_name, signed
+from pixelscope.endovae.results import MODEL, PCA
 from pixelscope.page import Illustration, Part, Section
 
 
@@ -41,15 +43,15 @@ def findings_section(material: Material) -> Section:
 def _sharpness(material: Material) -> Illustration | None:
     from pixelscope.endovae.findings import FINE
 
-    sets = [(_capital(set_name(material, kind)), found.spectra) for kind, found in material.sets.items()]
-    if not sets:
+    if material.numbers is None or not material.sets:
         return None
+    sets = [(_capital(set_name(material, kind)), found.spectra) for kind, found in material.sets.items()]
     frequencies = min(len(values) for _, spectra in sets for values in spectra.values())
     fine = math.ceil(FINE * (frequencies - 1))
-    figure = spectra_panels(sets, method_names(material), fine)
+    figure = spectra_panels(sets, material.numbers.method_names, fine)
     kept = [
         f"of {set_name(material, kind)} EndoVAE keeps {_coarse(found.spectra, fine):.0%} of the energy below {fine} cycles a "
-        f"frame and {found.detail_kept['endovae']:.1%} of that above, PCA {found.detail_kept['pca']:.1%}"
+        f"frame and {found.detail_kept[MODEL]:.1%} of that above, PCA {found.detail_kept[PCA]:.1%}"
         for kind, found in material.sets.items()
     ]
     caption = f"Sharpness: {'; '.join(kept)}. What lies under the originals' line is lost as blur."
@@ -57,14 +59,14 @@ def _sharpness(material: Material) -> Illustration | None:
     return _shown("sharpness", figure, alt, caption)
 
 
-def _coarse(spectra: dict[str, list[float]], fine: int) -> float:
-    return sum(spectra["endovae"][:fine]) / max(sum(spectra["original"][:fine]), 1e-12)
+def _coarse(spectra: Mapping[str, Sequence[float]], fine: int) -> float:
+    return sum(spectra[MODEL][:fine]) / max(sum(spectra["original"][:fine]), 1e-12)
 
 
 def _regions(material: Material) -> Illustration | None:
     sets = material.sets
     errors = {kind: found.region_error for kind, found in sets.items()}
-    means = {kind: {"whole frame": found.methods["endovae"]["squared_error"].mean} for kind, found in sets.items()}
+    means = {kind: {"whole frame": found.methods[MODEL]["squared_error"].mean} for kind, found in sets.items()}
     shares = {kind: {"whole frame": 1.0, **found.region_share} for kind, found in sets.items()}
     figure = region_bars({kind: means[kind] | errors[kind] for kind in sets}, shares)
     ordered = [f"{kind}: {', '.join(sorted(found, key=lambda r: -found[r]))}" for kind, found in errors.items() if found]
@@ -89,7 +91,7 @@ def _kinds(material: Material) -> Illustration | None:
 
 
 def _kinds_sentence(material: Material) -> str:
-    means = {kind: found.methods["endovae"]["psnr"].mean for kind, found in material.sets.items()}
+    means = {kind: found.methods[MODEL]["psnr"].mean for kind, found in material.sets.items()}
     if set(means) != {"normal", "abnormal"}:
         return "Only one kind of frame was measured."
     apart = means["abnormal"] - means["normal"]

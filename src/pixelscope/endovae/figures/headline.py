@@ -1,7 +1,8 @@
 """The sentence that stands for a run, and what must be said beside it; every number in it was measured."""
 
-from pixelscope.endovae.figures.material import Material, SetNumbers
+from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.words import epochs_at, listed, set_name, trained_kind
+from pixelscope.endovae.results import MODEL, PCA, SetResult
 
 STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
 DECIMALS = {"psnr": 2, "ssim": 3}
@@ -32,7 +33,7 @@ def better_in(material: Material) -> list[str]:
     found = []
     for kind, numbers in material.sets.items():
         for metric, decimals in DECIMALS.items():
-            model, pca = (round(numbers.methods[method][metric].mean, decimals) for method in ("endovae", "pca"))
+            model, pca = (round(numbers.methods[method][metric].mean, decimals) for method in (MODEL, PCA))
             if pca > model:
                 found.append(f"{METRICS[metric]} of {set_name(material, kind)}")
     return found
@@ -46,10 +47,10 @@ def _quality(material: Material) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}. {verdict}."
 
 
-def _compared(material: Material, kind: str, numbers: SetNumbers) -> str:
+def _compared(material: Material, kind: str, numbers: SetResult) -> str:
     model, pca = (
         {metric: f"{numbers.methods[method][metric].mean:.{decimals}f}" for metric, decimals in DECIMALS.items()}
-        for method in ("endovae", "pca")
+        for method in (MODEL, PCA)
     )
     components = material.numbers.components if material.numbers else 0
     return (
@@ -59,7 +60,7 @@ def _compared(material: Material, kind: str, numbers: SetNumbers) -> str:
 
 
 def _unfinished_note(material: Material) -> str:
-    state, epoch = material.record.state, material.course.epoch
+    state, epoch = material.record.state, material.record.epoch
     if not is_unfinished(material):
         return ""
     planned = f" of at most {material.config.training.epochs * epoch:,}" if epoch else ""

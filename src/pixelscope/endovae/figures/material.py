@@ -3,16 +3,17 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from pixelscope.config import read_yaml
 from pixelscope.data.damage import UNREADABLE
 from pixelscope.data.frame_stages import Stages, read_stages
+from pixelscope.data.frame_summary import FrameSummary
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.engine.run import RunFolder, read_json, read_stats
+from pixelscope.endovae.results import Evaluation, SetResult
+from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
 from pixelscope.record import RunRecord, read_record
 from pixelscope.samples import read_arrays
@@ -30,123 +31,6 @@ SAMPLES = {
 """The arrays of each file in samples/, and how many dimensions each has."""
 
 Lines = list[dict[str, Any]]
-Checked = TypeVar("Checked", bound=BaseModel)
-
-
-class SpreadNumbers(BaseModel):
-    """Mean and standard deviation over frames."""
-
-    mean: float
-    std: float
-
-
-class SizeNumbers(BaseModel):
-    """Mean quality of the frames of one original size."""
-
-    width: int
-    height: int
-    count: int
-    psnr: float
-    ssim: float
-
-
-class SetNumbers(BaseModel):
-    """What was measured on the held-out frames of one kind."""
-
-    count: int
-    classes: dict[str, int]
-    methods: dict[str, dict[str, SpreadNumbers]]
-    by_class: dict[str, dict[str, SpreadNumbers]]
-    by_size: list[SizeNumbers]
-    kl: list[float]
-    detail_kept: dict[str, float]
-    spectra: dict[str, list[float]]
-    region_error: dict[str, float]
-    region_share: dict[str, float]
-
-
-class IntervalNumbers(BaseModel):
-    """A number with its 95% bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class SeparationNumbers(BaseModel):
-    """How well a score tells abnormal from healthy frames."""
-
-    auroc: IntervalNumbers
-    average_precision: IntervalNumbers
-
-
-class LocalisationNumbers(BaseModel):
-    """How well maps mark lesions."""
-
-    frames: int
-    lesion_share: float
-    maps: dict[str, dict[str, float]]
-
-
-class AnomalyNumbers(BaseModel):
-    """How frames were told apart by anomaly scores."""
-
-    chosen: str
-    choice: dict[str, float]
-    choice_counts: dict[str, int]
-    counts: dict[str, int]
-    scores: dict[str, dict[str, SeparationNumbers]]
-    baselines: dict[str, dict[str, SeparationNumbers]]
-    rate: float
-    flagged: dict[str, float]
-    localisation: LocalisationNumbers | None
-    warnings: list[str]
-
-
-class Numbers(BaseModel):
-    """What evaluation.json says."""
-
-    images: int
-    epochs: float
-    rule: str
-    rules: dict[str, dict[str, float]]
-    latent: int
-    components: int
-    ssim_rule: str
-    sets: dict[str, SetNumbers]
-    separation: dict[str, float]
-    anomaly: AnomalyNumbers | None = None
-
-
-class GroupNumbers(BaseModel):
-    """Prepared frames of one class, or of all classes of one kind."""
-
-    name: str
-    kind: str
-    count: int
-    sizes: dict[str, int]
-    masks: int
-    insets: dict[str, int]
-
-
-class FrameNumbers(BaseModel):
-    """What frames.json says."""
-
-    size: int
-    method: str
-    count: int
-    classes: list[GroupNumbers]
-    kinds: list[GroupNumbers]
-    notes: list[str]
-
-
-class Course(BaseModel):
-    """What run.json says of a training by epochs."""
-
-    epoch: int | None = None
-    """Images of one."""
-    ended: str = ""
-    """Why it ended early; empty where it did not."""
 
 
 @dataclass(frozen=True)
@@ -181,36 +65,34 @@ class Material:
 
     folder: RunFolder
     record: RunRecord
-    course: Course
     config: EndoVAEConfig
     train: Lines
     evaluations: Lines
     warnings: Lines
-    numbers: Numbers | None
+    numbers: Evaluation | None
     """None before the first evaluation."""
     rows: FrameRows | None
-    frames: FrameNumbers | None
+    frames: FrameSummary | None
 
     @classmethod
     def read(cls, run: Path) -> "Material":
         """Read a run folder; raises InputError where `run` is not one, or where a file in it is damaged."""
         folder = RunFolder.open(run)
-        lines = _checked_lines(folder.stats)
+        lines, frames = _checked_lines(folder.stats), folder.path / "frames.json"
         return cls(
             folder=folder,
             record=read_record(folder),
-            course=_checked(Course, folder.record, "restore the file or train again"),
             config=EndoVAEConfig.parse(read_yaml(folder.config), str(folder.config)),
             train=[line for line in lines if line["kind"] == "train"],
             evaluations=[line for line in lines if line["kind"] == "evaluation"],
             warnings=[line for line in lines if line["kind"] == "warning"],
-            numbers=_where_there(Numbers, folder.evaluation, "evaluate the run again"),
+            numbers=Evaluation.load(folder.evaluation) if folder.evaluation.is_file() else None,
             rows=_read_rows(folder.path / "evaluation.csv"),
-            frames=_where_there(FrameNumbers, folder.path / "frames.json", "restore the file or train again"),
+            frames=FrameSummary.load(frames) if frames.is_file() else None,
         )
 
     @property
-    def sets(self) -> dict[str, SetNumbers]:
+    def sets(self) -> dict[str, SetResult]:
         """Return what was measured, by kind of frame; empty before the first evaluation."""
         return self.numbers.sets if self.numbers else {}
 
@@ -248,19 +130,6 @@ class Material:
             return read_stages(path) if path.is_file() else []
         except UNREADABLE as error:
             raise InputError(f"{path} is damaged ({error}); delete it, or train again.") from None
-
-
-def _checked(kind: type[Checked], path: Path, mend: str) -> Checked:
-    try:
-        return kind.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "top level"
-        raise InputError(f"{path}: {where}: {first['msg']}; {mend}.") from None
-
-
-def _where_there(kind: type[Checked], path: Path, mend: str) -> Checked | None:
-    return _checked(kind, path, mend) if path.is_file() else None
 
 
 def _checked_lines(path: Path) -> Lines:

@@ -49,7 +49,7 @@ def _what_was_done(material: Material) -> str:
     count = f"{data.train:,} " if data is not None and data.train else ""
     altered = f" and {copies:,} altered {'copy' if copies == 1 else 'copies'} of each" if copies else ""
     time = f" in {duration(record.seconds)}" if record.seconds is not None else ""
-    ended = f" {material.course.ended}" if material.course.ended else ""
+    ended = f" {material.record.ended}" if material.record.ended else ""
     return (
         f"EndoVAE learns to write a frame as {plural(latent, 'number')}, and to draw it again from them, on {count}"
         f"{trained_kind(material)} frames{altered}. It saw {epochs_at(material, material.images)}{time}.{ended}"

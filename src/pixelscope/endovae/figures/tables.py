@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
-from pixelscope.endovae.figures.material import GroupNumbers, Material, SpreadNumbers
-from pixelscope.endovae.figures.words import METHODS, method_names, set_name
+from pixelscope.data.frame_summary import ClassSummary
+from pixelscope.endovae.figures.material import Material
+from pixelscope.endovae.figures.words import set_name
+from pixelscope.endovae.results import METHODS, MeanStd
 from pixelscope.page import Row, Table
 
 RULES = {
@@ -21,7 +23,7 @@ def quality_table(material: Material) -> Table | None:
     """Return the quality of the reconstructions of each set by each method, and apart from it the report's of polyps."""
     if material.numbers is None or not material.sets:
         return None
-    names, rows = method_names(material), []
+    names, rows = material.numbers.method_names, []
     for kind, found in material.sets.items():
         for method in METHODS:
             title = f"{set_name(material, kind)}: {names[method]}"
@@ -55,7 +57,7 @@ def separation_table(material: Material) -> Table | None:
     """Return how well the squared error alone tells abnormal from normal frames, by method."""
     if material.numbers is None or not material.numbers.separation:
         return None
-    names, counts = method_names(material), {kind: found.count for kind, found in material.sets.items()}
+    names, counts = material.numbers.method_names, {kind: found.count for kind, found in material.sets.items()}
     rows = [Row((names[method], f"{value:.3f}")) for method, value in material.numbers.separation.items()]
     caption = (
         f"Area under the ROC curve, {counts['abnormal']:,} abnormal against {counts['normal']:,} normal frames: 1 separates "
@@ -91,9 +93,9 @@ def terms_table(material: Material) -> Table | None:
     )
 
 
-def _quality(metrics: Mapping[str, SpreadNumbers]) -> tuple[str, ...]:
+def _quality(metrics: Mapping[str, MeanStd]) -> tuple[str, ...]:
     decimals = {"psnr": 2, "ssim": 3, "squared_error": 4}
-    return tuple(f"{metrics[name].mean:.{n}f} ± {metrics[name].std:.{n}f}" for name, n in decimals.items())
+    return tuple(metrics[name].format(n) for name, n in decimals.items())
 
 
 def _value(values: Mapping[str, float], kind: str, metric: str) -> str:
@@ -101,7 +103,7 @@ def _value(values: Mapping[str, float], kind: str, metric: str) -> str:
     return "" if value is None else f"{value:.{2 if metric == 'psnr' else 3}f}"
 
 
-def _group(group: GroupNumbers, apart: bool = False) -> Row:
+def _group(group: ClassSummary, apart: bool = False) -> Row:
     shown = list(group.sizes.items())[:SIZES]
     sizes = [f"{count:,} at {size}" for size, count in shown]
     others = len(group.sizes) - len(shown)

@@ -5,14 +5,6 @@ import re
 from pixelscope.endovae.figures.material import Material
 
 KINDS = ("normal", "abnormal")
-METHODS = ("endovae", "pca", "mean image")
-"""The model and its yardsticks, by the names that an evaluation gives them."""
-
-
-def method_names(material: Material) -> dict[str, str]:
-    """Return what a reader calls each method."""
-    components = f", {material.numbers.components} components" if material.numbers else ""
-    return {"endovae": "EndoVAE", "pca": f"PCA{components}", "mean image": "mean image"}
 
 
 def set_name(material: Material, kind: str) -> str:
@@ -44,5 +36,5 @@ def signed(value: float, decimals: int) -> str:
 
 def epochs_at(material: Material, images: int) -> str:
     """Return a moment in images seen and, where the length of an epoch is known, in epochs."""
-    epoch = material.course.epoch
+    epoch = material.record.epoch
     return f"{images:,} images" + (f" (epoch {images / epoch:,.0f})" if epoch else "")
