@@ -48,7 +48,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         Weighed.load(tmp_path / "weighed.json")
 
 
-SCHEMAS = ("pixelscope.results",)
+SCHEMAS = ("pixelscope.results", "pixelscope.endovae.results", "pixelscope.endovae.anomaly.calibration")
 """Every module of schemas of result files."""
 
 
