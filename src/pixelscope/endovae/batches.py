@@ -9,9 +9,9 @@ from torch import Tensor
 from pixelscope.data.batches import Held
 from pixelscope.data.rows import Pixels
 from pixelscope.endovae.config import AugmentationConfig
+from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
 from pixelscope.engine.randomness import Order, generator
 from pixelscope.engine.task import Moment
-from pixelscope.imaging.augment import Transforms, augment, augment_masks, draw_transforms
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import yaml
 from pydantic import Field
 
 from pixelscope.config import Config
-from pixelscope.engine.config import RuntimeConfig, TrainingConfig
+from pixelscope.engine.config import AugmentConfig, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
-from pixelscope.imaging.config import AugmentConfig, PrepareConfig
+from pixelscope.imaging.config import PrepareConfig
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

@@ -43,3 +43,16 @@ class RuntimeConfig(Config):
     """CPU threads a process; 0 shares the cores among the processes."""
     patience: Annotated[float, Field(gt=0)] = 50.0
     """Seconds that a process waits for the others before it takes them for dead and stops."""
+
+
+class AugmentConfig(Config):
+    """How far an altered copy may be from its original."""
+
+    flip: bool = True
+    """Mirror one copy in two, left to right."""
+    rotation: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Most that a copy is turned either way, in turns: 0.05 are 18 degrees."""
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Most by which height and width grow or shrink, each by its own draw."""
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Most by which the contrast grows or shrinks."""

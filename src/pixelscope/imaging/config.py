@@ -38,19 +38,6 @@ class PrepareConfig(Config):
     """LOW HIGH: values that become black and white in frames deeper than 8 bits; unset, one range is found for all."""
 
 
-class AugmentConfig(Config):
-    """How far an altered copy may be from its original."""
-
-    flip: bool = True
-    """Mirror one copy in two, left to right."""
-    rotation: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Most that a copy is turned either way, in turns: 0.05 are 18 degrees."""
-    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Most by which height and width grow or shrink, each by its own draw."""
-    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Most by which the contrast grows or shrinks."""
-
-
 class RenderConfig(Config):
     """How many images are rendered from pictograms, and how far they vary. Two values are LOW HIGH of a uniform draw."""
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from torch import Tensor
 
-from pixelscope.imaging.augment import Transforms, augment, augment_masks, draw_transforms
-from pixelscope.imaging.config import AugmentConfig
+from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
+from pixelscope.engine.config import AugmentConfig
 
 STRONG = AugmentConfig(rotation=0.2, zoom=0.4, contrast=0.6)
 OFF = AugmentConfig(flip=False, rotation=0, zoom=0, contrast=0)

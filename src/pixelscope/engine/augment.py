@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from pixelscope.imaging.config import AugmentConfig
+from pixelscope.engine.config import AugmentConfig
 
 
 @dataclass(frozen=True)
