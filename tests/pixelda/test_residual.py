@@ -95,6 +95,16 @@ def baseline(domains: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     return train_baseline(tiny.baseline(**domains, classifier=RESIDUAL), run=tmp_path_factory.mktemp("runs") / "baseline")
 
 
+def test_a_baseline_of_another_width_is_refused(domains: dict[str, str], baseline: Path, tmp_path: Path) -> None:
+    evaluate(baseline)
+    wider = tiny.pixelda(**domains, classifier=RESIDUAL | {"width": 8})
+    with pytest.raises(
+        InputError, match="is residual of width 4, and T of this run is residual of width 8,.*--classifier.width"
+    ):
+        train_pixelda(wider, run=tmp_path / "run", baseline=baseline)
+    assert not (tmp_path / "run").exists()
+
+
 def _last(run: Path) -> dict[str, torch.Tensor]:
     return load_file(RunFolder(run).checkpoint_files()[-1])
 
@@ -126,6 +136,8 @@ def test_exported_files_answer_as_the_run_does(run: Path, baseline: Path, form: 
         export(made, out, form=form)
         expected = TorchClassifier.of_run(made)(images)
         np.testing.assert_allclose(open_exported(out)(images), expected, atol=1e-5)
+        said = f"Classifier: residual of width 4, {_parameters(open_run(made).classifier):,} parameters"
+        assert said in (tmp_path / f"{made.name}.card.md").read_text(encoding="utf-8")
     if form == "onnx":
         session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
         assert session.run(["logits"], {"images": images[:5]})[0].shape == (5, 3)

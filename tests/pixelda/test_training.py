@@ -101,7 +101,13 @@ def test_a_baseline_learns_and_is_copied_into_the_run_that_names_it(tmp_path: Pa
         train_pixelda(tiny.pixelda(**domains), run=tmp_path / "run", baseline=before)
     result = evaluate(before)
     assert result.sets["source_test"].accuracy > 0.9
-    run = train_pixelda(tiny.pixelda(**domains, training={"images": 16}), run=tmp_path / "run", baseline=before)
+    for classifier in ({"kind": "residual", "width": 4}, {"kind": "residual", "width": 4, "private_first_layer": True}):
+        with pytest.raises(InputError, match="is paper, and T of this run is residual of width 4,.*--classifier.kind"):
+            train_pixelda(tiny.pixelda(**domains, classifier=classifier), run=tmp_path / "run", baseline=before)
+    assert not (tmp_path / "run").exists()
+    private = {"width": 4, "private_first_layer": True}
+    small = tiny.pixelda(**domains, classifier=private, training={"images": 16})
+    run = train_pixelda(small, run=tmp_path / "run", baseline=before)
     shutil.rmtree(before)
     assert json.loads((run / "baseline" / "evaluation.json").read_text())["system"] == "baseline"
 

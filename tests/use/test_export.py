@@ -198,6 +198,7 @@ def test_the_card_says_what_a_reader_needs(models: Path) -> None:
     card = json.loads((models / "pixelda" / "model.card.json").read_text(encoding="utf-8"))
     assert card["data"]["target"]["sha256"] and card["protocol"]["Checkpoint rule"] == "ema-last"
     assert "No label of the target domain was used" in card["protocol"]["Labels"]
+    assert card["protocol"]["Classifier"].startswith("paper, ")
     assert card["results"][0]["images"].endswith("source test split")
     assert card["inputs"][0]["dtype"] == "uint8"
 

@@ -134,6 +134,10 @@ class ClassifierConfig(Config):
     width: Count = 32
     """Channels of the first convolution of `residual`, doubled twice; 32 makes 0.7 million parameters at every size."""
 
+    def describe(self) -> str:
+        """Return kind and, where it matters, width; equal for equal networks but for a private first layer."""
+        return self.kind if self.kind == "paper" else f"{self.kind} of width {self.width}"
+
 
 class AdaptedClassifierConfig(ClassifierConfig):
     """T of PixelDA, which sees source and generated images."""

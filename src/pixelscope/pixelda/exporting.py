@@ -22,7 +22,7 @@ from pixelscope.exchange.parity import COMPARED, Parity, compare
 from pixelscope.exchange.weights_file import write_weights
 from pixelscope.pixelda.domains import load_domains, load_own, lying
 from pixelscope.pixelda.exported import PROBABILITIES, open_exported
-from pixelscope.pixelda.opened import START, Choice, Opened, likely_better, open_run
+from pixelscope.pixelda.opened import START, Choice, Opened, describe_classifier, likely_better, open_run
 from pixelscope.pixelda.snapshots import pixels
 from pixelscope.pixelda.torch_model import PREFIX, TorchClassifier
 from pixelscope.record import read_record
@@ -150,6 +150,7 @@ def _card(opened: Opened, out: Path, form: Format, parity: Parity, compared_on: 
         data=record.data,
         protocol={
             "System": SYSTEMS[opened.system],
+            "Classifier": f"{describe_classifier(opened.config)}, {_parameters(opened.classifier):,} parameters",
             "Trained on": f"{opened.images:,} images in batches of {opened.batch_size}",
             "Checkpoint rule": opened.rule,
             "Seed": str(opened.seed),
@@ -168,6 +169,10 @@ def _card(opened: Opened, out: Path, form: Format, parity: Parity, compared_on: 
         f"{parity.largest:.2g}.",
         versions=_versions(form),
     )
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _framed(opened: Opened, form: Format) -> list[str]:

@@ -73,6 +73,14 @@ def rebuilt(config: dict[str, Any], classes: int, size: int) -> nn.Module:
     return make_classifier(own, classes, size, own.private_first_layer)
 
 
+def describe_classifier(config: dict[str, Any]) -> str:
+    """Return kind and width of the classifier that `rebuilt` returns for a run's configuration."""
+    network = config.get("network", {})
+    if network.get("kind") == "strong":
+        return f"strong of width {network['width']}"
+    return AdaptedClassifierConfig.parse(config.get("classifier", {}), "classifier").describe()
+
+
 def _trained(run: Path, rule: str, finished: bool) -> Opened:
     found = TrainedRun(run, rule, finished)
     config = found.config

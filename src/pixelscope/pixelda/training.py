@@ -18,7 +18,7 @@ from pixelscope.engine.task import Task
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
-from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAConfig
 from pixelscope.pixelda.content_masks import load_masks
 from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images, with_findings
 from pixelscope.pixelda.places import paths
@@ -122,7 +122,7 @@ def _train(
     if run is not None and runtime.is_first_process():
         RunFolder.refuse_existing(run)  # before minutes of reading
     await_tasks(config.runtime.patience)
-    before = None if baseline is None else _evaluated_baseline(baseline)
+    before = None if baseline is None else _evaluated_baseline(baseline, config.classifier)
     domains = load_domains(config, data_root)
     masks = load_masks(config, domains, data_root)
     config = with_findings(config, domains)
@@ -140,11 +140,18 @@ def _name(system: System, config: BaselineConfig) -> str:
     return f"{system}-{domains}-seed{config.seed}"
 
 
-def _evaluated_baseline(path: Path) -> RunFolder:
+def _evaluated_baseline(path: Path, classifier: ClassifierConfig) -> RunFolder:
+    """Open an evaluated baseline; raises InputError where it is none, or its T is another network than `classifier`."""
     folder = RunFolder.open(path)
-    _, system = read_config(folder)
+    config, system = read_config(folder)
     if system != "baseline" or not folder.evaluation.is_file():
         raise InputError(f"{path} is not an evaluated baseline; make one with `pixelscope pixelda baseline` and evaluate it.")
+    theirs, ours = config.classifier.describe(), classifier.describe()
+    if theirs != ours:
+        raise InputError(
+            f"T of the baseline {path} is {theirs}, and T of this run is {ours}, so accuracies cannot be compared; give a "
+            "baseline with the same --classifier.kind and --classifier.width, or change these settings."
+        )
     return folder
 
 
