@@ -128,6 +128,23 @@ def test_a_grid_with_what_there_is_not_is_refused(domains: tuple[str, str], tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_a_target_without_labels_is_refused_before_anything_is_trained(domains: tuple[str, str], tmp_path: Path) -> None:
+    np.savez(tmp_path / "target.npz", images=tiny.pictures(60, 1)[0])
+    unlabelled = f"arrays:{tmp_path / 'target.npz'}"
+    of_one_cell = {"full": {}, "other": {"settings": {"target": unlabelled}}, "alone": {"system": "baseline"}}
+    none = {"full": {}, "alone": {"system": "baseline", "settings": {"target": ""}}}
+    for sources, cells, said in (
+        ((domains[0], unlabelled), {"full": {}}, "needs target labels.*target.npz has no labels"),
+        (domains, of_one_cell, "needs target labels.*target.npz has no labels"),
+        (domains, none, "needs target labels. No target is given"),
+    ):
+        path = write_grid(tmp_path / "grid.yaml", sources, cells=cells)
+        for resumed in (False, True):
+            with pytest.raises(InputError, match=said):
+                ablate(str(path), tmp_path / "out", resume=resumed)
+        assert not (tmp_path / "out").exists()
+
+
 def test_other_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no grid 'claim'; name one of claims, search, or a file ending in .yaml"):
         ablate("claim", tmp_path / "out")

@@ -10,9 +10,10 @@ from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.ablation.collecting import Collected, collect
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
-from pixelscope.pixelda.ablation.launching import Cluster, Report
-from pixelscope.pixelda.ablation.running import GridConfig, Launching, run_grid, store_samples
+from pixelscope.pixelda.ablation.launching import Cluster, Report, check_cluster
+from pixelscope.pixelda.ablation.running import GridConfig, Launching, require_new, run_grid, store_samples
 from pixelscope.pixelda.ablation.verdicts import Verdict, judge
+from pixelscope.pixelda.domains import load_domains
 
 SYSTEM, RESULT = "ablation", "ablation.json"
 
@@ -55,7 +56,8 @@ def ablate(
 ) -> Ablated:
     """Run every cell of a grid for every seed, and put together what came of it.
 
-    Each is a normal run folder in OUT/cells; a cell that fails does not keep the others from running.
+    Each is a normal run folder in OUT/cells; a cell that fails does not keep the others from running. Cells are compared by
+    accuracies on the target, so the target needs labels, which no training sees.
 
     Args:
         grid: a packaged grid by name (`claims`), or a YAML file of one.
@@ -71,11 +73,15 @@ def ablate(
         report: called with the runs ended and all of them.
 
     Raises:
-        InputError: the grid has unknown keys or settings, `out` exists, or it is of another grid.
+        InputError: the grid has unknown keys or settings, `out` exists, it is of another grid, or a target has no labels.
         Interrupted: Ctrl-C.
     """
     chosen = _chosen(read_grid(grid, changes), seeds, cells)
     how = Launching(cluster, at_once, slurm or {}, data_root, report)
+    check_cluster(cluster, at_once)
+    if not resume:
+        require_new(out)
+    _require_target_labels(chosen, data_root)
     folder, jobs = run_grid(GridConfig(grid=chosen, name=grid), SYSTEM, out, resume, how)
     found = collect(chosen, jobs)
     result = Ablated(str(out), grid, found, judge(chosen, found))
@@ -83,6 +89,22 @@ def ablate(
     store_samples(folder, {name: jobs[name, chosen.seeds[0]].run for name in chosen.cells})
     folder.update_record(state="stopped" if any(cell.missing for cell in found) else "finished")
     return result
+
+
+def _require_target_labels(grid: Grid, data_root: Path | None) -> None:
+    """Raise InputError where a target cannot be measured; images that cannot be read are left to their cell to report."""
+    configs = [grid.config(name, grid.seeds[0]) for name in grid.cells]
+    for config in {(one.source, one.target, one.data): one for one in configs}.values():
+        try:
+            domains = load_domains(config, data_root, training=False)
+        except InputError:
+            continue
+        why = domains.target_unmeasured if domains.target else "No target is given."
+        if why:
+            raise InputError(
+                f"An ablation compares accuracies on the target, so it needs target labels. {why} Label the target, or choose "
+                "settings without labels with `pixelscope pixelda search`."
+            )
 
 
 def _chosen(grid: Grid, seeds: Sequence[int] | None, cells: Sequence[str] | None) -> Grid:
