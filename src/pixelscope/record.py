@@ -61,10 +61,10 @@ def read_record(folder: RunFolder) -> RunRecord:
         raise InputError(f"{folder.record}: {where}: {first['msg']}; restore the file or train again.") from None
 
 
-def record_section(folder: RunFolder, record: RunRecord, warnings: int) -> Section:
+def record_section(folder: RunFolder, record: RunRecord, warnings: int | None) -> Section:
     """Return the section that says how the run came about, so that it can be done again.
 
-    warnings: how many the training raised.
+    warnings: how many the training raised; None where the folder holds runs and is no training itself.
     """
     configuration = folder.config.read_text(encoding="utf-8", errors="replace")
     parts = [
@@ -80,15 +80,15 @@ def record_section(folder: RunFolder, record: RunRecord, warnings: int) -> Secti
     )
 
 
-def _facts(record: RunRecord, warnings: int) -> dict[str, str]:
+def _facts(record: RunRecord, warnings: int | None) -> dict[str, str]:
     return {
         "Command": record.command,
         "State": record.state + (f", in {record.sittings} sittings" if (record.sittings or 1) > 1 else ""),
-        "Done": f"{record.images:,} images in {record.steps:,} steps",
+        "Done": "" if warnings is None else f"{record.images:,} images in {record.steps:,} steps",
         "Time": "" if record.seconds is None else duration(record.seconds),
         "Images per second": "" if record.images_per_second is None else f"{record.images_per_second:,.1f}",
         "Seed": "" if record.seed is None else str(record.seed),
-        "Warnings raised": f"{warnings:,}",
+        "Warnings raised": "" if warnings is None else f"{warnings:,}",
         "Parameters": ", ".join(f"{name} {count:,}" for name, count in record.parameters.items()),
         "Hardware": _hardware(record.hardware),
         "Runtime": _listed(record.runtime),

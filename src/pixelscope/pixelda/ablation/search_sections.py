@@ -15,7 +15,7 @@ def sections(run: Path) -> list[Section]:
     """Return the sections of the page on a search; raises InputError where a file in it is damaged."""
     folder = RunFolder.open(run)
     path = folder.path / RESULT
-    record = record_section(folder, read_record(folder), 0)
+    record = record_section(folder, read_record(folder), None)
     if not path.is_file():
         return [Section("Search", "lead", headline="Not finished yet, so nothing is chosen."), record]
     found = read_result(path)
@@ -24,17 +24,24 @@ def sections(run: Path) -> list[Section]:
 
 
 def _lead(found: SearchResult) -> Section:
-    prose = (f"{len(found.trials)} settings of PixelDA, each trained for a short time; each is a run of its own in cells/.",)
+    what, _, why = found.why.partition(". ")
+    prose = (
+        why,
+        f"{len(found.trials)} settings of PixelDA, each trained for a short time; each is a run of its own in cells/.",
+    )
     prose += () if found.command is None else (f"Go on in full size: {found.command}",)
     failed = tuple(f"{trial.name} failed: {trial.failed}" for trial in found.trials if trial.failed)
-    return Section("Search", "lead", prose=prose, notes=failed, headline=found.why)
+    return Section("Search", "lead", prose=prose, notes=failed, headline=f"{what.rstrip('.')}.")
 
 
 def _trials(found: SearchResult) -> Section:
-    rows = tuple(Row(row(trial, found.chosen)) for trial in found.trials)
-    words = " ".join(f"{trial.name}: {trial.about}" for trial in found.trials)
+    rows = tuple(Row(tuple(cell.replace("->", "→") for cell in row(trial, found.chosen))) for trial in found.trials)
     caption = (
-        "T of the source alone, then the adapted T. Information is the entropy of the mean answer less the mean entropy of "
-        f"answers, in nats, on target images without labels; accuracies choose nothing. {words}"
+        "T of the source alone → adapted T. Information: the entropy of the mean answer less the mean entropy of answers, in "
+        "nats, on target images without labels. Same classes: the share of target images in a class that both mostly call the "
+        "same. Accuracies choose nothing."
     )
-    return Section("Trials", "trials", parts=(Table(caption, HEADER, rows),))
+    tried = Table(
+        "What is tried", (), tuple(Row((trial.name, trial.about)) for trial in found.trials if trial.about), numeric=False
+    )
+    return Section("Trials", "trials", parts=(Table(caption, HEADER, rows), *([tried] if tried.rows else [])))

@@ -94,7 +94,7 @@ def sections(run: Path) -> list[Section]:
         ]
     )
     shown = [section for section in middle if section.parts]
-    return [_lead(numbers, grid), *shown, record_section(folder, record, 0)]
+    return [_lead(numbers, grid), *shown, record_section(folder, record, None)]
 
 
 def _read(path: Path) -> Numbers:
