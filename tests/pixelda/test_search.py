@@ -66,15 +66,15 @@ def test_what_is_written_to_go_on_with_is_the_chosen_setting_in_full_size(domain
     """A trial that the verdict prefers is made by hand, as trainings this short help nobody."""
     for path in sorted((found / "cells").glob("*/evaluation.json")):
         own = json.loads(path.read_text(encoding="utf-8"))
-        gain = 0.5 if path.parent.name.startswith("steered") else -0.5
+        gain = 0.5 if path.parent.name.startswith("firm") else -0.5
         own["verdict"] |= {"better": "adapted" if gain > 0 else "source only"}
         own["verdict"]["rules"]["information"] = [0.5, 0.5 + gain]
         path.write_text(json.dumps(own), encoding="utf-8")
     result = search(*domains, found, changes=SMALL, at_once=2, resume=True)
-    assert result.chosen == "steered" and result.command is not None and "settings.yaml" in result.command
+    assert result.chosen == "firm" and result.command is not None and "settings.yaml" in result.command
     written = yaml.safe_load((found / "settings.yaml").read_text(encoding="utf-8"))
     kept = {name: value for name, value in SMALL.items() if name not in ("source", "target", "training")}
-    expected = merge(preset("pixelda", "auto"), kept, {"losses": {"generator_task": 0.01, "task_bound": 0.1}})
+    expected = merge(preset("pixelda", "auto"), kept, {"losses": {"generator_task": 0.1, "task_bound": None}})
     assert PixelDAConfig.parse(written) == PixelDAConfig.parse(expected)
     assert written["training"]["images"] == preset("pixelda", "auto")["training"]["images"]
 
@@ -100,7 +100,7 @@ def test_labels_of_the_target_choose_nothing(domains: tuple[str, str], found: Pa
 def test_a_trial_that_fails_is_named_and_all_failing_is_an_error(domains: tuple[str, str], tmp_path: Path) -> None:
     grid = read_grid("search").model_dump(mode="json")
     broken = {"claim": "No such masks.", "settings": {"losses": {"content": 1.0, "content_mask": str(tmp_path / "nowhere")}}}
-    few = {name: grid["cells"][name] for name in ("auto", "steered")}
+    few = {name: grid["cells"][name] for name in ("auto", "firm")}
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(grid | {"cells": few | {"broken": broken}}), encoding="utf-8")
     result = search(*domains, tmp_path / "one", changes=SMALL, grid=str(tmp_path / "one.yaml"), at_once=2)
     assert {one.name for one in result.trials if one.failed} == {"broken"} and len(result.trials) == 3
