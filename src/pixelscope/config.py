@@ -38,6 +38,13 @@ class Config(BaseModel):
             where = ".".join(str(part) for part in first["loc"]) or "top level"
             raise InputError(f"{origin}: {where}: {first['msg']} (given: {first['input']!r}).") from None
 
+    def with_settings(self, changes: dict[str, Any]) -> Self:
+        """Return a copy with nested `changes` in place of its own settings; None leaves one as it is.
+
+        Raises InputError with the path of the first setting at fault and what is expected there.
+        """
+        return self.parse(merge(self.model_dump(), _without_none(changes)), "settings")
+
     def to_yaml(self) -> str:
         """Return every setting, resolved, as YAML that `parse` reads back to an equal configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -60,6 +67,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold settings as `name: value`, not a {type(values).__name__}.")
     return values
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    given = {name: _without_none(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:

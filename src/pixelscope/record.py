@@ -44,7 +44,7 @@ class RunRecord(BaseModel):
     steps: int = 0
     seconds: float | None = None
     images_per_second: float | None = None
-    sittings: int | None = None
+    sessions: int | None = None
     epoch: int | None = None
     """Images of one epoch; None where the training does not count in epochs."""
     ended: str = ""
@@ -83,7 +83,7 @@ def record_section(folder: RunFolder, record: RunRecord, warnings: int | None) -
 def _facts(record: RunRecord, warnings: int | None) -> dict[str, str]:
     return {
         "Command": record.command,
-        "State": record.state + (f", in {record.sittings} sittings" if (record.sittings or 1) > 1 else ""),
+        "State": record.state + (f", in {record.sessions} sessions" if (record.sessions or 1) > 1 else ""),
         "Done": "" if warnings is None else f"{record.images:,} images in {record.steps:,} steps",
         "Time": "" if record.seconds is None else duration(record.seconds),
         "Images per second": "" if record.images_per_second is None else f"{record.images_per_second:,.1f}",

@@ -91,7 +91,7 @@ def test_killed_anywhere_and_resumed_is_the_uninterrupted_run(case: SystemCase, 
     case.resume(tmp_path / "run")
     assert _different(whole, tmp_path / "run") == []
     assert _untimed(tmp_path / "run") == _untimed(whole)
-    assert RunFolder(tmp_path / "run").read_record()["sittings"] == 2
+    assert RunFolder(tmp_path / "run").read_record()["sessions"] == 2
     for path in (whole / "samples").glob("progress.npz"):
         with np.load(path) as before, np.load(tmp_path / "run" / "samples" / path.name) as after:
             assert all(np.array_equal(before[name], after[name]) for name in before.files)

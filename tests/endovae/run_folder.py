@@ -267,7 +267,7 @@ def _record(name: str, epochs: int, state: str, rng: np.random.Generator) -> dic
         "runtime": {"devices": 1, "accelerator": "cpu", "precision": "bf16-mixed", "threads": 2},
         "data": {"frames": {"spec": "stores/kvasir", "title": title, **sizes, "sha256": 8 * "f0a31540", "notes": []}},
         "parameters": {"encoder": 9_842_380, "decoder": 1_282_467},
-        "sittings": 1,
+        "sessions": 1,
         "epoch": EPOCH,
         "images": epochs * EPOCH,
         "steps": epochs * EPOCH // BATCH,

@@ -134,7 +134,7 @@ def _record(name: str, system: str, classes: Sequence[str], images: int, done: f
         },
         "classes": list(classes),
         "parameters": parameters if system == "pixelda" else {"classifier": 359_290},
-        "sittings": 1,
+        "sessions": 1,
         "images": images,
         "steps": images // BATCH,
         "seconds": 187.3,

@@ -17,23 +17,41 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.frame_samples import save_augmentation, save_frame_samples
 from pixelscope.endovae.progress_samples import ProgressSamples
 from pixelscope.endovae.task import EndoVAETask
-from pixelscope.engine import runtime
-from pixelscope.engine.launchers import await_tasks, require_main_guard
-from pixelscope.engine.loop import Identity, Loop
 from pixelscope.engine.run import RunFolder
-from pixelscope.engine.sitting import Place, conduct, enter
+from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
 
 SYSTEM = "endovae"
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training, ready to be launched: everything that could be refused has been looked at."""
+class FramesJob(Job):
+    """A training of EndoVAE."""
 
     config: EndoVAEConfig
     cohort: Cohort
-    place: Place
+
+    def build(self, fabric: Fabric) -> Training:
+        """Build encoder and decoder, and batches of frames with their altered copies."""
+        config, train, validation = self.config, self.cohort.train, self.cohort.validation
+        batches = AugmentedBatches(train.rows, train.left_out_rows, config.augmentation, config.seed, fabric.device)
+        durations = config.training.in_images(batches.epoch)
+        return Training(
+            f"{SYSTEM}-{self.cohort.store.path.name.rsplit('-', 1)[0]}-seed{config.seed}",
+            EndoVAETask(config, fabric, validation.rows, validation.left_out_rows, durations.ema_half_life),
+            batches,
+            durations,
+            settings=_decisive(config),
+            digests=self.cohort.digests(),
+            describe=lambda run: {**self.describe(run), "epoch": batches.epoch},
+            begin=lambda folder: _keep_preparation(self.cohort, batches, folder),
+            samples=lambda folder: ProgressSamples(folder, validation.rows, config.seed),
+        )
+
+    def describe(self, run: Path) -> dict[str, Any]:
+        """Return what run.json says of the frames."""
+        paths = written({"frames": self.config.frames}, {"frames": str(self.cohort.store.path)}, run)
+        return {"data": self.cohort.describe(self.config), "paths": paths}
 
 
 def train_endovae(
@@ -45,16 +63,9 @@ def train_endovae(
     report: called with the frames done and all frames while a folder is prepared.
     Raises InputError for frames or settings that cannot be used, before the run folder is made.
     """
-    require_main_guard()
-    # Of processes that a launcher started, the first makes the folder while others may still be on their way here.
-    if run is not None and runtime.is_first_process():
-        RunFolder.refuse_existing(run)  # before minutes of preparing
-    await_tasks(config.runtime.patience)
+    check_start(config, run)
     cohort = load_cohort(config, report)
-    config = settled(config, cohort)
-    runtime.check_batch(config.training.batch_size, config.runtime)
-    name = f"{SYSTEM}-{cohort.store.path.name.rsplit('-', 1)[0]}-seed{config.seed}"
-    return _launch(Job(config, cohort, Place(SYSTEM, runs, name, run)))
+    return FramesJob(SYSTEM, settled(config, cohort), Place(runs, run), cohort).run()
 
 
 def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None = None, frames: str | None = None) -> Path:
@@ -64,19 +75,10 @@ def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None 
     frames: where the run's own store, or the frames that it was made from, lie now, if they have moved.
     Raises InputError where the run or its frames cannot be used; the run is then left as it was.
     """
-    require_main_guard()
-    folder = RunFolder.open(run)
-    config = read_config(folder)
-    if epochs is not None:
-        config = config.model_copy(update={"training": config.training.model_copy(update={"epochs": epochs})})
-    if devices is not None:
-        config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
-    await_tasks(config.runtime.patience)
+    changes = {"training": {"epochs": epochs}, "runtime": {"devices": devices}}
+    folder, config, place = check_resume(run, read_config, changes)
     cohort = load_own_cohort(folder, config, frames)
-    if frames is not None:
-        config = settled(config, cohort)
-    runtime.check_batch(config.training.batch_size, config.runtime)
-    return _launch(Job(config, cohort, Place.of(folder, SYSTEM)))
+    return FramesJob(SYSTEM, config if frames is None else settled(config, cohort), place, cohort).run()
 
 
 def read_config(folder: RunFolder) -> EndoVAEConfig:
@@ -94,38 +96,6 @@ def _keep_preparation(cohort: Cohort, batches: AugmentedBatches, folder: RunFold
     cohort.store.summary().save(folder.path / "frames.json")
     save_frame_samples(folder, cohort.store)
     save_augmentation(folder, batches)
-
-
-def _launch(job: Job) -> Path:
-    return runtime.launch(job.config.runtime, _run, job)
-
-
-def _run(fabric: Fabric, job: Job) -> Path:
-    """Train on one process of possibly several."""
-    config, cohort = job.config, job.cohort
-    batches = AugmentedBatches(cohort.train.rows, cohort.train.left_out_rows, config.augmentation, config.seed, fabric.device)
-    durations = config.training.in_images(batches.epoch)
-    validation = cohort.validation
-    task = EndoVAETask(config, fabric, validation.rows, validation.left_out_rows, durations.ema_half_life)
-    folder = enter(fabric, job.place, config, lambda folder: _keep_preparation(cohort, batches, folder))
-    samples = ProgressSamples(folder, validation.rows, config.seed)
-    identity = Identity(SYSTEM, _decisive(config), cohort.digests())
-    loop = Loop(
-        fabric, task, batches, folder, durations, identity, config.seed, sample=lambda images: samples.draw(task, images)
-    )
-    return conduct(
-        fabric,
-        loop,
-        job.place,
-        config,
-        config.runtime,
-        forget_after=samples.forget_after,
-        system=SYSTEM,
-        seed=config.seed,
-        data=cohort.describe(config),
-        paths=written({"frames": config.frames}, {"frames": str(cohort.store.path)}, folder.path),
-        epoch=batches.epoch,
-    )
 
 
 def _decisive(config: EndoVAEConfig) -> dict[str, Any]:

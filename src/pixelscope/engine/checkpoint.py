@@ -26,7 +26,7 @@ class Progress:
     images: int = 0
     step: int = 0
     seconds: float = 0.0
-    """Spent in training steps, all sittings together; evaluations and samples come on top."""
+    """Spent in training steps, all sessions together; evaluations and samples come on top."""
     best: float | None = None
     """The best number by which the best checkpoint was chosen so far."""
 

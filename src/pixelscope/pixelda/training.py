@@ -9,12 +9,8 @@ from lightning_fabric import Fabric
 
 from pixelscope.config import read_yaml
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine import runtime
-from pixelscope.engine.launchers import await_tasks, require_main_guard
-from pixelscope.engine.loop import Batches, Identity, Loop
 from pixelscope.engine.run import RunFolder
-from pixelscope.engine.sitting import Place, conduct, enter
-from pixelscope.engine.task import Task
+from pixelscope.engine.session import Job, NoSamples, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
@@ -32,19 +28,61 @@ BASELINE_FILES = ("config.yaml", "run.json", "stats.jsonl", "evaluation.json")
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training, ready to be launched: everything that could be refused has been looked at."""
+class DomainsJob(Job):
+    """A training of PixelDA or of its baseline."""
 
-    system: System
     config: BaselineConfig
     domains: Domains
     masks: ImageSet | None
     """Those of the source's training images, where the content loss takes any."""
-    place: Place
     found: BaselineConfig
     """The configuration with its sources where they were found."""
     baseline: RunFolder | None = None
     """The baseline whose figures a new run keeps."""
+
+    def build(self, fabric: Fabric) -> Training:
+        """Build the task of the configured system, and its batches."""
+        config, domains = self.config, self.domains
+        evaluation, classes = SourceEvaluation(domains.source), len(domains.classes)
+        if isinstance(config, PixelDAConfig):
+            target = domains.training_target()
+            batches = PairedBatches(domains.source.train, target, config.seed, fabric.device, self.masks)
+            task = PixelDATask(config, classes, fabric, evaluation)
+        else:
+            batches = LabelledBatches(domains.source.train, config.seed, fabric.device)
+            task = BaselineTask(config, classes, fabric, evaluation)
+        return Training(
+            _name(self.system, config),
+            task,
+            batches,
+            config.training,
+            settings=_decisive(config),
+            digests=domains.digests() | ({} if self.masks is None else {"masks": self.masks.digest()}),
+            describe=self.describe,
+            begin=self.begin,
+            snapshot=lambda folder, images: save_classifiers(folder, task, images),
+            samples=self.samples if isinstance(config, PixelDAConfig) else NoSamples,
+        )
+
+    def describe(self, run: Path) -> dict[str, Any]:
+        """Return what run.json says of the data."""
+        return {
+            "data": self.domains.describe(self.config),
+            "paths": paths(self.config, self.found, run),
+            "classes": list(self.domains.classes),
+        }
+
+    def begin(self, folder: RunFolder) -> None:
+        """Write what a new run keeps of its data and of its baseline."""
+        SeenImages.of(self.domains).save(folder)
+        if self.baseline is not None:
+            folder.baseline.mkdir()
+            for name in BASELINE_FILES:
+                shutil.copyfile(self.baseline.path / name, folder.baseline / name)
+
+    def samples(self, folder: RunFolder) -> ProgressSamples:
+        """Return what redraws the same source images again and again."""
+        return ProgressSamples(folder, self.domains.source.test)
 
 
 def train_baseline(
@@ -88,22 +126,13 @@ def resume(
     source, target: where the run's own images lie now, if they have moved.
     Raises InputError where the run or its images cannot be used; the run is then left as it was.
     """
-    require_main_guard()
-    folder = RunFolder.open(run)
-    config, system = read_config(folder)
-    if images is not None:
-        config = config.model_copy(update={"training": config.training.model_copy(update={"images": images})})
-    if devices is not None:
-        config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
-    moved = {name: spec for name, spec in (("source", source), ("target", target)) if spec is not None}
-    config = config.model_copy(update=moved)
-    runtime.check_batch(config.training.batch_size, config.runtime)
-    await_tasks(config.runtime.patience)
+    changes = {"training": {"images": images}, "runtime": {"devices": devices}, "source": source, "target": target}
+    folder, config, place = check_resume(run, lambda folder: read_config(folder)[0], changes)
+    system = "pixelda" if isinstance(config, PixelDAConfig) else "baseline"
     found = lying(folder, config, data_root)
     domains = load_domains(found, data_root)
     require_same_images(folder, found, domains)
-    masks = load_masks(found, domains, data_root)
-    return _launch(Job(system, config, domains, masks, Place.of(folder, system), found))
+    return DomainsJob(system, config, place, domains, load_masks(found, domains, data_root), found).run()
 
 
 def read_config(folder: RunFolder) -> tuple[BaselineConfig, System]:
@@ -117,22 +146,17 @@ def read_config(folder: RunFolder) -> tuple[BaselineConfig, System]:
 def _train(
     system: System, config: BaselineConfig, runs: Path, run: Path | None, baseline: Path | None, data_root: Path | None
 ) -> Path:
-    require_main_guard()
-    # Of processes that a launcher started, the first makes the folder while others may still be on their way here.
-    if run is not None and runtime.is_first_process():
-        RunFolder.refuse_existing(run)  # before minutes of reading
-    await_tasks(config.runtime.patience)
+    check_start(config, run)
     before = None if baseline is None else _evaluated_baseline(baseline, config.classifier)
     domains = load_domains(config, data_root)
     masks = load_masks(config, domains, data_root)
     config = with_findings(config, domains)
     if before is not None:
         _check_same_images(before, domains)
-    runtime.check_batch(config.training.batch_size, config.runtime)
-    return _launch(Job(system, config, domains, masks, Place(system, runs, _name(system, config), run), config, before))
+    return DomainsJob(system, config, Place(runs, run), domains, masks, config, before).run()
 
 
-def _name(system: System, config: BaselineConfig) -> str:
+def _name(system: str, config: BaselineConfig) -> str:
     def short(spec: str) -> str:
         return spec.split(":", 1)[0] if ":" in spec else Path(spec).stem
 
@@ -169,74 +193,6 @@ def _check_same_images(baseline: RunFolder, domains: Domains) -> None:
             f"this run has other images, {origin.title} ({origin.source}), or another split or framing of them; give a "
             "baseline of the same images and settings of data."
         )
-
-
-def _begin(job: Job, folder: RunFolder) -> None:
-    """Write what a new run keeps of its data and of its baseline."""
-    SeenImages.of(job.domains).save(folder)
-    if job.baseline is not None:
-        _copy_baseline(job.baseline, folder)
-
-
-def _copy_baseline(baseline: RunFolder, folder: RunFolder) -> None:
-    folder.baseline.mkdir()
-    for name in BASELINE_FILES:
-        shutil.copyfile(baseline.path / name, folder.baseline / name)
-
-
-def _launch(job: Job) -> Path:
-    return runtime.launch(job.config.runtime, _run, job)
-
-
-def _run(fabric: Fabric, job: Job) -> Path:
-    """Train on one process of possibly several."""
-    task, batches = _build(fabric, job)
-    config = job.config
-    folder = enter(fabric, job.place, config, lambda folder: _begin(job, folder))
-    samples = ProgressSamples(folder, job.domains.source.test)
-    loop = Loop(
-        fabric,
-        task,
-        batches,
-        folder,
-        config.training,
-        Identity(job.system, _decisive(config), _digests(job)),
-        config.seed,
-        snapshot=lambda images: save_classifiers(folder, task, images),
-        sample=(lambda images: samples.draw(task, images)) if isinstance(task, PixelDATask) else _nothing,
-    )
-    return conduct(
-        fabric,
-        loop,
-        job.place,
-        config,
-        config.runtime,
-        forget_after=samples.forget_after,
-        system=job.system,
-        seed=config.seed,
-        data=job.domains.describe(config),
-        paths=paths(config, job.found, folder.path),
-        classes=list(job.domains.classes),
-    )
-
-
-def _nothing(images: int) -> None:
-    """Draw no samples: a baseline generates none."""
-
-
-def _build(fabric: Fabric, job: Job) -> tuple[Task[Any], Batches[Any]]:
-    config, domains = job.config, job.domains
-    evaluation = SourceEvaluation(domains.source)
-    classes = len(domains.classes)
-    if isinstance(config, PixelDAConfig):
-        batches = PairedBatches(domains.source.train, domains.training_target(), config.seed, fabric.device, job.masks)
-        return PixelDATask(config, classes, fabric, evaluation), batches
-    return BaselineTask(config, classes, fabric, evaluation), LabelledBatches(domains.source.train, config.seed, fabric.device)
-
-
-def _digests(job: Job) -> dict[str, str]:
-    """Return the SHA-256 of all images that a training sees."""
-    return job.domains.digests() | ({} if job.masks is None else {"masks": job.masks.digest()})
 
 
 def _decisive(config: BaselineConfig) -> dict[str, Any]:

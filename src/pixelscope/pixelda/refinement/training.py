@@ -11,13 +11,10 @@ from torch import nn
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.places import written
 from pixelscope.data.split import Split, find_copies, random_test_mask
-from pixelscope.engine import runtime
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.launchers import await_tasks, require_main_guard
-from pixelscope.engine.loop import Identity, Loop
 from pixelscope.engine.randomness import generator
 from pixelscope.engine.run import RunFolder
-from pixelscope.engine.sitting import Place, conduct, enter
+from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
 from pixelscope.pixelda.baseline import make_classifier
 from pixelscope.pixelda.config import PixelDAConfig
@@ -27,7 +24,7 @@ from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.batches import AT_ONCE, GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
-from pixelscope.pixelda.refinement.settings import SYSTEM, at_places, located_runs, places_of, read_refine_config
+from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, places_of, read_refine_config
 from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.snapshots import redraw, save_classifiers
 from pixelscope.pixelda.task import draw_noise
@@ -54,12 +51,48 @@ class Material:
 
 
 @dataclass(frozen=True)
-class _Job:
+class RefineJob(Job):
+    """A refinement; every process opens its material itself."""
+
     config: RefineConfig
-    place: Place
     lying: RefineConfig
     """The settings with their runs where they were found."""
     data_root: Path | None
+
+    def build(self, fabric: Fabric) -> Training:
+        """Open the run to start from, and build the classifier and its batches."""
+        config, material = self.config, load_material(self.lying, self.data_root)
+        source, classifier = material.source, build_classifier(self.config, material)
+        pool = _pool(config, material, fabric) if config.generated.use else None
+        task = RefineTask(
+            config, classifier, _frequencies(source.train), fabric, validation=source.validation, teacher=material.teacher
+        )
+        return Training(
+            f"{SYSTEM}-{material.opened.folder.path.name}-seed{config.seed}",
+            task,
+            RefineBatches(source.train, material.target, pool, config.seed, fabric.device),
+            config.training,
+            settings=_decisive(config),
+            digests={**material.domains.digests(), "run": _networks(material)},
+            describe=lambda run: self.describe(run, material),
+            snapshot=lambda folder, images: save_classifiers(folder, task, images),
+        )
+
+    def describe(self, run: Path, material: Material) -> dict[str, Any]:
+        """Return what run.json says of the images and of the run to start from."""
+        config, opened = self.config, material.opened
+        return {
+            "data": material.domains.describe(opened.config),
+            "paths": written(places_of(config), places_of(self.lying), run),
+            "classes": list(opened.classes),
+            "refined_from": {
+                "run": config.run,
+                "rule": opened.rule,
+                "images": opened.weights.images,
+                "choose": config.choose,
+            },
+            "notes": _notes(config),
+        }
 
 
 def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None = None, data_root: Path | None = None) -> Path:
@@ -76,17 +109,11 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
     Raises:
         InputError: the run is not a finished one of PixelDA, its images are not there, or the settings exclude each other.
     """
-    require_main_guard()
-    if run is not None and runtime.is_first_process():
-        RunFolder.refuse_existing(run)
+    check_start(config, run)
     if not (config.generated.use or config.self_training.use):
         raise InputError("Neither stage is on, so there is nothing to learn; use --generated.use or --self-training.use.")
-    runtime.check_batch(config.training.batch_size, config.runtime)
-    await_tasks(config.runtime.patience)
-    material = load_material(config, data_root)
-    config = settle(config, material)
-    place = Place(SYSTEM, runs, f"refined-{material.opened.folder.path.name}-seed{config.seed}", run)
-    return runtime.launch(config.runtime, _train, _Job(config, place, config, data_root))
+    config = settle(config, load_material(config, data_root))
+    return RefineJob(SYSTEM, config, Place(runs, run), config, data_root).run()
 
 
 def resume_refinement(
@@ -102,17 +129,10 @@ def resume_refinement(
     origin, teacher: where the run that it started from, and its teacher, lie now, if they have moved.
     Raises InputError where one of these runs cannot be used; the refinement is then left as it was.
     """
-    require_main_guard()
-    folder = RunFolder.open(run)
-    config = read_refine_config(folder)
-    moved = {name: str(path) for name, path in (("run", origin), ("teacher", teacher)) if path is not None}
-    config = at_places(config, moved)
-    if devices is not None:
-        config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"devices": devices})})
-    runtime.check_batch(config.training.batch_size, config.runtime)
-    await_tasks(config.runtime.patience)
-    lying = located_runs(folder, config)
-    return runtime.launch(config.runtime, _train, _Job(config, Place.of(folder, SYSTEM), lying, data_root))
+    moved = {name: None if path is None else str(path) for name, path in (("run", origin), ("teacher", teacher))}
+    changes = {"run": moved["run"], "self_training": {"teacher": moved["teacher"]}, "runtime": {"devices": devices}}
+    folder, config, place = check_resume(run, read_refine_config, changes)
+    return RefineJob(SYSTEM, config, place, located_runs(folder, config), data_root).run()
 
 
 def load_material(config: RefineConfig, data_root: Path | None = None, training: bool = True) -> Material:
@@ -233,49 +253,6 @@ def _require_same_splits(teacher: RunFolder, opened: TrainedRun, domains: Domain
 def _apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
     mask = random_test_mask(len(images), share, seed, find_copies(images))
     return images.select((~mask).nonzero().flatten()), images.select(mask.nonzero().flatten())
-
-
-def _train(fabric: Fabric, job: _Job) -> Path:
-    """Train on one process of possibly several."""
-    config = job.config
-    material = load_material(job.lying, job.data_root)
-    opened, source = material.opened, material.source
-    pool = _pool(config, material, fabric) if config.generated.use else None
-    task = RefineTask(
-        config,
-        build_classifier(config, material),
-        _frequencies(source.train),
-        fabric,
-        validation=source.validation,
-        teacher=material.teacher,
-    )
-    batches = RefineBatches(source.train, material.target, pool, config.seed, fabric.device)
-    identity = Identity(SYSTEM, _decisive(config), {**material.domains.digests(), "run": _networks(material)})
-    folder = enter(fabric, job.place, config)
-    loop = Loop(
-        fabric,
-        task,
-        batches,
-        folder,
-        config.training,
-        identity,
-        config.seed,
-        snapshot=lambda images: save_classifiers(folder, task, images),
-    )
-    return conduct(
-        fabric,
-        loop,
-        job.place,
-        config,
-        config.runtime,
-        system=SYSTEM,
-        seed=config.seed,
-        data=material.domains.describe(opened.config),
-        paths=written(places_of(config), places_of(job.lying), folder.path),
-        classes=list(opened.classes),
-        refined_from={"run": config.run, "rule": opened.rule, "images": opened.weights.images, "choose": config.choose},
-        notes=_notes(config),
-    )
 
 
 def _pool(config: RefineConfig, material: Material, fabric: Fabric) -> GeneratedPool:

@@ -1,0 +1,206 @@
+"""A training session: starts a run or resumes one, on one process or several; a `Job` says what is trained."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from lightning_fabric import Fabric
+from rich.console import Console
+
+from pixelscope.config import Config
+from pixelscope.engine import runtime
+from pixelscope.engine.config import TrainingConfig
+from pixelscope.engine.launchers import await_tasks, require_main_guard
+from pixelscope.engine.loop import Batches, Identity, Loop
+from pixelscope.engine.run import RunFolder, command_line, git_revision, versions
+from pixelscope.engine.task import Task
+
+C = TypeVar("C", bound=Config)
+
+
+class Samples(Protocol):
+    """The same images drawn again and again while a training runs."""
+
+    def draw(self, task: Any, images: int) -> None:
+        """Store what `task` draws after `images` images."""
+        ...
+
+    def forget_after(self, images: int) -> None:
+        """Drop what was drawn after `images` images."""
+        ...
+
+
+class NoSamples:
+    """The samples of a task that draws nothing."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        pass
+
+    def draw(self, task: Any, images: int) -> None:
+        """Do nothing."""
+
+    def forget_after(self, images: int) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a session writes: a run folder, made once everything is ready, or the run that it resumes."""
+
+    runs: Path
+    """Where a numbered folder is made."""
+    run: Path | None = None
+    """A folder of the user's own choice, or the run to resume."""
+    resumed: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one process trains, and what it keeps in the run folder besides checkpoints and statistics."""
+
+    name: str
+    """What a numbered run folder is called after its number."""
+    task: Task[Any]
+    batches: Batches[Any]
+    durations: TrainingConfig
+    settings: dict[str, Any]
+    """Settings that decide the weights; a checkpoint made with others is refused."""
+    digests: dict[str, str]
+    """SHA-256 of everything that is trained on; a checkpoint made with other data is refused."""
+    describe: Callable[[Path], dict[str, Any]]
+    """Returns what run.json says of the data, given the run folder's path."""
+    begin: Callable[[RunFolder], None] = lambda folder: None
+    """Writes what a new run begins with besides its record and configuration."""
+    snapshot: Callable[[RunFolder, int], None] = lambda folder, images: None
+    """Stores, at each evaluation, what later stages need of the networks after so many images."""
+    samples: Callable[[RunFolder], Samples] = NoSamples
+
+
+@dataclass(frozen=True)
+class Job(ABC):
+    """One training that can be sent to every process: everything that could be refused has been looked at."""
+
+    system: str
+    config: Any
+    """The system's configuration, with `seed` and `runtime`."""
+    place: Place
+
+    @abstractmethod
+    def build(self, fabric: Fabric) -> Training:
+        """Build networks and batches on one process; nothing is written yet."""
+
+    def run(self) -> Path:
+        """Train to the end on every process, and return the path of the run folder."""
+        return runtime.launch(self.config.runtime, _run_session, self)
+
+
+def check_start(config: Any, run: Path | None) -> None:
+    """Refuse, before minutes of reading, a run folder that exists and a batch that cannot be divided; meet the other tasks."""
+    require_main_guard()
+    # Of processes that a launcher started, the first makes the folder while others may still be on their way here.
+    if run is not None and runtime.is_first_process():
+        RunFolder.refuse_existing(run)
+    _check_runtime(config)
+
+
+def check_resume(run: Path, read: Callable[[RunFolder], C], changes: dict[str, Any]) -> tuple[RunFolder, C, Place]:
+    """Find a run to resume, and return it with its configuration, `changes` laid over it, and its place.
+
+    read: reads the configuration, and raises InputError where the run is of another system.
+    changes: nested settings; None leaves one as it is.
+    """
+    require_main_guard()
+    folder = RunFolder.open(run)
+    config = read(folder).with_settings(changes)
+    _check_runtime(config)
+    return folder, config, Place(folder.path.parent, folder.path, resumed=True)
+
+
+def _check_runtime(config: Any) -> None:
+    runtime.check_batch(config.training.batch_size, config.runtime)
+    await_tasks(config.runtime.patience)
+
+
+def _run_session(fabric: Fabric, job: Job) -> Path:
+    """Train on one process, and return the run folder's path; its record says in which state it is left.
+
+    Of a resumed run nothing is changed before its newest checkpoint has been read and found to be of this configuration and
+    these images.
+    """
+    training, resumed, first = job.build(fabric), job.place.resumed, fabric.is_global_zero
+    folder = _folder(fabric, job, training)
+    samples = training.samples(folder)
+    loop = Loop(
+        fabric,
+        training.task,
+        training.batches,
+        folder,
+        training.durations,
+        Identity(job.system, training.settings, training.digests),
+        job.config.seed,
+        snapshot=lambda images: training.snapshot(folder, images),
+        sample=lambda images: samples.draw(training.task, images),
+    )
+    with folder.held() if first else nullcontext():
+        kept = loop.restore() if resumed else -1
+        loop.peers.meet()
+        if first and resumed:
+            job.config.save(folder.config)
+            folder.forget_stats_after(kept)
+            samples.forget_after(kept)
+        if first:
+            _record_session(fabric, folder, job, training)
+        _train(loop, folder, first)
+    return folder.path
+
+
+def _folder(fabric: Fabric, job: Job, training: Training) -> RunFolder:
+    """Return the run folder on every process; the first process makes that of a new run, which left nothing on disk before."""
+
+    def begin(folder: RunFolder) -> None:
+        folder.update_record(system=job.system, state="running", command=command_line())
+        job.config.save(folder.config)
+        training.begin(folder)
+
+    place, path = job.place, job.place.run
+    if not place.resumed and fabric.is_global_zero:
+        path = RunFolder.create(place.runs, training.name, place.run, begin).path
+    path = fabric.broadcast(path)
+    assert path is not None
+    return RunFolder(path)
+
+
+def _train(loop: Loop[Any], folder: RunFolder, first: bool) -> None:
+    state = "stopped"
+    try:
+        loop.train()
+        state = "finished"
+    finally:
+        if first:
+            folder.update_record(state=state)
+
+
+def _record_session(fabric: Fabric, folder: RunFolder, job: Job, training: Training) -> None:
+    """Write into run.json what runs, on what and with which data, and print the notes on the data."""
+    about, resolved = training.describe(folder.path), runtime.decide(job.config.runtime)
+    notes = [f"Note on the {role}: {note}" for role, data in about["data"].items() for note in data.get("notes", ())]
+    for line in (f"Runs on {resolved.describe()}.", *notes, *about.get("notes", ())):
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    before = folder.read_record().get("sessions", 0) if job.place.resumed else 0
+    folder.update_record(
+        state="running",
+        name=folder.path.name,
+        versions=versions(),
+        git=git_revision(),
+        hardware=runtime.hardware(fabric),
+        runtime={**vars(resolved), "compiled": False},
+        parameters={name: sum(p.numel() for p in network.parameters()) for name, network in training.task.networks.items()},
+        sessions=before + 1,
+        goal=training.durations.images,
+        system=job.system,
+        seed=job.config.seed,
+        **about,
+    )
