@@ -52,6 +52,7 @@ Cli = Callable[..., Any]
         ("pixelda evaluate absent --rule best-target", "Choose from"),
         ("report absent", "absent"),
         ("data info absent", "absent"),
+        ("data pack absent --out pack --size 20", "--size: data.size: Input should be a multiple of 8 (given: 20)."),
         ("data mnist-m --photos here", "--mnist"),
         ("data mnist-m --mnist absent --photos absent --out out.npz", "absent"),
     ],

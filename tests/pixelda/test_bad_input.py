@@ -1,5 +1,6 @@
 """Data and settings that a training cannot use: one sentence with the mend, and nothing written."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tiny
 from pixelscope import train_pixelda
+from pixelscope.cli import main
 from pixelscope.engine import checkpoint
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
@@ -46,6 +49,30 @@ def test_a_domain_that_is_not_named(missing: str, tmp_path: Path) -> None:
     specs = dict(zip(("source", "target"), tiny.write_domains(tmp_path), strict=True))
     with pytest.raises(InputError, match=f"No {missing} is given.*--{missing}"):
         train_pixelda(tiny.pixelda(**{**specs, missing: ""}), run=tmp_path / "run")
+
+
+def test_images_of_one_bit_and_16_pixels_train_as_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are read as the same images of 8 bits are, and every command that a run is used with takes them."""
+    for number, (domain, images) in enumerate((("source", IMAGES), ("target", 255 - IMAGES))):
+        for form, mode in (("bits", "1"), ("bytes", "L")):
+            for index, (image, label) in enumerate(zip(images[..., number] > 127, LABELS, strict=True)):
+                file = tmp_path / form / domain / str(label) / f"{index}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).convert(mode).save(file)
+    config = tiny.pixelda(data={"size": 32}, judge=True, training={"images": 16, "evaluate_every": 16, "sample_every": 16})
+    config.save(tmp_path / "config.yaml")
+    digests = []
+    for form in ("bits", "bytes"):
+        source, target, run = (str(tmp_path / form / name) for name in ("source", "target", "run"))
+        given = ["--source", source, "--target", target, "--config", str(tmp_path / "config.yaml"), "--out", run]
+        assert main(["pixelda", "train", *given]) == 0
+        data = json.loads((Path(run) / "run.json").read_text())["data"]
+        digests.append([data[domain][key] for domain in data for key in ("sha256", "sha256_test")])
+        assert main(["pixelda", "classify", run, target, "--out", f"{run}.csv"]) == 0
+        assert main(["pixelda", "adapt", run, source, "--out", f"{run}-redrawn"]) == 0
+    assert digests[0] == digests[1]
+    assert (tmp_path / "bits" / "run.csv").read_text() == (tmp_path / "bytes" / "run.csv").read_text()
+    assert len(list((tmp_path / "bits" / "run-redrawn").rglob("*.png"))) == len(IMAGES)
 
 
 def test_masks_that_do_not_match_the_images(tmp_path: Path) -> None:

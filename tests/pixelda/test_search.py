@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import yaml
 
 import tiny
 from pixelscope import InputError, build_report, search
+from pixelscope.cli import main
 from pixelscope.config import merge
 from pixelscope.pixelda.ablation.grid import read_grid
 from pixelscope.pixelda.ablation.search import Trial, choose
@@ -27,6 +30,14 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def in_turn():
+    """Trials run in this process, as without submitit: another process imports torch first, which takes longer than a trial."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "submitit", None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return tiny.write_domains(tmp_path_factory.mktemp("domains"))
@@ -35,13 +46,23 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def found(domains: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("search") / "out"
-    search(*domains, out, changes=SMALL, at_once=2)
+    search(*domains, out, changes=SMALL)
     return out
 
 
 def trial(name: str, better: str, before: float, after: float) -> Trial:
     verdict = Verdict(better, {"information": (before, after)}, 0.5, 0.9)  # type: ignore[arg-type]
     return Trial(name=name, about="", settings={}, run=name, verdict=verdict)
+
+
+def judge_by_hand(folder: Path, better: str | None) -> None:
+    """Let the trial `better` be the only one whose verdict prefers the adapted T."""
+    for path in (folder / "cells").glob("*/evaluation.json"):
+        own = json.loads(path.read_text(encoding="utf-8"))
+        helps = path.parent.name == f"{better}-seed0"
+        own["verdict"]["better"] = "adapted" if helps else "source only"
+        own["verdict"]["rules"]["information"] = [0.5, 1.0 if helps else 0.0]
+        path.write_text(json.dumps(own), encoding="utf-8")
 
 
 def test_the_most_informative_of_those_that_likely_help_is_chosen() -> None:
@@ -59,18 +80,14 @@ def test_four_settings_are_tried_and_compared(found: Path) -> None:
         assert one["verdict"] == own["verdict"]
         assert one["with_target_labels"] == [own["source_only"]["target_test"], own["sets"]["target_test"]["accuracy"]]
     page = build_report(found).read_text(encoding="utf-8")
-    assert all(one["name"] in page for one in result["trials"])
+    assert all(one["name"] in page and one["about"] in unescape(page) for one in result["trials"])
+    assert "0 images in 0 steps" not in page and "Warnings raised" not in page, "it is no training itself"
 
 
 def test_what_is_written_to_go_on_with_is_the_chosen_setting_in_full_size(domains: tuple[str, str], found: Path) -> None:
     """A trial that the verdict prefers is made by hand, as trainings this short help nobody."""
-    for path in sorted((found / "cells").glob("*/evaluation.json")):
-        own = json.loads(path.read_text(encoding="utf-8"))
-        gain = 0.5 if path.parent.name.startswith("firm") else -0.5
-        own["verdict"] |= {"better": "adapted" if gain > 0 else "source only"}
-        own["verdict"]["rules"]["information"] = [0.5, 0.5 + gain]
-        path.write_text(json.dumps(own), encoding="utf-8")
-    result = search(*domains, found, changes=SMALL, at_once=2, resume=True)
+    judge_by_hand(found, "firm")
+    result = search(*domains, found, changes=SMALL, resume=True)
     assert result.chosen == "firm" and result.command is not None and "settings.yaml" in result.command
     written = yaml.safe_load((found / "settings.yaml").read_text(encoding="utf-8"))
     kept = {name: value for name, value in SMALL.items() if name not in ("source", "target", "training")}
@@ -78,11 +95,8 @@ def test_what_is_written_to_go_on_with_is_the_chosen_setting_in_full_size(domain
     assert PixelDAConfig.parse(written) == PixelDAConfig.parse(expected)
     assert written["training"]["images"] == preset("pixelda", "auto")["training"]["images"]
 
-    for path in (found / "cells").glob("*/evaluation.json"):
-        own = json.loads(path.read_text(encoding="utf-8"))
-        own["verdict"]["better"] = "source only"
-        path.write_text(json.dumps(own), encoding="utf-8")
-    nothing = search(*domains, found, changes=SMALL, at_once=2, resume=True)
+    judge_by_hand(found, None)
+    nothing = search(*domains, found, changes=SMALL, resume=True)
     assert nothing.chosen is None and nothing.command is None and "Nothing better" in nothing.to_text()
     assert not (found / "settings.yaml").exists()
 
@@ -90,26 +104,29 @@ def test_what_is_written_to_go_on_with_is_the_chosen_setting_in_full_size(domain
 def test_labels_of_the_target_choose_nothing(domains: tuple[str, str], found: Path, tmp_path: Path) -> None:
     with np.load(domains[1].removeprefix("arrays:")) as stored:
         np.savez(tmp_path / "target.npz", images=stored["images"], labels=(stored["labels"] + 1) % 3)
-    other = search(domains[0], f"arrays:{tmp_path / 'target.npz'}", tmp_path / "out", changes=SMALL, at_once=2)
-    again = search(*domains, tmp_path / "again", changes=SMALL, at_once=2)
+    other = search(domains[0], f"arrays:{tmp_path / 'target.npz'}", tmp_path / "out", changes=SMALL)
+    again = search(*domains, tmp_path / "again", changes=SMALL)
     assert [one.verdict for one in other.trials] == [one.verdict for one in again.trials]
     assert other.chosen == again.chosen
     assert [one.with_target_labels for one in other.trials] != [one.with_target_labels for one in again.trials]
 
 
-def test_a_trial_that_fails_is_named_and_all_failing_is_an_error(domains: tuple[str, str], tmp_path: Path) -> None:
+def test_a_trial_that_fails_is_named_and_all_failing_is_an_error(
+    domains: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "submitit")
     grid = read_grid("search").model_dump(mode="json")
     broken = {"claim": "No such masks.", "settings": {"losses": {"content": 1.0, "content_mask": str(tmp_path / "nowhere")}}}
-    few = {name: grid["cells"][name] for name in ("auto", "firm")}
-    (tmp_path / "one.yaml").write_text(yaml.safe_dump(grid | {"cells": few | {"broken": broken}}), encoding="utf-8")
-    result = search(*domains, tmp_path / "one", changes=SMALL, grid=str(tmp_path / "one.yaml"), at_once=2)
-    assert {one.name for one in result.trials if one.failed} == {"broken"} and len(result.trials) == 3
+    result = search(*domains, tmp_path / "one", changes=SMALL, grid=one_trial(tmp_path, broken=broken), at_once=2)
+    assert [(one.name, bool(one.failed)) for one in result.trials] == [("auto", False), ("broken", True)]
+    assert list((tmp_path / "one" / "logs").iterdir()), "submitit ran them"
     assert "broken failed" in result.to_text() and "nowhere" in result.to_text()
     (tmp_path / "all.yaml").write_text(
         yaml.safe_dump(grid | {"cells": {"broken": broken}, "reference": "broken"}), encoding="utf-8"
     )
+    monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(InputError, match="All 1 trials failed"):
-        search(*domains, tmp_path / "all", changes=SMALL, grid=str(tmp_path / "all.yaml"), at_once=1)
+        search(*domains, tmp_path / "all", changes=SMALL, grid=str(tmp_path / "all.yaml"))
 
 
 def test_bad_input_leaves_no_folder(domains: tuple[str, str], found: Path, tmp_path: Path) -> None:
@@ -122,3 +139,82 @@ def test_bad_input_leaves_no_folder(domains: tuple[str, str], found: Path, tmp_p
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="was begun with another grid"):
         search(*domains, Path(shutil.copytree(found, tmp_path / "copy")), changes={**SMALL, "seed": 5}, resume=True)
+
+
+def one_trial(folder: Path, **cells: dict) -> str:
+    """Write a grid of one trial, and of those given; returns its path."""
+    grid = read_grid("search").model_dump(mode="json")
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump(grid | {"cells": {"auto": grid["cells"]["auto"]} | cells}), encoding="utf-8")
+    return str(path)
+
+
+def test_without_submitit_trials_run_in_turn(domains: tuple[str, str], tmp_path: Path) -> None:
+    broken = {"settings": {"losses": {"content": 1.0, "content_mask": str(tmp_path / "nowhere")}}}
+    grid = one_trial(tmp_path, broken=broken, last={"settings": {"losses": {"generator_task": 0.2}}})
+    with pytest.raises(InputError, match=r"pixelscope\[ablate\]"):
+        search(*domains, tmp_path / "out", changes=SMALL, grid=grid, at_once=2)
+    assert not (tmp_path / "out").exists()
+    result = search(*domains, tmp_path / "out", changes=SMALL, grid=grid)
+    assert [(one.name, bool(one.failed)) for one in result.trials] == [("auto", False), ("broken", True), ("last", False)]
+    assert "nowhere" in result.trials[1].failed
+    ends = [(Path(one.run) / "evaluation.json").stat().st_mtime_ns for one in result.trials if not one.failed]
+    begun = (Path(result.trials[2].run) / "config.yaml").stat().st_mtime_ns
+    assert ends[0] < begun < ends[1]
+    assert not (tmp_path / "out" / "logs").exists(), "nothing was handed to submitit"
+
+
+def test_a_target_without_labels_is_enough(domains: tuple[str, str], tmp_path: Path) -> None:
+    with np.load(domains[1].removeprefix("arrays:")) as stored:
+        np.savez(tmp_path / "target.npz", images=stored["images"])
+    target, grid = f"arrays:{tmp_path / 'target.npz'}", one_trial(tmp_path)
+    (one,) = (result := search(domains[0], target, tmp_path / "out", changes=SMALL, grid=grid)).trials
+    (other,) = search(*domains, tmp_path / "labelled", changes=SMALL, grid=grid).trials
+    assert one.with_target_labels is None and one.verdict == other.verdict is not None
+    for text in (result.to_text(), build_report(tmp_path / "out").read_text(encoding="utf-8")):
+        assert "not known" in text
+
+
+def test_the_command_ends_well_where_nothing_better_is_found(
+    domains: tuple[str, str], found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = tmp_path / "config.yaml", Path(shutil.copytree(found, tmp_path / "out"))
+    config.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    words = ["pixelda", "search", "--source", domains[0], "--target", domains[1], "--out", str(out), "--config", str(config)]
+    for better, said in ((None, "Nothing better than T of the source alone"), ("semantic", "Chosen: semantic")):
+        judge_by_hand(out, better)
+        assert main([*words, "--resume"]) == 0
+        printed = capsys.readouterr().out
+        assert said in printed and "report.html" in printed
+        assert ("pixelscope pixelda train" in printed) == (out / "settings.yaml").exists() == (better is not None)
+
+
+BAD = [
+    (["--out", "{found}"], {}, "exists already; name another folder"),
+    (["--target", "{tmp}/nowhere"], {}, "nowhere"),
+    (["--at-once", "0"], {}, "--at-once 0 runs nothing"),
+    (["--grid", "serch"], {}, "There is no grid 'serch'"),
+    ([], {"losses": {"generator_tsk": 1}}, "there is no setting losses.generator_tsk; did you mean losses.generator_task?"),
+    ([], {"data": {"size": 20}}, "config.yaml: data.size: Input should be a multiple of 8 (given: 20)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "settings", "said"), BAD)
+def test_the_command_refuses_bad_input_in_one_line(
+    domains: tuple[str, str],
+    found: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changed: list[str],
+    settings: dict,
+    said: str,
+) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(merge(SMALL, settings)), encoding="utf-8")
+    given = {"--source": domains[0], "--target": domains[1], "--out": "{tmp}/out", "--config": "{tmp}/config.yaml"}
+    given |= dict(zip(changed[::2], changed[1::2], strict=True))
+    words = [word.format(found=found, tmp=tmp_path) for pair in given.items() for word in pair]
+    assert main(["pixelda", "search", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("Error: ") and captured.err.count("\n") == 1
+    assert said in captured.err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

@@ -23,9 +23,9 @@ from pixelscope.cli.settings import (
     Shorthands,
     given,
     given_names,
+    read_settings,
     resolve,
 )
-from pixelscope.config import read_yaml
 from pixelscope.errors import InputError
 
 C = TypeVar("C", bound=BaselineConfig)
@@ -200,6 +200,7 @@ def pack(
     """
     from pixelscope.cli.counting import CountingBar
 
+    BaselineConfig.parse({"data": {"size": size}}, "--size")  # a pack of another size could not be trained on
     with CountingBar("packing images") as report:
         packed = pixelscope.pack(source, out, size=size, strict=strict, data_root=data_root, report=report, value_range=range)
     for note in packed.provenance.notes:
@@ -432,7 +433,7 @@ def ablate(
         result = pixelscope.ablate(
             grid,
             out,
-            changes=None if config is None else read_yaml(config),
+            changes=None if config is None else read_settings(config, PixelDAConfig),
             seeds=seeds,
             cells=cells,
             cluster=cluster,
@@ -498,7 +499,7 @@ def search(
             source,
             target,
             out,
-            changes=None if config is None else read_yaml(config),
+            changes=None if config is None else read_settings(config, PixelDAConfig),
             grid=grid,
             cluster=cluster,
             at_once=at_once,
