@@ -51,11 +51,12 @@ def test_a_domain_that_is_not_named(missing: str, tmp_path: Path) -> None:
         train_pixelda(tiny.pixelda(**{**specs, missing: ""}), run=tmp_path / "run")
 
 
-def test_images_of_one_bit_and_16_pixels_train_as_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_one_bit_and_16_pixels_train_as_any_other(tmp_path: Path) -> None:
     """They are read as the same images of 8 bits are, and every command that a run is used with takes them."""
-    for number, (domain, images) in enumerate((("source", IMAGES), ("target", 255 - IMAGES))):
+    lit = (IMAGES[..., 0] > 100) ^ (np.random.default_rng(0).random(IMAGES.shape[:3]) < 0.1)
+    for domain, images in (("source", lit), ("target", ~lit[::-1])):
         for form, mode in (("bits", "1"), ("bytes", "L")):
-            for index, (image, label) in enumerate(zip(images[..., number] > 127, LABELS, strict=True)):
+            for index, (image, label) in enumerate(zip(images, LABELS, strict=True)):
                 file = tmp_path / form / domain / str(label) / f"{index}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).convert(mode).save(file)
@@ -71,7 +72,8 @@ def test_images_of_one_bit_and_16_pixels_train_as_any_other(tmp_path: Path, caps
         assert main(["pixelda", "classify", run, target, "--out", f"{run}.csv"]) == 0
         assert main(["pixelda", "adapt", run, source, "--out", f"{run}-redrawn"]) == 0
     assert digests[0] == digests[1]
-    assert (tmp_path / "bits" / "run.csv").read_text() == (tmp_path / "bytes" / "run.csv").read_text()
+    answers = [(tmp_path / form / "run.csv").read_text().replace(f"/{form}/", "/") for form in ("bits", "bytes")]
+    assert answers[0] == answers[1]
     assert len(list((tmp_path / "bits" / "run-redrawn").rglob("*.png"))) == len(IMAGES)
 
 

@@ -511,6 +511,8 @@ def test_selectors_are_what_they_are_called() -> None:
     expected = adjusted_mutual_info_score(wrong.argmax(1).numpy(), labels.numpy())
     assert cluster_agreement(wrong, features) == pytest.approx(expected, abs=1e-6)
     assert cluster_agreement(8 * torch.eye(3)[torch.zeros(90, dtype=torch.long)], features) == 0
+    copies = torch.eye(3)[torch.arange(90) % 2]
+    assert cluster_agreement(8 * copies, copies) == pytest.approx(1), "two shapes alone, of three classes"
     sure, unsure, one_class = right, torch.zeros(90, 3), 8 * torch.eye(3)[torch.zeros(90, dtype=torch.long)]
     assert information(sure) > 1.05 > information(unsure) == pytest.approx(0, abs=1e-9)
     assert information(one_class) == pytest.approx(0, abs=1e-9)

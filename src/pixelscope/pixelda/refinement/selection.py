@@ -29,12 +29,16 @@ def selector_values(logits: Tensor, features: Tensor, source_validation: float, 
 
 
 def cluster_agreement(logits: Tensor, features: Tensor, seed: int = 0) -> float:
-    """Return how far as many clusters as classes, found in normalised features, are the predicted classes, 1 at most."""
-    unit = torch.nn.functional.normalize(features.float(), dim=1).double().numpy()
-    _, clusters = kmeans2(unit, logits.shape[1], minit="++", rng=np.random.default_rng(seed), missing="warn", iter=30)
+    """Return how far as many clusters as classes, found in normalised features, are the predicted classes, 1 at most.
+
+    There are fewer clusters where fewer features differ: images of a few shapes, or exact copies.
+    """
     predicted = logits.argmax(1)
     if len(predicted.unique()) < 2:
         return 0.0
+    unit = torch.nn.functional.normalize(features.float(), dim=1).double().numpy()
+    count = min(logits.shape[1], len(np.unique(unit.round(6), axis=0)))
+    _, clusters = kmeans2(unit, count, minit="++", rng=np.random.default_rng(seed), missing="warn", iter=30)
     with torch.sparse.check_sparse_tensor_invariants(enable=False):
         return float(adjusted_mutual_info_score(predicted, torch.from_numpy(clusters).long()))
 
