@@ -12,7 +12,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from pixelscope import Evaluation
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -42,8 +43,7 @@ def measure(run: Path, precision: str, seed: int) -> float:
     if not (run / "evaluation.json").is_file():
         again = ["--resume", str(run)] if run.exists() else settings
         pixelscope("pixelda", "train", *again)
-    evaluation: dict[str, Any] = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
-    return evaluation["sets"]["target_test"]["accuracy"]
+    return Evaluation.load(run / "evaluation.json").sets["target_test"].accuracy
 
 
 def pixelscope(*arguments: str) -> None:

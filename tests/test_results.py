@@ -48,7 +48,14 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         Weighed.load(tmp_path / "weighed.json")
 
 
-SCHEMAS = ("pixelscope.results", "pixelscope.endovae.results", "pixelscope.endovae.anomaly.calibration")
+SCHEMAS = (
+    "pixelscope.results",
+    "pixelscope.endovae.results",
+    "pixelscope.endovae.anomaly.calibration",
+    "pixelscope.pixelda.results",
+    "pixelscope.pixelda.refinement.results",
+    "pixelscope.pixelda.ablation.results",
+)
 """Every module of schemas of result files."""
 
 

@@ -50,13 +50,13 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.config import PixelDAConfig as PixelDAConfig
     from pixelscope.pixelda.config import default_preset as default_preset
     from pixelscope.pixelda.config import preset as preset
-    from pixelscope.pixelda.evaluation import Evaluation as Evaluation
     from pixelscope.pixelda.evaluation import evaluate as evaluate
     from pixelscope.pixelda.refinement.config import RefineConfig as RefineConfig
     from pixelscope.pixelda.refinement.config import refine_preset as refine_preset
     from pixelscope.pixelda.refinement.evaluation import evaluate_refinement as evaluate_refinement
     from pixelscope.pixelda.refinement.training import refine as refine
     from pixelscope.pixelda.refinement.training import resume_refinement as resume_refinement
+    from pixelscope.pixelda.results import Evaluation as Evaluation
     from pixelscope.pixelda.studio import StyleStudio as StyleStudio
     from pixelscope.pixelda.summary import plan as plan
     from pixelscope.pixelda.summary import summarize as summarize
@@ -117,7 +117,7 @@ _HOMES = {
     "refine": "pixelscope.pixelda.refinement.training",
     "resume_refinement": "pixelscope.pixelda.refinement.training",
     "evaluate_refinement": "pixelscope.pixelda.refinement.evaluation",
-    "Evaluation": "pixelscope.pixelda.evaluation",
+    "Evaluation": "pixelscope.pixelda.results",
     "evaluate": "pixelscope.pixelda.evaluation",
     "Plan": "pixelscope.cost",
     "Summary": "pixelscope.anatomy",

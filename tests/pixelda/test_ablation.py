@@ -5,16 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from scipy import stats
 
 import tiny
 from pixelscope import InputError, ablate, build_report
 from pixelscope.pixelda.ablation.cells import Job
-from pixelscope.pixelda.ablation.collecting import Collected, Outcome, Spread, collect
+from pixelscope.pixelda.ablation.collecting import collect, mean_std
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
+from pixelscope.pixelda.ablation.results import ConditionResult, MeanStd, SeedResult
 from pixelscope.pixelda.ablation.sections import sections
 from pixelscope.pixelda.ablation.verdicts import judge
+from pixelscope.pixelda.evaluation import set_result
+from pixelscope.pixelda.results import CurvePoint, Evaluation
 
 
 def write_grid(path: Path, domains: tuple[str, str], **changes) -> Path:
@@ -74,9 +78,9 @@ def test_numbers_are_those_of_the_runs(domains: tuple[str, str], tmp_path: Path)
     (full,) = found.cells
     accuracies = []
     for seed in (0, 1):
-        run = json.loads((tmp_path / "out" / "cells" / f"full-seed{seed}" / "evaluation.json").read_text())
-        accuracies.append(run["sets"]["target_test"]["accuracy"])
-        raw = [point["target_test"] for point in run["curve"]]
+        run = Evaluation.load(tmp_path / "out" / "cells" / f"full-seed{seed}" / "evaluation.json")
+        accuracies.append(run.sets["target_test"].accuracy)
+        raw = [point.target_test or 0 for point in run.curve]
         assert full.outcomes[seed].unsteadiness == pytest.approx(np.std(raw[len(raw) // 2 :]))
     assert full.accuracy is not None and full.accuracy.mean == pytest.approx(np.mean(accuracies))
     names = [section.anchor for section in sections(tmp_path / "out")]
@@ -87,14 +91,26 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     """Written by hand: two classes taken for others, one without images, a curve of averages, the last tenth of the log."""
     run = tmp_path / "full-seed7"
     run.mkdir()
-    confusion = [[5, 0, 1, 0], [4, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]]
+    confusion = torch.tensor([[5, 0, 1, 0], [4, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]])
     accuracies = [0.1, 0.2, 0.6, 0.4]
     curve = [
-        {"images": 10 * n, "target_test": value, "ema_target_test": value + 0.05, "source_test": 0.9}
+        CurvePoint(images=10 * n, step=n, target_test=value, ema_target_test=value + 0.05, source_test=0.9)
         for n, value in enumerate(accuracies)
     ]
-    sets = {"target_test": {"accuracy": 0.5, "confusion": confusion}, "source_test": {"accuracy": 0.98, "confusion": []}}
-    (run / "evaluation.json").write_text(json.dumps({"sets": sets, "curve": curve}))
+    counts = {"target_test": confusion, "source_test": torch.diag(torch.tensor([10, 10, 10, 19]))}
+    counts["source_test"][0, 1] = 1
+    sets = {name: set_result(name, found, list("abcd")) for name, found in counts.items()}
+    Evaluation(
+        system="pixelda",
+        images=30,
+        steps=3,
+        classes=list("abcd"),
+        rule="last",
+        rules={},
+        sets=sets,
+        oracle=None,
+        curve=curve,
+    ).save(run / "evaluation.json")
     lines = [{"kind": "train", "probability/real": n / 20, "probability/generated": n / 40} for n in range(20)]
     lines += [{"kind": "evaluation", "diversity": value} for value in (0.3, 0.1)]
     lines += [{"kind": "warning", "cause": "any", "text": "any"}] * 3
@@ -104,7 +120,7 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     (found,) = collect(grid, jobs)
     assert found.missing == {8: "not run yet"}
     (one,) = found.outcomes
-    assert (one.seed, one.accuracy, one.source, one.swapped, one.warnings, one.diversity) == (7, 0.5, 0.98, 2, 3, 0.1)
+    assert (one.seed, one.accuracy, one.source, one.swapped, one.warnings, one.diversity) == (7, 7 / 14, 49 / 50, 2, 3, 0.1)
     assert (one.real, one.generated) == pytest.approx((18.5 / 20, 18.5 / 40))
     assert one.unsteadiness == pytest.approx(0.1)
     assert one.curve == [(10 * n, pytest.approx(value + 0.05)) for n, value in enumerate(accuracies)]
@@ -165,12 +181,25 @@ def test_the_packaged_grid_names_every_claim() -> None:
     assert changed == ["full"]
 
 
-def collected(name: str, accuracies: list[float], swings: list[float] | None = None) -> Collected:
+def collected(name: str, accuracies: list[float], swings: list[float] | None = None) -> ConditionResult:
     outcomes = [
-        Outcome(seed, "", value, None if swings is None else swings[seed], 0.99, 0, None, None, None, 0, [])
+        SeedResult(
+            seed=seed,
+            run="",
+            accuracy=value,
+            unsteadiness=None if swings is None else swings[seed],
+            source=0.99,
+            swapped=0,
+            diversity=None,
+            real=None,
+            generated=None,
+            warnings=0,
+            curve=[],
+        )
         for seed, value in enumerate(accuracies)
     ]
-    return Collected(name, "", outcomes, {}, Spread.of(accuracies) if accuracies else None, None)
+    found = mean_std(accuracies) if accuracies else None
+    return ConditionResult(name=name, claim="", outcomes=outcomes, missing={}, accuracy=found, unsteadiness=None)
 
 
 def grid_of(measure: str, direction: str) -> Grid:
@@ -208,10 +237,10 @@ def test_differences_are_paired_by_seed_and_in_points() -> None:
 
 def test_intervals_are_students() -> None:
     values = [0.91, 0.95, 0.94, 0.90]
-    found = Spread.of(values)
+    found = mean_std(values)
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
     assert (found.low, found.high) == pytest.approx((low, high))
-    assert Spread.of([0.5]) == Spread(0.5, None, None, None)
+    assert mean_std([0.5]) == MeanStd(mean=0.5, std=None, low=None, high=None)
 
 
 def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Evaluation: counts against scikit-learn, rules that need no target label, the oracle apart."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import MEASURED, SourceEvaluation, confusion, logits_of
 from pixelscope.pixelda.domains import load_domains
-from pixelscope.pixelda.evaluation import Evaluation, set_result
+from pixelscope.pixelda.evaluation import set_result
 from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.results import Evaluation
 from planted import Tensors, always, edit, tensors_of
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
@@ -36,8 +36,8 @@ def test_counts_and_accuracies_are_those_of_scikit_learn(found: list[tuple[int, 
     assert result.accuracy == sklearn.metrics.accuracy_score(truth, predicted)
     for k, entry in enumerate(result.per_class):
         own = truth == k
-        assert entry["count"] == own.sum()
-        assert entry["accuracy"] == (np.mean(predicted[own] == k) if own.any() else None)
+        assert entry.count == own.sum()
+        assert entry.accuracy == (np.mean(predicted[own] == k) if own.any() else None)
     assert result.standard_error == pytest.approx(np.std(truth == predicted) / len(truth) ** 0.5)
 
 
@@ -104,10 +104,11 @@ def test_the_numbers_are_those_of_the_weights_on_the_test_splits(run: Path, doma
         for name, images in (("source_test", parts.source.test), ("target_test", parts.target.test)):
             assert images.labels is not None
             predicted = classifier(images.images[:] / 127.5 - 1).argmax(1)
-            assert result.rules[rule][name] == pytest.approx(sklearn.metrics.accuracy_score(images.labels, predicted))
+            expected = sklearn.metrics.accuracy_score(images.labels, predicted)
+            assert result.rules[rule].accuracies()[name] == pytest.approx(expected)
     assert result.rule == "ema-last"
     assert result.sets["target_all"].count == 60
-    assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(result.to_dict()))
+    assert Evaluation.load(run / "evaluation.json") == result
 
 
 def _answered(result: Evaluation) -> list[int]:
@@ -129,8 +130,8 @@ def test_each_rule_measures_the_tensors_that_it_is_named_after(copy: Path, rule:
     shares = {name: found.per_class for name, found in result.sets.items()}
     for one, planted in (("last", 0), ("ema-last", 1), ("best-source", 2)):
         entries = shares["target_test"]
-        share = entries[planted]["count"] / sum(entry["count"] for entry in entries)
-        assert result.rules[one]["target_test"] == pytest.approx(share)
+        share = entries[planted].count / sum(entry.count for entry in entries)
+        assert result.rules[one].target_test == pytest.approx(share)
     with np.load(copy / "samples" / "gallery.npz") as gallery:
         for shown in ("source", "generated", "target"):
             assert set(gallery[f"{shown}_predictions"].tolist()) == {label}
@@ -212,27 +213,27 @@ def test_curve_and_oracle_are_of_the_classifiers_stored_along_the_way(copy: Path
         always(path, {"last.": 0, "ema.": 1})
     always(copy / "classifiers" / f"{96:012d}.safetensors", {"last.": 0, "ema.": 2})
     result = evaluate(copy)
-    counts = [entry["count"] for entry in result.sets["target_test"].per_class]
+    counts = [entry.count for entry in result.sets["target_test"].per_class]
     share = [count / sum(counts) for count in counts]
     assert len(set(share)) == 3, "each class has a share of its own"
     for point in result.curve:
-        assert point["target_test"] == pytest.approx(share[0])
-        assert point["ema_target_test"] == pytest.approx(share[2 if point["images"] == 96 else 1])
+        assert point.target_test == pytest.approx(share[0])
+        assert point.ema_target_test == pytest.approx(share[2 if point.images == 96 else 1])
     assert result.oracle is not None
-    assert result.oracle["target_test"] == pytest.approx(max(share))
+    assert result.oracle.target_test == pytest.approx(max(share))
     measured = {line["images"]: line for line in read_stats(copy / "stats.jsonl") if line["kind"] == "evaluation"}
     for point in result.curve:
         for name in ("source_train", "source_test"):
-            assert point[name] == measured[point["images"]][f"accuracy/{name}"]
+            assert getattr(point, name) == measured[point.images][f"accuracy/{name}"]
 
 
 def test_the_curve_covers_the_run_and_the_oracle_is_its_best_and_named(run: Path) -> None:
     result = evaluate(run)
-    assert [point["images"] for point in result.curve] == list(range(0, 481, 48))
-    assert set(result.curve[-1]) == {"images", "step", "source_train", "source_test", "target_test", "ema_target_test"}
+    assert [point.images for point in result.curve] == list(range(0, 481, 48))
+    assert None not in dict(result.curve[-1]).values()
     assert result.oracle is not None
-    assert result.oracle["label"] == "oracle: chosen with target labels"
-    assert result.oracle["target_test"] == max(max(p["target_test"], p["ema_target_test"]) for p in result.curve)
+    assert result.oracle.label == "oracle: chosen with target labels"
+    assert result.oracle.target_test == max(max(p.target_test or 0, p.ema_target_test or 0) for p in result.curve)
     assert "oracle" in result.to_text()
     assert "oracle" not in result.rules
 
@@ -254,12 +255,12 @@ def test_rules_that_a_run_does_not_support_are_left_out(domains: dict[str, str],
 
 
 def test_another_target_is_measured_and_not_stored(run: Path, tmp_path: Path) -> None:
-    stored = evaluate(run).to_dict()
+    stored = evaluate(run)
     images, labels = tiny.pictures(40, seed=7)
     np.savez(tmp_path / "other.npz", images=images, labels=labels)
     other = evaluate(run, target=f"arrays:{tmp_path / 'other.npz'}")
     assert other.sets["target_all"].count == 40
-    assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(stored))
+    assert Evaluation.load(run / "evaluation.json") == stored
 
 
 def test_classes_unlike_the_runs_are_refused(run: Path, tmp_path: Path) -> None:

@@ -39,11 +39,13 @@ from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatch, RefineBatches
 from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, ViewsConfig, refine_preset
 from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.sections import sections
 from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, cluster_agreement, information
 from pixelscope.pixelda.refinement.task import RefineTask, cosine
 from pixelscope.pixelda.refinement.training import load_material
 from pixelscope.pixelda.refinement.views import strong, weak
+from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.task import draw_noise
 from planted import Tensors, always, edit, tensors_of
 
@@ -77,15 +79,15 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_it_is_measured_by_the_end_of_a_fixed_schedule_beside_the_other_rules(refined: Path) -> None:
-    found = json.loads((refined / "evaluation.json").read_text(encoding="utf-8"))
-    assert found["rule"] == "ema-last" and found["images"] == 96
-    rules = {one["rule"]: one for one in found["rules"]}
+    found = RefinementResult.load(refined / "evaluation.json")
+    assert found.rule == "ema-last" and found.images == 96
+    rules = {one.rule: one for one in found.rules}
     assert list(rules) == ["ema-last", *SELECTORS, "oracle: chosen with target labels"]
-    assert rules["ema-last"]["images"] == 96
-    best = max(point["target_test"] for point in found["curve"])
+    assert rules["ema-last"].images == 96
+    best = max(point.target_test or 0 for point in found.curve)
     for one in rules.values():
-        assert one["gap"] == pytest.approx(best - one["target_test"])
-    assert set(found["before"]) == set(found["sets"]) == {"source_test", "target_test", "target_all"}
+        assert one.target_test is not None and one.gap == pytest.approx(best - one.target_test)
+    assert set(found.before) == set(found.sets) == {"source_test", "target_test", "target_all"}
     names = [section.anchor for section in sections(refined)]
     assert names == ["lead", "result", "guard", "choosing", "classes", "training", "record"]
 
@@ -103,18 +105,18 @@ def test_headline_and_curve_are_of_the_averages_and_the_oracle_is_the_best_of_th
     always(RunFolder(copy).checkpoint_files()[-1], {"average.classifier.": 0})
     found = evaluate_refinement(copy)
     entries = found.sets["target_test"].per_class
-    share = [entry["count"] / sum(one["count"] for one in entries) for entry in entries]
+    share = [entry.count / sum(one.count for one in entries) for entry in entries]
     assert len(set(share)) == 3, "each class has a share of its own"
     assert np.flatnonzero(np.sum(found.sets["target_test"].confusion, axis=0)).tolist() == [0]
-    assert [point["target_test"] for point in found.curve] == pytest.approx([share[1], share[2], share[0]])
+    assert [point.target_test for point in found.curve] == pytest.approx([share[1], share[2], share[0]])
     rules = {one.rule: one for one in found.rules}
     assert rules["ema-last"].target_test == pytest.approx(share[0])
     oracle = rules["oracle: chosen with target labels"]
     assert oracle.target_test == pytest.approx(max(share))
     assert oracle.images == {0: 96, 1: 32, 2: 64}[int(np.argmax(share))]
     assert rules["ema-last"].gap == pytest.approx(max(share) - share[0])
-    before = json.loads((origin / "evaluation.json").read_text(encoding="utf-8"))
-    assert found.before == {name: one["accuracy"] for name, one in before["sets"].items()}
+    before = Evaluation.load(origin / "evaluation.json")
+    assert found.before == {name: one.accuracy for name, one in before.sets.items()}
 
 
 def test_what_is_measured_is_what_is_exported(refined: Path) -> None:
@@ -149,15 +151,15 @@ def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
     for path in (copy / "classifiers").iterdir():
         edit(path, sharpen)
     for point in evaluate_refinement(copy).curve[:-1]:  # the last one is of the checkpoint
-        network.load_state_dict(tensors_of(copy / "classifiers" / f"{int(point['images']):012d}.safetensors", "ema."))
+        network.load_state_dict(tensors_of(copy / "classifiers" / f"{point.images:012d}.safetensors", "ema."))
         with torch.no_grad():
             features = network.features(seen).mean((2, 3))
             logits = network(material.source.validation.images[:] / 127.5 - 1)
         p = network.decide(features).softmax(1).detach().double().numpy()
         expected = scipy.stats.entropy(p.mean(0)) - scipy.stats.entropy(p, axis=1).mean()
         assert expected > 0.01
-        assert point["information maximisation"] == pytest.approx(expected, rel=1e-3)
-        assert point["cluster agreement"] == pytest.approx(
+        assert point.information == pytest.approx(expected, rel=1e-3)
+        assert point.cluster_agreement == pytest.approx(
             cluster_agreement(network.decide(features).detach(), features), abs=1e-5
         )
         assert point["source validation"] == float((logits.argmax(1) == material.source.validation.labels).double().mean())
@@ -212,7 +214,7 @@ def test_an_unfinished_refinement_is_measured_and_used_by_the_same_weights(refin
     assert [int(path.stem) for path in sorted(folder.classifiers.glob("*.safetensors"))][-1] == 96
     used = open_run(run, "ema-last")
     found = evaluate_refinement(run)
-    assert found.images == used.images == 64 == max(point["images"] for point in found.curve)
+    assert found.images == used.images == 64 == max(point.images for point in found.curve)
     target = own_sets(load_material(config(Path(found.run)), training=False).domains)["target_test"]
     assert found.sets["target_test"].confusion == measure(used.classifier, target).tolist()
     # The checkpoint itself, and not what happens to be stored beside it.

@@ -23,7 +23,8 @@ from pixelscope.pixelda.measured_sets import measure, own_sets
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.config import RefineConfig
-from pixelscope.pixelda.refinement.guard import Guard, guard
+from pixelscope.pixelda.refinement.guard import guard
+from pixelscope.pixelda.refinement.results import Guard, RefinementResult
 from pixelscope.pixelda.refinement.sections import sections
 from pixelscope.pixelda.refinement.training import load_material
 from planted import always
@@ -184,9 +185,8 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
 
 
 def edit_images(run: Path, images: int) -> None:
-    path = run / "evaluation.json"
-    found = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**found, "images": images}), encoding="utf-8")
+    path = RunFolder(run).evaluation
+    RefinementResult.load(path).model_copy(update={"images": images}).save(path)
 
 
 def test_labels_of_the_target_change_nothing(judged: Path, tmp_path: Path) -> None:

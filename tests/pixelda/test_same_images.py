@@ -15,6 +15,7 @@ from pixelscope.data.imageset import image_hashes
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.seen import SeenImages
 from pixelscope.pixelda.training import read_config
 
@@ -202,7 +203,7 @@ def test_class_names_in_another_case_are_the_same_classes(tmp_path: Path) -> Non
     run = train_baseline(tiny.baseline(source=str(source), target=str(target), training={"images": 16}), run=tmp_path / "run")
     result = evaluate(run)
     assert result.sets["target_all"].count == 60
-    assert [row["count"] for row in result.sets["target_all"].per_class] == [20, 20, 20]
+    assert [row.count for row in result.sets["target_all"].per_class] == [20, 20, 20]
 
 
 def test_a_target_with_a_class_more_is_named_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +219,7 @@ def test_a_target_with_a_class_more_is_named_at_the_end(tmp_path: Path, capsys: 
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
     last = "\n".join(capsys.readouterr().out.splitlines()[-5:])
     assert "target is not known" in last and "more" in last
-    assert "target is not known" in json.loads((tmp_path / "run" / "evaluation.json").read_text())["notes"][0]
+    assert "target is not known" in Evaluation.load(tmp_path / "run" / "evaluation.json").notes[0]
 
 
 def test_an_export_says_which_images_it_was_compared_on(run: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A short trial of settings for new sources: what is chosen without labels, what is said where nothing is, what is refused."""
 
-import json
 import shutil
 import sys
 from html import unescape
@@ -15,9 +14,10 @@ from pixelscope import InputError, build_report, search
 from pixelscope.cli import main
 from pixelscope.config import merge
 from pixelscope.pixelda.ablation.grid import read_grid
-from pixelscope.pixelda.ablation.search import Trial, choose
+from pixelscope.pixelda.ablation.results import SearchResult, Trial
+from pixelscope.pixelda.ablation.search import choose
 from pixelscope.pixelda.config import PixelDAConfig, preset
-from pixelscope.pixelda.verdict import Verdict
+from pixelscope.pixelda.results import Evaluation
 
 SMALL = {
     name: value
@@ -51,18 +51,18 @@ def found(domains: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def trial(name: str, better: str, before: float, after: float) -> Trial:
-    verdict = Verdict(better, {"information": (before, after)}, 0.5, 0.9)  # type: ignore[arg-type]
-    return Trial(name=name, about="", settings={}, run=name, verdict=verdict)
+    verdict = {"better": better, "rules": {"information": (before, after)}, "agreement": 0.5, "same_classes": 0.9}
+    return Trial.parse({"name": name, "about": "", "settings": {}, "run": name, "verdict": verdict})
 
 
 def judge_by_hand(folder: Path, better: str | None) -> None:
     """Let the trial `better` be the only one whose verdict prefers the adapted T."""
     for path in (folder / "cells").glob("*/evaluation.json"):
-        own = json.loads(path.read_text(encoding="utf-8"))
-        helps = path.parent.name == f"{better}-seed0"
-        own["verdict"]["better"] = "adapted" if helps else "source only"
-        own["verdict"]["rules"]["information"] = [0.5, 1.0 if helps else 0.0]
-        path.write_text(json.dumps(own), encoding="utf-8")
+        own, helps = Evaluation.load(path), path.parent.name == f"{better}-seed0"
+        assert own.verdict is not None
+        rules = own.verdict.rules | {"information": (0.5, 1.0 if helps else 0.0)}
+        verdict = own.verdict.model_copy(update={"better": "adapted" if helps else "source only", "rules": rules})
+        own.model_copy(update={"verdict": verdict}).save(path)
 
 
 def test_the_most_informative_of_those_that_likely_help_is_chosen() -> None:
@@ -73,14 +73,14 @@ def test_the_most_informative_of_those_that_likely_help_is_chosen() -> None:
 
 
 def test_four_settings_are_tried_and_compared(found: Path) -> None:
-    result = json.loads((found / "search.json").read_text(encoding="utf-8"))
-    assert len(result["trials"]) == 4 and not any(one["failed"] for one in result["trials"])
-    for one in result["trials"]:
-        own = json.loads((Path(one["run"]) / "evaluation.json").read_text(encoding="utf-8"))
-        assert one["verdict"] == own["verdict"]
-        assert one["with_target_labels"] == [own["source_only"]["target_test"], own["sets"]["target_test"]["accuracy"]]
+    result = SearchResult.load(found / "search.json")
+    assert len(result.trials) == 4 and not any(one.failed for one in result.trials)
+    for one in result.trials:
+        own = Evaluation.load(Path(one.run) / "evaluation.json")
+        assert one.verdict == own.verdict and own.source_only is not None
+        assert one.with_target_labels == (own.source_only["target_test"], own.sets["target_test"].accuracy)
     page = build_report(found).read_text(encoding="utf-8")
-    assert all(one["name"] in page and one["about"] in unescape(page) for one in result["trials"])
+    assert all(one.name in page and one.about in unescape(page) for one in result.trials)
     assert "0 images in 0 steps" not in page and "Warnings raised" not in page, "it is no training itself"
 
 

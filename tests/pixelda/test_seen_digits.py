@@ -14,7 +14,7 @@ from pixelscope import evaluate, generate_mnist_m, load_images, train_baseline, 
 from pixelscope.data.packed import pack_images
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError
-from pixelscope.pixelda.evaluation import Evaluation
+from pixelscope.pixelda.results import Evaluation
 
 COUNT, OWN_TEST = 100, 20
 """Digits, of which 80 are in MNIST's training file; the aligned form holds a random fifth of all out."""

@@ -1,6 +1,5 @@
 """Whole trainings of PixelDA at tiny size; what holds for every system is in contracts/test_trainings.py."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.pixelda.baseline import BaselineTask
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.networks import Generator
+from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.task import PairedBatch, PairedBatches, PixelDATask, draw_noise
 
 
@@ -104,12 +104,16 @@ def test_a_baseline_learns_and_is_copied_into_the_run_that_names_it(tmp_path: Pa
     for classifier in ({"kind": "residual", "width": 4}, {"kind": "residual", "width": 4, "private_first_layer": True}):
         with pytest.raises(InputError, match="is paper, and T of this run is residual of width 4,.*--classifier.kind"):
             train_pixelda(tiny.pixelda(**domains, classifier=classifier), run=tmp_path / "run", baseline=before)
+    (before / "evaluation.json").write_text("{}")
+    with pytest.raises(InputError, match="evaluate the run again"):
+        train_pixelda(tiny.pixelda(**domains), run=tmp_path / "run", baseline=before)
     assert not (tmp_path / "run").exists()
+    result.save(before / "evaluation.json")
     private = {"width": 4, "private_first_layer": True}
     small = tiny.pixelda(**domains, classifier=private, training={"images": 16})
     run = train_pixelda(small, run=tmp_path / "run", baseline=before)
     shutil.rmtree(before)
-    assert json.loads((run / "baseline" / "evaluation.json").read_text())["system"] == "baseline"
+    assert Evaluation.load(run / "baseline" / "evaluation.json") == result
 
 
 def test_the_average_of_g_keeps_statistics_of_its_own_on_source_images() -> None:

@@ -1,7 +1,6 @@
 """Whether adaptation helps, told without target labels."""
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.verdict import RULES, compare, same_classes
 
 SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
@@ -113,9 +113,7 @@ def test_an_evaluation_ends_with_the_verdict_and_the_truth(judged: Path) -> None
     assert found.source_only is not None
     *_, last = found.to_text().splitlines()
     assert f"source only {found.source_only['target_test']:.2%}, adapted {found.sets['target_test'].accuracy:.2%}" in last
-    stored = json.loads(RunFolder(judged).evaluation.read_text(encoding="utf-8"))
-    assert stored["verdict"]["better"] == found.verdict.better
-    assert stored["source_only"] == found.source_only
+    assert Evaluation.load(RunFolder(judged).evaluation) == found
 
 
 def test_other_images_are_measured_without_a_verdict(judged: Path, tmp_path: Path) -> None:
@@ -127,11 +125,10 @@ def test_other_images_are_measured_without_a_verdict(judged: Path, tmp_path: Pat
     ("better", "expected"), [("source only", "judge"), ("adapted", "classifier"), ("neither", "classifier")]
 )
 def test_an_export_may_take_the_likely_better_one(judged: Path, tmp_path: Path, better: str, expected: str) -> None:
-    evaluate(judged)
-    folder = RunFolder(judged)
-    stored = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-    stored["verdict"]["better"] = better
-    folder.evaluation.write_text(json.dumps(stored), encoding="utf-8")
+    stored, folder = evaluate(judged), RunFolder(judged)
+    assert stored.verdict is not None and stored.source_only is not None
+    verdict = stored.verdict.model_copy(update={"better": better})
+    stored.model_copy(update={"verdict": verdict}).save(folder.evaluation)
     weights = load_file(folder.checkpoint_files()[-1])
     for choose, name in (("auto", expected), ("adapted", "classifier")):
         out = tmp_path / f"{choose}.safetensors"
@@ -139,7 +136,7 @@ def test_an_export_may_take_the_likely_better_one(judged: Path, tmp_path: Path, 
         found = load_file(out)
         assert torch.equal(found["classifier.first.weight"], weights[f"average.{name}.first.weight"])
         card = (tmp_path / f"{choose}.card.md").read_text(encoding="utf-8")
-        reached = stored["source_only"]["target_test"] if name == "judge" else stored["sets"]["target_test"]["accuracy"]
+        reached = stored.source_only["target_test"] if name == "judge" else stored.sets["target_test"].accuracy
         assert f"{reached:.2%}" in card
         assert ("alone" in card.splitlines()[0]) == (name == "judge")
 

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.evaluation import set_result
+from pixelscope.pixelda.results import ORACLE, CurvePoint, Evaluation, Oracle, RuleResult, SetResult
 
 WriteRun = Callable[..., Path]
 
@@ -49,7 +52,7 @@ def write_run(
     (path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     if evaluated:
         end = reached if adapted else 0.537
-        _write_json(path / "evaluation.json", _evaluation_file(system, classes, at, end, target_labels, rng))
+        made_evaluation(system, classes, at, end, target_labels, rng).save(path / "evaluation.json")
     if adapted:
         write_samples(path / "samples", classes, at, target_labels, reached)
     if adapted and baseline:
@@ -196,64 +199,43 @@ def _warnings(end: int) -> list[dict[str, Any]]:
     return [{"kind": "warning", "images": int(at * end) // 320 * 320, "step": 0, "cause": c, "text": text} for c, at in found]
 
 
-def _evaluation_file(
+def made_evaluation(
     system: str, classes: Sequence[str], at: Sequence[int], reached: float, labelled: bool, rng: np.random.Generator
-) -> dict[str, Any]:
+) -> Evaluation:
+    """Return what evaluation.json says after evaluations at the given numbers of images."""
     accuracies = {"source_test": (1000, 0.98), "target_test": (1000, reached), "target_all": (5000, reached + 0.004)}
     sets = {
-        name: set_numbers(name, count, accuracy, classes, rng)
+        name: made_set(name, count, accuracy, classes, rng)
         for name, (count, accuracy) in accuracies.items()
         if labelled or name == "source_test"
     }
-    values = {name: numbers["accuracy"] for name, numbers in sets.items()}
+    values = {name: one.accuracy for name, one in sets.items()}
     rule = "ema-last" if system == "pixelda" else "last"
-    rules = {name: {"images": at[-1], **values} for name in dict.fromkeys(("last", rule, "best-source"))}
-    curve: list[dict[str, float]] = []
+    rules = {name: RuleResult(images=at[-1], **values) for name in dict.fromkeys(("last", rule, "best-source"))}
+    curve = []
     for p in at:
-        curve.append({"images": p, "step": p // BATCH})
-        if labelled:
-            wobble = 0.02 * rng.standard_normal()
-            curve[-1] |= {
-                "target_test": _learnt(p, at[-1], 0.1, reached) + wobble,
-                "ema_target_test": _learnt(p, at[-1], 0.1, reached),
-            }
-    oracle = {
-        "label": "oracle: chosen with target labels",
-        "images": at[-2] if len(at) > 1 else at[-1],
-        "target_test": reached + 0.011,
-    }
-    return {
-        "system": system,
-        "images": at[-1],
-        "steps": at[-1] // BATCH,
-        "classes": list(classes),
-        "rule": rule,
-        "rules": rules,
-        "sets": sets,
-        "oracle": oracle if labelled else None,
-        "curve": curve,
-    }
+        averaged = _learnt(p, at[-1], 0.1, reached)
+        found = {"target_test": averaged + 0.02 * rng.standard_normal(), "ema_target_test": averaged} if labelled else {}
+        curve.append(CurvePoint(images=p, step=p // BATCH, **found))
+    oracle = Oracle(label=ORACLE, images=at[-2] if len(at) > 1 else at[-1], target_test=reached + 0.011)
+    return Evaluation(
+        system="pixelda" if system == "pixelda" else "baseline",
+        images=at[-1],
+        steps=at[-1] // BATCH,
+        classes=list(classes),
+        rule=rule,
+        rules=rules,
+        sets=sets,
+        oracle=oracle if labelled else None,
+        curve=curve,
+    )
 
 
-def set_numbers(name: str, count: int, accuracy: float, classes: Sequence[str], rng: np.random.Generator) -> dict[str, Any]:
-    """Return one set's entry of evaluation.json, whose counts agree with each other."""
+def made_set(name: str, count: int, accuracy: float, classes: Sequence[str], rng: np.random.Generator) -> SetResult:
+    """Return the result on one set, whose counts agree with each other."""
     labels = np.arange(count) % len(classes)
     missed = rng.permutation(count) >= round(accuracy * count)
     predictions = (labels + missed * rng.integers(1, len(classes), size=count)) % len(classes)
     confusion = np.zeros((len(classes), len(classes)), int)
     np.add.at(confusion, (labels, predictions), 1)
-    correct = int(np.trace(confusion))
-    rate = correct / count
-    totals = confusion.sum(1)
-    return {
-        "title": name,
-        "count": count,
-        "correct": correct,
-        "accuracy": rate,
-        "standard_error": (rate * (1 - rate) / count) ** 0.5,
-        "per_class": [
-            {"class": c, "count": int(n), "accuracy": confusion[i, i] / int(n)}
-            for i, (c, n) in enumerate(zip(classes, totals, strict=True))
-        ],
-        "confusion": confusion.tolist(),
-    }
+    return set_result(name, torch.from_numpy(confusion), list(classes))

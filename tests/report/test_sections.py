@@ -7,20 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import pixelscope
 from pixelscope.errors import InputError
 from pixelscope.page import Illustration, Listing, Section, Table
+from pixelscope.pixelda.evaluation import set_result
 from pixelscope.pixelda.figures import sections
 from pixelscope.pixelda.figures.headline import headline
 from pixelscope.pixelda.figures.material import Material
 from pixelscope.pixelda.figures.tables import percent, points
+from pixelscope.pixelda.results import Evaluation
 from pixelscope.record import duration
 from report.run_folder import WriteRun
 
 
 def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def revise(path: Path, **values: Any) -> None:
+    """Change entries of evaluation.json."""
+    Evaluation.load(path).model_copy(update=values).save(path)
 
 
 def headline_of(run: Path) -> str:
@@ -40,9 +48,9 @@ def tables(section: Section) -> list[Table]:
 
 
 def set_accuracy(path: Path, name: str, correct: int, count: int) -> None:
-    sets = json.loads(path.read_text(encoding="utf-8"))["sets"]
-    sets[name] |= {"correct": correct, "count": count, "accuracy": correct / count}
-    change(path, sets=sets)
+    sets = Evaluation.load(path).sets
+    found = {"correct": correct, "count": count, "accuracy": correct / count}
+    revise(path, sets=sets | {name: sets[name].model_copy(update=found)})
 
 
 def test_a_complete_run_has_every_section_and_figure(written: WriteRun) -> None:
@@ -60,8 +68,8 @@ def test_the_public_api_gives_the_sections_of_the_runs_own_system(written: Write
 
 
 def test_the_headline_is_the_measured_rise(written: WriteRun) -> None:
-    after = json.loads((written() / "evaluation.json").read_text())["sets"]["target_test"]["accuracy"]
-    before = json.loads((written() / "baseline" / "evaluation.json").read_text())["sets"]["target_test"]["accuracy"]
+    after = Evaluation.load(written() / "evaluation.json").sets["target_test"].accuracy
+    before = Evaluation.load(written() / "baseline" / "evaluation.json").sets["target_test"].accuracy
     assert (before, after) == (0.537, 0.83)
     assert headline_of(written()) == "Accuracy on the test split of MNIST-M rose from 53.7% to 83.0%: +29.3 points."
 
@@ -172,9 +180,9 @@ def test_target_labels_are_said_to_serve_evaluation_only(written: WriteRun) -> N
 
 def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun) -> None:
     run = copied()
-    change(run / "evaluation.json", steps=400)
+    revise(run / "evaluation.json", steps=400)
     assert any("went on to step 850 after it was evaluated at step 400" in note for note in by_anchor(run)["lead"].notes)
-    change(run / "evaluation.json", rule="best-source")
+    revise(run / "evaluation.json", rule="best-source")
     assert len(by_anchor(run)["lead"].notes) == 1
 
 
@@ -191,25 +199,25 @@ def test_a_baseline_measured_on_other_images_is_noticed(copied: WriteRun) -> Non
 
 def test_the_figures_hold_the_runs_own_numbers(written: WriteRun) -> None:
     run = written()
-    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation = Evaluation.load(run / "evaluation.json")
     (confusion, classes) = [part for part in by_anchor(run)["classes"].parts if isinstance(part, Illustration)]
     counts = [int(text.get_text().replace(",", "")) for text in confusion.figure.axes[1].texts[1::2]]
-    cells = np.array(evaluation["sets"]["target_test"]["confusion"]).flatten()
+    cells = np.array(evaluation.sets["target_test"].confusion).flatten()
     assert counts == cells[cells > 0].tolist()
     after = next(line for line in classes.figure.axes[0].lines if line.get_label() == "MNIST-M, after")
-    assert list(after.get_xdata()) == [entry["accuracy"] for entry in evaluation["sets"]["target_test"]["per_class"]]
+    assert list(after.get_xdata()) == [entry.accuracy for entry in evaluation.sets["target_test"].per_class]
     (training,) = [part for part in by_anchor(run)["training"].parts if isinstance(part, Illustration)]
     ema = next(line for line in training.figure.axes[2].lines if "EMA" in str(line.get_label()))
-    assert list(ema.get_ydata()) == [point["ema_target_test"] for point in evaluation["curve"]]
+    assert list(ema.get_ydata()) == [point.ema_target_test for point in evaluation.curve]
 
 
 def test_the_most_frequent_mistake_is_named(copied: WriteRun) -> None:
     run = copied()
-    evaluation = json.loads((run / "evaluation.json").read_text())
+    sets = Evaluation.load(run / "evaluation.json").sets
     counts = 50 * np.eye(10, dtype=int)
     counts[4, 9] = 17
-    evaluation["sets"]["target_test"] |= {"confusion": counts.tolist(), "count": 517, "correct": 500}
-    change(run / "evaluation.json", **evaluation)
+    found = set_result("target_test", torch.from_numpy(counts), [str(digit) for digit in range(10)])
+    revise(run / "evaluation.json", sets=sets | {"target_test": found})
     (sentence,) = by_anchor(run)["classes"].prose
     assert sentence.endswith("of 517 images, 17 are taken for another class, most often 4 for 9 (17 times).")
 

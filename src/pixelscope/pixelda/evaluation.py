@@ -4,9 +4,7 @@ Headline numbers come from a checkpoint chosen without target labels. The one th
 test split is found too, from the classifiers stored along the way, and called the oracle wherever it is shown.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,84 +13,14 @@ from torch import Tensor
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
 from pixelscope.pixelda.chosen import RULES, Weights, available_weights, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.domains import Domains, load_own
 from pixelscope.pixelda.galleries import write_galleries
 from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, measure_all, other_sets, own_sets
+from pixelscope.pixelda.results import ORACLE, ClassAccuracy, CurvePoint, Evaluation, Oracle, RuleResult, SetResult
 from pixelscope.pixelda.training import System, read_config
-from pixelscope.pixelda.verdict import Verdict, compare
-
-ORACLE = "oracle: chosen with target labels"
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """Accuracy on one set of labelled images."""
-
-    title: str
-    count: int
-    correct: int
-    accuracy: float
-    standard_error: float
-    """Of the accuracy, binomial."""
-    per_class: list[dict[str, Any]]
-    confusion: list[list[int]]
-    """Counts; rows the true class, columns the predicted one."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a run reaches, by each rule of choosing a checkpoint; the content of evaluation.json."""
-
-    system: str
-    images: int
-    steps: int
-    classes: list[str]
-    rule: str
-    """The rule of the headline numbers in `sets`."""
-    rules: dict[str, dict[str, float]]
-    """Accuracies by each rule that needs no target label."""
-    sets: dict[str, SetResult]
-    oracle: dict[str, Any] | None
-    """The best on the target's test split among the classifiers stored along the way."""
-    curve: list[dict[str, float]]
-    """Accuracies of the classifiers stored along the way."""
-    notes: tuple[str, ...] = ()
-    """What was given and not measured, with the reason."""
-    source_only: dict[str, float] | None = None
-    """Accuracies of T of the source alone on the same sets, where the run trained one beside."""
-    verdict: Verdict | None = None
-    """Whether adaptation likely helps, told without target labels; only where there is a T of the source alone."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    def to_text(self) -> str:
-        """Return tables for a terminal."""
-        head = f"{self.system}: {self.images:,} images, {self.steps:,} steps; checkpoint rule {self.rule}"
-        tables = ["\n".join(_set_lines(name, result, self.classes)) for name, result in self.sets.items()]
-        return "\n\n".join([head, *tables, "\n".join(self._rule_lines()), *self.notes, *self._verdict_lines()])
-
-    def _verdict_lines(self) -> list[str]:
-        if self.verdict is None:
-            return []
-        lines = [self.verdict.to_text()]
-        if "target_test" in self.sets and self.source_only is not None:
-            before, after = self.source_only["target_test"], self.sets["target_test"].accuracy
-            lines.append(f"With target labels: source only {before:.2%}, adapted {after:.2%} on the target's test split.")
-        return ["\n".join(lines)]
-
-    def _rule_lines(self) -> list[str]:
-        lines = ["accuracy by checkpoint rule"]
-        for rule, values in self.rules.items():
-            accuracies = "  ".join(f"{name} {value:.2%}" for name, value in values.items() if name != "images")
-            lines.append(f"  {rule:<12} {accuracies}")
-        if self.oracle is not None:
-            lines.append(f"  {'oracle':<12} target_test {self.oracle['target_test']:.2%}  (chosen with target labels)")
-        return lines
+from pixelscope.pixelda.verdict import compare
 
 
 def evaluate(
@@ -141,7 +69,7 @@ def set_result(title: str, counts: Tensor, classes: list[str]) -> SetResult:
         correct=correct,
         accuracy=accuracy,
         standard_error=(accuracy * (1 - accuracy) / count) ** 0.5,
-        per_class=[{"class": name, "count": n, "accuracy": hits / n if n else None} for name, hits, n in rows],
+        per_class=tuple(ClassAccuracy(name=name, count=n, accuracy=hits / n if n else None) for name, hits, n in rows),
         confusion=counts.tolist(),
     )
 
@@ -154,8 +82,9 @@ def _measure_own(folder: RunFolder, config: BaselineConfig, system: System, rule
     headline = headline_rule(rule, system, weights)
     sets = own_sets(domains)
     result = _evaluation(folder, system, config, domains.classes, sets, weights, headline)
-    result = replace(result, notes=unmeasured_notes(domains), **_against_source_only(domains, sets, weights[headline]))
-    write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
+    found = {"notes": unmeasured_notes(domains), **_against_source_only(domains, sets, weights[headline])}
+    result = result.model_copy(update=found)
+    result.save(folder.evaluation)
     write_galleries(folder, domains, weights[headline], config)
     return result
 
@@ -187,38 +116,35 @@ def _evaluation(
         steps=weights[headline].images // config.training.batch_size,
         classes=list(classes),
         rule=headline,
-        rules={rule: {"images": weights[rule].images, **accuracies(counts[rule])} for rule in weights},
+        rules={rule: RuleResult(images=weights[rule].images, **accuracies(counts[rule])) for rule in weights},
         sets={name: set_result(sets[name].title, found, list(classes)) for name, found in counts[headline].items()},
         oracle=_oracle(curve),
         curve=curve,
     )
 
 
-def _curve(
-    folder: RunFolder, config: BaselineConfig, classes: tuple[str, ...], target: MeasuredSet | None
-) -> list[dict[str, float]]:
+def _curve(folder: RunFolder, config: BaselineConfig, classes: tuple[str, ...], target: MeasuredSet | None) -> list[CurvePoint]:
     """Return accuracies over the run: the source's as training measured them, the target's from stored classifiers."""
     measured = {line["images"]: line for line in read_stats(folder.stats) if line["kind"] == "evaluation"}
-    points: list[dict[str, float]] = []
+    points = []
     for images, classifiers in stored_classifiers(folder, config, classes):
         known = measured.get(images, {})
-        points.append({"images": images, "step": images // config.training.batch_size})
-        points[-1] |= {n: known[f"accuracy/{n}"] for n in ("source_train", "source_test") if f"accuracy/{n}" in known}
+        found = {name: known.get(f"accuracy/{name}") for name in ("source_train", "source_test")}
         if target is not None:
             names = {"last": "target_test", "ema": "ema_target_test"}
-            found = {names[which]: measure(network, target) for which, network in classifiers.items()}
-            points[-1] |= accuracies(found)
+            found |= accuracies({names[which]: measure(network, target) for which, network in classifiers.items()})
+        points.append(CurvePoint(images=images, step=images // config.training.batch_size, **found))
     return points
 
 
-def _oracle(curve: list[dict[str, float]]) -> dict[str, Any] | None:
+def _oracle(curve: list[CurvePoint]) -> Oracle | None:
     candidates = [
-        (point[name], point["images"]) for point in curve for name in ("target_test", "ema_target_test") if name in point
+        (value, point.images) for point in curve for value in (point.target_test, point.ema_target_test) if value is not None
     ]
     if not candidates:
         return None
     accuracy, images = max(candidates)
-    return {"label": ORACLE, "images": images, "target_test": accuracy}
+    return Oracle(label=ORACLE, images=images, target_test=accuracy)
 
 
 def headline_rule(rule: str, system: System, weights: Mapping[str, Weights]) -> str:
@@ -248,15 +174,3 @@ def _check_classes(folder: RunFolder, given: tuple[str, ...]) -> None:
 
 def _listed(classes: tuple[str, ...]) -> str:
     return ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-
-
-def _set_lines(name: str, result: SetResult, classes: list[str]) -> list[str]:
-    width = max(5, *(len(c) for c in classes), *(len(str(n)) for row in result.confusion for n in row))
-    head = (
-        f"{name}: {result.accuracy:.2%} +- {result.standard_error:.2%} ({result.correct:,} of {result.count:,}), {result.title}"
-    )
-    lines = [head, "  " + " ".join(f"{c:>{width}}" for c in ("true", "acc.", *classes))]
-    for entry, row in zip(result.per_class, result.confusion, strict=True):
-        accuracy = "-" if entry["accuracy"] is None else f"{entry['accuracy']:.1%}"
-        lines.append("  " + " ".join(f"{c:>{width}}" for c in (entry["class"], accuracy, *row)))
-    return lines

@@ -12,7 +12,7 @@ from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.rows import Pixels
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.run import read_json, versions
+from pixelscope.engine.run import versions
 from pixelscope.exchange.about import About
 from pixelscope.exchange.card import Card, Port
 from pixelscope.exchange.delivery import Delivered, Format, deliver, require_new
@@ -23,6 +23,9 @@ from pixelscope.exchange.weights_file import write_weights
 from pixelscope.pixelda.domains import load_domains, load_own, lying
 from pixelscope.pixelda.exported import PROBABILITIES, open_exported
 from pixelscope.pixelda.opened import START, Choice, Opened, describe_classifier, likely_better, open_run
+from pixelscope.pixelda.refinement.results import RefinementResult
+from pixelscope.pixelda.refinement.settings import SYSTEM as REFINED
+from pixelscope.pixelda.results import Evaluation, SetResult
 from pixelscope.pixelda.snapshots import pixels
 from pixelscope.pixelda.torch_model import PREFIX, TorchClassifier
 from pixelscope.record import read_record
@@ -187,21 +190,24 @@ def _framed(opened: Opened, form: Format) -> list[str]:
 
 
 def _results(opened: Opened) -> list[Mapping[str, str]]:
-    if not opened.folder.evaluation.is_file():
+    """Return the rows of accuracies that were measured on the weights of a card."""
+    path = opened.folder.evaluation
+    if not path.is_file():
         return []
-    found = read_json(opened.folder.evaluation)
     if opened.rule == START:
-        return [_result(found["sets"][name], accuracy) for name, accuracy in found["before"].items()]
-    if found.get("images") != opened.images or found.get("rule") != opened.rule:
+        found = RefinementResult.load(path)
+        return [_result(found.sets[name], accuracy) for name, accuracy in found.before.items()]
+    found = (RefinementResult if opened.system == REFINED else Evaluation).load(path)
+    if (found.images, found.rule) != (opened.images, opened.rule):
         return []
-    if opened.system == "baseline" and found.get("source_only"):
-        return [_result(found["sets"][name], accuracy) for name, accuracy in found["source_only"].items()]
-    return [_result(one, one["accuracy"]) for one in found["sets"].values()]
+    if opened.system == "baseline" and isinstance(found, Evaluation) and found.source_only:
+        return [_result(found.sets[name], accuracy) for name, accuracy in found.source_only.items()]
+    return [_result(one, one.accuracy) for one in found.sets.values()]
 
 
-def _result(one: Mapping[str, Any], accuracy: float) -> Mapping[str, str]:
-    error = (accuracy * (1 - accuracy) / one["count"]) ** 0.5
-    return {"images": one["title"], "count": f"{one['count']:,}", "accuracy": f"{accuracy:.2%} ± {error:.2%}"}
+def _result(one: SetResult, accuracy: float) -> Mapping[str, str]:
+    error = (accuracy * (1 - accuracy) / one.count) ** 0.5
+    return {"images": one.title, "count": f"{one.count:,}", "accuracy": f"{accuracy:.2%} ± {error:.2%}"}
 
 
 def _inputs(form: Format, size: int) -> list[Port]:

@@ -7,14 +7,16 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pixelscope.engine import checkpoint
-from pixelscope.engine.run import RunFolder, read_json
+from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.baseline import make_classifier
 from pixelscope.pixelda.config import AdaptedClassifierConfig, BaselineConfig
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_refine_config
+from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.trained import TrainedRun
 from pixelscope.pixelda.training import read_config
 
@@ -107,18 +109,16 @@ def likely_better(opened: Opened) -> Opened:
 
     Raises InputError where it has no verdict on these weights.
     """
-    found = read_json(opened.folder.evaluation) if opened.folder.evaluation.is_file() else {}
-    verdict = found.get("verdict")
-    if opened.judge is None or not verdict:
+    path, judged = opened.folder.evaluation, opened.judge is not None and opened.rule != START
+    found = Evaluation.load(path) if judged and path.is_file() else None
+    if found is None or found.verdict is None:
         raise InputError(
             f"{opened.folder.path} has no verdict on whether adaptation helps; train with --judge and evaluate it, or drop "
             "--choose auto."
         )
-    if (found.get("rule"), found.get("images")) != (opened.rule, opened.images):
+    if (found.rule, found.images) != (opened.rule, opened.images):
         raise InputError(f"The verdict of {opened.folder.path} is on other weights; evaluate the run again.")
-    if verdict["better"] != "source only":
-        return opened
-    return source_only(opened)
+    return source_only(opened) if found.verdict.better == "source only" else opened
 
 
 def source_only(opened: Opened) -> Opened:
@@ -166,11 +166,11 @@ def _refined(folder: RunFolder, rule: str, finished: bool) -> Opened:
 
 def _kept(folder: RunFolder) -> str | None:
     """Return what the last evaluation of a refinement says is kept of its newest weights."""
-    found = read_json(folder.evaluation) if folder.evaluation.is_file() else {}
     newest = folder.checkpoint_files()[-1:]
-    if not newest or newest[0].stem != f"images-{found.get('images', 0):012d}":
+    if not newest or not folder.evaluation.is_file():
         return None
-    return found.get("guard", {}).get("kept")
+    found = RefinementResult.load(folder.evaluation)
+    return found.guard.kept if newest[0].stem == f"images-{found.images:012d}" else None
 
 
 def _started_from(folder: RunFolder, config: RefineConfig) -> Opened:

@@ -18,6 +18,7 @@ from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAC
 from pixelscope.pixelda.content_masks import load_masks
 from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images, with_findings
 from pixelscope.pixelda.places import paths
+from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.seen import SeenImages
 from pixelscope.pixelda.snapshots import ProgressSamples, save_classifiers
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
@@ -176,6 +177,7 @@ def _evaluated_baseline(path: Path, classifier: ClassifierConfig) -> RunFolder:
             f"T of the baseline {path} is {theirs}, and T of this run is {ours}, so accuracies cannot be compared; give a "
             "baseline with the same --classifier.kind and --classifier.width, or change these settings."
         )
+    Evaluation.load(folder.evaluation)  # a damaged one would spoil the report of the new run
     return folder
 
 

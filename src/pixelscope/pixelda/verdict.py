@@ -6,8 +6,6 @@ as good as any; then T means something else by a class than T of the source alon
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from pixelscope.pixelda.accuracy import BATCH, confusion
 from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure_all
 from pixelscope.pixelda.refinement.networks import logits_and_features
 from pixelscope.pixelda.refinement.selection import cluster_agreement, information
+from pixelscope.pixelda.results import DECIDES, SAME, Better, Verdict
 
 IMAGES = 2000
 """Images of each domain that the rules look at, at most."""
@@ -31,41 +30,8 @@ RULES: Mapping[str, str] = {
 }
 """Every rule, in words; the higher value is the better one."""
 
-DECIDES = "information"
-"""The rule that the verdict follows where classes mean the same; the others stand beside it."""
-
 MARGIN = 0.02
-"""Difference in it, in nats, under which neither is likely better."""
-
-SAME = 0.8
-"""Share of target images, at least, in classes that both classifiers mean alike, where adaptation can have helped."""
-
-Better = Literal["adapted", "source only", "neither"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Which classifier likely reads the target better."""
-
-    better: Better
-    rules: dict[str, tuple[float, float]]
-    """By rule: the value of T of the source alone, and of the adapted T."""
-    agreement: float
-    """Share of target images to which both give the same answer."""
-    same_classes: float
-    """Share of target images in a class, as T of the source alone says, that the adapted T mostly calls the same."""
-
-    def to_text(self) -> str:
-        """Return it in lines for a terminal."""
-        heads = {
-            "adapted": "Adaptation likely helps",
-            "source only": "Adaptation likely harms: T of the source alone likely reads the target better",
-            "neither": "Adaptation likely makes no difference",
-        }
-        why = f"by {DECIDES}" if self.same_classes >= SAME else "as the adapted T means other things by its classes"
-        lines = [f"{heads[self.better]}, {why}; told without target labels. Both agree on {self.agreement:.0%} of images."]
-        lines += [f"  {rule:<20} source only {before:.3f}  adapted {after:.3f}" for rule, (before, after) in self.rules.items()]
-        return "\n".join(lines)
+"""Difference in information, in nats, under which neither is likely better."""
 
 
 def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: ImageSet) -> Verdict:
@@ -92,7 +58,8 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
     same = same_classes(answers[0], answers[1])
     gain = rules[DECIDES][1] - rules[DECIDES][0]
     better: Better = "source only" if same < SAME or gain < -MARGIN else "adapted" if gain > MARGIN else "neither"
-    return Verdict(better, rules, float((answers[0] == answers[1]).float().mean()), same)
+    agreement = float((answers[0] == answers[1]).float().mean())
+    return Verdict(better=better, rules=rules, agreement=agreement, same_classes=same)
 
 
 def same_classes(before: Tensor, after: Tensor) -> float:

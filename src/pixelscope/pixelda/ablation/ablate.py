@@ -1,43 +1,19 @@
 """A grid from its first run to the page that says what came of it."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
-from pixelscope.pixelda.ablation.collecting import Collected, collect
+from pixelscope.pixelda.ablation.collecting import collect
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
 from pixelscope.pixelda.ablation.launching import Cluster, Report, check_cluster
+from pixelscope.pixelda.ablation.results import AblationResult
 from pixelscope.pixelda.ablation.running import GridConfig, Launching, require_new, run_grid, store_samples
-from pixelscope.pixelda.ablation.verdicts import Verdict, judge
+from pixelscope.pixelda.ablation.verdicts import judge
 from pixelscope.pixelda.domains import load_domains
 
 SYSTEM, RESULT = "ablation", "ablation.json"
-
-
-@dataclass(frozen=True)
-class Ablated:
-    """What a grid came to; the content of ablation.json."""
-
-    out: str
-    grid: str
-    cells: list[Collected]
-    verdicts: list[Verdict]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    def to_text(self) -> str:
-        """Return a table and the verdicts for a terminal."""
-        lines = [f"{'cell':<24}{'seeds':>6}  {'target accuracy, mean +- std [95% of the mean]':<48}{'swing, points':>14}"]
-        lines += [f"{c.name:<24}{len(c.outcomes):>6}  {_accuracy(c):<48}{_swing(c):>14}" for c in self.cells]
-        lines += [f"{cell.name}, seed {seed}: {why}" for cell in self.cells for seed, why in cell.missing.items()]
-        lines += ["", *(f"{one.cell}: {one.judgement}. {one.words}" for one in self.verdicts if one.judgement != "reference")]
-        return "\n".join(lines)
 
 
 def ablate(
@@ -53,7 +29,7 @@ def ablate(
     resume: bool = False,
     data_root: Path | None = None,
     report: Report | None = None,
-) -> Ablated:
+) -> AblationResult:
     """Run every cell of a grid for every seed, and put together what came of it.
 
     Each is a normal run folder in OUT/cells; a cell that fails does not keep the others from running. Cells are compared by
@@ -84,8 +60,8 @@ def ablate(
     _require_target_labels(chosen, data_root)
     folder, jobs = run_grid(GridConfig(grid=chosen, name=grid), SYSTEM, out, resume, how)
     found = collect(chosen, jobs)
-    result = Ablated(str(out), grid, found, judge(chosen, found))
-    write_text(folder.path / RESULT, json.dumps(result.to_dict(), indent=1) + "\n")
+    result = AblationResult(out=str(out), grid=grid, cells=found, verdicts=judge(chosen, found))
+    result.save(folder.path / RESULT)
     store_samples(folder, {name: jobs[name, chosen.seeds[0]].run for name in chosen.cells})
     folder.update_record(state="stopped" if any(cell.missing for cell in found) else "finished")
     return result
@@ -117,16 +93,3 @@ def _chosen(grid: Grid, seeds: Sequence[int] | None, cells: Sequence[str] | None
         kept = {name: cell for name, cell in grid.cells.items() if name in cells or name == grid.reference}
         grid = grid.model_copy(update={"cells": kept})
     return grid
-
-
-def _accuracy(cell: Collected) -> str:
-    found = cell.accuracy
-    if found is None:
-        return "-"
-    if found.std is None or found.low is None or found.high is None:
-        return f"{found.mean:.2%}"
-    return f"{found.mean:.2%} +- {found.std:.2%} [{found.low:.2%}, {found.high:.2%}]"
-
-
-def _swing(cell: Collected) -> str:
-    return "-" if cell.unsteadiness is None else f"{100 * cell.unsteadiness.mean:.2f}"

@@ -35,7 +35,7 @@ class Job:
 
     def state(self) -> State:
         """Return how far it is, by what lies on disk."""
-        if (self.run / "evaluation.json").is_file():
+        if RunFolder(self.run).evaluation.is_file():
             return "done"
         if self.failure.is_file():
             return "failed"

@@ -1,6 +1,5 @@
 """A short trial of a few settings for two new sources; which to go on with is chosen without target labels."""
 
-import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,72 +8,20 @@ from typing import Any
 
 import yaml
 
-from pixelscope.config import Config, merge
-from pixelscope.engine.run import RunFolder, read_json, read_stats
+from pixelscope.config import merge
+from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.ablation.cells import Job
 from pixelscope.pixelda.ablation.grid import Cell, Grid, read_grid
 from pixelscope.pixelda.ablation.launching import Cluster, Report, has_submitit
+from pixelscope.pixelda.ablation.results import SearchResult, Trial
 from pixelscope.pixelda.ablation.running import GridConfig, Launching, require_new, run_grid, store_samples
 from pixelscope.pixelda.config import preset
 from pixelscope.pixelda.domains import load_domains
-from pixelscope.pixelda.verdict import DECIDES, Verdict
+from pixelscope.pixelda.results import Evaluation
 
 SYSTEM, RESULT, SETTINGS = "search", "search.json", "settings.yaml"
-
-
-class Trial(Config):
-    """One setting, tried."""
-
-    name: str
-    about: str
-    """What it is, a sentence."""
-    settings: dict[str, Any]
-    """What tells it apart from the other trials; everything is in its run's config.yaml."""
-    run: str
-    verdict: Verdict | None = None
-    """T of the source alone next to the adapted T, without target labels; None where the trial failed."""
-    content_warnings: int = 0
-    """Warnings that G changes what images show."""
-    with_target_labels: tuple[float, float] | None = None
-    """True accuracies of both on the target's test split, where its labels are known. They choose nothing."""
-    failed: str = ""
-    """Why it failed; empty where it did not."""
-
-    @property
-    def information(self) -> tuple[float, float]:
-        """Return what the choice goes by, of T of the source alone and of the adapted T; a failed trial has none."""
-        return (0.0, 0.0) if self.verdict is None else self.verdict.rules[DECIDES]
-
-
-class SearchResult(Config):
-    """What a search came to; the content of search.json."""
-
-    out: str
-    grid: str
-    trials: list[Trial]
-    chosen: str | None
-    """Name of the trial to go on with; None where no trial is likely better than T of the source alone."""
-    why: str
-    command: str | None
-    """The command that trains the chosen settings in full size."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return self.model_dump(mode="json")
-
-    def to_text(self) -> str:
-        """Return a table, the choice and how to go on for a terminal."""
-        rows = [HEADER, *([*row(trial, self.chosen)] for trial in self.trials)]
-        widths = [max(len(cells[column]) for cells in rows) for column in range(len(HEADER))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]
-        lines += ["", *(f"{trial.name} failed: {trial.failed}" for trial in self.trials if trial.failed), self.why]
-        return "\n".join([*lines, *([] if self.command is None else ["Go on in full size:", f"  {self.command}"])])
-
-
-HEADER = ("trial", "likely better", "information", "same classes", "content warnings", "accuracy with target labels")
-"""Columns of the table; information and accuracy are those of T of the source alone and of the adapted T."""
 
 
 def search(
@@ -155,28 +102,6 @@ def choose(trials: Sequence[Trial]) -> tuple[str | None, str]:
     )
 
 
-def row(trial: Trial, chosen: str | None) -> tuple[str, ...]:
-    """Return the cells of a trial's row under `HEADER`."""
-    name = f"{trial.name} (chosen)" if trial.name == chosen else trial.name
-    if trial.verdict is None:
-        return (name, "failed", *[""] * (len(HEADER) - 2))
-    before, after = trial.information
-    known = trial.with_target_labels
-    return (
-        name,
-        trial.verdict.better,
-        f"{before:.3f} -> {after:.3f}",
-        f"{trial.verdict.same_classes:.0%}",
-        str(trial.content_warnings),
-        "not known" if known is None else f"{known[0]:.2%} -> {known[1]:.2%}",
-    )
-
-
-def read_result(path: Path) -> SearchResult:
-    """Read search.json; raises InputError where it is damaged."""
-    return SearchResult.parse(read_json(path), str(path))
-
-
 def _one_seed(grid: Grid, given: Mapping[str, Any]) -> Grid:
     """Return the grid with one seed: the one among the settings, else its first."""
     return grid.model_copy(update={"seeds": (given.get("seed", grid.seeds[0]),)})
@@ -190,17 +115,19 @@ def _at_once(grid: Grid, cluster: Cluster) -> int:
 
 
 def _trial(name: str, cell: Cell, job: Job) -> Trial:
-    about = {"name": name, "about": cell.claim, "settings": cell.settings, "run": str(job.run)}
+    def trial(**measured: Any) -> Trial:
+        return Trial(name=name, about=cell.claim, settings=cell.settings, run=str(job.run), **measured)
+
+    folder = RunFolder(job.run)
     if job.state() != "done":
-        return Trial.parse(about | {"failed": job.why()}, name)
-    found = read_json(job.run / "evaluation.json")
-    if found["verdict"] is None:
-        return Trial.parse(about | {"failed": "It has no judge to compare with; leave judge on."}, name)
-    lost = [line for line in read_stats(job.run / "stats.jsonl") if line.get("cause") == "content lost"]
-    known = found["sets"].get("target_test")
-    truth = None if known is None else (found["source_only"]["target_test"], known["accuracy"])
-    measured = {"verdict": found["verdict"], "content_warnings": len(lost), "with_target_labels": truth}
-    return Trial.parse(about | measured, name)
+        return trial(failed=job.why())
+    found = Evaluation.load(folder.evaluation)
+    if found.verdict is None or found.source_only is None:
+        return trial(failed="It has no judge to compare with; leave judge on.")
+    lost = [line for line in read_stats(folder.stats) if line.get("cause") == "content lost"]
+    known = found.sets.get("target_test")
+    truth = None if known is None else (found.source_only["target_test"], known.accuracy)
+    return trial(verdict=found.verdict, content_warnings=len(lost), with_target_labels=truth)
 
 
 def _result(
@@ -217,7 +144,7 @@ def _result(
         root = [] if data_root is None else ["--data-root", str(data_root)]
         command = shlex.join(["pixelscope", "pixelda", "train", *sources, *root])
     result = SearchResult(out=str(folder.path), grid=name, trials=trials, chosen=chosen, why=why, command=command)
-    write_text(folder.path / RESULT, json.dumps(result.to_dict(), indent=1) + "\n")
+    result.save(folder.path / RESULT)
     return result
 
 

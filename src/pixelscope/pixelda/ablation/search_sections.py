@@ -4,8 +4,9 @@ from pathlib import Path
 
 from pixelscope.engine.run import RunFolder
 from pixelscope.page import Row, Section, Table
+from pixelscope.pixelda.ablation.results import HEADER, SearchResult
 from pixelscope.pixelda.ablation.running import samples_section
-from pixelscope.pixelda.ablation.search import HEADER, RESULT, SearchResult, read_result, row
+from pixelscope.pixelda.ablation.search import RESULT
 from pixelscope.record import read_record, record_section
 
 DRAWN = "Source images, as the G of each trial redraws them with the same z at the end, and target images."
@@ -18,7 +19,7 @@ def sections(run: Path) -> list[Section]:
     record = record_section(folder, read_record(folder), None)
     if not path.is_file():
         return [Section("Search", "lead", headline="Not finished yet, so nothing is chosen."), record]
-    found = read_result(path)
+    found = SearchResult.load(path)
     samples = samples_section(folder, DRAWN)
     return [_lead(found), _trials(found), *([samples] if samples.parts else []), record]
 
@@ -35,7 +36,7 @@ def _lead(found: SearchResult) -> Section:
 
 
 def _trials(found: SearchResult) -> Section:
-    rows = tuple(Row(tuple(cell.replace("->", "→") for cell in row(trial, found.chosen))) for trial in found.trials)
+    rows = tuple(Row(tuple(cell.replace("->", "→") for cell in cells)) for cells in found.rows())
     caption = (
         "T of the source alone → adapted T. Information: the entropy of the mean answer less the mean entropy of answers, in "
         "nats, on target images without labels. Same classes: the share of target images in a class that both mostly call the "

@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ValidationError
 
 from pixelscope.config import read_yaml
 from pixelscope.drawing import BLUE, GREY, INK, Panel, count_images, count_percent, padded_figure, panels, styled
-from pixelscope.engine.run import RunFolder, read_json
-from pixelscope.errors import InputError
+from pixelscope.engine.run import RunFolder
 from pixelscope.page import Illustration, Part, Row, Section, Table
 from pixelscope.pixelda.ablation.ablate import RESULT
 from pixelscope.pixelda.ablation.grid import Grid
+from pixelscope.pixelda.ablation.results import AblationResult, ConditionResult
 from pixelscope.pixelda.ablation.running import GridConfig, samples_section
 from pixelscope.record import read_record, record_section
 
@@ -24,64 +23,13 @@ DRAWN = (
 )
 
 
-class SpreadNumbers(BaseModel):
-    """A number over seeds."""
-
-    mean: float
-    std: float | None
-    low: float | None
-    high: float | None
-
-
-class OutcomeNumbers(BaseModel):
-    """One run."""
-
-    seed: int
-    accuracy: float
-    unsteadiness: float | None
-    source: float
-    swapped: int
-    diversity: float | None
-    real: float | None
-    generated: float | None
-    warnings: int
-    curve: list[tuple[int, float]]
-
-
-class CellNumbers(BaseModel):
-    """One cell."""
-
-    name: str
-    claim: str
-    outcomes: list[OutcomeNumbers]
-    missing: dict[int, str]
-    accuracy: SpreadNumbers | None
-    unsteadiness: SpreadNumbers | None
-
-
-class VerdictNumbers(BaseModel):
-    """One judgement."""
-
-    cell: str
-    judgement: str
-    words: str
-
-
-class Numbers(BaseModel):
-    """What ablation.json says."""
-
-    grid: str
-    cells: list[CellNumbers]
-    verdicts: list[VerdictNumbers]
-
-
 def sections(run: Path) -> list[Section]:
     """Return the sections of the page on an ablation; raises InputError where a file in it is damaged."""
     folder = RunFolder.open(run)
     grid = GridConfig.parse(read_yaml(folder.config), str(folder.config)).grid
     record = read_record(folder)
     path = folder.path / RESULT
-    numbers = _read(path) if path.is_file() else None
+    numbers = AblationResult.load(path) if path.is_file() else None
     middle = (
         []
         if numbers is None
@@ -97,14 +45,7 @@ def sections(run: Path) -> list[Section]:
     return [_lead(numbers, grid), *shown, record_section(folder, record, None)]
 
 
-def _read(path: Path) -> Numbers:
-    try:
-        return Numbers.model_validate(read_json(path))
-    except ValidationError as error:
-        raise InputError(f"{path} is damaged ({error.errors()[0]['msg']}); run the ablation again with --resume.") from None
-
-
-def _lead(numbers: Numbers | None, grid: Grid) -> Section:
+def _lead(numbers: AblationResult | None, grid: Grid) -> Section:
     seeds = f"{len(grid.seeds)} seed{'s' if len(grid.seeds) > 1 else ''}"
     prose = f"{len(grid.cells)} settings of PixelDA, {seeds} each, preset {grid.preset}; each is a run of its own in cells/."
     if numbers is None:
@@ -117,7 +58,7 @@ def _lead(numbers: Numbers | None, grid: Grid) -> Section:
     return Section(f"Ablation: {numbers.grid}", "lead", prose=(prose,), notes=tuple(missing), headline=f"{headline}.")
 
 
-def _result(numbers: Numbers, grid: Grid) -> Section:
+def _result(numbers: AblationResult, grid: Grid) -> Section:
     measured = [cell for cell in numbers.cells if cell.accuracy is not None]
     parts: list[Part] = []
     if measured:
@@ -134,7 +75,7 @@ def _result(numbers: Numbers, grid: Grid) -> Section:
     return Section("Result", "result", parts=(*parts, table))
 
 
-def _row(cell: CellNumbers, reference: bool) -> Row:
+def _row(cell: ConditionResult, reference: bool) -> Row:
     found, swing = cell.accuracy, cell.unsteadiness
     name = f"{cell.name} (reference)" if reference else cell.name
     if found is None:
@@ -145,7 +86,7 @@ def _row(cell: CellNumbers, reference: bool) -> Row:
     return Row((name, str(len(cell.outcomes)), f"{found.mean:.2%}", std, interval, swings))
 
 
-def _claims(numbers: Numbers) -> Section:
+def _claims(numbers: AblationResult) -> Section:
     claims = {cell.name: cell.claim for cell in numbers.cells}
     rows = tuple(
         Row((one.cell, claims[one.cell], one.judgement, one.words)) for one in numbers.verdicts if one.judgement != "reference"
@@ -155,7 +96,7 @@ def _claims(numbers: Numbers) -> Section:
     return Section("Claims", "claims", parts=(table,) if rows else ())
 
 
-def _curves(numbers: Numbers, grid: Grid) -> Section:
+def _curves(numbers: AblationResult, grid: Grid) -> Section:
     measured = [cell for cell in numbers.cells if any(len(one.curve) > 1 for one in cell.outcomes)]
     reference = next((cell for cell in measured if cell.name == grid.reference), None)
     parts: list[Panel] = [(cell.name, partial(_draw_curves, cell=cell, reference=reference)) for cell in measured]
@@ -171,7 +112,7 @@ def panels_of(parts: Sequence[Panel]) -> Figure | None:
     return panels(parts, 2, 260)
 
 
-def _draw_curves(axes: Axes, cell: CellNumbers, reference: CellNumbers | None) -> None:
+def _draw_curves(axes: Axes, cell: ConditionResult, reference: ConditionResult | None) -> None:
     if reference is not None and reference is not cell:
         _mean_line(axes, reference, GREY, 1.6)
     for one in cell.outcomes:
@@ -181,7 +122,7 @@ def _draw_curves(axes: Axes, cell: CellNumbers, reference: CellNumbers | None) -
     count_percent(axes)
 
 
-def _mean_line(axes: Axes, cell: CellNumbers, colour: str, width: float) -> None:
+def _mean_line(axes: Axes, cell: ConditionResult, colour: str, width: float) -> None:
     curves = [dict(one.curve) for one in cell.outcomes]
     shared = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     if shared:
@@ -189,7 +130,7 @@ def _mean_line(axes: Axes, cell: CellNumbers, colour: str, width: float) -> None
 
 
 @styled
-def _dots(cells: Sequence[CellNumbers], reference: str) -> Figure:
+def _dots(cells: Sequence[ConditionResult], reference: str) -> Figure:
     figure = padded_figure(820, 80 + 34 * len(cells))
     axes = figure.add_subplot()
     for row, cell in enumerate(cells):
@@ -209,7 +150,7 @@ def _dots(cells: Sequence[CellNumbers], reference: str) -> Figure:
     return figure
 
 
-def _health(numbers: Numbers) -> Section:
+def _health(numbers: AblationResult) -> Section:
     rows = []
     for cell in numbers.cells:
         one = cell.outcomes

@@ -1,7 +1,8 @@
 """The sentence that stands for a run, and what must be said beside it; every number in it was measured."""
 
-from pixelscope.pixelda.figures.material import Material, SetNumbers
+from pixelscope.pixelda.figures.material import Material
 from pixelscope.pixelda.figures.tables import domain_names, percent, points
+from pixelscope.pixelda.results import SetResult
 
 STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
 
@@ -49,7 +50,7 @@ def _adapted(material: Material) -> str:
     return f"Accuracy on the test split of {target} {_moved(before, after)}."
 
 
-def _moved(before: SetNumbers, after: SetNumbers) -> str:
+def _moved(before: SetResult, after: SetResult) -> str:
     was, now = percent(before.accuracy, before.count), percent(after.accuracy, after.count)
     change = after.accuracy - before.accuracy
     if not change:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from pixelscope.config import read_yaml
 from pixelscope.drawing import Series, series
-from pixelscope.engine.run import RunFolder, read_json, read_stats
+from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
+from pixelscope.pixelda.results import Evaluation, SetResult
 from pixelscope.record import RunRecord, read_record
 from pixelscope.samples import read_arrays
 
@@ -34,56 +34,6 @@ SAMPLES = {
 Lines = list[dict[str, Any]]
 
 
-class ClassNumbers(BaseModel):
-    """Accuracy on one class; None where the set has no image of it."""
-
-    count: int
-    accuracy: float | None
-
-
-class SetNumbers(BaseModel):
-    """Accuracy on one set of labelled images."""
-
-    title: str
-    count: int
-    correct: int
-    accuracy: float
-    standard_error: float
-    per_class: list[ClassNumbers]
-    confusion: list[list[int]]
-
-
-class OracleNumbers(BaseModel):
-    """The best that looking at target labels would have chosen."""
-
-    label: str
-    images: int
-    target_test: float
-
-
-class VerdictNumbers(BaseModel):
-    """Whether adaptation likely helps; see `pixelscope.pixelda.verdict`."""
-
-    better: str
-    rules: dict[str, tuple[float, float]]
-    agreement: float
-
-
-class Numbers(BaseModel):
-    """What evaluation.json says."""
-
-    images: int
-    steps: int
-    classes: list[str]
-    rule: str
-    rules: dict[str, dict[str, float]]
-    sets: dict[str, SetNumbers]
-    oracle: OracleNumbers | None = None
-    curve: list[dict[str, float]] = []
-    source_only: dict[str, float] | None = None
-    verdict: VerdictNumbers | None = None
-
-
 @dataclass(frozen=True)
 class Material:
     """Everything that the figures and tables of one run are made from."""
@@ -94,7 +44,7 @@ class Material:
     train: Lines
     evaluations: Lines
     warnings: Lines
-    numbers: Numbers | None
+    numbers: Evaluation | None
     """None before the first evaluation."""
     before: "Material | None"
     """The baseline that a PixelDA run was made with."""
@@ -111,7 +61,7 @@ class Material:
             train=[line for line in lines if line["kind"] == "train"],
             evaluations=[line for line in lines if line["kind"] == "evaluation"],
             warnings=[line for line in lines if line["kind"] == "warning"],
-            numbers=_read_numbers(folder.evaluation),
+            numbers=Evaluation.load(folder.evaluation) if folder.evaluation.is_file() else None,
             before=cls.read(folder.baseline) if folder.baseline.is_dir() else None,
         )
 
@@ -133,7 +83,7 @@ class Material:
             return None
         return -(-int(training["images"]) // int(training["batch_size"]))
 
-    def results(self, name: str) -> SetNumbers | None:
+    def results(self, name: str) -> SetResult | None:
         """Return the numbers on `source_test`, `target_test` or `target_all`; None where that was not measured."""
         return self.numbers.sets.get(name) if self.numbers else None
 
@@ -144,20 +94,9 @@ class Material:
     def accuracies(self) -> dict[str, Series]:
         """Return accuracy over images seen: the source's as training measured it, the target's as `evaluate` did."""
         measured = {name: series(self.evaluations, f"accuracy/{name}") for name in ("source_train", "source_test")}
-        curve = self.numbers.curve if self.numbers else []
+        curve = [point.model_dump() for point in self.numbers.curve] if self.numbers else []
         found = {name: measured.get(name) or series(curve, name) for name in (*measured, "target_test", "ema_target_test")}
         return {name: line for name, line in found.items() if line is not None}
-
-
-def _read_numbers(path: Path) -> Numbers | None:
-    if not path.is_file():
-        return None
-    try:
-        return Numbers.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "top level"
-        raise InputError(f"{path}: {where}: {first['msg']}; evaluate the run again.") from None
 
 
 def _checked_lines(path: Path) -> Lines:

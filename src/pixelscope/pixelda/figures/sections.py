@@ -10,7 +10,7 @@ from pixelscope.pixelda.figures.classes import class_accuracies, confusion_matri
 from pixelscope.pixelda.figures.curves import baseline_curves, training_panels
 from pixelscope.pixelda.figures.galleries import UNKNOWN, adapted_gallery, pairs_gallery, progress_gallery, styles_gallery
 from pixelscope.pixelda.figures.headline import headline, notes
-from pixelscope.pixelda.figures.material import Material, SetNumbers
+from pixelscope.pixelda.figures.material import Material
 from pixelscope.pixelda.figures.stability import stability_panels
 from pixelscope.pixelda.figures.tables import (
     accuracy_table,
@@ -22,6 +22,7 @@ from pixelscope.pixelda.figures.tables import (
     verdict_table,
     warnings_table,
 )
+from pixelscope.pixelda.results import SetResult
 from pixelscope.record import duration, record_section
 
 
@@ -259,7 +260,7 @@ def _classes(material: Material) -> Section:
     return Section("Class by class", "classes", prose=(_confused(*compared[-1], material.classes),), parts=parts)
 
 
-def _compared_sets(material: Material) -> list[tuple[str, SetNumbers]]:
+def _compared_sets(material: Material) -> list[tuple[str, SetResult]]:
     """Return what to compare class by class: a run before and after on the target, a baseline on source and target."""
     source, target = domain_names(material)
     if material.record.system == "pixelda":
@@ -275,7 +276,7 @@ def _compared_sets(material: Material) -> list[tuple[str, SetNumbers]]:
     return [(title, result) for title, result in found if result is not None and len(result.confusion) == len(material.classes)]
 
 
-def _class_caption(compared: list[tuple[str, SetNumbers]]) -> str:
+def _class_caption(compared: list[tuple[str, SetResult]]) -> str:
     return (
         f"Accuracy class by class; the longer a line, the more lies between {' and '.join(t for t, _ in compared)}."
         if len(compared) > 1
@@ -283,7 +284,7 @@ def _class_caption(compared: list[tuple[str, SetNumbers]]) -> str:
     )
 
 
-def _confused(title: str, result: SetNumbers, classes: list[str]) -> str:
+def _confused(title: str, result: SetResult, classes: list[str]) -> str:
     counts = np.array(result.confusion)
     np.fill_diagonal(counts, 0)
     if not counts.any():

@@ -3,7 +3,8 @@
 import re
 
 from pixelscope.page import Row, Table
-from pixelscope.pixelda.figures.material import Lines, Material, SetNumbers
+from pixelscope.pixelda.figures.material import Lines, Material
+from pixelscope.pixelda.results import SetResult
 
 FEW = 5000
 """Up to as many images one decimal of a percentage is as fine as the standard error supports."""
@@ -73,10 +74,10 @@ def rules_table(material: Material) -> Table | None:
         return None
     sets = {name: title for name, title in measured_sets(material).items() if name in numbers.sets}
     rows = []
-    for rule, values in numbers.rules.items():
-        title = RULES.get(rule, rule) + (" (headline)" if rule == numbers.rule else "")
-        cells = (percent(values[name], numbers.sets[name].count) if name in values else "" for name in sets)
-        rows.append(Row((title, f"{values.get('images', 0):,.0f}", *cells)))
+    for rule, result in numbers.rules.items():
+        title, found = RULES.get(rule, rule) + (" (headline)" if rule == numbers.rule else ""), result.accuracies()
+        cells = (percent(found[name], numbers.sets[name].count) if name in found else "" for name in sets)
+        rows.append(Row((title, f"{result.images:,}", *cells)))
     if numbers.oracle is not None and "target_test" in sets:
         accuracy = percent(numbers.oracle.target_test, numbers.sets["target_test"].count)
         cells = (accuracy if name == "target_test" else "" for name in sets)
@@ -125,15 +126,15 @@ def _short(title: str) -> str:
     return re.split(r"[,:;(]", title)[0].strip()[:48]
 
 
-def _before(material: Material, name: str) -> SetNumbers | None:
+def _before(material: Material, name: str) -> SetResult | None:
     return material.before.results(name) if material.before else None
 
 
-def _compared(title: str, before: SetNumbers | None, after: SetNumbers) -> Row:
+def _compared(title: str, before: SetResult | None, after: SetResult) -> Row:
     change = "" if before is None else points(after.accuracy - before.accuracy, after.count)
     return Row((title, f"{after.count:,}", "" if before is None else _with_error(before), _with_error(after), change))
 
 
-def _with_error(result: SetNumbers) -> str:
+def _with_error(result: SetResult) -> str:
     error = f"{100 * result.standard_error:.{1 if result.count <= FEW else 2}f}"
     return f"{percent(result.accuracy, result.count)} ± {error}"

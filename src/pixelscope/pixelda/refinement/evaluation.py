@@ -4,10 +4,7 @@ The headline is the moving average at the end of the fixed schedule. Rules that 
 beside it, and the best by target labels, called the oracle, with the gap that each leaves.
 """
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,77 +14,22 @@ from pixelscope.data.rows import spread
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
-from pixelscope.pixelda.evaluation import SetResult, set_result, unmeasured_notes
+from pixelscope.pixelda.evaluation import set_result, unmeasured_notes
 from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, measure_all, own_sets
 from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.config import RefineConfig
-from pixelscope.pixelda.refinement.guard import Guard, guard
-from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, selector_values
+from pixelscope.pixelda.refinement.guard import guard
+from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
+from pixelscope.pixelda.refinement.selection import chosen, selector_values
 from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_refine_config
 from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material, redrawn_validation
+from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import IMAGES, answers_of
 
 HEADLINE = "ema-last"
-ORACLE = "oracle: chosen with target labels"
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """What a rule chooses, and what that reaches."""
-
-    rule: str
-    images: int
-    target_test: float | None
-    """None where the target has no labels to measure by."""
-    gap: float | None
-    """By how much the oracle is better."""
-
-
-@dataclass(frozen=True)
-class Refined:
-    """What a refinement reaches; the content of evaluation.json."""
-
-    system: str
-    run: str
-    """The run that it started from."""
-    images: int
-    classes: list[str]
-    rule: str
-    sets: dict[str, SetResult]
-    """By the headline rule."""
-    before: dict[str, float]
-    """Accuracy of the T that it started from."""
-    rules: list[Chosen]
-    curve: list[dict[str, float]]
-    """By snapshot: images, accuracies, and what each rule that needs no target label says."""
-    parameters: int
-    guard: Guard
-    """Whether it likely helps, told without target labels, and which classifier is used."""
-    notes: tuple[str, ...] = ()
-    """What was given and not measured, with the reason."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    def to_text(self) -> str:
-        """Return tables for a terminal."""
-        lines = [f"{self.system} from {self.run}: {self.images:,} images of each kind, {self.parameters:,} parameters"]
-        for name, found in self.sets.items():
-            before = f", before {self.before[name]:.2%}" if name in self.before else ""
-            lines.append(
-                f"{name}: {found.accuracy:.2%} +- {found.standard_error:.2%} ({found.correct:,} of {found.count:,}){before}"
-            )
-        lines.append("target test by the rule that chose the checkpoint")
-        for one in self.rules:
-            reached = "not known" if one.target_test is None else f"{one.target_test:.2%}"
-            gap = "" if one.gap is None else f", {100 * one.gap:.2f} points under the oracle"
-            lines.append(f"  {one.rule:<36} {reached:>9} at {one.images:,} images{gap}")
-        return "\n".join([*lines, *self.notes, self.guard.to_text()])
-
-
-def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
+def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> RefinementResult:
     """Measure a refinement on both domains' test splits and store evaluation.json; raises InputError where there is none.
 
     What is measured are the weights that are exported and used: the averages in the newest checkpoint.
@@ -104,7 +46,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
     tests = {name: images for name, images in sets.items() if name == "target_test"}
     curve = [_point(images, network, material, accuracies(measure_all(network, tests))) for images, network in networks.items()]
     curve.append(_point(last, refined.classifier, material, accuracies({name: counts[name] for name in tests})))
-    result = Refined(
+    result = RefinementResult(
         system=SYSTEM,
         run=config.run,
         images=last,
@@ -118,7 +60,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refined:
         guard=_guard(config, material, refined.classifier),
         notes=unmeasured_notes(material.domains),
     )
-    write_text(folder.evaluation, json.dumps(result.to_dict(), indent=1) + "\n")
+    result.save(folder.evaluation)
     return result
 
 
@@ -146,20 +88,22 @@ def _guard(config: RefineConfig, material: Material, refined: nn.Module) -> Guar
     return guard(material.start, refined, material.held_out, source, redrawn, threshold)
 
 
-def _point(images: int, network: nn.Module, material: Material, reached: dict[str, float]) -> dict[str, float]:
+def _point(images: int, network: nn.Module, material: Material, reached: dict[str, float]) -> Snapshot:
     """Return a point of the curve: what is reached on the target's test split, and what the rules say of images held out."""
     logits, features = answers_of(network, spread(material.held_out.images, IMAGES))
     known = measure(network, MeasuredSet("source, held out", [material.source.validation], source=True))
-    return {"images": float(images), **reached, **selector_values(logits, features, accuracies({"": known})[""])}
+    rules = selector_values(logits, features, accuracies({"": known})[""])
+    return Snapshot.model_validate({"images": images, **reached, **rules})
 
 
-def _rules(curve: list[dict[str, float]], last: int) -> list[Chosen]:
-    reached = {int(point["images"]): point.get("target_test") for point in curve}
-    values = {int(point["images"]): {rule: point[rule] for rule in SELECTORS} for point in curve}
-    picks = {HEADLINE: last, **chosen(values)}
+def _rules(curve: list[Snapshot], last: int) -> list[Selection]:
+    reached = {point.images: point.target_test for point in curve}
+    picks = {HEADLINE: last, **chosen({point.images: point.rules() for point in curve})}
     known = {images: value for images, value in reached.items() if value is not None}
     if known:
         picks[ORACLE] = max(sorted(known, reverse=True), key=lambda images: known[images])
     best = max(known.values(), default=None)
     gaps = {images: None if best is None else best - known[images] for images in reached}
-    return [Chosen(rule, images, known.get(images), gaps[images]) for rule, images in picks.items()]
+    return [
+        Selection(rule=rule, images=images, target_test=known.get(images), gap=gaps[images]) for rule, images in picks.items()
+    ]

@@ -5,8 +5,6 @@ teach itself is looked at first: source images held out and redrawn, whose label
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,9 @@ from torch import Tensor, nn
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.rows import spread
 from pixelscope.pixelda.measured_sets import MeasuredSet
-from pixelscope.pixelda.verdict import IMAGES, MARGIN, SAME, answers_of, rule_values, same_classes
+from pixelscope.pixelda.refinement.results import ClassShare, Guard
+from pixelscope.pixelda.results import SAME
+from pixelscope.pixelda.verdict import IMAGES, MARGIN, answers_of, rule_values, same_classes
 
 RULES: Mapping[str, str] = {
     "redrawn accuracy": "accuracy on source images held out and redrawn by G",
@@ -29,54 +29,6 @@ FALL = 0.01
 
 VANISHED = 0.25
 """Share of its former share under which a class has vanished from the answers."""
-
-Kept = Literal["refined", "start"]
-
-
-@dataclass(frozen=True)
-class ClassShare:
-    """How often a class is answered."""
-
-    name: str
-    source: float
-    """Share of the source's training images."""
-    start: float
-    """Share of target images that the T it started from takes for it."""
-    refined: float
-
-
-@dataclass(frozen=True)
-class Guard:
-    """What tells whether a refinement helps, and which classifier is kept."""
-
-    kept: Kept
-    """Which one `classify` and `export` use."""
-    reasons: tuple[str, ...]
-    """Why the refined one likely harms; empty where it does not."""
-    rules: dict[str, tuple[float, float]]
-    """By rule: the value of the T it started from, and of the refined classifier."""
-    agreement: float
-    """Share of target images to which both give the same answer."""
-    trusted: float
-    """Share of target images of which the refined classifier is sure enough to teach itself."""
-    classes: tuple[ClassShare, ...]
-
-    def to_text(self) -> str:
-        """Return it in lines for a terminal."""
-        what = "The refinement likely helps"
-        if self.kept == "start":
-            what = f"The refinement likely harms: {'; '.join(self.reasons)}"
-        lines = [f"{what}; told without target labels."]
-        if self.kept == "start":
-            lines.append("classify and export use the T it started from; --rule ema-last takes the refined one all the same.")
-        lines.append(f"  Both agree on {self.agreement:.0%} of target images; {self.trusted:.0%} are trusted.")
-        lines += [f"  {rule:<20} start {before:.3f}  refined {after:.3f}" for rule, (before, after) in self.rules.items()]
-        one = max(self.classes, key=lambda share: abs(share.refined - share.source))
-        lines.append(
-            f"  Furthest from its share of the source, {one.source:.1%}: class {one.name}, start {one.start:.1%}, "
-            f"refined {one.refined:.1%}"
-        )
-        return "\n".join(lines)
 
 
 def guard(
@@ -102,8 +54,14 @@ def guard(
     shares = _shares(source, before, after)
     reasons = _reasons(rules, same_classes(before, after), shares)
     sure = found["refined"][0].softmax(1).amax(1) >= threshold
-    agreement = float((before == after).float().mean())
-    return Guard("start" if reasons else "refined", reasons, rules, agreement, float(sure.float().mean()), shares)
+    return Guard(
+        kept="start" if reasons else "refined",
+        reasons=reasons,
+        rules=rules,
+        agreement=float((before == after).float().mean()),
+        trusted=float(sure.float().mean()),
+        classes=shares,
+    )
 
 
 def _shares(source: ImageSet, before: Tensor, after: Tensor) -> tuple[ClassShare, ...]:
@@ -111,7 +69,8 @@ def _shares(source: ImageSet, before: Tensor, after: Tensor) -> tuple[ClassShare
         return (torch.bincount(labels, minlength=len(source.classes)).double() / len(labels)).tolist()
 
     assert source.labels is not None
-    return tuple(ClassShare(*row) for row in zip(source.classes, of(source.labels), of(before), of(after), strict=True))
+    rows = zip(source.classes, of(source.labels), of(before), of(after), strict=True)
+    return tuple(ClassShare(name=name, source=own, start=start, refined=refined) for name, own, start, refined in rows)
 
 
 def _reasons(rules: Mapping[str, tuple[float, float]], same: float, shares: tuple[ClassShare, ...]) -> tuple[str, ...]:

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ValidationError
 
 from pixelscope.drawing import BLUE, DASHED, GREEN, GREY, ORANGE, count_images, count_percent, padded_figure, styled
-from pixelscope.engine.run import RunFolder, read_json, read_stats
-from pixelscope.errors import InputError
+from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.page import Illustration, Part, Row, Section, Table
 from pixelscope.pixelda.figures.classes import confusion_matrices
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import RULES
+from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
 from pixelscope.pixelda.refinement.settings import read_refine_config
 from pixelscope.record import read_record, record_section
@@ -23,63 +22,11 @@ CLASSES = 20
 SETS = {"target_test": "target test split", "target_all": "all target images", "source_test": "source test split"}
 
 
-class SetNumbers(BaseModel):
-    """Accuracy on one set."""
-
-    count: int
-    accuracy: float
-    standard_error: float
-    confusion: list[list[int]]
-
-
-class ChosenNumbers(BaseModel):
-    """What a rule chose."""
-
-    rule: str
-    images: int
-    target_test: float | None
-    gap: float | None
-
-
-class ShareNumbers(BaseModel):
-    """How often a class is answered."""
-
-    name: str
-    source: float
-    start: float
-    refined: float
-
-
-class GuardNumbers(BaseModel):
-    """Whether the refinement likely helps."""
-
-    kept: str
-    reasons: list[str]
-    rules: dict[str, tuple[float, float]]
-    agreement: float
-    trusted: float
-    classes: list[ShareNumbers]
-
-
-class Numbers(BaseModel):
-    """What evaluation.json says."""
-
-    images: int
-    classes: list[str]
-    sets: dict[str, SetNumbers]
-    before: dict[str, float]
-    rules: list[ChosenNumbers]
-    curve: list[dict[str, float]]
-    parameters: int
-    guard: GuardNumbers | None = None
-    """None in a folder of an earlier version."""
-
-
 def sections(run: Path) -> list[Section]:
     """Return the sections of the report on a refinement; raises InputError where a file in it is damaged."""
     folder = RunFolder.open(run)
     config, record = read_refine_config(folder), read_record(folder)
-    numbers = _read(folder.evaluation) if folder.evaluation.is_file() else None
+    numbers = RefinementResult.load(folder.evaluation) if folder.evaluation.is_file() else None
     lines = read_stats(folder.stats)
     middle = [_training(lines)]
     if numbers is not None:
@@ -88,14 +35,7 @@ def sections(run: Path) -> list[Section]:
     return [_lead(config, numbers), *(section for section in middle if section.parts), record_section(folder, record, warnings)]
 
 
-def _read(path: Path) -> Numbers:
-    try:
-        return Numbers.model_validate(read_json(path))
-    except ValidationError as error:
-        raise InputError(f"{path} is damaged ({error.errors()[0]['msg']}); evaluate the run again.") from None
-
-
-def _lead(config: RefineConfig, numbers: Numbers | None) -> Section:
+def _lead(config: RefineConfig, numbers: RefinementResult | None) -> Section:
     stages = []
     if config.generated.use:
         stages.append("source images that G redraws")
@@ -113,12 +53,12 @@ def _lead(config: RefineConfig, numbers: Numbers | None) -> Section:
     if found is not None and before is not None:
         headline = f"Target test: {found.accuracy:.2%} ± {found.standard_error:.2%}, before {before:.2%}."
     notes = ()
-    if numbers.guard is not None and numbers.guard.kept == "start":
+    if numbers.guard.kept == "start":
         notes = (f"The refinement likely harms: {'; '.join(numbers.guard.reasons)}. The T it started from is used instead.",)
     return Section("Refinement", "lead", prose=(what,), headline=headline, notes=notes)
 
 
-def _result(numbers: Numbers) -> Section:
+def _result(numbers: RefinementResult) -> Section:
     rows = [
         Row(
             (
@@ -137,10 +77,8 @@ def _result(numbers: Numbers) -> Section:
     return Section("Result", "result", parts=(Table(caption, ("Images", "count", "before", "refined"), tuple(rows)),))
 
 
-def _guard(found: GuardNumbers | None) -> Section:
+def _guard(found: Guard) -> Section:
     """Return what tells without target labels whether the refined classifier reads the target better than the T before."""
-    if found is None:
-        return Section("Does refinement help?", "guard")
     said = "helps" if found.kept == "refined" else f"harms: {'; '.join(found.reasons)}"
     share = f"the refined one is sure enough of {found.trusted:.0%} of them to teach itself"
     prose = (
@@ -168,7 +106,7 @@ def _guard(found: GuardNumbers | None) -> Section:
     return Section("Does refinement help?", "guard", prose=prose, parts=tables)
 
 
-def _choosing(numbers: Numbers) -> Section:
+def _choosing(numbers: RefinementResult) -> Section:
     rows = [
         Row((one.rule, f"{one.images:,}", _percent(one.target_test), "" if one.gap is None else f"{100 * one.gap:.2f}"))
         for one in numbers.rules
@@ -184,16 +122,17 @@ def _choosing(numbers: Numbers) -> Section:
 
 
 @styled
-def _rules_figure(curve: Sequence[dict[str, float]]) -> Figure:
+def _rules_figure(curve: Sequence[Snapshot]) -> Figure:
     figure = padded_figure(1040, 300)
     left, right = figure.subplots(1, 2)
-    images = [point["images"] for point in curve]
-    series = {"target_test": (SETS["target_test"], GREEN), "source validation": ("source, held out of training", GREY)}
-    for name, (label, colour) in series.items():
-        if name in curve[0]:
-            left.plot(images, [point[name] for point in curve], color=colour, marker="o", markersize=3, label=label)
-    for (name, _), colour, dashes in zip(SELECTORS.items(), (BLUE, ORANGE, GREY), ("-", DASHED, ":"), strict=True):
-        values = np.array([point[name] for point in curve])
+    images = [point.images for point in curve]
+    if curve[0].target_test is not None:
+        values = [point.target_test for point in curve]
+        left.plot(images, values, color=GREEN, marker="o", markersize=3, label=SETS["target_test"])
+    values = [point.source_validation for point in curve]
+    left.plot(images, values, color=GREY, marker="o", markersize=3, label="source, held out of training")
+    for name, colour, dashes in zip(SELECTORS, (BLUE, ORANGE, GREY), ("-", DASHED, ":"), strict=True):
+        values = np.array([point.rules()[name] for point in curve])
         right.plot(images, (values - values.min()) / max(np.ptp(values), 1e-12), color=colour, linestyle=dashes, label=name)
     for axes, title in ((left, "Accuracy"), (right, "Rules without target labels")):
         axes.set_title(title)
@@ -203,7 +142,7 @@ def _rules_figure(curve: Sequence[dict[str, float]]) -> Figure:
     return figure
 
 
-def _classes(numbers: Numbers) -> Section:
+def _classes(numbers: RefinementResult) -> Section:
     found = numbers.sets.get("target_test")
     if found is None:
         return Section("Classes", "classes")

@@ -1,0 +1,168 @@
+"""What evaluation.json of PixelDA and of its baseline says: its schema, and its tables for a terminal."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+from pixelscope.config import Config
+from pixelscope.results import ResultFile
+
+ORACLE = "oracle: chosen with target labels"
+
+DECIDES = "information"
+"""The rule that a verdict follows where classes mean the same; the others are shown next to it."""
+
+SAME = 0.8
+"""Minimum share of target images in classes that mean the same to both classifiers, for adaptation to have helped."""
+
+Better = Literal["adapted", "source only", "neither"]
+
+
+class ClassAccuracy(Config):
+    """Accuracy on the images of one class."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(validation_alias="class", serialization_alias="class")
+    count: int
+    accuracy: float | None
+    """None where the set has no image of the class."""
+
+
+class SetResult(Config):
+    """Accuracy on one set of labelled images."""
+
+    title: str
+    count: int
+    correct: int
+    accuracy: float
+    standard_error: float
+    """Of the accuracy, binomial."""
+    per_class: tuple[ClassAccuracy, ...]
+    confusion: list[list[int]]
+    """Counts; rows the true class, columns the predicted one."""
+
+
+class Point(Config):
+    """What was measured after a number of images; the file leaves out what was not."""
+
+    images: int
+
+    @model_serializer(mode="wrap")
+    def _measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+class RuleResult(Point):
+    """Accuracy by set, of the checkpoint that a rule chooses."""
+
+    source_test: float | None = None
+    target_test: float | None = None
+    target_test_partly_seen: float | None = None
+    target_all: float | None = None
+
+    def accuracies(self) -> dict[str, float]:
+        """Return the accuracies that were measured, by set."""
+        return {name: value for name, value in self if name != "images" and value is not None}
+
+
+class CurvePoint(Point):
+    """Accuracies of the classifier stored at one point of the training; `ema` is its moving average."""
+
+    step: int
+    source_train: float | None = None
+    source_test: float | None = None
+    target_test: float | None = None
+    ema_target_test: float | None = None
+
+
+class Oracle(Config):
+    """The best that a choice with target labels would have reached."""
+
+    label: str
+    images: int
+    target_test: float
+
+
+class Verdict(Config):
+    """Which classifier likely reads the target better."""
+
+    better: Better
+    rules: dict[str, tuple[float, float]]
+    """By rule: the value of T of the source alone, and of the adapted T."""
+    agreement: float
+    """Share of target images to which both give the same answer."""
+    same_classes: float
+    """Share of target images in a class, as T of the source alone says, that the adapted T mostly calls the same."""
+
+    def to_text(self) -> str:
+        """Return it in lines for a terminal."""
+        heads = {
+            "adapted": "Adaptation likely helps",
+            "source only": "Adaptation likely harms: T of the source alone likely reads the target better",
+            "neither": "Adaptation likely makes no difference",
+        }
+        why = f"by {DECIDES}" if self.same_classes >= SAME else "as the adapted T means other things by its classes"
+        lines = [f"{heads[self.better]}, {why}; told without target labels. Both agree on {self.agreement:.0%} of images."]
+        lines += [f"  {rule:<20} source only {before:.3f}  adapted {after:.3f}" for rule, (before, after) in self.rules.items()]
+        return "\n".join(lines)
+
+
+class Evaluation(ResultFile):
+    """What a run reaches, by each rule of choosing a checkpoint; the content of evaluation.json."""
+
+    system: Literal["baseline", "pixelda"]
+    images: int
+    steps: int
+    classes: list[str]
+    rule: str
+    """The rule of the headline numbers in `sets`."""
+    rules: dict[str, RuleResult]
+    """Accuracies by each rule that needs no target label."""
+    sets: dict[str, SetResult]
+    oracle: Oracle | None
+    """The best on the target's test split among the classifiers stored along the way."""
+    curve: list[CurvePoint]
+    """Accuracies of the classifiers stored along the way."""
+    notes: tuple[str, ...] = ()
+    """What was given and not measured, with the reason."""
+    source_only: dict[str, float] | None = None
+    """Accuracies of T of the source alone on the same sets, where the run trained one beside."""
+    verdict: Verdict | None = None
+    """Whether adaptation likely helps, told without target labels; only where there is a T of the source alone."""
+
+    def to_text(self) -> str:
+        """Return tables for a terminal."""
+        head = f"{self.system}: {self.images:,} images, {self.steps:,} steps; checkpoint rule {self.rule}"
+        tables = ["\n".join(_set_lines(name, result, self.classes)) for name, result in self.sets.items()]
+        return "\n\n".join([head, *tables, "\n".join(self._rule_lines()), *self.notes, *self._verdict_lines()])
+
+    def _verdict_lines(self) -> list[str]:
+        if self.verdict is None:
+            return []
+        lines = [self.verdict.to_text()]
+        if "target_test" in self.sets and self.source_only is not None:
+            before, after = self.source_only["target_test"], self.sets["target_test"].accuracy
+            lines.append(f"With target labels: source only {before:.2%}, adapted {after:.2%} on the target's test split.")
+        return ["\n".join(lines)]
+
+    def _rule_lines(self) -> list[str]:
+        lines = ["accuracy by checkpoint rule"]
+        for rule, result in self.rules.items():
+            found = result.accuracies()
+            lines.append(f"  {rule:<12} {'  '.join(f'{name} {found[name]:.2%}' for name in self.sets if name in found)}")
+        if self.oracle is not None:
+            lines.append(f"  {'oracle':<12} target_test {self.oracle.target_test:.2%}  (chosen with target labels)")
+        return lines
+
+
+def _set_lines(name: str, result: SetResult, classes: list[str]) -> list[str]:
+    width = max(5, *(len(c) for c in classes), *(len(str(n)) for row in result.confusion for n in row))
+    head = (
+        f"{name}: {result.accuracy:.2%} +- {result.standard_error:.2%} ({result.correct:,} of {result.count:,}), {result.title}"
+    )
+    lines = [head, "  " + " ".join(f"{c:>{width}}" for c in ("true", "acc.", *classes))]
+    for entry, row in zip(result.per_class, result.confusion, strict=True):
+        accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.1%}"
+        lines.append("  " + " ".join(f"{c:>{width}}" for c in (entry.name, accuracy, *row)))
+    return lines
