@@ -162,7 +162,7 @@ def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
         assert point.cluster_agreement == pytest.approx(
             cluster_agreement(network.decide(features).detach(), features), abs=1e-5
         )
-        assert point["source validation"] == float((logits.argmax(1) == material.source.validation.labels).double().mean())
+        assert point.source_validation == float((logits.argmax(1) == material.source.validation.labels).double().mean())
 
 
 def _contents(images: ImageSet) -> set[bytes]:
