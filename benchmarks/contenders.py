@@ -52,9 +52,8 @@ def digit_sets() -> tuple[Any, Any]:
     from pixelscope.data.imageset import ImageSet, Provenance
 
     def made(name: str, channels: int) -> ImageSet:
-        images = torch.from_numpy(random_bytes(DIGITS, channels, 32, 32))
-        labels = torch.from_numpy(random_bytes(DIGITS)).long() % 10
-        return ImageSet(images, Provenance(name, name), labels, tuple("0123456789"))
+        labels = random_bytes(DIGITS).astype(np.int64) % 10
+        return ImageSet(random_bytes(DIGITS, channels, 32, 32), Provenance(name, name), labels, tuple("0123456789"))
 
     return made("source", 1), made("target", 3)
 
@@ -152,7 +151,7 @@ def endovae_ours(precision: str = "auto", steps: int = 6, frames: int = FRAMES) 
     config = EndoVAEConfig()
     fabric, dtype = training_fabric(precision)
     task = EndoVAETask(config, fabric)
-    batches = AugmentedBatches(torch.from_numpy(smooth_frames(frames)), None, config.augmentation, 0, device())
+    batches = AugmentedBatches(smooth_frames(frames), None, config.augmentation, 0, device())
     return ours(task, batches, config.training.batch_size, steps, dtype)
 
 
@@ -215,7 +214,7 @@ def accuracy_ours() -> Round:
     from pixelscope.pixelda.networks import Classifier
 
     keep_freed_memory()
-    images, model = torch.from_numpy(random_bytes(DIGITS, 3, 32, 32)), Classifier().to(device())
+    images, model = random_bytes(DIGITS, 3, 32, 32), Classifier().to(device())
     return Round(lambda: logits_of(model, images), DIGITS)
 
 
@@ -341,7 +340,7 @@ def classify_torch() -> Round:
     from pixelscope.pixelda.networks import Classifier
 
     keep_freed_memory()
-    digits, model = torch.from_numpy(random_bytes(70_000, 1, 28, 28)), Classifier()
+    digits, model = random_bytes(70_000, 1, 28, 28), Classifier()
     return Round(lambda: logits_of(model, resize(digits, 32)), len(digits))
 
 

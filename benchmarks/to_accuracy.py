@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -112,14 +113,14 @@ class Answering(nn.Module):
 
 def _accuracy(classifier: nn.Module, test: ImageSet) -> float:
     assert test.labels is not None
-    return float((logits_of(classifier, test.images).argmax(1) == test.labels).float().mean())
+    return float((logits_of(classifier, test.images).argmax(1).numpy() == test.labels).mean())
 
 
 def _forever(images: ImageSet, config: PixelDAConfig) -> Iterator[Any]:
-    pixels = images.images.permute(0, 2, 3, 1).numpy()
-    labels = torch.zeros(len(images)) if images.labels is None else images.labels
+    pixels = images.images[:].transpose(0, 2, 3, 1)
+    labels = np.zeros(len(images)) if images.labels is None else images.labels
     return endless(
-        Digits(pixels if pixels.shape[3] == 3 else pixels[..., 0], labels.byte().numpy()), config.training.batch_size
+        Digits(pixels if pixels.shape[3] == 3 else pixels[..., 0], labels.astype(np.uint8)), config.training.batch_size
     )
 
 

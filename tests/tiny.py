@@ -34,9 +34,14 @@ def pictures(count: int, seed: int = 0, coloured: bool = False) -> tuple[np.ndar
 def image_set(count: int = 30, seed: int = 0, coloured: bool = False, labelled: bool = True) -> ImageSet:
     """Return `pictures` as an ImageSet."""
     images, labels = pictures(count, seed, coloured)
-    tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    known = torch.from_numpy(labels) if labelled else None
-    return ImageSet(tensor, Provenance("tiny", "tiny pictures"), known, CLASSES if labelled else ())
+    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    known = labels if labelled else None
+    return ImageSet(planes, Provenance("tiny", "tiny pictures"), known, CLASSES if labelled else ())
+
+
+def scaled(images: np.ndarray) -> torch.Tensor:
+    """Return uint8 images as a network takes them, in [-1, 1]."""
+    return torch.from_numpy(images) / 127.5 - 1
 
 
 def write_domains(folder: Path, count: int = 60) -> tuple[str, str]:

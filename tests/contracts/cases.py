@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -67,10 +68,10 @@ def unit(count: int, size: int = 96) -> Tensor:
 
 def _endovae(masked: bool = False, **changes: Any) -> tuple[EndoVAETask, AugmentedBatches]:
     config, one = tiny.endovae(**changes), tiny.fabric()
-    insets = torch.zeros((20, tiny.SIZE, tiny.SIZE), dtype=torch.uint8) if masked else None
+    insets = np.zeros((20, tiny.SIZE, tiny.SIZE), np.uint8) if masked else None
     if insets is not None:
         insets[:, 10:, :5] = 1
-    frames, validation = (torch.from_numpy(tiny.frames(count, seed)) for count, seed in ((20, 0), (6, 1)))
+    frames, validation = (tiny.frames(count, seed) for count, seed in ((20, 0), (6, 1)))
     task = EndoVAETask(config, one, validation, None if insets is None else insets[:6], half_life=40)
     return task, AugmentedBatches(frames, insets, config.augmentation, config.seed, one.device)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from data.made import noise, write_classes, write_mnist
@@ -87,8 +86,8 @@ def test_dict_is_json_without_the_images(tmp_path: Path) -> None:
 
 def coloured(count: int, classes: tuple[str, ...] = (), labels: list[int] | None = None, size: int = 4) -> ImageSet:
     """Return images each of one grey value, its position."""
-    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 1, size, size).contiguous()
-    return ImageSet(images, Provenance("x", "Test"), None if labels is None else torch.tensor(labels), classes)
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(size, 2).repeat(size, 3)
+    return ImageSet(images, Provenance("x", "Test"), None if labels is None else np.array(labels), classes)
 
 
 def tiles(path: Path) -> list[list[int]]:
@@ -121,7 +120,7 @@ def test_tiles_are_of_one_size(tmp_path: Path, size: int) -> None:
 
 def test_small_images_are_enlarged_without_smoothing(tmp_path: Path) -> None:
     checks = coloured(2, size=2)
-    checks.images[:] = torch.tensor([[0, 200], [200, 0]], dtype=torch.uint8)
+    checks.images[:] = np.array([[0, 200], [200, 0]], np.uint8)
     sheet = np.asarray(Image.open(contact_sheet(checks, tmp_path / "sheet.png")).convert("L"))
     assert set(np.unique(sheet[-60:-20])) == {0, 200, 255}
 

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
 
 from pixelscope.data import load
 from pixelscope.data.batches import to_float
@@ -54,9 +53,9 @@ def edges(images: NDArray[np.int64]) -> NDArray[np.float64]:
 def outline_energy(images: ImageSet, digits: ImageSet) -> float:
     """Return how many standard deviations the edges on the digits' outlines lie above the image's mean."""
     assert images.items is not None
-    found = edges(images.in_memory().numpy().astype(np.int64))
+    found = edges(images.in_memory().astype(np.int64))
     found = (found - found.mean((1, 2), keepdims=True)) / found.std((1, 2), keepdims=True)
-    masks = np.pad(digits.in_memory()[images.items].numpy() > 0, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    masks = np.pad(digits.in_memory()[images.items] > 0, ((0, 0), (0, 0), (2, 2), (2, 2)))
     outline = edges(masks.astype(np.int64)) != 0
     return float(np.mean([one[where].mean() for one, where in zip(found, outline, strict=True)]))
 
@@ -64,9 +63,9 @@ def outline_energy(images: ImageSet, digits: ImageSet) -> float:
 def test_labels_and_names_of_the_distributed_set_are_those_of_mnist(distributed: ImageSet, digits: ImageSet) -> None:
     assert digits.collection == distributed.collection == MNIST_SHA256
     assert digits.labels is not None and distributed.labels is not None and distributed.items is not None
-    assert torch.equal(distributed.labels, digits.labels[distributed.items])
+    assert np.array_equal(distributed.labels, digits.labels[distributed.items])
     assert distributed.test is not None
-    assert torch.equal(distributed.test, distributed.items >= 60_000)
+    assert np.array_equal(distributed.test, distributed.items >= 60_000)
 
 
 def test_edges_on_the_outline_are_those_of_the_distributed_images(
@@ -74,25 +73,27 @@ def test_edges_on_the_outline_are_those_of_the_distributed_images(
 ) -> None:
     sample = load(str(shared_data / "mnist_m_sample"))
     assert outline_energy(sample, digits) == pytest.approx(2.64, abs=0.03)
-    assert outline_energy(generated.select(torch.arange(0, 70_000, 35)), digits) == pytest.approx(2.64, abs=0.15)
-    grey = blend_grey(generated, digits, torch.arange(0, 70_000, 35))
+    assert outline_energy(generated.select(np.arange(0, 70_000, 35)), digits) == pytest.approx(2.64, abs=0.15)
+    grey = blend_grey(generated, digits, np.arange(0, 70_000, 35))
     assert outline_energy(grey, digits) < 1.5, "the recipe of version 1 is far from it"
 
 
-def blend_grey(generated: ImageSet, digits: ImageSet, positions: Tensor) -> ImageSet:
+def blend_grey(generated: ImageSet, digits: ImageSet, positions: NDArray[np.int64]) -> ImageSet:
     """Return the same crops under the same digits by the recipe of version 1: grey digits, resized with antialiasing."""
     some = generated.select(positions)
     assert some.items is not None
-    masks = F.pad(digits.in_memory()[some.items] > 0, (2, 2, 2, 2))
-    crops = torch.where(masks, 255 - some.in_memory(), some.in_memory())
+    masks = np.pad(digits.in_memory()[some.items] > 0, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    crops = np.where(masks, 255 - some.in_memory(), some.in_memory())
     grey = resize(digits.in_memory()[some.items], 32)
-    return ImageSet((crops.int() - grey.int()).abs().byte(), some.provenance, items=some.items, collection=some.collection)
+    return ImageSet(
+        np.abs(crops.astype(int) - grey).astype(np.uint8), some.provenance, items=some.items, collection=some.collection
+    )
 
 
 def told_apart(one: ImageSet, other: ImageSet, seed: int) -> float:
     """Return the AUROC with which the paper's T, trained on the first half of both sets, tells the second halves apart."""
     half = EACH // 2
-    train = torch.cat([one.images[:half], other.images[:half]])
+    train = torch.from_numpy(np.concatenate([one.images[:half], other.images[:half]]))
     truth = torch.arange(2 * half) >= half
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -112,7 +113,7 @@ def test_a_classifier_tells_the_old_recipe_from_distributed_images_and_not_the_g
     distributed: ImageSet, generated: ImageSet, digits: ImageSet
 ) -> None:
     assert distributed.test is not None
-    real = distributed.select((~distributed.test).nonzero().flatten()[:EACH])
+    real = distributed.select(np.flatnonzero(~distributed.test)[:EACH])
     # The same digits in both kinds, so that no digit gives its kind away; other digits in the other half.
     assert real.items is not None
     ours = generated.select(real.items)

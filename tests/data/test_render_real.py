@@ -40,7 +40,7 @@ def quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def grey(folder: Path) -> NDArray[np.float64]:
-    return load_images(str(folder)).in_memory().double().mean(1).numpy()
+    return load_images(str(folder)).in_memory().mean(1)
 
 
 def sharpness(images: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -37,27 +37,27 @@ def test_any_rows_of_any_rows_are_those_in_memory(
     path: Path, images: np.ndarray, positions: list[int], chosen: list[int]
 ) -> None:
     rows = Rows(path)
-    wanted = torch.tensor(positions, dtype=torch.int64)
-    assert np.array_equal(rows[wanted].numpy(), images[positions])
-    some = rows.select(torch.tensor(chosen))
+    wanted = np.array(positions, np.int64)
+    assert np.array_equal(rows[wanted], images[positions])
+    some = rows.select(np.array(chosen))
     assert some.shape == (len(chosen), 3, 8, 8)
     inside = wanted % len(chosen)
-    assert np.array_equal(some[inside].numpy(), images[chosen][inside.numpy()])
-    assert np.array_equal(some[1:-1].numpy(), images[chosen][1:-1])
-    assert np.array_equal(some[-1].numpy(), images[chosen][-1])
+    assert np.array_equal(some[inside], images[chosen][inside])
+    assert np.array_equal(some[1:-1], images[chosen][1:-1])
+    assert np.array_equal(some[-1], images[chosen][-1])
 
 
 def test_positions_outside_are_refused(path: Path) -> None:
-    rows = Rows(path).select(torch.arange(5))
+    rows = Rows(path).select(np.arange(5))
     for position in (5, -1):
         with pytest.raises(IndexError):
-            rows[torch.tensor([position])]
+            rows[np.array([position])]
 
 
 def test_they_travel_to_another_process(path: Path, images: np.ndarray) -> None:
     rows = Rows(path)
     rows[0]
-    assert np.array_equal(pickle.loads(pickle.dumps(rows))[:].numpy(), images)
+    assert np.array_equal(pickle.loads(pickle.dumps(rows))[:], images)
 
 
 def test_what_is_no_array_of_bytes_is_refused(tmp_path: Path, path: Path) -> None:
@@ -94,7 +94,7 @@ class Watched(Rows):
         super().__init__(path)
         self.read: list[int] = []
 
-    def _read(self, rows: torch.Tensor) -> torch.Tensor:
+    def _read(self, rows: np.ndarray) -> np.ndarray:
         self.read += rows.tolist()
         return super()._read(rows)
 
@@ -112,11 +112,11 @@ def test_each_rank_reads_its_part_alone_and_every_image_once_an_epoch(path: Path
 
 
 def test_batches_do_not_depend_on_where_images_lie(path: Path, images: np.ndarray) -> None:
-    labels = torch.arange(40) % 4
+    labels = np.arange(40) % 4
     there = ImageSet(Rows(path), Provenance("disk", "disk"), labels, tuple("abcd"))
-    here = ImageSet(torch.from_numpy(images), Provenance("memory", "memory"), labels, tuple("abcd"))
+    here = ImageSet(images, Provenance("memory", "memory"), labels, tuple("abcd"))
     assert there.digest() == here.digest()
-    some = torch.tensor([5, 1, 9, 30, 31, 32, 2, 0, 17])
+    some = np.array([5, 1, 9, 30, 31, 32, 2, 0, 17])
     assert there.select(some).digest() == here.select(some).digest()
     for images_limit in (0, None):
         pairs = [Stream(one, 0, "s", CPU, limit=images_limit).take(Moment(16, 2, 8, 0)) for one in (there, here)]

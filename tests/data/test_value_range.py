@@ -32,8 +32,8 @@ def written(folder: Path, **images: NDArray[np.generic]) -> Path:
 
 def values(images: ImageSet) -> list[int]:
     """Return the one value of each image."""
-    flattened = images.in_memory().flatten(1)
-    assert (flattened.amin(1) == flattened.amax(1)).all()
+    flattened = images.in_memory().reshape(len(images), -1)
+    assert (flattened.min(1) == flattened.max(1)).all()
     return flattened[:, 0].tolist()
 
 

@@ -18,7 +18,7 @@ from pixelscope.engine.task import Moment
 
 def _task(**changes: Any) -> EndoVAETask:
     half_life = changes.pop("half_life", 0)
-    return EndoVAETask(tiny.endovae(**changes), tiny.fabric(), torch.from_numpy(tiny.frames(6, seed=1)), half_life=half_life)
+    return EndoVAETask(tiny.endovae(**changes), tiny.fabric(), tiny.frames(6, seed=1), half_life=half_life)
 
 
 def _moment(step: int, size: int = 8) -> Moment:
@@ -27,7 +27,7 @@ def _moment(step: int, size: int = 8) -> Moment:
 
 def _batches(count: int = 20, seed: int = 0, **augmentation: Any) -> AugmentedBatches:
     config = tiny.endovae(augmentation=augmentation)
-    return AugmentedBatches(torch.from_numpy(tiny.frames(count)), None, config.augmentation, seed, torch.device("cpu"))
+    return AugmentedBatches(tiny.frames(count), None, config.augmentation, seed, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("reading", ["sum", "channel-mean"])
@@ -112,7 +112,7 @@ def test_no_copies_and_no_change() -> None:
 def test_frames_on_disk_give_the_batches_of_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, config = tiny.frames(), tiny.endovae().augmentation
     np.save(tmp_path / "frames.npy", frames)
-    here = AugmentedBatches(torch.from_numpy(frames), None, config, 0, torch.device("cpu"))
+    here = AugmentedBatches(frames, None, config, 0, torch.device("cpu"))
     monkeypatch.setattr("pixelscope.data.batches.RESIDENT_BYTES", 0)
     there = AugmentedBatches(Rows(tmp_path / "frames.npy"), None, config, 0, torch.device("cpu"))
     assert isinstance(there.frames.images, Rows)
@@ -128,9 +128,9 @@ def test_two_ranks_share_one_batch() -> None:
 
 
 def test_insets_are_altered_with_their_frames() -> None:
-    insets = torch.zeros((20, tiny.SIZE, tiny.SIZE), dtype=torch.uint8)
+    insets = np.zeros((20, tiny.SIZE, tiny.SIZE), np.uint8)
     insets[:, 10:, :6] = 1
-    batches = AugmentedBatches(torch.from_numpy(tiny.frames()), insets, tiny.endovae().augmentation, 0, torch.device("cpu"))
+    batches = AugmentedBatches(tiny.frames(), insets, tiny.endovae().augmentation, 0, torch.device("cpu"))
     counted = torch.cat([part for step in range(7) if (part := batches(_moment(step)).counted) is not None])
     assert set(counted.unique().tolist()) == {0.0, 1.0}
     left, right = (1 - counted[:, 0, 12, 1]).bool(), (1 - counted[:, 0, 12, -2]).bool()

@@ -116,7 +116,7 @@ def test_more_images_than_a_block_are_framed_alike() -> None:
 
 def test_usps_is_framed_as_mnist(shared_data: Path) -> None:
     usps, mnist = (load(f"{kind}:{shared_data / name}") for kind, name in (("arrays", "usps_sample.npz"), ("mnist", "mnist")))
-    own, other = (find_foreground(one.images[:1000].permute(0, 2, 3, 1).numpy()) for one in (usps, mnist))
+    own, other = (find_foreground(one.images[:1000].transpose(0, 2, 3, 1)) for one in (usps, mnist))
     assert own is not None
     assert other is not None
     framing = matching(own, other, 32)

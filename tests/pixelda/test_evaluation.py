@@ -63,9 +63,9 @@ class AlwaysTheFirst(torch.nn.Module):
 def test_a_large_training_split_is_measured_by_images_from_all_over_it() -> None:
     """In class order, as folders are read: its first images would all be of one class."""
     few, count = tiny.image_set(3), 30_000
-    train = replace(few, images=few.images[:1].expand(count, -1, -1, -1), labels=torch.arange(count) * 3 // count, names=())
+    train = replace(few, images=few.images[:1].repeat(count, 0), labels=np.arange(count) * 3 // count, names=())
     classifier = AlwaysTheFirst()
-    numbers = SourceEvaluation(Split(train, few.select(torch.tensor([], dtype=torch.long)), few, torch.arange(count)))
+    numbers = SourceEvaluation(Split(train, few.select(np.array([], np.int64)), few, np.arange(count)))
     assert numbers.measure(classifier, None)["accuracy/source_train"] == pytest.approx(1 / 3, abs=1e-3)
     assert classifier.seen <= MEASURED + len(few)
 
@@ -103,7 +103,7 @@ def test_the_numbers_are_those_of_the_weights_on_the_test_splits(run: Path, doma
         classifier.load_state_dict(tensors_of(_stored(run, rule), f"{kind}.classifier."))
         for name, images in (("source_test", parts.source.test), ("target_test", parts.target.test)):
             assert images.labels is not None
-            predicted = classifier(images.images[:] / 127.5 - 1).argmax(1)
+            predicted = classifier(tiny.scaled(images.images[:])).argmax(1)
             expected = sklearn.metrics.accuracy_score(images.labels, predicted)
             assert result.rules[rule].accuracies()[name] == pytest.approx(expected)
     assert result.rule == "ema-last"
@@ -192,7 +192,7 @@ def test_the_source_is_measured_through_its_private_layer_and_the_target_through
     result, parts = evaluate(run), load_domains(config)
     assert parts.target is not None
     for name, images, source in (("source_test", parts.source.test, True), ("target_test", parts.target.test, False)):
-        own, other = (classifier(images.images[:] / 127.5 - 1, source=one).argmax(1) for one in (source, not source))
+        own, other = (classifier(tiny.scaled(images.images[:]), source=one).argmax(1) for one in (source, not source))
         assert images.labels is not None and not torch.equal(own, other)
         expected = sklearn.metrics.confusion_matrix(images.labels, own, labels=range(3))
         assert result.sets[name].confusion == expected.tolist(), name

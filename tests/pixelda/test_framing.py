@@ -112,7 +112,7 @@ def test_a_pack_is_framed_as_it_is_read(folders: Path, tmp_path: Path) -> None:
     assert plain.target is not None
     assert packed.framing == plain.framing
     np.testing.assert_array_equal(packed.target.train.images[:][:, :1], plain.target.train.images[:])
-    np.testing.assert_array_equal(packed.target.train.images[3], plain.target.train.images[3].expand(3, -1, -1))
+    np.testing.assert_array_equal(packed.target.train.images[3], plain.target.train.images[3].repeat(3, 0))
 
 
 def _probabilities(model: Path, images: Path, out: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,8 +88,8 @@ def test_private_first_layers_part_source_from_the_rest() -> None:
 
 def test_content_loss_takes_its_mask_from_pixels_or_from_a_source_of_masks() -> None:
     source = tiny.image_set()
-    nothing = ImageSet(torch.zeros_like(source.images), Provenance("masks", "no foreground"))
-    everything = ImageSet(torch.full_like(source.images, 255), Provenance("masks", "all foreground"))
+    nothing = ImageSet(np.zeros_like(source.images), Provenance("masks", "no foreground"))
+    everything = ImageSet(np.full_like(source.images, 255), Provenance("masks", "all foreground"))
     values = [
         float(_stepped(masks=masks, losses={"content": 1.0})[1]["loss/generator_content"])
         for masks in (None, nothing, everything)

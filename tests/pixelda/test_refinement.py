@@ -138,7 +138,7 @@ def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
     own = [_contents(images) for images in (domains.source.train, material.source.train, material.source.validation)]
     assert own[2] == own[0] - own[1]
 
-    network, seen = StrongClassifier(3, 4).eval(), material.held_out.images[:] / 127.5 - 1
+    network, seen = StrongClassifier(3, 4).eval(), tiny.scaled(material.held_out.images[:])
 
     def sharpen(tensors: Tensors) -> None:
         """Decide on what differs from image to image: so little trained, it would say the same of all."""
@@ -154,7 +154,7 @@ def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
         network.load_state_dict(tensors_of(copy / "classifiers" / f"{point.images:012d}.safetensors", "ema."))
         with torch.no_grad():
             features = network.features(seen).mean((2, 3))
-            logits = network(material.source.validation.images[:] / 127.5 - 1)
+            logits = network(tiny.scaled(material.source.validation.images[:]))
         p = network.decide(features).softmax(1).detach().double().numpy()
         expected = scipy.stats.entropy(p.mean(0)) - scipy.stats.entropy(p, axis=1).mean()
         assert expected > 0.01
@@ -162,11 +162,11 @@ def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
         assert point.cluster_agreement == pytest.approx(
             cluster_agreement(network.decide(features).detach(), features), abs=1e-5
         )
-        assert point.source_validation == float((logits.argmax(1) == material.source.validation.labels).double().mean())
+        assert point.source_validation == float((logits.argmax(1).numpy() == material.source.validation.labels).mean())
 
 
 def _contents(images: ImageSet) -> set[bytes]:
-    return {image.numpy().tobytes() for image in images.images[:]}
+    return {image.tobytes() for image in images.images[:]}
 
 
 def test_no_target_label_reaches_training(origin: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_no_target_label_reaches_training(origin: Path, tmp_path: Path) -> None:
 def test_held_out_target_images_are_never_trained_on(origin: Path) -> None:
     material = load_material(config(origin))
     parts = [material.target.images[:], material.held_out.images[:]]
-    seen = [{image.numpy().tobytes() for image in part} for part in parts]
+    seen = [{image.tobytes() for image in part} for part in parts]
     assert not seen[0] & seen[1] and len(parts[1]) == round(0.1 * (len(parts[0]) + len(parts[1])))
 
 
@@ -431,10 +431,10 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) ->
     assert own.labels is not None
     redrawn = {}
     for number in range(0, 96, 48):  # what each pool draws, by hand: its source images, in its order, with a z of its own
-        positions = Order(len(own), 0, "generated pool").take(number // 48 * 16, 16)
+        positions = Order(len(own), 0, "generated pool").take(number // 48 * 16, 16).numpy()
         z = draw_noise(material.opened.config, 16, generator("cpu", 0, "generated pool", number // 48))  # type: ignore[arg-type]
         assert material.opened.weights.generator is not None
-        images = material.opened.weights.generator(own.images[positions] / 127.5 - 1, z)
+        images = material.opened.weights.generator(tiny.scaled(own.images[positions]), z)
         redrawn[number] = [(image, int(own.labels[position])) for image, position in zip(images, positions, strict=True)]
     for images, labels in first:
         pool_of = redrawn[48] if images is first[2][0] else redrawn[0]

@@ -42,7 +42,7 @@ def good() -> Classifier:
         some = (SOURCE, TARGET)[step % 2]
         assert some.labels is not None
         optimizer.zero_grad()
-        task_loss(network(to_float(some.in_memory())), some.labels).backward()
+        task_loss(network(to_float(torch.from_numpy(some.in_memory()))), torch.from_numpy(some.labels)).backward()
         optimizer.step()
     return network.eval()
 
@@ -78,10 +78,10 @@ def test_one_that_is_as_good_is_kept(good: Classifier) -> None:
 def test_the_start_is_kept_where_redrawn_images_are_read_worse(good: Classifier) -> None:
     """Redrawn images have labels, so a classifier that says something else of some of them is found out."""
     with torch.no_grad():
-        logits = good(to_float(TARGET.in_memory()))
+        logits = good(to_float(torch.from_numpy(TARGET.in_memory())))
     said, gaps = logits.argmax(1), (logits.amax(1) - logits[:, 0]).sort().values
     gaps = gaps[gaps > 0]
-    right = ImageSet(TARGET.images, TARGET.provenance, said, TARGET.classes)
+    right = ImageSet(TARGET.images, TARGET.provenance, said.numpy(), TARGET.classes)
     weight, bias = last_of(good)
     leaning = changed(good, weight, bias + torch.tensor([float(gaps[3:5].mean()), 0.0, 0.0]))
     found = told(good, leaning, right)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import tiny
@@ -46,7 +45,7 @@ def counts(result: Evaluation) -> dict[str, int]:
 def test_of_another_form_only_digits_of_the_runs_own_test_split_are_counted(places: dict[str, str], aligned_run: Path) -> None:
     result = evaluate(aligned_run, target=places["distributed"])
     own_test = random_test_mask(COUNT, 0.2, 0)
-    both = int((own_test & (torch.arange(COUNT) >= 80)).sum())
+    both = int((own_test & (np.arange(COUNT) >= 80)).sum())
     assert 0 < both < OWN_TEST, "the seed leaves digits of both kinds"
     assert counts(result) == {
         "source_test": OWN_TEST,
@@ -130,12 +129,12 @@ def test_domains_of_one_collection_with_splits_of_their_own_leave_out_what_eithe
     places: dict[str, str], tmp_path: Path
 ) -> None:
     """The source's random split and MNIST's own cut across each other; half of the target's digits are left away."""
-    half = load_images(places["distributed"], size=tiny.SIZE).select(torch.arange(0, COUNT, 2))
+    half = load_images(places["distributed"], size=tiny.SIZE).select(np.arange(0, COUNT, 2))
     pack_images(half, tmp_path / "half")
     config = tiny.baseline(source=places["aligned"], target=f"pack:{tmp_path / 'half'}", training={"images": 16})
     run = train_baseline(config, run=tmp_path / "run")
     own_test = random_test_mask(COUNT, 0.2, 0)
-    in_half, mnist_test = torch.arange(COUNT) % 2 == 0, torch.arange(COUNT) >= 80
+    in_half, mnist_test = np.arange(COUNT) % 2 == 0, np.arange(COUNT) >= 80
     result = counts(evaluate(run))
     assert result["source_test"] == int((own_test & ~(in_half & ~mnist_test)).sum())
     assert result["target_test"] == int((own_test & in_half & mnist_test).sum())
@@ -148,7 +147,7 @@ def test_a_digit_with_another_label_than_in_the_source_is_refused(
 ) -> None:
     images = load_images(places["distributed"], size=tiny.SIZE)
     assert images.items is not None
-    pack_images(replace(images, items=images.items.roll(1)), tmp_path / "shifted")
+    pack_images(replace(images, items=np.roll(images.items, 1)), tmp_path / "shifted")
     with pytest.raises(InputError, match="wrongly numbered"):
         evaluate(aligned_run, target=f"pack:{tmp_path / 'shifted'}")
 
@@ -156,7 +155,7 @@ def test_a_digit_with_another_label_than_in_the_source_is_refused(
 def test_mnist_as_arrays_is_mnist(shared_data: Path, tmp_path: Path) -> None:
     digits = load_images(f"mnist:{shared_data / 'mnist'}", size=None)
     assert digits.labels is not None
-    images, labels = digits.in_memory()[:, 0].numpy(), digits.labels.numpy()
+    images, labels = digits.in_memory()[:, 0], digits.labels
     np.savez(
         tmp_path / "keras.npz", x_train=images[:60_000], y_train=labels[:60_000], x_test=images[60_000:], y_test=labels[60_000:]
     )

@@ -144,9 +144,9 @@ COUNT = 24
 
 def _numbered() -> ImageSet:
     """Return images that are their own position: each a single grey, with a label of its own."""
-    values = torch.arange(COUNT)
-    images = values.view(-1, 1, 1, 1).expand(-1, 3, tiny.SIZE, tiny.SIZE).to(torch.uint8)
-    return ImageSet(images.contiguous(), Provenance("numbered", "numbered"), values, tuple(map(str, values.tolist())))
+    values = np.arange(COUNT)
+    images = np.broadcast_to(values.astype(np.uint8)[:, None, None, None], (COUNT, 3, tiny.SIZE, tiny.SIZE)).copy()
+    return ImageSet(images, Provenance("numbered", "numbered"), values, tuple(map(str, values.tolist())))
 
 
 def _positions(images: torch.Tensor) -> list[int]:

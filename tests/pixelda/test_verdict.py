@@ -30,7 +30,7 @@ def _learned(images: ImageSet, *others: ImageSet, steps: int = 150) -> Classifie
     for step in range(steps):
         some = (images, *others)[step % (1 + len(others))]
         assert some.labels is not None
-        loss = task_loss(network(to_float(some.in_memory())), some.labels)
+        loss = task_loss(network(to_float(torch.from_numpy(some.in_memory()))), torch.from_numpy(some.labels))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from pixelscope.errors import InputError
 
 if TYPE_CHECKING:
-    # It brings torch, which preparing frames does without.
     from pixelscope.data.imageset import ImageSet
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pixelscope.data.array_layout import (
@@ -103,12 +102,11 @@ def load_arrays(path: Path, size: int | None = 32, layout: str | None = None, va
     joined = _joined(path, [part.images for part in read])
     low_high = find_range(joined, path) if value_range is None else value_range
     scaled = to_bytes(joined, path, low_high)
-    images = torch.from_numpy(scaled)
     is_test = [name == "test" for name, part in zip(parts, read, strict=True) for _ in part.images]
     notes = (*layout_notes, *label_notes, *_part_notes(parts, read), *_unread_notes(arrays, parts), *_flat_notes(scaled))
     deep = None if scaled is joined or (value_range is None and low_high in _USUAL) else low_high
     return ImageSet(
-        images=images if size is None else resize(images, size),
+        images=scaled if size is None else resize(scaled, size),
         provenance=Provenance(
             f"arrays:{path}" + (f"@{layout}" if layout else ""),
             f"Arrays of {path.name}",
@@ -117,8 +115,8 @@ def load_arrays(path: Path, size: int | None = 32, layout: str | None = None, va
         ),
         labels=labels,
         classes=classes,
-        names=[f"{i:05d}" for i in range(len(images))],
-        test=torch.tensor(is_test) if len(set(is_test)) == 2 else None,
+        names=[f"{i:05d}" for i in range(len(scaled))],
+        test=np.array(is_test) if len(set(is_test)) == 2 else None,
     )
 
 
@@ -325,7 +323,7 @@ def _unread_notes(arrays: Arrays, parts: dict[str, Part]) -> tuple[str, ...]:
 
 def _labels(
     path: Path, parts: dict[str, Part], found: list[Array | None]
-) -> tuple[torch.Tensor | None, tuple[str, ...], tuple[str, ...]]:
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...], tuple[str, ...]]:
     """Return each image's class, the classes' names, and what was assumed."""
     given = [labels for labels in found if labels is not None]
     if not given:
@@ -340,7 +338,7 @@ def _labels(
     else:
         raise InputError(f"The labels of {path} are of the type {labels.dtype}; give one class number or name an image.")
     values, positions = np.unique(labels, return_inverse=True)
-    return torch.from_numpy(positions.reshape(-1).astype(np.int64)), tuple(str(value) for value in values), notes
+    return positions.reshape(-1).astype(np.int64), tuple(str(value) for value in values), notes
 
 
 def _as_digits(labels: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:

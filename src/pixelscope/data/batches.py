@@ -1,4 +1,4 @@
-"""Batches of float images from uint8 images that stay on the device, or on disk where they are too many."""
+"""Batches of float tensors from uint8 arrays that stay on the device, or on disk where they are too many: here torch begins."""
 
 import torch
 from torch import Tensor
@@ -35,7 +35,9 @@ class Held:
         """Bring the images to the device where they take up to `limit` bytes, by default what the device can spare."""
         self.device = device
         small = images.nbytes <= (resident_bytes(device) if limit is None else limit)
-        self.images = images[:].to(device) if small else images
+        self.images = images if isinstance(images, Rows) and not small else torch.from_numpy(images[:])
+        if isinstance(self.images, Tensor) and small:
+            self.images = self.images.to(device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,13 +45,13 @@ class Held:
     def __getitem__(self, positions: Tensor) -> Tensor:
         """Return the images at int64 `positions`, on the training device."""
         if isinstance(self.images, Rows):
-            return self.images[positions].to(self.device)
+            return torch.from_numpy(self.images[positions.cpu().numpy()]).to(self.device)
         return self.images[positions.to(self.images.device)].to(self.device)
 
     def will_need(self, positions: Tensor) -> None:
         """Have the images at `positions` read from disk in the background, where they lie there."""
         if isinstance(self.images, Rows):
-            self.images.will_need(positions)
+            self.images.will_need(positions.numpy())
 
 
 class Stream:
@@ -58,7 +60,7 @@ class Stream:
     def __init__(self, images: ImageSet, seed: int, name: str, device: torch.device, limit: int | None = None) -> None:
         """Hold the images as `Held` does, and their labels on the device."""
         self.images = Held(images.images, device, limit)
-        self.labels = None if images.labels is None else images.labels.to(device)
+        self.labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
         self._order = Order(len(images), seed, name)
 
     def take(self, moment: Moment) -> tuple[Tensor, Tensor | None]:

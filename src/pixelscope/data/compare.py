@@ -108,7 +108,7 @@ def compare_sources(source: str, target: str, *, data_root: Path | None = None, 
 
 
 def _look(images: ImageSet) -> Look:
-    square = resize(spread(images.images, SAMPLE), _SIDE).permute(0, 2, 3, 1).numpy()
+    square = resize(spread(images.images, SAMPLE), _SIDE).transpose(0, 2, 3, 1)
     means = square.reshape(-1, square.shape[3]).mean(axis=0).tolist()
     red, green, blue = means if len(means) == 3 else means * 3
     contrast = float(square.reshape(len(square), -1).std(axis=1).mean())

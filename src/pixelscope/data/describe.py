@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pixelscope.data import load, parse
 from pixelscope.data.decode import image_size
 from pixelscope.data.folder import find_images
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import Pixels, blocks
+from pixelscope.data.rows import Bytes, Pixels, blocks
 from pixelscope.files import written_whole
 from pixelscope.imaging.resize import resize
 
+_COUNTED = 256
+"""Images counted at a time: NumPy counts in a copy of eight bytes a value."""
 _LARGEST = 64
 """Side in pixels to which images of a folder are resized to be described, unless all have one smaller size."""
 _SIZES_SHOWN = 8
@@ -124,11 +125,11 @@ def describe_source(source: str, *, data_root: Path | None = None, strict: bool 
 
 def _values(pixels: Pixels) -> dict[str, Any]:
     """Return the range and the mean of all values, a block of images at a time."""
-    counts = torch.zeros(256, dtype=torch.int64)
-    for block in blocks(pixels):
-        counts += torch.bincount(block.flatten(), minlength=256)
-    present, count = counts.nonzero().flatten(), int(counts.sum())
-    mean = float((counts * torch.arange(256)).sum()) / count
+    counts = np.zeros(256, np.int64)
+    for block in blocks(pixels, _COUNTED):
+        counts += np.bincount(block.reshape(-1), minlength=256)
+    present, count = np.flatnonzero(counts), int(counts.sum())
+    mean = float((counts * np.arange(256)).sum()) / count
     return {"minimum": int(present.min()), "maximum": int(present.max()), "mean": round(mean, 2)}
 
 
@@ -200,7 +201,7 @@ def _sheet_rows(images: ImageSet) -> list[tuple[str, list[int]]]:
     if images.labels is None:
         chosen = _spread(list(range(len(images))), _COLUMNS * _COLUMNS)
         return [("", chosen[i : i + _COLUMNS]) for i in range(0, len(chosen), _COLUMNS)]
-    members = [(images.labels == index).nonzero().flatten().tolist() for index in range(len(images.classes))]
+    members = [np.flatnonzero(images.labels == index).tolist() for index in range(len(images.classes))]
     return [(name, _spread(found, _COLUMNS)) for name, found in zip(images.classes, members, strict=True)][:_ROWS]
 
 
@@ -215,10 +216,10 @@ def _left_out(images: ImageSet) -> str:
     return f" (the first {_ROWS} of {len(images.classes)} classes)" if images.labels is not None and more > 0 else ""
 
 
-def _tile(image: torch.Tensor) -> Image.Image:
+def _tile(image: Bytes) -> Image.Image:
     """Return one image (C, H, W) as a square tile."""
     square = resize(image[None], min(image.shape[-2:]) if min(image.shape[-2:]) <= _TILE else _TILE)[0]
-    array = np.broadcast_to(square.permute(1, 2, 0).numpy(), (*square.shape[1:], 3))
+    array = np.broadcast_to(square.transpose(1, 2, 0), (*square.shape[1:], 3))
     return Image.fromarray(np.ascontiguousarray(array)).resize((_TILE, _TILE), Image.Resampling.NEAREST)
 
 

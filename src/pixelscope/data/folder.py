@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from pixelscope.data.decode import depth_of, further_pages, is_flat, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
@@ -95,17 +95,17 @@ def load_folder(
     kept = [position for position in range(len(layout.files)) if position not in errors]
     _check_enough(folder, kept, errors, layout)
     return ImageSet(
-        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        images=np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
         provenance=Provenance(
             f"folder:{folder}",
             _title(folder, layout),
             notes=(*layout.read_notes(errors, [kept[i] for i, image in enumerate(images) if is_flat(image)]), *depth.note()),
             value_range=depth.low_high,
         ),
-        labels=None if layout.labels is None else torch.tensor([layout.labels[i] for i in kept]),
+        labels=None if layout.labels is None else np.array([layout.labels[i] for i in kept], np.int64),
         classes=layout.classes,
         names=[layout.names[i] for i in kept],
-        test=None if layout.test is None else torch.tensor([layout.test[i] for i in kept]),
+        test=None if layout.test is None else np.array([layout.test[i] for i in kept], np.bool_),
     )
 
 

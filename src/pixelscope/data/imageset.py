@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pixelscope.data.rows import Pixels, Rows, blocks, frame, pick
+from pixelscope.data.rows import Bytes, Pixels, Positions, Rows, blocks, frame, pick
 from pixelscope.errors import InputError
 from pixelscope.imaging.framing import Framing
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Provenance:
     """Values that became 0 and 255, found in images deeper than 8 bits or given; None where all are of 8 bits."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images of one size, with or without labels.
 
@@ -45,17 +45,17 @@ class ImageSet:
 
     images: Pixels
     provenance: Provenance
-    labels: Tensor | None = None
+    labels: Positions | None = None
     classes: tuple[str, ...] = ()
     names: Sequence[str] = field(default=())
-    test: Tensor | None = None
+    test: Mask | None = None
     collection: str | None = None
-    items: Tensor | None = None
-    groups: Tensor | None = None
+    items: Positions | None = None
+    groups: Positions | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
             raise InputError(
                 f"{self.provenance.source}: images must be uint8 of shape (N, 1 or 3, H, W), "
                 f"not {self.images.dtype} of shape {tuple(self.images.shape)}."
@@ -75,16 +75,16 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def in_memory(self) -> Tensor:
-        """Return all images as one tensor, read now where they lie on disk."""
+    def in_memory(self) -> Bytes:
+        """Return all images as one array, read now where they lie on disk."""
         return self.images[:]
 
-    def select(self, indices: Tensor) -> "ImageSet":
+    def select(self, indices: Positions | Mask) -> "ImageSet":
         """Return the images at `indices` (int64 positions, or a bool mask of length N), in that order.
 
         Images on disk stay there: nothing but their positions is kept.
         """
-        positions = indices.nonzero().flatten() if indices.dtype == torch.bool else indices
+        positions = np.flatnonzero(indices) if indices.dtype == np.bool_ else indices.astype(np.int64, copy=False)
         return replace(
             self,
             images=pick(self.images, positions),
@@ -99,7 +99,7 @@ class ImageSet:
         """Return whether image i of both sets shows the same item of the same collection."""
         if self.items is None or other.items is None or self.collection != other.collection:
             return False
-        return torch.equal(self.items, other.items)
+        return np.array_equal(self.items, other.items)
 
     def without_labels(self) -> "ImageSet":
         """Return the same images with nothing left that tells their class: this is what a training sees of a target.
@@ -117,21 +117,21 @@ class ImageSet:
     def relabelled(self, positions: Sequence[int], classes: tuple[str, ...]) -> "ImageSet":
         """Return the same images with label i turned into `positions[i]`, an index into `classes`."""
         assert self.labels is not None
-        return replace(self, labels=torch.tensor(positions)[self.labels], classes=classes)
+        return replace(self, labels=np.array(positions, np.int64)[self.labels], classes=classes)
 
     def class_counts(self) -> list[int]:
         """Return how many images each class has, in the order of `classes`."""
         if self.labels is None:
             return []
-        return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        return np.bincount(self.labels, minlength=len(self.classes)).tolist()
 
     def digest(self) -> str:
         """Return a SHA-256 over size, pixels and labels, the same wherever the same images were loaded from."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         for block in blocks(self.images):
-            digest.update(block.contiguous().numpy().data)
+            digest.update(np.ascontiguousarray(block).data)
         if self.labels is not None:
-            digest.update(self.labels.contiguous().numpy().data)
+            digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
 
@@ -146,7 +146,7 @@ def image_hashes(images: Pixels) -> NDArray[np.int64]:
     """
     hashes = [np.empty(0, np.int64)]
     for block in blocks(images):
-        values = (block.expand(-1, 3, -1, -1) if block.shape[1] == 1 else block).contiguous().numpy()
+        values = np.repeat(block, 3, axis=1) if block.shape[1] == 1 else np.ascontiguousarray(block)
         digests = b"".join(hashlib.blake2b(one.data, digest_size=8).digest() for one in values)
         hashes.append(np.frombuffer(digests, "<i8").astype(np.int64))
     return np.concatenate(hashes)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pixelscope.data.imageset import ImageSet, Provenance
@@ -60,12 +59,12 @@ def load_mnist(folder: Path, size: int | None = 32) -> ImageSet:
             f"{folder}: training digits are {_size(train)} and test digits {_size(test)}; take all four files from one set."
         )
     own_size = ImageSet(
-        images=torch.from_numpy(np.concatenate([train, test])[:, None]),
+        images=np.concatenate([train, test])[:, None],
         provenance=Provenance(f"mnist:{folder}", OTHER_TITLE, notes=(OTHER_NOTE,)),
-        labels=torch.from_numpy(np.concatenate([labels for _, labels in parts]).astype(np.int64)),
+        labels=np.concatenate([labels for _, labels in parts]).astype(np.int64),
         classes=CLASSES,
         names=[f"{part}/{i:05d}" for part, count in (("train", len(train)), ("test", len(test))) for i in range(count)],
-        test=torch.arange(len(train) + len(test)) >= len(train),
+        test=np.arange(len(train) + len(test)) >= len(train),
     )
     images, digest = own_size.in_memory(), own_size.digest()
     return replace(
@@ -73,7 +72,7 @@ def load_mnist(folder: Path, size: int | None = 32) -> ImageSet:
         images=images if size is None else resize(images, size),
         provenance=_origin(folder) if digest == MNIST_SHA256 else own_size.provenance,
         collection=digest,
-        items=torch.arange(len(images)),
+        items=np.arange(len(images)),
     )
 
 
@@ -85,7 +84,7 @@ def with_known_digits(images: ImageSet) -> ImageSet:
     """Return MNIST that came in another format (arrays) as items of the collection of MNIST; other images as they are."""
     if images.collection is not None or tuple(images.images.shape) != (70_000, 1, 28, 28) or images.digest() != MNIST_SHA256:
         return images
-    return replace(images, collection=MNIST_SHA256, items=torch.arange(len(images)))
+    return replace(images, collection=MNIST_SHA256, items=np.arange(len(images)))
 
 
 def is_mnist(folder: Path) -> bool:

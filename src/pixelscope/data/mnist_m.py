@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pixelscope.data.blend import blend_over_photos, digit_masks
@@ -117,25 +116,25 @@ def generate_mnist_m(
             file,
             allow_pickle=False,
             images=images,
-            labels=digits.labels.numpy(),
-            test=test.numpy(),
+            labels=digits.labels,
+            test=test,
             **{_PROVENANCE: np.array(json.dumps(asdict(recipe)))},
         )
     return out
 
 
 def blend(
-    digits: torch.Tensor, test: torch.Tensor, behind_train: list[Path], behind_test: list[Path], seed: int, margin: int = 0
+    digits: Bytes, test: NDArray[np.bool_], behind_train: list[Path], behind_test: list[Path], seed: int, margin: int = 0
 ) -> Bytes:
     """Return crops inverted under digits (N, 1, H, W), those marked in `test` (N,) over `behind_test`.
 
     Returns uint8, shape (N, H + 2 * margin, W + 2 * margin, 3).
     """
-    masks = digit_masks(digits[:, 0].numpy(), margin)
+    masks = digit_masks(digits[:, 0], margin)
     blended = np.empty((*masks.shape, 3), np.uint8)
     random = np.random.default_rng(seed)
     for members, photos in ((~test, behind_train), (test, behind_test)):
-        blend_over_photos(masks, np.flatnonzero(members.numpy()), photos, random, blended)
+        blend_over_photos(masks, np.flatnonzero(members), photos, random, blended)
     return blended
 
 
@@ -206,17 +205,16 @@ def _load_generated(path: Path, size: int | None) -> ImageSet:
         raise InputError(f"{path} is damaged ({error}); make it again with `pixelscope data mnist-m`.") from None
     recipe = _read_recipe(path, values)
     _check_arrays(path, recipe, arrays)
-    images, labels, test = (torch.from_numpy(arrays[name]) for name in ("images", "labels", "test"))
-    images = images.permute(0, 3, 1, 2).contiguous()
+    images = np.ascontiguousarray(arrays["images"].transpose(0, 3, 1, 2))
     return ImageSet(
         images=images if size is None else resize(images, size),
         provenance=_origin(path, recipe),
-        labels=labels,
+        labels=arrays["labels"],
         classes=CLASSES,
         names=[f"{i:05d}" for i in range(len(images))],
-        test=test,
+        test=arrays["test"],
         collection=recipe.digits,
-        items=torch.arange(len(images)),
+        items=np.arange(len(images)),
     )
 
 
@@ -260,22 +258,22 @@ def _read_recipe(path: Path, values: Any) -> Recipe:
 def _load_original(folder: Path, size: int | None) -> ImageSet:
     parts = {part: _read_labels(folder, part) for part in ("train", "test")}
     listed = [(f"mnist_m_{part}/{name}", label) for part, labels in parts.items() for name, label in labels.items()]
-    images = torch.from_numpy(read_all([folder / name for name, _ in listed], size)).permute(0, 3, 1, 2)
+    images = read_all([folder / name for name, _ in listed], size).transpose(0, 3, 1, 2)
     return ImageSet(
-        images=images.expand(-1, 3, -1, -1).contiguous(),
+        images=np.repeat(images, 3, axis=1) if images.shape[1] == 1 else np.ascontiguousarray(images),
         provenance=Provenance(f"mnist-m:{folder}", TITLE_ORIGINAL, "research use; photos of BSDS500", CITATION),
-        labels=torch.tensor([label for _, label in listed]),
+        labels=np.array([label for _, label in listed], np.int64),
         classes=CLASSES,
         names=[name for name, _ in listed],
-        test=torch.arange(len(listed)) >= len(parts["train"]),
+        test=np.arange(len(listed)) >= len(parts["train"]),
         collection=MNIST_SHA256,
         items=_mnist_indices(folder, parts),
     )
 
 
-def _mnist_indices(folder: Path, parts: dict[str, dict[str, int]]) -> torch.Tensor:
-    items = torch.tensor([_mnist_index(folder, part, name) for part, labels in parts.items() for name in labels])
-    if len(items.unique()) < len(items):
+def _mnist_indices(folder: Path, parts: dict[str, dict[str, int]]) -> NDArray[np.int64]:
+    items = np.array([_mnist_index(folder, part, name) for part, labels in parts.items() for name in labels], np.int64)
+    if len(np.unique(items)) < len(items):
         raise InputError(f"Two files in {folder} are named by the same index of MNIST; unpack MNIST-M again.")
     return items
 

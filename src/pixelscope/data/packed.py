@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pixelscope.data.decode import depth_of, is_flat, read_readable
 from pixelscope.data.folder import find_images
@@ -91,9 +90,9 @@ def pack_images(images: ImageSet, out: Path) -> ImageSet:
 
     def extras() -> dict[str, np.ndarray]:
         found = {"labels": images.labels, "test": images.test, "items": images.items}
-        return {name: values.numpy() for name, values in found.items() if values is not None}
+        return {name: values for name, values in found.items() if values is not None}
 
-    pieces = (block.contiguous().numpy() for block in blocks(images.images))
+    pieces = (np.ascontiguousarray(block) for block in blocks(images.images))
     return _write(out, pieces, tuple(images.images.shape[1:]), about, extras, lambda: images.names)
 
 
@@ -219,7 +218,7 @@ def _names(folder: Path, count: int) -> list[str]:
     return names
 
 
-def _extra(folder: Path, name: str, count: int) -> torch.Tensor | None:
+def _extra(folder: Path, name: str, count: int) -> np.ndarray | None:
     path = folder / f"{name}.npy"
     if not path.exists():
         return None
@@ -229,4 +228,4 @@ def _extra(folder: Path, name: str, count: int) -> torch.Tensor | None:
         raise InputError(f"{path} cannot be read; pack the images again.") from None
     if values.shape != (count,):
         raise InputError(f"{path} has shape {values.shape} for {count} images; pack them again.")
-    return torch.from_numpy(values)
+    return values

@@ -6,28 +6,30 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from pixelscope.data.damage import UNREADABLE
 from pixelscope.errors import InputError
 from pixelscope.imaging.framing import Framing
+
+Positions = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 BLOCK = 4096
 """Rows a piece where something goes through all of them: 12 MB of 32 x 32 colour images."""
 
 
 class Rows:
-    """uint8 rows of an .npy file, or some of them in any order, with the shape and the indexing of a tensor.
+    """uint8 rows of an .npy file, or some of them in any order, with the shape and the indexing of an array.
 
     Rows are read with one call for each run of neighbours. The file is not mapped into memory: a map counts every page
     that it has touched as the process's own, and reads a page of 4 KB at a time. What was read stays in the system's cache,
     which it gives up when memory is short.
     """
 
-    dtype = torch.uint8
+    dtype = np.dtype(np.uint8)
 
-    def __init__(self, path: Path, positions: Tensor | None = None, framing: Framing | None = None) -> None:
+    def __init__(self, path: Path, positions: Positions | None = None, framing: Framing | None = None) -> None:
         """Look at the file's head, and at nothing else.
 
         positions: int64, the rows meant, in their order; all where None.
@@ -68,18 +70,18 @@ class Rows:
     def __len__(self) -> int:
         return self._whole[0] if self._positions is None else len(self._positions)
 
-    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+    def __getitem__(self, index: int | slice | Positions) -> Bytes:
         """Read one row, a slice of rows, or the rows at int64 positions, and return them in memory."""
         if isinstance(index, int):
-            return self._read(self._in_file(torch.tensor([range(len(self))[index]])))[0]
+            return self._read(self._in_file(np.array([range(len(self))[index]])))[0]
         if isinstance(index, slice):
-            return self._read(self._in_file(torch.tensor(range(len(self))[index], dtype=torch.int64)))
-        return self._read(self._in_file(index.cpu()))
+            return self._read(self._in_file(np.arange(*index.indices(len(self)))))
+        return self._read(self._in_file(index))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
 
-    def select(self, positions: Tensor) -> "Rows":
+    def select(self, positions: Positions) -> "Rows":
         """Return the rows at int64 `positions`, none of them read yet."""
         return Rows(self.path, self._in_file(positions), self._framing)
 
@@ -88,27 +90,26 @@ class Rows:
         assert self._framing is None
         return Rows(self.path, self._positions, framing)
 
-    def will_need(self, positions: Tensor) -> None:
+    def will_need(self, positions: Positions) -> None:
         """Tell the system that the rows at `positions` are wanted soon, so that it reads them while others are worked on."""
         if hasattr(os, "posix_fadvise"):
-            for first, count in _runs(self._in_file(positions).numpy()):
+            for first, count in _runs(self._in_file(positions)):
                 start = self._start + first * self.row_bytes
                 os.posix_fadvise(self._opened().fileno(), start, count * self.row_bytes, os.POSIX_FADV_WILLNEED)
 
-    def _in_file(self, positions: Tensor) -> Tensor:
+    def _in_file(self, positions: Positions) -> Positions:
         if len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(self):
             raise IndexError(f"rows {int(positions.min())} to {int(positions.max())} of {len(self)}")
         return positions if self._positions is None else self._positions[positions]
 
-    def _read(self, rows: Tensor) -> Tensor:
+    def _read(self, rows: Positions) -> Bytes:
         """Read rows of the file; this is the only place that does."""
         out = np.empty((len(rows), *self._whole[1:]), np.uint8)
         view, size, filled = out.reshape(-1).data, self.row_bytes, 0
-        for first, count in _runs(rows.numpy()):
+        for first, count in _runs(rows):
             self._fill(view[filled * size : (filled + count) * size], self._start + first * size)
             filled += count
-        images = torch.from_numpy(out)
-        return images if self._framing is None else frame(images, self._framing)
+        return out if self._framing is None else frame(out, self._framing)
 
     def _fill(self, part: memoryview, offset: int) -> None:
         while part.nbytes:
@@ -127,33 +128,32 @@ class Rows:
             self._file.close()  # pyright: ignore[reportOptionalMemberAccess]
 
 
-Pixels = Tensor | Rows
+Pixels = Bytes | Rows
 """Images in memory or on disk; both have shape, dtype, length and indexing by int, slice and positions."""
 
 
-def frame(images: Tensor, framing: Framing) -> Tensor:
+def frame(images: Bytes, framing: Framing) -> Bytes:
     """Return uint8 images (N, C, S, S) scaled and placed."""
-    framed = framing.apply(images.permute(0, 2, 3, 1).numpy())
-    return torch.from_numpy(framed).permute(0, 3, 1, 2).contiguous()
+    return np.ascontiguousarray(framing.apply(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
 
 
-def spread(images: Pixels, count: int) -> Tensor:
+def spread(images: Pixels, count: int) -> Bytes:
     """Return up to `count` images at equal distances over all of them, in memory."""
-    return images[torch.arange(0, len(images), max(1, -(-len(images) // count)))]
+    return images[np.arange(0, len(images), max(1, -(-len(images) // count)))]
 
 
-def pick(images: Pixels, positions: Tensor) -> Pixels:
+def pick(images: Pixels, positions: Positions) -> Pixels:
     """Return the images at `positions`: a copy of those in memory, none read of those on disk."""
     return images.select(positions) if isinstance(images, Rows) else images[positions]
 
 
-def blocks(images: Pixels, size: int = BLOCK) -> Iterator[Tensor]:
+def blocks(images: Pixels, size: int = BLOCK) -> Iterator[Bytes]:
     """Give all images in their order, `size` at a time."""
     for start in range(0, len(images), size):
         yield images[start : start + size]
 
 
-def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
+def _runs(rows: Positions) -> list[tuple[int, int]]:
     """Return (first, count) for each run of consecutive rows."""
     if not len(rows):
         return []

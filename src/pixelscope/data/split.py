@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pixelscope.data.imageset import ImageSet, image_hashes
+from pixelscope.data.imageset import ImageSet, Mask, image_hashes
 from pixelscope.data.listing import note
+from pixelscope.data.permutation import permutation
+from pixelscope.data.rows import Positions
 from pixelscope.errors import InputError
 
 
@@ -19,7 +19,7 @@ class Split:
     train: ImageSet
     validation: ImageSet
     test: ImageSet
-    training_positions: Tensor
+    training_positions: Positions
     """Where the training images lie in the whole set, int64, in the order of `train`."""
     notes: tuple[str, ...] = ()
     """Copies and groups among the images, and classes that a part has no image of."""
@@ -30,24 +30,24 @@ class Split:
         return len(self.train) + len(self.validation) + len(self.test)
 
 
-def random_test_mask(count: int, fraction: float, seed: int, together: Tensor | None = None) -> Tensor:
+def random_test_mask(count: int, fraction: float, seed: int, together: Positions | None = None) -> Mask:
     """Return a bool mask (count,) that is True for one random `fraction` of the indices, a function of the arguments.
 
     A fraction above 0 marks at least one index of two or more. `together` has a number per index, the same for those that are
     never parted: they are marked as a whole, or not at all where they would exceed the fraction. Where all numbers differ, they
     make no difference.
     """
-    mask = torch.zeros(count, dtype=torch.bool)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    mask = np.zeros(count, np.bool_)
+    order = permutation(count, seed)
     marked = max(round(count * fraction), int(fraction > 0 and count > 1))
     if together is None:
         mask[order[:marked]] = True
         return mask
-    _, group = together.unique(return_inverse=True)
-    return torch.isin(group, _chosen_groups(group[order].numpy(), marked))
+    group = _numbered(together)
+    return np.isin(group, _chosen_groups(group[order], marked))
 
 
-def _chosen_groups(order: np.ndarray, marked: int) -> Tensor:
+def _chosen_groups(order: Positions, marked: int) -> Positions:
     """Return groups of at most `marked` members together, the first that fit, in the order in which their members come.
 
     Where the smallest group is larger than `marked`, and not all there is, it is chosen alone.
@@ -62,13 +62,18 @@ def _chosen_groups(order: np.ndarray, marked: int) -> Tensor:
             count += int(sizes[group])
     if not chosen and marked and len(sizes) > 1:
         chosen.append(int(sizes.argmin()))
-    return torch.tensor(chosen, dtype=torch.int64)
+    return np.array(chosen, np.int64)
 
 
-def find_copies(images: ImageSet) -> Tensor | None:
+def _numbered(values: Positions) -> Positions:
+    """Return numbers from 0 in place of values, the same where values are the same, in their order."""
+    return np.unique(values, return_inverse=True)[1].reshape(-1)
+
+
+def find_copies(images: ImageSet) -> Positions | None:
     """Return a number per image, int64 (N,), the same for images of the same pixels; None where no two are the same."""
-    different, groups = torch.from_numpy(image_hashes(images.images)).unique(return_inverse=True)
-    return None if len(different) == len(images) else groups
+    groups = _numbered(image_hashes(images.images))
+    return None if groups.max(initial=-1) + 1 == len(images) else groups
 
 
 def group_by_name(images: ImageSet, pattern: str) -> ImageSet:
@@ -85,10 +90,10 @@ def group_by_name(images: ImageSet, pattern: str) -> ImageSet:
     if not numbers:
         return images
     groups = [len(numbers) + i if text is None else numbers[text] for i, text in enumerate(texts)]
-    return replace(images, groups=torch.tensor(groups).unique(return_inverse=True)[1])
+    return replace(images, groups=_numbered(np.array(groups)))
 
 
-def shared_test_mask(source: ImageSet, target: ImageSet, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def shared_test_mask(source: ImageSet, target: ImageSet, fraction: float, seed: int) -> tuple[Mask, Mask]:
     """Return the test masks of two domains.
 
     Aligned sets (image i of both shows the same item) share one mask, so that no test digit is seen in training in
@@ -103,57 +108,58 @@ def shared_test_mask(source: ImageSet, target: ImageSet, fraction: float, seed: 
     return own_test_mask(source, fraction, seed), own_test_mask(target, fraction, seed)
 
 
-def own_test_mask(images: ImageSet, fraction: float, seed: int) -> Tensor:
+def own_test_mask(images: ImageSet, fraction: float, seed: int) -> Mask:
     """Return the test mask that a set comes with, or a random one, which parts no copies and no groups."""
     return images.test if images.test is not None else random_test_mask(len(images), fraction, seed, _together(images))
 
 
-def _together(images: ImageSet) -> Tensor | None:
+def _together(images: ImageSet) -> Positions | None:
     """Return a number per image, the same for images that are never parted: copies, and those of one group."""
     return _joined(find_copies(images), images.groups)
 
 
-def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+def _joined(one: Positions | None, other: Positions | None) -> Positions | None:
     """Return groups that keep together whatever is together in either of two groupings."""
     if one is None or other is None:
         return other if one is None else one
-    both = [numbers.unique(return_inverse=True)[1] for numbers in (one, other)]
-    groups, before = torch.arange(len(one)), None
-    while before is None or not torch.equal(groups, before):
+    both = [_numbered(numbers) for numbers in (one, other)]
+    groups, before = np.arange(len(one)), None
+    while before is None or not np.array_equal(groups, before):
         before = groups
         for grouping in both:
-            least = torch.full((len(one),), len(one)).scatter_reduce(0, grouping, groups, "amin")
+            least = np.full(len(one), len(one))
+            np.minimum.at(least, grouping, groups)
             groups = least[grouping]
     return groups
 
 
-def split(images: ImageSet, test: Tensor, validation_fraction: float, seed: int) -> Split:
+def split(images: ImageSet, test: Mask, validation_fraction: float, seed: int) -> Split:
     """Divide `images` by the mask `test`, and hold a random `validation_fraction` of the rest out for validation."""
     copies = find_copies(images)
     together = _joined(copies, images.groups)
-    rest = (~test).nonzero().flatten()
+    rest = np.flatnonzero(~test)
     held_out = random_test_mask(len(rest), validation_fraction, seed + 1, None if together is None else together[rest])
     if len(rest) - int(held_out.sum()) < 1 or not bool(test.any()):
         raise InputError(_too_few(images, copies))
     training = rest[~held_out]
-    part = torch.zeros(len(images), dtype=torch.int64)
+    part = np.zeros(len(images), np.int64)
     part[rest[held_out]], part[test] = 1, 2
     notes = (*_copy_notes(images, copies, part), *_group_notes(images, part, validation_fraction), *_class_notes(images, part))
     return Split(images.select(training), images.select(rest[held_out]), images.select(test), training, notes)
 
 
-def _too_few(images: ImageSet, copies: Tensor | None) -> str:
+def _too_few(images: ImageSet, copies: Positions | None) -> str:
     which = ", and not copies of one image alone" if copies is not None else ""
     which += ", and more than one group of --data.group-by" if images.groups is not None else ""
     what = f"{images.provenance.source} has {len(images)} image(s), too few to hold out a test split"
     return f"{what}; give at least 2 a class{which}."
 
 
-def _group_notes(images: ImageSet, part: Tensor, validation_fraction: float) -> tuple[str, ...]:
+def _group_notes(images: ImageSet, part: Positions, validation_fraction: float) -> tuple[str, ...]:
     """Say how many groups there are, and whether a split parts some; `part` is as for `_copy_notes`."""
     if images.groups is None:
         return ()
-    sizes = torch.bincount(images.groups)
+    sizes = np.bincount(images.groups)
     parted = _parted(images.groups, part)
     across = f"{parted:,} test images are of groups with images in training or validation, by the split that came with them"
     what = (
@@ -166,15 +172,15 @@ def _group_notes(images: ImageSet, part: Tensor, validation_fraction: float) -> 
     )
 
 
-def _copy_notes(images: ImageSet, copies: Tensor | None, part: Tensor) -> tuple[str, ...]:
+def _copy_notes(images: ImageSet, copies: Positions | None, part: Positions) -> tuple[str, ...]:
     """Say how many images are copies, whether they stand on both sides of the split, and whether their labels differ.
 
     part: 0 for training, 1 for validation, 2 for the test, int64 (N,).
     """
     if copies is None:
         return ()
-    sizes = torch.bincount(copies)
-    extra, groups = int((sizes - 1).clamp(min=0).sum()), int((sizes > 1).sum())
+    sizes = np.bincount(copies)
+    extra, groups = int((sizes - 1).clip(min=0).sum()), int((sizes > 1).sum())
     what = f"{extra:,} of {len(images):,} images are exact copies of others, in {groups:,} groups"
     parted = _parted(copies, part)
     across = f"{parted:,} test images are exact copies of images in training or validation, by the split that came with them."
@@ -183,28 +189,27 @@ def _copy_notes(images: ImageSet, copies: Tensor | None, part: Tensor) -> tuple[
     return (*notes, *([f"The copies of {different:,} groups have different labels."] if different else ()))
 
 
-def _differing(copies: Tensor, labels: Tensor) -> int:
+def _differing(copies: Positions, labels: Positions) -> int:
     """Return how many groups of copies have more than one label."""
-    none = torch.zeros(int(copies.max()) + 1, dtype=torch.int64)
-    least, greatest = (none.scatter_reduce(0, copies, labels, reduce, include_self=False) for reduce in ("amin", "amax"))
-    return int((least != greatest).sum())
+    classes = int(labels.max()) + 1
+    return int((np.bincount(np.unique(copies * classes + labels) // classes) > 1).sum())
 
 
-def _parted(groups: Tensor, part: Tensor) -> int:
+def _parted(groups: Positions, part: Positions) -> int:
     """Return how many test images are of groups that have other images, too."""
     return int((_among(groups, part != 2)[groups] & (part == 2)).sum())
 
 
-def _among(copies: Tensor, chosen: Tensor) -> Tensor:
+def _among(copies: Positions, chosen: Mask) -> Mask:
     """Return whether each group has a member among the `chosen` images."""
-    return torch.bincount(copies, chosen.double(), minlength=int(copies.max()) + 1) > 0
+    return np.bincount(copies, chosen) > 0
 
 
-def _class_notes(images: ImageSet, part: Tensor) -> tuple[str, ...]:
+def _class_notes(images: ImageSet, part: Positions) -> tuple[str, ...]:
     """Name the classes without an image, and those without one for training, or for the test."""
     if images.labels is None:
         return ()
-    counts = [torch.bincount(images.labels[part == number], minlength=len(images.classes)).tolist() for number in range(3)]
+    counts = [np.bincount(images.labels[part == number], minlength=len(images.classes)).tolist() for number in range(3)]
     absent = [name for name, *each in zip(images.classes, *counts, strict=True) if not any(each)]
     notes = list(note("{count} classes have no image here: {names}.", absent))
     for name, train, validation, test in zip(images.classes, *counts, strict=True):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pixelscope.data.cluster_split import split_by_cluster
 from pixelscope.data.duplicates import clusters
@@ -39,7 +38,7 @@ class Part:
     @property
     def rows(self) -> Rows:
         """Return them as rows on disk, none of them read."""
-        return Rows(self.store.path / "frames.npy", torch.from_numpy(self.positions))
+        return Rows(self.store.path / "frames.npy", self.positions)
 
     @property
     def insets(self) -> np.ndarray:
@@ -55,7 +54,7 @@ class Part:
     def left_out_rows(self) -> Rows | None:
         """Return the same as rows on disk, uint8 (N, S, S), over 0 inside an inset."""
         masked = self.store.settings.insets == "mask"
-        return Rows(self.store.path / "insets.npy", torch.from_numpy(self.positions)) if masked else None
+        return Rows(self.store.path / "insets.npy", self.positions) if masked else None
 
     @property
     def names(self) -> list[str]:
@@ -66,7 +65,7 @@ class Part:
         """Return a SHA-256 over the pixels."""
         digest = hashlib.sha256()
         for block in blocks(self.rows):
-            digest.update(block.numpy().data)
+            digest.update(block.data)
         return digest.hexdigest()
 
 

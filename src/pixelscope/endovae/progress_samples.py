@@ -23,7 +23,7 @@ class ProgressSamples:
     def __init__(self, folder: RunFolder, frames: Pixels, seed: int) -> None:
         """Watch the first of `frames`, uint8 (N, S, S, 3)."""
         self.path = folder.samples / "progress.npz"
-        self.frames = frames[:SHOWN].numpy()
+        self.frames = frames[:SHOWN]
         self.seed = seed
 
     @torch.no_grad()

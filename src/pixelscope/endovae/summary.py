@@ -51,7 +51,7 @@ def _timed_steps(fabric: Fabric, config: EndoVAEConfig) -> tuple[float, float]:
     size, count = config.prepare.size, config.training.batch_size
     frames = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator("cpu", 0, "frames"))
     task = EndoVAETask(config, fabric)
-    batches = AugmentedBatches(frames, None, config.augmentation, config.seed, fabric.device)
+    batches = AugmentedBatches(frames.numpy(), None, config.augmentation, config.seed, fabric.device)
 
     def step(moment: Moment) -> None:
         task.step(batches(moment), moment)

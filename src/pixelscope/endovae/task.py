@@ -137,9 +137,11 @@ class EndoVAETask(Task[FrameBatch]):
 
     def _validation_batch(self, rows: slice) -> FrameBatch:
         assert self._validation is not None
-        images = to_unit(as_channels_first(self._validation[rows].to(self.fabric.device)))
-        counted = None if self._insets is None else (self._insets[rows].to(self.fabric.device) == 0).unsqueeze(1).float()
-        return FrameBatch(images, counted)
+        images = to_unit(as_channels_first(torch.from_numpy(self._validation[rows]).to(self.fabric.device)))
+        if self._insets is None:
+            return FrameBatch(images)
+        insets = torch.from_numpy(self._insets[rows]).to(self.fabric.device)
+        return FrameBatch(images, (insets == 0).unsqueeze(1).float())
 
     def _measured(self) -> tuple[Encoder, Decoder]:
         """Return the moving averages, or the networks themselves where none are kept."""

@@ -10,6 +10,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelscope.imaging.resize import bilinear_weights
+
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -95,7 +97,8 @@ class Framing:
 
         Bilinear, antialiased where it shrinks, as everywhere in this package.
         """
-        return _weights(size, self.side, self.top), _weights(size, self.side, self.left)
+        places = np.arange(size)
+        return bilinear_weights(size, self.side, places - self.top), bilinear_weights(size, self.side, places - self.left)
 
     def describe(self, size: int) -> str:
         """Return it as a person reads it, for images of `size` pixels."""
@@ -145,15 +148,3 @@ def _box(image: Bytes) -> tuple[tuple[int, int, int, int], Floats] | None:
     stands_out = distance >= _STANDS_OUT * contrast
     rows, columns = np.flatnonzero(stands_out.any(1)), np.flatnonzero(stands_out.any(0))
     return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), background.astype(np.float32)
-
-
-def _weights(size: int, side: int, first: int) -> Floats:
-    """Return the matrix that scales `size` pixels to `side` and puts the first of these at position `first` of `size`."""
-    step = size / side
-    reach = max(1.0, step)
-    places = np.arange(size)
-    middles = (places - first + 0.5) * step
-    weights = (1 - np.abs(places[None] + 0.5 - middles[:, None]) / reach).clip(min=0)
-    weights[(places < first) | (places >= first + side)] = 0
-    total = weights.sum(axis=1, keepdims=True)
-    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0).astype(np.float32)

@@ -1,17 +1,20 @@
-"""Resizing of image batches, antialiased and in little memory."""
+"""Resizing of image batches, antialiased and in little memory; needs nothing but NumPy."""
 
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 _CHUNK_PIXELS = 4_000_000
 """Pixels in flight at once; float copies of so many take 16 MB."""
 
 
-def resize(images: Tensor, size: int) -> Tensor:
+def resize(images: Bytes, size: int) -> Bytes:
     """Resize to `size` x `size`: the shorter side becomes `size`, and the centre is kept of the longer one.
 
-    Bilinear, antialiased where it shrinks, rounded to the nearest value.
+    Bilinear, antialiased where it shrinks, rounded to the nearest value, halves to the even one. An image's result does not
+    depend on the others of its batch.
 
     Args:
         images: uint8, shape (N, C, H, W).
@@ -24,16 +27,31 @@ def resize(images: Tensor, size: int) -> Tensor:
     if square.shape[-1] == size:
         return square
     count, channels, side, _ = square.shape
-    resized = torch.empty(count, channels, size, size, dtype=torch.uint8)
+    weights = bilinear_weights(side, size, np.arange(size))
+    resized = np.empty((count, channels, size, size), np.uint8)
     rows = max(1, _CHUNK_PIXELS // (channels * max(side, size) ** 2))
     for start in range(0, count, rows):
-        chunk = square[start : start + rows].float()
-        scaled = interpolate(chunk, (size, size), mode="bilinear", antialias=True)
-        resized[start : start + rows] = scaled.round_().clamp_(0, 255)
+        # One product per image and channel, all of one shape: in a larger one, sums could depend on an image's place.
+        scaled = np.matmul(np.matmul(weights, square[start : start + rows].astype(np.float32)), weights.T)
+        resized[start : start + rows] = np.rint(scaled, out=scaled).clip(0, 255)
     return resized
 
 
-def centre_square(images: Tensor) -> Tensor:
+def bilinear_weights(size: int, side: int, places: NDArray[np.int64]) -> Floats:
+    """Return the matrix (len(places), size) that scales `size` pixels to `side`, and takes those at `places` of the result.
+
+    Bilinear, antialiased where it shrinks. Places outside 0 to `side` - 1 get rows of zeros.
+    """
+    step = size / side
+    reach = max(1.0, step)
+    middles = (places + 0.5) * step
+    weights = (1 - np.abs(np.arange(size)[None] + 0.5 - middles[:, None]) / reach).clip(min=0)
+    weights[(places < 0) | (places >= side)] = 0
+    total = weights.sum(axis=1, keepdims=True)
+    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0).astype(np.float32)
+
+
+def centre_square(images: Bytes) -> Bytes:
     """Return the largest square in the middle of images (..., H, W), as a view."""
     height, width = images.shape[-2:]
     side = min(height, width)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pixelscope.data.batches import to_float
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import Pixels
+from pixelscope.data.rows import Bytes, Pixels
 from pixelscope.data.split import Split
 
 BATCH = 500
@@ -25,7 +25,7 @@ def logits_of(classifier: nn.Module, images: Pixels, source: bool = False, batch
     device = next(classifier.parameters()).device
     logits = torch.empty(0)
     for start in range(0, len(images), batch):
-        part = classifier(to_float(images[start : start + batch].to(device)), source=source).cpu()
+        part = classifier(to_float(torch.from_numpy(images[start : start + batch]).to(device)), source=source).cpu()
         if start == 0:
             # One place for all of them: small pieces kept between the large temporaries of each pass fragment the heap,
             # which then grows by a gigabyte or more in a pass over 56,000 images.
@@ -55,7 +55,7 @@ class SourceEvaluation:
         for name in ("train", "test", "validation"):
             images: ImageSet = getattr(self.source, name)
             if name == "train" and len(images) > MEASURED:
-                images = images.select(torch.linspace(0, len(images) - 1, MEASURED).long())
+                images = images.select(torch.linspace(0, len(images) - 1, MEASURED).long().numpy())
             if len(images):
                 numbers |= accuracy_and_loss(classifier, images, f"source_{name}")
         for name in ("test", "validation"):
@@ -64,7 +64,7 @@ class SourceEvaluation:
                 numbers[f"accuracy/source_{name}_ema"] = accuracy_and_loss(average, images, "ema")["accuracy/ema"]
         return numbers
 
-    def some(self, count: int) -> Tensor:
+    def some(self, count: int) -> Bytes:
         """Return the first `count` uint8 images of the source's training split."""
         return self.source.train.images[:count]
 
@@ -72,8 +72,8 @@ class SourceEvaluation:
 def accuracy_and_loss(classifier: nn.Module, images: ImageSet, name: str) -> dict[str, float]:
     """Return `accuracy/NAME` and `loss/NAME` of a classifier on labelled source images."""
     assert images.labels is not None
-    logits = logits_of(classifier, images.images, source=True)
+    logits, labels = logits_of(classifier, images.images, source=True), torch.from_numpy(images.labels)
     return {
-        f"accuracy/{name}": float((logits.argmax(1) == images.labels).double().mean()),
-        f"loss/{name}": float(F.cross_entropy(logits, images.labels)),
+        f"accuracy/{name}": float((logits.argmax(1) == labels).double().mean()),
+        f"loss/{name}": float(F.cross_entropy(logits, labels)),
     }

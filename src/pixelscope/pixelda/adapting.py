@@ -89,8 +89,9 @@ def adapt(
 
 def _redrawn(replicas: Replicas[Generator], images: np.ndarray, z: Tensor) -> np.ndarray:
     with replicas.lent() as (network, device):
-        parts = zip(torch.from_numpy(images).permute(0, 3, 1, 2).split(64), z.to(device).split(64), strict=True)
-        return np.concatenate([pixels(redraw(network, some, noise)) for some, noise in parts])
+        given, z = images.transpose(0, 3, 1, 2), z.to(device)
+        pieces = (slice(start, start + 64) for start in range(0, len(given), 64))
+        return np.concatenate([pixels(redraw(network, given[piece], z[piece])) for piece in pieces])
 
 
 def _row(out: Path, item: Item, style: int, image: np.ndarray, label: str) -> Row:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-import torch
+import numpy as np
 
 from pixelscope.data import load, parse
 from pixelscope.data.folder import find_images
@@ -47,9 +47,9 @@ def load_masks(config: BaselineConfig, domains: Domains, data_root: Path | None 
 
 def _from_files(folder: Path, size: int) -> ImageSet:
     found = find_images(folder)
-    masks = torch.empty(len(found.files), 1, size, size, dtype=torch.uint8)
+    masks = np.empty((len(found.files), 1, size, size), np.uint8)
     for position, path in enumerate(found.files):
-        white = torch.from_numpy(read_mask(path)).to(torch.uint8) * 255
+        white = read_mask(path).astype(np.uint8) * 255
         masks[position] = resize(white[None, None], size)[0]
     return ImageSet(masks, Provenance(f"folder:{folder}", f"Masks of {folder.name}"), names=found.names)
 

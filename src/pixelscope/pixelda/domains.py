@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from pixelscope.data import load
 from pixelscope.data.imageset import ImageSet
@@ -103,7 +103,7 @@ def _check_groups(data: DataConfig, *domains: ImageSet) -> None:
         known = [f"one is {images.names[0]!r}" if images.names else _no_names(images) for images in domains]
         raise InputError(f"{what} matches the path of no image ({'; '.join(known)}); change it, or leave it out.")
     for images in domains:
-        if images.groups is not None and len(images.groups.unique()) == 1:
+        if images.groups is not None and len(np.unique(images.groups)) == 1:
             raise InputError(
                 f"{what} puts all images of {images.provenance.source} into one group, so that none is left for a test split; "
                 "let its first group match less of the path."
@@ -204,7 +204,7 @@ def _framed(domains: Domains, data: DataConfig) -> Domains:
 
 def match_framing(source: ImageSet, target: ImageSet) -> tuple[Framing | None, str]:
     """Return what frames the target's images as the source's, of one size; or None, and why they stay as they are."""
-    found = [find_foreground(spread(images.images, SAMPLE).permute(0, 2, 3, 1).numpy()) for images in (source, target)]
+    found = [find_foreground(spread(images.images, SAMPLE).transpose(0, 2, 3, 1)) for images in (source, target)]
     theirs, ours = found
     if ours is None or theirs is None:
         unclear = " and ".join(role for role, one in zip(("source", "target"), found, strict=True) if one is None)
@@ -280,7 +280,7 @@ def with_classes_of(target: ImageSet, classes: tuple[str, ...], leave_out: bool 
 def _without(target: ImageSet, extra: Sequence[str], classes: Sequence[str]) -> ImageSet:
     """Return the target without the images of the classes `extra`, and without those classes."""
     assert target.labels is not None
-    kept = torch.tensor([name not in extra for name in target.classes])
+    kept = np.array([name not in extra for name in target.classes])
     chosen = kept[target.labels]
     if not chosen.any():
         raise InputError(
@@ -293,7 +293,7 @@ def _without(target: ImageSet, extra: Sequence[str], classes: Sequence[str]) -> 
     noted = replace(target.provenance, notes=(*target.provenance.notes, *note(text, extra)))
     left = replace(target.select(chosen), provenance=noted)
     names = tuple(name for name in target.classes if name not in extra)
-    return left.relabelled((kept.cumsum(0) - 1).clamp(min=0).tolist(), names)
+    return left.relabelled((kept.cumsum() - 1).clip(min=0).tolist(), names)
 
 
 def _folded(name: str) -> str:

@@ -1,11 +1,11 @@
 """The pictures of a run, stored as arrays in samples/: pairs, gallery, styles; figures are drawn from them later."""
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.randomness import generator
+from pixelscope.data.permutation import permutation
+from pixelscope.data.rows import Bytes, Positions
+from pixelscope.engine.randomness import derive, generator
 from pixelscope.engine.run import RunFolder
 from pixelscope.pixelda.accuracy import logits_of
 from pixelscope.pixelda.chosen import Weights
@@ -37,7 +37,7 @@ def _write_pairs(folder: RunFolder, source: ImageSet, target: ImageSet, seed: in
         folder.samples / "pairs.npz",
         source=pixels(source.images[shown]),
         target=pixels(target.images[shown]),
-        labels=source.labels[shown].numpy(),
+        labels=source.labels[shown],
         classes=np.array(source.classes),
     )
 
@@ -56,10 +56,10 @@ def _write_gallery(
         source=pixels(source.images[here]),
         generated=pixels(generated),
         target=pixels(target.images[there]),
-        source_labels=source.labels[here].numpy(),
+        source_labels=source.labels[here],
         source_predictions=_predicted(classifier, source.images[here], source=True),
         generated_predictions=_predicted(classifier, generated),
-        target_labels=np.full(len(there), -1) if target.labels is None else target.labels[there].numpy(),
+        target_labels=np.full(len(there), -1) if target.labels is None else target.labels[there],
         target_predictions=_predicted(classifier, target.images[there]),
     )
 
@@ -67,14 +67,14 @@ def _write_gallery(
 def _write_styles(folder: RunFolder, source: ImageSet, network: Generator, config: PixelDAConfig) -> None:
     images = source.images[one_of_each_class(source, STYLED)]
     z = draw_noise(config, STYLES, generator("cpu", config.seed, "styles"))
-    drawn = redraw(network, images.repeat_interleave(STYLES, 0), z.repeat(len(images), 1))
-    rows = drawn.unflatten(0, (len(images), STYLES))
+    drawn = redraw(network, np.repeat(images, STYLES, axis=0), z.repeat(len(images), 1))
+    rows = drawn.reshape(len(images), STYLES, *drawn.shape[1:])
     save_arrays(folder.samples / "styles.npz", source=pixels(images), generated=pixels(rows))
 
 
-def _predicted(classifier: TaskNetwork, images: Tensor, source: bool = False) -> np.ndarray:
+def _predicted(classifier: TaskNetwork, images: Bytes, source: bool = False) -> np.ndarray:
     return logits_of(classifier, images, source=source).argmax(1).numpy()
 
 
-def _random_positions(images: ImageSet, seed: int, purpose: str) -> Tensor:
-    return torch.randperm(len(images), generator=generator("cpu", seed, purpose))[:SHOWN]
+def _random_positions(images: ImageSet, seed: int, purpose: str) -> Positions:
+    return permutation(len(images), derive(seed, purpose))[:SHOWN]

@@ -56,7 +56,7 @@ def accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
 def _counts(classifier: nn.Module, images: ImageSet, source: bool) -> Tensor:
     assert images.labels is not None
     logits = logits_of(classifier, images.images, source=source)
-    return confusion(logits.argmax(1), images.labels, logits.shape[1])
+    return confusion(logits.argmax(1), torch.from_numpy(images.labels), logits.shape[1])
 
 
 def own_sets(domains: Domains) -> dict[str, MeasuredSet]:

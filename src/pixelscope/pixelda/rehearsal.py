@@ -1,5 +1,6 @@
 """A few training steps on random images, to learn what a run would cost."""
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
@@ -42,4 +43,4 @@ def _random_images(count: int, size: int) -> ImageSet:
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
     classes = tuple(map(str, range(CLASSES)))
-    return ImageSet(pixels, Provenance("random", "random images"), torch.arange(count) % CLASSES, classes)
+    return ImageSet(pixels.numpy(), Provenance("random", "random images"), np.arange(count) % CLASSES, classes)

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from pixelscope.data.imageset import ImageSet, image_hashes
 from pixelscope.engine.run import RunFolder
@@ -37,14 +36,14 @@ class SeenImages:
         items: dict[str, list[NDArray[np.int64]]] = {}
         for part in parts:
             if part.collection is not None and part.items is not None:
-                items.setdefault(part.collection, []).append(part.items.numpy())
+                items.setdefault(part.collection, []).append(part.items)
         return cls(_sorted(image_hashes(part.images) for part in parts), {name: _sorted(of) for name, of in items.items()})
 
     def save(self, folder: RunFolder) -> None:
         """Write them into a run folder."""
         tensors = {_HASHES: self.hashes} | {f"{_ITEMS}{name}": values for name, values in self.items.items()}
         with written_whole(folder.path / FILE) as temporary:
-            save_file({name: torch.from_numpy(values) for name, values in tensors.items()}, temporary)
+            save_file(tensors, temporary)
 
     @classmethod
     def load(cls, folder: RunFolder) -> "SeenImages | None":
@@ -53,7 +52,7 @@ class SeenImages:
         if not path.is_file():
             return None
         try:
-            found = {name: tensor.numpy() for name, tensor in load_file(path).items()}
+            found = load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is damaged ({error}); restore it, or train again.") from None
         if _HASHES not in found:
@@ -61,11 +60,11 @@ class SeenImages:
         items = {name.removeprefix(_ITEMS): values for name, values in found.items() if name.startswith(_ITEMS)}
         return cls(found[_HASHES], items)
 
-    def holds(self, images: ImageSet) -> torch.Tensor:
+    def holds(self, images: ImageSet) -> NDArray[np.bool_]:
         """Return a bool mask (N,), True for each image that was seen, or whose item (digit) was seen in another image."""
-        seen = torch.from_numpy(np.isin(image_hashes(images.images), self.hashes))
+        seen = np.isin(image_hashes(images.images), self.hashes)
         if images.items is not None and images.collection in self.items:
-            seen |= torch.from_numpy(np.isin(images.items.numpy(), self.items[images.collection]))
+            seen |= np.isin(images.items, self.items[images.collection])
         return seen
 
 

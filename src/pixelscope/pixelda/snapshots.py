@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pixelscope.data.batches import to_float, to_uint8
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.rows import Bytes, Positions
 from pixelscope.engine.run import RunFolder
 from pixelscope.engine.task import Task
 from pixelscope.files import written_whole
@@ -26,28 +27,26 @@ def save_classifiers(folder: RunFolder, task: Task[Any], images: int) -> None:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
 
 
-def one_of_each_class(images: ImageSet, most: int = 10) -> Tensor:
+def one_of_each_class(images: ImageSet, most: int = 10) -> Positions:
     """Return the positions of the first image of each class, at most `most` of them."""
     assert images.labels is not None
-    present = images.labels.unique()[:most]
-    return torch.stack([(images.labels == label).nonzero()[0, 0] for label in present])
+    return np.unique(images.labels, return_index=True)[1][:most]
 
 
 @torch.no_grad()
-def redraw(generator: nn.Module, images: Tensor, z: Tensor) -> Tensor:
+def redraw(generator: nn.Module, images: Bytes, z: Tensor) -> Bytes:
     """Return uint8 images (N, 3, S, S): G's redrawing of uint8 `images` with `z`, in evaluation mode."""
     training = generator.training
     generator.eval()
-    device = z.device
-    drawn = generator(to_float(images.to(device)), z)
+    drawn = generator(to_float(torch.from_numpy(images).to(z.device)), z)
     generator.train(training)
-    return to_uint8(drawn).cpu()
+    return to_uint8(drawn).cpu().numpy()
 
 
-def pixels(images: Tensor) -> np.ndarray:
-    """Return uint8 (..., 3, H, W) tensors as arrays (..., H, W, 3); grey is repeated."""
-    coloured = images.expand(*images.shape[:-3], 3, *images.shape[-2:])
-    return coloured.movedim(-3, -1).contiguous().numpy()
+def pixels(images: Bytes) -> Bytes:
+    """Return uint8 images (..., 1 or 3, H, W) as (..., H, W, 3); grey is repeated."""
+    last = np.moveaxis(images, -3, -1)
+    return np.repeat(last, 3, axis=-1) if last.shape[-1] == 1 else np.ascontiguousarray(last)
 
 
 class ProgressSamples:

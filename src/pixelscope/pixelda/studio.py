@@ -51,7 +51,7 @@ class StyleStudio:
 
     def redraw(self, image: Bytes, styles: NDArray[np.float32]) -> Bytes:
         """Return an image (S, S, 3) in each of K styles, z of shape (K, noise_dim); uint8 (K, S, S, 3)."""
-        images = torch.from_numpy(np.repeat(image[None], len(styles), axis=0)).permute(0, 3, 1, 2)
+        images = np.repeat(image[None], len(styles), axis=0).transpose(0, 3, 1, 2)
         return pixels(redraw(self._generator, images, torch.from_numpy(np.asarray(styles, np.float32))))
 
     def answers(self, images: Bytes) -> dict[str, NDArray[np.float32]]:

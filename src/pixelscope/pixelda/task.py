@@ -57,7 +57,7 @@ class PairedBatches:
     ) -> None:
         self.source = Stream(source, seed, "source", device)
         self.target = Stream(target.without_labels(), seed, "target", device)
-        self.masks = None if masks is None else masks.in_memory().to(device)
+        self.masks = None if masks is None else torch.from_numpy(masks.in_memory()).to(device)
 
     def __call__(self, moment: Moment) -> PairedBatch:
         """Return this rank's part of the batch at `moment`."""
@@ -170,7 +170,7 @@ class PixelDATask(Task[PairedBatch]):
             return {}
         averaged = self.averages.get("classifier")
         accuracies = self.evaluation.measure(self.classifier, averaged.network if averaged else None)
-        images = to_float(self.evaluation.some(REDRAWN_TWICE).to(self.fabric.device))
+        images = to_float(torch.from_numpy(self.evaluation.some(REDRAWN_TWICE)).to(self.fabric.device))
         few = images[: diagnostics.DIVERSITY_IMAGES]
         return {
             **accuracies,

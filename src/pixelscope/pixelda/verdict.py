@@ -7,12 +7,13 @@ as good as any; then T means something else by a class than T of the source alon
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pixelscope.data.batches import to_float
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import spread
+from pixelscope.data.rows import Bytes, spread
 from pixelscope.engine.runtime import computing_device
 from pixelscope.pixelda.accuracy import BATCH, confusion
 from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure_all
@@ -47,7 +48,7 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
         The value of every rule for both, and the verdict.
     """
     shown = spread(target.images, IMAGES)
-    some = source.select(torch.arange(0, len(source), max(1, -(-len(source) // IMAGES))))
+    some = source.select(np.arange(0, len(source), max(1, -(-len(source) // IMAGES))))
     known = {"source accuracy": MeasuredSet("source", [some], source=True)}
     values, answers = [], []
     for network in (before, after):
@@ -83,10 +84,11 @@ def rule_values(network: nn.Module, logits: Tensor, features: Tensor, known: Map
     return rules | accuracies(measure_all(network, known))
 
 
-def answers_of(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def answers_of(network: nn.Module, images: Bytes) -> tuple[Tensor, Tensor]:
     """Return logits (N, classes) and features (N, F) of uint8 images, on the CPU."""
     network = network.to(computing_device()).eval()
     device = next(network.parameters()).device
-    parts = [logits_and_features(network, to_float(some.to(device))) for some in images.split(BATCH)]
+    pieces = torch.from_numpy(images).split(BATCH)
+    parts = [logits_and_features(network, to_float(some.to(device))) for some in pieces]
     logits, features = (torch.cat(both).float().cpu() for both in zip(*parts, strict=True))
     return logits, features

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from pixelscope.data.batches import Held, Stream, to_float
+from pixelscope.data.batches import Stream, to_float
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.layout import placed
 from pixelscope.engine.randomness import Order, generator
@@ -64,16 +65,16 @@ class GeneratedPool:
         return images, self._labels[positions].to(self.fabric.device)
 
     def _draw(self, number: int) -> None:
-        positions = self._order.take(number * self.pool, self.pool)
+        positions = self._order.take(number * self.pool, self.pool).numpy()
         z = draw_noise(self.config, self.pool, generator("cpu", self.seed, "generated pool", number)).to(self.fabric.device)
-        held = Held(self.source.images, torch.device("cpu"))
         with self.fabric.autocast():
             parts = [
-                redraw(self.network, held[positions[start : start + AT_ONCE]], z[start : start + AT_ONCE])
+                redraw(self.network, self.source.images[positions[start : start + AT_ONCE]], z[start : start + AT_ONCE])
                 for start in range(0, self.pool, AT_ONCE)
             ]
         assert self.source.labels is not None
-        self._images, self._labels, self._drawn = torch.cat(parts), self.source.labels[positions], number
+        self._images, self._drawn = torch.from_numpy(np.concatenate(parts)), number
+        self._labels = torch.from_numpy(self.source.labels[positions])
 
 
 class RefineBatches:

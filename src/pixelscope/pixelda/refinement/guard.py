@@ -69,7 +69,7 @@ def _shares(source: ImageSet, before: Tensor, after: Tensor) -> tuple[ClassShare
         return (torch.bincount(labels, minlength=len(source.classes)).double() / len(labels)).tolist()
 
     assert source.labels is not None
-    rows = zip(source.classes, of(source.labels), of(before), of(after), strict=True)
+    rows = zip(source.classes, of(torch.from_numpy(source.labels)), of(before), of(after), strict=True)
     return tuple(ClassShare(name=name, source=own, start=start, refined=refined) for name, own, start, refined in rows)
 
 

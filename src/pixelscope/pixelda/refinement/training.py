@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
@@ -199,13 +200,13 @@ def redrawn_validation(material: Material, seed: int) -> ImageSet:
     """Return source images held out as the run's G redraws them, with their labels."""
     opened, held_out = material.opened, material.source.validation
     assert isinstance(opened.config, PixelDAConfig) and opened.weights.generator is not None
-    some = held_out.select(torch.arange(min(IMAGES, len(held_out))))
+    some = held_out.select(np.arange(min(IMAGES, len(held_out))))
     z = draw_noise(opened.config, len(some), generator("cpu", seed, "redrawn for the guard"))
     parts = [
-        redraw(opened.weights.generator, images, noise)
-        for images, noise in zip(some.images[:].split(AT_ONCE), z.split(AT_ONCE), strict=True)
+        redraw(opened.weights.generator, some.images[start : start + AT_ONCE], z[start : start + AT_ONCE])
+        for start in range(0, len(some), AT_ONCE)
     ]
-    return replace(some, images=torch.cat(parts))
+    return replace(some, images=np.concatenate(parts))
 
 
 def build_classifier(config: RefineConfig, material: Material) -> nn.Module:
@@ -252,7 +253,7 @@ def _require_same_splits(teacher: RunFolder, opened: TrainedRun, domains: Domain
 
 def _apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
     mask = random_test_mask(len(images), share, seed, find_copies(images))
-    return images.select((~mask).nonzero().flatten()), images.select(mask.nonzero().flatten())
+    return images.select(~mask), images.select(mask)
 
 
 def _pool(config: RefineConfig, material: Material, fabric: Fabric) -> GeneratedPool:

@@ -1,0 +1,60 @@
+"""What needs no torch does not import it: images, frames, run folders and exported files are read without it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pixelscope
+
+SOURCE = Path(pixelscope.__file__).parent
+WITH_TORCH = {
+    "pixelscope.data.batches": "makes tensors of images",
+    "pixelscope.exchange.onnx_graph": "exports a network",
+    "pixelscope.exchange.weights_file": "reads and writes the weights of a network",
+}
+"""Modules of these packages that import torch, and why."""
+SINGLE = (
+    "pixelscope.engine.run",
+    "pixelscope.files",
+    "pixelscope.record",
+    "pixelscope.results",
+    "pixelscope.runs",
+    "pixelscope.samples",
+)
+
+
+def modules_of(package: str) -> list[str]:
+    paths = sorted((SOURCE / package).rglob("*.py"))
+    names = [".".join(("pixelscope", *path.relative_to(SOURCE).with_suffix("").parts)) for path in paths]
+    return [name.removesuffix(".__init__") for name in names if name not in WITH_TORCH]
+
+
+@pytest.mark.parametrize("package", ["data", "imaging", "exchange", "stream", "single"])
+def test_modules_are_imported_where_torch_cannot_be(package: str) -> None:
+    names = list(SINGLE) if package == "single" else modules_of(package)
+    assert len(names) > 2
+    code = "import importlib, sys; sys.modules['torch'] = None; [importlib.import_module(name) for name in sys.argv[1:]]"
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_source_is_split_where_torch_cannot_be_imported(tmp_path: Path) -> None:
+    """All the way from files to a split, so that what is imported inside functions is seen, too."""
+    code = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from pixelscope.data import load
+from pixelscope.data.split import own_test_mask, split
+rng = np.random.default_rng(0)
+np.savez("made.npz", images=rng.integers(0, 256, (20, 14, 14), np.uint8), labels=np.arange(20) % 2)
+images = load("arrays:made.npz", size=16)
+parts = split(images, own_test_mask(images, 0.2, 0), 0.2, 0)
+assert (len(parts.train), len(parts.validation), len(parts.test)) == (13, 3, 4), parts
+print(parts.train.digest())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip()) == 64
