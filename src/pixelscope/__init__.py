@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.studio import StyleStudio as StyleStudio
     from pixelscope.pixelda.summary import plan as plan
     from pixelscope.pixelda.summary import summarize as summarize
-    from pixelscope.pixelda.training import resume as resume
+    from pixelscope.pixelda.training import resume_pixelda as resume_pixelda
     from pixelscope.pixelda.training import train_baseline as train_baseline
     from pixelscope.pixelda.training import train_pixelda as train_pixelda
     from pixelscope.report.builder import build_report as build_report
@@ -68,9 +68,13 @@ if TYPE_CHECKING:
     from pixelscope.runs import find_runs as find_runs
     from pixelscope.runs import newest_samples as newest_samples
     from pixelscope.runs import run_info as run_info
+    from pixelscope.runs import run_settings as run_settings
     from pixelscope.runs import run_statistics as run_statistics
     from pixelscope.serve import serve_runs as serve_runs
+    from pixelscope.systems import SYSTEMS as SYSTEMS
+    from pixelscope.systems import System as System
     from pixelscope.systems import export as export
+    from pixelscope.systems import resume as resume
 
 _HOMES = {
     "ImageSet": "pixelscope.data.imageset",
@@ -111,7 +115,7 @@ _HOMES = {
     "train_baseline": "pixelscope.pixelda.training",
     "train_pixelda": "pixelscope.pixelda.training",
     "default_preset": "pixelscope.pixelda.config",
-    "resume": "pixelscope.pixelda.training",
+    "resume_pixelda": "pixelscope.pixelda.training",
     "RefineConfig": "pixelscope.pixelda.refinement.config",
     "refine_preset": "pixelscope.pixelda.refinement.config",
     "refine": "pixelscope.pixelda.refinement.training",
@@ -129,10 +133,14 @@ _HOMES = {
     "find_runs": "pixelscope.runs",
     "newest_samples": "pixelscope.runs",
     "run_info": "pixelscope.runs",
+    "run_settings": "pixelscope.runs",
     "run_statistics": "pixelscope.runs",
     "decode_bytes": "pixelscope.data.decode",
     "serve_runs": "pixelscope.serve",
+    "SYSTEMS": "pixelscope.systems",
+    "System": "pixelscope.systems",
     "export": "pixelscope.systems",
+    "resume": "pixelscope.systems",
     "build_report": "pixelscope.report.builder",
     "DemoResult": "pixelscope.demo",
     "run_demo": "pixelscope.demo",

@@ -1,13 +1,15 @@
 """The run folders in a place, as a person sees them: what each is, and how far it is."""
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pixelscope.config import read_yaml
 from pixelscope.data.damage import UNREADABLE
 from pixelscope.engine.run import RunFolder, read_json, read_stats
 from pixelscope.errors import InputError
@@ -27,7 +29,7 @@ class RunInfo:
     """`running`, `finished` or `stopped`."""
     images: int
     goal: int | None
-    """Images that it trains on in all, where its configuration says so."""
+    """Images that it trains on in all, where its record says so; a schedule may end it earlier."""
     changed: float
     """When something in it last changed, in seconds since the epoch."""
 
@@ -60,16 +62,33 @@ def run_statistics(path: Path) -> list[dict[str, Any]]:
         return []
 
 
+def run_settings(path: Path) -> dict[str, str]:
+    """Return the settings of a run by their dotted names, as text; none where its configuration cannot be read."""
+    try:
+        return dict(_flat(read_yaml(RunFolder(path).config)))
+    except InputError:
+        return {}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, default=str)
+
+
 def newest_samples(path: Path) -> dict[str, np.ndarray]:
     """Return the newest images that a training stored, uint8 (K, S, S, 3) by what they are; empty before the first."""
     file = RunFolder(path).samples / "progress.npz"
     try:
         with np.load(file, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in ("source", "originals", "reconstructions", "generated") if name in stored}
+            found = {name: stored[name] for name in stored.files}
     except UNREADABLE:
         return {}
-    newest = {name: images if images.ndim == 4 else images[-1] for name, images in found.items() if len(images)}
-    return {name: images for name, images in newest.items() if images.ndim == 4 and images.dtype == np.uint8}
+    stacks = {name: images for name, images in found.items() if images.ndim in (4, 5) and len(images)}
+    newest = {name: images if images.ndim == 4 else images[-1] for name, images in stacks.items()}
+    return {name: images for name, images in newest.items() if images.dtype == np.uint8}
 
 
 def _read(path: Path) -> RunInfo | None:
@@ -86,19 +105,9 @@ def _read(path: Path) -> RunInfo | None:
     images = max([seen if isinstance(seen, int) else 0, *newest])
     if state == "running" and time.time() - changed > STALE:
         state = "stopped"
-    return RunInfo(path, path.name, system, state, images, _goal(folder), changed)
+    goal = record.get("goal")
+    return RunInfo(path, path.name, system, state, images, goal if isinstance(goal, int) else None, changed)
 
 
 def _changed(folder: RunFolder) -> float:
     return max(path.stat().st_mtime for path in (folder.record, folder.stats, folder.evaluation) if path.is_file())
-
-
-def _goal(folder: RunFolder) -> int | None:
-    import yaml
-
-    try:
-        values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-        goal = values["training"]["images"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return None
-    return goal if isinstance(goal, int) else None

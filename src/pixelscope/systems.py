@@ -1,39 +1,122 @@
-"""Which system made a run folder: an explicit table, the only place that knows them all."""
+"""The table of systems, the only place that knows them all, and what is done to a run by the system that made it."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pixelscope.endovae.figures import sections as endovae_sections
+from pixelscope.endovae import charts as endovae_charts
 from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
-from pixelscope.exchange.delivery import Delivered, Format
-from pixelscope.page import Section
-from pixelscope.pixelda.ablation.search_sections import sections as search_sections
-from pixelscope.pixelda.ablation.sections import sections as ablation_sections
-from pixelscope.pixelda.figures import sections as pixelda_sections
-from pixelscope.pixelda.refinement.sections import sections as refined_sections
+from pixelscope.pixelda import charts as pixelda_charts
 
-SECTIONS: dict[str, Callable[[Path], list[Section]]] = {
-    "pixelda": pixelda_sections,
-    "baseline": pixelda_sections,
-    "endovae": endovae_sections,
-    "refined": refined_sections,
-    "ablation": ablation_sections,
-    "search": search_sections,
+if TYPE_CHECKING:
+    # They bring torch, which a table does without.
+    from pixelscope.exchange.delivery import Delivered, Format
+    from pixelscope.page import Section
+
+
+@dataclass(frozen=True)
+class System:
+    """One kind of run. Its functions are named as `module:function`, and imported when they are called."""
+
+    name: str
+    """As run.json has it."""
+    title: str
+    """As a page shows it."""
+    command: str = ""
+    """The command that trains it, without `pixelscope`; the same command with --resume RUN resumes it."""
+    resume: str = ""
+    """Resumes a run, given its folder and what may change."""
+    sections: str = ""
+    """Returns the sections of the report on a run, given its folder."""
+    export: str = ""
+    """Writes the model of a run to a file, given its folder, the file and the format."""
+    charts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Charts of a training by title: the numbers of stats.jsonl that each one shows, with their labels."""
+    samples: Mapping[str, str] = field(default_factory=dict)
+    """Images that a training stores in samples/progress.npz, with their titles."""
+
+    def function(self, name: str) -> Callable[..., Any] | None:
+        """Import one of the functions named above; None where the system has none."""
+        module, _, function = getattr(self, name).partition(":")
+        return getattr(import_module(module), function) if module else None
+
+
+SYSTEMS = {
+    system.name: system
+    for system in (
+        System(
+            "pixelda",
+            "PixelDA",
+            "pixelda train",
+            resume="pixelscope.pixelda.training:resume_pixelda",
+            sections="pixelscope.pixelda.figures:sections",
+            export="pixelscope.pixelda.exporting:export_classifier",
+            charts=pixelda_charts.PIXELDA,
+            samples=pixelda_charts.SAMPLES,
+        ),
+        System(
+            "baseline",
+            "baseline",
+            "pixelda baseline",
+            resume="pixelscope.pixelda.training:resume_pixelda",
+            sections="pixelscope.pixelda.figures:sections",
+            export="pixelscope.pixelda.exporting:export_classifier",
+            charts=pixelda_charts.BASELINE,
+        ),
+        System(
+            "refined",
+            "refinement",
+            "pixelda refine",
+            resume="pixelscope.pixelda.refinement.training:resume_refinement",
+            sections="pixelscope.pixelda.refinement.sections:sections",
+            export="pixelscope.pixelda.exporting:export_classifier",
+            charts=pixelda_charts.REFINEMENT,
+        ),
+        System(
+            "endovae",
+            "EndoVAE",
+            "endovae train",
+            resume="pixelscope.endovae.training:resume_endovae",
+            sections="pixelscope.endovae.figures:sections",
+            export="pixelscope.endovae.exporting:export_scorer",
+            charts=endovae_charts.ENDOVAE,
+            samples=endovae_charts.SAMPLES,
+        ),
+        System("ablation", "ablation", sections="pixelscope.pixelda.ablation.sections:sections"),
+        System("search", "search", sections="pixelscope.pixelda.ablation.search_sections:sections"),
+    )
 }
+
+
+def resume(run: Path, **changes: Any) -> Path:
+    """Resume a stopped run of any system from its newest checkpoint, and return its folder.
+
+    Args:
+        run: the run folder.
+        changes: what its own system lets change. All: `devices`. PixelDA and its baseline: `images` to train to, `source` and
+            `target` where they have moved, `data_root`. EndoVAE: `epochs` to train to, `frames` where they have moved. A
+            refinement: `origin` and `teacher` where they have moved, `data_root`.
+
+    Raises:
+        InputError: the run or its images cannot be used, or its system lets something else change; the run is left as it was.
+    """
+    return _call(run, "resume", (run,), changes)
 
 
 def export(
     run: Path,
     out: Path,
     *,
-    form: Format = "onnx",
+    form: "Format" = "onnx",
     images: str | None = None,
     rule: str = "auto",
     choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
-) -> Delivered:
+) -> "Delivered":
     """Write the model of a finished run to one file that other programs read, with a model card beside it.
 
     `onnx` takes uint8 RGB images of any size, N at a time, and needs onnxruntime alone; `safetensors` holds the weights.
@@ -52,27 +135,32 @@ def export(
     Raises:
         InputError: run, out or images cannot be used, an extra is not installed, or file and run disagree.
     """
-    system = _system(run)
-    if system in ("ablation", "search"):
-        raise InputError(f"{run} is a folder of several runs; export one of the runs in {run / 'cells'}.")
-    if system == "endovae":
-        if choose != "adapted":
-            raise InputError(f"{run} is a run of EndoVAE, which has nothing to choose from; drop --choose.")
-        from pixelscope.endovae.exporting import export_scorer
-
-        return export_scorer(run, out, form, images=images, rule=rule)
-    from pixelscope.pixelda.exporting import export_classifier
-
-    return export_classifier(run, out, form, images=images, rule=rule, choose=choose, data_root=data_root)
+    chosen = None if choose == "adapted" else choose
+    options = {"images": images, "rule": rule, "choose": chosen, "data_root": data_root}
+    return _call(run, "export", (run, out, form), options)
 
 
-def sections(run: Path) -> list[Section]:
+def sections(run: Path) -> "list[Section]":
     """Return the sections of the report on `run`, made by its own system; raises InputError for an unknown one."""
-    return SECTIONS[_system(run)](run)
+    return _call(run, "sections", (run,), {})
 
 
-def _system(run: Path) -> str:
-    system: Any = RunFolder.open(run).read_record().get("system")
-    if system not in SECTIONS:
-        raise InputError(f"{run} is a run of {system!r}, which this version does not know; update pixelscope.")
-    return system
+def _call(run: Path, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Call a function of the system that made a run; raises InputError where it has none, or does not take an option."""
+    system = _system(run)
+    function = system.function(name)
+    if function is None:
+        raise InputError(f"{run} is a folder of several runs; {name} one of the runs in {run / 'cells'}.")
+    given = {option: value for option, value in options.items() if value is not None}
+    others = sorted(given.keys() - inspect.signature(function).parameters.keys())
+    if others:
+        flag = others[0].replace("_", "-")
+        raise InputError(f"{run} is a run of {system.title}, whose {name} does not take {flag}; leave it out.")
+    return function(*arguments, **given)
+
+
+def _system(run: Path) -> System:
+    name: Any = RunFolder.open(run).read_record().get("system")
+    if name not in SYSTEMS:
+        raise InputError(f"{run} is a run of {name!r}, which this version does not know; update pixelscope.")
+    return SYSTEMS[name]

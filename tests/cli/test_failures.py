@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shlex
 import signal
 import socket
@@ -19,6 +20,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from data.made import write_photos
+from pixelscope import SYSTEMS
 from pixelscope.cli.failures import explain
 from pixelscope.errors import InputError, TrainingStopped
 
@@ -100,11 +102,30 @@ def test_errors_that_the_user_can_mend(error: Exception, said: str) -> None:
     assert "\n" not in failure.line
 
 
-def test_an_interruption_says_how_to_go_on() -> None:
-    failure = explain(KeyboardInterrupt())
+TRAINS = [system.command for system in SYSTEMS.values() if system.command]
+
+
+@pytest.mark.parametrize("command", TRAINS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
+def test_an_interrupted_training_names_the_command_that_resumes_it(cli: Cli, command: str, error: BaseException) -> None:
+    failure = explain(error, [*command.split(), "--seed", "1"])
     assert failure is not None
-    assert failure.code == 130
-    assert "--resume RUN" in failure.line
+    assert failure.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
+    assert re.findall(r"`([^`]*)`", failure.line) == [f"pixelscope {command} --resume RUN"]
+    assert "--resume" in cli(*command.split(), "--help").out
+
+
+@pytest.mark.parametrize("command", ["data info", "pixelda evaluate", "endovae score", "demo", ""])
+def test_an_interrupted_command_that_trains_no_single_run_names_no_training(command: str) -> None:
+    failure = explain(KeyboardInterrupt(), command.split())
+    assert failure is not None
+    assert "same command" in failure.line and "`" not in failure.line
+
+
+def test_a_full_disk_during_a_training_of_endovae_names_its_own_command(process: Callable[..., subprocess.Popen[str]]) -> None:
+    with Path("/dev/full").open("w") as full:
+        _, err = process("endovae", "train", "--help", stdout=full).communicate(timeout=60)
+    assert "`pixelscope endovae train --resume RUN`" in err
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError(errno.EIO, os.strerror(errno.EIO)), AssertionError()])

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load, load_file
 
+import pixelscope
 from contracts.systems import SYSTEMS, SystemCase
+from pixelscope.cli.settings import setting_names
 from pixelscope.config import Config
 from pixelscope.engine import checkpoint
 from pixelscope.engine.run import RunFolder, read_stats
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.files import held
 
 SCRIPT = """
@@ -185,6 +188,26 @@ def test_a_batch_that_cannot_be_divided_is_refused_before_anything_is_written(ca
     with pytest.raises(InputError, match="A batch of 9 cannot be divided among 2 devices"):
         case.train(config, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@every_system
+def test_a_loss_that_is_not_finite_recommends_settings_that_the_system_has(case: SystemCase, tmp_path: Path) -> None:
+    config = case.config(tmp_path, 96, optimizer={"learning_rate": 1e30})
+    with pytest.raises(TrainingStopped, match="is not finite at step") as stopped:
+        case.train(config, run=tmp_path / "run")
+    flags = re.findall(r"--([a-z]+(?:[.-][a-z]+)*)", str(stopped.value))
+    known = set(setting_names(case.model))
+    assert flags and {flag.replace("-", "_") for flag in flags} <= known
+
+
+@every_system
+def test_the_charts_of_the_table_show_numbers_that_a_training_writes(case: SystemCase, tmp_path: Path) -> None:
+    run = case.train(case.config(tmp_path, 48), run=tmp_path / "run")
+    system = pixelscope.SYSTEMS[RunFolder(run).read_record()["system"]]
+    written = {name for line in pixelscope.run_statistics(run) for name in line}
+    assert system.charts and {name for chart in system.charts.values() for name in chart} <= written
+    assert set(system.samples) == set(pixelscope.newest_samples(run))
+    assert pixelscope.run_info(run).goal == 48
 
 
 @every_system

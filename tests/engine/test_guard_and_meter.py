@@ -11,7 +11,7 @@ from pixelscope.errors import TrainingStopped
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("name", ["gradient/generator", "loss/discriminator"])
 def test_the_message_names_network_and_first_step(bad: float, name: str) -> None:
-    guard = FiniteGuard()
+    guard = FiniteGuard("train again")
     for step in range(6):
         guard.watch({name: torch.tensor(bad if step >= 3 else 1.0), "loss/other": torch.tensor(1.0)}, step)
     what, network = name.split("/")
@@ -20,7 +20,7 @@ def test_the_message_names_network_and_first_step(bad: float, name: str) -> None
 
 
 def test_finite_numbers_pass_and_unwatched_ones_do_not_matter() -> None:
-    guard = FiniteGuard()
+    guard = FiniteGuard("train again")
     guard.check()
     guard.watch({"loss/a": torch.tensor(1e30), "probability/real": torch.tensor(float("nan"))}, 0)
     guard.check()

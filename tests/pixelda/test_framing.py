@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import tiny
-from pixelscope import classify, evaluate, export, load_images, train_baseline, train_pixelda
+from pixelscope import classify, evaluate, export, load_images, resume, train_baseline, train_pixelda
 from pixelscope.config import read_yaml
 from pixelscope.data import pack
 from pixelscope.engine.run import RunFolder
@@ -16,7 +16,6 @@ from pixelscope.errors import InputError
 from pixelscope.exchange.delivery import Format
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import load_domains
-from pixelscope.pixelda.training import resume
 
 
 @pytest.fixture(scope="module")

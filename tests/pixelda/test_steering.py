@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from pixelscope import train_pixelda
+from pixelscope import resume, train_pixelda
 from pixelscope.engine.run import RunFolder, read_stats
-from pixelscope.pixelda.training import resume
 
 
 def _run(folder: Path, name: str, **losses: float) -> Path:

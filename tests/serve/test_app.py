@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import tiny
-from pixelscope import FrameStudio, InputError, StyleStudio, decode_bytes, find_runs
+from pixelscope import SYSTEMS, FrameStudio, InputError, StyleStudio, decode_bytes, find_runs, run_settings
 from pixelscope.endovae.anomaly.calibration import read_calibration
 from pixelscope.engine.run import RunFolder
 from pixelscope.pixelda.torch_model import TorchClassifier
@@ -304,6 +304,45 @@ def test_two_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Pa
     assert cells[at + 1 : at + 3] == ["64", "72"]
 
 
+def test_settings_are_read_as_yaml_however_it_is_written(tmp_path: Path) -> None:
+    _touched(tmp_path / "run", 10)
+    text = """
+training:
+    images: 64   # as before
+data: {range: [0, 4095], strict: true, source_range: null}
+prepare:
+    classes:
+    - "a: b"
+frames: 'it''s here'
+"""
+    (tmp_path / "run" / "config.yaml").write_text(text)
+    assert run_settings(tmp_path / "run") == {
+        "training.images": "64",
+        "data.range": "[0, 4095]",
+        "data.strict": "true",
+        "data.source_range": "null",
+        "prepare.classes": '["a: b"]',
+        "frames": "it's here",
+    }
+    (tmp_path / "run" / "config.yaml").write_text("{")
+    assert run_settings(tmp_path / "run") == {}
+
+
+def test_a_run_of_every_system_shows_the_charts_and_samples_of_its_line_in_the_table(client: TestClient) -> None:
+    for name, system in {"adapted": "pixelda", "before": "baseline", "healthy": "endovae"}.items():
+        text = client.get(f"/runs/{name}").text
+        assert SYSTEMS[system].title in text
+        for title in (*SYSTEMS[system].charts, *SYSTEMS[system].samples.values()):
+            assert title in text, (name, title)
+
+
+def test_a_run_of_a_system_that_is_not_known_is_shown_by_its_name(tmp_path: Path) -> None:
+    _touched(tmp_path / "run", 10)
+    (tmp_path / "run" / "run.json").write_text('{"system": "later"}')
+    with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
+        assert "later" in client.get("/runs/run").text
+
+
 @pytest.mark.parametrize(
     "name", ["..", "../../etc", "..%2f..%2fetc", "%2e%2e", "adapted%2f..", "nothing", "<script>", "a" * 5000]
 )
@@ -378,7 +417,7 @@ def _touched(run: Path, ago: float, state: str = "finished") -> None:
     """Make a run folder that last changed `ago` seconds before now."""
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("training: {images: 64}")
-    (run / "run.json").write_text(json.dumps({"system": "pixelda", "state": state, "images": 16}))
+    (run / "run.json").write_text(json.dumps({"system": "pixelda", "state": state, "images": 16, "goal": 64}))
     (run / "stats.jsonl").write_text("")
     for file in run.iterdir():
         os.utime(file, (time.time() - ago,) * 2)

@@ -690,7 +690,7 @@ def _resume(run: Path, flags: BaselineConfig, layers: PixelDALayers, short: Shor
     if others:
         raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")
     changed = given(flags)
-    return pixelscope.resume(
+    return pixelscope.resume_pixelda(
         run,
         devices=short.devices,
         images=changed.get("training", {}).get("images"),

@@ -27,9 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform == "win32":
         print(WINDOWS, file=sys.stderr)
         return 2
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         with _stopped_by_sigterm():
-            _run(sys.argv[1:] if arguments is None else arguments)
+            _run(given)
         # A full disk or a closed pipe shows here rather than in the interpreter's shutdown, where nobody can explain it.
         sys.stdout.flush()
     except BrokenPipeError:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         from pixelscope.cli.failures import explain
 
-        failure = explain(error)
+        failure = explain(error, given)
         if failure is None:
             raise
         with suppress(OSError):

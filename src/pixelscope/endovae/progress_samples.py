@@ -28,9 +28,7 @@ class ProgressSamples:
 
     @torch.no_grad()
     def draw(self, task: EndoVAETask, images: int) -> None:
-        """Add the moment after `images` images; only the first process calls it."""
-        if not task.fabric.is_global_zero:
-            return
+        """Add the moment after `images` images."""
         device = task.fabric.device
         posterior = Posterior.of(task.encoder(to_unit(as_channels_first(self.frames)).to(device)))
         z = random_latents(SHOWN, task.config.model.latent, generator("cpu", self.seed, "progress")).to(device)

@@ -16,7 +16,9 @@ class FiniteGuard:
     Looking costs a synchronisation on a GPU, so the loop watches every step and looks when it logs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, remedy: str) -> None:
+        """Watch nothing yet; `remedy` says what to do about a number that is not finite."""
+        self.remedy = remedy
         self._first: dict[str, Tensor] = {}
 
     def watch(self, numbers: Mapping[str, Tensor], step: int) -> None:
@@ -37,5 +39,5 @@ class FiniteGuard:
             what, network = name.split("/", 1)
             raise TrainingStopped(
                 f"The {what} of the {network.replace('_', ' ')} is not finite at step {int(step)}; the last good "
-                "checkpoint is kept; train anew with a lower --optimizer.learning-rate or with --optimizer.clip-norm 5."
+                f"checkpoint is kept; {self.remedy}."
             )

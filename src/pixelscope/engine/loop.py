@@ -70,7 +70,7 @@ class Loop(Generic[Batch]):
         self.fabric, self.task, self.batches, self.run = fabric, task, batches, run
         self.config, self.identity, self.seed = config, identity, seed
         self.snapshot, self.sample, self.peers = snapshot, sample, Peers()
-        self.progress, self.meter, self.guard = Progress(), Meter(), FiniteGuard()
+        self.progress, self.meter, self.guard = Progress(), Meter(), FiniteGuard(task.if_not_finite)
         self._display: Display = Silent()
         self._logged = self.progress
         self._stop: str | None = None
@@ -100,56 +100,48 @@ class Loop(Generic[Batch]):
             with self._signals():
                 if self.progress.images == 0:
                     self._evaluate()
-                    self.sample(0)
-                self.peers.meet()
-                while self._goes_on():
-                    self._advance()
-                if not self.run.checkpoint_files() or not self._just("checkpoint_every"):
+                    self._sample()
+                self.peers.meet()  # the first process has written the record meanwhile
+                while self._should_continue():
+                    self._step()
+                if not self.run.checkpoint_files() or not self._is_due(self.config.checkpoint_every):
                     self._save()
-                self._say_why()
+                self._announce_stop()
         finally:
             self._display.close()
         return self.progress
 
-    def _goes_on(self) -> bool:
-        return self.progress.images < self.config.images and self.task.ended() is None
-
-    def _say_why(self) -> None:
-        why = self.task.ended()
-        if why is not None and self.fabric.is_global_zero:
-            self.run.update_record(ended=why)
-            self._display.say(why)
-
-    def _advance(self) -> None:
-        began = time.monotonic()
-        moment = self._moment()
+    def _step(self) -> None:
+        """Train on one batch, then do what is due after it."""
+        began, config, moment = time.monotonic(), self.config, self._moment()
         numbers = self.task.step(self.batches(moment), moment)
         self.meter.add(numbers)
         self.guard.watch(numbers, moment.step)
-        if self.fabric.device.type == "cpu":
+        if self.fabric.device.type == "cpu":  # looking costs a GPU a synchronisation, and a CPU nothing
             self.guard.check()
-        self.progress = replace(
-            self.progress,
-            images=moment.images + moment.batch_size,
-            step=moment.step + 1,
-            seconds=self.progress.seconds + time.monotonic() - began,
-        )
-        self._display.advance(self.progress.images)
-        self._milestones()
-
-    def _milestones(self) -> None:
-        if self._just("log_every"):
+        seconds = self.progress.seconds + time.monotonic() - began
+        after = moment.after()
+        self.progress = replace(self.progress, images=after.images, step=after.step, seconds=seconds)
+        self._display.advance(after.images)
+        last = after.images >= config.images
+        if self._is_due(config.log_every):
             self._log()
-        finished = self.progress.images >= self.config.images
-        if self._just("evaluate_every") or finished:
+        if self._is_due(config.evaluate_every) or last:
             self._evaluate()
-        if self._just("sample_every") or finished:
-            self.sample(self.progress.images)
-            self.peers.meet()
-        if self._just("checkpoint_every"):
+        if self._is_due(config.sample_every) or last:
+            self._sample()
+        if self._is_due(config.checkpoint_every):
             self._save()
         if self._asked_to_stop():
-            self._interrupted()
+            self._interrupt()
+
+    def _should_continue(self) -> bool:
+        return self.progress.images < self.config.images and self.task.ended() is None
+
+    def _is_due(self, every: int) -> bool:
+        """Return whether the last step came to a multiple of `every` images, or past one."""
+        size = self.config.batch_size
+        return _crossed(self.progress.images - size, size, every)
 
     def _moment(self) -> Moment:
         size = self.config.batch_size
@@ -161,12 +153,8 @@ class Loop(Generic[Batch]):
             rank=self.fabric.global_rank,
             ranks=ranks(),
             device=self.fabric.device,
-            detailed=_crosses(self.progress.images, size, self.config.log_every),
+            detailed=_crossed(self.progress.images, size, self.config.log_every),
         )
-
-    def _just(self, every: str) -> bool:
-        size = self.config.batch_size
-        return _crosses(self.progress.images - size, size, getattr(self.config, every))
 
     def _log(self) -> None:
         self.guard.check()
@@ -192,6 +180,11 @@ class Loop(Generic[Batch]):
         if choice is not None and (self.progress.best is None or choice > self.progress.best):
             self.progress = replace(self.progress, best=choice)
             self._write_checkpoint("best", checkpoint.weights)
+        self.peers.meet()
+
+    def _sample(self) -> None:
+        if self.fabric.is_global_zero:
+            self.sample(self.progress.images)
         self.peers.meet()
 
     def _warn(self, numbers: Mapping[str, float | list[float]]) -> None:
@@ -232,7 +225,13 @@ class Loop(Generic[Batch]):
         # A signal may reach the ranks in different steps; they must leave the loop together.
         return bool(average(torch.tensor(float(self._stop is not None), device=self.fabric.device)) > 0)
 
-    def _interrupted(self) -> None:
+    def _announce_stop(self) -> None:
+        why = self.task.ended()
+        if why is not None and self.fabric.is_global_zero:
+            self.run.update_record(ended=why)
+            self._display.say(why)
+
+    def _interrupt(self) -> None:
         self._save()
         why = self._stop or "Stopped by another process"
         raise Interrupted(
@@ -275,5 +274,5 @@ class Loop(Generic[Batch]):
                 signal.signal(number, handler)
 
 
-def _crosses(start: int, size: int, every: int) -> bool:
+def _crossed(start: int, size: int, every: int) -> bool:
     return start // every != (start + size) // every

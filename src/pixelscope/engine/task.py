@@ -63,6 +63,8 @@ class Task(ABC, Generic[Batch]):
     """Numbers that a schedule remembers from evaluation to evaluation, each changed in place."""
     labels: Mapping[str, str] = MappingProxyType({})
     """Short names of the numbers that a person sees while it runs, in the order in which they are shown."""
+    if_not_finite: str = "train again with a lower --optimizer.learning-rate or with --optimizer.clip-norm 5"
+    """What to do about a loss or gradient that is not finite, by the settings that the task has."""
 
     @abstractmethod
     def step(self, batch: Batch, moment: Moment) -> Mapping[str, Tensor]:

@@ -57,9 +57,7 @@ class ProgressSamples:
         self.source = source.images[one_of_each_class(source)]
 
     def draw(self, task: PixelDATask, images: int) -> None:
-        """Add a row for the moment after `images` images; only the first process calls it."""
-        if not task.fabric.is_global_zero:
-            return
+        """Add a row for the moment after `images` images."""
         averaged = task.averages.get("generator")
         network = task.generator if averaged is None else averaged.network
         drawn = pixels(redraw(network, self.source, task.fixed_z(len(self.source))))

@@ -112,7 +112,7 @@ def train_pixelda(
     return _train("pixelda", config, runs, run, baseline, data_root)
 
 
-def resume(
+def resume_pixelda(
     run: Path,
     *,
     devices: int | None = None,

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ WIDTH = 560.0
 Points = Sequence[tuple[float, float]]
 
 
-def curve(lines: Sequence[dict[str, Any]], names: dict[str, str], height: float = 150) -> dict[str, Any] | None:
+def curve(lines: Sequence[dict[str, Any]], names: Mapping[str, str], height: float = 150) -> dict[str, Any] | None:
     """Return what a chart of some numbers over images seen is drawn from; None where there are none yet."""
     found = {title: points for name, title in names.items() if (points := _points(lines, name))}
     if not found:

@@ -11,7 +11,7 @@ from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.evaluation import evaluate
-from pixelscope.pixelda.training import resume, train_baseline, train_pixelda
+from pixelscope.pixelda.training import resume_pixelda, train_baseline, train_pixelda
 
 FAILURE = "failure.txt"
 """Beside a run folder that failed: why, in a sentence or a traceback."""
@@ -72,4 +72,4 @@ def _train(job: Job) -> None:
         else:
             train_pixelda(PixelDAConfig.parse(job.config), run=job.run, data_root=job.data_root)
     elif folder.read_record().get("state") != "finished":
-        resume(job.run, data_root=job.data_root)
+        resume_pixelda(job.run, data_root=job.data_root)

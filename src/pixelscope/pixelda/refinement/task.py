@@ -41,6 +41,7 @@ class RefineTask(Task[RefineBatch]):
             "accuracy/source_validation": "source validation",
         }
     )
+    if_not_finite = "refine again with a lower --optimizer.learning-rate"
 
     def __init__(
         self,

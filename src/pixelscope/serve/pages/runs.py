@@ -16,31 +16,6 @@ from pixelscope.serve.rendering import render
 
 router = APIRouter()
 
-CURVES: dict[str, list[tuple[str, dict[str, str]]]] = {
-    "pixelda": [
-        ("Loss", {"loss/generator": "G", "loss/discriminator": "D", "loss/classifier": "T"}),
-        ("What D says", {"probability/real": "of real images", "probability/generated": "of generated ones"}),
-        ("Accuracy on the source", {"accuracy/source_test": "test", "accuracy/source_test_ema": "test, average"}),
-    ],
-    "baseline": [
-        ("Loss", {"loss/classifier": "T"}),
-        ("Accuracy on the source", {"accuracy/source_test": "test", "accuracy/source_test_ema": "test, average"}),
-    ],
-    "refined": [
-        ("Loss", {"loss/source": "source", "loss/generated": "generated", "loss/target": "target"}),
-        ("Target images", {"trusted": "trusted", "agreement": "agreement"}),
-    ],
-    "endovae": [
-        ("Reconstruction, nats an image", {"loss/reconstruction": "training", "loss/validation_reconstruction": "validation"}),
-        ("Divergence, nats an image", {"loss/kl": "training", "loss/validation_kl": "validation"}),
-    ],
-}
-SAMPLES = {
-    "source": "source",
-    "originals": "frames",
-    "reconstructions": "reconstructed",
-    "generated": "generated",
-}
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
 """What a report may do, which has its style inside."""
 
@@ -56,7 +31,8 @@ def listed(request: Request) -> Response:
 def shown(request: Request, name: str) -> Response:
     """Show one run."""
     run = request.app.state.workspace.run(name)
-    return render(request, "run.html.j2", run=_row(run), live=_live(run), settings=_settings(run), samples=_samples(run))
+    settings = pixelscope.run_settings(run.path)
+    return render(request, "run.html.j2", run=_row(run), live=_live(run), settings=settings, samples=_samples(run))
 
 
 @router.get("/runs/{name}/live")
@@ -88,16 +64,20 @@ def compared(request: Request, run: list[str] | None = None) -> Response:
         raise InputError("Choose two runs to compare.")
     runs = [request.app.state.workspace.run(name) for name in names]
     both = [{"run": _row(one), "live": _live(one), "samples": _samples(one)} for one in runs]
-    return render(request, "compare.html.j2", both=both, settings=_differences(*(_settings(one) for one in runs)))
+    settings = _differences(*(pixelscope.run_settings(one.path) for one in runs))
+    return render(request, "compare.html.j2", both=both, settings=settings)
+
+
+def _system(run: Any) -> pixelscope.System:
+    """Return the system of a run; one that this version does not know has a name and nothing to show."""
+    return pixelscope.SYSTEMS.get(run.system) or pixelscope.System(run.system, run.system)
 
 
 def _row(run: Any) -> dict[str, Any]:
-    share = None if not run.goal else min(1.0, run.images / run.goal)
+    share = None if not run.goal else 1.0 if run.state == "finished" else min(1.0, run.images / run.goal)
     return {
         "name": run.name,
-        "system": {"pixelda": "PixelDA", "endovae": "EndoVAE", "baseline": "baseline", "refined": "refinement"}.get(
-            run.system, run.system
-        ),
+        "system": _system(run).title,
         "kind": run.system,
         "state": run.state,
         "images": f"{run.images:,}",
@@ -108,31 +88,9 @@ def _row(run: Any) -> dict[str, Any]:
 
 def _live(run: Any) -> dict[str, Any]:
     lines = pixelscope.run_statistics(run.path)
-    charts = [(title, curve(lines, names)) for title, names in CURVES.get(run.system, [])]
+    charts = [(title, curve(lines, names)) for title, names in _system(run).charts.items()]
     warnings = list(dict.fromkeys(str(line.get("text", "")) for line in lines if line.get("kind") == "warning"))[-3:]
     return {"charts": [(title, chart) for title, chart in charts if chart is not None], "warnings": warnings}
-
-
-def _settings(run: Any) -> dict[str, str]:
-    try:
-        text = (run.path / "config.yaml").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    return dict(_leaves(text))
-
-
-def _leaves(text: str) -> list[tuple[str, str]]:
-    """Return the dotted name and value of every line of a configuration that has one."""
-    found, groups = [], list[str]()
-    for line in text.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        name, colon, value = line.strip().partition(":")
-        if not colon or name.startswith("-"):
-            continue
-        groups = [*groups[:depth], name]
-        if value.strip():
-            found.append((".".join(groups), value.strip()))
-    return found
 
 
 def _differences(one: dict[str, str], other: dict[str, str]) -> list[tuple[str, str, str]]:
@@ -141,5 +99,5 @@ def _differences(one: dict[str, str], other: dict[str, str]) -> list[tuple[str, 
 
 
 def _samples(run: Any) -> list[tuple[str, list[str]]]:
-    found = pixelscope.newest_samples(run.path)
-    return [(title, [data_uri(image) for image in found[name][:10]]) for name, title in SAMPLES.items() if name in found]
+    found, titles = pixelscope.newest_samples(run.path), _system(run).samples
+    return [(title, [data_uri(image) for image in found[name][:10]]) for name, title in titles.items() if name in found]

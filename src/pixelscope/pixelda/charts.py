@@ -1,0 +1,17 @@
+"""Charts of a training while it runs: the numbers of stats.jsonl that each one shows, with their labels."""
+
+_ACCURACY = {"Accuracy on the source": {"accuracy/source_test": "test", "accuracy/source_test_ema": "test, average"}}
+
+PIXELDA = {
+    "Loss": {"loss/generator": "G", "loss/discriminator": "D", "loss/classifier": "T"},
+    "Output of D": {"probability/real": "real images", "probability/generated": "generated images"},
+    **_ACCURACY,
+}
+BASELINE = {"Loss": {"loss/classifier": "T"}, **_ACCURACY}
+REFINEMENT = {
+    "Loss": {"loss/source": "source", "loss/generated": "generated", "loss/target": "target"},
+    "Target images": {"trusted": "trusted", "agreement": "agreement"},
+}
+
+SAMPLES = {"source": "source", "generated": "generated"}
+"""Images of samples/progress.npz, with their titles."""
