@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def about(threads: int, arguments: Sequence[str] | None) -> dict[str, Any]:
     """Return what ran, when and where."""
-    from pixelscope.engine.run import git_revision, versions
     from pixelscope.engine.runtime import cpu_name
+    from pixelscope.runs.folder import git_revision, versions
 
     words = sys.argv[1:] if arguments is None else arguments
     return {

@@ -62,7 +62,7 @@ def ours(task: Any, batches: Any, batch_size: int, steps: int, dtype: str) -> Ro
     """Return `steps` training steps of a task with their data, as the loop takes them."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from pixelscope.engine.task import Moment
+    from pixelscope.rng import Moment
 
     spent = {"data_seconds": 0.0, "step_seconds": 0.0}
     number = iter(range(10**9))
@@ -270,7 +270,7 @@ def _pairs() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def _phantom() -> Path:
-    from pixelscope.imaging.phantom import write_phantom
+    from pixelscope.data.phantom import write_phantom
 
     place = Path(tempfile.gettempdir()) / "pixelscope-benchmarks-phantom-96"
     return place if place.exists() else write_phantom(place, normal=64, polyps=32, seed=0)
@@ -346,7 +346,7 @@ def classify_torch() -> Round:
 
 def classify_onnxruntime() -> Round:
     """Return the same through onnxruntime, resized inside the graph."""
-    from pixelscope.data.batches import to_float
+    from pixelscope.data.loader import to_float
     from pixelscope.pixelda.networks import Classifier
 
     class Whole(torch.nn.Module):

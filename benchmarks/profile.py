@@ -24,8 +24,9 @@ from pixelscope import EndoVAEConfig, PixelDAConfig
 from pixelscope.endovae.batches import FrameBatch
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.memory import keep_freed_memory
-from pixelscope.engine.task import Moment, Task
+from pixelscope.engine.task import Task
 from pixelscope.pixelda.task import PairedBatch, PixelDATask
+from pixelscope.rng import Moment
 
 WARM_UP, TIMED, PROFILED = 3, 9, 3
 KINDS = {

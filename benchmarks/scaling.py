@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
-from pixelscope.data.rows import Rows
+from pixelscope.data.disk_array import Rows
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.runtime import launch
 

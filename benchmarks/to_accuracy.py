@@ -23,10 +23,10 @@ from benchmarks.plain.data import Digits, endless
 from benchmarks.plain.pixelda import PlainPixelDA
 from pixelscope import PixelDAConfig, preset
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.task import Moment
 from pixelscope.pixelda.accuracy import logits_of
 from pixelscope.pixelda.domains import Domains, load_domains
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
+from pixelscope.rng import Moment
 
 EVERY, MOST = 50, 3000
 """Steps between two measurements, and steps after which a program has not reached it."""

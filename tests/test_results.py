@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pixelscope.errors import InputError
-from pixelscope.results import ResultFile
+from pixelscope.runs.record import ResultFile
 
 
 class Weighed(ResultFile):
@@ -49,7 +49,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 SCHEMAS = (
-    "pixelscope.results",
+    "pixelscope.runs.record",
     "pixelscope.endovae.results",
     "pixelscope.endovae.anomaly.calibration",
     "pixelscope.pixelda.results",

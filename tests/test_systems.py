@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import pixelscope
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
+from pixelscope.runs.folder import RunFolder
 
 
 @pytest.mark.parametrize("system", pixelscope.SYSTEMS.values(), ids=lambda system: system.name)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pixelscope.data.describe import SourceDescription as SourceDescription
     from pixelscope.data.describe import contact_sheet as contact_sheet
     from pixelscope.data.describe import describe_source as describe_source
-    from pixelscope.data.frame_store import FrameStore as FrameStore
-    from pixelscope.data.frames import prepare as prepare
+    from pixelscope.data.frames.prepare import prepare as prepare
+    from pixelscope.data.frames.store import FrameStore as FrameStore
     from pixelscope.data.imageset import ImageSet as ImageSet
-    from pixelscope.data.mnist_m import generate_mnist_m as generate_mnist_m
     from pixelscope.data.render import Rendered as Rendered
     from pixelscope.data.render import render_pictograms as render_pictograms
+    from pixelscope.data.sources.mnist_m import generate_mnist_m as generate_mnist_m
     from pixelscope.demo import DemoResult as DemoResult
     from pixelscope.demo import run_demo as run_demo
     from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
@@ -64,12 +64,12 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.training import train_baseline as train_baseline
     from pixelscope.pixelda.training import train_pixelda as train_pixelda
     from pixelscope.report.builder import build_report as build_report
-    from pixelscope.runs import RunInfo as RunInfo
-    from pixelscope.runs import find_runs as find_runs
-    from pixelscope.runs import newest_samples as newest_samples
-    from pixelscope.runs import run_info as run_info
-    from pixelscope.runs import run_settings as run_settings
-    from pixelscope.runs import run_statistics as run_statistics
+    from pixelscope.runs.listing import RunInfo as RunInfo
+    from pixelscope.runs.listing import find_runs as find_runs
+    from pixelscope.runs.listing import newest_samples as newest_samples
+    from pixelscope.runs.listing import run_info as run_info
+    from pixelscope.runs.listing import run_settings as run_settings
+    from pixelscope.runs.listing import run_statistics as run_statistics
     from pixelscope.serve import serve_runs as serve_runs
     from pixelscope.systems import SYSTEMS as SYSTEMS
     from pixelscope.systems import System as System
@@ -84,13 +84,13 @@ _HOMES = {
     "contact_sheet": "pixelscope.data.describe",
     "compare_sources": "pixelscope.data.compare",
     "describe_source": "pixelscope.data.describe",
-    "generate_mnist_m": "pixelscope.data.mnist_m",
+    "generate_mnist_m": "pixelscope.data.sources.mnist_m",
     "RenderConfig": "pixelscope.imaging.config",
     "Rendered": "pixelscope.data.render",
     "render_pictograms": "pixelscope.data.render",
-    "FrameStore": "pixelscope.data.frame_store",
+    "FrameStore": "pixelscope.data.frames.store",
     "PrepareConfig": "pixelscope.imaging.config",
-    "prepare": "pixelscope.data.frames",
+    "prepare": "pixelscope.data.frames.prepare",
     "EndoVAEConfig": "pixelscope.endovae.config",
     "endovae_preset": "pixelscope.endovae.config",
     "train_endovae": "pixelscope.endovae.training",
@@ -129,12 +129,12 @@ _HOMES = {
     "summarize": "pixelscope.pixelda.summary",
     "FrameStudio": "pixelscope.endovae.studio",
     "StyleStudio": "pixelscope.pixelda.studio",
-    "RunInfo": "pixelscope.runs",
-    "find_runs": "pixelscope.runs",
-    "newest_samples": "pixelscope.runs",
-    "run_info": "pixelscope.runs",
-    "run_settings": "pixelscope.runs",
-    "run_statistics": "pixelscope.runs",
+    "RunInfo": "pixelscope.runs.listing",
+    "find_runs": "pixelscope.runs.listing",
+    "newest_samples": "pixelscope.runs.listing",
+    "run_info": "pixelscope.runs.listing",
+    "run_settings": "pixelscope.runs.listing",
+    "run_statistics": "pixelscope.runs.listing",
     "decode_bytes": "pixelscope.data.decode",
     "serve_runs": "pixelscope.serve",
     "SYSTEMS": "pixelscope.systems",

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelscope.config import Config
-from pixelscope.engine.task import Moment
+from pixelscope.rng import Moment
 
 WARM_UP, TIMED = 2, 4
 

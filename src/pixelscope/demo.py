@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixelscope.data.frames import prepare
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.phantom import write_phantom
 from pixelscope.endovae.config import EndoVAEConfig, endovae_preset
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.results import MODEL, PCA
 from pixelscope.endovae.results import Evaluation as FrameEvaluation
 from pixelscope.endovae.training import train_endovae
-from pixelscope.imaging.phantom import write_phantom
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
 from pixelscope.pixelda.evaluation import Evaluation, evaluate
 from pixelscope.pixelda.training import train_baseline, train_pixelda

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pixelscope.endovae import charts as endovae_charts
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda import charts as pixelda_charts
+from pixelscope.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     # They bring torch, which a table does without.

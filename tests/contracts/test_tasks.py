@@ -7,7 +7,7 @@ import torch
 
 from contracts.cases import TASKS, TaskCase
 from pixelscope.engine import checkpoint
-from pixelscope.engine.task import Moment
+from pixelscope.rng import Moment
 
 every_task = pytest.mark.parametrize("case", TASKS, ids=lambda case: case.name)
 

@@ -20,9 +20,9 @@ from contracts.systems import SYSTEMS, SystemCase
 from pixelscope.cli.settings import setting_names
 from pixelscope.config import Config
 from pixelscope.engine import checkpoint
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.files import held
+from pixelscope.runs.folder import RunFolder, read_stats
 
 SCRIPT = """
 import sys

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from data.made import noise
 from pixelscope.data import load
-from pixelscope.data.arrays import load_arrays, to_bytes
+from pixelscope.data.sources.arrays import load_arrays, to_bytes
 from pixelscope.errors import InputError
 
 COUNT, SIDE = 7, 8

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from data.made import write_mnist
-from pixelscope.data import download
-from pixelscope.data.download import MNIST_SHA256, download_mnist
-from pixelscope.data.mnist import load_mnist
+from pixelscope.data.sources import download
+from pixelscope.data.sources.download import MNIST_SHA256, download_mnist
+from pixelscope.data.sources.mnist import load_mnist
 from pixelscope.errors import InputError
 
 

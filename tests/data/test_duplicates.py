@@ -13,9 +13,9 @@ from PIL import Image
 from sklearn.cluster import DBSCAN
 
 from data.frames_made import drawn
-from pixelscope.data import duplicates
 from pixelscope.data.decode import read_all
-from pixelscope.data.duplicates import DISTANCE, clusters, hamming, perceptual_hash
+from pixelscope.data.frames import duplicates
+from pixelscope.data.frames.duplicates import DISTANCE, clusters, hamming, perceptual_hash
 from pixelscope.data.listing import image_files
 
 Bytes = NDArray[np.uint8]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data.made import noise, write_classes
 from pixelscope.data import load, pack
-from pixelscope.data.folder import load_folder
+from pixelscope.data.sources.folder import load_folder
 from pixelscope.errors import InputError
 
 

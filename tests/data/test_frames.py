@@ -15,11 +15,11 @@ from PIL import Image
 
 from data.frames_made import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
 from data.made import tiff_with_pixels_at_a_float
-from pixelscope.data import frame_chunks
 from pixelscope.data.decode import read_image
-from pixelscope.data.duplicates import perceptual_hash
-from pixelscope.data.frame_store import VERSION, FrameStore
-from pixelscope.data.frames import prepare
+from pixelscope.data.frames import prepare as preparation
+from pixelscope.data.frames.duplicates import perceptual_hash
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.store import VERSION, FrameStore
 from pixelscope.data.masks import read_mask
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
@@ -34,7 +34,7 @@ STRICT = PrepareConfig(size=16, strict=True)
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(frame_chunks, "_CHUNK", 4)
+    monkeypatch.setattr(preparation, "_CHUNK", 4)
 
 
 @pytest.fixture
@@ -415,10 +415,10 @@ def test_a_killed_preparation_goes_on_and_gives_the_same(kvasir: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from pixelscope.data import frame_chunks
-from pixelscope.data.frames import prepare
+from pixelscope.data.frames import prepare as preparation
+from pixelscope.data.frames.prepare import prepare
 from pixelscope.imaging.config import PrepareConfig
-frame_chunks._CHUNK = 4
+preparation._CHUNK = 4
 def report(done, total):
     if done == 8:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -453,7 +453,7 @@ def test_an_interrupted_assembly_is_done_again(kvasir: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pixelscope.data.frames._write_figures", interrupt)
+        patch.setattr("pixelscope.data.frames.prepare._write_figures", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare([kvasir], config=SMALL, out=Path("out"))
     assert not Path("out").exists()

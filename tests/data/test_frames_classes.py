@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelscope.data.frame_classes import KINDS, Found, find_classes
+from pixelscope.data.frames.discovery import KINDS, Found, find_classes
 from pixelscope.errors import InputError
 
 

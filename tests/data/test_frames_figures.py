@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from data.frames_made import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
-from pixelscope.data.frame_store import FrameStore, spread
-from pixelscope.data.frames import prepare
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.store import FrameStore, spread
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import otsu_stages

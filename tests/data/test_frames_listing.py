@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelscope.data.frame_classes import find_classes
-from pixelscope.data.frame_listing import Listing, list_frames
+from pixelscope.data.frames.discovery import Listing, find_classes, list_frames
 from pixelscope.errors import InputError
 
 

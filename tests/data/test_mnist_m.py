@@ -15,9 +15,18 @@ from PIL import Image
 
 from data.made import noise, write_idx, write_mnist, write_photos
 from pixelscope.data import load
-from pixelscope.data.blend import blend_over_photos, cut, digit_masks, invert_under
-from pixelscope.data.mnist import MNIST_SHA256, load_mnist
-from pixelscope.data.mnist_m import OTHER_TITLES, TITLE_ORIGINAL, Form, generate_mnist_m, load_mnist_m
+from pixelscope.data.sources.mnist import MNIST_SHA256, load_mnist
+from pixelscope.data.sources.mnist_m import (
+    OTHER_TITLES,
+    TITLE_ORIGINAL,
+    Form,
+    blend_over_photos,
+    cut,
+    digit_masks,
+    generate_mnist_m,
+    invert_under,
+    load_mnist_m,
+)
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError
 from pixelscope.imaging.resize import resize

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from pixelscope.data import load
-from pixelscope.data.batches import to_float
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.mnist import MNIST_SHA256, load_mnist
-from pixelscope.data.mnist_m import generate_mnist_m
+from pixelscope.data.loader import to_float
+from pixelscope.data.sources.mnist import MNIST_SHA256, load_mnist
+from pixelscope.data.sources.mnist_m import generate_mnist_m
 from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.accuracy import logits_of
 from pixelscope.pixelda.networks import Classifier

@@ -10,8 +10,8 @@ from PIL import Image
 import tiny
 from pixelscope import describe_source, load_images
 from pixelscope.data import load, pack
+from pixelscope.data.disk_array import Rows
 from pixelscope.data.packed import load_pack
-from pixelscope.data.rows import Rows
 from pixelscope.errors import InputError
 
 

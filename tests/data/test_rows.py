@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelscope.data.batches import Held, Stream
+from pixelscope.data.disk_array import Rows
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.rows import Rows
-from pixelscope.engine.task import Moment
+from pixelscope.data.loader import Held, Stream
 from pixelscope.errors import InputError
+from pixelscope.rng import Moment
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,8 @@ from scipy.io import savemat
 
 from data.made import noise, write_classes, write_mnist, write_photos
 from pixelscope.data import SOURCES, Options, detect, load, parse
-from pixelscope.data.demo import find_photos
-from pixelscope.data.mnist_m import generate_mnist_m
+from pixelscope.data.sources.demo import find_photos
+from pixelscope.data.sources.mnist_m import generate_mnist_m
 from pixelscope.data.split import shared_test_mask
 from pixelscope.errors import InputError
 

@@ -11,11 +11,11 @@ from PIL import Image
 from pixelscope.config import Config
 from pixelscope.data import load, pack
 from pixelscope.data.decode import read_image
-from pixelscope.data.frames import prepare
+from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.value_range import to_eight_bits, type_range
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.convert import to_eight_bits, type_range
 from pixelscope.pixelda.config import DataConfig
 
 

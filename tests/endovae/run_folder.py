@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pixelscope.data.frame_stages import stages, write_stages
-from pixelscope.data.frame_summary import ClassSummary, FrameSummary
+from pixelscope.data.frames.stages import stages, write_stages
+from pixelscope.data.frames.store import ClassSummary, FrameSummary
 from pixelscope.endovae.anomaly.baselines import BASELINES
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.config import EndoVAEConfig
@@ -27,7 +27,7 @@ from pixelscope.endovae.results import (
     SizeResult,
 )
 from pixelscope.imaging.content_area import find_content_area
-from pixelscope.samples import save_arrays
+from pixelscope.runs.arrays import save_arrays
 
 WriteRun = Callable[..., Path]
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 import tiny
 from pixelscope import FrameStore, evaluate_endovae, train_endovae
-from pixelscope.data.duplicates import clusters
+from pixelscope.data.frames.duplicates import clusters
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
 from pixelscope.endovae.anomaly.calibrating import DEFAULT, calibrate, divide_for_anomaly, measures_of
 from pixelscope.endovae.anomaly.calibration import FILE, Reference, read_calibration
@@ -20,7 +20,7 @@ from pixelscope.endovae.cohort import Cohort, load_cohort
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import read_config
-from pixelscope.engine.run import RunFolder
+from pixelscope.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

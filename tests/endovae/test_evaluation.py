@@ -17,7 +17,7 @@ from pixelscope.endovae.chosen import choose
 from pixelscope.endovae.cohort import load_cohort
 from pixelscope.endovae.reconstruction import reconstruct_frames
 from pixelscope.endovae.training import read_config
-from pixelscope.engine.run import RunFolder, read_stats
+from pixelscope.runs.folder import RunFolder, read_stats
 
 
 def test_it_measures_what_was_held_out_beside_linear_yardsticks(run: Path) -> None:

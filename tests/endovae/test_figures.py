@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import tiny
 from endovae.run_folder import bordered
-from pixelscope.data.frame_stages import Stages, stages
+from pixelscope.data.frames.stages import Stages, stages
 from pixelscope.drawing import INK, smoothed
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.figures import (

@@ -18,7 +18,7 @@ from pixelscope.endovae.cohort import Cohort, Part, load_cohort
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import read_config
-from pixelscope.engine.run import RunFolder
+from pixelscope.runs.folder import RunFolder
 from planted import Tensors, edit, tensors_of
 
 METHODS = ("endovae", "pca", "mean image")

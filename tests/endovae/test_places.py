@@ -7,9 +7,9 @@ import pytest
 
 import tiny
 from pixelscope import evaluate_endovae, prepare, resume_endovae, train_endovae
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.runs.folder import RunFolder
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 import tiny
-from pixelscope.data.rows import Rows
+from pixelscope.data.disk_array import Rows
 from pixelscope.endovae.batches import AugmentedBatches, FrameBatch, from_unit, to_unit
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import checkpoint
-from pixelscope.engine.task import Moment
+from pixelscope.rng import Moment
 
 
 def _task(**changes: Any) -> EndoVAETask:
@@ -113,7 +113,7 @@ def test_frames_on_disk_give_the_batches_of_those_in_memory(tmp_path: Path, monk
     frames, config = tiny.frames(), tiny.endovae().augmentation
     np.save(tmp_path / "frames.npy", frames)
     here = AugmentedBatches(frames, None, config, 0, torch.device("cpu"))
-    monkeypatch.setattr("pixelscope.data.batches.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("pixelscope.data.loader.RESIDENT_BYTES", 0)
     there = AugmentedBatches(Rows(tmp_path / "frames.npy"), None, config, 0, torch.device("cpu"))
     assert isinstance(there.frames.images, Rows)
     for step in range(4):

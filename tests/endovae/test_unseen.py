@@ -22,7 +22,7 @@ from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.quality import psnr, squared_error, ssim
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import read_config
-from pixelscope.engine.run import RunFolder
+from pixelscope.runs.folder import RunFolder
 
 
 def rows(path: Path) -> list[dict]:

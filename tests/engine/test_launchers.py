@@ -11,8 +11,8 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 import tiny
 from pixelscope.engine.launchers import launched_from_outside, launched_processes, refused_start
-from pixelscope.engine.run import RunFolder
 from pixelscope.engine.runtime import _own_error, is_first_process
+from pixelscope.runs.folder import RunFolder
 
 JOB = {
     "SLURM_JOB_ID": "7",

@@ -12,10 +12,11 @@ import tiny
 from pixelscope.engine import checkpoint
 from pixelscope.engine.config import RuntimeConfig, TrainingConfig
 from pixelscope.engine.loop import Identity, Loop
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.engine.runtime import launch
-from pixelscope.engine.task import Moment, Task
+from pixelscope.engine.task import Task
 from pixelscope.errors import TrainingStopped
+from pixelscope.rng import Moment
+from pixelscope.runs.folder import RunFolder, read_stats
 
 
 class Counting(Task[None]):

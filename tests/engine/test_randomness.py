@@ -4,8 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelscope.engine.randomness import Order, derive, generator
-from pixelscope.engine.task import Moment
+from pixelscope.rng import Moment, Order, derive, generator
 
 
 @given(st.integers(1, 40), st.integers(0, 5), st.integers(1, 25), st.integers(0, 9))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelscope.engine.run import RunFolder, command_line
 from pixelscope.errors import InputError
+from pixelscope.runs.folder import RunFolder, command_line
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from pixelscope.engine.run import RunFolder
+from pixelscope.runs.folder import RunFolder
 
 
 def _flags(folder: Path, images: int = 32) -> list[str]:

@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelscope.data.decode import read_image
-from pixelscope.data.frame_classes import find_classes
+from pixelscope.data.frames.discovery import find_classes
 from pixelscope.data.masks import frame_mask
+from pixelscope.data.phantom import PhantomFrame, draw_frame, write_phantom
+from pixelscope.data.phantom import folder as phantom_folder
+from pixelscope.data.phantom.colour import draw_tint
+from pixelscope.data.phantom.mucosa import draw_mucosa
+from pixelscope.data.phantom.polyp import draw_polyp, find_place
+from pixelscope.data.phantom.view import look
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.content_area import find_content_area
 from pixelscope.imaging.insets import find_insets
-from pixelscope.imaging.phantom import PhantomFrame, draw_frame, write_phantom
-from pixelscope.imaging.phantom import folder as phantom_folder
-from pixelscope.imaging.phantom.colour import draw_tint
-from pixelscope.imaging.phantom.mucosa import draw_mucosa
-from pixelscope.imaging.phantom.polyp import draw_polyp, find_place
-from pixelscope.imaging.phantom.view import look
 
 SEEDS = range(24)
 

@@ -15,8 +15,8 @@ import tiny
 from pixelscope import train_pixelda
 from pixelscope.cli import main
 from pixelscope.engine import checkpoint
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
+from pixelscope.runs.folder import RunFolder
 
 
 def _arrays(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> str:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import tiny
 from pixelscope import train_pixelda
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.pixelda.chosen import available_weights
 from pixelscope.pixelda.content import alike, layout_kept
 from pixelscope.pixelda.training import read_config
+from pixelscope.runs.folder import RunFolder, read_stats
 
 
 def _drawings(seed: int = 0) -> Tensor:

@@ -10,11 +10,11 @@ import tiny
 from pixelscope import resume
 from pixelscope.data import pack
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.content_masks import load_masks
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.training import train_pixelda
+from pixelscope.runs.folder import RunFolder
 
 
 def _save(folder: Path, name: str, image: np.ndarray) -> None:

@@ -15,13 +15,13 @@ from torch import Tensor
 import tiny
 from pixelscope import evaluate, train_baseline, train_pixelda
 from pixelscope.data.split import Split
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import MEASURED, SourceEvaluation, confusion, logits_of
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.evaluation import set_result
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.runs.folder import RunFolder, read_stats
 from planted import Tensors, always, edit, tensors_of
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)

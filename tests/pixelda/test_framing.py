@@ -11,11 +11,11 @@ import tiny
 from pixelscope import classify, evaluate, export, load_images, resume, train_baseline, train_pixelda
 from pixelscope.config import read_yaml
 from pixelscope.data import pack
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.exchange.delivery import Format
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import load_domains
+from pixelscope.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

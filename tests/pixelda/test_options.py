@@ -8,11 +8,10 @@ import torch
 
 import tiny
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.task import Moment
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.optimizer import learning_rate
 from pixelscope.pixelda.task import PairedBatches, PixelDATask, build_networks, draw_noise
+from pixelscope.rng import Moment, generator
 
 
 def _stepped(steps: int = 1, masks: ImageSet | None = None, **changes: Any) -> tuple[PixelDATask, dict[str, torch.Tensor]]:

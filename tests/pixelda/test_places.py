@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 import tiny
 from pixelscope import evaluate, evaluate_refinement, export, refine, resume, resume_refinement, train_baseline, train_pixelda
 from pixelscope.config import read_yaml
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.runs.folder import RunFolder
 
 SMALL: dict[str, Any] = {
     "network": {"width": 2},

@@ -29,9 +29,6 @@ from pixelscope.config import merge
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.listing import image_files
 from pixelscope.engine import checkpoint
-from pixelscope.engine.randomness import Order, generator
-from pixelscope.engine.run import RunFolder
-from pixelscope.engine.task import Moment
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.evaluation import measure
 from pixelscope.pixelda.measured_sets import own_sets
@@ -47,6 +44,8 @@ from pixelscope.pixelda.refinement.training import load_material
 from pixelscope.pixelda.refinement.views import strong, weak
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.task import draw_noise
+from pixelscope.rng import Moment, Order, generator
+from pixelscope.runs.folder import RunFolder
 from planted import Tensors, always, edit, tensors_of
 
 STILL = dict.fromkeys(("shift", "rotation", "zoom", "shear", "colour", "invert", "erase"), 0.0)

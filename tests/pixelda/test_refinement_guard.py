@@ -13,11 +13,10 @@ from torch import nn
 import tiny
 from pixelscope import InputError, classify, evaluate_refinement, export, refine, resume_refinement, train_pixelda
 from pixelscope.config import merge, read_yaml
-from pixelscope.data.batches import to_float
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.listing import image_files
+from pixelscope.data.loader import to_float
 from pixelscope.engine import checkpoint
-from pixelscope.engine.run import RunFolder
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.measured_sets import measure, own_sets
 from pixelscope.pixelda.networks import Classifier
@@ -27,6 +26,7 @@ from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult
 from pixelscope.pixelda.refinement.sections import sections
 from pixelscope.pixelda.refinement.training import load_material
+from pixelscope.runs.folder import RunFolder
 from planted import always
 
 SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)

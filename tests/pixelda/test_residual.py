@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 import tiny
 from pixelscope import BaselineConfig, evaluate, export, refine, resume, summarize, train_baseline, train_pixelda
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.ablation.grid import Grid
 from pixelscope.pixelda.exported import open_exported
@@ -19,6 +18,7 @@ from pixelscope.pixelda.networks import Classifier, ResidualClassifier
 from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.task import build_networks
 from pixelscope.pixelda.torch_model import TorchClassifier
+from pixelscope.runs.folder import RunFolder
 
 RESIDUAL = {"kind": "residual", "width": 4}
 

@@ -12,12 +12,12 @@ import tiny
 from pixelscope import RefineConfig, evaluate, export, refine, train_baseline, train_pixelda
 from pixelscope.cli import main
 from pixelscope.data.imageset import image_hashes
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.seen import SeenImages
 from pixelscope.pixelda.training import read_config
+from pixelscope.runs.folder import RunFolder
 
 
 def write_source(folder: Path, count: int = 40) -> Path:

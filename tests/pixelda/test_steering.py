@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import tiny
 from pixelscope import resume, train_pixelda
-from pixelscope.engine.run import RunFolder, read_stats
+from pixelscope.runs.folder import RunFolder, read_stats
 
 
 def _run(folder: Path, name: str, **losses: float) -> Path:

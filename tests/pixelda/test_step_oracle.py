@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import tiny
-from pixelscope.engine.task import Moment
 from pixelscope.pixelda.task import PairedBatch, PixelDATask, draw_noise
+from pixelscope.rng import Moment
 
 CASES = {
     "report": {},

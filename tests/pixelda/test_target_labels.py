@@ -13,10 +13,10 @@ from safetensors.torch import load
 
 import tiny
 from pixelscope import train_pixelda
-from pixelscope.engine.run import RunFolder
-from pixelscope.engine.task import Moment
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.task import PairedBatches
+from pixelscope.rng import Moment
+from pixelscope.runs.folder import RunFolder
 
 
 def test_the_training_target_has_no_labels_classes_or_names(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from pixelscope.config import read_yaml
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import checkpoint
 from pixelscope.engine.loop import Identity, Loop
-from pixelscope.engine.run import RunFolder, read_stats
-from pixelscope.engine.task import Moment
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.pixelda.baseline import BaselineTask
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.task import PairedBatch, PairedBatches, PixelDATask, draw_noise
+from pixelscope.rng import Moment
+from pixelscope.runs.folder import RunFolder, read_stats
 
 
 @pytest.fixture

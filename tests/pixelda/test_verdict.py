@@ -10,14 +10,14 @@ from torch import nn
 
 import tiny
 from pixelscope import evaluate, export, train_pixelda
-from pixelscope.data.batches import to_float
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.run import RunFolder
+from pixelscope.data.loader import to_float
 from pixelscope.errors import InputError
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.verdict import RULES, compare, same_classes
+from pixelscope.runs.folder import RunFolder
 
 SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
 

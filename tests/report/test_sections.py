@@ -18,7 +18,7 @@ from pixelscope.pixelda.figures.headline import headline
 from pixelscope.pixelda.figures.material import Material
 from pixelscope.pixelda.figures.tables import percent, points
 from pixelscope.pixelda.results import Evaluation
-from pixelscope.record import duration
+from pixelscope.report.record import duration
 from report.run_folder import WriteRun
 
 

@@ -20,9 +20,9 @@ from PIL import Image
 import tiny
 from pixelscope import SYSTEMS, FrameStudio, InputError, StyleStudio, decode_bytes, find_runs, run_settings
 from pixelscope.endovae.anomaly.calibration import read_calibration
-from pixelscope.engine.run import RunFolder
 from pixelscope.pixelda.torch_model import TorchClassifier
 from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.runs.folder import RunFolder
 from pixelscope.serve import create_app
 from pixelscope.serve.desk import Busy, Desk
 from pixelscope.serve.guard import LOOPBACK, allowed_names, own_names
@@ -212,7 +212,7 @@ def test_a_studio_says_what_the_networks_say(place: Path) -> None:
     z = studio.style(5)
     drawn = studio.redraw(image, np.stack([z, z, studio.style(6)]))
     assert np.array_equal(drawn[0], drawn[1]) and drawn.shape == (3, tiny.SIZE, tiny.SIZE, 3)
-    from pixelscope.data.batches import to_float, to_uint8
+    from pixelscope.data.loader import to_float, to_uint8
 
     with torch.no_grad():
         source = to_float(torch.from_numpy(image).permute(2, 0, 1)[None])

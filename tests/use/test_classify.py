@@ -13,11 +13,11 @@ from PIL import Image
 
 import tiny
 from pixelscope import InputError, Interrupted, adapt, classify, train_baseline
-from pixelscope.data.batches import to_float
 from pixelscope.data.decode import read_image
 from pixelscope.data.listing import image_files
-from pixelscope.engine.run import RunFolder
+from pixelscope.data.loader import to_float
 from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.runs.folder import RunFolder
 
 
 def read(path: Path) -> list[dict]:

@@ -13,7 +13,7 @@ from pixelscope import InputError, Interrupted, score
 from pixelscope.data.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.scores import SCORES
-from pixelscope.engine.run import RunFolder
+from pixelscope.runs.folder import RunFolder
 
 
 def read(path: Path) -> list[dict]:

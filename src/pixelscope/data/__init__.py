@@ -42,21 +42,21 @@ class Options:
 
 
 def _mnist(path: str, options: Options) -> "ImageSet":
-    from pixelscope.data import mnist
+    from pixelscope.data.sources import mnist
 
     folder = Path(path) if path else mnist.folder_in(options.root)
     return mnist.load_mnist(folder, options.size)
 
 
 def _mnist_m(path: str, options: Options) -> "ImageSet":
-    from pixelscope.data import mnist_m
+    from pixelscope.data.sources import mnist_m
 
     return mnist_m.load_mnist_m(Path(path) if path else mnist_m.path_in(options.root), options.size)
 
 
 def _arrays(path: str, options: Options) -> "ImageSet":
-    from pixelscope.data import mnist, mnist_m
-    from pixelscope.data.arrays import load_arrays
+    from pixelscope.data.sources import mnist, mnist_m
+    from pixelscope.data.sources.arrays import load_arrays
     from pixelscope.imaging.resize import resize
 
     path, layout = split_layout(path)
@@ -68,7 +68,7 @@ def _arrays(path: str, options: Options) -> "ImageSet":
 
 
 def _folder(path: str, options: Options) -> "ImageSet":
-    from pixelscope.data.folder import load_folder
+    from pixelscope.data.sources.folder import load_folder
 
     return load_folder(_given("folder", path, "a folder of images"), options.size, options.strict, options.value_range)
 
@@ -80,7 +80,7 @@ def _pack(path: str, options: Options) -> "ImageSet":
 
 
 def _demo(name: str, options: Options) -> "ImageSet":
-    from pixelscope.data.demo import load_demo
+    from pixelscope.data.sources.demo import load_demo
 
     return load_demo(name, options.size)
 
@@ -109,7 +109,7 @@ def load(
     Args:
         source: `KIND:PATH`; or a PATH, whose kind is found by looking; or a KIND alone, read from the data root
             (and downloaded to it where an address is known). Arrays may be followed by @ and the order of their axes,
-            as in `arrays:digits.mat@H-W-N`; see `pixelscope.data.array_layout`.
+            as in `arrays:digits.mat@H-W-N`; see `pixelscope.data.sources.arrays`.
         size: side in pixels to which images are resized; None keeps their own size, which must be one for all.
         strict: refuse a folder with an unreadable image, rather than skip and count it.
         data_root: where a KIND alone is looked for; default $PIXELSCOPE_DATA, else the user's cache folder.
@@ -126,7 +126,7 @@ def load(
 
 def _with_range_note(images: "ImageSet", given: tuple[float, float] | None) -> "ImageSet":
     """Return images with a note where a range was given and none of them needs one."""
-    from pixelscope.data.value_range import unused_range_note
+    from pixelscope.imaging.convert import unused_range_note
 
     about = images.provenance
     if given is None or about.value_range is not None:
@@ -159,7 +159,8 @@ def split_layout(path: str) -> tuple[str, str | None]:
 
 def detect(path: Path) -> str:
     """Return the kind of source that an existing `path` holds, by its names and, for an .npz, its keys."""
-    from pixelscope.data import mnist, mnist_m, packed
+    from pixelscope.data import packed
+    from pixelscope.data.sources import mnist, mnist_m
 
     if path.is_dir():
         if packed.is_pack(path):

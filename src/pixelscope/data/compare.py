@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pixelscope.data.describe import SourceDescription, describe_source, stacked_sheets
+from pixelscope.data.disk_array import spread
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import spread
 from pixelscope.imaging.framing import SAMPLE, Foreground, find_foreground, matching
 from pixelscope.imaging.resize import resize
 

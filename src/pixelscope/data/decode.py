@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
 from pixelscope.data.deep import Depth, Values, deep_values, is_deep, measure_depth
-from pixelscope.data.value_range import Range, to_eight_bits, type_range
 from pixelscope.errors import InputError
+from pixelscope.imaging.convert import Range, to_eight_bits, type_range
 
 _OPTIONAL = {"jpg_2000": ("JPEG2000", ".jp2"), "avif": ("AVIF", ".avif")}
 """Formats that not every build of Pillow reads: by the name of the feature, the format and the ending of its files."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelscope.data.value_range import Range, common_range, range_text
 from pixelscope.errors import InputError
+from pixelscope.imaging.convert import Range, common_range, range_text
 
 Values = NDArray[np.generic]
 

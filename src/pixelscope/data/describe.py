@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixelscope.data import load, parse
 from pixelscope.data.decode import image_size
-from pixelscope.data.folder import find_images
+from pixelscope.data.disk_array import Bytes, Pixels, blocks
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import Bytes, Pixels, blocks
+from pixelscope.data.sources.folder import find_images
 from pixelscope.files import written_whole
 from pixelscope.imaging.resize import resize
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.rows import Bytes, Pixels, Positions, Rows, blocks, frame, pick
+from pixelscope.data.disk_array import Bytes, Pixels, Positions, Rows, blocks, frame, pick
 from pixelscope.errors import InputError
 from pixelscope.imaging.framing import Framing
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from pixelscope.data.decode import depth_of, is_flat, read_readable
-from pixelscope.data.folder import find_images
+from pixelscope.data.disk_array import BLOCK, Rows, blocks
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.rows import BLOCK, Rows, blocks
+from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError
 from pixelscope.files import write_text, written_whole
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pixelscope.data.disk_array import Positions
 from pixelscope.data.imageset import ImageSet, Mask, image_hashes
 from pixelscope.data.listing import note
 from pixelscope.data.permutation import permutation
-from pixelscope.data.rows import Positions
 from pixelscope.errors import InputError
 
 

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelscope.data.batches import Held
-from pixelscope.data.rows import Pixels
+from pixelscope.data.disk_array import Pixels
+from pixelscope.data.loader import Held
 from pixelscope.endovae.config import AugmentationConfig
 from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
-from pixelscope.engine.randomness import Order, generator
-from pixelscope.engine.task import Moment
+from pixelscope.rng import Moment, Order, generator
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.task import build_networks
 from pixelscope.engine import checkpoint
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
+from pixelscope.runs.folder import RunFolder
 
 RULES = ("best-validation", "last", "ema-last")
 

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 
 from pixelscope.data.cluster_split import split_by_cluster
-from pixelscope.data.duplicates import clusters
-from pixelscope.data.frame_chunks import Report
-from pixelscope.data.frame_store import INDEX, FrameStore
-from pixelscope.data.frames import prepare
+from pixelscope.data.disk_array import Rows, blocks
+from pixelscope.data.frames.duplicates import clusters
+from pixelscope.data.frames.prepare import Report, prepare
+from pixelscope.data.frames.store import INDEX, FrameStore
 from pixelscope.data.places import find
-from pixelscope.data.rows import Rows, blocks
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
+from pixelscope.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from pixelscope.data.frame_store import spread
+from pixelscope.data.frames.store import spread
 from pixelscope.data.imageset import image_hashes
 from pixelscope.endovae.anomaly.calibrating import Parts, calibrate, divide_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, Calibration
@@ -38,9 +38,9 @@ from pixelscope.endovae.quality import SSIM_RULE
 from pixelscope.endovae.results import METHODS, MODEL, Anomaly, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.endovae.training import SYSTEM, read_config
 from pixelscope.engine.memory import keep_freed_memory
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
+from pixelscope.runs.folder import RunFolder
 
 _log = logging.getLogger(__name__)
 

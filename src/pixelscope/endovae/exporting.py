@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelscope.data.frame_store import spread
+from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.calibration import RATE, Calibration
 from pixelscope.endovae.cohort import load_cohort, load_own_cohort
 from pixelscope.endovae.exported import open_exported
@@ -16,7 +16,6 @@ from pixelscope.endovae.results import RESEARCH, Evaluation
 from pixelscope.endovae.shipped import shipped_code
 from pixelscope.endovae.trained import NETWORKS, TorchScorer, TrainedRun
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.run import versions
 from pixelscope.errors import InputError
 from pixelscope.exchange.about import About
 from pixelscope.exchange.card import Card, Port
@@ -25,7 +24,8 @@ from pixelscope.exchange.onnx_file import sealed
 from pixelscope.exchange.onnx_graph import whole_graph
 from pixelscope.exchange.parity import COMPARED, Parity, compare
 from pixelscope.exchange.weights_file import write_weights
-from pixelscope.record import read_record
+from pixelscope.runs.folder import versions
+from pixelscope.runs.record import read_record
 
 BATCH = 50
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixelscope.data.frame_store import FrameStore
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.files import written_whole
 
 if TYPE_CHECKING:

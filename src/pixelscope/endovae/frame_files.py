@@ -20,9 +20,9 @@ from pixelscope.endovae.reconstructing import prepared, reconstruct_files, save_
 from pixelscope.endovae.reconstruction import reconstruct_frames
 from pixelscope.endovae.sampling import decode, interpolate, random_latents, traverse
 from pixelscope.endovae.trained import TrainedRun
-from pixelscope.engine.randomness import generator
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
+from pixelscope.rng import generator
 from pixelscope.stream import run as streamed
 from pixelscope.stream.manifest import COLUMNS, MANIFEST
 from pixelscope.stream.run import Report

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from pixelscope.data.frame_store import FrameStore
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.batches import AugmentedBatches, from_unit
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.run import RunFolder
-from pixelscope.samples import save_arrays
+from pixelscope.rng import generator
+from pixelscope.runs.arrays import save_arrays
+from pixelscope.runs.folder import RunFolder
 
 A_CLASS = 6
 """Frames shown of each class."""

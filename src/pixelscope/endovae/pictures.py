@@ -11,9 +11,9 @@ from pixelscope.endovae.cohort import Cohort, Part
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.reconstruction import reconstruct_frames
 from pixelscope.endovae.sampling import decode, interpolate, random_latents, traverse
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.run import RunFolder
-from pixelscope.samples import save_arrays
+from pixelscope.rng import generator
+from pixelscope.runs.arrays import save_arrays
+from pixelscope.runs.folder import RunFolder
 
 SHOWN = 5
 """Reconstructions shown of each set, as in the report, and as many of the best and of the worst."""

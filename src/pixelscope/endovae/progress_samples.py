@@ -3,14 +3,14 @@
 import numpy as np
 import torch
 
-from pixelscope.data.rows import Pixels
+from pixelscope.data.disk_array import Pixels
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.sampling import decode, random_latents
 from pixelscope.endovae.task import EndoVAETask
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.run import RunFolder
-from pixelscope.samples import read_arrays, save_arrays
+from pixelscope.rng import generator
+from pixelscope.runs.arrays import read_arrays, save_arrays
+from pixelscope.runs.folder import RunFolder
 
 SHOWN = 5
 """Frames reconstructed, and latent vectors decoded, at each moment."""

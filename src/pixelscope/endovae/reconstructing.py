@@ -11,18 +11,18 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from pixelscope.data.decode import decode
-from pixelscope.data.frame_preparation import prepare_frame
+from pixelscope.data.frames.preprocess import prepare_frame
 from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.pictures import pixels
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.quality import psnr, ssim
 from pixelscope.endovae.trained import TrainedRun
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.randomness import generator
 from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.rng import generator
 from pixelscope.stream.manifest import COLUMNS, MANIFEST, label_of, text_of
 from pixelscope.stream.run import ERROR, Report, Stages, Written, stream, unwritable
 from pixelscope.stream.table import Row, Table

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from pixelscope.config import Config
-from pixelscope.results import ResultFile
+from pixelscope.runs.record import ResultFile
 
 MODEL, PCA, MEAN = METHODS = ("endovae", "pca", "mean image")
 """The model and its linear baselines, as an evaluation names them."""

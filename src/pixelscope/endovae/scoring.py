@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pixelscope.data.decode import decode
-from pixelscope.data.frame_preparation import PreparedFrame, prepare_frame
+from pixelscope.data.frames.preprocess import PreparedFrame, prepare_frame
 from pixelscope.data.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heat import overlay, smoothed

@@ -8,11 +8,11 @@ import re
 from pixelscope.imaging.config import PrepareConfig
 
 MODULES = (
-    "pixelscope.data.value_range",
+    "pixelscope.imaging.convert",
     "pixelscope.imaging.box",
     "pixelscope.imaging.content_area",
     "pixelscope.imaging.insets",
-    "pixelscope.data.frame_preparation",
+    "pixelscope.data.frames.preprocess",
     "pixelscope.imaging.tissue",
     "pixelscope.endovae.anomaly.distance",
     "pixelscope.endovae.anomaly.conformal",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixelscope.data.frame_preparation import prepare_frame
-from pixelscope.data.frame_store import spread
+from pixelscope.data.frames.preprocess import prepare_frame
+from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.heat import overlay, smoothed
 from pixelscope.endovae.anomaly.maps import maps_of
 from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
@@ -22,8 +22,8 @@ from pixelscope.endovae.reconstruction import Reconstructed
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.sampling import decode, random_latents
 from pixelscope.endovae.trained import TrainedRun
-from pixelscope.engine.randomness import generator
 from pixelscope.errors import InputError
+from pixelscope.rng import generator
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]

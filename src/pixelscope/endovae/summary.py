@@ -10,8 +10,7 @@ from pixelscope.endovae.cohort import load_cohort, settled
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import runtime
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.task import Moment
+from pixelscope.rng import Moment, generator
 
 
 def summarize_endovae(config: EndoVAEConfig | None = None) -> Summary:

@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from pixelscope.data.rows import Pixels
+from pixelscope.data.disk_array import Pixels
 from pixelscope.endovae.batches import FrameBatch, as_channels_first, to_unit
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.losses import reconstruction_loss
@@ -18,8 +18,8 @@ from pixelscope.endovae.schedule import PlateauSchedule
 from pixelscope.engine.average import MovingAverage
 from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.task import Moment, Task
+from pixelscope.engine.task import Task
+from pixelscope.rng import Moment, generator
 
 COLLAPSED = 0.1
 """Divergence in nats under which the latent vectors say nothing."""

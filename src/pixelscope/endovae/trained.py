@@ -22,10 +22,10 @@ from pixelscope.endovae.task import build_networks
 from pixelscope.endovae.training import read_config
 from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.engine.replicas import Replicas
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.exchange.weights_file import read_weights
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.runs.folder import RunFolder
 
 NETWORKS = ("encoder", "decoder")
 """What the names of its tensors begin with in a .safetensors file."""

@@ -8,8 +8,8 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from pixelscope.config import read_yaml
-from pixelscope.data.frame_chunks import Report
-from pixelscope.data.frame_store import FIGURES
+from pixelscope.data.frames.prepare import Report
+from pixelscope.data.frames.store import FIGURES
 from pixelscope.data.places import written
 from pixelscope.endovae.batches import AugmentedBatches
 from pixelscope.endovae.cohort import Cohort, load_cohort, load_own_cohort, settled
@@ -17,9 +17,9 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.frame_samples import save_augmentation, save_frame_samples
 from pixelscope.endovae.progress_samples import ProgressSamples
 from pixelscope.endovae.task import EndoVAETask
-from pixelscope.engine.run import RunFolder
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
+from pixelscope.runs.folder import RunFolder
 
 SYSTEM = "endovae"
 

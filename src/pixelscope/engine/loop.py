@@ -19,9 +19,10 @@ from pixelscope.engine.distributed import Peers, average, check_agreement, ranks
 from pixelscope.engine.guard import FiniteGuard
 from pixelscope.engine.meter import Meter
 from pixelscope.engine.progress import Display, Silent, display
-from pixelscope.engine.run import RunFolder
-from pixelscope.engine.task import Moment, Task
+from pixelscope.engine.task import Task
 from pixelscope.errors import InputError, Interrupted
+from pixelscope.rng import Moment
+from pixelscope.runs.folder import RunFolder
 
 Batch = TypeVar("Batch")
 Given_co = TypeVar("Given_co", covariant=True)

@@ -15,8 +15,8 @@ from pixelscope.engine import runtime
 from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.launchers import await_tasks, require_main_guard
 from pixelscope.engine.loop import Batches, Identity, Loop
-from pixelscope.engine.run import RunFolder, command_line, git_revision, versions
 from pixelscope.engine.task import Task
+from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
 
 C = TypeVar("C", bound=Config)
 

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -10,44 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pixelscope.engine.average import MovingAverage
-from pixelscope.engine.randomness import generator
+from pixelscope.rng import Moment
 
 Batch = TypeVar("Batch")
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where a training stands when a step begins, and the random draws that belong to it."""
-
-    images: int
-    """Images of the first domain seen before this step, over all ranks."""
-    step: int
-    """Number of this step, from 0."""
-    batch_size: int
-    """Images of this step, over all ranks."""
-    seed: int
-    rank: int = 0
-    ranks: int = 1
-    device: torch.device = torch.device("cpu")
-    detailed: bool = False
-    """Whether this step is logged: costly diagnostics are computed on such steps only."""
-
-    def draw(self, purpose: str) -> torch.Generator:
-        """Return the generator of this rank's draws for `purpose`, on the training device."""
-        return generator(self.device, self.seed, purpose, self.step, self.rank)
-
-    def draw_together(self, purpose: str) -> torch.Generator:
-        """Return a CPU generator that is the same on every rank, for values that `part` then divides."""
-        return generator("cpu", self.seed, purpose, self.step)
-
-    def after(self) -> "Moment":
-        """Return the moment of the step after this one."""
-        return replace(self, images=self.images + self.batch_size, step=self.step + 1)
-
-    def part(self, values: Tensor) -> Tensor:
-        """Return this rank's share of values drawn for the whole batch, shape (batch_size, ...)."""
-        share = self.batch_size // self.ranks
-        return values[self.rank * share : (self.rank + 1) * share]
 
 
 class Task(ABC, Generic[Batch]):

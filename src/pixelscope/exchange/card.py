@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pixelscope.record import DataRecord
+from pixelscope.runs.record import DataRecord
 
 
 @dataclass(frozen=True)

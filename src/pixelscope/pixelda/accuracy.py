@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelscope.data.batches import to_float
+from pixelscope.data.disk_array import Bytes, Pixels
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import Bytes, Pixels
+from pixelscope.data.loader import to_float
 from pixelscope.data.split import Split
 
 BATCH = 500

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pixelscope.data.decode import decode
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.randomness import generator
 from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
@@ -19,6 +18,7 @@ from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.snapshots import pixels, redraw
 from pixelscope.pixelda.task import draw_noise
 from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.rng import generator
 from pixelscope.stream.manifest import COLUMNS, MANIFEST, label_of, labels_in, text_of
 from pixelscope.stream.run import ERROR, Report, Stages, Written, stream, unwritable
 from pixelscope.stream.table import Row, Table

@@ -8,18 +8,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from pixelscope.data.batches import Stream
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.loader import Stream
 from pixelscope.engine.average import MovingAverage
 from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.task import Moment, Task
+from pixelscope.engine.task import Task
 from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.networks import Classifier, ResidualClassifier, TaskNetwork
 from pixelscope.pixelda.optimizer import adam, learning_rate
+from pixelscope.rng import Moment, generator
 
 
 @dataclass(frozen=True)

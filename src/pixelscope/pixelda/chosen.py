@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixelscope.engine import checkpoint
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.baseline import build_classifier
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.networks import Generator, TaskNetwork
 from pixelscope.pixelda.task import build_networks
+from pixelscope.runs.folder import RunFolder
 
 RULES = ("last", "ema-last", "best-source")
 

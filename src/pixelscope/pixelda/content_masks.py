@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pixelscope.data import load, parse
-from pixelscope.data.folder import find_images
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.masks import read_mask
+from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError
 from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig

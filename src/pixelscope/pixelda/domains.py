@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from pixelscope.data import load
+from pixelscope.data.disk_array import spread
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.listing import note
-from pixelscope.data.rows import spread
 from pixelscope.data.split import Split, group_by_name, own_test_mask, shared_test_mask, split
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
 from pixelscope.pixelda.places import C, located
+from pixelscope.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from pixelscope.engine.memory import keep_freed_memory
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
 from pixelscope.pixelda.chosen import RULES, Weights, available_weights, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
@@ -21,6 +20,7 @@ from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, m
 from pixelscope.pixelda.results import ORACLE, ClassAccuracy, CurvePoint, Evaluation, Oracle, RuleResult, SetResult
 from pixelscope.pixelda.training import System, read_config
 from pixelscope.pixelda.verdict import compare
+from pixelscope.runs.folder import RunFolder, read_stats
 
 
 def evaluate(

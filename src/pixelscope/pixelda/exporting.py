@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pixelscope.data import load
+from pixelscope.data.disk_array import Pixels
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import Pixels
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.run import versions
 from pixelscope.exchange.about import About
 from pixelscope.exchange.card import Card, Port
 from pixelscope.exchange.delivery import Delivered, Format, deliver, require_new
@@ -28,7 +27,8 @@ from pixelscope.pixelda.refinement.settings import SYSTEM as REFINED
 from pixelscope.pixelda.results import Evaluation, SetResult
 from pixelscope.pixelda.snapshots import pixels
 from pixelscope.pixelda.torch_model import PREFIX, TorchClassifier
-from pixelscope.record import read_record
+from pixelscope.runs.folder import versions
+from pixelscope.runs.record import read_record
 
 OUTPUTS = ("logits", PROBABILITIES)
 MEAN = SCALE = 127.5

@@ -2,11 +2,9 @@
 
 import numpy as np
 
+from pixelscope.data.disk_array import Bytes, Positions
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.permutation import permutation
-from pixelscope.data.rows import Bytes, Positions
-from pixelscope.engine.randomness import derive, generator
-from pixelscope.engine.run import RunFolder
 from pixelscope.pixelda.accuracy import logits_of
 from pixelscope.pixelda.chosen import Weights
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
@@ -14,7 +12,9 @@ from pixelscope.pixelda.domains import Domains
 from pixelscope.pixelda.networks import Generator, TaskNetwork
 from pixelscope.pixelda.snapshots import one_of_each_class, pixels, redraw
 from pixelscope.pixelda.task import draw_noise
-from pixelscope.samples import save_arrays
+from pixelscope.rng import derive, generator
+from pixelscope.runs.arrays import save_arrays
+from pixelscope.runs.folder import RunFolder
 
 SHOWN = 16
 STYLED = 4

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
-from pixelscope.engine.run import RunFolder
 from pixelscope.engine.runtime import computing_device
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import confusion, logits_of
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.domains import Domains, load_domain, load_own, with_classes_of
 from pixelscope.pixelda.seen import SeenImages
+from pixelscope.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

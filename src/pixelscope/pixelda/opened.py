@@ -7,7 +7,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pixelscope.engine import checkpoint
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.baseline import make_classifier
 from pixelscope.pixelda.config import AdaptedClassifierConfig, BaselineConfig
@@ -19,6 +18,7 @@ from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_re
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.trained import TrainedRun
 from pixelscope.pixelda.training import read_config
+from pixelscope.runs.folder import RunFolder
 
 Choice = Literal["adapted", "auto"]
 """Which classifier of a run: the adapted T, or the one that likely reads the target better."""

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pixelscope.data.places import find, written
-from pixelscope.engine.run import RunFolder
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.runs.folder import RunFolder
 
 C = TypeVar("C", bound=BaselineConfig)
 

@@ -7,10 +7,10 @@ from lightning_fabric import Fabric
 from pixelscope.cost import time_steps
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import runtime
-from pixelscope.engine.task import Moment
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
+from pixelscope.rng import Moment
 
 CLASSES = 10
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from pixelscope.config import Config
-from pixelscope.results import ResultFile
+from pixelscope.runs.record import ResultFile
 
 ORACLE = "oracle: chosen with target labels"
 

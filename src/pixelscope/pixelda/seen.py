@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pixelscope.data.imageset import ImageSet, image_hashes
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.pixelda.domains import Domains
+from pixelscope.runs.folder import RunFolder
 
 FILE = "seen.safetensors"
 _HASHES = "hashes"

@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pixelscope.data.batches import to_float, to_uint8
+from pixelscope.data.disk_array import Bytes, Positions
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import Bytes, Positions
-from pixelscope.engine.run import RunFolder
+from pixelscope.data.loader import to_float, to_uint8
 from pixelscope.engine.task import Task
 from pixelscope.files import written_whole
 from pixelscope.pixelda.task import PixelDATask
-from pixelscope.samples import save_arrays
+from pixelscope.runs.arrays import save_arrays
+from pixelscope.runs.folder import RunFolder
 
 
 def save_classifiers(folder: RunFolder, task: Task[Any], images: int) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixelscope.engine.randomness import generator
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.model import ClassifierModel
@@ -14,7 +13,8 @@ from pixelscope.pixelda.snapshots import pixels, redraw
 from pixelscope.pixelda.task import draw_noise
 from pixelscope.pixelda.torch_model import TorchClassifier
 from pixelscope.pixelda.trained import TrainedRun
-from pixelscope.samples import read_arrays
+from pixelscope.rng import generator
+from pixelscope.runs.arrays import read_arrays
 
 Bytes = NDArray[np.uint8]
 GALLERY = {"source": 4, "source_labels": 1}

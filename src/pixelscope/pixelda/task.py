@@ -8,14 +8,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from pixelscope.data.batches import Stream, to_float
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.loader import Stream, to_float
 from pixelscope.engine.average import MovingAverage
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, frozen, set_learning_rate
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.task import Moment, Task
+from pixelscope.engine.task import Task
 from pixelscope.pixelda import content, diagnostics
 from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.baseline import build_classifier, make_classifier
@@ -29,6 +28,7 @@ from pixelscope.pixelda.losses import (
 )
 from pixelscope.pixelda.networks import Discriminator, Generator, TaskNetwork
 from pixelscope.pixelda.optimizer import adam, learning_rate
+from pixelscope.rng import Moment, generator
 
 
 @dataclass(frozen=True)

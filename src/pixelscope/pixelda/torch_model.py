@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pixelscope.data.batches import to_float
+from pixelscope.data.loader import to_float
 from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError

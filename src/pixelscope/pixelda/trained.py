@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pixelscope.engine.run import RunFolder
 from pixelscope.pixelda.chosen import Weights, available_weights
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.evaluation import headline_rule
 from pixelscope.pixelda.training import read_config
+from pixelscope.runs.folder import RunFolder
 
 
 class TrainedRun:

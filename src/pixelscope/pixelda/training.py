@@ -9,7 +9,6 @@ from lightning_fabric import Fabric
 
 from pixelscope.config import read_yaml
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.run import RunFolder
 from pixelscope.engine.session import Job, NoSamples, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import SourceEvaluation
@@ -22,6 +21,7 @@ from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.seen import SeenImages
 from pixelscope.pixelda.snapshots import ProgressSamples, save_classifiers
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
+from pixelscope.runs.folder import RunFolder
 
 System = Literal["baseline", "pixelda"]
 CONFIGS: dict[str, type[BaselineConfig]] = {"baseline": BaselineConfig, "pixelda": PixelDAConfig}

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pixelscope.data.batches import to_float
+from pixelscope.data.disk_array import Bytes, spread
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import Bytes, spread
+from pixelscope.data.loader import to_float
 from pixelscope.engine.runtime import computing_device
 from pixelscope.pixelda.accuracy import BATCH, confusion
 from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure_all

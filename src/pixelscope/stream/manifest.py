@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from pixelscope.data.label_file import is_label_file, read_labels
 from pixelscope.data.listing import contents, part_of
+from pixelscope.data.sources.folder import is_label_file, read_labels
 from pixelscope.stream.walk import Item
 
 MANIFEST = "manifest.csv"

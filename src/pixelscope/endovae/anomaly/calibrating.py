@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixelscope.data.cluster_split import split_by_cluster
-from pixelscope.data.duplicates import clusters
-from pixelscope.data.frame_store import spread
+from pixelscope.data.frames.duplicates import clusters
+from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.calibration import Calibration, Reference
 from pixelscope.endovae.anomaly.curves import auroc
 from pixelscope.endovae.anomaly.heat import hottest

@@ -11,7 +11,7 @@ from pixelscope.config import Config
 from pixelscope.endovae.anomaly.conformal import conformal_p, slack
 from pixelscope.endovae.anomaly.distance import mahalanobis
 from pixelscope.errors import InputError
-from pixelscope.results import ResultFile
+from pixelscope.runs.record import ResultFile
 
 FILE = "calibration.json"
 RATE = 0.05

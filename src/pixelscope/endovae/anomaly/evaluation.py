@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelscope.data.frame_store import spread
+from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
 from pixelscope.endovae.anomaly.calibrating import Parts, measures_of
 from pixelscope.endovae.anomaly.calibration import RATE, Calibration, Reference

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.frame_store import spread
+from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.baselines import pca_errors
 from pixelscope.endovae.anomaly.curves import auroc, best_dice
 from pixelscope.endovae.anomaly.heat import smoothed

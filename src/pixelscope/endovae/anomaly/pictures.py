@@ -10,9 +10,9 @@ from pixelscope.endovae.anomaly.heat import overlay, smoothed
 from pixelscope.endovae.anomaly.maps import map_batches
 from pixelscope.endovae.chosen import Weights
 from pixelscope.endovae.cohort import Part
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.run import RunFolder
-from pixelscope.samples import save_arrays
+from pixelscope.rng import generator
+from pixelscope.runs.arrays import save_arrays
+from pixelscope.runs.folder import RunFolder
 
 SHOWN = 8
 """Frames of each kind, drawn at random."""

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from pixelscope.config import read_yaml
-from pixelscope.data.damage import UNREADABLE
-from pixelscope.data.frame_stages import Stages, read_stages
-from pixelscope.data.frame_summary import FrameSummary
+from pixelscope.data.frames.stages import Stages, read_stages
+from pixelscope.data.frames.store import FrameSummary
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.results import Evaluation, SetResult
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
-from pixelscope.record import RunRecord, read_record
-from pixelscope.samples import read_arrays
+from pixelscope.files import UNREADABLE
+from pixelscope.runs.arrays import read_arrays
+from pixelscope.runs.folder import RunFolder, read_stats
+from pixelscope.runs.record import RunRecord, read_record
 
 RECONSTRUCTIONS = {"originals": 4, "reconstructions": 4, "psnr": 1, "ssim": 1}
 HEAT = {"frames": 4, "overlays": 4, "lesions": 3, "p": 1}

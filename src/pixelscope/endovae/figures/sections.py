@@ -12,7 +12,7 @@ from pixelscope.endovae.figures.preparation import augmentation_section, frames_
 from pixelscope.endovae.figures.tables import quality_table, rules_table
 from pixelscope.endovae.figures.words import epochs_at, listed, plural, trained_kind
 from pixelscope.page import Section
-from pixelscope.record import duration, record_section
+from pixelscope.report.record import duration, record_section
 
 
 def sections(run: Path) -> list[Section]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pixelscope.data.frame_summary import ClassSummary
+from pixelscope.data.frames.store import ClassSummary
 from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.words import set_name
 from pixelscope.endovae.results import METHODS, MeanStd

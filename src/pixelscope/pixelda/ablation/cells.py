@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.evaluation import evaluate
 from pixelscope.pixelda.training import resume_pixelda, train_baseline, train_pixelda
+from pixelscope.runs.folder import RunFolder
 
 FAILURE = "failure.txt"
 """Beside a run folder that failed: why, in a sentence or a traceback."""

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.pixelda.ablation.cells import Job
 from pixelscope.pixelda.ablation.grid import Grid
 from pixelscope.pixelda.ablation.results import ConditionResult, MeanStd, SeedResult
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.runs.folder import RunFolder, read_stats
 
 LEVEL = 0.95
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pixelscope.config import Config
 from pixelscope.pixelda.results import DECIDES, Verdict
-from pixelscope.results import ResultFile
+from pixelscope.runs.record import ResultFile
 
 Judgement = Literal["supported", "contradicted", "undecided", "not measured", "reference"]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from pixelscope.config import Config
-from pixelscope.engine.run import RunFolder, command_line, git_revision, versions
 from pixelscope.engine.runtime import cpu_name
 from pixelscope.errors import InputError
 from pixelscope.page import Illustration, Section
@@ -15,7 +14,8 @@ from pixelscope.pixelda.ablation.cells import Job
 from pixelscope.pixelda.ablation.grid import Grid
 from pixelscope.pixelda.ablation.launching import Cluster, Report, check_cluster, launch
 from pixelscope.pixelda.figures.galleries import named_rows
-from pixelscope.samples import read_arrays, save_arrays
+from pixelscope.runs.arrays import read_arrays, save_arrays
+from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
 
 CELLS, LOGS, SAMPLES = "cells", "logs", "samples.npz"
 PROGRESS = {"images": 1, "source": 4, "generated": 5}

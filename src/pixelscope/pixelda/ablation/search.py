@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from pixelscope.config import merge
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.ablation.cells import Job
@@ -20,6 +19,7 @@ from pixelscope.pixelda.ablation.running import GridConfig, Launching, require_n
 from pixelscope.pixelda.config import preset
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.runs.folder import RunFolder, read_stats
 
 SYSTEM, RESULT, SETTINGS = "search", "search.json", "settings.yaml"
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from pixelscope.engine.run import RunFolder
 from pixelscope.page import Row, Section, Table
 from pixelscope.pixelda.ablation.results import HEADER, SearchResult
 from pixelscope.pixelda.ablation.running import samples_section
 from pixelscope.pixelda.ablation.search import RESULT
-from pixelscope.record import read_record, record_section
+from pixelscope.report.record import record_section
+from pixelscope.runs.folder import RunFolder
+from pixelscope.runs.record import read_record
 
 DRAWN = "Source images, as the G of each trial redraws them with the same z at the end, and target images."
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from pixelscope.config import read_yaml
 from pixelscope.drawing import Series, series
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.errors import InputError
 from pixelscope.pixelda.results import Evaluation, SetResult
-from pixelscope.record import RunRecord, read_record
-from pixelscope.samples import read_arrays
+from pixelscope.runs.arrays import read_arrays
+from pixelscope.runs.folder import RunFolder, read_stats
+from pixelscope.runs.record import RunRecord, read_record
 
 SAMPLES = {
     "pairs": {"source": 4, "target": 4, "labels": 1, "classes": 1},

@@ -23,7 +23,7 @@ from pixelscope.pixelda.figures.tables import (
     warnings_table,
 )
 from pixelscope.pixelda.results import SetResult
-from pixelscope.record import duration, record_section
+from pixelscope.report.record import duration, record_section
 
 
 def sections(run: Path) -> list[Section]:

@@ -7,17 +7,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from pixelscope.data.batches import Stream, to_float
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.loader import Stream, to_float
 from pixelscope.engine.layout import placed
-from pixelscope.engine.randomness import Order, generator
-from pixelscope.engine.task import Moment
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.refinement.config import GeneratedConfig
 from pixelscope.pixelda.snapshots import redraw
 from pixelscope.pixelda.task import draw_noise
+from pixelscope.rng import Moment, Order, generator
 
 AT_ONCE = 250
 """Images redrawn in one pass."""

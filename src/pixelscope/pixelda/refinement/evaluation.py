@@ -10,9 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pixelscope.data.rows import spread
+from pixelscope.data.disk_array import spread
 from pixelscope.engine.memory import keep_freed_memory
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.evaluation import set_result, unmeasured_notes
 from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, measure_all, own_sets
@@ -25,6 +24,7 @@ from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_re
 from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material, redrawn_validation
 from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import IMAGES, answers_of
+from pixelscope.runs.folder import RunFolder
 
 HEADLINE = "ema-last"
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from pixelscope.data.disk_array import spread
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import spread
 from pixelscope.pixelda.measured_sets import MeasuredSet
 from pixelscope.pixelda.refinement.results import ClassShare, Guard
 from pixelscope.pixelda.results import SAME

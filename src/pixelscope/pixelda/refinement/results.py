@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from pixelscope.config import Config
 from pixelscope.pixelda.results import Point, SetResult
-from pixelscope.results import ResultFile
+from pixelscope.runs.record import ResultFile
 
 Kept = Literal["refined", "start"]
 

@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pixelscope.drawing import BLUE, DASHED, GREEN, GREY, ORANGE, count_images, count_percent, padded_figure, styled
-from pixelscope.engine.run import RunFolder, read_stats
 from pixelscope.page import Illustration, Part, Row, Section, Table
 from pixelscope.pixelda.figures.classes import confusion_matrices
 from pixelscope.pixelda.refinement.config import RefineConfig
@@ -15,7 +14,9 @@ from pixelscope.pixelda.refinement.guard import RULES
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
 from pixelscope.pixelda.refinement.settings import read_refine_config
-from pixelscope.record import read_record, record_section
+from pixelscope.report.record import record_section
+from pixelscope.runs.folder import RunFolder, read_stats
+from pixelscope.runs.record import read_record
 
 CLASSES = 20
 """Classes listed at most."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pixelscope.config import read_yaml
 from pixelscope.data.places import find
-from pixelscope.engine.run import RunFolder
 from pixelscope.errors import InputError
 from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.runs.folder import RunFolder
 
 SYSTEM = "refined"
 

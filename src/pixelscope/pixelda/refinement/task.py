@@ -14,13 +14,14 @@ from pixelscope.engine.average import MovingAverage
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
-from pixelscope.engine.task import Moment, Task
+from pixelscope.engine.task import Task
 from pixelscope.pixelda.accuracy import accuracy_and_loss
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.refinement.batches import RefineBatch
 from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
 from pixelscope.pixelda.refinement.views import strong, weak
+from pixelscope.rng import Moment
 
 View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
 

@@ -13,8 +13,6 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.places import written
 from pixelscope.data.split import Split, find_copies, random_test_mask
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.randomness import generator
-from pixelscope.engine.run import RunFolder
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
 from pixelscope.pixelda.baseline import make_classifier
@@ -31,6 +29,8 @@ from pixelscope.pixelda.snapshots import redraw, save_classifiers
 from pixelscope.pixelda.task import draw_noise
 from pixelscope.pixelda.trained import TrainedRun
 from pixelscope.pixelda.verdict import IMAGES, compare
+from pixelscope.rng import generator
+from pixelscope.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

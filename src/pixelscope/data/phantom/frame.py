@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelscope.data.phantom.colour import Tint, as_bytes, draw_tint, with_glints
+from pixelscope.data.phantom.fields import Floats, smooth_noise
+from pixelscope.data.phantom.mucosa import Mucosa, draw_mucosa
+from pixelscope.data.phantom.overlay import draw_overlay
+from pixelscope.data.phantom.polyp import draw_polyp
+from pixelscope.data.phantom.vessels import draw_vessels
+from pixelscope.data.phantom.view import look
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
-from pixelscope.imaging.phantom.colour import Tint, as_bytes, draw_tint, with_glints
-from pixelscope.imaging.phantom.fields import Floats, smooth_noise
-from pixelscope.imaging.phantom.mucosa import Mucosa, draw_mucosa
-from pixelscope.imaging.phantom.overlay import draw_overlay
-from pixelscope.imaging.phantom.polyp import draw_polyp
-from pixelscope.imaging.phantom.vessels import draw_vessels
-from pixelscope.imaging.phantom.view import look
 
 WIDTH, HEIGHT = 360, 300
 SMALLEST = 96

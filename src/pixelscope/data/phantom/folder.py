@@ -9,9 +9,9 @@ import numpy as np
 from cv2.typing import MatLike
 from numpy.typing import NDArray
 
+from pixelscope.data.phantom.frame import draw_frame
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.imaging.phantom.frame import draw_frame
 
 NORMAL, POLYPS, MASKS = "normal-phantom", "polyps", "polyp-masks"
 """The folders of frames without a polyp, of frames with one, and of where it is."""

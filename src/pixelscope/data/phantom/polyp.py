@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.imaging.phantom.colour import Tint, with_glints
-from pixelscope.imaging.phantom.fields import Floats, smooth_noise
-from pixelscope.imaging.phantom.mucosa import Mucosa
-from pixelscope.imaging.phantom.view import Wall
+from pixelscope.data.phantom.colour import Tint, with_glints
+from pixelscope.data.phantom.fields import Floats, smooth_noise
+from pixelscope.data.phantom.mucosa import Mucosa
+from pixelscope.data.phantom.view import Wall
 
 Mask = NDArray[np.bool_]
 

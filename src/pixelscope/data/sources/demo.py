@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.mnist import CITATION as MNIST_CITATION
-from pixelscope.data.mnist import CLASSES, LICENCE
-from pixelscope.data.mnist_m import CITATION as MNIST_M_CITATION
-from pixelscope.data.mnist_m import blend
+from pixelscope.data.sources.mnist import CITATION as MNIST_CITATION
+from pixelscope.data.sources.mnist import CLASSES, LICENCE
+from pixelscope.data.sources.mnist_m import CITATION as MNIST_M_CITATION
+from pixelscope.data.sources.mnist_m import blend
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError
 from pixelscope.imaging.resize import resize

@@ -1,8 +1,10 @@
 """Every random draw is a function of (seed, what for, when, rank): nothing has a state to save or restore."""
 
 import hashlib
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *path: int | str) -> int:
@@ -37,3 +39,38 @@ class Order:
             draw = generator("cpu", self.seed, "order", self.stream, epoch)
             self._epoch, self._permutation = epoch, torch.randperm(self.count, generator=draw)
         return self._permutation
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training stands when a step begins, and the random draws that belong to it."""
+
+    images: int
+    """Images of the first domain seen before this step, over all ranks."""
+    step: int
+    """Number of this step, from 0."""
+    batch_size: int
+    """Images of this step, over all ranks."""
+    seed: int
+    rank: int = 0
+    ranks: int = 1
+    device: torch.device = torch.device("cpu")
+    detailed: bool = False
+    """Whether this step is logged: costly diagnostics are computed on such steps only."""
+
+    def draw(self, purpose: str) -> torch.Generator:
+        """Return the generator of this rank's draws for `purpose`, on the training device."""
+        return generator(self.device, self.seed, purpose, self.step, self.rank)
+
+    def draw_together(self, purpose: str) -> torch.Generator:
+        """Return a CPU generator that is the same on every rank, for values that `part` then divides."""
+        return generator("cpu", self.seed, purpose, self.step)
+
+    def after(self) -> "Moment":
+        """Return the moment of the step after this one."""
+        return replace(self, images=self.images + self.batch_size, step=self.step + 1)
+
+    def part(self, values: Tensor) -> Tensor:
+        """Return this rank's share of values drawn for the whole batch, shape (batch_size, ...)."""
+        share = self.batch_size // self.ranks
+        return values[self.rank * share : (self.rank + 1) * share]

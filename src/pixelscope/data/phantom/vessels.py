@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.imaging.phantom.fields import Floats, smooth_noise
+from pixelscope.data.phantom.fields import Floats, smooth_noise
 
 _POINTS = 24
 """Points of a line."""

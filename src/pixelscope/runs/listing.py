@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from pixelscope.config import read_yaml
-from pixelscope.data.damage import UNREADABLE
-from pixelscope.engine.run import RunFolder, read_json, read_stats
 from pixelscope.errors import InputError
+from pixelscope.files import UNREADABLE
+from pixelscope.runs.folder import RunFolder, read_json, read_stats
 
 STALE = 120.0
 """Seconds without a line of statistics after which a run that says it is running is taken for stopped."""

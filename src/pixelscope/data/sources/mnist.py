@@ -94,7 +94,7 @@ def is_mnist(folder: Path) -> bool:
 
 def folder_in(root: Path) -> Path:
     """Return the folder of MNIST below a data root, downloaded where it is absent."""
-    from pixelscope.data.download import download_mnist
+    from pixelscope.data.sources.download import download_mnist
 
     folder = root / "mnist"
     complete = all(_find(folder, name) for names in _FILES.values() for name in names)

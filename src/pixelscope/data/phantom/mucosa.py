@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pixelscope.imaging.phantom.fields import Floats, ring_noise, smooth_noise
-from pixelscope.imaging.phantom.view import TEXTURE, Wall
+from pixelscope.data.phantom.fields import Floats, ring_noise, smooth_noise
+from pixelscope.data.phantom.view import TEXTURE, Wall
 
 _FAR = 24
 """Folds behind one another of which anything can be seen."""

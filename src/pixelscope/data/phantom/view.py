@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pixelscope.imaging.phantom.fields import Floats
+from pixelscope.data.phantom.fields import Floats
 
 TEXTURE = (128, 256)
 """Rows (along) and columns (around) of the textures that are laid on the wall."""

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.damage import UNREADABLE
 from pixelscope.errors import InputError
+from pixelscope.files import UNREADABLE
 from pixelscope.imaging.framing import Framing
 
 Positions = NDArray[np.int64]

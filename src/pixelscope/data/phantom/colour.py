@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.imaging.phantom.fields import Floats
+from pixelscope.data.phantom.fields import Floats
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
+from pixelscope.data.disk_array import Pixels, Rows
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.rows import Pixels, Rows
-from pixelscope.engine.randomness import Order
-from pixelscope.engine.task import Moment
+from pixelscope.rng import Moment, Order
 
 RESIDENT_BYTES = 2**29
 """Images on disk are read into a CPU process's memory up to this size; larger sets are read batch by batch."""

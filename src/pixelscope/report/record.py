@@ -1,64 +1,11 @@
-"""The record of a run, for any system: what run.json says, checked, and the section of the report that shows it."""
+"""The section of the report that says how a run came about."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from pixelscope.engine.run import RunFolder
-from pixelscope.errors import InputError
 from pixelscope.page import Listing, Row, Section, Table
-
-
-class DataRecord(BaseModel):
-    """Where one domain's images came from, and how many there were."""
-
-    spec: str = ""
-    title: str = ""
-    count: int | None = None
-    train: int | None = None
-    validation: int | None = None
-    test: int | None = None
-    sha256: str = ""
-    licence: str = ""
-    citation: str = ""
-    notes: list[str] = []
-
-
-class RunRecord(BaseModel):
-    """What run.json says; a run that is still young, or was killed, has not said everything yet."""
-
-    system: str
-    state: str = "running"
-    name: str = ""
-    versions: dict[str, str] = {}
-    git: str | None = None
-    command: str = ""
-    seed: int | None = None
-    hardware: dict[str, Any] = {}
-    runtime: dict[str, Any] = {}
-    data: dict[str, DataRecord] = {}
-    classes: list[str] = []
-    parameters: dict[str, int] = {}
-    images: int = 0
-    steps: int = 0
-    seconds: float | None = None
-    images_per_second: float | None = None
-    sessions: int | None = None
-    epoch: int | None = None
-    """Images of one epoch; None where the training does not count in epochs."""
-    ended: str = ""
-    """Why the training ended early; empty where it did not."""
-
-
-def read_record(folder: RunFolder) -> RunRecord:
-    """Read run.json; raises InputError with the entry at fault where it is not a run's."""
-    try:
-        return RunRecord.model_validate(folder.read_record())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "top level"
-        raise InputError(f"{folder.record}: {where}: {first['msg']}; restore the file or train again.") from None
+from pixelscope.runs.folder import RunFolder
+from pixelscope.runs.record import DataRecord, RunRecord
 
 
 def record_section(folder: RunFolder, record: RunRecord, warnings: int | None) -> Section:

@@ -1,0 +1,1 @@
+"""Endoscopy frames: found, prepared once, kept in a store."""

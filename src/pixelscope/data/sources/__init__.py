@@ -1,0 +1,1 @@
+"""Kinds of sources of images, one file a kind."""

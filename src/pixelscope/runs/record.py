@@ -1,0 +1,89 @@
+"""The record of a run, run.json, and the base of every result file: schemas that write and read it; imports no torch."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ValidationError
+
+from pixelscope.config import Config
+from pixelscope.errors import InputError
+from pixelscope.files import write_text
+from pixelscope.runs.folder import RunFolder, read_json
+
+
+class DataRecord(BaseModel):
+    """Where one domain's images came from, and how many there were."""
+
+    spec: str = ""
+    title: str = ""
+    count: int | None = None
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+    sha256: str = ""
+    licence: str = ""
+    citation: str = ""
+    notes: list[str] = []
+
+
+class RunRecord(BaseModel):
+    """What run.json says; a run that is still young, or was killed, has not said everything yet."""
+
+    system: str
+    state: str = "running"
+    name: str = ""
+    versions: dict[str, str] = {}
+    git: str | None = None
+    command: str = ""
+    seed: int | None = None
+    hardware: dict[str, Any] = {}
+    runtime: dict[str, Any] = {}
+    data: dict[str, DataRecord] = {}
+    classes: list[str] = []
+    parameters: dict[str, int] = {}
+    images: int = 0
+    steps: int = 0
+    seconds: float | None = None
+    images_per_second: float | None = None
+    sessions: int | None = None
+    epoch: int | None = None
+    """Images of one epoch; None where the training does not count in epochs."""
+    ended: str = ""
+    """Why the training ended early; empty where it did not."""
+
+
+def read_record(folder: RunFolder) -> RunRecord:
+    """Read run.json; raises InputError with the entry at fault where it is not a run's."""
+    try:
+        return RunRecord.model_validate(folder.read_record())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "top level"
+        raise InputError(f"{folder.record}: {where}: {first['msg']}; restore the file or train again.") from None
+
+
+class ResultFile(Config):
+    """What a JSON file of results holds."""
+
+    remedy: ClassVar[str] = "evaluate the run again"
+    """What to do where the file is damaged."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, under the names that they have in the file."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the file; raises InputError where it is missing, damaged or of another version."""
+        values = read_json(path, cls.remedy)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "top level"
+            raise InputError(f"{path} is damaged or of another version ({where}: {first['msg']}); {cls.remedy}.") from None
