@@ -41,6 +41,9 @@ def test_another_format_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path, {"pixelscope": json.dumps({"format": 99})})
     with pytest.raises(InputError, match="format 99"):
         checkpoint.load(path)
+    save_file({"a": torch.zeros(1)}, path, {"pixelscope": json.dumps({"format": 1})})  # as version 0.1 wrote it
+    with pytest.raises(InputError, match=r"format 1.*use the version named in the run's run.json, or train again"):
+        checkpoint.load(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="not written by pixelscope"):
         checkpoint.load(path)

@@ -125,5 +125,5 @@ def test_its_weights_are_those_of_the_rule(runs: tuple[Path, Path]) -> None:
     for rule, kind in (("last", "network"), ("ema-last", "average")):
         judge = found[rule].judge
         assert judge is not None
-        np.testing.assert_array_equal(judge.first.weight, stored[f"{kind}.judge.first.weight"])
+        np.testing.assert_array_equal(judge.conv1.weight, stored[f"{kind}.judge.conv1.weight"])
     assert available_weights(RunFolder(runs[1]), config.model_copy(update={"judge": False}), tiny.CLASSES)["last"].judge is None

@@ -140,8 +140,8 @@ def test_each_rule_measures_the_tensors_that_it_is_named_after(copy: Path, rule:
 @pytest.mark.parametrize(("rule", "kind"), [("last", "network"), ("auto", "average")])
 def test_pictures_are_drawn_by_the_generator_of_the_rule(copy: Path, rule: str, kind: str) -> None:
     def whiten(tensors: Tensors) -> None:
-        tensors[f"{kind}.generator.leave.weight"].zero_()
-        tensors[f"{kind}.generator.leave.bias"].fill_(20)
+        tensors[f"{kind}.generator.conv_out.weight"].zero_()
+        tensors[f"{kind}.generator.conv_out.bias"].fill_(20)
 
     evaluate(copy, rule=rule)
     with np.load(copy / "samples" / "gallery.npz") as gallery:

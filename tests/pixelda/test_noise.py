@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pixelscope.pixelda.networks import NoisyDropout, random_bits
+from pixelscope.pixelda.noise import NoisyDropout, random_bits
 
 SHAPE = torch.Size((7, 11, 13, 17))
 

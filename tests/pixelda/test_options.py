@@ -42,7 +42,7 @@ def test_uniform_and_normal_noise_of_the_size_asked() -> None:
 def test_blocks_and_width_of_g() -> None:
     g, _, _ = build_networks(tiny.pixelda(generator={"blocks": 3, "width": 6}), 3)
     assert len(g.blocks) == 3
-    assert g.enter.out_channels == 6
+    assert g.conv_in.out_channels == 6
 
 
 def test_initial_weights_come_from_the_seed_alone() -> None:
@@ -80,9 +80,9 @@ def test_private_first_layers_part_source_from_the_rest() -> None:
     assert torch.equal(shared(images, source=True), shared(images))
     task, _ = _stepped(classifier={"private_first_layer": True}, losses={"classifier_sees": "generated"})
     fresh = build_networks(task.config, 3)[2]
-    assert task.classifier.first_source is not None and fresh.first_source is not None
-    assert _same(task.classifier.first_source, fresh.first_source)
-    assert not _same(task.classifier.first, fresh.first)
+    assert task.classifier.conv1_source is not None and fresh.conv1_source is not None
+    assert _same(task.classifier.conv1_source, fresh.conv1_source)
+    assert not _same(task.classifier.conv1, fresh.conv1)
 
 
 def test_content_loss_takes_its_mask_from_pixels_or_from_a_source_of_masks() -> None:

@@ -145,7 +145,7 @@ def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
         with torch.no_grad():
             features = network.features(seen).mean((2, 3))
         mixed = torch.randn(3, features.shape[1], generator=torch.Generator().manual_seed(0)) / (features.std(0) + 1e-9)
-        tensors |= {"ema.decide.weight": mixed, "ema.decide.bias": -mixed @ features.mean(0)}
+        tensors |= {"ema.fc.weight": mixed, "ema.fc.bias": -mixed @ features.mean(0)}
 
     for path in (copy / "classifiers").iterdir():
         edit(path, sharpen)
@@ -154,13 +154,11 @@ def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
         with torch.no_grad():
             features = network.features(seen).mean((2, 3))
             logits = network(tiny.scaled(material.source.validation.images[:]))
-        p = network.decide(features).softmax(1).detach().double().numpy()
+        p = network.fc(features).softmax(1).detach().double().numpy()
         expected = scipy.stats.entropy(p.mean(0)) - scipy.stats.entropy(p, axis=1).mean()
         assert expected > 0.01
         assert point.information == pytest.approx(expected, rel=1e-3)
-        assert point.cluster_agreement == pytest.approx(
-            cluster_agreement(network.decide(features).detach(), features), abs=1e-5
-        )
+        assert point.cluster_agreement == pytest.approx(cluster_agreement(network.fc(features).detach(), features), abs=1e-5)
         assert point.source_validation == float((logits.argmax(1).numpy() == material.source.validation.labels).mean())
 
 
@@ -322,7 +320,7 @@ def test_the_weight_of_the_targets_labels_grows_along_the_ramp(images: int, shar
 def test_the_loss_is_of_source_redrawn_and_target_images_with_the_labels_that_are_trusted() -> None:
     """One step by hand: no view alters anything, and the teacher says what it says of each image."""
     given, teacher = batch(), copy_of(task().classifier).eval()
-    torch.nn.init.normal_(teacher.decide.weight, std=3.0, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.normal_(teacher.fc.weight, std=3.0, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         sure, label = teacher(given.target).softmax(1).max(1)
     threshold = float(sure.sort().values[3:5].mean())
@@ -393,7 +391,7 @@ def test_where_classes_are_missing_balance_can_be_turned_off() -> None:
 
 def test_the_teacher_and_the_mean_of_its_answers_are_part_of_a_checkpoint() -> None:
     made = task()
-    assert set(checkpoint.state(made)) >= {"memory.predicted", "average.classifier.decide.weight"}
+    assert set(checkpoint.state(made)) >= {"memory.predicted", "average.classifier.fc.weight"}
 
 
 @pytest.mark.parametrize("labels_of_its_own", [True, False])

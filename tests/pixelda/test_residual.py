@@ -64,7 +64,7 @@ def test_no_image_of_a_batch_reaches_another_even_in_training() -> None:
 def test_the_kind_and_width_asked_for_are_built() -> None:
     narrow, wide = (build_networks(tiny.pixelda(classifier=RESIDUAL | {"width": width}), 3)[2] for width in (4, 8))
     assert isinstance(narrow, ResidualClassifier) and isinstance(build_networks(tiny.pixelda(), 3)[2], Classifier)
-    assert (narrow.first.out_channels, wide.first.out_channels) == (4, 8)
+    assert (narrow.conv1.out_channels, wide.conv1.out_channels) == (4, 8)
 
 
 def test_source_images_may_have_a_first_layer_of_their_own() -> None:
@@ -149,7 +149,7 @@ def test_a_refinement_goes_on_from_it(run: Path, tmp_path: Path) -> None:
         run=tmp_path / "refined",
     )
     opened = open_run(refined)
-    assert isinstance(opened.classifier, ResidualClassifier) and opened.classifier.first.out_channels == 4
+    assert isinstance(opened.classifier, ResidualClassifier) and opened.classifier.conv1.out_channels == 4
 
 
 def test_the_summary_shows_its_blocks() -> None:

@@ -127,9 +127,9 @@ def test_the_average_of_g_keeps_statistics_of_its_own_on_source_images() -> None
     assert isinstance(average, Generator)
     with torch.no_grad():
         z = draw_noise(made.config, 8, moment.draw_together("z"))
-        channel = average.project(z).view(8, 1, tiny.SIZE, tiny.SIZE)
+        channel = average.noise_fc(z).view(8, 1, tiny.SIZE, tiny.SIZE)
         seen, other = (
-            average.blocks[0].layers[0](torch.relu(average.enter(torch.cat([images, channel], 1))))
+            average.blocks[0].layers[0](torch.relu(average.conv_in(torch.cat([images, channel], 1))))
             for images in (source, -target)
         )
     layer = average.blocks[0].layers[1]

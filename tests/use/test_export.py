@@ -244,10 +244,13 @@ def test_weights_that_were_changed_are_refused(models: Path, digits: Path, tmp_p
         classify(tmp_path / "shape.safetensors", [digits], tmp_path / "labels.csv")
 
 
-def test_a_file_of_a_newer_version_or_another_system_is_refused(models: Path, digits: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_version_or_another_system_is_refused(models: Path, digits: Path, tmp_path: Path) -> None:
     about = OnnxModel(models / "pixelda" / "model.onnx").about
-    with pytest.raises(InputError, match="format 9, of a newer version of pixelscope"):
+    with pytest.raises(InputError, match="format 9.* update it"):
         parse_about(about.model_copy(update={"format": 9}).model_dump_json(), "model.onnx")
+    old = {"format": 1, "versions": {"pixelscope": "0.1.0"}}
+    with pytest.raises(InputError, match=r"format 1.* use version 0\.1\.0, which wrote it, or train and export again"):
+        parse_about(about.model_copy(update=old).model_dump_json(), "model.onnx")
     with pytest.raises(InputError, match="does not say what it is"):
         parse_about("{}", "model.onnx")
     with pytest.raises(InputError, match="is a model of endovae, not of pixelda; give it to `pixelscope endovae`"):

@@ -15,7 +15,7 @@ from pixelscope.engine.task import Task
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the layout changes; a file of another format is refused."""
 
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from pixelscope.config import Config
 from pixelscope.errors import InputError
 
-FORMAT = 1
-"""Raised when a file needs another reader; a newer one is refused."""
+FORMAT = 2
+"""Raised when a file needs another reader; a file of another format is refused."""
 KEY = "pixelscope"
 """The entry of a file's metadata that holds it, as JSON."""
 
@@ -50,10 +50,8 @@ def parse_about(text: str, origin: str) -> About:
     try:
         values = json.loads(text)
         found = values.get("format") if isinstance(values, dict) else None
-        if isinstance(found, int) and found > FORMAT:
-            raise InputError(
-                f"{origin} has format {found}, of a newer version of pixelscope, and this one reads up to {FORMAT}; update it."
-            )
+        if isinstance(found, int) and found != FORMAT:
+            raise InputError(_other_format(found, origin, values.get("versions")))
         return About.model_validate(values)
     except (ValueError, ValidationError) as error:
         if isinstance(error, InputError):
@@ -61,6 +59,14 @@ def parse_about(text: str, origin: str) -> About:
         raise InputError(
             f"{origin} does not say what it is ({' '.join(str(error).split())[:160]}); export the run again."
         ) from None
+
+
+def _other_format(found: int, origin: str, versions: Any) -> str:
+    told = f"{origin} has format {found}, and this version of pixelscope reads format {FORMAT}"
+    if found > FORMAT:
+        return f"{told}; update it."
+    writer = versions.get("pixelscope", "0.1") if isinstance(versions, dict) else "0.1"
+    return f"{told}; use version {writer}, which wrote it, or train and export again."
 
 
 def require_system(about: About, system: System, origin: str) -> None:

@@ -42,12 +42,12 @@ def available_weights(folder: RunFolder, config: BaselineConfig, classes: tuple[
         raise InputError(f"{folder.path} has no checkpoint yet; let the training reach its first one.")
     newest, header = checkpoint.load(files[-1])
     found = {"last": _weights(newest, "network", config, len(classes), header.progress.images)}
-    if "average.classifier.first.weight" in newest:
+    if "average.classifier.conv1.weight" in newest:
         found["ema-last"] = _weights(newest, "average", config, len(classes), header.progress.images)
     best = folder.checkpoints / "best.safetensors"
     if best.is_file():
         tensors, header = checkpoint.load(best)
-        kind = "average" if "average.classifier.first.weight" in tensors else "network"
+        kind = "average" if "average.classifier.conv1.weight" in tensors else "network"
         found["best-source"] = _weights(tensors, kind, config, len(classes), header.progress.images)
     return found
 

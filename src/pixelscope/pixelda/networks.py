@@ -7,78 +7,14 @@ reproduces differs, the report is followed (docs/decisions/0002-pixelda-protocol
 
 import math
 
-import numpy as np
 import torch
 from torch import Generator as RandomGenerator
 from torch import Tensor, nn
 
-_LEVELS = 2**16
-"""Values of an int16."""
+from pixelscope.pixelda.noise import NoisyDropout
 
 GROUPS = 8
 """Groups of channels that group normalisation treats as one."""
-
-
-def random_bits(shape: torch.Size, device: torch.device, generator: RandomGenerator | None) -> Tensor:
-    """Return independent uniform int16 values of `shape`, four for each 64-bit draw.
-
-    On a CPU torch draws on one thread, in twice the time of NumPy's generator, which is seeded from `generator` there.
-    """
-    count = (math.prod(shape) + 3) // 4
-    if device.type == "cpu":
-        seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
-        draws = torch.from_numpy(np.random.SFC64(seed).random_raw(count).view(np.int64))
-    else:
-        draws = torch.empty(count, dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
-    return draws.view(torch.int16)[: math.prod(shape)].view(shape)
-
-
-class NoisyDropout(nn.Module):
-    """Adds N(0, std^2) to every activation, then sets some to zero with a probability and scales the others to keep the mean.
-
-    In training only. One of 65,536 levels is drawn for each activation and serves both, as the noise of what is dropped is
-    seen by nobody: the lowest levels drop, and the others look up their noise in a table of the normal distribution's
-    quantiles. So no noise lies beyond 4.4 standard deviations, its spacing near zero is finer than bfloat16's, and the
-    probability is rounded to a multiple of 1/65,536.
-    """
-
-    quantiles: Tensor
-
-    def __init__(self, std: float, probability: float) -> None:
-        super().__init__()
-        self.std, self.probability = std, probability
-        self.dropped = round(probability * _LEVELS)
-        kept = _LEVELS - self.dropped
-        middles = (torch.arange(kept, dtype=torch.float64) + 0.5) / kept
-        noise = torch.special.ndtri(middles) * std / (1 - probability)
-        self.register_buffer("quantiles", torch.cat([torch.zeros(self.dropped), noise.float()]), persistent=False)
-
-    def forward(self, activations: Tensor, generator: RandomGenerator | None = None) -> Tensor:
-        """Return `activations` disturbed, of the same shape and dtype."""
-        if not self.training or (self.std == 0 and self.dropped == 0):
-            return activations
-        bits = random_bits(activations.shape, activations.device, generator)
-        levels = bits.view(torch.uint16).int()
-        table = self.quantiles.to(activations.dtype)
-        noise = _laid_out_like(table.index_select(0, levels.flatten()).view_as(levels), activations)
-        if self.dropped == 0:
-            return activations + noise
-        # 0 for the levels that drop and 1 for the others, without a comparison: bool to bfloat16 is slow on a CPU.
-        kept = levels.clamp_(self.dropped - 1, self.dropped).sub_(self.dropped - 1).to(activations.dtype)
-        return torch.addcmul(noise, activations, _laid_out_like(kept, activations), value=1 / (1 - self.probability))
-
-    def extra_repr(self) -> str:
-        """Return the settings that `print` shows."""
-        return f"std={self.std}, probability={self.probability}"
-
-
-def _laid_out_like(drawn: Tensor, activations: Tensor) -> Tensor:
-    # The draws are independent, so giving them the activations' memory order (channels last) changes no distribution
-    # and saves a transposition of the whole tensor.
-    if activations.ndim == 4 and activations.is_contiguous(memory_format=torch.channels_last):
-        n, c, h, w = activations.shape
-        return drawn.view(n, h, w, c).permute(0, 3, 1, 2)
-    return drawn
 
 
 class ResidualBlock(nn.Module):
@@ -108,10 +44,10 @@ class Generator(nn.Module):
     def __init__(self, size: int = 32, noise_dim: int = 10, blocks: int = 6, width: int = 64, conditioned: bool = True) -> None:
         super().__init__()
         self.size, self.noise_dim, self.conditioned = size, noise_dim, conditioned
-        self.project = nn.Linear(noise_dim, size * size)
-        self.enter = nn.Conv2d(4, width, 3, padding=1)
+        self.noise_fc = nn.Linear(noise_dim, size * size)
+        self.conv_in = nn.Conv2d(4, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
-        self.leave = nn.Conv2d(width, 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
         self.apply(_initialise)
 
     def forward(self, images: Tensor, z: Tensor) -> Tensor:
@@ -121,9 +57,9 @@ class Generator(nn.Module):
         """
         if not self.conditioned:
             images = -torch.ones_like(images)
-        channel = self.project(z).view(-1, 1, self.size, self.size)
-        features = torch.relu(self.enter(torch.cat([images, channel.to(images.dtype)], dim=1)))
-        return torch.tanh(self.leave(self.blocks(features)))
+        channel = self.noise_fc(z).view(-1, 1, self.size, self.size)
+        features = torch.relu(self.conv_in(torch.cat([images, channel.to(images.dtype)], dim=1)))
+        return torch.tanh(self.conv_out(self.blocks(features)))
 
 
 class Discriminator(nn.Module):
@@ -145,16 +81,16 @@ class Discriminator(nn.Module):
             )
             for before, after, stride in zip(widths, widths[1:], strides, strict=False)
         )
-        self.disturb = NoisyDropout(noise_std, dropout)
-        self.decide = nn.Linear(8 * width * (size // 8) ** 2, 1)
+        self.noise = NoisyDropout(noise_std, dropout)
+        self.fc = nn.Linear(8 * width * (size // 8) ** 2, 1)
         self.apply(_initialise)
 
     def forward(self, images: Tensor, generator: RandomGenerator | None = None) -> Tensor:
         """Judge `images` (N, 3, S, S) in [-1, 1]; returns logits (N,). `generator` draws noise and dropout."""
         features = images
         for convolution in self.convolutions:
-            features = self.disturb(convolution(features), generator)
-        return self.decide(features.flatten(1)).flatten()
+            features = self.noise(convolution(features), generator)
+        return self.fc(features.flatten(1)).flatten()
 
 
 class TaskNetwork(nn.Module):
@@ -163,17 +99,17 @@ class TaskNetwork(nn.Module):
     The last shared layer is linear and decides between the classes.
     """
 
-    def __init__(self, first: nn.Conv2d, first_source: nn.Conv2d | None, shared: nn.Sequential) -> None:
+    def __init__(self, conv1: nn.Conv2d, conv1_source: nn.Conv2d | None, shared: nn.Sequential) -> None:
         super().__init__()
-        self.first, self.first_source, self.shared = first, first_source, shared
+        self.conv1, self.conv1_source, self.shared = conv1, conv1_source, shared
 
     def forward(self, images: Tensor, source: bool = False) -> Tensor:
         """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1].
 
         `source` says that the images come from the source domain; it matters with private first layers only.
         """
-        first = self.first_source if source and self.first_source is not None else self.first
-        return self.shared(first(images))
+        conv1 = self.conv1_source if source and self.conv1_source is not None else self.conv1
+        return self.shared(conv1(images))
 
 
 class Classifier(TaskNetwork):

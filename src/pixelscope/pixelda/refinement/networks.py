@@ -23,7 +23,7 @@ class StrongClassifier(nn.Module):
                 before = after
         self.features = nn.Sequential(*layers)
         self.dropout = dropout
-        self.decide = nn.Linear(before, classes)
+        self.fc = nn.Linear(before, classes)
 
     def forward(self, images: Tensor, source: bool = False, draw: torch.Generator | None = None) -> Tensor:
         """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1].
@@ -34,7 +34,7 @@ class StrongClassifier(nn.Module):
         if self.training and self.dropout:
             kept = torch.rand(features.shape, generator=draw, device=features.device) >= self.dropout
             features = features * kept.to(features) / (1 - self.dropout)
-        return self.decide(features)
+        return self.fc(features)
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def logits_and_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Ten
     """
     if isinstance(network, StrongClassifier):
         features = network.features(images).mean((2, 3))
-        return network.decide(features), features
+        return network.fc(features), features
     assert isinstance(network, TaskNetwork)
-    features = network.shared[:-1](network.first(images))
+    features = network.shared[:-1](network.conv1(images))
     return network.shared[-1](features), features

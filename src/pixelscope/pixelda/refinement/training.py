@@ -214,7 +214,7 @@ def build_classifier(config: RefineConfig, material: Material) -> nn.Module:
     opened = material.opened
     if config.network.kind == "paper":
         own = material.start
-        size, private = opened.config.data.size, own.first_source is not None
+        size, private = opened.config.data.size, own.conv1_source is not None
         network = make_classifier(opened.config.classifier, len(opened.classes), size, private)
         network.load_state_dict(own.state_dict())
         return network
