@@ -1,4 +1,4 @@
-"""Settings of what is done to frames and pictograms; apart from the code, so that reading them imports no torch."""
+"""Settings of what is done to frames and pictograms."""
 
 from typing import Annotated, Literal
 
