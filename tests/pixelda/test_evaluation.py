@@ -182,7 +182,7 @@ def test_the_source_is_measured_through_its_private_layer_and_the_target_through
 
     def disturb(tensors: Tensors) -> None:
         draw = torch.Generator().manual_seed(0)
-        for name in ("first", "first_source"):
+        for name in ("conv1", "conv1_source"):
             weight = tensors[f"average.classifier.{name}.weight"]
             weight += torch.randn(weight.shape, generator=draw)
 
@@ -204,7 +204,7 @@ def test_what_is_stored_along_the_way_is_the_classifier_and_its_average(run: Pat
         found, expected = tensors_of(stored, prefix), tensors_of(_stored(run, "last"), f"{kind}.classifier.")
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
-    last, ema = (tensors_of(stored, prefix)["first.weight"] for prefix in ("last.", "ema."))
+    last, ema = (tensors_of(stored, prefix)["conv1.weight"] for prefix in ("last.", "ema."))
     assert not torch.equal(last, ema)
 
 

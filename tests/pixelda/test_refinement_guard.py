@@ -166,7 +166,7 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
     judge = load_material(config(judged)).opened.weights.judge
     assert judge is not None
     assert all(torch.equal(value, start.classifier.state_dict()[name]) for name, value in judge.state_dict().items())
-    assert torch.equal(refined.classifier.state_dict()["decide.bias"].argmax(), torch.tensor(2))
+    assert torch.equal(refined.classifier.state_dict()["fc.bias"].argmax(), torch.tensor(2))
     images, _ = tiny.pictures(6, coloured=True)
     (tmp_path / "in").mkdir()
     for number, image in enumerate(images):
