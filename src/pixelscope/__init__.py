@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from pixelscope.endovae.config import endovae_preset as endovae_preset
     from pixelscope.endovae.evaluation import evaluate_endovae as evaluate_endovae
     from pixelscope.endovae.frame_figures import draw_frames as draw_frames
-    from pixelscope.endovae.frame_files import generate as generate
-    from pixelscope.endovae.frame_files import reconstruct as reconstruct
-    from pixelscope.endovae.scoring import score as score
-    from pixelscope.endovae.studio import FrameStudio as FrameStudio
+    from pixelscope.endovae.inference.generate import generate as generate
+    from pixelscope.endovae.inference.interactive import FrameStudio as FrameStudio
+    from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
+    from pixelscope.endovae.inference.score import score as score
     from pixelscope.endovae.summary import plan_endovae as plan_endovae
     from pixelscope.endovae.summary import summarize_endovae as summarize_endovae
     from pixelscope.endovae.training import resume_endovae as resume_endovae
@@ -44,20 +44,21 @@ if TYPE_CHECKING:
     from pixelscope.imaging.config import RenderConfig as RenderConfig
     from pixelscope.pixelda.ablation.ablate import ablate as ablate
     from pixelscope.pixelda.ablation.search import search as search
-    from pixelscope.pixelda.adapting import adapt as adapt
-    from pixelscope.pixelda.classifying import classify as classify
     from pixelscope.pixelda.config import BaselineConfig as BaselineConfig
     from pixelscope.pixelda.config import PixelDAConfig as PixelDAConfig
     from pixelscope.pixelda.config import default_preset as default_preset
     from pixelscope.pixelda.config import preset as preset
-    from pixelscope.pixelda.evaluation import evaluate as evaluate
+    from pixelscope.pixelda.evaluation import evaluate_pixelda as evaluate_pixelda
+    from pixelscope.pixelda.inference.adapt import adapt as adapt
+    from pixelscope.pixelda.inference.classify import classify as classify
+    from pixelscope.pixelda.inference.interactive import InteractiveGenerator as InteractiveGenerator
+    from pixelscope.pixelda.inference.model import load_classifier as load_classifier
     from pixelscope.pixelda.refinement.config import RefineConfig as RefineConfig
     from pixelscope.pixelda.refinement.config import refine_preset as refine_preset
     from pixelscope.pixelda.refinement.evaluation import evaluate_refinement as evaluate_refinement
     from pixelscope.pixelda.refinement.training import refine as refine
     from pixelscope.pixelda.refinement.training import resume_refinement as resume_refinement
     from pixelscope.pixelda.results import Evaluation as Evaluation
-    from pixelscope.pixelda.studio import StyleStudio as StyleStudio
     from pixelscope.pixelda.summary import plan as plan
     from pixelscope.pixelda.summary import summarize as summarize
     from pixelscope.pixelda.training import resume_pixelda as resume_pixelda
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from pixelscope.serve import serve_runs as serve_runs
     from pixelscope.systems import SYSTEMS as SYSTEMS
     from pixelscope.systems import System as System
+    from pixelscope.systems import evaluate as evaluate
     from pixelscope.systems import export as export
     from pixelscope.systems import resume as resume
 
@@ -97,9 +99,9 @@ _HOMES = {
     "resume_endovae": "pixelscope.endovae.training",
     "evaluate_endovae": "pixelscope.endovae.evaluation",
     "draw_frames": "pixelscope.endovae.frame_figures",
-    "reconstruct": "pixelscope.endovae.frame_files",
-    "generate": "pixelscope.endovae.frame_files",
-    "score": "pixelscope.endovae.scoring",
+    "reconstruct": "pixelscope.endovae.inference.reconstruct",
+    "generate": "pixelscope.endovae.inference.generate",
+    "score": "pixelscope.endovae.inference.score",
     "summarize_endovae": "pixelscope.endovae.summary",
     "plan_endovae": "pixelscope.endovae.summary",
     "InputError": "pixelscope.errors",
@@ -109,8 +111,8 @@ _HOMES = {
     "PixelDAConfig": "pixelscope.pixelda.config",
     "ablate": "pixelscope.pixelda.ablation.ablate",
     "search": "pixelscope.pixelda.ablation.search",
-    "adapt": "pixelscope.pixelda.adapting",
-    "classify": "pixelscope.pixelda.classifying",
+    "adapt": "pixelscope.pixelda.inference.adapt",
+    "classify": "pixelscope.pixelda.inference.classify",
     "preset": "pixelscope.pixelda.config",
     "train_baseline": "pixelscope.pixelda.training",
     "train_pixelda": "pixelscope.pixelda.training",
@@ -122,13 +124,15 @@ _HOMES = {
     "resume_refinement": "pixelscope.pixelda.refinement.training",
     "evaluate_refinement": "pixelscope.pixelda.refinement.evaluation",
     "Evaluation": "pixelscope.pixelda.results",
-    "evaluate": "pixelscope.pixelda.evaluation",
+    "evaluate": "pixelscope.systems",
+    "evaluate_pixelda": "pixelscope.pixelda.evaluation",
+    "load_classifier": "pixelscope.pixelda.inference.model",
     "Plan": "pixelscope.cost",
     "Summary": "pixelscope.anatomy",
     "plan": "pixelscope.pixelda.summary",
     "summarize": "pixelscope.pixelda.summary",
-    "FrameStudio": "pixelscope.endovae.studio",
-    "StyleStudio": "pixelscope.pixelda.studio",
+    "FrameStudio": "pixelscope.endovae.inference.interactive",
+    "InteractiveGenerator": "pixelscope.pixelda.inference.interactive",
     "RunInfo": "pixelscope.runs.listing",
     "find_runs": "pixelscope.runs.listing",
     "newest_samples": "pixelscope.runs.listing",

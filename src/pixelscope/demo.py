@@ -12,7 +12,7 @@ from pixelscope.endovae.results import MODEL, PCA
 from pixelscope.endovae.results import Evaluation as FrameEvaluation
 from pixelscope.endovae.training import train_endovae
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
-from pixelscope.pixelda.evaluation import Evaluation, evaluate
+from pixelscope.pixelda.evaluation import Evaluation, evaluate_pixelda
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.report.builder import build_report
 
@@ -87,9 +87,9 @@ def run_demo(runs: Path = Path("runs"), seed: int = 0) -> DemoResult:
 def adapt_digits(runs: Path, seed: int) -> tuple[Path, Evaluation, Evaluation]:
     """Train and measure the baseline, then PixelDA; returns PixelDA's run folder and both evaluations."""
     baseline = train_baseline(BaselineConfig.parse({**preset("baseline", "demo"), "seed": seed}), runs=runs)
-    before = evaluate(baseline)
+    before = evaluate_pixelda(baseline)
     run = train_pixelda(PixelDAConfig.parse({**preset("pixelda", "demo"), "seed": seed}), runs=runs, baseline=baseline)
-    return run, before, evaluate(run)
+    return run, before, evaluate_pixelda(run)
 
 
 def learn_frames(runs: Path, seed: int) -> tuple[Path, FrameEvaluation]:

@@ -30,6 +30,8 @@ class System:
     """The command that trains it, without `pixelscope`; the same command with --resume RUN resumes it."""
     resume: str = ""
     """Resumes a run, given its folder and what may change."""
+    evaluate: str = ""
+    """Measures a run, given its folder, and returns the numbers."""
     sections: str = ""
     """Returns the sections of the report on a run, given its folder."""
     export: str = ""
@@ -53,8 +55,9 @@ SYSTEMS = {
             "PixelDA",
             "pixelda train",
             resume="pixelscope.pixelda.training:resume_pixelda",
+            evaluate="pixelscope.pixelda.evaluation:evaluate_pixelda",
             sections="pixelscope.pixelda.figures:sections",
-            export="pixelscope.pixelda.exporting:export_classifier",
+            export="pixelscope.pixelda.inference.export:export_classifier",
             charts=pixelda_charts.PIXELDA,
             samples=pixelda_charts.SAMPLES,
         ),
@@ -63,8 +66,9 @@ SYSTEMS = {
             "baseline",
             "pixelda baseline",
             resume="pixelscope.pixelda.training:resume_pixelda",
+            evaluate="pixelscope.pixelda.evaluation:evaluate_pixelda",
             sections="pixelscope.pixelda.figures:sections",
-            export="pixelscope.pixelda.exporting:export_classifier",
+            export="pixelscope.pixelda.inference.export:export_classifier",
             charts=pixelda_charts.BASELINE,
         ),
         System(
@@ -72,8 +76,9 @@ SYSTEMS = {
             "refinement",
             "pixelda refine",
             resume="pixelscope.pixelda.refinement.training:resume_refinement",
+            evaluate="pixelscope.pixelda.refinement.evaluation:evaluate_refinement",
             sections="pixelscope.pixelda.refinement.sections:sections",
-            export="pixelscope.pixelda.exporting:export_classifier",
+            export="pixelscope.pixelda.inference.export:export_classifier",
             charts=pixelda_charts.REFINEMENT,
         ),
         System(
@@ -81,8 +86,9 @@ SYSTEMS = {
             "EndoVAE",
             "endovae train",
             resume="pixelscope.endovae.training:resume_endovae",
+            evaluate="pixelscope.endovae.evaluation:evaluate_endovae",
             sections="pixelscope.endovae.figures:sections",
-            export="pixelscope.endovae.exporting:export_scorer",
+            export="pixelscope.endovae.inference.export:export_scorer",
             charts=endovae_charts.ENDOVAE,
             samples=endovae_charts.SAMPLES,
         ),
@@ -105,6 +111,32 @@ def resume(run: Path, **changes: Any) -> Path:
         InputError: the run or its images cannot be used, or its system lets something else change; the run is left as it was.
     """
     return _call(run, "resume", (run,), changes)
+
+
+def evaluate(
+    run: Path,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    frames: str | None = None,
+    rule: str = "auto",
+    data_root: Path | None = None,
+) -> Any:
+    """Measure a run of any system, finished or not, and return the numbers of its own system.
+
+    Args:
+        run: a run of PixelDA, its baseline, a refinement or EndoVAE. Of an unfinished one the newest checkpoint is measured.
+        source, target: of PixelDA and its baseline: images to measure in place of the run's own.
+        frames: of EndoVAE: a store or folder of frames to measure in place of the run's own.
+        rule: which weights: `last`, `ema-last` or `best-source` of PixelDA and its baseline; `auto` is the system's own.
+        data_root: where a source given as a KIND alone is looked for.
+
+    Raises:
+        InputError: run or images cannot be used, or its system does not take an option.
+    """
+    chosen = None if rule == "auto" else rule
+    options = {"source": source, "target": target, "frames": frames, "rule": chosen, "data_root": data_root}
+    return _call(run, "evaluate", (run,), options)
 
 
 def export(

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from pixelscope.cli.commands import evaluate
-from pixelscope.pixelda.evaluation import RULES
+from pixelscope.pixelda.checkpoints import RULES
 
 Cli = Callable[..., Any]
 

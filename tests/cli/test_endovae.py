@@ -10,7 +10,7 @@ from PIL import Image
 
 import tiny
 from pixelscope.cli.endovae import Rule
-from pixelscope.endovae.chosen import RULES
+from pixelscope.endovae.checkpoints import RULES
 
 Cli = Callable[..., Any]
 

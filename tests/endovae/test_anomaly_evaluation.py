@@ -15,11 +15,10 @@ from pixelscope.endovae.anomaly.calibrating import DEFAULT, calibrate, divide_fo
 from pixelscope.endovae.anomaly.calibration import FILE, Reference, read_calibration
 from pixelscope.endovae.anomaly.heat import hottest, overlay, smoothed
 from pixelscope.endovae.anomaly.scores import SCORES
-from pixelscope.endovae.chosen import Weights, choose
+from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
 from pixelscope.endovae.cohort import Cohort, load_cohort
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.results import Evaluation
-from pixelscope.endovae.training import read_config
 from pixelscope.runs.folder import RunFolder
 
 
@@ -28,10 +27,9 @@ def result(run: Path) -> Evaluation:
     return evaluate_endovae(run)
 
 
-def opened(run: Path) -> tuple[Cohort, Weights]:
-    folder = RunFolder(run)
-    config = read_config(folder)
-    return load_cohort(config), choose(folder, config)[1]
+def opened(run: Path) -> tuple[Cohort, Checkpoint]:
+    checkpoint = load_checkpoint(run)
+    return load_cohort(checkpoint.config), checkpoint
 
 
 def test_no_frame_that_chose_is_tested_on(run: Path) -> None:
@@ -49,11 +47,11 @@ def test_no_frame_that_chose_is_tested_on(run: Path) -> None:
 
 def test_the_calibration_is_of_the_validation_frames_and_lies_beside_the_weights(run: Path, result: Evaluation) -> None:
     found = read_calibration(run / "checkpoints" / FILE)
-    cohort, weights = opened(run)
-    measured = measures_of(weights, cohort.validation, found.latent)
+    cohort, checkpoint = opened(run)
+    measured = measures_of(checkpoint, cohort.validation, found.latent)
     assert found.count == len(cohort.validation) == len(found.scores["tissue"])
     assert found.scores["tissue"] == pytest.approx(sorted(measured["tissue"]), rel=1e-4)
-    assert (found.rule, found.images) == ("best-validation", weights.images)
+    assert (found.rule, found.images) == ("best-validation", checkpoint.images)
     assert result.anomaly is not None and found.chosen == result.anomaly.chosen
 
 
@@ -65,8 +63,8 @@ def test_the_score_of_the_greatest_auroc_on_the_choosing_frames_is_chosen(result
 
 
 def test_without_abnormal_frames_the_default_is_taken(run: Path) -> None:
-    cohort, weights = opened(run)
-    found = calibrate(weights, "last", cohort.train, {"normal": cohort.validation})
+    cohort, checkpoint = opened(run)
+    found = calibrate(checkpoint, cohort.train, {"normal": cohort.validation})
     assert (found.chosen, found.choice) == (DEFAULT, {})
 
 

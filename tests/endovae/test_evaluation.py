@@ -13,10 +13,9 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import tiny
 from pixelscope import FrameStore, InputError, evaluate_endovae, generate, reconstruct, train_endovae
-from pixelscope.endovae.chosen import choose
+from pixelscope.endovae.checkpoints import load_checkpoint, read_config
 from pixelscope.endovae.cohort import load_cohort
 from pixelscope.endovae.reconstruction import reconstruct_frames
-from pixelscope.endovae.training import read_config
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
@@ -49,10 +48,10 @@ def test_only_what_was_held_out_is_called_so(store: FrameStore, frame_folder: Pa
 
 def test_numbers_are_those_of_the_reconstructions(run: Path) -> None:
     evaluate_endovae(run)
-    folder = RunFolder(run)
-    cohort, (_, weights) = load_cohort(read_config(folder)), choose(folder, read_config(folder))
+    checkpoint = load_checkpoint(run)
+    cohort = load_cohort(checkpoint.config)
     part = cohort.held_out["abnormal"]
-    found = reconstruct_frames(weights, part.frames)
+    found = reconstruct_frames(checkpoint, part.frames)
     pairs = zip(found.images.numpy(), found.reconstructions.numpy(), strict=True)
     expected = [peak_signal_noise_ratio(image, other, data_range=1.0) for image, other in pairs]
     with (run / "evaluation.csv").open(encoding="utf-8") as file:
@@ -67,8 +66,7 @@ def test_numbers_are_those_of_the_reconstructions(run: Path) -> None:
 def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(run: Path) -> None:
     lines = [line for line in read_stats(run / "stats.jsonl") if line["kind"] == "evaluation"]
     best = min(lines, key=lambda line: line["loss/validation_total"])
-    _, weights = choose(RunFolder(run), read_config(RunFolder(run)))
-    assert weights.images == best["images"] > 0
+    assert load_checkpoint(run).images == best["images"] > 0
 
 
 def test_the_model_has_learnt_something(run: Path) -> None:

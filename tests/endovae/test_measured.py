@@ -14,10 +14,10 @@ import tiny
 from pixelscope import FrameStore, evaluate_endovae
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.heat import smoothed
+from pixelscope.endovae.checkpoints import read_config
 from pixelscope.endovae.cohort import Cohort, Part, load_cohort
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.results import Evaluation
-from pixelscope.endovae.training import read_config
 from pixelscope.runs.folder import RunFolder
 from planted import Tensors, edit, tensors_of
 

@@ -15,13 +15,12 @@ from pixelscope import FrameStore, InputError, PrepareConfig, evaluate_endovae, 
 from pixelscope.endovae.anomaly.calibrating import calibrate, divide_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.localisation import localise
-from pixelscope.endovae.chosen import choose
+from pixelscope.endovae.checkpoints import load_checkpoint, read_config
 from pixelscope.endovae.cohort import Part, load_cohort
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.quality import psnr, squared_error, ssim
 from pixelscope.endovae.results import Evaluation
-from pixelscope.endovae.training import read_config
 from pixelscope.runs.folder import RunFolder
 
 
@@ -74,8 +73,8 @@ def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Pat
 
 def test_a_calibration_is_of_frames_with_tissue_alone(blank_run: Path) -> None:
     folder = RunFolder(blank_run)
-    config = read_config(folder)
-    cohort, (_, weights) = load_cohort(config), choose(folder, config)
+    checkpoint = load_checkpoint(blank_run)
+    cohort = load_cohort(checkpoint.config)
     found = read_calibration(folder.checkpoints / FILE)
     names = cohort.validation.names
     assert any("white-" in name for name in names)
@@ -83,7 +82,7 @@ def test_a_calibration_is_of_frames_with_tissue_alone(blank_run: Path) -> None:
     assert all(len(values) == found.count and np.isfinite(values).all() for values in found.scores.values())
     white = Part(cohort.store, np.array([i for i, name in enumerate(cohort.store.names) if "white-" in name]))
     with pytest.raises(InputError, match="No tissue is seen in any of the 16 healthy validation frames"):
-        calibrate(weights, "last", cohort.train, {"normal": white})
+        calibrate(checkpoint, cohort.train, {"normal": white})
 
 
 def test_other_frames_without_any_tissue_are_no_result(blank_run: Path, tmp_path: Path, monkeypatch) -> None:
@@ -154,9 +153,8 @@ def test_frames_that_are_all_inset_alone_are_refused(masked_run: tuple[Path, lis
 
 
 def test_lesions_are_located_only_where_pixels_are_in_and_out_of_them(blank_run: Path, tmp_path: Path) -> None:
-    folder = RunFolder(blank_run)
-    config = read_config(folder)
-    own, (_, weights) = load_cohort(config).store, choose(folder, config)
+    checkpoint = load_checkpoint(blank_run)
+    own = load_cohort(checkpoint.config).store
     shutil.copytree(own.path, tmp_path / "store")
     index = json.loads((tmp_path / "store" / "index.json").read_text(encoding="utf-8"))
     for frame in index["frames"]:
@@ -168,8 +166,8 @@ def test_lesions_are_located_only_where_pixels_are_in_and_out_of_them(blank_run:
     for inside in (0, 1):
         np.save(tmp_path / "store" / "lesions.npy", np.full_like(lesions, inside))
         store = FrameStore.open(tmp_path / "store")
-        assert localise(Part(store, np.arange(4)), weights, components) is None
+        assert localise(Part(store, np.arange(4)), checkpoint, components) is None
     lesions[:, 4:9, 4:9] = 1
     np.save(tmp_path / "store" / "lesions.npy", lesions)
-    found = localise(Part(FrameStore.open(tmp_path / "store"), np.arange(4)), weights, components)
+    found = localise(Part(FrameStore.open(tmp_path / "store"), np.arange(4)), checkpoint, components)
     assert found is not None and found.lesion_share == pytest.approx(25 / tiny.SIZE**2)

@@ -1,5 +1,6 @@
 """Whether redrawn images show what their source shows, and the judge that learns from the source alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 
 import tiny
 from pixelscope import train_pixelda
-from pixelscope.pixelda.chosen import available_weights
+from pixelscope.pixelda.checkpoints import list_checkpoints, read_run
+from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.content import alike, layout_kept
-from pixelscope.pixelda.training import read_config
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
@@ -79,7 +80,7 @@ def test_the_judge_learns_from_the_source_alone(runs: tuple[Path, Path]) -> None
     """It is the baseline's T, to the bit: the same weights at the start, the same images in the same order."""
     from pixelscope import train_baseline
 
-    config, _ = read_config(RunFolder(runs[0]))
+    config = read_run(RunFolder(runs[0])).config
     same = {"source": config.source, "target": config.target}
     baseline = train_baseline(tiny.baseline(**same), run=runs[0].parent / "baseline")
     judge = load_file(RunFolder(runs[0]).checkpoint_files()[-1])
@@ -119,11 +120,13 @@ def test_the_judges_loss_moves_g_alone(tmp_path: Path) -> None:
 
 def test_its_weights_are_those_of_the_rule(runs: tuple[Path, Path]) -> None:
     folder = RunFolder(runs[0])
-    config, _ = read_config(folder)
-    found = available_weights(folder, config, tiny.CLASSES)
+    found = list_checkpoints(read_run(folder))
     stored = load_file(folder.checkpoint_files()[-1])
     for rule, kind in (("last", "network"), ("ema-last", "average")):
         judge = found[rule].judge
         assert judge is not None
         np.testing.assert_array_equal(judge.conv1.weight, stored[f"{kind}.judge.conv1.weight"])
-    assert available_weights(RunFolder(runs[1]), config.model_copy(update={"judge": False}), tiny.CLASSES)["last"].judge is None
+    other = read_run(RunFolder(runs[1]))
+    assert isinstance(other.config, PixelDAConfig)
+    without = replace(other, config=other.config.model_copy(update={"judge": False}))
+    assert list_checkpoints(without)["last"].judge is None

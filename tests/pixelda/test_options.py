@@ -8,9 +8,10 @@ import torch
 
 import tiny
 from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.optimizer import learning_rate
-from pixelscope.pixelda.task import PairedBatches, PixelDATask, build_networks, draw_noise
+from pixelscope.pixelda.task import PairedBatches, PixelDATask, build_networks
 from pixelscope.rng import Moment, generator
 
 

@@ -31,8 +31,9 @@ from pixelscope.data.listing import image_files
 from pixelscope.engine import checkpoint
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.evaluation import measure
+from pixelscope.pixelda.forward import draw_noise
+from pixelscope.pixelda.inference.model import open_run
 from pixelscope.pixelda.measured_sets import own_sets
-from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatch, RefineBatches
 from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, ViewsConfig, refine_preset
 from pixelscope.pixelda.refinement.networks import StrongClassifier
@@ -43,7 +44,6 @@ from pixelscope.pixelda.refinement.task import RefineTask, cosine
 from pixelscope.pixelda.refinement.training import load_material
 from pixelscope.pixelda.refinement.views import strong, weak
 from pixelscope.pixelda.results import Evaluation
-from pixelscope.pixelda.task import draw_noise
 from pixelscope.rng import Moment, Order, generator
 from pixelscope.runs.folder import RunFolder
 from planted import Tensors, always, edit, tensors_of
@@ -225,7 +225,7 @@ def test_an_unfinished_refinement_is_measured_and_used_by_the_same_weights(refin
 def test_the_paper_classifier_goes_on_from_its_weights(origin: Path, tmp_path: Path) -> None:
     values = {"network": {"kind": "paper"}, "optimizer": {"learning_rate": 1e-12, "weight_decay": 0.0}}
     run = refine(config(origin, **values), run=tmp_path / "run")
-    before = load_material(config(origin)).opened.weights.classifier.state_dict()
+    before = load_material(config(origin)).opened.classifier.state_dict()
     for name, value in before.items():
         assert torch.allclose(weights(run)[f"network.classifier.{name}"], value, atol=1e-6)
 
@@ -418,7 +418,7 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) ->
 
     def pool() -> GeneratedPool:
         opened, generated = material.opened, GeneratedConfig(pool=16, refresh=48)
-        return GeneratedPool(opened.weights.generator, opened.config, material.source.train, 0, generated, tiny.fabric())  # type: ignore[arg-type]
+        return GeneratedPool(opened.generator, opened.config, material.source.train, 0, generated, tiny.fabric())  # type: ignore[arg-type]
 
     one = pool()
     first = [one(Moment(images, images // 8, 8, 0)) for images in (0, 8, 48)]
@@ -430,8 +430,8 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) ->
     for number in range(0, 96, 48):  # what each pool draws, by hand: its source images, in its order, with a z of its own
         positions = Order(len(own), 0, "generated pool").take(number // 48 * 16, 16).numpy()
         z = draw_noise(material.opened.config, 16, generator("cpu", 0, "generated pool", number // 48))  # type: ignore[arg-type]
-        assert material.opened.weights.generator is not None
-        images = material.opened.weights.generator(tiny.scaled(own.images[positions]), z)
+        assert material.opened.generator is not None
+        images = material.opened.generator(tiny.scaled(own.images[positions]), z)
         redrawn[number] = [(image, int(own.labels[position])) for image, position in zip(images, positions, strict=True)]
     for images, labels in first:
         pool_of = redrawn[48] if images is first[2][0] else redrawn[0]

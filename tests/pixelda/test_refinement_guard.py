@@ -17,10 +17,10 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.listing import image_files
 from pixelscope.data.loader import to_float
 from pixelscope.engine import checkpoint
+from pixelscope.pixelda.inference.model import open_run
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.measured_sets import measure, own_sets
 from pixelscope.pixelda.networks import Classifier
-from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult
@@ -120,7 +120,7 @@ def test_auto_starts_from_t_of_the_source_alone_where_adaptation_harms(judged: P
     assert written["choose"] == "source-only" and not written["generated"]["use"]
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert record["refined_from"]["choose"] == "source-only" and "source alone" in record["notes"][0]
-    judge = load_material(config(judged)).opened.weights.judge
+    judge = load_material(config(judged)).opened.judge
     assert judge is not None
     still = config(judged, network={"kind": "paper"}, optimizer={"learning_rate": 1e-12, "weight_decay": 0.0})
     kept = checkpoint.load(RunFolder(refine(still, run=tmp_path / "still")).checkpoint_files()[-1])[0]
@@ -163,7 +163,7 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
     found = evaluate_refinement(run)
     assert found.guard.kept == "start"
     start, refined = open_run(run), open_run(run, "ema-last")
-    judge = load_material(config(judged)).opened.weights.judge
+    judge = load_material(config(judged)).opened.judge
     assert judge is not None
     assert all(torch.equal(value, start.classifier.state_dict()[name]) for name, value in judge.state_dict().items())
     assert torch.equal(refined.classifier.state_dict()["fc.bias"].argmax(), torch.tensor(2))

@@ -13,11 +13,9 @@ import tiny
 from pixelscope import BaselineConfig, evaluate, export, refine, resume, summarize, train_baseline, train_pixelda
 from pixelscope.errors import InputError
 from pixelscope.pixelda.ablation.grid import Grid
-from pixelscope.pixelda.exported import open_exported
+from pixelscope.pixelda.inference.model import load_classifier, load_exported, open_run
 from pixelscope.pixelda.networks import Classifier, ResidualClassifier
-from pixelscope.pixelda.opened import open_run
 from pixelscope.pixelda.task import build_networks
-from pixelscope.pixelda.torch_model import TorchClassifier
 from pixelscope.runs.folder import RunFolder
 
 RESIDUAL = {"kind": "residual", "width": 4}
@@ -120,8 +118,8 @@ def test_it_goes_on_to_the_same_bits(run: Path, baseline: Path, tmp_path: Path) 
     for whole, train, kind in ((run, train_pixelda, tiny.pixelda), (baseline, train_baseline, tiny.baseline)):
         config = RunFolder(whole).config.read_text()
         assert "kind: residual" in config
-        settings: dict[str, Any] = {"classifier": RESIDUAL, "source": open_run(whole).data.source}
-        settings |= {"target": open_run(whole).data.target} | ({"judge": True} if train is train_pixelda else {})
+        settings: dict[str, Any] = {"classifier": RESIDUAL, "source": open_run(whole).config.source}
+        settings |= {"target": open_run(whole).config.target} | ({"judge": True} if train is train_pixelda else {})
         part = train(kind(**settings, training={"images": 48}), run=tmp_path / train.__name__)
         resume(part, images=96)
         expected, found = _last(whole), _last(part)
@@ -134,8 +132,8 @@ def test_exported_files_answer_as_the_run_does(run: Path, baseline: Path, form: 
     for made in (run, baseline):
         out = tmp_path / f"{made.name}.{form}"
         export(made, out, form=form)
-        expected = TorchClassifier.of_run(made)(images)
-        np.testing.assert_allclose(open_exported(out)(images), expected, atol=1e-5)
+        expected = load_classifier(made)(images)
+        np.testing.assert_allclose(load_exported(out)(images), expected, atol=1e-5)
         said = f"Classifier: residual of width 4, {_parameters(open_run(made).classifier):,} parameters"
         assert said in (tmp_path / f"{made.name}.card.md").read_text(encoding="utf-8")
     if form == "onnx":

@@ -13,10 +13,10 @@ from pixelscope import RefineConfig, evaluate, export, refine, train_baseline, t
 from pixelscope.cli import main
 from pixelscope.data.imageset import image_hashes
 from pixelscope.errors import InputError
+from pixelscope.pixelda.checkpoints import read_run
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.seen import SeenImages
-from pixelscope.pixelda.training import read_config
 from pixelscope.runs.folder import RunFolder
 
 
@@ -42,13 +42,13 @@ def run(source: Path, tmp_path: Path) -> Path:
 
 
 def files_of(run: Path, split: str) -> list[Path]:
-    config, _ = read_config(RunFolder(run))
+    config = read_run(RunFolder(run)).config
     part = getattr(load_domains(config).source, split)
     return [Path(config.source) / name for name in part.names]
 
 
 def test_the_record_holds_a_digest_of_every_split(run: Path) -> None:
-    config, _ = read_config(RunFolder(run))
+    config = read_run(RunFolder(run)).config
     own, recorded = load_domains(config).source, RunFolder(run).read_record()["data"]["source"]
     for split, key in (("train", "sha256"), ("validation", "sha256_validation"), ("test", "sha256_test")):
         assert recorded[key] == getattr(own, split).digest()
@@ -74,7 +74,7 @@ def test_an_image_more_is_measured_only_where_named_and_without_what_was_trained
     Image.fromarray(tiny.pictures(1, seed=9)[0][0]).save(source / "even" / "zz.png")
     with pytest.raises(InputError, match="SHA-256"):
         evaluate(run)
-    config, _ = read_config(RunFolder(run))
+    config = read_run(RunFolder(run)).config
     new_test = load_domains(config).source.test
     unseen = [name for name in new_test.names if Path(name).name not in trained_on]
     assert 0 < len(unseen) < len(new_test)
@@ -161,7 +161,7 @@ def test_a_teacher_that_saw_other_splits_is_refused(adapted: Path, tmp_path: Pat
     with np.load(tmp_path / "target.npz") as file:
         arrays = dict(file)
     order = np.random.default_rng(3).permutation(len(arrays["labels"]))
-    config = json.loads(json.dumps(read_config(RunFolder(adapted))[0].model_dump(mode="json")))
+    config = json.loads(json.dumps(read_run(RunFolder(adapted)).config.model_dump(mode="json")))
     original = (tmp_path / "target.npz").read_bytes()
     np.savez(tmp_path / "target.npz", **{name: values[order] for name, values in arrays.items()})
     teacher = train_pixelda(

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import tiny
-from pixelscope.pixelda.task import PairedBatch, PixelDATask, draw_noise
+from pixelscope.pixelda.forward import draw_noise
+from pixelscope.pixelda.task import PairedBatch, PixelDATask
 from pixelscope.rng import Moment
 
 CASES = {

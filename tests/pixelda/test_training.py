@@ -19,9 +19,10 @@ from pixelscope.engine.loop import Identity, Loop
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.pixelda.baseline import BaselineTask
 from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.results import Evaluation
-from pixelscope.pixelda.task import PairedBatch, PairedBatches, PixelDATask, draw_noise
+from pixelscope.pixelda.task import PairedBatch, PairedBatches, PixelDATask
 from pixelscope.rng import Moment
 from pixelscope.runs.folder import RunFolder, read_stats
 

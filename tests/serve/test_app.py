@@ -18,10 +18,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import tiny
-from pixelscope import SYSTEMS, FrameStudio, InputError, StyleStudio, decode_bytes, find_runs, run_settings
+from pixelscope import SYSTEMS, FrameStudio, InputError, InteractiveGenerator, decode_bytes, find_runs, run_settings
 from pixelscope.endovae.anomaly.calibration import read_calibration
-from pixelscope.pixelda.torch_model import TorchClassifier
-from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.pixelda.checkpoints import load_checkpoint
+from pixelscope.pixelda.inference.model import load_classifier
 from pixelscope.runs.folder import RunFolder
 from pixelscope.serve import create_app
 from pixelscope.serve.desk import Busy, Desk
@@ -177,12 +177,12 @@ def test_an_unfinished_run_is_shown_by_the_weights_that_are_measured(place: Path
     for name in ("adapted", "before"):
         shutil.copytree(place / name, tmp_path / name)
         RunFolder(tmp_path / name).update_record(state="running")
-    studio = StyleStudio(tmp_path / "adapted", tmp_path / "before")
+    studio = InteractiveGenerator(tmp_path / "adapted", tmp_path / "before")
     images = tiny.pictures(4)[0]
     for name, run in (("adapted", "adapted"), ("baseline", "before")):
         rule = json.loads((place / run / "evaluation.json").read_text(encoding="utf-8"))["rule"]
-        expected = TorchClassifier.of_run(place / run, rule)(images)
-        other = TorchClassifier.of_run(place / run, "last")(images)
+        expected = load_classifier(place / run, rule)(images)
+        other = load_classifier(place / run, "last")(images)
         assert np.array_equal(studio.answers(images)[name], expected)
         assert (rule == "last") == np.array_equal(expected, other)
 
@@ -199,7 +199,7 @@ def test_a_redrawn_image_comes_in_styles_with_the_answers_of_both(client: TestCl
     assert found.status_code == 200
     assert found.text.count("data:image/png;base64,") == 8
     assert found.text.count("<caption>adapted</caption>") == found.text.count("<caption>baseline</caption>") == 8
-    studio = StyleStudio(place / "adapted")
+    studio = InteractiveGenerator(place / "adapted")
     image = np.broadcast_to(decode_bytes(png(), tiny.SIZE), (tiny.SIZE, tiny.SIZE, 3))
     best = studio.classes[int(studio.answers(image[None])["adapted"][0].argmax())]
     given = found.text.split("Given")[1]
@@ -207,7 +207,7 @@ def test_a_redrawn_image_comes_in_styles_with_the_answers_of_both(client: TestCl
 
 
 def test_a_studio_says_what_the_networks_say(place: Path) -> None:
-    studio, weights = StyleStudio(place / "adapted", place / "before"), TrainedRun(place / "adapted").weights
+    studio, weights = InteractiveGenerator(place / "adapted", place / "before"), load_checkpoint(place / "adapted")
     image = tiny.pictures(1)[0][0]
     z = studio.style(5)
     drawn = studio.redraw(image, np.stack([z, z, studio.style(6)]))
@@ -220,7 +220,7 @@ def test_a_studio_says_what_the_networks_say(place: Path) -> None:
     assert np.abs(expected[0].permute(1, 2, 0).numpy().astype(int) - drawn[0]).max() <= 1
     assert set(studio.answers(drawn)) == {"adapted", "baseline"}
     with pytest.raises(InputError, match="is a run of the baseline, which draws nothing"):
-        StyleStudio(place / "before")
+        InteractiveGenerator(place / "before")
 
 
 def test_sliders_draw_and_find_the_nearest_frame(client: TestClient, place: Path) -> None:

@@ -16,7 +16,7 @@ from pixelscope import InputError, Interrupted, adapt, classify, train_baseline
 from pixelscope.data.decode import read_image
 from pixelscope.data.listing import image_files
 from pixelscope.data.loader import to_float
-from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.runs.folder import RunFolder
 
 
@@ -29,7 +29,7 @@ def test_each_image_gets_the_networks_answer(pixelda_run: Path, digits: Path, tm
     written = classify(pixelda_run, [digits], tmp_path / "labels.csv")
     rows = read(tmp_path / "labels.csv")
     assert (written.rows, written.failed) == (40, 0)
-    classifier = TrainedRun(pixelda_run).weights.classifier
+    classifier = load_checkpoint(pixelda_run).classifier
     for row in rows:
         image = np.broadcast_to(read_image(Path(row["name"]), tiny.SIZE), (tiny.SIZE, tiny.SIZE, 3))
         with torch.no_grad():

@@ -17,12 +17,12 @@ from PIL import Image
 import tiny
 from pixelscope import InputError, classify, export, score
 from pixelscope.data.listing import image_files
-from pixelscope.endovae import exporting
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.dissimilarity import Dissimilarity
-from pixelscope.endovae.exported import MAPS
+from pixelscope.endovae.inference import export as exporting
+from pixelscope.endovae.inference.model import MAPS
+from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.quality import ssim_map
-from pixelscope.endovae.shipped import shipped_code
 from pixelscope.exchange.about import KEY, parse_about
 from pixelscope.exchange.onnx_file import SEAL, OnnxModel, sealed
 from pixelscope.exchange.onnx_graph import whole_graph
@@ -30,7 +30,7 @@ from pixelscope.exchange.parity import compare
 from pixelscope.exchange.weights_file import read_weights, write_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.resize import resize
-from pixelscope.pixelda.torch_model import TorchClassifier
+from pixelscope.pixelda.inference.model import load_classifier
 
 FORMATS = [("pixelda", "model.onnx"), ("pixelda-weights", "model.safetensors")]
 FRAME_FORMATS = [("endovae", "model.onnx"), ("endovae-weights", "model.safetensors")]
@@ -106,7 +106,7 @@ def test_the_graph_takes_bytes_of_any_size_and_number(models: Path, pixelda_run:
     logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
     assert logits.shape == probabilities.shape == (shape[0], 3)
     if shape[1:] == (tiny.SIZE, tiny.SIZE):
-        assert probabilities == pytest.approx(TorchClassifier.of_run(pixelda_run)(images), abs=1e-5)
+        assert probabilities == pytest.approx(load_classifier(pixelda_run)(images), abs=1e-5)
 
 
 class Same(torch.nn.Module):
@@ -178,7 +178,7 @@ def test_the_code_beside_it_needs_nothing_of_this_package(
 def test_no_name_of_the_code_beside_it_stands_for_two_things() -> None:
     import ast
 
-    tree = ast.parse(shipped_code(PrepareConfig(size=24), "model.onnx"))
+    tree = ast.parse(standalone_code(PrepareConfig(size=24), "model.onnx"))
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert len(names) == len(set(names)) > 30
 
@@ -263,12 +263,12 @@ def test_a_file_of_another_version_or_another_system_is_refused(models: Path, di
 
 
 def test_a_file_that_disagrees_is_not_written(endovae_run: Path, tmp_path: Path, monkeypatch) -> None:
-    class Other(exporting.WholeEndoVAE):
+    class Other(exporting.EndoVAEGraph):
         def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
             reconstruction, error, dissimilarity, kl, mean = super().forward(frames)
             return reconstruction, error, dissimilarity, kl, mean + 2e-3
 
-    monkeypatch.setattr(exporting, "WholeEndoVAE", Other)
+    monkeypatch.setattr(exporting, "EndoVAEGraph", Other)
     with pytest.raises(
         InputError, match=r"disagrees with the run on 84 images .*mean 0.00.*; allowed 0.0001.*nothing is written"
     ):

@@ -1,6 +1,7 @@
 """Which frames a run trains on, which steer it, and which only measure it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pixelscope.data.cluster_split import split_by_cluster
 from pixelscope.data.disk_array import Rows, blocks
 from pixelscope.data.frames.duplicates import clusters
 from pixelscope.data.frames.prepare import Report, prepare
-from pixelscope.data.frames.store import INDEX, FrameStore
+from pixelscope.data.frames.store import INDEX, FrameStore, spread
 from pixelscope.data.places import find
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.errors import InputError
@@ -33,6 +34,10 @@ class Part:
     def frames(self) -> np.ndarray:
         """Return them as uint8 (N, S, S, 3), read from disk."""
         return self.store.frames[self.positions]
+
+    def at_most(self, count: int) -> "Part":
+        """Return up to `count` of them, evenly spaced."""
+        return Part(self.store, spread(self.positions, count))
 
     @property
     def rows(self) -> Rows:
@@ -82,6 +87,11 @@ class Cohort:
         """Return the store that they lie in."""
         return self.train.store
 
+    @property
+    def everything(self) -> Part:
+        """Return all frames of the store."""
+        return Part(self.store, np.arange(len(self.store)))
+
     def digests(self) -> dict[str, str]:
         """Return what decides whether a run may go on from a checkpoint."""
         return {"train": self.train.digest(), "validation": self.validation.digest()}
@@ -121,15 +131,15 @@ def load_cohort(config: EndoVAEConfig, report: Report | None = None) -> Cohort:
     return divide(FrameStore.open(path) if is_store else prepare([path], config=config.prepare, report=report), config)
 
 
-def load_own_cohort(folder: RunFolder, config: EndoVAEConfig, frames: str | None = None) -> Cohort:
+def load_own_cohort(folder: RunFolder, config: EndoVAEConfig, record: Mapping[str, Any], frames: str | None = None) -> Cohort:
     """Open the frames of a run again where they lie now, divided as it was trained with.
 
+    record: content of run.json.
     frames: where they lie, if they have moved: the store, or the folder that it was prepared from.
 
     Raises:
         InputError: frames are missing, or are not those of the run by the SHA-256 in its run.json.
     """
-    record = folder.read_record()
 
     def at(places: dict[str, str]) -> Cohort:
         return load_cohort(config.model_copy(update=places))

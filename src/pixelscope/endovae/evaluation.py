@@ -6,28 +6,16 @@ The frames measured here were held out of training and of every choice; of a kin
 import csv
 import io
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from pixelscope.data.frames.store import spread
 from pixelscope.data.imageset import image_hashes
-from pixelscope.endovae.anomaly.calibrating import Parts, calibrate, divide_for_anomaly
-from pixelscope.endovae.anomaly.calibration import FILE, Calibration
-from pixelscope.endovae.anomaly.evaluation import (
-    Scored,
-    anomaly_table,
-    describe_colours,
-    evaluate_anomaly,
-    number,
-    score_part,
-)
-from pixelscope.endovae.anomaly.pictures import write_heat_maps
+from pixelscope.endovae.anomaly.evaluation import AnomalyMeasured, measure_anomaly, number
 from pixelscope.endovae.batches import as_channels_first, to_unit
-from pixelscope.endovae.chosen import Weights, available_weights, choose
+from pixelscope.endovae.checkpoints import SYSTEM, Checkpoint, list_checkpoints, pick
 from pixelscope.endovae.cohort import Cohort, Part, load_cohort, load_own_cohort
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.config import EndoVAEConfig
@@ -35,12 +23,10 @@ from pixelscope.endovae.findings import fine_detail_kept
 from pixelscope.endovae.measurement import Measured, measure, quality_of
 from pixelscope.endovae.pictures import write_pictures
 from pixelscope.endovae.quality import SSIM_RULE
-from pixelscope.endovae.results import METHODS, MODEL, Anomaly, Evaluation, MeanStd, SetResult, SizeResult
-from pixelscope.endovae.training import SYSTEM, read_config
+from pixelscope.endovae.results import METHODS, MODEL, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.runs.folder import RunFolder
 
 _log = logging.getLogger(__name__)
 
@@ -60,74 +46,47 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
     training, or no other frame is left to measure.
     """
     keep_freed_memory()
-    folder = RunFolder.open(run)
-    config = read_config(folder)
-    cohort = load_own_cohort(folder, config)
-    measured_parts = cohort.held_out if frames is None else _other_frames(frames, config, cohort)
-    name, weights = choose(folder, config, rule)
+    checkpoints = list_checkpoints(run)
+    checkpoint = pick(checkpoints, rule)
+    config = checkpoint.config
+    cohort = load_own_cohort(checkpoint.folder, config, checkpoint.record)
+    others = None if frames is None else _other_frames(frames, config, cohort)
+    parts = cohort.held_out if others is None else others
     components = _fit(cohort.train, config.model.latent)
-    measured = {kind: measure(part, weights, components) for kind, part in measured_parts.items()}
+    measured = {kind: measure(part, checkpoint, components) for kind, part in parts.items()}
     for kind, found in measured.items():
         _require_measured(kind, found)
-    anomaly = _measure_anomaly(cohort, config, name, weights, components, None if frames is None else measured_parts)
+    anomaly = measure_anomaly(cohort, checkpoint, components, others)
     result = Evaluation(
         system=SYSTEM,
-        images=weights.images,
-        epochs=weights.images / (len(cohort.train) * (1 + config.augmentation.copies)),
-        rule=name,
-        rules=_by_rule(folder, config, measured_parts),
+        images=checkpoint.images,
+        epochs=checkpoint.images / (len(cohort.train) * (1 + config.augmentation.copies)),
+        rule=checkpoint.rule,
+        rules={one.rule: _quality(one, parts) for one in checkpoints},
         latent=config.model.latent,
         components=len(components.directions),
         ssim_rule=SSIM_RULE,
-        sets={
-            kind: _result(_title(kind, config, own=frames is None), measured_parts[kind], found)
-            for kind, found in measured.items()
-        },
+        sets={kind: _result(_title(kind, config, own=others is None), parts[kind], one) for kind, one in measured.items()},
         separation=_separation(measured),
         anomaly=None if anomaly is None else anomaly.found,
     )
-    if frames is None:
-        if anomaly is not None:
-            _store_anomaly(folder, anomaly, weights, config.seed)
-        result.save(folder.evaluation)
-        write_text(folder.path / "evaluation.csv", frame_table(cohort.held_out, measured))
-        write_pictures(folder, cohort, weights, {kind: found.values[MODEL] for kind, found in measured.items()}, config.seed)
+    if others is None:
+        _store(checkpoint, result, cohort, measured, anomaly)
     return result
 
 
-@dataclass(frozen=True)
-class _Anomaly:
-    calibration: Calibration
-    parts: Parts
-    scored: dict[str, Scored]
-    found: Anomaly | None
-
-
-def _measure_anomaly(
+def _store(
+    checkpoint: Checkpoint,
+    result: Evaluation,
     cohort: Cohort,
-    config: EndoVAEConfig,
-    rule: str,
-    weights: Weights,
-    components: PrincipalComponents,
-    others: dict[str, Part] | None,
-) -> _Anomaly | None:
-    """Calibrate on the run's own validation frames and test on its held-out ones, or on `others`."""
-    own = divide_for_anomaly(cohort, config.split)
-    if own is None:
-        return None
-    calibration = calibrate(weights, rule, cohort.train, own.choosing)
-    parts = own if others is None else Parts(own.choosing, others)
-    colours = describe_colours(cohort.train)
-    scored = {kind: score_part(part, weights, calibration, colours, components) for kind, part in parts.test.items()}
-    return _Anomaly(calibration, parts, scored, evaluate_anomaly(parts, scored, weights, calibration, components))
-
-
-def _store_anomaly(folder: RunFolder, anomaly: _Anomaly, weights: Weights, seed: int) -> None:
-    calibration, test = anomaly.calibration, anomaly.parts.test
-    calibration.save(folder.checkpoints / FILE)
-    write_text(folder.path / "anomaly.csv", anomaly_table(test, anomaly.scored, calibration))
-    p = {kind: calibration.p_values(calibration.chosen, one.scores[calibration.chosen]) for kind, one in anomaly.scored.items()}
-    write_heat_maps(folder, test, p, weights, calibration, seed)
+    measured: dict[str, Measured],
+    anomaly: AnomalyMeasured | None,
+) -> None:
+    if anomaly is not None:
+        anomaly.store(checkpoint)
+    result.save(checkpoint.folder.evaluation)
+    write_text(checkpoint.folder.path / "evaluation.csv", frame_table(cohort.held_out, measured))
+    write_pictures(checkpoint, cohort, {kind: found.values[MODEL] for kind, found in measured.items()})
 
 
 def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:
@@ -148,10 +107,10 @@ def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:
 def _other_frames(frames: str, config: EndoVAEConfig, own: Cohort) -> dict[str, Part]:
     """Return the frames of another store or folder by kind, without those that the run trained on or chose its weights by."""
     # Any division serves: all its parts are put together again, by kind.
-    store = load_cohort(config.model_copy(update={"frames": frames})).store
+    everything = load_cohort(config.model_copy(update={"frames": frames})).everything
+    store = everything.store
     for note in store.notes:
         _log.warning(note)
-    everything = Part(store, np.arange(len(store)))
     seen = np.concatenate([image_hashes(part.rows) for part in (own.train, own.validation)])
     unseen = ~np.isin(image_hashes(everything.rows), seen)
     kinds = np.array(store.kinds)[store.labels]
@@ -164,17 +123,14 @@ def _other_frames(frames: str, config: EndoVAEConfig, own: Cohort) -> dict[str, 
 
 
 def _fit(train: Part, latent: int) -> PrincipalComponents:
-    some = Part(train.store, spread(train.positions, FITTED))
-    images = to_unit(as_channels_first(some.frames)).contiguous()
+    images = to_unit(as_channels_first(train.at_most(FITTED).frames)).contiguous()
     return PrincipalComponents.fit(torch.cat([images, images.flip(-1)]), latent)
 
 
-def _by_rule(folder: RunFolder, config: EndoVAEConfig, parts: dict[str, Part]) -> dict[str, dict[str, int | float]]:
-    found: dict[str, dict[str, int | float]] = {}
-    for rule, weights in available_weights(folder, config).items():
-        found[rule] = {"images": weights.images}
-        for kind, part in parts.items():
-            found[rule] |= {f"{kind}_{name}": _mean_std(values).mean for name, values in quality_of(part, weights).items()}
+def _quality(checkpoint: Checkpoint, parts: dict[str, Part]) -> dict[str, int | float]:
+    found: dict[str, int | float] = {"images": checkpoint.images}
+    for kind, part in parts.items():
+        found |= {f"{kind}_{name}": _mean_std(values).mean for name, values in quality_of(part, checkpoint).items()}
     return found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.cohort import Part
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.findings import REGIONS, regions, spectrum
@@ -44,27 +44,27 @@ class _Sums:
     region_count: dict[str, int] = field(default_factory=dict)
 
 
-def measure(part: Part, weights: Weights, components: PrincipalComponents) -> Measured:
+def measure(part: Part, checkpoint: Checkpoint, components: PrincipalComponents) -> Measured:
     """Reconstruct the frames of a part from the posterior's mode, and measure all of it a batch at a time."""
     sums, insets = _Sums(), part.insets
-    for rows, batch, counted in _batches(part, weights):
+    for rows, batch, counted in _batches(part, checkpoint):
         _add(sums, batch, components, insets[rows], counted)
     return _finished(sums, len(part))
 
 
-def quality_of(part: Part, weights: Weights) -> dict[str, np.ndarray]:
+def quality_of(part: Part, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """Return the model's metrics alone, float (N,) each."""
     found: dict[str, list[Tensor]] = {name: [] for name in METRICS}
-    for _, batch, counted in _batches(part, weights):
+    for _, batch, counted in _batches(part, checkpoint):
         for name, metric in METRICS.items():
             found[name].append(metric(batch.images, batch.reconstructions, counted))
     return {name: torch.cat(values).numpy() for name, values in found.items()}
 
 
-def _batches(part: Part, weights: Weights) -> Iterator[tuple[slice, Reconstructed, Tensor | None]]:
+def _batches(part: Part, checkpoint: Checkpoint) -> Iterator[tuple[slice, Reconstructed, Tensor | None]]:
     """Give the rows of each batch, its reconstructions, and where its pixels count."""
     left_out = part.left_out
-    for number, batch in enumerate(reconstruct_batches(weights, part.frames)):
+    for number, batch in enumerate(reconstruct_batches(checkpoint, part.frames)):
         rows = slice(number * BATCH, number * BATCH + len(batch.images))
         yield rows, batch, None if left_out is None else 1 - torch.from_numpy(left_out[rows]).unsqueeze(1).float()
 

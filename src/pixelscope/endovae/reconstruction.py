@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pixelscope.endovae.batches import as_channels_first, to_unit
-from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.posterior import Posterior
 
 BATCH = 64
@@ -27,21 +27,23 @@ class Reconstructed:
 
 
 @torch.no_grad()
-def reconstruct_batches(weights: Weights, frames: np.ndarray, draw: torch.Generator | None = None) -> Iterator[Reconstructed]:
+def reconstruct_batches(
+    checkpoint: Checkpoint, frames: np.ndarray, draw: torch.Generator | None = None
+) -> Iterator[Reconstructed]:
     """Reconstruct uint8 frames (N, S, S, 3), in memory or on disk, a batch at a time.
 
     From the posterior's mode; with `draw`, from a sample of it.
     """
     for start in range(0, len(frames), BATCH):
         images = to_unit(as_channels_first(frames[start : start + BATCH]))
-        posterior = Posterior.of(weights.encoder(images))
+        posterior = Posterior.of(checkpoint.encoder(images))
         z = posterior.mode if draw is None else posterior.sample(torch.randn(posterior.mean.shape, generator=draw))
-        yield Reconstructed(images, weights.decoder(z), posterior)
+        yield Reconstructed(images, checkpoint.decoder(z), posterior)
 
 
-def reconstruct_frames(weights: Weights, frames: np.ndarray, draw: torch.Generator | None = None) -> Reconstructed:
+def reconstruct_frames(checkpoint: Checkpoint, frames: np.ndarray, draw: torch.Generator | None = None) -> Reconstructed:
     """Reconstruct all of `frames` as `reconstruct_batches` does; they and their reconstructions are held in memory."""
-    parts = list(reconstruct_batches(weights, frames, draw))
+    parts = list(reconstruct_batches(checkpoint, frames, draw))
     return Reconstructed(
         torch.cat([part.images for part in parts]),
         torch.cat([part.reconstructions for part in parts]),

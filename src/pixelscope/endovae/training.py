@@ -7,21 +7,18 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from pixelscope.config import read_yaml
 from pixelscope.data.frames.prepare import Report
 from pixelscope.data.frames.store import FIGURES
 from pixelscope.data.places import written
 from pixelscope.endovae.batches import AugmentedBatches
+from pixelscope.endovae.checkpoints import SYSTEM, read_config
 from pixelscope.endovae.cohort import Cohort, load_cohort, load_own_cohort, settled
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.frame_samples import save_augmentation, save_frame_samples
 from pixelscope.endovae.progress_samples import ProgressSamples
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
-from pixelscope.errors import InputError
 from pixelscope.runs.folder import RunFolder
-
-SYSTEM = "endovae"
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,8 @@ def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None 
     """
     changes = {"training": {"epochs": epochs}, "runtime": {"devices": devices}}
     folder, config, place = check_resume(run, read_config, changes)
-    cohort = load_own_cohort(folder, config, frames)
+    cohort = load_own_cohort(folder, config, folder.read_record(), frames)
     return FramesJob(SYSTEM, config if frames is None else settled(config, cohort), place, cohort).run()
-
-
-def read_config(folder: RunFolder) -> EndoVAEConfig:
-    """Return the configuration of a run; raises InputError where it is not one of EndoVAE."""
-    system = folder.read_record().get("system")
-    if system != SYSTEM:
-        raise InputError(f"{folder.path} is a run of {system!r}, not of endovae; give one of those.")
-    return EndoVAEConfig.parse(read_yaml(folder.config), str(folder.config))
 
 
 def _keep_preparation(cohort: Cohort, batches: AugmentedBatches, folder: RunFolder) -> None:

@@ -15,9 +15,9 @@ from pixelscope.engine.layout import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.pixelda.accuracy import SourceEvaluation
-from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig
+from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.losses import task_loss
-from pixelscope.pixelda.networks import Classifier, ResidualClassifier, TaskNetwork
+from pixelscope.pixelda.networks import TaskNetwork, make_classifier
 from pixelscope.pixelda.optimizer import adam, learning_rate
 from pixelscope.rng import Moment, generator
 
@@ -95,11 +95,4 @@ def build_classifier(config: BaselineConfig, classes: int) -> TaskNetwork:
     """Build T with initial weights drawn from the configuration's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
-        return make_classifier(config.classifier, classes, config.data.size)
-
-
-def make_classifier(config: ClassifierConfig, classes: int, size: int, private_first_layer: bool = False) -> TaskNetwork:
-    """Return T of the configured kind for images of `size` pixels; torch's global generator draws its weights."""
-    if config.kind == "residual":
-        return ResidualClassifier(classes, config.width, private_first_layer)
-    return Classifier(classes, size, private_first_layer)
+        return make_classifier(config.classifier.kind, classes, config.data.size, config.classifier.width)

@@ -1,6 +1,7 @@
 """Every setting of PixelDA and its baseline; the defaults are the report's protocol (preset `paper`)."""
 
 import re
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -245,3 +246,8 @@ def default_preset(source: str | None, target: str | None) -> str:
         return "paper"
     kinds = [rest if kind == "demo" else kind for kind, rest in (parse(source), parse(target))]
     return "paper" if kinds == ["mnist", "mnist-m"] else "auto"
+
+
+def exported_data(config: Mapping[str, Any], origin: str) -> DataConfig:
+    """Return the settings by which images are read, from the configuration in an exported file; `origin` names the file."""
+    return DataConfig.parse(config.get("data", {}), origin)

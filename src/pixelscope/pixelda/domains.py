@@ -15,8 +15,7 @@ from pixelscope.data.split import Split, group_by_name, own_test_mask, shared_te
 from pixelscope.errors import InputError
 from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
-from pixelscope.pixelda.places import C, located
-from pixelscope.runs.folder import RunFolder
+from pixelscope.pixelda.places import StoredRun, located
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _no_names(images: ImageSet) -> str:
     return f"{source} has no paths" + ("; pack its images again to keep them" if source.startswith("pack:") else "")
 
 
-def with_findings(config: C, domains: Domains) -> C:
+def with_findings(config: BaselineConfig, domains: Domains) -> BaselineConfig:
     """Return the configuration with the ranges of deep images and the framing that were found, so that later images are
     read alike.
     """
@@ -126,12 +125,7 @@ def with_findings(config: C, domains: Domains) -> C:
     return config.model_copy(update={"data": config.data.model_copy(update=found)})
 
 
-def load_own(
-    folder: RunFolder,
-    config: BaselineConfig,
-    data_root: Path | None = None,
-    names: Collection[str] = ("source", "target"),
-) -> Domains:
+def load_own(run: StoredRun, data_root: Path | None = None, names: Collection[str] = ("source", "target")) -> Domains:
     """Read the images of a run again where they lie now, in the splits that it was trained with.
 
     names: the domains whose images must be the run's.
@@ -139,23 +133,21 @@ def load_own(
     Raises:
         InputError: images are missing, or are not those of the run by the SHA-256 in its run.json.
     """
-    found = lying(folder, config, data_root)
+    found = lying(run, data_root)
     domains = load_domains(found, data_root, training=False)
-    require_same_images(folder, found, domains, names)
+    require_same_images(replace(run, config=found), domains, names)
     return domains
 
 
-def lying(folder: RunFolder, config: C, data_root: Path | None = None) -> C:
+def lying(run: StoredRun, data_root: Path | None = None) -> BaselineConfig:
     """Return the configuration of a run with its sources where they lie now; see `pixelscope.data.places.find`."""
-    return located(folder, config, lambda some: load_domains(some, data_root, training=False).digests())
+    return located(run, lambda some: load_domains(some, data_root, training=False).digests())
 
 
-def require_same_images(
-    folder: RunFolder, config: BaselineConfig, domains: Domains, names: Collection[str] = ("source", "target")
-) -> None:
+def require_same_images(run: StoredRun, domains: Domains, names: Collection[str] = ("source", "target")) -> None:
     """Raise InputError where a split of one of the named `domains` has other images than run.json says."""
-    recorded = folder.read_record().get("data", {})
-    specs = {"source": config.source, "target": config.target}
+    recorded = run.record.get("data", {})
+    specs = {"source": run.config.source, "target": run.config.target}
     # The target first: where sets are aligned, a changed target changes the source's split, too.
     for domain, digests in reversed(domains.split_digests().items()):
         if domain not in names:
@@ -165,9 +157,9 @@ def require_same_images(
         changed = [part for part, key in DIGESTS.items() if known.get(key, digests[key]) != digests[key]]
         if changed:
             raise InputError(
-                f"The {changed[0]} images of the {domain} {specs[domain]} are not those of the run {folder.path} (their "
+                f"The {changed[0]} images of the {domain} {specs[domain]} are not those of the run {run.folder.path} (their "
                 f"SHA-256 differs), so some may have been trained on; restore them, or measure them as other images with "
-                f"`pixelscope pixelda evaluate {folder.path} {named}`."
+                f"`pixelscope pixelda evaluate {run.folder.path} {named}`."
             )
 
 

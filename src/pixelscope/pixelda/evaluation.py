@@ -12,18 +12,17 @@ from torch import Tensor
 
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError
-from pixelscope.pixelda.chosen import RULES, Weights, available_weights, stored_classifiers
-from pixelscope.pixelda.config import BaselineConfig
+from pixelscope.pixelda.checkpoints import Checkpoint, default_rule, list_checkpoints, read_run, stored_classifiers
 from pixelscope.pixelda.domains import Domains, load_own
 from pixelscope.pixelda.galleries import write_galleries
 from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, measure_all, other_sets, own_sets
+from pixelscope.pixelda.places import StoredRun
 from pixelscope.pixelda.results import ORACLE, ClassAccuracy, CurvePoint, Evaluation, Oracle, RuleResult, SetResult
-from pixelscope.pixelda.training import System, read_config
 from pixelscope.pixelda.verdict import compare
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
-def evaluate(
+def evaluate_pixelda(
     run: Path,
     *,
     source: str | None = None,
@@ -42,14 +41,21 @@ def evaluate(
     run's own images have changed since the training.
     """
     keep_freed_memory()
-    folder = RunFolder.open(run)
-    config, system = read_config(folder)
+    stored = read_run(RunFolder.open(run))
     if source is None and target is None:
-        return _measure_own(folder, config, system, rule, data_root)
-    sets, classes = other_sets(folder, config, source, target, data_root)
-    _check_classes(folder, classes)
-    weights = available_weights(folder, config, classes)
-    return _evaluation(folder, system, config, classes, sets, weights, headline_rule(rule, system, weights))
+        return _measure_own(stored, rule, data_root)
+    sets, classes = other_sets(stored, source, target, data_root)
+    _check_classes(stored, classes)
+    found = list_checkpoints(stored)
+    return _evaluation(stored, sets, found, default_rule(rule, stored.system, found))
+
+
+def unfinished_notes(newest: Checkpoint) -> tuple[str, ...]:
+    """Return a sentence for a training that has not come to its end, of which the newest checkpoint is measured."""
+    if newest.record.get("state") == "finished":
+        return ()
+    goal = newest.settings["training"]["images"]
+    return (f"The training is not finished: its newest checkpoint, after {newest.images:,} of {goal:,} images, is measured.",)
 
 
 def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
@@ -74,22 +80,21 @@ def set_result(title: str, counts: Tensor, classes: list[str]) -> SetResult:
     )
 
 
-def _measure_own(folder: RunFolder, config: BaselineConfig, system: System, rule: str, data_root: Path | None) -> Evaluation:
+def _measure_own(run: StoredRun, rule: str, data_root: Path | None) -> Evaluation:
     """Measure a run on its own domains; stores the numbers and the pictures of the report."""
-    domains = load_own(folder, config, data_root)
-    _check_classes(folder, domains.classes)
-    weights = available_weights(folder, config, domains.classes)
-    headline = headline_rule(rule, system, weights)
-    sets = own_sets(domains)
-    result = _evaluation(folder, system, config, domains.classes, sets, weights, headline)
-    found = {"notes": unmeasured_notes(domains), **_against_source_only(domains, sets, weights[headline])}
-    result = result.model_copy(update=found)
-    result.save(folder.evaluation)
-    write_galleries(folder, domains, weights[headline], config)
+    domains = load_own(run, data_root)
+    _check_classes(run, domains.classes)
+    found = list_checkpoints(run)
+    headline, sets = default_rule(rule, run.system, found), own_sets(domains)
+    result = _evaluation(run, sets, found, headline)
+    notes = (*unfinished_notes(found["last"]), *unmeasured_notes(domains))
+    result = result.model_copy(update={"notes": notes, **_against_source_only(domains, sets, found[headline])})
+    result.save(run.folder.evaluation)
+    write_galleries(domains, found[headline])
     return result
 
 
-def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chosen: Weights) -> dict[str, Any]:
+def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chosen: Checkpoint) -> dict[str, Any]:
     """Return what T of the source alone reaches, and whether adaptation likely helps; nothing where the run has none."""
     if chosen.judge is None:
         return {}
@@ -99,41 +104,35 @@ def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chos
     return {"source_only": accuracies(measure_all(judge, sets)), "verdict": verdict}
 
 
-def _evaluation(
-    folder: RunFolder,
-    system: System,
-    config: BaselineConfig,
-    classes: tuple[str, ...],
-    sets: Mapping[str, MeasuredSet],
-    weights: Mapping[str, Weights],
-    headline: str,
-) -> Evaluation:
-    counts = {rule: measure_all(chosen.classifier, sets) for rule, chosen in weights.items()}
-    curve = _curve(folder, config, classes, sets.get("target_test"))
+def _evaluation(run: StoredRun, sets: Mapping[str, MeasuredSet], found: Mapping[str, Checkpoint], headline: str) -> Evaluation:
+    counts = {rule: measure_all(one.classifier, sets) for rule, one in found.items()}
+    curve = _curve(found["last"], sets.get("target_test"))
+    chosen = found[headline]
+    classes = list(chosen.classes)
     return Evaluation(
-        system=system,
-        images=weights[headline].images,
-        steps=weights[headline].images // config.training.batch_size,
-        classes=list(classes),
+        system=run.system,
+        images=chosen.images,
+        steps=chosen.images // chosen.batch_size,
+        classes=classes,
         rule=headline,
-        rules={rule: RuleResult(images=weights[rule].images, **accuracies(counts[rule])) for rule in weights},
-        sets={name: set_result(sets[name].title, found, list(classes)) for name, found in counts[headline].items()},
+        rules={rule: RuleResult(images=one.images, **accuracies(counts[rule])) for rule, one in found.items()},
+        sets={name: set_result(sets[name].title, counted, classes) for name, counted in counts[headline].items()},
         oracle=_oracle(curve),
         curve=curve,
     )
 
 
-def _curve(folder: RunFolder, config: BaselineConfig, classes: tuple[str, ...], target: MeasuredSet | None) -> list[CurvePoint]:
+def _curve(last: Checkpoint, target: MeasuredSet | None) -> list[CurvePoint]:
     """Return accuracies over the run: the source's as training measured them, the target's from stored classifiers."""
-    measured = {line["images"]: line for line in read_stats(folder.stats) if line["kind"] == "evaluation"}
+    measured = {line["images"]: line for line in read_stats(last.folder.stats) if line["kind"] == "evaluation"}
     points = []
-    for images, classifiers in stored_classifiers(folder, config, classes):
+    for images, classifiers in stored_classifiers(last.run, last.images):
         known = measured.get(images, {})
         found = {name: known.get(f"accuracy/{name}") for name in ("source_train", "source_test")}
         if target is not None:
             names = {"last": "target_test", "ema": "ema_target_test"}
             found |= accuracies({names[which]: measure(network, target) for which, network in classifiers.items()})
-        points.append(CurvePoint(images=images, step=images // config.training.batch_size, **found))
+        points.append(CurvePoint(images=images, step=images // last.batch_size, **found))
     return points
 
 
@@ -147,27 +146,11 @@ def _oracle(curve: list[CurvePoint]) -> Oracle | None:
     return Oracle(label=ORACLE, images=images, target_test=accuracy)
 
 
-def headline_rule(rule: str, system: System, weights: Mapping[str, Weights]) -> str:
-    """Return the rule that `rule` stands for, `auto` for the system's own; raises InputError where it is not available."""
-    if rule == "auto":
-        order = ("ema-last", "last") if system == "pixelda" else ("best-source", "last")
-        return next(name for name in order if name in weights)
-    if rule not in RULES:
-        raise InputError(f"There is no checkpoint rule {rule!r}; choose one of {', '.join(RULES)}.")
-    if rule not in weights:
-        why = {
-            "ema-last": "no average was kept (--training.ema-half-life 0)",
-            "best-source": "no source images were held out (--data.validation-fraction 0)",
-        }
-        raise InputError(f"The rule {rule} is not available: {why[rule]}; choose one of {', '.join(weights)}.")
-    return rule
-
-
-def _check_classes(folder: RunFolder, given: tuple[str, ...]) -> None:
-    trained = tuple(folder.read_record().get("classes", ()))
+def _check_classes(run: StoredRun, given: tuple[str, ...]) -> None:
+    trained = tuple(run.record.get("classes", ()))
     if trained != given:
         raise InputError(
-            f"The run {folder.path} knows the classes {_listed(trained)} and the source given has {_listed(given)}; "
+            f"The run {run.folder.path} knows the classes {_listed(trained)} and the source given has {_listed(given)}; "
             "evaluate on images of the same classes."
         )
 

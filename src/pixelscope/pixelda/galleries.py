@@ -1,17 +1,18 @@
 """The pictures of a run, stored as arrays in samples/: pairs, gallery, styles; figures are drawn from them later."""
 
 import numpy as np
+from torch import nn
 
 from pixelscope.data.disk_array import Bytes, Positions
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.permutation import permutation
 from pixelscope.pixelda.accuracy import logits_of
-from pixelscope.pixelda.chosen import Weights
-from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.checkpoints import Checkpoint
+from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import Domains
-from pixelscope.pixelda.networks import Generator, TaskNetwork
-from pixelscope.pixelda.snapshots import one_of_each_class, pixels, redraw
-from pixelscope.pixelda.task import draw_noise
+from pixelscope.pixelda.forward import draw_noise, pixels, redraw
+from pixelscope.pixelda.networks import Generator
+from pixelscope.pixelda.snapshots import one_of_each_class
 from pixelscope.rng import derive, generator
 from pixelscope.runs.arrays import save_arrays
 from pixelscope.runs.folder import RunFolder
@@ -21,13 +22,14 @@ STYLED = 4
 STYLES = 10
 
 
-def write_galleries(folder: RunFolder, domains: Domains, weights: Weights, config: BaselineConfig) -> None:
+def write_galleries(domains: Domains, found: Checkpoint) -> None:
     """Store the pictures of a run's test splits, as many as its system and data allow."""
+    folder, config = found.folder, found.config
     if domains.target is not None and domains.aligned:
         _write_pairs(folder, domains.source.test, domains.target.test, config.seed)
-    if isinstance(config, PixelDAConfig) and weights.generator is not None:
-        _write_gallery(folder, domains, weights.classifier, weights.generator, config)
-        _write_styles(folder, domains.source.test, weights.generator, config)
+    if isinstance(config, PixelDAConfig) and found.generator is not None:
+        _write_gallery(folder, domains, found.classifier, found.generator, config)
+        _write_styles(folder, domains.source.test, found.generator, config)
 
 
 def _write_pairs(folder: RunFolder, source: ImageSet, target: ImageSet, seed: int) -> None:
@@ -43,7 +45,7 @@ def _write_pairs(folder: RunFolder, source: ImageSet, target: ImageSet, seed: in
 
 
 def _write_gallery(
-    folder: RunFolder, domains: Domains, classifier: TaskNetwork, network: Generator, config: PixelDAConfig
+    folder: RunFolder, domains: Domains, classifier: nn.Module, network: Generator, config: PixelDAConfig
 ) -> None:
     assert domains.target is not None and domains.source.test.labels is not None
     source, target = domains.source.test, domains.target.test
@@ -72,7 +74,7 @@ def _write_styles(folder: RunFolder, source: ImageSet, network: Generator, confi
     save_arrays(folder.samples / "styles.npz", source=pixels(images), generated=pixels(rows))
 
 
-def _predicted(classifier: TaskNetwork, images: Bytes, source: bool = False) -> np.ndarray:
+def _predicted(classifier: nn.Module, images: Bytes, source: bool = False) -> np.ndarray:
     return logits_of(classifier, images, source=source).argmax(1).numpy()
 
 

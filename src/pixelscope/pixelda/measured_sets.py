@@ -14,8 +14,8 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import confusion, logits_of
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.domains import Domains, load_domain, load_own, with_classes_of
+from pixelscope.pixelda.places import StoredRun
 from pixelscope.pixelda.seen import SeenImages
-from pixelscope.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _check_labels(domains: Domains, images: ImageSet) -> None:
 
 
 def other_sets(
-    folder: RunFolder, config: BaselineConfig, source: str | None, target: str | None, data_root: Path | None = None
+    run: StoredRun, source: str | None, target: str | None, data_root: Path | None = None
 ) -> tuple[dict[str, MeasuredSet], tuple[str, ...]]:
     """Return what a run is measured on where `source` or `target` is named, and the classes of the source.
 
@@ -121,17 +121,17 @@ def other_sets(
     Raises:
         InputError: nothing is left to measure, a target has no labels of the run's classes, or images cannot be read.
     """
-    seen = SeenImages.load(folder)
+    seen, config = SeenImages.load(run.folder), run.config
     kept = [
         name for name, given, has in (("source", source, True), ("target", target, bool(config.target))) if has and not given
     ]
     own = None
     if kept or seen is None:
-        own = load_own(folder, config, data_root, ("source", "target") if seen is None else kept)
+        own = load_own(run, data_root, ("source", "target") if seen is None else kept)
     if seen is None:
         assert own is not None
         seen = SeenImages.of(own)
-    classes = tuple(folder.read_record().get("classes", ()))
+    classes = tuple(run.record.get("classes", ()))
     sets, data = {} if own is None else own_sets(own), config.data
     if source is not None:
         images = load_domain(source, data, data.source_values, data_root)

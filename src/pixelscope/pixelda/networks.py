@@ -170,6 +170,16 @@ class ResidualClassifier(TaskNetwork):
         )
 
 
+def make_classifier(kind: str, classes: int, size: int, width: int, private_first_layer: bool = False) -> TaskNetwork:
+    """Return T of the kind `paper` or `residual` for images of `size` pixels; torch's global generator draws its weights.
+
+    width: of the first convolution of `residual`; the other kind has the paper's.
+    """
+    if kind == "residual":
+        return ResidualClassifier(classes, width, private_first_layer)
+    return Classifier(classes, size, private_first_layer)
+
+
 class ClassifierBlock(nn.Module):
     """conv3x3 - group norm - ReLU - conv3x3 - group norm, added to the input, then ReLU (He et al., CVPR 2016, Figure 2).
 

@@ -3,15 +3,13 @@
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
-from pixelscope.data.disk_array import Bytes, Positions
+from pixelscope.data.disk_array import Positions
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.loader import to_float, to_uint8
 from pixelscope.engine.task import Task
 from pixelscope.files import written_whole
+from pixelscope.pixelda.forward import pixels, redraw
 from pixelscope.pixelda.task import PixelDATask
 from pixelscope.runs.arrays import save_arrays
 from pixelscope.runs.folder import RunFolder
@@ -31,22 +29,6 @@ def one_of_each_class(images: ImageSet, most: int = 10) -> Positions:
     """Return the positions of the first image of each class, at most `most` of them."""
     assert images.labels is not None
     return np.unique(images.labels, return_index=True)[1][:most]
-
-
-@torch.no_grad()
-def redraw(generator: nn.Module, images: Bytes, z: Tensor) -> Bytes:
-    """Return uint8 images (N, 3, S, S): G's redrawing of uint8 `images` with `z`, in evaluation mode."""
-    training = generator.training
-    generator.eval()
-    drawn = generator(to_float(torch.from_numpy(images).to(z.device)), z)
-    generator.train(training)
-    return to_uint8(drawn).cpu().numpy()
-
-
-def pixels(images: Bytes) -> Bytes:
-    """Return uint8 images (..., 1 or 3, H, W) as (..., H, W, 3); grey is repeated."""
-    last = np.moveaxis(images, -3, -1)
-    return np.repeat(last, 3, axis=-1) if last.shape[-1] == 1 else np.ascontiguousarray(last)
 
 
 class ProgressSamples:

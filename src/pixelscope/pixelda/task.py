@@ -17,8 +17,9 @@ from pixelscope.engine.optimize import apply_gradients, frozen, set_learning_rat
 from pixelscope.engine.task import Task
 from pixelscope.pixelda import content, diagnostics
 from pixelscope.pixelda.accuracy import SourceEvaluation
-from pixelscope.pixelda.baseline import build_classifier, make_classifier
+from pixelscope.pixelda.baseline import build_classifier
 from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.losses import (
     content_similarity_loss,
     discriminator_loss,
@@ -26,7 +27,7 @@ from pixelscope.pixelda.losses import (
     generator_domain_loss,
     task_loss,
 )
-from pixelscope.pixelda.networks import Discriminator, Generator, TaskNetwork
+from pixelscope.pixelda.networks import Discriminator, Generator, TaskNetwork, make_classifier
 from pixelscope.pixelda.optimizer import adam, learning_rate
 from pixelscope.rng import Moment, generator
 
@@ -293,13 +294,5 @@ def build_networks(config: PixelDAConfig, classes: int) -> tuple[Generator, Disc
         return (
             Generator(size, g.noise_dim, g.blocks, g.width, g.conditioned),
             Discriminator(size, d.width, d.noise_std, d.dropout),
-            make_classifier(t, classes, size, t.private_first_layer),
+            make_classifier(t.kind, classes, size, t.width, t.private_first_layer),
         )
-
-
-def draw_noise(config: PixelDAConfig, count: int, draw: torch.Generator) -> Tensor:
-    """Draw z, shape (count, noise_dim): uniform on [-1, 1] or standard normal."""
-    shape = (count, config.generator.noise_dim)
-    if config.generator.noise == "normal":
-        return torch.randn(shape, generator=draw)
-    return torch.rand(shape, generator=draw) * 2 - 1

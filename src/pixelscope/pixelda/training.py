@@ -1,30 +1,28 @@
 """Trainings from configuration to run folder: baseline and PixelDA, started or resumed."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning_fabric import Fabric
 
-from pixelscope.config import read_yaml
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.session import Job, NoSamples, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
 from pixelscope.pixelda.accuracy import SourceEvaluation
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
+from pixelscope.pixelda.checkpoints import read_run
 from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAConfig
 from pixelscope.pixelda.content_masks import load_masks
 from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images, with_findings
-from pixelscope.pixelda.places import paths
+from pixelscope.pixelda.places import System, paths
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.seen import SeenImages
 from pixelscope.pixelda.snapshots import ProgressSamples, save_classifiers
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
 from pixelscope.runs.folder import RunFolder
 
-System = Literal["baseline", "pixelda"]
-CONFIGS: dict[str, type[BaselineConfig]] = {"baseline": BaselineConfig, "pixelda": PixelDAConfig}
 BASELINE_FILES = ("config.yaml", "run.json", "stats.jsonl", "evaluation.json")
 
 
@@ -128,20 +126,12 @@ def resume_pixelda(
     Raises InputError where the run or its images cannot be used; the run is then left as it was.
     """
     changes = {"training": {"images": images}, "runtime": {"devices": devices}, "source": source, "target": target}
-    folder, config, place = check_resume(run, lambda folder: read_config(folder)[0], changes)
-    system = "pixelda" if isinstance(config, PixelDAConfig) else "baseline"
-    found = lying(folder, config, data_root)
+    folder, config, place = check_resume(run, lambda folder: read_run(folder).config, changes)
+    stored = replace(read_run(folder), config=config)
+    found = lying(stored, data_root)
     domains = load_domains(found, data_root)
-    require_same_images(folder, found, domains)
-    return DomainsJob(system, config, place, domains, load_masks(found, domains, data_root), found).run()
-
-
-def read_config(folder: RunFolder) -> tuple[BaselineConfig, System]:
-    """Return the configuration of a run and which system it is; raises InputError where either cannot be read."""
-    system = folder.read_record().get("system")
-    if system not in CONFIGS:
-        raise InputError(f"{folder.path} is a run of {system!r}, not of pixelda or its baseline; give one of those.")
-    return CONFIGS[system].parse(read_yaml(folder.config), str(folder.config)), system
+    require_same_images(replace(stored, config=found), domains)
+    return DomainsJob(stored.system, config, place, domains, load_masks(found, domains, data_root), found).run()
 
 
 def _train(
@@ -168,10 +158,10 @@ def _name(system: str, config: BaselineConfig) -> str:
 def _evaluated_baseline(path: Path, classifier: ClassifierConfig) -> RunFolder:
     """Open an evaluated baseline; raises InputError where it is none, or its T is another network than `classifier`."""
     folder = RunFolder.open(path)
-    config, system = read_config(folder)
-    if system != "baseline" or not folder.evaluation.is_file():
+    run = read_run(folder)
+    if run.system != "baseline" or not folder.evaluation.is_file():
         raise InputError(f"{path} is not an evaluated baseline; make one with `pixelscope pixelda baseline` and evaluate it.")
-    theirs, ours = config.classifier.describe(), classifier.describe()
+    theirs, ours = run.config.classifier.describe(), classifier.describe()
     if theirs != ours:
         raise InputError(
             f"T of the baseline {path} is {theirs}, and T of this run is {ours}, so accuracies cannot be compared; give a "

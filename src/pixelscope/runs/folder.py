@@ -130,9 +130,9 @@ class RunFolder:
         """Return the content of run.json."""
         return read_json(self.record)
 
-    def require_finished(self) -> None:
-        """Raise InputError where the training has not come to its end."""
-        record = self.read_record()
+    def require_finished(self, record: Mapping[str, Any] | None = None) -> None:
+        """Raise InputError where the training has not come to its end; `record`: run.json, where it was read already."""
+        record = self.read_record() if record is None else record
         if record.get("state") != "finished":
             raise InputError(
                 f"The training of {self.path} is not finished ({record.get('images', 0):,} images so far); go on with "

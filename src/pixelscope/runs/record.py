@@ -1,6 +1,7 @@
 """The record of a run, run.json, and the base of every result file: schemas that write and read it; imports no torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -55,8 +56,13 @@ class RunRecord(BaseModel):
 
 def read_record(folder: RunFolder) -> RunRecord:
     """Read run.json; raises InputError with the entry at fault where it is not a run's."""
+    return parse_record(folder.read_record(), folder)
+
+
+def parse_record(values: Mapping[str, Any], folder: RunFolder) -> RunRecord:
+    """Check the content of run.json, read already; raises InputError with the entry at fault where it is not a run's."""
     try:
-        return RunRecord.model_validate(folder.read_record())
+        return RunRecord.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "top level"

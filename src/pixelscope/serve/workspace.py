@@ -62,7 +62,7 @@ class Workspace:
 def _styles(run: Path, baselines: Sequence[Path]) -> Any:
     for baseline in baselines:
         try:
-            return pixelscope.StyleStudio(run, baseline)
+            return pixelscope.InteractiveGenerator(run, baseline)
         except InputError:
             continue
-    return pixelscope.StyleStudio(run)
+    return pixelscope.InteractiveGenerator(run)

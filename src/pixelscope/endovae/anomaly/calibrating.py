@@ -6,16 +6,14 @@ import numpy as np
 
 from pixelscope.data.cluster_split import split_by_cluster
 from pixelscope.data.frames.duplicates import clusters
-from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.calibration import Calibration, Reference
 from pixelscope.endovae.anomaly.curves import auroc
 from pixelscope.endovae.anomaly.heat import hottest
 from pixelscope.endovae.anomaly.maps import map_batches
 from pixelscope.endovae.anomaly.scores import COMPARED, SUMS, Values, log_spread, measures, scores
-from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.cohort import Cohort, Part
 from pixelscope.endovae.config import SplitConfig
-from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.errors import InputError
 
 DEFAULT = "picture+latent"
@@ -61,43 +59,43 @@ def divide_for_anomaly(cohort: Cohort, split: SplitConfig) -> Parts | None:
     return Parts({"normal": normal, "abnormal": _part(cohort, positions[apart])}, test)
 
 
-def describe_latent(weights: Weights, train: Part) -> Reference:
+def describe_latent(checkpoint: Checkpoint, train: Part) -> Reference:
     """Return where the posterior means of the training frames lie, told from at most `DESCRIBED` of them."""
-    frames = train.store.frames[spread(train.positions, DESCRIBED)]
-    return Reference.of(np.concatenate([maps.mean for _, maps in map_batches(weights, frames)]))
+    some = map_batches(checkpoint, train.at_most(DESCRIBED).frames)
+    return Reference.of(np.concatenate([maps.mean for _, maps in some]))
 
 
-def measures_of(weights: Weights, part: Part, latent: Reference) -> dict[str, Values]:
+def measures_of(checkpoint: Checkpoint, part: Part, latent: Reference) -> dict[str, Values]:
     """Return the measures of a part's frames, float64 (N,) each; NaN for a frame in which no tissue is seen."""
     frames, insets = part.frames, part.insets
-    batches = [measures(maps, frames[rows], insets[rows], latent) for rows, maps in map_batches(weights, frames)]
+    batches = [measures(maps, frames[rows], insets[rows], latent) for rows, maps in map_batches(checkpoint, frames)]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def calibrate(weights: Weights, rule: str, train: Part, choosing: dict[str, Part]) -> Calibration:
-    """Make the calibration of some weights, chosen by `rule`.
+def calibrate(checkpoint: Checkpoint, train: Part, choosing: dict[str, Part]) -> Calibration:
+    """Make the calibration of a checkpoint.
 
     Of the scores that see no inset, that of the greatest AUROC on `choosing` is chosen. Frames without tissue are left out;
     raises InputError where no healthy frame is left.
     """
-    latent = describe_latent(weights, train)
-    measured = _with_tissue({kind: measures_of(weights, part, latent) for kind, part in choosing.items()})
+    latent = describe_latent(checkpoint, train)
+    measured = _with_tissue({kind: measures_of(checkpoint, part, latent) for kind, part in choosing.items()})
     spreads = {name: log_spread(measured["normal"][name]) for parts in SUMS.values() for name in parts}
     found = {kind: scores(values, spreads) for kind, values in measured.items()}
     choice: dict[str, float] = {}
     if "abnormal" in found:
         choice = {name: auroc(values, found["abnormal"][name]) for name, values in found["normal"].items()}
     return Calibration(
-        rule=rule,
-        images=weights.images,
-        weights=fingerprint(weights.encoder, weights.decoder),
+        rule=checkpoint.rule,
+        images=checkpoint.images,
+        weights=checkpoint.sha256,
         count=len(measured["normal"]["whole"]),
         chosen=max((name for name in choice if name not in COMPARED), key=choice.__getitem__) if choice else DEFAULT,
         choice=choice,
         choice_counts={kind: len(values["whole"]) for kind, values in measured.items()},
         latent=latent,
         spread=spreads,
-        heat=_hottest(weights, choosing["normal"]),
+        heat=_hottest(checkpoint, choosing["normal"]),
         scores={name: tuple(np.sort(values).tolist()) for name, values in found["normal"].items()},
     )
 
@@ -117,9 +115,9 @@ def _with_tissue(measured: dict[str, dict[str, Values]]) -> dict[str, dict[str, 
     return found
 
 
-def _hottest(weights: Weights, normal: Part) -> float:
-    some = Part(normal.store, spread(normal.positions, DRAWN))
-    return hottest(np.concatenate([maps.error for _, maps in map_batches(weights, some.frames)]), some.insets)
+def _hottest(checkpoint: Checkpoint, normal: Part) -> float:
+    some = normal.at_most(DRAWN)
+    return hottest(np.concatenate([maps.error for _, maps in map_batches(checkpoint, some.frames)]), some.insets)
 
 
 def _part(cohort: Cohort, positions: np.ndarray) -> Part:

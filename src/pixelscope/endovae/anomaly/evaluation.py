@@ -10,18 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
-from pixelscope.endovae.anomaly.calibrating import Parts, measures_of
-from pixelscope.endovae.anomaly.calibration import RATE, Calibration, Reference
+from pixelscope.endovae.anomaly.calibrating import calibrate, divide_for_anomaly, measures_of
+from pixelscope.endovae.anomaly.calibration import FILE, RATE, Calibration, Reference
 from pixelscope.endovae.anomaly.curves import separation
 from pixelscope.endovae.anomaly.localisation import localise
+from pixelscope.endovae.anomaly.pictures import write_heat_maps
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
-from pixelscope.endovae.chosen import Weights
-from pixelscope.endovae.cohort import Part
+from pixelscope.endovae.checkpoints import Checkpoint
+from pixelscope.endovae.cohort import Cohort, Part
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.results import Anomaly, ScoreSeparation
 from pixelscope.errors import InputError
+from pixelscope.files import write_text
 
 NEAR = 0.03
 """AUROC by which the model must be ahead of every trivial score, lest a warning is printed."""
@@ -46,40 +47,80 @@ class Scored:
         return Scored(*({name: values[rows] for name, values in some.items()} for some in (self.scores, self.baselines)))
 
 
+@dataclass(frozen=True)
+class AnomalyMeasured:
+    """What a run's anomaly scores were measured to be, frame by frame and in all."""
+
+    calibration: Calibration
+    test: dict[str, Part]
+    scored: dict[str, Scored]
+    p: dict[str, Values]
+    """Of the chosen score of each frame, (N,); NaN where there is nothing to measure."""
+    found: Anomaly | None
+
+    def store(self, checkpoint: Checkpoint) -> None:
+        """Write the calibration, anomaly.csv and the heat maps into the run folder."""
+        folder = checkpoint.folder
+        self.calibration.save(folder.checkpoints / FILE)
+        write_text(folder.path / "anomaly.csv", anomaly_table(self.test, self.scored, self.p))
+        write_heat_maps(checkpoint, self.test, self.p, self.calibration)
+
+
+def measure_anomaly(
+    cohort: Cohort, checkpoint: Checkpoint, components: PrincipalComponents, others: dict[str, Part] | None = None
+) -> AnomalyMeasured | None:
+    """Calibrate on the run's own validation frames and test on its held-out ones, or on `others`.
+
+    None where no healthy frames were trained on.
+    """
+    parts = divide_for_anomaly(cohort, checkpoint.config.split)
+    if parts is None:
+        return None
+    calibration = calibrate(checkpoint, cohort.train, parts.choosing)
+    test = parts.test if others is None else others
+    colours = describe_colours(cohort.train)
+    scored = {kind: score_part(part, checkpoint, calibration, colours, components) for kind, part in test.items()}
+    p = {kind: calibration.p_values(calibration.chosen, one.scores[calibration.chosen]) for kind, one in scored.items()}
+    found = evaluate_anomaly(test, scored, p, calibration)
+    if found is not None:
+        found = found.model_copy(update={"localisation": localise(test["abnormal"], checkpoint, components)})
+    return AnomalyMeasured(calibration, test, scored, p, found)
+
+
 def describe_colours(train: Part) -> Reference:
     """Return where the mean colours of the training frames lie, told from at most `COLOURS` of them."""
-    some = Part(train.store, spread(train.positions, COLOURS))
+    some = train.at_most(COLOURS)
     colours = mean_colours(some.frames, some.insets)
     return Reference.of(colours[np.isfinite(colours).all(1)])
 
 
 def score_part(
-    part: Part, weights: Weights, calibration: Calibration, colours: Reference, components: PrincipalComponents
+    part: Part, checkpoint: Checkpoint, calibration: Calibration, colours: Reference, components: PrincipalComponents
 ) -> Scored:
     """Return all scores and trivial scores of a part's frames; colours: see `describe_colours`."""
     return Scored(
-        scores(measures_of(weights, part, calibration.latent), calibration.spread),
+        scores(measures_of(checkpoint, part, calibration.latent), calibration.spread),
         baseline_scores(part.frames, part.insets, colours, components),
     )
 
 
 def evaluate_anomaly(
-    parts: Parts, scored: Mapping[str, Scored], weights: Weights, calibration: Calibration, components: PrincipalComponents
+    test: Mapping[str, Part], scored: Mapping[str, Scored], p: Mapping[str, Values], calibration: Calibration
 ) -> Anomaly | None:
     """Compare the scores of the test's healthy and abnormal frames, those in which tissue is seen.
 
     None where there are no frames of either kind; raises InputError where none of a kind shows tissue.
     """
-    if set(parts.test) != {"normal", "abnormal"}:
+    if set(test) != {"normal", "abnormal"}:
         return None
     unscored = {kind: int((~one.seen).sum()) for kind, one in scored.items() if not one.seen.all()}
-    inside = {"all": np.ones(len(parts.test["normal"]), bool)} | _by_class(parts.test["normal"])
+    inside = {"all": np.ones(len(test["normal"]), bool)} | _by_class(test["normal"])
     inside = {name: which[scored["normal"].seen] for name, which in inside.items()}
     inside = {name: which for name, which in inside.items() if which.any()}
+    flagged = {kind: p[kind][one.seen] <= RATE for kind, one in scored.items()}
     scored = {kind: _with_tissue(kind, one) for kind, one in scored.items()}
     found = {kind: _separations(scored, kind, inside) for kind in ("scores", "baselines")}
     chosen = calibration.chosen
-    flagged = {kind: calibration.p_values(chosen, one.scores[chosen]) <= RATE for kind, one in scored.items()}
     return Anomaly(
         chosen=chosen,
         choice=calibration.choice,
@@ -91,13 +132,13 @@ def evaluate_anomaly(
         rate=RATE,
         flagged={name: float(flagged["normal"][which].mean()) for name, which in inside.items()}
         | {"abnormal": float(flagged["abnormal"].mean())},
-        localisation=localise(parts.test["abnormal"], weights, components),
+        localisation=None,
         warnings=_warnings(found["scores"][chosen], found["baselines"], chosen),
         unscored=unscored,
     )
 
 
-def anomaly_table(parts: Mapping[str, Part], scored: Mapping[str, Scored], calibration: Calibration) -> str:
+def anomaly_table(parts: Mapping[str, Part], scored: Mapping[str, Scored], p: Mapping[str, Values]) -> str:
     """Return one CSV row a test frame: name, class, kind, p-value, flagged or not, every score, every trivial score, and an
     error where there is no score.
     """
@@ -106,13 +147,12 @@ def anomaly_table(parts: Mapping[str, Part], scored: Mapping[str, Scored], calib
     writer.writerow(["name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"])
     for kind, part in parts.items():
         found = scored[kind]
-        p = calibration.p_values(calibration.chosen, found.scores[calibration.chosen])
         classes = [part.store.classes[label] for label in part.store.labels[part.positions]]
         columns = [*(found.scores[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
         for row, (name, label) in enumerate(zip(part.names, classes, strict=True)):
             values = [number(column[row]) for column in columns]
-            flagged, error = (int(p[row] <= RATE), "") if found.seen[row] else ("", NO_TISSUE)
-            writer.writerow([name, label, kind, number(p[row]), flagged, *values, error])
+            flagged, error = (int(p[kind][row] <= RATE), "") if found.seen[row] else ("", NO_TISSUE)
+            writer.writerow([name, label, kind, number(p[kind][row]), flagged, *values, error])
     return text.getvalue()
 
 

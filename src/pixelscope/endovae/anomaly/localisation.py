@@ -5,13 +5,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.baselines import pca_errors
 from pixelscope.endovae.anomaly.curves import auroc, best_dice
 from pixelscope.endovae.anomaly.heat import smoothed
 from pixelscope.endovae.anomaly.maps import map_batches
 from pixelscope.endovae.anomaly.scores import Maps
-from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.cohort import Part
 from pixelscope.endovae.components import PrincipalComponents
 from pixelscope.endovae.results import Localisation, MapResult
@@ -27,19 +26,19 @@ def padded(dissimilarity: Map, side: int) -> Map:
     return np.pad(dissimilarity, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
 
 
-def localise(part: Part, weights: Weights, components: PrincipalComponents) -> Localisation | None:
+def localise(part: Part, checkpoint: Checkpoint, components: PrincipalComponents) -> Localisation | None:
     """Compare maps with the lesion masks of a part's frames; None where no pixel is in a lesion, or none is outside."""
     masked = part.positions[part.store.has_lesion[part.positions]]
     if not len(masked):
         return None
-    some = Part(part.store, spread(masked, MOST))
+    some = Part(part.store, masked).at_most(MOST)
     inside, counted = some.store.lesions[some.positions] > 0, ~some.insets
     truth = inside[counted]
     if truth.all() or not truth.any():
         return None
     side = inside.shape[1]
     frames = some.frames
-    errors, dissimilarity = _maps(weights, frames)
+    errors, dissimilarity = _maps(checkpoint, frames)
     drawn: dict[str, Callable[[], Map]] = {
         "error, smoothed": lambda: smoothed(errors),
         "1 - SSIM": lambda: padded(dissimilarity, side),
@@ -50,8 +49,8 @@ def localise(part: Part, weights: Weights, components: PrincipalComponents) -> L
     return Localisation(frames=len(masked), lesion_share=float(truth.mean()), maps=found)
 
 
-def _maps(weights: Weights, frames: NDArray[np.uint8]) -> tuple[Map, Map]:
-    kept: list[Maps] = [maps for _, maps in map_batches(weights, frames)]
+def _maps(checkpoint: Checkpoint, frames: NDArray[np.uint8]) -> tuple[Map, Map]:
+    kept: list[Maps] = [maps for _, maps in map_batches(checkpoint, frames)]
     return np.concatenate([maps.error for maps in kept]), np.concatenate([maps.dissimilarity for maps in kept])
 
 

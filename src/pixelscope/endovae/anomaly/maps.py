@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from pixelscope.endovae.anomaly.dissimilarity import Dissimilarity
 from pixelscope.endovae.anomaly.scores import Maps
-from pixelscope.endovae.chosen import Weights
+from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.reconstruction import BATCH, Reconstructed, reconstruct_batches
 
 
-def map_batches(weights: Weights, frames: NDArray[np.uint8]) -> Iterator[tuple[slice, Maps]]:
+def map_batches(checkpoint: Checkpoint, frames: NDArray[np.uint8]) -> Iterator[tuple[slice, Maps]]:
     """Give the maps of uint8 frames (N, S, S, 3), in memory or on disk, a batch at a time, with its rows."""
-    for number, batch in enumerate(reconstruct_batches(weights, frames)):
+    for number, batch in enumerate(reconstruct_batches(checkpoint, frames)):
         start = number * BATCH
         yield slice(start, start + len(batch.images)), maps_of(batch)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
-from pixelscope.pixelda.evaluation import evaluate
+from pixelscope.pixelda.evaluation import evaluate_pixelda
 from pixelscope.pixelda.training import resume_pixelda, train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder
 
@@ -53,7 +53,7 @@ def do(job: Job) -> None:
     job.failure.unlink(missing_ok=True)
     try:
         _train(job)
-        evaluate(job.run, data_root=job.data_root)
+        evaluate_pixelda(job.run, data_root=job.data_root)
     except (InputError, KeyboardInterrupt) as error:
         write_text(job.failure, f"{error or 'interrupted'}\n")
         raise

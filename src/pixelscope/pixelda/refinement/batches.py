@@ -12,10 +12,9 @@ from pixelscope.data.loader import Stream, to_float
 from pixelscope.engine.layout import placed
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.forward import draw_noise, redraw
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.refinement.config import GeneratedConfig
-from pixelscope.pixelda.snapshots import redraw
-from pixelscope.pixelda.task import draw_noise
 from pixelscope.rng import Moment, Order, generator
 
 AT_ONCE = 250

@@ -13,20 +13,18 @@ from torch import nn
 from pixelscope.data.disk_array import spread
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError
-from pixelscope.pixelda.evaluation import set_result, unmeasured_notes
+from pixelscope.pixelda.evaluation import set_result, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, measure_all, own_sets
-from pixelscope.pixelda.opened import open_run
+from pixelscope.pixelda.refinement.checkpoints import HEADLINE, load_refinement
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
 from pixelscope.pixelda.refinement.selection import chosen, selector_values
-from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, read_refine_config
+from pixelscope.pixelda.refinement.settings import SYSTEM, read_refinement
 from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material, redrawn_validation
 from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import IMAGES, answers_of
 from pixelscope.runs.folder import RunFolder
-
-HEADLINE = "ema-last"
 
 
 def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> RefinementResult:
@@ -35,10 +33,9 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
     What is measured are the weights that are exported and used: the averages in the newest checkpoint.
     """
     keep_freed_memory()
-    folder = RunFolder.open(run)
-    config = read_refine_config(folder)
-    material = load_material(located_runs(folder, config, teacher=False), data_root, training=False)
-    refined = open_run(run, HEADLINE)
+    stored = read_refinement(RunFolder.open(run))
+    folder, config, refined = stored.folder, stored.config, load_refinement(stored, HEADLINE)
+    material = load_material(config, data_root, training=False, run=refined.run)
     last, snapshots = refined.images, stored_snapshots(folder, config, material)
     networks = {images: network for images, network in snapshots.items() if images < last}
     sets, classes = own_sets(material.domains), list(material.opened.classes)
@@ -58,7 +55,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
         curve=curve,
         parameters=sum(p.numel() for p in refined.classifier.parameters()),
         guard=_guard(config, material, refined.classifier),
-        notes=unmeasured_notes(material.domains),
+        notes=(*unfinished_notes(refined), *unmeasured_notes(material.domains)),
     )
     result.save(folder.evaluation)
     return result

@@ -13,10 +13,10 @@ from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import RULES
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
-from pixelscope.pixelda.refinement.settings import read_refine_config
+from pixelscope.pixelda.refinement.settings import read_refinement
 from pixelscope.report.record import record_section
 from pixelscope.runs.folder import RunFolder, read_stats
-from pixelscope.runs.record import read_record
+from pixelscope.runs.record import parse_record
 
 CLASSES = 20
 """Classes listed at most."""
@@ -26,7 +26,8 @@ SETS = {"target_test": "target test split", "target_all": "all target images", "
 def sections(run: Path) -> list[Section]:
     """Return the sections of the report on a refinement; raises InputError where a file in it is damaged."""
     folder = RunFolder.open(run)
-    config, record = read_refine_config(folder), read_record(folder)
+    stored = read_refinement(folder)
+    config, record = stored.config, parse_record(stored.record, folder)
     numbers = RefinementResult.load(folder.evaluation) if folder.evaluation.is_file() else None
     lines = read_stats(folder.stats)
     middle = [_training(lines)]

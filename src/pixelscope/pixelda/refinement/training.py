@@ -15,29 +15,28 @@ from pixelscope.data.split import Split, find_copies, random_test_mask
 from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
-from pixelscope.pixelda.baseline import make_classifier
+from pixelscope.pixelda.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import Domains, load_own, require_same_images
-from pixelscope.pixelda.networks import TaskNetwork
-from pixelscope.pixelda.opened import open_run
+from pixelscope.pixelda.forward import draw_noise, redraw
+from pixelscope.pixelda.networks import TaskNetwork, make_classifier
+from pixelscope.pixelda.places import StoredRun
 from pixelscope.pixelda.refinement.batches import AT_ONCE, GeneratedPool, RefineBatches
+from pixelscope.pixelda.refinement.checkpoints import load_teacher
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
-from pixelscope.pixelda.refinement.settings import SYSTEM, located_runs, places_of, read_refine_config
+from pixelscope.pixelda.refinement.settings import SYSTEM, places_of, read_refinement
 from pixelscope.pixelda.refinement.task import RefineTask
-from pixelscope.pixelda.snapshots import redraw, save_classifiers
-from pixelscope.pixelda.task import draw_noise
-from pixelscope.pixelda.trained import TrainedRun
+from pixelscope.pixelda.snapshots import save_classifiers
 from pixelscope.pixelda.verdict import IMAGES, compare
 from pixelscope.rng import generator
-from pixelscope.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Material:
     """What a refinement is made from: the networks of a run and its images, some held out."""
 
-    opened: TrainedRun
+    opened: Checkpoint
     start: TaskNetwork
     """T of that run that the refinement starts from and is compared with."""
     domains: Domains
@@ -89,7 +88,7 @@ class RefineJob(Job):
             "refined_from": {
                 "run": config.run,
                 "rule": opened.rule,
-                "images": opened.weights.images,
+                "images": opened.images,
                 "choose": config.choose,
             },
             "notes": _notes(config),
@@ -132,18 +131,24 @@ def resume_refinement(
     """
     moved = {name: None if path is None else str(path) for name, path in (("run", origin), ("teacher", teacher))}
     changes = {"run": moved["run"], "self_training": {"teacher": moved["teacher"]}, "runtime": {"devices": devices}}
-    folder, config, place = check_resume(run, read_refine_config, changes)
-    return RefineJob(SYSTEM, config, place, located_runs(folder, config), data_root).run()
+    folder, config, place = check_resume(run, lambda folder: read_refinement(folder).config, changes)
+    located = replace(read_refinement(folder), config=config).located()
+    return RefineJob(SYSTEM, config, place, located, data_root).run()
 
 
-def load_material(config: RefineConfig, data_root: Path | None = None, training: bool = True) -> Material:
-    """Open the run that a refinement starts from, and hold images out; the teacher is opened for training alone."""
+def load_material(
+    config: RefineConfig, data_root: Path | None = None, training: bool = True, run: StoredRun | None = None
+) -> Material:
+    """Open the run that a refinement starts from, and hold images out; the teacher is opened for training alone.
+
+    run: the run that the configuration names, where its folder was read already.
+    """
     if not config.run:
         raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
-    opened = TrainedRun(Path(config.run), config.rule)
+    opened = load_checkpoint(Path(config.run) if run is None else run, config.rule)
     if not isinstance(opened.config, PixelDAConfig):
         raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")
-    domains = load_own(opened.folder, opened.config, data_root)
+    domains = load_own(opened.run, data_root)
     assert domains.target is not None
     held = config.held_out
     target, held_out = _apart(domains.training_target(), held.target, held.seed)
@@ -159,15 +164,16 @@ def load_material(config: RefineConfig, data_root: Path | None = None, training:
     return Material(opened, start_of(config.choose, opened), domains, source, target, held_out, teacher)
 
 
-def start_of(choice: str, opened: TrainedRun) -> TaskNetwork:
+def start_of(choice: str, opened: Checkpoint) -> TaskNetwork:
     """Return the T of a run that a refinement starts from; raises InputError where the run has none of the source alone."""
     if choice != "source-only":
-        return opened.weights.classifier
-    if opened.weights.judge is None:
+        assert isinstance(opened.classifier, TaskNetwork)
+        return opened.classifier
+    if opened.judge is None:
         raise InputError(
             f"{opened.folder.path} has no T of the source alone; train with --judge, or drop --choose source-only."
         )
-    return opened.weights.judge
+    return opened.judge
 
 
 def settle(config: RefineConfig, material: Material) -> RefineConfig:
@@ -175,7 +181,7 @@ def settle(config: RefineConfig, material: Material) -> RefineConfig:
 
     Raises InputError where that is T of the source alone, and only redrawn images were to be trained on.
     """
-    judge = material.opened.weights.judge
+    judge = material.opened.judge
     if config.choose != "auto":
         return config
     if judge is None or not _likely_harms(judge, material):
@@ -192,18 +198,18 @@ def settle(config: RefineConfig, material: Material) -> RefineConfig:
 def _likely_harms(judge: TaskNetwork, material: Material) -> bool:
     source = material.domains.source
     held_out = source.validation if len(source.validation) else source.train
-    verdict = compare(judge, material.opened.weights.classifier, material.domains.training_target(), held_out)
+    verdict = compare(judge, material.opened.classifier, material.domains.training_target(), held_out)
     return verdict.better == "source only"
 
 
 def redrawn_validation(material: Material, seed: int) -> ImageSet:
     """Return source images held out as the run's G redraws them, with their labels."""
     opened, held_out = material.opened, material.source.validation
-    assert isinstance(opened.config, PixelDAConfig) and opened.weights.generator is not None
+    assert isinstance(opened.config, PixelDAConfig) and opened.generator is not None
     some = held_out.select(np.arange(min(IMAGES, len(held_out))))
     z = draw_noise(opened.config, len(some), generator("cpu", seed, "redrawn for the guard"))
     parts = [
-        redraw(opened.weights.generator, some.images[start : start + AT_ONCE], z[start : start + AT_ONCE])
+        redraw(opened.generator, some.images[start : start + AT_ONCE], z[start : start + AT_ONCE])
         for start in range(0, len(some), AT_ONCE)
     ]
     return replace(some, images=np.concatenate(parts))
@@ -213,9 +219,9 @@ def build_classifier(config: RefineConfig, material: Material) -> nn.Module:
     """Build the classifier as training begins with it: new, or the T that it starts from."""
     opened = material.opened
     if config.network.kind == "paper":
-        own = material.start
-        size, private = opened.config.data.size, own.conv1_source is not None
-        network = make_classifier(opened.config.classifier, len(opened.classes), size, private)
+        own, t = material.start, opened.config.classifier
+        size, private = opened.size, own.conv1_source is not None
+        network = make_classifier(t.kind, len(opened.classes), size, t.width, private)
         network.load_state_dict(own.state_dict())
         return network
     with torch.random.fork_rng(devices=[]):
@@ -223,31 +229,32 @@ def build_classifier(config: RefineConfig, material: Material) -> nn.Module:
         return StrongClassifier(len(opened.classes), config.network.width, config.network.dropout)
 
 
-def _teacher(config: RefineConfig, opened: TrainedRun, domains: Domains) -> nn.Module | None:
+def _teacher(config: RefineConfig, opened: Checkpoint, domains: Domains) -> nn.Module | None:
     """Open the run that is to label target images; one that saw other test images in training would hand them on."""
     path = config.self_training.teacher
     if not path:
         return None
     if not config.self_training.use:
         raise InputError("A teacher labels target images, and their stage is off; drop --self-training.teacher, or turn it on.")
-    teacher = open_run(Path(path), config.rule)
+    teacher = load_teacher(Path(path), config.rule)
     if teacher.classes != opened.classes:
         raise InputError(
             f"{path} knows the classes {', '.join(teacher.classes)}, the run {', '.join(opened.classes)}; give another."
         )
-    if teacher.data.data != opened.config.data:
+    if teacher.config.data != opened.config.data:
         raise InputError(f"{path} was trained on another split or size of the images than {config.run}; give one of the same.")
-    _require_same_splits(teacher.folder, opened, domains)
+    _require_same_splits(teacher, opened, domains)
     return teacher.classifier
 
 
-def _require_same_splits(teacher: RunFolder, opened: TrainedRun, domains: Domains) -> None:
+def _require_same_splits(teacher: Checkpoint, opened: Checkpoint, domains: Domains) -> None:
     try:
-        require_same_images(teacher, opened.config, domains)
+        require_same_images(replace(opened.run, folder=teacher.folder, record=teacher.record), domains)
     except InputError:
         raise InputError(
-            f"The teacher {teacher.path} was trained on other images or other splits than {opened.folder.path} (the SHA-256 in "
-            "their run.json differ), so it may have seen test images with their labels; give a teacher of the same data."
+            f"The teacher {teacher.folder.path} was trained on other images or other splits than {opened.folder.path} (the "
+            "SHA-256 in their run.json differ), so it may have seen test images with their labels; give a teacher of the same "
+            "data."
         ) from None
 
 
@@ -258,8 +265,8 @@ def _apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSe
 
 def _pool(config: RefineConfig, material: Material, fabric: Fabric) -> GeneratedPool:
     opened = material.opened
-    assert isinstance(opened.config, PixelDAConfig) and opened.weights.generator is not None
-    network = opened.weights.generator
+    assert isinstance(opened.config, PixelDAConfig) and opened.generator is not None
+    network = opened.generator
     return GeneratedPool(network, opened.config, material.source.train, config.seed, config.generated, fabric)
 
 
@@ -276,9 +283,8 @@ def _frequencies(source: ImageSet) -> torch.Tensor:
 
 
 def _networks(material: Material) -> str:
-    weights = material.opened.weights
-    assert weights.generator is not None
-    given = [material.start, weights.generator]
+    assert material.opened.generator is not None
+    given = [material.start, material.opened.generator]
     return fingerprint(*given, *([] if material.teacher is None else [material.teacher]))
 
 

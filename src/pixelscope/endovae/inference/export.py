@@ -5,17 +5,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor, nn
 
-from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.calibration import RATE, Calibration
+from pixelscope.endovae.anomaly.dissimilarity import Dissimilarity
+from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.endovae.cohort import load_cohort, load_own_cohort
-from pixelscope.endovae.exported import open_exported
-from pixelscope.endovae.graph import WholeEndoVAE
-from pixelscope.endovae.model import ScoringModel
+from pixelscope.endovae.inference.model import ScoringModel, load_scorer
+from pixelscope.endovae.inference.standalone import standalone_code
+from pixelscope.endovae.inference.torch_model import NETWORKS, TorchScorer
+from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.results import RESEARCH, Evaluation
-from pixelscope.endovae.shipped import shipped_code
-from pixelscope.endovae.trained import NETWORKS, TorchScorer, TrainedRun
-from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.errors import InputError
 from pixelscope.exchange.about import About
 from pixelscope.exchange.card import Card, Port
@@ -25,9 +26,26 @@ from pixelscope.exchange.onnx_graph import whole_graph
 from pixelscope.exchange.parity import COMPARED, Parity, compare
 from pixelscope.exchange.weights_file import write_weights
 from pixelscope.runs.folder import versions
-from pixelscope.runs.record import read_record
+from pixelscope.runs.record import parse_record
 
 BATCH = 50
+
+
+class EndoVAEGraph(nn.Module):
+    """Frames to their reconstruction from the posterior's mode, and to `Maps`: the network that is exported."""
+
+    OUTPUTS = ("reconstruction", "error", "dissimilarity", "kl", "mean")
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, size: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.dissimilarity = encoder, decoder, Dissimilarity(size)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Return what `OUTPUTS` names, for frames (N, 3, S, S) in [0, 1]."""
+        posterior = Posterior.of(self.encoder(frames))
+        reconstruction = self.decoder(posterior.mode)
+        error = (frames - reconstruction).square().mean(1)
+        return reconstruction, error, self.dissimilarity(frames, reconstruction), posterior.kl(), posterior.mean
 
 
 def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = None, rule: str = "auto") -> Delivered:
@@ -37,42 +55,38 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     Raises InputError as `pixelscope.export` says.
     """
     require_new(out, form)
-    opened = TrainedRun(run, rule)
-    calibration = opened.calibration()
-    weights, config = opened.weights, opened.config
-    frames, compared_on = _some(opened, images)
-    about = _about(opened, calibration)
+    checkpoint = load_checkpoint(run, rule)
+    calibration = checkpoint.calibration()
+    frames, compared_on = _some(checkpoint, images)
+    about = _about(checkpoint, calibration)
+    networks = (checkpoint.encoder, checkpoint.decoder)
 
     def write(path: Path) -> None:
         if form == "onnx":
-            core = WholeEndoVAE(weights.encoder, weights.decoder, about.size)
+            core = EndoVAEGraph(*networks, about.size)
             path.write_bytes(sealed(whole_graph(core, about.size, core.OUTPUTS, about.mean, about.scale), about))
         else:
-            networks = zip(NETWORKS, (weights.encoder, weights.decoder), strict=True)
-            write_weights(
-                path, {f"{name}.{k}": v for name, network in networks for k, v in network.state_dict().items()}, about
-            )
+            named = zip(NETWORKS, networks, strict=True)
+            write_weights(path, {f"{name}.{k}": v for name, one in named for k, v in one.state_dict().items()}, about)
 
     def agreement(path: Path) -> Parity:
-        ours = TorchScorer(weights.encoder, weights.decoder, config.prepare, calibration)
-        return compare(*(_maps(model, frames) for model in (ours, open_exported(path))))
+        ours = TorchScorer.from_checkpoint(checkpoint, calibration)
+        return compare(*(_maps(model, frames) for model in (ours, load_scorer(path))))
 
-    code = shipped_code(config.prepare, out.name) if form == "onnx" else ""
+    code = standalone_code(checkpoint.config.prepare, out.name) if form == "onnx" else ""
     files, parity = deliver(
-        out, write, agreement, lambda parity: _card(opened, calibration, out, form, parity, compared_on), code
+        out, write, agreement, lambda parity: _card(checkpoint, calibration, out, form, parity, compared_on), code
     )
-    return Delivered(files, form, opened.rule, parity, compared_on, RESEARCH)
+    return Delivered(files, form, checkpoint.rule, parity, compared_on, RESEARCH)
 
 
-def _some(opened: TrainedRun, images: str | None) -> tuple[np.ndarray, str]:
+def _some(checkpoint: Checkpoint, images: str | None) -> tuple[np.ndarray, str]:
     """Return uint8 frames (N, S, S, 3), evenly spaced over a store, and which they are: the run's, or those in `images`."""
-    config = opened.config
     if images is None:
-        store = load_own_cohort(opened.folder, config).store
+        cohort, title = load_own_cohort(checkpoint.folder, checkpoint.config, checkpoint.record), "frames of the run"
     else:
-        store = load_cohort(config.model_copy(update={"frames": images})).store
-    title = "frames of the run" if images is None else f"frames in {images}"
-    return store.frames[spread(np.arange(len(store)), COMPARED)], title
+        cohort, title = load_cohort(checkpoint.config.model_copy(update={"frames": images})), f"frames in {images}"
+    return cohort.everything.at_most(COMPARED).frames, title
 
 
 def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -80,15 +94,15 @@ def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _about(opened: TrainedRun, calibration: Calibration) -> About:
+def _about(checkpoint: Checkpoint, calibration: Calibration) -> About:
     threshold, rate = _threshold(calibration)
     return About(
         system="endovae",
-        config=opened.config.model_dump(mode="json"),
-        rule=opened.rule,
-        images=opened.weights.images,
-        fingerprint=fingerprint(opened.weights.encoder, opened.weights.decoder),
-        size=opened.config.prepare.size,
+        config=checkpoint.config.model_dump(mode="json"),
+        rule=checkpoint.rule,
+        images=checkpoint.images,
+        fingerprint=checkpoint.sha256,
+        size=checkpoint.config.prepare.size,
         mean=0.0,
         scale=255.0,
         calibration=calibration.model_dump(mode="json"),
@@ -107,8 +121,8 @@ def _threshold(calibration: Calibration) -> tuple[float | None, float | None]:
         return None, None
 
 
-def _card(opened: TrainedRun, calibration: Calibration, out: Path, form: Format, parity: Parity, compared_on: str) -> Card:
-    record, config = read_record(opened.folder), opened.config
+def _card(checkpoint: Checkpoint, calibration: Calibration, out: Path, form: Format, parity: Parity, compared_on: str) -> Card:
+    record, config = parse_record(checkpoint.record, checkpoint.folder), checkpoint.config
     size, latent = config.prepare.size, config.model.latent
     files = {beside(out)["preparation"].name: "content area, insets and scores in NumPy; needs nothing of this package"}
     return Card(
@@ -118,8 +132,8 @@ def _card(opened: TrainedRun, calibration: Calibration, out: Path, form: Format,
         intended_use=f"Research on anomaly detection and generation of endoscopic frames. {RESEARCH}",
         not_for="diagnosis, screening, triage or any other use in the care of a person.",
         data=record.data,
-        protocol=_protocol(opened, calibration),
-        results=_results(opened),
+        protocol=_protocol(checkpoint, calibration),
+        results=_results(checkpoint),
         results_note="AUROC and average precision with 95% bootstrap intervals, by `pixelscope endovae evaluate`. Trivial "
         "scores that come near say that the data are told apart by something else than disease.",
         inputs=_inputs(form, size),
@@ -135,14 +149,14 @@ def _card(opened: TrainedRun, calibration: Calibration, out: Path, form: Format,
     )
 
 
-def _protocol(opened: TrainedRun, calibration: Calibration) -> dict[str, str]:
-    config, weights = opened.config, opened.weights
+def _protocol(checkpoint: Checkpoint, calibration: Calibration) -> dict[str, str]:
+    config = checkpoint.config
     threshold, rate = _threshold(calibration)
     flagged = "too few frames for one" if threshold is None else f"{threshold:.6g}, at a false-positive rate of {rate:g}"
     return {
         "System": "EndoVAE (Diamantis et al., IVMSP 2022)",
-        "Trained on": f"{weights.images:,} images in batches of {config.training.batch_size}",
-        "Checkpoint rule": opened.rule,
+        "Trained on": f"{checkpoint.images:,} images in batches of {config.training.batch_size}",
+        "Checkpoint rule": checkpoint.rule,
         "Seed": str(config.seed),
         "Anomaly score": f"{calibration.chosen}, chosen on validation frames "
         f"({', '.join(f'{count:,} {kind}' for kind, count in calibration.choice_counts.items())})",
@@ -150,12 +164,12 @@ def _protocol(opened: TrainedRun, calibration: Calibration) -> dict[str, str]:
     }
 
 
-def _results(opened: TrainedRun) -> list[Mapping[str, str]]:
-    if not opened.folder.evaluation.is_file():
+def _results(checkpoint: Checkpoint) -> list[Mapping[str, str]]:
+    if not checkpoint.folder.evaluation.is_file():
         return []
-    found = Evaluation.load(opened.folder.evaluation)
+    found = Evaluation.load(checkpoint.folder.evaluation)
     anomaly = found.anomaly
-    if anomaly is None or (found.images, found.rule) != (opened.weights.images, opened.rule):
+    if anomaly is None or (found.images, found.rule) != (checkpoint.images, checkpoint.rule):
         return []
     compared = {anomaly.chosen: anomaly.scores[anomaly.chosen], **anomaly.baselines}
     return [

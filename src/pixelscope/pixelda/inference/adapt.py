@@ -1,24 +1,17 @@
-"""A labelled folder of the source redrawn in the target's style: a labelled data set for a domain without labels."""
+"""A labelled folder of the source redrawn in the target's style: a labelled data set for a domain without labels.
+
+Importing this imports no torch.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from pixelscope.data.decode import decode
-from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
-from pixelscope.pixelda.config import PixelDAConfig
-from pixelscope.pixelda.networks import Generator
-from pixelscope.pixelda.snapshots import pixels, redraw
-from pixelscope.pixelda.task import draw_noise
-from pixelscope.pixelda.trained import TrainedRun
-from pixelscope.rng import generator
 from pixelscope.stream.manifest import COLUMNS, MANIFEST, label_of, labels_in, text_of
 from pixelscope.stream.run import ERROR, Report, Stages, Written, stream, unwritable
 from pixelscope.stream.table import Row, Table
@@ -59,21 +52,16 @@ def adapt(
         raise InputError(f"--styles {styles} makes no image; give 1 or more.")
     if out.exists() and not resume:
         raise InputError(f"{out} exists already; name another folder, or go on with --resume.")
-    opened = TrainedRun(run, rule)
-    network, config = opened.weights.generator, opened.config
-    if network is None or not isinstance(config, PixelDAConfig):
-        raise InputError(f"{run} is a run of the baseline, which draws nothing; give one of `pixelscope pixelda train`.")
-    identity = {"model": fingerprint(network), "seed": str(seed), "styles": str(styles)}
-    replicas, labels = Replicas(network, devices), labels_in(folder)
+    from pixelscope.pixelda.checkpoints import load_checkpoint
+    from pixelscope.pixelda.inference.torch_model import TorchGenerator
+
+    redraw = TorchGenerator(load_checkpoint(run, rule), devices)
+    identity, labels = {**redraw.identity, "seed": str(seed), "styles": str(styles)}, labels_in(folder)
     table = Table(out / MANIFEST, [*COLUMNS, ERROR], identity, resume, several=styles > 1)
 
     def compute(items: Sequence[Item], images: Sequence[np.ndarray]) -> Sequence[Sequence[Row]]:
-        z = [
-            draw_noise(config, 1, generator("cpu", seed, "adapt", item.inner.as_posix(), k))
-            for item in items
-            for k in range(styles)
-        ]
-        drawn = _redrawn(replicas, np.repeat(np.stack(images), styles, axis=0), torch.cat(z))
+        z = [redraw.noise(seed, "adapt", item.inner.as_posix(), k) for item in items for k in range(styles)]
+        drawn = redraw(np.repeat(np.stack(images), styles, axis=0), z)
         by_item = drawn.reshape(len(items), styles, *drawn.shape[1:])
         return [
             [_row(out, item, k, one[k], label_of(item, labels)) for k in range(styles)]
@@ -81,17 +69,10 @@ def adapt(
         ]
 
     def prepare(item: Item) -> np.ndarray:
-        size = config.data.size
-        return np.broadcast_to(decode(item.path, size, config.data.source_values), (size, size, 3))
+        size, values = redraw.config.data.size, redraw.config.data.source_values
+        return np.broadcast_to(decode(item.path, size, values), (size, size, 3))
 
     return stream(table, [folder], Stages(prepare, compute, devices), report)
-
-
-def _redrawn(replicas: Replicas[Generator], images: np.ndarray, z: Tensor) -> np.ndarray:
-    with replicas.lent() as (network, device):
-        given, z = images.transpose(0, 3, 1, 2), z.to(device)
-        pieces = (slice(start, start + 64) for start in range(0, len(given), 64))
-        return np.concatenate([pixels(redraw(network, given[piece], z[piece])) for piece in pieces])
 
 
 def _row(out: Path, item: Item, style: int, image: np.ndarray, label: str) -> Row:

@@ -1,34 +1,31 @@
-"""A classifier as a file for other programs, and for `classify` without torch."""
+"""A classifier as a file for other programs, and for `classify` without torch; importing this imports no torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from pixelscope.data import load
 from pixelscope.data.disk_array import Pixels
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.exchange.about import About
 from pixelscope.exchange.card import Card, Port
 from pixelscope.exchange.delivery import Delivered, Format, deliver, require_new
 from pixelscope.exchange.onnx_file import sealed
-from pixelscope.exchange.onnx_graph import whole_graph
 from pixelscope.exchange.parity import COMPARED, Parity, compare
-from pixelscope.exchange.weights_file import write_weights
 from pixelscope.pixelda.domains import load_domains, load_own, lying
-from pixelscope.pixelda.exported import PROBABILITIES, open_exported
-from pixelscope.pixelda.opened import START, Choice, Opened, describe_classifier, likely_better, open_run
+from pixelscope.pixelda.inference.model import PROBABILITIES, load_exported, open_run, torch_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.settings import SYSTEM as REFINED
 from pixelscope.pixelda.results import Evaluation, SetResult
-from pixelscope.pixelda.snapshots import pixels
-from pixelscope.pixelda.torch_model import PREFIX, TorchClassifier
 from pixelscope.runs.folder import versions
-from pixelscope.runs.record import read_record
+from pixelscope.runs.record import parse_record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pixelscope.pixelda.checkpoints import Checkpoint
 
 OUTPUTS = ("logits", PROBABILITIES)
 MEAN = SCALE = 127.5
@@ -48,7 +45,7 @@ def export_classifier(
     *,
     images: str | None = None,
     rule: str = "auto",
-    choose: Choice = "adapted",
+    choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
 ) -> Delivered:
     """Write T of a finished run to `out`, with its card beside it, once it agrees with the run on real images.
@@ -59,57 +56,43 @@ def export_classifier(
     require_new(out, form)
     opened = open_run(run, rule)
     if choose == "auto":
+        from pixelscope.pixelda.checkpoints import likely_better
+
         opened = likely_better(opened)
     shown, compared_on = _some(opened, images, data_root)
-    about = _about(opened)
-    classifier = opened.classifier
-
-    def write(path: Path) -> None:
-        if form == "onnx":
-            path.write_bytes(
-                sealed(whole_graph(_Answer(classifier), about.size, OUTPUTS, MEAN, SCALE, opened.data.data.framed), about)
-            )
-        else:
-            write_weights(path, _tensors(opened), about)
 
     def agreement(path: Path) -> Parity:
-        ours, other = TorchClassifier(classifier, opened.classes, about.size), open_exported(path)
-        ours.framing = opened.data.data.framed
         starts = range(0, len(shown), BATCH)
-        found = [[model(shown[start : start + BATCH]) for start in starts] for model in (ours, other)]
+        models = torch_classifier(opened), load_exported(path)
+        found = [[model(shown[start : start + BATCH]) for start in starts] for model in models]
         return compare(*({PROBABILITIES: np.concatenate(parts)} for parts in found))
 
-    files, parity = deliver(out, write, agreement, lambda parity: _card(opened, out, form, parity, compared_on))
+    files, parity = deliver(
+        out, lambda path: _write(path, opened, form), agreement, lambda parity: _card(opened, out, form, parity, compared_on)
+    )
     return Delivered(files, form, opened.rule, parity, compared_on, NOTE)
 
 
-class _Answer(nn.Module):
-    """T with the probabilities that its logits stand for."""
+def _write(path: Path, opened: "Checkpoint", form: Format) -> None:
+    from pixelscope.exchange.onnx_graph import whole_graph
+    from pixelscope.exchange.weights_file import write_weights
+    from pixelscope.pixelda.inference.torch_model import Probabilities, named_tensors
 
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and probabilities, (N, classes) each, of images (N, 3, S, S) in [-1, 1]."""
-        logits = self.classifier(values)
-        return logits, torch.softmax(logits, 1)
-
-
-def _tensors(opened: Opened) -> dict[str, Tensor]:
-    """Return the tensors of T, and of G where the run has one: `adapt` in another program needs nothing else."""
-    generator = opened.generator
-    tensors = {PREFIX + name: tensor for name, tensor in opened.classifier.state_dict().items()}
-    return tensors | ({} if generator is None else {f"generator.{name}": t for name, t in generator.state_dict().items()})
+    about = _about(opened)
+    if form == "safetensors":
+        write_weights(path, named_tensors(opened), about)
+        return
+    network, framing = Probabilities(opened.classifier), opened.config.data.framed
+    path.write_bytes(sealed(whole_graph(network, opened.size, OUTPUTS, MEAN, SCALE, framing), about))
 
 
-def _about(opened: Opened) -> About:
+def _about(opened: "Checkpoint") -> About:
     return About(
         system="pixelda",
-        config=opened.config,
+        config=dict(opened.settings),
         rule=opened.rule,
         images=opened.images,
-        fingerprint=fingerprint(opened.classifier),
+        fingerprint=torch_classifier(opened).identity["model"],
         classes=opened.classes,
         size=opened.size,
         mean=MEAN,
@@ -118,27 +101,31 @@ def _about(opened: Opened) -> About:
     )
 
 
-def _some(opened: Opened, images: str | None, data_root: Path | None) -> tuple[np.ndarray, str]:
+def _some(opened: "Checkpoint", images: str | None, data_root: Path | None) -> tuple[np.ndarray, str]:
     """Return uint8 images (N, S, S, 3) to compare on, and which they are."""
     if images is not None:
-        given: ImageSet = load(images, size=opened.size, data_root=data_root, value_range=opened.data.data.input_values)
+        given: ImageSet = load(images, size=opened.size, data_root=data_root, value_range=opened.config.data.input_values)
         return _first(given.images), given.provenance.title
-    domains = load_own(opened.origin, opened.data, data_root)
+    domains = load_own(opened.run, data_root)
     if domains.framing is not None:
         # The model frames what it is given, so it is given what was not framed yet.
-        plain = opened.data.data.model_copy(update={"framing": "none", "target_framing": None})
-        found = lying(opened.origin, opened.data, data_root)
+        plain = opened.config.data.model_copy(update={"framing": "none", "target_framing": None})
+        found = lying(opened.run, data_root)
         domains = load_domains(found.model_copy(update={"data": plain}), data_root, training=False)
     test = (domains.target or domains.source).test
     return _first(test.images), f"{test.provenance.title}, test split of the run"
 
 
 def _first(images: Pixels) -> np.ndarray:
+    from pixelscope.pixelda.forward import pixels
+
     return pixels(images[:COMPARED])
 
 
-def _card(opened: Opened, out: Path, form: Format, parity: Parity, compared_on: str) -> Card:
-    record = read_record(opened.folder)
+def _card(opened: "Checkpoint", out: Path, form: Format, parity: Parity, compared_on: str) -> Card:
+    from pixelscope.pixelda.refinement.checkpoints import describe_classifier
+
+    record = parse_record(opened.record, opened.folder)
     adapted = opened.system != "baseline"
     size, classes = opened.size, len(opened.classes)
     source, target = (record.data[role].title if role in record.data else "" for role in ("source", "target"))
@@ -153,7 +140,7 @@ def _card(opened: Opened, out: Path, form: Format, parity: Parity, compared_on: 
         data=record.data,
         protocol={
             "System": SYSTEMS[opened.system],
-            "Classifier": f"{describe_classifier(opened.config)}, {_parameters(opened.classifier):,} parameters",
+            "Classifier": f"{describe_classifier(opened.settings)}, {_parameters(opened.classifier):,} parameters",
             "Trained on": f"{opened.images:,} images in batches of {opened.batch_size}",
             "Checkpoint rule": opened.rule,
             "Seed": str(opened.seed),
@@ -174,13 +161,13 @@ def _card(opened: Opened, out: Path, form: Format, parity: Parity, compared_on: 
     )
 
 
-def _parameters(network: nn.Module) -> int:
+def _parameters(network: "nn.Module") -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _framed(opened: Opened, form: Format) -> list[str]:
+def _framed(opened: "Checkpoint", form: Format) -> list[str]:
     """Return what a card says of images that are scaled and placed before the classifier sees them."""
-    framing = opened.data.data.framed
+    framing = opened.config.data.framed
     if framing is None:
         return []
     whose = (
@@ -189,12 +176,12 @@ def _framed(opened: Opened, form: Format) -> list[str]:
     return [f"They are then {framing.describe(opened.size)}, on the colour {framing.fill}; {whose}."]
 
 
-def _results(opened: Opened) -> list[Mapping[str, str]]:
+def _results(opened: "Checkpoint") -> list[Mapping[str, str]]:
     """Return the rows of accuracies that were measured on the weights of a card."""
     path = opened.folder.evaluation
     if not path.is_file():
         return []
-    if opened.rule == START:
+    if opened.rule == "start":
         found = RefinementResult.load(path)
         return [_result(found.sets[name], accuracy) for name, accuracy in found.before.items()]
     found = (RefinementResult if opened.system == REFINED else Evaluation).load(path)

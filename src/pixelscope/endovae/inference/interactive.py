@@ -10,18 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from pixelscope.data.frames.preprocess import prepare_frame
-from pixelscope.data.frames.store import spread
 from pixelscope.endovae.anomaly.heat import overlay, smoothed
 from pixelscope.endovae.anomaly.maps import maps_of
 from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
 from pixelscope.endovae.batches import as_channels_first, to_unit
+from pixelscope.endovae.checkpoints import load_checkpoint
 from pixelscope.endovae.cohort import load_own_cohort
 from pixelscope.endovae.pictures import pixels
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.reconstruction import Reconstructed
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.sampling import decode, random_latents
-from pixelscope.endovae.trained import TrainedRun
 from pixelscope.errors import InputError
 from pixelscope.rng import generator
 
@@ -60,15 +59,15 @@ class FrameStudio:
 
     def __init__(self, run: Path) -> None:
         """Open a run, finished or not; raises InputError where it is none of EndoVAE."""
-        self._opened = TrainedRun(run, finished=False)
-        self.run, self.config = Path(run), self._opened.config
+        self._checkpoint = load_checkpoint(run, finished=False)
+        self.run, self.config = Path(run), self._checkpoint.config
         self.latent = self.config.model.latent
 
     @property
     def uncalibrated(self) -> str:
         """Return why no frame can be scored yet: there is no calibration of these weights. Empty where there is."""
         try:
-            self._opened.calibration()
+            self._checkpoint.calibration()
         except InputError as error:
             return str(error)
         return ""
@@ -76,7 +75,7 @@ class FrameStudio:
     @cached_property
     def dimensions(self) -> list[int]:
         """Return the latent dimensions of the largest divergence on held-out frames, or the first ones."""
-        path = self._opened.folder.evaluation
+        path = self._checkpoint.folder.evaluation
         sets = Evaluation.load(path).sets if path.is_file() else {}
         divergence = next((one.kl for one in sets.values() if len(one.kl) == self.latent), None)
         order = range(self.latent) if divergence is None else np.argsort(-np.array(divergence), kind="stable").tolist()
@@ -88,7 +87,7 @@ class FrameStudio:
 
     def draw(self, z: Floats) -> Bytes:
         """Return the frame of a latent vector (latent,), uint8 (S, S, 3)."""
-        return decode(self._opened.weights.decoder, torch.from_numpy(np.asarray(z, np.float32)[None])).numpy()[0]
+        return decode(self._checkpoint.decoder, torch.from_numpy(np.asarray(z, np.float32)[None])).numpy()[0]
 
     def nearest(self, z: Floats) -> tuple[Bytes, str, Floats]:
         """Return the training frame whose posterior mean is nearest to `z`, its name, and that mean."""
@@ -102,7 +101,7 @@ class FrameStudio:
 
         Raises InputError where the run has no calibration of these weights, or no tissue is seen in the frame.
         """
-        calibration = self._opened.calibration()
+        calibration = self._checkpoint.calibration()
         original = _shrunk(image)
         prepared = prepare_frame(original, None, self.config.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
@@ -133,13 +132,13 @@ class FrameStudio:
     @torch.no_grad()
     def _reconstructed(self, frames: Bytes) -> Reconstructed:
         images = to_unit(as_channels_first(frames))
-        posterior = Posterior.of(self._opened.weights.encoder(images))
-        return Reconstructed(images, self._opened.weights.decoder(posterior.mode), posterior)
+        posterior = Posterior.of(self._checkpoint.encoder(images))
+        return Reconstructed(images, self._checkpoint.decoder(posterior.mode), posterior)
 
     @cached_property
     def _training(self):
-        cohort = load_own_cohort(self._opened.folder, self.config)
-        positions = spread(cohort.train.positions, SEARCHED)
+        cohort = load_own_cohort(self._checkpoint.folder, self.config, self._checkpoint.record)
+        positions = cohort.train.at_most(SEARCHED).positions
         parts = [
             self._reconstructed(cohort.store.frames[some]).posterior.mean
             for some in np.array_split(positions, -(-len(positions) // 64))

@@ -18,7 +18,7 @@ from pixelscope.data.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heat import overlay, smoothed
 from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
-from pixelscope.endovae.model import ScoringModel, open_scorer
+from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
@@ -95,7 +95,7 @@ def score(
         raise InputError(
             f"A false-positive rate of {false_positive_rate:g} is none; give one between 0 and 1, for example 0.05."
         )
-    scorer = open_scorer(model, rule, devices)
+    scorer = load_scorer(model, rule, devices)
     name = scorer.calibration.require(score)
     threshold = scorer.calibration.threshold(name, false_positive_rate)
     if maps is not None:

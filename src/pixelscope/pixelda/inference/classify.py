@@ -7,7 +7,7 @@ import numpy as np
 
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
-from pixelscope.pixelda.model import Bytes, ClassifierModel, open_classifier
+from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
 from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
 from pixelscope.stream.table import Row, Table
 from pixelscope.stream.walk import Item, require_paths
@@ -44,7 +44,9 @@ def classify(
         Interrupted: Ctrl-C; the rows so far are kept.
     """
     require_paths(paths)
-    answering = [open_classifier(path, rule if path is model else "auto", devices) for path in (model, baseline) if path]
+    answering = [load_classifier(path, rule if path is model else "auto", devices) for path in (model, baseline) if path]
+    for one in answering:
+        one.prepare()
     identity = dict(answering[0].identity)
     if baseline is not None:
         _require_alike(model, baseline, answering)

@@ -117,7 +117,7 @@ if __name__ == "__main__":
 '''
 
 
-def shipped_code(config: PrepareConfig, model: str) -> str:
+def standalone_code(config: PrepareConfig, model: str) -> str:
     """Return a Python file that prepares frames as `config` says and scores them with the exported file `model`."""
     imports, bodies = set[str](), []
     for name in MODULES:

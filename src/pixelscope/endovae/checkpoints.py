@@ -1,0 +1,159 @@
+"""The trained networks of a run, each checkpoint as its rule finds it; no rule looks at the held-out frames."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pixelscope.config import read_yaml
+from pixelscope.endovae.anomaly.calibration import FILE, Calibration, read_calibration
+from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.endovae.task import build_networks
+from pixelscope.engine import checkpoint
+from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.errors import InputError
+from pixelscope.runs.folder import RunFolder
+
+SYSTEM = "endovae"
+RULES = ("best-validation", "last", "ema-last")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run opened, with the encoder and decoder of one checkpoint; in evaluation mode, on the CPU."""
+
+    folder: RunFolder
+    record: Mapping[str, Any]
+    """Content of run.json when the run was opened."""
+    config: EndoVAEConfig
+    rule: str
+    """The rule that chose these weights."""
+    images: int
+    """Images that they had seen."""
+    encoder: Encoder
+    decoder: Decoder
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the SHA-256 of the weights."""
+        return fingerprint(self.encoder, self.decoder)
+
+    def calibration(self) -> Calibration:
+        """Return the calibration of these weights; raises InputError if there is none, or it is of others."""
+        path = self.folder.path
+        found = read_calibration(self.folder.checkpoints / FILE)
+        remedy = f"run `pixelscope endovae evaluate {path} --rule {self.rule}`."
+        if (found.rule, found.images) != (self.rule, self.images):
+            raise InputError(
+                f"The calibration in {path} is of the weights {found.rule} after {found.images:,} images and not of "
+                f"{self.rule} after {self.images:,}; {remedy}"
+            )
+        if found.weights not in ("", self.sha256):
+            raise InputError(
+                f"The calibration in {path} is of other weights than the run's, of the same rule and as many images; {remedy}"
+            )
+        return found
+
+
+def load_checkpoint(run: Path, rule: str = "auto", *, finished: bool = True) -> Checkpoint:
+    """Open a run with the weights of one rule; `auto` is best-validation, else last.
+
+    Args:
+        run: a run folder of EndoVAE.
+        rule: `best-validation`, `last`, `ema-last` or `auto`.
+        finished: refuse an unfinished run, unless a rule is named.
+
+    Raises:
+        InputError: `run` is not one, is damaged or unfinished, or has no checkpoint by that rule.
+    """
+    opened = _open(run)
+    if finished and rule == "auto":
+        opened.folder.require_finished(opened.record)
+    return pick(_read(opened), rule)
+
+
+def list_checkpoints(run: Path) -> list[Checkpoint]:
+    """Open a run with the weights of every rule that it supports, in the order of `auto`.
+
+    best-validation: the weights (their moving averages, where kept) of the lowest validation loss, the report's rule;
+    last: the newest checkpoint's own weights; ema-last: its moving averages.
+    Raises InputError where `run` is not a run of EndoVAE, is damaged, or has no checkpoint yet.
+    """
+    return list(_read(_open(run)))
+
+
+def pick(checkpoints: Iterable[Checkpoint], rule: str) -> Checkpoint:
+    """Return the checkpoint of a rule, `auto` for the first; raises InputError where there is none."""
+    others: list[Checkpoint] = []
+    for one in checkpoints:
+        if rule in ("auto", one.rule):
+            return one
+        others.append(one)
+    rules = ", ".join(other.rule for other in others)
+    raise InputError(f"{others[0].folder.path} has no checkpoint by the rule {rule!r}; choose one of {rules}.")
+
+
+def read_config(folder: RunFolder) -> EndoVAEConfig:
+    """Return the configuration of a run; raises InputError where it is not one of EndoVAE."""
+    return _config(folder, folder.read_record())
+
+
+@dataclass(frozen=True)
+class _Opened:
+    folder: RunFolder
+    record: Mapping[str, Any]
+    config: EndoVAEConfig
+
+
+def _open(run: Path) -> _Opened:
+    folder = RunFolder.open(run)
+    record = folder.read_record()
+    return _Opened(folder, record, _config(folder, record))
+
+
+def _config(folder: RunFolder, record: Mapping[str, Any]) -> EndoVAEConfig:
+    system = record.get("system")
+    if system != SYSTEM:
+        raise InputError(f"{folder.path} is a run of {system!r}, not of endovae; give one of those.")
+    return EndoVAEConfig.parse(read_yaml(folder.config), str(folder.config))
+
+
+def _read(run: _Opened) -> Iterator[Checkpoint]:
+    """Read the checkpoint of each rule, each file once, as they are asked for."""
+    best, numbered = run.folder.checkpoints / "best.safetensors", run.folder.checkpoint_files()
+    if not numbered and not best.is_file():
+        raise InputError(f"{run.folder.path} has no checkpoint yet; let the training reach its first one.")
+    if best.is_file():
+        tensors, header = checkpoint.load(best)
+        yield _built(run, "best-validation", "average" if _has_average(tensors) else "network", tensors, header)
+    if numbered:
+        tensors, header = checkpoint.load(numbered[-1])
+        yield _built(run, "last", "network", tensors, header)
+        if _has_average(tensors):
+            yield _built(run, "ema-last", "average", tensors, header)
+
+
+def _has_average(tensors: Mapping[str, Tensor]) -> bool:
+    return "average.decoder.dense.weight" in tensors
+
+
+def _built(run: _Opened, rule: str, kind: str, tensors: Mapping[str, Tensor], header: checkpoint.Header) -> Checkpoint:
+    encoder, decoder = build_networks(run.config)
+    for name, network in (("encoder", encoder), ("decoder", decoder)):
+        prefix = f"{kind}.{name}."
+        _load(network, {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+    return Checkpoint(run.folder, run.record, run.config, rule, header.progress.images, encoder, decoder)
+
+
+def _load(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError:
+        raise InputError(
+            "The checkpoint holds other networks than the run's config.yaml describes; restore that file."
+        ) from None
+    network.eval().requires_grad_(False)

@@ -1,0 +1,66 @@
+"""Image files that a run makes: one grid, or a file per frame."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from pixelscope.data.decode import decode
+from pixelscope.data.frames.preprocess import prepare_frame
+from pixelscope.files import written_whole
+from pixelscope.imaging.config import PrepareConfig
+
+GAP = 2
+"""Pixels between the frames of a grid."""
+
+
+@dataclass(frozen=True)
+class ImagesWritten:
+    """What was written, and how near each reconstruction is to its frame."""
+
+    out: str
+    count: int
+    rule: str
+    seed: int
+    frames: list[dict[str, Any]]
+    """By frame: name, and psnr in dB and ssim of a reconstruction."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return a line a reconstruction, and where the files are."""
+        widest = max((len(frame["name"]) for frame in self.frames), default=0)
+        lines = [f"{f['name']:<{widest}}  {f['psnr']:6.2f} dB  SSIM {f['ssim']:.3f}" for f in self.frames if "psnr" in f]
+        return "\n".join([*lines, f"{self.count:,} frames, checkpoint rule {self.rule}: {self.out}"])
+
+
+def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:
+    """Return one file as uint8 (S, S, 3), prepared as a run's frames were; on a thread within `bombs_refused`."""
+    image = decode(path, value_range=config.range)
+    return prepare_frame(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))), None, config).frame
+
+
+def save_png(path: Path, image: np.ndarray, about: dict[str, object]) -> None:
+    """Write a uint8 image (H, W, 3), with what it is in the entry `pixelscope` of the file's text."""
+    note = PngInfo()
+    note.add_text("pixelscope", json.dumps(about))
+    with written_whole(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG", pnginfo=note)
+
+
+def grid(rows: np.ndarray) -> np.ndarray:
+    """Return one image of rows of frames: uint8 (R, K, S, S, 3) to (H, W, 3), white between them."""
+    count, columns, side = rows.shape[:3]
+    step = side + GAP
+    page = np.full((count * step + GAP, columns * step + GAP, 3), 255, np.uint8)
+    for row in range(count):
+        for column in range(columns):
+            top, left = GAP + row * step, GAP + column * step
+            page[top : top + side, left : left + side] = rows[row, column]
+    return page

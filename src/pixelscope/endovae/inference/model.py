@@ -1,0 +1,69 @@
+"""A trained EndoVAE, from a run folder or an exported file, as a function of frames; importing this imports no torch."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelscope.endovae.anomaly.calibration import Calibration
+from pixelscope.endovae.anomaly.scores import Maps
+from pixelscope.endovae.inference.metadata import read_metadata
+from pixelscope.errors import InputError
+from pixelscope.exchange.onnx_file import OnnxModel
+from pixelscope.imaging.config import PrepareConfig
+
+MAPS = ("error", "dissimilarity", "kl", "mean")
+"""The outputs that scores are computed from, as `Maps` names them."""
+
+
+class ScoringModel(Protocol):
+    """What frames are scored with."""
+
+    prepare: PrepareConfig
+    """How frames are prepared before it is called with them."""
+    calibration: Calibration
+    identity: dict[str, str]
+    """What identifies it among models, by name."""
+    devices: int
+    """How many threads may call it at a time."""
+
+    def __call__(self, frames: NDArray[np.uint8]) -> Maps:
+        """Return what the networks make of uint8 frames (N, S, S, 3)."""
+        ...
+
+
+class OnnxScorer:
+    """Encoder and decoder of an ONNX file; see `ScoringModel`."""
+
+    def __init__(self, path: Path, devices: int = 1) -> None:
+        if devices != 1:
+            raise InputError(f"{path} runs on the cores of this machine; drop --devices, or give the run folder.")
+        self._model, self.devices = OnnxModel(path), 1
+        self.prepare, self.calibration = read_metadata(self._model.about, str(path))
+        self.identity = {"model": self._model.about.fingerprint}
+
+    def __call__(self, frames: NDArray[np.uint8]) -> Maps:
+        """Return what the networks make of uint8 frames (N, S, S, 3)."""
+        return Maps(**self._model(frames, MAPS))
+
+
+def load_scorer(path: Path, rule: str = "auto", devices: int = 1) -> ScoringModel:
+    """Open a run folder of `endovae train`, or a file that `export` made of one; only an ONNX file needs no torch.
+
+    Args:
+        path: the run folder or the file.
+        rule: which weights of a run folder; see `load_checkpoint`.
+        devices: how many GPUs, or without one threads, may be used at a time.
+
+    Raises:
+        InputError: `path` is neither, has no calibration, or cannot be used.
+    """
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix == ".onnx":
+        return OnnxScorer(path, devices)
+    if path.is_file() and suffix != ".safetensors":
+        raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
+    from pixelscope.endovae.inference.torch_model import TorchScorer
+
+    return TorchScorer.from_file(path, devices) if path.is_file() else TorchScorer.from_run(path, rule, devices)

@@ -1,0 +1,245 @@
+"""Trained weights of a run of PixelDA or its baseline, as each checkpoint rule chooses them; no rule looks at target labels."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pixelscope.config import read_yaml
+from pixelscope.engine import checkpoint
+from pixelscope.errors import InputError
+from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.networks import Generator, TaskNetwork, make_classifier
+from pixelscope.pixelda.places import StoredRun, System
+from pixelscope.pixelda.results import Evaluation
+from pixelscope.runs.folder import RunFolder
+
+RULES = ("last", "ema-last", "best-source")
+CONFIGS: dict[str, type[BaselineConfig]] = {"baseline": BaselineConfig, "pixelda": PixelDAConfig}
+START = "start"
+"""The rule by which a refinement that likely harms keeps the T it started from."""
+
+Choice = Literal["adapted", "auto"]
+"""Which classifier of a run: the adapted T, or the one that likely reads the target better."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Networks of a run or of a refinement, chosen by a rule, with what is known of them; in evaluation mode, on the CPU."""
+
+    folder: RunFolder
+    record: Mapping[str, Any]
+    """The content of the folder's run.json."""
+    run: StoredRun
+    """The run with its source and target: the folder's own, or the run that a refinement started from."""
+    system: str
+    classes: tuple[str, ...]
+    rule: str
+    images: int
+    """Images seen in training."""
+    batch_size: int
+    seed: int
+    settings: Mapping[str, Any]
+    """The whole configuration as plain values, as an exported file keeps it."""
+    classifier: nn.Module
+    generator: Generator | None
+    judge: TaskNetwork | None = None
+    """T of the source alone, trained beside; None where the run has none."""
+
+    @property
+    def config(self) -> BaselineConfig:
+        """Return the configuration of the run with its source and target."""
+        return self.run.config
+
+    @property
+    def size(self) -> int:
+        """Return the side in pixels of the images that the networks take."""
+        return self.run.config.data.size
+
+
+def read_run(folder: RunFolder, record: Mapping[str, Any] | None = None) -> StoredRun:
+    """Return what the folder of a run of PixelDA or its baseline says; `record`: its run.json, where it was read already.
+
+    Raises InputError where the folder is of another system, or damaged.
+    """
+    record = folder.read_record() if record is None else record
+    system = record.get("system")
+    if system not in CONFIGS:
+        raise InputError(f"{folder.path} is a run of {system!r}, not of pixelda or its baseline; give one of those.")
+    return StoredRun(folder, record, system, CONFIGS[system].parse(read_yaml(folder.config), str(folder.config)))
+
+
+def load_checkpoint(run: Path | StoredRun, rule: str = "auto", finished: bool = True) -> Checkpoint:
+    """Return the networks of a run of PixelDA or its baseline.
+
+    Args:
+        run: its folder.
+        rule: `last`, `ema-last` or `best-source`; see `default_rule` for `auto`.
+        finished: refuse a run that is not, unless a rule is named.
+
+    Raises:
+        InputError: it is no such run, is damaged, or does not support the rule.
+    """
+    stored = run if isinstance(run, StoredRun) else read_run(RunFolder.open(run))
+    if finished and rule == "auto":
+        stored.folder.require_finished(stored.record)
+    found = list_checkpoints(stored)
+    return found[default_rule(rule, stored.system, found)]
+
+
+def list_checkpoints(run: StoredRun) -> dict[str, Checkpoint]:
+    """Return what each rule chooses, rules that the run does not support left out.
+
+    last: the newest checkpoint's own weights; ema-last: its moving averages; best-source: the averages (the weights
+    where none are kept) that were best on the source's validation images.
+    Raises InputError where the run has no checkpoint.
+    """
+    newest, header = checkpoint.load(newest_file(run.folder))
+    images = header.progress.images
+    found = {"last": _checkpoint(run, "last", images, newest, "network")}
+    if _has_average(newest):
+        found["ema-last"] = _checkpoint(run, "ema-last", images, newest, "average")
+    best = run.folder.checkpoints / "best.safetensors"
+    if best.is_file():
+        tensors, header = checkpoint.load(best)
+        kind = "average" if _has_average(tensors) else "network"
+        found["best-source"] = _checkpoint(run, "best-source", header.progress.images, tensors, kind)
+    return found
+
+
+def default_rule(rule: str, system: System, available: Collection[str]) -> str:
+    """Return the rule that `rule` stands for; raises InputError where it is not available.
+
+    `auto` is ema-last for PixelDA (last where no average was kept), and for a baseline best-source where source images were
+    held out for validation, else last.
+    """
+    if rule == "auto":
+        order = ("ema-last", "last") if system == "pixelda" else ("best-source", "last")
+        return next(name for name in order if name in available)
+    if rule not in RULES:
+        raise InputError(f"There is no checkpoint rule {rule!r}; choose one of {', '.join(RULES)}.")
+    if rule not in available:
+        why = {
+            "ema-last": "no average was kept (--training.ema-half-life 0)",
+            "best-source": "no source images were held out (--data.validation-fraction 0)",
+        }
+        raise InputError(f"The rule {rule} is not available: {why[rule]}; choose one of {', '.join(available)}.")
+    return rule
+
+
+def newest_file(folder: RunFolder) -> Path:
+    """Return the newest checkpoint of a run; raises InputError where it has none."""
+    files = folder.checkpoint_files()
+    if not files:
+        raise InputError(f"{folder.path} has no checkpoint yet; let the training reach its first one.")
+    return files[-1]
+
+
+def stored_classifiers(run: StoredRun, until: int) -> Iterator[tuple[int, dict[str, TaskNetwork]]]:
+    """Yield (images, {"last": T, "ema": its average}) for every classifier stored along the way, oldest first.
+
+    until: images of the newest checkpoint; classifiers stored after it belong to a session that was lost.
+    """
+    for path in sorted(run.folder.classifiers.glob("*.safetensors")):
+        if int(path.stem) <= until:
+            yield int(path.stem), _read_classifiers(path, run)
+
+
+def likely_better(found: Checkpoint) -> Checkpoint:
+    """Return the checkpoint, or T of the source alone in place of the adapted T, as the verdict of its evaluation says.
+
+    Raises InputError where it has no verdict on these weights.
+    """
+    path, judged = found.folder.evaluation, found.judge is not None and found.rule != START
+    result = Evaluation.load(path) if judged and path.is_file() else None
+    if result is None or result.verdict is None:
+        raise InputError(
+            f"{found.folder.path} has no verdict on whether adaptation helps; train with --judge and evaluate it, or drop "
+            "--choose auto."
+        )
+    if (result.rule, result.images) != (found.rule, found.images):
+        raise InputError(f"The verdict of {found.folder.path} is on other weights; evaluate the run again.")
+    return source_only(found) if result.verdict.better == "source only" else found
+
+
+def source_only(found: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with T of the source alone in place of the adapted T; it must have one."""
+    assert found.judge is not None
+    settings = {**found.settings, "classifier": {**found.settings["classifier"], "private_first_layer": False}}
+    return replace(found, system="baseline", classifier=found.judge, generator=None, judge=None, settings=settings)
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], prefix: str, remedy: str) -> None:
+    """Load the tensors whose names begin with `prefix` into a network, and put it into evaluation mode.
+
+    remedy: the message of the InputError raised where names or shapes differ.
+    """
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError:
+        raise InputError(remedy) from None
+    network.eval().requires_grad_(False)
+
+
+def _checkpoint(run: StoredRun, rule: str, images: int, tensors: Mapping[str, Tensor], kind: str) -> Checkpoint:
+    config, classes = run.config, tuple(run.record.get("classes", ()))
+    classifier, generator, judge = _networks(config, len(classes))
+    for name, network in (("classifier", classifier), ("generator", generator), ("judge", judge)):
+        if network is not None:
+            load_weights(network, tensors, f"{kind}.{name}.", OTHER_NETWORKS)
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return Checkpoint(
+        folder=run.folder,
+        record=run.record,
+        run=run,
+        system=run.system,
+        classes=classes,
+        rule=rule,
+        images=images,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        settings=config.model_dump(mode="json"),
+        classifier=classifier,
+        generator=generator,
+        judge=judge,
+    )
+
+
+OTHER_NETWORKS = "The checkpoint holds other networks than the run's config.yaml describes; restore that file."
+
+
+def _has_average(tensors: Collection[str]) -> bool:
+    return "average.classifier.conv1.weight" in tensors
+
+
+def _networks(config: BaselineConfig, classes: int) -> tuple[TaskNetwork, Generator | None, TaskNetwork | None]:
+    """Return T, G and the judge of a configuration, the last two where it has them; their weights are not yet loaded."""
+    size, t = config.data.size, config.classifier
+    with torch.random.fork_rng(devices=[]):  # Initial weights are drawn and thrown away.
+        if not isinstance(config, PixelDAConfig):
+            return make_classifier(t.kind, classes, size, t.width), None, None
+        g, private = config.generator, config.classifier.private_first_layer
+        return (
+            make_classifier(t.kind, classes, size, t.width, private),
+            Generator(size, g.noise_dim, g.blocks, g.width, g.conditioned),
+            make_classifier(t.kind, classes, size, t.width) if config.has_judge else None,
+        )
+
+
+def _read_classifiers(path: Path, run: StoredRun) -> dict[str, TaskNetwork]:
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it to evaluate without it.") from None
+    found = {}
+    for which in ("last", "ema"):
+        if any(name.startswith(f"{which}.") for name in tensors):
+            found[which] = _networks(run.config, len(run.record.get("classes", ())))[0]
+            load_weights(found[which], tensors, f"{which}.", f"{path} is damaged; delete it to evaluate without it.")
+    return found

@@ -1,0 +1,33 @@
+"""G applied to images: noise is drawn, and source images are redrawn."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixelscope.data.disk_array import Bytes
+from pixelscope.data.loader import to_float, to_uint8
+from pixelscope.pixelda.config import PixelDAConfig
+
+
+def draw_noise(config: PixelDAConfig, count: int, draw: torch.Generator) -> Tensor:
+    """Draw z, shape (count, noise_dim): uniform on [-1, 1] or standard normal."""
+    shape = (count, config.generator.noise_dim)
+    if config.generator.noise == "normal":
+        return torch.randn(shape, generator=draw)
+    return torch.rand(shape, generator=draw) * 2 - 1
+
+
+@torch.no_grad()
+def redraw(generator: nn.Module, images: Bytes, z: Tensor) -> Bytes:
+    """Return uint8 images (N, 3, S, S): G's redrawing of uint8 `images` with `z`, in evaluation mode."""
+    training = generator.training
+    generator.eval()
+    drawn = generator(to_float(torch.from_numpy(images).to(z.device)), z)
+    generator.train(training)
+    return to_uint8(drawn).cpu().numpy()
+
+
+def pixels(images: Bytes) -> Bytes:
+    """Return uint8 images (..., 1 or 3, H, W) as (..., H, W, 3); grey is repeated."""
+    last = np.moveaxis(images, -3, -1)
+    return np.repeat(last, 3, axis=-1) if last.shape[-1] == 1 else np.ascontiguousarray(last)
