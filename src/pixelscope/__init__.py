@@ -8,8 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelscope.anatomy import Summary as Summary
-    from pixelscope.cost import Plan as Plan
     from pixelscope.data import pack as pack
     from pixelscope.data.compare import compare_sources as compare_sources
     from pixelscope.data.decode import decode_bytes as decode_bytes
@@ -36,7 +34,9 @@ if TYPE_CHECKING:
     from pixelscope.endovae.summary import summarize_endovae as summarize_endovae
     from pixelscope.endovae.training import resume_endovae as resume_endovae
     from pixelscope.endovae.training import train_endovae as train_endovae
+    from pixelscope.engine.cost import Plan as Plan
     from pixelscope.engine.runtime import is_first_process as is_first_process
+    from pixelscope.engine.summary import Summary as Summary
     from pixelscope.errors import InputError as InputError
     from pixelscope.errors import Interrupted as Interrupted
     from pixelscope.errors import TrainingStopped as TrainingStopped
@@ -127,8 +127,8 @@ _HOMES = {
     "evaluate": "pixelscope.systems",
     "evaluate_pixelda": "pixelscope.pixelda.evaluation",
     "load_classifier": "pixelscope.pixelda.inference.model",
-    "Plan": "pixelscope.cost",
-    "Summary": "pixelscope.anatomy",
+    "Plan": "pixelscope.engine.cost",
+    "Summary": "pixelscope.engine.summary",
     "plan": "pixelscope.pixelda.summary",
     "summarize": "pixelscope.pixelda.summary",
     "FrameStudio": "pixelscope.endovae.inference.interactive",

@@ -15,7 +15,7 @@ from pixelscope.runs.folder import RunFolder
 if TYPE_CHECKING:
     # They bring torch, which a table does without.
     from pixelscope.exchange.delivery import Delivered, Format
-    from pixelscope.page import Section
+    from pixelscope.report.document import Section
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 import tiny
 from endovae.run_folder import bordered
 from pixelscope.data.frames.stages import Stages, stages
-from pixelscope.drawing import INK, smoothed
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.figures import (
     classes_gallery,
@@ -40,6 +39,7 @@ from pixelscope.endovae.figures.galleries import MOMENTS, SMALL, Reconstructions
 from pixelscope.endovae.figures.latent import speaking
 from pixelscope.endovae.figures.stages import MOST, chosen_frames, final_square
 from pixelscope.imaging.box import Box
+from pixelscope.report.plotting import INK, smoothed
 from seen import assert_legible, drawn, panel, visible_texts
 
 RNG = np.random.default_rng(7)

@@ -26,8 +26,8 @@ from pixelscope.endovae.figures.words import listed, signed
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import train_endovae
 from pixelscope.errors import InputError
-from pixelscope.page import Illustration, Listing, Section, Table
 from pixelscope.report.builder import build_report
+from pixelscope.report.document import Illustration, Listing, Section, Table
 
 ANCHORS = ["lead", "result", "frames", "augmentation", "training", "reconstructions", "latent", "anomaly", "findings", "record"]
 FIGURES = {

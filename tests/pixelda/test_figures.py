@@ -9,7 +9,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pixelscope.drawing import INK, Series, fitted, series, short_count, shortened, smoothed, text_width
 from pixelscope.pixelda.figures import (
     adapted_gallery,
     baseline_curves,
@@ -23,6 +22,7 @@ from pixelscope.pixelda.figures import (
 )
 from pixelscope.pixelda.figures.galleries import MOMENTS, chosen_moments
 from pixelscope.pixelda.figures.stability import class_histograms
+from pixelscope.report.plotting import INK, Series, fitted, series, short_count, shortened, smoothed, text_width
 
 RNG = np.random.default_rng(7)
 DIGITS = list("0123456789")

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 
 import pixelscope
-from pixelscope.drawing import INK
 from pixelscope.errors import InputError
-from pixelscope.page import Illustration, Listing, Row, Section, Table
 from pixelscope.report.builder import build_report
+from pixelscope.report.document import Illustration, Listing, Row, Section, Table
+from pixelscope.report.plotting import INK
 from pixelscope.report.svg import inline_svg
 from report.run_folder import WriteRun
 

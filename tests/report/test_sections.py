@@ -11,13 +11,13 @@ import torch
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.page import Illustration, Listing, Section, Table
 from pixelscope.pixelda.evaluation import set_result
 from pixelscope.pixelda.figures import sections
 from pixelscope.pixelda.figures.headline import headline
 from pixelscope.pixelda.figures.material import Material
 from pixelscope.pixelda.figures.tables import percent, points
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.report.document import Illustration, Listing, Section, Table
 from pixelscope.report.record import duration
 from report.run_folder import WriteRun
 

@@ -3,13 +3,13 @@
 import torch
 from lightning_fabric import Fabric
 
-from pixelscope.anatomy import Summary, describe_network
-from pixelscope.cost import Plan, time_steps
 from pixelscope.endovae.batches import AugmentedBatches
 from pixelscope.endovae.cohort import load_cohort, settled
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import runtime
+from pixelscope.engine.cost import Plan, time_steps
+from pixelscope.engine.summary import Summary, describe_network
 from pixelscope.rng import Moment, generator
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from pixelscope.cost import time_steps
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import runtime
+from pixelscope.engine.cost import time_steps
 from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.task import PairedBatches, PixelDATask

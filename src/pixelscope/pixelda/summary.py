@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pixelscope.anatomy import Summary, describe_network
-from pixelscope.cost import Plan
 from pixelscope.engine import runtime
+from pixelscope.engine.cost import Plan
+from pixelscope.engine.summary import Summary, describe_network
 from pixelscope.pixelda.baseline import build_classifier
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.task import build_networks

@@ -11,7 +11,7 @@ from markupsafe import Markup
 import pixelscope
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.page import Illustration, Listing, Part, Section, Table
+from pixelscope.report.document import Illustration, Listing, Part, Section, Table
 from pixelscope.report.svg import inline_svg
 
 HERE = Path(__file__).parent

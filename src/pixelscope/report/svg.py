@@ -7,7 +7,7 @@ import warnings
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from pixelscope.drawing import INK, style
+from pixelscope.report.plotting import INK, style
 
 NOTHING = {"Date": None, "Creator": None, "Format": None, "Type": None}
 """No date and no version, so that the same run gives the same page."""

@@ -11,7 +11,7 @@ from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.separation import separation_panel
 from pixelscope.endovae.figures.words import KINDS
 from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation
-from pixelscope.page import Illustration, Part, Row, Section, Table
+from pixelscope.report.document import Illustration, Part, Row, Section, Table
 
 
 def anomaly_section(material: Material) -> Section:

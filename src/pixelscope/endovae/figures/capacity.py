@@ -6,9 +6,9 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from pixelscope.drawing import GREEN, ORANGE, padded_figure, short_count, styled
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.figures.looks import filled, hatched
+from pixelscope.report.plotting import GREEN, ORANGE, padded_figure, short_count, styled
 
 KINDS = {"Conv2d": "conv", "ConvTranspose2d": "transposed conv", "Linear": "dense"}
 NAMES = {"mean": "dense, mean", "log_variance": "dense, log variance"}
@@ -27,8 +27,8 @@ def layer_sizes(config: EndoVAEConfig) -> list[LayerSize]:
     """Return the layers with parameters of encoder and decoder, in order."""
     import torch
 
-    from pixelscope.anatomy import Layer, describe_network
     from pixelscope.endovae.task import build_networks
+    from pixelscope.engine.summary import Layer, describe_network
 
     def name(layer: Layer) -> str:
         kind = NAMES.get(layer.name, KINDS.get(layer.kind, layer.kind))

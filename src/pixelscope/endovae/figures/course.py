@@ -4,7 +4,7 @@ from pixelscope.endovae.figures.curves import falls, loss_panels
 from pixelscope.endovae.figures.galleries import chosen_moments, progress_gallery
 from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.words import epochs_at, plural
-from pixelscope.page import Illustration, Part, Section
+from pixelscope.report.document import Illustration, Part, Section
 
 
 def training_section(material: Material) -> Section:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pixelscope.drawing import (
+from pixelscope.report.plotting import (
     BLUE,
     DASHED,
     DOTTED,

@@ -10,7 +10,7 @@ from pixelscope.endovae.figures.galleries import (
 from pixelscope.endovae.figures.latent import SPEAKING, divergence_bars, speaking
 from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.words import KINDS, plural, set_name
-from pixelscope.page import Illustration, Section
+from pixelscope.report.document import Illustration, Section
 
 
 def reconstructions_section(material: Material) -> Section:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pixelscope.drawing import series
 from pixelscope.endovae.figures.capacity import LayerSize, layer_bars, layer_sizes
 from pixelscope.endovae.figures.findings import (
     ClassQuality,
@@ -20,7 +19,8 @@ from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.tables import separation_table, terms_table
 from pixelscope.endovae.figures.words import epochs_at, listed, set_name, signed
 from pixelscope.endovae.results import MODEL, PCA
-from pixelscope.page import Illustration, Part, Section
+from pixelscope.report.document import Illustration, Part, Section
+from pixelscope.report.plotting import series
 
 
 def findings_section(material: Material) -> Section:

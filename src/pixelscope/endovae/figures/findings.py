@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from pixelscope.drawing import (
+from pixelscope.endovae.figures.looks import KIND_COLOURS, KIND_MARKS, kind_bar
+from pixelscope.report.plotting import (
     BLUE,
     DASHED,
     DOTTED,
@@ -27,7 +28,6 @@ from pixelscope.drawing import (
     styled,
     text_width,
 )
-from pixelscope.endovae.figures.looks import KIND_COLOURS, KIND_MARKS, kind_bar
 
 SPECTRUM_STROKES = {
     "original": Stroke(INK, SOLID, 2.2),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from pixelscope.drawing import GREY, WIDTH, Canvas, fitted, styled, text_width
+from pixelscope.report.plotting import GREY, WIDTH, Canvas, fitted, styled, text_width
 
 LINE = 14.0
 """Height of a line of text."""

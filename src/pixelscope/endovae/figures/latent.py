@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pixelscope.drawing import BLUE, DOTTED, GREY, ORANGE, WIDTH, padded_figure, styled
 from pixelscope.endovae.figures.looks import filled, hatched
+from pixelscope.report.plotting import BLUE, DOTTED, GREY, ORANGE, WIDTH, padded_figure, styled
 
 NUMBERED = 24
 """Most dimensions that are all numbered."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pixelscope.drawing import BLUE, ORANGE
+from pixelscope.report.plotting import BLUE, ORANGE
 
 KIND_COLOURS = {"normal": BLUE, "abnormal": ORANGE}
 KIND_MARKS = {"normal": "o", "abnormal": "D"}

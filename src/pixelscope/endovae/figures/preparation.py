@@ -7,7 +7,7 @@ from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.stages import chosen_frames, stages_figure
 from pixelscope.endovae.figures.tables import frames_table
 from pixelscope.endovae.figures.words import listed, plural
-from pixelscope.page import Illustration, Part, Section
+from pixelscope.report.document import Illustration, Part, Section
 
 CUT = 0.9
 """Share of the area used under which Otsu's rectangle is said to cut into the picture."""

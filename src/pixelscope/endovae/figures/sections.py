@@ -11,7 +11,7 @@ from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.preparation import augmentation_section, frames_section
 from pixelscope.endovae.figures.tables import quality_table, rules_table
 from pixelscope.endovae.figures.words import epochs_at, listed, plural, trained_kind
-from pixelscope.page import Section
+from pixelscope.report.document import Section
 from pixelscope.report.record import duration, record_section
 
 

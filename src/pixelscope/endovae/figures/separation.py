@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pixelscope.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, padded_figure, styled
+from pixelscope.report.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, padded_figure, styled
 
 Point = tuple[float, float, float]
 """A value, and the low and high end of its interval."""

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pixelscope.data.frames.stages import Stages
-from pixelscope.drawing import DASHED, DOTTED, SOLID, WIDTH, Canvas, fitted, styled, text_width
 from pixelscope.imaging.box import Box
+from pixelscope.report.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, fitted, styled, text_width
 
 MOST = 6
 """Most frames shown."""

@@ -6,7 +6,7 @@ from pixelscope.data.frames.store import ClassSummary
 from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.figures.words import set_name
 from pixelscope.endovae.results import METHODS, MeanStd
-from pixelscope.page import Row, Table
+from pixelscope.report.document import Row, Table
 
 RULES = {
     "best-validation": "best-validation: the lowest validation loss",

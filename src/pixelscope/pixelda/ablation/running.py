@@ -9,11 +9,11 @@ import numpy as np
 from pixelscope.config import Config
 from pixelscope.engine.runtime import cpu_name
 from pixelscope.errors import InputError
-from pixelscope.page import Illustration, Section
 from pixelscope.pixelda.ablation.cells import Job
 from pixelscope.pixelda.ablation.grid import Grid
 from pixelscope.pixelda.ablation.launching import Cluster, Report, check_cluster, launch
 from pixelscope.pixelda.figures.galleries import named_rows
+from pixelscope.report.document import Illustration, Section
 from pixelscope.runs.arrays import read_arrays, save_arrays
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pixelscope.page import Row, Section, Table
 from pixelscope.pixelda.ablation.results import HEADER, SearchResult
 from pixelscope.pixelda.ablation.running import samples_section
 from pixelscope.pixelda.ablation.search import RESULT
+from pixelscope.report.document import Row, Section, Table
 from pixelscope.report.record import record_section
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.record import read_record

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pixelscope.config import read_yaml
-from pixelscope.drawing import BLUE, GREY, INK, Panel, count_images, count_percent, padded_figure, panels, styled
-from pixelscope.page import Illustration, Part, Row, Section, Table
 from pixelscope.pixelda.ablation.ablate import RESULT
 from pixelscope.pixelda.ablation.grid import Grid
 from pixelscope.pixelda.ablation.results import AblationResult, ConditionResult
 from pixelscope.pixelda.ablation.running import GridConfig, samples_section
+from pixelscope.report.document import Illustration, Part, Row, Section, Table
+from pixelscope.report.plotting import BLUE, GREY, INK, Panel, count_images, count_percent, padded_figure, panels, styled
 from pixelscope.report.record import record_section
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.record import read_record

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from pixelscope.drawing import BLUE, FONT, GREY, INK, WIDTH, padded_figure, shortened, styled
+from pixelscope.report.plotting import BLUE, FONT, GREY, INK, WIDTH, padded_figure, shortened, styled
 
 WRITTEN = 15
 """Most classes for which every cell of a confusion matrix holds its numbers."""

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pixelscope.drawing import (
+from pixelscope.report.plotting import (
     BLUE,
     DASH_DOT,
     DASHED,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pixelscope.drawing import FONT, GREY, RED, WIDTH, Canvas, fitted, styled, text_width
+from pixelscope.report.plotting import FONT, GREY, RED, WIDTH, Canvas, fitted, styled, text_width
 
 MARGIN = 84.0
 """Room at the left for the names of the rows."""

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelscope.drawing import BLUE, GREEN, ORANGE, series
-from pixelscope.page import Illustration, Part, Section
 from pixelscope.pixelda.figures.classes import class_accuracies, confusion_matrices
 from pixelscope.pixelda.figures.curves import baseline_curves, training_panels
 from pixelscope.pixelda.figures.galleries import UNKNOWN, adapted_gallery, pairs_gallery, progress_gallery, styles_gallery
@@ -23,6 +21,8 @@ from pixelscope.pixelda.figures.tables import (
     warnings_table,
 )
 from pixelscope.pixelda.results import SetResult
+from pixelscope.report.document import Illustration, Part, Section
+from pixelscope.report.plotting import BLUE, GREEN, ORANGE, series
 from pixelscope.report.record import duration, record_section
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pixelscope.drawing import (
+from pixelscope.report.plotting import (
     BLUE,
     DASH_DOT,
     DASHED,

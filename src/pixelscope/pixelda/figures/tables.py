@@ -2,9 +2,9 @@
 
 import re
 
-from pixelscope.page import Row, Table
 from pixelscope.pixelda.figures.material import Lines, Material
 from pixelscope.pixelda.results import SetResult
+from pixelscope.report.document import Row, Table
 
 FEW = 5000
 """Up to as many images one decimal of a percentage is as fine as the standard error supports."""
