@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.training import resume_pixelda as resume_pixelda
     from pixelscope.pixelda.training import train_baseline as train_baseline
     from pixelscope.pixelda.training import train_pixelda as train_pixelda
+    from pixelscope.progress import ProgressBar as ProgressBar
+    from pixelscope.progress import ProgressCallback as ProgressCallback
     from pixelscope.report.builder import build_report as build_report
     from pixelscope.runs.listing import RunInfo as RunInfo
     from pixelscope.runs.listing import find_runs as find_runs
@@ -145,6 +147,8 @@ _HOMES = {
     "System": "pixelscope.systems",
     "export": "pixelscope.systems",
     "resume": "pixelscope.systems",
+    "ProgressBar": "pixelscope.progress",
+    "ProgressCallback": "pixelscope.progress",
     "build_report": "pixelscope.report.builder",
     "DemoResult": "pixelscope.demo",
     "run_demo": "pixelscope.demo",

@@ -317,10 +317,10 @@ def test_notes_of_files_and_of_frames_are_both_kept(kvasir: Path) -> None:
 
 def test_a_second_call_opens_the_store(kvasir: Path) -> None:
     calls: list[tuple[int, int]] = []
-    first = prepare([kvasir], config=SMALL, report=lambda done, total: calls.append((done, total)))
+    first = prepare([kvasir], config=SMALL, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(4, 9), (8, 9), (9, 9)]
     before = {file: file.stat().st_mtime_ns for file in first.path.iterdir()}
-    again = prepare([kvasir], config=STRICT, report=lambda done, total: calls.append((done, total)))
+    again = prepare([kvasir], config=STRICT, progress=lambda done, total: calls.append((done, total)))
     assert len(calls) == 3
     assert again.path == first.path
     assert {file: file.stat().st_mtime_ns for file in first.path.iterdir()} == before
@@ -419,10 +419,10 @@ from pixelscope.data.frames import prepare as preparation
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.imaging.config import PrepareConfig
 preparation._CHUNK = 4
-def report(done, total):
+def progress(done, total):
     if done == 8:
         os.kill(os.getpid(), signal.SIGKILL)
-prepare([Path("kvasir")], config=PrepareConfig(size=16), out=Path("out"), report=report)
+prepare([Path("kvasir")], config=PrepareConfig(size=16), out=Path("out"), progress=progress)
 """
     killed = subprocess.run([sys.executable, "-c", script], check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert killed.returncode == -signal.SIGKILL
@@ -431,10 +431,10 @@ prepare([Path("kvasir")], config=PrepareConfig(size=16), out=Path("out"), report
     chunks = {file: file.stat().st_mtime_ns for file in (work / "chunks").iterdir()}
     assert len(chunks) == 2
 
-    def report(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         assert {file: file.stat().st_mtime_ns for file in chunks} == chunks
 
-    store = prepare([kvasir], config=SMALL, out=Path("out"), report=report)
+    store = prepare([kvasir], config=SMALL, out=Path("out"), progress=progress)
     assert not work.exists()
     assert contents(store.path) == contents(prepare([kvasir], config=SMALL, out=Path("whole")).path)
 
@@ -443,7 +443,7 @@ def test_an_error_in_the_middle_keeps_what_was_done(kvasir: Path) -> None:
     save(kvasir / "polyp-masks" / "3.png", np.zeros((9, 9), np.uint8))
     done: list[int] = []
     with pytest.raises(InputError, match="is 9 x 9 and its frame 80 x 60"):
-        prepare([kvasir], config=SMALL, report=lambda count, total: done.append(count))
+        prepare([kvasir], config=SMALL, progress=lambda count, total: done.append(count))
     assert done == [4, 8]
     assert [file.name[0] for file in Path("stores").iterdir()] == ["."]
 
@@ -465,7 +465,7 @@ def test_two_preparations_at_once_make_one_store(kvasir: Path) -> None:
     reports: list[tuple[int, int]] = []
     with ThreadPoolExecutor(2) as pool:
         made = [
-            pool.submit(prepare, [kvasir], config=SMALL, report=lambda done, total: reports.append((done, total)))
+            pool.submit(prepare, [kvasir], config=SMALL, progress=lambda done, total: reports.append((done, total)))
             for _ in range(2)
         ]
         stores = [one.result() for one in made]

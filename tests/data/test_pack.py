@@ -44,7 +44,7 @@ def test_pieces_end_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("pixelscope.data.packed.BLOCK", 3)
     folder = _folder(tmp_path / "images")
     seen: list[tuple[int, int]] = []
-    packed = pack(str(folder), tmp_path / "pack", size=16, report=lambda done, count: seen.append((done, count)))
+    packed = pack(str(folder), tmp_path / "pack", size=16, progress=lambda done, count: seen.append((done, count)))
     assert np.array_equal(packed.in_memory(), load(str(folder), size=16).in_memory())
     assert seen == [(3, 8), (6, 8), (8, 8)]
 

@@ -54,7 +54,7 @@ def test_a_grid_runs_its_cells_keeps_failures_apart_and_goes_on(domains: tuple[s
     cells = yaml.safe_load(write_grid(tmp_path / "a.yaml", domains).read_text())["cells"]
     path = write_grid(tmp_path / "grid.yaml", domains, cells=cells | {"broken": broken}, seeds=[0])
     seen: list[tuple[int, int]] = []
-    found = ablate(str(path), tmp_path / "out", at_once=2, report=lambda done, total: seen.append((done, total)))
+    found = ablate(str(path), tmp_path / "out", at_once=2, progress=lambda done, total: seen.append((done, total)))
     assert {cell.name: len(cell.outcomes) for cell in found.cells} == {"full": 1, "without-generator": 1, "broken": 0}
     assert "nowhere" in found.cells[2].missing[0] and "broken, seed 0: " in found.to_text()
     assert seen[-1] == (3, 3)

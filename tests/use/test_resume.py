@@ -61,7 +61,7 @@ def test_what_was_interrupted_and_gone_on_with_is_what_one_go_makes(use: Use, tm
     parted.mkdir()
     use(whole)
     with pytest.raises(Interrupted, match=r"(64|128) rows are kept in .*--resume"):  # 128 where two styles are drawn
-        use(parted, report=_interrupt)
+        use(parted, progress=_interrupt)
     kept = {path: path.stat().st_mtime_ns for path in sorted(parted.rglob("*.png"))}
     begun = next(parted.rglob("*.part"))
     first = begun.read_bytes()
@@ -69,7 +69,7 @@ def test_what_was_interrupted_and_gone_on_with_is_what_one_go_makes(use: Use, tm
         use(parted)
     assert begun.read_bytes() == first, "what is refused loses nothing"
     seen: list[int] = []
-    use(parted, resume=True, report=lambda done, total: seen.append(done))
+    use(parted, resume=True, progress=lambda done, total: seen.append(done))
     assert seen[0] > KEPT and seen[-1] == COUNT
     made, expected = _contents(parted), _contents(whole)
     assert made.keys() == expected.keys()
@@ -86,7 +86,7 @@ def test_what_was_interrupted_and_gone_on_with_is_what_one_go_makes(use: Use, tm
 
 def test_what_was_begun_with_another_seed_is_not_gone_on_with(pixelda_run: Path, files: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        adapt(pixelda_run, files, tmp_path / "drawn", seed=1, report=_interrupt)
+        adapt(pixelda_run, files, tmp_path / "drawn", seed=1, progress=_interrupt)
     with pytest.raises(InputError, match="begun with another seed"):
         adapt(pixelda_run, files, tmp_path / "drawn", seed=2, resume=True)
     assert adapt(pixelda_run, files, tmp_path / "drawn", seed=1, resume=True).rows == COUNT
@@ -96,7 +96,7 @@ def test_another_model_does_not_go_on_with_the_rows_of_the_first(
     pixelda_run: Path, baseline_run: Path, files: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        classify(pixelda_run, [files], tmp_path / "labels.csv", report=_interrupt)
+        classify(pixelda_run, [files], tmp_path / "labels.csv", progress=_interrupt)
     with pytest.raises(InputError, match="begun with another model"):
         classify(baseline_run, [files], tmp_path / "labels.csv", resume=True)
     assert len((tmp_path / "labels.csv.part").read_text().splitlines()) == KEPT + 1

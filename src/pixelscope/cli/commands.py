@@ -161,10 +161,8 @@ def render(
     json
         Print JSON.
     """
-    from pixelscope.cli.counting import CountingBar
-
-    with CountingBar("rendering") as report:
-        made = pixelscope.render_pictograms(pictograms, photos, out, settings, report)
+    with pixelscope.ProgressBar("rendering") as progress:
+        made = pixelscope.render_pictograms(pictograms, photos, out, settings, progress)
     show(made, json)
 
 
@@ -198,11 +196,11 @@ def pack(
     range
         LOW HIGH: values that become black and white in images deeper than 8 bits; found where it is not given.
     """
-    from pixelscope.cli.counting import CountingBar
-
     BaselineConfig.parse({"data": {"size": size}}, "--size")  # a pack of another size could not be trained on
-    with CountingBar("packing images") as report:
-        packed = pixelscope.pack(source, out, size=size, strict=strict, data_root=data_root, report=report, value_range=range)
+    with pixelscope.ProgressBar("packing images") as progress:
+        packed = pixelscope.pack(
+            source, out, size=size, strict=strict, data_root=data_root, progress=progress, value_range=range
+        )
     for note in packed.provenance.notes:
         print(note)
     print(f"{out}: {len(packed):,} images of {size} x {size} pixels")
@@ -325,11 +323,9 @@ def classify(
     json
         Print JSON.
     """
-    from pixelscope.cli.counting import CountingBar
-
-    with CountingBar("classifying") as report:
+    with pixelscope.ProgressBar("classifying") as progress:
         written = pixelscope.classify(
-            model, paths, out, baseline=baseline, rule=rule, devices=devices, resume=resume, report=report
+            model, paths, out, baseline=baseline, rule=rule, devices=devices, resume=resume, progress=progress
         )
     show(written, json)
 
@@ -373,11 +369,9 @@ def adapt(
     json
         Print JSON.
     """
-    from pixelscope.cli.counting import CountingBar
-
-    with CountingBar("redrawing") as report:
+    with pixelscope.ProgressBar("redrawing") as progress:
         written = pixelscope.adapt(
-            run, folder, out, styles=styles, seed=seed, rule=rule, devices=devices, resume=resume, report=report
+            run, folder, out, styles=styles, seed=seed, rule=rule, devices=devices, resume=resume, progress=progress
         )
     show(written, json)
 
@@ -427,9 +421,7 @@ def ablate(
     json
         Print JSON.
     """
-    from pixelscope.cli.counting import CountingBar
-
-    with CountingBar("running cells") as report:
+    with pixelscope.ProgressBar("running cells") as progress:
         result = pixelscope.ablate(
             grid,
             out,
@@ -441,7 +433,7 @@ def ablate(
             slurm=slurm,
             resume=resume,
             data_root=data_root,
-            report=report,
+            progress=progress,
         )
     show(result, json)
     if not json:
@@ -492,9 +484,7 @@ def search(
     json
         Print JSON.
     """
-    from pixelscope.cli.counting import CountingBar
-
-    with CountingBar("running trials") as report:
+    with pixelscope.ProgressBar("running trials") as progress:
         result = pixelscope.search(
             source,
             target,
@@ -506,7 +496,7 @@ def search(
             slurm=slurm,
             resume=resume,
             data_root=data_root,
-            report=report,
+            progress=progress,
         )
     show(result, json)
     page = pixelscope.build_report(out)

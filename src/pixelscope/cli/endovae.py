@@ -80,11 +80,9 @@ def prepare(
     json
         Print JSON.
     """
-    from pixelscope.cli.counting import CountingBar
-
-    with CountingBar("preparing frames") as report:
+    with pixelscope.ProgressBar("preparing frames") as progress:
         store = pixelscope.prepare(
-            folders, config=settings, out=out, stores=stores, normal=normal or (), abnormal=abnormal or (), report=report
+            folders, config=settings, out=out, stores=stores, normal=normal or (), abnormal=abnormal or (), progress=progress
         )
     figures = pixelscope.draw_frames(store)
     show(store.summary(), json)
@@ -176,9 +174,7 @@ def score(
     json
         Print JSON.
     """
-    from pixelscope.cli.counting import CountingBar
-
-    with CountingBar("scoring") as report:
+    with pixelscope.ProgressBar("scoring") as progress:
         found = pixelscope.score(
             model,
             paths,
@@ -189,7 +185,7 @@ def score(
             rule=rule,
             devices=devices,
             resume=resume,
-            report=report,
+            progress=progress,
         )
     show(found, json)
 
@@ -230,11 +226,9 @@ def reconstruct(
     json
         Print JSON.
     """
-    from pixelscope.cli.counting import CountingBar
-
-    with CountingBar("reconstructing") as report:
+    with pixelscope.ProgressBar("reconstructing") as progress:
         written = pixelscope.reconstruct(
-            run, paths, out, sampled=sampled, seed=seed, rule=rule, devices=devices, resume=resume, report=report
+            run, paths, out, sampled=sampled, seed=seed, rule=rule, devices=devices, resume=resume, progress=progress
         )
     show(written, json)
 
@@ -278,10 +272,8 @@ def generate(
 
 
 def _start(config: EndoVAEConfig, options: RunOptions) -> Path:
-    from pixelscope.cli.counting import CountingBar
-
-    with CountingBar("preparing frames") as report:
-        return pixelscope.train_endovae(config, runs=options.runs, run=options.out, report=report)
+    with pixelscope.ProgressBar("preparing frames") as progress:
+        return pixelscope.train_endovae(config, runs=options.runs, run=options.out, progress=progress)
 
 
 def _resume(run: Path, flags: EndoVAEConfig, layers: Layers, short: Shorthands, options: RunOptions) -> Path:

@@ -14,6 +14,7 @@ from pixelscope.errors import InputError
 
 if TYPE_CHECKING:
     from pixelscope.data.imageset import ImageSet
+    from pixelscope.progress import ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def pack(
     size: int = 32,
     strict: bool = False,
     data_root: Path | None = None,
-    report: "Callable[[int, int], None] | None" = None,
+    progress: "ProgressCallback | None" = None,
     value_range: tuple[float, float] | None = None,
 ) -> "ImageSet":
     """Write a source as a pack: rows on disk, from which trainings read sets that do not fit into memory.
@@ -208,7 +209,7 @@ def pack(
         size: side in pixels to which images are resized.
         strict: refuse a folder with an unreadable image, rather than skip and count it.
         data_root: where a KIND alone is looked for.
-        report: called with the images done and all images, while a folder is read.
+        progress: called with the images done and all images, while a folder is read.
         value_range: see `load`.
 
     Returns:
@@ -221,6 +222,6 @@ def pack(
 
     kind, rest = parse(source)
     if kind == "folder":
-        packed = pack_folder(_given("folder", rest, "a folder of images"), out, size, strict, report, value_range)
+        packed = pack_folder(_given("folder", rest, "a folder of images"), out, size, strict, progress, value_range)
         return _with_range_note(packed, value_range)
     return pack_images(load(source, size=size, strict=strict, data_root=data_root, value_range=value_range), out)

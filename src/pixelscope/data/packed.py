@@ -18,14 +18,12 @@ from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError
 from pixelscope.files import write_text, written_whole
+from pixelscope.progress import ProgressCallback
 
 INDEX = "pack.json"
 NAMES = "names.json"
 FORMAT = 2
 """Format 1 named an aligned collection without its digest, so that sets of other digits passed for aligned."""
-
-Report = Callable[[int, int], None]
-"""Called with the images done and all images."""
 
 
 def is_pack(folder: Path) -> bool:
@@ -38,7 +36,7 @@ def pack_folder(
     out: Path,
     size: int,
     strict: bool = False,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> ImageSet:
     """Pack a folder of images of any number, a few thousand of them in memory at a time; `load_folder` says how it is read.
@@ -64,8 +62,8 @@ def pack_folder(
             flat.extend(read[position] for position, image in enumerate(images) if is_flat(image))
             colour = np.broadcast_to(images, (*images.shape[:3], 3)) if len(images) else images.reshape(0, size, size, 3)
             yield np.ascontiguousarray(colour.transpose(0, 3, 1, 2))
-            if report is not None:
-                report(min(start + BLOCK, len(layout.files)), len(layout.files))
+            if progress is not None:
+                progress(min(start + BLOCK, len(layout.files)), len(layout.files))
 
     def about() -> dict[str, Any]:
         notes = layout.read_notes(set(range(len(layout.files))) - set(kept), flat)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +19,11 @@ from pixelscope.data.sources.mnist_m import read_photo
 from pixelscope.errors import InputError
 from pixelscope.files import folder_written_whole, write_text
 from pixelscope.imaging.config import RenderConfig
+from pixelscope.progress import ProgressCallback
 
 Floats = NDArray[np.floating[Any] | np.integer[Any]]
 """Of type float32, as the type checker knows OpenCV's results."""
 Random = np.random.Generator
-Report = Callable[[int, int], None]
-"""Called with the images done and all images."""
 
 SUPERSAMPLING = 4
 """Samples per output pixel, in each direction, at which a pictogram is warped."""
@@ -72,7 +71,7 @@ class _Job(NamedTuple):
 
 
 def render_pictograms(
-    pictograms: Path, photos: Path, out: Path, config: RenderConfig = RenderConfig(), report: Report | None = None
+    pictograms: Path, photos: Path, out: Path, config: RenderConfig = RenderConfig(), progress: ProgressCallback | None = None
 ) -> Rendered:
     """Render a labelled set: pictograms turned, sheared, scaled and shifted over crops of photos, then dimmed and blurred.
 
@@ -86,7 +85,7 @@ def render_pictograms(
         out: folder to make, which must not exist: CLASS/00000.png and so on, and pixelscope-render.json, which says how they
             were made. It is written whole or not at all.
         config: number, size and seed of the images, and how far they vary.
-        report: called with the images done and all images.
+        progress: called with the images done and all images.
 
     Returns:
         What pixelscope-render.json holds.
@@ -109,8 +108,8 @@ def render_pictograms(
         jobs = _jobs(list(drawings), len(files), config)
         for done, (job, image) in enumerate(_render_all(jobs, drawings, files, config), 1):
             Image.fromarray(image).save(work / job.name / f"{job.index:05d}.png")
-            if report is not None:
-                report(done, len(jobs))
+            if progress is not None:
+                progress(done, len(jobs))
         made = Rendered(
             version("pixelscope"), config.seed, config.model_dump(mode="json"), dict.fromkeys(drawings, config.count), sums,
             len(files), _digest(photos, files), (*notes, *about_photos),

@@ -11,11 +11,12 @@ import numpy as np
 from pixelscope.data.cluster_split import split_by_cluster
 from pixelscope.data.disk_array import Rows, blocks
 from pixelscope.data.frames.duplicates import clusters
-from pixelscope.data.frames.prepare import Report, prepare
+from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import INDEX, FrameStore, spread
 from pixelscope.data.places import find
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.errors import InputError
+from pixelscope.progress import ProgressCallback
 from pixelscope.runs.folder import RunFolder
 
 
@@ -118,17 +119,17 @@ class Cohort:
         }
 
 
-def load_cohort(config: EndoVAEConfig, report: Report | None = None) -> Cohort:
+def load_cohort(config: EndoVAEConfig, progress: ProgressCallback | None = None) -> Cohort:
     """Open the store that the configuration names, or prepare the folder, and divide it by near-duplicate cluster.
 
-    report: called with the frames done and all frames while a folder is prepared.
+    progress: called with the frames done and all frames while a folder is prepared.
     Raises InputError where there are no frames of the kind to train on, or too few to divide.
     """
     if not config.frames:
         raise InputError("No frames are given; name a folder of frames, or a store made from one, with --frames.")
     path = Path(config.frames)
     is_store = (path / INDEX).is_file()
-    return divide(FrameStore.open(path) if is_store else prepare([path], config=config.prepare, report=report), config)
+    return divide(FrameStore.open(path) if is_store else prepare([path], config=config.prepare, progress=progress), config)
 
 
 def load_own_cohort(folder: RunFolder, config: EndoVAEConfig, record: Mapping[str, Any], frames: str | None = None) -> Cohort:

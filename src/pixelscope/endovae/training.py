@@ -7,7 +7,6 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from pixelscope.data.frames.prepare import Report
 from pixelscope.data.frames.store import FIGURES
 from pixelscope.data.places import written
 from pixelscope.endovae.batches import AugmentedBatches
@@ -18,6 +17,7 @@ from pixelscope.endovae.frame_samples import save_augmentation, save_frame_sampl
 from pixelscope.endovae.progress_samples import ProgressSamples
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
+from pixelscope.progress import ProgressCallback
 from pixelscope.runs.folder import RunFolder
 
 
@@ -52,16 +52,16 @@ class FramesJob(Job):
 
 
 def train_endovae(
-    config: EndoVAEConfig, *, runs: Path = Path("runs"), run: Path | None = None, report: Report | None = None
+    config: EndoVAEConfig, *, runs: Path = Path("runs"), run: Path | None = None, progress: ProgressCallback | None = None
 ) -> Path:
     """Train encoder and decoder on frames of one kind, or both, and return the run folder.
 
     runs: where a numbered folder is made; run: a folder of the user's own choice, which must not exist.
-    report: called with the frames done and all frames while a folder is prepared.
+    progress: called with the frames done and all frames while a folder is prepared.
     Raises InputError for frames or settings that cannot be used, before the run folder is made.
     """
     check_start(config, run)
-    cohort = load_cohort(config, report)
+    cohort = load_cohort(config, progress)
     return FramesJob(SYSTEM, settled(config, cohort), Place(runs, run), cohort).run()
 
 

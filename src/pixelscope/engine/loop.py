@@ -18,9 +18,9 @@ from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import Peers, average, check_agreement, ranks
 from pixelscope.engine.guard import FiniteGuard
 from pixelscope.engine.meter import Meter
-from pixelscope.engine.progress import Display, Silent, display
 from pixelscope.engine.task import Task
 from pixelscope.errors import InputError, Interrupted
+from pixelscope.progress import Display, Silent, training_display
 from pixelscope.rng import Moment
 from pixelscope.runs.folder import RunFolder
 
@@ -95,7 +95,7 @@ class Loop(Generic[Batch]):
         Raises Interrupted, with the way to resume, on Ctrl-C or SIGTERM, and TrainingStopped for a number that is not finite.
         """
         first = self.fabric.is_global_zero
-        self._display = display(self.config.images, self.progress.images, self.task.labels) if first else Silent()
+        self._display = training_display(self.config.images, self.progress.images, self.task.labels) if first else Silent()
         self._logged = self.progress
         try:
             with self._signals():

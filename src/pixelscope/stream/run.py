@@ -13,12 +13,12 @@ import numpy as np
 from pixelscope.data.decode import bombs_refused, is_flat, pages_after_first
 from pixelscope.data.listing import note
 from pixelscope.errors import InputError, Interrupted
+from pixelscope.progress import ProgressCallback
 from pixelscope.stream.ahead import batches, in_order
 from pixelscope.stream.table import Row, Table
 from pixelscope.stream.walk import Item, count, passed_over, walk
 
 P = TypeVar("P")
-Report = Callable[[int, int], None]
 
 BATCH = 64
 """Files computed at a time."""
@@ -59,16 +59,16 @@ class Stages(Generic[P]):
     devices: int = 1
 
 
-def stream(table: Table, paths: Sequence[Path], stages: Stages[P], report: Report | None = None) -> Written:
+def stream(table: Table, paths: Sequence[Path], stages: Stages[P], progress: ProgressCallback | None = None) -> Written:
     """Write a row a file, in order, and finish the table; rows that are there already are not computed again.
 
-    report: called with the rows done and all of them.
+    progress: called with the rows done and all of them.
     Raises InputError where a resumed table has rows of other files, or the disk is full; Interrupted at Ctrl-C. The rows so
     far are kept in both cases.
     """
     total, done, rows, failed = count(paths), table.items, table.count, 0
     remarks = _Remarks()
-    say = report or _nothing
+    say = progress or _nothing
     try:
         with bombs_refused():
             for items, some in _rows(_after(table, walk(paths)), stages, table.columns[0], remarks):

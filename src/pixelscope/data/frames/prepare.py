@@ -6,7 +6,7 @@ Frames are prepared by chunks, each a file that is there whole or not at all: a 
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,9 +41,7 @@ from pixelscope.files import held, write_text, written_whole
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.convert import unused_range_note
-
-Report = Callable[[int, int], None]
-"""Called with the frames done and all frames."""
+from pixelscope.progress import ProgressCallback
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 _FIGURES = 3
@@ -59,7 +57,7 @@ def prepare(
     normal: Sequence[str] = (),
     abnormal: Sequence[str] = (),
     masks: Mapping[str, Path] | None = None,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> FrameStore:
     """Prepare the frames in `folders`: content area, centre square, one size; or open the store that holds them already.
 
@@ -74,7 +72,7 @@ def prepare(
         normal: names of further classes that are healthy.
         abnormal: names of further classes that are not.
         masks: folders of masks by class, where their name does not tell.
-        report: called with the frames done and all frames, as preparation goes on.
+        progress: called with the frames done and all frames, as preparation goes on.
 
     Raises:
         InputError: folders, frames or masks cannot be used; `out` holds something else.
@@ -88,7 +86,7 @@ def prepare(
     key = listing.key(VERSION, config.model_dump(exclude={"strict"} | ({"range"} if config.range is None else set())))
     place = _place(folders, stores, key) if out is None else out
     if not _is_filled(place):
-        _build(listing, config, key, place, report)
+        _build(listing, config, key, place, progress)
     store = FrameStore.open(place)
     if store.key != key:
         raise InputError(
@@ -115,13 +113,13 @@ def _is_filled(place: Path) -> bool:
     return True
 
 
-def _build(listing: Listing, config: PrepareConfig, key: str, place: Path, report: Report | None) -> None:
+def _build(listing: Listing, config: PrepareConfig, key: str, place: Path, progress: ProgressCallback | None) -> None:
     """Prepare all frames in a hidden folder beside `place`, and put the whole store there by one renaming."""
     work = place.parent / f".{place.name}-{key[:12]}.part"
     work.mkdir(parents=True, exist_ok=True)
     with held(work):
         if not _is_filled(place):
-            chunks = prepare_chunks(listing.frames, config, work / "chunks", report)
+            chunks = prepare_chunks(listing.frames, config, work / "chunks", progress)
             index = _index(listing, config, key, chunks)
             whole = work / "store"
             shutil.rmtree(whole, ignore_errors=True)
@@ -222,7 +220,9 @@ class ChunkIndex(Config):
     left_out: tuple[LeftOut, ...]
 
 
-def prepare_chunks(frames: Sequence[ListedFrame], config: PrepareConfig, folder: Path, report: Report | None) -> list[Path]:
+def prepare_chunks(
+    frames: Sequence[ListedFrame], config: PrepareConfig, folder: Path, progress: ProgressCallback | None
+) -> list[Path]:
     """Prepare all frames that `folder` does not hold already, and return its chunks in order.
 
     Raises InputError for masks that do not fit and, if strict, for the first frame that cannot be read or is black.
@@ -235,8 +235,8 @@ def prepare_chunks(frames: Sequence[ListedFrame], config: PrepareConfig, folder:
             done = frames[start : start + _CHUNK]
             if not paths[-1].exists():
                 _prepare(done, config, pool, paths[-1])
-            if report is not None:
-                report(start + len(done), len(frames))
+            if progress is not None:
+                progress(start + len(done), len(frames))
     return paths
 
 

@@ -12,6 +12,7 @@ import pooch
 from requests import RequestException
 
 from pixelscope.errors import InputError
+from pixelscope.progress import ProgressBar, ProgressCallback
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
@@ -73,11 +74,29 @@ def _verified(sha256: str) -> Any:
     """Return a downloader for pooch that fails, before the file is put in place, where its unpacked bytes differ."""
 
     def download(url: str, output: str, manager: object) -> None:
-        pooch.HTTPDownloader(timeout=_TIMEOUT)(url, output, manager)
+        with ProgressBar(f"downloading {url.rpartition('/')[2]} (KiB)") as progress:
+            pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=_KibibytesDone(progress))(url, output, manager)
         if _unpacked_sha256(Path(output)) != sha256:
             raise _OtherBytesError
 
     return download
+
+
+class _KibibytesDone:
+    """What pooch asks of a progress bar; shows each update on ours."""
+
+    def __init__(self, progress: ProgressCallback) -> None:
+        self._progress, self._done, self.total = progress, 0, 0
+
+    def update(self, size: int) -> None:
+        self._done += size
+        self._progress(self._done // 1024, self.total // 1024)
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        """Do nothing: the bar ends with its block."""
 
 
 def _unpacked_sha256(file: Path) -> str | None:

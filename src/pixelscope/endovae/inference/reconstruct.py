@@ -19,9 +19,10 @@ from pixelscope.endovae.reconstruction import reconstruct_frames
 from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
+from pixelscope.progress import ProgressCallback
 from pixelscope.rng import generator
 from pixelscope.stream.manifest import COLUMNS, MANIFEST, label_of, text_of
-from pixelscope.stream.run import ERROR, Report, Stages, Written, stream, unwritable
+from pixelscope.stream.run import ERROR, Stages, Written, stream, unwritable
 from pixelscope.stream.table import Row, Table
 from pixelscope.stream.walk import Item, require_apart, require_paths
 
@@ -36,7 +37,7 @@ def reconstruct(
     rule: str = "auto",
     devices: int = 1,
     resume: bool = False,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Written | ImagesWritten:
     """Reconstruct image files, and those in folders, from the posterior's mean, and write what comes out.
 
@@ -48,14 +49,14 @@ def reconstruct(
             SSIM.
         sampled: reconstruct from a sample of the posterior, drawn from `seed`, in place of its mean.
         rule: which weights; see `evaluate_endovae`.
-        devices, resume, report: of a folder; see `score`.
+        devices, resume, progress: of a folder; see `score`.
 
     Raises:
         InputError: no frame or no checkpoint is there, a frame of a grid cannot be read, or the folder exists.
     """
     checkpoint = load_checkpoint(run, rule, finished=False)
     if out.suffix.lower() != ".png":
-        given = {"sampled": sampled, "seed": seed, "devices": devices, "resume": resume, "report": report}
+        given = {"sampled": sampled, "seed": seed, "devices": devices, "resume": resume, "progress": progress}
         return reconstruct_files(checkpoint, paths, out, **given)
     files = _files(paths)
     with bombs_refused():
@@ -78,7 +79,7 @@ def reconstruct_files(
     seed: int,
     devices: int = 1,
     resume: bool = False,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Written:
     """Write a PNG a frame to `out`, where it lies in its folder, and manifest.csv with PSNR in dB and SSIM of each.
 
@@ -107,7 +108,7 @@ def reconstruct_files(
         ]
 
     return stream(
-        table, paths, Stages(lambda item: read_prepared(item.path, checkpoint.config.prepare), compute, devices), report
+        table, paths, Stages(lambda item: read_prepared(item.path, checkpoint.config.prepare), compute, devices), progress
     )
 
 

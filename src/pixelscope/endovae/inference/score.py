@@ -23,7 +23,8 @@ from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.stream.run import ERROR, Report, Stages, Written, stream, unwritable
+from pixelscope.progress import ProgressCallback
+from pixelscope.stream.run import ERROR, Stages, Written, stream, unwritable
 from pixelscope.stream.table import Row, Table
 from pixelscope.stream.walk import Item, require_apart, require_paths
 
@@ -67,7 +68,7 @@ def score(
     rule: str = "auto",
     devices: int = 1,
     resume: bool = False,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Scores:
     """Write a row per frame: name, anomaly score, calibrated p-value, flagged or not, and an error.
 
@@ -84,7 +85,7 @@ def score(
         rule: which weights of a run; see `evaluate_endovae`. A run that is not finished is used only where one is named.
         devices: GPUs, or without one threads, that compute.
         resume: go on with a table that was left unfinished.
-        report: called with the rows done and all of them.
+        progress: called with the rows done and all of them.
 
     Raises:
         InputError: model, paths or out cannot be used, or the disk is full.
@@ -109,7 +110,7 @@ def score(
     )
     if maps is not None:
         mark_as_own(maps)
-    written = stream(table, paths, stages, report)
+    written = stream(table, paths, stages, progress)
     return Scores(written, name, false_positive_rate, threshold, scorer.calibration.count)
 
 

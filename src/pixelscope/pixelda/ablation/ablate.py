@@ -7,11 +7,12 @@ from typing import Any
 from pixelscope.errors import InputError
 from pixelscope.pixelda.ablation.collecting import collect
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
-from pixelscope.pixelda.ablation.launching import Cluster, Report, check_cluster
+from pixelscope.pixelda.ablation.launching import Cluster, check_cluster
 from pixelscope.pixelda.ablation.results import AblationResult
 from pixelscope.pixelda.ablation.running import GridConfig, Launching, require_new, run_grid, store_samples
 from pixelscope.pixelda.ablation.verdicts import judge
 from pixelscope.pixelda.domains import load_domains
+from pixelscope.progress import ProgressCallback
 
 SYSTEM, RESULT = "ablation", "ablation.json"
 
@@ -28,7 +29,7 @@ def ablate(
     slurm: Mapping[str, str] | None = None,
     resume: bool = False,
     data_root: Path | None = None,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> AblationResult:
     """Run every cell of a grid for every seed, and put together what came of it.
 
@@ -46,14 +47,14 @@ def ablate(
         slurm: options of SLURM by name, for example `partition`.
         resume: go on with a folder that was begun: what is done is kept, what failed is tried again.
         data_root: see `evaluate`.
-        report: called with the runs ended and all of them.
+        progress: called with the runs ended and all of them.
 
     Raises:
         InputError: the grid has unknown keys or settings, `out` exists, it is of another grid, or a target has no labels.
         Interrupted: Ctrl-C.
     """
     chosen = _chosen(read_grid(grid, changes), seeds, cells)
-    how = Launching(cluster, at_once, slurm or {}, data_root, report)
+    how = Launching(cluster, at_once, slurm or {}, data_root, progress)
     check_cluster(cluster, at_once)
     if not resume:
         require_new(out)

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any, Literal
 from pixelscope.config import merge
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.pixelda.ablation.cells import Job, do
+from pixelscope.progress import ProgressCallback
 
 Cluster = Literal["local", "slurm"]
-Report = Callable[[int, int], None]
 
 POLL = 1.0
 """Seconds between two looks at the jobs."""
@@ -24,12 +24,17 @@ STOPPED = "Interrupted; what is trained is kept: go on with the same command and
 
 
 def launch(
-    jobs: Sequence[Job], logs: Path, cluster: Cluster, at_once: int, slurm: Mapping[str, str], report: Report | None = None
+    jobs: Sequence[Job],
+    logs: Path,
+    cluster: Cluster,
+    at_once: int,
+    slurm: Mapping[str, str],
+    progress: ProgressCallback | None = None,
 ) -> None:
     """Run jobs, `at_once` at a time, until all have ended, well or not.
 
     logs: submitit's own folder; slurm: its options by name, for example `partition`.
-    Without submitit they run in turn in this process, where each training shows its own progress and `report` is not called.
+    Without submitit they run in turn in this process, where each training shows its own progress and `progress` is not called.
     Raises Interrupted at Ctrl-C, after the jobs were cancelled.
     """
     if not has_submitit():
@@ -43,9 +48,9 @@ def launch(
             running += executor.map_array(do, started) if started else []
             time.sleep(POLL)
             alive = [job for job in running if not job.done()]
-            if len(alive) < len(running) and report is not None:
+            if len(alive) < len(running) and progress is not None:
                 ended += len(running) - len(alive)
-                report(ended, len(jobs))
+                progress(ended, len(jobs))
             running = alive
     except (KeyboardInterrupt, Interrupted):
         for job in running:

@@ -11,8 +11,9 @@ from pixelscope.engine.runtime import cpu_name
 from pixelscope.errors import InputError
 from pixelscope.pixelda.ablation.cells import Job
 from pixelscope.pixelda.ablation.grid import Grid
-from pixelscope.pixelda.ablation.launching import Cluster, Report, check_cluster, launch
+from pixelscope.pixelda.ablation.launching import Cluster, check_cluster, launch
 from pixelscope.pixelda.figures.galleries import named_rows
+from pixelscope.progress import ProgressCallback
 from pixelscope.report.document import Illustration, Section
 from pixelscope.runs.arrays import read_arrays, save_arrays
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
@@ -36,7 +37,7 @@ class Launching:
     at_once: int
     slurm: Mapping[str, str]
     data_root: Path | None
-    report: Report | None
+    progress: ProgressCallback | None
 
 
 def run_grid(
@@ -53,7 +54,7 @@ def run_grid(
     left = [job for job in jobs.values() if job.state() != "done"]
     for job in left:
         job.failure.unlink(missing_ok=True)
-    launch(left, folder.path / LOGS, how.cluster, how.at_once, how.slurm, how.report)
+    launch(left, folder.path / LOGS, how.cluster, how.at_once, how.slurm, how.progress)
     return folder, jobs
 
 

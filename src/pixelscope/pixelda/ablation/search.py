@@ -13,12 +13,13 @@ from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.pixelda.ablation.cells import Job
 from pixelscope.pixelda.ablation.grid import Cell, Grid, read_grid
-from pixelscope.pixelda.ablation.launching import Cluster, Report, has_submitit
+from pixelscope.pixelda.ablation.launching import Cluster, has_submitit
 from pixelscope.pixelda.ablation.results import SearchResult, Trial
 from pixelscope.pixelda.ablation.running import GridConfig, Launching, require_new, run_grid, store_samples
 from pixelscope.pixelda.config import preset
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.progress import ProgressCallback
 from pixelscope.runs.folder import RunFolder, read_stats
 
 SYSTEM, RESULT, SETTINGS = "search", "search.json", "settings.yaml"
@@ -36,7 +37,7 @@ def search(
     slurm: Mapping[str, str] | None = None,
     resume: bool = False,
     data_root: Path | None = None,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> SearchResult:
     """Train a few settings for a short time on two sources, and choose one without target labels.
 
@@ -54,7 +55,7 @@ def search(
         slurm: options of SLURM by name, for example `partition`.
         resume: go on with a folder that was begun: what is done is kept, what failed is tried again.
         data_root: see `evaluate`.
-        report: called with the trials ended and all of them.
+        progress: called with the trials ended and all of them.
 
     Returns:
         Every trial and the chosen one; none is chosen where no setting is likely better than T of the source alone.
@@ -72,7 +73,7 @@ def search(
     if not resume:
         require_new(out)
         load_domains(tried.config(tried.reference, tried.seeds[0]), data_root)  # what cannot be read is refused once
-    how = Launching(cluster, _at_once(tried, cluster) if at_once is None else at_once, slurm or {}, data_root, report)
+    how = Launching(cluster, _at_once(tried, cluster) if at_once is None else at_once, slurm or {}, data_root, progress)
     folder, jobs = run_grid(GridConfig(grid=tried, name=grid), SYSTEM, out, resume, how)
     found = [_trial(name, cell, jobs[name, tried.seeds[0]]) for name, cell in tried.cells.items()]
     folder.update_record(state="stopped" if any(trial.failed for trial in found) else "finished")

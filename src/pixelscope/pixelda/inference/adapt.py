@@ -12,8 +12,9 @@ from PIL import Image
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
+from pixelscope.progress import ProgressCallback
 from pixelscope.stream.manifest import COLUMNS, MANIFEST, label_of, labels_in, text_of
-from pixelscope.stream.run import ERROR, Report, Stages, Written, stream, unwritable
+from pixelscope.stream.run import ERROR, Stages, Written, stream, unwritable
 from pixelscope.stream.table import Row, Table
 from pixelscope.stream.walk import Item, require_paths
 
@@ -28,7 +29,7 @@ def adapt(
     rule: str = "auto",
     devices: int = 1,
     resume: bool = False,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Written:
     """Redraw every image of `folder` in `styles` styles of the target, as PNG files of the run's size, folders kept.
 
@@ -42,7 +43,7 @@ def adapt(
             folder, or that of labels.csv), style. An image that cannot be read, or a file that cannot be written, is a row with
             its error.
         styles, seed: see above.
-        rule, devices, resume, report: see `classify`.
+        rule, devices, resume, progress: see `classify`.
 
     Raises:
         InputError, Interrupted: as in `classify`.
@@ -72,7 +73,7 @@ def adapt(
         size, values = redraw.config.data.size, redraw.config.data.source_values
         return np.broadcast_to(decode(item.path, size, values), (size, size, 3))
 
-    return stream(table, [folder], Stages(prepare, compute, devices), report)
+    return stream(table, [folder], Stages(prepare, compute, devices), progress)
 
 
 def _row(out: Path, item: Item, style: int, image: np.ndarray, label: str) -> Row:

@@ -8,7 +8,8 @@ import numpy as np
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
 from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
-from pixelscope.stream.run import ERROR, Report, Stages, Written, stream
+from pixelscope.progress import ProgressCallback
+from pixelscope.stream.run import ERROR, Stages, Written, stream
 from pixelscope.stream.table import Row, Table
 from pixelscope.stream.walk import Item, require_paths
 
@@ -25,7 +26,7 @@ def classify(
     rule: str = "auto",
     devices: int = 1,
     resume: bool = False,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Written:
     """Write a row an image: name, label, probability, runner-up and its probability, and an error where it is unreadable.
 
@@ -37,7 +38,7 @@ def classify(
         rule: which weights of a run; see `evaluate`. A run that is not finished is used only where a rule is named.
         devices: GPUs, or without one threads, that compute.
         resume: go on with a table that was left unfinished.
-        report: called with the rows done and all of them.
+        progress: called with the rows done and all of them.
 
     Raises:
         InputError: model, paths or out cannot be used, or the disk is full.
@@ -58,7 +59,7 @@ def classify(
 
     first = answering[0]
     stages = Stages(lambda item: _decoded(item, first.size, first.value_range), compute, first.devices)
-    return stream(table, paths, stages, report)
+    return stream(table, paths, stages, progress)
 
 
 def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierModel]) -> None:

@@ -4,25 +4,25 @@ import io
 
 from rich.console import Console
 
-from pixelscope.engine.progress import Bar, Lines, line
+from pixelscope.progress import ProgressBar, TrainingBar, TrainingLines, format_numbers
 
 NUMBERS = {"loss/b": 0.25, "images_per_second": 61.7, "loss/a": 1.0, "time_left": 3725.0, "histogram": [0.5], "other": 9.0}
 LABELS = {"loss/a": "A", "loss/b": "B"}
 
 
 def test_a_line_shows_what_the_task_labels_in_its_order() -> None:
-    assert line(NUMBERS, LABELS) == "images/s 62  A 1  B 0.25  left 1:02:05"
+    assert format_numbers(NUMBERS, LABELS) == "images/s 62  A 1  B 0.25  left 1:02:05"
 
 
 def test_plain_lines_where_there_is_no_terminal() -> None:
     out = io.StringIO()
-    Lines(Console(file=out, width=40), 1000, LABELS).show(500, NUMBERS)
+    TrainingLines(Console(file=out, width=40), 1000, LABELS).show(500, NUMBERS)
     assert out.getvalue() == "      500 of 1,000 images  images/s 62  A 1  B 0.25  left 1:02:05\n"
 
 
 def test_plain_lines_come_at_most_every_five_seconds_and_lose_no_number() -> None:
     out, now = io.StringIO(), [0.0]
-    lines = Lines(Console(file=out, width=80), 1000, LABELS, clock=lambda: now[0])
+    lines = TrainingLines(Console(file=out, width=80), 1000, LABELS, clock=lambda: now[0])
     for second, numbers in (
         (0, {"loss/a": 1.0}),
         (1, {"loss/a": 2.0, "loss/b": 5.0}),
@@ -42,9 +42,27 @@ def test_plain_lines_come_at_most_every_five_seconds_and_lose_no_number() -> Non
     ]
 
 
+def test_a_bar_shows_the_items_done_on_a_terminal_and_nothing_on_a_pipe() -> None:
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, width=100, force_terminal=terminal, color_system=None)
+        with ProgressBar("scoring", console) as progress:
+            progress(3, 8)
+            progress(8, 8)
+        assert ("scoring" in out.getvalue() and "8/8" in out.getvalue()) == terminal
+        assert bool(out.getvalue().strip()) == terminal
+
+
+def test_a_bar_that_is_never_called_shows_nothing() -> None:
+    out = io.StringIO()
+    with ProgressBar("scoring", Console(file=out, force_terminal=True)):
+        pass
+    assert out.getvalue() == ""
+
+
 def test_a_terminal_shows_bar_numbers_and_warnings() -> None:
     out = io.StringIO()
-    bar = Bar(Console(file=out, width=100, force_terminal=True, color_system=None), 1000, 0, LABELS)
+    bar = TrainingBar(Console(file=out, width=100, force_terminal=True, color_system=None), 1000, 0, LABELS)
     bar.show(500, NUMBERS)
     bar.say("warning: [D] overpowers")
     bar.close()
