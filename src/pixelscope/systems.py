@@ -14,7 +14,7 @@ from pixelscope.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     # They bring torch, which a table does without.
-    from pixelscope.exchange.delivery import Delivered, Format
+    from pixelscope.exports.bundle import Delivered, Format
     from pixelscope.report.document import Section
 
 

@@ -12,7 +12,7 @@ from pixelscope import classify, evaluate, export, load_images, resume, train_ba
 from pixelscope.config import read_yaml
 from pixelscope.data import pack
 from pixelscope.errors import InputError
-from pixelscope.exchange.delivery import Format
+from pixelscope.exports.bundle import Format
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.runs.folder import RunFolder

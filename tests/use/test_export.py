@@ -23,11 +23,11 @@ from pixelscope.endovae.inference import export as exporting
 from pixelscope.endovae.inference.model import MAPS
 from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.quality import ssim_map
-from pixelscope.exchange.about import KEY, parse_about
-from pixelscope.exchange.onnx_file import SEAL, OnnxModel, sealed
-from pixelscope.exchange.onnx_graph import whole_graph
-from pixelscope.exchange.parity import compare
-from pixelscope.exchange.weights_file import read_weights, write_weights
+from pixelscope.exports.metadata import KEY, parse_about
+from pixelscope.exports.onnx_graph import whole_graph
+from pixelscope.exports.onnx_runtime import SEAL, OnnxModel, sealed
+from pixelscope.exports.parity import compare
+from pixelscope.exports.weights import read_weights, write_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.inference.model import load_classifier

@@ -13,9 +13,9 @@ from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.sampling import decode, interpolate, random_latents, traverse
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
+from pixelscope.inference.files import COLUMNS, MANIFEST
+from pixelscope.inference.table import csv_text
 from pixelscope.rng import generator
-from pixelscope.stream.manifest import COLUMNS, MANIFEST
-from pixelscope.stream.table import csv_text
 
 REACH = 3.0
 """How far a latent dimension is walked along either way, in standard deviations of the prior."""

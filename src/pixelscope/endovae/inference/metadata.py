@@ -3,7 +3,7 @@
 from typing import Any
 
 from pixelscope.endovae.anomaly.calibration import Calibration
-from pixelscope.exchange.about import About, require_system
+from pixelscope.exports.metadata import About, require_system
 from pixelscope.imaging.config import PrepareConfig
 
 

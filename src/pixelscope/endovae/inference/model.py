@@ -10,7 +10,7 @@ from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.scores import Maps
 from pixelscope.endovae.inference.metadata import read_metadata
 from pixelscope.errors import InputError
-from pixelscope.exchange.onnx_file import OnnxModel
+from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 
 MAPS = ("error", "dissimilarity", "kl", "mean")

@@ -17,14 +17,13 @@ from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.quality import psnr, ssim
 from pixelscope.endovae.reconstruction import reconstruct_frames
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
+from pixelscope.inference.files import COLUMNS, MANIFEST, Item, label_of, require_apart, require_paths, text_of
+from pixelscope.inference.pipeline import ERROR, Stages, Written, stream, unwritable
+from pixelscope.inference.replicas import Replicas
+from pixelscope.inference.table import Row, Table
 from pixelscope.progress import ProgressCallback
 from pixelscope.rng import generator
-from pixelscope.stream.manifest import COLUMNS, MANIFEST, label_of, text_of
-from pixelscope.stream.run import ERROR, Stages, Written, stream, unwritable
-from pixelscope.stream.table import Row, Table
-from pixelscope.stream.walk import Item, require_apart, require_paths
 
 
 def reconstruct(

@@ -23,10 +23,10 @@ from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.inference.files import Item, require_apart, require_paths
+from pixelscope.inference.pipeline import ERROR, Stages, Written, stream, unwritable
+from pixelscope.inference.table import Row, Table
 from pixelscope.progress import ProgressCallback
-from pixelscope.stream.run import ERROR, Stages, Written, stream, unwritable
-from pixelscope.stream.table import Row, Table
-from pixelscope.stream.walk import Item, require_apart, require_paths
 
 QUICK = 1
 """Compression of maps: a higher one takes longer than everything else together."""

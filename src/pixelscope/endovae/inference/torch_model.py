@@ -20,10 +20,10 @@ from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.reconstruction import Reconstructed
 from pixelscope.endovae.task import build_networks
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
-from pixelscope.exchange.weights_file import read_weights
+from pixelscope.exports.weights import read_weights
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.inference.replicas import Replicas
 
 NETWORKS = ("encoder", "decoder")
 """What the names of its tensors begin with in a .safetensors file."""

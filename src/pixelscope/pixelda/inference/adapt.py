@@ -12,11 +12,10 @@ from PIL import Image
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
+from pixelscope.inference.files import COLUMNS, MANIFEST, Item, label_of, labels_in, require_paths, text_of
+from pixelscope.inference.pipeline import ERROR, Stages, Written, stream, unwritable
+from pixelscope.inference.table import Row, Table
 from pixelscope.progress import ProgressCallback
-from pixelscope.stream.manifest import COLUMNS, MANIFEST, label_of, labels_in, text_of
-from pixelscope.stream.run import ERROR, Stages, Written, stream, unwritable
-from pixelscope.stream.table import Row, Table
-from pixelscope.stream.walk import Item, require_paths
 
 
 def adapt(

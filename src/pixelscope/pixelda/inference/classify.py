@@ -7,11 +7,11 @@ import numpy as np
 
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
+from pixelscope.inference.files import Item, require_paths
+from pixelscope.inference.pipeline import ERROR, Stages, Written, stream
+from pixelscope.inference.table import Row, Table
 from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
 from pixelscope.progress import ProgressCallback
-from pixelscope.stream.run import ERROR, Stages, Written, stream
-from pixelscope.stream.table import Row, Table
-from pixelscope.stream.walk import Item, require_paths
 
 COLUMNS = ("name", "label", "probability", "runner_up", "runner_up_probability")
 BASELINE = ("baseline_label", "baseline_probability")

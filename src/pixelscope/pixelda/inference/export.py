@@ -9,11 +9,11 @@ import numpy as np
 from pixelscope.data import load
 from pixelscope.data.disk_array import Pixels
 from pixelscope.data.imageset import ImageSet
-from pixelscope.exchange.about import About
-from pixelscope.exchange.card import Card, Port
-from pixelscope.exchange.delivery import Delivered, Format, deliver, require_new
-from pixelscope.exchange.onnx_file import sealed
-from pixelscope.exchange.parity import COMPARED, Parity, compare
+from pixelscope.exports.bundle import Delivered, Format, deliver, require_new
+from pixelscope.exports.metadata import About
+from pixelscope.exports.model_card import Card, Port
+from pixelscope.exports.onnx_runtime import sealed
+from pixelscope.exports.parity import COMPARED, Parity, compare
 from pixelscope.pixelda.domains import load_domains, load_own, lying
 from pixelscope.pixelda.inference.model import PROBABILITIES, load_exported, open_run, torch_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
@@ -74,8 +74,8 @@ def export_classifier(
 
 
 def _write(path: Path, opened: "Checkpoint", form: Format) -> None:
-    from pixelscope.exchange.onnx_graph import whole_graph
-    from pixelscope.exchange.weights_file import write_weights
+    from pixelscope.exports.onnx_graph import whole_graph
+    from pixelscope.exports.weights import write_weights
     from pixelscope.pixelda.inference.torch_model import Probabilities, named_tensors
 
     about = _about(opened)

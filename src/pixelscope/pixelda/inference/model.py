@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
-from pixelscope.exchange.about import require_system
-from pixelscope.exchange.onnx_file import OnnxModel
+from pixelscope.exports.metadata import require_system
+from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.pixelda.config import exported_data
 from pixelscope.pixelda.refinement.settings import SYSTEM as REFINED
 from pixelscope.runs.folder import RunFolder

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from pixelscope.data.loader import to_float
 from pixelscope.engine.fingerprint import fingerprint
-from pixelscope.engine.replicas import Replicas
 from pixelscope.errors import InputError
-from pixelscope.exchange.about import require_system
-from pixelscope.exchange.weights_file import read_weights
+from pixelscope.exports.metadata import require_system
+from pixelscope.exports.weights import read_weights
 from pixelscope.imaging.framing import Framing
+from pixelscope.inference.replicas import Replicas
 from pixelscope.pixelda.checkpoints import Checkpoint, load_weights
 from pixelscope.pixelda.config import PixelDAConfig, exported_data
 from pixelscope.pixelda.forward import draw_noise, pixels, redraw

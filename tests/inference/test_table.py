@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelscope import InputError
-from pixelscope.stream.table import Table
+from pixelscope.inference.table import Table
 
 COLUMNS = ("name", "score", "flagged", "error")
 WHO = {"model": "abc"}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pixelscope.errors import InputError
-from pixelscope.exchange.card import Card
-from pixelscope.exchange.parity import Parity
+from pixelscope.exports.model_card import Card
+from pixelscope.exports.parity import Parity
 from pixelscope.files import write_text, written_whole
 
 Format = Literal["onnx", "safetensors"]

@@ -16,11 +16,9 @@ from PIL import Image
 from pixelscope import InputError, Interrupted
 from pixelscope.data.decode import decode
 from pixelscope.files import written_whole
-from pixelscope.stream.ahead import batches, in_order
-from pixelscope.stream.manifest import label_of
-from pixelscope.stream.run import BATCH, ERROR, Stages, stream, unwritable
-from pixelscope.stream.table import Table
-from pixelscope.stream.walk import Item, count, passed_over, walk
+from pixelscope.inference.files import Item, batches, count, in_order, label_of, passed_over, walk
+from pixelscope.inference.pipeline import BATCH, ERROR, Stages, stream, unwritable
+from pixelscope.inference.table import Table
 
 WHO = {"model": "mean"}
 

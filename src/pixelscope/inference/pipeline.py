@@ -13,10 +13,9 @@ import numpy as np
 from pixelscope.data.decode import bombs_refused, is_flat, pages_after_first
 from pixelscope.data.listing import note
 from pixelscope.errors import InputError, Interrupted
+from pixelscope.inference.files import Item, batches, count, in_order, passed_over, walk
+from pixelscope.inference.table import Row, Table
 from pixelscope.progress import ProgressCallback
-from pixelscope.stream.ahead import batches, in_order
-from pixelscope.stream.table import Row, Table
-from pixelscope.stream.walk import Item, count, passed_over, walk
 
 P = TypeVar("P")
 

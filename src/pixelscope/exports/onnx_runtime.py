@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pixelscope.errors import InputError
-from pixelscope.exchange.about import KEY, About, parse_about
+from pixelscope.exports.metadata import KEY, About, parse_about
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -1,12 +1,28 @@
 """The files below some paths, one after the other in a fixed order, however many there are."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from pixelscope.data.decode import SUFFIXES
-from pixelscope.data.listing import passed_over_notes, scan
+from pixelscope.data.listing import contents, part_of, passed_over_notes, scan
+from pixelscope.data.sources.folder import is_label_file, read_labels
 from pixelscope.errors import InputError
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+MANIFEST = "manifest.csv"
+"""Table in a folder of generated images: one row per file, with the image that it was made from."""
+COLUMNS = ("source", "file", "label", "style")
+"""The image that a file was drawn from, the file in the folder, the class of the image, and the number of the style.
+
+What is not there is empty.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,3 +95,51 @@ def require_apart(paths: Sequence[Path]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"Two of the paths are called {twice}, so that their files would collide; take one at a time.")
+
+
+def labels_in(folder: Path) -> dict[str, str]:
+    """Return the labels in the labels.csv of a folder by POSIX path from there; none where there is no such file.
+
+    Raises InputError where the file cannot be read as one.
+    """
+    if not folder.is_dir() or not any(is_label_file(path.name) for path in folder.iterdir()):
+        return {}
+    found = contents(folder)
+    file = next((name for name in found.others if "/" not in name and is_label_file(name)), None)
+    return {} if file is None else read_labels(folder / file, found.names)[0]
+
+
+def label_of(item: Item, labels: Mapping[str, str] | None = None) -> str:
+    """Return the class of an image: its label in `labels`, else the topmost folder that is no part of a split, else ""."""
+    folders = [name for name in item.inner.parts[:-1] if part_of(name) is None]
+    return (labels or {}).get(item.inner.as_posix()) or (text_of(Path(folders[0])) if folders else "")
+
+
+def text_of(path: Path) -> str:
+    """Return a path as a table has it: what is no text in it is escaped."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def in_order(function: Callable[[In], Out], items: Iterable[In], workers: int, ahead: int) -> Iterator[Out]:
+    """Give `function(item)` for each item in order, on `workers` threads, of at most `ahead` items at a time.
+
+    An error of `function` is raised where its result would come. Items are taken from the caller's thread.
+    """
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[Out]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def batches(items: Iterable[In], size: int) -> Iterator[list[In]]:
+    """Give the items in lists of `size`, the last one of what is left."""
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pixelscope.errors import InputError
-from pixelscope.exchange.about import KEY, About, parse_about
+from pixelscope.exports.metadata import KEY, About, parse_about
 
 SEAL = f"{KEY}.sha256"
 
