@@ -144,8 +144,8 @@ def baseline_plain() -> Round:
 
 def endovae_ours(precision: str = "auto", steps: int = 6, frames: int = FRAMES) -> Round:
     """Return EndoVAE's steps, preset paper, with augmentation."""
-    from pixelscope.endovae.batches import AugmentedBatches
     from pixelscope.endovae.config import EndoVAEConfig
+    from pixelscope.endovae.data import AugmentedBatches
     from pixelscope.endovae.task import EndoVAETask
 
     config = EndoVAEConfig()
@@ -238,7 +238,7 @@ def accuracy_plain() -> Round:
 
 def quality_ours() -> Round:
     """Return PSNR and SSIM of a batch of reconstructions."""
-    from pixelscope.endovae.quality import psnr, ssim
+    from pixelscope.endovae.metrics import psnr, ssim
 
     original, decoded = (torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255 for frames in _pairs())
 
@@ -369,7 +369,7 @@ def classify_onnxruntime() -> Round:
 
 def reconstruct_torch() -> Round:
     """Return reconstructions of frames through torch."""
-    from pixelscope.endovae.batches import as_channels_first, to_unit
+    from pixelscope.endovae.data import as_channels_first, to_unit
     from pixelscope.engine.memory import keep_freed_memory
 
     keep_freed_memory()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pixelscope import EndoVAEConfig, PixelDAConfig
-from pixelscope.endovae.batches import FrameBatch
+from pixelscope.endovae.data import FrameBatch
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.task import Task

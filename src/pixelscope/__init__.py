@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from pixelscope.demo import run_demo as run_demo
     from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
     from pixelscope.endovae.config import endovae_preset as endovae_preset
+    from pixelscope.endovae.cost import plan_endovae as plan_endovae
+    from pixelscope.endovae.cost import summarize_endovae as summarize_endovae
     from pixelscope.endovae.evaluation import evaluate_endovae as evaluate_endovae
     from pixelscope.endovae.frame_figures import draw_frames as draw_frames
     from pixelscope.endovae.inference.generate import generate as generate
     from pixelscope.endovae.inference.interactive import FrameStudio as FrameStudio
     from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
     from pixelscope.endovae.inference.score import score as score
-    from pixelscope.endovae.summary import plan_endovae as plan_endovae
-    from pixelscope.endovae.summary import summarize_endovae as summarize_endovae
     from pixelscope.endovae.training import resume_endovae as resume_endovae
     from pixelscope.endovae.training import train_endovae as train_endovae
     from pixelscope.engine.cost import Plan as Plan
@@ -104,8 +104,8 @@ _HOMES = {
     "reconstruct": "pixelscope.endovae.inference.reconstruct",
     "generate": "pixelscope.endovae.inference.generate",
     "score": "pixelscope.endovae.inference.score",
-    "summarize_endovae": "pixelscope.endovae.summary",
-    "plan_endovae": "pixelscope.endovae.summary",
+    "summarize_endovae": "pixelscope.endovae.cost",
+    "plan_endovae": "pixelscope.endovae.cost",
     "InputError": "pixelscope.errors",
     "TrainingStopped": "pixelscope.errors",
     "Interrupted": "pixelscope.errors",

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pixelscope.endovae import charts as endovae_charts
+from pixelscope.endovae import results as endovae_results
 from pixelscope.errors import InputError
 from pixelscope.pixelda import charts as pixelda_charts
 from pixelscope.runs.folder import RunFolder
@@ -89,8 +89,8 @@ SYSTEMS = {
             evaluate="pixelscope.endovae.evaluation:evaluate_endovae",
             sections="pixelscope.endovae.figures:sections",
             export="pixelscope.endovae.inference.export:export_scorer",
-            charts=endovae_charts.ENDOVAE,
-            samples=endovae_charts.SAMPLES,
+            charts=endovae_results.CHARTS,
+            samples=endovae_results.SAMPLES,
         ),
         System("ablation", "ablation", sections="pixelscope.pixelda.ablation.sections:sections"),
         System("search", "search", sections="pixelscope.pixelda.ablation.search_sections:sections"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from pixelscope.endovae.batches import AugmentedBatches
+from pixelscope.endovae.data import AugmentedBatches
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.task import Task

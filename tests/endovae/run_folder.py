@@ -14,7 +14,7 @@ from pixelscope.data.frames.store import ClassSummary, FrameSummary
 from pixelscope.endovae.anomaly.baselines import BASELINES
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.quality import SSIM_RULE
+from pixelscope.endovae.metrics import SSIM_RULE
 from pixelscope.endovae.results import (
     Anomaly,
     Evaluation,

@@ -11,13 +11,13 @@ import tiny
 from pixelscope import FrameStore, evaluate_endovae, train_endovae
 from pixelscope.data.frames.duplicates import clusters
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
-from pixelscope.endovae.anomaly.calibrating import DEFAULT, calibrate, divide_for_anomaly, measures_of
+from pixelscope.endovae.anomaly.calibrate import DEFAULT, calibrate, divide_for_anomaly, measures_of
 from pixelscope.endovae.anomaly.calibration import FILE, Reference, read_calibration
-from pixelscope.endovae.anomaly.heat import hottest, overlay, smoothed
+from pixelscope.endovae.anomaly.heatmap import hottest, overlay, smoothed
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
-from pixelscope.endovae.cohort import Cohort, load_cohort
-from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.data import Cohort, load_cohort
+from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder
 

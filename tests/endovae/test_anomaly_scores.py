@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from pixelscope import InputError
 from pixelscope.endovae.anomaly.calibration import Calibration, Reference, read_calibration
-from pixelscope.endovae.anomaly.curves import auroc, best_dice, separation
 from pixelscope.endovae.anomaly.scores import SCORES, Maps, log_spread, masked_mean, measures, scores, why_unscored
+from pixelscope.endovae.metrics import auroc, auroc_with_ci, best_dice
 from pixelscope.imaging.tissue import tissue_mask
 
 SIDE = 24
@@ -41,7 +41,7 @@ def test_areas_are_those_of_scikit_learn(normal: list[int], abnormal: list[int])
     truth, values = [0] * len(normal) + [1] * len(abnormal), normal + abnormal
     assert auroc(normal, abnormal) == pytest.approx(roc_auc_score(truth, values))
     if len(normal) + len(abnormal) < 12:
-        found = separation(normal, abnormal)
+        found = auroc_with_ci(normal, abnormal)
         assert found.auroc.value == pytest.approx(roc_auc_score(truth, values))
         assert found.average_precision.value == pytest.approx(average_precision_score(truth, values))
 
@@ -49,7 +49,7 @@ def test_areas_are_those_of_scikit_learn(normal: list[int], abnormal: list[int])
 def test_the_bootstrap_interval_is_that_of_resampled_frames() -> None:
     rng = np.random.default_rng(3)
     normal, abnormal = rng.normal(0, 1, 60), rng.normal(1, 1, 90)
-    found = separation(normal, abnormal)
+    found = auroc_with_ci(normal, abnormal)
     drawn = []
     for _ in range(1500):
         one, other = rng.choice(normal, 60), rng.choice(abnormal, 90)
@@ -57,14 +57,14 @@ def test_the_bootstrap_interval_is_that_of_resampled_frames() -> None:
         drawn.append((roc_auc_score(truth, values), average_precision_score(truth, values)))
     for interval, column in zip((found.auroc, found.average_precision), np.array(drawn).T, strict=True):
         assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(column, [0.025, 0.975])), abs=0.012)
-    assert separation(normal, abnormal) == found
+    assert auroc_with_ci(normal, abnormal) == found
 
 
 def test_the_interval_holds_95_percent_of_the_resamples() -> None:
     """Means over seeds of either side: 93% or 97% would lie half of a hundredth elsewhere."""
     rng = np.random.default_rng(3)
     normal, abnormal = rng.normal(0, 1, 60), rng.normal(1, 1, 90)
-    found = np.mean([[i.low, i.high] for seed in range(10) for i in [separation(normal, abnormal, seed).auroc]], axis=0)
+    found = np.mean([[i.low, i.high] for seed in range(10) for i in [auroc_with_ci(normal, abnormal, seed).auroc]], axis=0)
     wins = (abnormal[:, None] > normal).astype(np.float32)
     areas = []
     for _ in range(20):

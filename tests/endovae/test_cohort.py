@@ -9,7 +9,7 @@ from PIL import Image
 
 import tiny
 from pixelscope import FrameStore, InputError, prepare
-from pixelscope.endovae.cohort import Cohort, divide, load_cohort, settled
+from pixelscope.endovae.data import Cohort, divide, load_cohort, settled
 from pixelscope.imaging.config import PrepareConfig
 
 

@@ -14,8 +14,8 @@ from skimage.metrics import peak_signal_noise_ratio
 import tiny
 from pixelscope import FrameStore, InputError, evaluate_endovae, generate, reconstruct, train_endovae
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config
-from pixelscope.endovae.cohort import load_cohort
-from pixelscope.endovae.reconstruction import reconstruct_frames
+from pixelscope.endovae.data import load_cohort
+from pixelscope.endovae.forward import reconstruct_frames
 from pixelscope.runs.folder import RunFolder, read_stats
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pixelscope.endovae.findings import REGIONS, brightness, fine_detail_kept, regions, spectrum
+from pixelscope.endovae.forward import decode, interpolate, random_latents, traverse
+from pixelscope.endovae.metrics import REGIONS, brightness, fine_detail_kept, regions, spectrum
 from pixelscope.endovae.networks import Decoder
-from pixelscope.endovae.sampling import decode, interpolate, random_latents, traverse
 
 
 def _grey(values: torch.Tensor) -> torch.Tensor:

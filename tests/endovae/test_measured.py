@@ -13,9 +13,9 @@ from sklearn.metrics import f1_score, roc_auc_score
 import tiny
 from pixelscope import FrameStore, evaluate_endovae
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
-from pixelscope.endovae.anomaly.heat import smoothed
+from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.checkpoints import read_config
-from pixelscope.endovae.cohort import Cohort, Part, load_cohort
+from pixelscope.endovae.data import Cohort, Part, load_cohort
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import tiny
 from pixelscope.data.disk_array import Rows
-from pixelscope.endovae.batches import AugmentedBatches, FrameBatch, from_unit, to_unit
+from pixelscope.endovae.data import AugmentedBatches, FrameBatch, from_unit, to_unit
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import checkpoint
 from pixelscope.rng import Moment

@@ -12,14 +12,14 @@ from PIL import Image
 
 import tiny
 from pixelscope import FrameStore, InputError, PrepareConfig, evaluate_endovae, prepare, train_endovae
-from pixelscope.endovae.anomaly.calibrating import calibrate, divide_for_anomaly
+from pixelscope.endovae.anomaly.calibrate import calibrate, divide_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
-from pixelscope.endovae.anomaly.localisation import localise
+from pixelscope.endovae.anomaly.localization import localise
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config
-from pixelscope.endovae.cohort import Part, load_cohort
-from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.data import Part, load_cohort
 from pixelscope.endovae.figures.material import Material
-from pixelscope.endovae.quality import psnr, squared_error, ssim
+from pixelscope.endovae.metrics import psnr, squared_error, ssim
+from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder
 

@@ -13,16 +13,16 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from skimage.metrics import structural_similarity
 
 import tiny
 from pixelscope import InputError, classify, export, score
 from pixelscope.data.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
-from pixelscope.endovae.anomaly.dissimilarity import Dissimilarity
 from pixelscope.endovae.inference import export as exporting
 from pixelscope.endovae.inference.model import MAPS
 from pixelscope.endovae.inference.standalone import standalone_code
-from pixelscope.endovae.quality import ssim_map
+from pixelscope.endovae.metrics import Dissimilarity
 from pixelscope.exports.metadata import KEY, parse_about
 from pixelscope.exports.onnx_graph import whole_graph
 from pixelscope.exports.onnx_runtime import SEAL, OnnxModel, sealed
@@ -183,11 +183,13 @@ def test_no_name_of_the_code_beside_it_stands_for_two_things() -> None:
     assert len(names) == len(set(names)) > 30
 
 
-def test_the_dissimilarity_is_that_of_torchmetrics() -> None:
+def test_the_dissimilarity_is_that_of_scikit_image() -> None:
     random = torch.Generator().manual_seed(0)
     one, other = (torch.rand(3, 3, 30, 30, generator=random, dtype=torch.float64) for _ in range(2))
-    expected = 1 - ssim_map(one, other).mean(1)
-    assert torch.allclose(Dissimilarity(30)(one, other).double(), expected, atol=1e-6)
+    look = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "full": True}
+    for a, b, found in zip(one.numpy(), other.numpy(), Dissimilarity(30)(one, other).numpy(), strict=True):
+        expected = structural_similarity(a, b, channel_axis=0, **look)[1].mean(0)[5:-5, 5:-5]
+        np.testing.assert_allclose(1 - found, expected, atol=1e-6)
 
 
 def test_the_card_says_what_a_reader_needs(models: Path) -> None:

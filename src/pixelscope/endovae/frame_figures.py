@@ -38,7 +38,7 @@ def _draw_stages(store: FrameStore, path: Path) -> None:
 
 def _draw_samples(store: FrameStore, path: Path) -> None:
     from pixelscope.endovae.figures.galleries import classes_gallery
-    from pixelscope.endovae.frame_samples import sample_positions
+    from pixelscope.endovae.samples import sample_positions
 
     shown = sample_positions(store)
     _save(classes_gallery(store.frames[shown], store.labels[shown], list(store.classes)), path)

@@ -215,3 +215,12 @@ def _end_lines(found: Anomaly) -> list[str]:
         unscored = ", ".join(f"{count:,} {kind}" for kind, count in found.unscored.items())
         lines.append(f"not scored, as no tissue is seen in them: {unscored}")
     return lines if found.localisation is None else [*lines, found.localisation.to_text()]
+
+
+CHARTS = {
+    "Reconstruction, nats per image": {"loss/reconstruction": "training", "loss/validation_reconstruction": "validation"},
+    "Divergence, nats per image": {"loss/kl": "training", "loss/validation_kl": "validation"},
+}
+
+SAMPLES = {"originals": "frames", "reconstructions": "reconstructed", "generated": "generated"}
+"""Images of samples/progress.npz, with their titles."""

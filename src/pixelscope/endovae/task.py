@@ -9,8 +9,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from pixelscope.data.disk_array import Pixels
-from pixelscope.endovae.batches import FrameBatch, as_channels_first, to_unit
 from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.data import FrameBatch, as_channels_first, to_unit
 from pixelscope.endovae.losses import reconstruction_loss
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior

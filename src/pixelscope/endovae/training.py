@@ -9,12 +9,10 @@ from lightning_fabric import Fabric
 
 from pixelscope.data.frames.store import FIGURES
 from pixelscope.data.places import written
-from pixelscope.endovae.batches import AugmentedBatches
 from pixelscope.endovae.checkpoints import SYSTEM, read_config
-from pixelscope.endovae.cohort import Cohort, load_cohort, load_own_cohort, settled
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.frame_samples import save_augmentation, save_frame_samples
-from pixelscope.endovae.progress_samples import ProgressSamples
+from pixelscope.endovae.data import AugmentedBatches, Cohort, load_cohort, load_own_cohort, settled
+from pixelscope.endovae.samples import ProgressSamples, save_augmentation, save_frame_samples
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.progress import ProgressCallback

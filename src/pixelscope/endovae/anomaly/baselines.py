@@ -8,8 +8,8 @@ from PIL import Image
 
 from pixelscope.endovae.anomaly.calibration import Reference
 from pixelscope.endovae.anomaly.scores import Values, masked_mean
-from pixelscope.endovae.batches import as_channels_first, to_unit
-from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.data import as_channels_first, to_unit
+from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.imaging.tissue import BLACK, LUMA
 
 BASELINES = {

@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, FiniteFloat
 
 from pixelscope.config import Config
-from pixelscope.endovae.anomaly.conformal import conformal_p, slack
-from pixelscope.endovae.anomaly.distance import mahalanobis
+from pixelscope.endovae.anomaly.statistics import conformal_p, mahalanobis, slack
 from pixelscope.errors import InputError
 from pixelscope.runs.record import ResultFile
 

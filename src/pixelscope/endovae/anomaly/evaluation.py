@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
-from pixelscope.endovae.anomaly.calibrating import calibrate, divide_for_anomaly, measures_of
+from pixelscope.endovae.anomaly.calibrate import calibrate, divide_for_anomaly, measures_of
 from pixelscope.endovae.anomaly.calibration import FILE, RATE, Calibration, Reference
-from pixelscope.endovae.anomaly.curves import separation
-from pixelscope.endovae.anomaly.localisation import localise
-from pixelscope.endovae.anomaly.pictures import write_heat_maps
+from pixelscope.endovae.anomaly.localization import localise
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.cohort import Cohort, Part
-from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.data import Cohort, Part
+from pixelscope.endovae.metrics import auroc_with_ci
+from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import Anomaly, ScoreSeparation
+from pixelscope.endovae.samples import write_heat_maps
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 
@@ -180,7 +180,7 @@ def _separations(
 ) -> dict[str, dict[str, ScoreSeparation]]:
     normal, abnormal = (getattr(scored[side], kind) for side in ("normal", "abnormal"))
     return {
-        name: {group: separation(values[which], abnormal[name]) for group, which in inside.items()}
+        name: {group: auroc_with_ci(values[which], abnormal[name]) for group, which in inside.items()}
         for name, values in normal.items()
     }
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixelscope.endovae.anomaly.dissimilarity import Dissimilarity
 from pixelscope.endovae.anomaly.scores import Maps
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.reconstruction import BATCH, Reconstructed, reconstruct_batches
+from pixelscope.endovae.forward import BATCH, Reconstructed, reconstruct_batches
+from pixelscope.endovae.metrics import Dissimilarity
 
 
 def map_batches(checkpoint: Checkpoint, frames: NDArray[np.uint8]) -> Iterator[tuple[slice, Maps]]:

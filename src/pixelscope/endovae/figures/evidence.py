@@ -41,7 +41,7 @@ def findings_section(material: Material) -> Section:
 
 
 def _sharpness(material: Material) -> Illustration | None:
-    from pixelscope.endovae.findings import FINE
+    from pixelscope.endovae.metrics import FINE
 
     if material.numbers is None or not material.sets:
         return None

@@ -8,12 +8,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from pixelscope.endovae.anomaly.calibration import RATE, Calibration
-from pixelscope.endovae.anomaly.dissimilarity import Dissimilarity
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
-from pixelscope.endovae.cohort import load_cohort, load_own_cohort
+from pixelscope.endovae.data import load_cohort, load_own_cohort
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.inference.torch_model import NETWORKS, TorchScorer
+from pixelscope.endovae.metrics import Dissimilarity
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.results import RESEARCH, Evaluation

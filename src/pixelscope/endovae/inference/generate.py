@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from pixelscope.data.decode import bombs_refused
-from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
+from pixelscope.endovae.data import as_channels_first, to_unit
+from pixelscope.endovae.forward import decode, interpolate, random_latents, traverse
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
 from pixelscope.endovae.posterior import Posterior
-from pixelscope.endovae.sampling import decode, interpolate, random_latents, traverse
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.inference.files import COLUMNS, MANIFEST

@@ -10,17 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from pixelscope.data.frames.preprocess import prepare_frame
-from pixelscope.endovae.anomaly.heat import overlay, smoothed
+from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.maps import maps_of
 from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
-from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.checkpoints import load_checkpoint
-from pixelscope.endovae.cohort import load_own_cohort
-from pixelscope.endovae.pictures import pixels
+from pixelscope.endovae.data import as_channels_first, load_own_cohort, to_unit
+from pixelscope.endovae.forward import Reconstructed, decode, random_latents
 from pixelscope.endovae.posterior import Posterior
-from pixelscope.endovae.reconstruction import Reconstructed
 from pixelscope.endovae.results import Evaluation
-from pixelscope.endovae.sampling import decode, random_latents
+from pixelscope.endovae.samples import pixels
 from pixelscope.errors import InputError
 from pixelscope.rng import generator
 

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from pixelscope.data.decode import bombs_refused
 from pixelscope.data.listing import image_files
-from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
+from pixelscope.endovae.data import as_channels_first, to_unit
+from pixelscope.endovae.forward import reconstruct_frames
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
-from pixelscope.endovae.pictures import pixels
+from pixelscope.endovae.metrics import psnr, ssim
 from pixelscope.endovae.posterior import Posterior
-from pixelscope.endovae.quality import psnr, ssim
-from pixelscope.endovae.reconstruction import reconstruct_frames
+from pixelscope.endovae.samples import pixels
 from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.errors import InputError
 from pixelscope.inference.files import COLUMNS, MANIFEST, Item, label_of, require_apart, require_paths, text_of

@@ -16,7 +16,7 @@ from pixelscope.data.decode import decode
 from pixelscope.data.frames.preprocess import PreparedFrame, prepare_frame
 from pixelscope.data.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE
-from pixelscope.endovae.anomaly.heat import overlay, smoothed
+from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH

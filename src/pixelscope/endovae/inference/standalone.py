@@ -14,8 +14,7 @@ MODULES = (
     "pixelscope.imaging.insets",
     "pixelscope.data.frames.preprocess",
     "pixelscope.imaging.tissue",
-    "pixelscope.endovae.anomaly.distance",
-    "pixelscope.endovae.anomaly.conformal",
+    "pixelscope.endovae.anomaly.statistics",
     "pixelscope.endovae.anomaly.scores",
 )
 """What is put together, each after what it uses."""

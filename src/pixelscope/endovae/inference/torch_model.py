@@ -11,13 +11,13 @@ from torch import nn
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.maps import maps_of
 from pixelscope.endovae.anomaly.scores import Maps
-from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.data import as_channels_first, to_unit
+from pixelscope.endovae.forward import Reconstructed
 from pixelscope.endovae.inference.metadata import read_metadata
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
-from pixelscope.endovae.reconstruction import Reconstructed
 from pixelscope.endovae.task import build_networks
 from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.errors import InputError

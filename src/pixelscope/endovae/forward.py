@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelscope.endovae.batches import as_channels_first, to_unit
 from pixelscope.endovae.checkpoints import Checkpoint
+from pixelscope.endovae.data import as_channels_first, from_unit, to_unit
+from pixelscope.endovae.networks import Decoder
 from pixelscope.endovae.posterior import Posterior
 
 BATCH = 64
@@ -51,3 +52,27 @@ def reconstruct_frames(checkpoint: Checkpoint, frames: np.ndarray, draw: torch.G
             torch.cat([part.posterior.mean for part in parts]), torch.cat([part.posterior.log_variance for part in parts])
         ),
     )
+
+
+def random_latents(count: int, latent: int, draw: torch.Generator) -> Tensor:
+    """Return `count` draws of z ~ N(0, I), shape (count, latent)."""
+    return torch.randn((count, latent), generator=draw)
+
+
+def interpolate(first: Tensor, second: Tensor, steps: int) -> Tensor:
+    """Return `steps` latent vectors on the straight way from `first` to `second` (latent,), both included, (steps, latent)."""
+    return torch.lerp(first, second, torch.linspace(0, 1, steps).unsqueeze(1))
+
+
+def traverse(origin: Tensor, dimension: int, values: Tensor) -> Tensor:
+    """Return `origin` (latent,) with one dimension set to each of `values` (K,) in turn, shape (K, latent)."""
+    moved = origin.repeat(len(values), 1)
+    moved[:, dimension] = values
+    return moved
+
+
+@torch.no_grad()
+def decode(decoder: Decoder, z: Tensor) -> Tensor:
+    """Return uint8 images (N, S, S, 3) of latent vectors (N, latent)."""
+    images = torch.cat([from_unit(decoder(part)) for part in z.split(BATCH)])
+    return images.permute(0, 2, 3, 1).contiguous()

@@ -7,13 +7,13 @@ import numpy as np
 from pixelscope.data.cluster_split import split_by_cluster
 from pixelscope.data.frames.duplicates import clusters
 from pixelscope.endovae.anomaly.calibration import Calibration, Reference
-from pixelscope.endovae.anomaly.curves import auroc
-from pixelscope.endovae.anomaly.heat import hottest
+from pixelscope.endovae.anomaly.heatmap import hottest
 from pixelscope.endovae.anomaly.maps import map_batches
 from pixelscope.endovae.anomaly.scores import COMPARED, SUMS, Values, log_spread, measures, scores
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.cohort import Cohort, Part
 from pixelscope.endovae.config import SplitConfig
+from pixelscope.endovae.data import Cohort, Part
+from pixelscope.endovae.metrics import auroc
 from pixelscope.errors import InputError
 
 DEFAULT = "picture+latent"

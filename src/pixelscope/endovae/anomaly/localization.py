@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.endovae.anomaly.baselines import pca_errors
-from pixelscope.endovae.anomaly.curves import auroc, best_dice
-from pixelscope.endovae.anomaly.heat import smoothed
+from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.maps import map_batches
 from pixelscope.endovae.anomaly.scores import Maps
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.cohort import Part
-from pixelscope.endovae.components import PrincipalComponents
+from pixelscope.endovae.data import Part
+from pixelscope.endovae.metrics import auroc, best_dice
+from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import Localisation, MapResult
 
 MOST = 2_000

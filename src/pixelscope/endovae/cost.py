@@ -3,9 +3,8 @@
 import torch
 from lightning_fabric import Fabric
 
-from pixelscope.endovae.batches import AugmentedBatches
-from pixelscope.endovae.cohort import load_cohort, settled
 from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.data import AugmentedBatches, load_cohort, settled
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import runtime
 from pixelscope.engine.cost import Plan, time_steps

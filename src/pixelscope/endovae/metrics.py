@@ -1,0 +1,239 @@
+"""Metrics of reconstructions and scores: PSNR, SSIM, energy by frequency, error regions, AUROC, average precision, Dice."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from pixelscope.endovae.results import Interval, ScoreSeparation
+from pixelscope.imaging.tissue import BLACK, BRIGHT, LUMA, touching_edge
+
+Values = NDArray[np.float64]
+
+WINDOW, SIGMA = 11, 1.5
+"""Side and standard deviation of the Gaussian window of SSIM, in pixels."""
+K1, K2 = 0.01, 0.03
+"""Wang's constants."""
+SSIM_RULE = (
+    "Wang et al. 2004: Gaussian window 11 x 11, sigma 1.5, K1 0.01, K2 0.03, data range 1; mean over channels and valid pixels"
+)
+
+REGIONS = ("tissue", "lumen", "glints", "inset", "border")
+FINE = 0.25
+"""Fraction of the Nyquist frequency from which detail counts as fine."""
+DARK = 0.30
+"""Brightness below which a pixel is dark."""
+
+RESAMPLES = 2000
+LEVEL = 0.95
+_MAX_DRAWS = 50_000_000
+"""Maximum number of frames drawn over all resamples: above 25,000 frames there are fewer resamples, at least 100."""
+_MAX_CHUNK = 1_000_000
+"""Approximate number of drawn frames held in memory at a time."""
+
+
+def squared_error(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+    """Return the mean squared error per image.
+
+    Args:
+        images: float (N, 3, H, W) in [0, 1].
+        reconstructions: the same shape and range.
+        valid_mask: (N, 1, H, W), 0 where a pixel is ignored.
+
+    Returns:
+        Shape (N,); NaN for an image without a valid pixel, as for `psnr` and `ssim`.
+    """
+    errors = (images - reconstructions).square().mean(1, keepdim=True)
+    return _mean(errors, valid_mask)
+
+
+def psnr(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+    """Return the peak signal-to-noise ratio per image in dB for a peak of 1, shape (N,); infinite for equal images."""
+    return -10 * squared_error(images, reconstructions, valid_mask).log10()
+
+
+def ssim(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+    """Return the structural similarity per image, shape (N,), by `SSIM_RULE`; images are square.
+
+    Averages the positions where the whole window lies inside the image, as Wang's code and scikit-image do. An ignored pixel
+    is excluded from the average, but windows next to it still see it.
+    """
+    margin = WINDOW // 2
+    inner = None if valid_mask is None else valid_mask[..., margin:-margin, margin:-margin]
+    return 1 - _mean(Dissimilarity(images.shape[-1]).to(images.device)(images, reconstructions).unsqueeze(1), inner)
+
+
+class Dissimilarity(nn.Module):
+    """Map of 1 - SSIM between two batches of images, wherever the whole window lies inside the image.
+
+    Computed in double precision: in single precision E[x^2] - E[x]^2 loses digits where a frame is bright, up to 1e-3 per
+    pixel, too much for two runtimes to agree. The blur is a product with one matrix per axis, which every runtime supports in
+    double precision.
+    """
+
+    blur: Tensor
+
+    def __init__(self, size: int) -> None:
+        """Build the blur for images of side `size`, at least 11."""
+        super().__init__()
+        distances = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
+        line = torch.exp(-(distances**2) / (2 * SIGMA**2))
+        rows = size - WINDOW + 1
+        blur = torch.zeros(rows, size, dtype=torch.float64)
+        for row in range(rows):
+            blur[row, row : row + WINDOW] = line / line.sum()
+        self.register_buffer("blur", blur, persistent=False)
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """Return float32 (N, S - 10, S - 10), the mean over channels, for images (N, C, S, S) in [0, 1]."""
+        one, other = one.double(), other.double()
+        mean_one, mean_other = self._blurred(one), self._blurred(other)
+        variances = self._blurred(one * one + other * other) - mean_one**2 - mean_other**2
+        covariance = self._blurred(one * other) - mean_one * mean_other
+        luminance = (2 * mean_one * mean_other + K1**2) / (mean_one**2 + mean_other**2 + K1**2)
+        structure = (2 * covariance + K2**2) / (variances + K2**2)
+        return (1 - (luminance * structure).mean(1)).float()
+
+    def _blurred(self, images: Tensor) -> Tensor:
+        return self.blur @ images @ self.blur.T
+
+
+def _mean(values: Tensor, valid_mask: Tensor | None) -> Tensor:
+    """Return the mean over the valid pixels of `values` (N, 1, H, W), shape (N,); NaN where there is none."""
+    if valid_mask is None:
+        return values.mean((1, 2, 3))
+    return (values * valid_mask).sum((1, 2, 3)) / valid_mask.sum((1, 2, 3))
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Return (N, H, W) in [0, 1] for images (N, 3, H, W) in [0, 1]."""
+    return torch.einsum("nchw,c->nhw", images, torch.tensor(LUMA, dtype=images.dtype, device=images.device))
+
+
+def spectrum(images: Tensor) -> Tensor:
+    """Return the energy of brightness per spatial frequency.
+
+    Frequency f sums the ring |k| in [f - 1/2, f + 1/2) of the Fourier transform. The mean brightness is subtracted, and a Hann
+    window suppresses the edges of the frame.
+
+    Args:
+        images: (N, 3, S, S) in [0, 1].
+
+    Returns:
+        Shape (N, S // 2 + 1), from 0 to S // 2 cycles per frame.
+    """
+    values = brightness(images)
+    side = values.shape[-1]
+    window = torch.hann_window(side, periodic=False, dtype=values.dtype)
+    windowed = (values - values.mean((1, 2), keepdim=True)) * window[:, None] * window
+    energy = torch.fft.fft2(windowed).abs().square().flatten(1)
+    along = torch.fft.fftfreq(side) * side
+    ring = torch.hypot(along[:, None], along).round().long().flatten()
+    sums = torch.zeros(len(values), int(ring.max()) + 1, dtype=energy.dtype).index_add_(1, ring, energy)
+    return sums[:, : side // 2 + 1]
+
+
+def fine_detail_kept(originals: ArrayLike, reconstructions: ArrayLike) -> float:
+    """Return the fine energy of reconstructions as a fraction of their originals', from spectra (F,) or (N, F)."""
+    first, second = np.asarray(originals), np.asarray(reconstructions)
+    fine = math.ceil(FINE * (first.shape[-1] - 1))
+    return float(second[..., fine:].sum() / max(first[..., fine:].sum(), 1e-12))
+
+
+def regions(images: Tensor, insets: np.ndarray) -> dict[str, Tensor]:
+    """Assign each pixel to one of `REGIONS`.
+
+    border: black and connected to the edge of the frame; lumen: dark elsewhere; glints: bright in all three channels; tissue:
+    the rest.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1].
+        insets: bool (N, H, W).
+
+    Returns:
+        Masks per region, bool (N, H, W); exactly one is True per pixel.
+    """
+    light = brightness(images)
+    inset = torch.from_numpy(np.ascontiguousarray(insets))
+    border = torch.from_numpy(np.stack([touching_edge(black) for black in (light < BLACK).numpy()])) & ~inset
+    lumen = (light < DARK) & ~border & ~inset
+    glints = (images.amin(1) > BRIGHT) & ~inset
+    return {"tissue": ~(lumen | glints | inset | border), "lumen": lumen, "glints": glints, "inset": inset, "border": border}
+
+
+def auroc(normal: ArrayLike, abnormal: ArrayLike) -> float:
+    """Return the area under the ROC curve of scores, higher for abnormal; ties count half."""
+    ranking = _Ranking.from_scores(normal, abnormal)
+    return float(ranking.areas(np.ones((1, ranking.total)))[0, 0])
+
+
+def auroc_with_ci(normal: ArrayLike, abnormal: ArrayLike, seed: int = 0) -> ScoreSeparation:
+    """Return AUROC and average precision of scores, higher for abnormal, with 95% percentile bootstrap intervals.
+
+    Resamples frames with replacement within each kind, `RESAMPLES` times (fewer for very many frames). Ties count half in the
+    AUROC. The average precision is the sum over thresholds of (recall step) x precision; ties share a threshold.
+    """
+    ranking = _Ranking.from_scores(normal, abnormal)
+    resamples = max(100, min(RESAMPLES, _MAX_DRAWS // ranking.total))
+    chunk = max(1, min(resamples, _MAX_CHUNK // ranking.total))
+    rng = np.random.default_rng(seed)
+    drawn = [ranking.areas(ranking.resampled(rng, chunk)) for _ in range(-(-resamples // chunk))]
+    low, high = np.quantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    found = ranking.areas(np.ones((1, ranking.total)))[0]
+    area, precision = (Interval(value=float(found[i]), low=float(low[i]), high=float(high[i])) for i in range(2))
+    return ScoreSeparation(auroc=area, average_precision=precision)
+
+
+def best_dice(scores: ArrayLike, inside: ArrayLike) -> float:
+    """Return the best Dice coefficient over all thresholds: an optimistic number, chosen on the masks themselves.
+
+    Args:
+        scores: per pixel, (N,); ties share a threshold.
+        inside: bool (N,), True in a lesion.
+    """
+    values, truth = np.asarray(scores), np.asarray(inside, bool)
+    order = np.argsort(-values, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))
+    hits = np.cumsum(truth[order])[ends]
+    return float((2 * hits / (ends + 1 + max(int(truth.sum()), 1))).max())
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """Frames sorted by score; the normal ones come first in the numbering."""
+
+    normal: int
+    order: NDArray[np.int64]
+    """Indices of the frames, highest score first."""
+    ends: NDArray[np.int64]
+    """Last position of each run of equal scores in that order."""
+
+    @classmethod
+    def from_scores(cls, normal: ArrayLike, abnormal: ArrayLike) -> "_Ranking":
+        scores = np.concatenate([np.asarray(normal, np.float64), np.asarray(abnormal, np.float64)])
+        order = np.argsort(-scores, kind="stable")
+        return cls(len(np.asarray(normal)), order, np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)))
+
+    @property
+    def total(self) -> int:
+        return len(self.order)
+
+    def resampled(self, rng: np.random.Generator, times: int) -> Values:
+        """Return how often each frame is drawn per resample, (times, N)."""
+        kinds = (self.normal, self.total - self.normal)
+        drawn = [rng.multinomial(count, np.full(count, 1 / count), size=times) for count in kinds]
+        return np.concatenate(drawn, axis=1).astype(np.float64)
+
+    def areas(self, weights: Values) -> Values:
+        """Return AUROC and average precision, (B, 2), for frames weighted by `weights` (B, N)."""
+        abnormal = self.order >= self.normal
+        ranked = weights[:, self.order]
+        hits = np.cumsum(ranked * abnormal, axis=1)[:, self.ends]
+        alarms = np.cumsum(ranked * ~abnormal, axis=1)[:, self.ends]
+        new_hits, new_alarms = np.diff(hits, axis=1, prepend=0), np.diff(alarms, axis=1, prepend=0)
+        area = (new_alarms * (hits - new_hits / 2)).sum(1) / (hits[:, -1] * alarms[:, -1])
+        precision = hits / np.maximum(hits + alarms, 1)
+        return np.stack([area, (new_hits * precision).sum(1) / hits[:, -1]], axis=1)
