@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pixelscope.endovae import results as endovae_results
 from pixelscope.errors import InputError
-from pixelscope.pixelda import charts as pixelda_charts
+from pixelscope.pixelda import report as pixelda_charts
 from pixelscope.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ SYSTEMS = {
             "pixelda train",
             resume="pixelscope.pixelda.training:resume_pixelda",
             evaluate="pixelscope.pixelda.evaluation:evaluate_pixelda",
-            sections="pixelscope.pixelda.figures:sections",
+            sections="pixelscope.pixelda.report.page:sections",
             export="pixelscope.pixelda.inference.export:export_classifier",
             charts=pixelda_charts.PIXELDA,
             samples=pixelda_charts.SAMPLES,
@@ -67,7 +67,7 @@ SYSTEMS = {
             "pixelda baseline",
             resume="pixelscope.pixelda.training:resume_pixelda",
             evaluate="pixelscope.pixelda.evaluation:evaluate_pixelda",
-            sections="pixelscope.pixelda.figures:sections",
+            sections="pixelscope.pixelda.report.page:sections",
             export="pixelscope.pixelda.inference.export:export_classifier",
             charts=pixelda_charts.BASELINE,
         ),

@@ -9,19 +9,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pixelscope.pixelda.figures import (
+from pixelscope.pixelda.report.classes import class_accuracies, confusion_matrices
+from pixelscope.pixelda.report.generated import (
+    MAX_ROWS,
     adapted_gallery,
-    baseline_curves,
-    class_accuracies,
-    confusion_matrices,
+    evenly_chosen,
     pairs_gallery,
     progress_gallery,
-    stability_panels,
     styles_gallery,
-    training_panels,
 )
-from pixelscope.pixelda.figures.galleries import MOMENTS, chosen_moments
-from pixelscope.pixelda.figures.stability import class_histograms
+from pixelscope.pixelda.report.training import baseline_curves, class_histograms, stability_panels, training_panels
 from pixelscope.report.plotting import INK, Series, fitted, series, short_count, shortened, smoothed, text_width
 
 RNG = np.random.default_rng(7)
@@ -114,7 +111,7 @@ def test_baseline_curves_show_loss_and_accuracy_in_epochs() -> None:
     assert line(loss, "source, train")[1] == [entry["loss/source_train"] for entry in EVALUATIONS]
     assert raw(loss) == [[entry["loss/classifier"] for entry in TRAIN]]
     assert line(accuracy, "source, test") == ([0, 1, 2, 3, 4], ACCURACIES["source_test"].y.tolist())
-    assert line(accuracy, "target, test: never trained on: 81.0%")[1] == ACCURACIES["target_test"].y.tolist()
+    assert line(accuracy, "target, test: not trained on: 81.0%")[1] == ACCURACIES["target_test"].y.tolist()
     assert loss.get_xlabel() == "epochs of 3,200 images"
 
 
@@ -206,8 +203,8 @@ def test_progress_names_each_moment_by_images_seen() -> None:
 
 @given(st.integers(1, 500))
 def test_of_many_moments_the_first_and_last_are_among_those_drawn(count: int) -> None:
-    chosen = chosen_moments(count)
-    assert (chosen[0], chosen[-1], len(chosen)) == (0, count - 1, min(count, MOMENTS))
+    chosen = evenly_chosen(count)
+    assert (chosen[0], chosen[-1], len(chosen)) == (0, count - 1, min(count, MAX_ROWS))
 
 
 def test_large_images_are_embedded_small() -> None:
@@ -251,7 +248,7 @@ def test_stability_shows_the_diagnostics() -> None:
     assert raw(gradients) == [[entry[f"gradient/{name}"] for entry in TRAIN] for name in kinds]
     assert gradients.get_yscale() == "log"
     assert line(diversity, "standard")[1] == [entry["diversity"] for entry in EVALUATIONS]
-    bars = [patch.get_height() for patch in panel(figure, "Classes").patches]
+    bars = [patch.get_height() for patch in panel(figure, "Generated").patches]
     last = np.mean([entry["histogram/generated"] for entry in TRAIN[-4:]], axis=0)
     assert bars == pytest.approx([*[0.1] * 10, *last])
 

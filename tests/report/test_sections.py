@@ -1,6 +1,7 @@
 """The sections of a run say what was measured, leave out what was not, and refuse what is damaged."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,8 @@ import torch
 import pixelscope
 from pixelscope.errors import InputError
 from pixelscope.pixelda.evaluation import set_result
-from pixelscope.pixelda.figures import sections
-from pixelscope.pixelda.figures.headline import headline
-from pixelscope.pixelda.figures.material import Material
-from pixelscope.pixelda.figures.tables import percent, points
+from pixelscope.pixelda.report.data import ReportData, percent, points
+from pixelscope.pixelda.report.page import headline, sections
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.report.document import Illustration, Listing, Section, Table
 from pixelscope.report.record import duration
@@ -32,7 +31,11 @@ def revise(path: Path, **values: Any) -> None:
 
 
 def headline_of(run: Path) -> str:
-    return headline(Material.read(run))
+    return headline(ReportData.read(run))
+
+
+def numbers_in(text: str) -> list[str]:
+    return re.findall(r"[+−]?\d[\d,]*(?:\.\d+)?%?", text)
 
 
 def by_anchor(run: Path) -> dict[str, Section]:
@@ -71,21 +74,27 @@ def test_the_headline_is_the_measured_rise(written: WriteRun) -> None:
     after = Evaluation.load(written() / "evaluation.json").sets["target_test"].accuracy
     before = Evaluation.load(written() / "baseline" / "evaluation.json").sets["target_test"].accuracy
     assert (before, after) == (0.537, 0.83)
-    assert headline_of(written()) == "Accuracy on the test split of MNIST-M rose from 53.7% to 83.0%: +29.3 points."
+    assert numbers_in(headline_of(written())) == ["53.7%", "83.0%", "+29.3"]
 
 
 @pytest.mark.parametrize(
-    ("correct", "words"), [(400, "fell from 53.7% to 40.0%: −13.7 points."), (537, "stayed at 53.7%."), (538, "+0.1 points.")]
+    ("correct", "word", "numbers"),
+    [
+        (400, "fell", ["53.7%", "40.0%", "−13.7"]),
+        (537, "stayed", ["53.7%"]),
+        (538, "rose", ["53.7%", "53.8%", "+0.1"]),
+    ],
 )
-def test_the_headline_tells_a_fall_from_a_rise(copied: WriteRun, correct: int, words: str) -> None:
+def test_the_headline_tells_a_fall_from_a_rise(copied: WriteRun, correct: int, word: str, numbers: list[str]) -> None:
     run = copied()
     set_accuracy(run / "evaluation.json", "target_test", correct, 1000)
-    assert headline_of(run).endswith(words)
+    assert word in headline_of(run)
+    assert numbers_in(headline_of(run)) == numbers
 
 
 def test_without_a_baseline_the_headline_compares_with_nothing(written: WriteRun) -> None:
     run = written(baseline=False)
-    assert headline_of(run) == "Accuracy on the test split of MNIST-M is 83.0% after adaptation from MNIST."
+    assert numbers_in(headline_of(run)) == ["83.0%"]
     assert "baseline" not in by_anchor(run)
     assert tables(by_anchor(run)["result"])[0].header == ("Accuracy", "images", "after")
 
@@ -93,25 +102,27 @@ def test_without_a_baseline_the_headline_compares_with_nothing(written: WriteRun
 def test_without_target_labels_nothing_is_said_of_the_target(written: WriteRun) -> None:
     run = written(target_labels=False, baseline=False)
     found = by_anchor(run)
-    assert headline_of(run) == "Accuracy on the test split of MNIST is 98.0%; MNIST-M has no labels to measure it by."
+    assert numbers_in(headline_of(run)) == ["98.0%"]
+    assert "no labels" in headline_of(run)
     assert found["lead"].notes == ()
     assert [row.cells[0] for row in tables(found["result"])[0].rows] == ["MNIST, test split"]
     assert not any(row.apart for row in tables(found["result"])[1].rows)
     (gallery, *_) = [part for part in found["generated"].parts if isinstance(part, Illustration)]
-    assert "The target's labels are unknown." in gallery.caption
-    assert "target images" not in found["generated"].prose[0]
+    assert "unknown" in gallery.caption
+    assert len(numbers_in(found["generated"].prose[0])) <= 2
 
 
 def test_an_unfinished_run_says_how_far_it_came(written: WriteRun) -> None:
     run = written(done=0.5, baseline=False)
-    assert headline_of(run).startswith("Unfinished, at step 425 of 850: accuracy on the test split of MNIST-M is")
-    assert by_anchor(run)["lead"].notes[0].startswith("This run is unfinished: 425 of 850 steps are done. It was stopped;")
+    assert numbers_in(headline_of(run))[:2] == ["425", "850"]
+    assert numbers_in(by_anchor(run)["lead"].notes[0]) == ["425", "850"]
+    assert "stopped" in by_anchor(run)["lead"].notes[0]
 
 
 def test_a_killed_run_counts_the_steps_of_its_newest_line(copied: WriteRun) -> None:
     run = copied(done=0.5, baseline=False, evaluated=False)
     change(run / "run.json", state="running", steps=100, images=3200)
-    assert headline_of(run) == "Unfinished, at step 425 of 850: not evaluated yet, so no accuracy is known."
+    assert numbers_in(headline_of(run)) == ["425", "850"]
     assert "was killed" in by_anchor(run)["lead"].notes[0]
 
 
@@ -121,7 +132,7 @@ def test_a_run_before_its_first_line_has_a_report(copied: WriteRun) -> None:
         shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
     change(run / "run.json", state="running", steps=0, images=0, seconds=None, images_per_second=None)
     assert list(by_anchor(run)) == ["lead", "record"]
-    assert headline_of(run).startswith("Unfinished, at step 0 of 850")
+    assert numbers_in(headline_of(run)) == ["0", "850"]
 
 
 @pytest.mark.parametrize(
@@ -147,9 +158,7 @@ def test_one_evaluation_is_enough(written: WriteRun) -> None:
 
 
 def test_the_baselines_own_headline_is_the_gap(written: WriteRun) -> None:
-    assert headline_of(written(system="baseline")) == (
-        "Trained on MNIST alone, T is right on 98.0% of its test split and on 53.7% of that of MNIST-M: a gap of 44.3 points."
-    )
+    assert numbers_in(headline_of(written(system="baseline"))) == ["98.0%", "53.7%", "44.3"]
 
 
 def test_before_and_after_are_in_the_table(written: WriteRun) -> None:
@@ -175,26 +184,26 @@ def test_the_oracle_stands_apart_and_says_what_it_is(written: WriteRun) -> None:
 
 def test_target_labels_are_said_to_serve_evaluation_only(written: WriteRun) -> None:
     (note,) = by_anchor(written())["lead"].notes
-    assert note.startswith("Target labels were used in evaluation only")
+    assert "Target labels" in note
 
 
 def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun) -> None:
     run = copied()
     revise(run / "evaluation.json", steps=400)
-    assert any("went on to step 850 after it was evaluated at step 400" in note for note in by_anchor(run)["lead"].notes)
+    assert any(numbers_in(note) == ["850", "400"] for note in by_anchor(run)["lead"].notes)
     revise(run / "evaluation.json", rule="best-source")
     assert len(by_anchor(run)["lead"].notes) == 1
 
 
 def test_the_lead_says_which_images_it_is_about(written: WriteRun) -> None:
     said = by_anchor(written())["lead"].prose[1]
-    assert said == "Source: MNIST, handwritten digits. Target: MNIST-M, index-aligned: made by difference blending."
+    assert "MNIST, handwritten digits" in said and "MNIST-M, index-aligned: made by difference blending" in said
 
 
 def test_a_baseline_measured_on_other_images_is_noticed(copied: WriteRun) -> None:
     run = copied()
     set_accuracy(run / "baseline" / "evaluation.json", "target_test", 1074, 2000)
-    assert any("different images: 2,000 before, 1,000 after" in note for note in by_anchor(run)["lead"].notes)
+    assert any(numbers_in(note) == ["2,000", "1,000"] for note in by_anchor(run)["lead"].notes)
 
 
 def test_the_figures_hold_the_runs_own_numbers(written: WriteRun) -> None:
@@ -219,13 +228,13 @@ def test_the_most_frequent_mistake_is_named(copied: WriteRun) -> None:
     found = set_result("target_test", torch.from_numpy(counts), [str(digit) for digit in range(10)])
     revise(run / "evaluation.json", sets=sets | {"target_test": found})
     (sentence,) = by_anchor(run)["classes"].prose
-    assert sentence.endswith("of 517 images, 17 are taken for another class, most often 4 for 9 (17 times).")
+    assert numbers_in(sentence) == ["17", "517", "4", "9", "17"]
 
 
 def test_warnings_are_counted_by_cause(written: WriteRun) -> None:
     stability = by_anchor(written())["stability"]
     (table,) = tables(stability)
-    assert stability.prose[0].startswith("Training raised 3 warnings.")
+    assert numbers_in(stability.prose[0])[0] == "3"
     assert [row.cells[:3] for row in table.rows] == [
         ("collapse", "1", "at 2,560 images"),
         ("overpowering discriminator", "2", "from 5,440 to 6,080 images"),
@@ -306,7 +315,7 @@ def test_domains_of_one_name_are_told_apart(copied: WriteRun) -> None:
     run = copied()
     data = json.loads((run / "run.json").read_text())["data"]
     change(run / "run.json", data={role: {**entry, "title": "Photos"} for role, entry in data.items()})
-    assert headline_of(run).startswith("Accuracy on the test split of Photos (target) rose")
+    assert "Photos (target)" in headline_of(run)
 
 
 @pytest.mark.parametrize(

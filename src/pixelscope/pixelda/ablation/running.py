@@ -12,7 +12,7 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.ablation.cells import Job
 from pixelscope.pixelda.ablation.grid import Grid
 from pixelscope.pixelda.ablation.launching import Cluster, check_cluster, launch
-from pixelscope.pixelda.figures.galleries import named_rows
+from pixelscope.pixelda.report.generated import named_rows
 from pixelscope.progress import ProgressCallback
 from pixelscope.report.document import Illustration, Section
 from pixelscope.runs.arrays import read_arrays, save_arrays

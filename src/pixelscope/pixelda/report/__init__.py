@@ -1,4 +1,4 @@
-"""Charts of a training while it runs: the numbers of stats.jsonl that each one shows, with their labels."""
+"""The report on a run, and the charts of a training that is still running: numbers of stats.jsonl with their labels."""
 
 _ACCURACY = {"Accuracy on the source": {"accuracy/source_test": "test", "accuracy/source_test_ema": "test, average"}}
 

@@ -1,0 +1,143 @@
+"""The report on a run of PixelDA or its baseline: its sections, the headline and what a reader must not overlook."""
+
+from pathlib import Path
+
+from pixelscope.pixelda.report.classes import classes_section
+from pixelscope.pixelda.report.data import ReportData, percent, points
+from pixelscope.pixelda.report.generated import domains_section, generated_section
+from pixelscope.pixelda.report.result import result_section, verdict_section
+from pixelscope.pixelda.report.training import baseline_section, stability_section, training_section
+from pixelscope.pixelda.results import SetResult
+from pixelscope.report.document import Section
+from pixelscope.report.record import duration, record_section
+
+STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
+
+
+def sections(run: Path) -> list[Section]:
+    """Return the sections of the report on a run folder; the summary is the first, the record the last.
+
+    Sections without content are left out.
+
+    Raises:
+        InputError: `run` is not a run folder, or a file in it is damaged.
+    """
+    data = ReportData.read(run)
+    found = [result_section(data), verdict_section(data), domains_section(data)]
+    if data.adapted:
+        found += [baseline_section(data.before)] if data.before else []
+        found += [training_section(data), generated_section(data), classes_section(data), stability_section(data)]
+    else:
+        found += [baseline_section(data), classes_section(data)]
+    record = record_section(data.folder, data.record, len(data.warnings))
+    return [_summary(data), *(section for section in found if section.parts), record]
+
+
+def headline(data: ReportData) -> str:
+    """Return the result of a run in one sentence."""
+    sentence = _adapted(data) if data.adapted else _trained_on_source(data)
+    if data.record.state == "finished":
+        return sentence
+    done = data.numbers.steps if data.numbers else data.steps
+    planned = f" of {data.planned_steps:,}" if data.planned_steps else ""
+    return f"Unfinished, at step {done:,}{planned}: {sentence[0].lower()}{sentence[1:]}"
+
+
+def _summary(data: ReportData) -> Section:
+    source, target = data.names
+    title = f"{source} → {target}" if "target" in data.record.data else source
+    checks = (_unfinished_note, _outdated_note, _harm_note, _label_note, _other_images_note)
+    notes = tuple(note for check in checks if (note := check(data)))
+    return Section(title, "lead", prose=_what_was_done(data), notes=notes, headline=headline(data))
+
+
+def _what_was_done(data: ReportData) -> tuple[str, ...]:
+    source, target = data.names
+    if data.adapted:
+        text = (
+            f"PixelDA translates labelled images of {source} into the style of {target} and trains a classifier T on them. "
+            f"Labels of {target} are never used in training."
+        )
+    else:
+        text = f"The baseline trains a classifier T on {source} alone, to measure the accuracy it loses on {target}."
+    time = f" in {duration(data.record.seconds)}" if data.record.seconds is not None else ""
+    origins = [f"{role.capitalize()}: {domain.title}." for role, domain in data.record.data.items() if domain.title]
+    return (f"{text} Trained on {data.images:,} images, {data.steps:,} steps{time}.", *([" ".join(origins)] if origins else []))
+
+
+def _adapted(data: ReportData) -> str:
+    source, target = data.names
+    after, before = data.results("target_test"), data.results_before("target_test")
+    if after is None:
+        return _without_target(data)
+    now = percent(after.accuracy, after.count)
+    if before is None:
+        return f"Accuracy on the test split of {target} is {now} after adaptation from {source}."
+    return f"Accuracy on the test split of {target} {_moved(before, after)}."
+
+
+def _moved(before: SetResult, after: SetResult) -> str:
+    was, now = percent(before.accuracy, before.count), percent(after.accuracy, after.count)
+    change = after.accuracy - before.accuracy
+    if not change:
+        return f"stayed at {now}"
+    return f"{'rose' if change > 0 else 'fell'} from {was} to {now}: {points(change, after.count)} points"
+
+
+def _trained_on_source(data: ReportData) -> str:
+    source, target = data.names
+    own, other = data.results("source_test"), data.results("target_test")
+    if own is None or other is None:
+        return _without_target(data)
+    gap = own.accuracy - other.accuracy
+    here, there = percent(own.accuracy, own.count), percent(other.accuracy, other.count)
+    end = f"a gap of {points(gap, other.count).lstrip('+')} points" if gap > 0 else "no gap between the domains"
+    return f"Trained on {source} alone, T reaches {here} on its test split and {there} on that of {target}: {end}."
+
+
+def _without_target(data: ReportData) -> str:
+    source, target = data.names
+    own = data.results("source_test")
+    if own is None:
+        return "Not evaluated yet, so no accuracy is known."
+    there = f"; {target} has no labels to measure by" if "target" in data.record.data else ""
+    return f"Accuracy on the test split of {source} is {percent(own.accuracy, own.count)}{there}."
+
+
+def _unfinished_note(data: ReportData) -> str:
+    state = data.record.state
+    if state == "finished":
+        return ""
+    planned = f" of {data.planned_steps:,}" if data.planned_steps else ""
+    why = f" {STATES[state]}; --resume continues it." if state in STATES else ""
+    return f"This run is unfinished: {data.steps:,}{planned} steps are done.{why}"
+
+
+def _outdated_note(data: ReportData) -> str:
+    numbers = data.numbers
+    if numbers is None or numbers.rule == "best-source" or numbers.steps >= data.steps:
+        return ""
+    return f"The run continued to step {data.steps:,} after it was evaluated at step {numbers.steps:,}; evaluate it again."
+
+
+def _harm_note(data: ReportData) -> str:
+    verdict = data.numbers.verdict if data.numbers else None
+    if verdict is None or verdict.better != "source only":
+        return ""
+    return (
+        "Adaptation likely harms: T trained on the source alone is likely more accurate on the target (estimated without "
+        "target labels)."
+    )
+
+
+def _label_note(data: ReportData) -> str:
+    if data.results("target_test") is None:
+        return ""
+    return "Target labels were used in evaluation only: neither training nor the choice of a checkpoint used them."
+
+
+def _other_images_note(data: ReportData) -> str:
+    was, after = data.results_before("target_test"), data.results("target_test")
+    if was is None or after is None or was.count == after.count:
+        return ""
+    return f"Before and after were measured on different images: {was.count:,} before, {after.count:,} after."
