@@ -29,10 +29,10 @@ from pixelscope.config import merge
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.listing import image_files
 from pixelscope.engine import checkpoint
+from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.domains import load_domains
 from pixelscope.pixelda.evaluation import measure
 from pixelscope.pixelda.forward import draw_noise
-from pixelscope.pixelda.inference.model import open_run
 from pixelscope.pixelda.measured_sets import own_sets
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatch, RefineBatches
 from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, ViewsConfig, refine_preset
@@ -121,7 +121,7 @@ def test_headline_and_curve_are_of_the_averages_and_the_oracle_is_the_best_of_th
 def test_what_is_measured_is_what_is_exported(refined: Path) -> None:
     stored = tensors_of(refined / "classifiers" / f"{96:012d}.safetensors", "ema.")
     newest = tensors_of(RunFolder(refined).checkpoint_files()[-1], "average.classifier.")
-    used = open_run(refined, "ema-last").classifier.state_dict()
+    used = load_checkpoint(refined, "ema-last").classifier.state_dict()
     assert stored.keys() == newest.keys() == used.keys()
     assert all(torch.equal(stored[name], newest[name]) and torch.equal(stored[name], used[name]) for name in stored)
 
@@ -209,7 +209,7 @@ def test_an_unfinished_refinement_is_measured_and_used_by_the_same_weights(refin
     folder.checkpoint_files()[-1].unlink()
     folder.update_record(state="running")
     assert [int(path.stem) for path in sorted(folder.classifiers.glob("*.safetensors"))][-1] == 96
-    used = open_run(run, "ema-last")
+    used = load_checkpoint(run, "ema-last")
     found = evaluate_refinement(run)
     assert found.images == used.images == 64 == max(point.images for point in found.curve)
     target = own_sets(load_material(config(Path(found.run)), training=False).domains)["target_test"]

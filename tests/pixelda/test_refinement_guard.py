@@ -17,7 +17,7 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.listing import image_files
 from pixelscope.data.loader import to_float
 from pixelscope.engine import checkpoint
-from pixelscope.pixelda.inference.model import open_run
+from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.measured_sets import measure, own_sets
 from pixelscope.pixelda.networks import Classifier
@@ -162,7 +162,7 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
         always(path, {"average.classifier." if path.parent == folder.checkpoints else "ema.": 2})
     found = evaluate_refinement(run)
     assert found.guard.kept == "start"
-    start, refined = open_run(run), open_run(run, "ema-last")
+    start, refined = load_checkpoint(run), load_checkpoint(run, "ema-last")
     judge = load_material(config(judged)).opened.judge
     assert judge is not None
     assert all(torch.equal(value, start.classifier.state_dict()[name]) for name, value in judge.state_dict().items())
@@ -181,7 +181,7 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
     # A checkpoint that this evaluation is not of has not been judged.
     moved = Path(shutil.copytree(run, tmp_path / "moved"))
     edit_images(moved, 64)
-    assert type(open_run(moved).classifier) is type(refined.classifier)
+    assert type(load_checkpoint(moved).classifier) is type(refined.classifier)
 
 
 def edit_images(run: Path, images: int) -> None:

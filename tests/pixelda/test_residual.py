@@ -13,7 +13,8 @@ import tiny
 from pixelscope import BaselineConfig, evaluate, export, refine, resume, summarize, train_baseline, train_pixelda
 from pixelscope.errors import InputError
 from pixelscope.pixelda.ablation.grid import Grid
-from pixelscope.pixelda.inference.model import load_classifier, load_exported, open_run
+from pixelscope.pixelda.checkpoints import load_checkpoint
+from pixelscope.pixelda.inference.model import load_classifier
 from pixelscope.pixelda.networks import Classifier, ResidualClassifier
 from pixelscope.pixelda.task import build_networks
 from pixelscope.runs.folder import RunFolder
@@ -118,8 +119,8 @@ def test_it_goes_on_to_the_same_bits(run: Path, baseline: Path, tmp_path: Path) 
     for whole, train, kind in ((run, train_pixelda, tiny.pixelda), (baseline, train_baseline, tiny.baseline)):
         config = RunFolder(whole).config.read_text()
         assert "kind: residual" in config
-        settings: dict[str, Any] = {"classifier": RESIDUAL, "source": open_run(whole).config.source}
-        settings |= {"target": open_run(whole).config.target} | ({"judge": True} if train is train_pixelda else {})
+        settings: dict[str, Any] = {"classifier": RESIDUAL, "source": load_checkpoint(whole).config.source}
+        settings |= {"target": load_checkpoint(whole).config.target} | ({"judge": True} if train is train_pixelda else {})
         part = train(kind(**settings, training={"images": 48}), run=tmp_path / train.__name__)
         resume(part, images=96)
         expected, found = _last(whole), _last(part)
@@ -133,8 +134,8 @@ def test_exported_files_answer_as_the_run_does(run: Path, baseline: Path, form: 
         out = tmp_path / f"{made.name}.{form}"
         export(made, out, form=form)
         expected = load_classifier(made)(images)
-        np.testing.assert_allclose(load_exported(out)(images), expected, atol=1e-5)
-        said = f"Classifier: residual of width 4, {_parameters(open_run(made).classifier):,} parameters"
+        np.testing.assert_allclose(load_classifier(out)(images), expected, atol=1e-5)
+        said = f"Classifier: residual of width 4, {_parameters(load_checkpoint(made).classifier):,} parameters"
         assert said in (tmp_path / f"{made.name}.card.md").read_text(encoding="utf-8")
     if form == "onnx":
         session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
@@ -146,7 +147,7 @@ def test_a_refinement_goes_on_from_it(run: Path, tmp_path: Path) -> None:
         tiny.refined(run=str(run), network={"kind": "paper"}, training={"images": 8, "evaluate_every": 8}),
         run=tmp_path / "refined",
     )
-    opened = open_run(refined)
+    opened = load_checkpoint(refined)
     assert isinstance(opened.classifier, ResidualClassifier) and opened.classifier.conv1.out_channels == 4
 
 

@@ -1,9 +1,12 @@
-"""Trained weights of a run of PixelDA or its baseline, as each checkpoint rule chooses them; no rule looks at target labels."""
+"""The one way to open a trained run: PixelDA, its baseline or a refinement, with the weights that a rule chooses.
+
+No rule looks at target labels.
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,9 +16,13 @@ from torch import Tensor, nn
 from pixelscope.config import read_yaml
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
-from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.config import AdaptedClassifierConfig, BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.networks import Generator, TaskNetwork, make_classifier
 from pixelscope.pixelda.places import StoredRun, System
+from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.refinement.results import RefinementResult
+from pixelscope.pixelda.refinement.settings import SYSTEM as REFINED
+from pixelscope.pixelda.refinement.settings import StoredRefinement, read_refinement
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.runs.folder import RunFolder
 
@@ -24,8 +31,9 @@ CONFIGS: dict[str, type[BaselineConfig]] = {"baseline": BaselineConfig, "pixelda
 START = "start"
 """The rule by which a refinement that likely harms keeps the T it started from."""
 
-Choice = Literal["adapted", "auto"]
-"""Which classifier of a run: the adapted T, or the one that likely reads the target better."""
+REFINED_RULE = "ema-last"
+"""The rule of a refinement: the moving averages in its newest checkpoint."""
+OTHER_NETWORKS = "{path} holds other networks than the run's config.yaml describes; restore that file."
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,13 @@ class Checkpoint:
         """Return the side in pixels of the images that the networks take."""
         return self.run.config.data.size
 
+    def describe_classifier(self) -> str:
+        """Return the kind, the width and the number of parameters of the classifier."""
+        network, own = self.settings.get("network", {}), self.settings["classifier"]
+        strong = network.get("kind") == "strong"
+        kind = f"strong of width {network['width']}" if strong else AdaptedClassifierConfig.parse(own, "classifier").describe()
+        return f"{kind}, {sum(parameter.numel() for parameter in self.classifier.parameters()):,} parameters"
+
 
 def read_run(folder: RunFolder, record: Mapping[str, Any] | None = None) -> StoredRun:
     """Return what the folder of a run of PixelDA or its baseline says; `record`: its run.json, where it was read already.
@@ -74,20 +89,23 @@ def read_run(folder: RunFolder, record: Mapping[str, Any] | None = None) -> Stor
     return StoredRun(folder, record, system, CONFIGS[system].parse(read_yaml(folder.config), str(folder.config)))
 
 
-def load_checkpoint(run: Path | StoredRun, rule: str = "auto", finished: bool = True) -> Checkpoint:
-    """Return the networks of a run of PixelDA or its baseline.
+def load_checkpoint(run: Path | StoredRun | StoredRefinement, rule: str = "auto", finished: bool = True) -> Checkpoint:
+    """Open a trained run of PixelDA, its baseline or a refinement with the weights of one rule.
 
     Args:
-        run: its folder.
-        rule: `last`, `ema-last` or `best-source`; see `default_rule` for `auto`.
+        run: its folder, or what was read of it already.
+        rule: `last`, `ema-last` or `best-source`; see `default_rule` for `auto`. A refinement has `ema-last` alone, and by
+            `auto` the T that it started from where its evaluation says that it likely harms.
         finished: refuse a run that is not, unless a rule is named.
 
     Raises:
-        InputError: it is no such run, is damaged, or does not support the rule.
+        InputError: it is no such run, is damaged or unfinished, or does not support the rule.
     """
-    stored = run if isinstance(run, StoredRun) else read_run(RunFolder.open(run))
+    stored = run if isinstance(run, StoredRun | StoredRefinement) else _read(RunFolder.open(run))
     if finished and rule == "auto":
         stored.folder.require_finished(stored.record)
+    if isinstance(stored, StoredRefinement):
+        return _refined(stored, rule)
     found = list_checkpoints(stored)
     return found[default_rule(rule, stored.system, found)]
 
@@ -187,12 +205,72 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], prefix: str,
     network.eval().requires_grad_(False)
 
 
+def build_classifier(settings: Mapping[str, Any], classes: int, size: int) -> nn.Module:
+    """Return the classifier of a run or a refinement, its weights not yet loaded.
+
+    settings: the configuration as an exported file keeps it; what earlier versions did not write has its default.
+    """
+    network = settings.get("network", {})
+    if network.get("kind") == "strong":
+        return StrongClassifier(classes, network["width"], network["dropout"])
+    own = AdaptedClassifierConfig.parse(settings.get("classifier", {}), "classifier")
+    return make_classifier(own.kind, classes, size, own.width, own.private_first_layer)
+
+
+def _read(folder: RunFolder) -> StoredRun | StoredRefinement:
+    record = folder.read_record()
+    return (read_refinement if record.get("system") == REFINED else read_run)(folder, record)
+
+
+def _refined(stored: StoredRefinement, rule: str) -> Checkpoint:
+    if rule not in ("auto", "last", REFINED_RULE):
+        raise InputError(f"A refinement has no checkpoint by the rule {rule!r}; choose {REFINED_RULE}, its headline.")
+    origin = read_run(RunFolder.open(Path(stored.located(teacher=False).run)))
+    if rule == "auto" and _kept(stored.folder) == START:
+        found = load_checkpoint(origin, stored.config.rule)
+        found = source_only(found) if stored.config.choose == "source-only" else found
+        return replace(found, folder=stored.folder, record=stored.record, rule=START)
+    return _newest(stored, origin)
+
+
+def _kept(folder: RunFolder) -> str | None:
+    """Return what the last evaluation of a refinement says is kept of its newest weights."""
+    newest = folder.checkpoint_files()[-1:]
+    if not newest or not folder.evaluation.is_file():
+        return None
+    found = RefinementResult.load(folder.evaluation)
+    return found.guard.kept if newest[0].stem == f"images-{found.images:012d}" else None
+
+
+def _newest(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:
+    path = newest_file(stored.folder)
+    tensors, header = checkpoint.load(path)
+    classes = tuple(stored.record.get("classes", ()))
+    settings = {**origin.config.model_dump(mode="json"), **stored.config.model_dump(mode="json")}
+    classifier = build_classifier(settings, len(classes), origin.config.data.size)
+    load_weights(classifier, tensors, "average.classifier.", OTHER_NETWORKS.format(path=path))
+    return Checkpoint(
+        folder=stored.folder,
+        record=stored.record,
+        run=origin,
+        system=REFINED,
+        classes=classes,
+        rule=REFINED_RULE,
+        images=header.progress.images,
+        batch_size=stored.config.training.batch_size,
+        seed=stored.config.seed,
+        settings=settings,
+        classifier=classifier,
+        generator=None,
+    )
+
+
 def _checkpoint(run: StoredRun, rule: str, images: int, tensors: Mapping[str, Tensor], kind: str) -> Checkpoint:
     config, classes = run.config, tuple(run.record.get("classes", ()))
     classifier, generator, judge = _networks(config, len(classes))
     for name, network in (("classifier", classifier), ("generator", generator), ("judge", judge)):
         if network is not None:
-            load_weights(network, tensors, f"{kind}.{name}.", OTHER_NETWORKS)
+            load_weights(network, tensors, f"{kind}.{name}.", OTHER_NETWORKS.format(path=run.folder.path))
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return Checkpoint(
         folder=run.folder,
@@ -209,9 +287,6 @@ def _checkpoint(run: StoredRun, rule: str, images: int, tensors: Mapping[str, Te
         generator=generator,
         judge=judge,
     )
-
-
-OTHER_NETWORKS = "The checkpoint holds other networks than the run's config.yaml describes; restore that file."
 
 
 def _has_average(tensors: Collection[str]) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
-from pixelscope.pixelda.inference.model import ClassifierModel, open_run, torch_classifier
+from pixelscope.pixelda.inference.model import ClassifierModel
 from pixelscope.runs.arrays import read_arrays
 
 Bytes = NDArray[np.uint8]
@@ -22,20 +22,19 @@ class InteractiveGenerator:
         Raises InputError where it is none of PixelDA, or the baseline knows other classes.
         """
         from pixelscope.pixelda.checkpoints import load_checkpoint
-        from pixelscope.pixelda.inference.torch_model import TorchGenerator
+        from pixelscope.pixelda.inference.torch_model import TorchClassifier, TorchGenerator
 
-        found = load_checkpoint(run, finished=False)
-        self._redraw = TorchGenerator(found)
-        self.run, self.classes, self.size = Path(run), found.classes, found.size
-        self.value_range = found.config.data.source_values
-        adapted = torch_classifier(found)
-        adapted.framing = None  # What it is shown are images of the source's size and place, redrawn.
-        self._classifiers: dict[str, ClassifierModel] = {"adapted": adapted}
+        adapted = load_checkpoint(run, finished=False)
+        self._redraw = TorchGenerator(adapted)
+        self.run, self.classes, self.size = Path(run), adapted.classes, adapted.size
+        self.value_range = adapted.config.data.source_values
+        # The images shown have the size and the place of the source's, redrawn.
+        self._classifiers: dict[str, ClassifierModel] = {"adapted": TorchClassifier.from_checkpoint(adapted, framed=False)}
         if baseline is not None:
-            before = torch_classifier(open_run(baseline, finished=False))
-            if (before.classes, before.size) != (self.classes, self.size):
+            other = load_checkpoint(baseline, finished=False)
+            if (other.classes, other.size) != (self.classes, self.size):
                 raise InputError(f"{baseline} knows other classes or sizes than {run}; give a baseline of the same ones.")
-            self._classifiers["baseline"] = before
+            self._classifiers["baseline"] = TorchClassifier.from_checkpoint(other)
 
     def style(self, seed: int) -> NDArray[np.float32]:
         """Return the z of a style, (noise_dim,), a function of `seed`."""

@@ -1,7 +1,7 @@
 """A trained classifier, from a run folder or an exported file, as a function of images; importing this imports no torch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,6 @@ from pixelscope.errors import InputError
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.pixelda.config import exported_data
-from pixelscope.pixelda.refinement.settings import SYSTEM as REFINED
-from pixelscope.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from pixelscope.pixelda.checkpoints import Checkpoint
-    from pixelscope.pixelda.inference.torch_model import TorchClassifier
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -47,7 +41,7 @@ class ClassifierModel(Protocol):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What tells it from other models, by name."""
+        """What identifies it among models, by name."""
         ...
 
     def prepare(self) -> None:
@@ -64,7 +58,7 @@ def load_classifier(path: Path, rule: str = "auto", devices: int = 1) -> Classif
 
     Args:
         path: a finished run, whose networks run in torch, or a file ending in .onnx, which needs no torch, or .safetensors.
-        rule: which weights of a run; see `evaluate`. A run that is not finished is used only where one is named.
+        rule: which weights of a run; see `evaluate`. An unfinished run is used only where one is named.
         devices: GPUs, or without one threads, that compute.
 
     Returns:
@@ -74,49 +68,18 @@ def load_classifier(path: Path, rule: str = "auto", devices: int = 1) -> Classif
         InputError: `path` is neither, or cannot be used.
 
     Example:
-        >>> model = pixelscope.load_classifier(Path("runs/00000-pixelda-mnist-to-mnist-m-seed0"))
+        >>> model = pixelscope.pixelda.load_classifier(Path("runs/00000-pixelda-mnist-to-mnist-m-seed0"))
         >>> labels = [model.classes[best] for best in model(images).argmax(1)]
     """
     path = Path(path)
-    if path.is_file():
-        return load_exported(path, devices)
-    return torch_classifier(open_run(path, rule), devices)
-
-
-def open_run(path: Path, rule: str = "auto", finished: bool = True) -> "Checkpoint":
-    """Return the networks of a run of PixelDA, its baseline, or a refinement.
-
-    finished: refuse a run that is not, unless a rule is named.
-    Raises InputError where it is none of these, or damaged.
-    """
-    from pixelscope.pixelda.checkpoints import load_checkpoint, read_run
-
-    folder = RunFolder.open(path)
-    record = folder.read_record()
-    if record.get("system") != REFINED:
-        return load_checkpoint(read_run(folder, record), rule, finished)
-    from pixelscope.pixelda.refinement.checkpoints import load_refinement, read_refinement
-
-    return load_refinement(read_refinement(folder, record), rule, finished)
-
-
-def torch_classifier(found: "Checkpoint", devices: int = 1) -> "TorchClassifier":
-    """Return the classifier of an opened run as a function of images."""
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix == ".onnx":
+        return OnnxClassifier(path, devices)
+    if path.is_file() and suffix != ".safetensors":
+        raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
     from pixelscope.pixelda.inference.torch_model import TorchClassifier
 
-    data = found.config.data
-    return TorchClassifier(found.classifier, found.classes, found.size, devices, data.input_values, data.framed)
-
-
-def load_exported(path: Path, devices: int = 1) -> ClassifierModel:
-    """Return the classifier of an exported file; raises InputError where the file cannot be used."""
-    if path.suffix.lower() == ".onnx":
-        return OnnxClassifier(path, devices)
-    if path.suffix.lower() == ".safetensors":
-        from pixelscope.pixelda.inference.torch_model import load_weights_file
-
-        return load_weights_file(path, devices)
-    raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
+    return TorchClassifier.from_file(path, devices) if path.is_file() else TorchClassifier.from_run(path, rule, devices)
 
 
 class OnnxClassifier:

@@ -1,9 +1,9 @@
 """Trained networks in torch, from a run or from exported weights, as functions of NumPy arrays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,13 +15,11 @@ from pixelscope.engine.fingerprint import fingerprint
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.weights import read_weights
-from pixelscope.imaging.framing import Framing
 from pixelscope.inference.replicas import Replicas
-from pixelscope.pixelda.checkpoints import Checkpoint, load_weights
-from pixelscope.pixelda.config import PixelDAConfig, exported_data
+from pixelscope.pixelda.checkpoints import Checkpoint, build_classifier, load_checkpoint, load_weights
+from pixelscope.pixelda.config import DataConfig, PixelDAConfig, exported_data
 from pixelscope.pixelda.forward import draw_noise, pixels, redraw
 from pixelscope.pixelda.networks import Generator
-from pixelscope.pixelda.refinement.checkpoints import build_classifier
 from pixelscope.rng import generator
 
 PREFIX = "classifier."
@@ -30,25 +28,39 @@ AT_ONCE = 64
 """Images that G redraws at a time."""
 
 
-@dataclass
 class TorchClassifier:
     """T on one or several devices; see `ClassifierModel`."""
 
-    classifier: nn.Module
-    classes: tuple[str, ...]
-    size: int
-    devices: int = 1
-    value_range: tuple[float, float] | None = None
-    framing: Framing | None = None
+    def __init__(
+        self, classifier: nn.Module, classes: tuple[str, ...], data: DataConfig, devices: int = 1, framed: bool = True
+    ) -> None:
+        """Take over a classifier of images that `data` describes; framed: frame them as those of the target were."""
+        self.classifier, self.classes, self.size, self.devices = classifier, classes, data.size, devices
+        self.value_range, self._framing = data.input_values, data.framed if framed else None
 
-    @property
-    def identity(self) -> dict[str, str]:
-        """Return the SHA-256 of the weights."""
-        return {"model": self._sha256}
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, devices: int = 1, framed: bool = True) -> Self:
+        """Take over the classifier of an opened run."""
+        return cls(checkpoint.classifier, checkpoint.classes, checkpoint.config.data, devices, framed)
+
+    @classmethod
+    def from_run(cls, run: Path, rule: str = "auto", devices: int = 1) -> Self:
+        """Open a run of PixelDA, its baseline or a refinement; raises InputError where it cannot be used."""
+        return cls.from_checkpoint(load_checkpoint(run, rule), devices)
+
+    @classmethod
+    def from_file(cls, path: Path, devices: int = 1) -> Self:
+        """Open a .safetensors file that `export` made; raises InputError where it cannot be used."""
+        tensors, about = read_weights(path)
+        require_system(about, "pixelda", str(path))
+        classifier = build_classifier(about.config, len(about.classes), about.size)
+        load_weights(classifier, tensors, PREFIX, f"{path} holds weights of other shapes than it says; export the run again.")
+        return cls(classifier, about.classes, exported_data(about.config, str(path)), devices)
 
     @cached_property
-    def _sha256(self) -> str:
-        return fingerprint(self.classifier)
+    def identity(self) -> dict[str, str]:
+        """Return the SHA-256 of the weights."""
+        return {"model": fingerprint(self.classifier)}
 
     @cached_property
     def _replicas(self) -> Replicas[nn.Module]:
@@ -62,7 +74,7 @@ class TorchClassifier:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes) of uint8 images (N, size, size, 3)."""
         with self._replicas.lent() as (classifier, device):
-            framed = images if self.framing is None else self.framing.apply(images)
+            framed = images if self._framing is None else self._framing.apply(images)
             given = torch.from_numpy(np.require(framed, requirements=["C", "W"])).permute(0, 3, 1, 2)
             logits: Tensor = classifier(to_float(given.to(device)))
             return torch.softmax(logits.float(), 1).cpu().numpy()
@@ -71,13 +83,13 @@ class TorchClassifier:
 class TorchGenerator:
     """G of a run on one or several devices."""
 
-    def __init__(self, found: Checkpoint, devices: int = 1) -> None:
-        """Take G of an opened run; raises InputError where the run has none."""
-        if found.generator is None or not isinstance(found.config, PixelDAConfig):
-            run, system = found.folder.path, found.system
+    def __init__(self, checkpoint: Checkpoint, devices: int = 1) -> None:
+        """Take over G of an opened run; raises InputError where the run has none."""
+        if checkpoint.generator is None or not isinstance(checkpoint.config, PixelDAConfig):
+            run, system = checkpoint.folder.path, checkpoint.system
             raise InputError(f"{run} is a run of the {system}, which draws nothing; give one of `pixelscope pixelda train`.")
-        self.config, self.identity = found.config, {"model": fingerprint(found.generator)}
-        self._replicas: Replicas[Generator] = Replicas(found.generator, devices)
+        self.config, self.identity = checkpoint.config, {"model": fingerprint(checkpoint.generator)}
+        self._replicas: Replicas[Generator] = Replicas(checkpoint.generator, devices)
 
     def noise(self, seed: int, *path: int | str) -> NDArray[np.float32]:
         """Return z (noise_dim,), a function of `seed` and `path`."""
@@ -91,31 +103,23 @@ class TorchGenerator:
             return np.concatenate([pixels(redraw(network, given[piece], noise[piece])) for piece in pieces])
 
 
-class Probabilities(nn.Module):
-    """T with the probabilities that its logits stand for."""
+class ClassifierGraph(nn.Module):
+    """Images to the logits of T and their probabilities: the network that is exported to ONNX."""
+
+    OUTPUTS = ("logits", "probabilities")
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.classifier = classifier
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and probabilities, (N, classes) each, of images (N, 3, S, S) in [-1, 1]."""
+        """Return what `OUTPUTS` names, (N, classes) each, for images (N, 3, S, S) in [-1, 1]."""
         logits = self.classifier(values)
         return logits, torch.softmax(logits, 1)
 
 
-def load_weights_file(path: Path, devices: int = 1) -> TorchClassifier:
-    """Return T of a .safetensors file that `export` made; raises InputError where it cannot be used."""
-    tensors, about = read_weights(path)
-    require_system(about, "pixelda", str(path))
-    classifier = build_classifier(about.config, len(about.classes), about.size)
-    load_weights(classifier, tensors, PREFIX, f"{path} holds weights of other shapes than it says; export the run again.")
-    data = exported_data(about.config, str(path))
-    return TorchClassifier(classifier, about.classes, about.size, devices, data.input_values, data.framed)
-
-
-def named_tensors(found: Checkpoint) -> dict[str, Tensor]:
-    """Return the tensors of T, and of G where there is one: to redraw images in another program needs nothing else."""
-    tensors = {PREFIX + name: tensor for name, tensor in found.classifier.state_dict().items()}
-    drawing = {} if found.generator is None else found.generator.state_dict()
+def exported_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the tensors of T, and of G where there is one: redrawing images in another program needs nothing else."""
+    tensors = {PREFIX + name: tensor for name, tensor in checkpoint.classifier.state_dict().items()}
+    drawing = {} if checkpoint.generator is None else checkpoint.generator.state_dict()
     return tensors | {f"generator.{name}": tensor for name, tensor in drawing.items()}

@@ -13,9 +13,9 @@ from torch import nn
 from pixelscope.data.disk_array import spread
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError
+from pixelscope.pixelda.checkpoints import REFINED_RULE, load_checkpoint
 from pixelscope.pixelda.evaluation import set_result, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, measure_all, own_sets
-from pixelscope.pixelda.refinement.checkpoints import HEADLINE, load_refinement
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
@@ -34,7 +34,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
     """
     keep_freed_memory()
     stored = read_refinement(RunFolder.open(run))
-    folder, config, refined = stored.folder, stored.config, load_refinement(stored, HEADLINE)
+    folder, config, refined = stored.folder, stored.config, load_checkpoint(stored, REFINED_RULE)
     material = load_material(config, data_root, training=False, run=refined.run)
     last, snapshots = refined.images, stored_snapshots(folder, config, material)
     networks = {images: network for images, network in snapshots.items() if images < last}
@@ -48,7 +48,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
         run=config.run,
         images=last,
         classes=classes,
-        rule=HEADLINE,
+        rule=REFINED_RULE,
         sets={name: set_result(name, found, classes) for name, found in counts.items()},
         before=accuracies(before),
         rules=_rules(curve, last),
@@ -95,7 +95,7 @@ def _point(images: int, network: nn.Module, material: Material, reached: dict[st
 
 def _rules(curve: list[Snapshot], last: int) -> list[Selection]:
     reached = {point.images: point.target_test for point in curve}
-    picks = {HEADLINE: last, **chosen({point.images: point.rules() for point in curve})}
+    picks = {REFINED_RULE: last, **chosen({point.images: point.rules() for point in curve})}
     known = {images: value for images, value in reached.items() if value is not None}
     if known:
         picks[ORACLE] = max(sorted(known, reverse=True), key=lambda images: known[images])

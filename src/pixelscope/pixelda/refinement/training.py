@@ -22,7 +22,6 @@ from pixelscope.pixelda.forward import draw_noise, redraw
 from pixelscope.pixelda.networks import TaskNetwork, make_classifier
 from pixelscope.pixelda.places import StoredRun
 from pixelscope.pixelda.refinement.batches import AT_ONCE, GeneratedPool, RefineBatches
-from pixelscope.pixelda.refinement.checkpoints import load_teacher
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier
 from pixelscope.pixelda.refinement.settings import SYSTEM, places_of, read_refinement
@@ -146,7 +145,7 @@ def load_material(
     if not config.run:
         raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
     opened = load_checkpoint(Path(config.run) if run is None else run, config.rule)
-    if not isinstance(opened.config, PixelDAConfig):
+    if opened.generator is None:
         raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")
     domains = load_own(opened.run, data_root)
     assert domains.target is not None
@@ -236,7 +235,7 @@ def _teacher(config: RefineConfig, opened: Checkpoint, domains: Domains) -> nn.M
         return None
     if not config.self_training.use:
         raise InputError("A teacher labels target images, and their stage is off; drop --self-training.teacher, or turn it on.")
-    teacher = load_teacher(Path(path), config.rule)
+    teacher = load_checkpoint(Path(path), config.rule)
     if teacher.classes != opened.classes:
         raise InputError(
             f"{path} knows the classes {', '.join(teacher.classes)}, the run {', '.join(opened.classes)}; give another."
