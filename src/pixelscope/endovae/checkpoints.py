@@ -14,7 +14,7 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.task import build_networks
 from pixelscope.engine import checkpoint
-from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.engine.checkpoint import fingerprint
 from pixelscope.errors import InputError
 from pixelscope.runs.folder import RunFolder
 

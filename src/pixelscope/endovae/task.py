@@ -15,8 +15,8 @@ from pixelscope.endovae.losses import reconstruction_loss
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.schedule import PlateauSchedule
-from pixelscope.engine.average import MovingAverage
-from pixelscope.engine.layout import laid_out, placed
+from pixelscope.engine.ema import MovingAverage
+from pixelscope.engine.memory import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.rng import Moment, generator

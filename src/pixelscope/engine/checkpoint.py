@@ -1,5 +1,6 @@
 """Exact checkpoints: every tensor of a task in one safetensors file, written whole, never unpickled."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelscope.engine.task import Task
 from pixelscope.errors import InputError
@@ -140,3 +141,13 @@ def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
     # A file holds tensors in plain order; a fused optimizer walks through weights and moments in memory order, so the
     # moments of a channels-last weight must be channels last too.
     return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment) if moment.shape == parameter.shape else moment
+
+
+def fingerprint(*networks: nn.Module) -> str:
+    """Return a SHA-256 over the names, shapes and values of all tensors of some networks."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, tensor in network.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

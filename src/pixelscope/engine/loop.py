@@ -16,8 +16,7 @@ from pixelscope.engine import checkpoint
 from pixelscope.engine.checkpoint import Header, Progress
 from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import Peers, average, check_agreement, ranks
-from pixelscope.engine.guard import FiniteGuard
-from pixelscope.engine.meter import Meter
+from pixelscope.engine.monitor import FiniteGuard, Meter
 from pixelscope.engine.task import Task
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.progress import Display, Silent, training_display

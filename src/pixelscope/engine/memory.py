@@ -1,7 +1,11 @@
-"""What the C library does with memory that a step gives back."""
+"""Memory: order of images and weights, and what the C library does with freed memory."""
 
 import ctypes
 import platform
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 """Numbers of the settings in glibc's malloc.h."""
@@ -17,3 +21,18 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1), mallopt(_TOP_PAD, 64 * 2**20)])
+
+
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def placed(network: N, device: torch.device, layout: str) -> N:
+    """Bring a network to a device, its convolutions' weights in this layout, and return it."""
+    return network.to(device, memory_format=FORMATS[layout])  # pyright: ignore[reportCallIssue]
+
+
+def laid_out(images: Tensor, layout: str) -> Tensor:
+    """Return images (N, C, H, W) in this layout; a convolution is computed channels last if either side is."""
+    return images.contiguous(memory_format=FORMATS[layout])

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pixelscope.engine.average import MovingAverage
+from pixelscope.engine.ema import MovingAverage
 from pixelscope.rng import Moment
 
 Batch = TypeVar("Batch")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import Stream
-from pixelscope.engine.average import MovingAverage
-from pixelscope.engine.layout import laid_out, placed
+from pixelscope.engine.ema import MovingAverage
+from pixelscope.engine.memory import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.pixelda.accuracy import SourceEvaluation

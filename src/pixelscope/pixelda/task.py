@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import Stream, to_float
-from pixelscope.engine.average import MovingAverage
 from pixelscope.engine.distributed import synchronize_batch_norm
-from pixelscope.engine.layout import laid_out, placed
+from pixelscope.engine.ema import MovingAverage
+from pixelscope.engine.memory import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, frozen, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.pixelda import content, diagnostics

@@ -16,7 +16,7 @@ from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepar
 from pixelscope.endovae.metrics import psnr, ssim
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.samples import pixels
-from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.engine.checkpoint import fingerprint
 from pixelscope.errors import InputError
 from pixelscope.inference.files import COLUMNS, MANIFEST, Item, label_of, require_apart, require_paths, text_of
 from pixelscope.inference.pipeline import ERROR, Stages, Written, stream, unwritable

@@ -19,7 +19,7 @@ from pixelscope.endovae.inference.metadata import read_metadata
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.task import build_networks
-from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.engine.checkpoint import fingerprint
 from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights
 from pixelscope.imaging.config import PrepareConfig

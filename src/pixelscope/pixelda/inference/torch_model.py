@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixelscope.data.loader import to_float
-from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.engine.checkpoint import fingerprint
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.weights import read_weights

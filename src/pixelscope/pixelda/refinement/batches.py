@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import Stream, to_float
-from pixelscope.engine.layout import placed
+from pixelscope.engine.memory import placed
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise, redraw

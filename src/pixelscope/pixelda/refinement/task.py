@@ -10,9 +10,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.average import MovingAverage
 from pixelscope.engine.distributed import synchronize_batch_norm
-from pixelscope.engine.layout import laid_out, placed
+from pixelscope.engine.ema import MovingAverage
+from pixelscope.engine.memory import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.pixelda.accuracy import accuracy_and_loss

@@ -12,7 +12,7 @@ from torch import nn
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.places import written
 from pixelscope.data.split import Split, find_copies, random_test_mask
-from pixelscope.engine.fingerprint import fingerprint
+from pixelscope.engine.checkpoint import fingerprint
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import Checkpoint, load_checkpoint

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from pixelscope.engine.guard import FiniteGuard
-from pixelscope.engine.meter import Meter
+from pixelscope.engine.monitor import FiniteGuard, Meter
 from pixelscope.errors import TrainingStopped
 
 

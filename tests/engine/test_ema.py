@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixelscope.engine.average import MovingAverage
+from pixelscope.engine.ema import MovingAverage
 
 
 def _network(value: float) -> nn.Module:
