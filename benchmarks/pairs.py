@@ -1,10 +1,10 @@
 """Adaptation on several pairs of domains: every run of results/pairs.md, and its tables.
 
 python -m benchmarks.pairs --data DIR --out DIR [--pairs usps signs ...] [--seeds 0 1 2] [--small] [--images N]
-                           [--refine-images N] [--threads N] [--table]
+                           [--refine-images N] [--threads N] [--table] [--figures DIR]
 
 docs/full-scale.md says what --data holds. What is finished is kept and what was stopped continues, so the same command may be
-given again. --table trains nothing.
+given again. --table trains nothing. --figures writes one picture per pair, from its first seed.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 SMALL = ("--generator.blocks", "3", "--generator.width", "32", "--discriminator.width", "32")
 HALF = ("--data.test-fraction", "0.5")
@@ -51,6 +52,12 @@ PAIRS = {
         "{data}/signs/photos36",
     ),
     "impossible": Pair("ten signs -> USPS", "{data}/signs/ten", "arrays:{data}/usps_sample.npz", HALF, refined=False),
+    "patches": Pair(
+        "Kvasir -> CVC, 64 x 64",
+        "{data}/patches/kvasir",
+        "{data}/patches/cvc",
+        ("--data.size", "64", "--data.group-by", "/([^/_]+)_", "--classifier.kind", "residual"),
+    ),
     "mnist-m": Pair("MNIST -> MNIST-M", "mnist:{data}/mnist", "arrays:{data}/mnist-m-aligned.npz", presets=("auto", "paper")),
 }
 
@@ -144,6 +151,19 @@ def verdicts(out: Path) -> str:
     return "\n".join([*rows, "", f"{sum(right)} of {len(right)} are right."])
 
 
+def figure(run: Path) -> Image.Image:
+    """Return 16 columns of a run's test images: source, the same redrawn, and target images that are not related to them."""
+    with np.load(run / "samples" / "gallery.npz", allow_pickle=False) as stored:
+        rows = [stored[name] for name in ("source", "generated", "target")]
+    side, scale = rows[0].shape[1], 2
+    sheet = Image.new("RGB", (len(rows[0]) * (scale * side + 2), len(rows) * (scale * side + 2)), "white")
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            pixels = Image.fromarray(image.squeeze()).convert("RGB").resize((scale * side,) * 2, Image.Resampling.NEAREST)
+            sheet.paste(pixels, (column * (scale * side + 2), row * (scale * side + 2)))
+    return sheet
+
+
 def _evaluations(out: Path, pattern: str) -> Iterator[dict[str, Any]]:
     for path in sorted(out.glob(f"{pattern}/evaluation.json")):
         yield {"run": path.parent.name, **json.loads(path.read_text(encoding="utf-8"))}
@@ -176,11 +196,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--refine-images", type=int, help="images of each refinement")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="print the tables of what is there, and train nothing")
+    parser.add_argument("--figures", type=Path, help="folder for one picture per pair: source, redrawn, target")
     chosen = parser.parse_args(arguments)
     for seed in () if chosen.table else chosen.seeds:
         for pair in chosen.pairs:
             for cell in cells(pair, seed, chosen):
                 run(cell, chosen.out)
+    for pair in chosen.pairs if chosen.figures else ():
+        chosen.figures.mkdir(parents=True, exist_ok=True)
+        for found in sorted(chosen.out.glob(f"{pair}-auto-s*/samples/gallery.npz"))[:1]:
+            figure(found.parents[1]).save(chosen.figures / f"pair-{pair}.png", optimize=True)
     print(f"{table(chosen.out, chosen.pairs)}\n\n{verdicts(chosen.out)}")
     return 0
 

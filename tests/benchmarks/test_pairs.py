@@ -1,0 +1,56 @@
+"""The runs of benchmarks.pairs, its pictures, and the patches of one of its pairs."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import polyp_patches
+from benchmarks.pairs import PAIRS, figure, main
+
+
+def test_a_figure_shows_source_redrawn_and_target_from_above(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    levels = {"source": 10, "generated": 100, "target": 200}
+    stored = {name: np.full((16, 8, 8, 3), level, np.uint8) for name, level in levels.items()}
+    np.savez(tmp_path / "samples" / "gallery.npz", **stored)
+    sheet = np.asarray(figure(tmp_path))
+    assert sheet.shape == (3 * 18, 16 * 18, 3)
+    assert [sheet[18 * row + 5, 18 * 15 + 5, 0] for row in range(3)] == [10, 100, 200]
+
+
+@pytest.mark.parametrize("pair", sorted(PAIRS))
+def test_a_folder_without_runs_gives_an_empty_row(pair: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", "data", "--out", str(tmp_path), "--pairs", pair, "--table"]) == 0
+    assert f"| {PAIRS[pair].title} | 0 |" in capsys.readouterr().out
+
+
+def _frames(folder: Path, count: int, width: int, height: int, draw: np.random.Generator) -> None:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number + 1}.jpg")
+
+
+def test_patches_of_both_classes_have_one_size_and_names_that_group_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0)
+    for name in ("polyps", "normal-colon"):
+        _frames(tmp_path / "kvasir" / name, 3, 300, 260, draw)
+    (tmp_path / "kvasir" / "polyp-masks").mkdir()
+    mask = np.zeros((260, 300), np.uint8)
+    mask[200:250, 220:290] = 255
+    for number in (1, 2, 3):
+        Image.fromarray(mask).save(tmp_path / "kvasir" / "polyp-masks" / f"{number}.png")
+    _frames(tmp_path / "cvc" / "polyps", 30, 70, 80, draw)
+    _frames(tmp_path / "cvc" / "non_polyps", 2, 180, 120, draw)
+    arguments = ["--kvasir", str(tmp_path / "kvasir"), "--cvc", str(tmp_path / "cvc"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["polyp_patches", *arguments])
+    polyp_patches.main()
+    made = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
+    assert len(made) == 3 + 3 + 30 + 2
+    assert {"kvasir/polyps/1_0.png", "kvasir/non_polyps/1_0.png", "cvc/polyps/block01_30.png"} <= set(made)
+    assert {polyp_patches.read(tmp_path / "out" / name).size for name in made} == {(64, 64)}
