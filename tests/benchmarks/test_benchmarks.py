@@ -59,7 +59,7 @@ def test_plain_endovae_has_our_loss() -> None:
     encoder, decoder, plain = Encoder(), Decoder(), PlainEndoVAE()
     _copied(plain, encoder, decoder)
     images, noise = torch.rand(2, 3, 96, 96), torch.randn(2, 6)
-    posterior = Posterior.of(encoder(images))
+    posterior = Posterior.from_parameters(encoder(images))
     logits = decoder.logits(posterior.sample(noise))
     loss = reconstruction_loss(logits, images, "channel-mean").mean() + posterior.kl().sum(1).mean()
     assert plain.loss(images, noise).item() == pytest.approx(loss.item(), rel=1e-5)

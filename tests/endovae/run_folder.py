@@ -19,7 +19,7 @@ from pixelscope.endovae.results import (
     Anomaly,
     Evaluation,
     Interval,
-    Localisation,
+    Localization,
     MapResult,
     MeanStd,
     ScoreSeparation,
@@ -200,7 +200,7 @@ def _anomaly(rng: np.random.Generator) -> Anomaly:
         baselines={name: separations(0.7) for name in BASELINES},
         rate=0.05,
         flagged={"all": 0.05, "normal-cecum": 0.02, "normal-colon": 0.09, "abnormal": 0.7},
-        localisation=Localisation(frames=120, lesion_share=0.18, maps={"error, smoothed": MapResult(auroc=0.71, dice=0.42)}),
+        localization=Localization(frames=120, lesion_share=0.18, maps={"error, smoothed": MapResult(auroc=0.71, dice=0.42)}),
         warnings=("Warning: against normal-colon, a trivial score comes within 0.03 of it.",),
     )
 

@@ -11,12 +11,12 @@ import tiny
 from pixelscope import FrameStore, evaluate_endovae, train_endovae
 from pixelscope.data.frames.duplicates import clusters
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
-from pixelscope.endovae.anomaly.calibrate import DEFAULT, calibrate, divide_for_anomaly, measures_of
-from pixelscope.endovae.anomaly.calibration import FILE, Reference, read_calibration
-from pixelscope.endovae.anomaly.heatmap import hottest, overlay, smoothed
+from pixelscope.endovae.anomaly.calibrate import DEFAULT, calibrate, compute_raw_scores, split_for_anomaly
+from pixelscope.endovae.anomaly.calibration import FILE, GaussianReference, read_calibration
+from pixelscope.endovae.anomaly.heatmap import heatmap_vmax, overlay, smoothed
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
-from pixelscope.endovae.data import Cohort, load_cohort
+from pixelscope.endovae.data import Splits, load_splits
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder
@@ -27,29 +27,29 @@ def result(run: Path) -> Evaluation:
     return evaluate_endovae(run)
 
 
-def opened(run: Path) -> tuple[Cohort, Checkpoint]:
+def opened(run: Path) -> tuple[Splits, Checkpoint]:
     checkpoint = load_checkpoint(run)
-    return load_cohort(checkpoint.config), checkpoint
+    return load_splits(checkpoint.config), checkpoint
 
 
 def test_no_frame_that_chose_is_tested_on(run: Path) -> None:
-    config, (cohort, _) = read_config(RunFolder(run)), opened(run)
-    parts = divide_for_anomaly(cohort, config.split)
+    config, (splits, _) = read_config(RunFolder(run)), opened(run)
+    parts = split_for_anomaly(splits, config.split)
     assert parts is not None
-    assert parts.choosing["normal"].positions.tolist() == cohort.validation.positions.tolist()
+    assert parts.choosing["normal"].positions.tolist() == splits.validation.positions.tolist()
     apart, tested = parts.choosing["abnormal"].positions, parts.test["abnormal"].positions
     assert len(apart) == 3 and not set(apart) & set(tested)
-    assert sorted([*apart, *tested]) == cohort.held_out["abnormal"].positions.tolist()
-    groups = clusters(cohort.store.hashes, config.split.duplicate_distance)
+    assert sorted([*apart, *tested]) == splits.test["abnormal"].positions.tolist()
+    groups = clusters(splits.store.hashes, config.split.duplicate_distance)
     assert not set(groups[apart]) & set(groups[tested])
-    assert parts.test["normal"].positions.tolist() == cohort.held_out["normal"].positions.tolist()
+    assert parts.test["normal"].positions.tolist() == splits.test["normal"].positions.tolist()
 
 
 def test_the_calibration_is_of_the_validation_frames_and_lies_beside_the_weights(run: Path, result: Evaluation) -> None:
     found = read_calibration(run / "checkpoints" / FILE)
-    cohort, checkpoint = opened(run)
-    measured = measures_of(checkpoint, cohort.validation, found.latent)
-    assert found.count == len(cohort.validation) == len(found.scores["tissue"])
+    splits, checkpoint = opened(run)
+    measured = compute_raw_scores(checkpoint, splits.validation, found.latent)
+    assert found.count == len(splits.validation) == len(found.scores["tissue"])
     assert found.scores["tissue"] == pytest.approx(sorted(measured["tissue"]), rel=1e-4)
     assert (found.rule, found.images) == ("best-validation", checkpoint.images)
     assert result.anomaly is not None and found.chosen == result.anomaly.chosen
@@ -63,8 +63,8 @@ def test_the_score_of_the_greatest_auroc_on_the_choosing_frames_is_chosen(result
 
 
 def test_without_abnormal_frames_the_default_is_taken(run: Path) -> None:
-    cohort, checkpoint = opened(run)
-    found = calibrate(checkpoint, cohort.train, {"normal": cohort.validation})
+    splits, checkpoint = opened(run)
+    found = calibrate(checkpoint, splits.train, {"normal": splits.validation})
     assert (found.chosen, found.choice) == (DEFAULT, {})
 
 
@@ -106,12 +106,12 @@ def test_a_run_of_both_kinds_chooses_on_its_own_validation_frames(store: FrameSt
         training={"epochs": 1},
     )
     run = train_endovae(config, run=tmp_path / "run")
-    cohort, _ = opened(run)
-    parts = divide_for_anomaly(cohort, config.split)
+    splits, _ = opened(run)
+    parts = split_for_anomaly(splits, config.split)
     assert parts is not None
     chosen = [*parts.choosing["normal"].positions, *parts.choosing["abnormal"].positions]
-    assert sorted(chosen) == cohort.validation.positions.tolist()
-    assert {kind: len(part) for kind, part in parts.test.items()} == {k: len(p) for k, p in cohort.held_out.items()}
+    assert sorted(chosen) == splits.validation.positions.tolist()
+    assert {kind: len(part) for kind, part in parts.test.items()} == {k: len(p) for k, p in splits.test.items()}
     assert evaluate_endovae(run).anomaly is not None
 
 
@@ -130,9 +130,9 @@ def test_other_frames_are_compared_and_no_calibration_is_written(
     monkeypatch.chdir(tmp_path)
     before = (run / "checkpoints" / FILE).read_bytes()
     found = evaluate_endovae(run, frames=str(frame_folder), rule="last").anomaly
-    held_out = {kind: len(part) for kind, part in opened(run)[0].held_out.items()}
+    test = {kind: len(part) for kind, part in opened(run)[0].test.items()}
     assert found is not None, "frames that the run trained on are left out"
-    assert found.counts == {"all": held_out["normal"], "normal-tiny": held_out["normal"], "abnormal": held_out["abnormal"]}
+    assert found.counts == {"all": test["normal"], "normal-tiny": test["normal"], "abnormal": test["abnormal"]}
     assert (run / "checkpoints" / FILE).read_bytes() == before
 
 
@@ -142,7 +142,7 @@ def test_trivial_scores_see_no_inset_but_the_size_of_the_file_and_the_whole_erro
     insets[:, 10:, 10:] = True
     changed = frames.copy()
     changed[insets] = np.random.default_rng(0).integers(0, 256, changed[insets].shape)
-    colours = Reference.of(mean_colours(frames, insets))
+    colours = GaussianReference.fit(mean_colours(frames, insets))
     import torch
 
     images = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
@@ -160,7 +160,7 @@ def test_a_heat_map_leaves_the_frame_where_nothing_differs() -> None:
     drawn = overlay(frame, errors, 0.1).astype(int)
     differ = np.abs(drawn - frame).max(2) > 0
     assert differ[3, 4] and differ.sum() == 1
-    assert hottest(np.zeros((2, 8, 8), np.float32), np.zeros((2, 8, 8), bool)) > 0
+    assert heatmap_vmax(np.zeros((2, 8, 8), np.float32), np.zeros((2, 8, 8), bool)) > 0
     spike = np.zeros((1, 96, 96), np.float32)
     spike[0, 48, 48] = 1
     assert smoothed(spike)[0].sum() == pytest.approx(1, abs=1e-3) and smoothed(spike).max() < 0.1

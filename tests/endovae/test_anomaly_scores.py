@@ -11,8 +11,8 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from pixelscope import InputError
-from pixelscope.endovae.anomaly.calibration import Calibration, Reference, read_calibration
-from pixelscope.endovae.anomaly.scores import SCORES, Maps, log_spread, masked_mean, measures, scores, why_unscored
+from pixelscope.endovae.anomaly.calibration import Calibration, GaussianReference, read_calibration
+from pixelscope.endovae.anomaly.scores import SCORES, ErrorMaps, log_spread, masked_mean, raw_scores, scores, why_unscored
 from pixelscope.endovae.metrics import auroc, auroc_with_ci, best_dice
 from pixelscope.imaging.tissue import tissue_mask
 
@@ -29,7 +29,7 @@ def calibration(values: list[float]) -> Calibration:
         chosen="tissue",
         choice={},
         choice_counts={"normal": len(values)},
-        latent=Reference(mean=(0.0,), precision=((1.0,),)),
+        latent=GaussianReference(mean=(0.0,), precision=((1.0,),)),
         spread={},
         heat=1.0,
         scores={name: tuple(sorted(values)) for name in SCORES},
@@ -124,12 +124,12 @@ def test_the_latent_distance_is_that_of_mahalanobis() -> None:
     means = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 4)) + 3
     inverse = np.linalg.inv(np.cov(means.T))
     expected = [mahalanobis(row, means.mean(0), inverse) for row in means[:9]]
-    assert Reference.of(means).distance(means[:9]) == pytest.approx(expected, rel=1e-4)
+    assert GaussianReference.fit(means).distance(means[:9]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_dimension_that_is_never_used_does_not_break_the_distance() -> None:
     means = np.random.default_rng(1).normal(size=(50, 3)) * [1, 1, 0]
-    assert np.isfinite(Reference.of(means).distance(means)).all()
+    assert np.isfinite(GaussianReference.fit(means).distance(means)).all()
 
 
 def frames() -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +143,8 @@ def frames() -> tuple[np.ndarray, np.ndarray]:
     return frame, insets
 
 
-def maps(rng: np.random.Generator) -> Maps:
-    return Maps(
+def maps(rng: np.random.Generator) -> ErrorMaps:
+    return ErrorMaps(
         error=rng.random((1, SIDE, SIDE), np.float32),
         dissimilarity=rng.random((1, SIDE - 10, SIDE - 10), np.float32),
         kl=rng.random((1, 3), np.float32),
@@ -178,10 +178,10 @@ def test_each_score_is_blind_to_what_it_leaves_out(changed: tuple[slice, slice],
     inner = np.zeros((SIDE, SIDE), np.float32)
     inner[changed] = 1
     dissimilarity = before.dissimilarity + inner[None, 5:-5, 5:-5]
-    after = Maps(error, dissimilarity, before.kl, before.mean)
-    latent = Reference(mean=(0.0,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
+    after = ErrorMaps(error, dissimilarity, before.kl, before.mean)
+    latent = GaussianReference(mean=(0.0,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
     spreads = dict.fromkeys(("tissue", "kl", "picture", "latent"), (0.0, 1.0))
-    found = [scores(measures(one, frame, insets, latent), spreads) for one in (before, after)]
+    found = [scores(raw_scores(one, frame, insets, latent), spreads) for one in (before, after)]
     same = {name for name in SCORES if found[0][name] == found[1][name]}
     assert same == blind
     assert found[1]["whole"] > found[0]["whole"]
@@ -193,23 +193,23 @@ def test_the_score_of_a_frame_does_not_depend_on_the_others(count: int, seed: in
     rng = np.random.default_rng(seed)
     frame = rng.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
     insets = rng.random((count, SIDE, SIDE)) < 0.1
-    several = Maps(
+    several = ErrorMaps(
         *(rng.random((count, side, side), np.float32) for side in (SIDE, SIDE - 10)),
         *(rng.random((count, 3), np.float32) for _ in range(2)),
     )
-    latent = Reference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
-    together = measures(several, frame, insets, latent)
+    latent = GaussianReference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
+    together = raw_scores(several, frame, insets, latent)
     for row in range(count):
         one = slice(row, row + 1)
-        alone = Maps(several.error[one], several.dissimilarity[one], several.kl[one], several.mean[one])
-        for name, values in measures(alone, frame[one], insets[one], latent).items():
+        alone = ErrorMaps(several.error[one], several.dissimilarity[one], several.kl[one], several.mean[one])
+        for name, values in raw_scores(alone, frame[one], insets[one], latent).items():
             assert values[0] == pytest.approx(together[name][row], rel=1e-6)
 
 
 def test_where_everything_is_left_out_there_is_no_mean() -> None:
-    counted = np.zeros((2, 4, 4), bool)
-    counted[1, 0, :2] = True
-    found = masked_mean(np.arange(32, dtype=np.float32).reshape(2, 4, 4), counted)
+    valid_mask = np.zeros((2, 4, 4), bool)
+    valid_mask[1, 0, :2] = True
+    found = masked_mean(np.arange(32, dtype=np.float32).reshape(2, 4, 4), valid_mask)
     assert np.isnan(found[0]) and found[1] == 16.5
     assert log_spread(np.full(5, 2.0))[1] > 0
 
@@ -234,23 +234,23 @@ def test_a_frame_without_tissue_has_no_score_whichever_it_is(kind: str) -> None:
     both = np.stack([frame[0], blank])
     covers = np.stack([insets[0], np.full((SIDE, SIDE), kind == "covered")])
     one = maps(np.random.default_rng(0))
-    seen = Maps(*(np.repeat(getattr(one, name), 2, axis=0) for name in ("error", "dissimilarity", "kl", "mean")))
-    latent = Reference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
+    seen = ErrorMaps(*(np.repeat(getattr(one, name), 2, axis=0) for name in ("error", "dissimilarity", "kl", "mean")))
+    latent = GaussianReference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
     spreads = dict.fromkeys(("tissue", "kl", "picture", "latent"), (0.0, 1.0))
-    found = scores(measures(seen, both, covers, latent), spreads)
+    found = scores(raw_scores(seen, both, covers, latent), spreads)
     assert found.keys() == SCORES.keys()
     for name, values in found.items():
         assert np.isfinite(values[0]) and np.isnan(values[1]), name
     p = calibration([0.5, 1.0]).p_values("tissue", found["tissue"])
     assert 0 < p[0] <= 1 and np.isnan(p[1])
     assert "no tissue is seen" in why_unscored(seen)[1]
-    broken = Maps(seen.error, seen.dissimilarity, seen.kl, np.full_like(seen.mean, np.nan))
+    broken = ErrorMaps(seen.error, seen.dissimilarity, seen.kl, np.full_like(seen.mean, np.nan))
     assert "not finite" in why_unscored(broken)[0]
 
 
 def test_too_few_frames_say_nothing_of_others() -> None:
     with pytest.raises(InputError, match="1 frames are too few"):
-        Reference.of(np.ones((1, 3)))
+        GaussianReference.fit(np.ones((1, 3)))
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -14,15 +14,15 @@ from skimage.metrics import peak_signal_noise_ratio
 import tiny
 from pixelscope import FrameStore, InputError, evaluate_endovae, generate, reconstruct, train_endovae
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config
-from pixelscope.endovae.data import load_cohort
+from pixelscope.endovae.data import load_splits
 from pixelscope.endovae.forward import reconstruct_frames
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
 def test_it_measures_what_was_held_out_beside_linear_yardsticks(run: Path) -> None:
     result = evaluate_endovae(run)
-    cohort = load_cohort(read_config(RunFolder(run)))
-    assert {kind: found.count for kind, found in result.sets.items()} == {k: len(p) for k, p in cohort.held_out.items()}
+    splits = load_splits(read_config(RunFolder(run)))
+    assert {kind: found.count for kind, found in result.sets.items()} == {k: len(p) for k, p in splits.test.items()}
     assert result.rule == "best-validation"
     assert set(result.rules) == {"best-validation", "last"}
     assert result.components == 3
@@ -49,8 +49,8 @@ def test_only_what_was_held_out_is_called_so(store: FrameStore, frame_folder: Pa
 def test_numbers_are_those_of_the_reconstructions(run: Path) -> None:
     evaluate_endovae(run)
     checkpoint = load_checkpoint(run)
-    cohort = load_cohort(checkpoint.config)
-    part = cohort.held_out["abnormal"]
+    splits = load_splits(checkpoint.config)
+    part = splits.test["abnormal"]
     found = reconstruct_frames(checkpoint, part.frames)
     pairs = zip(found.images.numpy(), found.reconstructions.numpy(), strict=True)
     expected = [peak_signal_noise_ratio(image, other, data_range=1.0) for image, other in pairs]
@@ -80,8 +80,8 @@ def test_other_frames_are_measured_and_not_stored(run: Path, frame_folder: Path,
     evaluate_endovae(run)
     before = (run / "evaluation.json").read_bytes()
     result = evaluate_endovae(run, frames=str(frame_folder), rule="last")
-    held_out = load_cohort(read_config(RunFolder(run))).held_out
-    assert {kind: found.count for kind, found in result.sets.items()} == {kind: len(part) for kind, part in held_out.items()}
+    test = load_splits(read_config(RunFolder(run))).test
+    assert {kind: found.count for kind, found in result.sets.items()} == {kind: len(part) for kind, part in test.items()}
     assert result.rule == "last"
     assert (run / "evaluation.json").read_bytes() == before
 
@@ -226,9 +226,9 @@ def test_torch_stays_deterministic_in_evaluation(run: Path) -> None:
 
 
 def test_frames_that_the_run_trained_on_are_left_out_where_frames_are_named(run: Path, store: FrameStore) -> None:
-    cohort = load_cohort(read_config(RunFolder(run)))
+    splits = load_splits(read_config(RunFolder(run)))
     result = evaluate_endovae(run, frames=str(store.path))
-    assert {kind: found.count for kind, found in result.sets.items()} == {k: len(p) for k, p in cohort.held_out.items()}
+    assert {kind: found.count for kind, found in result.sets.items()} == {k: len(p) for k, p in splits.test.items()}
 
 
 def test_changed_frames_do_not_pass_for_the_runs_own(run: Path, store: FrameStore, tmp_path: Path) -> None:
@@ -237,12 +237,12 @@ def test_changed_frames_do_not_pass_for_the_runs_own(run: Path, store: FrameStor
     shutil.copytree(store.path, changed)
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace(str(store.path), str(changed)))
-    held_out = load_cohort(read_config(RunFolder(copied))).held_out["normal"]
+    test = load_splits(read_config(RunFolder(copied))).test["normal"]
     recorded = RunFolder(copied).read_record()["data"]["frames"]
     assert len({recorded[key] for key in ("sha256", "sha256_validation", "sha256_test")}) == 3
     content = bytearray((changed / "frames.npy").read_bytes())
     frame_bytes = tiny.SIZE * tiny.SIZE * 3
-    first = len(content) - (len(store) - int(held_out.positions[0])) * frame_bytes
+    first = len(content) - (len(store) - int(test.positions[0])) * frame_bytes
     content[first] ^= 1
     (changed / "frames.npy").write_bytes(content)
     with pytest.raises(InputError, match="The held-out frames in .* SHA-256"):

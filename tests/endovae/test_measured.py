@@ -15,7 +15,7 @@ from pixelscope import FrameStore, evaluate_endovae
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.checkpoints import read_config
-from pixelscope.endovae.data import Cohort, Part, load_cohort
+from pixelscope.endovae.data import FrameSubset, Splits, load_splits
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder
@@ -30,8 +30,8 @@ def result(averaged_run: Path) -> Evaluation:
 
 
 @pytest.fixture(scope="module")
-def cohort(averaged_run: Path) -> Cohort:
-    return load_cohort(read_config(RunFolder(averaged_run)))
+def splits(averaged_run: Path) -> Splits:
+    return load_splits(read_config(RunFolder(averaged_run)))
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +49,15 @@ class Networks:
         self.decoder.load_state_dict(tensors_of(path, f"{kind}.decoder."))
 
     @torch.no_grad()
-    def means(self, part: Part) -> np.ndarray:
+    def means(self, part: FrameSubset) -> np.ndarray:
         return self.encoder(_images(part))[:, 0].numpy()
 
     @torch.no_grad()
-    def reconstructions(self, part: Part) -> np.ndarray:
+    def reconstructions(self, part: FrameSubset) -> np.ndarray:
         return self.decoder(self.encoder(_images(part))[:, 0]).permute(0, 2, 3, 1).numpy()
 
 
-def _images(part: Part) -> torch.Tensor:
+def _images(part: FrameSubset) -> torch.Tensor:
     return torch.from_numpy(part.frames).permute(0, 3, 1, 2).float() / 255
 
 
@@ -65,12 +65,12 @@ def _best(run: Path) -> Networks:
     return Networks(run / "checkpoints" / "best.safetensors", "average")
 
 
-def _errors(part: Part, reconstructions: np.ndarray) -> np.ndarray:
+def _errors(part: FrameSubset, reconstructions: np.ndarray) -> np.ndarray:
     """Return the squared error of each pixel, (N, S, S)."""
     return ((part.frames / 255 - reconstructions) ** 2).mean(3)
 
 
-def _outside(errors: np.ndarray, part: Part) -> np.ndarray:
+def _outside(errors: np.ndarray, part: FrameSubset) -> np.ndarray:
     """Return the mean error of each frame outside its insets."""
     return np.array([one[~inset].mean() for one, inset in zip(errors, part.insets, strict=True)])
 
@@ -79,7 +79,7 @@ def _column(rows: list[dict[str, str]], name: str, **where: str) -> np.ndarray:
     return np.array([float(row[name]) for row in rows if all(row[key] == value for key, value in where.items())])
 
 
-def test_each_rule_measures_the_tensors_that_it_is_named_after(averaged_run: Path, cohort: Cohort, tmp_path: Path) -> None:
+def test_each_rule_measures_the_tensors_that_it_is_named_after(averaged_run: Path, splits: Splits, tmp_path: Path) -> None:
     run = Path(shutil.copytree(averaged_run, tmp_path / "run"))
     newest, best = RunFolder(run).checkpoint_files()[-1], run / "checkpoints" / "best.safetensors"
     expected: dict[tuple[Path, str], dict[str, np.ndarray]] = {}
@@ -93,7 +93,7 @@ def test_each_rule_measures_the_tensors_that_it_is_named_after(averaged_run: Pat
         edit(path, shift)
         networks = Networks(path, kind)
         expected[path, kind] = {
-            name: _outside(_errors(part, networks.reconstructions(part)), part) for name, part in cohort.held_out.items()
+            name: _outside(_errors(part, networks.reconstructions(part)), part) for name, part in splits.test.items()
         }
     errors = [found["normal"].mean() for found in expected.values()]
     assert np.diff(np.sort(errors)).min() > 1e-3 * max(errors), "the four can be told apart"
@@ -113,9 +113,9 @@ def test_each_rule_measures_the_tensors_that_it_is_named_after(averaged_run: Pat
 
 
 def test_insets_count_in_no_metric_of_a_store_that_leaves_them_out(
-    averaged_run: Path, cohort: Cohort, rows: list[dict[str, str]]
+    averaged_run: Path, splits: Splits, rows: list[dict[str, str]]
 ) -> None:
-    for kind, part in cohort.held_out.items():
+    for kind, part in splits.test.items():
         reconstructions = _best(averaged_run).reconstructions(part)
         errors = _outside(_errors(part, reconstructions), part)
         assert _column(rows, "endovae_squared_error", kind=kind) == pytest.approx(errors, rel=1e-4)
@@ -130,13 +130,13 @@ def test_insets_count_in_no_metric_of_a_store_that_leaves_them_out(
 
 
 def test_the_linear_yardsticks_are_fitted_to_training_frames_and_their_mirror_images(
-    cohort: Cohort, rows: list[dict[str, str]]
+    splits: Splits, rows: list[dict[str, str]]
 ) -> None:
-    frames = cohort.train.frames / 255
+    frames = splits.train.frames / 255
     fitted = np.concatenate([frames, frames[:, :, ::-1]]).reshape(2 * len(frames), -1)
     mean = fitted.mean(0)
     _, _, directions = np.linalg.svd(fitted - mean, full_matrices=False)
-    for kind, part in cohort.held_out.items():
+    for kind, part in splits.test.items():
         given = part.frames.reshape(len(part), -1) / 255 - mean
         projected = mean + given @ directions[:3].T @ directions[:3]
         for method, drawn in (("pca", projected.clip(0, 1)), ("mean_image", np.broadcast_to(mean, given.shape))):
@@ -179,8 +179,8 @@ def test_spreads_are_those_of_the_frames_of_each_class_and_size(result: Evaluati
     assert [row.width for row in result.sets["normal"].by_size] == [32, 48]
 
 
-def test_regions_are_measured_pixel_by_pixel(averaged_run: Path, result: Evaluation, cohort: Cohort) -> None:
-    for kind, part in cohort.held_out.items():
+def test_regions_are_measured_pixel_by_pixel(averaged_run: Path, result: Evaluation, splits: Splits) -> None:
+    for kind, part in splits.test.items():
         found, errors = result.sets[kind], _errors(part, _best(averaged_run).reconstructions(part))
         assert found.region_share["inset"] == pytest.approx(part.insets.mean())
         assert found.region_error["inset"] == pytest.approx(errors[part.insets].mean(), rel=1e-3)
@@ -189,25 +189,25 @@ def test_regions_are_measured_pixel_by_pixel(averaged_run: Path, result: Evaluat
         assert outside == pytest.approx((errors * ~part.insets).mean(), rel=1e-3)
 
 
-def test_epochs_are_told_from_images_seen(result: Evaluation, cohort: Cohort) -> None:
-    assert result.epochs == pytest.approx(result.images / len(cohort.train))
+def test_epochs_are_told_from_images_seen(result: Evaluation, splits: Splits) -> None:
+    assert result.epochs == pytest.approx(result.images / len(splits.train))
 
 
 def test_the_latent_space_is_described_by_training_frames_and_the_scores_by_validation_frames(
-    averaged_run: Path, result: Evaluation, cohort: Cohort
+    averaged_run: Path, result: Evaluation, splits: Splits
 ) -> None:
     """In-sample distances would be too small, and healthy frames too often flagged."""
     found, networks = read_calibration(averaged_run / "checkpoints" / FILE), _best(averaged_run)
-    means = networks.means(cohort.train)
+    means = networks.means(splits.train)
     assert np.array(found.latent.mean) == pytest.approx(means.mean(0), rel=1e-3, abs=1e-5)
     inverse = np.linalg.inv(np.cov(means.T))
-    centred = networks.means(cohort.validation) - means.mean(0)
+    centred = networks.means(splits.validation) - means.mean(0)
     distances = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
     assert np.array(found.scores["latent"]) == pytest.approx(np.sort(distances), rel=2e-2)
-    errors = _errors(cohort.validation, networks.reconstructions(cohort.validation))
+    errors = _errors(splits.validation, networks.reconstructions(splits.validation))
     assert np.array(found.scores["whole"]) == pytest.approx(np.sort(errors.mean((1, 2))), rel=1e-3)
-    assert np.array(found.scores["picture"]) == pytest.approx(np.sort(_outside(errors, cohort.validation)), rel=1e-3)
-    heat = np.quantile(smoothed(errors.astype(np.float32))[~cohort.validation.insets], 0.99)
+    assert np.array(found.scores["picture"]) == pytest.approx(np.sort(_outside(errors, splits.validation)), rel=1e-3)
+    heat = np.quantile(smoothed(errors.astype(np.float32))[~splits.validation.insets], 0.99)
     assert found.heat == pytest.approx(heat, rel=1e-3)
 
 
@@ -221,23 +221,23 @@ def test_a_score_that_sees_what_is_drawn_over_a_frame_is_never_chosen(result: Ev
     assert others[found.chosen] == max(others.values())
 
 
-def test_lesions_are_marked_by_the_maps_outside_insets(averaged_run: Path, result: Evaluation, cohort: Cohort) -> None:
+def test_lesions_are_marked_by_the_maps_outside_insets(averaged_run: Path, result: Evaluation, splits: Splits) -> None:
     with (averaged_run / "anomaly.csv").open(encoding="utf-8") as file:
         tested = [row["name"] for row in csv.DictReader(file) if row["kind"] == "abnormal"]
-    store: FrameStore = cohort.store
+    store: FrameStore = splits.store
     positions = np.array([store.names.index(name) for name in tested])
-    part = Part(store, positions[store.has_lesion[positions]])
+    part = FrameSubset(store, positions[store.has_lesion[positions]])
     assert 2 < len(part) < len(tested)
-    assert result.anomaly is not None and result.anomaly.localisation is not None
-    found, counted = result.anomaly.localisation, ~part.insets
-    truth = store.lesions[part.positions][counted] > 0
+    assert result.anomaly is not None and result.anomaly.localization is not None
+    found, valid_mask = result.anomaly.localization, ~part.insets
+    truth = store.lesions[part.positions][valid_mask] > 0
     assert found.frames == len(part)
     assert found.lesion_share == pytest.approx(truth.mean())
     axis = np.linspace(-1, 1, tiny.SIZE)
-    centre = np.broadcast_to(-np.hypot(axis[:, None], axis), counted.shape)
+    centre = np.broadcast_to(-np.hypot(axis[:, None], axis), valid_mask.shape)
     errors = smoothed(_errors(part, _best(averaged_run).reconstructions(part)).astype(np.float32))
     for name, values in (("nearness to the centre", centre), ("error, smoothed", errors)):
-        scores = values[counted].round(9)
+        scores = values[valid_mask].round(9)
         assert found.maps[name].auroc == pytest.approx(roc_auc_score(truth, scores), abs=2e-3), name
         best = max(f1_score(truth, scores >= level) for level in np.quantile(scores, np.linspace(0, 1, 200)))
         assert found.maps[name].dice == pytest.approx(best, abs=5e-3), name

@@ -27,7 +27,7 @@ def _pair(count: int = 4, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
 @given(st.integers(0, 2**20), st.integers(1, 9))
 def test_divergence_is_that_of_torch_distributions(seed: int, latent: int) -> None:
     parameters = torch.randn(5, 2, latent, generator=torch.Generator().manual_seed(seed))
-    posterior = Posterior.of(parameters)
+    posterior = Posterior.from_parameters(parameters)
     own = Normal(posterior.mean, (0.5 * posterior.log_variance).exp())
     torch.testing.assert_close(posterior.kl(), kl_divergence(own, Normal(0.0, 1.0)), rtol=1e-4, atol=1e-5)
     assert posterior.kl().shape == (5, latent)
@@ -54,9 +54,9 @@ def test_both_readings_of_the_reconstruction_loss() -> None:
 
 def test_a_pixel_left_out_has_no_part_in_the_loss() -> None:
     logits, images = torch.zeros(1, 3, 4, 4, requires_grad=True), _random(1, 3, 4, 4)
-    counted = torch.ones(1, 1, 4, 4)
-    counted[0, 0, 1, 2] = 0
-    reconstruction_loss(logits, images, "sum", counted).sum().backward()
+    valid_mask = torch.ones(1, 1, 4, 4)
+    valid_mask[0, 0, 1, 2] = 0
+    reconstruction_loss(logits, images, "sum", valid_mask).sum().backward()
     assert logits.grad is not None
     assert not bool(logits.grad[0, :, 1, 2].any())
     assert bool(logits.grad[0, :, 1, 1].all())
@@ -88,12 +88,12 @@ def test_equal_images_are_equal() -> None:
 
 def test_what_is_left_out_does_not_count() -> None:
     images, reconstructions = _pair()
-    counted = torch.ones(4, 1, 32, 32)
-    counted[:, :, :16] = 0
+    valid_mask = torch.ones(4, 1, 32, 32)
+    valid_mask[:, :, :16] = 0
     reconstructions[:, :, 16:] = images[:, :, 16:]
-    torch.testing.assert_close(squared_error(images, reconstructions, counted), torch.zeros(4))
+    torch.testing.assert_close(squared_error(images, reconstructions, valid_mask), torch.zeros(4))
     assert float(squared_error(images, reconstructions).min()) > 0
-    half = ssim(images, reconstructions, counted)
+    half = ssim(images, reconstructions, valid_mask)
     assert bool((half > ssim(images, reconstructions)).all())
     torch.testing.assert_close(ssim(images, reconstructions, torch.ones(4, 1, 32, 32)), ssim(images, reconstructions))
 

@@ -56,8 +56,8 @@ def test_a_step_is_that_of_plain_pytorch(reading: str) -> None:
 
 def test_what_is_left_out_teaches_nothing() -> None:
     images = to_unit(torch.from_numpy(tiny.frames(8)).permute(0, 3, 1, 2))
-    counted = torch.ones(8, 1, tiny.SIZE, tiny.SIZE)
-    counted[:, :, :, :4] = 0
+    valid_mask = torch.ones(8, 1, tiny.SIZE, tiny.SIZE)
+    valid_mask[:, :, :, :4] = 0
     numbers = []
     for value in (0.0, 1.0):
         task = _task()
@@ -65,7 +65,7 @@ def test_what_is_left_out_teaches_nothing() -> None:
         task.encoder.requires_grad_(True)
         other = images.clone()
         other[:, :, :, :4] = value
-        task.step(FrameBatch(other, counted), _moment(0))
+        task.step(FrameBatch(other, valid_mask), _moment(0))
         numbers.append(torch.cat([p.detach().flatten() for p in task.decoder.parameters()]))
     assert torch.equal(numbers[0], numbers[1])
 
@@ -131,9 +131,9 @@ def test_insets_are_altered_with_their_frames() -> None:
     insets = np.zeros((20, tiny.SIZE, tiny.SIZE), np.uint8)
     insets[:, 10:, :6] = 1
     batches = AugmentedBatches(tiny.frames(), insets, tiny.endovae().augmentation, 0, torch.device("cpu"))
-    counted = torch.cat([part for step in range(7) if (part := batches(_moment(step)).counted) is not None])
-    assert set(counted.unique().tolist()) == {0.0, 1.0}
-    left, right = (1 - counted[:, 0, 12, 1]).bool(), (1 - counted[:, 0, 12, -2]).bool()
+    valid_mask = torch.cat([part for step in range(7) if (part := batches(_moment(step)).valid_mask) is not None])
+    assert set(valid_mask.unique().tolist()) == {0.0, 1.0}
+    left, right = (1 - valid_mask[:, 0, 12, 1]).bool(), (1 - valid_mask[:, 0, 12, -2]).bool()
     assert bool(left.any())
     assert bool(right.any()), "some copies are mirrored"
     assert not bool((left & right).any())

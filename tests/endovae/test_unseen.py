@@ -12,11 +12,11 @@ from PIL import Image
 
 import tiny
 from pixelscope import FrameStore, InputError, PrepareConfig, evaluate_endovae, prepare, train_endovae
-from pixelscope.endovae.anomaly.calibrate import calibrate, divide_for_anomaly
+from pixelscope.endovae.anomaly.calibrate import calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
-from pixelscope.endovae.anomaly.localization import localise
+from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config
-from pixelscope.endovae.data import Part, load_cohort
+from pixelscope.endovae.data import FrameSubset, load_splits
 from pixelscope.endovae.figures.material import Material
 from pixelscope.endovae.metrics import psnr, squared_error, ssim
 from pixelscope.endovae.pca import PrincipalComponents
@@ -74,15 +74,15 @@ def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Pat
 def test_a_calibration_is_of_frames_with_tissue_alone(blank_run: Path) -> None:
     folder = RunFolder(blank_run)
     checkpoint = load_checkpoint(blank_run)
-    cohort = load_cohort(checkpoint.config)
+    splits = load_splits(checkpoint.config)
     found = read_calibration(folder.checkpoints / FILE)
-    names = cohort.validation.names
+    names = splits.validation.names
     assert any("white-" in name for name in names)
     assert found.count == sum("white-" not in name for name in names) == found.choice_counts["normal"]
     assert all(len(values) == found.count and np.isfinite(values).all() for values in found.scores.values())
-    white = Part(cohort.store, np.array([i for i, name in enumerate(cohort.store.names) if "white-" in name]))
+    white = FrameSubset(splits.store, np.array([i for i, name in enumerate(splits.store.names) if "white-" in name]))
     with pytest.raises(InputError, match="No tissue is seen in any of the 16 healthy validation frames"):
-        calibrate(checkpoint, cohort.train, {"normal": white})
+        calibrate(checkpoint, splits.train, {"normal": white})
 
 
 def test_other_frames_without_any_tissue_are_no_result(blank_run: Path, tmp_path: Path, monkeypatch) -> None:
@@ -96,10 +96,10 @@ def test_other_frames_without_any_tissue_are_no_result(blank_run: Path, tmp_path
 
 def test_the_quality_of_an_image_that_is_left_out_is_not_0() -> None:
     images, others = (torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    counted = torch.ones(2, 1, 24, 24)
-    counted[1] = 0
+    valid_mask = torch.ones(2, 1, 24, 24)
+    valid_mask[1] = 0
     for metric in (squared_error, psnr, ssim):
-        found = metric(images, others, counted)
+        found = metric(images, others, valid_mask)
         assert found[0] == pytest.approx(float(metric(images[:1], others[:1])[0]), rel=1e-5)
         assert found[1].isnan()
 
@@ -112,7 +112,7 @@ def masked_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str
     store = prepare([frames], config=settings, out=tmp_path_factory.mktemp("stores") / "masked-0")
     config = tiny.endovae(frames=str(store.path), prepare=settings.model_dump())
     run = train_endovae(config, run=tmp_path_factory.mktemp("runs") / "masked")
-    parts = divide_for_anomaly(load_cohort(config), config.split)
+    parts = split_for_anomaly(load_splits(config), config.split)
     assert parts is not None
     hidden = [parts.test[kind].positions[-1] for kind in ("normal", "abnormal")]
     insets = np.load(store.path / "insets.npy")
@@ -154,7 +154,7 @@ def test_frames_that_are_all_inset_alone_are_refused(masked_run: tuple[Path, lis
 
 def test_lesions_are_located_only_where_pixels_are_in_and_out_of_them(blank_run: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(blank_run)
-    own = load_cohort(checkpoint.config).store
+    own = load_splits(checkpoint.config).store
     shutil.copytree(own.path, tmp_path / "store")
     index = json.loads((tmp_path / "store" / "index.json").read_text(encoding="utf-8"))
     for frame in index["frames"]:
@@ -166,8 +166,8 @@ def test_lesions_are_located_only_where_pixels_are_in_and_out_of_them(blank_run:
     for inside in (0, 1):
         np.save(tmp_path / "store" / "lesions.npy", np.full_like(lesions, inside))
         store = FrameStore.open(tmp_path / "store")
-        assert localise(Part(store, np.arange(4)), checkpoint, components) is None
+        assert localize(FrameSubset(store, np.arange(4)), checkpoint, components) is None
     lesions[:, 4:9, 4:9] = 1
     np.save(tmp_path / "store" / "lesions.npy", lesions)
-    found = localise(Part(FrameStore.open(tmp_path / "store"), np.arange(4)), checkpoint, components)
+    found = localize(FrameSubset(FrameStore.open(tmp_path / "store"), np.arange(4)), checkpoint, components)
     assert found is not None and found.lesion_share == pytest.approx(25 / tiny.SIZE**2)

@@ -4,7 +4,7 @@ import torch
 from lightning_fabric import Fabric
 
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.data import AugmentedBatches, load_cohort, settled
+from pixelscope.endovae.data import AugmentedBatches, load_splits, with_store_settings
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import runtime
 from pixelscope.engine.cost import Plan, time_steps
@@ -27,9 +27,9 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     The length of an epoch depends on the frames, which are prepared if they are not yet. The time is that of all epochs
     of the configuration; the schedule may end the training earlier.
     """
-    cohort = load_cohort(config)
-    config = settled(config, cohort)
-    images = config.training.epochs * len(cohort.train) * (1 + config.augmentation.copies)
+    splits = load_splits(config)
+    config = with_store_settings(config, splits)
+    images = config.training.epochs * len(splits.train) * (1 + config.augmentation.copies)
     devices, threads = config.runtime.devices, runtime.decide(config.runtime).threads
     alone = config.runtime.model_copy(update={"devices": 1, "threads": threads})
     speed, gflop = runtime.launch(alone, _timed_steps, config)

@@ -26,7 +26,7 @@ from pixelscope.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Part:
+class FrameSubset:
     """Some frames of a store, by their positions in it."""
 
     store: FrameStore
@@ -41,9 +41,9 @@ class Part:
         """Return them as uint8 (N, S, S, 3), read from disk."""
         return self.store.frames[self.positions]
 
-    def at_most(self, count: int) -> "Part":
+    def at_most(self, count: int) -> "FrameSubset":
         """Return up to `count` of them, evenly spaced."""
-        return Part(self.store, spread(self.positions, count))
+        return FrameSubset(self.store, spread(self.positions, count))
 
     @property
     def rows(self) -> Rows:
@@ -56,12 +56,12 @@ class Part:
         return self.store.insets[self.positions] > 0
 
     @property
-    def left_out(self) -> np.ndarray | None:
+    def ignore_mask(self) -> np.ndarray | None:
         """Return the insets where the store says that they are left out of loss and score, else None."""
         return self.insets if self.store.settings.insets == "mask" else None
 
     @property
-    def left_out_rows(self) -> Rows | None:
+    def ignore_mask_array(self) -> Rows | None:
         """Return the same as rows on disk, uint8 (N, S, S), over 0 inside an inset."""
         masked = self.store.settings.insets == "mask"
         return Rows(self.store.path / "insets.npy", self.positions) if masked else None
@@ -80,12 +80,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Cohort:
+class Splits:
     """The parts of one store, without overlap and without near-duplicates across the first three."""
 
-    train: Part
-    validation: Part
-    held_out: dict[str, Part]
+    train: FrameSubset
+    validation: FrameSubset
+    test: dict[str, FrameSubset]
     """What is measured in the end: `normal` and `abnormal`, as far as the store has them."""
 
     @property
@@ -94,9 +94,9 @@ class Cohort:
         return self.train.store
 
     @property
-    def everything(self) -> Part:
+    def everything(self) -> FrameSubset:
         """Return all frames of the store."""
-        return Part(self.store, np.arange(len(self.store)))
+        return FrameSubset(self.store, np.arange(len(self.store)))
 
     def digests(self) -> dict[str, str]:
         """Return what decides whether a run may go on from a checkpoint."""
@@ -104,12 +104,12 @@ class Cohort:
 
     def split_digests(self) -> dict[str, str]:
         """Return the SHA-256 of each part, by the keys of run.json."""
-        held_out = hashlib.sha256("".join(part.digest() for _, part in sorted(self.held_out.items())).encode()).hexdigest()
-        return {"sha256": self.train.digest(), "sha256_validation": self.validation.digest(), "sha256_test": held_out}
+        test = hashlib.sha256("".join(part.digest() for _, part in sorted(self.test.items())).encode()).hexdigest()
+        return {"sha256": self.train.digest(), "sha256_validation": self.validation.digest(), "sha256_test": test}
 
     def describe(self, config: EndoVAEConfig) -> dict[str, Any]:
         """Return what run.json says about the data."""
-        test = sum(len(part) for part in self.held_out.values())
+        test = sum(len(part) for part in self.test.values())
         return {
             "frames": {
                 "spec": config.frames,
@@ -124,7 +124,7 @@ class Cohort:
         }
 
 
-def load_cohort(config: EndoVAEConfig, progress: ProgressCallback | None = None) -> Cohort:
+def load_splits(config: EndoVAEConfig, progress: ProgressCallback | None = None) -> Splits:
     """Open the store that the configuration names, or prepare the folder, and divide it by near-duplicate cluster.
 
     progress: called with the frames done and all frames while a folder is prepared.
@@ -134,10 +134,10 @@ def load_cohort(config: EndoVAEConfig, progress: ProgressCallback | None = None)
         raise InputError("No frames are given; name a folder of frames, or a store made from one, with --frames.")
     path = Path(config.frames)
     is_store = (path / INDEX).is_file()
-    return divide(FrameStore.open(path) if is_store else prepare([path], config=config.prepare, progress=progress), config)
+    return split_store(FrameStore.open(path) if is_store else prepare([path], config=config.prepare, progress=progress), config)
 
 
-def load_own_cohort(folder: RunFolder, config: EndoVAEConfig, record: Mapping[str, Any], frames: str | None = None) -> Cohort:
+def load_run_splits(folder: RunFolder, config: EndoVAEConfig, record: Mapping[str, Any], frames: str | None = None) -> Splits:
     """Open the frames of a run again where they lie now, divided as it was trained with.
 
     record: content of run.json.
@@ -147,31 +147,31 @@ def load_own_cohort(folder: RunFolder, config: EndoVAEConfig, record: Mapping[st
         InputError: frames are missing, or are not those of the run by the SHA-256 in its run.json.
     """
 
-    def at(places: dict[str, str]) -> Cohort:
-        return load_cohort(config.model_copy(update=places))
+    def at(places: dict[str, str]) -> Splits:
+        return load_splits(config.model_copy(update=places))
 
     if frames is None:
         known = {"frames": config.frames}
-        cohort = at(find(known, record, folder.path, lambda places: {"frames": at(places).train.digest()}))
+        splits = at(find(known, record, folder.path, lambda places: {"frames": at(places).train.digest()}))
     else:
-        cohort = at({"frames": frames})
+        splits = at({"frames": frames})
     recorded = record.get("data", {}).get("frames", {})
     names = {"sha256": "training", "sha256_validation": "validation", "sha256_test": "held-out"}
-    changed = [names[key] for key, digest in cohort.split_digests().items() if recorded.get(key, digest) != digest]
+    changed = [names[key] for key, digest in splits.split_digests().items() if recorded.get(key, digest) != digest]
     if changed:
         raise InputError(
-            f"The {changed[0]} frames in {cohort.store.path} are not those of the run {folder.path} (their SHA-256 differs), "
+            f"The {changed[0]} frames in {splits.store.path} are not those of the run {folder.path} (their SHA-256 differs), "
             "so some may have been trained on; restore them, or train again."
         )
-    return cohort
+    return splits
 
 
-def settled(config: EndoVAEConfig, cohort: Cohort) -> EndoVAEConfig:
+def with_store_settings(config: EndoVAEConfig, splits: Splits) -> EndoVAEConfig:
     """Return the configuration with what the store decides: how its frames were prepared, and where it lies."""
-    return config.model_copy(update={"prepare": cohort.store.settings, "frames": str(cohort.store.path)})
+    return config.model_copy(update={"prepare": splits.store.settings, "frames": str(splits.store.path)})
 
 
-def divide(store: FrameStore, config: EndoVAEConfig) -> Cohort:
+def split_store(store: FrameStore, config: EndoVAEConfig) -> Splits:
     """Divide a store as the configuration says; the same store and settings always give the same parts."""
     split = config.split
     kinds = np.array(store.kinds)[store.labels]
@@ -184,11 +184,11 @@ def divide(store: FrameStore, config: EndoVAEConfig) -> Cohort:
     fractions = (split.validation_fraction, split.test_fraction)
     train, validation, test = split_by_cluster(groups, store.labels[positions], fractions, split.seed)
     measured = np.concatenate([positions[test], (~trained).nonzero()[0]])
-    held_out = {kind: Part(store, np.sort(measured[kinds[measured] == kind])) for kind in ("normal", "abnormal")}
-    return Cohort(
-        Part(store, np.sort(positions[train])),
-        Part(store, np.sort(positions[validation])),
-        {kind: part for kind, part in held_out.items() if len(part)},
+    test = {kind: FrameSubset(store, np.sort(measured[kinds[measured] == kind])) for kind in ("normal", "abnormal")}
+    return Splits(
+        FrameSubset(store, np.sort(positions[train])),
+        FrameSubset(store, np.sort(positions[validation])),
+        {kind: part for kind, part in test.items() if len(part)},
     )
 
 
@@ -204,7 +204,7 @@ class FrameBatch:
 
     images: Tensor
     """(n, 3, S, S) in [0, 1]."""
-    counted: Tensor | None = None
+    valid_mask: Tensor | None = None
     """(n, 1, S, S), 0 where a pixel is left out of loss and score; None where all count."""
 
 

@@ -15,7 +15,7 @@ from pixelscope.data.imageset import image_hashes
 from pixelscope.endovae.anomaly.evaluation import AnomalyMeasured, measure_anomaly, number
 from pixelscope.endovae.checkpoints import SYSTEM, Checkpoint, list_checkpoints, pick
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.data import Cohort, Part, as_channels_first, load_cohort, load_own_cohort, to_unit
+from pixelscope.endovae.data import FrameSubset, Splits, as_channels_first, load_run_splits, load_splits, to_unit
 from pixelscope.endovae.forward import BATCH, Reconstructed, reconstruct_batches
 from pixelscope.endovae.metrics import REGIONS, SSIM_RULE, auroc, fine_detail_kept, psnr, regions, spectrum, squared_error, ssim
 from pixelscope.endovae.pca import PrincipalComponents
@@ -54,33 +54,33 @@ class _Sums:
     region_count: dict[str, int] = field(default_factory=dict)
 
 
-def measure(part: Part, checkpoint: Checkpoint, components: PrincipalComponents) -> Measured:
+def measure(part: FrameSubset, checkpoint: Checkpoint, components: PrincipalComponents) -> Measured:
     """Reconstruct the frames of a part from the posterior's mode, and measure all of it a batch at a time."""
     sums, insets = _Sums(), part.insets
-    for rows, batch, counted in _batches(part, checkpoint):
-        _add(sums, batch, components, insets[rows], counted)
+    for rows, batch, valid_mask in _batches(part, checkpoint):
+        _add(sums, batch, components, insets[rows], valid_mask)
     return _finished(sums, len(part))
 
 
-def quality_of(part: Part, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+def quality_of(part: FrameSubset, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """Return the model's metrics alone, float (N,) each."""
     found: dict[str, list[Tensor]] = {name: [] for name in METRICS}
-    for _, batch, counted in _batches(part, checkpoint):
+    for _, batch, valid_mask in _batches(part, checkpoint):
         for name, metric in METRICS.items():
-            found[name].append(metric(batch.images, batch.reconstructions, counted))
+            found[name].append(metric(batch.images, batch.reconstructions, valid_mask))
     return {name: torch.cat(values).numpy() for name, values in found.items()}
 
 
-def _batches(part: Part, checkpoint: Checkpoint) -> Iterator[tuple[slice, Reconstructed, Tensor | None]]:
+def _batches(part: FrameSubset, checkpoint: Checkpoint) -> Iterator[tuple[slice, Reconstructed, Tensor | None]]:
     """Give the rows of each batch, its reconstructions, and where its pixels count."""
-    left_out = part.left_out
+    ignore_mask = part.ignore_mask
     for index, batch in enumerate(reconstruct_batches(checkpoint, part.frames)):
         rows = slice(index * BATCH, index * BATCH + len(batch.images))
-        yield rows, batch, None if left_out is None else 1 - torch.from_numpy(left_out[rows]).unsqueeze(1).float()
+        yield rows, batch, None if ignore_mask is None else 1 - torch.from_numpy(ignore_mask[rows]).unsqueeze(1).float()
 
 
 def _add(
-    sums: _Sums, batch: Reconstructed, components: PrincipalComponents, insets: np.ndarray, counted: Tensor | None
+    sums: _Sums, batch: Reconstructed, components: PrincipalComponents, insets: np.ndarray, valid_mask: Tensor | None
 ) -> None:
     methods = {
         MODEL: batch.reconstructions,
@@ -90,7 +90,7 @@ def _add(
     for method, reconstructions in methods.items():
         for name, metric in METRICS.items():
             found = sums.values.setdefault(method, {}).setdefault(name, [])
-            found.append(metric(batch.images, reconstructions, counted))
+            found.append(metric(batch.images, reconstructions, valid_mask))
     for name, images in {"original": batch.images, **methods}.items():
         sums.spectra[name] = sums.spectra.get(name, torch.zeros(())) + spectrum(images).sum(0)
     sums.kl.append(batch.posterior.kl())
@@ -136,18 +136,18 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
     checkpoints = list_checkpoints(run)
     checkpoint = pick(checkpoints, rule)
     config = checkpoint.config
-    cohort = load_own_cohort(checkpoint.folder, config, checkpoint.record)
-    others = None if frames is None else _other_frames(frames, config, cohort)
-    parts = cohort.held_out if others is None else others
-    components = _fit(cohort.train, config.model.latent)
+    splits = load_run_splits(checkpoint.folder, config, checkpoint.record)
+    others = None if frames is None else _other_frames(frames, config, splits)
+    parts = splits.test if others is None else others
+    components = _fit(splits.train, config.model.latent)
     measured = {kind: measure(part, checkpoint, components) for kind, part in parts.items()}
     for kind, found in measured.items():
         _require_measured(kind, found)
-    anomaly = measure_anomaly(cohort, checkpoint, components, others)
+    anomaly = measure_anomaly(splits, checkpoint, components, others)
     result = Evaluation(
         system=SYSTEM,
         images=checkpoint.images,
-        epochs=checkpoint.images / (len(cohort.train) * (1 + config.augmentation.copies)),
+        epochs=checkpoint.images / (len(splits.train) * (1 + config.augmentation.copies)),
         rule=checkpoint.rule,
         rules={one.rule: _quality(one, parts) for one in checkpoints},
         latent=config.model.latent,
@@ -158,25 +158,25 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
         anomaly=None if anomaly is None else anomaly.found,
     )
     if others is None:
-        _store(checkpoint, result, cohort, measured, anomaly)
+        _store(checkpoint, result, splits, measured, anomaly)
     return result
 
 
 def _store(
     checkpoint: Checkpoint,
     result: Evaluation,
-    cohort: Cohort,
+    splits: Splits,
     measured: dict[str, Measured],
     anomaly: AnomalyMeasured | None,
 ) -> None:
     if anomaly is not None:
         anomaly.store(checkpoint)
     result.save(checkpoint.folder.evaluation)
-    write_text(checkpoint.folder.path / "evaluation.csv", frame_table(cohort.held_out, measured))
-    write_pictures(checkpoint, cohort, {kind: found.values[MODEL] for kind, found in measured.items()})
+    write_text(checkpoint.folder.path / "evaluation.csv", frame_table(splits.test, measured))
+    write_pictures(checkpoint, splits, {kind: found.values[MODEL] for kind, found in measured.items()})
 
 
-def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:
+def frame_table(parts: dict[str, FrameSubset], measured: dict[str, Measured]) -> str:
     """Return one CSV row a frame: its name, kind and original size, then every metric of every method, and its divergence."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -191,17 +191,17 @@ def frame_table(parts: dict[str, Part], measured: dict[str, Measured]) -> str:
     return text.getvalue()
 
 
-def _other_frames(frames: str, config: EndoVAEConfig, own: Cohort) -> dict[str, Part]:
+def _other_frames(frames: str, config: EndoVAEConfig, own: Splits) -> dict[str, FrameSubset]:
     """Return the frames of another store or folder by kind, without those that the run trained on or chose its weights by."""
     # Any division serves: all its parts are put together again, by kind.
-    everything = load_cohort(config.model_copy(update={"frames": frames})).everything
+    everything = load_splits(config.model_copy(update={"frames": frames})).everything
     store = everything.store
     for note in store.notes:
         _log.warning(note)
     seen = np.concatenate([image_hashes(part.rows) for part in (own.train, own.validation)])
     unseen = ~np.isin(image_hashes(everything.rows), seen)
     kinds = np.array(store.kinds)[store.labels]
-    found = {kind: Part(store, np.flatnonzero((kinds == kind) & unseen)) for kind in ("normal", "abnormal")}
+    found = {kind: FrameSubset(store, np.flatnonzero((kinds == kind) & unseen)) for kind in ("normal", "abnormal")}
     if not unseen.any():
         raise InputError(f"The run trained on every frame in {frames}, so nothing is left to measure; give other frames.")
     if not unseen.all():
@@ -209,12 +209,12 @@ def _other_frames(frames: str, config: EndoVAEConfig, own: Cohort) -> dict[str, 
     return {kind: part for kind, part in found.items() if len(part)}
 
 
-def _fit(train: Part, latent: int) -> PrincipalComponents:
+def _fit(train: FrameSubset, latent: int) -> PrincipalComponents:
     images = to_unit(as_channels_first(train.at_most(FITTED).frames)).contiguous()
     return PrincipalComponents.fit(torch.cat([images, images.flip(-1)]), latent)
 
 
-def _quality(checkpoint: Checkpoint, parts: dict[str, Part]) -> dict[str, int | float]:
+def _quality(checkpoint: Checkpoint, parts: dict[str, FrameSubset]) -> dict[str, int | float]:
     found: dict[str, int | float] = {"images": checkpoint.images}
     for kind, part in parts.items():
         found |= {f"{kind}_{name}": _mean_std(values).mean for name, values in quality_of(part, checkpoint).items()}
@@ -222,11 +222,11 @@ def _quality(checkpoint: Checkpoint, parts: dict[str, Part]) -> dict[str, int | 
 
 
 def _title(kind: str, config: EndoVAEConfig, own: bool) -> str:
-    held_out = own and config.split.train_on in (kind, "both")
-    return f"held-out {kind} frames" if held_out else f"{kind} frames"
+    test = own and config.split.train_on in (kind, "both")
+    return f"held-out {kind} frames" if test else f"{kind} frames"
 
 
-def _result(title: str, part: Part, found: Measured) -> SetResult:
+def _result(title: str, part: FrameSubset, found: Measured) -> SetResult:
     labels = part.store.labels[part.positions]
     present = {name: labels == label for label, name in enumerate(part.store.classes) if (labels == label).any()}
     model = found.values[MODEL]
@@ -262,7 +262,7 @@ def _require_measured(kind: str, found: Measured) -> None:
         raise InputError(f"Every pixel of all {count:,} {kind} frames is left out as inset; give other frames to measure.")
 
 
-def _by_size(part: Part, model: dict[str, np.ndarray], known: np.ndarray) -> tuple[SizeResult, ...]:
+def _by_size(part: FrameSubset, model: dict[str, np.ndarray], known: np.ndarray) -> tuple[SizeResult, ...]:
     sizes, which = np.unique(part.store.sizes[part.positions], axis=0, return_inverse=True)
     rows = []
     for index, (width, height) in enumerate(sizes.tolist()):

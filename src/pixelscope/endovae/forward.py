@@ -37,7 +37,7 @@ def reconstruct_batches(
     """
     for start in range(0, len(frames), BATCH):
         images = to_unit(as_channels_first(frames[start : start + BATCH]))
-        posterior = Posterior.of(checkpoint.encoder(images))
+        posterior = Posterior.from_parameters(checkpoint.encoder(images))
         z = posterior.mode if draw is None else posterior.sample(torch.randn(posterior.mean.shape, generator=draw))
         yield Reconstructed(images, checkpoint.decoder(z), posterior)
 

@@ -14,7 +14,7 @@ class Posterior:
     log_variance: Tensor
 
     @classmethod
-    def of(cls, parameters: Tensor) -> Self:
+    def from_parameters(cls, parameters: Tensor) -> Self:
         """Read the encoder's output, shape (N, 2, latent)."""
         mean, log_variance = parameters.float().unbind(1)
         return cls(mean, log_variance)

@@ -83,7 +83,7 @@ class MapResult(Config):
     """The best that one threshold for all frames reaches: chosen on these very masks."""
 
 
-class Localisation(Config):
+class Localization(Config):
     """How lesion pixels were told from the others of abnormal frames, insets left out."""
 
     frames: int
@@ -117,7 +117,7 @@ class Anomaly(Config):
     """The false-positive rate at which frames were flagged."""
     flagged: dict[str, float]
     """Share of the frames of each healthy class, and of the abnormal ones, that the chosen score flagged."""
-    localisation: Localisation | None
+    localization: Localization | None
     """How well the error map marks lesions; None where no test frame has a lesion mask."""
     warnings: tuple[str, ...]
     unscored: dict[str, int] = Field(default_factory=dict)
@@ -214,7 +214,7 @@ def _end_lines(found: Anomaly) -> list[str]:
     if found.unscored:
         unscored = ", ".join(f"{count:,} {kind}" for kind, count in found.unscored.items())
         lines.append(f"not scored, as no tissue is seen in them: {unscored}")
-    return lines if found.localisation is None else [*lines, found.localisation.to_text()]
+    return lines if found.localization is None else [*lines, found.localization.to_text()]
 
 
 CHARTS = {

@@ -9,9 +9,9 @@ from pixelscope.data.disk_array import Pixels
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
-from pixelscope.endovae.anomaly.maps import map_batches
+from pixelscope.endovae.anomaly.maps import error_map_batches
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.data import AugmentedBatches, Cohort, Part, as_channels_first, from_unit, to_unit
+from pixelscope.endovae.data import AugmentedBatches, FrameSubset, Splits, as_channels_first, from_unit, to_unit
 from pixelscope.endovae.forward import decode, interpolate, random_latents, reconstruct_frames, traverse
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.task import EndoVAETask
@@ -68,7 +68,7 @@ class ProgressSamples:
     def draw(self, task: EndoVAETask, images: int) -> None:
         """Add the moment after `images` images."""
         device = task.fabric.device
-        posterior = Posterior.of(task.encoder(to_unit(as_channels_first(self.frames)).to(device)))
+        posterior = Posterior.from_parameters(task.encoder(to_unit(as_channels_first(self.frames)).to(device)))
         z = random_latents(PROGRESS_FRAMES, task.config.model.latent, generator("cpu", self.seed, "progress")).to(device)
         self._add(images, decode(task.decoder, posterior.mode).cpu().numpy(), decode(task.decoder, z).cpu().numpy())
 
@@ -102,15 +102,15 @@ DIMENSIONS, REACH = 8, 3.0
 """Latent dimensions walked along at most, those of the largest divergence; as far as this many standard deviations."""
 
 
-def write_pictures(checkpoint: Checkpoint, cohort: Cohort, metrics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+def write_pictures(checkpoint: Checkpoint, splits: Splits, metrics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Store the pictures of the held-out frames, whose PSNR and SSIM are in `metrics` by kind, and of the latent space."""
-    for kind, part in cohort.held_out.items():
+    for kind, part in splits.test.items():
         _write_reconstructions(checkpoint, kind, part, metrics[kind])
     _write_generated(checkpoint)
-    _write_ways(checkpoint, cohort.held_out.get("normal", cohort.validation))
+    _write_ways(checkpoint, splits.test.get("normal", splits.validation))
 
 
-def _write_reconstructions(checkpoint: Checkpoint, kind: str, part: Part, metrics: Mapping[str, np.ndarray]) -> None:
+def _write_reconstructions(checkpoint: Checkpoint, kind: str, part: FrameSubset, metrics: Mapping[str, np.ndarray]) -> None:
     # A frame whose pixels are all left out has no quality, and would come as the best of all.
     known = np.flatnonzero(~np.isnan(metrics["psnr"] + metrics["ssim"]))
     order = known[np.argsort(metrics["psnr"][known], kind="stable")]
@@ -138,12 +138,12 @@ def _write_generated(checkpoint: Checkpoint) -> None:
 
 
 @torch.no_grad()
-def _write_ways(checkpoint: Checkpoint, part: Part) -> None:
+def _write_ways(checkpoint: Checkpoint, part: FrameSubset) -> None:
     """Store ways between frames of a part, and along single latent dimensions from the first of them."""
     order = torch.randperm(len(part), generator=generator("cpu", checkpoint.config.seed, "ways"))
     ends = order.repeat(2)[: 2 * min(WAYS, max(1, len(part) // 2))].numpy()
     images = to_unit(as_channels_first(part.frames))
-    posterior = Posterior.of(torch.cat([checkpoint.encoder(some) for some in images.split(64)]))
+    posterior = Posterior.from_parameters(torch.cat([checkpoint.encoder(some) for some in images.split(64)]))
     frames, modes = part.store.frames[part.positions[ends]], posterior.mode[ends]
     ways = [decode(checkpoint.decoder, interpolate(modes[i], modes[i + 1], STEPS)).numpy() for i in range(0, len(ends), 2)]
     pairs, samples = frames.reshape(-1, 2, *frames.shape[1:]), checkpoint.folder.samples
@@ -172,7 +172,7 @@ HEAT_MAPS = 8
 
 
 def write_heat_maps(
-    checkpoint: Checkpoint, parts: Mapping[str, Part], p: Mapping[str, np.ndarray], calibration: Calibration
+    checkpoint: Checkpoint, parts: Mapping[str, FrameSubset], p: Mapping[str, np.ndarray], calibration: Calibration
 ) -> None:
     """Store heat maps of random test frames of each kind in samples/heat-KIND.npz of the run.
 
@@ -184,9 +184,9 @@ def write_heat_maps(
         if not len(scored):
             continue
         shown = scored[torch.randperm(len(scored), generator=generator("cpu", seed, "heat maps"))[:HEAT_MAPS].numpy()]
-        some = Part(part.store, part.positions[shown])
+        some = FrameSubset(part.store, part.positions[shown])
         frames = some.frames
-        errors = smoothed(np.concatenate([maps.error for _, maps in map_batches(checkpoint, frames)])) * ~some.insets
+        errors = smoothed(np.concatenate([maps.error for _, maps in error_map_batches(checkpoint, frames)])) * ~some.insets
         drawn = [overlay(frame, error, calibration.heat) for frame, error in zip(frames, errors, strict=True)]
         save_arrays(
             checkpoint.folder.samples / f"heat-{kind}.npz",

@@ -158,10 +158,10 @@ class EndoVAETask(Task[FrameBatch]):
     def _losses(self, encoder: Encoder, decoder: Decoder, batch: FrameBatch, noise: Tensor) -> dict[str, Tensor]:
         with self.fabric.autocast():
             parameters = encoder(batch.images)
-        posterior = Posterior.of(parameters)
+        posterior = Posterior.from_parameters(parameters)
         with self.fabric.autocast():
             logits = decoder.logits(posterior.sample(noise))
-        reconstruction = reconstruction_loss(logits, batch.images, self.config.losses.reading, batch.counted).mean()
+        reconstruction = reconstruction_loss(logits, batch.images, self.config.losses.reading, batch.valid_mask).mean()
         kl = posterior.kl().sum(1).mean()
         total = reconstruction + self.config.losses.kl * kl
         return {"loss/total": total, "loss/reconstruction": reconstruction, "loss/kl": kl}

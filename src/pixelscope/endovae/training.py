@@ -11,7 +11,7 @@ from pixelscope.data.frames.store import FIGURES
 from pixelscope.data.places import written
 from pixelscope.endovae.checkpoints import SYSTEM, read_config
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.data import AugmentedBatches, Cohort, load_cohort, load_own_cohort, settled
+from pixelscope.endovae.data import AugmentedBatches, Splits, load_run_splits, load_splits, with_store_settings
 from pixelscope.endovae.samples import ProgressSamples, save_augmentation, save_frame_samples
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
@@ -24,29 +24,29 @@ class FramesJob(Job):
     """A training of EndoVAE."""
 
     config: EndoVAEConfig
-    cohort: Cohort
+    splits: Splits
 
     def build(self, fabric: Fabric) -> Training:
         """Build encoder and decoder, and batches of frames with their altered copies."""
-        config, train, validation = self.config, self.cohort.train, self.cohort.validation
-        batches = AugmentedBatches(train.rows, train.left_out_rows, config.augmentation, config.seed, fabric.device)
+        config, train, validation = self.config, self.splits.train, self.splits.validation
+        batches = AugmentedBatches(train.rows, train.ignore_mask_array, config.augmentation, config.seed, fabric.device)
         durations = config.training.in_images(batches.epoch)
         return Training(
-            f"{SYSTEM}-{self.cohort.store.path.name.rsplit('-', 1)[0]}-seed{config.seed}",
-            EndoVAETask(config, fabric, validation.rows, validation.left_out_rows, durations.ema_half_life),
+            f"{SYSTEM}-{self.splits.store.path.name.rsplit('-', 1)[0]}-seed{config.seed}",
+            EndoVAETask(config, fabric, validation.rows, validation.ignore_mask_array, durations.ema_half_life),
             batches,
             durations,
             settings=_decisive(config),
-            digests=self.cohort.digests(),
+            digests=self.splits.digests(),
             describe=lambda run: {**self.describe(run), "epoch": batches.epoch},
-            begin=lambda folder: _keep_preparation(self.cohort, batches, folder),
+            begin=lambda folder: _keep_preparation(self.splits, batches, folder),
             samples=lambda folder: ProgressSamples(folder, validation.rows, config.seed),
         )
 
     def describe(self, run: Path) -> dict[str, Any]:
         """Return what run.json says of the frames."""
-        paths = written({"frames": self.config.frames}, {"frames": str(self.cohort.store.path)}, run)
-        return {"data": self.cohort.describe(self.config), "paths": paths}
+        paths = written({"frames": self.config.frames}, {"frames": str(self.splits.store.path)}, run)
+        return {"data": self.splits.describe(self.config), "paths": paths}
 
 
 def train_endovae(
@@ -59,8 +59,8 @@ def train_endovae(
     Raises InputError for frames or settings that cannot be used, before the run folder is made.
     """
     check_start(config, run)
-    cohort = load_cohort(config, progress)
-    return FramesJob(SYSTEM, settled(config, cohort), Place(runs, run), cohort).run()
+    splits = load_splits(config, progress)
+    return FramesJob(SYSTEM, with_store_settings(config, splits), Place(runs, run), splits).run()
 
 
 def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None = None, frames: str | None = None) -> Path:
@@ -72,16 +72,16 @@ def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None 
     """
     changes = {"training": {"epochs": epochs}, "runtime": {"devices": devices}}
     folder, config, place = check_resume(run, read_config, changes)
-    cohort = load_own_cohort(folder, config, folder.read_record(), frames)
-    return FramesJob(SYSTEM, config if frames is None else settled(config, cohort), place, cohort).run()
+    splits = load_run_splits(folder, config, folder.read_record(), frames)
+    return FramesJob(SYSTEM, config if frames is None else with_store_settings(config, splits), place, splits).run()
 
 
-def _keep_preparation(cohort: Cohort, batches: AugmentedBatches, folder: RunFolder) -> None:
+def _keep_preparation(splits: Splits, batches: AugmentedBatches, folder: RunFolder) -> None:
     """Keep in the run what its report shows of the frames, as the store may be gone by then."""
     folder.samples.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(cohort.store.path / FIGURES, folder.samples / "preparation.npz")
-    cohort.store.summary().save(folder.path / "frames.json")
-    save_frame_samples(folder, cohort.store)
+    shutil.copyfile(splits.store.path / FIGURES, folder.samples / "preparation.npz")
+    splits.store.summary().save(folder.path / "frames.json")
+    save_frame_samples(folder, splits.store)
     save_augmentation(folder, batches)
 
 

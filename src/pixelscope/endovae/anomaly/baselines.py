@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelscope.endovae.anomaly.calibration import Reference
+from pixelscope.endovae.anomaly.calibration import GaussianReference
 from pixelscope.endovae.anomaly.scores import Values, masked_mean
 from pixelscope.endovae.data import as_channels_first, to_unit
 from pixelscope.endovae.pca import PrincipalComponents
@@ -28,7 +28,7 @@ def mean_colours(frames: NDArray[np.uint8], insets: NDArray[np.bool_]) -> Values
 
 
 def baseline_scores(
-    frames: NDArray[np.uint8], insets: NDArray[np.bool_], colours: Reference, components: PrincipalComponents
+    frames: NDArray[np.uint8], insets: NDArray[np.bool_], colours: GaussianReference, components: PrincipalComponents
 ) -> dict[str, Values]:
     """Return every trivial score of uint8 frames (N, S, S, 3), float64 (N,) each; NaN where there is nothing to measure.
 

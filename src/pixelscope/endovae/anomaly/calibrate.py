@@ -6,13 +6,13 @@ import numpy as np
 
 from pixelscope.data.cluster_split import split_by_cluster
 from pixelscope.data.frames.duplicates import clusters
-from pixelscope.endovae.anomaly.calibration import Calibration, Reference
-from pixelscope.endovae.anomaly.heatmap import hottest
-from pixelscope.endovae.anomaly.maps import map_batches
-from pixelscope.endovae.anomaly.scores import COMPARED, SUMS, Values, log_spread, measures, scores
+from pixelscope.endovae.anomaly.calibration import Calibration, GaussianReference
+from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
+from pixelscope.endovae.anomaly.maps import error_map_batches
+from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, COMPARED, Values, log_spread, raw_scores, scores
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.config import SplitConfig
-from pixelscope.endovae.data import Cohort, Part
+from pixelscope.endovae.data import FrameSubset, Splits
 from pixelscope.endovae.metrics import auroc
 from pixelscope.errors import InputError
 
@@ -27,60 +27,60 @@ DESCRIBED = 20_000
 
 
 @dataclass(frozen=True)
-class Parts:
+class AnomalySplits:
     """What a score is chosen by and what it is tested on, without near-duplicates in both."""
 
-    choosing: dict[str, Part]
+    choosing: dict[str, FrameSubset]
     """`normal`, the validation frames; and `abnormal` where there are enough of them to set some apart."""
-    test: dict[str, Part]
+    test: dict[str, FrameSubset]
 
 
-def divide_for_anomaly(cohort: Cohort, split: SplitConfig) -> Parts | None:
+def split_for_anomaly(splits: Splits, split: SplitConfig) -> AnomalySplits | None:
     """Return the frames that calibrate, choose and test; None where no healthy frames were trained on.
 
     Abnormal frames that were trained on have validation frames of their own; else some of the held-out ones are set apart,
     whole clusters of near-duplicates.
     """
-    abnormal = cohort.store.abnormal[cohort.validation.positions]
-    normal = _part(cohort, cohort.validation.positions[~abnormal])
+    abnormal = splits.store.abnormal[splits.validation.positions]
+    normal = _part(splits, splits.validation.positions[~abnormal])
     if not len(normal) or split.train_on == "abnormal":
         return None
-    test = dict(cohort.held_out)
+    test = dict(splits.test)
     if abnormal.any():
-        return Parts({"normal": normal, "abnormal": _part(cohort, cohort.validation.positions[abnormal])}, test)
+        return AnomalySplits({"normal": normal, "abnormal": _part(splits, splits.validation.positions[abnormal])}, test)
     if "abnormal" not in test:
-        return Parts({"normal": normal}, test)
+        return AnomalySplits({"normal": normal}, test)
     positions = test["abnormal"].positions
-    groups = clusters(cohort.store.hashes[positions], split.duplicate_distance)
+    groups = clusters(splits.store.hashes[positions], split.duplicate_distance)
     if len(np.unique(groups)) < 2:
-        return Parts({"normal": normal}, test)
-    kept, _, apart = split_by_cluster(groups, cohort.store.labels[positions], (0.0, SET_APART), split.seed)
-    test["abnormal"] = _part(cohort, positions[kept])
-    return Parts({"normal": normal, "abnormal": _part(cohort, positions[apart])}, test)
+        return AnomalySplits({"normal": normal}, test)
+    kept, _, apart = split_by_cluster(groups, splits.store.labels[positions], (0.0, SET_APART), split.seed)
+    test["abnormal"] = _part(splits, positions[kept])
+    return AnomalySplits({"normal": normal, "abnormal": _part(splits, positions[apart])}, test)
 
 
-def describe_latent(checkpoint: Checkpoint, train: Part) -> Reference:
+def fit_latent_reference(checkpoint: Checkpoint, train: FrameSubset) -> GaussianReference:
     """Return where the posterior means of the training frames lie, told from at most `DESCRIBED` of them."""
-    some = map_batches(checkpoint, train.at_most(DESCRIBED).frames)
-    return Reference.of(np.concatenate([maps.mean for _, maps in some]))
+    some = error_map_batches(checkpoint, train.at_most(DESCRIBED).frames)
+    return GaussianReference.fit(np.concatenate([maps.mean for _, maps in some]))
 
 
-def measures_of(checkpoint: Checkpoint, part: Part, latent: Reference) -> dict[str, Values]:
+def compute_raw_scores(checkpoint: Checkpoint, part: FrameSubset, latent: GaussianReference) -> dict[str, Values]:
     """Return the measures of a part's frames, float64 (N,) each; NaN for a frame in which no tissue is seen."""
     frames, insets = part.frames, part.insets
-    batches = [measures(maps, frames[rows], insets[rows], latent) for rows, maps in map_batches(checkpoint, frames)]
+    batches = [raw_scores(maps, frames[rows], insets[rows], latent) for rows, maps in error_map_batches(checkpoint, frames)]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def calibrate(checkpoint: Checkpoint, train: Part, choosing: dict[str, Part]) -> Calibration:
+def calibrate(checkpoint: Checkpoint, train: FrameSubset, choosing: dict[str, FrameSubset]) -> Calibration:
     """Make the calibration of a checkpoint.
 
     Of the scores that see no inset, that of the greatest AUROC on `choosing` is chosen. Frames without tissue are left out;
     raises InputError where no healthy frame is left.
     """
-    latent = describe_latent(checkpoint, train)
-    measured = _with_tissue({kind: measures_of(checkpoint, part, latent) for kind, part in choosing.items()})
-    spreads = {name: log_spread(measured["normal"][name]) for parts in SUMS.values() for name in parts}
+    latent = fit_latent_reference(checkpoint, train)
+    measured = _with_tissue({kind: compute_raw_scores(checkpoint, part, latent) for kind, part in choosing.items()})
+    spreads = {name: log_spread(measured["normal"][name]) for parts in COMBINED_SCORES.values() for name in parts}
     found = {kind: scores(values, spreads) for kind, values in measured.items()}
     choice: dict[str, float] = {}
     if "abnormal" in found:
@@ -115,10 +115,10 @@ def _with_tissue(measured: dict[str, dict[str, Values]]) -> dict[str, dict[str, 
     return found
 
 
-def _hottest(checkpoint: Checkpoint, normal: Part) -> float:
+def _hottest(checkpoint: Checkpoint, normal: FrameSubset) -> float:
     some = normal.at_most(DRAWN)
-    return hottest(np.concatenate([maps.error for _, maps in map_batches(checkpoint, some.frames)]), some.insets)
+    return heatmap_vmax(np.concatenate([maps.error for _, maps in error_map_batches(checkpoint, some.frames)]), some.insets)
 
 
-def _part(cohort: Cohort, positions: np.ndarray) -> Part:
-    return Part(cohort.store, np.sort(positions))
+def _part(splits: Splits, positions: np.ndarray) -> FrameSubset:
+    return FrameSubset(splits.store, np.sort(positions))

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, FiniteFloat
 
 from pixelscope.config import Config
-from pixelscope.endovae.anomaly.statistics import conformal_p, mahalanobis, slack
+from pixelscope.endovae.anomaly.statistics import conformal_p, mahalanobis, tie_tolerance
 from pixelscope.errors import InputError
 from pixelscope.runs.record import ResultFile
 
@@ -21,7 +21,7 @@ RIDGE = 1e-6
 Values = NDArray[np.float64]
 
 
-class Reference(Config):
+class GaussianReference(Config):
     """Where the posterior means of the training frames lie."""
 
     mean: tuple[float, ...]
@@ -29,7 +29,7 @@ class Reference(Config):
     """Inverse of their covariance."""
 
     @classmethod
-    def of(cls, means: ArrayLike) -> "Reference":
+    def fit(cls, means: ArrayLike) -> "GaussianReference":
         """Describe posterior means (N, latent); raises InputError for fewer than two, which have no covariance."""
         rows = np.asarray(means, np.float64)
         if len(rows) < 2:
@@ -62,7 +62,7 @@ class Calibration(ResultFile):
     """AUROC of every score on the validation split, by which it was chosen; empty where there are no abnormal frames."""
     choice_counts: dict[str, int]
     """Frames of each kind that it was chosen on."""
-    latent: Reference
+    latent: GaussianReference
     spread: dict[str, tuple[float, float]]
     """Mean and standard deviation of the logarithm of each measure."""
     heat: float
@@ -86,7 +86,7 @@ class Calibration(ResultFile):
                 f"A false-positive rate of {rate:g} needs at least {int(np.ceil(1 / rate)) - 1} calibration frames and there "
                 f"are {len(known)}; ask for {1 / (1 + len(known)):.3g} or more."
             )
-        return known[len(known) - 1 - allowed] + slack(known)
+        return known[len(known) - 1 - allowed] + tie_tolerance(known)
 
     def require(self, name: str) -> str:
         """Return the score to use for `name`, `auto` for the chosen one; raises InputError where there is no such score."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
-from pixelscope.endovae.anomaly.calibrate import calibrate, divide_for_anomaly, measures_of
-from pixelscope.endovae.anomaly.calibration import FILE, RATE, Calibration, Reference
-from pixelscope.endovae.anomaly.localization import localise
+from pixelscope.endovae.anomaly.calibrate import calibrate, compute_raw_scores, split_for_anomaly
+from pixelscope.endovae.anomaly.calibration import FILE, RATE, Calibration, GaussianReference
+from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.data import Cohort, Part
+from pixelscope.endovae.data import FrameSubset, Splits
 from pixelscope.endovae.metrics import auroc_with_ci
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import Anomaly, ScoreSeparation
@@ -52,7 +52,7 @@ class AnomalyMeasured:
     """What a run's anomaly scores were measured to be, frame by frame and in all."""
 
     calibration: Calibration
-    test: dict[str, Part]
+    test: dict[str, FrameSubset]
     scored: dict[str, Scored]
     p: dict[str, Values]
     """Of the chosen score of each frame, (N,); NaN where there is nothing to measure."""
@@ -67,45 +67,49 @@ class AnomalyMeasured:
 
 
 def measure_anomaly(
-    cohort: Cohort, checkpoint: Checkpoint, components: PrincipalComponents, others: dict[str, Part] | None = None
+    splits: Splits, checkpoint: Checkpoint, components: PrincipalComponents, others: dict[str, FrameSubset] | None = None
 ) -> AnomalyMeasured | None:
     """Calibrate on the run's own validation frames and test on its held-out ones, or on `others`.
 
     None where no healthy frames were trained on.
     """
-    parts = divide_for_anomaly(cohort, checkpoint.config.split)
+    parts = split_for_anomaly(splits, checkpoint.config.split)
     if parts is None:
         return None
-    calibration = calibrate(checkpoint, cohort.train, parts.choosing)
+    calibration = calibrate(checkpoint, splits.train, parts.choosing)
     test = parts.test if others is None else others
-    colours = describe_colours(cohort.train)
+    colours = fit_colour_reference(splits.train)
     scored = {kind: score_part(part, checkpoint, calibration, colours, components) for kind, part in test.items()}
     p = {kind: calibration.p_values(calibration.chosen, one.scores[calibration.chosen]) for kind, one in scored.items()}
     found = evaluate_anomaly(test, scored, p, calibration)
     if found is not None:
-        found = found.model_copy(update={"localisation": localise(test["abnormal"], checkpoint, components)})
+        found = found.model_copy(update={"localization": localize(test["abnormal"], checkpoint, components)})
     return AnomalyMeasured(calibration, test, scored, p, found)
 
 
-def describe_colours(train: Part) -> Reference:
+def fit_colour_reference(train: FrameSubset) -> GaussianReference:
     """Return where the mean colours of the training frames lie, told from at most `COLOURS` of them."""
     some = train.at_most(COLOURS)
     colours = mean_colours(some.frames, some.insets)
-    return Reference.of(colours[np.isfinite(colours).all(1)])
+    return GaussianReference.fit(colours[np.isfinite(colours).all(1)])
 
 
 def score_part(
-    part: Part, checkpoint: Checkpoint, calibration: Calibration, colours: Reference, components: PrincipalComponents
+    part: FrameSubset,
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    colours: GaussianReference,
+    components: PrincipalComponents,
 ) -> Scored:
     """Return all scores and trivial scores of a part's frames; colours: see `describe_colours`."""
     return Scored(
-        scores(measures_of(checkpoint, part, calibration.latent), calibration.spread),
+        scores(compute_raw_scores(checkpoint, part, calibration.latent), calibration.spread),
         baseline_scores(part.frames, part.insets, colours, components),
     )
 
 
 def evaluate_anomaly(
-    test: Mapping[str, Part], scored: Mapping[str, Scored], p: Mapping[str, Values], calibration: Calibration
+    test: Mapping[str, FrameSubset], scored: Mapping[str, Scored], p: Mapping[str, Values], calibration: Calibration
 ) -> Anomaly | None:
     """Compare the scores of the test's healthy and abnormal frames, those in which tissue is seen.
 
@@ -132,13 +136,13 @@ def evaluate_anomaly(
         rate=RATE,
         flagged={name: float(flagged["normal"][which].mean()) for name, which in inside.items()}
         | {"abnormal": float(flagged["abnormal"].mean())},
-        localisation=None,
+        localization=None,
         warnings=_warnings(found["scores"][chosen], found["baselines"], chosen),
         unscored=unscored,
     )
 
 
-def anomaly_table(parts: Mapping[str, Part], scored: Mapping[str, Scored], p: Mapping[str, Values]) -> str:
+def anomaly_table(parts: Mapping[str, FrameSubset], scored: Mapping[str, Scored], p: Mapping[str, Values]) -> str:
     """Return one CSV row a test frame: name, class, kind, p-value, flagged or not, every score, every trivial score, and an
     error where there is no score.
     """
@@ -170,7 +174,7 @@ def _with_tissue(kind: str, scored: Scored) -> Scored:
     return scored.select(scored.seen)
 
 
-def _by_class(part: Part) -> dict[str, np.ndarray]:
+def _by_class(part: FrameSubset) -> dict[str, np.ndarray]:
     labels = part.store.labels[part.positions]
     return {part.store.classes[label]: labels == label for label in np.unique(labels)}
 

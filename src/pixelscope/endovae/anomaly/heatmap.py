@@ -10,9 +10,9 @@ Bytes = NDArray[np.uint8]
 
 SMOOTHING = 1 / 48
 """Standard deviation of the Gaussian that smooths a map, as a share of the frame's side: 2 pixels at 96."""
-HOTTEST = 0.99
+VMAX_QUANTILE = 0.99
 """Share of the calibration frames' pixels that lie under the value at which a map is at its brightest."""
-OPAQUE = 0.75
+MAX_ALPHA = 0.75
 """How much of the frame a map hides where it is at its brightest."""
 
 
@@ -22,10 +22,10 @@ def smoothed(errors: Map) -> Map:
     return np.asarray(ndimage.gaussian_filter(errors, (0, sigma, sigma)), np.float32)
 
 
-def hottest(errors: Map, insets: NDArray[np.bool_]) -> float:
+def heatmap_vmax(errors: Map, insets: NDArray[np.bool_]) -> float:
     """Return the value at which maps are drawn brightest, from error maps (N, S, S) of healthy frames; never 0."""
     values = smoothed(errors)[~insets]
-    return max(float(np.quantile(values, HOTTEST)), 1e-6) if len(values) else 1.0
+    return max(float(np.quantile(values, VMAX_QUANTILE)), 1e-6) if len(values) else 1.0
 
 
 def overlay(frame: Bytes, errors: Map, brightest: float) -> Bytes:
@@ -35,5 +35,5 @@ def overlay(frame: Bytes, errors: Map, brightest: float) -> Bytes:
     """
     heat = np.clip(errors / brightest, 0, 1)
     coloured = cv2.cvtColor(cv2.applyColorMap((heat * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    opacity = (OPAQUE * heat)[..., None]
+    opacity = (MAX_ALPHA * heat)[..., None]
     return (frame * (1 - opacity) + coloured * opacity).round().astype(np.uint8)

@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from pixelscope.endovae.anomaly.baselines import pca_errors
 from pixelscope.endovae.anomaly.heatmap import smoothed
-from pixelscope.endovae.anomaly.maps import map_batches
-from pixelscope.endovae.anomaly.scores import Maps
+from pixelscope.endovae.anomaly.maps import error_map_batches
+from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.data import Part
+from pixelscope.endovae.data import FrameSubset
 from pixelscope.endovae.metrics import auroc, best_dice
 from pixelscope.endovae.pca import PrincipalComponents
-from pixelscope.endovae.results import Localisation, MapResult
+from pixelscope.endovae.results import Localization, MapResult
 
 MOST = 2_000
 """Frames whose pixels are compared at most, at equal distances over all."""
@@ -26,14 +26,14 @@ def padded(dissimilarity: Map, side: int) -> Map:
     return np.pad(dissimilarity, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
 
 
-def localise(part: Part, checkpoint: Checkpoint, components: PrincipalComponents) -> Localisation | None:
+def localize(part: FrameSubset, checkpoint: Checkpoint, components: PrincipalComponents) -> Localization | None:
     """Compare maps with the lesion masks of a part's frames; None where no pixel is in a lesion, or none is outside."""
     masked = part.positions[part.store.has_lesion[part.positions]]
     if not len(masked):
         return None
-    some = Part(part.store, masked).at_most(MOST)
-    inside, counted = some.store.lesions[some.positions] > 0, ~some.insets
-    truth = inside[counted]
+    some = FrameSubset(part.store, masked).at_most(MOST)
+    inside, valid_mask = some.store.lesions[some.positions] > 0, ~some.insets
+    truth = inside[valid_mask]
     if truth.all() or not truth.any():
         return None
     side = inside.shape[1]
@@ -45,12 +45,12 @@ def localise(part: Part, checkpoint: Checkpoint, components: PrincipalComponents
         "PCA error, smoothed": lambda: smoothed(pca_errors(frames, components)),
         "nearness to the centre": lambda: np.broadcast_to(_nearness(side), inside.shape),
     }
-    found = {name: _compare(draw()[counted], truth) for name, draw in drawn.items()}
-    return Localisation(frames=len(masked), lesion_share=float(truth.mean()), maps=found)
+    found = {name: _compare(draw()[valid_mask], truth) for name, draw in drawn.items()}
+    return Localization(frames=len(masked), lesion_share=float(truth.mean()), maps=found)
 
 
 def _maps(checkpoint: Checkpoint, frames: NDArray[np.uint8]) -> tuple[Map, Map]:
-    kept: list[Maps] = [maps for _, maps in map_batches(checkpoint, frames)]
+    kept: list[ErrorMaps] = [maps for _, maps in error_map_batches(checkpoint, frames)]
     return np.concatenate([maps.error for maps in kept]), np.concatenate([maps.dissimilarity for maps in kept])
 
 

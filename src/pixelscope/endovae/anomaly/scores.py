@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.endovae.anomaly.calibration import Reference
+from pixelscope.endovae.anomaly.calibration import GaussianReference
 from pixelscope.imaging.tissue import tissue_mask
 
 Values = NDArray[np.float64]
@@ -27,7 +27,7 @@ SCORES = {
 
 COMPARED = frozenset({"whole"})
 """Scores that are shown and never chosen: what is drawn over a frame tells data sets apart and says nothing of tissue."""
-SUMS = {"tissue+kl": ("tissue", "kl"), "picture+latent": ("picture", "latent")}
+COMBINED_SCORES = {"tissue+kl": ("tissue", "kl"), "picture+latent": ("picture", "latent")}
 """The scores that are sums of two measures."""
 TINY = 1e-12
 """Least value whose logarithm is taken, and least deviation divided by."""
@@ -37,7 +37,7 @@ NO_TISSUE = "no tissue is seen (too dark, too bright, of one colour, or covered 
 
 
 @dataclass(frozen=True)
-class Maps:
+class ErrorMaps:
     """What the networks make of N frames of side S; float32 arrays."""
 
     error: NDArray[np.float32]
@@ -50,7 +50,9 @@ class Maps:
     """(N, latent): the posterior's mean."""
 
 
-def measures(maps: Maps, frames: NDArray[np.uint8], insets: NDArray[np.bool_], latent: Reference) -> dict[str, Values]:
+def raw_scores(
+    maps: ErrorMaps, frames: NDArray[np.uint8], insets: NDArray[np.bool_], latent: GaussianReference
+) -> dict[str, Values]:
     """Return what the scores are made of, float64 (N,) each; NaN for a frame in which no tissue is seen.
 
     frames: uint8 (N, S, S, 3), as they were reconstructed; insets: bool (N, S, S).
@@ -77,12 +79,12 @@ def scores(measured: Mapping[str, Values], spread: Mapping[str, tuple[float, flo
     """
     sums = {
         name: np.add(*(standardised(measured[part], spread[part]) for part in parts), dtype=np.float64)
-        for name, parts in SUMS.items()
+        for name, parts in COMBINED_SCORES.items()
     }
     return {name: sums[name] if name in sums else measured[name] for name in SCORES}
 
 
-def why_unscored(maps: Maps) -> list[str]:
+def why_unscored(maps: ErrorMaps) -> list[str]:
     """Return for each of N frames what to say of it where it has no score."""
     finite = np.asarray(np.isfinite(maps.error).all((1, 2)) & np.isfinite(maps.mean).all(1))
     return [NO_TISSUE if one else "the model gives numbers that are not finite" for one in finite]
@@ -100,7 +102,7 @@ def log_spread(values: Values) -> tuple[float, float]:
     return float(logarithms.mean()), max(float(logarithms.std()), TINY)
 
 
-def masked_mean(values: NDArray[np.float32], counted: NDArray[np.bool_]) -> Values:
+def masked_mean(values: NDArray[np.float32], valid_mask: NDArray[np.bool_]) -> Values:
     """Return the mean over each (H, W) of `values` (N, H, W) where `counted`; NaN where nothing is."""
-    total, count = (values * counted).sum((1, 2), dtype=np.float64), counted.sum((1, 2))
+    total, count = (values * valid_mask).sum((1, 2), dtype=np.float64), valid_mask.sum((1, 2))
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)

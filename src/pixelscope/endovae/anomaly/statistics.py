@@ -10,13 +10,13 @@ def mahalanobis(points: ArrayLike, mean: ArrayLike, precision: ArrayLike) -> NDA
     return np.sqrt(np.einsum("ni,ij,nj->n", centred, np.asarray(precision, np.float64), centred).clip(0))
 
 
-EQUAL = 1e-4
+TIE_TOLERANCE = 1e-4
 """Scores nearer than this share of the calibration scores' standard deviation count as equal: two runtimes differ by less."""
 
 
-def slack(known: ArrayLike) -> float:
+def tie_tolerance(known: ArrayLike) -> float:
     """Return how far apart two scores count as equal, beside calibration scores (N,)."""
-    return EQUAL * float(np.std(np.asarray(known, np.float64)))
+    return TIE_TOLERANCE * float(np.std(np.asarray(known, np.float64)))
 
 
 def conformal_p(known: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
@@ -26,5 +26,5 @@ def conformal_p(known: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
     known: calibration scores (N,), ascending, one at least. A value that is NaN, of a frame without score, has none: NaN.
     """
     scores, given = np.asarray(known, np.float64), np.asarray(values, np.float64)
-    as_high = len(scores) - np.searchsorted(scores, given - slack(scores), side="left")
+    as_high = len(scores) - np.searchsorted(scores, given - tie_tolerance(scores), side="left")
     return np.where(np.isnan(given), np.nan, (1 + as_high) / (1 + len(scores)))

@@ -24,7 +24,7 @@ def anomaly_section(material: Material) -> Section:
         _table(found),
         _words(found),
         _heat_maps(material),
-        _localisation(found),
+        _localization(found),
     ]
     return Section(
         "Anomaly scores",
@@ -104,12 +104,12 @@ def _heat_maps(material: Material) -> Illustration | None:
     return Illustration("heat-maps", heat_gallery(groups), caption, caption)
 
 
-def _localisation(found: Anomaly) -> Table | None:
-    if found.localisation is None:
+def _localization(found: Anomaly) -> Table | None:
+    if found.localization is None:
         return None
-    rows = [Row((name, f"{one.auroc:.3f}", f"{one.dice:.3f}")) for name, one in found.localisation.maps.items()]
+    rows = [Row((name, f"{one.auroc:.3f}", f"{one.dice:.3f}")) for name, one in found.localization.maps.items()]
     caption = (
-        f"How maps tell lesion pixels ({found.localisation.lesion_share:.1%}) from the others in {found.localisation.frames:,} "
+        f"How maps tell lesion pixels ({found.localization.lesion_share:.1%}) from the others in {found.localization.frames:,} "
         "abnormal test frames, insets left out. The best Dice takes the threshold that suits these very masks."
     )
     return Table(caption, ("Map", "pixel AUROC", "best Dice"), tuple(rows))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pixelscope.endovae.anomaly.calibration import RATE, Calibration
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
-from pixelscope.endovae.data import load_cohort, load_own_cohort
+from pixelscope.endovae.data import load_run_splits, load_splits
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.inference.torch_model import NETWORKS, TorchScorer
@@ -32,7 +32,7 @@ BATCH = 50
 
 
 class EndoVAEGraph(nn.Module):
-    """Frames to their reconstruction from the posterior's mode, and to `Maps`: the network that is exported."""
+    """Frames to their reconstruction from the posterior's mode, and to `ErrorMaps`: the network that is exported."""
 
     OUTPUTS = ("reconstruction", "error", "dissimilarity", "kl", "mean")
 
@@ -42,7 +42,7 @@ class EndoVAEGraph(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Return what `OUTPUTS` names, for frames (N, 3, S, S) in [0, 1]."""
-        posterior = Posterior.of(self.encoder(frames))
+        posterior = Posterior.from_parameters(self.encoder(frames))
         reconstruction = self.decoder(posterior.mode)
         error = (frames - reconstruction).square().mean(1)
         return reconstruction, error, self.dissimilarity(frames, reconstruction), posterior.kl(), posterior.mean
@@ -83,10 +83,10 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
 def _some(checkpoint: Checkpoint, images: str | None) -> tuple[np.ndarray, str]:
     """Return uint8 frames (N, S, S, 3), evenly spaced over a store, and which they are: the run's, or those in `images`."""
     if images is None:
-        cohort, title = load_own_cohort(checkpoint.folder, checkpoint.config, checkpoint.record), "frames of the run"
+        splits, title = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record), "frames of the run"
     else:
-        cohort, title = load_cohort(checkpoint.config.model_copy(update={"frames": images})), f"frames in {images}"
-    return cohort.everything.at_most(COMPARED).frames, title
+        splits, title = load_splits(checkpoint.config.model_copy(update={"frames": images})), f"frames in {images}"
+    return splits.everything.at_most(COMPARED).frames, title
 
 
 def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -82,7 +82,7 @@ def _latents(
     if between is not None:
         with bombs_refused():
             ends = np.stack([read_prepared(path, checkpoint.config.prepare) for path in between])
-        modes = Posterior.of(checkpoint.encoder(to_unit(as_channels_first(ends)))).mode
+        modes = Posterior.from_parameters(checkpoint.encoder(to_unit(as_channels_first(ends)))).mode
         return interpolate(modes[0], modes[1], count)
     latent = checkpoint.config.model.latent
     if dimension is not None:

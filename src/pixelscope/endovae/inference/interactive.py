@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pixelscope.data.frames.preprocess import prepare_frame
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
-from pixelscope.endovae.anomaly.maps import maps_of
-from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
+from pixelscope.endovae.anomaly.maps import error_maps
+from pixelscope.endovae.anomaly.scores import raw_scores, scores, why_unscored
 from pixelscope.endovae.checkpoints import load_checkpoint
-from pixelscope.endovae.data import as_channels_first, load_own_cohort, to_unit
+from pixelscope.endovae.data import as_channels_first, load_run_splits, to_unit
 from pixelscope.endovae.forward import Reconstructed, decode, random_latents
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.results import Evaluation
@@ -89,10 +89,10 @@ class FrameStudio:
 
     def nearest(self, z: Floats) -> tuple[Bytes, str, Floats]:
         """Return the training frame whose posterior mean is nearest to `z`, its name, and that mean."""
-        means, positions, cohort = self._training
+        means, positions, splits = self._training
         index = int(((means - np.asarray(z)) ** 2).sum(1).argmin())
         position = int(positions[index])
-        return np.asarray(cohort.store.frames[position]), cohort.store.names[position], means[index]
+        return np.asarray(splits.store.frames[position]), splits.store.names[position], means[index]
 
     def look(self, image: Bytes) -> Look:
         """Reconstruct and score one frame, uint8 (H, W, 3).
@@ -104,8 +104,8 @@ class FrameStudio:
         prepared = prepare_frame(original, None, self.config.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
         batch = self._reconstructed(frames)
-        maps = maps_of(batch)
-        value = float(scores(measures(maps, frames, insets, calibration.latent), calibration.spread)[calibration.chosen][0])
+        maps = error_maps(batch)
+        value = float(scores(raw_scores(maps, frames, insets, calibration.latent), calibration.spread)[calibration.chosen][0])
         if not np.isfinite(value):
             raise InputError(f"This frame: {why_unscored(maps)[0]}; give another.")
         square = prepared.content.centre_square()
@@ -130,18 +130,18 @@ class FrameStudio:
     @torch.no_grad()
     def _reconstructed(self, frames: Bytes) -> Reconstructed:
         images = to_unit(as_channels_first(frames))
-        posterior = Posterior.of(self._checkpoint.encoder(images))
+        posterior = Posterior.from_parameters(self._checkpoint.encoder(images))
         return Reconstructed(images, self._checkpoint.decoder(posterior.mode), posterior)
 
     @cached_property
     def _training(self):
-        cohort = load_own_cohort(self._checkpoint.folder, self.config, self._checkpoint.record)
-        positions = cohort.train.at_most(SEARCHED).positions
+        splits = load_run_splits(self._checkpoint.folder, self.config, self._checkpoint.record)
+        positions = splits.train.at_most(SEARCHED).positions
         parts = [
-            self._reconstructed(cohort.store.frames[some]).posterior.mean
+            self._reconstructed(splits.store.frames[some]).posterior.mean
             for some in np.array_split(positions, -(-len(positions) // 64))
         ]
-        return torch.cat(parts).numpy(), positions, cohort
+        return torch.cat(parts).numpy(), positions, splits
 
 
 def _shrunk(image: Bytes) -> Bytes:

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.endovae.anomaly.calibration import Calibration
-from pixelscope.endovae.anomaly.scores import Maps
+from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.inference.metadata import read_metadata
 from pixelscope.errors import InputError
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 
 MAPS = ("error", "dissimilarity", "kl", "mean")
-"""The outputs that scores are computed from, as `Maps` names them."""
+"""The outputs that scores are computed from, as `ErrorMaps` names them."""
 
 
 class ScoringModel(Protocol):
@@ -28,7 +28,7 @@ class ScoringModel(Protocol):
     devices: int
     """How many threads may call it at a time."""
 
-    def __call__(self, frames: NDArray[np.uint8]) -> Maps:
+    def __call__(self, frames: NDArray[np.uint8]) -> ErrorMaps:
         """Return what the networks make of uint8 frames (N, S, S, 3)."""
         ...
 
@@ -43,9 +43,9 @@ class OnnxScorer:
         self.prepare, self.calibration = read_metadata(self._model.about, str(path))
         self.identity = {"model": self._model.about.fingerprint}
 
-    def __call__(self, frames: NDArray[np.uint8]) -> Maps:
+    def __call__(self, frames: NDArray[np.uint8]) -> ErrorMaps:
         """Return what the networks make of uint8 frames (N, S, S, 3)."""
-        return Maps(**self._model(frames, MAPS))
+        return ErrorMaps(**self._model(frames, MAPS))
 
 
 def load_scorer(path: Path, rule: str = "auto", devices: int = 1) -> ScoringModel:

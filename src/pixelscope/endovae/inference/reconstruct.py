@@ -126,7 +126,7 @@ def _noise(items: Sequence[Item], latent: int, seed: int) -> Tensor:
 def _reconstructed(replicas: Replicas[nn.ModuleDict], frames: np.ndarray, noise: Tensor | None) -> tuple[Tensor, Tensor]:
     with replicas.lent() as (networks, device):
         images = to_unit(as_channels_first(frames).to(device))
-        posterior = Posterior.of(networks["encoder"](images))
+        posterior = Posterior.from_parameters(networks["encoder"](images))
         z = posterior.mode if noise is None else posterior.sample(noise.to(device))
         return images.cpu(), networks["decoder"](z).float().cpu()
 

@@ -17,7 +17,7 @@ from pixelscope.data.frames.preprocess import PreparedFrame, prepare_frame
 from pixelscope.data.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
-from pixelscope.endovae.anomaly.scores import measures, scores, why_unscored
+from pixelscope.endovae.anomaly.scores import raw_scores, scores, why_unscored
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
@@ -139,7 +139,7 @@ def _rows(
 ) -> list[Row]:
     frames, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
     seen, calibration = scorer(frames), scorer.calibration
-    values = scores(measures(seen, frames, insets, calibration.latent), calibration.spread)[name]
+    values = scores(raw_scores(seen, frames, insets, calibration.latent), calibration.spread)[name]
     p = calibration.p_values(name, values)
     rows: list[Row] = [
         {"score": float(value), "p": float(chance), "flagged": bool(value > threshold)}

@@ -55,7 +55,7 @@ class PrepareConfig(NamedTuple):
     insets: str = "{insets}"
 
 
-class Reference(NamedTuple):
+class GaussianReference(NamedTuple):
     """Where the posterior means of the training frames lie."""
 
     mean: list
@@ -85,10 +85,10 @@ class Model:
         """
         prepared = [prepare_frame(np.ascontiguousarray(frame), None, PrepareConfig()) for frame in frames]
         squares, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
-        maps = Maps(*self.session.run(list(self.OUTPUTS), {"images": squares}))
+        maps = ErrorMaps(*self.session.run(list(self.OUTPUTS), {"images": squares}))
         calibration, name = self.about["calibration"], self.about["calibration"]["chosen"]
-        latent = Reference(**calibration["latent"])
-        values = scores(measures(maps, squares, insets, latent), calibration["spread"])[name]
+        latent = GaussianReference(**calibration["latent"])
+        values = scores(raw_scores(maps, squares, insets, latent), calibration["spread"])[name]
         p = conformal_p(calibration["scores"][name], values)
         rate = self.about["false_positive_rate"]
         return [

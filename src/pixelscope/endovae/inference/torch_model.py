@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pixelscope.endovae.anomaly.calibration import Calibration
-from pixelscope.endovae.anomaly.maps import maps_of
-from pixelscope.endovae.anomaly.scores import Maps
+from pixelscope.endovae.anomaly.maps import error_maps
+from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import as_channels_first, to_unit
@@ -65,11 +65,11 @@ class TorchScorer:
         return cls(*networks, prepare, calibration, devices)
 
     @torch.no_grad()
-    def __call__(self, frames: NDArray[np.uint8]) -> Maps:
+    def __call__(self, frames: NDArray[np.uint8]) -> ErrorMaps:
         """Return what the networks make of uint8 frames (N, S, S, 3)."""
         with self._replicas.lent() as (networks, device):
             images = to_unit(as_channels_first(frames).to(device))
-            posterior = Posterior.of(networks["encoder"](images))
+            posterior = Posterior.from_parameters(networks["encoder"](images))
             reconstructions = networks["decoder"](posterior.mode)
             posterior = Posterior(posterior.mean.cpu(), posterior.log_variance.cpu())
-            return maps_of(Reconstructed(images.cpu(), reconstructions.float().cpu(), posterior))
+            return error_maps(Reconstructed(images.cpu(), reconstructions.float().cpu(), posterior))

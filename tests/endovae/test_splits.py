@@ -9,16 +9,16 @@ from PIL import Image
 
 import tiny
 from pixelscope import FrameStore, InputError, prepare
-from pixelscope.endovae.data import Cohort, divide, load_cohort, settled
+from pixelscope.endovae.data import Splits, load_splits, split_store, with_store_settings
 from pixelscope.imaging.config import PrepareConfig
 
 
-def _divide(store: FrameStore, **split: Any) -> Cohort:
-    return divide(store, tiny.endovae(split={"validation_fraction": 0.2, "test_fraction": 0.2, **split}))
+def _divide(store: FrameStore, **split: Any) -> Splits:
+    return split_store(store, tiny.endovae(split={"validation_fraction": 0.2, "test_fraction": 0.2, **split}))
 
 
-def _positions(cohort: Cohort) -> list[np.ndarray]:
-    return [part.positions for part in (cohort.train, cohort.validation, *cohort.held_out.values())]
+def _positions(splits: Splits) -> list[np.ndarray]:
+    return [part.positions for part in (splits.train, splits.validation, *splits.test.values())]
 
 
 def _kinds(store: FrameStore, positions: np.ndarray) -> set[str]:
@@ -32,14 +32,14 @@ def test_every_frame_is_in_one_part(store: FrameStore) -> None:
 
 
 def test_training_sees_the_kind_that_was_asked_for(store: FrameStore) -> None:
-    cohort = _divide(store)
-    assert _kinds(store, cohort.train.positions) == _kinds(store, cohort.validation.positions) == {"normal"}
-    assert len(cohort.held_out["abnormal"]) == 12
-    assert len(cohort.held_out["normal"]) == pytest.approx(6, abs=2)
+    splits = _divide(store)
+    assert _kinds(store, splits.train.positions) == _kinds(store, splits.validation.positions) == {"normal"}
+    assert len(splits.test["abnormal"]) == 12
+    assert len(splits.test["normal"]) == pytest.approx(6, abs=2)
     assert _kinds(store, _divide(store, train_on="abnormal").train.positions) == {"abnormal"}
     both = _divide(store, train_on="both")
     assert _kinds(store, both.train.positions) == {"normal", "abnormal"}
-    assert 0 < len(both.held_out["abnormal"]) < 12
+    assert 0 < len(both.test["abnormal"]) < 12
 
 
 def test_the_split_has_a_seed_of_its_own(store: FrameStore) -> None:
@@ -62,13 +62,13 @@ def test_near_duplicates_stay_together(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_said(store: FrameStore, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No frames are given; .*--frames"):
-        load_cohort(tiny.endovae())
+        load_splits(tiny.endovae())
     only = tiny.write_frames(tmp_path / "frames", normal=10, abnormal=0)
     (only / "polyps").rmdir()
     normal = prepare([only], config=PrepareConfig(size=tiny.SIZE), out=tmp_path / "store")
     with pytest.raises(InputError, match="has no abnormal frames, only normal; change --split.train-on"):
         _divide(normal, train_on="abnormal")
-    assert set(_divide(normal).held_out) == {"normal"}
+    assert set(_divide(normal).test) == {"normal"}
 
 
 def test_a_folder_is_prepared_and_the_stores_own_settings_hold(
@@ -76,17 +76,17 @@ def test_a_folder_is_prepared_and_the_stores_own_settings_hold(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = tiny.endovae(frames=str(frame_folder))
-    cohort = load_cohort(config)
-    assert cohort.store.frames.shape[1] == tiny.SIZE
-    other = tiny.endovae(frames=str(cohort.store.path), prepare={"size": 96})
-    assert settled(other, load_cohort(other)).prepare.size == tiny.SIZE
-    described = cohort.describe(config)["frames"]
-    assert described["count"] == len(cohort.store) == 42
-    assert described["train"] == len(cohort.train)
+    splits = load_splits(config)
+    assert splits.store.frames.shape[1] == tiny.SIZE
+    other = tiny.endovae(frames=str(splits.store.path), prepare={"size": 96})
+    assert with_store_settings(other, load_splits(other)).prepare.size == tiny.SIZE
+    described = splits.describe(config)["frames"]
+    assert described["count"] == len(splits.store) == 42
+    assert described["train"] == len(splits.train)
 
 
 def test_insets_are_left_out_only_where_the_store_says_so(frame_folder: Path, tmp_path: Path) -> None:
     for insets in ("keep", "mask"):
         config = PrepareConfig(size=tiny.SIZE, insets=insets)
         store = prepare([frame_folder], config=config, out=tmp_path / insets)
-        assert (_divide(store).train.left_out is not None) == (insets == "mask")
+        assert (_divide(store).train.ignore_mask is not None) == (insets == "mask")
