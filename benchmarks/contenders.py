@@ -118,8 +118,8 @@ def pixelda_plain() -> Round:
 
 def baseline_ours() -> Round:
     """Return the baseline's steps."""
-    from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
     from pixelscope.pixelda.config import BaselineConfig
+    from pixelscope.pixelda.task import BaselineTask, LabelledBatches
 
     config = BaselineConfig(source="random")
     fabric, dtype = training_fabric("auto")
@@ -210,7 +210,7 @@ def prepare_plain() -> Round:
 def accuracy_ours() -> Round:
     """Return T's answers on a test set."""
     from pixelscope.engine.memory import keep_freed_memory
-    from pixelscope.pixelda.accuracy import logits_of
+    from pixelscope.pixelda.metrics import logits_of
     from pixelscope.pixelda.networks import Classifier
 
     keep_freed_memory()
@@ -336,7 +336,7 @@ def classify_torch() -> Round:
     """Return T's answers on 70,000 digits of 28 x 28 from an array, through torch."""
     from pixelscope.engine.memory import keep_freed_memory
     from pixelscope.imaging.resize import resize
-    from pixelscope.pixelda.accuracy import logits_of
+    from pixelscope.pixelda.metrics import logits_of
     from pixelscope.pixelda.networks import Classifier
 
     keep_freed_memory()

@@ -23,8 +23,8 @@ from benchmarks.plain.data import Digits, endless
 from benchmarks.plain.pixelda import PlainPixelDA
 from pixelscope import PixelDAConfig, preset
 from pixelscope.data.imageset import ImageSet
-from pixelscope.pixelda.accuracy import logits_of
-from pixelscope.pixelda.domains import Domains, load_domains
+from pixelscope.pixelda.data import Domains, load_domains
+from pixelscope.pixelda.metrics import logits_of
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
 from pixelscope.rng import Moment
 

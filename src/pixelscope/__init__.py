@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.config import PixelDAConfig as PixelDAConfig
     from pixelscope.pixelda.config import default_preset as default_preset
     from pixelscope.pixelda.config import preset as preset
+    from pixelscope.pixelda.cost import plan as plan
+    from pixelscope.pixelda.cost import summarize as summarize
     from pixelscope.pixelda.evaluation import evaluate_pixelda as evaluate_pixelda
     from pixelscope.pixelda.inference.adapt import adapt as adapt
     from pixelscope.pixelda.inference.classify import classify as classify
@@ -59,8 +61,6 @@ if TYPE_CHECKING:
     from pixelscope.pixelda.refinement.training import refine as refine
     from pixelscope.pixelda.refinement.training import resume_refinement as resume_refinement
     from pixelscope.pixelda.results import Evaluation as Evaluation
-    from pixelscope.pixelda.summary import plan as plan
-    from pixelscope.pixelda.summary import summarize as summarize
     from pixelscope.pixelda.training import resume_pixelda as resume_pixelda
     from pixelscope.pixelda.training import train_baseline as train_baseline
     from pixelscope.pixelda.training import train_pixelda as train_pixelda
@@ -131,8 +131,8 @@ _HOMES = {
     "load_classifier": "pixelscope.pixelda.inference.model",
     "Plan": "pixelscope.engine.cost",
     "Summary": "pixelscope.engine.summary",
-    "plan": "pixelscope.pixelda.summary",
-    "summarize": "pixelscope.pixelda.summary",
+    "plan": "pixelscope.pixelda.cost",
+    "summarize": "pixelscope.pixelda.cost",
     "FrameStudio": "pixelscope.endovae.inference.interactive",
     "InteractiveGenerator": "pixelscope.pixelda.inference.interactive",
     "RunInfo": "pixelscope.runs.listing",

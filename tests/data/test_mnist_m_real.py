@@ -16,7 +16,7 @@ from pixelscope.data.loader import to_float
 from pixelscope.data.sources.mnist import MNIST_SHA256, load_mnist
 from pixelscope.data.sources.mnist_m import generate_mnist_m
 from pixelscope.imaging.resize import resize
-from pixelscope.pixelda.accuracy import logits_of
+from pixelscope.pixelda.metrics import logits_of
 from pixelscope.pixelda.networks import Classifier
 
 EACH = 3_000

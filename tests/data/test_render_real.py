@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pixelscope import RenderConfig, load_images, render_pictograms
 from pixelscope.pixelda.config import PixelDAConfig
-from pixelscope.pixelda.domains import Domains, load_domains
+from pixelscope.pixelda.data import Domains, load_domains
 
 COUNT = 5
 

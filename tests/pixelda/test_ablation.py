@@ -17,7 +17,7 @@ from pixelscope.pixelda.ablation.grid import Grid, read_grid
 from pixelscope.pixelda.ablation.results import ConditionResult, MeanStd, SeedResult
 from pixelscope.pixelda.ablation.sections import sections
 from pixelscope.pixelda.ablation.verdicts import judge
-from pixelscope.pixelda.evaluation import set_result
+from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.results import CurvePoint, Evaluation
 
 

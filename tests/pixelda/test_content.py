@@ -13,7 +13,7 @@ import tiny
 from pixelscope import train_pixelda
 from pixelscope.pixelda.checkpoints import list_checkpoints, read_run
 from pixelscope.pixelda.config import PixelDAConfig
-from pixelscope.pixelda.content import alike, layout_kept
+from pixelscope.pixelda.diagnostics import alike, layout_kept
 from pixelscope.runs.folder import RunFolder, read_stats
 
 

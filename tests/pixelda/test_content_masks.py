@@ -11,8 +11,7 @@ from pixelscope import resume
 from pixelscope.data import pack
 from pixelscope.data.imageset import ImageSet
 from pixelscope.errors import InputError
-from pixelscope.pixelda.content_masks import load_masks
-from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.data import load_domains, load_masks
 from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder
 

@@ -15,7 +15,7 @@ from pixelscope.cli import main
 from pixelscope.data import pack
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
-from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.data import load_domains
 
 
 def with_copies(folder: Path) -> Path:

@@ -16,9 +16,8 @@ import tiny
 from pixelscope import evaluate, train_baseline, train_pixelda
 from pixelscope.data.split import Split
 from pixelscope.errors import InputError
-from pixelscope.pixelda.accuracy import MEASURED, SourceEvaluation, confusion, logits_of
-from pixelscope.pixelda.domains import load_domains
-from pixelscope.pixelda.evaluation import set_result
+from pixelscope.pixelda.data import load_domains
+from pixelscope.pixelda.metrics import MEASURED, SourceEvaluation, confusion, logits_of, set_result
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.runs.folder import RunFolder, read_stats

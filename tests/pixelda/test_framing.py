@@ -14,7 +14,7 @@ from pixelscope.data import pack
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import Format
 from pixelscope.pixelda.config import PixelDAConfig
-from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.data import load_domains
 from pixelscope.runs.folder import RunFolder
 
 

@@ -30,10 +30,9 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.listing import image_files
 from pixelscope.engine import checkpoint
 from pixelscope.pixelda.checkpoints import load_checkpoint
-from pixelscope.pixelda.domains import load_domains
-from pixelscope.pixelda.evaluation import measure
+from pixelscope.pixelda.data import load_domains
+from pixelscope.pixelda.evaluation import measure, own_sets
 from pixelscope.pixelda.forward import draw_noise
-from pixelscope.pixelda.measured_sets import own_sets
 from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatch, RefineBatches
 from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, ViewsConfig, refine_preset
 from pixelscope.pixelda.refinement.networks import StrongClassifier

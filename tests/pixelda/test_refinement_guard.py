@@ -18,8 +18,9 @@ from pixelscope.data.listing import image_files
 from pixelscope.data.loader import to_float
 from pixelscope.engine import checkpoint
 from pixelscope.pixelda.checkpoints import load_checkpoint
+from pixelscope.pixelda.evaluation import own_sets
 from pixelscope.pixelda.losses import task_loss
-from pixelscope.pixelda.measured_sets import measure, own_sets
+from pixelscope.pixelda.metrics import measure
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import guard

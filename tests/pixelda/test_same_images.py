@@ -14,9 +14,8 @@ from pixelscope.cli import main
 from pixelscope.data.imageset import image_hashes
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import read_run
-from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.data import SeenImages, load_domains
 from pixelscope.pixelda.results import Evaluation
-from pixelscope.pixelda.seen import SeenImages
 from pixelscope.runs.folder import RunFolder
 
 

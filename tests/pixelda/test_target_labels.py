@@ -13,7 +13,7 @@ from safetensors.torch import load
 
 import tiny
 from pixelscope import train_pixelda
-from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.task import PairedBatches
 from pixelscope.rng import Moment
 from pixelscope.runs.folder import RunFolder

@@ -17,12 +17,11 @@ from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import checkpoint
 from pixelscope.engine.loop import Identity, Loop
 from pixelscope.errors import InputError, TrainingStopped
-from pixelscope.pixelda.baseline import BaselineTask
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.results import Evaluation
-from pixelscope.pixelda.task import PairedBatch, PairedBatches, PixelDATask
+from pixelscope.pixelda.task import BaselineTask, PairedBatch, PairedBatches, PixelDATask
 from pixelscope.rng import Moment
 from pixelscope.runs.folder import RunFolder, read_stats
 

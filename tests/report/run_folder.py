@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
-from pixelscope.pixelda.evaluation import set_result
+from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.results import ORACLE, CurvePoint, Evaluation, Oracle, RuleResult, SetResult
 
 WriteRun = Callable[..., Path]

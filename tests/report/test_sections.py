@@ -12,7 +12,7 @@ import torch
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.pixelda.evaluation import set_result
+from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.report.data import ReportData, percent, points
 from pixelscope.pixelda.report.page import headline, sections
 from pixelscope.pixelda.results import Evaluation

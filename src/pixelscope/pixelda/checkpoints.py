@@ -17,8 +17,8 @@ from pixelscope.config import read_yaml
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import AdaptedClassifierConfig, BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.data import StoredRun, System
 from pixelscope.pixelda.networks import Generator, TaskNetwork, make_classifier
-from pixelscope.pixelda.places import StoredRun, System
 from pixelscope.pixelda.refinement.networks import StrongClassifier
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.settings import SYSTEM as REFINED

@@ -10,17 +10,23 @@ from lightning_fabric import Fabric
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.session import Job, NoSamples, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
-from pixelscope.pixelda.accuracy import SourceEvaluation
-from pixelscope.pixelda.baseline import BaselineTask, LabelledBatches
 from pixelscope.pixelda.checkpoints import read_run
 from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAConfig
-from pixelscope.pixelda.content_masks import load_masks
-from pixelscope.pixelda.domains import Domains, load_domains, lying, require_same_images, with_findings
-from pixelscope.pixelda.places import System, paths
+from pixelscope.pixelda.data import (
+    Domains,
+    SeenImages,
+    System,
+    load_domains,
+    load_masks,
+    lying,
+    paths,
+    require_same_images,
+    with_findings,
+)
+from pixelscope.pixelda.metrics import SourceEvaluation
 from pixelscope.pixelda.results import Evaluation
-from pixelscope.pixelda.seen import SeenImages
-from pixelscope.pixelda.snapshots import ProgressSamples, save_classifiers
-from pixelscope.pixelda.task import PairedBatches, PixelDATask
+from pixelscope.pixelda.samples import ProgressSamples, save_classifiers
+from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask
 from pixelscope.runs.folder import RunFolder
 
 BASELINE_FILES = ("config.yaml", "run.json", "stats.jsonl", "evaluation.json")

@@ -15,8 +15,7 @@ from pixelscope.data.disk_array import Bytes, spread
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.engine.runtime import computing_device
-from pixelscope.pixelda.accuracy import BATCH, confusion
-from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure_all
+from pixelscope.pixelda.metrics import BATCH, MeasuredSet, accuracies, confusion, measure_all
 from pixelscope.pixelda.refinement.networks import logits_and_features
 from pixelscope.pixelda.refinement.selection import cluster_agreement, information
 from pixelscope.pixelda.results import DECIDES, SAME, Better, Verdict

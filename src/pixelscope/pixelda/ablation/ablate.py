@@ -11,7 +11,7 @@ from pixelscope.pixelda.ablation.launching import Cluster, check_cluster
 from pixelscope.pixelda.ablation.results import AblationResult
 from pixelscope.pixelda.ablation.running import GridConfig, Launching, require_new, run_grid, store_samples
 from pixelscope.pixelda.ablation.verdicts import judge
-from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.data import load_domains
 from pixelscope.progress import ProgressCallback
 
 SYSTEM, RESULT = "ablation", "ablation.json"

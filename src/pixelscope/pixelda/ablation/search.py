@@ -17,7 +17,7 @@ from pixelscope.pixelda.ablation.launching import Cluster, has_submitit
 from pixelscope.pixelda.ablation.results import SearchResult, Trial
 from pixelscope.pixelda.ablation.running import GridConfig, Launching, require_new, run_grid, store_samples
 from pixelscope.pixelda.config import preset
-from pixelscope.pixelda.domains import load_domains
+from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.progress import ProgressCallback
 from pixelscope.runs.folder import RunFolder, read_stats

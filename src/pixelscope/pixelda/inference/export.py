@@ -68,7 +68,7 @@ def export_classifier(
 
 def _images(checkpoint: "Checkpoint", images: str | None, data_root: Path | None) -> tuple[np.ndarray, str]:
     """Return uint8 images (N, S, S, 3) to compare on, evenly spaced over a source, and which they are."""
-    from pixelscope.pixelda.domains import lying
+    from pixelscope.pixelda.data import lying
     from pixelscope.pixelda.forward import pixels
 
     if images is None:

@@ -14,8 +14,8 @@ from pixelscope.data.disk_array import spread
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import REFINED_RULE, load_checkpoint
-from pixelscope.pixelda.evaluation import set_result, unfinished_notes, unmeasured_notes
-from pixelscope.pixelda.measured_sets import MeasuredSet, accuracies, measure, measure_all, own_sets
+from pixelscope.pixelda.evaluation import own_sets, unfinished_notes, unmeasured_notes
+from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pixelscope.data.disk_array import spread
 from pixelscope.data.imageset import ImageSet
-from pixelscope.pixelda.measured_sets import MeasuredSet
+from pixelscope.pixelda.metrics import MeasuredSet
 from pixelscope.pixelda.refinement.results import ClassShare, Guard
 from pixelscope.pixelda.results import SAME
 from pixelscope.pixelda.verdict import IMAGES, MARGIN, answers_of, rule_values, same_classes

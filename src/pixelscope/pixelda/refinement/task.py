@@ -15,8 +15,8 @@ from pixelscope.engine.ema import MovingAverage
 from pixelscope.engine.memory import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
-from pixelscope.pixelda.accuracy import accuracy_and_loss
 from pixelscope.pixelda.losses import task_loss
+from pixelscope.pixelda.metrics import accuracy_and_loss
 from pixelscope.pixelda.refinement.batches import RefineBatch
 from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
 from pixelscope.pixelda.refinement.networks import StrongClassifier

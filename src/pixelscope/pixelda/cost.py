@@ -1,16 +1,19 @@
-"""What a configuration of PixelDA amounts to, before anything runs: layers, parameters, cost."""
+"""What a configuration of PixelDA amounts to, before anything is trained: layers, parameters, cost."""
 
 from typing import Literal
 
+import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import runtime
-from pixelscope.engine.cost import Plan
+from pixelscope.engine.cost import Plan, time_steps
 from pixelscope.engine.summary import Summary, describe_network
-from pixelscope.pixelda.baseline import build_classifier
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
-from pixelscope.pixelda.task import build_networks
+from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_classifier, build_networks
+from pixelscope.rng import Moment
 
 CLASSES = 10
 """Output classes assumed where no data says how many there are."""
@@ -24,8 +27,6 @@ def summarize(system: Literal["pixelda", "baseline"], config: BaselineConfig | N
 
 def plan(config: BaselineConfig, system: Literal["pixelda", "baseline"] | None = None) -> Plan:
     """Work out what a training would cost, timing a few steps on random images; nothing is read or written."""
-    from pixelscope.pixelda.rehearsal import rehearse
-
     name = "pixelda" if isinstance(config, PixelDAConfig) else "baseline"
     summary = summarize(name, config)
     speed, gflop = rehearse(config)
@@ -52,3 +53,34 @@ def _networks(config: BaselineConfig) -> dict[str, tuple[nn.Module, tuple[Tensor
         "discriminator": (discriminator, (image,)),
         "classifier": (classifier, (image,)),
     }
+
+
+def rehearse(config: BaselineConfig) -> tuple[float, float]:
+    """Return (source images a second, GFLOP of a step for each source image), measured on one device.
+
+    Several devices are taken to be as many times as fast.
+    """
+    alone = config.runtime.model_copy(update={"devices": 1, "threads": runtime.decide(config.runtime).threads})
+    speed, gflop = runtime.launch(alone, _steps, config)
+    return speed * config.runtime.devices, gflop
+
+
+def _steps(fabric: Fabric, config: BaselineConfig) -> tuple[float, float]:
+    size = config.training.batch_size
+    images = _random_images(size, config.data.size)
+    if isinstance(config, PixelDAConfig):
+        task, batches = PixelDATask(config, CLASSES, fabric), PairedBatches(images, images, config.seed, fabric.device)
+    else:
+        task, batches = BaselineTask(config, CLASSES, fabric), LabelledBatches(images, config.seed, fabric.device)
+
+    def step(moment: Moment) -> None:
+        task.step(batches(moment), moment)  # pyright: ignore[reportArgumentType] - each task with its own batches
+
+    return time_steps(step, size, config.seed, fabric.device)
+
+
+def _random_images(count: int, size: int) -> ImageSet:
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
+    classes = tuple(map(str, range(CLASSES)))
+    return ImageSet(pixels.numpy(), Provenance("random", "random images"), np.arange(count) % CLASSES, classes)

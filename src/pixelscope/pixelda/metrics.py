@@ -1,5 +1,6 @@
 """Accuracy of a classifier, counted image by image."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from pixelscope.data.disk_array import Bytes, Pixels
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.data.split import Split
+from pixelscope.engine.runtime import computing_device
+from pixelscope.pixelda.results import ClassAccuracy, SetResult
 
 BATCH = 500
 """Images a pass; larger ones leave the processor's cache and are slower."""
@@ -77,3 +80,60 @@ def accuracy_and_loss(classifier: nn.Module, images: ImageSet, name: str) -> dic
         f"accuracy/{name}": float((logits.argmax(1) == labels).double().mean()),
         f"loss/{name}": float(F.cross_entropy(logits, labels)),
     }
+
+
+@dataclass(frozen=True)
+class MeasuredSet:
+    """Labelled images of one domain."""
+
+    title: str
+    parts: list[ImageSet]
+    source: bool
+    """Whether they are of the source, whose images may have a first layer of T to themselves."""
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+
+def measure(classifier: nn.Module, images: MeasuredSet) -> Tensor:
+    """Return the confusion counts (classes, classes) of `classifier` over all `images`; it moves to the GPU."""
+    return measure_all(classifier, {"": images})[""]
+
+
+def measure_all(classifier: nn.Module, sets: Mapping[str, MeasuredSet]) -> dict[str, Tensor]:
+    """Return `measure` of every set; images that several sets share are classified once."""
+    classifier, known = classifier.to(computing_device()), dict[tuple[int, bool], Tensor]()
+    for images in sets.values():
+        for part in images.parts:
+            if (id(part), images.source) not in known:
+                known[id(part), images.source] = _counts(classifier, part, images.source)
+    return {
+        name: torch.stack([known[id(part), images.source] for part in images.parts]).sum(0) for name, images in sets.items()
+    }
+
+
+def accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the accuracy of each set by its confusion counts."""
+    return {name: int(found.trace()) / int(found.sum()) for name, found in counts.items()}
+
+
+def _counts(classifier: nn.Module, images: ImageSet, source: bool) -> Tensor:
+    assert images.labels is not None
+    logits = logits_of(classifier, images.images, source=source)
+    return confusion(logits.argmax(1), torch.from_numpy(images.labels), logits.shape[1])
+
+
+def set_result(title: str, counts: Tensor, classes: list[str]) -> SetResult:
+    """Return the result that confusion counts (rows true, columns predicted) stand for."""
+    count, correct = int(counts.sum()), int(counts.trace())
+    accuracy = correct / count
+    rows = zip(classes, counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True)
+    return SetResult(
+        title=title,
+        count=count,
+        correct=correct,
+        accuracy=accuracy,
+        standard_error=(accuracy * (1 - accuracy) / count) ** 0.5,
+        per_class=tuple(ClassAccuracy(name=name, count=n, accuracy=hits / n if n else None) for name, hits, n in rows),
+        confusion=counts.tolist(),
+    )

@@ -1,21 +1,43 @@
-"""The two domains of a run: read, checked against each other, split; the target without labels where training looks."""
+"""The two domains of a run: read, checked against each other and split. Training sees the target without labels."""
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
-from pixelscope.data import load
+from pixelscope.data import load, parse
 from pixelscope.data.disk_array import spread
-from pixelscope.data.imageset import ImageSet
+from pixelscope.data.imageset import ImageSet, Provenance, image_hashes
 from pixelscope.data.listing import note
+from pixelscope.data.masks import read_mask
+from pixelscope.data.places import find, written
+from pixelscope.data.sources.folder import find_images
 from pixelscope.data.split import Split, group_by_name, own_test_mask, shared_test_mask, split
 from pixelscope.errors import InputError
+from pixelscope.files import written_whole
 from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
+from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
-from pixelscope.pixelda.places import StoredRun, located
+from pixelscope.runs.folder import RunFolder
+
+System = Literal["baseline", "pixelda"]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run of PixelDA or its baseline, as its folder describes it; read once and handed on."""
+
+    folder: RunFolder
+    record: Mapping[str, Any]
+    """The content of run.json."""
+    system: System
+    config: BaselineConfig
 
 
 @dataclass(frozen=True)
@@ -309,3 +331,167 @@ def _describe(spec: str, parts: Split, digests: dict[str, str]) -> dict[str, Any
         "citation": origin.citation,
         "notes": [*origin.notes, *parts.notes],
     }
+
+
+def located(run: StoredRun, digests: Callable[[BaselineConfig], Mapping[str, str]]) -> BaselineConfig:
+    """Return the configuration of a run with its sources where they lie now; see `pixelscope.data.places.find`.
+
+    digests: returns the SHA-256 of each domain's training images, by the configuration that names them.
+    Raises InputError where one is nowhere to be found.
+    """
+    found = find(_places(run.config), run.record, run.folder.path, lambda places: digests(_at(run.config, places)))
+    return _at(run.config, found)
+
+
+def paths(config: BaselineConfig, lying: BaselineConfig, run: Path) -> dict[str, dict[str, str]]:
+    """Return what the record of the run folder `run` says of them; `lying` is the configuration as they were found."""
+    return written(_places(config), _places(lying), run)
+
+
+def _places(config: BaselineConfig) -> dict[str, str]:
+    masks = config.losses.content_mask if isinstance(config, PixelDAConfig) and config.losses.content else "pixels"
+    return {"source": config.source, "target": config.target, "masks": "" if masks == "pixels" else masks}
+
+
+def _at(config: BaselineConfig, places: dict[str, str]) -> BaselineConfig:
+    changes: dict[str, Any] = {name: places[name] for name in ("source", "target") if name in places}
+    if "masks" in places:
+        assert isinstance(config, PixelDAConfig)
+        changes["losses"] = config.losses.model_copy(update={"content_mask": places["masks"]})
+    return config.model_copy(update=changes)
+
+
+FILE = "seen.safetensors"
+_HASHES = "hashes"
+_ITEMS = "items."
+
+
+@dataclass(frozen=True)
+class SeenImages:
+    """Images that a training may have seen in either domain: those trained on and those that chose a checkpoint."""
+
+    hashes: NDArray[np.int64]
+    """`image_hashes` of them, sorted."""
+    items: dict[str, NDArray[np.int64]]
+    """By collection, the items that they show, sorted."""
+
+    @classmethod
+    def of(cls, domains: Domains) -> "SeenImages":
+        """Return what a training on `domains` sees: both training splits and the source's validation split."""
+        parts = [domains.source.train, domains.source.validation]
+        parts += [] if domains.target is None else [domains.target.train]
+        items: dict[str, list[NDArray[np.int64]]] = {}
+        for part in parts:
+            if part.collection is not None and part.items is not None:
+                items.setdefault(part.collection, []).append(part.items)
+        return cls(_sorted(image_hashes(part.images) for part in parts), {name: _sorted(of) for name, of in items.items()})
+
+    def save(self, folder: RunFolder) -> None:
+        """Write them into a run folder."""
+        tensors = {_HASHES: self.hashes} | {f"{_ITEMS}{name}": values for name, values in self.items.items()}
+        with written_whole(folder.path / FILE) as temporary:
+            save_file(tensors, temporary)
+
+    @classmethod
+    def load(cls, folder: RunFolder) -> "SeenImages | None":
+        """Read what `save` wrote; None where a run of an earlier version stored nothing."""
+        path = folder.path / FILE
+        if not path.is_file():
+            return None
+        try:
+            found = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is damaged ({error}); restore it, or train again.") from None
+        if _HASHES not in found:
+            raise InputError(f"{path} is damaged (it has no hashes); restore it, or train again.")
+        items = {name.removeprefix(_ITEMS): values for name, values in found.items() if name.startswith(_ITEMS)}
+        return cls(found[_HASHES], items)
+
+    def holds(self, images: ImageSet) -> NDArray[np.bool_]:
+        """Return a bool mask (N,), True for each image that was seen, or whose item (digit) was seen in another image."""
+        seen = np.isin(image_hashes(images.images), self.hashes)
+        if images.items is not None and images.collection in self.items:
+            seen |= np.isin(images.items, self.items[images.collection])
+        return seen
+
+
+def _sorted(parts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([*parts, np.empty(0, np.int64)]))
+
+
+_log = logging.getLogger(__name__)
+
+
+def load_masks(config: BaselineConfig, domains: Domains, data_root: Path | None = None) -> ImageSet | None:
+    """Return the mask of each training image of the source, where the configuration names masks and uses them.
+
+    Returns:
+        Grey or colour images of the side of the configuration, 0 outside and 255 inside, steps between along edges.
+
+    Raises:
+        InputError: masks cannot be read as masks, or are not one for each image.
+    """
+    if not isinstance(config, PixelDAConfig) or config.losses.content_mask == "pixels":
+        return None
+    if not config.losses.content:
+        _log.warning("--losses.content-mask %s is not used, as --losses.content is 0.", config.losses.content_mask)
+        return None
+    kind, path = parse(config.losses.content_mask)
+    size = config.data.size
+    masks = _from_files(Path(path), size) if kind == "folder" else _from_arrays(config.losses.content_mask, size, data_root)
+    if len(masks) != domains.source.count:
+        raise InputError(
+            f"--losses.content-mask has {len(masks)} masks for {domains.source.count} source images; "
+            "give one for each, in the images' order."
+        )
+    training = masks.select(domains.source.training_positions)
+    _require_same_names(training, domains.source.train)
+    return training
+
+
+def _from_files(folder: Path, size: int) -> ImageSet:
+    found = find_images(folder)
+    masks = np.empty((len(found.files), 1, size, size), np.uint8)
+    for position, path in enumerate(found.files):
+        white = read_mask(path).astype(np.uint8) * 255
+        masks[position] = resize(white[None, None], size)[0]
+    return ImageSet(masks, Provenance(f"folder:{folder}", f"Masks of {folder.name}"), names=found.names)
+
+
+def _from_arrays(source: str, size: int, data_root: Path | None) -> ImageSet:
+    """Read masks that are no files of their own; 0 and 1 mean the same as 0 and 255."""
+    masks = load(source, size=None, data_root=data_root)
+    pixels = masks.in_memory()
+    brightest = int(pixels.max())
+    if brightest != 1 and brightest < 128:
+        raise InputError(f"The masks {source} have values up to {brightest} of 255; give 0 outside and 255 inside.")
+    white = pixels * 255 if brightest == 1 else pixels
+    return ImageSet(resize(white, size), masks.provenance)
+
+
+def _require_same_names(masks: ImageSet, images: ImageSet) -> None:
+    """Raise InputError where masks have the names of images, but not each that of its own; other names are not compared.
+
+    Before and after its image's name a mask's may have what all have, as in `7_mask`: there 10_mask comes before 1_mask,
+    though 1 comes before 10.
+    """
+    ours, theirs = ([PurePosixPath(name).stem for name in some.names] for some in (masks, images))
+    named = _named_after(ours, theirs)
+    if not set(ours) & set(named):
+        return
+    for mask, expected, image in zip(ours, named, theirs, strict=False):
+        if mask != expected:
+            raise InputError(
+                f"The mask {mask} of --losses.content-mask stands where that of the image {image} is expected; give one mask "
+                "for each image that can be read, under its name."
+            )
+
+
+def _named_after(masks: Sequence[str], images: Sequence[str]) -> list[str]:
+    """Return the images' names with what most masks have before and after them; as they are where less than half have it."""
+    if not masks or set(masks) & set(images):
+        return list(images)
+    around = {masks[0].partition(image)[::2] for image in images if image in masks[0]}
+    options = [[f"{before}{image}{after}" for image in images] for before, after in sorted(around)]
+    best = max(options, key=lambda names: len(set(masks) & set(names)), default=[])
+    return best if 2 * len(set(masks) & set(best)) > len(masks) else list(images)
