@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pixelscope.data import pack as pack
-    from pixelscope.data.compare import compare_sources as compare_sources
     from pixelscope.data.decode import decode_bytes as decode_bytes
     from pixelscope.data.describe import SourceDescription as SourceDescription
+    from pixelscope.data.describe import compare_sources as compare_sources
     from pixelscope.data.describe import contact_sheet as contact_sheet
     from pixelscope.data.describe import describe_source as describe_source
     from pixelscope.data.frames.prepare import prepare as prepare
     from pixelscope.data.frames.store import FrameStore as FrameStore
     from pixelscope.data.imageset import ImageSet as ImageSet
-    from pixelscope.data.render import Rendered as Rendered
-    from pixelscope.data.render import render_pictograms as render_pictograms
     from pixelscope.data.sources.mnist_m import generate_mnist_m as generate_mnist_m
+    from pixelscope.data.sources.pictograms import Rendered as Rendered
+    from pixelscope.data.sources.pictograms import render_pictograms as render_pictograms
     from pixelscope.demo import DemoResult as DemoResult
     from pixelscope.demo import run_demo as run_demo
     from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
@@ -86,12 +86,12 @@ _HOMES = {
     "pack": "pixelscope.data",
     "SourceDescription": "pixelscope.data.describe",
     "contact_sheet": "pixelscope.data.describe",
-    "compare_sources": "pixelscope.data.compare",
+    "compare_sources": "pixelscope.data.describe",
     "describe_source": "pixelscope.data.describe",
     "generate_mnist_m": "pixelscope.data.sources.mnist_m",
     "RenderConfig": "pixelscope.imaging.config",
-    "Rendered": "pixelscope.data.render",
-    "render_pictograms": "pixelscope.data.render",
+    "Rendered": "pixelscope.data.sources.pictograms",
+    "render_pictograms": "pixelscope.data.sources.pictograms",
     "FrameStore": "pixelscope.data.frames.store",
     "PrepareConfig": "pixelscope.imaging.config",
     "prepare": "pixelscope.data.frames.prepare",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pixelscope.data.cluster_split import split_by_cluster
+from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.errors import InputError
 
 Positions = NDArray[np.int64]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.made import noise, write_classes
 from pixelscope.cli import main
-from pixelscope.data.compare import compare_sources
+from pixelscope.data.describe import compare_sources
 
 
 def _drawn(folder: Path, classes: tuple[str, ...], count: int, margin: int) -> str:

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from data.made import noise, tiff_with_pixels_at_a_float
 from pixelscope.data.decode import decode_bytes, image_size, read_all, read_image, read_images
-from pixelscope.data.listing import image_files
+from pixelscope.data.sources.listing import image_files
 from pixelscope.errors import InputError
 
 

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from data.made import write_mnist
-from pixelscope.data.sources import download
-from pixelscope.data.sources.download import MNIST_SHA256, download_mnist
-from pixelscope.data.sources.mnist import load_mnist
+from pixelscope.data.sources import mnist
+from pixelscope.data.sources.mnist import MNIST_FILES_SHA256, download_mnist, load_mnist
 from pixelscope.errors import InputError
 
 
@@ -24,7 +23,7 @@ def published(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sha256(published: Path) -> dict[str, str]:
-    files = {name: published / f"{name}.gz" for name in MNIST_SHA256}
+    files = {name: published / f"{name}.gz" for name in MNIST_FILES_SHA256}
     return {name: hashlib.sha256(gzip.decompress(file.read_bytes())).hexdigest() for name, file in files.items()}
 
 
@@ -106,7 +105,7 @@ def test_an_unreachable_address_names_the_local_alternative(tmp_path: Path, monk
 def test_mnist_alone_is_downloaded_to_the_data_root(
     tmp_path: Path, url: str, sha256: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download.download_mnist, "__defaults__", (url, sha256))
+    monkeypatch.setattr(mnist.download_mnist, "__defaults__", (url, sha256))
     from pixelscope.data import load
 
     last = tmp_path / "root" / "mnist" / "t10k-labels-idx1-ubyte.gz"
@@ -117,6 +116,6 @@ def test_mnist_alone_is_downloaded_to_the_data_root(
 
 
 def test_the_hashes_are_those_of_mnist(shared_data: Path) -> None:
-    for name, expected in MNIST_SHA256.items():
+    for name, expected in MNIST_FILES_SHA256.items():
         unpacked = gzip.decompress((shared_data / "mnist" / f"{name}.gz").read_bytes())
         assert hashlib.sha256(unpacked).hexdigest() == expected

@@ -16,7 +16,7 @@ from data.frames_made import drawn
 from pixelscope.data.decode import read_all
 from pixelscope.data.frames import duplicates
 from pixelscope.data.frames.duplicates import DISTANCE, clusters, hamming, perceptual_hash
-from pixelscope.data.listing import image_files
+from pixelscope.data.sources.listing import image_files
 
 Bytes = NDArray[np.uint8]
 Lists = st.lists(st.integers(0, 2**64 - 1), max_size=30)

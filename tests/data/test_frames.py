@@ -19,8 +19,8 @@ from pixelscope.data.decode import read_image
 from pixelscope.data.frames import prepare as preparation
 from pixelscope.data.frames.duplicates import perceptual_hash
 from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.preprocess import read_mask
 from pixelscope.data.frames.store import VERSION, FrameStore
-from pixelscope.data.masks import read_mask
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig

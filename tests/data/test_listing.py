@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelscope.data.listing import Contents, contents, mark_as_own, part_of
+from pixelscope.data.sources.listing import Contents, contents, mark_as_own, part_of
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data.frames_made import save
-from pixelscope.data.masks import inside, read_mask
+from pixelscope.data.frames.preprocess import inside, read_mask
 from pixelscope.errors import InputError
 
 REGION = np.zeros((20, 30), bool)

@@ -11,7 +11,7 @@ import tiny
 from pixelscope import describe_source, load_images
 from pixelscope.data import load, pack
 from pixelscope.data.disk_array import Rows
-from pixelscope.data.packed import load_pack
+from pixelscope.data.pack import load_pack
 from pixelscope.errors import InputError
 
 
@@ -41,7 +41,7 @@ def test_a_folder_is_packed_as_it_is_loaded(tmp_path: Path, broken: bool) -> Non
 
 
 def test_pieces_end_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixelscope.data.packed.BLOCK", 3)
+    monkeypatch.setattr("pixelscope.data.pack.BLOCK", 3)
     folder = _folder(tmp_path / "images")
     seen: list[tuple[int, int]] = []
     packed = pack(str(folder), tmp_path / "pack", size=16, progress=lambda done, count: seen.append((done, count)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelscope.data.places import find, written
+from pixelscope.data.sources.relocate import find, written
 from pixelscope.errors import InputError
 
 

@@ -18,7 +18,7 @@ from data.made import noise, write_photos
 from pixelscope import RenderConfig, describe_source, render_pictograms
 from pixelscope.cli import main
 from pixelscope.data.decode import bombs_refused
-from pixelscope.data.render import read_pictogram, render, warp
+from pixelscope.data.sources.pictograms import read_pictogram, render, warp
 from pixelscope.errors import InputError
 
 STILL = RenderConfig(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pixelscope.data.frames.stages import stages, write_stages
+from pixelscope.data.frames.preprocess import stages, write_stages
 from pixelscope.data.frames.store import ClassSummary, FrameSummary
 from pixelscope.endovae.anomaly.baselines import BASELINES
 from pixelscope.endovae.anomaly.scores import SCORES

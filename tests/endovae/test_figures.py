@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import tiny
 from endovae.run_folder import bordered
-from pixelscope.data.frames.stages import Stages, stages
+from pixelscope.data.frames.preprocess import Stages, stages
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.figures import (
     classes_gallery,

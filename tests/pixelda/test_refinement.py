@@ -27,7 +27,7 @@ from pixelscope import (
 )
 from pixelscope.config import merge
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.listing import image_files
+from pixelscope.data.sources.listing import image_files
 from pixelscope.engine import checkpoint
 from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.data import load_domains

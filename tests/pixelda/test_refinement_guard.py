@@ -14,8 +14,8 @@ import tiny
 from pixelscope import InputError, classify, evaluate_refinement, export, refine, resume_refinement, train_pixelda
 from pixelscope.config import merge, read_yaml
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.listing import image_files
 from pixelscope.data.loader import to_float
+from pixelscope.data.sources.listing import image_files
 from pixelscope.engine import checkpoint
 from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.evaluation import own_sets

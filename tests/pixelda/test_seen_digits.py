@@ -10,7 +10,7 @@ from PIL import Image
 import tiny
 from data.made import noise, write_mnist
 from pixelscope import evaluate, generate_mnist_m, load_images, train_baseline, train_pixelda
-from pixelscope.data.packed import pack_images
+from pixelscope.data.pack import pack_images
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError
 from pixelscope.pixelda.results import Evaluation

@@ -14,8 +14,8 @@ from PIL import Image
 import tiny
 from pixelscope import InputError, Interrupted, adapt, classify, train_baseline
 from pixelscope.data.decode import read_image
-from pixelscope.data.listing import image_files
 from pixelscope.data.loader import to_float
+from pixelscope.data.sources.listing import image_files
 from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.runs.folder import RunFolder
 

@@ -17,7 +17,7 @@ from skimage.metrics import structural_similarity
 
 import tiny
 from pixelscope import InputError, classify, export, score
-from pixelscope.data.listing import image_files
+from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.inference import export as exporting
 from pixelscope.endovae.inference.model import MAPS

@@ -75,7 +75,7 @@ def _folder(path: str, options: Options) -> "ImageSet":
 
 
 def _pack(path: str, options: Options) -> "ImageSet":
-    from pixelscope.data.packed import load_pack
+    from pixelscope.data.pack import load_pack
 
     return load_pack(_given("pack", path, "a folder made by `pixelscope data pack`"), options.size, options.value_range)
 
@@ -160,7 +160,7 @@ def split_layout(path: str) -> tuple[str, str | None]:
 
 def detect(path: Path) -> str:
     """Return the kind of source that an existing `path` holds, by its names and, for an .npz, its keys."""
-    from pixelscope.data import packed
+    from pixelscope.data import pack as packed
     from pixelscope.data.sources import mnist, mnist_m
 
     if path.is_dir():
@@ -218,7 +218,7 @@ def pack(
     Raises:
         InputError: the source cannot be read, or `out` exists.
     """
-    from pixelscope.data.packed import pack_folder, pack_images
+    from pixelscope.data.pack import pack_folder, pack_images
 
     kind, rest = parse(source)
     if kind == "folder":

@@ -1,14 +1,15 @@
 """Who is in the test split, and who in the validation split."""
 
 import re
+from array import array
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixelscope.data.disk_array import Positions
 from pixelscope.data.imageset import ImageSet, Mask, image_hashes
-from pixelscope.data.listing import note
-from pixelscope.data.permutation import permutation
+from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError
 
 
@@ -218,3 +219,24 @@ def _class_notes(images: ImageSet, part: Positions) -> tuple[str, ...]:
             counted = f"{train:,} in training, {validation:,} in validation, {test:,} in test"
             notes.append(f"The class {name} has no {missing} image: {counted}.")
     return tuple(notes)
+
+
+_BLOCK = 1 << 20
+"""Random numbers drawn at a time."""
+
+
+def permutation(count: int, seed: int) -> NDArray[np.int64]:
+    """Return a random permutation of `count` items, int64 (count,), a function of the arguments.
+
+    Equal to `torch.randperm(count, generator=torch.Generator().manual_seed(seed))` for fewer than 2^32 / 20 items: splits and
+    samples drawn with torch stay the same.
+    """
+    # NumPy's legacy generator is seeded as torch's is: MT19937 from the low 32 bits, by the reference's `init_genrand`.
+    draw = np.random.RandomState(seed & 0xFFFFFFFF)
+    order = array("q", range(count))
+    for start in range(0, count - 1, _BLOCK):
+        places = np.arange(start, min(start + _BLOCK, count - 1))
+        raw = draw.randint(0, 2**32, len(places), np.uint32)
+        for place, other in enumerate((places + raw % (count - places)).tolist(), start):
+            order[place], order[other] = order[other], order[place]
+    return np.frombuffer(order, np.int64) if count else np.empty(0, np.int64)

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelscope.data.cluster_split import split_by_cluster
 from pixelscope.data.disk_array import Pixels, Rows, blocks
-from pixelscope.data.frames.duplicates import clusters
+from pixelscope.data.frames.duplicates import clusters, split_by_cluster
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import INDEX, FrameStore, spread
 from pixelscope.data.loader import Held
-from pixelscope.data.places import find
+from pixelscope.data.sources.relocate import find
 from pixelscope.endovae.config import AugmentationConfig, EndoVAEConfig
 from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
 from pixelscope.errors import InputError

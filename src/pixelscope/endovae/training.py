@@ -8,7 +8,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from pixelscope.data.frames.store import FIGURES
-from pixelscope.data.places import written
+from pixelscope.data.sources.relocate import written
 from pixelscope.endovae.checkpoints import SYSTEM, read_config
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import AugmentedBatches, Splits, load_run_splits, load_splits, with_store_settings

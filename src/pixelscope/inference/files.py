@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pixelscope.data.decode import SUFFIXES
-from pixelscope.data.listing import contents, part_of, passed_over_notes, scan
 from pixelscope.data.sources.folder import is_label_file, read_labels
+from pixelscope.data.sources.listing import contents, part_of, passed_over_notes, scan
 from pixelscope.errors import InputError
 
 In = TypeVar("In")

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from pixelscope.data.decode import bombs_refused, is_flat, pages_after_first
-from pixelscope.data.listing import note
+from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.inference.files import Item, batches, count, in_order, passed_over, walk
 from pixelscope.inference.table import Row, Table

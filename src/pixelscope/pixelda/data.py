@@ -13,11 +13,11 @@ from safetensors.numpy import load_file, save_file
 
 from pixelscope.data import load, parse
 from pixelscope.data.disk_array import spread
+from pixelscope.data.frames.preprocess import read_mask
 from pixelscope.data.imageset import ImageSet, Provenance, image_hashes
-from pixelscope.data.listing import note
-from pixelscope.data.masks import read_mask
-from pixelscope.data.places import find, written
 from pixelscope.data.sources.folder import find_images
+from pixelscope.data.sources.listing import note
+from pixelscope.data.sources.relocate import find, written
 from pixelscope.data.split import Split, group_by_name, own_test_mask, shared_test_mask, split
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
@@ -162,7 +162,7 @@ def load_own(run: StoredRun, data_root: Path | None = None, names: Collection[st
 
 
 def lying(run: StoredRun, data_root: Path | None = None) -> BaselineConfig:
-    """Return the configuration of a run with its sources where they lie now; see `pixelscope.data.places.find`."""
+    """Return the configuration of a run with its sources where they lie now; see `pixelscope.data.sources.relocate.find`."""
     return located(run, lambda some: load_domains(some, data_root, training=False).digests())
 
 
@@ -334,7 +334,7 @@ def _describe(spec: str, parts: Split, digests: dict[str, str]) -> dict[str, Any
 
 
 def located(run: StoredRun, digests: Callable[[BaselineConfig], Mapping[str, str]]) -> BaselineConfig:
-    """Return the configuration of a run with its sources where they lie now; see `pixelscope.data.places.find`.
+    """Return the configuration of a run with its sources where they lie now; see `pixelscope.data.sources.relocate.find`.
 
     digests: returns the SHA-256 of each domain's training images, by the configuration that names them.
     Raises InputError where one is nowhere to be found.

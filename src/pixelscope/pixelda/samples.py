@@ -8,7 +8,7 @@ from torch import nn
 
 from pixelscope.data.disk_array import Bytes, Positions
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.permutation import permutation
+from pixelscope.data.split import permutation
 from pixelscope.engine.task import Task
 from pixelscope.files import written_whole
 from pixelscope.pixelda.checkpoints import Checkpoint

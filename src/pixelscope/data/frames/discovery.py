@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pixelscope.data.decode import further_pages
-from pixelscope.data.listing import Contents, contents, note, parts_among
+from pixelscope.data.sources.listing import Contents, contents, note, parts_among
 from pixelscope.errors import InputError
 
 Kind = Literal["normal", "abnormal"]

@@ -20,8 +20,7 @@ from pixelscope.config import Config
 from pixelscope.data.decode import bombs_refused, depth_of, read_image, read_images
 from pixelscope.data.frames.discovery import ListedFrame, Listing, find_classes, list_frames
 from pixelscope.data.frames.duplicates import perceptual_hash
-from pixelscope.data.frames.preprocess import PreparedFrame, is_black, prepare_frame
-from pixelscope.data.frames.stages import stages, write_stages
+from pixelscope.data.frames.preprocess import PreparedFrame, frame_mask, is_black, prepare_frame, stages, write_stages
 from pixelscope.data.frames.store import (
     FIGURES,
     INDEX,
@@ -34,8 +33,7 @@ from pixelscope.data.frames.store import (
     array_shapes,
     spread,
 )
-from pixelscope.data.listing import note
-from pixelscope.data.masks import frame_mask
+from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError
 from pixelscope.files import held, write_text, written_whole
 from pixelscope.imaging.box import Box

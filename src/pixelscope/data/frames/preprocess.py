@@ -1,15 +1,19 @@
-"""One decoded frame to the small square that is stored."""
+"""One decoded frame, and its mask, to the small square that is stored; and the steps on the way, for figures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixelscope.data.decode import bombs_refused, load_stored
+from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.imaging.content_area import find_content_area
+from pixelscope.imaging.content_area import find_content_area, otsu_stages
 from pixelscope.imaging.insets import Inset, find_insets, inpaint, inset_mask
 
 Bytes = NDArray[np.uint8]
@@ -78,3 +82,208 @@ def _covered(inside: Mask | None, size: int, share: float) -> Bytes:
     if inside is None or not inside.any():
         return np.zeros((size, size), np.uint8)
     return (resize_square(inside.astype(np.float32), size) > share).astype(np.uint8)
+
+
+Bytes = NDArray[np.uint8]
+
+_LONGEST = 320
+"""Longer side in pixels of the kept originals."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """One frame's way to its square; arrays and coordinates are those of the scaled original."""
+
+    position: int
+    """Of the frame in its store, which holds the last stage."""
+    original: Bytes
+    """uint8, shape (H, W, 3), the longer side at most 320."""
+    grey: Bytes
+    """uint8, shape (H, W)."""
+    threshold: float
+    """Of Otsu's method, on grey values of 0 to 255."""
+    mask: Bytes
+    """uint8, shape (H, W): 1 where the original is brighter than the threshold."""
+    contour: NDArray[np.float32]
+    """Shape (K, 2), x and y: the largest outer contour of the mask."""
+    otsu_box: NDArray[np.float32]
+    """Left, top, width, height: what bounds the contour."""
+    box: NDArray[np.float32]
+    """Left, top, width, height: the content area that was used."""
+
+
+_PARTS = ("position", "original", "grey", "threshold", "mask", "contour", "otsu_box", "box")
+
+
+def stages(position: int, frame: Bytes, content: Box) -> Stages:
+    """Return the stages of a frame, uint8 (H, W, 3), whose content area is `content`."""
+    found = otsu_stages(frame)
+    height, width = frame.shape[:2]
+    scale = min(1.0, _LONGEST / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return Stages(
+        position=position,
+        original=np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)),
+        grey=np.asarray(Image.fromarray(found.grey).resize(size, Image.Resampling.BILINEAR)),
+        threshold=float(found.threshold),
+        mask=np.asarray(Image.fromarray(found.mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)),
+        contour=(found.contour * scale).astype(np.float32),
+        otsu_box=_scaled(found.box, scale),
+        box=_scaled(content, scale),
+    )
+
+
+def write_stages(path: Path, frames: Sequence[Stages]) -> None:
+    """Write stages as .npz."""
+    arrays = {f"{i}/{part}": np.asarray(getattr(one, part)) for i, one in enumerate(frames) for part in _PARTS}
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, count=np.array(len(frames)), **arrays)
+
+
+def read_stages(path: Path) -> list[Stages]:
+    """Read stages that `write_stages` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        rows = [{part: file[f"{i}/{part}"] for part in _PARTS} for i in range(int(file["count"]))]
+    return [Stages(**{**row, "position": int(row["position"]), "threshold": float(row["threshold"])}) for row in rows]
+
+
+def _scaled(box: Box, scale: float) -> NDArray[np.float32]:
+    return np.array([box.left, box.top, box.width, box.height], np.float32) * np.float32(scale)
+
+
+Values = NDArray[Any]
+Flags = NDArray[np.bool_]
+
+_BETWEEN = 0.01
+"""Share of a mask's pixels that may lie between its two values: JPEG leaves ripples along edges, resizing leaves steps."""
+
+_FEW = 16
+"""Different values, at most, of a mask that nobody compressed or resized: a low one is then a label, not a ripple."""
+
+_LOSSY = ("JPEG", "MPO")
+"""Formats that cannot hold labels."""
+
+_LAST_LABEL = 32
+"""The greatest integer, at most, of a mask whose values can be nothing but labels."""
+
+
+def read_mask(path: Path) -> Flags:
+    """Read a mask from an image file, upright.
+
+    What is inside is told by colour where there are black and other visible pixels: by more than half of the greatest value.
+    Where all visible colours are black, or none is, it is told by what is visible, or in a palette by the index (0 is outside).
+
+    Args:
+        path: an image of any mode and depth.
+
+    Returns:
+        bool, shape (H, W).
+
+    Raises:
+        InputError: the file cannot be read, or the mask has more than two values.
+    """
+    with bombs_refused():
+        return decode_mask(path)
+
+
+def decode_mask(path: Path) -> Flags:
+    """Read a mask as `read_mask` does, on a thread of a program that is within `bombs_refused`."""
+    stored, turn = load_stored(path)
+    lossy = isinstance(stored, Image.Image) and stored.format in _LOSSY
+    flags = inside(_values(stored, path), str(path), lossy)
+    if turn is None:
+        return flags
+    return np.asarray(Image.fromarray(flags.astype(np.uint8)).transpose(turn)) > 0
+
+
+def inside(values: Values, name: str, lossy: bool = False) -> Flags:
+    """Return where a mask of two values has the greater one.
+
+    Args:
+        values: integers or floats of any range, any shape, 0 outside.
+        name: what a message calls the mask.
+        lossy: whether a format held it that changes values a little.
+
+    Raises:
+        InputError: there are more than two values, but for a few between them.
+    """
+    top = values.max(initial=0)
+    low, high = top / 8, top - top / 8
+    between = np.count_nonzero((values > low) & (values < high))
+    used = np.unique(values)
+    if between > _BETWEEN * values.size or (not lossy and _has_labels(used)):
+        named = ", ".join(f"{value:g}" for value in used) if len(used) <= _FEW else f"{len(used):,}, up to {top:g}"
+        raise InputError(
+            f"The mask {name} has more than two values ({named}); give one that is black outside and white inside."
+        )
+    return values > top / 2
+
+
+def frame_mask(path: Path, shape: tuple[int, int]) -> Flags:
+    """Return where a mask marks a lesion of its frame; the caller is within `bombs_refused`.
+
+    Args:
+        path: the mask's file.
+        shape: height and width of the frame.
+
+    Returns:
+        bool, shape (H, W).
+
+    Raises:
+        InputError: the mask cannot be read, has another size than its frame, or more than two values.
+    """
+    marked = decode_mask(path)
+    if marked.shape != shape:
+        raise InputError(
+            f"The mask {path} is {marked.shape[1]} x {marked.shape[0]} and its frame {shape[1]} x {shape[0]}; give a mask of "
+            "the frame's size."
+        )
+    return marked
+
+
+def _has_labels(used: Values) -> bool:
+    """Say whether the different values of a mask are the labels of several classes."""
+    top = used.max(initial=0)
+    others = used[(used > 0) & (used < top)]
+    if not len(others) or len(used) > _FEW:
+        return False
+    if used.dtype.kind != "f" and top <= _LAST_LABEL:
+        return True
+    # Ripples lie beside both values, labels beside black alone.
+    return bool(others.min() <= top / 32) and not bool((others >= top - top / 8).any())
+
+
+def _values(stored: Image.Image | Values, path: Path) -> Values:
+    """Return the values (H, W) of a mask, 0 outside."""
+    if not isinstance(stored, Image.Image):
+        has_alpha = stored.ndim == 3 and stored.shape[2] == 4
+        return _visible(*((stored[..., :3], stored[..., 3]) if has_alpha else (stored, None)), path)
+    transparent = "A" in stored.mode.upper() or "transparency" in stored.info
+    alpha = np.asarray(stored.convert("RGBA"))[..., 3] if transparent else None
+    colours = np.asarray(stored.convert("L" if stored.mode in ("1", "L", "LA", "La") else "RGB"))
+    if stored.mode == "P" and alpha is None and not _both_kinds(colours.max(axis=2)):
+        return np.asarray(stored)
+    return _visible(colours, alpha, path)
+
+
+def _visible(colours: Values, alpha: Values | None, path: Path) -> Values:
+    """Return the values of colours (H, W) or (H, W, 3), or what is visible where those are all black or all not.
+
+    Raises InputError where nothing tells inside from outside: there are several colours, and none of them is black.
+    """
+    values = colours.max(axis=2) if colours.ndim == 3 else colours
+    visible = np.ones(values.shape, bool) if alpha is None else alpha > np.iinfo(alpha.dtype).max // 2
+    if not visible.any() or _both_kinds(values[visible]):
+        return np.where(visible, values, 0)
+    if not visible.all():
+        return visible.astype(np.uint8)
+    spread = np.ptp(colours.reshape(-1, *colours.shape[2:]).astype(np.float64), axis=0).max()
+    if spread > values.max() / 2:
+        raise InputError(
+            f"The mask {path} has several colours and none is black; give one that is black outside, white inside."
+        )
+    return values
+
+
+def _both_kinds(values: Values) -> bool:
+    return bool(values.any()) and not bool(values.all())

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from pixelscope.config import Config
 from pixelscope.data.frames.discovery import Kind
-from pixelscope.data.frames.stages import Stages, read_stages
+from pixelscope.data.frames.preprocess import Stages, read_stages
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE
 from pixelscope.imaging.config import PrepareConfig

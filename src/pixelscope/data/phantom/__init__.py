@@ -1,6 +1,5 @@
 """Drawn endoscopy frames: the inside of a bowel as a colonoscope shows it, with or without a polyp and its exact mask."""
 
-from pixelscope.data.phantom.folder import write_phantom
-from pixelscope.data.phantom.frame import PhantomFrame, draw_frame
+from pixelscope.data.phantom.frame import PhantomFrame, draw_frame, write_phantom
 
 __all__ = ["PhantomFrame", "draw_frame", "write_phantom"]

@@ -1,19 +1,30 @@
-"""One drawn endoscopy frame, put together from its parts."""
+"""Drawn endoscopy frames, put together from wall, polyp and overlay, and folders of them."""
 
+import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
-from pixelscope.data.phantom.colour import Tint, as_bytes, draw_tint, with_glints
-from pixelscope.data.phantom.fields import Floats, smooth_noise
-from pixelscope.data.phantom.mucosa import Mucosa, draw_mucosa
-from pixelscope.data.phantom.overlay import draw_overlay
 from pixelscope.data.phantom.polyp import draw_polyp
-from pixelscope.data.phantom.vessels import draw_vessels
-from pixelscope.data.phantom.view import look
+from pixelscope.data.phantom.wall import (
+    Floats,
+    Mucosa,
+    Tint,
+    as_bytes,
+    draw_mucosa,
+    draw_tint,
+    draw_vessels,
+    look,
+    smooth_noise,
+    with_glints,
+)
 from pixelscope.errors import InputError
+from pixelscope.files import write_text
 from pixelscope.imaging.box import Box
 
 WIDTH, HEIGHT = 360, 300
@@ -93,3 +104,184 @@ def _expose(random: np.random.Generator, mucosa: Mucosa, tint: Tint) -> Floats:
     vessels = np.float32(random.choice([0.0, 0.35, 0.7])) * draw_vessels(random, shape)
     flush = np.float32(0.1) * smooth_noise(random, shape, 5) + np.float32(0.05) * smooth_noise(random, shape, 24)
     return with_glints(tint.exposed(mucosa.light * (1 - np.float32(0.3) * vessels), vessels + flush), mucosa.gloss)
+
+
+Bytes = NDArray[np.uint8]
+
+_GREEN = (5, 185, 144)
+_GREY = (150, 140, 170)
+_WHITE = 225
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What hides the picture, and where."""
+
+    pixels: Bytes
+    """(H, W, 3), RGB."""
+    covers: NDArray[np.bool_]
+    """(H, W), True where `pixels` are seen."""
+    content: Box
+    """Bounding box of the octagon through which the picture shows."""
+    inset: Box | None
+    """The green or black box in the lower left, its frame included."""
+
+
+def draw_overlay(random: np.random.Generator, width: int, height: int) -> Overlay:
+    """Draw border, text and inset of a frame."""
+    content = _content(random, width, height)
+    border = np.ones((height, width), np.uint8)
+    cv2.fillConvexPoly(border, _octagon(random, content), 0)
+    pixels = np.zeros((height, width, 3), np.uint8)
+    inset = _inset_box(random, content) if random.random() < 0.7 else None
+    text = _text(random, width, height)
+    pixels[text > 0] = text[text > 0, None]
+    covers = (border > 0) | (text > 0)
+    if inset is not None:
+        pixels[inset.slices] = _inset(random, inset) if random.random() < 0.4 else 0
+        covers[inset.slices] = True
+    return Overlay(pixels, covers, content, inset)
+
+
+def _content(random: np.random.Generator, width: int, height: int) -> Box:
+    left, right = round(width * random.uniform(0.02, 0.12)), round(width * random.uniform(0.01, 0.08))
+    top, bottom = round(height * random.uniform(0, 0.05)), round(height * random.uniform(0, 0.05))
+    return Box(left, top, width - left - right, height - top - bottom)
+
+
+def _octagon(random: np.random.Generator, box: Box) -> NDArray[np.int32]:
+    """Return the eight corners, x and y, of a box whose corners are cut off."""
+    cut = box.height * (random.uniform(0.18, 0.24) + random.uniform(-0.02, 0.02, 4))
+    left, top, right, bottom = box.left, box.top, box.left + box.width - 1, box.top + box.height - 1
+    corners = [
+        (left, top + cut[0]), (left + cut[0], top), (right - cut[1], top), (right, top + cut[1]),
+        (right, bottom - cut[2]), (right - cut[2], bottom), (left + cut[3], bottom), (left, bottom - cut[3]),
+    ]  # fmt: skip
+    return np.round(corners).astype(np.int32)
+
+
+def _inset_box(random: np.random.Generator, content: Box) -> Box:
+    width, height = round(content.width * random.uniform(0.3, 0.32)), round(content.height * random.uniform(0.31, 0.33))
+    return Box(content.left, content.top + content.height - height, width, height)
+
+
+def _inset(random: np.random.Generator, box: Box) -> Bytes:
+    """Return the picture of a scope guide: two green views of the endoscope in a black frame."""
+    pixels = np.zeros((box.height, box.width, 3), np.uint8)
+    frame = max(2, box.height // 20)
+    cv2.rectangle(pixels, (frame, frame), (box.width - frame - 1, box.height - frame - 1), _GREEN, cv2.FILLED)
+    cv2.line(pixels, (box.width // 2, frame), (box.width // 2, box.height - frame - 1), (0, 120, 95), 1)
+    for half in range(2):
+        start = np.array([box.width * (0.12 + 0.46 * half), box.height * 0.85])
+        turns = np.cumsum(random.normal(0, 0.35, 16)) - np.pi / 3
+        steps = np.stack([np.cos(turns), np.sin(turns)], 1) * box.height / 24
+        points = np.clip(start + np.cumsum(steps, 0), frame + 2, (box.width - frame - 3, box.height - frame - 3))
+        cv2.polylines(pixels, [np.round(points * 8).astype(np.int32)], False, _GREY, max(1, box.height // 40), cv2.LINE_AA, 3)
+    return pixels
+
+
+def _text(random: np.random.Generator, width: int, height: int) -> Bytes:
+    """Return burned-in lines of text, uint8 (H, W), 0 beside them."""
+    day, month, year = random.integers(1, 29), random.integers(1, 13), random.integers(2010, 2021)
+    hour, minute, second = random.integers(0, 24), *random.integers(0, 60, 2)
+    lines = ["ID:", "Name:", "", "Sex:  Age:", "D.O.B.:", f"{day:02}/{month:02}/{year}", f"{hour:02}:{minute:02}:{second:02}"]
+    lines = lines[int(random.choice([0, 5])) :]
+    canvas = np.zeros((height, width), np.uint8)
+    size, top = height / 300, random.uniform(0.1, 0.25) * height
+    for number, line in enumerate(lines):
+        place = (round(4 * size), round(top + 11 * size * number))
+        cv2.putText(canvas, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.26 * size, _WHITE, 1, cv2.LINE_AA)
+    return canvas
+
+
+NORMAL, POLYPS, MASKS = "normal-phantom", "polyps", "polyp-masks"
+"""The folders of frames without a polyp, of frames with one, and of where it is."""
+RECIPE = "phantom.json"
+"""Says how the frames beside it were drawn."""
+DRAWING = 1
+"""Version of the drawing; one more whenever a seed comes to mean another frame."""
+
+_QUALITY = 92
+
+
+def write_phantom(folder: Path, *, normal: int, polyps: int, seed: int) -> Path:
+    """Write drawn frames as `normal-phantom/*.jpg` and `polyps/*.jpg`, and masks of the polyps as `polyp-masks/*.png`.
+
+    Every frame shows another view. The same seed gives the same files with the same versions of NumPy and OpenCV, and
+    more frames of it begin with the same ones. The folder appears when all of them are written; one that holds these
+    frames already is left as it is.
+
+    Args:
+        folder: where to write; it must not exist, or be empty, or hold the frames of the same call.
+        normal: frames without a polyp.
+        polyps: frames with one.
+        seed: 0 or more.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        InputError: there would be no frames, a number is negative, or the folder holds something else.
+    """
+    if min(normal, polyps, seed) < 0 or normal + polyps == 0:
+        raise InputError(
+            f"{normal} normal frames and {polyps} with polyps cannot be drawn from the seed {seed}; give numbers of 0 or more, "
+            "and at least one frame."
+        )
+    recipe = {"drawing": DRAWING, "normal": normal, "polyps": polyps, "seed": seed}
+    if not _is_free(folder, recipe):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as outer:
+        unfinished = Path(outer) / folder.name
+        _write_frames(unfinished, seed, normal, polyps)
+        write_text(unfinished / RECIPE, json.dumps(recipe, indent=2) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        unfinished.rename(folder)
+    return folder
+
+
+def _is_free(folder: Path, recipe: dict[str, int]) -> bool:
+    """Say whether `folder` can be written; False where it holds what `recipe` asks for."""
+    if not folder.exists():
+        return True
+    if folder.is_dir() and not any(folder.iterdir()):
+        return True
+    if not _holds(folder, recipe):
+        raise InputError(f"{folder} exists and holds something else than these frames; remove it, or choose another folder.")
+    return False
+
+
+def _holds(folder: Path, recipe: dict[str, int]) -> bool:
+    try:
+        found = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    parts = {NORMAL: recipe["normal"], POLYPS: recipe["polyps"], MASKS: recipe["polyps"]}
+    return found == recipe and all(len(list((folder / name).glob("*.*"))) == count for name, count in parts.items())
+
+
+def _write_frames(folder: Path, seed: int, normal: int, polyps: int) -> None:
+    for kind, (name, count) in enumerate(((NORMAL, normal), (POLYPS, polyps))):
+        # A class without frames has no folder.
+        for number, own_seed in enumerate(np.random.SeedSequence([seed, kind]).generate_state(count, np.uint64)):
+            frame = draw_frame(int(own_seed), polyp=name == POLYPS)
+            _write_jpeg(folder / name / f"{number:04}.jpg", frame.image)
+            if name == POLYPS:
+                _write_png(folder / MASKS / f"{number:04}.png", frame.lesion)
+
+
+def _write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
+    _write(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+
+
+def _write_png(path: Path, mask: NDArray[np.bool_]) -> None:
+    _write(path, 255 * mask.astype(np.uint8), [])
+
+
+def _write(path: Path, pixels: MatLike, options: list[int]) -> None:
+    # By way of memory: OpenCV's own writing to files fails without a word where the disk is full.
+    encoded = cv2.imencode(path.suffix, pixels, options)[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded.tobytes())

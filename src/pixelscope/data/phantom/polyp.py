@@ -6,10 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.phantom.colour import Tint, with_glints
-from pixelscope.data.phantom.fields import Floats, smooth_noise
-from pixelscope.data.phantom.mucosa import Mucosa
-from pixelscope.data.phantom.view import Wall
+from pixelscope.data.phantom.wall import Floats, Mucosa, Tint, Wall, smooth_noise, with_glints
 
 Mask = NDArray[np.bool_]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pixelscope.data.decode import is_flat
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.listing import note
+from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE
 from pixelscope.imaging.convert import BYTES_FROM, Range, common_range, range_note, range_text, to_eight_bits

@@ -12,7 +12,7 @@ import numpy as np
 
 from pixelscope.data.decode import depth_of, further_pages, is_flat, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.listing import Contents, Part, by_ending, contents, is_render_record, note, part_of, parts_among
+from pixelscope.data.sources.listing import Contents, Part, by_ending, contents, is_render_record, note, part_of, parts_among
 from pixelscope.errors import InputError
 
 _FLAT = (

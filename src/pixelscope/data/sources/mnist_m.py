@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pixelscope.data.decode import read_all, read_image
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.listing import image_files
+from pixelscope.data.sources.listing import image_files
 from pixelscope.data.sources.mnist import CLASSES, MNIST_SHA256, load_mnist
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelscope.data.cluster_split import split_by_cluster
-from pixelscope.data.frames.duplicates import clusters
+from pixelscope.data.frames.duplicates import clusters, split_by_cluster
 from pixelscope.endovae.anomaly.calibration import Calibration, GaussianReference
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
 from pixelscope.endovae.anomaly.maps import error_map_batches

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pixelscope.config import read_yaml
-from pixelscope.data.frames.stages import Stages, read_stages
+from pixelscope.data.frames.preprocess import Stages, read_stages
 from pixelscope.data.frames.store import FrameSummary
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.results import Evaluation, SetResult

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pixelscope.data.frames.stages import Stages
+from pixelscope.data.frames.preprocess import Stages
 from pixelscope.imaging.box import Box
 from pixelscope.report.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, fitted, styled, text_width
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelscope.data.decode import bombs_refused
-from pixelscope.data.listing import image_files
+from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.endovae.data import as_channels_first, to_unit
 from pixelscope.endovae.forward import reconstruct_frames

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pixelscope.data.decode import decode
 from pixelscope.data.frames.preprocess import PreparedFrame, prepare_frame
-from pixelscope.data.listing import mark_as_own
+from pixelscope.data.sources.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.scores import raw_scores, scores, why_unscored

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelscope.config import read_yaml
-from pixelscope.data.places import find
+from pixelscope.data.sources.relocate import find
 from pixelscope.errors import InputError
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.runs.folder import RunFolder

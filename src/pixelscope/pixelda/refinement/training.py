@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.places import written
+from pixelscope.data.sources.relocate import written
 from pixelscope.data.split import Split, find_copies, random_test_mask
 from pixelscope.engine.checkpoint import fingerprint
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start

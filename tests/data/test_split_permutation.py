@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pixelscope.data import permutation as module
-from pixelscope.data.permutation import permutation
+from pixelscope.data import split as module
+from pixelscope.data.split import permutation
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2026, 2**32 - 1, 2**32 + 5, 2**62 + 12345, -3])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelscope.data.decode import bombs_refused, image_size, load_stored
-from pixelscope.data.listing import RENDER_RECORD, contents, is_passed_over, parts_among
+from pixelscope.data.sources.listing import RENDER_RECORD, contents, is_passed_over, parts_among
 from pixelscope.data.sources.mnist_m import read_photo
 from pixelscope.errors import InputError
 from pixelscope.files import folder_written_whole, write_text

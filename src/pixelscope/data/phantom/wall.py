@@ -1,0 +1,281 @@
+"""The inside of a bowel: where the camera looks, folds, light, vessels, colour."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+from cv2.typing import MatLike
+from numpy.typing import NDArray
+
+Floats: TypeAlias = MatLike
+"""float32 arrays, as OpenCV gives and takes them."""
+
+
+def smooth_noise(random: np.random.Generator, shape: tuple[int, int], cells: int) -> Floats:
+    """Draw noise, of standard deviation 1 at its nodes and smooth between them.
+
+    Args:
+        random: where it is drawn from.
+        shape: height and width of the field.
+        cells: distances between nodes along the width; along the height in proportion.
+
+    Returns:
+        float32, of that shape.
+    """
+    height, width = shape
+    nodes = random.standard_normal((round(cells * height / width) + 1, cells + 1), np.float32)
+    return cv2.resize(nodes, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+
+
+def ring_noise(random: np.random.Generator, shape: tuple[int, int], cells: int, stretch: int = 1) -> Floats:
+    """Draw noise whose right edge joins its left one smoothly, to be laid around the wall.
+
+    Args:
+        random: where it is drawn from.
+        shape: height and width of the field, the width a power of 2.
+        cells: nodes around, a power of 2 up to half of the width.
+        stretch: how many times longer the noise's features are around than along.
+
+    Returns:
+        float32, of that shape.
+    """
+    rows, columns = shape
+    nodes = random.standard_normal((max(1, round(cells * stretch * rows / columns)) + 1, cells), np.float32)
+    nodes = np.concatenate([nodes[:, -2:], nodes, nodes[:, :2]], 1)
+    step = columns // cells
+    field = cv2.resize(nodes, (columns + 4 * step, rows), interpolation=cv2.INTER_CUBIC)
+    return field[:, 2 * step : -2 * step].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Tint:
+    """Colour of the tissue under the lamp: how much of each channel's light it throws back, exposure included."""
+
+    red: float
+    green: float
+    blue: float
+
+    def exposed(self, light: Floats, blood: Floats) -> Floats:
+        """Return what a sensor records that saturates: 1 - exp(-light * tint).
+
+        Args:
+            light: (H, W), 0 and up.
+            blood: (H, W), about 0; where it is more, less green and blue comes back.
+
+        Returns:
+            float32, shape (H, W, 3), RGB in [0, 1].
+        """
+        pale = light * np.exp(-blood)
+        channels = (light * np.float32(self.red), pale * np.float32(self.green), pale * np.float32(self.blue))
+        return 1 - cv2.exp(cv2.merge([-channel for channel in channels]))
+
+
+def draw_tint(random: np.random.Generator) -> Tint:
+    """Draw the tissue's colour in a frame: from orange to pink, from dim to bright."""
+    red = random.uniform(1.3, 2.0)
+    return Tint(red, red * random.uniform(0.33, 0.45), red * random.uniform(0.17, 0.3))
+
+
+def with_glints(image: Floats, glints: Floats) -> Floats:
+    """Return an image (H, W, 3) under white glints (H, W), both in [0, 1]."""
+    return image + cv2.merge([glints] * 3) * (1 - image)
+
+
+def as_bytes(image: Floats, noise: Floats) -> NDArray[np.uint8]:
+    """Return an image (H, W, 3) in [0, 1] with a sensor's noise (H, W), as uint8."""
+    # NumPy would spread the noise over the channels at five times the cost.
+    return np.clip(255 * (image + cv2.merge([noise] * 3)) + np.float32(0.5), 0, 255).astype(np.uint8)
+
+
+TEXTURE = (128, 256)
+"""Rows (along) and columns (around) of the textures that are laid on the wall."""
+_FARTHEST = 2.2
+"""Where they begin: at the ring whose radius has this negative logarithm."""
+
+
+@dataclass(frozen=True)
+class Wall:
+    """What each pixel (H, W) sees of a bent tube from inside; lengths in half heights of the frame."""
+
+    x: Floats
+    """Rightwards from the frame's centre."""
+    y: Floats
+    """Downwards from the frame's centre."""
+    radius: Floats
+    """Of the ring of the wall through the pixel, as it appears: small far away in the lumen, large near the camera."""
+    angle: Floats
+    """Around the tube, in turns, 0 to 1."""
+    columns: Floats
+    """Of the textures that are laid on the wall."""
+    rows: Floats
+    """Of those textures."""
+
+    def lay(self, texture: Floats) -> Floats:
+        """Return how a texture looks on the wall: the farther away, the finer.
+
+        Args:
+            texture: float32, of the shape `TEXTURE`; its right edge meets its left one.
+
+        Returns:
+            float32, shape (H, W).
+        """
+        closed = cv2.copyMakeBorder(texture, 0, 0, 0, 1, cv2.BORDER_WRAP)
+        return cv2.remap(closed, self.columns, self.rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+
+def look(random: np.random.Generator, shape: tuple[int, int]) -> Wall:
+    """Draw a direction of view, and return what a camera sees there.
+
+    Rings of the wall appear as circles. The far ones lie around the lumen, the near ones around the frame's centre, as in
+    a tube that bends: |p - c (1 - radius / near)| = radius for a pixel p and a lumen at c.
+    """
+    height, width = shape
+    x = ((2 * np.arange(width) + 1 - width) / height).astype(np.float32)[None]
+    y = ((2 * np.arange(height) + 1 - height) / height).astype(np.float32)[:, None]
+    away, direction = random.uniform(0.05, 0.95), random.uniform(0, 2 * np.pi)
+    lumen_x, lumen_y = np.float32(1.15 * away * np.cos(direction)), np.float32(away * np.sin(direction))
+    near = np.float32(random.uniform(1.5, 2.2))
+    bend_x, bend_y = lumen_x / near, lumen_y / near
+    along = (x - lumen_x) * bend_x + (y - lumen_y) * bend_y
+    room = 1 - bend_x**2 - bend_y**2
+    radius = (along + np.sqrt(along**2 + room * ((x - lumen_x) ** 2 + (y - lumen_y) ** 2))) / room
+    radius = np.maximum(radius, np.float32(1e-3))
+    turns = cv2.phase(x - lumen_x + bend_x * radius, y - lumen_y + bend_y * radius) / np.float32(2 * np.pi)
+    # The logarithm keeps the textures' proportions, as in the complex plane.
+    rows = (cv2.log(radius) + np.float32(_FARTHEST)) * np.float32(TEXTURE[1] / (2 * np.pi))
+    x, y = np.broadcast_to(x, shape), np.broadcast_to(y, shape)
+    return Wall(x, y, radius, turns, turns * np.float32(TEXTURE[1]), rows)
+
+
+_FAR = 24
+"""Folds behind one another of which anything can be seen."""
+
+
+@dataclass(frozen=True)
+class Mucosa:
+    """What the wall does to light, each (H, W)."""
+
+    light: Floats
+    """Brightness of a white wall, 0 and up; 1 is well lit."""
+    gloss: Floats
+    """0 to 1: how much of a glint there is."""
+
+
+def draw_mucosa(random: np.random.Generator, wall: Wall) -> Mucosa:
+    """Draw the wall that a camera sees."""
+    folds, rim = _folds(random, wall)
+    light = _falloff(random, wall) * folds * _relief(random, wall) * _glare(random, wall)
+    return Mucosa(light, _gloss(random, wall, rim, light))
+
+
+def _folds(random: np.random.Generator, wall: Wall) -> tuple[Floats, Floats]:
+    """Return the shading by folds, about 1, and how near each pixel is to a fold's rim, 0 to 1.
+
+    Outwards from its rim a fold falls back and darkens, up to the rim of the next one, which hides the rest of it.
+    """
+    broad, narrow = ring_noise(random, TEXTURE, 4), ring_noise(random, TEXTURE, 16)
+    warp = wall.lay(np.float32(random.uniform(0.2, 0.5)) * broad + np.float32(random.uniform(0, 0.06)) * narrow)
+    warp += np.float32(random.uniform(0, 0.3)) * np.cos(2 * np.pi * (wall.angle - np.float32(random.random())))
+    depth = np.float32(random.uniform(0.8, 2.2)) * cv2.pow(wall.radius * cv2.exp(warp), -random.uniform(0.5, 0.9))
+    depth += np.float32(random.random())
+    fold = np.floor(depth)
+    behind = ((1 - (depth - fold)) * 255).astype(np.uint8)
+    height = _fold_heights(random, wall, fold)
+    return 1 - height * cv2.LUT(behind, _SHADE), height * cv2.LUT(behind, _RIM)
+
+
+def _fold_heights(random: np.random.Generator, wall: Wall, fold: Floats) -> Floats:
+    """Return how high the fold at each pixel is, 0 to 1; few go all the way round."""
+    table = ring_noise(random, (_FAR, 256), 4, stretch=64)
+    table = np.clip(np.float32(random.uniform(0.3, 0.75)) + np.float32(0.5) * table, 0, 1)
+    return cv2.remap(table, wall.angle * np.float32(table.shape[1] - 1), np.clip(fold, 0, _FAR - 1), cv2.INTER_LINEAR)
+
+
+def _shade_of_a_fold() -> Floats:
+    """Return what a fold takes of the light, at 256 places from its rim to the rim that hides it."""
+    behind = np.arange(256) / 255
+    shade = 0.8 * behind**1.5 - 0.4 * np.exp(-(((behind - 0.1) / 0.12) ** 2)) + 0.25 * np.exp(-behind / 0.03)
+    # Blurred across the rim, so that its edge is not ragged.
+    blur = np.exp(-((np.arange(-12, 13) / 3.5) ** 2))
+    return np.convolve(np.pad(shade, 12, "wrap"), blur / blur.sum(), "valid").astype(np.float32)
+
+
+_SHADE = _shade_of_a_fold()
+_RIM = np.exp(-(((np.arange(256) / 255 - 0.1) / 0.09) ** 2)).astype(np.float32)
+
+
+def _falloff(random: np.random.Generator, wall: Wall) -> Floats:
+    """Return the camera's own light: weak far down the lumen and in the frame's corners."""
+    dark = np.float32(random.uniform(0.1, 0.45) ** 2)
+    least = np.float32(0.02 + 0.25 * random.random() ** 3)
+    square = wall.radius**2
+    corners = 1 - np.float32(random.uniform(0.1, 0.25)) * (wall.x**2 + wall.y**2)
+    return (least + (1 - least) * square / (square + dark)) * corners
+
+
+def _glare(random: np.random.Generator, wall: Wall) -> Floats:
+    """Return what a wall close to the lens adds on one side of the frame, 1 and up."""
+    direction = random.uniform(0, 2 * np.pi)
+    side = (
+        wall.x * np.float32(np.cos(direction)) + wall.y * np.float32(np.sin(direction)) - np.float32(random.uniform(0.1, 0.8))
+    )
+    return 1 + np.float32(random.choice([0.0, 0.7, 2.0])) * np.maximum(side, 0) ** 2
+
+
+def _relief(random: np.random.Generator, wall: Wall) -> Floats:
+    """Return the shading, about 1, of what is broader or finer than folds."""
+    hollows = cv2.exp(np.float32(0.2) * smooth_noise(random, wall.x.shape, 3))
+    wrinkles = np.float32(random.uniform(0.02, 0.09)) * ring_noise(random, TEXTURE, 8, stretch=6)
+    grain = np.float32(random.uniform(0.01, 0.04)) * ring_noise(random, TEXTURE, 64)
+    return hollows * wall.lay(1 + wrinkles + grain)
+
+
+def _gloss(random: np.random.Generator, wall: Wall, rim: Floats, light: Floats) -> Floats:
+    """Return glints: in wet places, most of them on the rims of folds, drawn out along them."""
+    wet = smooth_noise(random, wall.x.shape, 6) + rim
+    drops = smooth_noise(random, wall.x.shape, 72) + np.float32(0.7) * wall.lay(ring_noise(random, TEXTURE, 64, stretch=2))
+    level = np.float32(random.uniform(2.0, 3.4))
+    return np.clip(2 * (drops * np.clip(wet, 0, 1.5) - level), 0, 1) * np.minimum(2.5 * light, 1)
+
+
+_POINTS = 24
+"""Points of a line."""
+_BRIGHTNESS = (255, 200, 140)
+"""Of trunks, branches, twigs, as drawn on the canvas."""
+
+
+def draw_vessels(random: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    """Draw vessels on a canvas.
+
+    Returns:
+        float32, shape (H, W): 0 beside the vessels, up to 1 on them.
+    """
+    canvas = np.zeros(shape, np.uint8)
+    for level, lines in reversed(list(enumerate(_tree(random, shape)))):
+        # Eighths of a pixel.
+        points = list(np.round(lines * 8).astype(np.int32))
+        cv2.polylines(canvas, points, False, _BRIGHTNESS[level], 1, cv2.LINE_AA, 3)
+    shown = np.clip(0.5 + smooth_noise(random, shape, 4), 0, 1)
+    return cv2.GaussianBlur(canvas, (3, 3), 0.6) * (shown / np.float32(255))
+
+
+def _tree(random: np.random.Generator, shape: tuple[int, int]) -> list[NDArray[np.float64]]:
+    """Return the lines of trunks, branches and twigs, each (lines, points, 2) as x and y in pixels."""
+    height, width = shape
+    count = int(random.integers(6, 18))
+    start = random.uniform(0, 1, (count, 2)) * (width, height)
+    heading = random.uniform(0, 2 * np.pi, count)
+    length = height * random.uniform(0.4, 0.9)
+    levels = []
+    for children in (4, 3, 0):
+        headings = heading[:, None] + np.cumsum(random.normal(0, 0.22, (len(start), _POINTS)), 1)
+        steps = length / _POINTS * np.stack([np.cos(headings), np.sin(headings)], -1)
+        lines = start[:, None] + np.cumsum(steps, 1)
+        levels.append(lines)
+        parents = np.repeat(np.arange(len(lines)), children)
+        forks = random.integers(3, _POINTS, len(parents))
+        start = lines[parents, forks]
+        heading = headings[parents, forks] + random.choice([-1, 1], len(parents)) * random.uniform(0.4, 1.0, len(parents))
+        length *= 0.55
+    return levels
