@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pixelscope.endovae.training import resume_endovae as resume_endovae
     from pixelscope.endovae.training import train_endovae as train_endovae
     from pixelscope.engine.cost import Plan as Plan
+    from pixelscope.engine.cost import Summary as Summary
     from pixelscope.engine.runtime import is_first_process as is_first_process
-    from pixelscope.engine.summary import Summary as Summary
     from pixelscope.errors import InputError as InputError
     from pixelscope.errors import Interrupted as Interrupted
     from pixelscope.errors import TrainingStopped as TrainingStopped
@@ -130,7 +130,7 @@ _HOMES = {
     "evaluate_pixelda": "pixelscope.pixelda.evaluation",
     "load_classifier": "pixelscope.pixelda.inference.model",
     "Plan": "pixelscope.engine.cost",
-    "Summary": "pixelscope.engine.summary",
+    "Summary": "pixelscope.engine.cost",
     "plan": "pixelscope.pixelda.cost",
     "summarize": "pixelscope.pixelda.cost",
     "FrameStudio": "pixelscope.endovae.inference.interactive",

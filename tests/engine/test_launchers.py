@@ -10,7 +10,7 @@ import pytest
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 import tiny
-from pixelscope.engine.launchers import launched_from_outside, launched_processes, refused_start
+from pixelscope.engine.distributed import launched_from_outside, launched_processes, refused_start
 from pixelscope.engine.runtime import _own_error, is_first_process
 from pixelscope.runs.folder import RunFolder
 

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.report.builder import build_report
+from pixelscope.report.builder import build_report, inline_svg
 from pixelscope.report.document import Illustration, Listing, Row, Section, Table
 from pixelscope.report.plotting import INK
-from pixelscope.report.svg import inline_svg
 from report.run_folder import WriteRun
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}

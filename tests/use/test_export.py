@@ -23,10 +23,10 @@ from pixelscope.endovae.inference import export as exporting
 from pixelscope.endovae.inference.model import MAPS
 from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.metrics import Dissimilarity
+from pixelscope.exports.bundle import compare
 from pixelscope.exports.metadata import KEY, parse_about
 from pixelscope.exports.onnx_graph import whole_graph
 from pixelscope.exports.onnx_runtime import SEAL, OnnxModel, sealed
-from pixelscope.exports.parity import compare
 from pixelscope.exports.weights import read_weights, write_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.resize import resize

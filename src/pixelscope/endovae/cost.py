@@ -7,8 +7,7 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import AugmentedBatches, load_splits, with_store_settings
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import runtime
-from pixelscope.engine.cost import Plan, time_steps
-from pixelscope.engine.summary import Summary, describe_network
+from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps
 from pixelscope.rng import Moment, generator
 
 

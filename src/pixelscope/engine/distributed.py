@@ -1,18 +1,23 @@
-"""Several processes training one model: gradients averaged, batch norm over the whole batch, ranks that must agree.
+"""Several processes that train one model: who starts them, how gradients are averaged, and what they must agree on."""
 
-Wrapping each network for data parallelism fits a GAN badly (several passes a step, networks frozen in turn), so
-gradients are averaged once, just before each optimizer step: the same mathematics, one message a network.
-"""
-
+import errno
+import logging
+import multiprocessing
+import os
 from collections.abc import Iterable
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, nn
+from torch.distributed import TCPStore
 
-from pixelscope.errors import TrainingStopped
+from pixelscope.errors import InputError, TrainingStopped
 
 
 def ranks() -> int:
@@ -109,3 +114,121 @@ def synchronize_batch_norm(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SynchronizedBatchNorm2d
+
+
+SHELLS = {"interactive", "bash", "sh", "dash", "zsh", "fish", "ksh", "csh", "tcsh"}
+"""Names of SLURM jobs that are a shell, in which a person types commands; the first is salloc's."""
+SHARED_MEMORY = "/dev/shm"
+UNGUARDED = 97
+"""Exit code of a started process that, instead of its task, came to start a training."""
+_PORTS = 10_000
+"""How far the port on which tasks meet before they read data lies from the one they train over."""
+_NO_MEMORY = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOSYS}
+GUARD = (
+    'a script that trains on several devices must start it under `if __name__ == "__main__":`, because each process reads the '
+    "script anew"
+)
+
+
+def launched_from_outside() -> bool:
+    """Return whether torchrun or srun has started several processes, of which this is one."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or _is_task_of_srun()
+
+
+def launched_processes() -> int:
+    """Return how many processes torchrun or SLURM has started on this machine; 0 where neither has."""
+    if not launched_from_outside():
+        return 0
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise InputError("SLURM was given --ntasks alone; say how many run on each machine with --ntasks-per-node.")
+    return int(os.environ["SLURM_NTASKS_PER_NODE"])
+
+
+def nodes() -> int:
+    """Return the number of machines that train together."""
+    if not launched_from_outside():
+        return 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"])
+    return int(os.environ.get("SLURM_NNODES", "1"))
+
+
+def launcher() -> ClusterEnvironment:
+    """Say who has started the processes: within a job of one task fabric takes SLURM for it, even where we spawn them."""
+    if not launched_from_outside():
+        return LightningEnvironment()
+    return TorchElasticEnvironment() if "TORCHELASTIC_RUN_ID" in os.environ else SLURMEnvironment()
+
+
+def share_of_cores(devices: int) -> int:
+    """Return the cores of each process; SLURM has divided them already where it was told how many a task gets."""
+    if launched_from_outside() and "SLURM_CPUS_PER_TASK" in os.environ:
+        return int(os.environ["SLURM_CPUS_PER_TASK"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // devices)
+
+
+def await_tasks(patience: float) -> None:
+    """Wait until srun has started every task of the job; a script that srun did not start would wait for the others for ever.
+
+    patience: in seconds. This is asked before data are read, for which some machines need longer than others.
+    Raises InputError where not all come.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return
+    count = int(os.environ.get("SLURM_NTASKS", "1"))
+    if not _is_task_of_srun():
+        if count > 1:
+            said = "SLURM gave this job %d tasks, and srun started none of them here: this trains as one process."
+            logging.getLogger(__name__).warning(said, count)
+        return
+    job = SLURMEnvironment()
+    port = job.main_port - _PORTS if job.main_port > _PORTS + 1_024 else job.main_port + _PORTS
+    try:
+        TCPStore(job.main_address, port, count, job.global_rank() == 0, timedelta(seconds=patience), wait_for_workers=True)
+    except RuntimeError as error:
+        raise InputError(
+            f"Of the {count} tasks of this SLURM job not all have come within {patience:g} seconds; start them all with srun, "
+            "as in `srun pixelscope ...`, ask for a job of one task, or give late ones more time with --runtime.patience."
+        ) from error
+
+
+def require_main_guard() -> None:
+    """End a process that was started to train and instead comes here, because the script has no `__main__` guard.
+
+    The process that started it sees the exit code and says so, once.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(UNGUARDED)
+
+
+def refused_start(error: OSError | RuntimeError) -> InputError | None:
+    """Return what to tell the user where processes could not be started, or None where `error` has another cause."""
+    if isinstance(error, BrokenPipeError):
+        return InputError(f"A process has ended before it began to train; {GUARD}.")
+    of_system = isinstance(error, OSError) and error.filename is None and error.errno in _NO_MEMORY
+    of_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in ("/torch_", "shared memory", "mmap"))
+    if not (of_system or of_torch):
+        return None
+    return shared_memory_fault(" ".join(str(error.strerror if isinstance(error, OSError) else error).split()))
+
+
+def shared_memory_fault(reason: str) -> InputError:
+    """Return what to tell the user where the processes have no memory to share."""
+    return InputError(
+        f"Several processes need shared memory, and {SHARED_MEMORY} is full or cannot be written to ({reason}); make it larger "
+        "(in a container with --shm-size 1g), free some of it, or train with --devices 1."
+    )
+
+
+def _is_task_of_srun() -> bool:
+    """Return whether srun has started this process beside others, and not a shell in which a person types.
+
+    Within a job's shell or script, SLURM sets the number of tasks that the job may have, whether srun was used or not.
+    """
+    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    of_step = int(os.environ.get("SLURM_STEP_NUM_TASKS", tasks))
+    is_shell = os.environ.get("SLURM_JOB_NAME") in SHELLS
+    return min(tasks, of_step) > 1 and "SLURM_PROCID" in os.environ and not is_shell

@@ -16,14 +16,16 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.engine.distributed import MEETING, be_patient, ranks
-from pixelscope.engine.launchers import (
+from pixelscope.engine.distributed import (
     GUARD,
+    MEETING,
     UNGUARDED,
+    be_patient,
     launched_from_outside,
     launched_processes,
     launcher,
     nodes,
+    ranks,
     refused_start,
     share_of_cores,
     shared_memory_fault,

@@ -13,7 +13,7 @@ from rich.console import Console
 from pixelscope.config import Config
 from pixelscope.engine import runtime
 from pixelscope.engine.config import TrainingConfig
-from pixelscope.engine.launchers import await_tasks, require_main_guard
+from pixelscope.engine.distributed import await_tasks, require_main_guard
 from pixelscope.engine.loop import Batches, Identity, Loop
 from pixelscope.engine.task import Task
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions

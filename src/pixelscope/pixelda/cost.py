@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import runtime
-from pixelscope.engine.cost import Plan, time_steps
-from pixelscope.engine.summary import Summary, describe_network
+from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_classifier, build_networks
 from pixelscope.rng import Moment

@@ -28,7 +28,7 @@ def layer_sizes(config: EndoVAEConfig) -> list[LayerSize]:
     import torch
 
     from pixelscope.endovae.task import build_networks
-    from pixelscope.engine.summary import Layer, describe_network
+    from pixelscope.engine.cost import Layer, describe_network
 
     def name(layer: Layer) -> str:
         kind = NAMES.get(layer.name, KINDS.get(layer.kind, layer.kind))

@@ -18,12 +18,11 @@ from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.results import RESEARCH, Evaluation
 from pixelscope.errors import InputError
-from pixelscope.exports.bundle import Delivered, Format, beside, deliver, require_new
+from pixelscope.exports.bundle import COMPARED, Delivered, Format, Parity, beside, compare, deliver, require_new
 from pixelscope.exports.metadata import About
 from pixelscope.exports.model_card import Card, Port
 from pixelscope.exports.onnx_graph import whole_graph
 from pixelscope.exports.onnx_runtime import sealed
-from pixelscope.exports.parity import COMPARED, Parity, compare
 from pixelscope.exports.weights import write_weights
 from pixelscope.runs.folder import versions
 from pixelscope.runs.record import parse_record

@@ -8,10 +8,9 @@ import numpy as np
 
 from pixelscope.data import load
 from pixelscope.data.disk_array import spread
-from pixelscope.exports.bundle import Delivered, Format, deliver, require_new
+from pixelscope.exports.bundle import COMPARED, Delivered, Format, Parity, compare, deliver, require_new
 from pixelscope.exports.metadata import About
 from pixelscope.exports.model_card import Card, Port
-from pixelscope.exports.parity import COMPARED, Parity, compare
 from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, load_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.results import Evaluation, SetResult
