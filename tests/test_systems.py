@@ -41,9 +41,9 @@ def test_what_a_system_cannot_change_or_do_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_of_several_runs_is_neither_resumed_nor_exported(tmp_path: Path) -> None:
     run = _run(tmp_path, "ablation")
-    with pytest.raises(InputError, match="a folder of several runs; resume one of the runs in .*cells"):
+    with pytest.raises(InputError, match="a folder of several runs; resume one of the runs in .*conditions"):
         pixelscope.resume(run)
-    with pytest.raises(InputError, match="a folder of several runs; export one of the runs in .*cells"):
+    with pytest.raises(InputError, match="a folder of several runs; export one of the runs in .*conditions"):
         pixelscope.export(run, tmp_path / "a.onnx")
 
 

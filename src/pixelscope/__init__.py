@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from pixelscope.errors import TrainingStopped as TrainingStopped
     from pixelscope.imaging.config import PrepareConfig as PrepareConfig
     from pixelscope.imaging.config import RenderConfig as RenderConfig
-    from pixelscope.pixelda.ablation.ablate import ablate as ablate
-    from pixelscope.pixelda.ablation.search import search as search
+    from pixelscope.pixelda.ablation.runner import ablate as ablate
+    from pixelscope.pixelda.ablation.runner import search as search
     from pixelscope.pixelda.config import BaselineConfig as BaselineConfig
     from pixelscope.pixelda.config import PixelDAConfig as PixelDAConfig
     from pixelscope.pixelda.config import default_preset as default_preset
@@ -111,8 +111,8 @@ _HOMES = {
     "Interrupted": "pixelscope.errors",
     "BaselineConfig": "pixelscope.pixelda.config",
     "PixelDAConfig": "pixelscope.pixelda.config",
-    "ablate": "pixelscope.pixelda.ablation.ablate",
-    "search": "pixelscope.pixelda.ablation.search",
+    "ablate": "pixelscope.pixelda.ablation.runner",
+    "search": "pixelscope.pixelda.ablation.runner",
     "adapt": "pixelscope.pixelda.inference.adapt",
     "classify": "pixelscope.pixelda.inference.classify",
     "preset": "pixelscope.pixelda.config",

@@ -92,8 +92,8 @@ SYSTEMS = {
             charts=endovae_results.CHARTS,
             samples=endovae_results.SAMPLES,
         ),
-        System("ablation", "ablation", sections="pixelscope.pixelda.ablation.sections:sections"),
-        System("search", "search", sections="pixelscope.pixelda.ablation.search_sections:sections"),
+        System("ablation", "ablation", sections="pixelscope.pixelda.ablation.report:ablation_sections"),
+        System("search", "search", sections="pixelscope.pixelda.ablation.report:search_sections"),
     )
 }
 
@@ -182,7 +182,7 @@ def _call(run: Path, name: str, arguments: tuple[Any, ...], options: Mapping[str
     system = _system(run)
     function = system.function(name)
     if function is None:
-        raise InputError(f"{run} is a folder of several runs; {name} one of the runs in {run / 'cells'}.")
+        raise InputError(f"{run} is a folder of several runs; {name} one of the runs in {run / 'conditions'}.")
     given = {option: value for option, value in options.items() if value is not None}
     others = sorted(given.keys() - inspect.signature(function).parameters.keys())
     if others:

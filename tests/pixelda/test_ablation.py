@@ -1,4 +1,4 @@
-"""Grids of settings over seeds: what is refused, what a failing cell does to the others, and words that follow from numbers."""
+"""Grids of settings over seeds: what is refused, what a failing run does to the others, and claims judged by numbers."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,11 @@ from scipy import stats
 
 import tiny
 from pixelscope import InputError, ablate, build_report
-from pixelscope.pixelda.ablation.cells import Job
-from pixelscope.pixelda.ablation.collecting import collect, mean_std
+from pixelscope.pixelda.ablation.analysis import collect, compare_to_reference, mean_std
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
+from pixelscope.pixelda.ablation.jobs import Job
+from pixelscope.pixelda.ablation.report import ablation_sections
 from pixelscope.pixelda.ablation.results import ConditionResult, MeanStd, SeedResult
-from pixelscope.pixelda.ablation.sections import sections
-from pixelscope.pixelda.ablation.verdicts import judge
 from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.results import CurvePoint, Evaluation
 
@@ -31,7 +30,7 @@ def write_grid(path: Path, domains: tuple[str, str], **changes) -> Path:
         "seeds": [0, 1],
         "reference": "full",
         "base": base,
-        "cells": {
+        "conditions": {
             "full": {"claim": "All of it."},
             "without-generator": {
                 "claim": "The gap.",
@@ -49,41 +48,41 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return tiny.write_domains(tmp_path_factory.mktemp("domains"))
 
 
-def test_a_grid_runs_its_cells_keeps_failures_apart_and_goes_on(domains: tuple[str, str], tmp_path: Path) -> None:
+def test_a_grid_runs_its_conditions_keeps_failures_apart_and_resumes(domains: tuple[str, str], tmp_path: Path) -> None:
     broken = {"claim": "No such images.", "settings": {"target": str(tmp_path / "nowhere")}}
-    cells = yaml.safe_load(write_grid(tmp_path / "a.yaml", domains).read_text())["cells"]
-    path = write_grid(tmp_path / "grid.yaml", domains, cells=cells | {"broken": broken}, seeds=[0])
+    cells = yaml.safe_load(write_grid(tmp_path / "a.yaml", domains).read_text())["conditions"]
+    path = write_grid(tmp_path / "grid.yaml", domains, conditions=cells | {"broken": broken}, seeds=[0])
     seen: list[tuple[int, int]] = []
-    found = ablate(str(path), tmp_path / "out", at_once=2, progress=lambda done, total: seen.append((done, total)))
-    assert {cell.name: len(cell.outcomes) for cell in found.cells} == {"full": 1, "without-generator": 1, "broken": 0}
-    assert "nowhere" in found.cells[2].missing[0] and "broken, seed 0: " in found.to_text()
+    found = ablate(str(path), tmp_path / "out", max_parallel=2, progress=lambda done, total: seen.append((done, total)))
+    assert {one.name: len(one.seeds) for one in found.conditions} == {"full": 1, "without-generator": 1, "broken": 0}
+    assert "nowhere" in found.conditions[2].missing[0] and "broken, seed 0: " in found.to_text()
     assert seen[-1] == (3, 3)
     for name in ("full", "without-generator"):
-        assert (tmp_path / "out" / "cells" / f"{name}-seed0" / "evaluation.json").is_file()
+        assert (tmp_path / "out" / "conditions" / f"{name}-seed0" / "evaluation.json").is_file()
     page = build_report(tmp_path / "out").read_text(encoding="utf-8")
-    assert "nowhere" in page and "without-generator" in page and "One seed decides nothing." in page
-    before = (tmp_path / "out" / "cells" / "full-seed0" / "stats.jsonl").stat().st_mtime_ns
-    with pytest.raises(InputError, match="exists already; name another folder, or go on with --resume"):
+    assert "nowhere" in page and "without-generator" in page
+    before = (tmp_path / "out" / "conditions" / "full-seed0" / "stats.jsonl").stat().st_mtime_ns
+    with pytest.raises(InputError, match="--resume"):
         ablate(str(path), tmp_path / "out")
     again = ablate(str(path), tmp_path / "out", resume=True)
-    assert (tmp_path / "out" / "cells" / "full-seed0" / "stats.jsonl").stat().st_mtime_ns == before
-    assert again.cells[0].outcomes == found.cells[0].outcomes
-    with pytest.raises(InputError, match="was begun with another grid, seeds or settings"):
+    assert (tmp_path / "out" / "conditions" / "full-seed0" / "stats.jsonl").stat().st_mtime_ns == before
+    assert again.conditions[0].seeds == found.conditions[0].seeds
+    with pytest.raises(InputError, match="another grid"):
         ablate(str(path), tmp_path / "out", seeds=[5], resume=True)
 
 
 def test_numbers_are_those_of_the_runs(domains: tuple[str, str], tmp_path: Path) -> None:
-    path = write_grid(tmp_path / "grid.yaml", domains, cells={"full": {"claim": "All of it."}})
-    found = ablate(str(path), tmp_path / "out", at_once=2)
-    (full,) = found.cells
+    path = write_grid(tmp_path / "grid.yaml", domains, conditions={"full": {"claim": "All of it."}})
+    found = ablate(str(path), tmp_path / "out", max_parallel=2)
+    (full,) = found.conditions
     accuracies = []
     for seed in (0, 1):
-        run = Evaluation.load(tmp_path / "out" / "cells" / f"full-seed{seed}" / "evaluation.json")
+        run = Evaluation.load(tmp_path / "out" / "conditions" / f"full-seed{seed}" / "evaluation.json")
         accuracies.append(run.sets["target_test"].accuracy)
         raw = [point.target_test or 0 for point in run.curve]
-        assert full.outcomes[seed].unsteadiness == pytest.approx(np.std(raw[len(raw) // 2 :]))
+        assert full.seeds[seed].accuracy_std_late == pytest.approx(np.std(raw[len(raw) // 2 :]))
     assert full.accuracy is not None and full.accuracy.mean == pytest.approx(np.mean(accuracies))
-    names = [section.anchor for section in sections(tmp_path / "out")]
+    names = [section.anchor for section in ablation_sections(tmp_path / "out")]
     assert names == ["lead", "result", "curves", "samples", "diagnostics", "record"]
 
 
@@ -115,25 +114,32 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     lines += [{"kind": "evaluation", "diversity": value} for value in (0.3, 0.1)]
     lines += [{"kind": "warning", "cause": "any", "text": "any"}] * 3
     (run / "stats.jsonl").write_text("".join(json.dumps({"images": 0, **line}) + "\n" for line in lines))
-    grid = Grid.parse({"reference": "full", "seeds": [7, 8], "cells": {"full": {"claim": "All."}}})
+    grid = Grid.parse({"reference": "full", "seeds": [7, 8], "conditions": {"full": {"claim": "All."}}})
     jobs = {("full", seed): Job(tmp_path / f"full-seed{seed}", "pixelda", {}, None) for seed in (7, 8)}
     (found,) = collect(grid, jobs)
     assert found.missing == {8: "not run yet"}
-    (one,) = found.outcomes
-    assert (one.seed, one.accuracy, one.source, one.swapped, one.warnings, one.diversity) == (7, 7 / 14, 49 / 50, 2, 3, 0.1)
-    assert (one.real, one.generated) == pytest.approx((18.5 / 20, 18.5 / 40))
-    assert one.unsteadiness == pytest.approx(0.1)
+    (one,) = found.seeds
+    assert (one.seed, one.accuracy, one.source_accuracy, one.swapped_classes, one.warnings, one.diversity) == (
+        7,
+        7 / 14,
+        49 / 50,
+        2,
+        3,
+        0.1,
+    )
+    assert (one.probability_real, one.probability_generated) == pytest.approx((18.5 / 20, 18.5 / 40))
+    assert one.accuracy_std_late == pytest.approx(0.1)
     assert one.curve == [(10 * n, pytest.approx(value + 0.05)) for n, value in enumerate(accuracies)]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "colour: Extra inputs"),
-        ({"reference": "nothing"}, "the reference 'nothing' is none of the cells"),
-        ({"cells": {"full": {"settings": {"losses": {"colour": 1}}}}}, "cell full: losses.colour"),
-        ({"cells": {"full": {"expect": {"measure": "beauty", "direction": "lower"}}}}, "cells.full.expect.measure"),
-        ({"cells": {"full": {}, "A b": {}}}, "the cell name 'A b' has other characters"),
+        ({"colour": 1}, "colour"),
+        ({"reference": "nothing"}, "nothing"),
+        ({"conditions": {"full": {"settings": {"losses": {"colour": 1}}}}}, "full: losses.colour"),
+        ({"conditions": {"full": {"expect": {"measure": "beauty", "direction": "lower"}}}}, "conditions.full.expect.measure"),
+        ({"conditions": {"full": {}, "A b": {}}}, "A b"),
         ({"seeds": []}, "seeds"),
     ],
 )
@@ -150,11 +156,11 @@ def test_a_target_without_labels_is_refused_before_anything_is_trained(domains: 
     of_one_cell = {"full": {}, "other": {"settings": {"target": unlabelled}}, "alone": {"system": "baseline"}}
     none = {"full": {}, "alone": {"system": "baseline", "settings": {"target": ""}}}
     for sources, cells, said in (
-        ((domains[0], unlabelled), {"full": {}}, "needs target labels.*target.npz has no labels"),
-        (domains, of_one_cell, "needs target labels.*target.npz has no labels"),
-        (domains, none, "needs target labels. No target is given"),
+        ((domains[0], unlabelled), {"full": {}}, "target.npz"),
+        (domains, of_one_cell, "target.npz"),
+        (domains, none, "No target"),
     ):
-        path = write_grid(tmp_path / "grid.yaml", sources, cells=cells)
+        path = write_grid(tmp_path / "grid.yaml", sources, conditions=cells)
         for resumed in (False, True):
             with pytest.raises(InputError, match=said):
                 ablate(str(path), tmp_path / "out", resume=resumed)
@@ -162,22 +168,22 @@ def test_a_target_without_labels_is_refused_before_anything_is_trained(domains: 
 
 
 def test_other_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="There is no grid 'claim'; name one of claims, search, or a file ending in .yaml"):
+    with pytest.raises(InputError, match="'claim'"):
         ablate("claim", tmp_path / "out")
-    with pytest.raises(InputError, match="There is no cell 'nothing' in this grid; choose from full"):
-        ablate("claims", tmp_path / "out", cells=["nothing"])
-    with pytest.raises(InputError, match="There is no SLURM on this machine"):
+    with pytest.raises(InputError, match="'nothing'"):
+        ablate("claims", tmp_path / "out", conditions=["nothing"])
+    with pytest.raises(InputError, match="SLURM"):
         ablate("claims", tmp_path / "slurm", cluster="slurm")
 
 
 def test_the_packaged_grid_names_every_claim() -> None:
     grid = read_grid("claims", {"source": "elsewhere"})
-    assert len(grid.cells) == 11 and grid.seeds == (0, 1, 2)
-    for name, cell in grid.cells.items():
+    assert len(grid.conditions) == 11 and grid.seeds == (0, 1, 2)
+    for name, one in grid.conditions.items():
         config = grid.config(name, 2)
         assert config.seed == 2 and config.training.images == 12_800 and config.source == "elsewhere"
-        assert cell.claim.endswith(".") and (cell.expect is None) == (name == "full")
-    changed = [name for name in grid.cells if grid.config(name, 0) == grid.config("full", 0)]
+        assert one.claim.endswith(".") and (one.expect is None) == (name == "full")
+    changed = [name for name in grid.conditions if grid.config(name, 0) == grid.config("full", 0)]
     assert changed == ["full"]
 
 
@@ -187,49 +193,49 @@ def collected(name: str, accuracies: list[float], swings: list[float] | None = N
             seed=seed,
             run="",
             accuracy=value,
-            unsteadiness=None if swings is None else swings[seed],
-            source=0.99,
-            swapped=0,
+            accuracy_std_late=None if swings is None else swings[seed],
+            source_accuracy=0.99,
+            swapped_classes=0,
             diversity=None,
-            real=None,
-            generated=None,
+            probability_real=None,
+            probability_generated=None,
             warnings=0,
             curve=[],
         )
         for seed, value in enumerate(accuracies)
     ]
     found = mean_std(accuracies) if accuracies else None
-    return ConditionResult(name=name, claim="", outcomes=outcomes, missing={}, accuracy=found, unsteadiness=None)
+    return ConditionResult(name=name, claim="", seeds=outcomes, missing={}, accuracy=found, accuracy_std_late=None)
 
 
 def grid_of(measure: str, direction: str) -> Grid:
     expect = {"measure": measure, "direction": direction}
-    return Grid.parse({"reference": "full", "cells": {"full": {}, "other": {"expect": expect}}})
+    return Grid.parse({"reference": "full", "conditions": {"full": {}, "other": {"expect": expect}}})
 
 
 @pytest.mark.parametrize(
-    ("other", "direction", "judgement", "words"),
+    ("other", "direction", "judgement"),
     [
-        ([0.50, 0.52, 0.51], "lower", "supported", "supports the claim, by which it is lower"),
-        ([0.50, 0.52, 0.51], "higher", "contradicted", "contradicts the claim, by which it is higher"),
-        ([0.95, 0.80, 0.99], "lower", "undecided", "these seeds do not decide"),
-        ([0.50], "lower", "undecided", "One seed decides nothing"),
-        ([], "lower", "not measured", "No seed has been run"),
+        ([0.50, 0.52, 0.51], "lower", "supported"),
+        ([0.50, 0.52, 0.51], "higher", "contradicted"),
+        ([0.95, 0.80, 0.99], "lower", "undecided"),
+        ([0.50], "lower", "undecided"),
+        ([], "lower", "not measured"),
     ],
 )
-def test_words_follow_from_the_numbers(other: list[float], direction: str, judgement: str, words: str) -> None:
-    cells = [collected("full", [0.90, 0.91, 0.92]), collected("other", other)]
-    verdict = judge(grid_of("accuracy", direction), cells)[1]
-    assert verdict.judgement == judgement and words in verdict.words
+def test_the_judgement_follows_from_the_numbers(other: list[float], direction: str, judgement: str) -> None:
+    conditions = [collected("full", [0.90, 0.91, 0.92]), collected("other", other)]
+    reference, compared = compare_to_reference(grid_of("accuracy", direction), conditions)
+    assert (reference.judgement, compared.judgement, compared.seeds) == ("reference", judgement, len(other))
 
 
 def test_differences_are_paired_by_seed_and_in_points() -> None:
-    cells = [collected("full", [0.90, 0.80, 0.70]), collected("other", [0.89, 0.79, 0.69])]
-    verdict = judge(grid_of("accuracy", "lower"), cells)[1]
-    assert verdict.difference is not None and verdict.difference.mean == pytest.approx(-1)
-    assert verdict.judgement == "supported" and "−1.00 [−1.00, −1.00] points, over 3 seeds" in verdict.words
-    swings = judge(
-        grid_of("unsteadiness", "higher"),
+    conditions = [collected("full", [0.90, 0.80, 0.70]), collected("other", [0.89, 0.79, 0.69])]
+    found = compare_to_reference(grid_of("accuracy", "lower"), conditions)[1]
+    assert found.difference is not None and found.difference.mean == pytest.approx(-1)
+    assert found.row("why") == ("other", "why", "supported", "target accuracy", "−1.00", "−1.00 to −1.00", "3")
+    swings = compare_to_reference(
+        grid_of("accuracy_std_late", "higher"),
         [collected("full", [0.9] * 2, [0.01, 0.02]), collected("other", [0.9] * 2, [0.03, 0.05])],
     )
     assert swings[1].difference is not None and swings[1].difference.mean == pytest.approx(2.5)
@@ -244,7 +250,7 @@ def test_intervals_are_students() -> None:
 
 
 def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:
-    job = Job(tmp_path / "cell-seed0", "pixelda", {}, None)
+    job = Job(tmp_path / "full-seed0", "pixelda", {}, None)
     assert job.state() == "new"
     job.run.mkdir()
     assert job.state() == "begun"

@@ -1,1 +1,1 @@
-"""Claims as experiments: a grid of settings and seeds, each a run of its own, and one page of what came of them."""
+"""Claims as experiments: a grid of settings, each trained with several seeds, and one report on the results."""

@@ -1,4 +1,4 @@
-"""What is compared: settings by name, for several seeds, each with a claim that its numbers can support or not."""
+"""What is compared: named conditions (settings), each run with several seeds, and a claim about each."""
 
 from importlib import resources
 from pathlib import Path
@@ -14,81 +14,91 @@ from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAC
 GRIDS = ("claims", "search")
 """Grids that come with the package."""
 
-Measure = Literal["accuracy", "unsteadiness"]
+Measure = Literal["accuracy", "accuracy_std_late"]
 System = Literal["pixelda", "baseline"]
 
 
 class Expectation(Config):
-    """What a claim says of a cell's numbers beside the reference's."""
+    """How a condition should differ from the reference if its claim holds."""
 
     measure: Measure
-    """Target accuracy; or how much it swings along a run: its standard deviation over the last half of the evaluations."""
+    """`accuracy`: on the target. `accuracy_std_late`: its standard deviation over the last half of a run's evaluations."""
     direction: Literal["lower", "higher"]
 
 
-class Cell(Config):
+class Condition(Config):
     """One configuration."""
 
     claim: str = ""
-    """What it is to show, a sentence."""
+    """What it should show, in a sentence."""
     expect: Expectation | None = None
     system: System = "pixelda"
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Laid over the grid's own."""
+    """Settings that override those of the grid."""
 
 
 class Grid(Config):
-    """Cells and seeds."""
+    """Conditions and seeds."""
 
     preset: Literal["auto", "paper", "usps", "demo"] = "paper"
     base: dict[str, Any] = Field(default_factory=dict)
-    """Settings of all cells, laid over the preset."""
+    """Settings of all conditions, which override the preset's."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     reference: str
-    """The cell that the others are compared with."""
-    cells: Annotated[dict[str, Cell], Field(min_length=1)]
+    """The condition that the others are compared with."""
+    conditions: Annotated[dict[str, Condition], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _has_its_reference(self) -> "Grid":
-        if self.reference not in self.cells:
-            raise ValueError(f"the reference {self.reference!r} is none of the cells {', '.join(self.cells)}")
-        wrong = [name for name in self.cells if not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-")]
-        if wrong:
-            raise ValueError(f"the cell name {wrong[0]!r} has other characters than small letters, digits and hyphens")
+    def _check_names(self) -> "Grid":
+        if self.reference not in self.conditions:
+            raise ValueError(f"the reference {self.reference!r} is none of the conditions {', '.join(self.conditions)}")
+        for name in self.conditions:
+            if not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-"):
+                raise ValueError(f"the condition name {name!r} may only contain small letters, digits and hyphens")
         return self
 
     def config(self, name: str, seed: int) -> BaselineConfig:
-        """Return the whole configuration of one cell and seed.
+        """Return the whole configuration of one condition and seed.
 
-        Raises InputError with the setting at fault, for a setting that there is not.
+        Raises:
+            InputError: a setting does not exist or has a wrong value; the message names it.
         """
-        cell = self.cells[name]
-        kind = PixelDAConfig if cell.system == "pixelda" else BaselineConfig
-        base = self.base if cell.system == "pixelda" else _without_others(self.base)
-        return kind.parse(merge(preset(cell.system, self.preset), base, cell.settings, {"seed": seed}), f"cell {name}")
+        condition = self.conditions[name]
+        kind = PixelDAConfig if condition.system == "pixelda" else BaselineConfig
+        base = self.base if condition.system == "pixelda" else _baseline_settings(self.base)
+        values = merge(preset(condition.system, self.preset), base, condition.settings, {"seed": seed})
+        return kind.parse(values, f"condition {name}")
 
 
-def _without_others(base: dict[str, Any]) -> dict[str, Any]:
-    """Return what a baseline takes of settings that are meant for PixelDA."""
-    known = {name: value for name, value in base.items() if name in BaselineConfig.model_fields}
-    if isinstance(known.get("classifier"), dict):
-        known["classifier"] = {k: v for k, v in known["classifier"].items() if k in ClassifierConfig.model_fields}
-    return known
+class GridConfig(Config):
+    """The content of config.yaml in a folder of runs: the resolved grid, and the name that it was given by."""
+
+    grid: Grid
+    name: str
 
 
 def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
-    """Read a packaged grid by name, or a YAML file; `changes` are laid over its base settings.
+    """Read a packaged grid by name, or a YAML file; `changes` override its base settings.
 
-    Raises InputError where there is no such grid, or it has unknown keys or settings.
+    Raises:
+        InputError: there is no such grid, or it has unknown keys or settings.
     """
     if name in GRIDS:
-        text = (resources.files("pixelscope.pixelda") / "grids" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (resources.files("pixelscope.pixelda.ablation") / "grids" / f"{name}.yaml").read_text(encoding="utf-8")
         values = yaml.safe_load(text)
     elif Path(name).suffix in (".yaml", ".yml"):
         values = read_yaml(Path(name))
     else:
         raise InputError(f"There is no grid {name!r}; name one of {', '.join(GRIDS)}, or a file ending in .yaml.")
     grid = Grid.parse(merge(values, {"base": changes or {}}), name)
-    for cell in grid.cells:
-        grid.config(cell, grid.seeds[0])
+    for condition in grid.conditions:
+        grid.config(condition, grid.seeds[0])
     return grid
+
+
+def _baseline_settings(base: dict[str, Any]) -> dict[str, Any]:
+    """Return those of PixelDA's settings that a baseline has, too."""
+    known = {name: value for name, value in base.items() if name in BaselineConfig.model_fields}
+    if isinstance(known.get("classifier"), dict):
+        known["classifier"] = {k: v for k, v in known["classifier"].items() if k in ClassifierConfig.model_fields}
+    return known

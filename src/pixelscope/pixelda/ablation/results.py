@@ -1,5 +1,6 @@
-"""What ablation.json and search.json say: their schemas, and their tables for a terminal."""
+"""The schemas of ablation.json and search.json, and their tables for a terminal and for the report."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pixelscope.config import Config
@@ -7,9 +8,25 @@ from pixelscope.pixelda.results import DECIDES, Verdict
 from pixelscope.runs.record import ResultFile
 
 Judgement = Literal["supported", "contradicted", "undecided", "not measured", "reference"]
+Cells = tuple[str, ...]
 
-HEADER = ("trial", "likely better", "information", "same classes", "content warnings", "accuracy with target labels")
+HEADER = ("condition", "seeds", "mean", "std", "95% of the mean", "late std, points")
+"""Columns of the table of conditions; mean, std and interval are of the target accuracy."""
+
+COMPARISON_HEADER = ("condition", "claim", "verdict", "measure", "difference, points", "95% interval", "seeds")
+"""Columns of the table of claims; the difference is condition less reference."""
+
+TRIAL_HEADER = ("trial", "likely better", "information", "same classes", "content warnings", "accuracy with target labels")
 """Columns of the table of trials; information and accuracy are those of T of the source alone and of the adapted T."""
+
+ABLATION, SEARCH = "ablation.json", "search.json"
+"""The result files in a folder of runs."""
+
+RUNS, SAMPLES = "conditions", "samples.npz"
+"""The run folders in a folder of runs, and the arrays of images that its report shows."""
+
+MEASURES = {"accuracy": "target accuracy", "accuracy_std_late": "late std of target accuracy"}
+"""What is compared, as a reader calls it."""
 
 
 class MeanStd(Config):
@@ -17,110 +34,158 @@ class MeanStd(Config):
 
     mean: float
     std: float | None
-    """None of one seed."""
+    """None for one seed."""
     low: float | None
     high: float | None
 
 
 class SeedResult(Config):
-    """One run of a cell."""
+    """The result of one run."""
 
     seed: int
     run: str
     accuracy: float
-    """On the target's test split, by the run's headline rule."""
-    unsteadiness: float | None
-    """Standard deviation of T's target accuracy over the last half of the evaluations; None of fewer than two."""
-    source: float
-    swapped: int
-    """Classes that are most often taken for another one."""
+    """On the target's test split, by the run's headline checkpoint rule."""
+    accuracy_std_late: float | None
+    """Standard deviation of T's target accuracy over the last half of the evaluations; None for fewer than two."""
+    source_accuracy: float
+    swapped_classes: int
+    """Number of classes that are most often predicted as another one."""
     diversity: float | None
-    """How much generated images vary with z, at the end; see `diagnostics.diversity`."""
-    real: float | None
-    generated: float | None
-    """What D says of real and generated images, mean probability over the last tenth."""
+    """Variation of generated images over z at the end; see `diagnostics.diversity`."""
+    probability_real: float | None
+    """D's mean probability of `real` for target images, over the last tenth of the training."""
+    probability_generated: float | None
+    """The same for generated images."""
     warnings: int
     curve: list[tuple[int, float]]
     """Images seen and target accuracy of the averaged classifier, or of T where no average is kept."""
 
 
 class ConditionResult(Config):
-    """One cell over its seeds."""
+    """The results of one condition over its seeds."""
 
     name: str
     claim: str
-    outcomes: list[SeedResult]
+    seeds: list[SeedResult]
     missing: dict[int, str]
-    """Why a seed is not among them."""
+    """Seeds without a result, with the reason."""
     accuracy: MeanStd | None
-    unsteadiness: MeanStd | None
+    accuracy_std_late: MeanStd | None
 
-    def to_text(self) -> str:
-        """Return its row of the table for a terminal."""
-        found, swing = self.accuracy, self.unsteadiness
-        accuracy = "-" if found is None else f"{found.mean:.2%}"
-        if found is not None and found.std is not None and found.low is not None and found.high is not None:
-            accuracy += f" +- {found.std:.2%} [{found.low:.2%}, {found.high:.2%}]"
-        swings = "-" if swing is None else f"{100 * swing.mean:.2f}"
-        return f"{self.name:<24}{len(self.outcomes):>6}  {accuracy:<48}{swings:>14}"
+    def row(self, reference: str) -> Cells:
+        """Return the cells under `HEADER`."""
+        name = f"{self.name} (reference)" if self.name == reference else self.name
+        found, late = self.accuracy, self.accuracy_std_late
+        if found is None:
+            return (name, "0", "", "", "", "")
+        interval = "" if found.low is None or found.high is None else f"{found.low:.2%} to {found.high:.2%}"
+        std = "" if found.std is None else f"{100 * found.std:.2f}"
+        return (
+            name,
+            str(len(self.seeds)),
+            f"{found.mean:.2%}",
+            std,
+            interval,
+            "" if late is None else f"{100 * late.mean:.2f}",
+        )
 
 
-class ClaimVerdict(Config):
-    """A judgement on a claim."""
+class Comparison(Config):
+    """A condition compared with the reference: does its difference support its claim?"""
 
-    cell: str
+    condition: str
     judgement: Judgement
-    words: str
-    """A sentence or two, made from the numbers."""
+    measure: str
     difference: MeanStd | None = None
-    """Cell less reference, paired by seed, in points of percent."""
+    """Condition less reference, paired by seed, in percentage points."""
+    seeds: int = 0
+    """Number of seeds that both have."""
+
+    def row(self, claim: str) -> Cells:
+        """Return the cells under `COMPARISON_HEADER`."""
+        found = self.difference
+        mean = "" if found is None else _signed(found.mean)
+        interval = (
+            "" if found is None or found.low is None or found.high is None else f"{_signed(found.low)} to {_signed(found.high)}"
+        )
+        return (self.condition, claim, self.judgement, MEASURES[self.measure], mean, interval, str(self.seeds))
 
 
 class AblationResult(ResultFile):
-    """What a grid came to; the content of ablation.json."""
+    """The result of an ablation; the content of ablation.json."""
 
     remedy: ClassVar[str] = "run the ablation again with --resume"
 
     out: str
     grid: str
-    cells: list[ConditionResult]
-    verdicts: list[ClaimVerdict]
+    reference: str
+    """The condition that the others are compared with."""
+    conditions: list[ConditionResult]
+    comparisons: list[Comparison]
+
+    @property
+    def missing(self) -> list[str]:
+        """Return a sentence per seed without a result."""
+        return [f"{one.name}, seed {seed}: {reason}" for one in self.conditions for seed, reason in one.missing.items()]
+
+    def rows(self) -> list[Cells]:
+        """Return the rows under `HEADER`."""
+        return [one.row(self.reference) for one in self.conditions]
+
+    def comparison_rows(self) -> list[Cells]:
+        """Return the rows under `COMPARISON_HEADER`."""
+        claims = {one.name: one.claim for one in self.conditions}
+        return [one.row(claims[one.condition]) for one in self.comparisons if one.judgement != "reference"]
 
     def to_text(self) -> str:
-        """Return a table and the verdicts for a terminal."""
-        lines = [f"{'cell':<24}{'seeds':>6}  {'target accuracy, mean +- std [95% of the mean]':<48}{'swing, points':>14}"]
-        lines += [cell.to_text() for cell in self.cells]
-        lines += [f"{cell.name}, seed {seed}: {why}" for cell in self.cells for seed, why in cell.missing.items()]
-        lines += ["", *(f"{one.cell}: {one.judgement}. {one.words}" for one in self.verdicts if one.judgement != "reference")]
-        return "\n".join(lines)
+        """Return tables for a terminal."""
+        claims = [(row[0], *row[2:], row[1]) for row in (COMPARISON_HEADER, *self.comparison_rows())]
+        return "\n".join([*_columns([HEADER, *self.rows()]), *self.missing, "", *_columns(claims)])
 
 
 class Trial(Config):
-    """One setting, tried."""
+    """One condition of a search, trained for a short time."""
 
     name: str
     about: str
-    """What it is, a sentence."""
+    """What it is, in a sentence."""
     settings: dict[str, Any]
-    """What tells it apart from the other trials; everything is in its run's config.yaml."""
+    """The settings in which it differs from the other trials; its run's config.yaml holds all."""
     run: str
     verdict: Verdict | None = None
-    """T of the source alone next to the adapted T, without target labels; None where the trial failed."""
+    """T of the source alone compared with the adapted T, without target labels; None where the trial failed."""
     content_warnings: int = 0
-    """Warnings that G changes what images show."""
+    """Number of warnings that G changes what images show."""
     with_target_labels: tuple[float, float] | None = None
-    """True accuracies of both on the target's test split, where its labels are known. They choose nothing."""
+    """Accuracies of both on the target's test split, where its labels are known. They choose nothing."""
     failed: str = ""
     """Why it failed; empty where it did not."""
 
     @property
     def information(self) -> tuple[float, float]:
-        """Return what the choice goes by, of T of the source alone and of the adapted T; a failed trial has none."""
+        """Return the value that decides, of T of the source alone and of the adapted T; zeros for a failed trial."""
         return (0.0, 0.0) if self.verdict is None else self.verdict.rules[DECIDES]
+
+    def row(self, chosen: bool) -> Cells:
+        """Return the cells under `TRIAL_HEADER`."""
+        name = f"{self.name} (chosen)" if chosen else self.name
+        if self.verdict is None:
+            return (name, "failed", *[""] * (len(TRIAL_HEADER) - 2))
+        before, after = self.information
+        known = self.with_target_labels
+        return (
+            name,
+            self.verdict.better,
+            f"{before:.3f} -> {after:.3f}",
+            f"{self.verdict.same_classes:.0%}",
+            str(self.content_warnings),
+            "not known" if known is None else f"{known[0]:.2%} -> {known[1]:.2%}",
+        )
 
 
 class SearchResult(ResultFile):
-    """What a search came to; the content of search.json."""
+    """The result of a search; the content of search.json."""
 
     remedy: ClassVar[str] = "run the search again with --resume"
 
@@ -128,35 +193,31 @@ class SearchResult(ResultFile):
     grid: str
     trials: list[Trial]
     chosen: str | None
-    """Name of the trial to go on with; None where no trial is likely better than T of the source alone."""
-    why: str
+    """Name of the trial to continue with; None where no trial is likely better than T of the source alone."""
+    reason: str
     command: str | None
     """The command that trains the chosen settings in full size."""
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """Return the cells of each trial's row under `HEADER`."""
-        return [_row(trial, trial.name == self.chosen) for trial in self.trials]
+    @property
+    def failed(self) -> list[str]:
+        """Return a sentence per trial that failed."""
+        return [f"{trial.name} failed: {trial.failed}" for trial in self.trials if trial.failed]
+
+    def rows(self) -> list[Cells]:
+        """Return the rows under `TRIAL_HEADER`."""
+        return [trial.row(trial.name == self.chosen) for trial in self.trials]
 
     def to_text(self) -> str:
-        """Return a table, the choice and how to go on for a terminal."""
-        rows = [HEADER, *self.rows()]
-        widths = [max(len(cells[column]) for cells in rows) for column in range(len(HEADER))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]
-        lines += ["", *(f"{trial.name} failed: {trial.failed}" for trial in self.trials if trial.failed), self.why]
-        return "\n".join([*lines, *([] if self.command is None else ["Go on in full size:", f"  {self.command}"])])
+        """Return a table, the choice and the next command for a terminal."""
+        command = [] if self.command is None else ["To train it in full size:", f"  {self.command}"]
+        return "\n".join([*_columns([TRIAL_HEADER, *self.rows()]), "", *self.failed, self.reason, *command])
 
 
-def _row(trial: Trial, chosen: bool) -> tuple[str, ...]:
-    name = f"{trial.name} (chosen)" if chosen else trial.name
-    if trial.verdict is None:
-        return (name, "failed", *[""] * (len(HEADER) - 2))
-    before, after = trial.information
-    known = trial.with_target_labels
-    return (
-        name,
-        trial.verdict.better,
-        f"{before:.3f} -> {after:.3f}",
-        f"{trial.verdict.same_classes:.0%}",
-        str(trial.content_warnings),
-        "not known" if known is None else f"{known[0]:.2%} -> {known[1]:.2%}",
-    )
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _columns(rows: Sequence[Cells]) -> list[str]:
+    """Return rows as lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

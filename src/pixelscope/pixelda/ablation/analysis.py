@@ -1,0 +1,149 @@
+"""Reads the runs of a grid: results over seeds, whether a claim holds, and which trial of a search to continue with."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from pixelscope.pixelda.ablation.grid import Condition, Expectation, Grid
+from pixelscope.pixelda.ablation.jobs import Job
+from pixelscope.pixelda.ablation.results import Comparison, ConditionResult, Judgement, MeanStd, SeedResult, Trial
+from pixelscope.pixelda.results import Evaluation
+from pixelscope.runs.folder import RunFolder, read_stats
+
+LEVEL = 0.95
+"""Confidence level of the intervals."""
+
+
+def mean_std(values: Sequence[float]) -> MeanStd:
+    """Return mean, standard deviation and the interval of the mean by Student's t, of at least one value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return MeanStd(mean=mean, std=None, low=None, high=None)
+    std = float(np.std(values, ddof=1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * std / math.sqrt(len(values))
+    return MeanStd(mean=mean, std=std, low=mean - half, high=mean + half)
+
+
+def collect(grid: Grid, jobs: Mapping[tuple[str, int], Job]) -> list[ConditionResult]:
+    """Return the results of every condition, read from its run folders."""
+    return [_collect_condition(grid, name, {seed: jobs[name, seed] for seed in grid.seeds}) for name in grid.conditions]
+
+
+def compare_to_reference(grid: Grid, conditions: Sequence[ConditionResult]) -> list[Comparison]:
+    """Return each condition compared with the reference, paired by seed.
+
+    A claim is supported or contradicted where the 95% interval of the mean difference leaves out 0.
+    """
+    reference = next(one for one in conditions if one.name == grid.reference)
+    return [_compare(one, reference, grid.conditions[one.name].expect) for one in conditions]
+
+
+def read_trial(name: str, condition: Condition, job: Job) -> Trial:
+    """Return the result of one trial of a search, read from its run folder."""
+
+    def trial(**measured: Any) -> Trial:
+        return Trial(name=name, about=condition.claim, settings=condition.settings, run=str(job.run), **measured)
+
+    folder = RunFolder(job.run)
+    if job.state() != "done":
+        return trial(failed=job.reason())
+    found = Evaluation.load(folder.evaluation)
+    if found.verdict is None or found.source_only is None:
+        return trial(failed="It has no judge to compare with; leave judge on.")
+    lost = [line for line in read_stats(folder.stats) if line.get("cause") == "content lost"]
+    known = found.sets.get("target_test")
+    truth = None if known is None else (found.source_only["target_test"], known.accuracy)
+    return trial(verdict=found.verdict, content_warnings=len(lost), with_target_labels=truth)
+
+
+def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
+    """Return the name of the trial to continue with, and the reason.
+
+    The choice depends on verdicts alone, which use no target label. The name is None where no trial is likely better than T of
+    the source alone.
+    """
+    better = [trial for trial in trials if trial.verdict is not None and trial.verdict.better == "adapted"]
+    if not better:
+        return None, (
+            "Nothing better than T of the source alone was found (estimated without target labels). Use the baseline "
+            "(`pixelscope pixelda baseline`), or bring the two sources closer (`pixelscope data info SOURCE TARGET`)."
+        )
+    best = max(better, key=lambda trial: trial.information[1])
+    before, after = best.information
+    return best.name, (
+        f"Chosen: {best.name}. Of the trials that are likely better than T of the source alone, its predictions on the target "
+        f"carry the most information ({after:.3f} nats; source only {before:.3f}), estimated without target labels."
+    )
+
+
+def _collect_condition(grid: Grid, name: str, jobs: Mapping[int, Job]) -> ConditionResult:
+    found = [_read_seed(seed, job) for seed, job in jobs.items() if job.state() == "done"]
+    late = [one.accuracy_std_late for one in found if one.accuracy_std_late is not None]
+    return ConditionResult(
+        name=name,
+        claim=grid.conditions[name].claim,
+        seeds=found,
+        missing={seed: job.reason() for seed, job in jobs.items() if job.state() != "done"},
+        accuracy=mean_std([one.accuracy for one in found]) if found else None,
+        accuracy_std_late=mean_std(late) if late else None,
+    )
+
+
+def _read_seed(seed: int, job: Job) -> SeedResult:
+    folder = RunFolder(job.run)
+    found, lines = Evaluation.load(folder.evaluation), read_stats(folder.stats)
+    target = found.sets["target_test"]
+    counts = np.array(target.confusion)
+    raw = [(point.images, point.target_test) for point in found.curve if point.target_test is not None]
+    averaged = [(point.images, point.ema_target_test) for point in found.curve if point.ema_target_test is not None]
+    late = [accuracy for _, accuracy in raw[len(raw) // 2 :]]
+    diversity, real, generated = (_values(lines, n) for n in ("diversity", "probability/real", "probability/generated"))
+    return SeedResult(
+        seed=seed,
+        run=str(job.run),
+        accuracy=target.accuracy,
+        accuracy_std_late=float(np.std(late)) if len(late) > 1 else None,
+        source_accuracy=found.sets["source_test"].accuracy,
+        swapped_classes=int(((counts.argmax(1) != np.arange(len(counts))) & (counts.sum(1) > 0)).sum()),
+        diversity=diversity[-1] if diversity else None,
+        probability_real=_mean_of_last_tenth(real),
+        probability_generated=_mean_of_last_tenth(generated),
+        warnings=sum(line["kind"] == "warning" for line in lines),
+        curve=averaged or raw,
+    )
+
+
+def _values(lines: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [float(line[name]) for line in lines if name in line]
+
+
+def _mean_of_last_tenth(values: Sequence[float]) -> float | None:
+    return float(np.mean(values[-max(1, len(values) // 10) :])) if values else None
+
+
+def _compare(one: ConditionResult, reference: ConditionResult, expect: Expectation | None) -> Comparison:
+    measure = "accuracy" if expect is None else expect.measure
+    pairs = _pairs(one, reference, measure)
+    if one.name == reference.name or not pairs:
+        judgement: Judgement = "reference" if one.name == reference.name else "not measured"
+        return Comparison(condition=one.name, judgement=judgement, measure=measure)
+    difference = mean_std([100 * (value - other) for value, other in pairs])
+    judgement = "undecided" if expect is None else _judge(difference, expect.direction)
+    return Comparison(condition=one.name, judgement=judgement, measure=measure, difference=difference, seeds=len(pairs))
+
+
+def _pairs(one: ConditionResult, reference: ConditionResult, measure: str) -> list[tuple[float, float]]:
+    def values(seeds: list[SeedResult]) -> dict[int, float]:
+        return {found.seed: value for found in seeds if (value := getattr(found, measure)) is not None}
+
+    mine, others = values(one.seeds), values(reference.seeds)
+    return [(mine[seed], others[seed]) for seed in mine if seed in others]
+
+
+def _judge(difference: MeanStd, direction: str) -> Judgement:
+    if difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
+        return "undecided"
+    return "supported" if (difference.high < 0) == (direction == "lower") else "contradicted"

@@ -1,0 +1,302 @@
+"""Ablation and search: every run of a grid in one folder, made or resumed, then compared."""
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pixelscope.config import merge
+from pixelscope.engine.runtime import cpu_name
+from pixelscope.errors import InputError
+from pixelscope.files import write_text
+from pixelscope.pixelda.ablation.analysis import choose_trial, collect, compare_to_reference, read_trial
+from pixelscope.pixelda.ablation.grid import Grid, GridConfig, read_grid
+from pixelscope.pixelda.ablation.jobs import Cluster, Job, LaunchOptions, check_options, has_submitit, launch
+from pixelscope.pixelda.ablation.results import ABLATION, RUNS, SAMPLES, SEARCH, AblationResult, SearchResult, Trial
+from pixelscope.pixelda.config import preset
+from pixelscope.pixelda.data import load_domains
+from pixelscope.progress import ProgressCallback
+from pixelscope.runs.arrays import read_arrays, save_arrays
+from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
+
+LOGS, SETTINGS = "logs", "settings.yaml"
+
+Jobs = dict[tuple[str, int], Job]
+
+
+def ablate(
+    grid: str,
+    out: Path,
+    *,
+    changes: dict[str, Any] | None = None,
+    seeds: Sequence[int] | None = None,
+    conditions: Sequence[str] | None = None,
+    cluster: Cluster = "local",
+    max_parallel: int = 1,
+    slurm: Mapping[str, str] | None = None,
+    resume: bool = False,
+    data_root: Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> AblationResult:
+    """Run every condition of a grid for every seed, and compare the conditions with the reference.
+
+    Each run is a normal run folder in OUT/conditions. A run that fails does not stop the others. Conditions are compared by
+    target accuracy, so the target needs labels; training never sees them.
+
+    Args:
+        grid: a packaged grid by name (`claims`), or a YAML file.
+        out: the folder to make.
+        changes: settings that override the grid's base, for example another source and target.
+        seeds: seeds to use in place of the grid's.
+        conditions: names of the conditions to run; the reference is always included. All of them by default.
+        cluster: `local` processes, or `slurm`.
+        max_parallel: runs at a time.
+        slurm: options of SLURM by name, for example `partition`.
+        resume: continue a folder that was begun: what is done is kept, what failed is tried again.
+        data_root: see `evaluate`.
+        progress: called with the number of runs that have ended, and of all runs.
+
+    Returns:
+        Results per condition and comparison; also written to OUT/ablation.json.
+
+    Raises:
+        InputError: the grid has unknown keys or settings, `out` exists or is of another grid, or a target has no labels.
+        Interrupted: Ctrl-C.
+
+    Example:
+        >>> found = ablate("claims", Path("runs/claims"), seeds=[0, 1, 2])
+        >>> print(found.to_text())
+    """
+    chosen = _select(read_grid(grid, changes), seeds, conditions)
+    options = LaunchOptions(cluster, max_parallel, slurm, progress)
+    config = GridConfig(grid=chosen, name=grid)
+    folder, jobs = _run_grid(
+        config, "ablation", out, resume, options, data_root, lambda: _require_target_labels(chosen, data_root)
+    )
+    found = collect(chosen, jobs)
+    comparisons = compare_to_reference(chosen, found)
+    result = AblationResult(out=str(out), grid=grid, reference=chosen.reference, conditions=found, comparisons=comparisons)
+    result.save(folder.path / ABLATION)
+    _store_samples(folder, {name: jobs[name, chosen.seeds[0]].run for name in chosen.conditions})
+    folder.update_record(state="stopped" if result.missing else "finished")
+    return result
+
+
+def search(
+    source: str,
+    target: str,
+    out: Path,
+    *,
+    changes: dict[str, Any] | None = None,
+    grid: str = "search",
+    cluster: Cluster = "local",
+    max_parallel: int | None = None,
+    slurm: Mapping[str, str] | None = None,
+    resume: bool = False,
+    data_root: Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> SearchResult:
+    """Train a few settings for a short time on two sources, and choose one without target labels.
+
+    Each trial is a normal run folder in OUT/conditions. A trial that fails does not stop the others. Where a trial is chosen,
+    OUT/settings.yaml holds its settings in full size.
+
+    Args:
+        source: labelled images.
+        target: images of the other domain; their labels, if any, choose nothing.
+        out: the folder to make.
+        changes: settings of all trials; what a trial tries overrides them.
+        grid: a packaged grid by name, or a YAML file; its first seed is used.
+        cluster: `local` processes, or `slurm`.
+        max_parallel: trials at a time; by default one per core, and without submitit one.
+        slurm: options of SLURM by name, for example `partition`.
+        resume: continue a folder that was begun: what is done is kept, what failed is tried again.
+        data_root: see `evaluate`.
+        progress: called with the number of trials that have ended, and of all trials.
+
+    Returns:
+        Every trial and the chosen one; none is chosen where no setting is likely better than T of the source alone. The result
+        is also written to OUT/search.json.
+
+    Raises:
+        InputError: sources or settings cannot be used, `out` exists, or all trials failed.
+        Interrupted: Ctrl-C.
+
+    Example:
+        >>> found = search("renders", "photos", Path("runs/search"))
+        >>> found.chosen
+    """
+    given = merge(changes or {}, {"source": source, "target": target})
+    tried = read_grid(grid, given)
+    seed = given.get("seed", tried.seeds[0])
+    tried = tried.model_copy(update={"seeds": (seed,)})
+    options = LaunchOptions(
+        cluster, _default_parallel(tried, cluster) if max_parallel is None else max_parallel, slurm, progress
+    )
+
+    def check() -> None:
+        if not resume:
+            load_domains(
+                tried.config(tried.reference, seed), data_root
+            )  # An unreadable source is one error, not one per trial.
+
+    folder, jobs = _run_grid(GridConfig(grid=tried, name=grid), "search", out, resume, options, data_root, check)
+    found = [read_trial(name, condition, jobs[name, seed]) for name, condition in tried.conditions.items()]
+    folder.update_record(state="stopped" if any(trial.failed for trial in found) else "finished")
+    if all(trial.failed for trial in found):
+        raise InputError(f"All {len(found)} trials failed; the first: {found[0].failed}")
+    result = _search_result(folder, grid, tried, given, found, data_root)
+    _store_samples(folder, {trial.name: Path(trial.run) for trial in found})
+    return result
+
+
+def _select(grid: Grid, seeds: Sequence[int] | None, conditions: Sequence[str] | None) -> Grid:
+    if seeds:
+        grid = grid.model_copy(update={"seeds": tuple(dict.fromkeys(seeds))})
+    if conditions:
+        unknown = [name for name in conditions if name not in grid.conditions]
+        if unknown:
+            raise InputError(f"There is no condition {unknown[0]!r} in this grid; choose from {', '.join(grid.conditions)}.")
+        kept = {name: one for name, one in grid.conditions.items() if name in conditions or name == grid.reference}
+        grid = grid.model_copy(update={"conditions": kept})
+    return grid
+
+
+def _require_target_labels(grid: Grid, data_root: Path | None) -> None:
+    """Raise InputError where a target cannot be measured; a condition with unreadable images reports that itself."""
+    configs = [grid.config(name, grid.seeds[0]) for name in grid.conditions]
+    for config in {(one.source, one.target, one.data): one for one in configs}.values():
+        try:
+            domains = load_domains(config, data_root, training=False)
+        except InputError:
+            continue
+        reason = domains.target_unmeasured if domains.target else "No target is given."
+        if reason:
+            raise InputError(
+                f"An ablation compares accuracies on the target, so it needs target labels. {reason} Label the target, or "
+                "choose settings without labels with `pixelscope pixelda search`."
+            )
+
+
+def _run_grid(
+    config: GridConfig,
+    system: str,
+    out: Path,
+    resume: bool,
+    options: LaunchOptions,
+    data_root: Path | None,
+    check: Callable[[], None],
+) -> tuple[RunFolder, Jobs]:
+    """Run every condition of a grid for every seed; returns the folder, and the jobs by condition and seed.
+
+    Args:
+        config: the grid.
+        system: `ablation` or `search`.
+        out: the folder to make or to resume.
+        resume: whether what is done is kept and what failed is tried again.
+        options: how the jobs are run.
+        data_root: see `evaluate`.
+        check: raises InputError for a grid that cannot be run; called before anything is written.
+
+    Raises:
+        InputError: `out` exists and `resume` is off, or it is of another system, grid or settings.
+    """
+    check_options(options)
+    if not resume and out.exists() and not RunFolder(out).is_unbegun():
+        raise InputError(f"{out} exists already; name another folder, or continue it with --resume.")
+    check()
+    folder = _open_folder(out, config, system) if resume else _create_folder(out, config, system)
+    jobs = _jobs(config.grid, folder.path, data_root)
+    left = [job for job in jobs.values() if job.state() != "done"]
+    for job in left:
+        job.failure.unlink(missing_ok=True)
+    launch(left, folder.path / LOGS, options)
+    return folder, jobs
+
+
+def _create_folder(out: Path, config: GridConfig, system: str) -> RunFolder:
+    def begin(folder: RunFolder) -> None:
+        about = {"versions": versions(), "git": git_revision(), "command": command_line(), "hardware": {"cpu": cpu_name()}}
+        folder.update_record(system=system, state="running", **about)
+        config.save(folder.config)
+
+    return RunFolder.create(out.parent, out.name, out, begin)
+
+
+def _open_folder(out: Path, config: GridConfig, system: str) -> RunFolder:
+    """Open a folder to resume; one that does not exist or holds nothing is made."""
+    if not out.exists() or RunFolder(out).is_unbegun():
+        return _create_folder(out, config, system)
+    folder = RunFolder.open(out)
+    begun = folder.read_record().get("system")
+    if begun != system:
+        raise InputError(f"{out} was begun as {begun!r}, not as {system!r}; name another folder.")
+    if folder.config.read_text(encoding="utf-8") != config.to_yaml():
+        raise InputError(f"{out} was begun with another grid, seeds or settings; give the same, or name another folder.")
+    return folder
+
+
+def _jobs(grid: Grid, out: Path, data_root: Path | None) -> Jobs:
+    return {
+        (name, seed): Job(
+            (out / RUNS / f"{name}-seed{seed}").resolve(),
+            condition.system,
+            grid.config(name, seed).model_dump(mode="json"),
+            data_root,
+        )
+        for name, condition in grid.conditions.items()
+        for seed in grid.seeds
+    }
+
+
+def _store_samples(folder: RunFolder, runs: Mapping[str, Path]) -> None:
+    """Store what each run's G generates at the end, with the shared source images and some target images.
+
+    Args:
+        folder: where samples.npz is written.
+        runs: the run folder of each condition.
+    """
+    drawn: dict[str, np.ndarray] = {}
+    for name, run in runs.items():
+        arrays = read_arrays(run / "samples" / "progress.npz", {"images": 1, "source": 4, "generated": 5})
+        if arrays is not None:
+            drawn = {"source": arrays["source"], **drawn, name: arrays["generated"][-1]}
+    galleries = [read_arrays(run / "samples" / "gallery.npz", {"target": 4}) for run in runs.values()]
+    for arrays in filter(None, galleries):
+        drawn["target"] = arrays["target"]
+    if drawn:
+        count = min(len(images) for images in drawn.values())
+        stacked = np.stack([images[:count] for images in drawn.values()])
+        save_arrays(folder.path / SAMPLES, names=np.array(list(drawn)), drawn=stacked)
+
+
+def _default_parallel(grid: Grid, cluster: Cluster) -> int:
+    count = len(grid.conditions)
+    if cluster == "slurm":
+        return count
+    return min(count, os.cpu_count() or 1) if has_submitit() else 1
+
+
+def _search_result(
+    folder: RunFolder, name: str, grid: Grid, given: dict[str, Any], trials: list[Trial], data_root: Path | None
+) -> SearchResult:
+    """Choose a trial, and write search.json and settings.yaml."""
+    chosen, reason = choose_trial(trials)
+    settings, command = folder.path / SETTINGS, None
+    if chosen is None:
+        settings.unlink(missing_ok=True)
+    else:
+        # In full size: the preset, the given settings but for the length of trials, and what the trial tried.
+        kept = {key: value for key, value in given.items() if key not in ("source", "target", "training")}
+        values = merge(preset("pixelda", grid.preset), kept, grid.conditions[chosen].settings)
+        write_text(settings, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        sources = ["--source", given["source"], "--target", given["target"], "--config", str(settings)]
+        root = [] if data_root is None else ["--data-root", str(data_root)]
+        command = shlex.join(["pixelscope", "pixelda", "train", *sources, *root])
+    result = SearchResult(out=str(folder.path), grid=name, trials=trials, chosen=chosen, reason=reason, command=command)
+    result.save(folder.path / SEARCH)
+    return result
