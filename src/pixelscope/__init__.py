@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelscope.data import pack as pack
     from pixelscope.data.decode import decode_bytes as decode_bytes
     from pixelscope.data.describe import SourceDescription as SourceDescription
     from pixelscope.data.describe import compare_sources as compare_sources
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from pixelscope.data.frames.prepare import prepare as prepare
     from pixelscope.data.frames.store import FrameStore as FrameStore
     from pixelscope.data.imageset import ImageSet as ImageSet
+    from pixelscope.data.pack import pack as pack
     from pixelscope.data.sources.mnist_m import generate_mnist_m as generate_mnist_m
     from pixelscope.data.sources.pictograms import Rendered as Rendered
     from pixelscope.data.sources.pictograms import render_pictograms as render_pictograms
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ImageSet": "pixelscope.data.imageset",
     "is_first_process": "pixelscope.engine.runtime",
-    "pack": "pixelscope.data",
+    "pack": "pixelscope.data.pack",
     "SourceDescription": "pixelscope.data.describe",
     "contact_sheet": "pixelscope.data.describe",
     "compare_sources": "pixelscope.data.describe",

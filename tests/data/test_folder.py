@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from data.made import noise, write_classes
-from pixelscope.data import load, pack
+from pixelscope.data import load
+from pixelscope.data.pack import pack
 from pixelscope.data.sources.folder import load_folder
 from pixelscope.errors import InputError
 

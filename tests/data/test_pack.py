@@ -9,9 +9,9 @@ from PIL import Image
 
 import tiny
 from pixelscope import describe_source, load_images
-from pixelscope.data import load, pack
+from pixelscope.data import load
 from pixelscope.data.disk_array import Rows
-from pixelscope.data.pack import load_pack
+from pixelscope.data.pack import load_pack, pack
 from pixelscope.errors import InputError
 
 

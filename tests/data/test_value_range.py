@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelscope.config import Config
-from pixelscope.data import load, pack
+from pixelscope.data import load
 from pixelscope.data.decode import read_image
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.convert import to_eight_bits, type_range

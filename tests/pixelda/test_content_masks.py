@@ -8,8 +8,8 @@ from PIL import Image
 
 import tiny
 from pixelscope import resume
-from pixelscope.data import pack
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.pixelda.data import load_domains, load_masks
 from pixelscope.pixelda.training import train_pixelda

@@ -12,7 +12,7 @@ import tiny
 from data.made import write_classes
 from pixelscope import evaluate, train_baseline, train_pixelda
 from pixelscope.cli import main
-from pixelscope.data import pack
+from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import load_domains

@@ -10,7 +10,7 @@ from PIL import Image
 import tiny
 from pixelscope import classify, evaluate, export, load_images, resume, train_baseline, train_pixelda
 from pixelscope.config import read_yaml
-from pixelscope.data import pack
+from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import Format
 from pixelscope.pixelda.config import PixelDAConfig

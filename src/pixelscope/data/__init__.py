@@ -61,7 +61,7 @@ def _arrays(path: str, options: Options) -> "ImageSet":
     from pixelscope.imaging.resize import resize
 
     path, layout = split_layout(path)
-    file = _given("arrays", path, "a .mat, .npz or .npy file")
+    file = require_path("arrays", path, "a .mat, .npz or .npy file")
     if file.suffix.lower() == ".npz" and mnist_m.is_generated(file):
         return mnist_m.load_mnist_m(file, options.size)
     images = mnist.with_known_digits(load_arrays(file, None, layout, options.value_range))
@@ -71,13 +71,13 @@ def _arrays(path: str, options: Options) -> "ImageSet":
 def _folder(path: str, options: Options) -> "ImageSet":
     from pixelscope.data.sources.folder import load_folder
 
-    return load_folder(_given("folder", path, "a folder of images"), options.size, options.strict, options.value_range)
+    return load_folder(require_path("folder", path, "a folder of images"), options.size, options.strict, options.value_range)
 
 
 def _pack(path: str, options: Options) -> "ImageSet":
     from pixelscope.data.pack import load_pack
 
-    return load_pack(_given("pack", path, "a folder made by `pixelscope data pack`"), options.size, options.value_range)
+    return load_pack(require_path("pack", path, "a folder made by `pixelscope data pack`"), options.size, options.value_range)
 
 
 def _demo(name: str, options: Options) -> "ImageSet":
@@ -122,10 +122,10 @@ def load(
     if size is not None and size < 1:
         raise InputError(f"Images cannot be resized to {size} pixels; give a size of at least 1.")
     kind, rest = parse(source)
-    return _with_range_note(SOURCES[kind](rest, Options(size, strict, data_root, value_range)), value_range)
+    return with_range_note(SOURCES[kind](rest, Options(size, strict, data_root, value_range)), value_range)
 
 
-def _with_range_note(images: "ImageSet", given: tuple[float, float] | None) -> "ImageSet":
+def with_range_note(images: "ImageSet", given: tuple[float, float] | None) -> "ImageSet":
     """Return images with a note where a range was given and none of them needs one."""
     from pixelscope.imaging.convert import unused_range_note
 
@@ -160,11 +160,11 @@ def split_layout(path: str) -> tuple[str, str | None]:
 
 def detect(path: Path) -> str:
     """Return the kind of source that an existing `path` holds, by its names and, for an .npz, its keys."""
-    from pixelscope.data import pack as packed
+    from pixelscope.data.pack import is_pack
     from pixelscope.data.sources import mnist, mnist_m
 
     if path.is_dir():
-        if packed.is_pack(path):
+        if is_pack(path):
             return "pack"
         if mnist.is_mnist(path):
             return "mnist"
@@ -174,7 +174,8 @@ def detect(path: Path) -> str:
     raise InputError(f"{path} is no source of images: give a folder, or a .mat, .npz or .npy file.")
 
 
-def _given(kind: str, path: str, what: str) -> Path:
+def require_path(kind: str, path: str, what: str) -> Path:
+    """Return the path after a kind; raises InputError where it is empty or does not exist."""
     if not path:
         raise InputError(f"{kind} alone does not say where the images are; write {kind}:PATH with {what}.")
     if not Path(path).exists():
@@ -189,39 +190,3 @@ def _unknown(source: str, name: str) -> str:
         f"There is no file or folder {source!r} and no kind of source of that name.{suggestion} "
         f"Give a path, KIND:PATH or a KIND; kinds are {', '.join(SOURCES)}."
     )
-
-
-def pack(
-    source: str,
-    out: Path,
-    *,
-    size: int = 32,
-    strict: bool = False,
-    data_root: Path | None = None,
-    progress: "ProgressCallback | None" = None,
-    value_range: tuple[float, float] | None = None,
-) -> "ImageSet":
-    """Write a source as a pack: rows on disk, from which trainings read sets that do not fit into memory.
-
-    Args:
-        source: as for `load`; a folder is read a few thousand images at a time, other kinds as a whole.
-        out: folder to make, which must not exist.
-        size: side in pixels to which images are resized.
-        strict: refuse a folder with an unreadable image, rather than skip and count it.
-        data_root: where a KIND alone is looked for.
-        progress: called with the images done and all images, while a folder is read.
-        value_range: see `load`.
-
-    Returns:
-        The images, on disk.
-
-    Raises:
-        InputError: the source cannot be read, or `out` exists.
-    """
-    from pixelscope.data.pack import pack_folder, pack_images
-
-    kind, rest = parse(source)
-    if kind == "folder":
-        packed = pack_folder(_given("folder", rest, "a folder of images"), out, size, strict, progress, value_range)
-        return _with_range_note(packed, value_range)
-    return pack_images(load(source, size=size, strict=strict, data_root=data_root, value_range=value_range), out)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelscope.data import load, parse, require_path, with_range_note
 from pixelscope.data.decode import depth_of, is_flat, read_readable
 from pixelscope.data.disk_array import BLOCK, Rows, blocks
 from pixelscope.data.imageset import ImageSet, Provenance
@@ -29,6 +30,40 @@ FORMAT = 2
 def is_pack(folder: Path) -> bool:
     """Say whether `folder` holds packed images."""
     return (folder / INDEX).is_file() and (folder / "images.npy").is_file()
+
+
+def pack(
+    source: str,
+    out: Path,
+    *,
+    size: int = 32,
+    strict: bool = False,
+    data_root: Path | None = None,
+    progress: ProgressCallback | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> ImageSet:
+    """Write a source as a pack: rows on disk, from which trainings read sets that do not fit into memory.
+
+    Args:
+        source: as for `load`; a folder is read a few thousand images at a time, other kinds as a whole.
+        out: folder to make, which must not exist.
+        size: side in pixels to which images are resized.
+        strict: refuse a folder with an unreadable image, rather than skip and count it.
+        data_root: where a KIND alone is looked for.
+        progress: called with the images done and all images, while a folder is read.
+        value_range: see `load`.
+
+    Returns:
+        The images, on disk.
+
+    Raises:
+        InputError: the source cannot be read, or `out` exists.
+    """
+    kind, rest = parse(source)
+    if kind == "folder":
+        packed = pack_folder(require_path("folder", rest, "a folder of images"), out, size, strict, progress, value_range)
+        return with_range_note(packed, value_range)
+    return pack_images(load(source, size=size, strict=strict, data_root=data_root, value_range=value_range), out)
 
 
 def pack_folder(
