@@ -77,7 +77,7 @@ SYSTEMS = {
             "pixelda refine",
             resume="pixelscope.pixelda.refinement.training:resume_refinement",
             evaluate="pixelscope.pixelda.refinement.evaluation:evaluate_refinement",
-            sections="pixelscope.pixelda.refinement.sections:sections",
+            sections="pixelscope.pixelda.refinement.report:sections",
             export="pixelscope.pixelda.inference.export:export_classifier",
             charts=pixelda_charts.REFINEMENT,
         ),

@@ -13,9 +13,8 @@ from pixelscope.endovae.data import AugmentedBatches
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.task import Task
-from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, ResidualClassifier
-from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatches
-from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, ResidualClassifier, StrongClassifier
+from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_networks
 from pixelscope.rng import Moment

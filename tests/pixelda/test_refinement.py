@@ -33,15 +33,14 @@ from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.evaluation import measure, own_sets
 from pixelscope.pixelda.forward import draw_noise
-from pixelscope.pixelda.refinement.batches import GeneratedPool, RefineBatch, RefineBatches
+from pixelscope.pixelda.networks import StrongClassifier
 from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, ViewsConfig, refine_preset
-from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches, strong, weak
+from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.refinement.sections import sections
 from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, cluster_agreement, information
 from pixelscope.pixelda.refinement.task import RefineTask, cosine
 from pixelscope.pixelda.refinement.training import load_material
-from pixelscope.pixelda.refinement.views import strong, weak
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.rng import Moment, Order, generator
 from pixelscope.runs.folder import RunFolder

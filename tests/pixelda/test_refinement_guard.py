@@ -24,8 +24,8 @@ from pixelscope.pixelda.metrics import measure
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import guard
+from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult
-from pixelscope.pixelda.refinement.sections import sections
 from pixelscope.pixelda.refinement.training import load_material
 from pixelscope.runs.folder import RunFolder
 from planted import always

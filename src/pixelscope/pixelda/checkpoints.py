@@ -18,11 +18,10 @@ from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import AdaptedClassifierConfig, BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.data import StoredRun, System
-from pixelscope.pixelda.networks import Generator, TaskNetwork, make_classifier
-from pixelscope.pixelda.refinement.networks import StrongClassifier
+from pixelscope.pixelda.networks import Generator, StrongClassifier, TaskNetwork, make_classifier
+from pixelscope.pixelda.refinement.config import SYSTEM as REFINED
+from pixelscope.pixelda.refinement.config import StoredRefinement, read_refinement
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.refinement.settings import SYSTEM as REFINED
-from pixelscope.pixelda.refinement.settings import StoredRefinement, read_refinement
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.runs.folder import RunFolder
 

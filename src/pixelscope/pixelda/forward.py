@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from pixelscope.data.disk_array import Bytes
 from pixelscope.data.loader import to_float, to_uint8
 from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.networks import StrongClassifier, TaskNetwork
 
 
 def draw_noise(config: PixelDAConfig, count: int, draw: torch.Generator) -> Tensor:
@@ -31,3 +32,17 @@ def pixels(images: Bytes) -> Bytes:
     """Return uint8 images (..., 1 or 3, H, W) as (..., H, W, 3); grey is repeated."""
     last = np.moveaxis(images, -3, -1)
     return np.repeat(last, 3, axis=-1) if last.shape[-1] == 1 else np.ascontiguousarray(last)
+
+
+@torch.no_grad()
+def logits_and_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits (N, classes) and what the last layer decides on, (N, F), for images (N, 3, S, S) in [-1, 1].
+
+    The network is in evaluation mode. Of the run's own T it is the input of its last layer.
+    """
+    if isinstance(network, StrongClassifier):
+        features = network.features(images).mean((2, 3))
+        return network.fc(features), features
+    assert isinstance(network, TaskNetwork)
+    features = network.shared[:-1](network.conv1(images))
+    return network.shared[-1](features), features

@@ -170,6 +170,37 @@ class ResidualClassifier(TaskNetwork):
         )
 
 
+class StrongClassifier(nn.Module):
+    """Six conv3x3 with batch norm and ReLU, then the mean over the image, dropout, and a linear layer.
+
+    In pairs of width, 2 and 4 times width, with max pools between the pairs.
+    """
+
+    def __init__(self, classes: int, width: int = 32, dropout: float = 0.2) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for stage, after in enumerate((width, 2 * width, 4 * width)):
+            layers += [nn.MaxPool2d(2)] if stage else []
+            for _ in range(2):
+                layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+                before = after
+        self.features = nn.Sequential(*layers)
+        self.dropout = dropout
+        self.fc = nn.Linear(before, classes)
+
+    def forward(self, images: Tensor, source: bool = False, draw: torch.Generator | None = None) -> Tensor:
+        """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1].
+
+        `source` makes no difference here; `draw`, on the images' device, draws what is dropped in training.
+        """
+        features = self.features(images).mean((2, 3))
+        if self.training and self.dropout:
+            kept = torch.rand(features.shape, generator=draw, device=features.device) >= self.dropout
+            features = features * kept.to(features) / (1 - self.dropout)
+        return self.fc(features)
+
+
 def make_classifier(kind: str, classes: int, size: int, width: int, private_first_layer: bool = False) -> TaskNetwork:
     """Return T of the kind `paper` or `residual` for images of `size` pixels; torch's global generator draws its weights.
 

@@ -15,8 +15,8 @@ from pixelscope.data.disk_array import Bytes, spread
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.engine.runtime import computing_device
+from pixelscope.pixelda.forward import logits_and_features
 from pixelscope.pixelda.metrics import BATCH, MeasuredSet, accuracies, confusion, measure_all
-from pixelscope.pixelda.refinement.networks import logits_and_features
 from pixelscope.pixelda.refinement.selection import cluster_agreement, information
 from pixelscope.pixelda.results import DECIDES, SAME, Better, Verdict
 

@@ -16,11 +16,10 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import REFINED_RULE, load_checkpoint
 from pixelscope.pixelda.evaluation import own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
-from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, read_refinement
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
 from pixelscope.pixelda.refinement.selection import chosen, selector_values
-from pixelscope.pixelda.refinement.settings import SYSTEM, read_refinement
 from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material, redrawn_validation
 from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import IMAGES, answers_of

@@ -17,10 +17,9 @@ from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.metrics import accuracy_and_loss
-from pixelscope.pixelda.refinement.batches import RefineBatch
+from pixelscope.pixelda.networks import StrongClassifier
 from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
-from pixelscope.pixelda.refinement.networks import StrongClassifier
-from pixelscope.pixelda.refinement.views import strong, weak
+from pixelscope.pixelda.refinement.data import RefineBatch, strong, weak
 from pixelscope.rng import Moment
 
 View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]

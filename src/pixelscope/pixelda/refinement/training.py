@@ -19,11 +19,9 @@ from pixelscope.pixelda.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import Domains, StoredRun, load_own, require_same_images
 from pixelscope.pixelda.forward import draw_noise, redraw
-from pixelscope.pixelda.networks import TaskNetwork, make_classifier
-from pixelscope.pixelda.refinement.batches import AT_ONCE, GeneratedPool, RefineBatches
-from pixelscope.pixelda.refinement.config import RefineConfig
-from pixelscope.pixelda.refinement.networks import StrongClassifier
-from pixelscope.pixelda.refinement.settings import SYSTEM, places_of, read_refinement
+from pixelscope.pixelda.networks import StrongClassifier, TaskNetwork, make_classifier
+from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, places_of, read_refinement
+from pixelscope.pixelda.refinement.data import AT_ONCE, GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.samples import save_classifiers
 from pixelscope.pixelda.verdict import IMAGES, compare

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.config import RefineConfig, read_refinement
 from pixelscope.pixelda.refinement.guard import RULES
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
-from pixelscope.pixelda.refinement.settings import read_refinement
 from pixelscope.pixelda.report.classes import confusion_matrices
 from pixelscope.report.document import Illustration, Part, Row, Section, Table
 from pixelscope.report.plotting import BLUE, DASHED, GREEN, GREY, ORANGE, count_images, count_percent, padded_figure, styled

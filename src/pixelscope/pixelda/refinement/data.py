@@ -1,4 +1,4 @@
-"""Batches of a refinement: source, redrawn source, target; the target without labels."""
+"""Batches of a refinement and their augmentation: source, generated and target images, the target without labels."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import Stream, to_float
@@ -14,7 +15,7 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise, redraw
 from pixelscope.pixelda.networks import Generator
-from pixelscope.pixelda.refinement.config import GeneratedConfig
+from pixelscope.pixelda.refinement.config import GeneratedConfig, ViewsConfig
 from pixelscope.rng import Moment, Order, generator
 
 AT_ONCE = 250
@@ -95,3 +96,56 @@ class RefineBatches:
         assert labels is not None
         generated, generated_labels = (None, None) if self.pool is None else self.pool(moment)
         return RefineBatch(source, labels, generated, generated_labels, self.target.take(moment)[0])
+
+
+def weak(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
+    """Return images (N, C, S, S) moved a little, edges repeated."""
+    shift = _uniform(len(images), 2, draw) * 2 * config.shift
+    return _warped(images, torch.eye(2, device=draw.device).repeat(len(images), 1, 1), shift)
+
+
+def strong(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
+    """Return images (N, 3, S, S) in [-1, 1] turned, zoomed, sheared, moved, recoloured, some inverted, a square erased."""
+    count = len(images)
+    turn, high, wide, shear, *shift = _uniform(count, 6, draw).unbind(1)
+    matrix = _matrix(
+        turn * 2 * torch.pi * config.rotation, 1 + config.zoom * high, 1 + config.zoom * wide, config.shear * shear
+    )
+    moved = _warped(images, matrix, torch.stack(shift, 1) * 2 * config.shift)
+    gain = 1 + config.colour * _uniform(count, 3, draw)
+    bias = config.colour * _uniform(count, 3, draw)
+    sign = torch.where(torch.rand(count, 1, generator=draw, device=draw.device) < config.invert, -1.0, 1.0)
+    coloured = moved * (gain * sign)[..., None, None].to(moved) + bias[..., None, None].to(moved)
+    return _erased(coloured.clamp(-1, 1), config.erase, draw)
+
+
+def _uniform(count: int, columns: int, draw: torch.Generator) -> Tensor:
+    """Return (count, columns) uniform on [-1, 1], where the generator draws."""
+    return 2 * torch.rand(count, columns, generator=draw, device=draw.device) - 1
+
+
+def _matrix(angle: Tensor, high: Tensor, wide: Tensor, shear: Tensor) -> Tensor:
+    """Return (N, 2, 2): where each pixel of the view is read."""
+    cos, sin = angle.cos(), angle.sin()
+    rows = [torch.stack([cos / wide, (-sin + shear) / wide], 1), torch.stack([sin / high, cos / high], 1)]
+    return torch.stack(rows, 1)
+
+
+def _warped(images: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+    theta = torch.cat([matrix, shift[:, :, None]], 2).to(images)
+    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _erased(images: Tensor, largest: float, draw: torch.Generator) -> Tensor:
+    """Set a square of each image to a random grey."""
+    if largest == 0:
+        return images
+    count, size = len(images), images.shape[-1]
+    side, top, left, grey = torch.rand(count, 4, generator=draw, device=draw.device).unbind(1)
+    side = side * largest
+    along = (torch.arange(size, device=draw.device) + 0.5) / size
+    rows = (along >= (top * (1 - side))[:, None]) & (along < (top * (1 - side) + side)[:, None])
+    columns = (along >= (left * (1 - side))[:, None]) & (along < (left * (1 - side) + side)[:, None])
+    inside = rows[:, :, None] & columns[:, None, :]
+    return torch.where(inside[:, None], (2 * grey - 1)[:, None, None, None].to(images), images)
