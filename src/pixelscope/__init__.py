@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pixelscope.endovae.evaluation import evaluate_endovae as evaluate_endovae
     from pixelscope.endovae.frame_figures import draw_frames as draw_frames
     from pixelscope.endovae.inference.generate import generate as generate
-    from pixelscope.endovae.inference.interactive import FrameStudio as FrameStudio
+    from pixelscope.endovae.inference.interactive import InteractiveVAE as InteractiveVAE
     from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
     from pixelscope.endovae.inference.score import score as score
     from pixelscope.endovae.training import resume_endovae as resume_endovae
@@ -133,7 +133,7 @@ _HOMES = {
     "Summary": "pixelscope.engine.cost",
     "plan": "pixelscope.pixelda.cost",
     "summarize": "pixelscope.pixelda.cost",
-    "FrameStudio": "pixelscope.endovae.inference.interactive",
+    "InteractiveVAE": "pixelscope.endovae.inference.interactive",
     "InteractiveGenerator": "pixelscope.pixelda.inference.interactive",
     "RunInfo": "pixelscope.runs.listing",
     "find_runs": "pixelscope.runs.listing",

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import tiny
-from pixelscope import SYSTEMS, FrameStudio, InputError, InteractiveGenerator, decode_bytes, find_runs, run_settings
+from pixelscope import SYSTEMS, InputError, InteractiveGenerator, InteractiveVAE, decode_bytes, find_runs, run_settings
 from pixelscope.endovae.anomaly.calibration import read_calibration
 from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.inference.model import load_classifier
@@ -226,7 +226,7 @@ def test_a_studio_says_what_the_networks_say(place: Path) -> None:
 def test_sliders_draw_and_find_the_nearest_frame(client: TestClient, place: Path) -> None:
     one, two = (client.get(f"/endoscopy/healthy/draw?z0={value}").text for value in ("0", "2.5"))
     assert one != two and one.count("data:image/png") == 1
-    studio = FrameStudio(place / "healthy")
+    studio = InteractiveVAE(place / "healthy")
     frame, name, mean = studio.nearest(np.zeros(3, np.float32))
     again, same, _ = studio.nearest(mean)
     assert name == same and np.array_equal(frame, again)

@@ -19,7 +19,7 @@ import tiny
 from pixelscope import InputError, classify, export, score
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
-from pixelscope.endovae.inference import export as exporting
+from pixelscope.endovae.inference import torch_model
 from pixelscope.endovae.inference.model import MAPS
 from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.metrics import Dissimilarity
@@ -265,12 +265,12 @@ def test_a_file_of_another_version_or_another_system_is_refused(models: Path, di
 
 
 def test_a_file_that_disagrees_is_not_written(endovae_run: Path, tmp_path: Path, monkeypatch) -> None:
-    class Other(exporting.EndoVAEGraph):
+    class Other(torch_model.EndoVAEGraph):
         def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
             reconstruction, error, dissimilarity, kl, mean = super().forward(frames)
             return reconstruction, error, dissimilarity, kl, mean + 2e-3
 
-    monkeypatch.setattr(exporting, "EndoVAEGraph", Other)
+    monkeypatch.setattr(torch_model, "EndoVAEGraph", Other)
     with pytest.raises(
         InputError, match=r"disagrees with the run on 84 images .*mean 0.00.*; allowed 0.0001.*nothing is written"
     ):

@@ -218,7 +218,7 @@ def build_classifier(settings: Mapping[str, Any], classes: int, size: int) -> nn
 
 def _read(folder: RunFolder) -> StoredRun | StoredRefinement:
     record = folder.read_record()
-    return (read_refinement if record.get("system") == REFINED else read_run)(folder, record)
+    return read_refinement(folder, record) if record.get("system") == REFINED else read_run(folder, record)
 
 
 def _refined(stored: StoredRefinement, rule: str) -> Checkpoint:

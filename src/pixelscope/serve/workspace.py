@@ -47,7 +47,7 @@ class Workspace:
     def frames(self, name: str) -> Any:
         """Return the studio of a run of EndoVAE."""
         run = self.run(name)
-        return self._studio(("frames", name, str(run.images), str(run.changed)), lambda: pixelscope.FrameStudio(run.path))
+        return self._studio(("frames", name, str(run.images), str(run.changed)), lambda: pixelscope.InteractiveVAE(run.path))
 
     def _studio(self, key: tuple[str, ...], make: Callable[[], S]) -> S:
         with self._lock:

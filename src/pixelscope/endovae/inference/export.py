@@ -1,86 +1,73 @@
-"""EndoVAE as a file for other programs, and for `score` without torch."""
+"""EndoVAE as a file for other programs, and for `score` without torch; importing this imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor, nn
 
 from pixelscope.endovae.anomaly.calibration import RATE, Calibration
-from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
-from pixelscope.endovae.data import load_run_splits, load_splits
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.inference.standalone import standalone_code
-from pixelscope.endovae.inference.torch_model import NETWORKS, TorchScorer
-from pixelscope.endovae.metrics import Dissimilarity
-from pixelscope.endovae.networks import Decoder, Encoder
-from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.results import RESEARCH, Evaluation
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import COMPARED, Delivered, Format, Parity, beside, compare, deliver, require_new
 from pixelscope.exports.metadata import About
 from pixelscope.exports.model_card import Card, Port
-from pixelscope.exports.onnx_graph import whole_graph
-from pixelscope.exports.onnx_runtime import sealed
-from pixelscope.exports.weights import write_weights
 from pixelscope.runs.folder import versions
 from pixelscope.runs.record import parse_record
+
+if TYPE_CHECKING:
+    from pixelscope.endovae.checkpoints import Checkpoint
 
 BATCH = 50
 
 
-class EndoVAEGraph(nn.Module):
-    """Frames to their reconstruction from the posterior's mode, and to `ErrorMaps`: the network that is exported."""
-
-    OUTPUTS = ("reconstruction", "error", "dissimilarity", "kl", "mean")
-
-    def __init__(self, encoder: Encoder, decoder: Decoder, size: int) -> None:
-        super().__init__()
-        self.encoder, self.decoder, self.dissimilarity = encoder, decoder, Dissimilarity(size)
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """Return what `OUTPUTS` names, for frames (N, 3, S, S) in [0, 1]."""
-        posterior = Posterior.from_parameters(self.encoder(frames))
-        reconstruction = self.decoder(posterior.mode)
-        error = (frames - reconstruction).square().mean(1)
-        return reconstruction, error, self.dissimilarity(frames, reconstruction), posterior.kl(), posterior.mean
-
-
 def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = None, rule: str = "auto") -> Delivered:
-    """Write encoder and decoder of a finished run to `out`, with card and preparation beside, once they agree with the run.
+    """Write encoder and decoder of a finished run to `out`, with card and preparation, once file and run agree.
 
     images: a store or folder of frames to compare on; by default the run's own.
     Raises InputError as `pixelscope.export` says.
     """
+    from pixelscope.endovae.checkpoints import load_checkpoint
+    from pixelscope.endovae.inference.torch_model import TorchScorer
+
     require_new(out, form)
     checkpoint = load_checkpoint(run, rule)
     calibration = checkpoint.calibration()
-    frames, compared_on = _some(checkpoint, images)
+    scorer = TorchScorer.from_checkpoint(checkpoint, calibration)
+    frames, compared_on = _frames(checkpoint, images)
     about = _about(checkpoint, calibration)
-    networks = (checkpoint.encoder, checkpoint.decoder)
-
-    def write(path: Path) -> None:
-        if form == "onnx":
-            core = EndoVAEGraph(*networks, about.size)
-            path.write_bytes(sealed(whole_graph(core, about.size, core.OUTPUTS, about.mean, about.scale), about))
-        else:
-            named = zip(NETWORKS, networks, strict=True)
-            write_weights(path, {f"{name}.{k}": v for name, one in named for k, v in one.state_dict().items()}, about)
 
     def agreement(path: Path) -> Parity:
-        ours = TorchScorer.from_checkpoint(checkpoint, calibration)
-        return compare(*(_maps(model, frames) for model in (ours, load_scorer(path))))
+        return compare(*(_maps(model, frames) for model in (scorer, load_scorer(path))))
+
+    def card(parity: Parity) -> Card:
+        return _card(checkpoint, calibration, out, form, f"{parity.images:,} frames ({compared_on})", parity.largest)
 
     code = standalone_code(checkpoint.config.prepare, out.name) if form == "onnx" else ""
-    files, parity = deliver(
-        out, write, agreement, lambda parity: _card(checkpoint, calibration, out, form, parity, compared_on), code
-    )
+    files, parity = deliver(out, lambda path: _write(path, form, checkpoint, about), agreement, card, code)
     return Delivered(files, form, checkpoint.rule, parity, compared_on, RESEARCH)
 
 
-def _some(checkpoint: Checkpoint, images: str | None) -> tuple[np.ndarray, str]:
+def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: About) -> None:
+    from pixelscope.endovae.inference.torch_model import EndoVAEGraph, exported_tensors
+    from pixelscope.exports.onnx_graph import whole_graph
+    from pixelscope.exports.onnx_runtime import sealed
+    from pixelscope.exports.weights import write_weights
+
+    if form == "safetensors":
+        write_weights(path, exported_tensors(checkpoint), about)
+        return
+    core = EndoVAEGraph(checkpoint.encoder, checkpoint.decoder, about.size)
+    path.write_bytes(sealed(whole_graph(core, about.size, core.OUTPUTS, about.mean, about.scale), about))
+
+
+def _frames(checkpoint: "Checkpoint", images: str | None) -> tuple[np.ndarray, str]:
     """Return uint8 frames (N, S, S, 3), evenly spaced over a store, and which they are: the run's, or those in `images`."""
+    from pixelscope.endovae.data import load_run_splits, load_splits
+
     if images is None:
         splits, title = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record), "frames of the run"
     else:
@@ -93,7 +80,7 @@ def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _about(checkpoint: Checkpoint, calibration: Calibration) -> About:
+def _about(checkpoint: "Checkpoint", calibration: Calibration) -> About:
     threshold, rate = _threshold(calibration)
     return About(
         system="endovae",
@@ -120,7 +107,7 @@ def _threshold(calibration: Calibration) -> tuple[float | None, float | None]:
         return None, None
 
 
-def _card(checkpoint: Checkpoint, calibration: Calibration, out: Path, form: Format, parity: Parity, compared_on: str) -> Card:
+def _card(checkpoint: "Checkpoint", calibration: Calibration, out: Path, form: Format, compared: str, largest: float) -> Card:
     record, config = parse_record(checkpoint.record, checkpoint.folder), checkpoint.config
     size, latent = config.prepare.size, config.model.latent
     files = {beside(out)["preparation"].name: "content area, insets and scores in NumPy; needs nothing of this package"}
@@ -142,13 +129,13 @@ def _card(checkpoint: Checkpoint, calibration: Calibration, out: Path, form: For
             "Borders, glints and boxes laid over the picture are no tissue: prepare frames as the code beside it does.",
             f"Scores are calibrated on {calibration.count:,} healthy frames; p-values hold for frames like these.",
         ),
-        parity=f"Outputs for {parity.images:,} frames ({compared_on}) differ from the run's by at most {parity.largest:.2g}.",
+        parity=f"Outputs for {compared} differ from the run's by at most {largest:.2g}.",
         versions=versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {}),
         files=files if form == "onnx" else {},
     )
 
 
-def _protocol(checkpoint: Checkpoint, calibration: Calibration) -> dict[str, str]:
+def _protocol(checkpoint: "Checkpoint", calibration: Calibration) -> dict[str, str]:
     config = checkpoint.config
     threshold, rate = _threshold(calibration)
     flagged = "too few frames for one" if threshold is None else f"{threshold:.6g}, at a false-positive rate of {rate:g}"
@@ -163,7 +150,7 @@ def _protocol(checkpoint: Checkpoint, calibration: Calibration) -> dict[str, str
     }
 
 
-def _results(checkpoint: Checkpoint) -> list[Mapping[str, str]]:
+def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
     if not checkpoint.folder.evaluation.is_file():
         return []
     found = Evaluation.load(checkpoint.folder.evaluation)

@@ -1,21 +1,20 @@
-"""New frames of a run: from random latent vectors, between two frames, or along one latent dimension."""
+"""New frames of a run: from random latent vectors, between two frames, or along one latent dimension.
 
+Importing this imports no torch.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pixelscope.data.decode import bombs_refused
-from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
-from pixelscope.endovae.data import as_channels_first, to_unit
-from pixelscope.endovae.forward import decode, interpolate, random_latents, traverse
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
-from pixelscope.endovae.posterior import Posterior
+from pixelscope.endovae.inference.model import Bytes, Floats
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.inference.files import COLUMNS, MANIFEST
 from pixelscope.inference.table import csv_text
-from pixelscope.rng import generator
 
 REACH = 3.0
 """How far a latent dimension is walked along either way, in standard deviations of the prior."""
@@ -47,47 +46,56 @@ def generate(
     Raises:
         InputError: settings exclude each other, or the run has no such dimension or checkpoint.
     """
+    from pixelscope.endovae.checkpoints import load_checkpoint
+    from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
+
     checkpoint = load_checkpoint(run, rule, finished=False)
-    latent = checkpoint.config.model.latent
+    vae, latent = TorchVAE(checkpoint.encoder, checkpoint.decoder), checkpoint.config.model.latent
     if count < 1 or (between is not None and dimension is not None):
         raise InputError("Give a --count of at least 1, and one of --between and --dimension at most.")
     if dimension is not None and not 0 <= dimension < latent:
         raise InputError(f"{run} has the latent dimensions 0 to {latent - 1}, not {dimension}; name one of them.")
-    z = _latents(checkpoint, count, seed, between, dimension)
-    about = {"run": str(run), "rule": checkpoint.rule, "images": checkpoint.images, "seed": seed, "dimension": dimension}
+    about: dict[str, object] = {"run": str(run), "rule": checkpoint.rule, "images": checkpoint.images}
+    about |= {"seed": seed, "dimension": dimension}
     if between is not None:
         about["between"] = [str(path) for path in between]
-    names = [f"{number:05d}.png" for number in range(count)]
-    if out.suffix.lower() == ".png":
-        columns = count if between is not None or dimension is not None else int(np.ceil(np.sqrt(count)))
-        save_png(out, grid(_rows(decode(checkpoint.decoder, z).numpy(), columns)), about)
-    else:
-        for start in range(0, count, AT_ONCE):
-            some = decode(checkpoint.decoder, z[start : start + AT_ONCE]).numpy()
-            for frame, drawn in zip(names[start : start + AT_ONCE], some, strict=True):
-                save_png(out / frame, drawn, about)
-        rows = [("", frame, "", number) for number, frame in enumerate(names)]
-        write_text(out / MANIFEST, csv_text([COLUMNS, *rows]))
-    return ImagesWritten(str(out), count, checkpoint.rule, seed, [{"name": frame} for frame in names])
-
-
-@torch.no_grad()
-def _latents(
-    checkpoint: Checkpoint,
-    count: int,
-    seed: int,
-    between: tuple[Path, Path] | None,
-    dimension: int | None,
-) -> torch.Tensor:
-    if between is not None:
         with bombs_refused():
             ends = np.stack([read_prepared(path, checkpoint.config.prepare) for path in between])
-        modes = Posterior.from_parameters(checkpoint.encoder(to_unit(as_channels_first(ends)))).mode
-        return interpolate(modes[0], modes[1], count)
-    latent = checkpoint.config.model.latent
-    if dimension is not None:
-        return traverse(torch.zeros(latent), dimension, torch.linspace(-REACH, REACH, count))
-    return random_latents(count, latent, generator("cpu", seed, "generated"))
+        z = interpolate(vae.encode(ends), count)
+    elif dimension is not None:
+        z = traverse(latent, dimension, count)
+    else:
+        z = draw_latents(count, latent, seed, "generated")
+    if out.suffix.lower() == ".png":
+        one_row = between is not None or dimension is not None
+        columns = count if one_row else int(np.ceil(np.sqrt(count)))
+        save_png(out, grid(_rows(vae.decode(z), columns)), about)
+    names = [f"{number:05d}.png" for number in range(count)]
+    if out.suffix.lower() != ".png":
+        _write_files(out, names, z, vae.decode, about)
+    return ImagesWritten(str(out), count, checkpoint.rule, seed, [{"name": name} for name in names])
+
+
+def interpolate(ends: Floats, steps: int) -> Floats:
+    """Return latent vectors (steps, latent) on the straight line between two `ends`, (2, latent), both included."""
+    share = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
+    return (1 - share) * ends[0] + share * ends[1]
+
+
+def traverse(latent: int, dimension: int, steps: int) -> Floats:
+    """Return latent vectors (steps, latent), 0 but for one dimension, which goes from -`REACH` to `REACH`."""
+    z = np.zeros((steps, latent), np.float32)
+    z[:, dimension] = np.linspace(-REACH, REACH, steps)
+    return z
+
+
+def _write_files(out: Path, names: list[str], z: Floats, decode: Callable[[Floats], Bytes], about: dict[str, object]) -> None:
+    for start in range(0, len(z), AT_ONCE):
+        frames = decode(z[start : start + AT_ONCE])
+        for name, frame in zip(names[start : start + AT_ONCE], frames, strict=True):
+            save_png(out / name, frame, about)
+    rows = [("", name, "", number) for number, name in enumerate(names)]
+    write_text(out / MANIFEST, csv_text([COLUMNS, *rows]))
 
 
 def _rows(frames: np.ndarray, columns: int) -> np.ndarray:

@@ -1,29 +1,26 @@
-"""A run of EndoVAE for one frame at a time: drawn from a latent vector, or looked at. For research only."""
+"""A run of EndoVAE for one frame at a time: generated from a latent vector, or analyzed. For research only.
+
+Importing this imports no torch.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pixelscope.data.frames.preprocess import prepare_frame
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
-from pixelscope.endovae.anomaly.maps import error_maps
 from pixelscope.endovae.anomaly.scores import raw_scores, scores, why_unscored
-from pixelscope.endovae.checkpoints import load_checkpoint
-from pixelscope.endovae.data import as_channels_first, load_run_splits, to_unit
-from pixelscope.endovae.forward import Reconstructed, decode, random_latents
-from pixelscope.endovae.posterior import Posterior
+from pixelscope.endovae.inference.model import Bytes, Floats
 from pixelscope.endovae.results import Evaluation
-from pixelscope.endovae.samples import pixels
 from pixelscope.errors import InputError
-from pixelscope.rng import generator
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    from pixelscope.endovae.data import Splits
 
 SHOWN = 8
 """Latent dimensions offered at most, those of the largest divergence first."""
@@ -34,7 +31,7 @@ LARGEST = 640
 
 
 @dataclass(frozen=True)
-class Look:
+class FrameAnalysis:
     """What a run makes of one frame."""
 
     frame: Bytes
@@ -52,12 +49,16 @@ class Look:
     """That score of the healthy frames of the calibration, ascending."""
 
 
-class FrameStudio:
+class InteractiveVAE:
     """Encoder and decoder of a run with its calibration."""
 
     def __init__(self, run: Path) -> None:
         """Open a run, finished or not; raises InputError where it is none of EndoVAE."""
+        from pixelscope.endovae.checkpoints import load_checkpoint
+        from pixelscope.endovae.inference.torch_model import TorchVAE
+
         self._checkpoint = load_checkpoint(run, finished=False)
+        self._vae = TorchVAE(self._checkpoint.encoder, self._checkpoint.decoder)
         self.run, self.config = Path(run), self._checkpoint.config
         self.latent = self.config.model.latent
 
@@ -81,11 +82,13 @@ class FrameStudio:
 
     def random(self, seed: int) -> Floats:
         """Return a latent vector z ~ N(0, I), (latent,), a function of `seed`."""
-        return random_latents(1, self.latent, generator("cpu", seed, "studio"))[0].numpy()
+        from pixelscope.endovae.inference.torch_model import draw_latents
+
+        return draw_latents(1, self.latent, seed, "studio")[0]
 
     def draw(self, z: Floats) -> Bytes:
         """Return the frame of a latent vector (latent,), uint8 (S, S, 3)."""
-        return decode(self._checkpoint.decoder, torch.from_numpy(np.asarray(z, np.float32)[None])).numpy()[0]
+        return self._vae.decode(np.asarray(z)[None])[0]
 
     def nearest(self, z: Floats) -> tuple[Bytes, str, Floats]:
         """Return the training frame whose posterior mean is nearest to `z`, its name, and that mean."""
@@ -94,7 +97,7 @@ class FrameStudio:
         position = int(positions[index])
         return np.asarray(splits.store.frames[position]), splits.store.names[position], means[index]
 
-    def look(self, image: Bytes) -> Look:
+    def analyze(self, image: Bytes) -> FrameAnalysis:
         """Reconstruct and score one frame, uint8 (H, W, 3).
 
         Raises InputError where the run has no calibration of these weights, or no tissue is seen in the frame.
@@ -103,8 +106,7 @@ class FrameStudio:
         original = _shrunk(image)
         prepared = prepare_frame(original, None, self.config.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
-        batch = self._reconstructed(frames)
-        maps = error_maps(batch)
+        maps, reconstructions = self._vae.analyze(frames)
         value = float(scores(raw_scores(maps, frames, insets, calibration.latent), calibration.spread)[calibration.chosen][0])
         if not np.isfinite(value):
             raise InputError(f"This frame: {why_unscored(maps)[0]}; give another.")
@@ -116,32 +118,24 @@ class FrameStudio:
         content = prepared.content
         corner = (content.left + content.width - 1, content.top + content.height - 1)
         cv2.rectangle(outlined, (content.left, content.top), corner, (255, 255, 255), 2)
-        return Look(
+        return FrameAnalysis(
             frame=outlined,
             heat=heat,
             prepared=prepared.frame,
-            reconstruction=pixels(batch.reconstructions)[0],
+            reconstruction=reconstructions[0],
             score=value,
             p=float(calibration.p_values(calibration.chosen, [value])[0]),
             name=calibration.chosen,
             calibration=np.array(calibration.scores[calibration.chosen]),
         )
 
-    @torch.no_grad()
-    def _reconstructed(self, frames: Bytes) -> Reconstructed:
-        images = to_unit(as_channels_first(frames))
-        posterior = Posterior.from_parameters(self._checkpoint.encoder(images))
-        return Reconstructed(images, self._checkpoint.decoder(posterior.mode), posterior)
-
     @cached_property
-    def _training(self):
+    def _training(self) -> tuple[Floats, NDArray[np.int64], "Splits"]:
+        from pixelscope.endovae.data import load_run_splits
+
         splits = load_run_splits(self._checkpoint.folder, self.config, self._checkpoint.record)
-        positions = splits.train.at_most(SEARCHED).positions
-        parts = [
-            self._reconstructed(splits.store.frames[some]).posterior.mean
-            for some in np.array_split(positions, -(-len(positions) // 64))
-        ]
-        return torch.cat(parts).numpy(), positions, splits
+        some = splits.train.at_most(SEARCHED)
+        return self._vae.encode(some.frames), some.positions, splits
 
 
 def _shrunk(image: Bytes) -> Bytes:

@@ -1,18 +1,20 @@
 """A trained EndoVAE, from a run folder or an exported file, as a function of frames; importing this imports no torch."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.scores import ErrorMaps
-from pixelscope.endovae.inference.metadata import read_metadata
 from pixelscope.errors import InputError
+from pixelscope.exports.metadata import About, require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 MAPS = ("error", "dissimilarity", "kl", "mean")
 """The outputs that scores are computed from, as `ErrorMaps` names them."""
 
@@ -28,7 +30,7 @@ class ScoringModel(Protocol):
     devices: int
     """How many threads may call it at a time."""
 
-    def __call__(self, frames: NDArray[np.uint8]) -> ErrorMaps:
+    def __call__(self, frames: Bytes) -> ErrorMaps:
         """Return what the networks make of uint8 frames (N, S, S, 3)."""
         ...
 
@@ -43,7 +45,7 @@ class OnnxScorer:
         self.prepare, self.calibration = read_metadata(self._model.about, str(path))
         self.identity = {"model": self._model.about.fingerprint}
 
-    def __call__(self, frames: NDArray[np.uint8]) -> ErrorMaps:
+    def __call__(self, frames: Bytes) -> ErrorMaps:
         """Return what the networks make of uint8 frames (N, S, S, 3)."""
         return ErrorMaps(**self._model(frames, MAPS))
 
@@ -59,6 +61,7 @@ def load_scorer(path: Path, rule: str = "auto", devices: int = 1) -> ScoringMode
     Raises:
         InputError: `path` is neither, has no calibration, or cannot be used.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     if path.is_file() and suffix == ".onnx":
         return OnnxScorer(path, devices)
@@ -67,3 +70,10 @@ def load_scorer(path: Path, rule: str = "auto", devices: int = 1) -> ScoringMode
     from pixelscope.endovae.inference.torch_model import TorchScorer
 
     return TorchScorer.from_file(path, devices) if path.is_file() else TorchScorer.from_run(path, rule, devices)
+
+
+def read_metadata(about: About, origin: str) -> tuple[PrepareConfig, Calibration]:
+    """Return how frames are prepared for an exported model, and its calibration; raises InputError where either is missing."""
+    require_system(about, "endovae", origin)
+    prepare: dict[str, Any] = about.config.get("prepare", {})
+    return PrepareConfig.parse(prepare, origin), Calibration.parse(about.calibration or {}, origin)

@@ -1,12 +1,14 @@
-"""Encoder and decoder in torch as a function of frames, from a run or a .safetensors file."""
+"""Encoder and decoder in torch, from a run or from exported weights, as functions of NumPy arrays."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.maps import error_maps
@@ -14,30 +16,90 @@ from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import as_channels_first, to_unit
-from pixelscope.endovae.forward import Reconstructed
-from pixelscope.endovae.inference.metadata import read_metadata
+from pixelscope.endovae.forward import BATCH, Reconstructed, decode, random_latents
+from pixelscope.endovae.inference.model import Bytes, Floats, read_metadata
+from pixelscope.endovae.metrics import Dissimilarity, psnr, ssim
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
+from pixelscope.endovae.samples import pixels
 from pixelscope.endovae.task import build_networks
 from pixelscope.engine.checkpoint import fingerprint
 from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.replicas import Replicas
+from pixelscope.rng import generator
 
 NETWORKS = ("encoder", "decoder")
 """What the names of its tensors begin with in a .safetensors file."""
 
 
-class TorchScorer:
-    """Encoder and decoder on one or several devices; see `ScoringModel`."""
+class TorchVAE:
+    """Encoder and decoder of a run."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, devices: int | None = None) -> None:
+        """Take over the networks.
+
+        devices: GPUs, or without one threads, that compute; None computes on the CPU, on the caller's thread.
+        """
+        self._networks = nn.ModuleDict(dict(zip(NETWORKS, (encoder, decoder), strict=True)))
+        self._replicas = None if devices is None else Replicas(self._networks, devices)
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Return the SHA-256 of the weights."""
+        return {"model": fingerprint(*self._networks.values())}
+
+    def encode(self, frames: Bytes) -> Floats:
+        """Return the posterior means (N, latent) of uint8 frames (N, S, S, 3)."""
+        return np.concatenate([self._reconstruct(frames[rows]).posterior.mean.numpy() for rows in _batches(len(frames))])
+
+    def decode(self, z: Floats) -> Bytes:
+        """Return the uint8 frames (N, S, S, 3) of latent vectors (N, latent)."""
+        with self._lent() as (networks, device):
+            return decode(networks["decoder"], torch.from_numpy(np.asarray(z, np.float32)).to(device)).cpu().numpy()
+
+    def reconstruct(self, frames: Bytes, noise: Floats | None = None) -> tuple[Bytes, Floats, Floats]:
+        """Return reconstructions of uint8 frames (N, S, S, 3), and their PSNR in dB and SSIM, (N,) each.
+
+        noise: standard normal values (N, latent) that draw a sample of each posterior; its mode where None.
+        """
+        parts = [self._reconstruct(frames[rows], None if noise is None else noise[rows]) for rows in _batches(len(frames))]
+        drawn = np.concatenate([pixels(part.reconstructions) for part in parts])
+        quality = [torch.cat([metric(part.images, part.reconstructions) for part in parts]).numpy() for metric in (psnr, ssim)]
+        return drawn, quality[0], quality[1]
+
+    def analyze(self, frames: Bytes) -> tuple[ErrorMaps, Bytes]:
+        """Return the maps that scores are computed from, and reconstructions, of uint8 frames (N, S, S, 3)."""
+        found = self._reconstruct(frames)
+        return error_maps(found), pixels(found.reconstructions)
+
+    @torch.no_grad()
+    def _reconstruct(self, frames: Bytes, noise: Floats | None = None) -> Reconstructed:
+        with self._lent() as (networks, device):
+            images = to_unit(as_channels_first(frames).to(device))
+            posterior = Posterior.from_parameters(networks["encoder"](images))
+            z = posterior.mode if noise is None else posterior.sample(torch.from_numpy(noise).to(device))
+            reconstructions = networks["decoder"](z).float().cpu()
+            return Reconstructed(images.cpu(), reconstructions, Posterior(posterior.mean.cpu(), posterior.log_variance.cpu()))
+
+    @contextmanager
+    def _lent(self) -> Iterator[tuple[nn.ModuleDict, torch.device]]:
+        if self._replicas is None:
+            yield self._networks, torch.device("cpu")
+        else:
+            with self._replicas.lent() as one:
+                yield one
+
+
+class TorchScorer(TorchVAE):
+    """Encoder and decoder with the calibration of their scores; see `ScoringModel`."""
 
     def __init__(
         self, encoder: Encoder, decoder: Decoder, prepare: PrepareConfig, calibration: Calibration, devices: int = 1
     ) -> None:
+        super().__init__(encoder, decoder, devices)
         self.prepare, self.calibration, self.devices = prepare, calibration, devices
-        self.identity = {"model": fingerprint(encoder, decoder)}
-        self._replicas = Replicas(nn.ModuleDict({"encoder": encoder, "decoder": decoder}), devices)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, calibration: Calibration, devices: int = 1) -> Self:
@@ -64,12 +126,38 @@ class TorchScorer:
                 raise InputError(f"{path} holds weights of other shapes than it says; export the run again.") from None
         return cls(*networks, prepare, calibration, devices)
 
-    @torch.no_grad()
-    def __call__(self, frames: NDArray[np.uint8]) -> ErrorMaps:
-        """Return what the networks make of uint8 frames (N, S, S, 3)."""
-        with self._replicas.lent() as (networks, device):
-            images = to_unit(as_channels_first(frames).to(device))
-            posterior = Posterior.from_parameters(networks["encoder"](images))
-            reconstructions = networks["decoder"](posterior.mode)
-            posterior = Posterior(posterior.mean.cpu(), posterior.log_variance.cpu())
-            return error_maps(Reconstructed(images.cpu(), reconstructions.float().cpu(), posterior))
+    def __call__(self, frames: Bytes) -> ErrorMaps:
+        """Return the maps that scores are computed from, of uint8 frames (N, S, S, 3)."""
+        return error_maps(self._reconstruct(frames))
+
+
+class EndoVAEGraph(nn.Module):
+    """Frames to their reconstruction from the posterior's mode, and to `ErrorMaps`: the network that is exported to ONNX."""
+
+    OUTPUTS = ("reconstruction", "error", "dissimilarity", "kl", "mean")
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, size: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.dissimilarity = encoder, decoder, Dissimilarity(size)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Return what `OUTPUTS` names, for frames (N, 3, S, S) in [0, 1]."""
+        posterior = Posterior.from_parameters(self.encoder(frames))
+        reconstruction = self.decoder(posterior.mode)
+        error = (frames - reconstruction).square().mean(1)
+        return reconstruction, error, self.dissimilarity(frames, reconstruction), posterior.kl(), posterior.mean
+
+
+def exported_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the tensors of encoder and decoder by the names that a .safetensors file has them under."""
+    named = zip(NETWORKS, (checkpoint.encoder, checkpoint.decoder), strict=True)
+    return {f"{name}.{key}": value for name, network in named for key, value in network.state_dict().items()}
+
+
+def draw_latents(count: int, latent: int, seed: int, *path: int | str) -> Floats:
+    """Return random latent vectors (count, latent), z ~ N(0, I), a function of `seed` and `path`."""
+    return random_latents(count, latent, generator("cpu", seed, *path)).numpy()
+
+
+def _batches(count: int) -> Iterator[slice]:
+    return (slice(start, start + BATCH) for start in range(0, count, BATCH))

@@ -15,7 +15,7 @@ from pixelscope.data.split import Split, find_copies, random_test_mask
 from pixelscope.engine.checkpoint import fingerprint
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
-from pixelscope.pixelda.checkpoints import Checkpoint, load_checkpoint
+from pixelscope.pixelda.checkpoints import Checkpoint, load_checkpoint, read_run
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import Domains, StoredRun, load_own, require_same_images
 from pixelscope.pixelda.forward import draw_noise, redraw
@@ -26,6 +26,7 @@ from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.samples import save_classifiers
 from pixelscope.pixelda.verdict import IMAGES, compare
 from pixelscope.rng import generator
+from pixelscope.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ def load_material(
     """
     if not config.run:
         raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
-    opened = load_checkpoint(Path(config.run) if run is None else run, config.rule)
-    if opened.generator is None:
+    opened = load_checkpoint(read_run(RunFolder.open(Path(config.run))) if run is None else run, config.rule)
+    if not isinstance(opened.config, PixelDAConfig):
         raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")
     domains = load_own(opened.run, data_root)
     assert domains.target is not None

@@ -87,7 +87,7 @@ async def looked(request: Request, name: str) -> Response:
 def _look(workspace: Any, name: str, content: bytes) -> dict[str, Any]:
     studio = workspace.frames(name)
     image = pixelscope.decode_bytes(content, value_range=studio.config.prepare.range)
-    found = studio.look(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
+    found = studio.analyze(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
     pictures = [
         ("Content area", found.frame),
         ("Where it differs", found.heat),
