@@ -85,8 +85,8 @@ def refined(**changes: Any) -> RefineConfig:
     """Return a tiny refinement."""
     small = {
         "network": {"width": 4},
-        "generated": {"pool": 16, "refresh": 48},
-        "self_training": {"ramp": 0, "threshold": 0.4},
+        "generated": {"pool_size": 16, "refresh_every": 48},
+        "self_training": {"rampup_images": 0, "threshold": 0.4},
         "training": {
             "batch_size": 8,
             "images": 96,

@@ -39,8 +39,8 @@ Cli = Callable[..., Any]
         ),
         ("pixelda train --data.size 20", "--data.size: Input should be a multiple of 8 (given: '20')."),
         (
-            "pixelda train --losses.classifier-sees bot",
-            "--losses.classifier-sees: Input should be 'source', 'generated' or 'both'",
+            "pixelda train --losses.classifier-inputs bot",
+            "--losses.classifier-inputs: Input should be 'source', 'generated' or 'both'",
         ),
         ("pixelda train --preset dem", 'Did you mean "demo"?'),
         ("pixelda train --seed 1 --seed 2", "--seed specified multiple times"),

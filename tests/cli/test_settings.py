@@ -122,8 +122,8 @@ def test_later_layers_win(tmp_path: Path) -> None:
 
 def test_a_flag_with_the_default_value_still_wins(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("share_generated: false\ngenerator: {blocks: 2}\n")
-    config = train("--config", str(file), "--share-generated", "--generator.blocks", "6")
+    file.write_text("reuse_generated_batch: false\ngenerator: {blocks: 2}\n")
+    config = train("--config", str(file), "--reuse-generated-batch", "--generator.blocks", "6")
     assert config == PixelDAConfig()
 
 

@@ -113,7 +113,7 @@ TASKS = [
     TaskCase("baseline, residual T", lambda: _baseline(classifier=RESIDUAL), {"classifier": {"classifier"}}),
     TaskCase("pixelda", _pixelda, _PIXELDA_TRAINS),
     TaskCase("pixelda, residual T", lambda: _pixelda(classifier=RESIDUAL), _PIXELDA_TRAINS),
-    TaskCase("pixelda, own batch for G", lambda: _pixelda(share_generated=False), _PIXELDA_TRAINS),
+    TaskCase("pixelda, own batch for G", lambda: _pixelda(reuse_generated_batch=False), _PIXELDA_TRAINS),
     TaskCase("pixelda, content loss", lambda: _pixelda(losses={"content": 1.0}), _PIXELDA_TRAINS),
     TaskCase("endovae", _endovae, _ENDOVAE_TRAINS),
     TaskCase("endovae, sum of values", lambda: _endovae(losses={"reading": "sum"}), _ENDOVAE_TRAINS),
@@ -122,5 +122,5 @@ TASKS = [
     TaskCase("pixelda, private layers", lambda: _pixelda(classifier={"private_first_layer": True}), _PIXELDA_TRAINS),
     TaskCase("refinement", _refined, _REFINED_TRAINS),
     TaskCase("refinement of the paper's T", lambda: _refined("paper"), _REFINED_TRAINS),
-    TaskCase("refinement, source and generated only", lambda: _refined(self_training={"use": False}), _REFINED_TRAINS),
+    TaskCase("refinement, source and generated only", lambda: _refined(self_training={"enabled": False}), _REFINED_TRAINS),
 ]

@@ -44,7 +44,7 @@ def test_a_classifier_that_knows_nothing_yet_cannot_say_collapse() -> None:
 
 
 def test_verdicts_are_mean_probabilities() -> None:
-    found = diagnostics.verdicts(torch.tensor([0.0, 100.0]), torch.tensor([-100.0, -100.0]))
+    found = diagnostics.discriminator_stats(torch.tensor([0.0, 100.0]), torch.tensor([-100.0, -100.0]))
     assert float(found["probability/real"]) == pytest.approx(0.75)
     assert float(found["probability/generated"]) == pytest.approx(0, abs=1e-6)
 
@@ -74,7 +74,7 @@ def test_diversity_is_the_deviation_over_z_for_one_image() -> None:
 def test_gradient_shares_are_the_norms_of_each_loss_alone() -> None:
     network = nn.Linear(3, 1)
     output = network(torch.ones(2, 3)).sum()
-    shares = diagnostics.gradient_shares({"domain": output, "task": 3 * output}, network)
+    shares = diagnostics.gradient_norms({"domain": output, "task": 3 * output}, network)
     output.backward()
     norm = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm()
     assert float(shares["gradient/generator_domain"]) == pytest.approx(float(norm))

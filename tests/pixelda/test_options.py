@@ -66,8 +66,8 @@ def test_noise_and_dropout_reach_d(change: dict[str, float]) -> None:
 
 def test_the_classifier_on_source_only_does_not_see_generated_images() -> None:
     _, both = _stepped()
-    _, source = _stepped(losses={"classifier_sees": "source"})
-    _, generated = _stepped(losses={"classifier_sees": "generated"})
+    _, source = _stepped(losses={"classifier_inputs": "source"})
+    _, generated = _stepped(losses={"classifier_inputs": "generated"})
     assert float(both["loss/classifier"]) == pytest.approx(
         float(source["loss/classifier"] + generated["loss/classifier"]), rel=1e-5
     )
@@ -79,7 +79,7 @@ def test_private_first_layers_part_source_from_the_rest() -> None:
     assert not torch.equal(classifier(images, source=True), classifier(images))
     shared = Classifier(3, 16).eval()
     assert torch.equal(shared(images, source=True), shared(images))
-    task, _ = _stepped(classifier={"private_first_layer": True}, losses={"classifier_sees": "generated"})
+    task, _ = _stepped(classifier={"private_first_layer": True}, losses={"classifier_inputs": "generated"})
     fresh = build_networks(task.config, 3)[2]
     assert task.classifier.conv1_source is not None and fresh.conv1_source is not None
     assert _same(task.classifier.conv1_source, fresh.conv1_source)
@@ -117,7 +117,7 @@ def test_no_average_is_kept_where_it_is_off() -> None:
 
 def test_sharing_the_generated_batch_saves_a_draw_of_z() -> None:
     shared, _ = _stepped()
-    own, _ = _stepped(share_generated=False)
+    own, _ = _stepped(reuse_generated_batch=False)
     assert _same(shared.discriminator, own.discriminator)
     assert not _same(shared.generator, own.generator)
 

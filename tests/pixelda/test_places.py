@@ -18,7 +18,7 @@ from pixelscope.runs.folder import RunFolder
 
 SMALL: dict[str, Any] = {
     "network": {"width": 2},
-    "generated": {"pool": 16, "refresh": 16},
+    "generated": {"pool_size": 16, "refresh_every": 16},
     "training": {"batch_size": 8, "images": 16, "log_every": 16, "evaluate_every": 16, "checkpoint_every": 16},
     "runtime": {"accelerator": "cpu", "precision": "32-true", "threads": 1},
 }

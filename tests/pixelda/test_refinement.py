@@ -40,7 +40,7 @@ from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, cluster_agreement, information
 from pixelscope.pixelda.refinement.task import RefineTask, cosine
-from pixelscope.pixelda.refinement.training import load_material
+from pixelscope.pixelda.refinement.training import load_inputs
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.rng import Moment, Order, generator
 from pixelscope.runs.folder import RunFolder
@@ -126,16 +126,16 @@ def test_what_is_measured_is_what_is_exported(refined: Path) -> None:
 
 def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
     """Target images set apart, source images set apart: neither those trained on nor those of the test."""
-    material = load_material(config(origin), training=False)
-    domains = load_domains(material.opened.config, training=False)
+    inputs = load_inputs(config(origin), training=False)
+    domains = load_domains(inputs.opened.config, training=False)
     assert domains.target is not None
-    parts = [_contents(images) for images in (domains.target.train, domains.target.test, material.target, material.held_out)]
+    parts = [_contents(images) for images in (domains.target.train, domains.target.test, inputs.target, inputs.holdout)]
     training, test, used, held_out = parts
     assert held_out == training - used and not held_out & test
-    own = [_contents(images) for images in (domains.source.train, material.source.train, material.source.validation)]
+    own = [_contents(images) for images in (domains.source.train, inputs.source.train, inputs.source.validation)]
     assert own[2] == own[0] - own[1]
 
-    network, seen = StrongClassifier(3, 4).eval(), tiny.scaled(material.held_out.images[:])
+    network, seen = StrongClassifier(3, 4).eval(), tiny.scaled(inputs.holdout.images[:])
 
     def sharpen(tensors: Tensors) -> None:
         """Decide on what differs from image to image: so little trained, it would say the same of all."""
@@ -151,13 +151,13 @@ def test_selectors_see_held_out_images_alone(origin: Path, copy: Path) -> None:
         network.load_state_dict(tensors_of(copy / "classifiers" / f"{point.images:012d}.safetensors", "ema."))
         with torch.no_grad():
             features = network.features(seen).mean((2, 3))
-            logits = network(tiny.scaled(material.source.validation.images[:]))
+            logits = network(tiny.scaled(inputs.source.validation.images[:]))
         p = network.fc(features).softmax(1).detach().double().numpy()
         expected = scipy.stats.entropy(p.mean(0)) - scipy.stats.entropy(p, axis=1).mean()
         assert expected > 0.01
         assert point.information == pytest.approx(expected, rel=1e-3)
         assert point.cluster_agreement == pytest.approx(cluster_agreement(network.fc(features).detach(), features), abs=1e-5)
-        assert point.source_validation == float((logits.argmax(1).numpy() == material.source.validation.labels).mean())
+        assert point.source_validation == float((logits.argmax(1).numpy() == inputs.source.validation.labels).mean())
 
 
 def _contents(images: ImageSet) -> set[bytes]:
@@ -165,10 +165,10 @@ def _contents(images: ImageSet) -> set[bytes]:
 
 
 def test_no_target_label_reaches_training(origin: Path, tmp_path: Path) -> None:
-    material = load_material(config(origin))
-    assert material.target.labels is None and material.held_out.labels is None
-    with pytest.raises(InputError, match="has labels, which a refinement must not see"):
-        RefineBatches(material.source.train, tiny.image_set(), None, 0, torch.device("cpu"))
+    inputs = load_inputs(config(origin))
+    assert inputs.target.labels is None and inputs.holdout.labels is None
+    with pytest.raises(InputError, match="has labels"):
+        RefineBatches(inputs.source.train, tiny.image_set(), None, 0, torch.device("cpu"))
     record = json.loads((origin / "run.json").read_text())["data"]["target"]["spec"].removeprefix("arrays:")
     other, moved = tmp_path / "adapted", tmp_path / "target.npz"
     shutil.copytree(origin, other)
@@ -183,8 +183,8 @@ def test_no_target_label_reaches_training(origin: Path, tmp_path: Path) -> None:
 
 
 def test_held_out_target_images_are_never_trained_on(origin: Path) -> None:
-    material = load_material(config(origin))
-    parts = [material.target.images[:], material.held_out.images[:]]
+    inputs = load_inputs(config(origin))
+    parts = [inputs.target.images[:], inputs.holdout.images[:]]
     seen = [{image.tobytes() for image in part} for part in parts]
     assert not seen[0] & seen[1] and len(parts[1]) == round(0.1 * (len(parts[0]) + len(parts[1])))
 
@@ -210,7 +210,7 @@ def test_an_unfinished_refinement_is_measured_and_used_by_the_same_weights(refin
     used = load_checkpoint(run, "ema-last")
     found = evaluate_refinement(run)
     assert found.images == used.images == 64 == max(point.images for point in found.curve)
-    target = own_sets(load_material(config(Path(found.run)), training=False).domains)["target_test"]
+    target = own_sets(load_inputs(config(Path(found.run)), training=False).domains)["target_test"]
     assert found.sets["target_test"].confusion == measure(used.classifier, target).tolist()
     # The checkpoint itself, and not what happens to be stored beside it.
     averages = weights(run)
@@ -223,14 +223,14 @@ def test_an_unfinished_refinement_is_measured_and_used_by_the_same_weights(refin
 def test_the_paper_classifier_goes_on_from_its_weights(origin: Path, tmp_path: Path) -> None:
     values = {"network": {"kind": "paper"}, "optimizer": {"learning_rate": 1e-12, "weight_decay": 0.0}}
     run = refine(config(origin, **values), run=tmp_path / "run")
-    before = load_material(config(origin)).opened.classifier.state_dict()
+    before = load_inputs(config(origin)).opened.classifier.state_dict()
     for name, value in before.items():
         assert torch.allclose(weights(run)[f"network.classifier.{name}"], value, atol=1e-6)
 
 
 @pytest.mark.parametrize(("stage", "lacking"), [("generated", "loss/generated"), ("self_training", "loss/target")])
 def test_a_stage_can_be_left_out(origin: Path, tmp_path: Path, stage: str, lacking: str) -> None:
-    run = refine(config(origin, **{stage: {"use": False}}), run=tmp_path / "run")
+    run = refine(config(origin, **{stage: {"enabled": False}}), run=tmp_path / "run")
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     assert all(lacking not in line for line in lines)
     assert evaluate_refinement(run).sets["target_test"].count > 0
@@ -244,11 +244,11 @@ def test_another_run_can_label_the_target(origin: Path, refined: Path, tmp_path:
     values = config(origin, network={"kind": "paper"}, self_training=taught, rule="ema-last")
     run = refine(values, run=tmp_path / "run")
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-    assert {line["trusted"] for line in lines if "trusted" in line} == {1.0}
-    assert f"labels that {teacher} is sure of" in sections(run)[0].prose[0]
+    assert {line["pseudo_label_rate"] for line in lines if "pseudo_label_rate" in line} == {1.0}
+    assert str(teacher) in sections(run)[0].prose[0]
     other = refine(config(origin, network={"kind": "paper"}, self_training={"threshold": 0.01}), run=tmp_path / "other")
     assert not all(torch.equal(value, weights(other)[name]) for name, value in weights(run).items())
-    made = load_material(values).teacher
+    made = load_inputs(values).teacher
     assert made is not None
     ours, theirs = made.state_dict(), weights(refined)
     assert all(torch.equal(value, theirs[f"average.classifier.{name}"]) for name, value in ours.items())
@@ -258,8 +258,8 @@ def test_another_run_can_label_the_target(origin: Path, refined: Path, tmp_path:
 
 def test_a_teacher_that_cannot_teach_is_refused(origin: Path, tmp_path: Path) -> None:
     taught = {"teacher": str(origin)}
-    with pytest.raises(InputError, match="labels target images, and their stage is off"):
-        refine(config(origin, self_training={"use": False, **taught}), run=tmp_path / "out")
+    with pytest.raises(InputError, match="teacher"):
+        refine(config(origin, self_training={"enabled": False, **taught}), run=tmp_path / "out")
     split, classes = tmp_path / "split", tmp_path / "classes"
     for other in (split, classes):
         shutil.copytree(origin, other)
@@ -267,7 +267,7 @@ def test_a_teacher_that_cannot_teach_is_refused(origin: Path, tmp_path: Path) ->
     (split / "config.yaml").write_text(text.replace("test_fraction: 0.2", "test_fraction: 0.3"), encoding="utf-8")
     record = json.loads((classes / "run.json").read_text(encoding="utf-8"))
     (classes / "run.json").write_text(json.dumps({**record, "classes": ["a", "b", "c"]}), encoding="utf-8")
-    for other, said in ((split, "another split or size"), (classes, "knows the classes a, b, c, the run 0, 1, 2")):
+    for other, said in ((split, "another split"), (classes, "a, b, c.* 0, 1, 2")):
         with pytest.raises(InputError, match=said):
             refine(config(origin, self_training={"teacher": str(other)}), run=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -280,8 +280,8 @@ def test_an_unfinished_teacher_teaches_only_where_a_rule_is_named(origin: Path, 
     (unfinished / "run.json").write_text(json.dumps({**record, "state": "stopped"}), encoding="utf-8")
     taught = {"teacher": str(unfinished)}
     with pytest.raises(InputError, match="is not finished"):
-        load_material(config(origin, self_training=taught))
-    assert load_material(config(origin, self_training=taught, rule="ema-last")).teacher is not None
+        load_inputs(config(origin, self_training=taught))
+    assert load_inputs(config(origin, self_training=taught, rule="ema-last")).teacher is not None
 
 
 def task(classes: int = 3, **changes) -> RefineTask:
@@ -304,10 +304,10 @@ def same(one: RefineTask, other: RefineTask) -> bool:
 @pytest.mark.parametrize(("images", "share"), [(0, 0.0), (16, 0.25), (64, 1.0), (80, 1.0)])
 def test_the_weight_of_the_targets_labels_grows_along_the_ramp(images: int, share: float) -> None:
     """In a ramp of 64 images a step is one without a ramp and with a share of the weight."""
-    taught = {"threshold": 0.01, "weight": 2.0, "ramp": 64}
+    taught = {"threshold": 0.01, "weight": 2.0, "rampup_images": 64}
     ramped, plain, off = (
         task(self_training=values, training={"images": 96})
-        for values in (taught, {**taught, "weight": 2.0 * share, "ramp": 0}, {"use": False})
+        for values in (taught, {**taught, "weight": 2.0 * share, "rampup_images": 0}, {"enabled": False})
     )
     for made in (ramped, plain, off):
         made.step(batch(), Moment(images, images // 8, 8, 0))
@@ -324,7 +324,7 @@ def test_the_loss_is_of_source_redrawn_and_target_images_with_the_labels_that_ar
     threshold = float(sure.sort().values[3:5].mean())
     trusted = sure >= threshold
     assert trusted.sum() == 4
-    taught = {"threshold": threshold, "weight": 0.7, "balance": "none"}
+    taught = {"threshold": threshold, "weight": 0.7, "distribution_alignment": "none"}
     made = task(self_training=taught, views=STILL, optimizer={"weight_decay": 0.0})
     made.teacher, plain = teacher, copy_of(made.classifier)
     numbers = made.step(given, Moment(0, 0, 8, 0))
@@ -335,7 +335,7 @@ def test_the_loss_is_of_source_redrawn_and_target_images_with_the_labels_that_ar
     by_teacher = (F.cross_entropy(plain(given.target), label, reduction="none") * trusted).sum() / 8
     for name, loss in zip(("source", "generated", "target"), [*losses, by_teacher], strict=True):
         assert float(numbers[f"loss/{name}"]) == pytest.approx(loss.item(), rel=1e-4)
-    assert float(numbers["trusted"]) == pytest.approx(float(trusted.float().mean()))
+    assert float(numbers["pseudo_label_rate"]) == pytest.approx(float(trusted.float().mean()))
     (losses[0] + losses[1] + 0.7 * by_teacher).backward()
     moments = made.optimizers["classifier"].state_dict()["state"].values()
     for parameter, values in zip(plain.parameters(), moments, strict=True):
@@ -350,7 +350,7 @@ def copy_of(network: torch.nn.Module) -> torch.nn.Module:
 
 def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
     """Strong views that erase all tell nothing; weak ones are moved only."""
-    made = task(self_training={"threshold": 0.01, "balance": "none"}, views={**STILL, "shift": 0.25})
+    made = task(self_training={"threshold": 0.01, "distribution_alignment": "none"}, views={**STILL, "shift": 0.25})
     seen: list[torch.Tensor] = []
     teacher = StrongClassifier(3, 4, 0.0).eval()
     teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -378,9 +378,9 @@ def test_where_classes_are_missing_balance_can_be_turned_off() -> None:
     """A target of one class of three: balancing spreads it over all, and nothing else does."""
     said = torch.tensor([[0.9, 0.08, 0.02]]).repeat(20, 1)
     for balance in ("source", "none"):
-        made = task(self_training={"balance": balance})
+        made = task(self_training={"distribution_alignment": balance})
         for _ in range(600):
-            believed = made._balanced(said)
+            believed = made._align_distribution(said)
         if balance == "none":
             assert torch.equal(believed, said)
         else:
@@ -395,7 +395,7 @@ def test_the_teacher_and_the_mean_of_its_answers_are_part_of_a_checkpoint() -> N
 @pytest.mark.parametrize("labels_of_its_own", [True, False])
 def test_statistics_for_use_are_the_averages_own_of_weak_target_views(labels_of_its_own: bool) -> None:
     """They follow the averaged weights on images as they are used: neither the other domains' nor strongly altered ones."""
-    made = task(views={"shift": 0.0, "colour": 0.9}, self_training={"use": labels_of_its_own})
+    made = task(views={"shift": 0.0, "colour": 0.9}, self_training={"enabled": labels_of_its_own})
     images = torch.rand(8, 3, tiny.SIZE, tiny.SIZE) * 0.5 + 0.5
     labels, white = torch.arange(8) % 3, torch.ones_like(images)
     batch = RefineBatch(white, labels, white, labels, images)
@@ -412,24 +412,24 @@ def test_statistics_for_use_are_the_averages_own_of_weak_target_views(labels_of_
 
 
 def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) -> None:
-    material = load_material(config(origin))
+    inputs = load_inputs(config(origin))
 
     def pool() -> GeneratedPool:
-        opened, generated = material.opened, GeneratedConfig(pool=16, refresh=48)
-        return GeneratedPool(opened.generator, opened.config, material.source.train, 0, generated, tiny.fabric())  # type: ignore[arg-type]
+        opened, generated = inputs.opened, GeneratedConfig(pool_size=16, refresh_every=48)
+        return GeneratedPool(opened.generator, opened.config, inputs.source.train, 0, generated, tiny.fabric())  # type: ignore[arg-type]
 
     one = pool()
     first = [one(Moment(images, images // 8, 8, 0)) for images in (0, 8, 48)]
     assert torch.equal(pool()(Moment(48, 6, 8, 0))[0], first[2][0])
     assert not torch.equal(first[0][0], first[2][0])
-    own = material.source.train
+    own = inputs.source.train
     assert own.labels is not None
     redrawn = {}
     for number in range(0, 96, 48):  # what each pool draws, by hand: its source images, in its order, with a z of its own
         positions = Order(len(own), 0, "generated pool").take(number // 48 * 16, 16).numpy()
-        z = draw_noise(material.opened.config, 16, generator("cpu", 0, "generated pool", number // 48))  # type: ignore[arg-type]
-        assert material.opened.generator is not None
-        images = material.opened.generator(tiny.scaled(own.images[positions]), z)
+        z = draw_noise(inputs.opened.config, 16, generator("cpu", 0, "generated pool", number // 48))  # type: ignore[arg-type]
+        assert inputs.opened.generator is not None
+        images = inputs.opened.generator(tiny.scaled(own.images[positions]), z)
         redrawn[number] = [(image, int(own.labels[position])) for image, position in zip(images, positions, strict=True)]
     for images, labels in first:
         pool_of = redrawn[48] if images is first[2][0] else redrawn[0]
@@ -466,17 +466,17 @@ def test_a_refined_run_is_used_and_exported_like_any_other(refined: Path, tmp_pa
 def test_what_cannot_be_refined_is_said(origin: Path, refined: Path, tmp_path: Path) -> None:
     source = json.loads((origin / "run.json").read_text())["data"]["source"]["spec"]
     baseline = train_baseline(tiny.baseline(source=source), run=tmp_path / "baseline")
-    with pytest.raises(InputError, match="is a run of the baseline, without G"):
+    with pytest.raises(InputError, match="without G"):
         refine(config(baseline), run=tmp_path / "out")
-    with pytest.raises(InputError, match="is a run of 'refined', not of pixelda"):
+    with pytest.raises(InputError, match="'refined'"):
         refine(config(refined), run=tmp_path / "out")
-    with pytest.raises(InputError, match="Neither stage is on"):
-        refine(config(origin, generated={"use": False}, self_training={"use": False}), run=tmp_path / "out")
-    with pytest.raises(InputError, match="fewer than a batch of 512"):
+    with pytest.raises(InputError, match="enabled"):
+        refine(config(origin, generated={"enabled": False}, self_training={"enabled": False}), run=tmp_path / "out")
+    with pytest.raises(InputError, match="512"):
         refine(config(origin, training={"batch_size": 512}), run=tmp_path / "out")
-    with pytest.raises(InputError, match="is a run of 'pixelda', not a refinement"):
+    with pytest.raises(InputError, match="'pixelda'"):
         evaluate_refinement(origin)
-    with pytest.raises(InputError, match="There is no preset 'best'"):
+    with pytest.raises(InputError, match="'best'"):
         refine_preset("best")
     assert not (tmp_path / "out").exists()
 
@@ -484,7 +484,7 @@ def test_what_cannot_be_refined_is_said(origin: Path, refined: Path, tmp_path: P
 def test_presets_are_settings() -> None:
     made = {name: RefineConfig.parse(refine_preset(name)) for name in PRESETS}
     assert made["full"] == RefineConfig()
-    assert not made["generated"].self_training.use and not made["self-training"].generated.use
+    assert not made["generated"].self_training.enabled and not made["self-training"].generated.enabled
     assert made["demo"].training.batch_size == 128
 
 
@@ -543,15 +543,15 @@ def test_two_classes_missing_in_the_target_are_no_harm_without_balance(tmp_path:
     still = {"invert": 0.0, "colour": 0.2, "erase": 0.0, "rotation": 0.01}
     last = {}
     for balance in ("source", "none"):
-        taught = {"balance": balance, "threshold": 0.6, "weight": 3.0, "ramp": 3200}
-        changes = {"generated": {"use": False}, "self_training": taught, "views": still}
+        taught = {"distribution_alignment": balance, "threshold": 0.6, "weight": 3.0, "rampup_images": 3200}
+        changes = {"generated": {"enabled": False}, "self_training": taught, "views": still}
         values = config(run, **changes, training={"images": 6400, "evaluate_every": 6400, "log_every": 640})
         refine(values, run=tmp_path / balance)
         lines = [json.loads(line) for line in (tmp_path / balance / "stats.jsonl").read_text().splitlines()]
-        last[balance] = [line for line in lines if "trusted" in line][-1]
+        last[balance] = [line for line in lines if "pseudo_label_rate" in line][-1]
     assert evaluate_refinement(tmp_path / "none").sets["target_test"].accuracy >= 0.99
-    assert last["none"]["trusted"] > 0.9 and last["none"]["agreement"] > 0.9
-    assert last["source"]["trusted"] < 0.3
+    assert last["none"]["pseudo_label_rate"] > 0.9 and last["none"]["agreement"] > 0.9
+    assert last["source"]["pseudo_label_rate"] < 0.3
 
 
 def test_any_pair_in_either_direction(tmp_path: Path) -> None:
@@ -569,5 +569,5 @@ def test_mnist_m_as_distributed(shared_data: Path, tmp_path: Path) -> None:
     run = train_pixelda(tiny.pixelda(source=source, target=target), run=tmp_path / "adapted")
     found = evaluate_refinement(refine(config(run), run=tmp_path / "refined"))
     assert found.sets["target_test"].count == 100 and found.sets["target_all"].count == 400
-    material = load_material(config(run))
-    assert len(material.target) + len(material.held_out) == 300
+    inputs = load_inputs(config(run))
+    assert len(inputs.target) + len(inputs.holdout) == 300

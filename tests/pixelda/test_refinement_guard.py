@@ -26,7 +26,7 @@ from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult
-from pixelscope.pixelda.refinement.training import load_material
+from pixelscope.pixelda.refinement.training import load_inputs
 from pixelscope.runs.folder import RunFolder
 from planted import always
 
@@ -71,7 +71,7 @@ def last_of(network: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
 def test_one_that_is_as_good_is_kept(good: Classifier) -> None:
     found = told(good, copy.deepcopy(good))
     assert found.kept == "refined" and not found.reasons
-    assert found.agreement == 1 and found.trusted > 0.5
+    assert found.agreement == 1 and found.pseudo_label_rate > 0.5
     assert all(before == after for before, after in found.rules.values())
     assert {one.name: one.source for one in found.classes} == {name: pytest.approx(1 / 3) for name in SOURCE.classes}
 
@@ -118,10 +118,10 @@ def config(run: Path, **changes) -> RefineConfig:
 def test_auto_starts_from_t_of_the_source_alone_where_adaptation_harms(judged: Path, tmp_path: Path) -> None:
     run = refine(config(judged, network={"kind": "paper"}), run=tmp_path / "refined")
     written = read_yaml(run / "config.yaml")
-    assert written["choose"] == "source-only" and not written["generated"]["use"]
+    assert written["choose"] == "source-only" and not written["generated"]["enabled"]
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert record["refined_from"]["choose"] == "source-only" and "source alone" in record["notes"][0]
-    judge = load_material(config(judged)).opened.judge
+    judge = load_inputs(config(judged)).opened.judge
     assert judge is not None
     still = config(judged, network={"kind": "paper"}, optimizer={"learning_rate": 1e-12, "weight_decay": 0.0})
     kept = checkpoint.load(RunFolder(refine(still, run=tmp_path / "still")).checkpoint_files()[-1])[0]
@@ -131,16 +131,16 @@ def test_auto_starts_from_t_of_the_source_alone_where_adaptation_harms(judged: P
     newest.unlink()
     resume_refinement(run)
     assert all(torch.equal(value, checkpoint.load(newest)[0][name]) for name, value in whole.items())
-    material = load_material(config(judged), training=False)
-    counts = measure(judge, own_sets(material.domains)["target_test"])
+    inputs = load_inputs(config(judged), training=False)
+    counts = measure(judge, own_sets(inputs.domains)["target_test"])
     assert evaluate_refinement(run).before["target_test"] == int(counts.trace()) / int(counts.sum())
 
 
 def test_the_choice_can_be_made_by_hand(judged: Path, tmp_path: Path) -> None:
     run = refine(config(judged, choose="adapted"), run=tmp_path / "refined")
-    assert read_yaml(run / "config.yaml")["generated"]["use"]
+    assert read_yaml(run / "config.yaml")["generated"]["enabled"]
     with pytest.raises(InputError, match="likely harms"):
-        refine(config(judged, self_training={"use": False}), run=tmp_path / "out")
+        refine(config(judged, self_training={"enabled": False}), run=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -149,7 +149,7 @@ def test_a_run_without_a_judge_starts_from_its_adapted_t(tmp_path: Path) -> None
     origin = train_pixelda(tiny.pixelda(source=source, target=target), run=tmp_path / "adapted")
     run = refine(config(origin), run=tmp_path / "refined")
     assert read_yaml(run / "config.yaml")["choose"] == "adapted"
-    with pytest.raises(InputError, match="no T of the source alone; train with --judge"):
+    with pytest.raises(InputError, match="--judge"):
         refine(config(origin, choose="source-only"), run=tmp_path / "out")
 
 
@@ -164,7 +164,7 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
     found = evaluate_refinement(run)
     assert found.guard.kept == "start"
     start, refined = load_checkpoint(run), load_checkpoint(run, "ema-last")
-    judge = load_material(config(judged)).opened.judge
+    judge = load_inputs(config(judged)).opened.judge
     assert judge is not None
     assert all(torch.equal(value, start.classifier.state_dict()[name]) for name, value in judge.state_dict().items())
     assert torch.equal(refined.classifier.state_dict()["fc.bias"].argmax(), torch.tensor(2))
@@ -178,7 +178,7 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
     assert set(answers["refined"]) == {"2"} != set(answers["start"])
     export(run, tmp_path / "model.safetensors", form="safetensors")
     assert f"{found.before['target_test']:.2%}" in (tmp_path / "model.card.md").read_text(encoding="utf-8")
-    assert "used instead" in " ".join(sections(run)[0].notes)
+    assert any("likely harms" in note for note in sections(run)[0].notes)
     # A checkpoint that this evaluation is not of has not been judged.
     moved = Path(shutil.copytree(run, tmp_path / "moved"))
     edit_images(moved, 64)

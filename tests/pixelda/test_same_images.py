@@ -59,7 +59,7 @@ def test_one_changed_image_is_noticed_and_the_stored_result_kept(run: Path, spli
     stored = (run / "evaluation.json").read_bytes()
     file = files_of(run, split)[0]
     Image.fromarray(255 - np.array(Image.open(file))).save(file)
-    with pytest.raises(InputError, match=f"The {'training' if split == 'train' else 'test'} images of the source .* SHA-256"):
+    with pytest.raises(InputError, match=f"{'training' if split == 'train' else 'test'} images.* SHA-256"):
         evaluate(run)
     with pytest.raises(InputError, match="SHA-256"):
         export(run, run.parent / "model.onnx")
@@ -87,7 +87,7 @@ def test_its_own_training_images_alone_cannot_be_measured(run: Path, tmp_path: P
     for file in files_of(run, "train"):
         (tmp_path / "seen" / file.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(file, tmp_path / "seen" / file.parent.name)
-    with pytest.raises(InputError, match="trained on every image"):
+    with pytest.raises(InputError, match="every image"):
         evaluate(run, source=str(tmp_path / "seen"))
 
 
@@ -121,7 +121,7 @@ def test_a_run_says_what_it_has_seen_in_both_domains(tmp_path: Path) -> None:
 
 def test_a_damaged_list_of_what_was_seen_is_named(run: Path, source: Path) -> None:
     (run / "seen.safetensors").write_bytes(b"broken")
-    with pytest.raises(InputError, match="seen.safetensors is damaged"):
+    with pytest.raises(InputError, match="seen.safetensors"):
         evaluate(run, source=str(source))
 
 
@@ -141,8 +141,8 @@ def small(run: Path, **teacher: object) -> RefineConfig:
         {
             "run": str(run),
             "network": {"width": 4},
-            "generated": {"pool": 16, "refresh": 48},
-            "self_training": {"ramp": 0, **teacher},
+            "generated": {"pool_size": 16, "refresh_every": 48},
+            "self_training": {"rampup_images": 0, **teacher},
             "training": training,
             "runtime": {"accelerator": "cpu", "precision": "32-true", "threads": 1},
         }
@@ -167,7 +167,7 @@ def test_a_teacher_that_saw_other_splits_is_refused(adapted: Path, tmp_path: Pat
         tiny.pixelda(**{k: config[k] for k in ("source", "target")}, training={"images": 16}), run=tmp_path / "t"
     )
     (tmp_path / "target.npz").write_bytes(original)
-    with pytest.raises(InputError, match="trained on other images or other splits"):
+    with pytest.raises(InputError, match="teacher"):
         refine(small(adapted, teacher=str(teacher)), run=tmp_path / "refined")
     assert not (tmp_path / "refined").exists()
     refine(small(adapted, teacher=str(adapted)), run=tmp_path / "refined")
@@ -176,7 +176,7 @@ def test_a_teacher_that_saw_other_splits_is_refused(adapted: Path, tmp_path: Pat
 def test_a_refinement_of_changed_images_is_refused(adapted: Path, tmp_path: Path) -> None:
     images, labels = tiny.pictures(60, seed=5, coloured=True)
     np.savez(tmp_path / "target.npz", images=images, labels=labels)
-    with pytest.raises(InputError, match="images of the target .* SHA-256"):
+    with pytest.raises(InputError, match="target.* SHA-256"):
         refine(small(adapted), run=tmp_path / "refined")
     assert not (tmp_path / "refined").exists()
 

@@ -15,8 +15,8 @@ from pixelscope.rng import Moment
 CASES = {
     "report": {},
     "soft labels": {"losses": {"soft_labels": True}},
-    "T on source only": {"losses": {"classifier_sees": "source"}},
-    "T on generated only": {"losses": {"classifier_sees": "generated"}},
+    "T on source only": {"losses": {"classifier_inputs": "source"}},
+    "T on generated only": {"losses": {"classifier_inputs": "generated"}},
     "content": {"losses": {"content": 0.7}},
     "clipped": {"optimizer": {"clip_norm": 0.05}},
 }
@@ -46,9 +46,9 @@ def _plain_step(
     fake = g(batch.source, z)
     real, generated = (0.9, 0.1) if losses.get("soft_labels") else (1.0, 0.0)
     loss = 0.13 * (_bce(d(batch.target), real) + _bce(d(fake.detach()), generated))
-    if losses.get("classifier_sees") != "generated":
+    if losses.get("classifier_inputs") != "generated":
         loss = loss + F.nll_loss(F.log_softmax(t(batch.source), 1), batch.labels)
-    if losses.get("classifier_sees") != "source":
+    if losses.get("classifier_inputs") != "source":
         loss = loss + F.nll_loss(F.log_softmax(t(fake.detach()), 1), batch.labels)
     dt.zero_grad()
     loss.backward()

@@ -172,7 +172,7 @@ class LossConfig(Config):
     """Foreground of the content loss: `pixels` (any source pixel above black), or a source of masks aligned with the images."""
     soft_labels: bool = False
     """Teach D 0.9 for real and 0.1 for generated, in place of 1 and 0."""
-    classifier_sees: Literal["source", "generated", "both"] = "both"
+    classifier_inputs: Literal["source", "generated", "both"] = "both"
     """Which images train T."""
 
 
@@ -221,7 +221,7 @@ class PixelDAConfig(BaselineConfig):
     judge: bool = False
     """Train a second T beside the first, on the source alone. It never learns from G, so it tells whether redrawn images keep
     their class, and whether the target is read better than without adaptation."""
-    share_generated: bool = True
+    reuse_generated_batch: bool = True
     """Use one generated batch for the D step and the G step; off, each step draws its own."""
 
     @property

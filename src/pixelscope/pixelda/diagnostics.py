@@ -32,7 +32,7 @@ CLASS_KEPT = 0.6
 judge reads 0.52 of its accuracy even where all is well, so that this counts together with the layout alone."""
 
 
-def verdicts(real_logits: Tensor, generated_logits: Tensor) -> dict[str, Tensor]:
+def discriminator_stats(real_logits: Tensor, generated_logits: Tensor) -> dict[str, Tensor]:
     """Return D's mean probability of `real` on target and on generated images."""
     return {
         "probability/real": real_logits.detach().float().sigmoid().mean(),
@@ -57,7 +57,7 @@ def share_right(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.detach().argmax(1) == labels).float().mean()
 
 
-def gradient_shares(losses: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+def gradient_norms(losses: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """Return the norm of the gradient of each weighted loss with respect to all weights of G."""
     parameters = list(network.parameters())
     shares = {}

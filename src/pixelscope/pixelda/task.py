@@ -229,7 +229,7 @@ class PixelDATask(Task[PairedBatch]):
             numbers |= self._judge_step(self.judge, batch, generated.detach())
         if moment.detailed:
             numbers["layout"] = diagnostics.layout_kept(batch.source, generated.detach())
-        if not self.config.share_generated:
+        if not self.config.reuse_generated_batch:
             with self.fabric.autocast():
                 generated = self.generator(batch.source, self._draw_z(batch, moment, "z for G"))
         numbers |= self._generator_step(batch, generated, moment)
@@ -282,7 +282,7 @@ class PixelDATask(Task[PairedBatch]):
             adapted_logits = self.classifier(generated)
         d_loss = discriminator_loss(real_logits, generated_logits, weights.soft_labels)
         t_losses = {"source": task_loss(source_logits, batch.labels), "generated": task_loss(adapted_logits, batch.labels)}
-        t_loss = torch.stack([loss for name, loss in t_losses.items() if weights.classifier_sees in (name, "both")]).sum()
+        t_loss = torch.stack([loss for name, loss in t_losses.items() if weights.classifier_inputs in (name, "both")]).sum()
         (weights.discriminator * d_loss + weights.classifier * t_loss).backward()
         trained = {"discriminator": self.discriminator, "classifier": self.classifier}
         norms = apply_gradients(self.optimizers["discriminator_classifier"], trained, self.config.optimizer.clip_norm)
@@ -291,7 +291,7 @@ class PixelDATask(Task[PairedBatch]):
             "loss/classifier": t_loss,
             **{f"gradient/{name}": norm for name, norm in norms.items()},
             **self._steer(t_losses["generated"].detach() - t_losses["source"].detach()),
-            **diagnostics.verdicts(real_logits, generated_logits),
+            **diagnostics.discriminator_stats(real_logits, generated_logits),
             **diagnostics.predictions(source_logits, adapted_logits, batch.labels),
         }
 
@@ -328,7 +328,7 @@ class PixelDATask(Task[PairedBatch]):
             losses = self._generator_losses(batch, generated, moment)
             weighted = {name: self._generator_weight(name) * loss for name, loss in losses.items()}
             total = torch.stack(list(weighted.values())).sum()
-            shares = diagnostics.gradient_shares(weighted, self.generator) if moment.detailed else {}
+            shares = diagnostics.gradient_norms(weighted, self.generator) if moment.detailed else {}
             total.backward()
         clip = self.config.optimizer.clip_norm
         norms = apply_gradients(self.optimizers["generator"], {"generator": self.generator}, clip)

@@ -18,8 +18,8 @@ from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.refinement.config import GeneratedConfig, ViewsConfig
 from pixelscope.rng import Moment, Order, generator
 
-AT_ONCE = 250
-"""Images redrawn in one pass."""
+GENERATE_BATCH = 250
+"""Images that G generates in one pass."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class RefineBatch:
     source: Tensor
     labels: Tensor
     generated: Tensor | None
-    """Other source images, redrawn, with `generated_labels`; None where stage 1 is off."""
+    """Images generated from other source images, with `generated_labels`; None if stage 1 is off."""
     generated_labels: Tensor | None
     target: Tensor
 
 
 class GeneratedPool:
-    """Source images as G redraws them, drawn anew every so many images; a function of seed and moment alone."""
+    """Images that G generates from source images, refreshed regularly; a function of seed and step alone."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class GeneratedPool:
         fabric: Fabric,
     ) -> None:
         self.network, self.config, self.fabric = placed(network, fabric.device, config.runtime.layout), config, fabric
-        self.source, self.seed, self.refresh = source, seed, generated.refresh
-        self.pool = min(generated.pool, len(source))
+        self.source, self.seed, self.refresh = source, seed, generated.refresh_every
+        self.pool = min(generated.pool_size, len(source))
         self._order = Order(len(source), seed, "generated pool")
         self._within = Order(self.pool, seed, "within the pool")
         self._drawn = -1
@@ -68,8 +68,12 @@ class GeneratedPool:
         z = draw_noise(self.config, self.pool, generator("cpu", self.seed, "generated pool", number)).to(self.fabric.device)
         with self.fabric.autocast():
             parts = [
-                redraw(self.network, self.source.images[positions[start : start + AT_ONCE]], z[start : start + AT_ONCE])
-                for start in range(0, self.pool, AT_ONCE)
+                redraw(
+                    self.network,
+                    self.source.images[positions[start : start + GENERATE_BATCH]],
+                    z[start : start + GENERATE_BATCH],
+                )
+                for start in range(0, self.pool, GENERATE_BATCH)
             ]
         assert self.source.labels is not None
         self._images, self._drawn = torch.from_numpy(np.concatenate(parts)), number
@@ -80,12 +84,20 @@ class RefineBatches:
     """Shuffled batches of everything that a refinement trains on."""
 
     def __init__(self, source: ImageSet, target: ImageSet, pool: GeneratedPool | None, seed: int, device: torch.device) -> None:
-        """target: without labels; pool: None where stage 1 is off.
+        """Create the streams.
 
-        Raises InputError where the target has labels: a refinement never holds them.
+        Args:
+            source: labelled source images.
+            target: target images without labels.
+            pool: generated images; None if stage 1 is off.
+            seed: seed of the order of images.
+            device: where batches are put.
+
+        Raises:
+            InputError: the target has labels, which a refinement must never hold.
         """
         if target.labels is not None:
-            raise InputError(f"{target.provenance.source} has labels, which a refinement must not see; give it without them.")
+            raise InputError(f"{target.provenance.source} has labels, which a refinement must not use; remove them.")
         self.source = Stream(source, seed, "source", device)
         self.target = Stream(target, seed, "target", device)
         self.pool = pool
@@ -99,13 +111,13 @@ class RefineBatches:
 
 
 def weak(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
-    """Return images (N, C, S, S) moved a little, edges repeated."""
+    """Return images (N, C, S, S), each shifted; edges are repeated."""
     shift = _uniform(len(images), 2, draw) * 2 * config.shift
     return _warped(images, torch.eye(2, device=draw.device).repeat(len(images), 1, 1), shift)
 
 
 def strong(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
-    """Return images (N, 3, S, S) in [-1, 1] turned, zoomed, sheared, moved, recoloured, some inverted, a square erased."""
+    """Return images (N, 3, S, S) in [-1, 1]: rotated, zoomed, sheared, shifted, recoloured, some inverted, a square erased."""
     count = len(images)
     turn, high, wide, shear, *shift = _uniform(count, 6, draw).unbind(1)
     matrix = _matrix(
@@ -120,12 +132,12 @@ def strong(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor
 
 
 def _uniform(count: int, columns: int, draw: torch.Generator) -> Tensor:
-    """Return (count, columns) uniform on [-1, 1], where the generator draws."""
+    """Return values (count, columns) uniform on [-1, 1], on the generator's device."""
     return 2 * torch.rand(count, columns, generator=draw, device=draw.device) - 1
 
 
 def _matrix(angle: Tensor, high: Tensor, wide: Tensor, shear: Tensor) -> Tensor:
-    """Return (N, 2, 2): where each pixel of the view is read."""
+    """Return affine matrices (N, 2, 2) from output to input coordinates."""
     cos, sin = angle.cos(), angle.sin()
     rows = [torch.stack([cos / wide, (-sin + shear) / wide], 1), torch.stack([sin / high, cos / high], 1)]
     return torch.stack(rows, 1)

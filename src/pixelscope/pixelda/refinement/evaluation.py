@@ -1,7 +1,7 @@
-"""Evaluation of a refinement; the only place of it where target labels are read.
+"""Evaluation of a refinement, the only part of it that reads target labels.
 
-The headline is the moving average at the end of the fixed schedule. Rules that choose a checkpoint without target labels stand
-beside it, and the best by target labels, called the oracle, with the gap that each leaves.
+The headline is the moving average at the end of the schedule. It is compared with the checkpoints that rules without target
+labels choose, and with the oracle: the best checkpoint by target labels.
 """
 
 from pathlib import Path
@@ -20,28 +20,38 @@ from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, read_refi
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
 from pixelscope.pixelda.refinement.selection import chosen, selector_values
-from pixelscope.pixelda.refinement.training import Material, build_classifier, load_material, redrawn_validation
+from pixelscope.pixelda.refinement.training import RefinementInputs, build_classifier, generated_validation, load_inputs
 from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import IMAGES, answers_of
 from pixelscope.runs.folder import RunFolder
 
 
 def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> RefinementResult:
-    """Measure a refinement on both domains' test splits and store evaluation.json; raises InputError where there is none.
+    """Measure a refinement on the test splits of both domains, and write evaluation.json.
 
-    What is measured are the weights that are exported and used: the averages in the newest checkpoint.
+    The measured weights are those that are exported and used: the averages in the newest checkpoint.
+
+    Args:
+        run: its run folder.
+        data_root: folder in which a source given as a KIND alone is looked up.
+
+    Raises:
+        InputError: `run` is not a refinement with a checkpoint, or its images cannot be used.
+
+    Example:
+        >>> evaluate_refinement(Path("runs/refined")).sets["target_test"].accuracy
     """
     keep_freed_memory()
     stored = read_refinement(RunFolder.open(run))
     folder, config, refined = stored.folder, stored.config, load_checkpoint(stored, REFINED_RULE)
-    material = load_material(config, data_root, training=False, run=refined.run)
-    last, snapshots = refined.images, stored_snapshots(folder, config, material)
+    inputs = load_inputs(config, data_root, training=False, run=refined.run)
+    last, snapshots = refined.images, stored_snapshots(folder, config, inputs)
     networks = {images: network for images, network in snapshots.items() if images < last}
-    sets, classes = own_sets(material.domains), list(material.opened.classes)
-    counts, before = (measure_all(network, sets) for network in (refined.classifier, material.start))
+    sets, classes = own_sets(inputs.domains), list(inputs.opened.classes)
+    counts, before = (measure_all(network, sets) for network in (refined.classifier, inputs.start))
     tests = {name: images for name, images in sets.items() if name == "target_test"}
-    curve = [_point(images, network, material, accuracies(measure_all(network, tests))) for images, network in networks.items()]
-    curve.append(_point(last, refined.classifier, material, accuracies({name: counts[name] for name in tests})))
+    curve = [_point(images, network, inputs, accuracies(measure_all(network, tests))) for images, network in networks.items()]
+    curve.append(_point(last, refined.classifier, inputs, accuracies({name: counts[name] for name in tests})))
     result = RefinementResult(
         system=SYSTEM,
         run=config.run,
@@ -53,41 +63,41 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
         rules=_rules(curve, last),
         curve=curve,
         parameters=sum(p.numel() for p in refined.classifier.parameters()),
-        guard=_guard(config, material, refined.classifier),
-        notes=(*unfinished_notes(refined), *unmeasured_notes(material.domains)),
+        guard=_guard(config, inputs, refined.classifier),
+        notes=(*unfinished_notes(refined), *unmeasured_notes(inputs.domains)),
     )
     result.save(folder.evaluation)
     return result
 
 
-def stored_snapshots(folder: RunFolder, config: RefineConfig, material: Material) -> dict[int, nn.Module]:
-    """Return the averaged classifiers stored along the way, by images seen, in evaluation mode; not the initial one."""
+def stored_snapshots(folder: RunFolder, config: RefineConfig, inputs: RefinementInputs) -> dict[int, nn.Module]:
+    """Return the averaged classifiers stored in training, by images seen, in evaluation mode; without the initial one."""
     found: dict[int, nn.Module] = {}
     for path in sorted(folder.classifiers.glob("*.safetensors")):
-        network = build_classifier(config, material)
+        network = build_classifier(config, inputs)
         try:
             tensors = load_file(path)
             own = {name.removeprefix("ema."): tensor for name, tensor in tensors.items() if name.startswith("ema.")}
             network.load_state_dict(own)
         except (SafetensorError, OSError, RuntimeError) as error:
             raise InputError(
-                f"{path} is damaged ({' '.join(str(error).split())[:120]}); delete it to go on without it."
+                f"{path} is damaged ({' '.join(str(error).split())[:120]}); delete it to evaluate without it."
             ) from None
         if int(path.stem) > 0:
             found[int(path.stem)] = network.eval().requires_grad_(False)
     return found
 
 
-def _guard(config: RefineConfig, material: Material, refined: nn.Module) -> Guard:
-    redrawn = redrawn_validation(material, config.seed) if config.generated.use else None
-    source, threshold = material.source.validation, config.self_training.threshold
-    return guard(material.start, refined, material.held_out, source, redrawn, threshold)
+def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module) -> Guard:
+    redrawn = generated_validation(inputs, config.seed) if config.generated.enabled else None
+    source, threshold = inputs.source.validation, config.self_training.threshold
+    return guard(inputs.start, refined, inputs.holdout, source, redrawn, threshold)
 
 
-def _point(images: int, network: nn.Module, material: Material, reached: dict[str, float]) -> Snapshot:
-    """Return a point of the curve: what is reached on the target's test split, and what the rules say of images held out."""
-    logits, features = answers_of(network, spread(material.held_out.images, IMAGES))
-    known = measure(network, MeasuredSet("source, held out", [material.source.validation], source=True))
+def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: dict[str, float]) -> Snapshot:
+    """Return a point of the curve: accuracy on the target's test split, and the value of each rule on images held out."""
+    logits, features = answers_of(network, spread(inputs.holdout.images, IMAGES))
+    known = measure(network, MeasuredSet("source, held out", [inputs.source.validation], source=True))
     rules = selector_values(logits, features, accuracies({"": known})[""])
     return Snapshot.model_validate({"images": images, **reached, **rules})
 

@@ -59,7 +59,7 @@ def guard(
         reasons=reasons,
         rules=rules,
         agreement=float((before == after).float().mean()),
-        trusted=float(sure.float().mean()),
+        pseudo_label_rate=float(sure.float().mean()),
         classes=shares,
     )
 

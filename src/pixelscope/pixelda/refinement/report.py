@@ -1,4 +1,4 @@
-"""A refinement as the sections of a report."""
+"""The report on a refinement."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from pixelscope.pixelda.refinement.config import RefineConfig, read_refinement
 from pixelscope.pixelda.refinement.guard import RULES
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
-from pixelscope.pixelda.report.classes import confusion_matrices
+from pixelscope.pixelda.report.classes import CONFUSION_CAPTION, confusion_matrices
 from pixelscope.report.document import Illustration, Part, Row, Section, Table
 from pixelscope.report.plotting import BLUE, DASHED, GREEN, GREY, ORANGE, count_images, count_percent, padded_figure, styled
 from pixelscope.report.record import record_section
@@ -18,12 +18,16 @@ from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.record import parse_record
 
 CLASSES = 20
-"""Classes listed at most."""
+"""Largest number of classes listed."""
 SETS = {"target_test": "target test split", "target_all": "all target images", "source_test": "source test split"}
 
 
 def sections(run: Path) -> list[Section]:
-    """Return the sections of the report on a refinement; raises InputError where a file in it is damaged."""
+    """Return the sections of the report on a refinement.
+
+    Raises:
+        InputError: `run` is not a refinement, or a file in it is damaged.
+    """
     folder = RunFolder.open(run)
     stored = read_refinement(folder)
     config, record = stored.config, parse_record(stored.record, folder)
@@ -38,24 +42,23 @@ def sections(run: Path) -> list[Section]:
 
 def _lead(config: RefineConfig, numbers: RefinementResult | None) -> Section:
     stages = []
-    if config.generated.use:
-        stages.append("source images that G redraws")
-    if config.self_training.use:
-        assumed = (
-            "" if config.self_training.balance == "none" else ", with the source's class frequencies assumed of the target"
-        )
+    if config.generated.enabled:
+        stages.append("images generated from the source")
+    if config.self_training.enabled:
+        aligned = config.self_training.distribution_alignment != "none"
+        assumed = ", assuming the source's class frequencies" if aligned else ""
         teacher = config.self_training.teacher or "a moving average of the classifier"
-        stages.append(f"target images with labels that {teacher} is sure of{assumed}")
+        stages.append(f"target images with confident pseudo-labels by {teacher}{assumed}")
     what = f"A classifier was trained on the source, {' and '.join(stages)}. No target label was used in training."
     if numbers is None:
         return Section("Refinement", "lead", prose=(what,), headline="Not evaluated yet, so no accuracy is known.")
     found, before = numbers.sets.get("target_test"), numbers.before.get("target_test")
-    headline = "The target has no labels, so its accuracy is not known."
+    headline = "The target has no labels, so its accuracy is unknown."
     if found is not None and before is not None:
         headline = f"Target test: {found.accuracy:.2%} ± {found.standard_error:.2%}, before {before:.2%}."
     notes = ()
     if numbers.guard.kept == "start":
-        notes = (f"The refinement likely harms: {'; '.join(numbers.guard.reasons)}. The T it started from is used instead.",)
+        notes = (f"The refinement likely harms: {'; '.join(numbers.guard.reasons)}. The T it started from is used.",)
     return Section("Refinement", "lead", prose=(what,), headline=headline, notes=notes)
 
 
@@ -79,12 +82,12 @@ def _result(numbers: RefinementResult) -> Section:
 
 
 def _guard(found: Guard) -> Section:
-    """Return what tells without target labels whether the refined classifier reads the target better than the T before."""
+    """Return the comparison of the refined classifier with the T before, without target labels."""
     said = "helps" if found.kept == "refined" else f"harms: {'; '.join(found.reasons)}"
-    share = f"the refined one is sure enough of {found.trusted:.0%} of them to teach itself"
+    share = f"the refined one is confident enough for a pseudo-label on {found.pseudo_label_rate:.0%}"
     prose = (
-        f"The refinement likely {said}. This was told without target labels.",
-        f"Both classifiers give the same answer to {found.agreement:.0%} of target images, and {share}.",
+        f"The refinement likely {said}. This is estimated without target labels.",
+        f"Both classifiers predict the same class for {found.agreement:.0%} of target images; {share}.",
     )
     rules = tuple(Row((rule, f"{before:.3f}", f"{after:.3f}")) for rule, (before, after) in found.rules.items())
     words = "; ".join(f"{name}: {RULES[name]}" for name in found.rules if name in RULES)
@@ -94,12 +97,12 @@ def _guard(found: Guard) -> Section:
     more = f" The first {CLASSES} of {len(found.classes)} classes." if len(found.classes) > CLASSES else ""
     tables = (
         Table(
-            f"On images held out of training; the higher value is the better one. {words[:1].upper()}{words[1:]}.",
+            f"Measured on images held out of training. Higher is better. {words[:1].upper()}{words[1:]}.",
             ("Rule", "T before", "refined"),
             rules,
         ),
         Table(
-            f"How often each class is answered on the target, beside its share of the source.{more}",
+            f"How often each class occurs in the source, and how often each classifier predicts it on the target.{more}",
             ("Class", "source", "T before", "refined"),
             shares,
         ),
@@ -113,11 +116,11 @@ def _choosing(numbers: RefinementResult) -> Section:
         for one in numbers.rules
     ]
     words = "; ".join(f"{name}: {text}" for name, text in SELECTORS.items())
-    caption = f"What each rule chooses among the stored averages, on images held out of training. {words.capitalize()}."
-    header = ("Rule", "images seen", "target test", "points under the oracle")
+    caption = f"The stored average that each rule chooses, by its value on images held out. {words[:1].upper()}{words[1:]}."
+    header = ("Rule", "images seen", "target test", "points below the oracle")
     parts: list[Part] = [Table(caption, header, tuple(rows))]
     if len(numbers.curve) > 1:
-        about = "Accuracy along the run, and what the rules without target labels say, each from its least to its most."
+        about = "Accuracy over the training, and the value of each rule without target labels, scaled to its range."
         parts.append(Illustration("rules", _rules_figure(numbers.curve), about, about))
     return Section("Choosing without target labels", "choosing", parts=tuple(parts))
 
@@ -148,7 +151,7 @@ def _classes(numbers: RefinementResult) -> Section:
     if found is None:
         return Section("Classes", "classes")
     figure = confusion_matrices([("target test split", found.confusion)], numbers.classes)
-    caption = "What target test images are taken for: rows the true class, columns the predicted one."
+    caption = CONFUSION_CAPTION
     return Section("Classes", "classes", parts=(Illustration("confusion", figure, caption, caption),) if figure else ())
 
 
@@ -156,7 +159,7 @@ def _training(lines: Sequence[dict]) -> Section:
     trained = [line for line in lines if line["kind"] == "train"]
     if len(trained) < 2:
         return Section("Training", "training")
-    caption = "Losses of each kind of image; of target images the share whose label was trusted, and the agreement with it."
+    caption = "Losses per kind of image; fraction of target images with a pseudo-label, and agreement with it."
     return Section("Training", "training", parts=(Illustration("training", _training_figure(trained), caption, caption),))
 
 
@@ -165,7 +168,7 @@ def _training_figure(lines: Sequence[dict]) -> Figure:
     figure = padded_figure(1040, 300)
     left, right = figure.subplots(1, 2)
     names = {"loss/source": ("source", GREY), "loss/generated": ("generated", BLUE), "loss/target": ("target", ORANGE)}
-    shares = {"trusted": ("trusted", GREEN), "agreement": ("agreement", ORANGE)}
+    shares = {"pseudo_label_rate": ("pseudo-labelled", GREEN), "agreement": ("agreement", ORANGE)}
     for axes, drawn, title in ((left, names, "Loss"), (right, shares, "Target images")):
         for name, (label, colour) in drawn.items():
             points = [(line["images"], line[name]) for line in lines if name in line]

@@ -1,4 +1,4 @@
-"""What evaluation.json of a refinement says: its schema, and its tables for a terminal."""
+"""The schema of a refinement's evaluation.json, and its tables for a terminal."""
 
 from typing import Literal
 
@@ -12,29 +12,29 @@ Kept = Literal["refined", "start"]
 
 
 class ClassShare(Config):
-    """How often a class is answered."""
+    """How often a class is predicted."""
 
     name: str
     source: float
-    """Share of the source's training images."""
+    """Fraction of the source's images held out."""
     start: float
-    """Share of target images that the T it started from takes for it."""
+    """Fraction of target images that the T it started from predicts as the class."""
     refined: float
 
 
 class Guard(Config):
-    """What tells whether a refinement helps, and which classifier is kept."""
+    """Whether a refinement likely helps, and which classifier is kept."""
 
     kept: Kept
     """Which one `classify` and `export` use."""
     reasons: tuple[str, ...]
-    """Why the refined one likely harms; empty where it does not."""
+    """Why the refinement likely harms; empty if it does not."""
     rules: dict[str, tuple[float, float]]
     """By rule: the value of the T it started from, and of the refined classifier."""
     agreement: float
-    """Share of target images to which both give the same answer."""
-    trusted: float
-    """Share of target images of which the refined classifier is sure enough to teach itself."""
+    """Fraction of target images for which both predict the same class."""
+    pseudo_label_rate: float
+    """Fraction of target images for which the refined classifier is confident enough for a pseudo-label."""
     classes: tuple[ClassShare, ...]
 
     def to_text(self) -> str:
@@ -42,32 +42,32 @@ class Guard(Config):
         what = "The refinement likely helps"
         if self.kept == "start":
             what = f"The refinement likely harms: {'; '.join(self.reasons)}"
-        lines = [f"{what}; told without target labels."]
+        lines = [f"{what} (estimated without target labels)."]
         if self.kept == "start":
-            lines.append("classify and export use the T it started from; --rule ema-last takes the refined one all the same.")
-        lines.append(f"  Both agree on {self.agreement:.0%} of target images; {self.trusted:.0%} are trusted.")
+            lines.append("classify and export use the T it started from; --rule ema-last uses the refined one.")
+        lines.append(f"  Both agree on {self.agreement:.0%} of target images; {self.pseudo_label_rate:.0%} get a pseudo-label.")
         lines += [f"  {rule:<20} start {before:.3f}  refined {after:.3f}" for rule, (before, after) in self.rules.items()]
         one = max(self.classes, key=lambda share: abs(share.refined - share.source))
         lines.append(
-            f"  Furthest from its share of the source, {one.source:.1%}: class {one.name}, start {one.start:.1%}, "
+            f"  Largest change in class frequency: {one.name}, source {one.source:.1%}, start {one.start:.1%}, "
             f"refined {one.refined:.1%}"
         )
         return "\n".join(lines)
 
 
 class Selection(Config):
-    """The checkpoint that a rule chooses, and what it reaches."""
+    """The checkpoint that a rule chooses, and its accuracy."""
 
     rule: str
     images: int
     target_test: float | None
-    """None where the target has no labels to measure by."""
+    """None if the target has no labels."""
     gap: float | None
-    """By how much the oracle is better."""
+    """Accuracy of the oracle less that of this checkpoint."""
 
 
 class Snapshot(Point):
-    """What a stored average reaches, and the value of each rule that needs no target label."""
+    """Accuracy of a stored average, and the value of each rule that needs no target label."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -82,7 +82,7 @@ class Snapshot(Point):
 
 
 class RefinementResult(ResultFile):
-    """What a refinement reaches; the content of evaluation.json."""
+    """The result of a refinement; the content of evaluation.json."""
 
     system: Literal["refined"]
     run: str
@@ -91,16 +91,16 @@ class RefinementResult(ResultFile):
     classes: list[str]
     rule: str
     sets: dict[str, SetResult]
-    """By the headline rule."""
+    """Results by the headline rule."""
     before: dict[str, float]
     """Accuracy of the T that it started from, by set."""
     rules: list[Selection]
     curve: list[Snapshot]
     parameters: int
     guard: Guard
-    """Whether it likely helps, told without target labels, and which classifier is used."""
+    """Whether it likely helps, estimated without target labels, and which classifier is used."""
     notes: tuple[str, ...] = ()
-    """What was given and not measured, with the reason."""
+    """What was not measured, with the reason."""
 
     def to_text(self) -> str:
         """Return tables for a terminal."""
@@ -110,9 +110,9 @@ class RefinementResult(ResultFile):
             lines.append(
                 f"{name}: {found.accuracy:.2%} +- {found.standard_error:.2%} ({found.correct:,} of {found.count:,}){before}"
             )
-        lines.append("target test by the rule that chose the checkpoint")
+        lines.append("target test split by checkpoint rule")
         for one in self.rules:
             reached = "not known" if one.target_test is None else f"{one.target_test:.2%}"
-            gap = "" if one.gap is None else f", {100 * one.gap:.2f} points under the oracle"
+            gap = "" if one.gap is None else f", {100 * one.gap:.2f} points below the oracle"
             lines.append(f"  {one.rule:<36} {reached:>9} at {one.images:,} images{gap}")
         return "\n".join([*lines, *self.notes, self.guard.to_text()])

@@ -1,4 +1,4 @@
-"""One step of a refinement: source and redrawn images with their labels, target images with labels of their own."""
+"""The training step of a refinement: source and generated images with labels, target images with pseudo-labels."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -24,19 +24,19 @@ from pixelscope.rng import Moment
 
 View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
 
-FOLLOWS = 0.99
-"""Share of the mean prediction kept at each step: it follows some hundred steps."""
+PREDICTION_EMA = 0.99
+"""Decay per step of the running mean of predictions, which averages over some hundred steps."""
 
 
 class RefineTask(Task[RefineBatch]):
-    """The classifier of a refinement, its optimizer, and its moving average, which is the teacher unless another is given."""
+    """The classifier of a refinement, its optimizer, and its moving average, which is the teacher by default."""
 
     labels = MappingProxyType(
         {
             "loss/source": "source",
             "loss/generated": "generated",
             "loss/target": "target",
-            "trusted": "trusted",
+            "pseudo_label_rate": "pseudo-labelled",
             "agreement": "agreement",
             "accuracy/source_validation": "source validation",
         }
@@ -47,16 +47,20 @@ class RefineTask(Task[RefineBatch]):
         self,
         config: RefineConfig,
         classifier: nn.Module,
-        frequencies: Tensor,
+        class_prior: Tensor,
         fabric: Fabric,
         validation: ImageSet | None = None,
         teacher: nn.Module | None = None,
     ) -> None:
-        """Make the optimizer and the moving average.
+        """Create the optimizer and the moving average.
 
-        frequencies: of the source's classes, (classes,), which add up to 1.
-        validation: source images held out, to measure on.
-        teacher: what labels target images in place of the moving average.
+        Args:
+            config: the settings.
+            classifier: the network to train.
+            class_prior: class frequencies of the source, shape (classes,), sum 1.
+            fabric: the launched fabric.
+            validation: source images held out, to measure on.
+            teacher: network that labels target images in place of the moving average.
         """
         self.config, self.fabric, self.validation = config, fabric, validation
         self.classifier = placed(classifier, fabric.device, config.runtime.layout)
@@ -75,24 +79,24 @@ class RefineTask(Task[RefineBatch]):
         }
         self.averages = {"classifier": MovingAverage(self.classifier, max(1, config.training.ema_half_life))}
         self.teacher = None if teacher is None else placed(teacher, fabric.device, config.runtime.layout).eval()
-        self.frequencies = frequencies.to(fabric.device)
-        # What the teacher says of target images on average, which balancing corrects.
-        self.predicted = self.frequencies.clone()
-        self.memory = {"predicted": self.predicted}
+        self.class_prior = class_prior.to(fabric.device)
+        # The teacher's mean prediction on target images, which distribution alignment corrects for.
+        self.running_prediction = self.class_prior.clone()
+        self.memory = {"predicted": self.running_prediction}
 
     def step(self, batch: RefineBatch, moment: Moment) -> Mapping[str, Tensor]:
         """Train the classifier on one batch."""
         optimizer, config = self.optimizers["classifier"], self.config
         set_learning_rate(optimizer, cosine(config.optimizer.learning_rate, moment.images / config.training.images))
         draw = moment.draw("views")
-        losses = {"source": self._labelled(batch.source, batch.labels, draw)}
+        losses = {"source": self._labelled_loss(batch.source, batch.labels, draw)}
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:
-            losses["generated"] = self._labelled(batch.generated, batch.generated_labels, draw)
+            losses["generated"] = self._labelled_loss(batch.generated, batch.generated_labels, draw)
         views = self._view(weak, batch.target, draw)
-        said = self._averaged(views)
-        if config.self_training.use:
-            losses["target"], numbers = self._self_taught(batch.target, views, said, draw)
+        teacher_logits = self._average_logits(views)
+        if config.self_training.enabled:
+            losses["target"], numbers = self._pseudo_label_loss(batch.target, views, teacher_logits, draw)
         weights = {"target": self._weight(moment)}
         total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
         total.backward()
@@ -108,45 +112,51 @@ class RefineTask(Task[RefineBatch]):
         return accuracy_and_loss(self.averages["classifier"].network, self.validation, "source_validation")
 
     def _weight(self, moment: Moment) -> float:
-        taught = self.config.self_training
-        return taught.weight * min(1.0, moment.images / taught.ramp if taught.ramp else 1.0)
+        config = self.config.self_training
+        return config.weight * min(1.0, moment.images / config.rampup_images if config.rampup_images else 1.0)
 
-    def _labelled(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> Tensor:
-        """Return the loss of labelled images, which batch norm normalises by themselves, like every domain's."""
+    def _labelled_loss(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> Tensor:
+        """Return the loss of labelled images of one domain; batch norm normalises each domain by itself."""
         views = self._view(strong, images, draw)
         with self.fabric.autocast():
             logits = self._logits(views, draw)
         return task_loss(logits, labels)
 
-    def _self_taught(
-        self, images: Tensor, views: Tensor, said: Tensor, draw: torch.Generator
+    def _pseudo_label_loss(
+        self, images: Tensor, views: Tensor, teacher_logits: Tensor, draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of target images by labels that the teacher is sure of; `said`: what the average says of `views`."""
-        taught = self.config.self_training
+        """Return the loss of target images with the teacher's confident labels (FixMatch), and numbers for the log.
+
+        Args:
+            images: target images (n, 3, S, S) in [-1, 1].
+            views: weak views of them.
+            teacher_logits: the moving average's logits (n, classes) of the views.
+            draw: generator of the strong views.
+        """
         if self.teacher is not None:
             with torch.no_grad(), self.fabric.autocast():
-                said = self.teacher(views)
-        believed = self._balanced(said.float().softmax(1))
-        sure, label = believed.max(1)
-        trusted = (sure >= taught.threshold).float()
+                teacher_logits = self.teacher(views)
+        probabilities = self._align_distribution(teacher_logits.float().softmax(1))
+        confidence, label = probabilities.max(1)
+        mask = (confidence >= self.config.self_training.threshold).float()
         with self.fabric.autocast():
             logits = self._logits(self._view(strong, images, draw), draw)
-        loss = (F.cross_entropy(logits.float(), label, reduction="none") * trusted).mean()
-        agreed = ((logits.argmax(1) == label).float() * trusted).sum() / trusted.sum().clamp(min=1)
-        return loss, {"trusted": trusted.mean(), "agreement": agreed.detach()}
+        loss = (F.cross_entropy(logits.float(), label, reduction="none") * mask).mean()
+        agreed = ((logits.argmax(1) == label).float() * mask).sum() / mask.sum().clamp(min=1)
+        return loss, {"pseudo_label_rate": mask.mean(), "agreement": agreed.detach()}
 
-    def _averaged(self, views: Tensor) -> Tensor:
-        """Return the average's logits of target images; its statistics follow them, as that is what it is used on."""
+    def _average_logits(self, views: Tensor) -> Tensor:
+        """Return the average's logits of target images, which also update its batch norm statistics."""
         with self.averages["classifier"].normalizing() as network, self.fabric.autocast():
             return network(views)
 
-    def _balanced(self, said: Tensor) -> Tensor:
-        """Return probabilities (N, classes) corrected towards the source's class frequencies, or as they are."""
-        mean = self.fabric.all_reduce(said.mean(0), reduce_op="mean")
-        self.predicted.mul_(FOLLOWS).add_(torch.as_tensor(mean), alpha=1 - FOLLOWS)
-        if self.config.self_training.balance == "none":
-            return said
-        corrected = said * self.frequencies / self.predicted.clamp(min=1e-6)
+    def _align_distribution(self, probabilities: Tensor) -> Tensor:
+        """Return probabilities (n, classes) corrected towards the source's class frequencies, unless that is off."""
+        mean = self.fabric.all_reduce(probabilities.mean(0), reduce_op="mean")
+        self.running_prediction.mul_(PREDICTION_EMA).add_(torch.as_tensor(mean), alpha=1 - PREDICTION_EMA)
+        if self.config.self_training.distribution_alignment == "none":
+            return probabilities
+        corrected = probabilities * self.class_prior / self.running_prediction.clamp(min=1e-6)
         return corrected / corrected.sum(1, keepdim=True)
 
     def _logits(self, views: Tensor, draw: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Refinements from a trained run to a run folder of their own, started or resumed."""
+"""Starts and resumes a refinement: from a trained run to a run folder of its own."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from pixelscope.pixelda.data import Domains, StoredRun, load_own, require_same_i
 from pixelscope.pixelda.forward import draw_noise, redraw
 from pixelscope.pixelda.networks import StrongClassifier, TaskNetwork, make_classifier
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, places_of, read_refinement
-from pixelscope.pixelda.refinement.data import AT_ONCE, GeneratedPool, RefineBatches
+from pixelscope.pixelda.refinement.data import GENERATE_BATCH, GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.samples import save_classifiers
 from pixelscope.pixelda.verdict import IMAGES, compare
@@ -30,57 +30,57 @@ from pixelscope.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Material:
-    """What a refinement is made from: the networks of a run and its images, some held out."""
+class RefinementInputs:
+    """The networks and images of the run that a refinement starts from, with some images held out."""
 
     opened: Checkpoint
     start: TaskNetwork
-    """T of that run that the refinement starts from and is compared with."""
+    """The T that the refinement starts from and is compared with."""
     domains: Domains
     source: Split
-    """The source's own split, some of its training images held out for validation."""
+    """The source's split, with some training images held out for validation."""
     target: ImageSet
     """Target images to train on, without labels."""
-    held_out: ImageSet
-    """Others of the target's training images, without labels, for rules that choose a checkpoint."""
+    holdout: ImageSet
+    """Target images held out of training, without labels, for the rules that choose a checkpoint."""
     teacher: nn.Module | None
-    """What labels target images, where it is not the moving average of the classifier in training."""
+    """The classifier that labels target images; None for the moving average of the classifier in training."""
 
 
 @dataclass(frozen=True)
 class RefineJob(Job):
-    """A refinement; every process opens its material itself."""
+    """A refinement; every process opens its inputs."""
 
     config: RefineConfig
-    lying: RefineConfig
-    """The settings with their runs where they were found."""
+    located: RefineConfig
+    """The configuration with the current places of the runs that it names."""
     data_root: Path | None
 
     def build(self, fabric: Fabric) -> Training:
         """Open the run to start from, and build the classifier and its batches."""
-        config, material = self.config, load_material(self.lying, self.data_root)
-        source, classifier = material.source, build_classifier(self.config, material)
-        pool = _pool(config, material, fabric) if config.generated.use else None
+        config, inputs = self.config, load_inputs(self.located, self.data_root)
+        source, classifier = inputs.source, build_classifier(self.config, inputs)
+        pool = _pool(config, inputs, fabric) if config.generated.enabled else None
         task = RefineTask(
-            config, classifier, _frequencies(source.train), fabric, validation=source.validation, teacher=material.teacher
+            config, classifier, _class_prior(source.train), fabric, validation=source.validation, teacher=inputs.teacher
         )
         return Training(
-            f"{SYSTEM}-{material.opened.folder.path.name}-seed{config.seed}",
+            f"{SYSTEM}-{inputs.opened.folder.path.name}-seed{config.seed}",
             task,
-            RefineBatches(source.train, material.target, pool, config.seed, fabric.device),
+            RefineBatches(source.train, inputs.target, pool, config.seed, fabric.device),
             config.training,
             settings=_decisive(config),
-            digests={**material.domains.digests(), "run": _networks(material)},
-            describe=lambda run: self.describe(run, material),
+            digests={**inputs.domains.digests(), "run": _networks(inputs)},
+            describe=lambda run: self.describe(run, inputs),
             snapshot=lambda folder, images: save_classifiers(folder, task, images),
         )
 
-    def describe(self, run: Path, material: Material) -> dict[str, Any]:
-        """Return what run.json says of the images and of the run to start from."""
-        config, opened = self.config, material.opened
+    def describe(self, run: Path, inputs: RefinementInputs) -> dict[str, Any]:
+        """Return the entries of run.json about the images and the run to start from."""
+        config, opened = self.config, inputs.opened
         return {
-            "data": material.domains.describe(opened.config),
-            "paths": written(places_of(config), places_of(self.lying), run),
+            "data": inputs.domains.describe(opened.config),
+            "paths": written(places_of(config), places_of(self.located), run),
             "classes": list(opened.classes),
             "refined_from": {
                 "run": config.run,
@@ -93,23 +93,29 @@ class RefineJob(Job):
 
 
 def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None = None, data_root: Path | None = None) -> Path:
-    """Train a better classifier from a finished run of PixelDA and unlabelled target images; return the new run folder.
+    """Train a better classifier from a finished run of PixelDA and unlabelled target images.
 
-    No target label is used: the target's training images are stripped of theirs before anything sees them.
+    No target label is used: labels are removed from the target's training images before anything reads them.
 
     Args:
         config: settings; `config.run` names the run.
-        runs: where a numbered folder is made.
-        run: a folder of the user's own choice, which must not exist.
-        data_root: where a source given as a KIND alone is looked for.
+        runs: parent of the new numbered run folder.
+        run: path of the new run folder in place of a numbered one; it must not exist.
+        data_root: folder in which a source given as a KIND alone is looked up.
+
+    Returns:
+        The new run folder.
 
     Raises:
-        InputError: the run is not a finished one of PixelDA, its images are not there, or the settings exclude each other.
+        InputError: the run is not a finished one of PixelDA, its images are missing, or settings exclude each other.
+
+    Example:
+        >>> refined = refine(RefineConfig(run="runs/00001-pixelda"))
     """
     check_start(config, run)
-    if not (config.generated.use or config.self_training.use):
-        raise InputError("Neither stage is on, so there is nothing to learn; use --generated.use or --self-training.use.")
-    config = settle(config, load_material(config, data_root))
+    if not (config.generated.enabled or config.self_training.enabled):
+        raise InputError("Both stages are off; turn on --generated.enabled or --self-training.enabled.")
+    config = resolve_start(config, load_inputs(config, data_root))
     return RefineJob(SYSTEM, config, Place(runs, run), config, data_root).run()
 
 
@@ -121,10 +127,20 @@ def resume_refinement(
     teacher: Path | None = None,
     data_root: Path | None = None,
 ) -> Path:
-    """Go on with a stopped refinement from its newest checkpoint, and return its folder.
+    """Resume a stopped refinement from its newest checkpoint.
 
-    origin, teacher: where the run that it started from, and its teacher, lie now, if they have moved.
-    Raises InputError where one of these runs cannot be used; the refinement is then left as it was.
+    Args:
+        run: its run folder.
+        devices: number of devices, if it changes.
+        origin: current place of the run that it started from, if it has moved.
+        teacher: current place of its teacher, if it has moved.
+        data_root: folder in which a source given as a KIND alone is looked up.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: one of these runs cannot be used; the refinement is left unchanged.
     """
     moved = {name: None if path is None else str(path) for name, path in (("run", origin), ("teacher", teacher))}
     changes = {"run": moved["run"], "self_training": {"teacher": moved["teacher"]}, "runtime": {"devices": devices}}
@@ -133,12 +149,19 @@ def resume_refinement(
     return RefineJob(SYSTEM, config, place, located, data_root).run()
 
 
-def load_material(
+def load_inputs(
     config: RefineConfig, data_root: Path | None = None, training: bool = True, run: StoredRun | None = None
-) -> Material:
-    """Open the run that a refinement starts from, and hold images out; the teacher is opened for training alone.
+) -> RefinementInputs:
+    """Open the run that a refinement starts from, and hold images out.
 
-    run: the run that the configuration names, where its folder was read already.
+    Args:
+        config: the settings.
+        data_root: folder in which a source given as a KIND alone is looked up.
+        training: whether the teacher is opened, which only training needs.
+        run: the run that the configuration names, if its folder was read already.
+
+    Raises:
+        InputError: a run or its images cannot be used, or there are fewer images than a batch.
     """
     if not config.run:
         raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
@@ -147,9 +170,9 @@ def load_material(
         raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")
     domains = load_own(opened.run, data_root)
     assert domains.target is not None
-    held = config.held_out
-    target, held_out = _apart(domains.training_target(), held.target, held.seed)
-    train, validation = _apart(domains.source.train, held.source, held.seed)
+    held = config.selection_holdout
+    target, holdout = _hold_out(domains.training_target(), held.target, held.seed)
+    train, validation = _hold_out(domains.source.train, held.source, held.seed)
     source = Split(train, validation, domains.source.test, domains.source.training_positions)
     smallest = min(len(target), len(train))
     if smallest < config.training.batch_size:
@@ -158,11 +181,15 @@ def load_material(
             "--training.batch-size, or give more images."
         )
     teacher = _teacher(config, opened, domains) if training else None
-    return Material(opened, start_of(config.choose, opened), domains, source, target, held_out, teacher)
+    return RefinementInputs(opened, starting_classifier(config.choose, opened), domains, source, target, holdout, teacher)
 
 
-def start_of(choice: str, opened: Checkpoint) -> TaskNetwork:
-    """Return the T of a run that a refinement starts from; raises InputError where the run has none of the source alone."""
+def starting_classifier(choice: str, opened: Checkpoint) -> TaskNetwork:
+    """Return the T of a run that a refinement starts from.
+
+    Raises:
+        InputError: `choice` is `source-only`, and the run has no T of the source alone.
+    """
     if choice != "source-only":
         assert isinstance(opened.classifier, TaskNetwork)
         return opened.classifier
@@ -173,50 +200,51 @@ def start_of(choice: str, opened: Checkpoint) -> TaskNetwork:
     return opened.judge
 
 
-def settle(config: RefineConfig, material: Material) -> RefineConfig:
-    """Return the settings with the T to start from decided.
+def resolve_start(config: RefineConfig, inputs: RefinementInputs) -> RefineConfig:
+    """Return the settings with the T to start from resolved: `choose` is `adapted` or `source-only`.
 
-    Raises InputError where that is T of the source alone, and only redrawn images were to be trained on.
+    Raises:
+        InputError: it is T of the source alone, and only generated images were to be trained on.
     """
-    judge = material.opened.judge
+    judge = inputs.opened.judge
     if config.choose != "auto":
         return config
-    if judge is None or not _likely_harms(judge, material):
+    if judge is None or not _likely_harms(judge, inputs):
         return config.model_copy(update={"choose": "adapted"})
-    if not config.self_training.use:
+    if not config.self_training.enabled:
         raise InputError(
-            f"Adaptation likely harms in {config.run}, so its redrawn images teach the wrong thing, and --self-training.use is "
-            "off; turn it on, or train on them all the same with --choose adapted."
+            f"Adaptation likely harms in {config.run}, so its generated images are not used, but --self-training.enabled is "
+            "off; turn it on, or use generated images with --choose adapted."
         )
-    generated = config.generated.model_copy(update={"use": False})
+    generated = config.generated.model_copy(update={"enabled": False})
     return config.model_copy(update={"choose": "source-only", "generated": generated})
 
 
-def _likely_harms(judge: TaskNetwork, material: Material) -> bool:
-    source = material.domains.source
-    held_out = source.validation if len(source.validation) else source.train
-    verdict = compare(judge, material.opened.classifier, material.domains.training_target(), held_out)
+def _likely_harms(judge: TaskNetwork, inputs: RefinementInputs) -> bool:
+    source = inputs.domains.source
+    holdout = source.validation if len(source.validation) else source.train
+    verdict = compare(judge, inputs.opened.classifier, inputs.domains.training_target(), holdout)
     return verdict.better == "source only"
 
 
-def redrawn_validation(material: Material, seed: int) -> ImageSet:
-    """Return source images held out as the run's G redraws them, with their labels."""
-    opened, held_out = material.opened, material.source.validation
+def generated_validation(inputs: RefinementInputs, seed: int) -> ImageSet:
+    """Return what the run's G makes of source images held out, with their labels."""
+    opened, holdout = inputs.opened, inputs.source.validation
     assert isinstance(opened.config, PixelDAConfig) and opened.generator is not None
-    some = held_out.select(np.arange(min(IMAGES, len(held_out))))
+    some = holdout.select(np.arange(min(IMAGES, len(holdout))))
     z = draw_noise(opened.config, len(some), generator("cpu", seed, "redrawn for the guard"))
     parts = [
-        redraw(opened.generator, some.images[start : start + AT_ONCE], z[start : start + AT_ONCE])
-        for start in range(0, len(some), AT_ONCE)
+        redraw(opened.generator, some.images[start : start + GENERATE_BATCH], z[start : start + GENERATE_BATCH])
+        for start in range(0, len(some), GENERATE_BATCH)
     ]
     return replace(some, images=np.concatenate(parts))
 
 
-def build_classifier(config: RefineConfig, material: Material) -> nn.Module:
-    """Build the classifier as training begins with it: new, or the T that it starts from."""
-    opened = material.opened
+def build_classifier(config: RefineConfig, inputs: RefinementInputs) -> nn.Module:
+    """Return the classifier at the start of training: a new one, or the T that it starts from."""
+    opened = inputs.opened
     if config.network.kind == "paper":
-        own, t = material.start, opened.config.classifier
+        own, t = inputs.start, opened.config.classifier
         size, private = opened.size, own.conv1_source is not None
         network = make_classifier(t.kind, len(opened.classes), size, t.width, private)
         network.load_state_dict(own.state_dict())
@@ -227,19 +255,21 @@ def build_classifier(config: RefineConfig, material: Material) -> nn.Module:
 
 
 def _teacher(config: RefineConfig, opened: Checkpoint, domains: Domains) -> nn.Module | None:
-    """Open the run that is to label target images; one that saw other test images in training would hand them on."""
+    """Open the teacher; it must have the same splits, as it could pass on labels of test images that it was trained on."""
     path = config.self_training.teacher
     if not path:
         return None
-    if not config.self_training.use:
-        raise InputError("A teacher labels target images, and their stage is off; drop --self-training.teacher, or turn it on.")
+    if not config.self_training.enabled:
+        raise InputError(
+            "A teacher labels target images, but --self-training.enabled is off; drop --self-training.teacher, or turn it on."
+        )
     teacher = load_checkpoint(Path(path), config.rule)
     if teacher.classes != opened.classes:
         raise InputError(
-            f"{path} knows the classes {', '.join(teacher.classes)}, the run {', '.join(opened.classes)}; give another."
+            f"The teacher {path} has the classes {', '.join(teacher.classes)}, the run has {', '.join(opened.classes)}."
         )
     if teacher.config.data != opened.config.data:
-        raise InputError(f"{path} was trained on another split or size of the images than {config.run}; give one of the same.")
+        raise InputError(f"{path} was trained on another split or image size than {config.run}; give a teacher with the same.")
     _require_same_splits(teacher, opened, domains)
     return teacher.classifier
 
@@ -255,39 +285,36 @@ def _require_same_splits(teacher: Checkpoint, opened: Checkpoint, domains: Domai
         ) from None
 
 
-def _apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def _hold_out(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
     mask = random_test_mask(len(images), share, seed, find_copies(images))
     return images.select(~mask), images.select(mask)
 
 
-def _pool(config: RefineConfig, material: Material, fabric: Fabric) -> GeneratedPool:
-    opened = material.opened
+def _pool(config: RefineConfig, inputs: RefinementInputs, fabric: Fabric) -> GeneratedPool:
+    opened = inputs.opened
     assert isinstance(opened.config, PixelDAConfig) and opened.generator is not None
     network = opened.generator
-    return GeneratedPool(network, opened.config, material.source.train, config.seed, config.generated, fabric)
+    return GeneratedPool(network, opened.config, inputs.source.train, config.seed, config.generated, fabric)
 
 
 def _notes(config: RefineConfig) -> list[str]:
     if config.choose != "source-only":
         return []
-    redrawn = "" if config.generated.use else ", without redrawn images"
+    redrawn = "" if config.generated.enabled else ", without generated images"
     return [f"Starts from T of the source alone{redrawn} (--choose source-only, or auto where adaptation likely harms)."]
 
 
-def _frequencies(source: ImageSet) -> torch.Tensor:
+def _class_prior(source: ImageSet) -> torch.Tensor:
     counts = torch.tensor(source.class_counts(), dtype=torch.float32)
     return counts / counts.sum()
 
 
-def _networks(material: Material) -> str:
-    assert material.opened.generator is not None
-    given = [material.start, material.opened.generator]
-    return fingerprint(*given, *([] if material.teacher is None else [material.teacher]))
+def _networks(inputs: RefinementInputs) -> str:
+    assert inputs.opened.generator is not None
+    given = [inputs.start, inputs.opened.generator]
+    return fingerprint(*given, *([] if inputs.teacher is None else [inputs.teacher]))
 
 
 def _decisive(config: RefineConfig) -> dict[str, Any]:
-    """Return the settings that decide the weights; the schedule depends on the length of the training, too.
-
-    The T to start from is told by its weights.
-    """
+    """Return the settings that decide the weights, the length of training included; the T to start from has a digest."""
     return config.model_dump(mode="json", exclude={"runtime": True, "run": True, "choose": True, "self_training": {"teacher"}})

@@ -10,7 +10,7 @@ PIXELDA = {
 BASELINE = {"Loss": {"loss/classifier": "T"}, **_ACCURACY}
 REFINEMENT = {
     "Loss": {"loss/source": "source", "loss/generated": "generated", "loss/target": "target"},
-    "Target images": {"trusted": "trusted", "agreement": "agreement"},
+    "Target images": {"pseudo_label_rate": "pseudo-labelled", "agreement": "agreement"},
 }
 
 SAMPLES = {"source": "source", "generated": "generated"}
