@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from pixelscope.endovae.cost import plan_endovae as plan_endovae
     from pixelscope.endovae.cost import summarize_endovae as summarize_endovae
     from pixelscope.endovae.evaluation import evaluate_endovae as evaluate_endovae
-    from pixelscope.endovae.frame_figures import draw_frames as draw_frames
     from pixelscope.endovae.inference.generate import generate as generate
     from pixelscope.endovae.inference.interactive import InteractiveVAE as InteractiveVAE
     from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
     from pixelscope.endovae.inference.score import score as score
+    from pixelscope.endovae.report.frames import draw_frames as draw_frames
     from pixelscope.endovae.training import resume_endovae as resume_endovae
     from pixelscope.endovae.training import train_endovae as train_endovae
     from pixelscope.engine.cost import Plan as Plan
@@ -100,7 +100,7 @@ _HOMES = {
     "train_endovae": "pixelscope.endovae.training",
     "resume_endovae": "pixelscope.endovae.training",
     "evaluate_endovae": "pixelscope.endovae.evaluation",
-    "draw_frames": "pixelscope.endovae.frame_figures",
+    "draw_frames": "pixelscope.endovae.report.frames",
     "reconstruct": "pixelscope.endovae.inference.reconstruct",
     "generate": "pixelscope.endovae.inference.generate",
     "score": "pixelscope.endovae.inference.score",

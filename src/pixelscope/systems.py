@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pixelscope.endovae import results as endovae_results
+from pixelscope.endovae import report as endovae_report
 from pixelscope.errors import InputError
 from pixelscope.pixelda import report as pixelda_charts
 from pixelscope.runs.folder import RunFolder
@@ -87,10 +87,10 @@ SYSTEMS = {
             "endovae train",
             resume="pixelscope.endovae.training:resume_endovae",
             evaluate="pixelscope.endovae.evaluation:evaluate_endovae",
-            sections="pixelscope.endovae.figures:sections",
+            sections="pixelscope.endovae.report.page:sections",
             export="pixelscope.endovae.inference.export:export_scorer",
-            charts=endovae_results.CHARTS,
-            samples=endovae_results.SAMPLES,
+            charts=endovae_report.CHARTS,
+            samples=endovae_report.SAMPLES,
         ),
         System("ablation", "ablation", sections="pixelscope.pixelda.ablation.report:ablation_sections"),
         System("search", "search", sections="pixelscope.pixelda.ablation.report:search_sections"),

@@ -27,7 +27,7 @@ def run(store: FrameStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
         frames=str(store.path),
         training={"epochs": 60, "log_every": 5, "sample_every": 20},
         model={"width": 4},
-        losses={"reading": "sum", "kl": 0.2},
+        losses={"reduction": "sum", "kl": 0.2},
     )
     return train_endovae(config, run=tmp_path_factory.mktemp("runs") / "run")
 
@@ -65,7 +65,7 @@ def averaged_run(outlined_store: FrameStore, tmp_path_factory: pytest.TempPathFa
     config = tiny.endovae(
         frames=str(outlined_store.path),
         split={"validation_fraction": 0.3, "test_fraction": 0.2},
-        augmentation={"copies": 0},
+        augmentation={"copies_per_frame": 0},
         training={"epochs": 8, "ema_half_life": 1.0},
         model={"width": 4},
     )

@@ -134,17 +134,17 @@ def write_samples(folder: Path, size: int, latent: int, kinds: Sequence[str], ep
             name = f"reconstructions-{kind}-{which}.npz"
             save_arrays(folder / name, originals=some(5), reconstructions=some(5), psnr=psnr, ssim=ssim)
     save_arrays(folder / "generated.npz", generated=some(9))
-    save_arrays(folder / "interpolation.npz", ends=some(3, 2), ways=some(3, 9))
+    save_arrays(folder / "interpolation.npz", ends=some(3, 2), frames=some(3, 9))
     if len(kinds) == 2:
         for kind in kinds:
             lesions = np.zeros((4, size, size), bool)
             lesions[:, size // 4 : size // 2, size // 4 : size // 2] = kind == "abnormal"
             p = np.array([0.5, 0.2, 0.04, 0.01])
-            save_arrays(folder / f"heat-{kind}.npz", frames=some(4), overlays=some(4), lesions=lesions, p=p)
+            save_arrays(folder / f"heatmaps-{kind}.npz", frames=some(4), overlays=some(4), lesions=lesions, p=p)
     shown = min(latent, 8)
     kl = np.linspace(3.1, 0.02, shown)
-    walks = {"walks": some(shown, 9), "values": np.linspace(-3, 3, 9), "dimensions": np.arange(shown)[::-1], "kl": kl}
-    save_arrays(folder / "traversal.npz", **walks)
+    traversal = {"frames": some(shown, 9), "values": np.linspace(-3, 3, 9), "dimensions": np.arange(shown)[::-1], "kl": kl}
+    save_arrays(folder / "traversal.npz", **traversal)
 
 
 def smooth(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -192,9 +192,9 @@ def _anomaly(rng: np.random.Generator) -> Anomaly:
         return {group: ScoreSeparation(auroc=one, average_precision=one) for group, one in intervals.items()}
 
     return Anomaly(
-        chosen="picture+latent",
-        choice=dict.fromkeys(SCORES, 0.88) | {"picture+latent": 0.93},
-        choice_counts={"normal": 77, "abnormal": 150},
+        selected="mse_no_overlay+mahalanobis",
+        selection_auroc=dict.fromkeys(SCORES, 0.88) | {"mse_no_overlay+mahalanobis": 0.93},
+        selection_counts={"normal": 77, "abnormal": 150},
         counts={"all": 77, "normal-cecum": 49, "normal-colon": 28, "abnormal": 450},
         scores={name: separations(0.9) for name in SCORES},
         baselines={name: separations(0.7) for name in BASELINES},
@@ -273,7 +273,7 @@ def _record(name: str, epochs: int, state: str, rng: np.random.Generator) -> dic
         "steps": epochs * EPOCH // BATCH,
         "seconds": 18_720.4,
         "images_per_second": 31.2,
-        **({"ended": "Ended early: the validation loss has not fallen for 10 epochs."} if state == "finished" else {}),
+        **({"ended": "Early stopping: no lower validation loss for 10 epochs."} if state == "finished" else {}),
     }
 
 

@@ -36,8 +36,8 @@ def test_no_frame_that_chose_is_tested_on(run: Path) -> None:
     config, (splits, _) = read_config(RunFolder(run)), opened(run)
     parts = split_for_anomaly(splits, config.split)
     assert parts is not None
-    assert parts.choosing["normal"].positions.tolist() == splits.validation.positions.tolist()
-    apart, tested = parts.choosing["abnormal"].positions, parts.test["abnormal"].positions
+    assert parts.selection["normal"].positions.tolist() == splits.validation.positions.tolist()
+    apart, tested = parts.selection["abnormal"].positions, parts.test["abnormal"].positions
     assert len(apart) == 3 and not set(apart) & set(tested)
     assert sorted([*apart, *tested]) == splits.test["abnormal"].positions.tolist()
     groups = clusters(splits.store.hashes, config.split.duplicate_distance)
@@ -49,23 +49,23 @@ def test_the_calibration_is_of_the_validation_frames_and_lies_beside_the_weights
     found = read_calibration(run / "checkpoints" / FILE)
     splits, checkpoint = opened(run)
     measured = compute_raw_scores(checkpoint, splits.validation, found.latent)
-    assert found.count == len(splits.validation) == len(found.scores["tissue"])
-    assert found.scores["tissue"] == pytest.approx(sorted(measured["tissue"]), rel=1e-4)
+    assert found.count == len(splits.validation) == len(found.scores["mse_tissue"])
+    assert found.scores["mse_tissue"] == pytest.approx(sorted(measured["mse_tissue"]), rel=1e-4)
     assert (found.rule, found.images) == ("best-validation", checkpoint.images)
-    assert result.anomaly is not None and found.chosen == result.anomaly.chosen
+    assert result.anomaly is not None and found.selected == result.anomaly.selected
 
 
 def test_the_score_of_the_greatest_auroc_on_the_choosing_frames_is_chosen(result: Evaluation) -> None:
     assert result.anomaly is not None
-    choice = {name: value for name, value in result.anomaly.choice.items() if name != "whole"}
-    assert choice[result.anomaly.chosen] == max(choice.values())
-    assert result.anomaly.choice.keys() == SCORES.keys()
+    choice = {name: value for name, value in result.anomaly.selection_auroc.items() if name != "mse"}
+    assert choice[result.anomaly.selected] == max(choice.values())
+    assert result.anomaly.selection_auroc.keys() == SCORES.keys()
 
 
 def test_without_abnormal_frames_the_default_is_taken(run: Path) -> None:
     splits, checkpoint = opened(run)
     found = calibrate(checkpoint, splits.train, {"normal": splits.validation})
-    assert (found.chosen, found.choice) == (DEFAULT, {})
+    assert (found.selected, found.selection_auroc) == (DEFAULT, {})
 
 
 def test_every_score_and_trivial_score_is_compared_class_by_class(run: Path, result: Evaluation) -> None:
@@ -88,7 +88,7 @@ def test_every_score_and_trivial_score_is_compared_class_by_class(run: Path, res
 def test_a_trivial_score_that_comes_near_is_warned_of(result: Evaluation) -> None:
     found = result.anomaly
     assert found is not None
-    model = found.scores[found.chosen]
+    model = found.scores[found.selected]
     for group in ("all", "normal-tiny"):
         best = max(by[group].auroc.value for by in found.baselines.values())
         where = "all healthy frames" if group == "all" else group
@@ -109,7 +109,7 @@ def test_a_run_of_both_kinds_chooses_on_its_own_validation_frames(store: FrameSt
     splits, _ = opened(run)
     parts = split_for_anomaly(splits, config.split)
     assert parts is not None
-    chosen = [*parts.choosing["normal"].positions, *parts.choosing["abnormal"].positions]
+    chosen = [*parts.selection["normal"].positions, *parts.selection["abnormal"].positions]
     assert sorted(chosen) == splits.validation.positions.tolist()
     assert {kind: len(part) for kind, part in parts.test.items()} == {k: len(p) for k, p in splits.test.items()}
     assert evaluate_endovae(run).anomaly is not None

@@ -11,8 +11,9 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from pixelscope import InputError
-from pixelscope.endovae.anomaly.calibration import Calibration, GaussianReference, read_calibration
+from pixelscope.endovae.anomaly.calibration import Calibration, read_calibration
 from pixelscope.endovae.anomaly.scores import SCORES, ErrorMaps, log_spread, masked_mean, raw_scores, scores, why_unscored
+from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.metrics import auroc, auroc_with_ci, best_dice
 from pixelscope.imaging.tissue import tissue_mask
 
@@ -25,13 +26,14 @@ def calibration(values: list[float]) -> Calibration:
     return Calibration(
         rule="last",
         images=10,
+        weights_sha256="0" * 64,
         count=len(values),
-        chosen="tissue",
-        choice={},
-        choice_counts={"normal": len(values)},
+        selected="mse_tissue",
+        selection_auroc={},
+        selection_counts={"normal": len(values)},
         latent=GaussianReference(mean=(0.0,), precision=((1.0,),)),
-        spread={},
-        heat=1.0,
+        log_spreads={},
+        vmax=1.0,
         scores={name: tuple(sorted(values)) for name in SCORES},
     )
 
@@ -83,7 +85,7 @@ def test_the_best_dice_is_that_of_the_best_threshold(pixels: list[tuple[int, boo
 
 @given(st.lists(few, min_size=1, max_size=40), few)
 def test_p_values_count_the_calibration_frames_that_score_as_high(known: list[int], value: int) -> None:
-    found = calibration([float(v) for v in known]).p_values("tissue", [value])
+    found = calibration([float(v) for v in known]).p_values("mse_tissue", [value])
     assert found == pytest.approx([(1 + sum(v >= value for v in known)) / (1 + len(known))])
 
 
@@ -91,15 +93,15 @@ def test_p_values_count_the_calibration_frames_that_score_as_high(known: list[in
 def test_what_lies_over_the_threshold_has_a_small_p_value(known: list[int], rate: float) -> None:
     made = calibration([float(v) for v in known])
     values = np.concatenate([np.arange(-1, 8) + shift for shift in (0, 1e-6, 1e-2)])
-    over = values > made.threshold("tissue", rate)
-    assert np.array_equal(over, made.p_values("tissue", values) <= rate + 1e-12)
+    over = values > made.threshold("mse_tissue", rate)
+    assert np.array_equal(over, made.p_values("mse_tissue", values) <= rate + 1e-12)
 
 
 def test_what_two_runtimes_compute_of_one_frame_has_one_p_value() -> None:
     known = np.sort(np.random.default_rng(0).normal(size=99)).tolist()
     made = calibration(known)
     noise = 2e-5 * np.random.default_rng(1).uniform(-1, 1, 99)
-    assert np.array_equal(made.p_values("tissue", np.array(known)), made.p_values("tissue", np.array(known) + noise))
+    assert np.array_equal(made.p_values("mse_tissue", np.array(known)), made.p_values("mse_tissue", np.array(known) + noise))
 
 
 def test_healthy_frames_are_flagged_as_often_as_was_allowed() -> None:
@@ -107,16 +109,16 @@ def test_healthy_frames_are_flagged_as_often_as_was_allowed() -> None:
     shares = []
     for _ in range(300):
         made = calibration(rng.normal(size=99).tolist())
-        shares.append((made.p_values("tissue", rng.normal(size=200)) <= 0.05).mean())
+        shares.append((made.p_values("mse_tissue", rng.normal(size=200)) <= 0.05).mean())
     assert np.mean(shares) == pytest.approx(0.05, abs=0.006)
 
 
 def test_a_rate_that_the_calibration_cannot_tell_is_refused() -> None:
-    with pytest.raises(InputError, match="A false-positive rate of 0.05 needs at least 19 calibration frames and there are 10"):
-        calibration([float(v) for v in range(10)]).threshold("tissue", 0.05)
-    with pytest.raises(InputError, match="There is no anomaly score 'colour'; choose one of whole, picture"):
+    with pytest.raises(InputError, match="at least 19"):
+        calibration([float(v) for v in range(10)]).threshold("mse_tissue", 0.05)
+    with pytest.raises(InputError, match="'colour'"):
         calibration([1.0]).require("colour")
-    assert calibration([1.0]).require("auto") == "tissue"
+    assert calibration([1.0]).require("auto") == "mse_tissue"
 
 
 def test_the_latent_distance_is_that_of_mahalanobis() -> None:
@@ -164,9 +166,12 @@ def test_tissue_is_what_is_neither_border_nor_glint_nor_inset() -> None:
 @pytest.mark.parametrize(
     ("changed", "blind"),
     [
-        ((slice(18, None), slice(18, None)), {"picture", "tissue", "structure", "tissue+kl", "picture+latent", "latent"}),
-        ((slice(0, 3), slice(0, 17)), {"tissue", "structure", "tissue+kl", "latent"}),
-        ((slice(10, 12), slice(10, 12)), {"tissue", "structure", "tissue+kl", "latent"}),
+        (
+            (slice(18, None), slice(18, None)),
+            {"mse_no_overlay", "mse_tissue", "dssim_tissue", "mse_tissue+kl", "mse_no_overlay+mahalanobis", "mahalanobis"},
+        ),
+        ((slice(0, 3), slice(0, 17)), {"mse_tissue", "dssim_tissue", "mse_tissue+kl", "mahalanobis"}),
+        ((slice(10, 12), slice(10, 12)), {"mse_tissue", "dssim_tissue", "mse_tissue+kl", "mahalanobis"}),
     ],
     ids=["inset", "border", "glint"],
 )
@@ -180,11 +185,11 @@ def test_each_score_is_blind_to_what_it_leaves_out(changed: tuple[slice, slice],
     dissimilarity = before.dissimilarity + inner[None, 5:-5, 5:-5]
     after = ErrorMaps(error, dissimilarity, before.kl, before.mean)
     latent = GaussianReference(mean=(0.0,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
-    spreads = dict.fromkeys(("tissue", "kl", "picture", "latent"), (0.0, 1.0))
+    spreads = dict.fromkeys(("mse_tissue", "kl", "mse_no_overlay", "mahalanobis"), (0.0, 1.0))
     found = [scores(raw_scores(one, frame, insets, latent), spreads) for one in (before, after)]
     same = {name for name in SCORES if found[0][name] == found[1][name]}
     assert same == blind
-    assert found[1]["whole"] > found[0]["whole"]
+    assert found[1]["mse"] > found[0]["mse"]
 
 
 @settings(max_examples=20)
@@ -236,12 +241,12 @@ def test_a_frame_without_tissue_has_no_score_whichever_it_is(kind: str) -> None:
     one = maps(np.random.default_rng(0))
     seen = ErrorMaps(*(np.repeat(getattr(one, name), 2, axis=0) for name in ("error", "dissimilarity", "kl", "mean")))
     latent = GaussianReference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
-    spreads = dict.fromkeys(("tissue", "kl", "picture", "latent"), (0.0, 1.0))
+    spreads = dict.fromkeys(("mse_tissue", "kl", "mse_no_overlay", "mahalanobis"), (0.0, 1.0))
     found = scores(raw_scores(seen, both, covers, latent), spreads)
     assert found.keys() == SCORES.keys()
     for name, values in found.items():
         assert np.isfinite(values[0]) and np.isnan(values[1]), name
-    p = calibration([0.5, 1.0]).p_values("tissue", found["tissue"])
+    p = calibration([0.5, 1.0]).p_values("mse_tissue", found["mse_tissue"])
     assert 0 < p[0] <= 1 and np.isnan(p[1])
     assert "no tissue is seen" in why_unscored(seen)[1]
     broken = ErrorMaps(seen.error, seen.dissimilarity, seen.kl, np.full_like(seen.mean, np.nan))
@@ -249,7 +254,7 @@ def test_a_frame_without_tissue_has_no_score_whichever_it_is(kind: str) -> None:
 
 
 def test_too_few_frames_say_nothing_of_others() -> None:
-    with pytest.raises(InputError, match="1 frames are too few"):
+    with pytest.raises(InputError, match="at least 2 frames"):
         GaussianReference.fit(np.ones((1, 3)))
 
 
@@ -263,11 +268,11 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda text: text[: len(text) // 2], "is not valid JSON"),
-        (lambda text: text.replace('"version": 1', '"version": 7'), "of another version .version: Input should be 1"),
-        (lambda text: text.replace('"heat"', '"cold"'), "is damaged"),
+        (lambda text: text.replace('"version": 2', '"version": 1'), "version"),
+        (lambda text: text.replace('"vmax"', '"vmin"'), "is damaged"),
         (lambda text: "[]", "is damaged"),
-        (lambda text: re.sub(r'"structure": \[[^\]]*\]', '"structure": []', text), "is damaged"),
-        (lambda text: re.sub(r'"structure": \[[^\]]*\]', '"structure": [NaN]', text), "is damaged"),
+        (lambda text: re.sub(r'"dssim_tissue": \[[^\]]*\]', '"dssim_tissue": []', text), "is damaged"),
+        (lambda text: re.sub(r'"dssim_tissue": \[[^\]]*\]', '"dssim_tissue": [NaN]', text), "is damaged"),
     ],
 )
 def test_a_damaged_calibration_is_refused(change, message: str, tmp_path: Path) -> None:
@@ -278,17 +283,19 @@ def test_a_damaged_calibration_is_refused(change, message: str, tmp_path: Path) 
 
 
 def test_a_run_without_calibration_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="There is no calibration in .*; make one with `pixelscope endovae evaluate"):
+    with pytest.raises(InputError, match="pixelscope endovae evaluate"):
         read_calibration(tmp_path / "checkpoints" / "calibration.json")
 
 
 def test_sums_are_of_standardised_logarithms() -> None:
     rng = np.random.default_rng(0)
-    measured = {name: rng.random(30) + 0.1 for name in ("whole", "picture", "tissue", "structure", "latent", "kl")}
-    spreads = {name: log_spread(measured[name]) for name in ("picture", "latent", "tissue", "kl")}
+    measured = {
+        name: rng.random(30) + 0.1 for name in ("mse", "mse_no_overlay", "mse_tissue", "dssim_tissue", "mahalanobis", "kl")
+    }
+    spreads = {name: log_spread(measured[name]) for name in ("mse_no_overlay", "mahalanobis", "mse_tissue", "kl")}
     found = scores(measured, spreads)
-    for name in ("tissue+kl", "picture+latent"):
+    for name in ("mse_tissue+kl", "mse_no_overlay+mahalanobis"):
         assert found[name].mean() == pytest.approx(0, abs=1e-9)
-    logarithms = np.log(measured["picture"]), np.log(measured["latent"])
+    logarithms = np.log(measured["mse_no_overlay"]), np.log(measured["mahalanobis"])
     expected = sum((values - values.mean()) / values.std() for values in logarithms)
-    assert found["picture+latent"] == pytest.approx(expected)
+    assert found["mse_no_overlay+mahalanobis"] == pytest.approx(expected)

@@ -19,7 +19,7 @@ from pixelscope.endovae.forward import reconstruct_frames
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
-def test_it_measures_what_was_held_out_beside_linear_yardsticks(run: Path) -> None:
+def test_it_measures_test_frames_next_to_linear_baselines(run: Path) -> None:
     result = evaluate_endovae(run)
     splits = load_splits(read_config(RunFolder(run)))
     assert {kind: found.count for kind, found in result.sets.items()} == {k: len(p) for k, p in splits.test.items()}
@@ -37,12 +37,14 @@ def test_it_measures_what_was_held_out_beside_linear_yardsticks(run: Path) -> No
     assert "EndoVAE" in result.to_text() and "PCA, 3 components" in result.to_text()
 
 
-def test_only_what_was_held_out_is_called_so(store: FrameStore, frame_folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_only_frames_of_the_trained_kind_are_called_test_frames(
+    store: FrameStore, frame_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     both = tiny.endovae(frames=str(store.path), split={"train_on": "both"}, training={"epochs": 1})
     run = train_endovae(both, run=tmp_path / "run")
     titles = {kind: found.title for kind, found in evaluate_endovae(run).sets.items()}
-    assert titles == {"normal": "held-out normal frames", "abnormal": "held-out abnormal frames"}
+    assert titles == {"normal": "test normal frames", "abnormal": "test abnormal frames"}
     assert evaluate_endovae(run, frames=str(frame_folder)).sets["normal"].title == "normal frames"
 
 
@@ -87,7 +89,7 @@ def test_other_frames_are_measured_and_not_stored(run: Path, frame_folder: Path,
 
 
 def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no checkpoint by the rule 'ema-last'; choose one of best-validation, last"):
+    with pytest.raises(InputError, match="'ema-last'"):
         evaluate_endovae(run, rule="ema-last")
     young = tmp_path / "young"
     shutil.copytree(run, young)
@@ -107,13 +109,13 @@ def test_training_ends_early_and_says_why(store: FrameStore, tmp_path: Path) -> 
     config = tiny.endovae(
         frames=str(store.path),
         training={"epochs": 500},
-        schedule={"stop_after": 3, "take_off": 0},
+        schedule={"early_stopping_patience": 3, "start_kl": 0},
         optimizer={"learning_rate": 1e-12},
     )
     run = train_endovae(config, run=tmp_path / "run")
     record = RunFolder(run).read_record()
     assert record["state"] == "finished"
-    assert "has not fallen for 3 epochs" in record["ended"]
+    assert "3 epochs" in record["ended"]
     assert record["images"] < 500 * record["epoch"]
 
 
@@ -167,12 +169,12 @@ def test_a_folder_of_frames_keeps_its_folders_and_broken_ones_are_rows(run: Path
         rows = {Path(row["source"]).name: row for row in csv.DictReader(file)}
     assert "no image of a known format" in rows["broken.jpg"]["error"] and not rows["broken.jpg"]["file"]
     assert {(row["file"], row["label"]) for row in rows.values()} >= {("polyps/03.png", "polyps")}
-    with pytest.raises(InputError, match="exists already; name another folder, or go on with --resume"):
+    with pytest.raises(InputError, match="--resume"):
         reconstruct(run, [frames], tmp_path / "out")
-    with pytest.raises(InputError, match="Two of the paths are called 00.png"):
+    with pytest.raises(InputError, match="00.png"):
         reconstruct(run, [frames / "polyps" / "00.png", frames / "normal-tiny" / "00.png"], tmp_path / "collided")
     assert not (tmp_path / "collided").exists()
-    with pytest.raises(InputError, match="There is no .*nowhere"):
+    with pytest.raises(InputError, match="nowhere"):
         reconstruct(run, [tmp_path / "nowhere"], tmp_path / "other")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images in"):
@@ -212,9 +214,9 @@ def test_one_dimension_at_a_time(run: Path, tmp_path: Path) -> None:
     generate(run, tmp_path / "walk.png", count=7, dimension=2)
     with Image.open(tmp_path / "walk.png") as image:
         assert image.size == (7 * 18 + 2, 18 + 2)
-    with pytest.raises(InputError, match="latent dimensions 0 to 2, not 3"):
+    with pytest.raises(InputError, match="0 to 2"):
         generate(run, tmp_path / "walk.png", dimension=3)
-    with pytest.raises(InputError, match="--count of at least 1"):
+    with pytest.raises(InputError, match="--count"):
         generate(run, tmp_path / "walk.png", count=0)
 
 
@@ -245,7 +247,7 @@ def test_changed_frames_do_not_pass_for_the_runs_own(run: Path, store: FrameStor
     first = len(content) - (len(store) - int(test.positions[0])) * frame_bytes
     content[first] ^= 1
     (changed / "frames.npy").write_bytes(content)
-    with pytest.raises(InputError, match="The held-out frames in .* SHA-256"):
+    with pytest.raises(InputError, match="test frames"):
         evaluate_endovae(copied)
     with pytest.raises(InputError, match="SHA-256"):
         evaluate_endovae(copied, frames=str(store.path))

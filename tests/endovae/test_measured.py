@@ -203,22 +203,22 @@ def test_the_latent_space_is_described_by_training_frames_and_the_scores_by_vali
     inverse = np.linalg.inv(np.cov(means.T))
     centred = networks.means(splits.validation) - means.mean(0)
     distances = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
-    assert np.array(found.scores["latent"]) == pytest.approx(np.sort(distances), rel=2e-2)
+    assert np.array(found.scores["mahalanobis"]) == pytest.approx(np.sort(distances), rel=2e-2)
     errors = _errors(splits.validation, networks.reconstructions(splits.validation))
-    assert np.array(found.scores["whole"]) == pytest.approx(np.sort(errors.mean((1, 2))), rel=1e-3)
-    assert np.array(found.scores["picture"]) == pytest.approx(np.sort(_outside(errors, splits.validation)), rel=1e-3)
+    assert np.array(found.scores["mse"]) == pytest.approx(np.sort(errors.mean((1, 2))), rel=1e-3)
+    assert np.array(found.scores["mse_no_overlay"]) == pytest.approx(np.sort(_outside(errors, splits.validation)), rel=1e-3)
     heat = np.quantile(smoothed(errors.astype(np.float32))[~splits.validation.insets], 0.99)
-    assert found.heat == pytest.approx(heat, rel=1e-3)
+    assert found.vmax == pytest.approx(heat, rel=1e-3)
 
 
 def test_a_score_that_sees_what_is_drawn_over_a_frame_is_never_chosen(result: Evaluation) -> None:
     """Noise in the insets of abnormal frames alone: the whole frame tells them apart best, and by nothing of the tissue."""
     found = result.anomaly
     assert found is not None
-    assert found.choice["whole"] == max(found.choice.values())
-    assert found.chosen != "whole"
-    others = {name: value for name, value in found.choice.items() if name != "whole"}
-    assert others[found.chosen] == max(others.values())
+    assert found.selection_auroc["mse"] == max(found.selection_auroc.values())
+    assert found.selected != "mse"
+    others = {name: value for name, value in found.selection_auroc.items() if name != "mse"}
+    assert others[found.selected] == max(others.values())
 
 
 def test_lesions_are_marked_by_the_maps_outside_insets(averaged_run: Path, result: Evaluation, splits: Splits) -> None:

@@ -36,10 +36,10 @@ def test_a_store_is_found_beside_the_run_wherever_both_moved(project: Path, tmp_
 def test_a_new_place_is_taken_where_the_frames_fit(project: Path, tmp_path: Path) -> None:
     run, config = project / "run", (project / "run" / "config.yaml").read_text()
     shutil.rmtree(project / "store")
-    with pytest.raises(InputError, match="store, has moved.*--frames PLACE"):
+    with pytest.raises(InputError, match="--frames"):
         evaluate_endovae(run)
     tiny.write_frames(tmp_path / "others", normal=21, abnormal=6)
-    with pytest.raises(InputError, match="training frames in.*SHA-256 differs"):
+    with pytest.raises(InputError, match="training frames"):
         resume_endovae(run, frames=str(tmp_path / "others"), epochs=3)
     assert (run / "config.yaml").read_text() == config
     resume_endovae(run, frames=str(project / "frames"), epochs=3)  # prepared once more

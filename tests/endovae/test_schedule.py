@@ -3,7 +3,7 @@
 from pixelscope.endovae.config import ScheduleConfig
 from pixelscope.endovae.schedule import PlateauSchedule
 
-CONFIG = ScheduleConfig(patience=3, stop_after=7, floor=1e-4)
+CONFIG = ScheduleConfig(patience=3, early_stopping_patience=7, min_learning_rate=1e-4)
 
 
 def _follow(losses: list[float], divergence: float = 5.0, config: ScheduleConfig = CONFIG) -> PlateauSchedule:
@@ -27,20 +27,20 @@ def test_it_ends_after_so_many_epochs_without_a_lower_loss() -> None:
 
 
 def test_it_does_not_fall_under_its_floor() -> None:
-    config = CONFIG.model_copy(update={"stop_after": 1000})
+    config = CONFIG.model_copy(update={"early_stopping_patience": 1000})
     schedule = _follow([2.0] * 100, config=config)
-    assert 1e-3 * schedule.factor * 2 > config.floor >= 1e-3 * schedule.factor
+    assert 1e-3 * schedule.factor * 2 > config.min_learning_rate >= 1e-3 * schedule.factor
     assert _follow([2.0] * 200, config=config).factor == schedule.factor
 
 
 def test_nothing_is_counted_before_the_take_off() -> None:
     schedule = _follow([2.0] * 100, divergence=0.2)
-    assert not schedule.took_off
+    assert not schedule.started
     assert schedule.factor == 1
     assert not schedule.ended
     for _ in range(3):
         schedule.observe(2.0, 1.5, 1e-3)
-    assert schedule.took_off
+    assert schedule.started
     assert schedule.factor == 0.5
 
 

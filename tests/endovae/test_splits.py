@@ -61,12 +61,12 @@ def test_near_duplicates_stay_together(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_said(store: FrameStore, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No frames are given; .*--frames"):
+    with pytest.raises(InputError, match="--frames"):
         load_splits(tiny.endovae())
     only = tiny.write_frames(tmp_path / "frames", normal=10, abnormal=0)
     (only / "polyps").rmdir()
     normal = prepare([only], config=PrepareConfig(size=tiny.SIZE), out=tmp_path / "store")
-    with pytest.raises(InputError, match="has no abnormal frames, only normal; change --split.train-on"):
+    with pytest.raises(InputError, match="--split.train-on"):
         _divide(normal, train_on="abnormal")
     assert set(_divide(normal).test) == {"normal"}
 

@@ -32,7 +32,7 @@ def _batches(count: int = 20, seed: int = 0, **augmentation: Any) -> AugmentedBa
 
 @pytest.mark.parametrize("reading", ["sum", "channel-mean"])
 def test_a_step_is_that_of_plain_pytorch(reading: str) -> None:
-    task = _task(losses={"reading": reading, "kl": 0.7})
+    task = _task(losses={"reduction": reading, "kl": 0.7})
     encoder, decoder = build_networks(task.config)
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-7, foreach=False)
@@ -85,7 +85,7 @@ def test_clipping_bounds_the_gradient_of_both_networks_together() -> None:
 
 
 def test_an_epoch_is_every_frame_and_its_copies() -> None:
-    batches = _batches(count=8, copies=2)
+    batches = _batches(count=8, copies_per_frame=2)
     assert batches.epoch == 24
     seen = torch.cat([from_unit(batches(_moment(step)).images) for step in range(3)])
     originals = torch.from_numpy(tiny.frames(8)).permute(0, 3, 1, 2)
@@ -96,17 +96,19 @@ def test_an_epoch_is_every_frame_and_its_copies() -> None:
 
 def test_copies_stay_the_same_or_are_drawn_afresh() -> None:
     for fresh in (False, True):
-        batches = _batches(count=8, copies=1, fresh=fresh)
+        batches = _batches(count=8, copies_per_frame=1, resample_every_epoch=fresh)
         epochs = [torch.cat([batches(_moment(step)).images for step in steps]) for steps in (range(2), range(2, 4))]
         sums = [epoch.double().sum((1, 2, 3)).sort().values for epoch in epochs]
         assert torch.allclose(sums[0], sums[1], atol=1e-6) is not fresh
 
 
 def test_no_copies_and_no_change() -> None:
-    assert _batches(count=8, copies=0).epoch == 8
-    still = _batches(count=8, copies=1, flip=False, rotation=0, zoom=0, contrast=0)
+    assert _batches(count=8, copies_per_frame=0).epoch == 8
+    still = _batches(count=8, copies_per_frame=1, flip=False, rotation=0, zoom=0, contrast=0)
     assert torch.equal(still.version(0, 5), still.version(1, 5))
-    assert not torch.equal(_batches(count=8, copies=1).version(0, 5), _batches(count=8, copies=1).version(1, 5))
+    assert not torch.equal(
+        _batches(count=8, copies_per_frame=1).version(0, 5), _batches(count=8, copies_per_frame=1).version(1, 5)
+    )
 
 
 def test_frames_on_disk_give_the_batches_of_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +123,7 @@ def test_frames_on_disk_give_the_batches_of_those_in_memory(tmp_path: Path, monk
 
 
 def test_two_ranks_share_one_batch() -> None:
-    batches = _batches(fresh=True)
+    batches = _batches(resample_every_epoch=True)
     whole = batches(Moment(8, 1, 8, seed=0)).images
     halves = [batches(Moment(8, 1, 8, seed=0, rank=rank, ranks=2)).images for rank in range(2)]
     assert torch.equal(whole, torch.cat(halves))
@@ -166,14 +168,14 @@ def test_validation_is_repeatable_and_falls() -> None:
 
 
 def test_the_schedule_moves_the_step_size_and_survives_a_checkpoint(tmp_path) -> None:
-    task = _task(schedule={"patience": 2, "stop_after": 4, "take_off": 0})
+    task = _task(schedule={"patience": 2, "early_stopping_patience": 4, "start_kl": 0})
     for _ in range(4):
         task.observe({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
     assert task.learning_rate == pytest.approx(5e-4)
     assert task.ended() is None
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, checkpoint.state(task), checkpoint.Header("any", {}, {}, checkpoint.Progress()))
-    other = _task(schedule={"patience": 2, "stop_after": 4, "take_off": 0})
+    other = _task(schedule={"patience": 2, "early_stopping_patience": 4, "start_kl": 0})
     checkpoint.restore(other, checkpoint.load(path)[0], path)
     other.observe({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
     assert other.learning_rate == pytest.approx(2.5e-4)

@@ -129,7 +129,7 @@ def test_what_it_takes_is_in_the_metadata(models: Path, endovae_run: Path) -> No
     about = OnnxModel(models / "endovae" / "model.onnx").about
     calibration = read_calibration(endovae_run / "checkpoints" / FILE)
     assert about.calibration == json.loads(calibration.model_dump_json())
-    assert about.threshold == calibration.threshold(calibration.chosen, 0.05) and about.false_positive_rate == 0.05
+    assert about.threshold == calibration.threshold(calibration.selected, 0.05) and about.false_positive_rate == 0.05
     assert OnnxModel(models / "pixelda" / "model.onnx").about.classes == ("0", "1", "2")
 
 

@@ -13,7 +13,9 @@ from pixelscope.cli.settings import EndoVAESettings, Layers, Shorthands, System,
 from pixelscope.errors import InputError
 
 Rule = Literal["auto", "best-validation", "last", "ema-last"]
-Score = Literal["auto", "whole", "picture", "tissue", "structure", "latent", "tissue+kl", "picture+latent"]
+Score = Literal[
+    "auto", "mse", "mse_no_overlay", "mse_tissue", "dssim_tissue", "mahalanobis", "mse_tissue+kl", "mse_no_overlay+mahalanobis"
+]
 Classes = Annotated[list[str] | None, Parameter(negative=())]
 
 MAY_CHANGE = {"--resume", "--devices", "--training.epochs", "--frames"}

@@ -52,7 +52,7 @@ class Checkpoint:
                 f"The calibration in {path} is of the weights {found.rule} after {found.images:,} images and not of "
                 f"{self.rule} after {self.images:,}; {remedy}"
             )
-        if found.weights not in ("", self.sha256):
+        if found.weights_sha256 != self.sha256:
             raise InputError(
                 f"The calibration in {path} is of other weights than the run's, of the same rule and as many images; {remedy}"
             )

@@ -1,4 +1,4 @@
-"""Every setting of EndoVAE; the defaults are the report's protocol (preset `paper`)."""
+"""Settings of EndoVAE; the defaults are the protocol of the reference study (preset `paper`)."""
 
 from importlib import resources
 from typing import Annotated, Any, Literal
@@ -20,95 +20,95 @@ PRESETS = ("paper", "demo")
 
 
 class SplitConfig(Config):
-    """Which frames are trained on; near-duplicates never part."""
+    """Split of the frames; near-duplicates stay in one part."""
 
     train_on: TrainOn = "normal"
-    """Kind of frames to learn; the other kind is only measured. The paper used both."""
+    """Kind of frames to train on; the other kind is only tested. The paper used both."""
     validation_fraction: Fraction = 0.1
-    """Share of the frames of that kind held out to steer the schedule and to choose the checkpoint."""
+    """Fraction of the frames of that kind for validation: they drive the schedule and select the checkpoint."""
     test_fraction: Fraction = 0.1
-    """Share of the frames of that kind held out for the final measurement alone."""
+    """Fraction of the frames of that kind for the test."""
     duplicate_distance: Annotated[int, Field(ge=0, le=64)] = 8
-    """Bits of 64 in which the perceptual hashes of two frames may differ to count as near-duplicates."""
+    """Maximum Hamming distance of two 64-bit perceptual hashes that count as near-duplicates."""
     seed: int = 0
-    """Seed of the split, apart from the training's, so that several seeds share one test set."""
+    """Seed of the split. It is separate from the training seed, so that several training seeds share one test set."""
 
 
 class AugmentationConfig(AugmentConfig):
-    """How many altered copies of each training frame are added, and by how much they are altered."""
+    """Augmented copies of the training frames."""
 
-    copies: Annotated[int, Field(ge=0)] = 2
-    """Altered copies beside each original in an epoch: 2 triple the set."""
-    fresh: bool = False
-    """Draw the alterations anew every epoch; off, each copy stays the same, as in the report."""
+    copies_per_frame: Annotated[int, Field(ge=0)] = 2
+    """Augmented copies per original frame in an epoch; 2 triple the training set."""
+    resample_every_epoch: bool = False
+    """Draw new augmentations every epoch. If off, each copy stays the same, as in the reference study."""
 
 
 class ModelConfig(Config):
     """Encoder and decoder."""
 
     latent: Count = 6
-    """Length of z."""
+    """Dimensions of the latent vector z."""
     width: Count = 16
-    """Channels of the first convolution; every other layer is a multiple of it."""
+    """Channels of the first convolution; the widths of all other layers are multiples of it."""
 
 
 class LossConfig(Config):
     """The two terms of the loss."""
 
-    reading: Literal["channel-mean", "sum"] = "channel-mean"
-    """Cross-entropy of an image: the mean of its channels, summed over its pixels; or the sum of all its values."""
+    reduction: Literal["channel-mean", "sum"] = "channel-mean"
+    """Reduction of the cross-entropy per image: `channel-mean` averages channels and sums pixels; `sum` sums all values."""
     kl: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the divergence; 1 is the variational bound."""
+    """Weight of the KL divergence; 1 gives the evidence lower bound."""
 
 
 class OptimizerConfig(Config):
     """Adam."""
 
     learning_rate: Positive = 1e-3
-    """Step size before any halving."""
+    """Initial learning rate."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of Adam's first moment, a step."""
+    """Adam beta1: exponential decay rate of the first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Decay of Adam's second moment, a step."""
+    """Adam beta2: exponential decay rate of the second moment."""
     epsilon: Positive = 1e-7
-    """Adam's guard against division by zero; 1e-7 is the default of the report's framework."""
+    """Adam epsilon; 1e-7 is the default of the reference study's framework."""
     clip_norm: Positive | None = None
-    """Largest norm of the gradient; unset for none."""
+    """Maximum gradient norm; unset disables clipping."""
 
 
 class ScheduleConfig(Config):
-    """When the learning rate falls and when training ends, counted in evaluations, one an epoch."""
+    """Learning-rate schedule and early stopping, counted in epochs; there is one evaluation per epoch."""
 
     factor: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Factor on the learning rate at a plateau; 1 turns it off."""
+    """Factor on the learning rate at a plateau; 1 disables it."""
     patience: Count = 10
-    """Epochs without a lower validation loss before it falls."""
-    floor: Annotated[float, Field(ge=0)] = 1e-6
-    """Learning rate that it never falls under."""
-    stop_after: Count = 50
+    """Epochs without a lower validation loss before the learning rate is lowered."""
+    min_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
+    """Minimum learning rate."""
+    early_stopping_patience: Count = 50
     """Epochs without a lower validation loss after which training ends."""
-    take_off: Annotated[float, Field(ge=0)] = 1.0
-    """Divergence in nats at which these counters start; before, the network decodes the mean image and nothing is a plateau."""
+    start_kl: Annotated[float, Field(ge=0)] = 1.0
+    """KL divergence in nats at which both counters start. Before that, the network decodes the mean image."""
 
 
 class EpochsConfig(Config):
-    """How long to train, and what happens every so many epochs; an epoch is every training frame and all its copies."""
+    """Length of the training and intervals, in epochs; an epoch is every training frame and all its copies."""
 
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Frames a step, over all devices together."""
+    """Frames per step, over all devices together."""
     epochs: Count = 1000
-    """Most epochs; the schedule may end it earlier."""
+    """Maximum number of epochs; early stopping may end the training before."""
     log_every: Positive = 0.25
-    """Epochs between two lines of stats.jsonl."""
+    """Epochs between lines of stats.jsonl."""
     sample_every: Positive = 10
-    """Epochs between two grids of samples."""
+    """Epochs between stored samples."""
     checkpoint_every: Positive = 5
-    """Epochs between two checkpoints; the last two are kept."""
+    """Epochs between checkpoints; the last two are kept."""
     ema_half_life: Annotated[float, Field(ge=0)] = 0
-    """Epochs after which a weight counts half in the moving average; 0 turns the average off."""
+    """Half-life of the moving average of the weights; 0 disables it."""
 
     def in_images(self, epoch: int) -> TrainingConfig:
-        """Return the same durations in images seen, which is what the engine counts; `epoch` is the images of one."""
+        """Return the same durations in images seen, the unit of the engine; `epoch` is the number of images per epoch."""
 
         def images(epochs: float) -> int:
             return max(1, round(epochs * epoch))
@@ -125,12 +125,12 @@ class EpochsConfig(Config):
 
 
 class EndoVAEConfig(Config):
-    """EndoVAE: encoder and decoder trained together on frames of one kind."""
+    """EndoVAE: an encoder and a decoder trained together on endoscopy frames."""
 
     frames: str = ""
-    """A store made by `pixelscope endovae prepare`, or a folder of frames, which is prepared first."""
+    """Frame store made by `pixelscope endovae prepare`, or a folder of frames, which is prepared first."""
     seed: int = 0
-    """Seed of weights, order of data and every random draw."""
+    """Seed of the weights, the order of the data and all random draws."""
     prepare: PrepareConfig = PrepareConfig()
     split: SplitConfig = SplitConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -143,7 +143,11 @@ class EndoVAEConfig(Config):
 
 
 def endovae_preset(name: str) -> dict[str, Any]:
-    """Return the settings of a packaged preset, to be laid under a file's and the flags'."""
+    """Return the settings of a packaged preset.
+
+    Raises:
+        InputError: there is no such preset.
+    """
     if name not in PRESETS:
         raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
     file = resources.files("pixelscope.endovae") / "presets" / f"endovae-{name}.yaml"

@@ -1,4 +1,4 @@
-"""What a configuration of EndoVAE amounts to, before anything runs: layers, parameters, cost."""
+"""Layers, parameters and estimated cost of a configuration of EndoVAE."""
 
 import torch
 from lightning_fabric import Fabric
@@ -12,7 +12,7 @@ from pixelscope.rng import Moment, generator
 
 
 def summarize_endovae(config: EndoVAEConfig | None = None) -> Summary:
-    """Describe encoder and decoder layer by layer; the preset `paper` where no configuration is given."""
+    """Describe encoder and decoder layer by layer, by default those of preset `paper`."""
     chosen = config or EndoVAEConfig()
     encoder, decoder = build_networks(chosen)
     image = torch.zeros(1, 3, chosen.prepare.size, chosen.prepare.size)
@@ -28,7 +28,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     """
     splits = load_splits(config)
     config = with_store_settings(config, splits)
-    images = config.training.epochs * len(splits.train) * (1 + config.augmentation.copies)
+    images = config.training.epochs * len(splits.train) * (1 + config.augmentation.copies_per_frame)
     devices, threads = config.runtime.devices, runtime.decide(config.runtime).threads
     alone = config.runtime.model_copy(update={"devices": 1, "threads": threads})
     speed, gflop = runtime.launch(alone, _timed_steps, config)

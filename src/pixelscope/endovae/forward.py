@@ -1,7 +1,7 @@
-"""Frames through encoder and decoder, in batches."""
+"""Frames through encoder and decoder in batches, and latent vectors to decode."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,44 +13,48 @@ from pixelscope.endovae.networks import Decoder
 from pixelscope.endovae.posterior import Posterior
 
 BATCH = 64
-"""Frames a pass."""
+"""Frames or latent vectors per forward pass."""
 
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What the networks make of some frames, all float32."""
+    """Frames with their reconstructions and posterior, all float32."""
 
     images: Tensor
-    """The frames, (N, 3, S, S) in [0, 1]."""
+    """(N, 3, S, S) in [0, 1]."""
     reconstructions: Tensor
-    """Of the same shape and range."""
+    """The same shape and range."""
     posterior: Posterior
+    rows: slice = field(default_factory=lambda: slice(None))
+    """The rows of a batch among all frames."""
 
 
 @torch.no_grad()
 def reconstruct_batches(
     checkpoint: Checkpoint, frames: np.ndarray, draw: torch.Generator | None = None
 ) -> Iterator[Reconstructed]:
-    """Reconstruct uint8 frames (N, S, S, 3), in memory or on disk, a batch at a time.
+    """Reconstruct frames batch by batch.
 
-    From the posterior's mode; with `draw`, from a sample of it.
+    Args:
+        checkpoint: encoder and decoder.
+        frames: uint8 (N, S, S, 3), in memory or on disk.
+        draw: reconstruct from a sample of the posterior drawn with it, instead of the mode.
     """
     for start in range(0, len(frames), BATCH):
         images = to_unit(as_channels_first(frames[start : start + BATCH]))
         posterior = Posterior.from_parameters(checkpoint.encoder(images))
         z = posterior.mode if draw is None else posterior.sample(torch.randn(posterior.mean.shape, generator=draw))
-        yield Reconstructed(images, checkpoint.decoder(z), posterior)
+        yield Reconstructed(images, checkpoint.decoder(z), posterior, slice(start, start + len(images)))
 
 
 def reconstruct_frames(checkpoint: Checkpoint, frames: np.ndarray, draw: torch.Generator | None = None) -> Reconstructed:
-    """Reconstruct all of `frames` as `reconstruct_batches` does; they and their reconstructions are held in memory."""
+    """Reconstruct all frames as `reconstruct_batches` does, and hold the result in memory."""
     parts = list(reconstruct_batches(checkpoint, frames, draw))
+    means, log_variances = zip(*((part.posterior.mean, part.posterior.log_variance) for part in parts), strict=True)
     return Reconstructed(
         torch.cat([part.images for part in parts]),
         torch.cat([part.reconstructions for part in parts]),
-        Posterior(
-            torch.cat([part.posterior.mean for part in parts]), torch.cat([part.posterior.log_variance for part in parts])
-        ),
+        Posterior(torch.cat(means), torch.cat(log_variances)),
     )
 
 
@@ -60,12 +64,12 @@ def random_latents(count: int, latent: int, draw: torch.Generator) -> Tensor:
 
 
 def interpolate(first: Tensor, second: Tensor, steps: int) -> Tensor:
-    """Return `steps` latent vectors on the straight way from `first` to `second` (latent,), both included, (steps, latent)."""
+    """Return `steps` latent vectors from `first` to `second` (latent,), both included, shape (steps, latent)."""
     return torch.lerp(first, second, torch.linspace(0, 1, steps).unsqueeze(1))
 
 
 def traverse(origin: Tensor, dimension: int, values: Tensor) -> Tensor:
-    """Return `origin` (latent,) with one dimension set to each of `values` (K,) in turn, shape (K, latent)."""
+    """Return copies of `origin` (latent,) with one dimension set to each of `values` (K,), shape (K, latent)."""
     moved = origin.repeat(len(values), 1)
     moved[:, dimension] = values
     return moved
@@ -73,6 +77,6 @@ def traverse(origin: Tensor, dimension: int, values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decode(decoder: Decoder, z: Tensor) -> Tensor:
-    """Return uint8 images (N, S, S, 3) of latent vectors (N, latent)."""
+    """Decode latent vectors (N, latent) into uint8 images (N, S, S, 3)."""
     images = torch.cat([from_unit(decoder(part)) for part in z.split(BATCH)])
     return images.permute(0, 2, 3, 1).contiguous()

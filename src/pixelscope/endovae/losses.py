@@ -1,25 +1,28 @@
-"""The reconstruction loss of EndoVAE, in both readings of the report."""
+"""The reconstruction loss of EndoVAE. The KL term is `Posterior.kl`."""
 
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-Reading = Literal["channel-mean", "sum"]
+Reduction = Literal["channel-mean", "sum"]
 
 
-def reconstruction_loss(logits: Tensor, images: Tensor, reading: Reading, counted: Tensor | None = None) -> Tensor:
-    """Return the binary cross-entropy of each image, shape (N,).
+def reconstruction_loss(logits: Tensor, images: Tensor, reduction: Reduction, valid_mask: Tensor | None = None) -> Tensor:
+    """Return the binary cross-entropy per image, shape (N,).
 
-    "The cross-entropy summed over pixels" can be read in two ways. `sum` adds all values of all channels. `channel-mean`
-    takes the mean of the three channels and adds the pixels, a third of it, so that the KL divergence weighs three times
-    as much; the sizes in the report's log fit this one.
+    The reference study's "cross-entropy summed over pixels" is ambiguous. `sum` adds all values of all channels.
+    `channel-mean` averages the three channels and sums the pixels, which makes the KL divergence weigh three times as much;
+    the sizes in the study's log fit this one.
 
-    logits: (N, 3, H, W), before the sigmoid; images: (N, 3, H, W) in [0, 1].
-    counted: (N, 1, H, W), 0 where a pixel is left out.
+    Args:
+        logits: (N, 3, H, W), before the sigmoid.
+        images: (N, 3, H, W) in [0, 1].
+        reduction: how the values of an image are reduced.
+        valid_mask: (N, 1, H, W), 0 where a pixel is ignored.
     """
     cross_entropy = F.binary_cross_entropy_with_logits(logits.float(), images, reduction="none")
-    if counted is not None:
-        cross_entropy = cross_entropy * counted
+    if valid_mask is not None:
+        cross_entropy = cross_entropy * valid_mask
     total = cross_entropy.sum((1, 2, 3))
-    return total if reading == "sum" else total / logits.shape[1]
+    return total if reduction == "sum" else total / logits.shape[1]

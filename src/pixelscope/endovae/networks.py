@@ -1,8 +1,8 @@
 """The two networks of EndoVAE: encoder and decoder.
 
 Images are float tensors of shape (N, 3, S, S) in [0, 1]. Source: Diamantis, Gatoula, Iakovidis, "EndoVAE: Generating
-Endoscopic Images with a Variational Autoencoder", IVMSP 2022, Figure 2, as the report that this package reproduces reads
-it; at 96 pixels, six latent dimensions and a width of 16 they have 9,842,380 and 1,282,467 parameters.
+Endoscopic Images with a Variational Autoencoder", IVMSP 2022, Figure 2, as implemented by the reference study. At 96 pixels,
+six latent dimensions and width 16, the encoder has 9,842,380 parameters and the decoder 1,282,467.
 """
 
 import torch
@@ -13,10 +13,10 @@ HIDDEN = 256
 
 
 class Encoder(nn.Module):
-    """Images to the parameters of their posterior.
+    """Maps images to the parameters of their posterior.
 
-    Six conv3x3 of 1, 2, 2, 4, 8 and 16 times `width`, the third, fourth and sixth of stride 2; dense 256; all with ReLU; then
-    two dense layers of their own for mean and log variance.
+    Six conv3x3 with 1, 2, 2, 4, 8 and 16 times `width` channels, the third, fourth and sixth with stride 2, then dense 256, all
+    with ReLU; finally one dense layer each for mean and log variance.
     """
 
     def __init__(self, size: int = 96, latent: int = 6, width: int = 16) -> None:
@@ -39,10 +39,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vectors to images.
+    """Maps latent vectors to images.
 
-    Dense to 16 times `width` features on an eighth of the side; transposed conv3x3 of stride 2 to 16, 4 and 2 times `width`,
-    each followed by a conv3x3 to 8, 4 and 2 times; all with ReLU; then conv3x3 to three channels, sigmoid.
+    Dense to 16 times `width` channels at an eighth of the side; transposed conv3x3 with stride 2 to 16, 4 and 2 times `width`,
+    each followed by a conv3x3 to 8, 4 and 2 times `width`; all with ReLU; then conv3x3 to three channels and sigmoid.
     """
 
     def __init__(self, size: int = 96, latent: int = 6, width: int = 16) -> None:
@@ -59,9 +59,9 @@ class Decoder(nn.Module):
         self.apply(_initialise)
 
     def logits(self, z: Tensor) -> Tensor:
-        """Return what the sigmoid is taken of, (N, 3, S, S), for `z` (N, latent)."""
+        """Return the images before the sigmoid, (N, 3, S, S), for `z` (N, latent)."""
         features = torch.relu(self.dense(z)).view(-1, *self.start)
-        # A convolution is computed channels last if either side lies so: the features follow the weights.
+        # A convolution runs in channels_last if its input or its weights are: the features follow the weights.
         last = next(self.layers.parameters()).is_contiguous(memory_format=torch.channels_last)
         return self.layers(features.contiguous(memory_format=torch.channels_last) if last else features)
 
@@ -71,7 +71,7 @@ class Decoder(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Draw weights from Glorot's uniform distribution and set biases to zero: the defaults of the report's framework."""
+    """Initialize weights by Glorot uniform and biases with zero, the defaults of the reference study's framework."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         assert module.bias is not None

@@ -1,4 +1,4 @@
-"""Linear yardsticks of a model: principal components of the same latent size, and the mean image."""
+"""Linear baselines of EndoVAE: principal components of the same latent size, and the mean image."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -6,28 +6,31 @@ from typing import Self
 import torch
 from torch import Tensor
 
-MOST = 2500
-"""Images fitted at most, a random part of larger sets: the cost grows with their square."""
+MAX_IMAGES = 2500
+"""Maximum number of images fitted, drawn at random from larger sets; the cost grows with the square."""
 
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    """The k directions in which training images vary most."""
+    """The k directions of largest variance of training images."""
 
     mean: Tensor
-    """(values,), the mean image."""
+    """The mean image, (values,)."""
     directions: Tensor
     """(k, values), orthonormal, largest variance first."""
 
     @classmethod
     def fit(cls, images: Tensor, count: int, seed: int = 0) -> Self:
-        """Fit `count` components (fewer where there are fewer images) to images (N, ...), any shape, in [0, 1].
+        """Fit components by the Gram matrix of the images, which is smaller than their covariance.
 
-        Found from the products of the images with one another: images are far fewer than their values.
+        Args:
+            images: (N, ...), any shape, in [0, 1].
+            count: number of components; the result has fewer if the images do not span as many.
+            seed: of the images drawn from more than `MAX_IMAGES`.
         """
         rows = images.flatten(1).float()
-        if len(rows) > MOST:
-            rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MOST]]
+        if len(rows) > MAX_IMAGES:
+            rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MAX_IMAGES]]
         mean = rows.mean(0)
         centred = rows - mean
         products = torch.stack([part.double() @ part.double().T for part in centred.split(4096, dim=1)]).sum(0)
@@ -37,7 +40,7 @@ class PrincipalComponents:
         return cls(mean, scaled.T.float() @ centred)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Return the images (N, ...) projected on the components, same shape, clamped to [0, 1]."""
+        """Return images (N, ...) projected onto the components, of the same shape, clamped to [0, 1]."""
         rows = images.flatten(1).float() - self.mean
         projected = self.mean + (rows @ self.directions.T) @ self.directions
         return projected.clamp(0, 1).view_as(images)

@@ -1,6 +1,7 @@
-"""The result of an evaluation of EndoVAE: the schema of evaluation.json, written and read by it. Imports no torch."""
+"""Schema of the evaluation of EndoVAE, evaluation.json; imports no torch."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -8,7 +9,7 @@ from pixelscope.config import Config
 from pixelscope.runs.record import ResultFile
 
 MODEL, PCA, MEAN = METHODS = ("endovae", "pca", "mean image")
-"""The model and its linear baselines, as an evaluation names them."""
+"""Names of the model and its linear baselines in an evaluation."""
 RESEARCH = "For research only: an anomaly score is no diagnosis and no measure of health."
 
 
@@ -19,7 +20,7 @@ class MeanStd(Config):
     std: float
 
     def format(self, decimals: int) -> str:
-        """Return both for a reader: 17.16 ± 2.37."""
+        """Return both as text: 17.16 ± 2.37."""
         return f"{self.mean:.{decimals}f} ± {self.std:.{decimals}f}"
 
 
@@ -34,7 +35,7 @@ class SizeResult(Config):
 
 
 class SetResult(Config):
-    """What was measured on one set of held-out frames."""
+    """Results on one set of test frames."""
 
     title: str
     count: int
@@ -42,23 +43,23 @@ class SetResult(Config):
     methods: dict[str, dict[str, MeanStd]]
     """By method (endovae, pca, mean image), then by metric (psnr in dB, ssim, squared_error)."""
     by_class: dict[str, dict[str, MeanStd]]
-    """The model's metrics in each class."""
+    """Metrics of the model per class."""
     by_size: tuple[SizeResult, ...]
-    """The model's mean metrics by original size, most frequent first."""
+    """Mean metrics of the model by original size, most frequent first."""
     kl: tuple[float, ...]
-    """Mean nats of each latent dimension."""
+    """Mean KL divergence per latent dimension, in nats."""
     detail_kept: dict[str, float]
-    """Share of the originals' fine energy that each method's reconstructions have."""
+    """Fine energy of each method's reconstructions, as a fraction of the originals'."""
     spectra: dict[str, tuple[float, ...]]
-    """Mean energy by spatial frequency, of the originals and of each method."""
+    """Mean energy per spatial frequency, of the originals and of each method."""
     region_error: dict[str, float]
     region_share: dict[str, float]
     unmeasured: int = 0
-    """Frames without quality, as every pixel of them is left out; they are in no mean."""
+    """Number of frames whose pixels are all ignored; no mean includes them."""
 
 
 class Interval(Config):
-    """A number, and the interval in which it lies in most resamples of the frames."""
+    """A number with its bootstrap interval."""
 
     value: float
     low: float
@@ -69,27 +70,27 @@ class Interval(Config):
 
 
 class ScoreSeparation(Config):
-    """How well a score tells abnormal from normal frames."""
+    """How well a score separates abnormal from normal frames."""
 
     auroc: Interval
     average_precision: Interval
 
 
 class MapResult(Config):
-    """How well one map marks lesion pixels."""
+    """How well one map localizes lesion pixels."""
 
     auroc: float
     dice: float
-    """The best that one threshold for all frames reaches: chosen on these very masks."""
+    """Best Dice coefficient over all thresholds, chosen on the masks themselves."""
 
 
 class Localization(Config):
-    """How lesion pixels were told from the others of abnormal frames, insets left out."""
+    """How well maps localize lesions in abnormal frames, insets ignored."""
 
     frames: int
     """Abnormal test frames with a lesion mask."""
     lesion_share: float
-    """Share of their pixels that lies in a lesion."""
+    """Fraction of their pixels inside a lesion."""
     maps: dict[str, MapResult]
 
     def to_text(self) -> str:
@@ -100,71 +101,73 @@ class Localization(Config):
 
 
 class Anomaly(Config):
-    """How frames of the test were told apart; AUROC and average precision with 95% bootstrap intervals."""
+    """How well scores separate the test frames; AUROC and average precision with 95% bootstrap intervals."""
 
-    chosen: str
-    """The score chosen on the validation split."""
-    choice: dict[str, float]
-    """AUROC of every score there."""
-    choice_counts: dict[str, int]
+    selected: str
+    """The score selected on validation frames."""
+    selection_auroc: dict[str, float]
+    """AUROC of every score on these frames."""
+    selection_counts: dict[str, int]
+    """Number of these frames by kind."""
     counts: dict[str, int]
-    """Test frames of each class, and `abnormal`: those not set apart for the choice."""
+    """Number of test frames per healthy class, and of `all` healthy and `abnormal` ones."""
     scores: dict[str, dict[str, ScoreSeparation]]
-    """By score, then by class of healthy frames, and `all` of them, against all abnormal frames."""
+    """By score, then by class of healthy frames and `all` of them, against all abnormal frames."""
     baselines: dict[str, dict[str, ScoreSeparation]]
-    """Of trivial scores likewise."""
+    """Likewise, of the trivial baselines."""
     rate: float
-    """The false-positive rate at which frames were flagged."""
+    """False-positive rate at which frames are flagged."""
     flagged: dict[str, float]
-    """Share of the frames of each healthy class, and of the abnormal ones, that the chosen score flagged."""
+    """Fraction of flagged frames per healthy class, and of the abnormal ones."""
     localization: Localization | None
-    """How well the error map marks lesions; None where no test frame has a lesion mask."""
+    """None unless a test frame has a lesion mask."""
     warnings: tuple[str, ...]
     unscored: dict[str, int] = Field(default_factory=dict)
-    """Test frames of each kind in which no tissue is seen: they have no score, and are in none of these numbers."""
+    """Number of test frames by kind without visible tissue; no number includes them."""
 
     @property
     def groups(self) -> dict[str, str]:
-        """Return the groups of healthy frames with their titles; all of them only where there are several classes."""
+        """Return the groups of healthy frames with their titles; `all` only if there are several classes."""
         classes = {name: name for name in self.counts if name not in ("all", "abnormal")}
         return {"all": "all healthy", **classes} if len(classes) > 1 else classes
 
     def to_text(self) -> str:
         """Return tables for a terminal."""
-        return "\n".join([*_choice_lines(self), *_table_lines(self), *_end_lines(self), *self.warnings, RESEARCH])
+        return "\n".join([*_selection_lines(self), *_table_lines(self), *_end_lines(self), *self.warnings, RESEARCH])
 
 
 class Evaluation(ResultFile):
-    """What a run reaches; the content of evaluation.json."""
+    """Results of a run; the content of evaluation.json."""
 
+    version: Literal[2] = 2
     system: str
     images: int
     epochs: float
     rule: str
-    """The rule that chose the measured weights."""
+    """Name of the measured checkpoint."""
     rules: dict[str, dict[str, int | float]]
-    """Mean metrics by each rule that the run supports."""
+    """Mean metrics per checkpoint."""
     latent: int
     components: int
-    """Principal components of the baseline, fitted to the training frames and their mirror images."""
+    """Number of principal components of the PCA baseline."""
     ssim_rule: str
     sets: dict[str, SetResult]
     separation: dict[str, float]
-    """Area under the ROC curve of the squared error, abnormal against held-out normal frames, by method."""
+    """AUROC of the squared error per method, abnormal against normal test frames."""
     anomaly: Anomaly | None = None
-    """How anomaly scores tell them apart; None where no healthy frames were trained on, or no abnormal ones are there."""
+    """None unless the run was trained on healthy frames and there are abnormal ones."""
 
     @property
     def method_names(self) -> dict[str, str]:
-        """Return what a reader calls each method."""
+        """Return the titles of the methods."""
         return {MODEL: "EndoVAE", PCA: f"PCA, {self.components} components", MEAN: "mean image"}
 
     def to_text(self) -> str:
         """Return tables for a terminal."""
-        head = f"{self.system}: {self.images:,} images, {self.epochs:.1f} epochs; checkpoint rule {self.rule}"
+        head = f"{self.system}: {self.images:,} images, {self.epochs:.1f} epochs; checkpoint {self.rule}"
         tables = ["\n".join(_set_lines(result, self.method_names)) for result in self.sets.values()]
         listed = ", ".join(f"{name} {value:.3f}" for name, value in self.separation.items())
-        found = [f"separation of abnormal from normal by squared error, AUROC: {listed}"] if listed else []
+        found = [f"AUROC of the squared error, abnormal against normal frames: {listed}"] if listed else []
         anomaly = [] if self.anomaly is None else [self.anomaly.to_text()]
         return "\n\n".join([head, *tables, *found, f"SSIM: {self.ssim_rule}", *anomaly])
 
@@ -173,7 +176,7 @@ def _set_lines(result: SetResult, names: Mapping[str, str]) -> list[str]:
     classes = ", ".join(f"{name} {count:,}" for name, count in result.classes.items())
     lines = [f"{result.title}: {result.count:,} ({classes})"]
     if result.unmeasured:
-        lines.append(f"  {result.unmeasured:,} of them are not measured: every pixel of them is left out as inset")
+        lines.append(f"  {result.unmeasured:,} of them are not measured: all their pixels lie in insets")
     lines.append(f"  {'':<20}  {'PSNR, dB':>14}  {'SSIM':>15}  {'fine detail kept':>16}")
     for method, metrics in result.methods.items():
         psnr, ssim = metrics["psnr"], metrics["ssim"]
@@ -181,16 +184,16 @@ def _set_lines(result: SetResult, names: Mapping[str, str]) -> list[str]:
         lines.append(
             f"  {names[method]:<20}  {psnr.mean:>6.2f} +- {psnr.std:<4.2f}  {ssim.mean:>6.3f} +- {ssim.std:<5.3f}  {kept:>16}"
         )
-    lines.append(f"  KL by latent dimension, nats: {'  '.join(f'{value:.2f}' for value in result.kl)}")
+    lines.append(f"  KL per latent dimension, nats: {'  '.join(f'{value:.2f}' for value in result.kl)}")
     return lines
 
 
-def _choice_lines(found: Anomaly) -> list[str]:
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.choice_counts.items())
-    if not found.choice:
-        return [f"anomaly score: {found.chosen}, the default, as there are no abnormal frames to choose by ({kinds} calibrate)"]
-    best = f"AUROC {found.choice[found.chosen]:.3f} there"
-    return [f"anomaly score: {found.chosen}, chosen on validation frames ({kinds}; {best})"]
+def _selection_lines(found: Anomaly) -> list[str]:
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.selection_counts.items())
+    if not found.selection_auroc:
+        return [f"anomaly score: {found.selected}, the default without abnormal validation frames (calibrated on {kinds})"]
+    area = found.selection_auroc[found.selected]
+    return [f"anomaly score: {found.selected}, selected on validation frames ({kinds}; AUROC {area:.3f})"]
 
 
 def _table_lines(found: Anomaly) -> list[str]:
@@ -198,13 +201,13 @@ def _table_lines(found: Anomaly) -> list[str]:
     first = next(iter(groups))
     lines = [f"AUROC of {found.counts['abnormal']:,} abnormal frames against healthy ones, 95% bootstrap intervals"]
     head = "  ".join(f"{f'{title} ({found.counts[key]:,})':>22}" for key, title in groups.items())
-    lines.append(f"  {'':<18}{head}  {'AP, ' + groups[first]:>24}")
-    for title, rows in (("", found.scores), ("trivial scores:", found.baselines)):
+    lines.append(f"  {'':<26}{head}  {'AP, ' + groups[first]:>24}")
+    for title, rows in (("", found.scores), ("trivial baselines:", found.baselines)):
         lines += [f"  {title}"] if title else []
         for name, by in rows.items():
             cells = "  ".join(f"{by[key].auroc!s:>22}" for key in groups)
-            mark = "*" if name == found.chosen and rows is found.scores else " "
-            lines.append(f"{mark} {name:<18}{cells}  {by[first].average_precision!s:>24}")
+            mark = "*" if name == found.selected and rows is found.scores else " "
+            lines.append(f"{mark} {name:<26}{cells}  {by[first].average_precision!s:>24}")
     return lines
 
 
@@ -213,14 +216,5 @@ def _end_lines(found: Anomaly) -> list[str]:
     lines = [f"flagged at a false-positive rate of {found.rate:g}: {shares}"]
     if found.unscored:
         unscored = ", ".join(f"{count:,} {kind}" for kind, count in found.unscored.items())
-        lines.append(f"not scored, as no tissue is seen in them: {unscored}")
+        lines.append(f"not scored, because no tissue is visible: {unscored}")
     return lines if found.localization is None else [*lines, found.localization.to_text()]
-
-
-CHARTS = {
-    "Reconstruction, nats per image": {"loss/reconstruction": "training", "loss/validation_reconstruction": "validation"},
-    "Divergence, nats per image": {"loss/kl": "training", "loss/validation_kl": "validation"},
-}
-
-SAMPLES = {"originals": "frames", "reconstructions": "reconstructed", "generated": "generated"}
-"""Images of samples/progress.npz, with their titles."""

@@ -11,187 +11,185 @@ from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.maps import error_map_batches
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.data import AugmentedBatches, FrameSubset, Splits, as_channels_first, from_unit, to_unit
-from pixelscope.endovae.forward import decode, interpolate, random_latents, reconstruct_frames, traverse
+from pixelscope.endovae.data import AugmentedBatches, FrameSubset, Splits, as_channels_first, to_frames, to_unit
+from pixelscope.endovae.forward import BATCH, decode, interpolate, random_latents, reconstruct_frames, traverse
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.rng import generator
 from pixelscope.runs.arrays import read_arrays, save_arrays
 from pixelscope.runs.folder import RunFolder
 
-A_CLASS = 6
-"""Frames shown of each class."""
-ALTERED = 5
-"""Frames shown with their altered copies."""
+PER_CLASS = 6
+"""Frames per class in samples/frames.npz."""
+AUGMENTED = 5
+"""Frames stored with their augmented copies."""
+PROGRESS_FRAMES = 5
+"""Reconstructions, and decoded random latent vectors, per point of a training."""
+PROGRESS = {"images": 1, "originals": 4, "reconstructions": 5, "generated": 5}
+"""The arrays of samples/progress.npz, and how many dimensions each has."""
+RECONSTRUCTED = 5
+"""Random reconstructions per kind of frame, as in the reference study; as many of the best and of the worst."""
+GENERATED = 9
+INTERPOLATIONS, STEPS = 3, 9
+"""Number of interpolations, and of latent vectors in each."""
+DIMENSIONS, REACH = 8, 3.0
+"""Maximum number of latent dimensions traversed, by decreasing KL, and how far, in standard deviations of the prior."""
+HEATMAPS = 8
+"""Heat maps per kind of frame, drawn at random."""
 
 
 def save_frame_samples(folder: RunFolder, store: FrameStore) -> None:
     """Store random frames of each class as samples/frames.npz."""
     shown = sample_positions(store)
-    save_arrays(
-        folder.samples / "frames.npz", frames=store.frames[shown], labels=store.labels[shown], classes=np.array(store.classes)
-    )
+    classes = np.array(store.classes)
+    save_arrays(folder.samples / "frames.npz", frames=store.frames[shown], labels=store.labels[shown], classes=classes)
 
 
 def sample_positions(store: FrameStore) -> list[int]:
-    """Return the positions of random frames of each class, the same ones every time."""
+    """Return the positions of random frames of each class, always the same ones."""
     shown: list[int] = []
     for label in range(len(store.classes)):
         positions = np.flatnonzero(store.labels == label)
-        order = torch.randperm(len(positions), generator=generator("cpu", 0, "shown frames", label))
-        shown += [int(positions[i]) for i in order[:A_CLASS]]
+        shown += positions[_random(len(positions), PER_CLASS, 0, "shown frames", label)].tolist()
     return shown
 
 
 def save_augmentation(folder: RunFolder, batches: AugmentedBatches) -> None:
-    """Store some training frames, each with its altered copies, as samples/augmentation.npz."""
-    versions = [batches.version(copy, ALTERED) for copy in range(1 + batches.config.copies)]
-    images = torch.stack([from_unit(images) for images in versions], dim=1).permute(0, 1, 3, 4, 2)
-    save_arrays(folder.samples / "augmentation.npz", versions=images.cpu().numpy())
-
-
-PROGRESS_FRAMES = 5
-"""Frames reconstructed, and latent vectors decoded, at each moment."""
-ARRAYS = {"images": 1, "originals": 4, "reconstructions": 5, "generated": 5}
+    """Store some training frames with their augmented copies as samples/augmentation.npz."""
+    versions = [to_frames(batches.version(copy, AUGMENTED)) for copy in range(1 + batches.config.copies_per_frame)]
+    save_arrays(folder.samples / "augmentation.npz", versions=np.stack(versions, axis=1))
 
 
 class ProgressSamples:
-    """The same validation frames reconstructed, and the same z decoded, again and again."""
+    """Reconstructions of the same validation frames and decodings of the same z during a training: samples/progress.npz."""
 
     def __init__(self, folder: RunFolder, frames: Pixels, seed: int) -> None:
-        """Watch the first of `frames`, uint8 (N, S, S, 3)."""
+        """Take the first of `frames`, uint8 (N, S, S, 3)."""
         self.path = folder.samples / "progress.npz"
         self.frames = frames[:PROGRESS_FRAMES]
         self.seed = seed
 
     @torch.no_grad()
     def draw(self, task: EndoVAETask, images: int) -> None:
-        """Add the moment after `images` images."""
+        """Append a row after `images` images seen."""
         device = task.fabric.device
         posterior = Posterior.from_parameters(task.encoder(to_unit(as_channels_first(self.frames)).to(device)))
         z = random_latents(PROGRESS_FRAMES, task.config.model.latent, generator("cpu", self.seed, "progress")).to(device)
-        self._add(images, decode(task.decoder, posterior.mode).cpu().numpy(), decode(task.decoder, z).cpu().numpy())
+        new = {
+            "images": np.array(images),
+            "reconstructions": decode(task.decoder, posterior.mode).cpu().numpy(),
+            "generated": decode(task.decoder, z).cpu().numpy(),
+        }
+        old = read_arrays(self.path, PROGRESS)
+        self._write({name: one[None] if old is None else np.concatenate([old[name], one[None]]) for name, one in new.items()})
 
     def forget_after(self, images: int) -> None:
-        """Drop what was drawn after the checkpoint that a run resumes from."""
-        rows = read_arrays(self.path, ARRAYS)
+        """Remove the rows after the checkpoint that a run resumes from."""
+        rows = read_arrays(self.path, PROGRESS)
         if rows is not None:
             kept = rows["images"] <= images
-            self._write(rows["images"][kept], rows["reconstructions"][kept], rows["generated"][kept])
+            self._write({name: rows[name][kept] for name in ("images", "reconstructions", "generated")})
 
-    def _add(self, images: int, reconstructions: np.ndarray, generated: np.ndarray) -> None:
-        rows = read_arrays(self.path, ARRAYS)
-        if rows is None:
-            self._write(np.array([images]), reconstructions[None], generated[None])
-        else:
-            moments = np.append(rows["images"], images)
-            before = rows["reconstructions"], rows["generated"]
-            after = (np.concatenate([old, new[None]]) for old, new in zip(before, (reconstructions, generated), strict=True))
-            self._write(moments, *after)
-
-    def _write(self, moments: np.ndarray, reconstructions: np.ndarray, generated: np.ndarray) -> None:
-        save_arrays(self.path, images=moments, originals=self.frames, reconstructions=reconstructions, generated=generated)
+    def _write(self, rows: dict[str, np.ndarray]) -> None:
+        save_arrays(self.path, originals=self.frames, **rows)
 
 
-SHOWN = 5
-"""Reconstructions shown of each set, as in the report, and as many of the best and of the worst."""
-GENERATED = 9
-WAYS, STEPS = 3, 9
-"""Interpolations, and latent vectors on each."""
-DIMENSIONS, REACH = 8, 3.0
-"""Latent dimensions walked along at most, those of the largest divergence; as far as this many standard deviations."""
+def save_samples(checkpoint: Checkpoint, splits: Splits, metrics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Store reconstructions of the test frames, generated frames, interpolations and traversals.
 
-
-def write_pictures(checkpoint: Checkpoint, splits: Splits, metrics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Store the pictures of the held-out frames, whose PSNR and SSIM are in `metrics` by kind, and of the latent space."""
+    Args:
+        checkpoint: encoder and decoder.
+        splits: of the run.
+        metrics: PSNR and SSIM of the test frames by kind.
+    """
     for kind, part in splits.test.items():
-        _write_reconstructions(checkpoint, kind, part, metrics[kind])
-    _write_generated(checkpoint)
-    _write_ways(checkpoint, splits.test.get("normal", splits.validation))
+        _save_reconstructions(checkpoint, kind, part, metrics[kind])
+    z = random_latents(GENERATED, checkpoint.config.model.latent, generator("cpu", checkpoint.config.seed, "generated"))
+    save_arrays(checkpoint.folder.samples / "generated.npz", generated=decode(checkpoint.decoder, z).numpy())
+    part = splits.test.get("normal", splits.validation)
+    posterior = _posterior(checkpoint, part)
+    _save_interpolations(checkpoint, part, posterior.mode)
+    _save_traversals(checkpoint, posterior.kl().mean(0))
 
 
-def _write_reconstructions(checkpoint: Checkpoint, kind: str, part: FrameSubset, metrics: Mapping[str, np.ndarray]) -> None:
-    # A frame whose pixels are all left out has no quality, and would come as the best of all.
+def save_heatmaps(
+    checkpoint: Checkpoint, parts: Mapping[str, FrameSubset], p: Mapping[str, np.ndarray], calibration: Calibration
+) -> None:
+    """Store heat maps of random test frames as samples/heatmaps-KIND.npz.
+
+    Args:
+        checkpoint: encoder and decoder.
+        parts: test frames by kind.
+        p: their p-values by kind; frames without one (NaN) are left out.
+        calibration: sets the brightness.
+    """
+    for kind, part in parts.items():
+        scored = np.flatnonzero(~np.isnan(p[kind]))
+        if not len(scored):
+            continue
+        shown = scored[_random(len(scored), HEATMAPS, checkpoint.config.seed, "heat maps")]
+        some = FrameSubset(part.store, part.positions[shown])
+        frames = some.frames
+        errors = smoothed(np.concatenate([maps.error for _, maps in error_map_batches(checkpoint, frames)])) * ~some.insets
+        overlays = [overlay(frame, error, calibration.vmax) for frame, error in zip(frames, errors, strict=True)]
+        save_arrays(
+            checkpoint.folder.samples / f"heatmaps-{kind}.npz",
+            frames=frames,
+            overlays=np.stack(overlays),
+            lesions=part.store.lesions[some.positions] > 0,
+            p=p[kind][shown],
+        )
+
+
+def _save_reconstructions(checkpoint: Checkpoint, kind: str, part: FrameSubset, metrics: Mapping[str, np.ndarray]) -> None:
+    # A frame without a valid pixel has no quality, and would be sorted as the best of all.
     known = np.flatnonzero(~np.isnan(metrics["psnr"] + metrics["ssim"]))
     order = known[np.argsort(metrics["psnr"][known], kind="stable")]
-    count = min(SHOWN, len(known))
-    draw = generator("cpu", checkpoint.config.seed, "reconstructions")
     rows = {
-        "random": known[torch.randperm(len(known), generator=draw)[:count].numpy()],
-        "worst": order[:count],
-        "best": order[::-1][:count],
+        "random": known[_random(len(known), RECONSTRUCTED, checkpoint.config.seed, "reconstructions")],
+        "worst": order[:RECONSTRUCTED],
+        "best": order[::-1][:RECONSTRUCTED],
     }
     for name, shown in rows.items():
         found = reconstruct_frames(checkpoint, part.store.frames[part.positions[shown]])
         save_arrays(
             checkpoint.folder.samples / f"reconstructions-{kind}-{name}.npz",
-            originals=pixels(found.images),
-            reconstructions=pixels(found.reconstructions),
+            originals=to_frames(found.images),
+            reconstructions=to_frames(found.reconstructions),
             psnr=metrics["psnr"][shown],
             ssim=metrics["ssim"][shown],
         )
 
 
-def _write_generated(checkpoint: Checkpoint) -> None:
-    z = random_latents(GENERATED, checkpoint.encoder.mean.out_features, generator("cpu", checkpoint.config.seed, "generated"))
-    save_arrays(checkpoint.folder.samples / "generated.npz", generated=decode(checkpoint.decoder, z).numpy())
+def _save_interpolations(checkpoint: Checkpoint, part: FrameSubset, modes: torch.Tensor) -> None:
+    """Store interpolations between random pairs of frames, whose posterior modes are `modes` (N, latent)."""
+    order = _random(len(part), len(part), checkpoint.config.seed, "ways")
+    ends = np.tile(order, 2)[: 2 * min(INTERPOLATIONS, max(1, len(part) // 2))].reshape(-1, 2)
+    frames = [decode(checkpoint.decoder, interpolate(modes[i], modes[j], STEPS)).numpy() for i, j in ends]
+    pairs = part.store.frames[part.positions[ends]]
+    save_arrays(checkpoint.folder.samples / "interpolation.npz", ends=pairs, frames=np.stack(frames))
 
 
-@torch.no_grad()
-def _write_ways(checkpoint: Checkpoint, part: FrameSubset) -> None:
-    """Store ways between frames of a part, and along single latent dimensions from the first of them."""
-    order = torch.randperm(len(part), generator=generator("cpu", checkpoint.config.seed, "ways"))
-    ends = order.repeat(2)[: 2 * min(WAYS, max(1, len(part) // 2))].numpy()
-    images = to_unit(as_channels_first(part.frames))
-    posterior = Posterior.from_parameters(torch.cat([checkpoint.encoder(some) for some in images.split(64)]))
-    frames, modes = part.store.frames[part.positions[ends]], posterior.mode[ends]
-    ways = [decode(checkpoint.decoder, interpolate(modes[i], modes[i + 1], STEPS)).numpy() for i in range(0, len(ends), 2)]
-    pairs, samples = frames.reshape(-1, 2, *frames.shape[1:]), checkpoint.folder.samples
-    save_arrays(samples / "interpolation.npz", ends=pairs, ways=np.stack(ways))
-    divergence = posterior.kl().mean(0)
-    dimensions = divergence.argsort(descending=True, stable=True)[:DIMENSIONS]
-    values = torch.linspace(-REACH, REACH, STEPS)
-    origin = torch.zeros(len(divergence))
-    walks = [decode(checkpoint.decoder, traverse(origin, int(d), values)).numpy() for d in dimensions]
+def _save_traversals(checkpoint: Checkpoint, kl: torch.Tensor) -> None:
+    """Store traversals of the latent dimensions of largest mean KL, `kl` (latent,)."""
+    dimensions = kl.argsort(descending=True, stable=True)[:DIMENSIONS]
+    values, origin = torch.linspace(-REACH, REACH, STEPS), torch.zeros(len(kl))
+    frames = [decode(checkpoint.decoder, traverse(origin, int(d), values)).numpy() for d in dimensions]
     save_arrays(
-        samples / "traversal.npz",
-        walks=np.stack(walks),
+        checkpoint.folder.samples / "traversal.npz",
+        frames=np.stack(frames),
         values=values.numpy(),
         dimensions=dimensions.numpy(),
-        kl=divergence[dimensions].numpy(),
+        kl=kl[dimensions].numpy(),
     )
 
 
-def pixels(images: torch.Tensor) -> np.ndarray:
-    """Return float images (N, 3, S, S) in [0, 1] as uint8 arrays (N, S, S, 3)."""
-    return from_unit(images).permute(0, 2, 3, 1).contiguous().numpy()
+@torch.no_grad()
+def _posterior(checkpoint: Checkpoint, part: FrameSubset) -> Posterior:
+    images = to_unit(as_channels_first(part.frames))
+    return Posterior.from_parameters(torch.cat([checkpoint.encoder(some) for some in images.split(BATCH)]))
 
 
-HEAT_MAPS = 8
-"""Frames of each kind, drawn at random."""
-
-
-def write_heat_maps(
-    checkpoint: Checkpoint, parts: Mapping[str, FrameSubset], p: Mapping[str, np.ndarray], calibration: Calibration
-) -> None:
-    """Store heat maps of random test frames of each kind in samples/heat-KIND.npz of the run.
-
-    p: the p-values of all frames by kind; frames that have none (NaN) are not shown.
-    """
-    seed = checkpoint.config.seed
-    for kind, part in parts.items():
-        scored = np.flatnonzero(~np.isnan(p[kind]))
-        if not len(scored):
-            continue
-        shown = scored[torch.randperm(len(scored), generator=generator("cpu", seed, "heat maps"))[:HEAT_MAPS].numpy()]
-        some = FrameSubset(part.store, part.positions[shown])
-        frames = some.frames
-        errors = smoothed(np.concatenate([maps.error for _, maps in error_map_batches(checkpoint, frames)])) * ~some.insets
-        drawn = [overlay(frame, error, calibration.heat) for frame, error in zip(frames, errors, strict=True)]
-        save_arrays(
-            checkpoint.folder.samples / f"heat-{kind}.npz",
-            frames=frames,
-            overlays=np.stack(drawn),
-            lesions=part.store.lesions[some.positions] > 0,
-            p=p[kind][shown],
-        )
+def _random(count: int, shown: int, seed: int, *purpose: str | int) -> np.ndarray:
+    """Return `shown` of `count` positions in random order."""
+    return torch.randperm(count, generator=generator("cpu", seed, *purpose))[:shown].numpy()

@@ -1,4 +1,4 @@
-"""The report's schedule: halve the learning rate on a plateau, stop after a longer one, both blind until the take-off."""
+"""The learning-rate schedule and early stopping of the reference study, driven by the validation loss."""
 
 from collections.abc import Mapping
 
@@ -9,48 +9,55 @@ from pixelscope.endovae.config import ScheduleConfig
 
 
 class PlateauSchedule:
-    """Follows the validation loss from epoch to epoch; all that it remembers is in `memory`.
+    """Lowers the learning rate on a plateau of the validation loss and ends the training on a longer one.
 
-    The network decodes the mean image at first, with a divergence near 0, for some hundred steps; counters that ran then would
-    end the training before it begins. They start once the divergence has reached `take_off` nats.
+    At first, for some hundred steps, the network decodes the mean image and its KL divergence is near 0; counters that ran then
+    would end the training too early. They start once the KL divergence has reached `start_kl` nats. The whole state is in
+    `memory`.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
         self.config = config
-        counters = ("evaluations", "took_off", "waited_to_decay", "waited_to_stop", "decays")
+        counters = ("evaluations", "started", "wait_lr", "wait_stop", "lr_drops")
         self.memory: Mapping[str, Tensor] = {
             **{name: torch.zeros((), dtype=torch.float64) for name in counters},
             "best": torch.full((), torch.inf, dtype=torch.float64),
         }
 
     @property
-    def took_off(self) -> bool:
-        """Return whether the latent vectors have begun to say something."""
-        return bool(self.memory["took_off"])
+    def started(self) -> bool:
+        """Return whether the KL divergence has reached `start_kl`."""
+        return bool(self.memory["started"])
 
     @property
     def factor(self) -> float:
-        """Return what the learning rate is multiplied by now, before the floor."""
-        return self.config.factor ** int(self.memory["decays"])
+        """Return the current factor on the learning rate, before its minimum is applied."""
+        return self.config.factor ** int(self.memory["lr_drops"])
 
     @property
     def ended(self) -> bool:
-        """Return whether the validation loss has not fallen for too long."""
-        return bool(self.memory["waited_to_stop"] >= self.config.stop_after)
+        """Return whether the training ends."""
+        return bool(self.memory["wait_stop"] >= self.config.early_stopping_patience)
 
     def observe(self, validation_loss: float, divergence: float, learning_rate: float) -> None:
-        """Take note of an epoch's validation loss and divergence in nats; `learning_rate` is the one it was trained with."""
+        """Update the counters after an epoch.
+
+        Args:
+            validation_loss: of the epoch, in nats per image.
+            divergence: KL divergence of the validation frames in nats.
+            learning_rate: the epoch was trained with it.
+        """
         memory = self.memory
         memory["evaluations"].add_(1)
-        if divergence >= self.config.take_off:
-            memory["took_off"].fill_(1)
+        if divergence >= self.config.start_kl:
+            memory["started"].fill_(1)
         if validation_loss < memory["best"]:
             memory["best"].fill_(validation_loss)
-            memory["waited_to_decay"].zero_()
-            memory["waited_to_stop"].zero_()
-        elif self.took_off:
-            memory["waited_to_decay"].add_(1)
-            memory["waited_to_stop"].add_(1)
-        if memory["waited_to_decay"] >= self.config.patience and learning_rate > self.config.floor:
-            memory["decays"].add_(1)
-            memory["waited_to_decay"].zero_()
+            memory["wait_lr"].zero_()
+            memory["wait_stop"].zero_()
+        elif self.started:
+            memory["wait_lr"].add_(1)
+            memory["wait_stop"].add_(1)
+        if memory["wait_lr"] >= self.config.patience and learning_rate > self.config.min_learning_rate:
+            memory["lr_drops"].add_(1)
+            memory["wait_lr"].zero_()

@@ -1,4 +1,4 @@
-"""EndoVAE's training step: encoder and decoder together, on the variational bound."""
+"""The training step of EndoVAE: encoder and decoder together, on the evidence lower bound."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,15 +22,15 @@ from pixelscope.engine.task import Task
 from pixelscope.rng import Moment, generator
 
 COLLAPSED = 0.1
-"""Divergence in nats under which the latent vectors say nothing."""
-PATIENT = 30
-"""Epochs after which a divergence that low is worth a warning; the network often starts there."""
+"""KL divergence in nats below which the latent vectors carry no information."""
+COLLAPSE_EPOCHS = 30
+"""Epochs after which a collapsed KL divergence raises a warning; a training often starts collapsed."""
 BATCH = 128
-"""Frames a pass in evaluation."""
+"""Frames per forward pass in evaluation."""
 
 
 class EndoVAETask(Task[FrameBatch]):
-    """Encoder and decoder of one run, with their optimizer, schedule and moving averages."""
+    """Encoder and decoder with their optimizer, schedule and moving averages."""
 
     labels = MappingProxyType(
         {
@@ -49,13 +49,17 @@ class EndoVAETask(Task[FrameBatch]):
         config: EndoVAEConfig,
         fabric: Fabric,
         validation: Pixels | None = None,
-        insets: Pixels | None = None,
+        ignore_mask: Pixels | None = None,
         half_life: int = 0,
     ) -> None:
         """Build both networks.
 
-        validation: uint8 frames (N, S, S, 3) that steer the schedule; insets: (N, S, S), over 0 where left out of their loss.
-        half_life: images after which a weight counts half in the moving averages; 0 keeps none.
+        Args:
+            config: of the run.
+            fabric: device and precision.
+            validation: uint8 frames (N, S, S, 3) that drive the schedule.
+            ignore_mask: (N, S, S), nonzero where their loss ignores a pixel.
+            half_life: of the moving averages, in images; 0 disables them.
         """
         self.config, self.fabric = config, fabric
         self.encoder, self.decoder = build_networks(config)
@@ -66,16 +70,16 @@ class EndoVAETask(Task[FrameBatch]):
         self.averages = {name: MovingAverage(network, half_life) for name, network in self.networks.items() if half_life}
         self.schedule = PlateauSchedule(config.schedule)
         self.memory = self.schedule.memory
-        self._validation, self._insets = validation, insets
+        self._validation, self._ignore_mask = validation, ignore_mask
 
     @property
     def learning_rate(self) -> float:
-        """Return the step size that the schedule has come to."""
+        """Return the current learning rate."""
         optimizer, schedule = self.config.optimizer, self.config.schedule
-        return max(optimizer.learning_rate * self.schedule.factor, min(schedule.floor, optimizer.learning_rate))
+        return max(optimizer.learning_rate * self.schedule.factor, min(schedule.min_learning_rate, optimizer.learning_rate))
 
     def step(self, batch: FrameBatch, moment: Moment) -> Mapping[str, Tensor]:
-        """Train on one batch (the report's steps 5 to 8)."""
+        """Train on one batch (steps 5 to 8 of the reference study)."""
         optimizer = self.optimizers["autoencoder"]
         set_learning_rate(optimizer, self.learning_rate)
         shape = (moment.batch_size, self.config.model.latent)
@@ -91,7 +95,7 @@ class EndoVAETask(Task[FrameBatch]):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Return the mean loss of the validation frames and its two terms, with the same noise every time."""
+        """Return the mean validation loss and its two terms; the noise is the same every time."""
         if self._validation is None:
             return {}
         encoder, decoder = self._measured()
@@ -109,26 +113,27 @@ class EndoVAETask(Task[FrameBatch]):
         return {**means, "learning_rate": self.learning_rate}
 
     def choice(self, evaluation: Mapping[str, float]) -> float | None:
-        """Choose the checkpoint with the lowest validation loss."""
+        """Select the checkpoint with the lowest validation loss."""
         loss = evaluation.get("loss/validation_total")
         return None if loss is None else -loss
 
     def observe(self, evaluation: Mapping[str, float]) -> None:
-        """Let the schedule follow the validation loss."""
+        """Update the schedule."""
         if evaluation:
             loss, divergence = evaluation["loss/validation_total"], evaluation["loss/validation_kl"]
             self.schedule.observe(loss, divergence, self.learning_rate)
 
     def ended(self) -> str | None:
-        """Return the report's early stop in words, once it is due."""
+        """Return why the training ends early, once it does."""
         if not self.schedule.ended:
             return None
-        return f"Ended early: the validation loss has not fallen for {self.config.schedule.stop_after} epochs."
+        patience = self.config.schedule.early_stopping_patience
+        return f"Early stopping: no lower validation loss for {patience} epochs."
 
     def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
-        """Say when the latent vectors still say nothing after many epochs."""
+        """Warn of a posterior collapse that lasts."""
         divergence = stats.get("loss/validation_kl")
-        if isinstance(divergence, float) and divergence < COLLAPSED and self._evaluations() > PATIENT:
+        if isinstance(divergence, float) and divergence < COLLAPSED and self._evaluations() > COLLAPSE_EPOCHS:
             text = (
                 f"KL {divergence:.2g} nats: the decoder ignores the latent vector; lower --losses.kl, or train on more frames."
             )
@@ -138,13 +143,13 @@ class EndoVAETask(Task[FrameBatch]):
     def _validation_batch(self, rows: slice) -> FrameBatch:
         assert self._validation is not None
         images = to_unit(as_channels_first(torch.from_numpy(self._validation[rows]).to(self.fabric.device)))
-        if self._insets is None:
+        if self._ignore_mask is None:
             return FrameBatch(images)
-        insets = torch.from_numpy(self._insets[rows]).to(self.fabric.device)
-        return FrameBatch(images, (insets == 0).unsqueeze(1).float())
+        ignored = torch.from_numpy(self._ignore_mask[rows]).to(self.fabric.device)
+        return FrameBatch(images, (ignored == 0).unsqueeze(1).float())
 
     def _measured(self) -> tuple[Encoder, Decoder]:
-        """Return the moving averages, or the networks themselves where none are kept."""
+        """Return the moving averages, or the networks themselves without them."""
         if not self.averages:
             return self.encoder, self.decoder
         encoder, decoder = (self.averages[name].network for name in ("encoder", "decoder"))
@@ -161,14 +166,14 @@ class EndoVAETask(Task[FrameBatch]):
         posterior = Posterior.from_parameters(parameters)
         with self.fabric.autocast():
             logits = decoder.logits(posterior.sample(noise))
-        reconstruction = reconstruction_loss(logits, batch.images, self.config.losses.reading, batch.valid_mask).mean()
+        reconstruction = reconstruction_loss(logits, batch.images, self.config.losses.reduction, batch.valid_mask).mean()
         kl = posterior.kl().sum(1).mean()
         total = reconstruction + self.config.losses.kl * kl
         return {"loss/total": total, "loss/reconstruction": reconstruction, "loss/kl": kl}
 
 
 def build_networks(config: EndoVAEConfig) -> tuple[Encoder, Decoder]:
-    """Build encoder and decoder with initial weights drawn from the configuration's seed alone."""
+    """Build encoder and decoder; their initial weights depend on the seed of the configuration only."""
     size, model = config.prepare.size, config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())

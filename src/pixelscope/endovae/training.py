@@ -1,4 +1,4 @@
-"""A training of EndoVAE from configuration to run folder, started or resumed."""
+"""Starts and resumes trainings of EndoVAE."""
 
 import shutil
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class FramesJob(Job):
     splits: Splits
 
     def build(self, fabric: Fabric) -> Training:
-        """Build encoder and decoder, and batches of frames with their altered copies."""
+        """Build the task and the batches."""
         config, train, validation = self.config, self.splits.train, self.splits.validation
         batches = AugmentedBatches(train.rows, train.ignore_mask_array, config.augmentation, config.seed, fabric.device)
         durations = config.training.in_images(batches.epoch)
@@ -36,15 +36,15 @@ class FramesJob(Job):
             EndoVAETask(config, fabric, validation.rows, validation.ignore_mask_array, durations.ema_half_life),
             batches,
             durations,
-            settings=_decisive(config),
+            settings=_identity(config),
             digests=self.splits.digests(),
             describe=lambda run: {**self.describe(run), "epoch": batches.epoch},
-            begin=lambda folder: _keep_preparation(self.splits, batches, folder),
+            begin=lambda folder: _save_frame_figures(self.splits, batches, folder),
             samples=lambda folder: ProgressSamples(folder, validation.rows, config.seed),
         )
 
     def describe(self, run: Path) -> dict[str, Any]:
-        """Return what run.json says of the frames."""
+        """Return the entries of run.json about the frames."""
         paths = written({"frames": self.config.frames}, {"frames": str(self.splits.store.path)}, run)
         return {"data": self.splits.describe(self.config), "paths": paths}
 
@@ -52,11 +52,24 @@ class FramesJob(Job):
 def train_endovae(
     config: EndoVAEConfig, *, runs: Path = Path("runs"), run: Path | None = None, progress: ProgressCallback | None = None
 ) -> Path:
-    """Train encoder and decoder on frames of one kind, or both, and return the run folder.
+    """Train an EndoVAE.
 
-    runs: where a numbered folder is made; run: a folder of the user's own choice, which must not exist.
-    progress: called with the frames done and all frames while a folder is prepared.
-    Raises InputError for frames or settings that cannot be used, before the run folder is made.
+    Args:
+        config: all settings; `frames` names the frame store or folder.
+        runs: folder in which a numbered run folder is created.
+        run: run folder instead of a numbered one; it must not exist.
+        progress: called with the number of prepared frames and of all frames while a folder is prepared.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: frames or settings cannot be used; no run folder is created.
+
+    Example:
+        ```python
+        run = train_endovae(EndoVAEConfig(frames="stores/kvasir"))
+        ```
     """
     check_start(config, run)
     splits = load_splits(config, progress)
@@ -64,11 +77,19 @@ def train_endovae(
 
 
 def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None = None, frames: str | None = None) -> Path:
-    """Go on with a stopped run to its end, from its newest checkpoint, and return its folder.
+    """Resume a stopped run from its newest checkpoint.
 
-    devices: another number of devices than before; epochs: train to this many instead of the configured number.
-    frames: where the run's own store, or the frames that it was made from, lie now, if they have moved.
-    Raises InputError where the run or its frames cannot be used; the run is then left as it was.
+    Args:
+        run: the run folder.
+        devices: number of devices, if it changes.
+        epochs: number of epochs, if it changes.
+        frames: where the frame store, or the folder that it was prepared from, is now, if it has moved.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: the run or its frames cannot be used; the run is left unchanged.
     """
     changes = {"training": {"epochs": epochs}, "runtime": {"devices": devices}}
     folder, config, place = check_resume(run, read_config, changes)
@@ -76,8 +97,8 @@ def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None 
     return FramesJob(SYSTEM, config if frames is None else with_store_settings(config, splits), place, splits).run()
 
 
-def _keep_preparation(splits: Splits, batches: AugmentedBatches, folder: RunFolder) -> None:
-    """Keep in the run what its report shows of the frames, as the store may be gone by then."""
+def _save_frame_figures(splits: Splits, batches: AugmentedBatches, folder: RunFolder) -> None:
+    """Copy what the report shows of the frames into the run, because the store may be deleted later."""
     folder.samples.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(splits.store.path / FIGURES, folder.samples / "preparation.npz")
     splits.store.summary().save(folder.path / "frames.json")
@@ -85,8 +106,8 @@ def _keep_preparation(splits: Splits, batches: AugmentedBatches, folder: RunFold
     save_augmentation(folder, batches)
 
 
-def _decisive(config: EndoVAEConfig) -> dict[str, Any]:
-    """Return the settings that decide the weights: not the machine, nor how long it runs, nor where data lies."""
+def _identity(config: EndoVAEConfig) -> dict[str, Any]:
+    """Return the settings that determine the weights: without runtime, number of epochs and paths."""
     values = config.model_dump(mode="json", exclude={"runtime": True, "frames": True})
     values["training"].pop("epochs")
     values["prepare"] = {name: value for name, value in values["prepare"].items() if value is not None}

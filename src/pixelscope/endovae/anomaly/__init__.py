@@ -1,1 +1,1 @@
-"""How unusual a frame is, judged by what a model of healthy frames makes of it. For research only, never a diagnosis."""
+"""Anomaly scores of frames from a model of healthy frames. For research only, never a diagnosis."""

@@ -1,4 +1,4 @@
-"""Trivial anomaly scores: what a model must beat to be worth its name, and what gives a data set's shortcuts away."""
+"""Trivial baseline scores, which a model must beat, and which reveal shortcuts in a data set."""
 
 import io
 
@@ -6,33 +6,40 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelscope.endovae.anomaly.calibration import GaussianReference
 from pixelscope.endovae.anomaly.scores import Values, masked_mean
+from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.data import as_channels_first, to_unit
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.imaging.tissue import BLACK, LUMA
 
 BASELINES = {
-    "mean colour": "Mahalanobis distance of the frame's mean colour outside insets from those of the training frames",
-    "black fraction": "share of black pixels outside insets",
-    "JPEG size": "bytes of the prepared frame as JPEG of quality 85, insets included",
-    "PCA error": "squared error outside insets of as many principal components as the latent vector has dimensions",
-    "PCA error, whole": "the same over the whole frame",
+    "mean colour": "Mahalanobis distance of the mean colour outside insets from those of the training frames",
+    "black fraction": "fraction of black pixels outside insets",
+    "JPEG size": "size in bytes of the prepared frame as JPEG of quality 85, insets included",
+    "PCA error": "squared error outside insets of principal components, as many as the latent vector has dimensions",
+    "PCA error, whole": "the same, over the whole frame",
 }
 QUALITY = 85
 
 
 def mean_colours(frames: NDArray[np.uint8], insets: NDArray[np.bool_]) -> Values:
-    """Return the mean colour outside insets, (N, 3); NaN for a frame that is all inset."""
+    """Return the mean colour outside insets, (N, 3); NaN for a frame without a pixel outside."""
     return np.stack([masked_mean(frames[..., channel].astype(np.float32), ~insets) for channel in range(3)], axis=1)
 
 
 def baseline_scores(
     frames: NDArray[np.uint8], insets: NDArray[np.bool_], colours: GaussianReference, components: PrincipalComponents
 ) -> dict[str, Values]:
-    """Return every trivial score of uint8 frames (N, S, S, 3), float64 (N,) each; NaN where there is nothing to measure.
+    """Return every baseline score.
 
-    colours: of the training frames' mean colours.
+    Args:
+        frames: uint8 (N, S, S, 3).
+        insets: bool (N, S, S).
+        colours: of the mean colours of the training frames.
+        components: of the training frames.
+
+    Returns:
+        float64 (N,) by name; NaN for a frame without a pixel outside insets.
     """
     errors = pca_errors(frames, components)
     black = (frames @ np.array(LUMA) < BLACK * 255).astype(np.float32)
@@ -46,7 +53,7 @@ def baseline_scores(
 
 
 def pca_errors(frames: NDArray[np.uint8], components: PrincipalComponents) -> NDArray[np.float32]:
-    """Return the squared error of the components at each pixel, (N, S, S)."""
+    """Return the squared error of the components per pixel, (N, S, S)."""
     images = to_unit(as_channels_first(frames)).contiguous()
     return (images - components.reconstruct(images)).square().mean(1).numpy()
 

@@ -1,29 +1,60 @@
-"""Distance in a latent space."""
+"""Mahalanobis distances and conformal p-values, in NumPy alone."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pixelscope.errors import InputError
 
-def mahalanobis(points: ArrayLike, mean: ArrayLike, precision: ArrayLike) -> NDArray[np.float64]:
-    """Return sqrt((x - mean)^T precision (x - mean)) of each of `points` (N, D); precision: (D, D), an inverse covariance."""
-    centred = np.asarray(points, np.float64) - np.asarray(mean, np.float64)
-    return np.sqrt(np.einsum("ni,ij,nj->n", centred, np.asarray(precision, np.float64), centred).clip(0))
-
-
+RIDGE = 1e-6
+"""Added to the diagonal of a covariance, as a fraction of its mean: an unused dimension has no variance."""
 TIE_TOLERANCE = 1e-4
-"""Scores nearer than this share of the calibration scores' standard deviation count as equal: two runtimes differ by less."""
+"""Fraction of the calibration's standard deviation below which two scores are ties; two runtimes differ by less."""
+
+
+@dataclass(frozen=True)
+class GaussianReference:
+    """A Gaussian fitted to reference vectors."""
+
+    mean: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
+    """Inverse of the covariance."""
+
+    @classmethod
+    def fit(cls, rows: ArrayLike) -> "GaussianReference":
+        """Fit vectors (N, D).
+
+        Raises:
+            InputError: there are fewer than two, which have no covariance.
+        """
+        values = np.asarray(rows, np.float64)
+        if len(values) < 2:
+            raise InputError(f"A reference distribution needs at least 2 frames, and there are {len(values)}; give more.")
+        covariance = np.atleast_2d(np.cov(values.T))
+        ridge = RIDGE * max(float(np.trace(covariance)) / len(covariance), RIDGE)
+        precision = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+        return cls(tuple(values.mean(0).tolist()), tuple(map(tuple, precision.tolist())))
+
+    def distance(self, rows: ArrayLike) -> NDArray[np.float64]:
+        """Return the Mahalanobis distance sqrt((x - mean)^T precision (x - mean)) of vectors (N, D), shape (N,)."""
+        centred = np.asarray(rows, np.float64) - np.asarray(self.mean, np.float64)
+        return np.sqrt(np.einsum("ni,ij,nj->n", centred, np.asarray(self.precision, np.float64), centred).clip(0))
 
 
 def tie_tolerance(known: ArrayLike) -> float:
-    """Return how far apart two scores count as equal, beside calibration scores (N,)."""
+    """Return the difference below which two scores are ties, given calibration scores (N,)."""
     return TIE_TOLERANCE * float(np.std(np.asarray(known, np.float64)))
 
 
 def conformal_p(known: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
-    """Return the p-value of each of `values` (M,): (1 + calibration scores as high) / (1 + all of them).
+    """Return conformal p-values: (1 + number of calibration scores as high) / (1 + number of calibration scores).
 
-    Among healthy frames like the calibration's, a share of at most p has a value of p or less (Vovk et al. 2005).
-    known: calibration scores (N,), ascending, one at least. A value that is NaN, of a frame without score, has none: NaN.
+    Among healthy frames like those of the calibration, at most a fraction p has a value of p or less (Vovk et al. 2005).
+
+    Args:
+        known: calibration scores (N,), ascending, at least one.
+        values: scores (M,); the p-value of NaN is NaN.
     """
     scores, given = np.asarray(known, np.float64), np.asarray(values, np.float64)
     as_high = len(scores) - np.searchsorted(scores, given - tie_tolerance(scores), side="left")

@@ -72,7 +72,7 @@ def _frames(checkpoint: "Checkpoint", images: str | None) -> tuple[np.ndarray, s
         splits, title = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record), "frames of the run"
     else:
         splits, title = load_splits(checkpoint.config.model_copy(update={"frames": images})), f"frames in {images}"
-    return splits.everything.at_most(COMPARED).frames, title
+    return splits.all_frames.at_most(COMPARED).frames, title
 
 
 def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -102,7 +102,7 @@ def _about(checkpoint: "Checkpoint", calibration: Calibration) -> About:
 def _threshold(calibration: Calibration) -> tuple[float | None, float | None]:
     """Return the chosen score's threshold at the usual rate; none where the calibration is too small to tell."""
     try:
-        return calibration.threshold(calibration.chosen, RATE), RATE
+        return calibration.threshold(calibration.selected, RATE), RATE
     except InputError:
         return None, None
 
@@ -144,8 +144,8 @@ def _protocol(checkpoint: "Checkpoint", calibration: Calibration) -> dict[str, s
         "Trained on": f"{checkpoint.images:,} images in batches of {config.training.batch_size}",
         "Checkpoint rule": checkpoint.rule,
         "Seed": str(config.seed),
-        "Anomaly score": f"{calibration.chosen}, chosen on validation frames "
-        f"({', '.join(f'{count:,} {kind}' for kind, count in calibration.choice_counts.items())})",
+        "Anomaly score": f"{calibration.selected}, chosen on validation frames "
+        f"({', '.join(f'{count:,} {kind}' for kind, count in calibration.selection_counts.items())})",
         "Threshold": flagged,
     }
 
@@ -157,10 +157,10 @@ def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
     anomaly = found.anomaly
     if anomaly is None or (found.images, found.rule) != (checkpoint.images, checkpoint.rule):
         return []
-    compared = {anomaly.chosen: anomaly.scores[anomaly.chosen], **anomaly.baselines}
+    compared = {anomaly.selected: anomaly.scores[anomaly.selected], **anomaly.baselines}
     return [
         {
-            "score": name if name == anomaly.chosen else f"trivial: {name}",
+            "score": name if name == anomaly.selected else f"trivial: {name}",
             "healthy frames": f"{group} ({anomaly.counts[group]:,})",
             "AUROC": str(one.auroc),
             "AP": str(one.average_precision),

@@ -107,13 +107,15 @@ class InteractiveVAE:
         prepared = prepare_frame(original, None, self.config.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
         maps, reconstructions = self._vae.analyze(frames)
-        value = float(scores(raw_scores(maps, frames, insets, calibration.latent), calibration.spread)[calibration.chosen][0])
+        value = float(
+            scores(raw_scores(maps, frames, insets, calibration.latent), calibration.log_spreads)[calibration.selected][0]
+        )
         if not np.isfinite(value):
             raise InputError(f"This frame: {why_unscored(maps)[0]}; give another.")
         square = prepared.content.centre_square()
         heat = original.copy()
         grown = cv2.resize((smoothed(maps.error) * ~insets)[0], (square.width, square.height), interpolation=cv2.INTER_LINEAR)
-        heat[square.slices] = overlay(original[square.slices], np.asarray(grown, np.float32), calibration.heat)
+        heat[square.slices] = overlay(original[square.slices], np.asarray(grown, np.float32), calibration.vmax)
         outlined = original.copy()
         content = prepared.content
         corner = (content.left + content.width - 1, content.top + content.height - 1)
@@ -124,9 +126,9 @@ class InteractiveVAE:
             prepared=prepared.frame,
             reconstruction=reconstructions[0],
             score=value,
-            p=float(calibration.p_values(calibration.chosen, [value])[0]),
-            name=calibration.chosen,
-            calibration=np.array(calibration.scores[calibration.chosen]),
+            p=float(calibration.p_values(calibration.selected, [value])[0]),
+            name=calibration.selected,
+            calibration=np.array(calibration.scores[calibration.selected]),
         )
 
     @cached_property

@@ -139,7 +139,7 @@ def _rows(
 ) -> list[Row]:
     frames, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
     seen, calibration = scorer(frames), scorer.calibration
-    values = scores(raw_scores(seen, frames, insets, calibration.latent), calibration.spread)[name]
+    values = scores(raw_scores(seen, frames, insets, calibration.latent), calibration.log_spreads)[name]
     p = calibration.p_values(name, values)
     rows: list[Row] = [
         {"score": float(value), "p": float(chance), "flagged": bool(value > threshold)}
@@ -152,7 +152,7 @@ def _rows(
     drawn = [None if ERROR in row else error for row, error in zip(rows, smoothed(seen.error) * ~insets, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         files = [maps / item.png for item in items]
-        heat, config = repeat(calibration.heat), repeat(scorer.prepare)
+        heat, config = repeat(calibration.vmax), repeat(scorer.prepare)
         unwritten = pool.map(_map_error, files, items, prepared, drawn, heat, config)
         return [row if why is None else {**row, ERROR: why} for row, why in zip(rows, unwritten, strict=True)]
 

@@ -53,17 +53,6 @@ class PrepareConfig(NamedTuple):
     size: int = {size}
     method: str = "{method}"
     insets: str = "{insets}"
-
-
-class GaussianReference(NamedTuple):
-    """Where the posterior means of the training frames lie."""
-
-    mean: list
-    precision: list
-
-    def distance(self, means):
-        """Return the Mahalanobis distance of posterior means (N, latent)."""
-        return mahalanobis(means, self.mean, self.precision)
 '''
 
 TAIL = '''
@@ -86,9 +75,9 @@ class Model:
         prepared = [prepare_frame(np.ascontiguousarray(frame), None, PrepareConfig()) for frame in frames]
         squares, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
         maps = ErrorMaps(*self.session.run(list(self.OUTPUTS), {"images": squares}))
-        calibration, name = self.about["calibration"], self.about["calibration"]["chosen"]
+        calibration, name = self.about["calibration"], self.about["calibration"]["selected"]
         latent = GaussianReference(**calibration["latent"])
-        values = scores(raw_scores(maps, squares, insets, latent), calibration["spread"])[name]
+        values = scores(raw_scores(maps, squares, insets, latent), calibration["log_spreads"])[name]
         p = conformal_p(calibration["scores"][name], values)
         rate = self.about["false_positive_rate"]
         return [

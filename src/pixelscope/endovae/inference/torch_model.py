@@ -15,13 +15,12 @@ from pixelscope.endovae.anomaly.maps import error_maps
 from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.data import as_channels_first, to_unit
+from pixelscope.endovae.data import as_channels_first, to_frames, to_unit
 from pixelscope.endovae.forward import BATCH, Reconstructed, decode, random_latents
 from pixelscope.endovae.inference.model import Bytes, Floats, read_metadata
 from pixelscope.endovae.metrics import Dissimilarity, psnr, ssim
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
-from pixelscope.endovae.samples import pixels
 from pixelscope.endovae.task import build_networks
 from pixelscope.engine.checkpoint import fingerprint
 from pixelscope.errors import InputError
@@ -65,14 +64,14 @@ class TorchVAE:
         noise: standard normal values (N, latent) that draw a sample of each posterior; its mode where None.
         """
         parts = [self._reconstruct(frames[rows], None if noise is None else noise[rows]) for rows in _batches(len(frames))]
-        drawn = np.concatenate([pixels(part.reconstructions) for part in parts])
+        drawn = np.concatenate([to_frames(part.reconstructions) for part in parts])
         quality = [torch.cat([metric(part.images, part.reconstructions) for part in parts]).numpy() for metric in (psnr, ssim)]
         return drawn, quality[0], quality[1]
 
     def analyze(self, frames: Bytes) -> tuple[ErrorMaps, Bytes]:
         """Return the maps that scores are computed from, and reconstructions, of uint8 frames (N, S, S, 3)."""
         found = self._reconstruct(frames)
-        return error_maps(found), pixels(found.reconstructions)
+        return error_maps(found), to_frames(found.reconstructions)
 
     @torch.no_grad()
     def _reconstruct(self, frames: Bytes, noise: Floats | None = None) -> Reconstructed:

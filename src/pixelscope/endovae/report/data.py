@@ -1,4 +1,4 @@
-"""What a run folder of EndoVAE holds for its figures, read and checked; whatever it lacks is None or empty."""
+"""Reads what the report on a run is made from; whatever the run folder lacks is None or empty."""
 
 import csv
 from dataclasses import dataclass
@@ -18,15 +18,18 @@ from pixelscope.runs.arrays import read_arrays
 from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.record import RunRecord, read_record
 
+KINDS = ("normal", "abnormal")
 RECONSTRUCTIONS = {"originals": 4, "reconstructions": 4, "psnr": 1, "ssim": 1}
-HEAT = {"frames": 4, "overlays": 4, "lesions": 3, "p": 1}
+HEATMAPS = {"frames": 4, "overlays": 4, "lesions": 3, "p": 1}
 SAMPLES = {
     "frames": {"frames": 4, "labels": 1, "classes": 1},
     "augmentation": {"versions": 5},
     "progress": {"images": 1, "originals": 4, "reconstructions": 5, "generated": 5},
     "generated": {"generated": 4},
-    "interpolation": {"ends": 5, "ways": 5},
-    "traversal": {"walks": 5, "values": 1, "dimensions": 1, "kl": 1},
+    "interpolation": {"ends": 5, "frames": 5},
+    "traversal": {"frames": 5, "values": 1, "dimensions": 1, "kl": 1},
+    **{f"reconstructions-{kind}-{which}": RECONSTRUCTIONS for kind in KINDS for which in ("random", "worst", "best")},
+    **{f"heatmaps-{kind}": HEATMAPS for kind in KINDS},
 }
 """The arrays of each file in samples/, and how many dimensions each has."""
 
@@ -34,24 +37,8 @@ Lines = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class FrameRows:
-    """Quality frame by frame, as evaluation.csv has it; arrays of one length."""
-
-    kind: np.ndarray
-    psnr: np.ndarray
-    """Of the model's reconstructions, in dB."""
-    pixels: np.ndarray
-    """Of the original frame."""
-
-    def of(self, kind: str) -> "FrameRows":
-        """Return the frames of one kind."""
-        rows = self.kind == kind
-        return FrameRows(self.kind[rows], self.psnr[rows], self.pixels[rows])
-
-
-@dataclass(frozen=True)
-class Best:
-    """The evaluation of the lowest validation loss."""
+class BestEvaluation:
+    """The evaluation of the lowest validation loss, in nats per image."""
 
     images: int
     total: float
@@ -60,8 +47,8 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Material:
-    """Everything that the figures and tables of one run are made from."""
+class ReportData:
+    """Everything that the report on one run is made from."""
 
     folder: RunFolder
     record: RunRecord
@@ -71,12 +58,17 @@ class Material:
     warnings: Lines
     numbers: Evaluation | None
     """None before the first evaluation."""
-    rows: FrameRows | None
+    psnr: dict[str, np.ndarray]
+    """PSNR per test frame in dB, by kind, from evaluation.csv."""
     frames: FrameSummary | None
 
     @classmethod
-    def read(cls, run: Path) -> "Material":
-        """Read a run folder; raises InputError where `run` is not one, or where a file in it is damaged."""
+    def read(cls, run: Path) -> "ReportData":
+        """Read a run folder.
+
+        Raises:
+            InputError: `run` is not a run folder, or a file in it is damaged.
+        """
         folder = RunFolder.open(run)
         lines, frames = _checked_lines(folder.stats), folder.path / "frames.json"
         return cls(
@@ -87,49 +79,66 @@ class Material:
             evaluations=[line for line in lines if line["kind"] == "evaluation"],
             warnings=[line for line in lines if line["kind"] == "warning"],
             numbers=Evaluation.load(folder.evaluation) if folder.evaluation.is_file() else None,
-            rows=_read_rows(folder.path / "evaluation.csv"),
+            psnr=_read_psnr(folder.path / "evaluation.csv"),
             frames=FrameSummary.load(frames) if frames.is_file() else None,
         )
 
     @property
     def sets(self) -> dict[str, SetResult]:
-        """Return what was measured, by kind of frame; empty before the first evaluation."""
+        """Return the measured sets by kind of frame; empty before the first evaluation."""
         return self.numbers.sets if self.numbers else {}
 
     @property
     def images(self) -> int:
-        """Return the images seen, as the newest of the run's files knows."""
+        """Return the number of images seen, by the newest of the run's files."""
         return max([self.record.images, *(line["images"] for line in (*self.train[-1:], *self.evaluations[-1:]))])
 
     @property
-    def best(self) -> Best | None:
-        """Return where the validation loss was lowest; None before the first evaluation in training."""
+    def training_frames(self) -> int:
+        """Return the number of training frames; 0 where run.json does not say."""
+        frames = self.record.data.get("frames")
+        return (frames.train or 0) if frames else 0
+
+    @property
+    def best(self) -> BestEvaluation | None:
+        """Return the evaluation of the lowest validation loss; None before the first evaluation in training."""
         names = ("total", "reconstruction", "kl")
         known = [line for line in self.evaluations if all(f"loss/validation_{name}" in line for name in names)]
         if not known:
             return None
         line = min(known, key=lambda line: line["loss/validation_total"])
-        return Best(line["images"], *(line[f"loss/validation_{name}"] for name in names))
+        return BestEvaluation(line["images"], *(line[f"loss/validation_{name}"] for name in names))
 
     def samples(self, name: str) -> dict[str, np.ndarray] | None:
         """Return the arrays of samples/NAME.npz; None where there is no such file, or no image in it."""
         return read_arrays(self.folder.samples / f"{name}.npz", SAMPLES[name])
 
-    def reconstructions(self, kind: str, which: str) -> dict[str, np.ndarray] | None:
-        """Return the `random`, `worst` or `best` reconstructions of one kind of frame, or None as `samples` does."""
-        return read_arrays(self.folder.samples / f"reconstructions-{kind}-{which}.npz", RECONSTRUCTIONS)
-
-    def heat_maps(self, kind: str) -> dict[str, np.ndarray] | None:
-        """Return the heat maps of one kind of frame, or None as `samples` does."""
-        return read_arrays(self.folder.samples / f"heat-{kind}.npz", HEAT)
-
     def stages(self) -> list[Stages]:
-        """Return the stages of preprocessing of the frames that they were kept of; empty where there is no such file."""
+        """Return the stages of preprocessing of some frames; empty where there is no such file."""
         path = self.folder.samples / "preparation.npz"
         try:
             return read_stages(path) if path.is_file() else []
         except UNREADABLE as error:
             raise InputError(f"{path} is damaged ({error}); delete it, or train again.") from None
+
+    def set_name(self, kind: str) -> str:
+        """Return the name of the measured frames of a kind."""
+        return f"test {kind} frames" if self.config.split.train_on in (kind, "both") else f"{kind} frames"
+
+    def epochs_at(self, images: int) -> str:
+        """Return a number of images seen and, where the length of an epoch is known, its epoch."""
+        epoch = self.record.epoch
+        return f"{images:,} images" + (f" (epoch {images / epoch:,.0f})" if epoch else "")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 frame, 1,370 frames."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(names: list[str]) -> str:
+    """Return names as in a sentence: a, b and c."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _checked_lines(path: Path) -> Lines:
@@ -140,17 +149,13 @@ def _checked_lines(path: Path) -> Lines:
     return lines
 
 
-def _read_rows(path: Path) -> FrameRows | None:
+def _read_psnr(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        return None
+        return {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            # A frame that could not be measured has no number.
-            rows = [row for row in csv.DictReader(file) if row["endovae_psnr"] != ""]
-        return FrameRows(
-            kind=np.array([row["kind"] for row in rows], str),
-            psnr=np.array([float(row["endovae_psnr"]) for row in rows]),
-            pixels=np.array([int(row["width"]) * int(row["height"]) for row in rows], float),
-        )
+            # A frame without a valid pixel has no number.
+            rows = [(row["kind"], float(row["endovae_psnr"])) for row in csv.DictReader(file) if row["endovae_psnr"] != ""]
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path} is damaged ({error}); evaluate the run again.") from None
+    return {kind: np.array([value for one, value in rows if one == kind]) for kind in KINDS}

@@ -1,0 +1,198 @@
+"""The section "Anomaly scores": how scores separate abnormal from healthy frames, next to trivial baselines, and heat maps."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+from pixelscope.endovae.anomaly.baselines import BASELINES
+from pixelscope.endovae.anomaly.scores import SCORES
+from pixelscope.endovae.report.data import KINDS, ReportData
+from pixelscope.endovae.report.plotting import (
+    GAP,
+    GROUP_GAP,
+    LINE,
+    draw_row,
+    illustration,
+    legend_above,
+    margin_for,
+    tile_side,
+)
+from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation
+from pixelscope.report.document import Illustration, Row, Section, Table
+from pixelscope.report.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Canvas, padded_figure, styled
+
+Point = tuple[float, float, float]
+"""A value, and the low and high end of its interval."""
+
+COLOURS = (INK, BLUE, ORANGE, GREEN, PURPLE, GREY)
+MARKERS = ("D", "o", "s", "^", "v", "P")
+ROW_HEIGHT = 30
+
+
+class HeatMaps(NamedTuple):
+    """Frames of one kind, uint8 (K, H, W, 3), their heat maps of the same shape, lesions, bool (K, H, W), p-values, (K,)."""
+
+    title: str
+    frames: np.ndarray
+    overlays: np.ndarray
+    lesions: np.ndarray
+    p: np.ndarray
+
+
+def anomaly_section(data: ReportData) -> Section:
+    """Return how anomaly scores separate abnormal from healthy test frames; empty where that was not measured."""
+    found = None if data.numbers is None else data.numbers.anomaly
+    if found is None:
+        return Section("Anomaly scores", "anomaly")
+    parts = (_separation(found), _score_table(found), _definitions(found), _heatmaps(data), _localization(found))
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
+    return Section(
+        "Anomaly scores",
+        "anomaly",
+        prose=(
+            f"{RESEARCH} {_selection(found)}",
+            f"Flagged at a calibrated false-positive rate of {found.rate:.0%}: {shares}.",
+        ),
+        parts=tuple(part for part in parts if part is not None),
+        notes=found.warnings,
+    )
+
+
+def _selection(found: Anomaly) -> str:
+    if not found.selection_auroc:
+        return f"The score is {found.selected}, the default, because there are no abnormal frames to select one on."
+    kinds = " and ".join(f"{count:,} {kind}" for kind, count in found.selection_counts.items())
+    return (
+        f"The score {found.selected} was selected on {kinds} validation frames "
+        f"(AUROC {found.selection_auroc[found.selected]:.3f}). The healthy ones also "
+        "calibrate it. The frames below are other frames."
+    )
+
+
+def _separation(found: Anomaly) -> Illustration | None:
+    scores, baselines = (
+        {name: _points(by, found.groups) for name, by in table.items()} for table in (found.scores, found.baselines)
+    )
+    caption = (
+        f"AUROC with 95% bootstrap interval, {found.counts['abnormal']:,} abnormal against healthy test frames, by class. "
+        f"Scores of the model above the line, trivial baselines below; the selected score is {found.selected}."
+    )
+    return illustration("separation", separation_panel(scores, baselines, found.selected), caption)
+
+
+def _points(by: Mapping[str, ScoreSeparation], groups: Mapping[str, str]) -> dict[str, Point]:
+    return {title: (by[key].auroc.value, by[key].auroc.low, by[key].auroc.high) for key, title in groups.items()}
+
+
+def _score_table(found: Anomaly) -> Table:
+    groups = found.groups
+    rows = [_row(f"{name} (selected)" if name == found.selected else name, by, groups) for name, by in found.scores.items()]
+    rows += [_row(name, by, groups, apart=True) for name, by in found.baselines.items()]
+    heads = [f"{title} ({found.counts[key]:,})" for key, title in groups.items()]
+    caption = "AUROC per class of healthy frames, and average precision against all of them, with 95% bootstrap intervals."
+    return Table(caption, ("Score", *heads, "average precision"), tuple(rows))
+
+
+def _row(name: str, by: Mapping[str, ScoreSeparation], groups: Mapping[str, str], apart: bool = False) -> Row:
+    found = [by[key].auroc for key in groups] + [by[next(iter(groups))].average_precision]
+    return Row((name, *map(str, found)), apart)
+
+
+def _definitions(found: Anomaly) -> Table:
+    rows = [Row((name, text)) for name, text in (SCORES | BASELINES).items() if name in found.scores or name in found.baselines]
+    return Table("Definitions of the scores.", ("Score", "definition"), tuple(rows), numeric=False)
+
+
+def _heatmaps(data: ReportData) -> Illustration | None:
+    groups = []
+    for kind in KINDS:
+        arrays = data.samples(f"heatmaps-{kind}")
+        if arrays is not None:
+            groups.append(HeatMaps(kind, arrays["frames"], arrays["overlays"], arrays["lesions"] > 0, arrays["p"]))
+    if not groups:
+        return None
+    caption = (
+        "Random test frames above their heat maps, with known lesions outlined in white. Brighter means a larger squared error "
+        "of the reconstruction; all maps have the same scale. p: fraction of healthy calibration frames that score as high."
+    )
+    return illustration("heat-maps", heatmap_gallery(groups), caption)
+
+
+def _localization(found: Anomaly) -> Table | None:
+    if found.localization is None:
+        return None
+    rows = [Row((name, f"{one.auroc:.3f}", f"{one.dice:.3f}")) for name, one in found.localization.maps.items()]
+    caption = (
+        f"How well maps separate lesion pixels ({found.localization.lesion_share:.1%}) from the others in "
+        f"{found.localization.frames:,} abnormal test frames, insets ignored. The threshold of the best Dice was chosen on "
+        "these masks."
+    )
+    return Table(caption, ("Map", "pixel AUROC", "best Dice"), tuple(rows))
+
+
+@styled
+def separation_panel(
+    scores: Mapping[str, Mapping[str, Point]], baselines: Mapping[str, Mapping[str, Point]], selected: str
+) -> Figure:
+    """Draw AUROC with its interval, one row per score and one marker per class of healthy frames, baselines below a line.
+
+    Args:
+        scores: by score, then by class.
+        baselines: likewise, with the same classes.
+        selected: the score printed in bold.
+    """
+    rows = {**scores, **baselines}
+    figure = padded_figure(820, 110 + ROW_HEIGHT * len(rows))
+    axes = figure.add_subplot()
+    groups = list(next(iter(rows.values())))
+    for number, group in enumerate(groups):
+        at = [row + 0.66 * ((number + 0.5) / len(groups) - 0.5) for row in range(len(rows))]
+        _draw_points(axes, at, [by[group] for by in rows.values()], group, number)
+    axes.axhline(len(scores) - 0.5, color=GREY, linewidth=1)
+    axes.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.get_yticklabels()[list(rows).index(selected)].set_fontweight("bold")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(right=1.0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("AUROC; 0.5 is chance")
+    legend_above(axes, min(4, len(groups)))
+    return figure
+
+
+def _draw_points(axes: Axes, at: list[float], points: list[Point], group: str, number: int) -> None:
+    values, lows, highs = (list(column) for column in zip(*points, strict=True))
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    axes.hlines(at, lows, highs, color=colour, linewidth=1.4)
+    axes.plot(values, at, linestyle="none", marker=marker, markersize=5, color=colour, label=group)
+
+
+@styled
+def heatmap_gallery(groups: Sequence[HeatMaps]) -> Figure:
+    """Draw frames with outlined lesions above their heat maps and p-values, one pair of rows per group."""
+    margin = margin_for([group.title for group in groups])
+    columns = max(len(group.frames) for group in groups)
+    side = tile_side(columns, margin)
+    height = 2 * (side + GAP) + LINE + GROUP_GAP
+    canvas = Canvas.of(margin + columns * (side + GAP), len(groups) * height - GROUP_GAP + GAP + 4)
+    for number, group in enumerate(groups):
+        top = GAP + number * height
+        below = top + 2 * (side + GAP) + LINE - 3
+        draw_row(canvas, group.title, outlined(group.frames, group.lesions), top, side, margin)
+        draw_row(canvas, "heat map", group.overlays, top + side + GAP, side, margin)
+        canvas.text(margin - 10, below, "p", ha="right")
+        for column, p in enumerate(group.p):
+            canvas.text(margin + column * (side + GAP) + side / 2, below, f"{p:.3f}")
+    return canvas.figure
+
+
+def outlined(frames: np.ndarray, lesions: np.ndarray) -> np.ndarray:
+    """Return uint8 frames (K, H, W, 3) with a white line inside the edge of `lesions`, bool (K, H, W)."""
+    inner = np.stack([np.asarray(ndimage.binary_erosion(lesion, border_value=1), bool) for lesion in lesions])
+    drawn = frames.copy()
+    drawn[lesions & ~inner] = 255
+    return drawn

@@ -1,0 +1,141 @@
+"""The report on a run of EndoVAE: its sections, the headline and what a reader must not overlook."""
+
+from pathlib import Path
+
+from pixelscope.endovae.report.anomaly import anomaly_section
+from pixelscope.endovae.report.data import ReportData, listed
+from pixelscope.endovae.report.findings import findings_section
+from pixelscope.endovae.report.frames import augmentation_section, frames_section
+from pixelscope.endovae.report.generated import latent_section, reconstructions_section
+from pixelscope.endovae.report.result import result_section
+from pixelscope.endovae.report.training import training_section
+from pixelscope.endovae.results import MODEL, PCA, SetResult
+from pixelscope.report.document import Section
+from pixelscope.report.record import duration, record_section
+
+STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
+METRICS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3)}
+"""Titles of the headline's metrics, with the decimals shown."""
+
+
+def sections(run: Path) -> list[Section]:
+    """Return the sections of the report on a run folder; the summary is the first, the record the last.
+
+    Sections without content are left out.
+
+    Raises:
+        InputError: `run` is not a run folder, or a file in it is damaged.
+    """
+    data = ReportData.read(run)
+    found = [
+        result_section(data),
+        frames_section(data),
+        augmentation_section(data),
+        training_section(data),
+        reconstructions_section(data),
+        latent_section(data),
+        anomaly_section(data),
+        findings_section(data),
+    ]
+    record = record_section(data.folder, data.record, len(data.warnings))
+    return [_summary(data), *(section for section in found if section.parts), record]
+
+
+def headline(data: ReportData) -> str:
+    """Return the result of a run in a sentence or two."""
+    sentence = _quality(data) if data.sets else "Not evaluated yet, so no quality is known."
+    if data.record.state == "finished":
+        return sentence
+    return f"Unfinished, at {data.epochs_at(data.images)}: {sentence[0].lower()}{sentence[1:]}"
+
+
+def notes(data: ReportData) -> tuple[str, ...]:
+    """Return what a reader of the headline must not overlook."""
+    return tuple(filter(None, (_unfinished_note(data), _outdated_note(data), _test_note(data))))
+
+
+def pca_wins(data: ReportData) -> list[str]:
+    """Return the metrics in which PCA of the same size is better than the model, by the decimals shown."""
+    found = []
+    for kind, numbers in data.sets.items():
+        for metric, (title, decimals) in METRICS.items():
+            model, pca = (round(numbers.methods[method][metric].mean, decimals) for method in (MODEL, PCA))
+            if pca > model:
+                found.append(f"{title} of {data.set_name(kind)}")
+    return found
+
+
+def _summary(data: ReportData) -> Section:
+    frames = data.record.data.get("frames")
+    classes = [group.name for group in data.frames.classes] if data.frames else []
+    title = f"EndoVAE: {listed(classes)}" if classes else "EndoVAE"
+    origin = [f"Frames: {frames.title}."] if frames is not None and frames.title else []
+    return Section(title, "lead", prose=(_what_was_done(data), *origin), notes=notes(data), headline=headline(data))
+
+
+def _what_was_done(data: ReportData) -> str:
+    copies, count = data.config.augmentation.copies_per_frame, data.training_frames
+    augmented = f" plus {copies:,} augmented {'copy' if copies == 1 else 'copies'} of each" if copies else ""
+    time = f" in {duration(data.record.seconds)}" if data.record.seconds is not None else ""
+    ended = f" {data.record.ended}" if data.record.ended else ""
+    return (
+        f"EndoVAE was trained to compress each frame into a {data.config.model.latent}-dimensional latent vector and to "
+        f"reconstruct it, on {f'{count:,} ' if count else ''}{_trained_kind(data)} frames{augmented}. It saw "
+        f"{data.epochs_at(data.images)}{time}.{ended}"
+    )
+
+
+def _trained_kind(data: ReportData) -> str:
+    return "normal and abnormal" if data.config.split.train_on == "both" else data.config.split.train_on
+
+
+def _quality(data: ReportData) -> str:
+    sentence = "; ".join(_compared(data, kind, numbers) for kind, numbers in data.sets.items())
+    wins = pca_wins(data)
+    verdict = f"PCA is better in {listed(wins)}" if wins else "PCA is better in none of these"
+    return f"Reconstructions of {sentence}. {verdict}."
+
+
+def _compared(data: ReportData, kind: str, numbers: SetResult) -> str:
+    model, pca = (
+        {metric: f"{numbers.methods[method][metric].mean:.{decimals}f}" for metric, (_, decimals) in METRICS.items()}
+        for method in (MODEL, PCA)
+    )
+    components = data.numbers.components if data.numbers else 0
+    return (
+        f"{data.set_name(kind)} reach {model['psnr']} dB and SSIM {model['ssim']} "
+        f"(PCA with {components} components: {pca['psnr']} dB, {pca['ssim']})"
+    )
+
+
+def _unfinished_note(data: ReportData) -> str:
+    state, epoch = data.record.state, data.record.epoch
+    if state == "finished":
+        return ""
+    planned = f" of at most {data.config.training.epochs * epoch:,}" if epoch else ""
+    why = f" {STATES[state]}; --resume continues it." if state in STATES else ""
+    return f"This run is unfinished: {data.images:,}{planned} images are done.{why}"
+
+
+def _outdated_note(data: ReportData) -> str:
+    numbers, best = data.numbers, data.best
+    if numbers is None:
+        return ""
+    newest = best.images if numbers.rule == "best-validation" and best is not None else data.images
+    if numbers.images >= newest:
+        return ""
+    return (
+        f"The run continued after it was evaluated: the measured weights are those at {numbers.images:,} images, and the "
+        f"checkpoint {numbers.rule} is now at {newest:,}; evaluate it again."
+    )
+
+
+def _test_note(data: ReportData) -> str:
+    if not data.sets:
+        return ""
+    other = {"normal": "abnormal", "abnormal": "normal"}.get(data.config.split.train_on)
+    text = (
+        f"The run was trained on {_trained_kind(data)} frames. The test frames and all near-duplicates of them were not used "
+        "in training, nor to choose anything"
+    )
+    return f"{text}; all {other} frames are test frames." if other in data.sets else f"{text}."

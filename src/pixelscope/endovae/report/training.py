@@ -1,0 +1,230 @@
+"""The section "Training": loss, its two terms and the learning rate over images seen, and images drawn in between."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
+
+from pixelscope.endovae.report.data import ReportData, plural
+from pixelscope.endovae.report.plotting import (
+    GAP,
+    GROUP_GAP,
+    LINE,
+    draw_row,
+    evenly_spaced,
+    illustration,
+    legend_below,
+    margin_for,
+)
+from pixelscope.report.document import Illustration, Section
+from pixelscope.report.plotting import (
+    BLUE,
+    DASHED,
+    DOTTED,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SOLID,
+    WIDTH,
+    Canvas,
+    Panel,
+    Series,
+    Stroke,
+    count_images,
+    draw_line,
+    panels,
+    series,
+    styled,
+)
+
+Lines = Sequence[Mapping[str, Any]]
+TrainAndValidation = tuple[Series | None, Series | None]
+
+TRAIN, VALIDATION = Stroke(GREY, DASHED, 1.6), Stroke(BLUE, SOLID, 2.2)
+WARM_UP = 0.05
+"""Fraction of a training whose losses may be clipped: at first they are far above the rest."""
+MAX_ROWS = 8
+"""Maximum number of rows in the gallery of a training's progress."""
+SMALL = 64
+"""Maximum side in pixels of its images, so that very many do not swell the page."""
+
+
+def training_section(data: ReportData) -> Section:
+    """Return the course of the loss, and images drawn during the training."""
+    best = data.best
+    marked = None if best is None else (best.images, best.total)
+    figure = loss_panels(data.train, data.evaluations, marked, data.config.schedule.start_kl)
+    caption = (
+        "The loss and its two terms, in separate panels because their scales differ. A noisy line is a running mean over its "
+        "faint raw values. The y-axis is scaled to the trained part of the curve; the first values may be clipped."
+    )
+    course = _course(data)
+    parts = (illustration("training", figure, caption, f"{caption} {course}"), _progress(data))
+    warnings = dict.fromkeys(f"Warning, {line.get('cause', 'unknown')}: {line.get('text', '')}" for line in data.warnings)
+    return Section(
+        "Training",
+        "training",
+        prose=tuple(filter(None, (course, data.record.ended))),
+        parts=tuple(part for part in parts if part is not None),
+        notes=tuple(warnings),
+    )
+
+
+def _course(data: ReportData) -> str:
+    best = data.best
+    if best is None:
+        return ""
+    drops, weight = lr_drops(data.evaluations), data.config.losses.kl
+    rates = f"The learning rate was lowered {plural(len(drops), 'time')}." if drops else "The learning rate was never lowered."
+    return (
+        f"The validation loss was lowest at {data.epochs_at(best.images)}: {best.total:,.1f} = {best.reconstruction:,.1f} "
+        f"reconstruction + {best.kl:.1f} KL{'' if weight == 1 else f' × {weight:g}'}. {_start(data)} {rates}"
+    )
+
+
+def _start(data: ReportData) -> str:
+    level = data.config.schedule.start_kl
+    reached = [line["images"] for line in data.evaluations if line.get("loss/validation_kl", -1.0) >= level]
+    if not reached:
+        return f"KL has not reached {level:g} nats, at which the learning-rate schedule starts."
+    return f"KL first reached {level:g} nats, at which the learning-rate schedule starts, at {data.epochs_at(reached[0])}."
+
+
+@styled
+def loss_panels(
+    train: Lines, evaluations: Lines, best: tuple[int, float] | None = None, start_kl: float | None = None
+) -> Figure | None:
+    """Draw reconstruction term, KL term, loss and learning rate over images seen; panels without values are left out.
+
+    Args:
+        train: lines of stats.jsonl.
+        evaluations: lines of stats.jsonl.
+        best: images and validation loss of the best evaluation.
+        start_kl: KL in nats at which the schedule starts.
+    """
+    draws = {
+        "reconstruction": ("Reconstruction term", _reconstruction),
+        "kl": ("KL term", partial(_divergence, start_kl=start_kl)),
+        "total": ("Loss", partial(_total, best=best, drops=lr_drops(evaluations))),
+    }
+    parts: list[Panel] = []
+    for name, (title, draw) in draws.items():
+        lines = series(train, f"loss/{name}"), series(evaluations, f"loss/validation_{name}")
+        if any(line is not None for line in lines):
+            parts.append((title, partial(_loss, lines=lines, draw=draw)))
+    rate = series(evaluations, "learning_rate")
+    if rate is not None:
+        parts.append(("Learning rate", partial(_learning_rate, rate=rate)))
+    return panels(parts, 2, 320)
+
+
+def lr_drops(evaluations: Lines) -> list[int]:
+    """Return the images seen at which a lower learning rate was first used."""
+    rate = series(evaluations, "learning_rate")
+    return [] if rate is None else [int(x) for x in rate.x[1:][np.diff(rate.y) < 0]]
+
+
+def _loss(axes: Axes, lines: TrainAndValidation, draw: Any) -> None:
+    draw_line(axes, lines[0], "training", TRAIN)
+    draw_line(axes, lines[1], "validation", VALIDATION, noisy=False)
+    draw(axes, lines)
+    axes.set_ylabel("nats per image")
+    _finish(axes)
+
+
+def _reconstruction(axes: Axes, lines: TrainAndValidation) -> None:
+    """Scale the y-axis to the trained part of the curve; the first values may be clipped."""
+    known = [line for line in lines if line is not None]
+    start = WARM_UP * max(line.x[-1] for line in known)
+    values = np.concatenate([line.y[line.x >= start] for line in known])
+    low, high = float(values.min()), float(values.max())
+    room = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
+    axes.set_ylim(low - room, high + room)
+
+
+def _divergence(axes: Axes, lines: TrainAndValidation, start_kl: float | None) -> None:
+    if start_kl is not None:
+        axes.axhline(start_kl, color=GREY, linewidth=1.2, linestyle=DOTTED, label=f"schedule starts: KL {start_kl:g}")
+    axes.set_ylim(bottom=0)
+
+
+def _total(axes: Axes, lines: TrainAndValidation, best: tuple[int, float] | None, drops: list[int]) -> None:
+    _reconstruction(axes, lines)
+    for number, at in enumerate(drops):
+        label = "learning rate lowered" if not number else "_lowered"
+        axes.axvline(at, color=ORANGE, linewidth=1, linestyle=DOTTED, label=label)
+    if best is not None:
+        axes.plot(*best, "*", color=GREEN, markersize=14, label=f"lowest: {best[1]:,.1f}", zorder=5)
+
+
+def _learning_rate(axes: Axes, rate: Series) -> None:
+    marker = "o" if len(rate.x) == 1 else None
+    axes.step(rate.x, rate.y, where="post", color=PURPLE, linewidth=1.9, marker=marker, label="at each evaluation")
+    axes.set_yscale("log")
+    low, high = rate.y.min(), rate.y.max()
+    axes.set_ylim(low / 1.6, high * 1.6)
+    axes.yaxis.set_major_locator(LogLocator(10, subs=(1,) if high / low > 50 else (1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}".replace("e-0", "e−")))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    _finish(axes)
+
+
+def _finish(axes: Axes) -> None:
+    count_images(axes)
+    legend_below(axes, 0.2)
+
+
+def _progress(data: ReportData) -> Illustration | None:
+    arrays = data.samples("progress")
+    if arrays is None:
+        return None
+    images = arrays["images"]
+    shown = len(evenly_spaced(len(images), MAX_ROWS))
+    caption = (
+        f"Reconstructions of the same validation frames, and frames decoded from the same random latent vectors, at "
+        f"{plural(shown, 'point')} of the training, from {images[0]:,} to {images[-1]:,} images seen."
+    )
+    figure = progress_gallery(images, arrays["originals"], arrays["reconstructions"], arrays["generated"])
+    return Illustration("progress", figure, f"{caption} The first row shows the originals.", caption)
+
+
+@styled
+def progress_gallery(images: np.ndarray, originals: np.ndarray, reconstructions: np.ndarray, generated: np.ndarray) -> Figure:
+    """Draw reconstructions and decoded random latent vectors, one row per point of the training, at most 8.
+
+    Args:
+        images: int (M,), images seen.
+        originals: uint8 (K, H, W, 3).
+        reconstructions: uint8 (M, K, H, W, 3).
+        generated: uint8 (M, Z, H, W, 3).
+    """
+    chosen = evenly_spaced(len(images), MAX_ROWS)
+    frames, draws = len(originals), generated.shape[1]
+    names = [f"{int(images[row]):,}\nimages" for row in chosen]
+    margin = margin_for(names)
+    side = min(SMALL, (WIDTH - margin - GROUP_GAP) / (frames + draws) - GAP)
+    right = margin + frames * (side + GAP) + GROUP_GAP
+    top = LINE + 10
+    canvas = Canvas.of(right + draws * (side + GAP), top + (len(chosen) + 1) * (side + GAP) + GAP)
+    canvas.text(margin, LINE, "validation frames, reconstructed", ha="left", fontweight="bold")
+    canvas.text(right, LINE, "random z, decoded", ha="left", fontweight="bold")
+    draw_row(canvas, "original", shrunk(originals), top, side, margin)
+    for row, (index, name) in enumerate(zip(chosen, names, strict=True), 1):
+        y = top + row * (side + GAP) + GAP
+        draw_row(canvas, name, shrunk(reconstructions[index]), y, side, margin)
+        canvas.tiles(shrunk(generated[index]), right, y, side, GAP)
+    return canvas.figure
+
+
+def shrunk(images: np.ndarray) -> np.ndarray:
+    """Return uint8 images (K, H, W, 3) with sides of at most 64 pixels."""
+    if max(images.shape[1:3]) <= SMALL:
+        return images
+    height, width = (max(1, round(length * SMALL / max(images.shape[1:3]))) for length in images.shape[1:3])
+    return np.stack([np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)) for image in images])
