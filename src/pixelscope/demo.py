@@ -31,7 +31,7 @@ class DemoResult:
     adapted: Evaluation
     """The classifier that PixelDA adapted to the target."""
     frames: FrameEvaluation
-    """EndoVAE on held-out frames."""
+    """EndoVAE on test frames."""
     report: Path
     """One page on both systems."""
 

@@ -15,7 +15,7 @@ import tiny
 from pixelscope import FrameStore, InputError, evaluate_endovae, generate, reconstruct, train_endovae
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config
 from pixelscope.endovae.data import load_splits
-from pixelscope.endovae.forward import reconstruct_frames
+from pixelscope.endovae.forward import reconstruct_batches
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
@@ -53,7 +53,7 @@ def test_numbers_are_those_of_the_reconstructions(run: Path) -> None:
     checkpoint = load_checkpoint(run)
     splits = load_splits(checkpoint.config)
     part = splits.test["abnormal"]
-    found = reconstruct_frames(checkpoint, part.frames)
+    (found,) = reconstruct_batches(checkpoint, part.frames)
     pairs = zip(found.images.numpy(), found.reconstructions.numpy(), strict=True)
     expected = [peak_signal_noise_ratio(image, other, data_range=1.0) for image, other in pairs]
     with (run / "evaluation.csv").open(encoding="utf-8") as file:

@@ -18,8 +18,7 @@ from pixelscope.endovae.report.data import ReportData, listed
 from pixelscope.endovae.report.findings import findings_section
 from pixelscope.endovae.report.frames import augmentation_section, frames_section
 from pixelscope.endovae.report.generated import latent_section, reconstructions_section
-from pixelscope.endovae.report.page import headline, notes, pca_wins, sections
-from pixelscope.endovae.report.result import quality_table
+from pixelscope.endovae.report.page import headline, notes, pca_wins, quality_table, sections
 from pixelscope.endovae.report.training import training_section
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import train_endovae

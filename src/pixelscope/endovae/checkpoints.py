@@ -1,4 +1,4 @@
-"""The trained networks of a run, each checkpoint as its rule finds it; no rule looks at the held-out frames."""
+"""Opens trained runs with one of their checkpoints; no checkpoint is selected by test frames."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ RULES = ("best-validation", "last", "ema-last")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run opened, with the encoder and decoder of one checkpoint; in evaluation mode, on the CPU."""
+    """A run with the networks of one checkpoint, in evaluation mode, on the CPU."""
 
     folder: RunFolder
     record: Mapping[str, Any]
     """Content of run.json when the run was opened."""
     config: EndoVAEConfig
     rule: str
-    """The rule that chose these weights."""
+    """Name of the checkpoint: `best-validation`, `last` or `ema-last`."""
     images: int
-    """Images that they had seen."""
+    """Images seen at this checkpoint."""
     encoder: Encoder
     decoder: Decoder
 
@@ -43,32 +43,34 @@ class Checkpoint:
         return fingerprint(self.encoder, self.decoder)
 
     def calibration(self) -> Calibration:
-        """Return the calibration of these weights; raises InputError if there is none, or it is of others."""
+        """Return the calibration of these weights.
+
+        Raises:
+            InputError: there is none, or it is of other weights.
+        """
         path = self.folder.path
         found = read_calibration(self.folder.checkpoints / FILE)
         remedy = f"run `pixelscope endovae evaluate {path} --rule {self.rule}`."
         if (found.rule, found.images) != (self.rule, self.images):
             raise InputError(
-                f"The calibration in {path} is of the weights {found.rule} after {found.images:,} images and not of "
-                f"{self.rule} after {self.images:,}; {remedy}"
+                f"The calibration in {path} is of the checkpoint {found.rule} at {found.images:,} images, not of {self.rule} "
+                f"at {self.images:,}; {remedy}"
             )
         if found.weights_sha256 != self.sha256:
-            raise InputError(
-                f"The calibration in {path} is of other weights than the run's, of the same rule and as many images; {remedy}"
-            )
+            raise InputError(f"The calibration in {path} is of other weights than the run's checkpoint; {remedy}")
         return found
 
 
 def load_checkpoint(run: Path, rule: str = "auto", *, finished: bool = True) -> Checkpoint:
-    """Open a run with the weights of one rule; `auto` is best-validation, else last.
+    """Open a run with one of its checkpoints.
 
     Args:
         run: a run folder of EndoVAE.
-        rule: `best-validation`, `last`, `ema-last` or `auto`.
-        finished: refuse an unfinished run, unless a rule is named.
+        rule: `best-validation`, `last` or `ema-last`; `auto` is best-validation, else last.
+        finished: refuse an unfinished run, unless a checkpoint is named.
 
     Raises:
-        InputError: `run` is not one, is damaged or unfinished, or has no checkpoint by that rule.
+        InputError: `run` is not a run of EndoVAE, is damaged or unfinished, or has no such checkpoint.
     """
     opened = _open(run)
     if finished and rule == "auto":
@@ -77,28 +79,30 @@ def load_checkpoint(run: Path, rule: str = "auto", *, finished: bool = True) -> 
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
-    """Open a run with the weights of every rule that it supports, in the order of `auto`.
+    """Open a run with all its checkpoints, the one of `auto` first.
 
-    best-validation: the weights (their moving averages, where kept) of the lowest validation loss, the report's rule;
-    last: the newest checkpoint's own weights; ema-last: its moving averages.
-    Raises InputError where `run` is not a run of EndoVAE, is damaged, or has no checkpoint yet.
+    best-validation: lowest validation loss, as in the reference study, with moving averages if the run has them. last: the
+    newest weights. ema-last: their moving averages.
+
+    Raises:
+        InputError: `run` is not a run of EndoVAE, is damaged, or has no checkpoint yet.
     """
     return list(_read(_open(run)))
 
 
 def pick(checkpoints: Iterable[Checkpoint], rule: str) -> Checkpoint:
-    """Return the checkpoint of a rule, `auto` for the first; raises InputError where there is none."""
+    """Return a checkpoint by name, the first for `auto`; raises InputError if there is none."""
     others: list[Checkpoint] = []
     for one in checkpoints:
         if rule in ("auto", one.rule):
             return one
         others.append(one)
     rules = ", ".join(other.rule for other in others)
-    raise InputError(f"{others[0].folder.path} has no checkpoint by the rule {rule!r}; choose one of {rules}.")
+    raise InputError(f"{others[0].folder.path} has no checkpoint {rule!r}; choose one of {rules}.")
 
 
 def read_config(folder: RunFolder) -> EndoVAEConfig:
-    """Return the configuration of a run; raises InputError where it is not one of EndoVAE."""
+    """Return the configuration of a run; raises InputError if it is not a run of EndoVAE."""
     return _config(folder, folder.read_record())
 
 
@@ -123,7 +127,7 @@ def _config(folder: RunFolder, record: Mapping[str, Any]) -> EndoVAEConfig:
 
 
 def _read(run: _Opened) -> Iterator[Checkpoint]:
-    """Read the checkpoint of each rule, each file once, as they are asked for."""
+    """Yield the checkpoints; each file is read once, when it is needed."""
     best, numbered = run.folder.checkpoints / "best.safetensors", run.folder.checkpoint_files()
     if not numbered and not best.is_file():
         raise InputError(f"{run.folder.path} has no checkpoint yet; let the training reach its first one.")
@@ -154,6 +158,6 @@ def _load(network: nn.Module, tensors: dict[str, Tensor]) -> None:
         network.load_state_dict(tensors)
     except RuntimeError:
         raise InputError(
-            "The checkpoint holds other networks than the run's config.yaml describes; restore that file."
+            "The networks in the checkpoint differ from those in the run's config.yaml; restore that file."
         ) from None
     network.eval().requires_grad_(False)

@@ -3,12 +3,11 @@
 Test frames were not used in training, nor to choose anything; of a kind that was not trained on, all frames are test frames.
 """
 
-import csv
-import io
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from pixelscope.endovae.samples import save_samples
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
+from pixelscope.inference.table import csv_text
 
 Metric = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim, "squared_error": squared_error}
@@ -164,17 +164,15 @@ def _measure_batch(
 
 def frame_table(parts: dict[str, FrameSubset], measured: dict[str, Measured]) -> str:
     """Return a CSV with one row per frame: name, kind, original size, the metrics of each method, and the KL divergence."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     metrics = [(method, metric) for method in METHODS for metric in METRICS]
     columns = [f"{method.replace(' ', '_')}_{metric}" for method, metric in metrics]
-    writer.writerow(["name", "kind", "width", "height", *columns, "kl"])
+    rows: list[list[Any]] = [["name", "kind", "width", "height", *columns, "kl"]]
     for kind, part in parts.items():
         found = measured[kind]
         for row, (name, size) in enumerate(zip(part.names, part.store.sizes[part.positions], strict=True)):
             values = [number(found.values[method][metric][row]) for method, metric in metrics]
-            writer.writerow([name, kind, *size.tolist(), *values, number(found.kl[row].sum())])
-    return text.getvalue()
+            rows.append([name, kind, *size.tolist(), *values, number(found.kl[row].sum())])
+    return csv_text(rows)
 
 
 def _store(

@@ -30,32 +30,12 @@ class Reconstructed:
 
 
 @torch.no_grad()
-def reconstruct_batches(
-    checkpoint: Checkpoint, frames: np.ndarray, draw: torch.Generator | None = None
-) -> Iterator[Reconstructed]:
-    """Reconstruct frames batch by batch.
-
-    Args:
-        checkpoint: encoder and decoder.
-        frames: uint8 (N, S, S, 3), in memory or on disk.
-        draw: reconstruct from a sample of the posterior drawn with it, instead of the mode.
-    """
+def reconstruct_batches(checkpoint: Checkpoint, frames: np.ndarray) -> Iterator[Reconstructed]:
+    """Reconstruct uint8 frames (N, S, S, 3), in memory or on disk, from the posterior's mode, batch by batch."""
     for start in range(0, len(frames), BATCH):
         images = to_unit(as_channels_first(frames[start : start + BATCH]))
         posterior = Posterior.from_parameters(checkpoint.encoder(images))
-        z = posterior.mode if draw is None else posterior.sample(torch.randn(posterior.mean.shape, generator=draw))
-        yield Reconstructed(images, checkpoint.decoder(z), posterior, slice(start, start + len(images)))
-
-
-def reconstruct_frames(checkpoint: Checkpoint, frames: np.ndarray, draw: torch.Generator | None = None) -> Reconstructed:
-    """Reconstruct all frames as `reconstruct_batches` does, and hold the result in memory."""
-    parts = list(reconstruct_batches(checkpoint, frames, draw))
-    means, log_variances = zip(*((part.posterior.mean, part.posterior.log_variance) for part in parts), strict=True)
-    return Reconstructed(
-        torch.cat([part.images for part in parts]),
-        torch.cat([part.reconstructions for part in parts]),
-        Posterior(torch.cat(means), torch.cat(log_variances)),
-    )
+        yield Reconstructed(images, checkpoint.decoder(posterior.mode), posterior, slice(start, start + len(images)))
 
 
 def random_latents(count: int, latent: int, draw: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.maps import error_map_batches
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import AugmentedBatches, FrameSubset, Splits, as_channels_first, to_frames, to_unit
-from pixelscope.endovae.forward import BATCH, decode, interpolate, random_latents, reconstruct_frames, traverse
+from pixelscope.endovae.forward import BATCH, decode, interpolate, random_latents, reconstruct_batches, traverse
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.rng import generator
@@ -151,7 +151,7 @@ def _save_reconstructions(checkpoint: Checkpoint, kind: str, part: FrameSubset, 
         "best": order[::-1][:RECONSTRUCTED],
     }
     for name, shown in rows.items():
-        found = reconstruct_frames(checkpoint, part.store.frames[part.positions[shown]])
+        found = next(reconstruct_batches(checkpoint, part.store.frames[part.positions[shown]]))
         save_arrays(
             checkpoint.folder.samples / f"reconstructions-{kind}-{name}.npz",
             originals=to_frames(found.images),

@@ -1,5 +1,6 @@
 """The training step of EndoVAE: encoder and decoder together, on the evidence lower bound."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -100,15 +101,12 @@ class EndoVAETask(Task[FrameBatch]):
             return {}
         encoder, decoder = self._measured()
         draw = generator("cpu", self.config.seed, "z of validation")
-        sums: dict[str, float] = {}
-        count = 0
-        for start in range(0, len(self._validation), BATCH):
+        count, sums = len(self._validation), defaultdict[str, float](float)
+        for start in range(0, count, BATCH):
             batch = self._validation_batch(slice(start, start + BATCH))
-            size = len(batch.images)
-            noise = torch.randn((size, self.config.model.latent), generator=draw).to(self.fabric.device)
+            noise = torch.randn((len(batch.images), self.config.model.latent), generator=draw).to(self.fabric.device)
             for name, value in self._losses(encoder, decoder, batch, noise).items():
-                sums[name] = sums.get(name, 0.0) + float(value) * size
-            count += size
+                sums[name] += float(value) * len(batch.images)
         means = {name.replace("loss/", "loss/validation_"): value / count for name, value in sums.items()}
         return {**means, "learning_rate": self.learning_rate}
 
@@ -133,12 +131,10 @@ class EndoVAETask(Task[FrameBatch]):
     def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
         """Warn of a posterior collapse that lasts."""
         divergence = stats.get("loss/validation_kl")
-        if isinstance(divergence, float) and divergence < COLLAPSED and self._evaluations() > COLLAPSE_EPOCHS:
-            text = (
-                f"KL {divergence:.2g} nats: the decoder ignores the latent vector; lower --losses.kl, or train on more frames."
-            )
-            return [("posterior collapse", text)]
-        return []
+        if not isinstance(divergence, float) or divergence >= COLLAPSED or self.memory["evaluations"] <= COLLAPSE_EPOCHS:
+            return []
+        text = f"KL {divergence:.2g} nats: the decoder ignores the latent vector; lower --losses.kl, or train on more frames."
+        return [("posterior collapse", text)]
 
     def _validation_batch(self, rows: slice) -> FrameBatch:
         assert self._validation is not None
@@ -156,9 +152,6 @@ class EndoVAETask(Task[FrameBatch]):
         assert isinstance(encoder, Encoder)
         assert isinstance(decoder, Decoder)
         return encoder, decoder
-
-    def _evaluations(self) -> int:
-        return int(self.memory["evaluations"])
 
     def _losses(self, encoder: Encoder, decoder: Decoder, batch: FrameBatch, noise: Tensor) -> dict[str, Tensor]:
         with self.fabric.autocast():

@@ -3,10 +3,9 @@
 Each class of healthy frames is compared separately: frames of another camera than the abnormal ones are easily distinguished.
 """
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from pixelscope.endovae.results import Anomaly, ScoreSeparation
 from pixelscope.endovae.samples import save_heatmaps
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
+from pixelscope.inference.table import csv_text
 
 MIN_MARGIN = 0.03
 """Minimum AUROC margin over every trivial baseline; a warning is printed below it."""
@@ -158,9 +158,7 @@ def evaluate_anomaly(
 
 def anomaly_table(parts: Mapping[str, FrameSubset], scored: Mapping[str, Scored], p: Mapping[str, Values]) -> str:
     """Return a CSV with one row per test frame: name, class, kind, p-value, flagged, all scores, all baselines, and error."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"])
+    rows: list[list[Any]] = [["name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"]]
     for kind, part in parts.items():
         found = scored[kind]
         classes = [part.store.classes[label] for label in part.store.labels[part.positions]]
@@ -168,8 +166,8 @@ def anomaly_table(parts: Mapping[str, FrameSubset], scored: Mapping[str, Scored]
         for row, (name, label) in enumerate(zip(part.names, classes, strict=True)):
             values = [number(column[row]) for column in columns]
             flagged, error = (int(p[kind][row] <= RATE), "") if found.visible[row] else ("", NO_TISSUE)
-            writer.writerow([name, label, kind, number(p[kind][row]), flagged, *values, error])
-    return text.getvalue()
+            rows.append([name, label, kind, number(p[kind][row]), flagged, *values, error])
+    return csv_text(rows)
 
 
 def number(value: float) -> str:

@@ -1,5 +1,6 @@
-"""The report on a run of EndoVAE: its sections, the headline and what a reader must not overlook."""
+"""The report on a run of EndoVAE: the list of its sections, the summary with headline and notes, and the result in tables."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pixelscope.endovae.report.anomaly import anomaly_section
@@ -7,15 +8,22 @@ from pixelscope.endovae.report.data import ReportData, listed
 from pixelscope.endovae.report.findings import findings_section
 from pixelscope.endovae.report.frames import augmentation_section, frames_section
 from pixelscope.endovae.report.generated import latent_section, reconstructions_section
-from pixelscope.endovae.report.result import result_section
 from pixelscope.endovae.report.training import training_section
-from pixelscope.endovae.results import MODEL, PCA, SetResult
-from pixelscope.report.document import Section
+from pixelscope.endovae.results import METHODS, MODEL, PCA, MeanStd, SetResult
+from pixelscope.report.document import Row, Section, Table
 from pixelscope.report.record import duration, record_section
 
 STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
-METRICS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3)}
-"""Titles of the headline's metrics, with the decimals shown."""
+METRICS = {"psnr": "PSNR", "ssim": "SSIM"}
+"""Titles of the metrics in the headline."""
+CHECKPOINTS = {
+    "best-validation": "best-validation: lowest validation loss",
+    "last": "last: the weights at the end",
+    "ema-last": "ema-last: the moving average at the end",
+}
+REFERENCE = Row(("reference study, Kvasir polyps (other frames)", "500", "17.16 ± 2.37", "0.424 ± 0.100", "", ""), apart=True)
+"""What the reference study gives for its own polyps."""
+DECIMALS = {"psnr": 2, "ssim": 3, "squared_error": 4}
 
 
 def sections(run: Path) -> list[Section]:
@@ -58,8 +66,8 @@ def pca_wins(data: ReportData) -> list[str]:
     """Return the metrics in which PCA of the same size is better than the model, by the decimals shown."""
     found = []
     for kind, numbers in data.sets.items():
-        for metric, (title, decimals) in METRICS.items():
-            model, pca = (round(numbers.methods[method][metric].mean, decimals) for method in (MODEL, PCA))
+        for metric, title in METRICS.items():
+            model, pca = (round(numbers.methods[method][metric].mean, DECIMALS[metric]) for method in (MODEL, PCA))
             if pca > model:
                 found.append(f"{title} of {data.set_name(kind)}")
     return found
@@ -98,7 +106,7 @@ def _quality(data: ReportData) -> str:
 
 def _compared(data: ReportData, kind: str, numbers: SetResult) -> str:
     model, pca = (
-        {metric: f"{numbers.methods[method][metric].mean:.{decimals}f}" for metric, (_, decimals) in METRICS.items()}
+        {metric: f"{numbers.methods[method][metric].mean:.{DECIMALS[metric]}f}" for metric in METRICS}
         for method in (MODEL, PCA)
     )
     components = data.numbers.components if data.numbers else 0
@@ -139,3 +147,49 @@ def _test_note(data: ReportData) -> str:
         "in training, nor to choose anything"
     )
     return f"{text}; all {other} frames are test frames." if other in data.sets else f"{text}."
+
+
+def result_section(data: ReportData) -> Section:
+    """Return the quality of the reconstructions, next to PCA and the mean image, and by checkpoint."""
+    numbers = data.numbers
+    parts = tuple(part for part in (quality_table(data), _checkpoint_table(data)) if part is not None)
+    prose = () if numbers is None else (f"Measured on the checkpoint {numbers.rule}, at {data.epochs_at(numbers.images)}.",)
+    return Section("Result", "result", prose=prose, parts=parts)
+
+
+def quality_table(data: ReportData) -> Table | None:
+    """Return the quality per set and method, with the reference study's own polyps in a separate row."""
+    if data.numbers is None or not data.sets:
+        return None
+    names, rows = data.numbers.method_names, []
+    for kind, found in data.sets.items():
+        for method in METHODS:
+            title = f"{data.set_name(kind)}: {names[method]}"
+            kept = f"{found.detail_kept[method]:.1%}"
+            rows.append(Row((title, f"{found.count:,}", *_cells(found.methods[method]), kept)))
+    polyps = "abnormal" in data.sets and "polyps" in data.sets["abnormal"].classes
+    caption = (
+        "Mean ± standard deviation over frames, reconstructed from the posterior mean. PCA has as many components as the "
+        "latent vector has dimensions, fitted to the training frames and their mirror images. Fine detail: energy above "
+        f"a quarter of the Nyquist frequency, relative to the originals. SSIM: {data.numbers.ssim_rule}."
+    )
+    header = ("Frames and method", "frames", "PSNR, dB", "SSIM", "squared error", "fine detail kept")
+    return Table(caption, header, (*rows, *([REFERENCE] if polyps else [])))
+
+
+def _cells(metrics: Mapping[str, MeanStd]) -> tuple[str, ...]:
+    return tuple(metrics[name].format(decimals) for name, decimals in DECIMALS.items())
+
+
+def _checkpoint_table(data: ReportData) -> Table | None:
+    numbers = data.numbers
+    if numbers is None or not numbers.rules:
+        return None
+    columns = [(kind, metric) for kind in numbers.sets for metric in ("psnr", "ssim")]
+    rows = []
+    for rule, values in numbers.rules.items():
+        title = CHECKPOINTS.get(rule, rule) + (" (headline)" if rule == numbers.rule else "")
+        cells = (f"{values[f'{kind}_{metric}']:.{DECIMALS[metric]}f}" for kind, metric in columns)
+        rows.append(Row((title, f"{values['images']:,.0f}", *cells)))
+    heads = [f"{kind}, {'PSNR, dB' if metric == 'psnr' else 'SSIM'}" for kind, metric in columns]
+    return Table("No checkpoint was chosen by the frames measured here.", ("Checkpoint", "images seen", *heads), tuple(rows))
