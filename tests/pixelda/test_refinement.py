@@ -38,7 +38,7 @@ from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, Views
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches, strong, weak
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, cluster_agreement, information
+from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, cluster_agreement, mutual_information
 from pixelscope.pixelda.refinement.task import RefineTask, cosine
 from pixelscope.pixelda.refinement.training import load_inputs
 from pixelscope.pixelda.results import Evaluation
@@ -511,8 +511,8 @@ def test_selectors_are_what_they_are_called() -> None:
     copies = torch.eye(3)[torch.arange(90) % 2]
     assert cluster_agreement(8 * copies, copies) == pytest.approx(1), "two shapes alone, of three classes"
     sure, unsure, one_class = right, torch.zeros(90, 3), 8 * torch.eye(3)[torch.zeros(90, dtype=torch.long)]
-    assert information(sure) > 1.05 > information(unsure) == pytest.approx(0, abs=1e-9)
-    assert information(one_class) == pytest.approx(0, abs=1e-9)
+    assert mutual_information(sure) > 1.05 > mutual_information(unsure) == pytest.approx(0, abs=1e-9)
+    assert mutual_information(one_class) == pytest.approx(0, abs=1e-9)
     values = {10: dict.fromkeys(SELECTORS, 0.5), 20: dict.fromkeys(SELECTORS, 0.5), 30: dict.fromkeys(SELECTORS, 0.1)}
     assert chosen(values) == dict.fromkeys(SELECTORS, 20)
 

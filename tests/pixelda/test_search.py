@@ -17,7 +17,7 @@ from pixelscope.pixelda.ablation.analysis import choose_trial
 from pixelscope.pixelda.ablation.grid import read_grid
 from pixelscope.pixelda.ablation.results import SearchResult, Trial
 from pixelscope.pixelda.config import PixelDAConfig, preset
-from pixelscope.pixelda.results import Evaluation
+from pixelscope.pixelda.results import DECIDES, Evaluation
 
 SMALL = {
     name: value
@@ -51,7 +51,7 @@ def found(domains: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def trial(name: str, better: str, before: float, after: float) -> Trial:
-    verdict = {"better": better, "rules": {"information": (before, after)}, "agreement": 0.5, "same_classes": 0.9}
+    verdict = {"better": better, "rules": {DECIDES: (before, after)}, "agreement": 0.5, "swapped": 0.0}
     return Trial.parse({"name": name, "about": "", "settings": {}, "run": name, "verdict": verdict})
 
 
@@ -60,7 +60,7 @@ def judge_by_hand(folder: Path, better: str | None) -> None:
     for path in (folder / "conditions").glob("*/evaluation.json"):
         own, helps = Evaluation.load(path), path.parent.name == f"{better}-seed0"
         assert own.verdict is not None
-        rules = own.verdict.rules | {"information": (0.5, 1.0 if helps else 0.0)}
+        rules = own.verdict.rules | {DECIDES: (0.5, 1.0 if helps else 0.0)}
         verdict = own.verdict.model_copy(update={"better": "adapted" if helps else "source only", "rules": rules})
         own.model_copy(update={"verdict": verdict}).save(path)
 

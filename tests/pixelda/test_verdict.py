@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,9 +15,9 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.errors import InputError
 from pixelscope.pixelda.losses import task_loss
-from pixelscope.pixelda.networks import Classifier
+from pixelscope.pixelda.networks import Classifier, StrongClassifier
 from pixelscope.pixelda.results import Evaluation
-from pixelscope.pixelda.verdict import RULES, compare, same_classes
+from pixelscope.pixelda.verdict import RULES, compare, swapped_share, view_information
 from pixelscope.runs.folder import RunFolder
 
 SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
@@ -59,9 +60,10 @@ def test_a_sure_classifier_that_swaps_classes_is_found_out(good: Classifier) -> 
     verdict = compare(good, swapped, TARGET.without_labels(), SOURCE)
     assert verdict.better == "source only"
     assert verdict.agreement == 0
-    before, after = verdict.rules["information"]
-    assert after == pytest.approx(before, abs=1e-6), "it is no less sure than the other"
-    assert verdict.same_classes == 0
+    for rule in ("information", "view information"):
+        before, after = verdict.rules[rule]
+        assert after == pytest.approx(before, abs=1e-6), "it is no less sure than the other, and as consistent"
+    assert verdict.swapped == 1
 
 
 def test_one_that_says_the_same_of_every_image_is_worse(good: Classifier) -> None:
@@ -81,14 +83,35 @@ def test_the_same_classifier_is_no_better(good: Classifier) -> None:
     assert all(before == after for before, after in verdict.rules.values())
 
 
-def test_classes_are_compared_by_the_most_frequent_answer() -> None:
+def test_classes_that_are_swapped_are_counted_and_wrong_answers_are_not() -> None:
     before = torch.tensor([0] * 5 + [1] * 5 + [2] * 10)
-    after = torch.tensor([0, 0, 0, 1, 2] + [2, 2, 2, 1, 1] + [2] * 10)
-    assert same_classes(before, before) == 1
-    assert same_classes(before, after) == 0.75, "half of the images are of class 2, a quarter of class 0 and of class 1 each"
+    assert swapped_share(before, before) == 0
+    assert swapped_share(before, torch.tensor([1] * 5 + [0] * 5 + [2] * 10)) == 0.5, "0 and 1 are swapped: ten of twenty"
+    collapsed = torch.tensor([2] * 20)
+    assert swapped_share(before, collapsed) == 0, "half of them are wrong, and no class took the place of another"
 
 
-def test_one_that_is_less_sure_is_worse(good: Classifier) -> None:
+def test_information_in_views_is_that_of_classes_if_no_view_changes_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Brightest(StrongClassifier):
+        """Answers with the brightest channel."""
+
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            self.features, self.fc = nn.Conv2d(3, 3, 1, bias=False), nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+            nn.init.eye_(self.features.weight[:, :, 0, 0])
+
+    network = Brightest()
+    images = np.zeros((90, 3, 8, 8), np.uint8)
+    for position in range(90):
+        images[position, position % 3] = 200
+    answers = torch.arange(90) % 3
+    monkeypatch.setattr("pixelscope.pixelda.verdict.VIEWS", (lambda images, config, draw: images * 0.5,) * 2)
+    assert view_information(network, images, answers) == pytest.approx(np.log(3))
+    monkeypatch.setattr("pixelscope.pixelda.verdict.VIEWS", (lambda images, config, draw: torch.zeros_like(images),) * 2)
+    assert view_information(network, images, answers) == pytest.approx(0, abs=1e-12), "one answer to all views tells nothing"
+
+
+def test_being_less_sure_alone_decides_nothing(good: Classifier) -> None:
     unsure = copy.deepcopy(good)
     last = unsure.shared[-1]
     assert isinstance(last, nn.Linear)
@@ -96,8 +119,15 @@ def test_one_that_is_less_sure_is_worse(good: Classifier) -> None:
         last.weight.mul_(0.1)
         last.bias.mul_(0.1)
     verdict = compare(good, unsure, TARGET.without_labels(), SOURCE)
-    assert (verdict.better, verdict.agreement, verdict.same_classes) == ("source only", 1, 1)
-    assert compare(unsure, good, TARGET.without_labels(), SOURCE).better == "adapted"
+    assert (verdict.better, verdict.agreement, verdict.swapped) == ("neither", 1, 0)
+    before, after = verdict.rules["information"]
+    assert after < before
+
+
+def test_one_that_never_saw_the_target_is_worse(good: Classifier) -> None:
+    alone = _learned(SOURCE, steps=150)
+    assert compare(good, alone, TARGET.without_labels(), SOURCE).better == "source only"
+    assert compare(alone, good, TARGET.without_labels(), SOURCE).better == "adapted"
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pixelscope.runs.record import ResultFile
 
 ORACLE = "oracle: chosen with target labels"
 
-DECIDES = "information"
+DECIDES = "view information"
 """The rule that a verdict follows where classes mean the same; the others are shown next to it."""
 
-SAME = 0.8
-"""Minimum share of target images in classes that mean the same to both classifiers, for adaptation to have helped."""
+SWAPPED = 0.1
+"""Maximum share of target images in swapped classes, for adaptation to have helped."""
 
 Better = Literal["adapted", "source only", "neither"]
 
@@ -92,8 +92,8 @@ class Verdict(Config):
     """By rule: the value of T of the source alone, and of the adapted T."""
     agreement: float
     """Share of target images to which both give the same answer."""
-    same_classes: float
-    """Share of target images in a class, as T of the source alone says, that the adapted T mostly calls the same."""
+    swapped: float
+    """Share of target images in classes whose names the two classifiers exchange, in [0, 1]."""
 
     def to_text(self) -> str:
         """Return it in lines for a terminal."""
@@ -102,8 +102,8 @@ class Verdict(Config):
             "source only": "Adaptation likely harms: T of the source alone likely reads the target better",
             "neither": "Adaptation likely makes no difference",
         }
-        why = f"by {DECIDES}" if self.same_classes >= SAME else "as the adapted T means other things by its classes"
-        lines = [f"{heads[self.better]}, {why}; told without target labels. Both agree on {self.agreement:.0%} of images."]
+        why = f"by {DECIDES}" if self.swapped <= SWAPPED else "as the adapted T swaps classes"
+        lines = [f"{heads[self.better]}, {why}; estimated without target labels. Both agree on {self.agreement:.0%} of images."]
         lines += [f"  {rule:<20} source only {before:.3f}  adapted {after:.3f}" for rule, (before, after) in self.rules.items()]
         return "\n".join(lines)
 

@@ -1,11 +1,12 @@
-"""Whether adaptation likely helps, told without target labels: T of the source alone beside the adapted T.
+"""Whether adaptation likely helps, told without target labels: T of the source alone compared with the adapted T.
 
-A generator that does not keep what images show leaves T unsure of the target, which the information in its answers tells
-(Krause et al. 2010). One that draws the same wrong class for every image of a class leaves T sure, and its answers in clusters
-as good as any; then T means something else by a class than T of the source alone does, which is looked at first.
+A classifier that reads what images show gives the same answer when an image is moved, turned or recoloured; one that guesses
+does not, however sure it is. The verdict follows the information that answers to an image and to altered views of it share
+(invariant information, Ji et al. 2019). A generator that draws one class for another leaves T as consistent as before; this is
+checked first, by whether both classifiers exchange the names of classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -17,34 +18,41 @@ from pixelscope.data.loader import to_float
 from pixelscope.engine.runtime import computing_device
 from pixelscope.pixelda.forward import logits_and_features
 from pixelscope.pixelda.metrics import BATCH, MeasuredSet, accuracies, confusion, measure_all
-from pixelscope.pixelda.refinement.selection import cluster_agreement, information
-from pixelscope.pixelda.results import DECIDES, SAME, Better, Verdict
+from pixelscope.pixelda.refinement.config import ViewsConfig
+from pixelscope.pixelda.refinement.data import strong, weak
+from pixelscope.pixelda.refinement.selection import cluster_agreement, mutual_information
+from pixelscope.pixelda.results import DECIDES, SWAPPED, Better, Verdict
+from pixelscope.rng import generator
 
 IMAGES = 2000
-"""Images of each domain that the rules look at, at most."""
+"""Maximum number of images per domain that the rules use."""
 
 RULES: Mapping[str, str] = {
-    "information": "entropy of the mean answer less the mean entropy of answers, in nats",
+    "view information": "mutual information in nats of the answers to an image and to altered views of it",
+    "information": "entropy of the mean answer minus the mean entropy of answers, in nats",
     "cluster agreement": "adjusted mutual information of the answers with k-means clusters of the features",
     "source accuracy": "accuracy on source images",
 }
-"""Every rule, in words; the higher value is the better one."""
+"""Each rule in words; a higher value is better."""
 
 MARGIN = 0.02
-"""Difference in information, in nats, under which neither is likely better."""
+"""Difference in view information, in nats, below which neither is likely better."""
+
+VIEWS = (weak, strong)
+"""The altered views of `view_information`; those that a refinement uses, with its default ranges."""
 
 
 def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: ImageSet) -> Verdict:
-    """Say which of two classifiers likely reads the target better.
+    """Decide which of two classifiers likely reads the target better.
 
     Args:
         before: T of the source alone.
         after: the adapted T.
-        target: images of the target that neither has learned from; their labels, if any, are not looked at.
+        target: images of the target that neither has learned from; their labels, if any, are not used.
         source: labelled images of the source, held out of training where there are some.
 
     Returns:
-        The value of every rule for both, and the verdict.
+        The value of each rule for both, and the verdict.
     """
     shown = spread(target.images, IMAGES)
     some = source.select(np.arange(0, len(source), max(1, -(-len(source) // IMAGES))))
@@ -53,41 +61,90 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
     for network in (before, after):
         logits, features = answers_of(network, shown)
         answers.append(logits.argmax(1))
-        values.append(rule_values(network, logits, features, known))
+        values.append(rule_values(network, shown, logits, features, known))
     rules = {rule: (values[0][rule], values[1][rule]) for rule in RULES}
-    same = same_classes(answers[0], answers[1])
+    swapped = swapped_share(answers[0], answers[1])
     gain = rules[DECIDES][1] - rules[DECIDES][0]
-    better: Better = "source only" if same < SAME or gain < -MARGIN else "adapted" if gain > MARGIN else "neither"
+    better: Better = "source only" if swapped > SWAPPED or gain < -MARGIN else "adapted" if gain > MARGIN else "neither"
     agreement = float((answers[0] == answers[1]).float().mean())
-    return Verdict(better=better, rules=rules, agreement=agreement, same_classes=same)
+    return Verdict(better=better, rules=rules, agreement=agreement, swapped=swapped)
 
 
-def same_classes(before: Tensor, after: Tensor) -> float:
-    """Return the share of images in classes of `before` that `after` mostly calls the same.
+def swapped_share(before: Tensor, after: Tensor) -> float:
+    """Return the share of images in swapped classes, in [0, 1].
 
-    before, after: int64, shape (N,), the classes of the same images. Of several equally frequent answers the same one counts.
+    A class is swapped if `after` gives one other class to more than half of its images, as `before` says, and the reverse.
+    Wrong answers alone swap nothing.
+
+    Args:
+        before: int64, shape (N,), classes of N images.
+        after: int64, shape (N,), classes that another classifier gives to the same images.
     """
     count = int(torch.stack([before, after]).max()) + 1
     counts = confusion(after, before, count)
-    kept = counts.diagonal() == counts.amax(1)
-    return float(counts.sum(1)[kept].sum() / counts.sum())
+    most = (2 * counts > counts.sum(1, keepdim=True)) & (2 * counts > counts.sum(0, keepdim=True))
+    return float(counts[most.fill_diagonal_(False)].sum() / len(before))
 
 
-def rule_values(network: nn.Module, logits: Tensor, features: Tensor, known: Mapping[str, MeasuredSet]) -> dict[str, float]:
-    """Return the value of every rule for one classifier.
+def rule_values(
+    network: nn.Module, images: Bytes, logits: Tensor, features: Tensor, known: Mapping[str, MeasuredSet]
+) -> dict[str, float]:
+    """Return the value of each rule for one classifier.
 
-    logits, features: what it says of unlabelled target images, as `answers_of` returns it.
-    known: labelled images by the name of the rule that measures on them.
+    Args:
+        network: the classifier.
+        images: uint8, shape (N, C, S, S), unlabelled images of the target.
+        logits: its logits for `images`, as returned by `answers_of`.
+        features: its features for `images`, as returned by `answers_of`.
+        known: labelled images by the name of the rule that measures accuracy on them.
     """
-    rules = {"information": information(logits), "cluster agreement": cluster_agreement(logits, features)}
+    rules = {
+        "view information": view_information(network, images, logits.argmax(1)),
+        "information": mutual_information(logits),
+        "cluster agreement": cluster_agreement(logits, features),
+    }
     return rules | accuracies(measure_all(network, known))
 
 
-def answers_of(network: nn.Module, images: Bytes) -> tuple[Tensor, Tensor]:
-    """Return logits (N, classes) and features (N, F) of uint8 images, on the CPU."""
+def view_information(network: nn.Module, images: Bytes, answers: Tensor) -> float:
+    """Return the mean over `VIEWS` of the mutual information, in nats, of the classes of images and of their views.
+
+    Args:
+        network: the classifier.
+        images: uint8, shape (N, C, S, S).
+        answers: int64, shape (N,), the classes that it gives to `images`.
+    """
+    found = []
+    for number, view in enumerate(VIEWS):
+        draw = generator("cpu", 0, "verdict views", number)
+
+        def altered(some: Tensor, view: Callable[..., Tensor] = view, draw: torch.Generator = draw) -> Tensor:
+            return view(some, ViewsConfig(), draw)
+
+        logits, _ = answers_of(network, images, altered)
+        found.append(_shared_information(answers, logits.argmax(1)))
+    return float(np.mean(found))
+
+
+def answers_of(
+    network: nn.Module, images: Bytes, alter: Callable[[Tensor], Tensor] = lambda images: images
+) -> tuple[Tensor, Tensor]:
+    """Return logits (N, classes) and features (N, F) of uint8 images, on the CPU.
+
+    alter: what is done to the images first, as float batches in [-1, 1] on the CPU.
+    """
     network = network.to(computing_device()).eval()
     device = next(network.parameters()).device
     pieces = torch.from_numpy(images).split(BATCH)
-    parts = [logits_and_features(network, to_float(some.to(device))) for some in pieces]
+    parts = [logits_and_features(network, alter(to_float(some)).to(device)) for some in pieces]
     logits, features = (torch.cat(both).float().cpu() for both in zip(*parts, strict=True))
     return logits, features
+
+
+def _shared_information(first: Tensor, second: Tensor) -> float:
+    """Return the mutual information, in nats, of two classes per image."""
+    count = int(torch.stack([first, second]).max()) + 1
+    joint = confusion(first, second, count).double() / len(first)
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    there = joint > 0
+    return float((joint[there] * (joint[there] / independent[there]).log()).sum())

@@ -75,7 +75,7 @@ def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
     before, after = best.information
     return best.name, (
         f"Chosen: {best.name}. Of the trials that are likely better than T of the source alone, its predictions on the target "
-        f"carry the most information ({after:.3f} nats; source only {before:.3f}), estimated without target labels."
+        f"carry the most view information ({after:.3f} nats; source only {before:.3f}), estimated without target labels."
     )
 
 

@@ -16,8 +16,8 @@ HEADER = ("condition", "seeds", "mean", "std", "95% of the mean", "late std, poi
 COMPARISON_HEADER = ("condition", "claim", "verdict", "measure", "difference, points", "95% interval", "seeds")
 """Columns of the table of claims; the difference is condition less reference."""
 
-TRIAL_HEADER = ("trial", "likely better", "information", "same classes", "content warnings", "accuracy with target labels")
-"""Columns of the table of trials; information and accuracy are those of T of the source alone and of the adapted T."""
+TRIAL_HEADER = ("trial", "likely better", DECIDES, "swapped classes", "content warnings", "accuracy with target labels")
+"""Columns of the table of trials; view information and accuracy are those of T of the source alone and of the adapted T."""
 
 ABLATION, SEARCH = "ablation.json", "search.json"
 """The result files in a folder of runs."""
@@ -178,7 +178,7 @@ class Trial(Config):
             name,
             self.verdict.better,
             f"{before:.3f} -> {after:.3f}",
-            f"{self.verdict.same_classes:.0%}",
+            f"{self.verdict.swapped:.0%}",
             str(self.content_warnings),
             "not known" if known is None else f"{known[0]:.2%} -> {known[1]:.2%}",
         )

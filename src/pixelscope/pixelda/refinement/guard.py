@@ -13,12 +13,13 @@ from pixelscope.data.disk_array import spread
 from pixelscope.data.imageset import ImageSet
 from pixelscope.pixelda.metrics import MeasuredSet
 from pixelscope.pixelda.refinement.results import ClassShare, Guard
-from pixelscope.pixelda.results import SAME
-from pixelscope.pixelda.verdict import IMAGES, MARGIN, answers_of, rule_values, same_classes
+from pixelscope.pixelda.results import SWAPPED
+from pixelscope.pixelda.verdict import IMAGES, MARGIN, answers_of, rule_values, swapped_share
 
 RULES: Mapping[str, str] = {
     "redrawn accuracy": "accuracy on source images held out and redrawn by G",
-    "information": "entropy of the mean answer less the mean entropy of answers, in nats",
+    "view information": "mutual information in nats of the answers to an image and to altered views of it",
+    "information": "entropy of the mean answer minus the mean entropy of answers, in nats",
     "cluster agreement": "adjusted mutual information of the answers with k-means clusters of the features",
     "source accuracy": "accuracy on source images held out",
 }
@@ -48,11 +49,11 @@ def guard(
     known = {"source accuracy": MeasuredSet("source", [source], source=True)}
     if redrawn is not None:
         known["redrawn accuracy"] = MeasuredSet("redrawn", [redrawn], source=False)
-    values = [rule_values(network, *found[name], known) for name, network in (("start", start), ("refined", refined))]
+    values = [rule_values(network, shown, *found[name], known) for name, network in (("start", start), ("refined", refined))]
     rules = {rule: (values[0][rule], values[1][rule]) for rule in RULES if rule in values[0]}
     before, after = (logits.argmax(1) for logits, _ in found.values())
     shares = _shares(source, before, after)
-    reasons = _reasons(rules, same_classes(before, after), shares)
+    reasons = _reasons(rules, swapped_share(before, after), shares)
     sure = found["refined"][0].softmax(1).amax(1) >= threshold
     return Guard(
         kept="start" if reasons else "refined",
@@ -73,15 +74,15 @@ def _shares(source: ImageSet, before: Tensor, after: Tensor) -> tuple[ClassShare
     return tuple(ClassShare(name=name, source=own, start=start, refined=refined) for name, own, start, refined in rows)
 
 
-def _reasons(rules: Mapping[str, tuple[float, float]], same: float, shares: tuple[ClassShare, ...]) -> tuple[str, ...]:
+def _reasons(rules: Mapping[str, tuple[float, float]], swapped: float, shares: tuple[ClassShare, ...]) -> tuple[str, ...]:
     reasons = []
     if "redrawn accuracy" in rules and rules["redrawn accuracy"][0] - rules["redrawn accuracy"][1] > FALL:
         before, after = rules["redrawn accuracy"]
         reasons.append(f"it reads {after:.1%} of redrawn images held out, the T it started from {before:.1%}")
     if rules["information"][0] - rules["information"][1] > MARGIN:
         reasons.append("its answers on the target carry less information")
-    if same < SAME:
-        reasons.append("it means other things by its classes")
+    if swapped > SWAPPED:
+        reasons.append("it swaps classes")
     gone = [one.name for one in shares if one.refined < VANISHED * min(one.start, one.source)]
     if gone:
         reasons.append(f"it hardly ever answers {', '.join(gone)}")

@@ -23,7 +23,7 @@ def selector_values(logits: Tensor, features: Tensor, source_validation: float, 
     """
     return {
         "cluster agreement": cluster_agreement(logits, features, seed),
-        "information maximisation": information(logits),
+        "information maximisation": mutual_information(logits),
         "source validation": source_validation,
     }
 
@@ -43,7 +43,7 @@ def cluster_agreement(logits: Tensor, features: Tensor, seed: int = 0) -> float:
         return float(adjusted_mutual_info_score(predicted, torch.from_numpy(clusters).long()))
 
 
-def information(logits: Tensor) -> float:
+def mutual_information(logits: Tensor) -> float:
     """Return the mutual information of images and predictions in nats (Krause et al. 2010): sure, and not all of one class."""
     p = logits.double().softmax(1)
     return float(_entropy(p.mean(0)) - _entropy(p).mean())
