@@ -21,10 +21,10 @@ def summarize_endovae(config: EndoVAEConfig | None = None) -> Summary:
 
 
 def plan_endovae(config: EndoVAEConfig) -> Plan:
-    """Work out what a training would cost, timing a few steps; no run folder is made.
+    """Estimate the cost of a training by timing a few steps, without creating a run folder.
 
-    The length of an epoch depends on the frames, which are prepared if they are not yet. The time is that of all epochs
-    of the configuration; the schedule may end the training earlier.
+    Prepares the frames first, because the length of an epoch depends on them. Assumes all configured epochs; early stopping
+    may end the training before.
     """
     splits = load_splits(config)
     config = with_store_settings(config, splits)

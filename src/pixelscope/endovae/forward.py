@@ -1,6 +1,6 @@
 """Frames through encoder and decoder in batches, and latent vectors to decode."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import as_channels_first, from_unit, to_unit
-from pixelscope.endovae.networks import Decoder
 from pixelscope.endovae.posterior import Posterior
 
 BATCH = 64
@@ -56,7 +55,7 @@ def traverse(origin: Tensor, dimension: int, values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def decode(decoder: Decoder, z: Tensor) -> Tensor:
+def decode(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Decode latent vectors (N, latent) into uint8 images (N, S, S, 3)."""
     images = torch.cat([from_unit(decoder(part)) for part in z.split(BATCH)])
     return images.permute(0, 2, 3, 1).contiguous()

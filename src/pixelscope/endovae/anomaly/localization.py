@@ -45,7 +45,7 @@ def localize(part: FrameSubset, checkpoint: Checkpoint, components: PrincipalCom
 
 def padded(dissimilarity: Map, side: int) -> Map:
     """Return maps (N, S - 10, S - 10) as (N, S, S), padded with the nearest value where no window fits."""
-    margin = (side - dissimilarity.shape[-1]) // 2
+    margin = int(side - dissimilarity.shape[-1]) // 2
     return np.pad(dissimilarity, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
 
 
