@@ -180,7 +180,7 @@ def endovae_keras() -> Round:
 
 def prepare_ours() -> Round:
     """Return preparing a folder of drawn frames."""
-    from pixelscope import prepare
+    from pixelscope.data.frames.prepare import prepare
 
     folder, place = _phantom(), Path(tempfile.mkdtemp())
     number = iter(range(10**6))

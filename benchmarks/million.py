@@ -22,7 +22,8 @@ CHUNK = 10_000
 TRAIN = """
 import sys, time
 from pathlib import Path
-from pixelscope import PixelDAConfig, train_pixelda
+from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.training import train_pixelda
 pack, run, images = sys.argv[1:]
 settings = {"source": pack, "target": pack, "generator": {"blocks": 1, "width": 8}, "discriminator": {"width": 8}}
 every = {name: 10**9 for name in ("evaluate_every", "sample_every", "checkpoint_every")}

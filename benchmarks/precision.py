@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixelscope import Evaluation
+from pixelscope.pixelda.results import Evaluation
 
 PRECISIONS = ("32-true", "bf16-mixed")
 

@@ -20,11 +20,12 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from pixelscope import EndoVAEConfig, PixelDAConfig
+from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import FrameBatch
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.task import Task
+from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.task import PairedBatch, PixelDATask
 from pixelscope.rng import Moment
 

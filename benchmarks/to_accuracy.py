@@ -21,8 +21,8 @@ from torch import nn
 from benchmarks.contenders import training_fabric
 from benchmarks.plain.data import Digits, endless
 from benchmarks.plain.pixelda import PlainPixelDA
-from pixelscope import PixelDAConfig, preset
 from pixelscope.data.imageset import ImageSet
+from pixelscope.pixelda.config import PixelDAConfig, preset
 from pixelscope.pixelda.data import Domains, load_domains
 from pixelscope.pixelda.metrics import logits_of
 from pixelscope.pixelda.task import PairedBatches, PixelDATask

@@ -91,7 +91,8 @@ def test_the_example_for_the_shell_runs_over_folders(folders: tuple[Path, Path],
 
 def test_the_example_on_frames_runs_in_python_and_in_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames = tiny.write_frames(tmp_path / "frames")
-    store = pixelscope.prepare([frames], config=pixelscope.PrepareConfig(size=tiny.SIZE), out=tmp_path / "store")
+    prepared = pixelscope.endovae.PrepareConfig(size=tiny.SIZE)
+    store = pixelscope.endovae.prepare([frames], config=prepared, out=tmp_path / "store")
     config = tiny.endovae(frames=str(store.path), training={"epochs": 1})
     spec = importlib.util.spec_from_file_location("learn_frames", ROOT / "examples" / "learn_frames.py")
     assert spec is not None and spec.loader is not None

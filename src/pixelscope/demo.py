@@ -14,7 +14,7 @@ from pixelscope.endovae.training import train_endovae
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
 from pixelscope.pixelda.evaluation import Evaluation, evaluate_pixelda
 from pixelscope.pixelda.training import train_baseline, train_pixelda
-from pixelscope.report.builder import build_report
+from pixelscope.reports.builder import build_report
 
 NORMAL, POLYPS = 400, 100
 """Frames drawn of each class."""

@@ -36,7 +36,7 @@ class ProgressBar:
 
     Example:
         with ProgressBar("scoring") as progress:
-            pixelscope.score(run, paths, out, progress=progress)
+            pixelscope.endovae.score(run, paths, out, progress=progress)
     """
 
     def __init__(self, description: str, console: Console | None = None) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pixelscope.endovae import report as endovae_report
@@ -15,7 +16,16 @@ from pixelscope.runs.folder import RunFolder
 if TYPE_CHECKING:
     # They bring torch, which a table does without.
     from pixelscope.exports.bundle import Delivered, Format
-    from pixelscope.report.document import Section
+    from pixelscope.reports.document import Section
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the web app that works with a run."""
+
+    address: str
+    link: str
+    """What the link to it says, on the page of the run."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,12 @@ class System:
     """As a page shows it."""
     command: str = ""
     """The command that trains it, without `pixelscope`; the same command with --resume RUN resumes it."""
+    config: str = ""
+    """The class of its configuration."""
+    presets: str = ""
+    """Returns the settings of a packaged preset, given its name; None takes the one that suits the settings given next."""
+    plan: str = ""
+    """Works out what a training would cost, given its configuration."""
     resume: str = ""
     """Resumes a run, given its folder and what may change."""
     evaluate: str = ""
@@ -40,6 +56,15 @@ class System:
     """Charts of a training by title: the numbers of stats.jsonl that each one shows, with their labels."""
     samples: Mapping[str, str] = field(default_factory=dict)
     """Images that a training stores in samples/progress.npz, with their titles."""
+    page: Page | None = None
+    """The page of the web app that works with its runs."""
+
+    def preset(self, name: str | None = None, known: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """Return the settings of a packaged preset; by default the one that suits the settings `known` already."""
+        presets = self.function("presets")
+        if presets is None:
+            raise InputError(f"{self.title} has no presets.")
+        return presets(name, known)
 
     def function(self, name: str) -> Callable[..., Any] | None:
         """Import one of the functions named above; None where the system has none."""
@@ -54,17 +79,24 @@ SYSTEMS = {
             "pixelda",
             "PixelDA",
             "pixelda train",
+            config="pixelscope.pixelda.config:PixelDAConfig",
+            presets="pixelscope.pixelda.config:pixelda_preset",
+            plan="pixelscope.pixelda.cost:plan",
             resume="pixelscope.pixelda.training:resume_pixelda",
             evaluate="pixelscope.pixelda.evaluation:evaluate_pixelda",
             sections="pixelscope.pixelda.report.page:sections",
             export="pixelscope.pixelda.inference.export:export_classifier",
             charts=pixelda_charts.PIXELDA,
             samples=pixelda_charts.SAMPLES,
+            page=Page("/adapt", "Adapt an image with it"),
         ),
         System(
             "baseline",
             "baseline",
             "pixelda baseline",
+            config="pixelscope.pixelda.config:BaselineConfig",
+            presets="pixelscope.pixelda.config:baseline_preset",
+            plan="pixelscope.pixelda.cost:plan",
             resume="pixelscope.pixelda.training:resume_pixelda",
             evaluate="pixelscope.pixelda.evaluation:evaluate_pixelda",
             sections="pixelscope.pixelda.report.page:sections",
@@ -75,6 +107,8 @@ SYSTEMS = {
             "refined",
             "refinement",
             "pixelda refine",
+            config="pixelscope.pixelda.refinement.config:RefineConfig",
+            presets="pixelscope.pixelda.refinement.config:refine_preset",
             resume="pixelscope.pixelda.refinement.training:resume_refinement",
             evaluate="pixelscope.pixelda.refinement.evaluation:evaluate_refinement",
             sections="pixelscope.pixelda.refinement.report:sections",
@@ -85,12 +119,16 @@ SYSTEMS = {
             "endovae",
             "EndoVAE",
             "endovae train",
+            config="pixelscope.endovae.config:EndoVAEConfig",
+            presets="pixelscope.endovae.config:endovae_preset",
+            plan="pixelscope.endovae.cost:plan_endovae",
             resume="pixelscope.endovae.training:resume_endovae",
             evaluate="pixelscope.endovae.evaluation:evaluate_endovae",
             sections="pixelscope.endovae.report.page:sections",
             export="pixelscope.endovae.inference.export:export_scorer",
             charts=endovae_report.CHARTS,
             samples=endovae_report.SAMPLES,
+            page=Page("/endoscopy", "Steer it, or look at a frame"),
         ),
         System("ablation", "ablation", sections="pixelscope.pixelda.ablation.report:ablation_sections"),
         System("search", "search", sections="pixelscope.pixelda.ablation.report:search_sections"),

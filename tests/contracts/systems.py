@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 
 import tiny
-from pixelscope import (
-    RefineConfig,
-    prepare,
-    refine,
-    resume,
-    train_baseline,
-    train_endovae,
-    train_pixelda,
-)
+from pixelscope import resume
 from pixelscope.config import Config, merge
+from pixelscope.data.frames.prepare import prepare
 from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.training import train_endovae
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.training import refine
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 
 Settings = dict[str, Any]
 

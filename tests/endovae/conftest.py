@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 import tiny
-from pixelscope import FrameStore, prepare, train_endovae
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.store import FrameStore
+from pixelscope.endovae.training import train_endovae
 from pixelscope.imaging.config import PrepareConfig
 
 

@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import tiny
-from pixelscope import FrameStore, evaluate_endovae, train_endovae
 from pixelscope.data.frames.duplicates import clusters
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
 from pixelscope.endovae.anomaly.calibrate import DEFAULT, calibrate, compute_raw_scores, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, GaussianReference, read_calibration
@@ -17,8 +17,10 @@ from pixelscope.endovae.anomaly.heatmap import heatmap_vmax, overlay, smoothed
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
 from pixelscope.endovae.data import Splits, load_splits
+from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import Evaluation
+from pixelscope.endovae.training import train_endovae
 from pixelscope.runs.folder import RunFolder
 
 

@@ -12,10 +12,15 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 import tiny
-from pixelscope import FrameStore, InputError, evaluate_endovae, generate, reconstruct, train_endovae
+from pixelscope import InputError
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config
 from pixelscope.endovae.data import load_splits
+from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.forward import reconstruct_batches
+from pixelscope.endovae.inference.generate import generate
+from pixelscope.endovae.inference.reconstruct import reconstruct
+from pixelscope.endovae.training import train_endovae
 from pixelscope.runs.folder import RunFolder, read_stats
 
 

@@ -44,7 +44,7 @@ from pixelscope.endovae.report.generated import (
 from pixelscope.endovae.report.plotting import evenly_spaced
 from pixelscope.endovae.report.training import SMALL, loss_panels, lr_drops, progress_gallery
 from pixelscope.imaging.box import Box
-from pixelscope.report.plotting import INK, smoothed
+from pixelscope.reports.plotting import INK, smoothed
 from seen import assert_legible, drawn, panel, visible_texts
 
 RNG = np.random.default_rng(7)

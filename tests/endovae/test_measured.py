@@ -11,11 +11,12 @@ from skimage.metrics import structural_similarity
 from sklearn.metrics import f1_score, roc_auc_score
 
 import tiny
-from pixelscope import FrameStore, evaluate_endovae
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.checkpoints import read_config
 from pixelscope.endovae.data import FrameSubset, Splits, load_splits
+from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 import tiny
-from pixelscope import evaluate_endovae, prepare, resume_endovae, train_endovae
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.endovae.evaluation import evaluate_endovae
+from pixelscope.endovae.training import resume_endovae, train_endovae
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.runs.folder import RunFolder

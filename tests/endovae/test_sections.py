@@ -23,8 +23,8 @@ from pixelscope.endovae.report.training import training_section
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import train_endovae
 from pixelscope.errors import InputError
-from pixelscope.report.builder import build_report
-from pixelscope.report.document import Illustration, Listing, Section, Table
+from pixelscope.reports.builder import build_report
+from pixelscope.reports.document import Illustration, Listing, Section, Table
 
 ANCHORS = ["lead", "result", "frames", "augmentation", "training", "reconstructions", "latent", "anomaly", "findings", "record"]
 FIGURES = {

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 import tiny
-from pixelscope import FrameStore, InputError, prepare
+from pixelscope import InputError
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.data import Splits, load_splits, split_store, with_store_settings
 from pixelscope.imaging.config import PrepareConfig
 

@@ -11,16 +11,21 @@ import torch
 from PIL import Image
 
 import tiny
-from pixelscope import FrameStore, InputError, PrepareConfig, evaluate_endovae, prepare, train_endovae
+from pixelscope import InputError
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibrate import calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config
 from pixelscope.endovae.data import FrameSubset, load_splits
+from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.metrics import psnr, squared_error, ssim
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.report.data import ReportData
 from pixelscope.endovae.results import Evaluation
+from pixelscope.endovae.training import train_endovae
+from pixelscope.imaging.config import PrepareConfig
 from pixelscope.runs.folder import RunFolder
 
 

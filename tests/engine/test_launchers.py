@@ -74,7 +74,8 @@ def test_a_script_of_slurm_without_srun_is_told_so(tmp_path: Path) -> None:
 
 SCRIPT = """
 from pathlib import Path
-from pixelscope import BaselineConfig, train_baseline
+from pixelscope.pixelda.config import BaselineConfig
+from pixelscope.pixelda.training import train_baseline
 import sys
 settings = {"size": 16}, {"images": 16, "batch_size": 8}, {"devices": 2, "accelerator": "cpu", "threads": 1}
 config = BaselineConfig(source=sys.argv[1], **dict(zip(("data", "training", "runtime"), settings)))

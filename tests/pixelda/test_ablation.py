@@ -10,14 +10,16 @@ import yaml
 from scipy import stats
 
 import tiny
-from pixelscope import InputError, ablate, build_report
+from pixelscope import InputError
 from pixelscope.pixelda.ablation.analysis import collect, compare_to_reference, mean_std
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
 from pixelscope.pixelda.ablation.jobs import Job
 from pixelscope.pixelda.ablation.report import ablation_sections
 from pixelscope.pixelda.ablation.results import ConditionResult, MeanStd, SeedResult
+from pixelscope.pixelda.ablation.runner import ablate
 from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.results import CurvePoint, Evaluation
+from pixelscope.reports.builder import build_report
 
 
 def write_grid(path: Path, domains: tuple[str, str], **changes) -> Path:

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import tiny
-from pixelscope import train_pixelda
 from pixelscope.cli import main
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
+from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder
 
 

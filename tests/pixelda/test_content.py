@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import tiny
-from pixelscope import train_pixelda
 from pixelscope.pixelda.checkpoints import list_checkpoints, read_run
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.diagnostics import alike, layout_kept
+from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
@@ -78,7 +78,7 @@ def test_a_judge_changes_nothing_of_the_others(runs: tuple[Path, Path]) -> None:
 
 def test_the_judge_learns_from_the_source_alone(runs: tuple[Path, Path]) -> None:
     """It is the baseline's T, to the bit: the same weights at the start, the same images in the same order."""
-    from pixelscope import train_baseline
+    from pixelscope.pixelda.training import train_baseline
 
     config = read_run(RunFolder(runs[0])).config
     same = {"source": config.source, "target": config.target}

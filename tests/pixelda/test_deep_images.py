@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 import tiny
-from pixelscope import classify, evaluate, resume, train_baseline
+from pixelscope import evaluate, resume
 from pixelscope.config import read_yaml
+from pixelscope.pixelda.inference.classify import classify
+from pixelscope.pixelda.training import train_baseline
 
 
 @pytest.fixture

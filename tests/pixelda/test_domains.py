@@ -10,12 +10,13 @@ import torch
 
 import tiny
 from data.made import write_classes
-from pixelscope import evaluate, train_baseline, train_pixelda
+from pixelscope import evaluate
 from pixelscope.cli import main
 from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import load_domains
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 
 
 def with_copies(folder: Path) -> Path:

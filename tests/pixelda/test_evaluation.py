@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tiny
-from pixelscope import evaluate, train_baseline, train_pixelda
+from pixelscope import evaluate
 from pixelscope.data.split import Split
 from pixelscope.errors import InputError
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.metrics import MEASURED, SourceEvaluation, confusion, logits_of, set_result
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder, read_stats
 from planted import Tensors, always, edit, tensors_of
 

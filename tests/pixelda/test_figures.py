@@ -19,7 +19,7 @@ from pixelscope.pixelda.report.generated import (
     styles_gallery,
 )
 from pixelscope.pixelda.report.training import baseline_curves, class_histograms, stability_panels, training_panels
-from pixelscope.report.plotting import INK, Series, fitted, series, short_count, shortened, smoothed, text_width
+from pixelscope.reports.plotting import INK, Series, fitted, series, short_count, shortened, smoothed, text_width
 
 RNG = np.random.default_rng(7)
 DIGITS = list("0123456789")

@@ -8,13 +8,15 @@ import pytest
 from PIL import Image
 
 import tiny
-from pixelscope import classify, evaluate, export, load_images, resume, train_baseline, train_pixelda
+from pixelscope import evaluate, export, load_images, resume
 from pixelscope.config import read_yaml
 from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import Format
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import load_domains
+from pixelscope.pixelda.inference.classify import classify
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder
 
 

@@ -10,10 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from pixelscope import evaluate, evaluate_refinement, export, refine, resume, resume_refinement, train_baseline, train_pixelda
+from pixelscope import evaluate, export, resume
 from pixelscope.config import read_yaml
 from pixelscope.errors import InputError
 from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
+from pixelscope.pixelda.refinement.training import refine, resume_refinement
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder
 
 SMALL: dict[str, Any] = {

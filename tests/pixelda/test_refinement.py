@@ -12,19 +12,7 @@ import torch.nn.functional as F
 from sklearn.metrics import adjusted_mutual_info_score
 
 import tiny
-from pixelscope import (
-    InputError,
-    RefineConfig,
-    build_report,
-    classify,
-    evaluate,
-    evaluate_refinement,
-    export,
-    refine,
-    resume_refinement,
-    train_baseline,
-    train_pixelda,
-)
+from pixelscope import InputError, evaluate, export
 from pixelscope.config import merge
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.listing import image_files
@@ -33,15 +21,19 @@ from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.evaluation import measure, own_sets
 from pixelscope.pixelda.forward import draw_noise
+from pixelscope.pixelda.inference.classify import classify
 from pixelscope.pixelda.networks import StrongClassifier
-from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, ViewsConfig, refine_preset
+from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, RefineConfig, ViewsConfig, refine_preset
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches, strong, weak
+from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, cluster_agreement, mutual_information
 from pixelscope.pixelda.refinement.task import RefineTask, cosine
-from pixelscope.pixelda.refinement.training import load_inputs
+from pixelscope.pixelda.refinement.training import load_inputs, refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.pixelda.training import train_baseline, train_pixelda
+from pixelscope.reports.builder import build_report
 from pixelscope.rng import Moment, Order, generator
 from pixelscope.runs.folder import RunFolder
 from planted import Tensors, always, edit, tensors_of

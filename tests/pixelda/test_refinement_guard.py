@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import tiny
-from pixelscope import InputError, classify, evaluate_refinement, export, refine, resume_refinement, train_pixelda
+from pixelscope import InputError, export
 from pixelscope.config import merge, read_yaml
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
@@ -19,14 +19,17 @@ from pixelscope.data.sources.listing import image_files
 from pixelscope.engine import checkpoint
 from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.evaluation import own_sets
+from pixelscope.pixelda.inference.classify import classify
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.metrics import measure
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult
-from pixelscope.pixelda.refinement.training import load_inputs
+from pixelscope.pixelda.refinement.training import load_inputs, refine, resume_refinement
+from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder
 from planted import always
 

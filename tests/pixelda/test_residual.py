@@ -10,13 +10,17 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from pixelscope import BaselineConfig, evaluate, export, refine, resume, summarize, train_baseline, train_pixelda
+from pixelscope import evaluate, export, resume
 from pixelscope.errors import InputError
 from pixelscope.pixelda.ablation.grid import Grid
 from pixelscope.pixelda.checkpoints import load_checkpoint
+from pixelscope.pixelda.config import BaselineConfig
+from pixelscope.pixelda.cost import summarize
 from pixelscope.pixelda.inference.model import load_classifier
 from pixelscope.pixelda.networks import Classifier, ResidualClassifier
+from pixelscope.pixelda.refinement.training import refine
 from pixelscope.pixelda.task import build_networks
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder
 
 RESIDUAL = {"kind": "residual", "width": 4}

@@ -9,13 +9,16 @@ import pytest
 from PIL import Image
 
 import tiny
-from pixelscope import RefineConfig, evaluate, export, refine, train_baseline, train_pixelda
+from pixelscope import evaluate, export
 from pixelscope.cli import main
 from pixelscope.data.imageset import image_hashes
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import read_run
 from pixelscope.pixelda.data import SeenImages, load_domains
+from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.training import refine
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder
 
 

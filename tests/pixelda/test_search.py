@@ -10,14 +10,16 @@ import pytest
 import yaml
 
 import tiny
-from pixelscope import InputError, build_report, search
+from pixelscope import InputError
 from pixelscope.cli import main
 from pixelscope.config import merge
 from pixelscope.pixelda.ablation.analysis import choose_trial
 from pixelscope.pixelda.ablation.grid import read_grid
 from pixelscope.pixelda.ablation.results import SearchResult, Trial
+from pixelscope.pixelda.ablation.runner import search
 from pixelscope.pixelda.config import PixelDAConfig, preset
 from pixelscope.pixelda.results import DECIDES, Evaluation
+from pixelscope.reports.builder import build_report
 
 SMALL = {
     name: value

@@ -9,11 +9,12 @@ from PIL import Image
 
 import tiny
 from data.made import noise, write_mnist
-from pixelscope import evaluate, generate_mnist_m, load_images, train_baseline, train_pixelda
+from pixelscope import evaluate, generate_mnist_m, load_images
 from pixelscope.data.pack import pack_images
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 
 COUNT, OWN_TEST = 100, 20
 """Digits, of which 80 are in MNIST's training file; the aligned form holds a random fifth of all out."""

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from pixelscope import resume, train_pixelda
+from pixelscope import resume
+from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder, read_stats
 
 

@@ -3,7 +3,8 @@
 from torch import nn
 
 import tiny
-from pixelscope import BaselineConfig, PixelDAConfig, plan, preset, summarize
+from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
+from pixelscope.pixelda.cost import plan, summarize
 from pixelscope.pixelda.task import build_networks
 
 

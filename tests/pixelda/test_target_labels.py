@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load
 
 import tiny
-from pixelscope import train_pixelda
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.task import PairedBatches
+from pixelscope.pixelda.training import train_pixelda
 from pixelscope.rng import Moment
 from pixelscope.runs.folder import RunFolder
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from pixelscope import evaluate, train_baseline, train_pixelda
+from pixelscope import evaluate
 from pixelscope.config import read_yaml
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import checkpoint
@@ -22,6 +22,7 @@ from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.task import BaselineTask, PairedBatch, PairedBatches, PixelDATask
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.rng import Moment
 from pixelscope.runs.folder import RunFolder, read_stats
 

@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import tiny
-from pixelscope import evaluate, export, train_pixelda
+from pixelscope import evaluate, export
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.errors import InputError
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.networks import Classifier, StrongClassifier
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.pixelda.training import train_pixelda
 from pixelscope.pixelda.verdict import RULES, compare, swapped_share, view_information
 from pixelscope.runs.folder import RunFolder
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.report.builder import build_report, inline_svg
-from pixelscope.report.document import Illustration, Listing, Row, Section, Table
-from pixelscope.report.plotting import INK
+from pixelscope.reports.builder import build_report, inline_svg
+from pixelscope.reports.document import Illustration, Listing, Row, Section, Table
+from pixelscope.reports.plotting import INK
 from report.run_folder import WriteRun
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -120,7 +120,7 @@ def test_the_same_run_gives_the_same_page(written: WriteRun, full: str, tmp_path
 def test_the_page_is_written_into_the_run_folder(copied: WriteRun) -> None:
     run = copied(system="baseline")
     assert build_report(run) == run / "report.html"
-    assert pixelscope.build_report(run).is_file()
+    assert pixelscope.report(run).is_file()
     assert len((run / "report.html").read_bytes()) < 1_000_000
 
 

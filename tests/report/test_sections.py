@@ -16,8 +16,8 @@ from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.report.data import ReportData, percent, points
 from pixelscope.pixelda.report.page import headline, sections
 from pixelscope.pixelda.results import Evaluation
-from pixelscope.report.document import Illustration, Listing, Section, Table
-from pixelscope.report.record import duration
+from pixelscope.reports.document import Illustration, Listing, Section, Table
+from pixelscope.reports.record import duration
 from report.run_folder import WriteRun
 
 

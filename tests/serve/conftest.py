@@ -12,7 +12,12 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import tiny
-from pixelscope import PrepareConfig, evaluate, evaluate_endovae, prepare, train_baseline, train_endovae, train_pixelda
+from pixelscope import evaluate
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.endovae.evaluation import evaluate_endovae
+from pixelscope.endovae.training import train_endovae
+from pixelscope.imaging.config import PrepareConfig
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.serve import create_app
 from pixelscope.serve.guard import LOOPBACK
 

@@ -18,9 +18,11 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import tiny
-from pixelscope import SYSTEMS, InputError, InteractiveGenerator, InteractiveVAE, decode_bytes, find_runs, run_settings
+from pixelscope import SYSTEMS, InputError, decode_bytes, find_runs, run_settings
 from pixelscope.endovae.anomaly.calibration import read_calibration
+from pixelscope.endovae.inference.interactive import InteractiveVAE
 from pixelscope.pixelda.checkpoints import load_checkpoint
+from pixelscope.pixelda.inference.interactive import InteractiveGenerator
 from pixelscope.pixelda.inference.model import load_classifier
 from pixelscope.runs.folder import RunFolder
 from pixelscope.serve import create_app
@@ -237,7 +239,7 @@ def test_sliders_draw_and_find_the_nearest_frame(client: TestClient, place: Path
 
 
 def test_a_frame_is_scored_as_the_command_line_does(client: TestClient, place: Path, tmp_path: Path) -> None:
-    from pixelscope import score
+    from pixelscope.endovae.inference.score import score
 
     (tmp_path / "frame.png").write_bytes(png((60, 50)))
     score(place / "healthy", [tmp_path / "frame.png"], tmp_path / "s.jsonl", false_positive_rate=0.5)

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import tiny
-from pixelscope import train_pixelda
+from pixelscope.pixelda.training import train_pixelda
 
 
 def draw_a_seven(page: Page) -> None:

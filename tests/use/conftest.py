@@ -7,7 +7,12 @@ import pytest
 from PIL import Image
 
 import tiny
-from pixelscope import PrepareConfig, evaluate, evaluate_endovae, export, prepare, train_baseline, train_endovae, train_pixelda
+from pixelscope import evaluate, export
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.endovae.evaluation import evaluate_endovae
+from pixelscope.endovae.training import train_endovae
+from pixelscope.imaging.config import PrepareConfig
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 
 
 @pytest.fixture(scope="session")

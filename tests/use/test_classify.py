@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 
 import tiny
-from pixelscope import InputError, Interrupted, adapt, classify, train_baseline
+from pixelscope import InputError, Interrupted
 from pixelscope.data.decode import read_image
 from pixelscope.data.loader import to_float
 from pixelscope.data.sources.listing import image_files
 from pixelscope.pixelda.checkpoints import load_checkpoint
+from pixelscope.pixelda.inference.adapt import adapt
+from pixelscope.pixelda.inference.classify import classify
+from pixelscope.pixelda.training import train_baseline
 from pixelscope.runs.folder import RunFolder
 
 

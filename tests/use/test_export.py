@@ -16,11 +16,12 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 import tiny
-from pixelscope import InputError, classify, export, score
+from pixelscope import InputError, export
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.inference import torch_model
 from pixelscope.endovae.inference.model import MAPS
+from pixelscope.endovae.inference.score import score
 from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.metrics import Dissimilarity
 from pixelscope.exports.bundle import compare
@@ -30,6 +31,7 @@ from pixelscope.exports.onnx_runtime import SEAL, OnnxModel, sealed
 from pixelscope.exports.weights import read_weights, write_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.resize import resize
+from pixelscope.pixelda.inference.classify import classify
 from pixelscope.pixelda.inference.model import load_classifier
 
 FORMATS = [("pixelda", "model.onnx"), ("pixelda-weights", "model.safetensors")]

@@ -8,7 +8,11 @@ import pytest
 from PIL import Image
 
 import tiny
-from pixelscope import InputError, Interrupted, adapt, classify, reconstruct, score
+from pixelscope import InputError, Interrupted
+from pixelscope.endovae.inference.reconstruct import reconstruct
+from pixelscope.endovae.inference.score import score
+from pixelscope.pixelda.inference.adapt import adapt
+from pixelscope.pixelda.inference.classify import classify
 
 COUNT, KEPT = 150, 64
 """Files, and how many of them have a row when the first sitting ends."""

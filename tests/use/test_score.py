@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelscope import InputError, Interrupted, score
+from pixelscope import InputError, Interrupted
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.scores import SCORES
+from pixelscope.endovae.inference.score import score
 from pixelscope.runs.folder import RunFolder
 
 

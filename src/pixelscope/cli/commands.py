@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from cyclopts import App, Parameter
 
 import pixelscope
-from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, RenderConfig
+from pixelscope import RenderConfig
 from pixelscope.cli.endovae import endovae
 from pixelscope.cli.output import Flag, show
 from pixelscope.cli.refinement import refine
@@ -26,7 +26,9 @@ from pixelscope.cli.settings import (
     read_settings,
     resolve,
 )
+from pixelscope.endovae import EndoVAEConfig
 from pixelscope.errors import InputError
+from pixelscope.pixelda import BaselineConfig, PixelDAConfig
 
 C = TypeVar("C", bound=BaselineConfig)
 Trained = Literal["pixelda", "baseline"]
@@ -220,7 +222,7 @@ def baseline(
     """
 
     def start(config: BaselineConfig) -> Path:
-        return pixelscope.train_baseline(config, runs=options.runs, run=options.out, data_root=options.data_root)
+        return pixelscope.pixelda.baseline(config, runs=options.runs, run=options.out, data_root=options.data_root)
 
     _run("baseline", settings, layers, short, options, start)
 
@@ -247,7 +249,7 @@ def train(
         raise InputError("--resume goes on with the baseline of its run; drop --baseline.")
 
     def start(config: PixelDAConfig) -> Path:
-        return pixelscope.train_pixelda(
+        return pixelscope.pixelda.train(
             config, runs=options.runs, run=options.out, baseline=baseline, data_root=options.data_root
         )
 
@@ -324,7 +326,7 @@ def classify(
         Print JSON.
     """
     with pixelscope.ProgressBar("classifying") as progress:
-        written = pixelscope.classify(
+        written = pixelscope.pixelda.classify(
             model, paths, out, baseline=baseline, rule=rule, devices=devices, resume=resume, progress=progress
         )
     show(written, json)
@@ -370,7 +372,7 @@ def adapt(
         Print JSON.
     """
     with pixelscope.ProgressBar("redrawing") as progress:
-        written = pixelscope.adapt(
+        written = pixelscope.pixelda.adapt(
             run, folder, out, styles=styles, seed=seed, rule=rule, devices=devices, resume=resume, progress=progress
         )
     show(written, json)
@@ -422,7 +424,7 @@ def ablate(
         Print JSON.
     """
     with pixelscope.ProgressBar("running cells") as progress:
-        result = pixelscope.ablate(
+        result = pixelscope.pixelda.ablate(
             grid,
             out,
             changes=None if config is None else read_settings(config, PixelDAConfig),
@@ -437,7 +439,7 @@ def ablate(
         )
     show(result, json)
     if not json:
-        print(f"\nReport: {pixelscope.build_report(out)}")
+        print(f"\nReport: {pixelscope.report(out)}")
 
 
 @pixelda.command
@@ -485,7 +487,7 @@ def search(
         Print JSON.
     """
     with pixelscope.ProgressBar("running trials") as progress:
-        result = pixelscope.search(
+        result = pixelscope.pixelda.search(
             source,
             target,
             out,
@@ -499,7 +501,7 @@ def search(
             progress=progress,
         )
     show(result, json)
-    page = pixelscope.build_report(out)
+    page = pixelscope.report(out)
     if not json:
         print(f"\nReport: {page}")
 
@@ -513,7 +515,7 @@ def report(run: Path, /) -> None:
     run
         Run folder.
     """
-    print(pixelscope.build_report(run))
+    print(pixelscope.report(run))
 
 
 @app.command
@@ -599,7 +601,7 @@ def summary_pixelda(
     json
         Print JSON.
     """
-    show(pixelscope.summarize("pixelda", resolve(settings, "pixelda", layers)), json)
+    show(pixelscope.pixelda.summarize("pixelda", resolve(settings, "pixelda", layers)), json)
 
 
 @summary.command(name="baseline")
@@ -616,7 +618,7 @@ def summary_baseline(
     json
         Print JSON.
     """
-    show(pixelscope.summarize("baseline", resolve(settings, "baseline", layers)), json)
+    show(pixelscope.pixelda.summarize("baseline", resolve(settings, "baseline", layers)), json)
 
 
 @summary.command(name="endovae")
@@ -633,7 +635,7 @@ def summary_endovae(
     json
         Print JSON.
     """
-    show(pixelscope.summarize_endovae(resolve(settings, "endovae", layers)), json)
+    show(pixelscope.endovae.summarize(resolve(settings, "endovae", layers)), json)
 
 
 @app.command
@@ -662,17 +664,17 @@ def _run(
         config = resolve(flags, system, layers, short)
         if (
             layers.preset is None
-            and pixelscope.default_preset(config.source, config.target) == "auto"
+            and pixelscope.pixelda.default_preset(config.source, config.target) == "auto"
             and pixelscope.is_first_process()
         ):
             print("Preset auto, for any two sources; --preset paper has the published settings.", file=sys.stderr)
         if options.dry_run:
-            print(pixelscope.plan(config, system).to_text())
+            print(pixelscope.pixelda.plan(config, system).to_text())
             return
         run = start(config)
     if pixelscope.is_first_process():
         print(pixelscope.evaluate(run, data_root=options.data_root).to_text())
-        print(f"\nRun folder: {run}\nReport: {pixelscope.build_report(run)}")
+        print(f"\nRun folder: {run}\nReport: {pixelscope.report(run)}")
 
 
 def _resume(run: Path, flags: BaselineConfig, layers: PixelDALayers, short: Shorthands, options: RunOptions) -> Path:
@@ -680,7 +682,7 @@ def _resume(run: Path, flags: BaselineConfig, layers: PixelDALayers, short: Shor
     if others:
         raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")
     changed = given(flags)
-    return pixelscope.resume_pixelda(
+    return pixelscope.resume(
         run,
         devices=short.devices,
         images=changed.get("training", {}).get("images"),

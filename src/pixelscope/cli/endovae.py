@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 import pixelscope
-from pixelscope import EndoVAEConfig, PrepareConfig
 from pixelscope.cli.output import Flag, show
-from pixelscope.cli.settings import EndoVAESettings, Layers, Shorthands, System, given, given_names, resolve
+from pixelscope.cli.settings import EndoVAESettings, Layers, Shorthands, given, given_names, resolve
+from pixelscope.config import Config
+from pixelscope.endovae import EndoVAEConfig, PrepareConfig
 from pixelscope.errors import InputError
 
 Rule = Literal["auto", "best-validation", "last", "ema-last"]
@@ -47,10 +48,10 @@ class EndoVAEShorthands(Shorthands):
     train_on: Literal["normal", "abnormal", "both"] | None = None
     """Kind of frames to learn; short for --split.train-on."""
 
-    def layer(self, system: System) -> dict[str, Any]:
-        """Return what was given, as settings."""
+    def layer(self, model: type[Config]) -> dict[str, Any]:
+        """Return what was given, as settings of the configuration `model`."""
         chosen = {} if self.train_on is None else {"split": {"train_on": self.train_on}}
-        return {**super().layer(system), **chosen}
+        return {**super().layer(model), **chosen}
 
 
 @endovae.command
@@ -83,10 +84,10 @@ def prepare(
         Print JSON.
     """
     with pixelscope.ProgressBar("preparing frames") as progress:
-        store = pixelscope.prepare(
+        store = pixelscope.endovae.prepare(
             folders, config=settings, out=out, stores=stores, normal=normal or (), abnormal=abnormal or (), progress=progress
         )
-    figures = pixelscope.draw_frames(store)
+    figures = pixelscope.endovae.draw_frames(store)
     show(store.summary(), json)
     if not json:
         print("Figures: " + ", ".join(map(str, figures)))
@@ -109,12 +110,12 @@ def train(
     else:
         config = resolve(settings, "endovae", layers, short)
         if options.dry_run:
-            print(pixelscope.plan_endovae(config).to_text())
+            print(pixelscope.endovae.plan(config).to_text())
             return
         run = _start(config, options)
     if pixelscope.is_first_process():
-        print(pixelscope.evaluate_endovae(run).to_text())
-        print(f"\nRun folder: {run}\nReport: {pixelscope.build_report(run)}")
+        print(pixelscope.evaluate(run).to_text())
+        print(f"\nRun folder: {run}\nReport: {pixelscope.report(run)}")
 
 
 @endovae.command
@@ -132,7 +133,7 @@ def evaluate(run: Path, /, *, frames: str | None = None, rule: Rule = "auto", js
     json
         Print JSON.
     """
-    show(pixelscope.evaluate_endovae(run, frames=frames, rule=rule), json)
+    show(pixelscope.evaluate(run, frames=frames, rule=rule), json)
 
 
 @endovae.command
@@ -177,7 +178,7 @@ def score(
         Print JSON.
     """
     with pixelscope.ProgressBar("scoring") as progress:
-        found = pixelscope.score(
+        found = pixelscope.endovae.score(
             model,
             paths,
             out,
@@ -229,7 +230,7 @@ def reconstruct(
         Print JSON.
     """
     with pixelscope.ProgressBar("reconstructing") as progress:
-        written = pixelscope.reconstruct(
+        written = pixelscope.endovae.reconstruct(
             run, paths, out, sampled=sampled, seed=seed, rule=rule, devices=devices, resume=resume, progress=progress
         )
     show(written, json)
@@ -269,13 +270,13 @@ def generate(
     json
         Print JSON.
     """
-    written = pixelscope.generate(run, out, count=count, seed=seed, between=between, dimension=dimension, rule=rule)
+    written = pixelscope.endovae.generate(run, out, count=count, seed=seed, between=between, dimension=dimension, rule=rule)
     show(written, json)
 
 
 def _start(config: EndoVAEConfig, options: RunOptions) -> Path:
     with pixelscope.ProgressBar("preparing frames") as progress:
-        return pixelscope.train_endovae(config, runs=options.runs, run=options.out, progress=progress)
+        return pixelscope.endovae.train(config, runs=options.runs, run=options.out, progress=progress)
 
 
 def _resume(run: Path, flags: EndoVAEConfig, layers: Layers, short: Shorthands, options: RunOptions) -> Path:
@@ -284,4 +285,4 @@ def _resume(run: Path, flags: EndoVAEConfig, layers: Layers, short: Shorthands, 
         raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")
     changed = given(flags)
     epochs = changed.get("training", {}).get("epochs")
-    return pixelscope.resume_endovae(run, devices=short.devices, epochs=epochs, frames=changed.get("frames"))
+    return pixelscope.resume(run, devices=short.devices, epochs=epochs, frames=changed.get("frames"))

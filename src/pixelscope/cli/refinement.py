@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 import pixelscope
-from pixelscope import RefineConfig
 from pixelscope.cli.output import Flag, show
 from pixelscope.cli.settings import SETTINGS, given, given_names, read_settings
 from pixelscope.config import merge
 from pixelscope.errors import InputError
+from pixelscope.pixelda import RefineConfig
 
 RefineSettings = Annotated[RefineConfig, Parameter(name="*", group=SETTINGS)]
 
@@ -64,11 +64,11 @@ def refine(
         if origin is None:
             raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
         file = {} if layers.config is None else read_settings(layers.config, RefineConfig)
-        values = merge(pixelscope.refine_preset(layers.preset), file, given(settings), {"run": str(origin)})
-        run = pixelscope.refine(RefineConfig.parse(values, "settings"), runs=runs, run=out, data_root=data_root)
+        values = merge(pixelscope.pixelda.refine_preset(layers.preset), file, given(settings), {"run": str(origin)})
+        run = pixelscope.pixelda.refine(RefineConfig.parse(values, "settings"), runs=runs, run=out, data_root=data_root)
     if pixelscope.is_first_process():
-        show(pixelscope.evaluate_refinement(run, data_root=data_root), json)
-        report = pixelscope.build_report(run)
+        show(pixelscope.evaluate(run, data_root=data_root), json)
+        report = pixelscope.report(run)
         if not json:
             print(f"\nRun folder: {run}\nReport: {report}")
 
@@ -78,4 +78,4 @@ def _resume(run: Path, origin: Path | None, settings: RefineConfig, data_root: P
     if any(name != "--self-training.teacher" for name in given_names(settings)):
         raise InputError("--resume goes on with the settings of its refinement; drop the others.")
     teacher = None if teacher is None else Path(teacher)
-    return pixelscope.resume_refinement(run, origin=origin, teacher=teacher, data_root=data_root)
+    return pixelscope.resume(run, origin=origin, teacher=teacher, data_root=data_root)

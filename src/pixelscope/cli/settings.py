@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 
-from pixelscope import BaselineConfig, EndoVAEConfig, PixelDAConfig, default_preset, endovae_preset, preset
+import pixelscope
 from pixelscope.config import Config, merge, read_yaml
+from pixelscope.endovae import EndoVAEConfig
 from pixelscope.errors import InputError
+from pixelscope.pixelda import BaselineConfig, PixelDAConfig
 
 C = TypeVar("C", bound=Config)
-System = Literal["pixelda", "baseline", "endovae"]
 
 SETTINGS = Group("Settings", help="Later ones win: these defaults, --preset, --config, flags. The defaults are preset paper's.")
 BaselineSettings = Annotated[BaselineConfig, Parameter(name="*", group=SETTINGS)]
@@ -56,16 +57,17 @@ class Shorthands:
     strict: Annotated[bool | None, Parameter(negative=(), show_default=False)] = None
     """Refuse unreadable images; short for --data.strict, or --prepare.strict."""
 
-    def layer(self, system: System) -> dict[str, Any]:
-        """Return what was given, as settings of `system`."""
+    def layer(self, model: type[Config]) -> dict[str, Any]:
+        """Return what was given, as settings of the configuration `model`."""
+        strict = next(name for name in setting_names(model) if name.endswith(".strict"))
         given = {
             "runtime": {"devices": self.devices, "precision": self.precision},
-            "prepare" if system == "endovae" else "data": {"strict": self.strict},
+            strict.removesuffix(".strict"): {"strict": self.strict},
         }
         return {group: {name: value for name, value in inner.items() if value is not None} for group, inner in given.items()}
 
 
-def resolve(flags: C, system: System, layers: Layers | PixelDALayers, shorthands: Shorthands = Shorthands()) -> C:
+def resolve(flags: C, system: str, layers: Layers | PixelDALayers, shorthands: Shorthands = Shorthands()) -> C:
     """Lay what was given of `flags` over the file, the preset and the defaults.
 
     Raises InputError that names the file and the setting at fault.
@@ -73,9 +75,8 @@ def resolve(flags: C, system: System, layers: Layers | PixelDALayers, shorthands
     model = type(flags)
     file = {} if layers.config is None else read_settings(layers.config, model)
     known = merge(file, given(flags))
-    name = layers.preset or ("paper" if system == "endovae" else default_preset(known.get("source"), known.get("target")))
-    packaged = endovae_preset(name) if system == "endovae" else preset(system, name)
-    return model.parse(merge(packaged, file, given(flags), shorthands.layer(system)), origin="settings")
+    packaged = pixelscope.SYSTEMS[system].preset(layers.preset, known)
+    return model.parse(merge(packaged, file, given(flags), shorthands.layer(model)), origin="settings")
 
 
 def given(flags: Config) -> dict[str, Any]:

@@ -1,1 +1,38 @@
-"""EndoVAE: a variational autoencoder that learns what healthy endoscopy looks like (Diamantis et al. 2022)."""
+"""EndoVAE: a variational autoencoder for endoscopy frames (Diamantis et al., IVMSP 2022); for research only.
+
+The functions are those of the command line: `pixelscope endovae train` is `pixelscope.endovae.train`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "draw_frames": "pixelscope.endovae.report.frames",
+    "EndoVAEConfig": "pixelscope.endovae.config",
+    "Evaluation": "pixelscope.endovae.results",
+    "FrameAnalysis": "pixelscope.endovae.inference.interactive",
+    "FrameStore": "pixelscope.data.frames.store",
+    "generate": "pixelscope.endovae.inference.generate",
+    "InteractiveVAE": "pixelscope.endovae.inference.interactive",
+    "load_scorer": "pixelscope.endovae.inference.model",
+    "plan": "pixelscope.endovae.cost:plan_endovae",
+    "prepare": "pixelscope.data.frames.prepare",
+    "PrepareConfig": "pixelscope.imaging.config",
+    "preset": "pixelscope.endovae.config:endovae_preset",
+    "reconstruct": "pixelscope.endovae.inference.reconstruct",
+    "score": "pixelscope.endovae.inference.score",
+    "summarize": "pixelscope.endovae.cost:summarize_endovae",
+    "train": "pixelscope.endovae.training:train_endovae",
+}
+"""Public names, and where each is defined: its module, with `:name` where it has another name there."""
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'pixelscope.endovae' has no attribute {name!r}")
+    module, _, defined = _PUBLIC[name].partition(":")
+    return getattr(import_module(module), defined or name)

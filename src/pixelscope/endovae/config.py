@@ -1,5 +1,6 @@
 """Settings of EndoVAE; the defaults are the protocol of the reference study (preset `paper`)."""
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Annotated, Any, Literal
 
@@ -142,12 +143,13 @@ class EndoVAEConfig(Config):
     runtime: RuntimeConfig = RuntimeConfig()
 
 
-def endovae_preset(name: str) -> dict[str, Any]:
-    """Return the settings of a packaged preset.
+def endovae_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings of a packaged preset, `paper` by default; `known` is not used.
 
     Raises:
         InputError: there is no such preset.
     """
+    name = name or "paper"
     if name not in PRESETS:
         raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
     file = resources.files("pixelscope.endovae") / "presets" / f"endovae-{name}.yaml"

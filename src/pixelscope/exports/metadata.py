@@ -1,7 +1,7 @@
 """What an exported model says of itself, inside its file."""
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,14 +13,13 @@ FORMAT = 2
 KEY = "pixelscope"
 """The entry of a file's metadata that holds it, as JSON."""
 
-System = Literal["pixelda", "endovae"]
-
 
 class About(Config):
     """Everything besides the weights that it takes to use them."""
 
     format: int = FORMAT
-    system: System
+    system: str
+    """The package that reads the file."""
     config: dict[str, Any]
     """The run's whole configuration."""
     rule: str
@@ -69,7 +68,7 @@ def _other_format(found: int, origin: str, versions: Any) -> str:
     return f"{told}; use version {writer}, which wrote it, or train and export again."
 
 
-def require_system(about: About, system: System, origin: str) -> None:
+def require_system(about: About, system: str, origin: str) -> None:
     """Raise InputError where a file is of the other system."""
     if about.system != system:
         raise InputError(f"{origin} is a model of {about.system}, not of {system}; give it to `pixelscope {about.system}`.")

@@ -238,6 +238,20 @@ def preset(system: Literal["pixelda", "baseline"], name: str) -> dict[str, Any]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
+def pixelda_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a preset of PixelDA; by default the one that suits the sources in the settings `known` already."""
+    return preset("pixelda", name or _default_preset(known))
+
+
+def baseline_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a preset of the baseline; by default the one that suits the sources in the settings `known` already."""
+    return preset("baseline", name or _default_preset(known))
+
+
+def _default_preset(known: Mapping[str, Any] | None) -> str:
+    return default_preset((known or {}).get("source"), (known or {}).get("target"))
+
+
 def default_preset(source: str | None, target: str | None) -> str:
     """Return the preset to start from where none is named: `auto` for two sources that are not MNIST and MNIST-M."""
     from pixelscope.data import parse

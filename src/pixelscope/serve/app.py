@@ -22,7 +22,7 @@ from pixelscope.serve.rendering import environment, render
 from pixelscope.serve.workspace import Workspace
 
 HERE = Path(__file__).parent
-REPORT_STYLE = HERE.parent / "report" / "style.css"
+REPORT_STYLE = HERE.parent / "reports" / "style.css"
 """One look for reports and pages."""
 RETRY = "2"
 """Seconds after which to come again where too many are waiting."""

@@ -34,8 +34,13 @@ class Workspace:
             raise InputError(f"There is no run called {name[:80]!r} (any more); choose one of the list.")
         return found
 
-    def of(self, *systems: str) -> list[Any]:
-        """Return the runs of some systems, the newest first."""
+    def of(self, system: str) -> list[Any]:
+        """Return the runs of a system, the newest first."""
+        return [run for run in self.runs() if run.system == system]
+
+    def for_page(self, address: str) -> list[Any]:
+        """Return the runs that a page of the app works with, the newest first."""
+        systems = {name for name, system in pixelscope.SYSTEMS.items() if system.page and system.page.address == address}
         return [run for run in self.runs() if run.system in systems]
 
     def styles(self, name: str) -> Any:
@@ -47,7 +52,8 @@ class Workspace:
     def frames(self, name: str) -> Any:
         """Return the studio of a run of EndoVAE."""
         run = self.run(name)
-        return self._studio(("frames", name, str(run.images), str(run.changed)), lambda: pixelscope.InteractiveVAE(run.path))
+        key = ("frames", name, str(run.images), str(run.changed))
+        return self._studio(key, lambda: pixelscope.endovae.InteractiveVAE(run.path))
 
     def _studio(self, key: tuple[str, ...], make: Callable[[], S]) -> S:
         with self._lock:
@@ -62,7 +68,7 @@ class Workspace:
 def _styles(run: Path, baselines: Sequence[Path]) -> Any:
     for baseline in baselines:
         try:
-            return pixelscope.InteractiveGenerator(run, baseline)
+            return pixelscope.pixelda.InteractiveGenerator(run, baseline)
         except InputError:
             continue
-    return pixelscope.InteractiveGenerator(run)
+    return pixelscope.pixelda.InteractiveGenerator(run)

@@ -22,8 +22,8 @@ from pixelscope.endovae.report.plotting import (
     tile_side,
 )
 from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation
-from pixelscope.report.document import Illustration, Row, Section, Table
-from pixelscope.report.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Canvas, padded_figure, styled
+from pixelscope.reports.document import Illustration, Row, Section, Table
+from pixelscope.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Canvas, padded_figure, styled
 
 Point = tuple[float, float, float]
 """A value, and the low and high end of its interval."""

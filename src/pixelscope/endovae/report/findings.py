@@ -27,8 +27,8 @@ from pixelscope.endovae.report.plotting import (
     legend_below,
 )
 from pixelscope.endovae.results import MODEL, PCA
-from pixelscope.report.document import Illustration, Row, Section, Table
-from pixelscope.report.plotting import (
+from pixelscope.reports.document import Illustration, Row, Section, Table
+from pixelscope.reports.plotting import (
     BLUE,
     DASHED,
     DOTTED,

@@ -20,8 +20,8 @@ from pixelscope.endovae.report.plotting import (
 )
 from pixelscope.files import written_whole
 from pixelscope.imaging.box import Box
-from pixelscope.report.document import Illustration, Row, Section, Table
-from pixelscope.report.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, fitted, styled, text_width
+from pixelscope.reports.document import Illustration, Row, Section, Table
+from pixelscope.reports.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, fitted, styled, text_width
 
 MAX_SIZES = 3
 """Maximum number of original sizes listed per class; the others are counted."""

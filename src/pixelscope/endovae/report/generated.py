@@ -22,8 +22,8 @@ from pixelscope.endovae.report.plotting import (
     legend_above,
     tile_side,
 )
-from pixelscope.report.document import Illustration, Section
-from pixelscope.report.plotting import BLUE, DOTTED, GREY, ORANGE, WIDTH, Canvas, fitted, padded_figure, styled
+from pixelscope.reports.document import Illustration, Section
+from pixelscope.reports.plotting import BLUE, DOTTED, GREY, ORANGE, WIDTH, Canvas, fitted, padded_figure, styled
 
 MAX_NUMBERED = 24
 """Maximum number of latent dimensions that are all numbered in a chart."""

@@ -10,8 +10,8 @@ from pixelscope.endovae.report.frames import augmentation_section, frames_sectio
 from pixelscope.endovae.report.generated import latent_section, reconstructions_section
 from pixelscope.endovae.report.training import training_section
 from pixelscope.endovae.results import METHODS, MODEL, PCA, MeanStd, SetResult
-from pixelscope.report.document import Row, Section, Table
-from pixelscope.report.record import duration, record_section
+from pixelscope.reports.document import Row, Section, Table
+from pixelscope.reports.record import duration, record_section
 
 STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
 METRICS = {"psnr": "PSNR", "ssim": "SSIM"}

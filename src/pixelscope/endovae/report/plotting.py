@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pixelscope.report.document import Illustration
-from pixelscope.report.plotting import BLUE, ORANGE, WIDTH, Canvas, fitted, text_width
+from pixelscope.reports.document import Illustration
+from pixelscope.reports.plotting import BLUE, ORANGE, WIDTH, Canvas, fitted, text_width
 
 KIND_COLOURS = {"normal": BLUE, "abnormal": ORANGE}
 KIND_MARKERS = {"normal": "o", "abnormal": "D"}

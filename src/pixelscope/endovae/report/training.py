@@ -21,8 +21,8 @@ from pixelscope.endovae.report.plotting import (
     legend_below,
     margin_for,
 )
-from pixelscope.report.document import Illustration, Section
-from pixelscope.report.plotting import (
+from pixelscope.reports.document import Illustration, Section
+from pixelscope.reports.plotting import (
     BLUE,
     DASHED,
     DOTTED,

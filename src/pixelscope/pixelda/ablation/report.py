@@ -24,9 +24,9 @@ from pixelscope.pixelda.ablation.results import (
     SearchResult,
 )
 from pixelscope.pixelda.report.generated import named_rows
-from pixelscope.report.document import Illustration, Part, Row, Section, Table
-from pixelscope.report.plotting import BLUE, GREY, INK, Panel, count_images, count_percent, padded_figure, panels, styled
-from pixelscope.report.record import record_section
+from pixelscope.reports.document import Illustration, Part, Row, Section, Table
+from pixelscope.reports.plotting import BLUE, GREY, INK, Panel, count_images, count_percent, padded_figure, panels, styled
+from pixelscope.reports.record import record_section
 from pixelscope.runs.arrays import read_arrays
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.record import read_record

@@ -145,8 +145,9 @@ class RefineConfig(Config):
     runtime: RuntimeConfig = RuntimeConfig()
 
 
-def refine_preset(name: str) -> dict[str, Any]:
-    """Return the settings of a packaged preset; a file and flags override them."""
+def refine_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings of a packaged preset, `full` by default; a file and flags override them. `known` is not used."""
+    name = name or "full"
     if name not in PRESETS:
         raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
     file = resources.files("pixelscope.pixelda") / "presets" / "refine.yaml"

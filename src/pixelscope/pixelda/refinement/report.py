@@ -11,9 +11,9 @@ from pixelscope.pixelda.refinement.guard import RULES
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
 from pixelscope.pixelda.report.classes import CONFUSION_CAPTION, confusion_matrices
-from pixelscope.report.document import Illustration, Part, Row, Section, Table
-from pixelscope.report.plotting import BLUE, DASHED, GREEN, GREY, ORANGE, count_images, count_percent, padded_figure, styled
-from pixelscope.report.record import record_section
+from pixelscope.reports.document import Illustration, Part, Row, Section, Table
+from pixelscope.reports.plotting import BLUE, DASHED, GREEN, GREY, ORANGE, count_images, count_percent, padded_figure, styled
+from pixelscope.reports.record import record_section
 from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.record import parse_record
 

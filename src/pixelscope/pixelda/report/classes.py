@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter
 
 from pixelscope.pixelda.report.data import ReportData, percent
 from pixelscope.pixelda.results import SetResult
-from pixelscope.report.document import Illustration, Part, Section
-from pixelscope.report.plotting import BLUE, FONT, GREEN, GREY, INK, ORANGE, WIDTH, padded_figure, shortened, styled
+from pixelscope.reports.document import Illustration, Part, Section
+from pixelscope.reports.plotting import BLUE, FONT, GREEN, GREY, INK, ORANGE, WIDTH, padded_figure, shortened, styled
 
 MAX_ANNOTATED = 15
 """Largest number of classes at which every cell of a confusion matrix holds its numbers."""

@@ -10,7 +10,7 @@ import numpy as np
 from pixelscope.config import read_yaml
 from pixelscope.errors import InputError
 from pixelscope.pixelda.results import Evaluation, SetResult
-from pixelscope.report.plotting import Series, series
+from pixelscope.reports.plotting import Series, series
 from pixelscope.runs.arrays import read_arrays
 from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.record import RunRecord, read_record

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pixelscope.pixelda.report.data import ReportData
-from pixelscope.report.document import Illustration, Section
-from pixelscope.report.plotting import FONT, GREY, RED, WIDTH, Canvas, fitted, styled, text_width
+from pixelscope.reports.document import Illustration, Section
+from pixelscope.reports.plotting import FONT, GREY, RED, WIDTH, Canvas, fitted, styled, text_width
 
 MARGIN = 84.0
 """Room at the left for the names of the rows."""

@@ -8,8 +8,8 @@ from pixelscope.pixelda.report.generated import domains_section, generated_secti
 from pixelscope.pixelda.report.result import result_section, verdict_section
 from pixelscope.pixelda.report.training import baseline_section, stability_section, training_section
 from pixelscope.pixelda.results import SetResult
-from pixelscope.report.document import Section
-from pixelscope.report.record import duration, record_section
+from pixelscope.reports.document import Section
+from pixelscope.reports.record import duration, record_section
 
 STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
 

@@ -2,7 +2,7 @@
 
 from pixelscope.pixelda.report.data import FEW, ReportData, percent, points
 from pixelscope.pixelda.results import SetResult
-from pixelscope.report.document import Row, Section, Table
+from pixelscope.reports.document import Row, Section, Table
 
 RULES = {
     "last": "last: the weights at the end",

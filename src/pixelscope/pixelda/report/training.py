@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pixelscope.pixelda.report.data import Lines, ReportData, percent, points
-from pixelscope.report.document import Illustration, Part, Row, Section, Table
-from pixelscope.report.plotting import (
+from pixelscope.reports.document import Illustration, Part, Row, Section, Table
+from pixelscope.reports.plotting import (
     BLUE,
     DASH_DOT,
     DASHED,

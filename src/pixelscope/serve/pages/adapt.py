@@ -26,7 +26,7 @@ SEEDS = 1_000_000
 async def page(request: Request, run: str = "") -> Response:
     """Show the page, of the run named or the newest one."""
     workspace = request.app.state.workspace
-    runs = [one.name for one in workspace.of("pixelda")]
+    runs = [one.name for one in workspace.for_page("/adapt")]
     if not runs:
         return render(request, "adapt.html.j2", runs=[], chosen="", examples=[], size=0)
     chosen = run or runs[0]

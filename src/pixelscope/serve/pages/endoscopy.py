@@ -22,7 +22,7 @@ REACH = 3.0
 async def page(request: Request, run: str = "") -> Response:
     """Show the page, of the run named or the newest one."""
     workspace = request.app.state.workspace
-    runs = [one.name for one in workspace.of("endovae")]
+    runs = [one.name for one in workspace.for_page("/endoscopy")]
     if not runs:
         return render(request, "endoscopy.html.j2", runs=[], chosen="", steer=None, uncalibrated="")
     chosen = run or runs[0]

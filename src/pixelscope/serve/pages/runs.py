@@ -53,7 +53,7 @@ async def report(request: Request, name: str) -> Response:
 
 def _made(path: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        return pixelscope.build_report(path, out=Path(folder) / "report.html").read_text(encoding="utf-8")
+        return pixelscope.report(path, out=Path(folder) / "report.html").read_text(encoding="utf-8")
 
 
 @router.get("/compare")
@@ -78,7 +78,7 @@ def _row(run: Any) -> dict[str, Any]:
     return {
         "name": run.name,
         "system": _system(run).title,
-        "kind": run.system,
+        "page": _system(run).page,
         "state": run.state,
         "images": f"{run.images:,}",
         "share": None if share is None else round(100 * share),

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 import pixelscope
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.report.document import Illustration, Listing, Part, Section, Table
-from pixelscope.report.plotting import INK, style
+from pixelscope.reports.document import Illustration, Listing, Part, Section, Table
+from pixelscope.reports.plotting import INK, style
 
 HERE = Path(__file__).parent
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pixelscope.report.document import Listing, Row, Section, Table
+from pixelscope.reports.document import Listing, Row, Section, Table
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.record import DataRecord, RunRecord
 

@@ -1,0 +1,14 @@
+"""The names of `pixelscope.endovae` for type checkers; `__init__.py` finds each when it is used."""
+
+from pixelscope.data.frames.prepare import prepare as prepare
+from pixelscope.data.frames.store import FrameStore as FrameStore
+from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
+from pixelscope.endovae.inference.generate import generate as generate
+from pixelscope.endovae.inference.interactive import FrameAnalysis as FrameAnalysis
+from pixelscope.endovae.inference.interactive import InteractiveVAE as InteractiveVAE
+from pixelscope.endovae.inference.model import load_scorer as load_scorer
+from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
+from pixelscope.endovae.inference.score import score as score
+from pixelscope.endovae.report.frames import draw_frames as draw_frames
+from pixelscope.endovae.results import Evaluation as Evaluation
+from pixelscope.imaging.config import PrepareConfig as PrepareConfig
