@@ -62,22 +62,22 @@ def ours(task: Any, batches: Any, batch_size: int, steps: int, dtype: str) -> Ro
     """Return `steps` training steps of a task with their data, as the loop takes them."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from pixelscope.rng import Moment
+    from pixelscope.rng import StepContext
 
     spent = {"data_seconds": 0.0, "step_seconds": 0.0}
     number = iter(range(10**9))
 
-    def moment() -> Moment:
+    def context() -> StepContext:
         at = next(number)
-        return Moment(at * batch_size, at, batch_size, 0, device=device())
+        return StepContext(at * batch_size, at, batch_size, 0, device=device())
 
     with FlopCounterMode(display=False) as counter:
-        now = moment()
+        now = context()
         task.step(batches(now), now)
 
     def work() -> None:
         for _ in range(steps):
-            now, began = moment(), ready()
+            now, began = context(), ready()
             batch = batches(now)
             fed = ready()
             task.step(batch, now)

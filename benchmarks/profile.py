@@ -27,7 +27,7 @@ from pixelscope.engine.memory import keep_freed_memory
 from pixelscope.engine.task import Task
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.task import PairedBatch, PixelDATask
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 WARM_UP, TIMED, PROFILED = 3, 9, 3
 KINDS = {
@@ -82,7 +82,7 @@ def stepper(system: str, precision: Any, layout: str) -> Callable[[int], object]
         task, size = PixelDATask(pixelda, 10, fabric), pixelda.training.batch_size
         labels = torch.randint(0, 10, (size,), generator=draw)
         batch = PairedBatch(images(size, pixelda.data.size) * 2 - 1, labels, images(size, pixelda.data.size) * 2 - 1)
-    return lambda number: task.step(batch, Moment(number * size, number, size, 0))
+    return lambda number: task.step(batch, StepContext(number * size, number, size, 0))
 
 
 def timed(step: Callable[[int], object]) -> float:

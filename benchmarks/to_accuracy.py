@@ -26,7 +26,7 @@ from pixelscope.pixelda.config import PixelDAConfig, preset
 from pixelscope.pixelda.data import Domains, load_domains
 from pixelscope.pixelda.metrics import logits_of
 from pixelscope.pixelda.task import PairedBatches, PixelDATask
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 EVERY, MOST = 50, 3000
 """Steps between two measurements, and steps after which a program has not reached it."""
@@ -62,8 +62,8 @@ def ours(domains: Domains, config: PixelDAConfig) -> tuple[Step, dict[str, nn.Mo
     size = config.training.batch_size
 
     def step(number: int) -> None:
-        moment = Moment(number * size, number, size, config.seed, device=fabric.device)
-        task.step(batches(moment), moment)
+        context = StepContext(number * size, number, size, config.seed, device=fabric.device)
+        task.step(batches(context), context)
 
     return step, {"T": task.classifier, "moving average of T": task.averages["classifier"].network}
 

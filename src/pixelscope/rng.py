@@ -18,7 +18,7 @@ def generator(device: torch.device | str, seed: int, *path: int | str) -> torch.
     return torch.Generator(device).manual_seed(derive(seed, *path))
 
 
-class Order:
+class ShuffledOrder:
     """An endless shuffled order of `count` items: every epoch is a permutation, drawn from (seed, stream, epoch)."""
 
     def __init__(self, count: int, seed: int, stream: str) -> None:
@@ -42,7 +42,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepContext:
     """Where a training stands when a step begins, and the random draws that belong to it."""
 
     images: int
@@ -55,22 +55,22 @@ class Moment:
     rank: int = 0
     ranks: int = 1
     device: torch.device = torch.device("cpu")
-    detailed: bool = False
+    log_now: bool = False
     """Whether this step is logged: costly diagnostics are computed on such steps only."""
 
-    def draw(self, purpose: str) -> torch.Generator:
+    def generator(self, purpose: str) -> torch.Generator:
         """Return the generator of this rank's draws for `purpose`, on the training device."""
         return generator(self.device, self.seed, purpose, self.step, self.rank)
 
-    def draw_together(self, purpose: str) -> torch.Generator:
-        """Return a CPU generator that is the same on every rank, for values that `part` then divides."""
+    def shared_generator(self, purpose: str) -> torch.Generator:
+        """Return a CPU generator that is the same on every rank, for values that `shard` then divides."""
         return generator("cpu", self.seed, purpose, self.step)
 
-    def after(self) -> "Moment":
+    def after(self) -> "StepContext":
         """Return the moment of the step after this one."""
         return replace(self, images=self.images + self.batch_size, step=self.step + 1)
 
-    def part(self, values: Tensor) -> Tensor:
+    def shard(self, values: Tensor) -> Tensor:
         """Return this rank's share of values drawn for the whole batch, shape (batch_size, ...)."""
         share = self.batch_size // self.ranks
         return values[self.rank * share : (self.rank + 1) * share]

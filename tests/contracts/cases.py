@@ -17,7 +17,7 @@ from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, Re
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_networks
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TaskCase:
     """A task in training, with its batches, and which networks each of its optimizers trains."""
 
     name: str
-    build: Callable[[], tuple[Task[Any], Callable[[Moment], Any]]]
+    build: Callable[[], tuple[Task[Any], Callable[[StepContext], Any]]]
     trains: dict[str, set[str]]
 
 

@@ -7,7 +7,7 @@ import torch
 
 from contracts.cases import TASKS, TaskCase
 from pixelscope.engine import checkpoint
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 every_task = pytest.mark.parametrize("case", TASKS, ids=lambda case: case.name)
 
@@ -15,8 +15,8 @@ every_task = pytest.mark.parametrize("case", TASKS, ids=lambda case: case.name)
 def _train(task: Any, batches: Any, steps: range) -> dict[str, torch.Tensor]:
     numbers = {}
     for step in steps:
-        moment = Moment(step * 8, step, 8, seed=0, detailed=True)
-        numbers = dict(task.step(batches(moment), moment))
+        context = StepContext(step * 8, step, 8, seed=0, log_now=True)
+        numbers = dict(task.step(batches(context), context))
     return numbers
 
 
@@ -107,9 +107,9 @@ def test_weights_of_other_networks_are_refused(case: TaskCase, tmp_path) -> None
 def test_averages_follow_in_images_of_all_ranks(case: TaskCase) -> None:
     """Half of a weight is left after a half-life of images, however many processes share them."""
     task, batches = case.build()
-    moment = Moment(8000, 1000, 8, seed=0, ranks=2)
+    context = StepContext(8000, 1000, 8, seed=0, ranks=2)
     before = {name: [p.clone() for p in average.network.parameters()] for name, average in task.averages.items()}
-    task.step(batches(moment), moment)
+    task.step(batches(context), context)
     assert task.averages
     for name, average in task.averages.items():
         kept = 0.5 ** (8 / average.half_life)

@@ -14,7 +14,7 @@ from pixelscope.data.disk_array import Rows
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.loader import Held, Stream
 from pixelscope.errors import InputError
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 CPU = torch.device("cpu")
 
@@ -105,7 +105,7 @@ def test_each_rank_reads_its_part_alone_and_every_image_once_an_epoch(path: Path
         rows = Watched(path)
         stream = Stream(ImageSet(rows, Provenance("rows", "rows")), 0, "source", CPU, limit=0)
         for step in range(5):
-            stream.take(Moment(step * 8, step, 8, seed=0, rank=rank, ranks=2))
+            stream.take(StepContext(step * 8, step, 8, seed=0, rank=rank, ranks=2))
         read.append(rows.read)
     assert [len(mine) for mine in read] == [20, 20]
     assert sorted(read[0] + read[1]) == list(range(40))
@@ -119,7 +119,7 @@ def test_batches_do_not_depend_on_where_images_lie(path: Path, images: np.ndarra
     some = np.array([5, 1, 9, 30, 31, 32, 2, 0, 17])
     assert there.select(some).digest() == here.select(some).digest()
     for images_limit in (0, None):
-        pairs = [Stream(one, 0, "s", CPU, limit=images_limit).take(Moment(16, 2, 8, 0)) for one in (there, here)]
+        pairs = [Stream(one, 0, "s", CPU, limit=images_limit).take(StepContext(16, 2, 8, 0)) for one in (there, here)]
         assert torch.equal(pairs[0][0], pairs[1][0])
         assert pairs[0][1] is not None
         assert pairs[1][1] is not None

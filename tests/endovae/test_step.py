@@ -13,7 +13,7 @@ from pixelscope.data.disk_array import Rows
 from pixelscope.endovae.data import AugmentedBatches, FrameBatch, from_unit, to_unit
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import checkpoint
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 
 def _task(**changes: Any) -> EndoVAETask:
@@ -21,8 +21,8 @@ def _task(**changes: Any) -> EndoVAETask:
     return EndoVAETask(tiny.endovae(**changes), tiny.fabric(), tiny.frames(6, seed=1), half_life=half_life)
 
 
-def _moment(step: int, size: int = 8) -> Moment:
-    return Moment(step * size, step, size, seed=0)
+def _context(step: int, size: int = 8) -> StepContext:
+    return StepContext(step * size, step, size, seed=0)
 
 
 def _batches(count: int = 20, seed: int = 0, **augmentation: Any) -> AugmentedBatches:
@@ -38,10 +38,10 @@ def test_a_step_is_that_of_plain_pytorch(reading: str) -> None:
     optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-7, foreach=False)
     batches = _batches()
     for step in range(3):
-        moment = _moment(step)
-        images = batches(moment).images
-        task.step(FrameBatch(images), moment)
-        noise = torch.randn((8, 3), generator=moment.draw_together("z"))
+        context = _context(step)
+        images = batches(context).images
+        task.step(FrameBatch(images), context)
+        noise = torch.randn((8, 3), generator=context.shared_generator("z"))
         mean, log_variance = encoder(images)[:, 0], encoder(images)[:, 1]
         decoded = decoder(mean + noise * torch.exp(log_variance / 2))
         cross_entropy = F.binary_cross_entropy(decoded, images, reduction="sum") / 8
@@ -65,7 +65,7 @@ def test_what_is_left_out_teaches_nothing() -> None:
         task.encoder.requires_grad_(True)
         other = images.clone()
         other[:, :, :, :4] = value
-        task.step(FrameBatch(other, valid_mask), _moment(0))
+        task.step(FrameBatch(other, valid_mask), _context(0))
         numbers.append(torch.cat([p.detach().flatten() for p in task.decoder.parameters()]))
     assert torch.equal(numbers[0], numbers[1])
 
@@ -74,7 +74,7 @@ def test_clipping_bounds_the_gradient_of_both_networks_together() -> None:
     norms = []
     for clip in (None, 0.1):
         task = _task(optimizer={"clip_norm": clip})
-        numbers = task.step(_batches()(_moment(0)), _moment(0))
+        numbers = task.step(_batches()(_context(0)), _context(0))
         moments = task.optimizers["autoencoder"].state_dict()["state"].values()
         # After one step Adam's first moment is a tenth of the gradient.
         norms.append(float(torch.stack([values["exp_avg"].norm() for values in moments]).norm() * 10))
@@ -87,7 +87,7 @@ def test_clipping_bounds_the_gradient_of_both_networks_together() -> None:
 def test_an_epoch_is_every_frame_and_its_copies() -> None:
     batches = _batches(count=8, copies_per_frame=2)
     assert batches.epoch == 24
-    seen = torch.cat([from_unit(batches(_moment(step)).images) for step in range(3)])
+    seen = torch.cat([from_unit(batches(_context(step)).images) for step in range(3)])
     originals = torch.from_numpy(tiny.frames(8)).permute(0, 3, 1, 2)
     matches = (seen[:, None] == originals[None]).all((2, 3, 4))
     assert matches.any(0).all(), "every original is among them, unaltered"
@@ -97,7 +97,7 @@ def test_an_epoch_is_every_frame_and_its_copies() -> None:
 def test_copies_stay_the_same_or_are_drawn_afresh() -> None:
     for fresh in (False, True):
         batches = _batches(count=8, copies_per_frame=1, resample_every_epoch=fresh)
-        epochs = [torch.cat([batches(_moment(step)).images for step in steps]) for steps in (range(2), range(2, 4))]
+        epochs = [torch.cat([batches(_context(step)).images for step in steps]) for steps in (range(2), range(2, 4))]
         sums = [epoch.double().sum((1, 2, 3)).sort().values for epoch in epochs]
         assert torch.allclose(sums[0], sums[1], atol=1e-6) is not fresh
 
@@ -119,13 +119,13 @@ def test_frames_on_disk_give_the_batches_of_those_in_memory(tmp_path: Path, monk
     there = AugmentedBatches(Rows(tmp_path / "frames.npy"), None, config, 0, torch.device("cpu"))
     assert isinstance(there.frames.images, Rows)
     for step in range(4):
-        assert torch.equal(here(_moment(step)).images, there(_moment(step)).images)
+        assert torch.equal(here(_context(step)).images, there(_context(step)).images)
 
 
 def test_two_ranks_share_one_batch() -> None:
     batches = _batches(resample_every_epoch=True)
-    whole = batches(Moment(8, 1, 8, seed=0)).images
-    halves = [batches(Moment(8, 1, 8, seed=0, rank=rank, ranks=2)).images for rank in range(2)]
+    whole = batches(StepContext(8, 1, 8, seed=0)).images
+    halves = [batches(StepContext(8, 1, 8, seed=0, rank=rank, ranks=2)).images for rank in range(2)]
     assert torch.equal(whole, torch.cat(halves))
 
 
@@ -133,7 +133,7 @@ def test_insets_are_altered_with_their_frames() -> None:
     insets = np.zeros((20, tiny.SIZE, tiny.SIZE), np.uint8)
     insets[:, 10:, :6] = 1
     batches = AugmentedBatches(tiny.frames(), insets, tiny.endovae().augmentation, 0, torch.device("cpu"))
-    valid_mask = torch.cat([part for step in range(7) if (part := batches(_moment(step)).valid_mask) is not None])
+    valid_mask = torch.cat([part for step in range(7) if (part := batches(_context(step)).valid_mask) is not None])
     assert set(valid_mask.unique().tolist()) == {0.0, 1.0}
     left, right = (1 - valid_mask[:, 0, 12, 1]).bool(), (1 - valid_mask[:, 0, 12, -2]).bool()
     assert bool(left.any())
@@ -146,7 +146,7 @@ def test_the_average_is_what_validation_measures() -> None:
     assert set(task.averages) == {"encoder", "decoder"}
     batches = _batches()
     for step in range(4):
-        task.step(batches(_moment(step)), _moment(step))
+        task.step(batches(_context(step)), _context(step))
     before = task.evaluate()
     task.encoder.apply(lambda module: [p.data.zero_() for p in module.parameters()])
     assert task.evaluate() == before
@@ -159,7 +159,7 @@ def test_validation_is_repeatable_and_falls() -> None:
     parts = first["loss/validation_reconstruction"] + task.config.losses.kl * first["loss/validation_kl"]
     assert first["loss/validation_total"] == pytest.approx(parts, rel=1e-5)
     for step in range(60):
-        task.step(batches(_moment(step)), _moment(step))
+        task.step(batches(_context(step)), _context(step))
     assert task.evaluate()["loss/validation_total"] < first["loss/validation_total"]
     choices = [task.choice(first), task.choice(task.evaluate())]
     assert choices[0] is not None
@@ -180,7 +180,7 @@ def test_the_schedule_moves_the_step_size_and_survives_a_checkpoint(tmp_path) ->
     other.observe({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
     assert other.learning_rate == pytest.approx(2.5e-4)
     assert "4 epochs" in str(other.ended())
-    other.step(_batches()(_moment(0)), _moment(0))
+    other.step(_batches()(_context(0)), _context(0))
     assert other.optimizers["autoencoder"].param_groups[0]["lr"] == pytest.approx(2.5e-4)
 
 

@@ -15,7 +15,7 @@ from pixelscope.engine.loop import Identity, Loop
 from pixelscope.engine.runtime import launch
 from pixelscope.engine.task import Task
 from pixelscope.errors import TrainingStopped
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
@@ -31,10 +31,10 @@ class Counting(Task[None]):
         self.optimizers, self.averages = {}, {}
         self.losses, self.choices, self.drift = dict(losses or {}), list(choices or []), drift
 
-    def step(self, batch: None, moment: Moment) -> Mapping[str, Tensor]:
+    def step(self, batch: None, context: StepContext) -> Mapping[str, Tensor]:
         with torch.no_grad():
-            self.layer.weight += moment.batch_size + self.drift * moment.rank
-        return {"loss/layer": torch.tensor(self.losses.get(moment.step, 1.0))}
+            self.layer.weight += context.batch_size + self.drift * context.rank
+        return {"loss/layer": torch.tensor(self.losses.get(context.step, 1.0))}
 
     def evaluate(self) -> dict[str, float]:
         return {"quality": self.choices.pop(0)} if self.choices else {}
@@ -55,7 +55,7 @@ def _train(folder: Path, task: Counting, fabric: Fabric, **settings: int) -> Run
     run = RunFolder.create(folder, "run", folder / "run")
     often = {"batch_size": 2, "images": 16, "log_every": 16, "evaluate_every": 16, "sample_every": 16, "checkpoint_every": 4}
     config = TrainingConfig.model_validate({**often, **settings})
-    Loop(fabric, task, lambda moment: None, run, config, Identity("counting", {}, {}), seed=0).train()
+    Loop(fabric, task, lambda context: None, run, config, Identity("counting", {}, {}), seed=0).train()
     return run
 
 
@@ -85,7 +85,7 @@ def _part(fabric: Fabric, folder: Path) -> None:
     fabric.barrier()
     config = TrainingConfig(batch_size=2, images=8, log_every=2, evaluate_every=8, sample_every=8, checkpoint_every=4)
     run = RunFolder(folder / "run")
-    Loop(fabric, Counting(drift=1e-6), lambda moment: None, run, config, Identity("counting", {}, {}), seed=0).train()
+    Loop(fabric, Counting(drift=1e-6), lambda context: None, run, config, Identity("counting", {}, {}), seed=0).train()
 
 
 def test_processes_whose_weights_part_write_no_checkpoint(tmp_path: Path) -> None:

@@ -4,30 +4,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelscope.rng import Moment, Order, derive, generator
+from pixelscope.rng import ShuffledOrder, StepContext, derive, generator
 
 
 @given(st.integers(1, 40), st.integers(0, 5), st.integers(1, 25), st.integers(0, 9))
 def test_every_epoch_is_a_permutation_however_it_is_cut_into_batches(count: int, epoch: int, size: int, seed: int) -> None:
-    order = Order(count, seed, "source")
+    order = ShuffledOrder(count, seed, "source")
     start = epoch * count
     taken = torch.cat([order.take(start + i, min(size, count - i)) for i in range(0, count, size)])
     assert taken.sort().values.tolist() == list(range(count))
-    assert torch.equal(taken, Order(count, seed, "source").take(start, count))
+    assert torch.equal(taken, ShuffledOrder(count, seed, "source").take(start, count))
 
 
 def test_a_batch_runs_on_into_the_next_epoch() -> None:
-    order = Order(5, 0, "source")
+    order = ShuffledOrder(5, 0, "source")
     assert torch.equal(order.take(3, 4), torch.cat([order.take(3, 2), order.take(5, 2)]))
     assert len(order.take(0, 17)) == 17
 
 
 def test_epochs_streams_and_seeds_are_shuffled_apart() -> None:
-    base = Order(100, 0, "source").take(0, 100)
+    base = ShuffledOrder(100, 0, "source").take(0, 100)
     others = [
-        Order(100, 0, "source").take(100, 100),
-        Order(100, 0, "target").take(0, 100),
-        Order(100, 1, "source").take(0, 100),
+        ShuffledOrder(100, 0, "source").take(100, 100),
+        ShuffledOrder(100, 0, "target").take(0, 100),
+        ShuffledOrder(100, 1, "source").take(0, 100),
     ]
     assert all(not torch.equal(base, other) for other in others)
 
@@ -41,9 +41,9 @@ def test_draws_differ_by_each_part_of_their_name_and_repeat_with_the_same() -> N
 
 def test_ranks_divide_what_is_drawn_together() -> None:
     whole = torch.arange(8)
-    parts = [Moment(0, 0, 8, 0, rank=rank, ranks=4).part(whole) for rank in range(4)]
+    parts = [StepContext(0, 0, 8, 0, rank=rank, ranks=4).shard(whole) for rank in range(4)]
     assert torch.equal(torch.cat(parts), whole)
-    draws = [Moment(0, 3, 8, 0, rank=rank, ranks=4).draw_together("z").initial_seed() for rank in range(4)]
+    draws = [StepContext(0, 3, 8, 0, rank=rank, ranks=4).shared_generator("z").initial_seed() for rank in range(4)]
     assert len(set(draws)) == 1
-    own = [Moment(0, 3, 8, 0, rank=rank, ranks=4).draw("noise").initial_seed() for rank in range(4)]
+    own = [StepContext(0, 3, 8, 0, rank=rank, ranks=4).generator("noise").initial_seed() for rank in range(4)]
     assert len(set(own)) == 4

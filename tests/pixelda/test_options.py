@@ -12,7 +12,7 @@ from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.optimizer import learning_rate
 from pixelscope.pixelda.task import PairedBatches, PixelDATask, build_networks
-from pixelscope.rng import Moment, generator
+from pixelscope.rng import StepContext, generator
 
 
 def _stepped(steps: int = 1, masks: ImageSet | None = None, **changes: Any) -> tuple[PixelDATask, dict[str, torch.Tensor]]:
@@ -21,8 +21,8 @@ def _stepped(steps: int = 1, masks: ImageSet | None = None, **changes: Any) -> t
     batches = PairedBatches(tiny.image_set(), tiny.image_set(seed=1, coloured=True), config.seed, one.device, masks)
     numbers: dict[str, torch.Tensor] = {}
     for step in range(steps):
-        moment = Moment(step * 8, step, 8, seed=0, detailed=True)
-        numbers = dict(task.step(batches(moment), moment))
+        context = StepContext(step * 8, step, 8, seed=0, log_now=True)
+        numbers = dict(task.step(batches(context), context))
     return task, numbers
 
 

@@ -34,7 +34,7 @@ from pixelscope.pixelda.refinement.training import load_inputs, refine, resume_r
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.reports.builder import build_report
-from pixelscope.rng import Moment, Order, generator
+from pixelscope.rng import ShuffledOrder, StepContext, generator
 from pixelscope.runs.folder import RunFolder
 from planted import Tensors, always, edit, tensors_of
 
@@ -302,7 +302,7 @@ def test_the_weight_of_the_targets_labels_grows_along_the_ramp(images: int, shar
         for values in (taught, {**taught, "weight": 2.0 * share, "rampup_images": 0}, {"enabled": False})
     )
     for made in (ramped, plain, off):
-        made.step(batch(), Moment(images, images // 8, 8, 0))
+        made.step(batch(), StepContext(images, images // 8, 8, 0))
     assert same(ramped, plain)
     assert same(ramped, off) == (share == 0)
 
@@ -319,7 +319,7 @@ def test_the_loss_is_of_source_redrawn_and_target_images_with_the_labels_that_ar
     taught = {"threshold": threshold, "weight": 0.7, "distribution_alignment": "none"}
     made = task(self_training=taught, views=STILL, optimizer={"weight_decay": 0.0})
     made.teacher, plain = teacher, copy_of(made.classifier)
-    numbers = made.step(given, Moment(0, 0, 8, 0))
+    numbers = made.step(given, StepContext(0, 0, 8, 0))
     losses = [
         F.cross_entropy(plain(given.source), given.labels),
         F.cross_entropy(plain(given.generated), given.generated_labels),
@@ -351,7 +351,7 @@ def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
     colour = torch.full((8, 3, tiny.SIZE, tiny.SIZE), 0.5)
     given = RefineBatch(colour, torch.arange(8) % 3, None, None, colour)
     made.config = tiny.refined(self_training={"threshold": 0.01}, views={**STILL, "shift": 0.25, "colour": 0.9})
-    made.step(given, Moment(0, 0, 8, 0))
+    made.step(given, StepContext(0, 0, 8, 0))
     source, weakly, strongly = seen
     assert torch.allclose(weakly, colour), "a grey image that is moved is itself"
     assert not torch.allclose(source, colour) and not torch.allclose(strongly, colour)
@@ -361,7 +361,7 @@ def test_the_learning_rate_of_a_step_is_that_of_its_moment() -> None:
     made = task(training={"images": 96}, optimizer={"learning_rate": 0.02})
     rates = []
     for images in (0, 24, 48, 88):
-        made.step(batch(), Moment(images, images // 8, 8, 0))
+        made.step(batch(), StepContext(images, images // 8, 8, 0))
         rates.append(made.optimizers["classifier"].param_groups[0]["lr"])
     assert rates == pytest.approx([0.01 * (1 + np.cos(np.pi * images / 96)) for images in (0, 24, 48, 88)])
 
@@ -392,7 +392,7 @@ def test_statistics_for_use_are_the_averages_own_of_weak_target_views(labels_of_
     labels, white = torch.arange(8) % 3, torch.ones_like(images)
     batch = RefineBatch(white, labels, white, labels, images)
     for step in range(60):
-        made.step(batch, Moment(step * 8, step, 8, 0))
+        made.step(batch, StepContext(step * 8, step, 8, 0))
     average = made.averages["classifier"].network
     with torch.no_grad():
         own, others = (average.features[0](given) for given in (images, white))
@@ -411,14 +411,14 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) ->
         return GeneratedPool(opened.generator, opened.config, inputs.source.train, 0, generated, tiny.fabric())  # type: ignore[arg-type]
 
     one = pool()
-    first = [one(Moment(images, images // 8, 8, 0)) for images in (0, 8, 48)]
-    assert torch.equal(pool()(Moment(48, 6, 8, 0))[0], first[2][0])
+    first = [one(StepContext(images, images // 8, 8, 0)) for images in (0, 8, 48)]
+    assert torch.equal(pool()(StepContext(48, 6, 8, 0))[0], first[2][0])
     assert not torch.equal(first[0][0], first[2][0])
     own = inputs.source.train
     assert own.labels is not None
     redrawn = {}
     for number in range(0, 96, 48):  # what each pool draws, by hand: its source images, in its order, with a z of its own
-        positions = Order(len(own), 0, "generated pool").take(number // 48 * 16, 16).numpy()
+        positions = ShuffledOrder(len(own), 0, "generated pool").take(number // 48 * 16, 16).numpy()
         z = draw_noise(inputs.opened.config, 16, generator("cpu", 0, "generated pool", number // 48))  # type: ignore[arg-type]
         assert inputs.opened.generator is not None
         images = inputs.opened.generator(tiny.scaled(own.images[positions]), z)

@@ -10,7 +10,7 @@ from torch import nn
 import tiny
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.task import PairedBatch, PixelDATask
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 CASES = {
     "report": {},
@@ -78,11 +78,11 @@ def _moments(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 def test_one_step_of_d_and_t_and_one_of_g(name: str) -> None:
     case = CASES[name]
     config = tiny.pixelda(discriminator={"noise_std": 0.0, "dropout": 0.0}, **case)
-    task, batch, moment = PixelDATask(config, 3, tiny.fabric()), _batch(), Moment(0, 0, 8, seed=0)
+    task, batch, context = PixelDATask(config, 3, tiny.fabric()), _batch(), StepContext(0, 0, 8, seed=0)
     plain = [copy.deepcopy(network) for network in task.networks.values()]
-    z = draw_noise(config, 8, moment.draw_together("z"))
+    z = draw_noise(config, 8, context.shared_generator("z"))
     optimizers = _plain_step(*plain, batch, z, case)
-    task.step(batch, moment)
+    task.step(batch, context)
     for name, optimizer in optimizers.items():
         # Adam's step hardly shows how large a gradient is, and with it the weight of a loss; its moments do.
         for own, theirs in zip(_moments(task.optimizers[name]), _moments(optimizer), strict=True):

@@ -15,7 +15,7 @@ import tiny
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.task import PairedBatches
 from pixelscope.pixelda.training import train_pixelda
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder
 
 
@@ -31,7 +31,7 @@ def test_batches_strip_a_target_that_still_has_them() -> None:
     labelled = replace(tiny.image_set(seed=1), labels=np.arange(30) // 7 % 3)
     batches = PairedBatches(tiny.image_set(), labelled, 0, torch.device("cpu"))
     assert batches.target.labels is None
-    batch = batches(Moment(0, 0, 8, seed=0))
+    batch = batches(StepContext(0, 0, 8, seed=0))
     assert {field.name for field in fields(batch)} == {"source", "labels", "target", "mask"}
     assert not _reachable(batches, labelled.labels)
 

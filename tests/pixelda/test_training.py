@@ -23,7 +23,7 @@ from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.task import BaselineTask, PairedBatch, PairedBatches, PixelDATask
 from pixelscope.pixelda.training import train_baseline, train_pixelda
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
@@ -61,9 +61,9 @@ def test_a_number_that_is_not_finite_stops_the_run_and_the_last_good_checkpoint_
     task = PixelDATask(config, 3, fabric)
     batches = PairedBatches(tiny.image_set(), tiny.image_set(seed=1), 0, fabric.device)
 
-    def broken_from_the_fifth_step(moment: Moment) -> PairedBatch:
-        batch = batches(moment)
-        return replace(batch, target=batch.target * float("nan")) if moment.step >= 5 else batch
+    def broken_from_the_fifth_step(context: StepContext) -> PairedBatch:
+        batch = batches(context)
+        return replace(batch, target=batch.target * float("nan")) if context.step >= 5 else batch
 
     folder = RunFolder.create(tmp_path, "run")
     loop = Loop(fabric, task, broken_from_the_fifth_step, folder, config.training, Identity("pixelda", {}, {}), seed=0)
@@ -122,12 +122,12 @@ def test_the_average_of_g_keeps_statistics_of_its_own_on_source_images() -> None
     made = PixelDATask(tiny.pixelda(source="s", target="t"), 3, tiny.fabric())
     draw = torch.Generator().manual_seed(0)
     source, target = torch.rand(2, 8, 3, tiny.SIZE, tiny.SIZE, generator=draw)
-    moment = Moment(0, 0, 8, 0)
-    made.step(PairedBatch(source, torch.arange(8) % 3, -target), moment)
+    context = StepContext(0, 0, 8, 0)
+    made.step(PairedBatch(source, torch.arange(8) % 3, -target), context)
     average = made.averages["generator"].network
     assert isinstance(average, Generator)
     with torch.no_grad():
-        z = draw_noise(made.config, 8, moment.draw_together("z"))
+        z = draw_noise(made.config, 8, context.shared_generator("z"))
         channel = average.noise_fc(z).view(8, 1, tiny.SIZE, tiny.SIZE)
         seen, other = (
             average.blocks[0].layers[0](torch.relu(average.conv_in(torch.cat([images, channel], 1))))
@@ -158,7 +158,7 @@ def test_labels_and_masks_belong_to_their_images_and_the_target_has_an_order_of_
     device, shuffled = torch.device("cpu"), []
     batches = PairedBatches(_numbered(), _numbered(), seed=0, device=device, masks=_numbered())
     for step in range(2 * COUNT // 8):
-        batch = batches(Moment(8 * step, step, 8, seed=0))
+        batch = batches(StepContext(8 * step, step, 8, seed=0))
         assert batch.mask is not None and batch.mask.shape == (8, 1, tiny.SIZE, tiny.SIZE)
         source, target = _positions(batch.source), _positions(batch.target)
         assert source == batch.labels.tolist() == (batch.mask[:, 0, 0, 0] * 255).round().int().tolist()

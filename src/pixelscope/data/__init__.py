@@ -14,7 +14,6 @@ from pixelscope.errors import InputError
 
 if TYPE_CHECKING:
     from pixelscope.data.imageset import ImageSet
-    from pixelscope.progress import ProgressCallback
 
 
 @dataclass(frozen=True)

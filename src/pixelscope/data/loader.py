@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pixelscope.data.disk_array import Pixels, Rows
 from pixelscope.data.imageset import ImageSet
-from pixelscope.rng import Moment, Order
+from pixelscope.rng import ShuffledOrder, StepContext
 
 RESIDENT_BYTES = 2**29
 """Images on disk are read into a CPU process's memory up to this size; larger sets are read batch by batch."""
@@ -60,23 +60,23 @@ class Stream:
         """Hold the images as `Held` does, and their labels on the device."""
         self.images = Held(images.images, device, limit)
         self.labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
-        self._order = Order(len(images), seed, name)
+        self._order = ShuffledOrder(len(images), seed, name)
 
-    def take(self, moment: Moment) -> tuple[Tensor, Tensor | None]:
-        """Return this rank's images (n, 3, H, W) in [-1, 1] and labels (n,) of the step at `moment`."""
-        positions = self.positions(moment)
+    def take(self, context: StepContext) -> tuple[Tensor, Tensor | None]:
+        """Return this rank's images (n, 3, H, W) in [-1, 1] and labels (n,) of the step at `context`."""
+        positions = self.positions(context)
         images = to_float(self.images[positions])
-        if isinstance(self.images.images, Rows) and not self._turns_over(moment.after()):
-            self.images.will_need(self.positions(moment.after()))
+        if isinstance(self.images.images, Rows) and not self._turns_over(context.after()):
+            self.images.will_need(self.positions(context.after()))
         return images, None if self.labels is None else self.labels[positions.to(self.labels.device)]
 
-    def positions(self, moment: Moment) -> Tensor:
-        """Return where this rank's images of the step at `moment` lie in the set, int64 on the CPU."""
-        return moment.part(self._order.take(moment.images, moment.batch_size))
+    def positions(self, context: StepContext) -> Tensor:
+        """Return where this rank's images of the step at `context` lie in the set, int64 on the CPU."""
+        return context.shard(self._order.take(context.images, context.batch_size))
 
-    def _turns_over(self, moment: Moment) -> bool:
+    def _turns_over(self, context: StepContext) -> bool:
         # To draw the order of the next epoch before its time would mean to draw both twice.
-        return moment.images % len(self.images) + moment.batch_size > len(self.images)
+        return context.images % len(self.images) + context.batch_size > len(self.images)
 
 
 def resident_bytes(device: torch.device) -> int:

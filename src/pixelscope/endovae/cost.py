@@ -8,7 +8,7 @@ from pixelscope.endovae.data import AugmentedBatches, load_splits, with_store_se
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import runtime
 from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps
-from pixelscope.rng import Moment, generator
+from pixelscope.rng import StepContext, generator
 
 
 def summarize_endovae(config: EndoVAEConfig | None = None) -> Summary:
@@ -50,7 +50,7 @@ def _timed_steps(fabric: Fabric, config: EndoVAEConfig) -> tuple[float, float]:
     task = EndoVAETask(config, fabric)
     batches = AugmentedBatches(frames.numpy(), None, config.augmentation, config.seed, fabric.device)
 
-    def step(moment: Moment) -> None:
-        task.step(batches(moment), moment)
+    def step(context: StepContext) -> None:
+        task.step(batches(context), context)
 
     return time_steps(step, count, config.seed, fabric.device)

@@ -20,7 +20,7 @@ from pixelscope.endovae.config import AugmentationConfig, EndoVAEConfig
 from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
 from pixelscope.errors import InputError
 from pixelscope.progress import ProgressCallback
-from pixelscope.rng import Moment, Order, generator
+from pixelscope.rng import ShuffledOrder, StepContext, generator
 from pixelscope.runs.folder import RunFolder
 
 
@@ -242,14 +242,14 @@ class AugmentedBatches:
         self.frames = Held(frames, device)
         self.ignore_mask = None if ignore_mask is None else Held(ignore_mask, device)
         self.epoch = len(frames) * (1 + config.copies_per_frame)
-        self._order = Order(self.epoch, seed, "frames")
+        self._order = ShuffledOrder(self.epoch, seed, "frames")
         self._fixed = draw_transforms(self.epoch, config, generator("cpu", seed, "augmentation"))
 
-    def __call__(self, moment: Moment) -> FrameBatch:
+    def __call__(self, context: StepContext) -> FrameBatch:
         """Return this rank's shard of the batch at a given step; deterministic."""
-        whole = self._order.take(moment.images, moment.batch_size)
-        mine = moment.part(torch.arange(len(whole)))
-        return self._batch(whole[mine], self._transforms(whole, moment)[mine])
+        whole = self._order.take(context.images, context.batch_size)
+        mine = context.shard(torch.arange(len(whole)))
+        return self._batch(whole[mine], self._transforms(whole, context)[mine])
 
     def version(self, copy: int, count: int) -> Tensor:
         """Return the first `count` frames (copy 0) or one of their copies, (n, 3, S, S) in [0, 1]."""
@@ -264,10 +264,10 @@ class AugmentedBatches:
         images[copied] = augment(images[copied], transforms[copied])
         return FrameBatch(images, self._valid_mask(frames, copied, transforms))
 
-    def _transforms(self, items: Tensor, moment: Moment) -> Transforms:
+    def _transforms(self, items: Tensor, context: StepContext) -> Transforms:
         if not self.config.resample_every_epoch:
             return self._fixed[items]
-        return draw_transforms(len(items), self.config, moment.draw_together("augmentation"))
+        return draw_transforms(len(items), self.config, context.shared_generator("augmentation"))
 
     def _valid_mask(self, frames: Tensor, copied: Tensor, transforms: Transforms) -> Tensor | None:
         if self.ignore_mask is None:

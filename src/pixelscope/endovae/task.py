@@ -20,7 +20,7 @@ from pixelscope.engine.ema import MovingAverage
 from pixelscope.engine.memory import laid_out, placed
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
-from pixelscope.rng import Moment, generator
+from pixelscope.rng import StepContext, generator
 
 COLLAPSED = 0.1
 """KL divergence in nats below which the latent vectors carry no information."""
@@ -79,18 +79,18 @@ class EndoVAETask(Task[FrameBatch]):
         optimizer, schedule = self.config.optimizer, self.config.schedule
         return max(optimizer.learning_rate * self.schedule.factor, min(schedule.min_learning_rate, optimizer.learning_rate))
 
-    def step(self, batch: FrameBatch, moment: Moment) -> Mapping[str, Tensor]:
+    def step(self, batch: FrameBatch, context: StepContext) -> Mapping[str, Tensor]:
         """Train on one batch (steps 5 to 8 of the reference study)."""
         optimizer = self.optimizers["autoencoder"]
         set_learning_rate(optimizer, self.learning_rate)
-        shape = (moment.batch_size, self.config.model.latent)
-        noise = moment.part(torch.randn(shape, generator=moment.draw_together("z"))).to(batch.images.device)
+        shape = (context.batch_size, self.config.model.latent)
+        noise = context.shard(torch.randn(shape, generator=context.shared_generator("z"))).to(batch.images.device)
         batch = replace(batch, images=laid_out(batch.images, self.config.runtime.layout))
         numbers = self._losses(self.encoder, self.decoder, batch, noise)
         numbers["loss/total"].backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
         for name, average in self.averages.items():
-            average.update(self.networks[name], moment.batch_size, moment.images)
+            average.update(self.networks[name], context.batch_size, context.images)
         numbers |= {f"gradient/{name}": norm for name, norm in norms.items()}
         return {name: value.detach() for name, value in numbers.items()}
 

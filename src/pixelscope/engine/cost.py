@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelscope.config import Config
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 WARM_UP, TIMED = 2, 4
 
@@ -55,11 +55,11 @@ class Plan:
         return {**asdict(self), "config": self.config.model_dump(mode="json"), "seconds": self.seconds}
 
 
-def time_steps(step: Callable[[Moment], object], batch_size: int, seed: int, device: torch.device) -> tuple[float, float]:
+def time_steps(step: Callable[[StepContext], object], batch_size: int, seed: int, device: torch.device) -> tuple[float, float]:
     """Return (images a second, GFLOP of a step for each image) of `step`, timed on `device`."""
 
     def take(number: int) -> None:
-        step(Moment(number * batch_size, number, batch_size, seed, device=device))
+        step(StepContext(number * batch_size, number, batch_size, seed, device=device))
 
     with FlopCounterMode(display=False) as counter:
         take(0)

@@ -20,7 +20,7 @@ from pixelscope.engine.monitor import FiniteGuard, Meter
 from pixelscope.engine.task import Task
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.progress import Display, Silent, training_display
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder
 
 Batch = TypeVar("Batch")
@@ -32,7 +32,7 @@ KEPT = 2
 class Batches(Protocol[Given_co]):
     """Gives this rank's part of the batch that a moment asks for, the same one every time it is asked."""
 
-    def __call__(self, moment: Moment) -> Given_co:
+    def __call__(self, context: StepContext) -> Given_co:
         """Return the batch on the training device."""
         ...
 
@@ -113,14 +113,14 @@ class Loop(Generic[Batch]):
 
     def _step(self) -> None:
         """Train on one batch, then do what is due after it."""
-        began, config, moment = time.monotonic(), self.config, self._moment()
-        numbers = self.task.step(self.batches(moment), moment)
+        began, config, context = time.monotonic(), self.config, self._context()
+        numbers = self.task.step(self.batches(context), context)
         self.meter.add(numbers)
-        self.guard.watch(numbers, moment.step)
+        self.guard.watch(numbers, context.step)
         if self.fabric.device.type == "cpu":  # looking costs a GPU a synchronisation, and a CPU nothing
             self.guard.check()
         seconds = self.progress.seconds + time.monotonic() - began
-        after = moment.after()
+        after = context.after()
         self.progress = replace(self.progress, images=after.images, step=after.step, seconds=seconds)
         self._display.advance(after.images)
         last = after.images >= config.images
@@ -143,9 +143,9 @@ class Loop(Generic[Batch]):
         size = self.config.batch_size
         return _crossed(self.progress.images - size, size, every)
 
-    def _moment(self) -> Moment:
+    def _context(self) -> StepContext:
         size = self.config.batch_size
-        return Moment(
+        return StepContext(
             images=self.progress.images,
             step=self.progress.step,
             batch_size=size,
@@ -153,7 +153,7 @@ class Loop(Generic[Batch]):
             rank=self.fabric.global_rank,
             ranks=ranks(),
             device=self.fabric.device,
-            detailed=_crossed(self.progress.images, size, self.config.log_every),
+            log_now=_crossed(self.progress.images, size, self.config.log_every),
         )
 
     def _log(self) -> None:

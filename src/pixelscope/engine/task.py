@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelscope.engine.ema import MovingAverage
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 Batch = TypeVar("Batch")
 
@@ -31,7 +31,7 @@ class Task(ABC, Generic[Batch]):
     """What to do about a loss or gradient that is not finite, by the settings that the task has."""
 
     @abstractmethod
-    def step(self, batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
+    def step(self, batch: Batch, context: StepContext) -> Mapping[str, Tensor]:
         """Train on one batch; returns named tensors for the log, detached, without waiting for the device.
 
         Names that begin with `loss/` and `gradient/` are watched: a value that is not finite stops the run.

@@ -12,7 +12,7 @@ from pixelscope.engine import runtime
 from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_classifier, build_networks
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 CLASSES = 10
 """Output classes assumed where no data says how many there are."""
@@ -72,8 +72,8 @@ def _steps(fabric: Fabric, config: BaselineConfig) -> tuple[float, float]:
     else:
         task, batches = BaselineTask(config, CLASSES, fabric), LabelledBatches(images, config.seed, fabric.device)
 
-    def step(moment: Moment) -> None:
-        task.step(batches(moment), moment)  # pyright: ignore[reportArgumentType] - each task with its own batches
+    def step(context: StepContext) -> None:
+        task.step(batches(context), context)  # pyright: ignore[reportArgumentType] - each task with its own batches
 
     return time_steps(step, size, config.seed, fabric.device)
 

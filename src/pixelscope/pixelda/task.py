@@ -28,7 +28,7 @@ from pixelscope.pixelda.losses import (
 from pixelscope.pixelda.metrics import SourceEvaluation
 from pixelscope.pixelda.networks import Discriminator, Generator, TaskNetwork, make_classifier
 from pixelscope.pixelda.optimizer import adam, learning_rate
-from pixelscope.rng import Moment, generator
+from pixelscope.rng import StepContext, generator
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class LabelledBatches:
     def __init__(self, images: ImageSet, seed: int, device: torch.device) -> None:
         self.stream = Stream(images, seed, "source", device)
 
-    def __call__(self, moment: Moment) -> LabelledBatch:
-        """Return this rank's part of the batch at `moment`."""
-        images, labels = self.stream.take(moment)
+    def __call__(self, context: StepContext) -> LabelledBatch:
+        """Return this rank's part of the batch at `context`."""
+        images, labels = self.stream.take(context)
         assert labels is not None
         return LabelledBatch(images, labels)
 
@@ -76,17 +76,17 @@ class BaselineTask(Task[LabelledBatch]):
         half_life = config.training.ema_half_life
         self.averages = {"classifier": MovingAverage(self.classifier, half_life)} if half_life else {}
 
-    def step(self, batch: LabelledBatch, moment: Moment) -> Mapping[str, Tensor]:
+    def step(self, batch: LabelledBatch, context: StepContext) -> Mapping[str, Tensor]:
         """Train T on one batch."""
         optimizer = self.optimizers["classifier"]
-        set_learning_rate(optimizer, learning_rate(self.config.optimizer, moment.images))
+        set_learning_rate(optimizer, learning_rate(self.config.optimizer, context.images))
         with self.fabric.autocast():
             logits = self.classifier(laid_out(batch.images, self.config.runtime.layout), source=True)
         loss = task_loss(logits, batch.labels)
         loss.backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
         for average in self.averages.values():
-            average.update(self.classifier, moment.batch_size, moment.images)
+            average.update(self.classifier, context.batch_size, context.images)
         accuracy = (logits.argmax(1) == batch.labels).float().mean()
         return {"loss/classifier": loss.detach(), "gradient/classifier": norms["classifier"], "accuracy/batch_source": accuracy}
 
@@ -135,17 +135,17 @@ class PairedBatches:
         self.target = Stream(target.without_labels(), seed, "target", device)
         self.masks = None if masks is None else torch.from_numpy(masks.in_memory()).to(device)
 
-    def __call__(self, moment: Moment) -> PairedBatch:
-        """Return this rank's part of the batch at `moment`."""
-        source, labels = self.source.take(moment)
-        target, _ = self.target.take(moment)
+    def __call__(self, context: StepContext) -> PairedBatch:
+        """Return this rank's part of the batch at `context`."""
+        source, labels = self.source.take(context)
+        target, _ = self.target.take(context)
         assert labels is not None
-        mask = None if self.masks is None else self._mask(moment)
+        mask = None if self.masks is None else self._mask(context)
         return PairedBatch(source, labels, target, mask)
 
-    def _mask(self, moment: Moment) -> Tensor:
+    def _mask(self, context: StepContext) -> Tensor:
         assert self.masks is not None
-        return self.masks[self.source.positions(moment).to(self.masks.device)].amax(1, keepdim=True).float() / 255
+        return self.masks[self.source.positions(context).to(self.masks.device)].amax(1, keepdim=True).float() / 255
 
 
 REDRAWN_TWICE = 64
@@ -216,26 +216,26 @@ class PixelDATask(Task[PairedBatch]):
         averaged = [name for name in ("generator", "classifier", "judge") if name in self.networks and half_life]
         self.averages = {name: MovingAverage(self.networks[name], half_life) for name in averaged}
 
-    def step(self, batch: PairedBatch, moment: Moment) -> Mapping[str, Tensor]:
+    def step(self, batch: PairedBatch, context: StepContext) -> Mapping[str, Tensor]:
         """Train D and T on one batch, then G (the report's step 6)."""
         for optimizer in self.optimizers.values():
-            set_learning_rate(optimizer, learning_rate(self.config.optimizer, moment.images))
+            set_learning_rate(optimizer, learning_rate(self.config.optimizer, context.images))
         batch = batch.laid_out(self.config.runtime.layout)
-        z = self._draw_z(batch, moment, "z")
+        z = self._draw_z(batch, context, "z")
         with self.fabric.autocast():
             generated = self.generator(batch.source, z)
-        numbers = self._discriminator_step(batch, generated.detach(), moment)
+        numbers = self._discriminator_step(batch, generated.detach(), context)
         if self.judge is not None:
             numbers |= self._judge_step(self.judge, batch, generated.detach())
-        if moment.detailed:
+        if context.log_now:
             numbers["layout"] = diagnostics.layout_kept(batch.source, generated.detach())
         if not self.config.reuse_generated_batch:
             with self.fabric.autocast():
-                generated = self.generator(batch.source, self._draw_z(batch, moment, "z for G"))
-        numbers |= self._generator_step(batch, generated, moment)
+                generated = self.generator(batch.source, self._draw_z(batch, context, "z for G"))
+        numbers |= self._generator_step(batch, generated, context)
         for name, average in self.averages.items():
-            average.update(self.networks[name], moment.batch_size, moment.images)
-        if "generator" in self.averages and moment.step % STATISTICS_EVERY == 0:
+            average.update(self.networks[name], context.batch_size, context.images)
+        if "generator" in self.averages and context.step % STATISTICS_EVERY == 0:
             with self.averages["generator"].normalizing() as average, self.fabric.autocast():
                 average(batch.source, z)
         return {name: value.detach() for name, value in numbers.items()}
@@ -267,13 +267,13 @@ class PixelDATask(Task[PairedBatch]):
         draw = generator("cpu", self.config.seed, "fixed z")
         return draw_noise(self.config, count, draw).to(self.fabric.device)
 
-    def _draw_z(self, batch: PairedBatch, moment: Moment, purpose: str) -> Tensor:
-        z = draw_noise(self.config, moment.batch_size, moment.draw_together(purpose))
-        return moment.part(z).to(batch.source.device)
+    def _draw_z(self, batch: PairedBatch, context: StepContext, purpose: str) -> Tensor:
+        z = draw_noise(self.config, context.batch_size, context.shared_generator(purpose))
+        return context.shard(z).to(batch.source.device)
 
-    def _discriminator_step(self, batch: PairedBatch, generated: Tensor, moment: Moment) -> dict[str, Tensor]:
+    def _discriminator_step(self, batch: PairedBatch, generated: Tensor, context: StepContext) -> dict[str, Tensor]:
         weights = self.config.losses
-        draw = moment.draw("noise in the D step")
+        draw = context.generator("noise in the D step")
         with self.fabric.autocast():
             # Two passes: real and generated images are each normalised by their own statistics, as in the paper's code.
             real_logits = self.discriminator(batch.target, draw)
@@ -322,13 +322,13 @@ class PixelDATask(Task[PairedBatch]):
         weight.clamp_(weights.generator_task, max(weights.task_most, weights.generator_task))
         return {"weight/generator_task": weight.clone()}
 
-    def _generator_step(self, batch: PairedBatch, generated: Tensor, moment: Moment) -> dict[str, Tensor]:
+    def _generator_step(self, batch: PairedBatch, generated: Tensor, context: StepContext) -> dict[str, Tensor]:
         others = [network for name, network in self.networks.items() if name != "generator"]
         with frozen(*others):
-            losses = self._generator_losses(batch, generated, moment)
+            losses = self._generator_losses(batch, generated, context)
             weighted = {name: self._generator_weight(name) * loss for name, loss in losses.items()}
             total = torch.stack(list(weighted.values())).sum()
-            shares = diagnostics.gradient_norms(weighted, self.generator) if moment.detailed else {}
+            shares = diagnostics.gradient_norms(weighted, self.generator) if context.log_now else {}
             total.backward()
         clip = self.config.optimizer.clip_norm
         norms = apply_gradients(self.optimizers["generator"], {"generator": self.generator}, clip)
@@ -339,9 +339,9 @@ class PixelDATask(Task[PairedBatch]):
             **shares,
         }
 
-    def _generator_losses(self, batch: PairedBatch, generated: Tensor, moment: Moment) -> dict[str, Tensor]:
+    def _generator_losses(self, batch: PairedBatch, generated: Tensor, context: StepContext) -> dict[str, Tensor]:
         with self.fabric.autocast():
-            verdict = self.discriminator(generated, moment.draw("noise in the G step"))
+            verdict = self.discriminator(generated, context.generator("noise in the G step"))
             adapted_logits = self.classifier(generated)
         losses = {"domain": generator_domain_loss(verdict), "task": task_loss(adapted_logits, batch.labels)}
         if self.judge is not None and self.config.losses.semantic:

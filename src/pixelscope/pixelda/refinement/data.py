@@ -16,7 +16,7 @@ from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise, redraw
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.refinement.config import GeneratedConfig, ViewsConfig
-from pixelscope.rng import Moment, Order, generator
+from pixelscope.rng import ShuffledOrder, StepContext, generator
 
 GENERATE_BATCH = 250
 """Images that G generates in one pass."""
@@ -49,17 +49,17 @@ class GeneratedPool:
         self.network, self.config, self.fabric = placed(network, fabric.device, config.runtime.layout), config, fabric
         self.source, self.seed, self.refresh = source, seed, generated.refresh_every
         self.pool = min(generated.pool_size, len(source))
-        self._order = Order(len(source), seed, "generated pool")
-        self._within = Order(self.pool, seed, "within the pool")
+        self._order = ShuffledOrder(len(source), seed, "generated pool")
+        self._within = ShuffledOrder(self.pool, seed, "within the pool")
         self._drawn = -1
         self._images, self._labels = torch.empty(0), torch.empty(0)
 
-    def __call__(self, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Return this rank's images (n, 3, S, S) in [-1, 1] and their labels at `moment`."""
-        number = moment.images // self.refresh
+    def __call__(self, context: StepContext) -> tuple[Tensor, Tensor]:
+        """Return this rank's images (n, 3, S, S) in [-1, 1] and their labels at `context`."""
+        number = context.images // self.refresh
         if number != self._drawn:
             self._draw(number)
-        positions = moment.part(self._within.take(moment.images, moment.batch_size))
+        positions = context.shard(self._within.take(context.images, context.batch_size))
         images = to_float(self._images[positions].to(self.fabric.device))
         return images, self._labels[positions].to(self.fabric.device)
 
@@ -102,12 +102,12 @@ class RefineBatches:
         self.target = Stream(target, seed, "target", device)
         self.pool = pool
 
-    def __call__(self, moment: Moment) -> RefineBatch:
-        """Return this rank's part of the batch at `moment`."""
-        source, labels = self.source.take(moment)
+    def __call__(self, context: StepContext) -> RefineBatch:
+        """Return this rank's part of the batch at `context`."""
+        source, labels = self.source.take(context)
         assert labels is not None
-        generated, generated_labels = (None, None) if self.pool is None else self.pool(moment)
-        return RefineBatch(source, labels, generated, generated_labels, self.target.take(moment)[0])
+        generated, generated_labels = (None, None) if self.pool is None else self.pool(context)
+        return RefineBatch(source, labels, generated, generated_labels, self.target.take(context)[0])
 
 
 def weak(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:

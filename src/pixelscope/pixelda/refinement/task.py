@@ -20,7 +20,7 @@ from pixelscope.pixelda.metrics import accuracy_and_loss
 from pixelscope.pixelda.networks import StrongClassifier
 from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
 from pixelscope.pixelda.refinement.data import RefineBatch, strong, weak
-from pixelscope.rng import Moment
+from pixelscope.rng import StepContext
 
 View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
 
@@ -84,11 +84,11 @@ class RefineTask(Task[RefineBatch]):
         self.running_prediction = self.class_prior.clone()
         self.memory = {"predicted": self.running_prediction}
 
-    def step(self, batch: RefineBatch, moment: Moment) -> Mapping[str, Tensor]:
+    def step(self, batch: RefineBatch, context: StepContext) -> Mapping[str, Tensor]:
         """Train the classifier on one batch."""
         optimizer, config = self.optimizers["classifier"], self.config
-        set_learning_rate(optimizer, cosine(config.optimizer.learning_rate, moment.images / config.training.images))
-        draw = moment.draw("views")
+        set_learning_rate(optimizer, cosine(config.optimizer.learning_rate, context.images / config.training.images))
+        draw = context.generator("views")
         losses = {"source": self._labelled_loss(batch.source, batch.labels, draw)}
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:
@@ -97,11 +97,11 @@ class RefineTask(Task[RefineBatch]):
         teacher_logits = self._average_logits(views)
         if config.self_training.enabled:
             losses["target"], numbers = self._pseudo_label_loss(batch.target, views, teacher_logits, draw)
-        weights = {"target": self._weight(moment)}
+        weights = {"target": self._weight(context)}
         total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
         total.backward()
         norms = apply_gradients(optimizer, self.networks)
-        self.averages["classifier"].update(self.classifier, moment.batch_size, moment.images)
+        self.averages["classifier"].update(self.classifier, context.batch_size, context.images)
         named = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
         return {**named, "gradient/classifier": norms["classifier"], **numbers}
 
@@ -111,9 +111,9 @@ class RefineTask(Task[RefineBatch]):
             return {}
         return accuracy_and_loss(self.averages["classifier"].network, self.validation, "source_validation")
 
-    def _weight(self, moment: Moment) -> float:
+    def _weight(self, context: StepContext) -> float:
         config = self.config.self_training
-        return config.weight * min(1.0, moment.images / config.rampup_images if config.rampup_images else 1.0)
+        return config.weight * min(1.0, context.images / config.rampup_images if config.rampup_images else 1.0)
 
     def _labelled_loss(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> Tensor:
         """Return the loss of labelled images of one domain; batch norm normalises each domain by itself."""
