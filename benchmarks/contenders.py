@@ -209,11 +209,11 @@ def prepare_plain() -> Round:
 
 def accuracy_ours() -> Round:
     """Return T's answers on a test set."""
-    from pixelscope.engine.memory import keep_freed_memory
+    from pixelscope.engine.memory import keep_heap
     from pixelscope.pixelda.metrics import logits_of
     from pixelscope.pixelda.networks import Classifier
 
-    keep_freed_memory()
+    keep_heap()
     images, model = random_bytes(DIGITS, 3, 32, 32), Classifier().to(device())
     return Round(lambda: logits_of(model, images), DIGITS)
 
@@ -281,12 +281,12 @@ def training_fabric(precision: str) -> tuple[Any, str]:
     from lightning_fabric import Fabric
 
     from pixelscope.engine.config import RuntimeConfig
-    from pixelscope.engine.memory import keep_freed_memory
-    from pixelscope.engine.runtime import decide
+    from pixelscope.engine.memory import keep_heap
+    from pixelscope.engine.runtime import resolve_runtime
 
-    runtime = decide(RuntimeConfig.model_validate({"precision": precision}))
+    runtime = resolve_runtime(RuntimeConfig.model_validate({"precision": precision}))
     if runtime.accelerator == "cpu":
-        keep_freed_memory()
+        keep_heap()
     fabric = Fabric(accelerator=runtime.accelerator, devices=1, precision=runtime.precision)  # type: ignore[arg-type]
     return fabric, "bfloat16" if runtime.precision == "bf16-mixed" else "float32"
 
@@ -334,12 +334,12 @@ def _machine(dtype: str) -> Round:
 
 def classify_torch() -> Round:
     """Return T's answers on 70,000 digits of 28 x 28 from an array, through torch."""
-    from pixelscope.engine.memory import keep_freed_memory
+    from pixelscope.engine.memory import keep_heap
     from pixelscope.imaging.resize import resize
     from pixelscope.pixelda.metrics import logits_of
     from pixelscope.pixelda.networks import Classifier
 
-    keep_freed_memory()
+    keep_heap()
     digits, model = random_bytes(70_000, 1, 28, 28), Classifier()
     return Round(lambda: logits_of(model, resize(digits, 32)), len(digits))
 
@@ -370,9 +370,9 @@ def classify_onnxruntime() -> Round:
 def reconstruct_torch() -> Round:
     """Return reconstructions of frames through torch."""
     from pixelscope.endovae.data import as_channels_first, to_unit
-    from pixelscope.engine.memory import keep_freed_memory
+    from pixelscope.engine.memory import keep_heap
 
-    keep_freed_memory()
+    keep_heap()
     frames, model = as_channels_first(smooth_frames(FRAMES)), _autoencoder()
 
     @torch.no_grad()

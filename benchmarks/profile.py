@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import FrameBatch
 from pixelscope.endovae.task import EndoVAETask
-from pixelscope.engine.memory import keep_freed_memory
+from pixelscope.engine.memory import keep_heap
 from pixelscope.engine.task import Task
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.task import PairedBatch, PixelDATask
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     if not chosen.return_memory:
-        keep_freed_memory()
+        keep_heap()
     step = stepper(chosen.system, chosen.precision, chosen.layout)
     result = {**vars(chosen), "torch": torch.__version__, "seconds": timed(step), "shares": shares(step)}
     print(json.dumps(result) if chosen.json else text(result))

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
-from pixelscope.data.disk_array import Rows
+from pixelscope.data.disk_array import DiskArray
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.runtime import launch
 
@@ -112,7 +112,7 @@ def reading_rate(count: int = 50_000, batch: int = 32) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         np.save(path, np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), np.uint8))
-        rows, order = Rows(path), np.split(np.random.default_rng(1).permutation(count), range(batch, count, batch))
+        rows, order = DiskArray(path), np.split(np.random.default_rng(1).permutation(count), range(batch, count, batch))
         began = time.perf_counter()
         for positions in order:
             rows[positions]

@@ -84,7 +84,7 @@ def test_a_restored_task_goes_on_to_the_same_bits(case: TaskCase, tmp_path) -> N
     task, batches = case.build()
     _train(task, batches, range(2))
     path = tmp_path / "x.safetensors"
-    checkpoint.save(path, checkpoint.state(task), checkpoint.Header("any", {}, {}, checkpoint.Progress()))
+    checkpoint.save(path, checkpoint.state(task), checkpoint.CheckpointHeader("any", {}, {}, checkpoint.Progress()))
     _train(task, batches, range(2, 4))
     other, batches = case.build()
     checkpoint.restore(other, checkpoint.load(path)[0], path)

@@ -8,7 +8,7 @@ import pytest
 
 from data.frames_made import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
 from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.store import FrameStore, spread
+from pixelscope.data.frames.store import FrameStore, evenly_spaced
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import otsu_stages
@@ -114,8 +114,8 @@ def test_the_gallery_is_spread_over_each_class(store: FrameStore) -> None:
 
 
 def test_spread_takes_equal_distances() -> None:
-    assert spread(np.arange(100), 5).tolist() == [0, 20, 40, 60, 80]
-    assert spread(np.arange(3), 5).tolist() == [0, 1, 2]
+    assert evenly_spaced(np.arange(100), 5).tolist() == [0, 20, 40, 60, 80]
+    assert evenly_spaced(np.arange(3), 5).tolist() == [0, 1, 2]
 
 
 def test_opening_again_gives_the_same(store: FrameStore) -> None:

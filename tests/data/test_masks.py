@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data.frames_made import save
-from pixelscope.data.frames.preprocess import inside, read_mask
+from pixelscope.data.frames.preprocess import mask_from_values, read_mask
 from pixelscope.errors import InputError
 
 REGION = np.zeros((20, 30), bool)
@@ -143,8 +143,8 @@ def test_a_few_pixels_between_are_no_labels(values: tuple[int, ...], tmp_path: P
 
 def test_half_of_the_greatest_value_decides() -> None:
     mask = _spotted((100, 150, 255))
-    np.testing.assert_array_equal(inside(mask, ""), mask > 127)
-    np.testing.assert_array_equal(inside((mask / 255).astype(np.float32), ""), mask > 127)
+    np.testing.assert_array_equal(mask_from_values(mask, ""), mask > 127)
+    np.testing.assert_array_equal(mask_from_values((mask / 255).astype(np.float32), ""), mask > 127)
 
 
 @pytest.mark.parametrize("name", ["mask.png", "mask.jpg"])
@@ -161,8 +161,8 @@ def test_colours_without_black_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_one_value() -> None:
-    assert not inside(np.zeros((5, 5), np.uint8), "").any()
-    assert inside(np.full((5, 5), 7, np.uint8), "").all()
+    assert not mask_from_values(np.zeros((5, 5), np.uint8), "").any()
+    assert mask_from_values(np.full((5, 5), 7, np.uint8), "").all()
 
 
 @pytest.mark.parametrize("name", ["mask.png", "mask.jpg"])

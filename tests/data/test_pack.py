@@ -10,7 +10,7 @@ from PIL import Image
 import tiny
 from pixelscope import describe_source, load_images
 from pixelscope.data import load
-from pixelscope.data.disk_array import Rows
+from pixelscope.data.disk_array import DiskArray
 from pixelscope.data.pack import load_pack, pack
 from pixelscope.errors import InputError
 
@@ -30,7 +30,7 @@ def _folder(root: Path, broken: bool = False) -> Path:
 def test_a_folder_is_packed_as_it_is_loaded(tmp_path: Path, broken: bool) -> None:
     folder = _folder(tmp_path / "images", broken)
     packed, loaded = pack(str(folder), tmp_path / "pack", size=16), load(str(folder), size=16)
-    assert isinstance(packed.images, Rows)
+    assert isinstance(packed.images, DiskArray)
     assert np.array_equal(packed.in_memory(), loaded.in_memory())
     assert packed.classes == loaded.classes
     assert packed.labels is not None

@@ -17,7 +17,7 @@ from PIL import Image
 from data.made import noise, write_photos
 from pixelscope import RenderConfig, describe_source, render_pictograms
 from pixelscope.cli import main
-from pixelscope.data.decode import bombs_refused
+from pixelscope.data.decode import reject_decompression_bombs
 from pixelscope.data.sources.pictograms import read_pictogram, render, warp
 from pixelscope.errors import InputError
 
@@ -63,7 +63,7 @@ def made(folder: Path) -> dict[str, bytes]:
 
 
 def opened(path: Path) -> NDArray[np.float32]:
-    with bombs_refused():
+    with reject_decompression_bombs():
         return read_pictogram(path)
 
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelscope.data.disk_array import Rows
+from pixelscope.data.disk_array import DiskArray
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.loader import Held, Stream
+from pixelscope.data.loader import DeviceImages, ShuffledStream
 from pixelscope.errors import InputError
 from pixelscope.rng import StepContext
 
@@ -36,7 +36,7 @@ def path(images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_rows_of_any_rows_are_those_in_memory(
     path: Path, images: np.ndarray, positions: list[int], chosen: list[int]
 ) -> None:
-    rows = Rows(path)
+    rows = DiskArray(path)
     wanted = np.array(positions, np.int64)
     assert np.array_equal(rows[wanted], images[positions])
     some = rows.select(np.array(chosen))
@@ -48,14 +48,14 @@ def test_any_rows_of_any_rows_are_those_in_memory(
 
 
 def test_positions_outside_are_refused(path: Path) -> None:
-    rows = Rows(path).select(np.arange(5))
+    rows = DiskArray(path).select(np.arange(5))
     for position in (5, -1):
         with pytest.raises(IndexError):
             rows[np.array([position])]
 
 
 def test_they_travel_to_another_process(path: Path, images: np.ndarray) -> None:
-    rows = Rows(path)
+    rows = DiskArray(path)
     rows[0]
     assert np.array_equal(pickle.loads(pickle.dumps(rows))[:], images)
 
@@ -64,30 +64,30 @@ def test_what_is_no_array_of_bytes_is_refused(tmp_path: Path, path: Path) -> Non
     for name, content in (("float", np.zeros((3, 2, 2))), ("scalar", np.array(3, np.uint8))):
         np.save(tmp_path / f"{name}.npy", content)
         with pytest.raises(InputError, match="not rows of bytes"):
-            Rows(tmp_path / f"{name}.npy")
+            DiskArray(tmp_path / f"{name}.npy")
     (tmp_path / "cut.npy").write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"cut.npy cannot be read \(.*\); make it again"):
-        Rows(tmp_path / "cut.npy")
+        DiskArray(tmp_path / "cut.npy")
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path, path: Path) -> None:
     copy = tmp_path / "images.npy"
     copy.write_bytes(path.read_bytes())
-    rows = Rows(copy)
+    rows = DiskArray(copy)
     os.truncate(copy, 1000)
     with pytest.raises(InputError, match="has become shorter while it was read"):
         rows[:]
 
 
 def test_small_sets_are_brought_to_the_device_and_large_ones_stay(path: Path, images: np.ndarray) -> None:
-    rows = Rows(path)
-    assert isinstance(Held(rows, CPU, limit=images.nbytes).images, torch.Tensor)
-    assert Held(rows, CPU, limit=images.nbytes - 1).images is rows
+    rows = DiskArray(path)
+    assert isinstance(DeviceImages(rows, CPU, limit=images.nbytes).images, torch.Tensor)
+    assert DeviceImages(rows, CPU, limit=images.nbytes - 1).images is rows
     positions = torch.tensor([7, 3, 3])
-    assert torch.equal(Held(rows, CPU, limit=0)[positions], torch.from_numpy(images[positions.numpy()]))
+    assert torch.equal(DeviceImages(rows, CPU, limit=0)[positions], torch.from_numpy(images[positions.numpy()]))
 
 
-class Watched(Rows):
+class Watched(DiskArray):
     """Rows that remember which of them were read."""
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +103,7 @@ def test_each_rank_reads_its_part_alone_and_every_image_once_an_epoch(path: Path
     read: list[list[int]] = []
     for rank in range(2):
         rows = Watched(path)
-        stream = Stream(ImageSet(rows, Provenance("rows", "rows")), 0, "source", CPU, limit=0)
+        stream = ShuffledStream(ImageSet(rows, Provenance("rows", "rows")), 0, "source", CPU, limit=0)
         for step in range(5):
             stream.take(StepContext(step * 8, step, 8, seed=0, rank=rank, ranks=2))
         read.append(rows.read)
@@ -113,13 +113,13 @@ def test_each_rank_reads_its_part_alone_and_every_image_once_an_epoch(path: Path
 
 def test_batches_do_not_depend_on_where_images_lie(path: Path, images: np.ndarray) -> None:
     labels = np.arange(40) % 4
-    there = ImageSet(Rows(path), Provenance("disk", "disk"), labels, tuple("abcd"))
+    there = ImageSet(DiskArray(path), Provenance("disk", "disk"), labels, tuple("abcd"))
     here = ImageSet(images, Provenance("memory", "memory"), labels, tuple("abcd"))
     assert there.digest() == here.digest()
     some = np.array([5, 1, 9, 30, 31, 32, 2, 0, 17])
     assert there.select(some).digest() == here.select(some).digest()
     for images_limit in (0, None):
-        pairs = [Stream(one, 0, "s", CPU, limit=images_limit).take(StepContext(16, 2, 8, 0)) for one in (there, here)]
+        pairs = [ShuffledStream(one, 0, "s", CPU, limit=images_limit).take(StepContext(16, 2, 8, 0)) for one in (there, here)]
         assert torch.equal(pairs[0][0], pairs[1][0])
         assert pairs[0][1] is not None
         assert pairs[1][1] is not None

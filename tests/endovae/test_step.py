@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import tiny
-from pixelscope.data.disk_array import Rows
+from pixelscope.data.disk_array import DiskArray
 from pixelscope.endovae.data import AugmentedBatches, FrameBatch, from_unit, to_unit
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import checkpoint
@@ -116,8 +116,8 @@ def test_frames_on_disk_give_the_batches_of_those_in_memory(tmp_path: Path, monk
     np.save(tmp_path / "frames.npy", frames)
     here = AugmentedBatches(frames, None, config, 0, torch.device("cpu"))
     monkeypatch.setattr("pixelscope.data.loader.RESIDENT_BYTES", 0)
-    there = AugmentedBatches(Rows(tmp_path / "frames.npy"), None, config, 0, torch.device("cpu"))
-    assert isinstance(there.frames.images, Rows)
+    there = AugmentedBatches(DiskArray(tmp_path / "frames.npy"), None, config, 0, torch.device("cpu"))
+    assert isinstance(there.frames.images, DiskArray)
     for step in range(4):
         assert torch.equal(here(_context(step)).images, there(_context(step)).images)
 
@@ -161,7 +161,7 @@ def test_validation_is_repeatable_and_falls() -> None:
     for step in range(60):
         task.step(batches(_context(step)), _context(step))
     assert task.evaluate()["loss/validation_total"] < first["loss/validation_total"]
-    choices = [task.choice(first), task.choice(task.evaluate())]
+    choices = [task.monitor(first), task.monitor(task.evaluate())]
     assert choices[0] is not None
     assert choices[1] is not None
     assert choices[1] > choices[0]
@@ -170,11 +170,11 @@ def test_validation_is_repeatable_and_falls() -> None:
 def test_the_schedule_moves_the_step_size_and_survives_a_checkpoint(tmp_path) -> None:
     task = _task(schedule={"patience": 2, "early_stopping_patience": 4, "start_kl": 0})
     for _ in range(4):
-        task.observe({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
+        task.on_evaluation({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
     assert task.learning_rate == pytest.approx(5e-4)
-    assert task.ended() is None
+    assert task.stop_reason() is None
     path = tmp_path / "x.safetensors"
-    checkpoint.save(path, checkpoint.state(task), checkpoint.Header("any", {}, {}, checkpoint.Progress()))
+    checkpoint.save(path, checkpoint.state(task), checkpoint.CheckpointHeader("any", {}, {}, checkpoint.Progress()))
     other = _task(schedule={"patience": 2, "early_stopping_patience": 4, "start_kl": 0})
     checkpoint.restore(other, checkpoint.load(path)[0], path)
     other.observe({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
@@ -189,6 +189,6 @@ def test_a_latent_vector_that_says_nothing_is_warned_of_in_time() -> None:
     evaluation = {"loss/validation_total": 5.0, "loss/validation_kl": 0.01}
     assert task.warnings(evaluation) == []
     for _ in range(31):
-        task.observe(evaluation)
+        task.on_evaluation(evaluation)
     assert [cause for cause, _ in task.warnings(evaluation)] == ["posterior collapse"]
     assert task.warnings({**evaluation, "loss/validation_kl": 4.0}) == []

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from pixelscope.engine import checkpoint
-from pixelscope.engine.checkpoint import Header, Progress
+from pixelscope.engine.checkpoint import CheckpointHeader, Progress
 from pixelscope.errors import InputError
 
-HEADER = Header("pixelda", {"seed": 0}, {"source": "abc"}, Progress(64, 2, 1.5, best=0.25))
+HEADER = CheckpointHeader("pixelda", {"seed": 0}, {"source": "abc"}, Progress(64, 2, 1.5, best=0.25))
 
 
 @pytest.fixture

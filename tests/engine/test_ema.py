@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixelscope.engine.ema import MovingAverage
+from pixelscope.engine.ema import EMA
 
 
 def _network(value: float) -> nn.Module:
@@ -15,14 +15,14 @@ def _network(value: float) -> nn.Module:
 
 
 def test_after_one_half_life_the_old_weights_count_half() -> None:
-    average = MovingAverage(_network(0.0), half_life=1000)
+    average = EMA(_network(0.0), half_life=1000)
     for step in range(100):
         average.update(_network(1.0), images=10, seen=1_000_000 + 10 * step)
     assert average.network[0].weight.flatten().tolist() == pytest.approx([0.5] * 4, abs=1e-5)
 
 
 def test_batch_size_does_not_change_the_average() -> None:
-    small, large = (MovingAverage(_network(0.0), half_life=500) for _ in range(2))
+    small, large = (EMA(_network(0.0), half_life=500) for _ in range(2))
     for _ in range(8):
         small.update(_network(1.0), images=16, seen=1_000_000)
     large.update(_network(1.0), images=128, seen=1_000_000)
@@ -30,7 +30,7 @@ def test_batch_size_does_not_change_the_average() -> None:
 
 
 def test_early_on_it_leaves_the_initial_weights_behind() -> None:
-    average = MovingAverage(_network(0.0), half_life=1_000_000)
+    average = EMA(_network(0.0), half_life=1_000_000)
     for step in range(50):
         average.update(_network(1.0), images=32, seen=32 * step)
     assert float(average.network[0].weight.min()) > 0.99
@@ -38,7 +38,7 @@ def test_early_on_it_leaves_the_initial_weights_behind() -> None:
 
 def test_the_copy_is_apart() -> None:
     network = _network(2.0)
-    average = MovingAverage(network, half_life=100)
+    average = EMA(network, half_life=100)
     average.update(network, images=1, seen=0)
     assert not average.network.training
     assert not any(p.requires_grad for p in average.network.parameters())
@@ -48,13 +48,13 @@ def test_the_copy_is_apart() -> None:
 
 def test_its_statistics_are_those_of_what_is_passed_through_it() -> None:
     network = _network(2.0)
-    average = MovingAverage(network, half_life=100)
+    average = EMA(network, half_life=100)
     network[1].running_mean.fill_(7.0)
     average.update(network, images=1, seen=0)
     assert average.network[1].running_mean.tolist() == [2.0, 2.0]
     images = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
     for _ in range(100):
-        with average.normalizing() as averaged:
+        with average.updating_batch_norm() as averaged:
             passed = averaged(images)
     torch.testing.assert_close(average.network[1].running_mean, average.network[0](images).mean(0))
     torch.testing.assert_close(passed, average.network(images), atol=0.05, rtol=0.02)
@@ -62,7 +62,7 @@ def test_its_statistics_are_those_of_what_is_passed_through_it() -> None:
 
 
 def test_an_error_while_statistics_are_taken_leaves_it_ready_for_use() -> None:
-    average = MovingAverage(_network(1.0), half_life=100)
-    with pytest.raises(ValueError, match="broken"), average.normalizing():
+    average = EMA(_network(1.0), half_life=100)
+    with pytest.raises(ValueError, match="broken"), average.updating_batch_norm():
         raise ValueError("broken")
     assert not any(module.training for module in average.network.modules())

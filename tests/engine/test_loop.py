@@ -11,7 +11,7 @@ from torch import Tensor
 import tiny
 from pixelscope.engine import checkpoint
 from pixelscope.engine.config import RuntimeConfig, TrainingConfig
-from pixelscope.engine.loop import Identity, Loop
+from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.runtime import launch
 from pixelscope.engine.task import Task
 from pixelscope.errors import TrainingStopped
@@ -39,7 +39,7 @@ class Counting(Task[None]):
     def evaluate(self) -> dict[str, float]:
         return {"quality": self.choices.pop(0)} if self.choices else {}
 
-    def choice(self, evaluation: Mapping[str, float]) -> float | None:
+    def monitor(self, evaluation: Mapping[str, float]) -> float | None:
         return evaluation.get("quality")
 
 
@@ -55,7 +55,7 @@ def _train(folder: Path, task: Counting, fabric: Fabric, **settings: int) -> Run
     run = RunFolder.create(folder, "run", folder / "run")
     often = {"batch_size": 2, "images": 16, "log_every": 16, "evaluate_every": 16, "sample_every": 16, "checkpoint_every": 4}
     config = TrainingConfig.model_validate({**often, **settings})
-    Loop(fabric, task, lambda context: None, run, config, Identity("counting", {}, {}), seed=0).train()
+    Loop(fabric, task, lambda context: None, run, config, RunIdentity("counting", {}, {}), seed=0).train()
     return run
 
 
@@ -85,7 +85,7 @@ def _part(fabric: Fabric, folder: Path) -> None:
     fabric.barrier()
     config = TrainingConfig(batch_size=2, images=8, log_every=2, evaluate_every=8, sample_every=8, checkpoint_every=4)
     run = RunFolder(folder / "run")
-    Loop(fabric, Counting(drift=1e-6), lambda context: None, run, config, Identity("counting", {}, {}), seed=0).train()
+    Loop(fabric, Counting(drift=1e-6), lambda context: None, run, config, RunIdentity("counting", {}, {}), seed=0).train()
 
 
 def test_processes_whose_weights_part_write_no_checkpoint(tmp_path: Path) -> None:

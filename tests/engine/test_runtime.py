@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.engine.distributed import Peers, average, check_agreement
-from pixelscope.engine.runtime import Runtime, choose_precision, decide, launch
+from pixelscope.engine.distributed import Barrier, average, check_agreement
+from pixelscope.engine.runtime import ResolvedRuntime, choose_precision, launch, resolve_runtime
 from pixelscope.errors import InputError, TrainingStopped
 
 
@@ -31,7 +31,10 @@ def test_bfloat16_is_not_asked_of_a_gpu_without_it() -> None:
 
 
 def test_the_start_line_says_what_is_chosen_and_what_is_slow() -> None:
-    fast, slow = Runtime(1, "cpu", "bf16-mixed", 2).describe(), Runtime(2, "cpu", "bf16-mixed", 1, emulated=True).describe()
+    fast, slow = (
+        ResolvedRuntime(1, "cpu", "bf16-mixed", 2).describe(),
+        ResolvedRuntime(2, "cpu", "bf16-mixed", 1, emulated=True).describe(),
+    )
     assert fast == "1 CPU process, bf16-mixed, channels last, not compiled, 2 threads each"
     assert slow.startswith("2 CPU processes, bf16-mixed (emulated on this processor, slower than 32-true), channels last")
 
@@ -39,7 +42,7 @@ def test_the_start_line_says_what_is_chosen_and_what_is_slow() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_more_gpus_than_there_are() -> None:
     with pytest.raises(InputError, match="2 GPUs are asked for and this machine has 0; lower --devices or use"):
-        decide(RuntimeConfig(devices=2, accelerator="cuda"))
+        resolve_runtime(RuntimeConfig(devices=2, accelerator="cuda"))
 
 
 def _disagree(fabric: object) -> None:
@@ -67,7 +70,7 @@ def test_a_process_that_is_silent_is_taken_for_dead() -> None:
 
 
 def _one_is_late(fabric: object) -> int:
-    peers = Peers()
+    peers = Barrier()
     if fabric.global_rank:  # type: ignore[attr-defined]
         time.sleep(3)
     peers.meet()

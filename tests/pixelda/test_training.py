@@ -15,7 +15,7 @@ from pixelscope import evaluate
 from pixelscope.config import read_yaml
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import checkpoint
-from pixelscope.engine.loop import Identity, Loop
+from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise
@@ -66,7 +66,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_the_last_good_checkpoint_
         return replace(batch, target=batch.target * float("nan")) if context.step >= 5 else batch
 
     folder = RunFolder.create(tmp_path, "run")
-    loop = Loop(fabric, task, broken_from_the_fifth_step, folder, config.training, Identity("pixelda", {}, {}), seed=0)
+    loop = Loop(fabric, task, broken_from_the_fifth_step, folder, config.training, RunIdentity("pixelda", {}, {}), seed=0)
     message = r"The gradient of the (discriminator|generator) is not finite at step 5; the last good checkpoint is kept"
     with pytest.raises(TrainingStopped, match=message):
         loop.train()
@@ -89,9 +89,9 @@ def test_best_by_source_validation_is_kept(tmp_path: Path, domains: dict[str, st
 def test_a_baselines_best_is_chosen_by_the_weights_that_are_measured() -> None:
     task = BaselineTask(tiny.baseline(), 3, tiny.fabric())
     numbers = {"accuracy/source_validation": 0.9, "accuracy/source_validation_ema": 0.5}
-    assert task.choice(numbers) == 0.5, "best-source measures the average"
-    assert task.choice({"accuracy/source_validation": 0.9}) == 0.9, "no average is kept"
-    assert task.choice({}) is None
+    assert task.monitor(numbers) == 0.5, "best-source measures the average"
+    assert task.monitor({"accuracy/source_validation": 0.9}) == 0.9, "no average is kept"
+    assert task.monitor({}) is None
 
 
 def test_a_baseline_learns_and_is_copied_into_the_run_that_names_it(tmp_path: Path, domains: dict[str, str]) -> None:

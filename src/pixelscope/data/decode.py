@@ -179,7 +179,7 @@ def read_image(path: Path, size: int | None = None, value_range: Range | None = 
     Raises:
         InputError: the file cannot be read, names it and the reason.
     """
-    with bombs_refused():
+    with reject_decompression_bombs():
         return decode(path, size, value_range)
 
 
@@ -188,7 +188,7 @@ def depth_of(paths: Sequence[Path], value_range: Range | None = None) -> Depth:
 
     Raises InputError where there are integers and floats among them, and no range is given.
     """
-    with bombs_refused():
+    with reject_decompression_bombs():
         return measure_depth(paths, _FORMATS, value_range)
 
 
@@ -198,7 +198,7 @@ def read_images(
     """Read many images as `read_image` does, on several threads, and give them in order; an error is given, not raised."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
-            with bombs_refused():
+            with reject_decompression_bombs():
                 chunk = list(pool.map(lambda path: _try_decode(path, size, value_range), paths[start : start + _CHUNK]))
             yield from chunk
 
@@ -248,7 +248,7 @@ def is_flat(image: Bytes) -> bool:
 def image_size(path: Path) -> tuple[int, int] | None:
     """Return the width and height of an image held upright, without decoding it; None where the file is unreadable."""
     try:
-        with bombs_refused(), Image.open(path, formats=_FORMATS) as image:
+        with reject_decompression_bombs(), Image.open(path, formats=_FORMATS) as image:
             return (image.height, image.width) if _turn(image) in _SIDEWAYS else image.size
     except Exception:  # noqa: BLE001 - decoders raise anything, see `_loaded`
         return None
@@ -260,7 +260,7 @@ def further_pages(paths: Sequence[Path]) -> dict[Path, int]:
     A preview or depth map inside a JPEG counts as part of its photo.
     """
     found = {}
-    with bombs_refused(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with reject_decompression_bombs(), ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
             some = paths[start : start + _CHUNK]
             found |= {path: count for path, count in zip(some, pool.map(pages_after_first, some), strict=True) if count}
@@ -268,7 +268,7 @@ def further_pages(paths: Sequence[Path]) -> dict[Path, int]:
 
 
 def pages_after_first(path: Path) -> int:
-    """Return how many images a file holds after its first, see `further_pages`; the caller is within `bombs_refused`."""
+    """Return how many images a file holds after its first, see `further_pages`; the caller is within `reject_decompression_bombs`."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -281,7 +281,7 @@ def pages_after_first(path: Path) -> int:
 
 
 @contextmanager
-def bombs_refused() -> Iterator[None]:
+def reject_decompression_bombs() -> Iterator[None]:
     """Hold enormous images for bombs while the block runs; to be set around the threads that call `decode`."""
     # Pillow refuses a picture of twice its limit of pixels and warns of one over it; both are held for a bomb. Warning
     # filters belong to the whole process, so that this is set around threads and not in them.
@@ -299,7 +299,7 @@ def _try_decode(path: Path, size: int | None, value_range: Range | None) -> Byte
 
 
 def decode(path: Path, size: int | None = None, value_range: Range | None = None) -> Bytes:
-    """Read an image as `read_image` does, on a thread of a program that is within `bombs_refused`."""
+    """Read an image as `read_image` does, on a thread of a program that is within `reject_decompression_bombs`."""
     try:
         return _to_bytes(_prepare(_loaded(path, size), size, value_range))
     except (_Damaged, *_UNREADABLE) as error:
@@ -309,7 +309,7 @@ def decode(path: Path, size: int | None = None, value_range: Range | None = None
 def load_stored(path: Path) -> tuple[Image.Image | Values, Image.Transpose | None]:
     """Return an image as it is stored, and what sets it upright; of one deeper than 8 bits its values (H, W[, 3 or 4]).
 
-    Raises InputError where the file cannot be read. The caller is within `bombs_refused`.
+    Raises InputError where the file cannot be read. The caller is within `reject_decompression_bombs`.
     """
     try:
         loaded = _loaded(path, None)

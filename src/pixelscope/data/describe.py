@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixelscope.data import load, parse
 from pixelscope.data.decode import image_size
-from pixelscope.data.disk_array import Bytes, Pixels, blocks, spread
+from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
 from pixelscope.files import written_whole
@@ -335,7 +335,7 @@ def compare_sources(source: str, target: str, *, data_root: Path | None = None, 
 
 
 def _look(images: ImageSet) -> Look:
-    square = resize(spread(images.images, SAMPLE), _SIDE).transpose(0, 2, 3, 1)
+    square = resize(evenly_spaced(images.images, SAMPLE), _SIDE).transpose(0, 2, 3, 1)
     means = square.reshape(-1, square.shape[3]).mean(axis=0).tolist()
     red, green, blue = means if len(means) == 3 else means * 3
     contrast = float(square.reshape(len(square), -1).std(axis=1).mean())

@@ -19,7 +19,7 @@ BLOCK = 4096
 """Rows a piece where something goes through all of them: 12 MB of 32 x 32 colour images."""
 
 
-class Rows:
+class DiskArray:
     """uint8 rows of an .npy file, or some of them in any order, with the shape and the indexing of an array.
 
     Rows are read with one call for each run of neighbours. The file is not mapped into memory: a map counts every page
@@ -81,16 +81,16 @@ class Rows:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
 
-    def select(self, positions: Positions) -> "Rows":
+    def select(self, positions: Positions) -> "DiskArray":
         """Return the rows at int64 `positions`, none of them read yet."""
-        return Rows(self.path, self._in_file(positions), self._framing)
+        return DiskArray(self.path, self._in_file(positions), self._framing)
 
-    def framed(self, framing: Framing) -> "Rows":
+    def framed(self, framing: Framing) -> "DiskArray":
         """Return the same images (N, C, S, S), to be scaled and placed when they are read."""
         assert self._framing is None
-        return Rows(self.path, self._positions, framing)
+        return DiskArray(self.path, self._positions, framing)
 
-    def will_need(self, positions: Positions) -> None:
+    def prefetch(self, positions: Positions) -> None:
         """Tell the system that the rows at `positions` are wanted soon, so that it reads them while others are worked on."""
         if hasattr(os, "posix_fadvise"):
             for first, count in _runs(self._in_file(positions)):
@@ -128,7 +128,7 @@ class Rows:
             self._file.close()  # pyright: ignore[reportOptionalMemberAccess]
 
 
-Pixels = Bytes | Rows
+Pixels = Bytes | DiskArray
 """Images in memory or on disk; both have shape, dtype, length and indexing by int, slice and positions."""
 
 
@@ -137,14 +137,14 @@ def frame(images: Bytes, framing: Framing) -> Bytes:
     return np.ascontiguousarray(framing.apply(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
 
 
-def spread(images: Pixels, count: int) -> Bytes:
+def evenly_spaced(images: Pixels, count: int) -> Bytes:
     """Return up to `count` images at equal distances over all of them, in memory."""
     return images[np.arange(0, len(images), max(1, -(-len(images) // count)))]
 
 
-def pick(images: Pixels, positions: Positions) -> Pixels:
+def select(images: Pixels, positions: Positions) -> Pixels:
     """Return the images at `positions`: a copy of those in memory, none read of those on disk."""
-    return images.select(positions) if isinstance(images, Rows) else images[positions]
+    return images.select(positions) if isinstance(images, DiskArray) else images[positions]
 
 
 def blocks(images: Pixels, size: int = BLOCK) -> Iterator[Bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.disk_array import Bytes, Pixels, Positions, Rows, blocks, frame, pick
+from pixelscope.data.disk_array import Bytes, DiskArray, Pixels, Positions, blocks, frame, select
 from pixelscope.errors import InputError
 from pixelscope.imaging.framing import Framing
 
@@ -34,7 +34,7 @@ class Provenance:
 class ImageSet:
     """Images of one size, with or without labels.
 
-    images: uint8, shape (N, C, H, W) with C 1 or 3, values 0 to 255; in memory, or `Rows` on disk where they are many.
+    images: uint8, shape (N, C, H, W) with C 1 or 3, values 0 to 255; in memory, or `DiskArray` on disk where they are many.
     labels: int64, shape (N,), each an index into `classes`; None for unlabelled images.
     names: one name an image, unique, stable from load to load.
     test: bool, shape (N,), True where the source itself puts an image into the test split; None where it says nothing.
@@ -87,7 +87,7 @@ class ImageSet:
         positions = np.flatnonzero(indices) if indices.dtype == np.bool_ else indices.astype(np.int64, copy=False)
         return replace(
             self,
-            images=pick(self.images, positions),
+            images=select(self.images, positions),
             labels=None if self.labels is None else self.labels[positions],
             names=[self.names[i] for i in positions.tolist()] if self.names else (),
             test=None if self.test is None else self.test[positions],
@@ -110,7 +110,7 @@ class ImageSet:
 
     def framed(self, framing: Framing) -> "ImageSet":
         """Return the same images scaled and placed as `framing` says, with a note on it; those on disk as they are read."""
-        images = self.images.framed(framing) if isinstance(self.images, Rows) else frame(self.images, framing)
+        images = self.images.framed(framing) if isinstance(self.images, DiskArray) else frame(self.images, framing)
         text = f"Scaled and placed as the source's: {framing.describe(images.shape[-1])}."
         return replace(self, images=images, provenance=replace(self.provenance, notes=(*self.provenance.notes, text)))
 

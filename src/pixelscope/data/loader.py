@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pixelscope.data.disk_array import Pixels, Rows
+from pixelscope.data.disk_array import DiskArray, Pixels
 from pixelscope.data.imageset import ImageSet
 from pixelscope.rng import ShuffledOrder, StepContext
 
@@ -24,7 +24,7 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-class Held:
+class DeviceImages:
     """Images where batches gather them from: on the training device, or where they lie if they are too many for it.
 
     Either way a batch is the same; where they lie on disk, a process reads what it asks for and nothing else.
@@ -34,7 +34,7 @@ class Held:
         """Bring the images to the device where they take up to `limit` bytes, by default what the device can spare."""
         self.device = device
         small = images.nbytes <= (resident_bytes(device) if limit is None else limit)
-        self.images = images if isinstance(images, Rows) and not small else torch.from_numpy(images[:])
+        self.images = images if isinstance(images, DiskArray) and not small else torch.from_numpy(images[:])
         if isinstance(self.images, Tensor) and small:
             self.images = self.images.to(device)
 
@@ -43,22 +43,22 @@ class Held:
 
     def __getitem__(self, positions: Tensor) -> Tensor:
         """Return the images at int64 `positions`, on the training device."""
-        if isinstance(self.images, Rows):
+        if isinstance(self.images, DiskArray):
             return torch.from_numpy(self.images[positions.cpu().numpy()]).to(self.device)
         return self.images[positions.to(self.images.device)].to(self.device)
 
-    def will_need(self, positions: Tensor) -> None:
+    def prefetch(self, positions: Tensor) -> None:
         """Have the images at `positions` read from disk in the background, where they lie there."""
-        if isinstance(self.images, Rows):
-            self.images.will_need(positions.numpy())
+        if isinstance(self.images, DiskArray):
+            self.images.prefetch(positions.numpy())
 
 
-class Stream:
+class ShuffledStream:
     """An endless shuffled stream of one set's images, the same for any number of ranks."""
 
     def __init__(self, images: ImageSet, seed: int, name: str, device: torch.device, limit: int | None = None) -> None:
-        """Hold the images as `Held` does, and their labels on the device."""
-        self.images = Held(images.images, device, limit)
+        """Hold the images as `DeviceImages` does, and their labels on the device."""
+        self.images = DeviceImages(images.images, device, limit)
         self.labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
         self._order = ShuffledOrder(len(images), seed, name)
 
@@ -66,8 +66,8 @@ class Stream:
         """Return this rank's images (n, 3, H, W) in [-1, 1] and labels (n,) of the step at `context`."""
         positions = self.positions(context)
         images = to_float(self.images[positions])
-        if isinstance(self.images.images, Rows) and not self._turns_over(context.after()):
-            self.images.will_need(self.positions(context.after()))
+        if isinstance(self.images.images, DiskArray) and not self._turns_over(context.after()):
+            self.images.prefetch(self.positions(context.after()))
         return images, None if self.labels is None else self.labels[positions.to(self.labels.device)]
 
     def positions(self, context: StepContext) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pixelscope.data import load, parse, require_path, with_range_note
 from pixelscope.data.decode import depth_of, is_flat, read_readable
-from pixelscope.data.disk_array import BLOCK, Rows, blocks
+from pixelscope.data.disk_array import BLOCK, DiskArray, blocks
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError
@@ -137,7 +137,7 @@ def load_pack(folder: Path, size: int | None = 32, value_range: tuple[float, flo
     Raises InputError where the pack is damaged, of another format, of another size or of another range.
     """
     index = _read_index(folder)
-    images = Rows(folder / "images.npy")
+    images = DiskArray(folder / "images.npy")
     if index.get("count") != len(images) or images.ndim != 4:
         raise InputError(f"{folder} is damaged: its images are not those of its {INDEX}; pack them again.")
     if size is not None and images.shape[-2:] != (size, size):

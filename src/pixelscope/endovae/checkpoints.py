@@ -14,7 +14,7 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.task import build_networks
 from pixelscope.engine import checkpoint
-from pixelscope.engine.checkpoint import fingerprint
+from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.runs.folder import RunFolder
 
@@ -40,7 +40,7 @@ class Checkpoint:
     @cached_property
     def sha256(self) -> str:
         """Return the SHA-256 of the weights."""
-        return fingerprint(self.encoder, self.decoder)
+        return weights_sha256(self.encoder, self.decoder)
 
     def calibration(self) -> Calibration:
         """Return the calibration of these weights.
@@ -145,7 +145,9 @@ def _has_average(tensors: Mapping[str, Tensor]) -> bool:
     return "average.decoder.dense.weight" in tensors
 
 
-def _built(run: _Opened, rule: str, kind: str, tensors: Mapping[str, Tensor], header: checkpoint.Header) -> Checkpoint:
+def _built(
+    run: _Opened, rule: str, kind: str, tensors: Mapping[str, Tensor], header: checkpoint.CheckpointHeader
+) -> Checkpoint:
     encoder, decoder = build_networks(run.config)
     for name, network in (("encoder", encoder), ("decoder", decoder)):
         prefix = f"{kind}.{name}."

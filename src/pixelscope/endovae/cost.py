@@ -29,7 +29,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     splits = load_splits(config)
     config = with_store_settings(config, splits)
     images = config.training.epochs * len(splits.train) * (1 + config.augmentation.copies_per_frame)
-    devices, threads = config.runtime.devices, runtime.decide(config.runtime).threads
+    devices, threads = config.runtime.devices, runtime.resolve_runtime(config.runtime).threads
     alone = config.runtime.model_copy(update={"devices": 1, "threads": threads})
     speed, gflop = runtime.launch(alone, _timed_steps, config)
     return Plan(
@@ -39,7 +39,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
         parameters={network.name: network.parameters for network in summarize_endovae(config).networks},
         gflop_per_image=gflop,
         steps=-(-images // config.training.batch_size),
-        machine=runtime.decide(config.runtime).describe(),
+        machine=runtime.resolve_runtime(config.runtime).describe(),
         images_per_second=speed * devices,
     )
 

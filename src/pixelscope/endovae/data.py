@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelscope.data.disk_array import Pixels, Rows, blocks
+from pixelscope.data.disk_array import DiskArray, Pixels, blocks
 from pixelscope.data.frames.duplicates import clusters, split_by_cluster
 from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.store import INDEX, FrameStore, spread
-from pixelscope.data.loader import Held
+from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
+from pixelscope.data.loader import DeviceImages
 from pixelscope.data.sources.relocate import find
 from pixelscope.endovae.config import AugmentationConfig, EndoVAEConfig
 from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
@@ -42,12 +42,12 @@ class FrameSubset:
 
     def at_most(self, count: int) -> "FrameSubset":
         """Return up to `count` of the frames, evenly spaced."""
-        return FrameSubset(self.store, spread(self.positions, count))
+        return FrameSubset(self.store, evenly_spaced(self.positions, count))
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> DiskArray:
         """Return the frames as an array on disk, without reading them."""
-        return Rows(self.store.path / "frames.npy", self.positions)
+        return DiskArray(self.store.path / "frames.npy", self.positions)
 
     @property
     def insets(self) -> np.ndarray:
@@ -60,10 +60,10 @@ class FrameSubset:
         return self.insets if self.store.settings.insets == "mask" else None
 
     @property
-    def ignore_mask_array(self) -> Rows | None:
+    def ignore_mask_array(self) -> DiskArray | None:
         """Return `ignore_mask` as an array on disk, uint8 (N, S, S), nonzero inside an inset."""
         masked = self.store.settings.insets == "mask"
-        return Rows(self.store.path / "insets.npy", self.positions) if masked else None
+        return DiskArray(self.store.path / "insets.npy", self.positions) if masked else None
 
     @property
     def names(self) -> list[str]:
@@ -239,8 +239,8 @@ class AugmentedBatches:
             device: where batches are made.
         """
         self.config, self.seed, self.device = config, seed, device
-        self.frames = Held(frames, device)
-        self.ignore_mask = None if ignore_mask is None else Held(ignore_mask, device)
+        self.frames = DeviceImages(frames, device)
+        self.ignore_mask = None if ignore_mask is None else DeviceImages(ignore_mask, device)
         self.epoch = len(frames) * (1 + config.copies_per_frame)
         self._order = ShuffledOrder(self.epoch, seed, "frames")
         self._fixed = draw_transforms(self.epoch, config, generator("cpu", seed, "augmentation"))

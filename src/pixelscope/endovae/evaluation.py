@@ -31,7 +31,7 @@ from pixelscope.endovae.metrics import REGIONS, SSIM_RULE, auroc, fine_detail_ke
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import MEAN, METHODS, MODEL, PCA, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.endovae.samples import save_samples
-from pixelscope.engine.memory import keep_freed_memory
+from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.inference.table import csv_text
@@ -83,7 +83,7 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
     Raises:
         InputError: the run has no such checkpoint, its own frames have changed since the training, or no other frame is left.
     """
-    keep_freed_memory()
+    keep_heap()
     checkpoints = list_checkpoints(run)
     checkpoint = pick(checkpoints, rule)
     config = checkpoint.config

@@ -16,8 +16,8 @@ from pixelscope.endovae.losses import reconstruction_loss
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.schedule import PlateauSchedule
-from pixelscope.engine.ema import MovingAverage
-from pixelscope.engine.memory import laid_out, placed
+from pixelscope.engine.ema import EMA
+from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.rng import StepContext, generator
@@ -33,7 +33,7 @@ BATCH = 128
 class EndoVAETask(Task[FrameBatch]):
     """Encoder and decoder with their optimizer, schedule and moving averages."""
 
-    labels = MappingProxyType(
+    display_names = MappingProxyType(
         {
             "loss/total": "loss",
             "loss/reconstruction": "reconstruction",
@@ -66,11 +66,11 @@ class EndoVAETask(Task[FrameBatch]):
         self.encoder, self.decoder = build_networks(config)
         self.networks = {"encoder": self.encoder, "decoder": self.decoder}
         for network in self.networks.values():
-            placed(network, fabric.device, config.runtime.layout)
+            to_device(network, fabric.device, config.runtime.layout)
         self.optimizers = {"autoencoder": _adam([self.encoder, self.decoder], config)}
-        self.averages = {name: MovingAverage(network, half_life) for name, network in self.networks.items() if half_life}
+        self.averages = {name: EMA(network, half_life) for name, network in self.networks.items() if half_life}
         self.schedule = PlateauSchedule(config.schedule)
-        self.memory = self.schedule.memory
+        self.schedule_state = self.schedule.memory
         self._validation, self._ignore_mask = validation, ignore_mask
 
     @property
@@ -85,7 +85,7 @@ class EndoVAETask(Task[FrameBatch]):
         set_learning_rate(optimizer, self.learning_rate)
         shape = (context.batch_size, self.config.model.latent)
         noise = context.shard(torch.randn(shape, generator=context.shared_generator("z"))).to(batch.images.device)
-        batch = replace(batch, images=laid_out(batch.images, self.config.runtime.layout))
+        batch = replace(batch, images=to_memory_format(batch.images, self.config.runtime.layout))
         numbers = self._losses(self.encoder, self.decoder, batch, noise)
         numbers["loss/total"].backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
@@ -110,18 +110,18 @@ class EndoVAETask(Task[FrameBatch]):
         means = {name.replace("loss/", "loss/validation_"): value / count for name, value in sums.items()}
         return {**means, "learning_rate": self.learning_rate}
 
-    def choice(self, evaluation: Mapping[str, float]) -> float | None:
+    def monitor(self, evaluation: Mapping[str, float]) -> float | None:
         """Select the checkpoint with the lowest validation loss."""
         loss = evaluation.get("loss/validation_total")
         return None if loss is None else -loss
 
-    def observe(self, evaluation: Mapping[str, float]) -> None:
+    def on_evaluation(self, evaluation: Mapping[str, float]) -> None:
         """Update the schedule."""
         if evaluation:
             loss, divergence = evaluation["loss/validation_total"], evaluation["loss/validation_kl"]
             self.schedule.observe(loss, divergence, self.learning_rate)
 
-    def ended(self) -> str | None:
+    def stop_reason(self) -> str | None:
         """Return why the training ends early, once it does."""
         if not self.schedule.ended:
             return None
@@ -131,7 +131,11 @@ class EndoVAETask(Task[FrameBatch]):
     def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
         """Warn of a posterior collapse that lasts."""
         divergence = stats.get("loss/validation_kl")
-        if not isinstance(divergence, float) or divergence >= COLLAPSED or self.memory["evaluations"] <= COLLAPSE_EPOCHS:
+        if (
+            not isinstance(divergence, float)
+            or divergence >= COLLAPSED
+            or self.schedule_state["evaluations"] <= COLLAPSE_EPOCHS
+        ):
             return []
         text = f"KL {divergence:.2g} nats: the decoder ignores the latent vector; lower --losses.kl, or train on more frames."
         return [("posterior collapse", text)]

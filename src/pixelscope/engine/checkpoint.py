@@ -33,7 +33,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Header:
+class CheckpointHeader:
     """What a weights file says about itself."""
 
     system: str
@@ -44,14 +44,14 @@ class Header:
     format: int = FORMAT
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], header: Header) -> None:
+def save(path: Path, tensors: Mapping[str, Tensor], header: CheckpointHeader) -> None:
     """Write tensors and header to `path`, whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
         save_file(plain, temporary, metadata={"pixelscope": json.dumps(asdict(header))})
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], Header]:
+def load(path: Path) -> tuple[dict[str, Tensor], CheckpointHeader]:
     """Read what `save` wrote; raises InputError for a missing, cut-off or foreign file or one of another format."""
     try:
         with safe_open(path, "pt") as file:
@@ -63,16 +63,16 @@ def load(path: Path) -> tuple[dict[str, Tensor], Header]:
         raise InputError(f"{path} is damaged or cut off ({error}); delete it to use the one before it.") from None
     if metadata is None:
         raise InputError(f"{path} was not written by pixelscope; give a checkpoint of a run.")
-    return tensors, _header(path, json.loads(metadata))
+    return tensors, _read_header(path, json.loads(metadata))
 
 
-def _header(path: Path, values: dict[str, Any]) -> Header:
+def _read_header(path: Path, values: dict[str, Any]) -> CheckpointHeader:
     if values.get("format") != FORMAT:
         raise InputError(
             f"{path} has format {values.get('format')}, and this version of pixelscope reads format {FORMAT}; "
             "use the version named in the run's run.json, or train again."
         )
-    return Header(**{**values, "progress": Progress(**values["progress"])})
+    return CheckpointHeader(**{**values, "progress": Progress(**values["progress"])})
 
 
 def weights(task: Task[Any]) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ def weights(task: Task[Any]) -> dict[str, Tensor]:
 
 def state(task: Task[Any]) -> dict[str, Tensor]:
     """Return every tensor that decides how `task` goes on, by name."""
-    tensors = weights(task) | _prefixed("memory", task.memory)
+    tensors = weights(task) | _prefixed("memory", task.schedule_state)
     for name, optimizer in task.optimizers.items():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in _moments(optimizer)}
     return tensors
@@ -102,13 +102,13 @@ def restore(task: Task[Any], tensors: Mapping[str, Tensor], origin: Path) -> Non
             average.network.load_state_dict(_under(tensors, f"average.{name}"))
     except RuntimeError:
         raise InputError(f"{origin} belongs to a run with other networks; give a checkpoint of this configuration.") from None
-    _restore_memory(task.memory, _under(tensors, "memory"), origin)
+    _restore_schedule_state(task.schedule_state, _under(tensors, "memory"), origin)
     for name, optimizer in task.optimizers.items():
         _restore_moments(optimizer, _under(tensors, f"optimizer.{name}"))
 
 
-def _restore_memory(memory: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: Path) -> None:
-    for name, value in memory.items():
+def _restore_schedule_state(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: Path) -> None:
+    for name, value in state.items():
         if name not in tensors:
             raise InputError(f"{origin} lacks the number {name!r} of its schedule; give a checkpoint of this version.")
         value.copy_(tensors[name])
@@ -143,7 +143,7 @@ def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment) if moment.shape == parameter.shape else moment
 
 
-def fingerprint(*networks: nn.Module) -> str:
+def weights_sha256(*networks: nn.Module) -> str:
     """Return a SHA-256 over the names, shapes and values of all tensors of some networks."""
     digest = hashlib.sha256()
     for network in networks:

@@ -25,24 +25,24 @@ def ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-MEETING = timedelta(minutes=30)
+BARRIER_TIMEOUT = timedelta(minutes=30)
 """How long processes wait for each other where they may be late with good reason: reading data, evaluating, writing."""
 
 
-class Peers:
+class Barrier:
     """The processes that train together, where they wait for the slowest of them."""
 
     def __init__(self) -> None:
         """Make a connection of its own, with a time limit of its own; every process must do so."""
-        self._group = dist.new_group(backend="gloo", timeout=MEETING) if ranks() > 1 else None
+        self._group = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT) if ranks() > 1 else None
 
-    def meet(self) -> None:
+    def wait(self) -> None:
         """Wait until every process is here."""
         if self._group is not None:
             dist.barrier(group=self._group)  # pyright: ignore[reportArgumentType] - every process is in the group
 
 
-def be_patient(seconds: float) -> None:
+def set_collective_timeout(seconds: float) -> None:
     """Take a process for dead that lets the others wait for so long within a step."""
     if ranks() > 1:
         # Not the limit of the whole connection from the start: processes come to it when each has read its data.

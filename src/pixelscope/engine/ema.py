@@ -9,14 +9,14 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class MovingAverage:
+class EMA:
     """A copy of a network whose weights follow it smoothly.
 
     half_life: images after which a weight counts half. Early in a training the half-life is held to a twentieth of the
     images seen, so that the average does not carry the initial weights along (Karras et al. 2024, section 3).
 
-    Batch norm's running statistics are its own, of images passed through it by `normalizing`: the network's belong to other
-    weights, and would shift what the averaged ones compute.
+    Batch norm's running statistics are its own, computed in `updating_batch_norm`: those of the network belong to other
+    weights and would shift the outputs of the averaged ones.
     """
 
     def __init__(self, network: nn.Module, half_life: int) -> None:
@@ -32,7 +32,7 @@ class MovingAverage:
         get_ema_multi_avg_fn(kept)(list(self.network.parameters()), list(network.parameters()), None)
 
     @contextmanager
-    def normalizing(self) -> Iterator[nn.Module]:
+    def updating_batch_norm(self) -> Iterator[nn.Module]:
         """Yield the averaged network, its batch norm normalising each batch by itself and keeping the statistics for use."""
         layers = [module for module in self.network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         for layer in layers:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pixelscope.config import merge
 from pixelscope.engine import checkpoint
-from pixelscope.engine.checkpoint import Header, Progress
+from pixelscope.engine.checkpoint import CheckpointHeader, Progress
 from pixelscope.engine.config import TrainingConfig
-from pixelscope.engine.distributed import Peers, average, check_agreement, ranks
+from pixelscope.engine.distributed import Barrier, average, check_agreement, ranks
 from pixelscope.engine.monitor import FiniteGuard, Meter
 from pixelscope.engine.task import Task
 from pixelscope.errors import InputError, Interrupted
@@ -38,7 +38,7 @@ class Batches(Protocol[Given_co]):
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunIdentity:
     """What a checkpoint must share with the run that goes on from it."""
 
     system: str
@@ -60,7 +60,7 @@ class Loop(Generic[Batch]):
         batches: Batches[Batch],
         run: RunFolder,
         config: TrainingConfig,
-        identity: Identity,
+        identity: RunIdentity,
         seed: int,
         snapshot: Callable[[int], None] = lambda images: None,
         sample: Callable[[int], None] = lambda images: None,
@@ -69,7 +69,7 @@ class Loop(Generic[Batch]):
             raise InputError(f"A batch of {config.batch_size} cannot be divided among {ranks()} devices; change one of them.")
         self.fabric, self.task, self.batches, self.run = fabric, task, batches, run
         self.config, self.identity, self.seed = config, identity, seed
-        self.snapshot, self.sample, self.peers = snapshot, sample, Peers()
+        self.snapshot, self.sample, self.barrier = snapshot, sample, Barrier()
         self.progress, self.meter, self.guard = Progress(), Meter(), FiniteGuard(task.if_not_finite)
         self._display: Display = Silent()
         self._logged = self.progress
@@ -94,14 +94,16 @@ class Loop(Generic[Batch]):
         Raises Interrupted, with the way to resume, on Ctrl-C or SIGTERM, and TrainingStopped for a number that is not finite.
         """
         first = self.fabric.is_global_zero
-        self._display = training_display(self.config.images, self.progress.images, self.task.labels) if first else Silent()
+        self._display = (
+            training_display(self.config.images, self.progress.images, self.task.display_names) if first else Silent()
+        )
         self._logged = self.progress
         try:
             with self._signals():
                 if self.progress.images == 0:
                     self._evaluate()
                     self._sample()
-                self.peers.meet()  # the first process has written the record meanwhile
+                self.barrier.wait()  # the first process has written the record meanwhile
                 while self._should_continue():
                     self._step()
                 if not self.run.checkpoint_files() or not self._is_due(self.config.checkpoint_every):
@@ -136,7 +138,7 @@ class Loop(Generic[Batch]):
             self._interrupt()
 
     def _should_continue(self) -> bool:
-        return self.progress.images < self.config.images and self.task.ended() is None
+        return self.progress.images < self.config.images and self.task.stop_reason() is None
 
     def _is_due(self, every: int) -> bool:
         """Return whether the last step came to a multiple of `every` images, or past one."""
@@ -175,17 +177,17 @@ class Loop(Generic[Batch]):
         if self.fabric.is_global_zero:
             self.snapshot(self.progress.images)
         self._warn(numbers)
-        self.task.observe(numbers)
-        choice = self.task.choice(numbers)
+        self.task.on_evaluation(numbers)
+        choice = self.task.monitor(numbers)
         if choice is not None and (self.progress.best is None or choice > self.progress.best):
             self.progress = replace(self.progress, best=choice)
             self._write_checkpoint("best", checkpoint.weights)
-        self.peers.meet()
+        self.barrier.wait()
 
     def _sample(self) -> None:
         if self.fabric.is_global_zero:
             self.sample(self.progress.images)
-        self.peers.meet()
+        self.barrier.wait()
 
     def _warn(self, numbers: Mapping[str, float | list[float]]) -> None:
         for cause, text in self.task.warnings(numbers):
@@ -203,9 +205,9 @@ class Loop(Generic[Batch]):
 
     def _write_checkpoint(self, name: str, tensors: Callable[[Task[Any]], dict[str, Tensor]]) -> None:
         if self.fabric.is_global_zero:
-            header = Header(self.identity.system, self.identity.config, self.identity.data, self.progress)
+            header = CheckpointHeader(self.identity.system, self.identity.config, self.identity.data, self.progress)
             checkpoint.save(self.run.checkpoints / f"{name}.safetensors", tensors(self.task), header)
-        self.peers.meet()
+        self.barrier.wait()
 
     def _record(self) -> None:
         done = self.progress
@@ -226,7 +228,7 @@ class Loop(Generic[Batch]):
         return bool(average(torch.tensor(float(self._stop is not None), device=self.fabric.device)) > 0)
 
     def _announce_stop(self) -> None:
-        why = self.task.ended()
+        why = self.task.stop_reason()
         if why is not None and self.fabric.is_global_zero:
             self.run.update_record(ended=why)
             self._display.say(why)
@@ -238,7 +240,7 @@ class Loop(Generic[Batch]):
             f"{why} at {self.progress.images:,} images; everything is saved: go on with --resume {self.run.path}."
         )
 
-    def _check_identity(self, header: Header) -> None:
+    def _check_identity(self, header: CheckpointHeader) -> None:
         # Settings that came after the checkpoint was made are not in it; they have their defaults, which change nothing.
         same = merge(self.identity.config, header.config) == self.identity.config
         if header.system != self.identity.system or not same:

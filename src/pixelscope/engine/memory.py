@@ -11,7 +11,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 """Numbers of the settings in glibc's malloc.h."""
 
 
-def keep_freed_memory() -> bool:
+def keep_heap() -> bool:
     """Let the process keep the memory that it frees and use it again; returns whether the C library can be told so.
 
     glibc maps each tensor over 32 MB anew and gives it back afterwards, so that the system clears every page of every
@@ -28,11 +28,11 @@ FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
 N = TypeVar("N", bound=nn.Module)
 
 
-def placed(network: N, device: torch.device, layout: str) -> N:
+def to_device(network: N, device: torch.device, layout: str) -> N:
     """Bring a network to a device, its convolutions' weights in this layout, and return it."""
     return network.to(device, memory_format=FORMATS[layout])  # pyright: ignore[reportCallIssue]
 
 
-def laid_out(images: Tensor, layout: str) -> Tensor:
+def to_memory_format(images: Tensor, layout: str) -> Tensor:
     """Return images (N, C, H, W) in this layout; a convolution is computed channels last if either side is."""
     return images.contiguous(memory_format=FORMATS[layout])

@@ -17,20 +17,20 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import (
+    BARRIER_TIMEOUT,
     GUARD,
-    MEETING,
     UNGUARDED,
-    be_patient,
     launched_from_outside,
     launched_processes,
     launcher,
     nodes,
     ranks,
     refused_start,
+    set_collective_timeout,
     share_of_cores,
     shared_memory_fault,
 )
-from pixelscope.engine.memory import keep_freed_memory
+from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError, Interrupted, TrainingStopped
 
 GO_ON = "go on from the last checkpoint with --resume RUN"
@@ -39,7 +39,7 @@ _OF_SYSTEM = re.compile(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?")
 
 
 @dataclass(frozen=True)
-class Runtime:
+class ResolvedRuntime:
     """A RuntimeConfig with everything automatic decided."""
 
     devices: int
@@ -61,7 +61,7 @@ class Runtime:
         return f"{self.devices} {device}{plural}, {self.precision}{slow}, {layout}, not compiled, {self.threads} threads each"
 
 
-def decide(config: RuntimeConfig) -> Runtime:
+def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:
     """Decide what `auto` means on this machine; raises InputError for what it does not have."""
     accelerator = _accelerator(config)
     devices = launched_processes() or config.devices
@@ -73,7 +73,7 @@ def decide(config: RuntimeConfig) -> Runtime:
     native = _computes_in_bf16(accelerator)
     precision = choose_precision(config.precision, accelerator, native)
     emulated = precision == "bf16-mixed" and not native
-    return Runtime(devices, accelerator, precision, config.threads or share_of_cores(devices), config.layout, emulated)
+    return ResolvedRuntime(devices, accelerator, precision, config.threads or share_of_cores(devices), config.layout, emulated)
 
 
 def computing_device() -> torch.device:
@@ -83,7 +83,7 @@ def computing_device() -> torch.device:
 
 def check_batch(size: int, config: RuntimeConfig) -> None:
     """Raise InputError where a batch cannot be divided among the processes; nothing is written yet when this is asked."""
-    count = decide(config).devices * nodes()
+    count = resolve_runtime(config).devices * nodes()
     if size % count:
         raise InputError(f"A batch of {size} cannot be divided among {count} devices; change one of them.")
 
@@ -105,11 +105,11 @@ def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any)
 
     Under torchrun or SLURM the processes are theirs; otherwise they are spawned.
     """
-    runtime = decide(config)
+    runtime = resolve_runtime(config)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
     single = runtime.devices == 1 and not launched_from_outside()
     method: Literal["popen", "spawn"] = "popen" if launched_from_outside() else "spawn"
-    strategy = "auto" if single else DDPStrategy(start_method=method, timeout=MEETING)
+    strategy = "auto" if single else DDPStrategy(start_method=method, timeout=BARRIER_TIMEOUT)
     fabric = Fabric(
         accelerator=runtime.accelerator,
         devices=runtime.devices,
@@ -170,9 +170,9 @@ def _prepared(
     fabric: Fabric, *, threads: int, patience: float, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> Any:
     torch.set_num_threads(threads)
-    be_patient(patience)
+    set_collective_timeout(patience)
     if fabric.device.type == "cpu":
-        keep_freed_memory()
+        keep_heap()
     try:
         result = function(fabric, *arguments)
     except RuntimeError as error:

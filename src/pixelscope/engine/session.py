@@ -14,7 +14,7 @@ from pixelscope.config import Config
 from pixelscope.engine import runtime
 from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import await_tasks, require_main_guard
-from pixelscope.engine.loop import Batches, Identity, Loop
+from pixelscope.engine.loop import Batches, Loop, RunIdentity
 from pixelscope.engine.task import Task
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
 
@@ -139,14 +139,14 @@ def _run_session(fabric: Fabric, job: Job) -> Path:
         training.batches,
         folder,
         training.durations,
-        Identity(job.system, training.settings, training.digests),
+        RunIdentity(job.system, training.settings, training.digests),
         job.config.seed,
         snapshot=lambda images: training.snapshot(folder, images),
         sample=lambda images: samples.draw(training.task, images),
     )
     with folder.held() if first else nullcontext():
         kept = loop.restore() if resumed else -1
-        loop.peers.meet()
+        loop.barrier.wait()
         if first and resumed:
             job.config.save(folder.config)
             folder.forget_stats_after(kept)
@@ -185,7 +185,7 @@ def _train(loop: Loop[Any], folder: RunFolder, first: bool) -> None:
 
 def _record_session(fabric: Fabric, folder: RunFolder, job: Job, training: Training) -> None:
     """Write into run.json what runs, on what and with which data, and print the notes on the data."""
-    about, resolved = training.describe(folder.path), runtime.decide(job.config.runtime)
+    about, resolved = training.describe(folder.path), runtime.resolve_runtime(job.config.runtime)
     notes = [f"Note on the {role}: {note}" for role, data in about["data"].items() for note in data.get("notes", ())]
     for line in (f"Runs on {resolved.describe()}.", *notes, *about.get("notes", ())):
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from pixelscope.data.decode import bombs_refused, is_flat, pages_after_first
+from pixelscope.data.decode import is_flat, pages_after_first, reject_decompression_bombs
 from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.inference.files import Item, batches, count, in_order, passed_over, walk
@@ -69,7 +69,7 @@ def stream(table: Table, paths: Sequence[Path], stages: Stages[P], progress: Pro
     remarks = _Remarks()
     say = progress or _nothing
     try:
-        with bombs_refused():
+        with reject_decompression_bombs():
             for items, some in _rows(_after(table, walk(paths)), stages, table.columns[0], remarks):
                 table.add(some)
                 done, rows = done + items, rows + len(some)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.engine.runtime import decide
+from pixelscope.engine.runtime import resolve_runtime
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -23,7 +23,7 @@ class Replicas(Generic[N]):
 
         Raises InputError where there are fewer GPUs.
         """
-        runtime = decide(RuntimeConfig(devices=devices))
+        runtime = resolve_runtime(RuntimeConfig(devices=devices))
         torch.set_num_threads(runtime.threads)
         on_gpus = runtime.accelerator == "cuda"
         self._free: SimpleQueue[tuple[N, torch.device]] = SimpleQueue()

@@ -36,7 +36,7 @@ def plan(config: BaselineConfig, system: Literal["pixelda", "baseline"] | None =
         gflop_per_image=gflop,
         images=config.training.images,
         steps=-(-config.training.images // config.training.batch_size),
-        machine=runtime.decide(config.runtime).describe(),
+        machine=runtime.resolve_runtime(config.runtime).describe(),
         images_per_second=speed,
     )
 
@@ -59,7 +59,7 @@ def rehearse(config: BaselineConfig) -> tuple[float, float]:
 
     Several devices are taken to be as many times as fast.
     """
-    alone = config.runtime.model_copy(update={"devices": 1, "threads": runtime.decide(config.runtime).threads})
+    alone = config.runtime.model_copy(update={"devices": 1, "threads": runtime.resolve_runtime(config.runtime).threads})
     speed, gflop = runtime.launch(alone, _steps, config)
     return speed * config.runtime.devices, gflop
 

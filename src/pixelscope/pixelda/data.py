@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pixelscope.data import load, parse
-from pixelscope.data.disk_array import spread
+from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.preprocess import read_mask
 from pixelscope.data.imageset import ImageSet, Provenance, image_hashes
 from pixelscope.data.sources.folder import find_images
@@ -218,7 +218,7 @@ def _framed(domains: Domains, data: DataConfig) -> Domains:
 
 def match_framing(source: ImageSet, target: ImageSet) -> tuple[Framing | None, str]:
     """Return what frames the target's images as the source's, of one size; or None, and why they stay as they are."""
-    found = [find_foreground(spread(images.images, SAMPLE).transpose(0, 2, 3, 1)) for images in (source, target)]
+    found = [find_foreground(evenly_spaced(images.images, SAMPLE).transpose(0, 2, 3, 1)) for images in (source, target)]
     theirs, ours = found
     if ours is None or theirs is None:
         unclear = " and ".join(role for role, one in zip(("source", "target"), found, strict=True) if one is None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
-from pixelscope.engine.memory import keep_freed_memory
+from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import Checkpoint, default_rule, list_checkpoints, read_run, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
@@ -40,7 +40,7 @@ def evaluate_pixelda(
     Raises InputError where the run has no checkpoint, the rule is not available, the classes differ, no image is left, or the
     run's own images have changed since the training.
     """
-    keep_freed_memory()
+    keep_heap()
     stored = read_run(RunFolder.open(run))
     if source is None and target is None:
         return _measure_own(stored, rule, data_root)

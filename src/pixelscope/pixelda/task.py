@@ -9,10 +9,10 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.loader import Stream, to_float
+from pixelscope.data.loader import ShuffledStream, to_float
 from pixelscope.engine.distributed import synchronize_batch_norm
-from pixelscope.engine.ema import MovingAverage
-from pixelscope.engine.memory import laid_out, placed
+from pixelscope.engine.ema import EMA
+from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import apply_gradients, frozen, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.pixelda import diagnostics
@@ -45,7 +45,7 @@ class LabelledBatches:
     """Shuffled batches of one labelled set."""
 
     def __init__(self, images: ImageSet, seed: int, device: torch.device) -> None:
-        self.stream = Stream(images, seed, "source", device)
+        self.stream = ShuffledStream(images, seed, "source", device)
 
     def __call__(self, context: StepContext) -> LabelledBatch:
         """Return this rank's part of the batch at `context`."""
@@ -57,7 +57,7 @@ class LabelledBatches:
 class BaselineTask(Task[LabelledBatch]):
     """T of one baseline run, with its optimizer and moving average."""
 
-    labels = MappingProxyType(
+    display_names = MappingProxyType(
         {
             "loss/classifier": "T",
             "accuracy/batch_source": "accuracy source",
@@ -70,18 +70,18 @@ class BaselineTask(Task[LabelledBatch]):
         self, config: BaselineConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None
     ) -> None:
         self.config, self.fabric, self.evaluation = config, fabric, evaluation
-        self.classifier = placed(build_classifier(config, classes), fabric.device, config.runtime.layout)
+        self.classifier = to_device(build_classifier(config, classes), fabric.device, config.runtime.layout)
         self.networks = {"classifier": self.classifier}
         self.optimizers = {"classifier": adam([self.classifier], config.optimizer)}
         half_life = config.training.ema_half_life
-        self.averages = {"classifier": MovingAverage(self.classifier, half_life)} if half_life else {}
+        self.averages = {"classifier": EMA(self.classifier, half_life)} if half_life else {}
 
     def step(self, batch: LabelledBatch, context: StepContext) -> Mapping[str, Tensor]:
         """Train T on one batch."""
         optimizer = self.optimizers["classifier"]
         set_learning_rate(optimizer, learning_rate(self.config.optimizer, context.images))
         with self.fabric.autocast():
-            logits = self.classifier(laid_out(batch.images, self.config.runtime.layout), source=True)
+            logits = self.classifier(to_memory_format(batch.images, self.config.runtime.layout), source=True)
         loss = task_loss(logits, batch.labels)
         loss.backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
@@ -95,7 +95,7 @@ class BaselineTask(Task[LabelledBatch]):
         averaged = self.averages.get("classifier")
         return self.evaluation.measure(self.classifier, averaged.network if averaged else None) if self.evaluation else {}
 
-    def choice(self, evaluation: Mapping[str, float]) -> float | None:
+    def monitor(self, evaluation: Mapping[str, float]) -> float | None:
         """Choose the best checkpoint by source validation of the weights to be measured: the average, where one is kept."""
         return evaluation.get("accuracy/source_validation_ema", evaluation.get("accuracy/source_validation"))
 
@@ -120,9 +120,9 @@ class PairedBatch:
     mask: Tensor | None = None
     """(n, 1, S, S) in [0, 1], 1 on the foreground of the source, where masks are given."""
 
-    def laid_out(self, layout: str) -> "PairedBatch":
+    def to_memory_format(self, layout: str) -> "PairedBatch":
         """Return the same images in another order in memory."""
-        return replace(self, source=laid_out(self.source, layout), target=laid_out(self.target, layout))
+        return replace(self, source=to_memory_format(self.source, layout), target=to_memory_format(self.target, layout))
 
 
 class PairedBatches:
@@ -131,8 +131,8 @@ class PairedBatches:
     def __init__(
         self, source: ImageSet, target: ImageSet, seed: int, device: torch.device, masks: ImageSet | None = None
     ) -> None:
-        self.source = Stream(source, seed, "source", device)
-        self.target = Stream(target.without_labels(), seed, "target", device)
+        self.source = ShuffledStream(source, seed, "source", device)
+        self.target = ShuffledStream(target.without_labels(), seed, "target", device)
         self.masks = None if masks is None else torch.from_numpy(masks.in_memory()).to(device)
 
     def __call__(self, context: StepContext) -> PairedBatch:
@@ -164,7 +164,7 @@ STATISTICS_EVERY = 8
 class PixelDATask(Task[PairedBatch]):
     """G, D and T of one run, with their optimizers and moving averages."""
 
-    labels = MappingProxyType(
+    display_names = MappingProxyType(
         {
             "loss/generator": "G",
             "loss/discriminator": "D",
@@ -196,7 +196,7 @@ class PixelDATask(Task[PairedBatch]):
         if self.judge is not None:
             self.networks["judge"] = self.judge
         for network in self.networks.values():
-            placed(network, fabric.device, config.runtime.layout)
+            to_device(network, fabric.device, config.runtime.layout)
             if fabric.world_size > 1:
                 synchronize_batch_norm(network)
         self.optimizers = {
@@ -211,10 +211,10 @@ class PixelDATask(Task[PairedBatch]):
         start = {"task weight": config.losses.generator_task, "task excess": 0.0}
         self.steering = {name: torch.tensor(value, device=fabric.device) for name, value in start.items()}
         if config.losses.task_bound is not None:
-            self.memory = self.steering
+            self.schedule_state = self.steering
         half_life = config.training.ema_half_life
         averaged = [name for name in ("generator", "classifier", "judge") if name in self.networks and half_life]
-        self.averages = {name: MovingAverage(self.networks[name], half_life) for name in averaged}
+        self.averages = {name: EMA(self.networks[name], half_life) for name in averaged}
 
     def step(self, batch: PairedBatch, context: StepContext) -> Mapping[str, Tensor]:
         """Train D and T on one batch, then G (the report's step 6)."""
@@ -236,7 +236,7 @@ class PixelDATask(Task[PairedBatch]):
         for name, average in self.averages.items():
             average.update(self.networks[name], context.batch_size, context.images)
         if "generator" in self.averages and context.step % STATISTICS_EVERY == 0:
-            with self.averages["generator"].normalizing() as average, self.fabric.autocast():
+            with self.averages["generator"].updating_batch_norm() as average, self.fabric.autocast():
                 average(batch.source, z)
         return {name: value.detach() for name, value in numbers.items()}
 
@@ -254,7 +254,7 @@ class PixelDATask(Task[PairedBatch]):
             "alike": diagnostics.alike(self.generator, self.classifier, images, self.fixed_z(2 * len(images))),
         }
 
-    def choice(self, evaluation: Mapping[str, float]) -> float | None:
+    def monitor(self, evaluation: Mapping[str, float]) -> float | None:
         """Choose the best checkpoint by source validation; there is none where nothing is held out."""
         return evaluation.get("accuracy/source_validation_ema", evaluation.get("accuracy/source_validation"))
 

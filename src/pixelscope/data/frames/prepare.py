@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.config import Config
-from pixelscope.data.decode import bombs_refused, depth_of, read_image, read_images
+from pixelscope.data.decode import depth_of, read_image, read_images, reject_decompression_bombs
 from pixelscope.data.frames.discovery import ListedFrame, Listing, find_classes, list_frames
 from pixelscope.data.frames.duplicates import perceptual_hash
 from pixelscope.data.frames.preprocess import PreparedFrame, frame_mask, is_black, prepare_frame, stages, write_stages
@@ -28,10 +28,10 @@ from pixelscope.data.frames.store import (
     FrameRecord,
     FrameStore,
     InsetRecord,
-    LeftOut,
+    SkippedFile,
     StoreIndex,
     array_shapes,
-    spread,
+    evenly_spaced,
 )
 from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError
@@ -91,7 +91,7 @@ def prepare(
             f"{place} holds a store of other frames or settings; remove it, or choose another --out, or leave --out away."
         )
     if config.strict:
-        refuse(store.index.left_out)
+        raise_if_skipped(store.index.left_out)
     return store
 
 
@@ -133,7 +133,7 @@ def _index(listing: Listing, config: PrepareConfig, key: str, chunks: Iterable[P
     parts = [chunk_index(path) for path in chunks]
     left_out = tuple(file for part in parts for file in part.left_out)
     if config.strict:
-        refuse(left_out)
+        raise_if_skipped(left_out)
     frames = tuple(frame for part in parts for frame in part.frames)
     _check_enough(listing, frames, left_out)
     return StoreIndex(
@@ -147,7 +147,7 @@ def _index(listing: Listing, config: PrepareConfig, key: str, chunks: Iterable[P
     )
 
 
-def _check_enough(listing: Listing, frames: Sequence[FrameRecord], left_out: Sequence[LeftOut]) -> None:
+def _check_enough(listing: Listing, frames: Sequence[FrameRecord], left_out: Sequence[SkippedFile]) -> None:
     labels = {frame.label for frame in frames}
     for label, name in enumerate(listing.kinds):
         if label not in labels:
@@ -157,7 +157,7 @@ def _check_enough(listing: Listing, frames: Sequence[FrameRecord], left_out: Seq
         raise InputError(f"There is one usable frame only, {frames[0].name}; give at least two.")
 
 
-def _notes(left_out: Sequence[LeftOut], count: int) -> tuple[str, ...]:
+def _notes(left_out: Sequence[SkippedFile], count: int) -> tuple[str, ...]:
     unreadable, black = ([file.name for file in left_out if file.reason == reason] for reason in ("unreadable", "black"))
     return (
         *note(f"Skipped {{count}} unreadable of {count:,} frames: {{names}}.", unreadable),
@@ -192,7 +192,9 @@ def _reserve(path: Path) -> None:
 def _write_figures(folder: Path, index: StoreIndex, listing: Listing) -> None:
     paths = {frame.name: frame.path for frame in listing.frames}
     labels = np.array([frame.label for frame in index.frames])
-    chosen = [i for label in range(len(listing.kinds)) for i in spread(np.flatnonzero(labels == label), _FIGURES).tolist()]
+    chosen = [
+        i for label in range(len(listing.kinds)) for i in evenly_spaced(np.flatnonzero(labels == label), _FIGURES).tolist()
+    ]
     kept = (index.frames[i] for i in chosen)
     drawn = [
         stages(i, read_frame(read_image(paths[frame.name], value_range=index.settings.range)), Box(*frame.content))
@@ -215,7 +217,7 @@ class ChunkIndex(Config):
     """What is known of the frames of a chunk."""
 
     frames: tuple[FrameRecord, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[SkippedFile, ...]
 
 
 def prepare_chunks(
@@ -250,7 +252,7 @@ def chunk_array(path: Path, name: str) -> Bytes:
         return file[name]
 
 
-def refuse(left_out: Sequence[LeftOut]) -> None:
+def raise_if_skipped(left_out: Sequence[SkippedFile]) -> None:
     """Raise an InputError for the first file left out, if any: what a strict preparation does."""
     if left_out:
         raise InputError(left_out[0].message)
@@ -275,12 +277,12 @@ def _one_thread_each() -> Iterator[None]:
 def _prepare(frames: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor, path: Path) -> None:
     """Prepare the frames of one chunk and write it to `path`."""
     images = list(read_images([frame.path for frame in frames], value_range=config.range))
-    with bombs_refused():
+    with reject_decompression_bombs():
         results = list(pool.map(lambda frame, image: _one(frame, image, config), frames, images))
-    left_out = tuple(result for result in results if isinstance(result, LeftOut))
+    left_out = tuple(result for result in results if isinstance(result, SkippedFile))
     if config.strict:
-        refuse(left_out)
-    kept = [result for result in results if not isinstance(result, LeftOut)]
+        raise_if_skipped(left_out)
+    kept = [result for result in results if not isinstance(result, SkippedFile)]
     index = ChunkIndex(frames=tuple(record for record, _ in kept), left_out=left_out)
     prepared = [frame for _, frame in kept]
     arrays = {
@@ -296,14 +298,16 @@ def _stacked(arrays: Sequence[Bytes]) -> Bytes:
     return np.stack(arrays) if arrays else np.empty(0, np.uint8)
 
 
-def _one(frame: ListedFrame, image: Bytes | InputError, config: PrepareConfig) -> tuple[FrameRecord, PreparedFrame] | LeftOut:
+def _one(
+    frame: ListedFrame, image: Bytes | InputError, config: PrepareConfig
+) -> tuple[FrameRecord, PreparedFrame] | SkippedFile:
     if isinstance(image, InputError):
-        return LeftOut(name=frame.name, reason="unreadable", message=str(image))
+        return SkippedFile(name=frame.name, reason="unreadable", message=str(image))
     original = read_frame(image)
     marked = None if frame.mask is None else frame_mask(frame.mask, original.shape[:2])
     prepared = prepare_frame(original, marked, config)
     if is_black(prepared.frame):
-        return LeftOut(name=frame.name, reason="black", message=f"The frame {frame.path} is black all over; remove it.")
+        return SkippedFile(name=frame.name, reason="black", message=f"The frame {frame.path} is black all over; remove it.")
     return _record(frame, original, prepared), prepared
 
 

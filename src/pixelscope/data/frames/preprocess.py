@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelscope.data.decode import bombs_refused, load_stored
+from pixelscope.data.decode import load_stored, reject_decompression_bombs
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
@@ -182,21 +182,21 @@ def read_mask(path: Path) -> Flags:
     Raises:
         InputError: the file cannot be read, or the mask has more than two values.
     """
-    with bombs_refused():
+    with reject_decompression_bombs():
         return decode_mask(path)
 
 
 def decode_mask(path: Path) -> Flags:
-    """Read a mask as `read_mask` does, on a thread of a program that is within `bombs_refused`."""
+    """Read a mask as `read_mask` does, on a thread of a program that is within `reject_decompression_bombs`."""
     stored, turn = load_stored(path)
     lossy = isinstance(stored, Image.Image) and stored.format in _LOSSY
-    flags = inside(_values(stored, path), str(path), lossy)
+    flags = mask_from_values(_values(stored, path), str(path), lossy)
     if turn is None:
         return flags
     return np.asarray(Image.fromarray(flags.astype(np.uint8)).transpose(turn)) > 0
 
 
-def inside(values: Values, name: str, lossy: bool = False) -> Flags:
+def mask_from_values(values: Values, name: str, lossy: bool = False) -> Flags:
     """Return where a mask of two values has the greater one.
 
     Args:
@@ -220,7 +220,7 @@ def inside(values: Values, name: str, lossy: bool = False) -> Flags:
 
 
 def frame_mask(path: Path, shape: tuple[int, int]) -> Flags:
-    """Return where a mask marks a lesion of its frame; the caller is within `bombs_refused`.
+    """Return where a mask marks a lesion of its frame; the caller is within `reject_decompression_bombs`.
 
     Args:
         path: the mask's file.

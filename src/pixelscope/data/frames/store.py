@@ -180,14 +180,14 @@ class FrameStore:
     def gallery(self, count: int = 12) -> dict[str, Positions]:
         """Return the positions of up to `count` frames of each class, at equal distances over it."""
         members = {name: np.flatnonzero(self.labels == label) for label, name in enumerate(self.classes)}
-        return {name: spread(positions, count) for name, positions in members.items()}
+        return {name: evenly_spaced(positions, count) for name, positions in members.items()}
 
     def summary(self) -> FrameSummary:
         """Return counts and original sizes by class."""
         return summarise(self)
 
 
-def spread(positions: Positions, count: int) -> Positions:
+def evenly_spaced(positions: Positions, count: int) -> Positions:
     """Return up to `count` of `positions`, at equal distances."""
     if len(positions) <= count:
         return positions

@@ -147,7 +147,7 @@ def _scan(folder: Path, inner: str) -> Iterator[Entry]:
         yield Entry(folder, inner.removesuffix("/"), "folder")
     for name, is_folder, is_file in found:
         path, within = folder / name, inner + name
-        if is_passed_over(name) or (is_folder and leads_back(path)):
+        if is_passed_over(name) or (is_folder and is_symlink_loop(path)):
             yield Entry(path, within + "/" * is_folder, "skipped")
         elif is_file and _is_own_file(path):
             yield Entry(path, within, "own")
@@ -195,7 +195,7 @@ def parts_among(names: Sequence[str]) -> dict[str, Part]:
     return begun if len(set(begun.values())) > 1 else plain
 
 
-def leads_back(folder: Path) -> bool:
+def is_symlink_loop(folder: Path) -> bool:
     """Say whether a link leads to a folder that it lies in, so that a walk would never end."""
     here = folder.parent.resolve()
     return folder.is_symlink() and folder.resolve() in (here, *here.parents)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelscope.data.decode import bombs_refused, image_size, load_stored
+from pixelscope.data.decode import image_size, load_stored, reject_decompression_bombs
 from pixelscope.data.sources.listing import RENDER_RECORD, contents, is_passed_over, parts_among
 from pixelscope.data.sources.mnist_m import read_photo
 from pixelscope.errors import InputError
@@ -245,7 +245,7 @@ def _read_pictograms(folder: Path) -> tuple[dict[str, list[Floats]], dict[str, s
             raise InputError(f"The class folder {folder / child} has no pictogram; add one, or remove the folder.")
     classes: dict[str, list[Floats]] = {}
     sums = {}
-    with bombs_refused():
+    with reject_decompression_bombs():
         for path, name in zip(found.images, found.names, strict=True):
             first, slash, _ = name.partition("/")
             classes.setdefault(first if slash else path.stem, []).append(read_pictogram(path))
@@ -266,7 +266,7 @@ def _check_classes(folder: Path, names: Sequence[str]) -> None:
 def read_pictogram(path: Path) -> Floats:
     """Read a drawing on transparent ground, without its transparent margins.
 
-    The caller is within `bombs_refused`.
+    The caller is within `reject_decompression_bombs`.
 
     Returns:
         RGBA in [0, 1], float32 (H, W, 4), colours multiplied by alpha.

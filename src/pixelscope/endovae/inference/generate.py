@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelscope.data.decode import bombs_refused
+from pixelscope.data.decode import reject_decompression_bombs
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
 from pixelscope.endovae.inference.model import Bytes, Floats
 from pixelscope.errors import InputError
@@ -59,7 +59,7 @@ def generate(
     about |= {"seed": seed, "dimension": dimension}
     if between is not None:
         about["between"] = [str(path) for path in between]
-        with bombs_refused():
+        with reject_decompression_bombs():
             ends = np.stack([read_prepared(path, checkpoint.config.prepare) for path in between])
         z = interpolate(vae.encode(ends), count)
     elif dimension is not None:

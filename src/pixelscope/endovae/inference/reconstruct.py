@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pixelscope.data.decode import bombs_refused
+from pixelscope.data.decode import reject_decompression_bombs
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
 from pixelscope.endovae.inference.model import Floats
@@ -64,7 +64,7 @@ def _grid(checkpoint: "Checkpoint", paths: Sequence[Path], out: Path, about: dic
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
 
     files, seed = _files(paths), about["seed"]
-    with bombs_refused():
+    with reject_decompression_bombs():
         frames = np.stack([read_prepared(file, checkpoint.config.prepare) for file in files])
     latent = checkpoint.config.model.latent
     noise = draw_latents(len(files), latent, seed, "sampled reconstruction") if about["sampled"] else None

@@ -22,7 +22,7 @@ from pixelscope.endovae.metrics import Dissimilarity, psnr, ssim
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.task import build_networks
-from pixelscope.engine.checkpoint import fingerprint
+from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights
 from pixelscope.imaging.config import PrepareConfig
@@ -47,7 +47,7 @@ class TorchVAE:
     @cached_property
     def identity(self) -> dict[str, str]:
         """Return the SHA-256 of the weights."""
-        return {"model": fingerprint(*self._networks.values())}
+        return {"model": weights_sha256(*self._networks.values())}
 
     def encode(self, frames: Bytes) -> Floats:
         """Return the posterior means (N, latent) of uint8 frames (N, S, S, 3)."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pixelscope.data import load
-from pixelscope.data.disk_array import spread
+from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.exports.bundle import COMPARED, Delivered, Format, Parity, compare, deliver, require_new
 from pixelscope.exports.metadata import About
 from pixelscope.exports.model_card import Card, Port
@@ -74,7 +74,7 @@ def _images(checkpoint: "Checkpoint", images: str | None, data_root: Path | None
         config = lying(checkpoint.run, data_root)
         images = config.target or config.source
     found = load(images, size=checkpoint.size, data_root=data_root, value_range=checkpoint.config.data.input_values)
-    return pixels(spread(found.images, COMPARED)), found.provenance.title
+    return pixels(evenly_spaced(found.images, COMPARED)), found.provenance.title
 
 
 def _answers(model: ClassifierModel, images: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixelscope.data.loader import to_float
-from pixelscope.engine.checkpoint import fingerprint
+from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.weights import read_weights
@@ -60,7 +60,7 @@ class TorchClassifier:
     @cached_property
     def identity(self) -> dict[str, str]:
         """Return the SHA-256 of the weights."""
-        return {"model": fingerprint(self.classifier)}
+        return {"model": weights_sha256(self.classifier)}
 
     @cached_property
     def _replicas(self) -> Replicas[nn.Module]:
@@ -88,7 +88,7 @@ class TorchGenerator:
         if checkpoint.generator is None or not isinstance(checkpoint.config, PixelDAConfig):
             run, system = checkpoint.folder.path, checkpoint.system
             raise InputError(f"{run} is a run of the {system}, which draws nothing; give one of `pixelscope pixelda train`.")
-        self.config, self.identity = checkpoint.config, {"model": fingerprint(checkpoint.generator)}
+        self.config, self.identity = checkpoint.config, {"model": weights_sha256(checkpoint.generator)}
         self._replicas: Replicas[Generator] = Replicas(checkpoint.generator, devices)
 
     def noise(self, seed: int, *path: int | str) -> NDArray[np.float32]:

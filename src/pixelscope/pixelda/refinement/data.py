@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.loader import Stream, to_float
-from pixelscope.engine.memory import placed
+from pixelscope.data.loader import ShuffledStream, to_float
+from pixelscope.engine.memory import to_device
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise, redraw
@@ -46,7 +46,7 @@ class GeneratedPool:
         generated: GeneratedConfig,
         fabric: Fabric,
     ) -> None:
-        self.network, self.config, self.fabric = placed(network, fabric.device, config.runtime.layout), config, fabric
+        self.network, self.config, self.fabric = to_device(network, fabric.device, config.runtime.layout), config, fabric
         self.source, self.seed, self.refresh = source, seed, generated.refresh_every
         self.pool = min(generated.pool_size, len(source))
         self._order = ShuffledOrder(len(source), seed, "generated pool")
@@ -98,8 +98,8 @@ class RefineBatches:
         """
         if target.labels is not None:
             raise InputError(f"{target.provenance.source} has labels, which a refinement must not use; remove them.")
-        self.source = Stream(source, seed, "source", device)
-        self.target = Stream(target, seed, "target", device)
+        self.source = ShuffledStream(source, seed, "source", device)
+        self.target = ShuffledStream(target, seed, "target", device)
         self.pool = pool
 
     def __call__(self, context: StepContext) -> RefineBatch:

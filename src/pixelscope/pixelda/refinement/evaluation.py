@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pixelscope.data.disk_array import spread
-from pixelscope.engine.memory import keep_freed_memory
+from pixelscope.data.disk_array import evenly_spaced
+from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import REFINED_RULE, load_checkpoint
 from pixelscope.pixelda.evaluation import own_sets, unfinished_notes, unmeasured_notes
@@ -41,7 +41,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
     Example:
         >>> evaluate_refinement(Path("runs/refined")).sets["target_test"].accuracy
     """
-    keep_freed_memory()
+    keep_heap()
     stored = read_refinement(RunFolder.open(run))
     folder, config, refined = stored.folder, stored.config, load_checkpoint(stored, REFINED_RULE)
     inputs = load_inputs(config, data_root, training=False, run=refined.run)
@@ -96,7 +96,7 @@ def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module) -
 
 def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: dict[str, float]) -> Snapshot:
     """Return a point of the curve: accuracy on the target's test split, and the value of each rule on images held out."""
-    logits, features = answers_of(network, spread(inputs.holdout.images, IMAGES))
+    logits, features = answers_of(network, evenly_spaced(inputs.holdout.images, IMAGES))
     known = measure(network, MeasuredSet("source, held out", [inputs.source.validation], source=True))
     rules = selector_values(logits, features, accuracies({"": known})[""])
     return Snapshot.model_validate({"images": images, **reached, **rules})

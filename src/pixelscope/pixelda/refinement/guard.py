@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pixelscope.data.disk_array import spread
+from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.imageset import ImageSet
 from pixelscope.pixelda.metrics import MeasuredSet
 from pixelscope.pixelda.refinement.results import ClassShare, Guard
@@ -44,7 +44,7 @@ def guard(
         redrawn: the same, redrawn by G; None where the refinement had no redrawn images.
         threshold: probability from which a label is trusted.
     """
-    shown = spread(target.images, IMAGES)
+    shown = evenly_spaced(target.images, IMAGES)
     found = {name: answers_of(network, shown) for name, network in (("start", start), ("refined", refined))}
     known = {"source accuracy": MeasuredSet("source", [source], source=True)}
     if redrawn is not None:

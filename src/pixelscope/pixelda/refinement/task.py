@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.distributed import synchronize_batch_norm
-from pixelscope.engine.ema import MovingAverage
-from pixelscope.engine.memory import laid_out, placed
+from pixelscope.engine.ema import EMA
+from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.pixelda.losses import task_loss
@@ -31,7 +31,7 @@ PREDICTION_EMA = 0.99
 class RefineTask(Task[RefineBatch]):
     """The classifier of a refinement, its optimizer, and its moving average, which is the teacher by default."""
 
-    labels = MappingProxyType(
+    display_names = MappingProxyType(
         {
             "loss/source": "source",
             "loss/generated": "generated",
@@ -63,7 +63,7 @@ class RefineTask(Task[RefineBatch]):
             teacher: network that labels target images in place of the moving average.
         """
         self.config, self.fabric, self.validation = config, fabric, validation
-        self.classifier = placed(classifier, fabric.device, config.runtime.layout)
+        self.classifier = to_device(classifier, fabric.device, config.runtime.layout)
         if fabric.world_size > 1:
             synchronize_batch_norm(self.classifier)
         self.networks = {"classifier": self.classifier}
@@ -77,12 +77,12 @@ class RefineTask(Task[RefineBatch]):
                 fused=True,
             )
         }
-        self.averages = {"classifier": MovingAverage(self.classifier, max(1, config.training.ema_half_life))}
-        self.teacher = None if teacher is None else placed(teacher, fabric.device, config.runtime.layout).eval()
+        self.averages = {"classifier": EMA(self.classifier, max(1, config.training.ema_half_life))}
+        self.teacher = None if teacher is None else to_device(teacher, fabric.device, config.runtime.layout).eval()
         self.class_prior = class_prior.to(fabric.device)
         # The teacher's mean prediction on target images, which distribution alignment corrects for.
         self.running_prediction = self.class_prior.clone()
-        self.memory = {"predicted": self.running_prediction}
+        self.schedule_state = {"predicted": self.running_prediction}
 
     def step(self, batch: RefineBatch, context: StepContext) -> Mapping[str, Tensor]:
         """Train the classifier on one batch."""
@@ -147,7 +147,7 @@ class RefineTask(Task[RefineBatch]):
 
     def _average_logits(self, views: Tensor) -> Tensor:
         """Return the average's logits of target images, which also update its batch norm statistics."""
-        with self.averages["classifier"].normalizing() as network, self.fabric.autocast():
+        with self.averages["classifier"].updating_batch_norm() as network, self.fabric.autocast():
             return network(views)
 
     def _align_distribution(self, probabilities: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class RefineTask(Task[RefineBatch]):
         return self.classifier(views, draw=draw) if drops else self.classifier(views)
 
     def _view(self, alter: View, images: Tensor, draw: torch.Generator) -> Tensor:
-        return laid_out(alter(images, self.config.views, draw), self.config.runtime.layout)
+        return to_memory_format(alter(images, self.config.views, draw), self.config.runtime.layout)
 
 
 def cosine(start: float, done: float) -> float:

@@ -12,7 +12,7 @@ from torch import nn
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.relocate import written
 from pixelscope.data.split import Split, find_copies, random_test_mask
-from pixelscope.engine.checkpoint import fingerprint
+from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import Checkpoint, load_checkpoint, read_run
@@ -312,7 +312,7 @@ def _class_prior(source: ImageSet) -> torch.Tensor:
 def _networks(inputs: RefinementInputs) -> str:
     assert inputs.opened.generator is not None
     given = [inputs.start, inputs.opened.generator]
-    return fingerprint(*given, *([] if inputs.teacher is None else [inputs.teacher]))
+    return weights_sha256(*given, *([] if inputs.teacher is None else [inputs.teacher]))
 
 
 def _decisive(config: RefineConfig) -> dict[str, Any]:
