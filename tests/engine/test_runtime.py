@@ -70,10 +70,10 @@ def test_a_process_that_is_silent_is_taken_for_dead() -> None:
 
 
 def _one_is_late(fabric: object) -> int:
-    peers = Barrier()
+    barrier = Barrier()
     if fabric.global_rank:  # type: ignore[attr-defined]
         time.sleep(3)
-    peers.meet()
+    barrier.wait()
     return int(average(torch.ones(1)))
 
 

@@ -268,7 +268,7 @@ def further_pages(paths: Sequence[Path]) -> dict[Path, int]:
 
 
 def pages_after_first(path: Path) -> int:
-    """Return how many images a file holds after its first, see `further_pages`; the caller is within `reject_decompression_bombs`."""
+    """Return how many images a file holds after its first; call it within `reject_decompression_bombs`."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)

@@ -55,7 +55,7 @@ class FrameRecord(Config):
     hash: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 
-class LeftOut(Config):
+class SkippedFile(Config):
     """A file that gave no frame."""
 
     name: str
@@ -72,7 +72,7 @@ class StoreIndex(Config):
     settings: PrepareConfig
     kinds: dict[str, Kind]
     notes: tuple[str, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[SkippedFile, ...]
     frames: tuple[FrameRecord, ...]
 
 

@@ -41,7 +41,7 @@ class ImagesWritten:
 
 
 def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:
-    """Return one file as uint8 (S, S, 3), prepared as a run's frames were; on a thread within `bombs_refused`."""
+    """Return one file as uint8 (S, S, 3), prepared as a run's frames were; on a thread within `reject_decompression_bombs`."""
     image = decode(path, value_range=config.range)
     return prepare_frame(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))), None, config).frame
 
