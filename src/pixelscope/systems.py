@@ -15,7 +15,7 @@ from pixelscope.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     # They bring torch, which a table does without.
-    from pixelscope.exports.bundle import Delivered, Format
+    from pixelscope.exports.bundle import Format
     from pixelscope.reports.document import Section
 
 
@@ -186,7 +186,7 @@ def export(
     rule: str = "auto",
     choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
-) -> "Delivered":
+) -> "ExportResult":
     """Write the model of a finished run to one file that other programs read, with a model card beside it.
 
     `onnx` takes uint8 RGB images of any size, N at a time, and needs onnxruntime alone; `safetensors` holds the weights.

@@ -16,9 +16,9 @@ from PIL import Image
 from pixelscope import InputError, Interrupted
 from pixelscope.data.decode import decode
 from pixelscope.files import written_whole
-from pixelscope.inference.files import Item, batches, count, in_order, label_of, passed_over, walk
-from pixelscope.inference.pipeline import BATCH, ERROR, Stages, stream, unwritable
-from pixelscope.inference.table import Table
+from pixelscope.inference.files import InputFile, batches, count_files, in_order, iterate_files, label_of, skipped_notes
+from pixelscope.inference.pipeline import BATCH, ERROR, Steps, run_pipeline, unwritable
+from pixelscope.inference.table import ResumableTable
 
 WHO = {"model": "mean"}
 
@@ -31,14 +31,14 @@ def folder_of(path: Path, many: int) -> Path:
     return path
 
 
-def table(out: Path, resume: bool = False) -> Table:
-    return Table(out, ("name", "mean", ERROR), WHO, resume)
+def table(out: Path, resume: bool = False) -> ResumableTable:
+    return ResumableTable(out, ("name", "mean", ERROR), WHO, resume)
 
 
-def means(devices: int = 1, delay: float = 0.0, fail_after: int | None = None, error: BaseException | None = None) -> Stages:
+def means(devices: int = 1, delay: float = 0.0, fail_after: int | None = None, error: BaseException | None = None) -> Steps:
     begun, done = itertools.count(), list[int]()
 
-    def compute(items: Sequence[Item], images: Sequence[np.ndarray]) -> list[dict]:
+    def compute(items: Sequence[InputFile], images: Sequence[np.ndarray]) -> list[dict]:
         time.sleep(delay * (3 - next(begun) % 3))  # those begun first are ready last
         done.append(len(items))
         if fail_after is not None and sum(done) > fail_after:
@@ -46,7 +46,7 @@ def means(devices: int = 1, delay: float = 0.0, fail_after: int | None = None, e
             raise error
         return [{"mean": float(image.mean())} for image in images]
 
-    return Stages(lambda item: decode(item.path), compute, devices)
+    return Steps(lambda item: decode(item.path), compute, devices)
 
 
 def read(path: Path) -> list[dict]:
@@ -59,15 +59,15 @@ def test_files_come_sorted_folder_by_folder_and_hidden_ones_not(tmp_path: Path) 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "c" / "loop").symlink_to(tmp_path)
-    found = [item.path.relative_to(tmp_path).as_posix() for item in walk([tmp_path])]
+    found = [item.path.relative_to(tmp_path).as_posix() for item in iterate_files([tmp_path])]
     assert found == ["a.png", "b/1.png", "b/2.png", "c/d/notes.txt"]
-    assert count([tmp_path]) == 4
-    several = [item.inner.as_posix() for item in walk([tmp_path / "b", tmp_path / "a.png"])]
+    assert count_files([tmp_path]) == 4
+    several = [item.inner.as_posix() for item in iterate_files([tmp_path / "b", tmp_path / "a.png"])]
     assert several == ["b/1.png", "b/2.png", "a.png"]
     with pytest.raises(InputError, match="There is no .*nothing; name image files, or folders of them"):
-        list(walk([tmp_path / "nothing"]))
+        list(iterate_files([tmp_path / "nothing"]))
     with pytest.raises(InputError, match="No images are given"):
-        list(walk([]))
+        list(iterate_files([]))
 
 
 @pytest.mark.parametrize("devices", [1, 3])
@@ -75,8 +75,8 @@ def test_rows_are_in_the_order_of_the_files(tmp_path: Path, devices: int) -> Non
     images = folder_of(tmp_path / "in", 3 * BATCH + 5)
     seen: list[tuple[int, int]] = []
     out = tmp_path / "out.csv"
-    written = stream(table(out), [images], means(devices, delay=0.01), lambda done, total: seen.append((done, total)))
-    assert [row["name"] for row in read(out)] == [item.name for item in walk([images])]
+    written = run_pipeline(table(out), [images], means(devices, delay=0.01), lambda done, total: seen.append((done, total)))
+    assert [row["name"] for row in read(out)] == [item.name for item in iterate_files([images])]
     assert all(float(row["mean"]) == int(Path(row["name"]).stem) % 256 for row in read(out))
     assert (written.rows, written.failed) == (3 * BATCH + 5, 0)
     assert seen[-1] == (3 * BATCH + 5, 3 * BATCH + 5) and seen == sorted(seen)
@@ -89,7 +89,7 @@ def test_what_is_no_image_broken_or_enormous_is_a_row_with_its_error(tmp_path: P
     (images / "page.png").write_text("<html>")
     Image.new("1", (400, 400)).save(images / "vast.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
-    written = stream(table(tmp_path / "out.csv"), [images], means())
+    written = run_pipeline(table(tmp_path / "out.csv"), [images], means())
     errors = {Path(row["name"]).name: row[ERROR] for row in read(tmp_path / "out.csv") if row[ERROR]}
     assert errors.keys() == {"broken.jpg", "notes.txt", "page.png", "vast.png"}
     assert "no image: its name ends in .txt" in errors["notes.txt"]
@@ -101,18 +101,16 @@ def test_what_is_no_image_broken_or_enormous_is_a_row_with_its_error(tmp_path: P
 
 def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     images, out = folder_of(tmp_path / "in", 4 * BATCH), tmp_path / "out.csv"
-    stream(table(tmp_path / "whole.csv"), [images], means())
+    run_pipeline(table(tmp_path / "whole.csv"), [images], means())
     with pytest.raises(
         Interrupted, match=f"{2 * BATCH} rows are kept in .*out.csv.part; go on with the same command and --resume"
     ):
-        stream(table(out), [images], means(fail_after=2 * BATCH, error=KeyboardInterrupt()))
+        run_pipeline(table(out), [images], means(fail_after=2 * BATCH, error=KeyboardInterrupt()))
     assert not out.exists()
     computed: list[str] = []
     stages = means()
-    spied = Stages(
-        stages.prepare, lambda items, values: computed.extend(i.name for i in items) or stages.compute(items, values)
-    )
-    stream(table(out, resume=True), [images], spied)
+    spied = Steps(stages.prepare, lambda items, values: computed.extend(i.name for i in items) or stages.compute(items, values))
+    run_pipeline(table(out, resume=True), [images], spied)
     assert len(computed) == 2 * BATCH
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
@@ -121,8 +119,8 @@ def test_a_full_disk_keeps_the_rows_and_says_how_to_go_on(tmp_path: Path) -> Non
     images, out = folder_of(tmp_path / "in", 3 * BATCH), tmp_path / "out.csv"
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(InputError, match=f"The disk is full; {BATCH} rows are kept in .*; free some space, then go on"):
-        stream(table(out), [images], means(fail_after=BATCH, error=full))
-    stream(table(out, resume=True), [images], means())
+        run_pipeline(table(out), [images], means(fail_after=BATCH, error=full))
+    run_pipeline(table(out, resume=True), [images], means())
     assert len(read(out)) == 3 * BATCH
 
 
@@ -133,47 +131,47 @@ def test_a_disk_that_is_really_full_is_no_stack_trace(tmp_path: Path) -> None:
     filling._file.close()
     filling._file = Path("/dev/full").open("ab")  # noqa: SIM115
     with pytest.raises(InputError, match="The disk is full; 0 rows are kept"):
-        stream(filling, [images], means())
+        run_pipeline(filling, [images], means())
 
 
 def test_other_files_than_before_are_not_mixed_in(tmp_path: Path) -> None:
     images, out = folder_of(tmp_path / "in", 3 * BATCH), tmp_path / "out.csv"
     with pytest.raises(Interrupted):
-        stream(table(out), [images], means(fail_after=BATCH, error=KeyboardInterrupt()))
+        run_pipeline(table(out), [images], means(fail_after=BATCH, error=KeyboardInterrupt()))
     (images / "class0" / "0003.png").unlink()
     with pytest.raises(InputError, match=r"Row 2 of .* is of .*class0/0003.png and the files now have .*class0/0006.png there"):
-        stream(table(out, resume=True), [images], means())
+        run_pipeline(table(out, resume=True), [images], means())
 
 
 def test_several_rows_of_an_item_are_kept_or_made_anew_together(tmp_path: Path) -> None:
     images, out = folder_of(tmp_path / "in", BATCH + 10), tmp_path / "out.csv"
 
-    def both(fail: bool = False) -> Stages:
-        def compute(items: Sequence[Item], values: Sequence[np.ndarray]) -> list[list[dict]]:
+    def both(fail: bool = False) -> Steps:
+        def compute(items: Sequence[InputFile], values: Sequence[np.ndarray]) -> list[list[dict]]:
             if fail and len(items) < BATCH // 2:
                 raise KeyboardInterrupt
             return [[{"mean": float(value.mean() + k)} for k in range(2)] for value in values]
 
-        return Stages(lambda item: decode(item.path), compute)
+        return Steps(lambda item: decode(item.path), compute)
 
-    def made(path: Path, resume: bool = False) -> Table:
-        return Table(path, ("source", "mean", ERROR), WHO, resume, several=True)
+    def made(path: Path, resume: bool = False) -> ResumableTable:
+        return ResumableTable(path, ("source", "mean", ERROR), WHO, resume, several=True)
 
     (images / "broken.png").write_bytes(b"x")
     (images / "class0" / "0000.png").write_bytes(b"x")
-    whole = stream(made(tmp_path / "whole.csv"), [images], both())
+    whole = run_pipeline(made(tmp_path / "whole.csv"), [images], both())
     assert (whole.rows, whole.failed) == (2 * (BATCH + 9) + 2, 2)
     broken = ("broken.png", "0000.png")
-    expected = [item.name for item in walk([images]) for _ in range(1 if item.path.name in broken else 2)]
+    expected = [item.name for item in iterate_files([images]) for _ in range(1 if item.path.name in broken else 2)]
     assert [row["source"] for row in read(tmp_path / "whole.csv")] == expected
     with pytest.raises(Interrupted, match=f"{2 * (BATCH - 2) + 2} rows are kept"):
-        stream(made(out), [images], both(fail=True))
+        run_pipeline(made(out), [images], both(fail=True))
     part = out.with_name("out.csv.part")
     part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:-1]))
     again = made(out, resume=True)
     assert again.items == BATCH - 1
     seen: list[tuple[int, int]] = []
-    stream(again, [images], both(), lambda done, total: seen.append((done, total)))
+    run_pipeline(again, [images], both(), lambda done, total: seen.append((done, total)))
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert seen[-1] == (BATCH + 11, BATCH + 11)
 
@@ -216,7 +214,7 @@ def test_a_result_that_cannot_be_written_is_said_and_a_full_disk_stops(tmp_path:
     ],
 )
 def test_the_label_of_an_image_is_its_class_folder(inner: str, label: str) -> None:
-    assert label_of(Item(Path("given") / inner, Path(inner))) == label
+    assert label_of(InputFile(Path("given") / inner, Path(inner))) == label
 
 
 def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
@@ -225,7 +223,7 @@ def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     Image.new("L", (4, 4)).save(tmp_path / "plain.png")
     (tmp_path / "plain.png").rename(images / name)
-    stream(table(tmp_path / "out.csv"), [images], means())
+    run_pipeline(table(tmp_path / "out.csv"), [images], means())
     assert read(tmp_path / "out.csv")[0]["name"].endswith("caf\\udce9.png")
 
 
@@ -253,19 +251,19 @@ def test_results_inside_the_folder_are_no_inputs(tmp_path: Path) -> None:
     images = folder_of(tmp_path / "in", 5)
     (images / "notes.txt").touch()
     (images / "__MACOSX").mkdir()
-    first = stream(table(images / "first.csv"), [images], means())
-    assert [row["name"] for row in read(images / "first.csv")] == [item.name for item in walk([images])]
+    first = run_pipeline(table(images / "first.csv"), [images], means())
+    assert [row["name"] for row in read(images / "first.csv")] == [item.name for item in iterate_files([images])]
     assert (first.rows, first.failed) == (6, 1)
-    second = stream(table(images / "second.jsonl"), [images], means())
+    second = run_pipeline(table(images / "second.jsonl"), [images], means())
     assert (second.rows, second.failed) == (6, 1)
-    third = stream(table(images / "drawn" / "manifest.csv"), [images], means())
+    third = run_pipeline(table(images / "drawn" / "manifest.csv"), [images], means())
     (images / "drawn" / "0.png").write_bytes((images / "class0" / "0000.png").read_bytes())
     assert third.rows == 6
-    assert [item.inner.as_posix() for item in walk([images])] == [
+    assert [item.inner.as_posix() for item in iterate_files([images])] == [
         "class0/0000.png", "class0/0003.png", "class1/0001.png", "class1/0004.png", "class2/0002.png", "notes.txt",
     ]  # fmt: skip
-    assert count([images]) == 6
-    skipped, own = passed_over([images], tmp_path / "out.csv")
+    assert count_files([images]) == 6
+    skipped, own = skipped_notes([images], tmp_path / "out.csv")
     assert skipped.endswith(": 1 folders, 0 files.")
     assert own.endswith(f"3 ({images}/drawn/, {images}/first.csv, {images}/second.jsonl).")
     assert first.notes[:-1] == (skipped,)
@@ -276,10 +274,10 @@ def test_results_inside_the_folder_are_no_inputs(tmp_path: Path) -> None:
 def test_a_table_that_was_left_is_no_input_of_the_next(tmp_path: Path) -> None:
     images = folder_of(tmp_path / "in", 2 * BATCH)
     with pytest.raises(RuntimeError):
-        stream(table(images / "left.csv"), [images], means(fail_after=BATCH, error=RuntimeError("stop")))
+        run_pipeline(table(images / "left.csv"), [images], means(fail_after=BATCH, error=RuntimeError("stop")))
     assert (images / "left.csv.part").exists()
-    assert stream(table(images / "other.csv"), [images], means()).rows == 2 * BATCH
-    assert stream(table(images / "left.csv", resume=True), [images], means()).failed == 0
+    assert run_pipeline(table(images / "other.csv"), [images], means()).rows == 2 * BATCH
+    assert run_pipeline(table(images / "left.csv", resume=True), [images], means()).failed == 0
 
 
 def test_flat_images_and_further_pages_are_named_at_the_end(tmp_path: Path) -> None:
@@ -291,14 +289,14 @@ def test_flat_images_and_further_pages_are_named_at_the_end(tmp_path: Path) -> N
     white = np.full((8, 8, 4), 255, np.uint8)
     white[:4, :, 3] = 0
     Image.fromarray(white).save(tmp_path / "in" / "c.png")
-    stages = Stages(lambda item: decode(item.path), means().compute)
-    notes = stream(table(tmp_path / "out.csv"), [tmp_path / "in"], stages).notes
+    stages = Steps(lambda item: decode(item.path), means().compute)
+    notes = run_pipeline(table(tmp_path / "out.csv"), [tmp_path / "in"], stages).notes
     assert [note.split(": ", 1)[1] for note in notes] == [f"{tmp_path}/in/b.tif (2).", f"1 ({tmp_path}/in/c.png)."]
 
 
 def test_a_pipe_is_a_row_with_an_error_and_nothing_waits_for_it(tmp_path: Path) -> None:
     images = folder_of(tmp_path / "in", 2)
     os.mkfifo(images / "class0" / "pipe.png")
-    written = stream(table(tmp_path / "out.csv"), [images], means())
+    written = run_pipeline(table(tmp_path / "out.csv"), [images], means())
     assert (written.rows, written.failed) == (3, 1)
     assert "pipe" in read(tmp_path / "out.csv")[1][ERROR]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelscope import InputError
-from pixelscope.inference.table import Table
+from pixelscope.inference.table import ResumableTable
 
 COLUMNS = ("name", "score", "flagged", "error")
 WHO = {"model": "abc"}
@@ -36,7 +36,7 @@ def test_whatever_cuts_it_off_the_whole_rows_stay(tmp_path_factory, ending: str,
     folder = tmp_path_factory.mktemp("table")
     whole, out = folder / f"whole{ending}", folder / f"out{ending}"
     for path in (whole, out):
-        table = Table(path, COLUMNS, WHO)
+        table = ResumableTable(path, COLUMNS, WHO)
         table.add(rows(some))
         if path is whole:
             table.finish()
@@ -44,7 +44,7 @@ def test_whatever_cuts_it_off_the_whole_rows_stay(tmp_path_factory, ending: str,
     part = folder / f"out{ending}.part"
     kept = part.read_bytes()
     part.write_bytes(kept[: len(kept) - min(cut, len(kept) - (len(",".join(COLUMNS)) + 1 if ending == ".csv" else 0))])
-    again = Table(out, COLUMNS, WHO, resume=True)
+    again = ResumableTable(out, COLUMNS, WHO, resume=True)
     assert again.count <= len(some)
     assert list(again.names()) == [name for name, _, _ in some][: again.count]
     again.add(rows(some[again.count :]))
@@ -54,7 +54,7 @@ def test_whatever_cuts_it_off_the_whole_rows_stay(tmp_path_factory, ending: str,
 
 @pytest.mark.parametrize("ending", FORMATS)
 def test_rows_read_back(tmp_path: Path, ending: str) -> None:
-    table = Table(tmp_path / f"t{ending}", COLUMNS, WHO)
+    table = ResumableTable(tmp_path / f"t{ending}", COLUMNS, WHO)
     table.add([{"name": 'a "b",\n.png', "score": 0.123456789, "flagged": True}, {"name": "c\rd", "error": "no image"}])
     table.finish()
     first, second = read(tmp_path / f"t{ending}")
@@ -68,23 +68,23 @@ def test_rows_read_back(tmp_path: Path, ending: str) -> None:
 def test_what_exists_or_was_left_is_not_written_over(tmp_path: Path) -> None:
     out = tmp_path / "t.csv"
     with pytest.raises(InputError, match="ends neither in .csv nor in .jsonl"):
-        Table(tmp_path / "t.xlsx", COLUMNS, WHO)
-    Table(out, COLUMNS, WHO).close()
+        ResumableTable(tmp_path / "t.xlsx", COLUMNS, WHO)
+    ResumableTable(out, COLUMNS, WHO).close()
     with pytest.raises(InputError, match="was left by a run that stopped; go on with --resume, or remove it"):
-        Table(out, COLUMNS, WHO)
+        ResumableTable(out, COLUMNS, WHO)
     with pytest.raises(InputError, match="was begun with another model .abc and not xyz."):
-        Table(out, COLUMNS, {"model": "xyz"}, resume=True)
+        ResumableTable(out, COLUMNS, {"model": "xyz"}, resume=True)
     (tmp_path / "t.csv.part.json").write_text("{")
     with pytest.raises(InputError, match="is missing or damaged"):
-        Table(out, COLUMNS, WHO, resume=True)
+        ResumableTable(out, COLUMNS, WHO, resume=True)
     out.write_text("mine")
     with pytest.raises(InputError, match="exists already; name another file"):
-        Table(out, COLUMNS, WHO, resume=True)
+        ResumableTable(out, COLUMNS, WHO, resume=True)
     assert out.read_text() == "mine"
 
 
 def test_resuming_what_was_never_begun_begins_it(tmp_path: Path) -> None:
-    table = Table(tmp_path / "t.jsonl", COLUMNS, WHO, resume=True)
+    table = ResumableTable(tmp_path / "t.jsonl", COLUMNS, WHO, resume=True)
     assert table.count == 0
     table.finish()
     assert (tmp_path / "t.jsonl").read_bytes() == b""

@@ -25,9 +25,9 @@ from pixelscope.endovae.inference.score import score
 from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.metrics import Dissimilarity
 from pixelscope.exports.bundle import compare
-from pixelscope.exports.metadata import KEY, parse_about
-from pixelscope.exports.onnx_graph import whole_graph
-from pixelscope.exports.onnx_runtime import SEAL, OnnxModel, sealed
+from pixelscope.exports.metadata import KEY, parse_metadata
+from pixelscope.exports.onnx_graph import build_graph
+from pixelscope.exports.onnx_runtime import CHECKSUM, OnnxModel, with_checksum
 from pixelscope.exports.weights import read_weights, write_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.resize import resize
@@ -119,7 +119,7 @@ class Same(torch.nn.Module):
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 40, 33), (2, 17, 90), (5, 9, 12)], ids=str)
 def test_the_graph_resizes_as_the_package_does(shape: tuple[int, int, int]) -> None:
     images = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    session = onnxruntime.InferenceSession(whole_graph(Same(), tiny.SIZE, ("values_seen",), 100.0, 2.0))
+    session = onnxruntime.InferenceSession(build_graph(Same(), tiny.SIZE, ("values_seen",), 100.0, 2.0))
     seen = session.run(None, {"images": images})[0] * 2 + 100
     expected = resize(images.transpose(0, 3, 1, 2), tiny.SIZE)
     apart = np.abs(seen - expected)
@@ -138,7 +138,7 @@ def test_what_it_takes_is_in_the_metadata(models: Path, endovae_run: Path) -> No
 def test_onnx_itself_reads_the_file(models: Path) -> None:
     model = onnx.load(models / "endovae" / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
-    assert [entry.key for entry in model.metadata_props][-2:] == [KEY, SEAL]
+    assert [entry.key for entry in model.metadata_props][-2:] == [KEY, CHECKSUM]
     assert [output.name for output in model.graph.output] == ["reconstruction", *MAPS]
 
 
@@ -251,12 +251,12 @@ def test_weights_that_were_changed_are_refused(models: Path, digits: Path, tmp_p
 def test_a_file_of_another_version_or_another_system_is_refused(models: Path, digits: Path, tmp_path: Path) -> None:
     about = OnnxModel(models / "pixelda" / "model.onnx").about
     with pytest.raises(InputError, match="format 9.* update it"):
-        parse_about(about.model_copy(update={"format": 9}).model_dump_json(), "model.onnx")
+        parse_metadata(about.model_copy(update={"format": 9}).model_dump_json(), "model.onnx")
     old = {"format": 1, "versions": {"pixelscope": "0.1.0"}}
     with pytest.raises(InputError, match=r"format 1.* use version 0\.1\.0, which wrote it, or train and export again"):
-        parse_about(about.model_copy(update=old).model_dump_json(), "model.onnx")
+        parse_metadata(about.model_copy(update=old).model_dump_json(), "model.onnx")
     with pytest.raises(InputError, match="does not say what it is"):
-        parse_about("{}", "model.onnx")
+        parse_metadata("{}", "model.onnx")
     with pytest.raises(InputError, match="is a model of endovae, not of pixelda; give it to `pixelscope endovae`"):
         classify(models / "endovae" / "model.onnx", [digits], tmp_path / "labels.csv")
     with pytest.raises(InputError, match="drop --devices"):
@@ -305,8 +305,8 @@ def test_what_cannot_be_exported_is_said(endovae_run: Path, pixelda_run: Path, t
 
 def test_sealing_covers_every_byte(models: Path) -> None:
     about = OnnxModel(models / "pixelda" / "model.onnx").about
-    content = sealed(b"model", about)
-    assert content.startswith(b"model") and sealed(b"modem", about)[-64:] != content[-64:]
+    content = with_checksum(b"model", about)
+    assert content.startswith(b"model") and with_checksum(b"modem", about)[-64:] != content[-64:]
 
 
 @pytest.mark.parametrize("change", [{"images": 1}, {"rule": "last"}])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pixelscope.errors import InputError
-from pixelscope.exports.model_card import Card
+from pixelscope.exports.model_card import ModelCard
 from pixelscope.files import write_text, written_whole
 
 TOLERANCE = 1e-4
@@ -56,7 +56,7 @@ Format = Literal["onnx", "safetensors"]
 
 
 @dataclass(frozen=True)
-class Delivered:
+class ExportResult:
     """What was written, and how well it agrees with the run."""
 
     files: list[str]
@@ -78,7 +78,7 @@ class Delivered:
         return "\n".join([f"{self.files[0]}: {agreed}, checkpoint rule {self.rule}", *self.files[1:], self.note])
 
 
-def beside(out: Path) -> dict[str, Path]:
+def sidecar_files(out: Path) -> dict[str, Path]:
     """Return the files that lie beside an exported model, by what they are."""
     return {
         "card": out.with_name(f"{out.stem}.card.md"),
@@ -87,17 +87,21 @@ def beside(out: Path) -> dict[str, Path]:
     }
 
 
-def require_new(out: Path, form: Format) -> None:
+def require_absent(out: Path, form: Format) -> None:
     """Raise InputError where the model file, or a file beside it, exists, or its name's ending is not its format's."""
     if out.suffix.lower() != f".{form}":
         raise InputError(f"{out} does not end in .{form}; name a file that does, or give another --format.")
-    for path in (out, *beside(out).values()):
+    for path in (out, *sidecar_files(out).values()):
         if path.exists():
             raise InputError(f"{path} exists already; name another file with --out, or move it away.")
 
 
-def deliver(
-    out: Path, write: Callable[[Path], None], compare: Callable[[Path], Parity], card: Callable[[Parity], Card], code: str = ""
+def write_bundle(
+    out: Path,
+    write: Callable[[Path], None],
+    compare: Callable[[Path], Parity],
+    card: Callable[[Parity], ModelCard],
+    code: str = "",
 ) -> tuple[list[str], Parity]:
     """Write a model file, compare it with the run, write its card and code beside it, and give it its name.
 
@@ -109,7 +113,7 @@ def deliver(
         write(temporary)
         parity = compare(temporary)
         parity.require()
-        told, paths = card(parity), beside(out)
+        told, paths = card(parity), sidecar_files(out)
         texts = {paths["card"]: told.to_markdown(), paths["card as data"]: json.dumps(told.to_dict(), indent=1) + "\n"}
         texts |= {paths["preparation"]: code} if code else {}
         for path, text in texts.items():

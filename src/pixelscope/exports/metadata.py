@@ -14,7 +14,7 @@ KEY = "pixelscope"
 """The entry of a file's metadata that holds it, as JSON."""
 
 
-class About(Config):
+class Metadata(Config):
     """Everything besides the weights that it takes to use them."""
 
     format: int = FORMAT
@@ -44,14 +44,14 @@ class About(Config):
     versions: dict[str, str]
 
 
-def parse_about(text: str, origin: str) -> About:
+def parse_metadata(text: str, origin: str) -> Metadata:
     """Read what a file says of itself; `origin` is named in errors. Raises InputError for another format or damage."""
     try:
         values = json.loads(text)
         found = values.get("format") if isinstance(values, dict) else None
         if isinstance(found, int) and found != FORMAT:
             raise InputError(_other_format(found, origin, values.get("versions")))
-        return About.model_validate(values)
+        return Metadata.model_validate(values)
     except (ValueError, ValidationError) as error:
         if isinstance(error, InputError):
             raise
@@ -68,7 +68,7 @@ def _other_format(found: int, origin: str, versions: Any) -> str:
     return f"{told}; use version {writer}, which wrote it, or train and export again."
 
 
-def require_system(about: About, system: str, origin: str) -> None:
+def require_system(about: Metadata, system: str, origin: str) -> None:
     """Raise InputError where a file is of the other system."""
     if about.system != system:
         raise InputError(f"{origin} is a model of {about.system}, not of {system}; give it to `pixelscope {about.system}`.")

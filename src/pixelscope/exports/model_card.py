@@ -8,7 +8,7 @@ from pixelscope.runs.record import DataRecord
 
 
 @dataclass(frozen=True)
-class Port:
+class TensorSpec:
     """An input or an output."""
 
     name: str
@@ -20,7 +20,7 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """A model card; Mitchell et al., "Model Cards for Model Reporting", FAT* 2019, is where its headings come from."""
 
     title: str
@@ -34,8 +34,8 @@ class Card:
     results: Sequence[Mapping[str, str]]
     """Measured numbers, a row each, all with the same columns."""
     results_note: str
-    inputs: Sequence[Port]
-    outputs: Sequence[Port]
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
     limits: Sequence[str]
     parity: str
     versions: dict[str, str]

@@ -20,7 +20,7 @@ IR = 10
 """Version of the file's own format: one that onnxruntime reads from 1.17 on."""
 
 
-def whole_graph(
+def build_graph(
     core: nn.Module, size: int, outputs: Sequence[str], mean: float, scale: float, framing: Framing | None = None
 ) -> bytes:
     """Return a serialised model: input `images`, uint8 (N, H, W, 3), any N, H and W; outputs as `core` names them.

@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pixelscope.errors import InputError
-from pixelscope.exports.metadata import KEY, About, parse_about
+from pixelscope.exports.metadata import KEY, Metadata, parse_metadata
 
 if TYPE_CHECKING:
     import onnxruntime
 
-SEAL = f"{KEY}.sha256"
+CHECKSUM = f"{KEY}.sha256"
 _METADATA = 14 << 3 | 2
 """Tag of a ModelProto's metadata entry: field 14, of a length that follows."""
 _FIRST, _SECOND = 1 << 3 | 2, 2 << 3 | 2
 """Tags of an entry's key and value."""
 
 
-def sealed(model: bytes, about: About) -> bytes:
+def with_checksum(model: bytes, about: Metadata) -> bytes:
     """Return a serialised ONNX model with `about` in its metadata, and its seal at the end."""
     told = model + _entry(KEY, about.model_dump_json())
-    return told + _entry(SEAL, hashlib.sha256(told).hexdigest())
+    return told + _entry(CHECKSUM, hashlib.sha256(told).hexdigest())
 
 
-def read_sealed(path: Path) -> bytes:
+def read_verified(path: Path) -> bytes:
     """Return the bytes of a sealed file; raises InputError where it was not made by `export`, or was changed since."""
     content = path.read_bytes()
-    length = len(_entry(SEAL, "0" * 64))
+    length = len(_entry(CHECKSUM, "0" * 64))
     told, seal = content[:-length], content[-length:]
-    if seal[:-64] != _entry(SEAL, "0" * 64)[:-64]:
+    if seal[:-64] != _entry(CHECKSUM, "0" * 64)[:-64]:
         raise InputError(f"{path} was not made by `pixelscope export`, or was changed since; export the run again.")
-    if seal != _entry(SEAL, hashlib.sha256(told).hexdigest()):
+    if seal != _entry(CHECKSUM, hashlib.sha256(told).hexdigest()):
         raise InputError(f"{path} is damaged or was changed since it was exported; export the run again.")
     return content
 
@@ -51,13 +51,13 @@ class OnnxModel:
         threads: for one call, 0 for as many as there are cores. Raises InputError where the file cannot be used, or
         onnxruntime is not installed.
         """
-        content = read_sealed(path)
+        content = read_verified(path)
         ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self.session: onnxruntime.InferenceSession = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self.about = parse_about(self.session.get_modelmeta().custom_metadata_map.get(KEY, ""), str(path))
+        self.about = parse_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY, ""), str(path))
 
     def __call__(self, images: np.ndarray, outputs: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Return the named outputs for uint8 images (N, H, W, 3)."""

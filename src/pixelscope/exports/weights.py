@@ -10,19 +10,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pixelscope.errors import InputError
-from pixelscope.exports.metadata import KEY, About, parse_about
+from pixelscope.exports.metadata import KEY, Metadata, parse_metadata
 
-SEAL = f"{KEY}.sha256"
+CHECKSUM = f"{KEY}.sha256"
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor], about: About) -> None:
+def write_weights(path: Path, tensors: Mapping[str, Tensor], about: Metadata) -> None:
     """Write tensors and what they are to `path`."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     told = about.model_dump_json()
-    save_file(plain, path, metadata={KEY: told, SEAL: _seal(plain, told)})
+    save_file(plain, path, metadata={KEY: told, CHECKSUM: _checksum(plain, told)})
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], About]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
     """Read what `write_weights` wrote; raises InputError where it did not, or the file was changed since."""
     try:
         with safe_open(path, "pt") as file:
@@ -30,14 +30,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], About]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged or cut off ({error}); export the run again.") from None
-    if KEY not in metadata or SEAL not in metadata:
+    if KEY not in metadata or CHECKSUM not in metadata:
         raise InputError(f"{path} was not made by `pixelscope export`; give a file that was, or the run.")
-    if metadata[SEAL] != _seal(tensors, metadata[KEY]):
+    if metadata[CHECKSUM] != _checksum(tensors, metadata[KEY]):
         raise InputError(f"{path} was changed since it was exported; export the run again.")
-    return tensors, parse_about(metadata[KEY], str(path))
+    return tensors, parse_metadata(metadata[KEY], str(path))
 
 
-def _seal(tensors: Mapping[str, Tensor], told: str) -> str:
+def _checksum(tensors: Mapping[str, Tensor], told: str) -> str:
     digest = hashlib.sha256(told.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

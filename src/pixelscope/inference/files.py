@@ -26,7 +26,7 @@ What is not there is empty.
 
 
 @dataclass(frozen=True)
-class Item:
+class InputFile:
     """One file to go through."""
 
     path: Path
@@ -49,7 +49,7 @@ class Item:
         return self.path.suffix.lower() in SUFFIXES
 
 
-def walk(paths: Sequence[Path]) -> Iterator[Item]:
+def iterate_files(paths: Sequence[Path]) -> Iterator[InputFile]:
     """Give the files in `paths` in their order; a folder's at any depth, sorted by name folder by folder.
 
     In folders, what is hidden, of another program, or a result of this one is passed over; see `data.listing`. One folder's
@@ -60,23 +60,23 @@ def walk(paths: Sequence[Path]) -> Iterator[Item]:
     for path in paths:
         if path.is_dir():
             inner = Path(path.name) if several else Path()
-            yield from (Item(entry.path, inner / entry.name) for entry in scan(path) if entry.kind in ("image", "other"))
+            yield from (InputFile(entry.path, inner / entry.name) for entry in scan(path) if entry.kind in ("image", "other"))
         else:
-            yield Item(path, Path(path.name))
+            yield InputFile(path, Path(path.name))
 
 
-def count(paths: Sequence[Path]) -> int:
-    """Return how many files `walk` gives, as far as they are there now."""
-    return sum(1 for _ in walk(paths))
+def count_files(paths: Sequence[Path]) -> int:
+    """Return how many files `iterate_files` gives, as far as they are there now."""
+    return sum(1 for _ in iterate_files(paths))
 
 
-def passed_over(paths: Sequence[Path], out: Path) -> tuple[str, ...]:
-    """Say what `walk` passes over in folders, with counts; of results, those that were there before the table `out`."""
+def skipped_notes(paths: Sequence[Path], out: Path) -> tuple[str, ...]:
+    """Say what `iterate_files` passes over in folders, with counts; of results, those older than `out`."""
     found: dict[str, list[str]] = {"skipped": [], "own": []}
     new = (out.resolve(), out.resolve().parent)
     for entry in (entry for path in paths if path.is_dir() for entry in scan(path)):
         if entry.kind in found and entry.path.resolve() not in new:
-            found[entry.kind].append(Item(entry.path, Path()).name + "/" * entry.name.endswith("/"))
+            found[entry.kind].append(InputFile(entry.path, Path()).name + "/" * entry.name.endswith("/"))
     return passed_over_notes(found["skipped"], found["own"])
 
 
@@ -89,8 +89,8 @@ def require_paths(paths: Sequence[Path]) -> None:
             raise InputError(f"There is no {path}; name image files, or folders of them.")
 
 
-def require_apart(paths: Sequence[Path]) -> None:
-    """Raise InputError where files made of one path would overwrite those of another; see `Item.inner`."""
+def require_distinct_names(paths: Sequence[Path]) -> None:
+    """Raise InputError where files made of one path would overwrite those of another; see `InputFile.inner`."""
     names = [path.name for path in paths]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -109,7 +109,7 @@ def labels_in(folder: Path) -> dict[str, str]:
     return {} if file is None else read_labels(folder / file, found.names)[0]
 
 
-def label_of(item: Item, labels: Mapping[str, str] | None = None) -> str:
+def label_of(item: InputFile, labels: Mapping[str, str] | None = None) -> str:
     """Return the class of an image: its label in `labels`, else the topmost folder that is no part of a split, else ""."""
     folders = [name for name in item.inner.parts[:-1] if part_of(name) is None]
     return (labels or {}).get(item.inner.as_posix()) or (text_of(Path(folders[0])) if folders else "")

@@ -13,8 +13,8 @@ import numpy as np
 from pixelscope.data.decode import is_flat, pages_after_first, reject_decompression_bombs
 from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError, Interrupted
-from pixelscope.inference.files import Item, batches, count, in_order, passed_over, walk
-from pixelscope.inference.table import Row, Table
+from pixelscope.inference.files import InputFile, batches, count_files, in_order, iterate_files, skipped_notes
+from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.progress import ProgressCallback
 
 P = TypeVar("P")
@@ -27,7 +27,7 @@ ERROR = "error"
 
 
 @dataclass(frozen=True)
-class Written:
+class BatchResult:
     """What came of it."""
 
     out: str
@@ -48,29 +48,31 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Stages(Generic[P]):
+class Steps(Generic[P]):
     """What is done with each file, and with each batch of what came of it."""
 
-    prepare: Callable[[Item], P]
+    prepare: Callable[[InputFile], P]
     """Called on several threads; raises InputError for a file that cannot be used, which becomes its row's error."""
-    compute: Callable[[Sequence[Item], Sequence[P]], Sequence[Row | Sequence[Row]]]
+    compute: Callable[[Sequence[InputFile], Sequence[P]], Sequence[Row | Sequence[Row]]]
     """Return the rest of the row of each item, or of its rows; called on as many threads as there are devices."""
     devices: int = 1
 
 
-def stream(table: Table, paths: Sequence[Path], stages: Stages[P], progress: ProgressCallback | None = None) -> Written:
+def run_pipeline(
+    table: ResumableTable, paths: Sequence[Path], stages: Steps[P], progress: ProgressCallback | None = None
+) -> BatchResult:
     """Write a row a file, in order, and finish the table; rows that are there already are not computed again.
 
     progress: called with the rows done and all of them.
     Raises InputError where a resumed table has rows of other files, or the disk is full; Interrupted at Ctrl-C. The rows so
     far are kept in both cases.
     """
-    total, done, rows, failed = count(paths), table.items, table.count, 0
+    total, done, rows, failed = count_files(paths), table.items, table.count, 0
     remarks = _Remarks()
     say = progress or _nothing
     try:
         with reject_decompression_bombs():
-            for items, some in _rows(_after(table, walk(paths)), stages, table.columns[0], remarks):
+            for items, some in _rows(_after(table, iterate_files(paths)), stages, table.columns[0], remarks):
                 table.add(some)
                 done, rows = done + items, rows + len(some)
                 failed += sum(row.get(ERROR) is not None for row in some)
@@ -85,7 +87,7 @@ def stream(table: Table, paths: Sequence[Path], stages: Stages[P], progress: Pro
         raise InputError(f"The disk is full; {_kept(table, rows)}; {mend}.") from None
     finally:
         table.close()
-    return Written(str(table.out), rows, failed, (*passed_over(paths, table.out), *remarks.notes()))
+    return BatchResult(str(table.out), rows, failed, (*skipped_notes(paths, table.out), *remarks.notes()))
 
 
 def unwritable(path: Path, write: Callable[[], None]) -> str | None:
@@ -102,11 +104,11 @@ def unwritable(path: Path, write: Callable[[], None]) -> str | None:
     return None
 
 
-def _kept(table: Table, rows: int) -> str:
+def _kept(table: ResumableTable, rows: int) -> str:
     return f"{rows:,} rows are kept in {table.part}"
 
 
-def _after(table: Table, items: Iterator[Item]) -> Iterator[Item]:
+def _after(table: ResumableTable, items: Iterator[InputFile]) -> Iterator[InputFile]:
     """Give the items that the table has no row of yet."""
     names = table.names()
     for number, name in enumerate((name for name, _ in groupby(names)) if table.several else names, 1):
@@ -127,7 +129,7 @@ class _Remarks:
     paged: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
 
-    def add(self, item: Item, value: object, pages: int) -> None:
+    def add(self, item: InputFile, value: object, pages: int) -> None:
         if pages and not isinstance(value, InputError):
             self.paged.append(f"{item.name} ({pages:,})")
         if isinstance(value, np.ndarray) and is_flat(value):
@@ -140,10 +142,10 @@ class _Remarks:
         )
 
 
-def _rows(items: Iterator[Item], stages: Stages[P], first: str, remarks: _Remarks) -> Iterator[tuple[int, Sequence[Row]]]:
+def _rows(items: Iterator[InputFile], stages: Steps[P], first: str, remarks: _Remarks) -> Iterator[tuple[int, Sequence[Row]]]:
     """Give the number of items of each batch, and their rows, whose column `first` is the item's name."""
 
-    def remarked() -> Iterator[tuple[Item, P | InputError]]:
+    def remarked() -> Iterator[tuple[InputFile, P | InputError]]:
         read = in_order(lambda item: (item, *_prepared(item, stages)), items, os.cpu_count() or 1, ahead=2 * BATCH)
         for item, value, pages in read:
             remarks.add(item, value, pages)
@@ -157,7 +159,7 @@ def _rows(items: Iterator[Item], stages: Stages[P], first: str, remarks: _Remark
     )
 
 
-def _prepared(item: Item, stages: Stages[P]) -> tuple[P | InputError, int]:
+def _prepared(item: InputFile, stages: Steps[P]) -> tuple[P | InputError, int]:
     """Return what is made of a file, or why nothing can be, and how many pages it has that are not read."""
     if not item.is_image:
         return InputError(f"{item.name} is no image: its name ends in {item.path.suffix or 'nothing'}."), 0
@@ -167,7 +169,7 @@ def _prepared(item: Item, stages: Stages[P]) -> tuple[P | InputError, int]:
         return error, 0
 
 
-def _computed(batch: Sequence[tuple[Item, P | InputError]], stages: Stages[P], first: str) -> Sequence[Row]:
+def _computed(batch: Sequence[tuple[InputFile, P | InputError]], stages: Steps[P], first: str) -> Sequence[Row]:
     good = [(item, value) for item, value in batch if not isinstance(value, InputError)]
     found = iter(stages.compute(*map(list, zip(*good, strict=True))) if good else [])  # pyright: ignore[reportArgumentType]
     rows: list[Row] = []

@@ -15,7 +15,7 @@ from pixelscope.engine.runtime import resolve_runtime
 N = TypeVar("N", bound=nn.Module)
 
 
-class Replicas(Generic[N]):
+class ReplicaPool(Generic[N]):
     """A copy of a network for each device, in evaluation mode."""
 
     def __init__(self, network: N, devices: int = 1) -> None:
@@ -33,7 +33,7 @@ class Replicas(Generic[N]):
             self._free.put((copy.to(device).eval().requires_grad_(False), device))
 
     @contextmanager
-    def lent(self) -> Iterator[tuple[N, torch.device]]:
+    def acquire(self) -> Iterator[tuple[N, torch.device]]:
         """Give a free copy and its device; wait where none is free."""
         one = self._free.get()
         try:

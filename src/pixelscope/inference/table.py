@@ -19,7 +19,7 @@ DIGITS = 4
 """Digits that numbers are written with: two runtimes agree in these, but for a number on the edge between two."""
 
 
-class Table:
+class ResumableTable:
     """Rows on their way to a file: they lie in OUT.part until the last one is there.
 
     Beside it, OUT.part.json says what the rows are of, so that nothing else is added to them.

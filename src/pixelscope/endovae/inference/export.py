@@ -12,9 +12,18 @@ from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.results import RESEARCH, Evaluation
 from pixelscope.errors import InputError
-from pixelscope.exports.bundle import COMPARED, Delivered, Format, Parity, beside, compare, deliver, require_new
-from pixelscope.exports.metadata import About
-from pixelscope.exports.model_card import Card, Port
+from pixelscope.exports.bundle import (
+    COMPARED,
+    ExportResult,
+    Format,
+    Parity,
+    compare,
+    require_absent,
+    sidecar_files,
+    write_bundle,
+)
+from pixelscope.exports.metadata import Metadata
+from pixelscope.exports.model_card import ModelCard, TensorSpec
 from pixelscope.runs.folder import versions
 from pixelscope.runs.record import parse_record
 
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
 BATCH = 50
 
 
-def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = None, rule: str = "auto") -> Delivered:
+def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = None, rule: str = "auto") -> ExportResult:
     """Write encoder and decoder of a finished run to `out`, with card and preparation, once file and run agree.
 
     images: a store or folder of frames to compare on; by default the run's own.
@@ -33,7 +42,7 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     from pixelscope.endovae.checkpoints import load_checkpoint
     from pixelscope.endovae.inference.torch_model import TorchScorer
 
-    require_new(out, form)
+    require_absent(out, form)
     checkpoint = load_checkpoint(run, rule)
     calibration = checkpoint.calibration()
     scorer = TorchScorer.from_checkpoint(checkpoint, calibration)
@@ -43,25 +52,25 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     def agreement(path: Path) -> Parity:
         return compare(*(_maps(model, frames) for model in (scorer, load_scorer(path))))
 
-    def card(parity: Parity) -> Card:
+    def card(parity: Parity) -> ModelCard:
         return _card(checkpoint, calibration, out, form, f"{parity.images:,} frames ({compared_on})", parity.largest)
 
     code = standalone_code(checkpoint.config.prepare, out.name) if form == "onnx" else ""
-    files, parity = deliver(out, lambda path: _write(path, form, checkpoint, about), agreement, card, code)
-    return Delivered(files, form, checkpoint.rule, parity, compared_on, RESEARCH)
+    files, parity = write_bundle(out, lambda path: _write(path, form, checkpoint, about), agreement, card, code)
+    return ExportResult(files, form, checkpoint.rule, parity, compared_on, RESEARCH)
 
 
-def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: About) -> None:
+def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: Metadata) -> None:
     from pixelscope.endovae.inference.torch_model import EndoVAEGraph, exported_tensors
-    from pixelscope.exports.onnx_graph import whole_graph
-    from pixelscope.exports.onnx_runtime import sealed
+    from pixelscope.exports.onnx_graph import build_graph
+    from pixelscope.exports.onnx_runtime import with_checksum
     from pixelscope.exports.weights import write_weights
 
     if form == "safetensors":
         write_weights(path, exported_tensors(checkpoint), about)
         return
     core = EndoVAEGraph(checkpoint.encoder, checkpoint.decoder, about.size)
-    path.write_bytes(sealed(whole_graph(core, about.size, core.OUTPUTS, about.mean, about.scale), about))
+    path.write_bytes(with_checksum(build_graph(core, about.size, core.OUTPUTS, about.mean, about.scale), about))
 
 
 def _frames(checkpoint: "Checkpoint", images: str | None) -> tuple[np.ndarray, str]:
@@ -80,9 +89,9 @@ def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _about(checkpoint: "Checkpoint", calibration: Calibration) -> About:
+def _about(checkpoint: "Checkpoint", calibration: Calibration) -> Metadata:
     threshold, rate = _threshold(calibration)
-    return About(
+    return Metadata(
         system="endovae",
         config=checkpoint.config.model_dump(mode="json"),
         rule=checkpoint.rule,
@@ -107,11 +116,13 @@ def _threshold(calibration: Calibration) -> tuple[float | None, float | None]:
         return None, None
 
 
-def _card(checkpoint: "Checkpoint", calibration: Calibration, out: Path, form: Format, compared: str, largest: float) -> Card:
+def _card(
+    checkpoint: "Checkpoint", calibration: Calibration, out: Path, form: Format, compared: str, largest: float
+) -> ModelCard:
     record, config = parse_record(checkpoint.record, checkpoint.folder), checkpoint.config
     size, latent = config.prepare.size, config.model.latent
-    files = {beside(out)["preparation"].name: "content area, insets and scores in NumPy; needs nothing of this package"}
-    return Card(
+    files = {sidecar_files(out)["preparation"].name: "content area, insets and scores in NumPy; needs nothing of this package"}
+    return ModelCard(
         title=f"EndoVAE of {config.split.train_on} frames",
         file=out.name,
         format=form,
@@ -170,23 +181,27 @@ def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
     ]
 
 
-def _inputs(form: Format, size: int) -> list[Port]:
+def _inputs(form: Format, size: int) -> list[TensorSpec]:
     if form == "onnx":
         meaning = f"RGB; prepared squares of {size} pixels give the run's own numbers, other sizes are resized in the graph"
-        return [Port("images", "uint8", "(N, H, W, 3), any N, H and W", "0 to 255", meaning)]
-    return [Port("images", "float32", f"(N, 3, {size}, {size})", "0 to 1", "RGB; byte / 255")]
+        return [TensorSpec("images", "uint8", "(N, H, W, 3), any N, H and W", "0 to 255", meaning)]
+    return [TensorSpec("images", "float32", f"(N, 3, {size}, {size})", "0 to 1", "RGB; byte / 255")]
 
 
-def _outputs(form: Format, size: int, latent: int) -> list[Port]:
+def _outputs(form: Format, size: int, latent: int) -> list[TensorSpec]:
     inner = size - 10
-    reconstruction = Port("reconstruction", "float32", f"(N, 3, {size}, {size})", "0 to 1", "from the posterior's mode")
-    mean = Port("mean", "float32", f"(N, {latent})", "real numbers", "the posterior's mean")
+    reconstruction = TensorSpec("reconstruction", "float32", f"(N, 3, {size}, {size})", "0 to 1", "from the posterior's mode")
+    mean = TensorSpec("mean", "float32", f"(N, {latent})", "real numbers", "the posterior's mean")
     if form != "onnx":
-        return [mean, Port("log_variance", "float32", f"(N, {latent})", "real numbers", "of the posterior"), reconstruction]
+        return [
+            mean,
+            TensorSpec("log_variance", "float32", f"(N, {latent})", "real numbers", "of the posterior"),
+            reconstruction,
+        ]
     return [
         reconstruction,
-        Port("error", "float32", f"(N, {size}, {size})", "0 to 1", "squared difference, mean of the colours"),
-        Port("dissimilarity", "float32", f"(N, {inner}, {inner})", "0 to 2", "1 - SSIM where its window fits"),
-        Port("kl", "float32", f"(N, {latent})", "nats, from 0", "divergence of each latent dimension"),
+        TensorSpec("error", "float32", f"(N, {size}, {size})", "0 to 1", "squared difference, mean of the colours"),
+        TensorSpec("dissimilarity", "float32", f"(N, {inner}, {inner})", "0 to 2", "1 - SSIM where its window fits"),
+        TensorSpec("kl", "float32", f"(N, {latent})", "nats, from 0", "divergence of each latent dimension"),
         mean,
     ]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.errors import InputError
-from pixelscope.exports.metadata import About, require_system
+from pixelscope.exports.metadata import Metadata, require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 
@@ -72,7 +72,7 @@ def load_scorer(path: Path, rule: str = "auto", devices: int = 1) -> ScoringMode
     return TorchScorer.from_file(path, devices) if path.is_file() else TorchScorer.from_run(path, rule, devices)
 
 
-def read_metadata(about: About, origin: str) -> tuple[PrepareConfig, Calibration]:
+def read_metadata(about: Metadata, origin: str) -> tuple[PrepareConfig, Calibration]:
     """Return how frames are prepared for an exported model, and its calibration; raises InputError where either is missing."""
     require_system(about, "endovae", origin)
     prepare: dict[str, Any] = about.config.get("prepare", {})

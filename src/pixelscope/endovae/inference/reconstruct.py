@@ -14,9 +14,9 @@ from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
 from pixelscope.endovae.inference.model import Floats
 from pixelscope.errors import InputError
-from pixelscope.inference.files import COLUMNS, MANIFEST, Item, label_of, require_apart, require_paths, text_of
-from pixelscope.inference.pipeline import ERROR, Stages, Written, stream, unwritable
-from pixelscope.inference.table import Row, Table
+from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, require_distinct_names, require_paths, text_of
+from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
+from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def reconstruct(
     devices: int = 1,
     resume: bool = False,
     progress: ProgressCallback | None = None,
-) -> Written | ImagesWritten:
+) -> BatchResult | ImagesWritten:
     """Reconstruct image files, and those in folders, from the posterior's mean, and write what comes out.
 
     Args:
@@ -82,7 +82,7 @@ def _folder(
     devices: int,
     resume: bool,
     progress: ProgressCallback | None,
-) -> Written:
+) -> BatchResult:
     """Write a PNG per frame, in its folder, and manifest.csv with its PSNR and SSIM.
 
     A frame that cannot be read, or a file that cannot be written, is a row with its error. With `about["sampled"]`, the noise
@@ -91,17 +91,17 @@ def _folder(
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
 
     require_paths(paths)
-    require_apart(paths)
+    require_distinct_names(paths)
     if out.exists() and not resume:
         raise InputError(f"{out} exists already; name another folder, or go on with --resume.")
     vae, config = TorchVAE(checkpoint.encoder, checkpoint.decoder, devices), checkpoint.config
     identity = {**vae.identity, "sampled": str(about["sampled"]), "seed": str(about["seed"])}
-    table = Table(out / MANIFEST, (*COLUMNS, "psnr", "ssim", ERROR), identity, resume)
+    table = ResumableTable(out / MANIFEST, (*COLUMNS, "psnr", "ssim", ERROR), identity, resume)
 
-    def noise(item: Item) -> Floats:
+    def noise(item: InputFile) -> Floats:
         return draw_latents(1, config.model.latent, about["seed"], "sampled reconstruction", item.inner.as_posix())
 
-    def compute(items: Sequence[Item], frames: Sequence[np.ndarray]) -> Sequence[Row]:
+    def compute(items: Sequence[InputFile], frames: Sequence[np.ndarray]) -> Sequence[Row]:
         noises = np.concatenate([noise(item) for item in items]) if about["sampled"] else None
         found = vae.reconstruct(np.stack(frames), noises)
         return [
@@ -109,10 +109,10 @@ def _folder(
             for item, drawn, p, s in zip(items, *found, strict=True)
         ]
 
-    return stream(table, paths, Stages(lambda item: read_prepared(item.path, config.prepare), compute, devices), progress)
+    return run_pipeline(table, paths, Steps(lambda item: read_prepared(item.path, config.prepare), compute, devices), progress)
 
 
-def _written(out: Path, item: Item, drawn: np.ndarray, about: dict[str, object]) -> dict[str, str | None]:
+def _written(out: Path, item: InputFile, drawn: np.ndarray, about: dict[str, object]) -> dict[str, str | None]:
     """Write one reconstruction, and return what its row says of the file."""
     error = unwritable(out / item.png, lambda: save_png(out / item.png, drawn, about))
     return {"file": None if error else text_of(item.png), "label": label_of(item), ERROR: error}

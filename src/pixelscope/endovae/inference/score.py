@@ -23,9 +23,9 @@ from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.inference.files import Item, require_apart, require_paths
-from pixelscope.inference.pipeline import ERROR, Stages, Written, stream, unwritable
-from pixelscope.inference.table import Row, Table
+from pixelscope.inference.files import InputFile, require_distinct_names, require_paths
+from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
+from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.progress import ProgressCallback
 
 QUICK = 1
@@ -37,7 +37,7 @@ COLUMNS = ("name", "score", "p", "flagged", ERROR)
 class Scores:
     """What was written, and what the numbers in it mean."""
 
-    written: Written
+    written: BatchResult
     score: str
     """Which score it is."""
     rate: float
@@ -102,36 +102,36 @@ def score(
     if maps is not None:
         _require_maps(maps, paths, resume)
     identity = scorer.identity | {"score": name, "false_positive_rate": f"{false_positive_rate:g}", "maps": str(maps)}
-    table = Table(out, COLUMNS, identity, resume)
-    stages = Stages(
+    table = ResumableTable(out, COLUMNS, identity, resume)
+    stages = Steps(
         prepare=lambda item: _prepared(item, scorer.prepare),
         compute=lambda items, frames: _rows(scorer, items, frames, name, threshold, maps),
         devices=scorer.devices,
     )
     if maps is not None:
         mark_as_own(maps)
-    written = stream(table, paths, stages, progress)
+    written = run_pipeline(table, paths, stages, progress)
     return Scores(written, name, false_positive_rate, threshold, scorer.calibration.count)
 
 
 def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
     if maps.exists() and not resume:
         raise InputError(f"{maps} exists already; name another folder, or move it away.")
-    require_apart(paths)
+    require_distinct_names(paths)
 
 
-def _prepared(item: Item, config: PrepareConfig) -> PreparedFrame:
+def _prepared(item: InputFile, config: PrepareConfig) -> PreparedFrame:
     return prepare_frame(_original(item, config), None, config)
 
 
-def _original(item: Item, config: PrepareConfig) -> np.ndarray:
+def _original(item: InputFile, config: PrepareConfig) -> np.ndarray:
     image = decode(item.path, value_range=config.range)
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
 def _rows(
     scorer: ScoringModel,
-    items: Sequence[Item],
+    items: Sequence[InputFile],
     prepared: Sequence[PreparedFrame],
     name: str,
     threshold: float,
@@ -158,7 +158,7 @@ def _rows(
 
 
 def _map_error(
-    path: Path, item: Item, prepared: PreparedFrame, errors: np.ndarray | None, brightest: float, config: PrepareConfig
+    path: Path, item: InputFile, prepared: PreparedFrame, errors: np.ndarray | None, brightest: float, config: PrepareConfig
 ) -> str | None:
     """Write the map of a frame that has one; return why it cannot be written, None where it is."""
     if errors is None:
@@ -167,7 +167,7 @@ def _map_error(
 
 
 def _write_map(
-    path: Path, item: Item, prepared: PreparedFrame, errors: np.ndarray, brightest: float, config: PrepareConfig
+    path: Path, item: InputFile, prepared: PreparedFrame, errors: np.ndarray, brightest: float, config: PrepareConfig
 ) -> None:
     """Write the frame with its map laid over the square that the model saw; what it did not see stays as it is."""
     rows, columns = prepared.content.centre_square().slices

@@ -26,7 +26,7 @@ from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.inference.replicas import Replicas
+from pixelscope.inference.replicas import ReplicaPool
 from pixelscope.rng import generator
 
 NETWORKS = ("encoder", "decoder")
@@ -42,7 +42,7 @@ class TorchVAE:
         devices: GPUs, or without one threads, that compute; None computes on the CPU, on the caller's thread.
         """
         self._networks = nn.ModuleDict(dict(zip(NETWORKS, (encoder, decoder), strict=True)))
-        self._replicas = None if devices is None else Replicas(self._networks, devices)
+        self._replicas = None if devices is None else ReplicaPool(self._networks, devices)
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -87,7 +87,7 @@ class TorchVAE:
         if self._replicas is None:
             yield self._networks, torch.device("cpu")
         else:
-            with self._replicas.lent() as one:
+            with self._replicas.acquire() as one:
                 yield one
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
-from pixelscope.inference.files import COLUMNS, MANIFEST, Item, label_of, labels_in, require_paths, text_of
-from pixelscope.inference.pipeline import ERROR, Stages, Written, stream, unwritable
-from pixelscope.inference.table import Row, Table
+from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, labels_in, require_paths, text_of
+from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
+from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.progress import ProgressCallback
 
 
@@ -29,7 +29,7 @@ def adapt(
     devices: int = 1,
     resume: bool = False,
     progress: ProgressCallback | None = None,
-) -> Written:
+) -> BatchResult:
     """Redraw every image of `folder` in `styles` styles of the target, as PNG files of the run's size, folders kept.
 
     `cats/1.jpg` becomes `cats/1.jpg-0.png`, `cats/1.jpg-1.png` and so on. Each has a z of its own, drawn from `seed`, the
@@ -57,9 +57,9 @@ def adapt(
 
     redraw = TorchGenerator(load_checkpoint(run, rule), devices)
     identity, labels = {**redraw.identity, "seed": str(seed), "styles": str(styles)}, labels_in(folder)
-    table = Table(out / MANIFEST, [*COLUMNS, ERROR], identity, resume, several=styles > 1)
+    table = ResumableTable(out / MANIFEST, [*COLUMNS, ERROR], identity, resume, several=styles > 1)
 
-    def compute(items: Sequence[Item], images: Sequence[np.ndarray]) -> Sequence[Sequence[Row]]:
+    def compute(items: Sequence[InputFile], images: Sequence[np.ndarray]) -> Sequence[Sequence[Row]]:
         z = [redraw.noise(seed, "adapt", item.inner.as_posix(), k) for item in items for k in range(styles)]
         drawn = redraw(np.repeat(np.stack(images), styles, axis=0), z)
         by_item = drawn.reshape(len(items), styles, *drawn.shape[1:])
@@ -68,14 +68,14 @@ def adapt(
             for item, one in zip(items, by_item, strict=True)
         ]
 
-    def prepare(item: Item) -> np.ndarray:
+    def prepare(item: InputFile) -> np.ndarray:
         size, values = redraw.config.data.size, redraw.config.data.source_values
         return np.broadcast_to(decode(item.path, size, values), (size, size, 3))
 
-    return stream(table, [folder], Stages(prepare, compute, devices), progress)
+    return run_pipeline(table, [folder], Steps(prepare, compute, devices), progress)
 
 
-def _row(out: Path, item: Item, style: int, image: np.ndarray, label: str) -> Row:
+def _row(out: Path, item: InputFile, style: int, image: np.ndarray, label: str) -> Row:
     """Write one drawn image, and return its row."""
     name = item.inner.parent / f"{item.inner.name}-{style}.png"
     error = unwritable(out / name, lambda: _save(out / name, image))

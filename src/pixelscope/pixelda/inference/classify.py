@@ -7,9 +7,9 @@ import numpy as np
 
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
-from pixelscope.inference.files import Item, require_paths
-from pixelscope.inference.pipeline import ERROR, Stages, Written, stream
-from pixelscope.inference.table import Row, Table
+from pixelscope.inference.files import InputFile, require_paths
+from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline
+from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
 from pixelscope.progress import ProgressCallback
 
@@ -27,7 +27,7 @@ def classify(
     devices: int = 1,
     resume: bool = False,
     progress: ProgressCallback | None = None,
-) -> Written:
+) -> BatchResult:
     """Write a row an image: name, label, probability, runner-up and its probability, and an error where it is unreadable.
 
     Args:
@@ -52,14 +52,14 @@ def classify(
     if baseline is not None:
         _require_alike(model, baseline, answering)
         identity |= {f"baseline_{name}": value for name, value in answering[1].identity.items()}
-    table = Table(out, [*COLUMNS, *(BASELINE if baseline else ()), ERROR], identity, resume)
+    table = ResumableTable(out, [*COLUMNS, *(BASELINE if baseline else ()), ERROR], identity, resume)
 
-    def compute(_: Sequence[Item], images: Sequence[Bytes]) -> Sequence[Row]:
+    def compute(_: Sequence[InputFile], images: Sequence[Bytes]) -> Sequence[Row]:
         return _rows([_probabilities(one, images) for one in answering], list(answering[0].classes))
 
     first = answering[0]
-    stages = Stages(lambda item: _decoded(item, first.size, first.value_range), compute, first.devices)
-    return stream(table, paths, stages, progress)
+    stages = Steps(lambda item: _decoded(item, first.size, first.value_range), compute, first.devices)
+    return run_pipeline(table, paths, stages, progress)
 
 
 def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierModel]) -> None:
@@ -69,7 +69,7 @@ def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierMo
         raise InputError(f"{model} and {baseline} take images of different sizes; give two of one size.")
 
 
-def _decoded(item: Item, size: int, value_range: tuple[float, float] | None) -> Bytes:
+def _decoded(item: InputFile, size: int, value_range: tuple[float, float] | None) -> Bytes:
     image = decode(item.path, size, value_range)
     return np.broadcast_to(image, (size, size, 3))
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from pixelscope.data import load
 from pixelscope.data.disk_array import evenly_spaced
-from pixelscope.exports.bundle import COMPARED, Delivered, Format, Parity, compare, deliver, require_new
-from pixelscope.exports.metadata import About
-from pixelscope.exports.model_card import Card, Port
+from pixelscope.exports.bundle import COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle
+from pixelscope.exports.metadata import Metadata
+from pixelscope.exports.model_card import ModelCard, TensorSpec
 from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, load_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.results import Evaluation, SetResult
@@ -39,7 +39,7 @@ def export_classifier(
     rule: str = "auto",
     choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
-) -> Delivered:
+) -> ExportResult:
     """Write the classifier of a finished run to `out`, with its card, once file and run agree on real images.
 
     images: a source of images to compare on; by default the run's own target, or a baseline's own source.
@@ -48,7 +48,7 @@ def export_classifier(
     from pixelscope.pixelda.checkpoints import likely_better, load_checkpoint
     from pixelscope.pixelda.inference.torch_model import TorchClassifier
 
-    require_new(out, form)
+    require_absent(out, form)
     checkpoint = load_checkpoint(run, rule)
     checkpoint = likely_better(checkpoint) if choose == "auto" else checkpoint
     classifier = TorchClassifier.from_checkpoint(checkpoint)
@@ -58,11 +58,11 @@ def export_classifier(
     def agreement(path: Path) -> Parity:
         return compare(*({PROBABILITIES: _answers(model, shown)} for model in (classifier, load_classifier(path))))
 
-    def card(parity: Parity) -> Card:
+    def card(parity: Parity) -> ModelCard:
         return _card(checkpoint, out.name, form, f"{parity.images:,} images ({compared_on})", parity.largest)
 
-    files, parity = deliver(out, lambda path: _write(path, form, checkpoint, about), agreement, card)
-    return Delivered(files, form, checkpoint.rule, parity, compared_on, NOTE)
+    files, parity = write_bundle(out, lambda path: _write(path, form, checkpoint, about), agreement, card)
+    return ExportResult(files, form, checkpoint.rule, parity, compared_on, NOTE)
 
 
 def _images(checkpoint: "Checkpoint", images: str | None, data_root: Path | None) -> tuple[np.ndarray, str]:
@@ -81,8 +81,8 @@ def _answers(model: ClassifierModel, images: np.ndarray) -> np.ndarray:
     return np.concatenate([model(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
 
 
-def _about(checkpoint: "Checkpoint", sha256: str) -> About:
-    return About(
+def _about(checkpoint: "Checkpoint", sha256: str) -> Metadata:
+    return Metadata(
         system="pixelda",
         config=dict(checkpoint.settings),
         rule=checkpoint.rule,
@@ -96,9 +96,9 @@ def _about(checkpoint: "Checkpoint", sha256: str) -> About:
     )
 
 
-def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: About) -> None:
-    from pixelscope.exports.onnx_graph import whole_graph
-    from pixelscope.exports.onnx_runtime import sealed
+def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: Metadata) -> None:
+    from pixelscope.exports.onnx_graph import build_graph
+    from pixelscope.exports.onnx_runtime import with_checksum
     from pixelscope.exports.weights import write_weights
     from pixelscope.pixelda.inference.torch_model import ClassifierGraph, exported_tensors
 
@@ -106,15 +106,15 @@ def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: About) -> 
         write_weights(path, exported_tensors(checkpoint), about)
         return
     core, framing = ClassifierGraph(checkpoint.classifier), checkpoint.config.data.framed
-    path.write_bytes(sealed(whole_graph(core, about.size, core.OUTPUTS, MEAN, SCALE, framing), about))
+    path.write_bytes(with_checksum(build_graph(core, about.size, core.OUTPUTS, MEAN, SCALE, framing), about))
 
 
-def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, largest: float) -> Card:
+def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, largest: float) -> ModelCard:
     record = parse_record(checkpoint.record, checkpoint.folder)
     adapted, classes, size = checkpoint.system != "baseline", checkpoint.classes, checkpoint.size
     source, target = (record.data[role].title if role in record.data else "" for role in ("source", "target"))
     target_labels = "No label of the target domain was used in training or in the choice of the weights. " if adapted else ""
-    return Card(
+    return ModelCard(
         title=f"Classifier adapted from {source} to {target}" if adapted else f"Classifier trained on {source} alone",
         file=file,
         format=form,
@@ -176,15 +176,15 @@ def _result(one: SetResult, accuracy: float) -> Mapping[str, str]:
     return {"images": one.title, "count": f"{one.count:,}", "accuracy": f"{accuracy:.2%} ± {error:.2%}"}
 
 
-def _input(form: Format, size: int) -> Port:
+def _input(form: Format, size: int) -> TensorSpec:
     if form == "onnx":
-        return Port(
+        return TensorSpec(
             "images", "uint8", "(N, H, W, 3), any N, H and W", "0 to 255", "RGB; grey is repeated in all three channels"
         )
-    return Port("images", "float32", f"(N, 3, {size}, {size})", "-1 to 1", "RGB; (byte - 127.5) / 127.5")
+    return TensorSpec("images", "float32", f"(N, 3, {size}, {size})", "-1 to 1", "RGB; (byte - 127.5) / 127.5")
 
 
-def _outputs(form: Format, classes: int) -> list[Port]:
-    logits = Port("logits", "float32", f"(N, {classes})", "real numbers", "one per class, in the order of the classes")
-    softmax = Port(PROBABILITIES, "float32", f"(N, {classes})", "0 to 1", "their softmax")
+def _outputs(form: Format, classes: int) -> list[TensorSpec]:
+    logits = TensorSpec("logits", "float32", f"(N, {classes})", "real numbers", "one per class, in the order of the classes")
+    softmax = TensorSpec(PROBABILITIES, "float32", f"(N, {classes})", "0 to 1", "their softmax")
     return [logits, softmax] if form == "onnx" else [logits]

@@ -15,7 +15,7 @@ from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.weights import read_weights
-from pixelscope.inference.replicas import Replicas
+from pixelscope.inference.replicas import ReplicaPool
 from pixelscope.pixelda.checkpoints import Checkpoint, build_classifier, load_checkpoint, load_weights
 from pixelscope.pixelda.config import DataConfig, PixelDAConfig, exported_data
 from pixelscope.pixelda.forward import draw_noise, pixels, redraw
@@ -63,8 +63,8 @@ class TorchClassifier:
         return {"model": weights_sha256(self.classifier)}
 
     @cached_property
-    def _replicas(self) -> Replicas[nn.Module]:
-        return Replicas(self.classifier, self.devices)
+    def _replicas(self) -> ReplicaPool[nn.Module]:
+        return ReplicaPool(self.classifier, self.devices)
 
     def prepare(self) -> None:
         """Copy the network to the devices; raises InputError where there are fewer."""
@@ -73,7 +73,7 @@ class TorchClassifier:
     @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes) of uint8 images (N, size, size, 3)."""
-        with self._replicas.lent() as (classifier, device):
+        with self._replicas.acquire() as (classifier, device):
             framed = images if self._framing is None else self._framing.apply(images)
             given = torch.from_numpy(np.require(framed, requirements=["C", "W"])).permute(0, 3, 1, 2)
             logits: Tensor = classifier(to_float(given.to(device)))
@@ -89,7 +89,7 @@ class TorchGenerator:
             run, system = checkpoint.folder.path, checkpoint.system
             raise InputError(f"{run} is a run of the {system}, which draws nothing; give one of `pixelscope pixelda train`.")
         self.config, self.identity = checkpoint.config, {"model": weights_sha256(checkpoint.generator)}
-        self._replicas: Replicas[Generator] = Replicas(checkpoint.generator, devices)
+        self._replicas: ReplicaPool[Generator] = ReplicaPool(checkpoint.generator, devices)
 
     def noise(self, seed: int, *path: int | str) -> NDArray[np.float32]:
         """Return z (noise_dim,), a function of `seed` and `path`."""
@@ -97,7 +97,7 @@ class TorchGenerator:
 
     def __call__(self, images: NDArray[np.uint8], z: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return uint8 images (N, size, size, 3) redrawn, each with its z (noise_dim,)."""
-        with self._replicas.lent() as (network, device):
+        with self._replicas.acquire() as (network, device):
             given, noise = images.transpose(0, 3, 1, 2), torch.from_numpy(np.asarray(z, np.float32)).to(device)
             pieces = (slice(start, start + AT_ONCE) for start in range(0, len(given), AT_ONCE))
             return np.concatenate([pixels(redraw(network, given[piece], noise[piece])) for piece in pieces])
