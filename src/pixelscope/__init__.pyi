@@ -2,6 +2,7 @@
 
 from pixelscope import endovae as endovae
 from pixelscope import pixelda as pixelda
+from pixelscope.data import load as load_images
 from pixelscope.data.decode import decode_bytes as decode_bytes
 from pixelscope.data.describe import SourceDescription as SourceDescription
 from pixelscope.data.describe import compare_sources as compare_sources
@@ -23,6 +24,7 @@ from pixelscope.errors import TrainingStopped as TrainingStopped
 from pixelscope.imaging.config import RenderConfig as RenderConfig
 from pixelscope.progress import ProgressBar as ProgressBar
 from pixelscope.progress import ProgressCallback as ProgressCallback
+from pixelscope.reports.builder import build_report as report
 from pixelscope.runs.listing import RunInfo as RunInfo
 from pixelscope.runs.listing import find_runs as find_runs
 from pixelscope.runs.listing import newest_samples as newest_samples

@@ -1,5 +1,6 @@
 """The base of every configuration: frozen, no unknown keys, read from YAML."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -24,6 +25,13 @@ class Config(BaseModel):
     """A frozen group of settings; an unknown key is an error and so is a value of the wrong type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Give what differs from the defaults, so that a configuration is read at a glance; `to_yaml` has all of it."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if field.is_required() or value != field.get_default(call_default_factory=True):
+                yield name, value
 
     @classmethod
     def parse(cls, values: dict[str, Any], origin: str = "configuration") -> Self:

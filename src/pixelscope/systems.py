@@ -15,7 +15,7 @@ from pixelscope.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     # They bring torch, which a table does without.
-    from pixelscope.exports.bundle import Format
+    from pixelscope.exports.bundle import ExportResult, Format
     from pixelscope.reports.document import Section
 
 

@@ -259,7 +259,7 @@ def _record(name: str, epochs: int, state: str, rng: np.random.Generator) -> dic
         "system": "endovae",
         "state": state,
         "name": name,
-        "versions": {"python": "3.11.9", "pixelscope": "0.1.0", "torch": "2.13.0"},
+        "versions": {"python": "3.11.9", "pixelscope": "0.2.0", "torch": "2.13.0"},
         "git": "0123456789abcdef0123456789abcdef01234567",
         "command": "pixelscope endovae train --preset paper",
         "seed": 0,

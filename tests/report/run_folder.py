@@ -125,7 +125,7 @@ def _record(name: str, system: str, classes: Sequence[str], images: int, done: f
         "system": system,
         "state": "finished" if done == 1 else "stopped",
         "name": name,
-        "versions": {"python": "3.11.9", "pixelscope": "0.1.0", "torch": "2.13.0"},
+        "versions": {"python": "3.11.9", "pixelscope": "0.2.0", "torch": "2.13.0"},
         "git": "0123456789abcdef0123456789abcdef01234567",
         "command": f"pixelscope pixelda {'train' if system == 'pixelda' else 'baseline'} --preset demo",
         "seed": 0,

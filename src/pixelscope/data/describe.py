@@ -16,6 +16,7 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
 from pixelscope.files import written_whole
 from pixelscope.imaging.framing import SAMPLE, Foreground, find_foreground, matching
+from pixelscope.imaging.preview import text_html
 from pixelscope.imaging.resize import resize
 
 _COUNTED = 256
@@ -59,6 +60,13 @@ class SourceDescription:
     notes: tuple[str, ...]
     images: ImageSet = field(repr=False, compare=False)
     """The images themselves."""
+
+    def __repr__(self) -> str:
+        return f"<SourceDescription: {self.title}, {self.count:,} images of {len(self.classes):,} classes, {self.source}>"
+
+    def _repr_html_(self) -> str:
+        """Return its lines and a contact sheet."""
+        return text_html(self.to_text()) + self.images._repr_html_()
 
     def to_text(self) -> str:
         """Return it as aligned lines for a terminal."""

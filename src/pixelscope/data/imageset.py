@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from pixelscope.data.disk_array import Bytes, DiskArray, Pixels, Positions, blocks, frame, select
 from pixelscope.errors import InputError
 from pixelscope.imaging.framing import Framing
+from pixelscope.imaging.preview import sheet_html
 
 Mask = NDArray[np.bool_]
+
+PREVIEW = 10
+"""Maximum number of images per class, and of classes, on the contact sheet of a notebook."""
+SHOWN_CLASSES = 5
+"""Maximum number of classes named in one line."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,29 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        sides = " x ".join(map(str, self.images.shape[1:]))
+        return f"<ImageSet: {len(self):,} images of {sides} (C, H, W), {self._describe_classes()}, {self.provenance.source}>"
+
+    def _repr_html_(self) -> str:
+        """Return a contact sheet: up to ten images per class, of the first ten classes."""
+        names = self.classes[:PREVIEW] if self.labels is not None else ("",)
+        members = [np.arange(len(self)) if self.labels is None else np.flatnonzero(self.labels == i) for i in range(len(names))]
+        rows = [(name, self._preview(positions)) for name, positions in zip(names, members, strict=True)]
+        return sheet_html(f"{len(self):,} images, {self._describe_classes()}: {self.provenance.title}", rows)
+
+    def _preview(self, positions: Positions) -> Bytes:
+        """Return up to ten of the images at `positions`, evenly spaced, as uint8 (N, H, W, 3)."""
+        some = positions[np.arange(min(len(positions), PREVIEW)) * len(positions) // max(1, min(len(positions), PREVIEW))]
+        shown = np.moveaxis(self.images[some], 1, -1)
+        return np.broadcast_to(shown, (*shown.shape[:3], 3))
+
+    def _describe_classes(self) -> str:
+        if self.labels is None:
+            return "without labels"
+        more = ", ..." if len(self.classes) > SHOWN_CLASSES else ""
+        return f"{len(self.classes):,} classes ({', '.join(name[:24] for name in self.classes[:SHOWN_CLASSES])}{more})"
 
     def in_memory(self) -> Bytes:
         """Return all images as one array, read now where they lie on disk."""

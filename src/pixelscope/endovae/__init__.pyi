@@ -3,6 +3,9 @@
 from pixelscope.data.frames.prepare import prepare as prepare
 from pixelscope.data.frames.store import FrameStore as FrameStore
 from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
+from pixelscope.endovae.config import endovae_preset as preset
+from pixelscope.endovae.cost import plan_endovae as plan
+from pixelscope.endovae.cost import summarize_endovae as summarize
 from pixelscope.endovae.inference.generate import generate as generate
 from pixelscope.endovae.inference.interactive import FrameAnalysis as FrameAnalysis
 from pixelscope.endovae.inference.interactive import InteractiveVAE as InteractiveVAE
@@ -11,4 +14,5 @@ from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
 from pixelscope.endovae.inference.score import score as score
 from pixelscope.endovae.report.frames import draw_frames as draw_frames
 from pixelscope.endovae.results import Evaluation as Evaluation
+from pixelscope.endovae.training import train_endovae as train
 from pixelscope.imaging.config import PrepareConfig as PrepareConfig

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -121,7 +121,7 @@ class Summary:
     """All networks of a system."""
 
     system: str
-    networks: list[NetworkSummary]
+    networks: list[NetworkSummary] = field(repr=False)
 
     @property
     def parameters(self) -> int:

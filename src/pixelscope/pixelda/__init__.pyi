@@ -16,3 +16,5 @@ from pixelscope.pixelda.refinement.config import RefineConfig as RefineConfig
 from pixelscope.pixelda.refinement.config import refine_preset as refine_preset
 from pixelscope.pixelda.refinement.training import refine as refine
 from pixelscope.pixelda.results import Evaluation as Evaluation
+from pixelscope.pixelda.training import train_baseline as baseline
+from pixelscope.pixelda.training import train_pixelda as train

@@ -127,8 +127,16 @@ class RunFolder:
             return {"images": 0}
 
     def read_record(self) -> dict[str, Any]:
-        """Return the content of run.json."""
-        return read_json(self.record)
+        """Return the content of run.json; raises InputError where it is damaged, or was written by version 0.1."""
+        record = read_json(self.record)
+        used = record.get("versions")
+        writer = str(used.get("pixelscope", "")) if isinstance(used, dict) else ""
+        if writer.startswith("0.1."):
+            raise InputError(
+                f"{self.path} is a run of version {writer} of pixelscope, which this version does not read; use that version, "
+                "or train again."
+            )
+        return record
 
     def require_finished(self, record: Mapping[str, Any] | None = None) -> None:
         """Raise InputError where the training has not come to its end; `record`: run.json, where it was read already."""

@@ -1,7 +1,8 @@
 """The record of a run, run.json, and the base of every result file: schemas that write and read it; imports no torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sized
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,6 +12,9 @@ from pixelscope.config import Config
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.runs.folder import RunFolder, read_json
+
+LONGEST = 80
+"""Maximum number of characters of one value in a result's `repr`."""
 
 
 class DataRecord(BaseModel):
@@ -69,11 +73,32 @@ def parse_record(values: Mapping[str, Any], folder: RunFolder) -> RunRecord:
         raise InputError(f"{folder.record}: {where}: {first['msg']}; restore the file or train again.") from None
 
 
+class Count(int):
+    """How many entries something has, written as `[N]`."""
+
+    def __repr__(self) -> str:
+        return f"[{int(self):,}]"
+
+
 class ResultFile(Config):
     """What a JSON file of results holds."""
 
     remedy: ClassVar[str] = "evaluate the run again"
     """What to do where the file is damaged."""
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Give single values, and of everything else how many there are."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None or isinstance(value, str | int | float):
+                yield name, value if not isinstance(value, str) else value[:LONGEST]
+            elif isinstance(value, Sized):
+                yield name, Count(len(value))
+
+    def _repr_html_(self) -> str:
+        """Return the table that a terminal shows, or where there is none the single values."""
+        to_text = getattr(self, "to_text", None)
+        return f"<pre>{escape(to_text() if to_text else repr(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, under the names that they have in the file."""

@@ -20,6 +20,7 @@ from pixelscope.data.frames.preprocess import Stages, read_stages
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.preview import sheet_html
 from pixelscope.runs.record import ResultFile
 
 VERSION = 1
@@ -108,6 +109,16 @@ class FrameStore:
 
     def __len__(self) -> int:
         return len(self.index.frames)
+
+    def __repr__(self) -> str:
+        size, names = self.settings.size, ", ".join(self.classes[:6]) + (", ..." if len(self.classes) > 6 else "")
+        return f"<FrameStore: {len(self):,} frames of {size} x {size} pixels, {names}, {self.path}>"
+
+    def _repr_html_(self) -> str:
+        """Return a contact sheet: up to eight frames per class, of the first ten classes."""
+        members = [np.flatnonzero(self.labels == label) for label in range(len(self.classes))][:10]
+        rows = [(self.classes[label], self.frames[evenly_spaced(found, 8)]) for label, found in enumerate(members)]
+        return sheet_html(f"{len(self):,} frames in {self.path}", rows)
 
     @property
     def key(self) -> str:

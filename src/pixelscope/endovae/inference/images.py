@@ -1,7 +1,7 @@
 """Image files that a run makes: one grid, or a file per frame."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class ImagesWritten:
     count: int
     rule: str
     seed: int
-    frames: list[dict[str, Any]]
+    frames: list[dict[str, Any]] = field(repr=False)
     """By frame: name, and psnr in dB and ssim of a reconstruction."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pixelscope.endovae.anomaly.scores import raw_scores, scores, why_unscored
 from pixelscope.endovae.inference.model import Bytes, Floats
 from pixelscope.endovae.results import Evaluation
 from pixelscope.errors import InputError
+from pixelscope.imaging.preview import sheet_html
 
 if TYPE_CHECKING:
     from pixelscope.endovae.data import Splits
@@ -47,6 +48,15 @@ class FrameAnalysis:
     """Which score it is."""
     calibration: NDArray[np.float64]
     """That score of the healthy frames of the calibration, ascending."""
+
+    def __repr__(self) -> str:
+        return f"<FrameAnalysis: {self.name} {self.score:.4g}, p {self.p:.3f}>"
+
+    def _repr_html_(self) -> str:
+        """Return the frame with its error map over it, then what the network saw and its reconstruction."""
+        whole = [("frame", self.frame[None]), ("error map", self.heat[None])]
+        small = [("prepared", self.prepared[None]), ("reconstruction", self.reconstruction[None])]
+        return sheet_html(f"{self.name} {self.score:.4g}, p {self.p:.3f}", [*whole, *small])
 
 
 class InteractiveVAE:
