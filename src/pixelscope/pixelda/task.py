@@ -220,7 +220,7 @@ class PixelDATask(Task[PairedBatch]):
         """Train D and T on one batch, then G (the report's step 6)."""
         for optimizer in self.optimizers.values():
             set_learning_rate(optimizer, learning_rate(self.config.optimizer, context.images))
-        batch = batch.laid_out(self.config.runtime.layout)
+        batch = batch.to_memory_format(self.config.runtime.layout)
         z = self._draw_z(batch, context, "z")
         with self.fabric.autocast():
             generated = self.generator(batch.source, z)
