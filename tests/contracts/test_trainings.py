@@ -130,11 +130,11 @@ def test_two_processes_agree_with_one(case: SystemCase, tmp_path: Path) -> None:
 @every_system
 def test_the_layout_in_memory_changes_rounding_only(case: SystemCase, tmp_path: Path) -> None:
     runs = [
-        case.train(case.config(tmp_path, 48, **case.quiet, runtime={"layout": layout}), run=tmp_path / layout)
+        case.train(case.config(tmp_path, 48, **case.quiet, runtime={"memory_format": layout}), run=tmp_path / layout)
         for layout in ("channels_last", "contiguous")
     ]
     _agree(runs[1], runs[0])
-    assert RunFolder(runs[1]).read_record()["runtime"]["layout"] == "contiguous"
+    assert RunFolder(runs[1]).read_record()["runtime"]["memory_format"] == "contiguous"
 
 
 @every_system

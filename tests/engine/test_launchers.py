@@ -66,7 +66,7 @@ def test_a_shell_of_slurm_trains_as_one_process(tmp_path: Path) -> None:
 
 
 def test_a_script_of_slurm_without_srun_is_told_so(tmp_path: Path) -> None:
-    done = _command(tmp_path, "train.sh", "--runtime.patience", "2")
+    done = _command(tmp_path, "train.sh", "--runtime.collective-timeout", "2")
     assert done.returncode == 2
     assert "srun" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run").exists()

@@ -64,7 +64,7 @@ def _one_is_silent(fabric: object) -> None:
 
 
 def test_a_process_that_is_silent_is_taken_for_dead() -> None:
-    config = RuntimeConfig(devices=2, accelerator="cpu", threads=1, patience=1)
+    config = RuntimeConfig(devices=2, accelerator="cpu", threads=1, collective_timeout=1)
     with pytest.raises(TrainingStopped, match="cannot be reached any more; go on from the last checkpoint with --resume RUN"):
         launch(config, _one_is_silent)
 
@@ -78,4 +78,4 @@ def _one_is_late(fabric: object) -> int:
 
 
 def test_processes_wait_for_one_that_evaluates_or_writes() -> None:
-    assert launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1, patience=1), _one_is_late) == 1
+    assert launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1, collective_timeout=1), _one_is_late) == 1

@@ -66,7 +66,7 @@ class EndoVAETask(Task[FrameBatch]):
         self.encoder, self.decoder = build_networks(config)
         self.networks = {"encoder": self.encoder, "decoder": self.decoder}
         for network in self.networks.values():
-            to_device(network, fabric.device, config.runtime.layout)
+            to_device(network, fabric.device, config.runtime.memory_format)
         self.optimizers = {"autoencoder": _adam([self.encoder, self.decoder], config)}
         self.averages = {name: EMA(network, half_life) for name, network in self.networks.items() if half_life}
         self.schedule = PlateauSchedule(config.schedule)
@@ -85,7 +85,7 @@ class EndoVAETask(Task[FrameBatch]):
         set_learning_rate(optimizer, self.learning_rate)
         shape = (context.batch_size, self.config.model.latent)
         noise = context.shard(torch.randn(shape, generator=context.shared_generator("z"))).to(batch.images.device)
-        batch = replace(batch, images=to_memory_format(batch.images, self.config.runtime.layout))
+        batch = replace(batch, images=to_memory_format(batch.images, self.config.runtime.memory_format))
         numbers = self._losses(self.encoder, self.decoder, batch, noise)
         numbers["loss/total"].backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)

@@ -37,12 +37,12 @@ class RuntimeConfig(Config):
     """`auto`: the GPU where there is one."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto`: bf16-mixed where the hardware computes in bf16, else 32-true."""
-    layout: Literal["channels_last", "contiguous"] = "channels_last"
-    """Order of images and weights in memory; channels last is faster for convolutions on CPUs and GPUs alike."""
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    """Memory format of images and weights; channels-last convolutions are faster on CPUs and GPUs."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads a process; 0 shares the cores among the processes."""
-    patience: Annotated[float, Field(gt=0)] = 50.0
-    """Seconds that a process waits for the others before it takes them for dead and stops."""
+    collective_timeout: Annotated[float, Field(gt=0)] = 50.0
+    """Seconds that a process waits for the others in a step before it stops with an error."""
 
 
 class AugmentConfig(Config):

@@ -170,10 +170,10 @@ def share_of_cores(devices: int) -> int:
     return max(1, cores // devices)
 
 
-def await_tasks(patience: float) -> None:
+def await_tasks(timeout: float) -> None:
     """Wait until srun has started every task of the job; a script that srun did not start would wait for the others for ever.
 
-    patience: in seconds. This is asked before data are read, for which some machines need longer than others.
+    timeout: in seconds. This is asked before data are read, for which some machines need longer than others.
     Raises InputError where not all come.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -187,11 +187,11 @@ def await_tasks(patience: float) -> None:
     job = SLURMEnvironment()
     port = job.main_port - _PORTS if job.main_port > _PORTS + 1_024 else job.main_port + _PORTS
     try:
-        TCPStore(job.main_address, port, count, job.global_rank() == 0, timedelta(seconds=patience), wait_for_workers=True)
+        TCPStore(job.main_address, port, count, job.global_rank() == 0, timedelta(seconds=timeout), wait_for_workers=True)
     except RuntimeError as error:
         raise InputError(
-            f"Of the {count} tasks of this SLURM job not all have come within {patience:g} seconds; start them all with srun, "
-            "as in `srun pixelscope ...`, ask for a job of one task, or give late ones more time with --runtime.patience."
+            f"Of the {count} tasks of this SLURM job not all have come within {timeout:g} seconds; start them all with srun, "
+            "as in `srun pixelscope ...`, ask for a job of one task, or raise --runtime.collective-timeout."
         ) from error
 
 

@@ -28,11 +28,11 @@ FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
 N = TypeVar("N", bound=nn.Module)
 
 
-def to_device(network: N, device: torch.device, layout: str) -> N:
-    """Bring a network to a device, its convolutions' weights in this layout, and return it."""
-    return network.to(device, memory_format=FORMATS[layout])  # pyright: ignore[reportCallIssue]
+def to_device(network: N, device: torch.device, memory_format: str) -> N:
+    """Move a network to a device, its convolution weights in this memory format, and return it."""
+    return network.to(device, memory_format=FORMATS[memory_format])  # pyright: ignore[reportCallIssue]
 
 
-def to_memory_format(images: Tensor, layout: str) -> Tensor:
-    """Return images (N, C, H, W) in this layout; a convolution is computed channels last if either side is."""
-    return images.contiguous(memory_format=FORMATS[layout])
+def to_memory_format(images: Tensor, memory_format: str) -> Tensor:
+    """Return images (N, C, H, W) in this memory format; a convolution runs channels-last if its images or its weights are."""
+    return images.contiguous(memory_format=FORMATS[memory_format])

@@ -46,7 +46,7 @@ class ResolvedRuntime:
     accelerator: str
     precision: str
     threads: int
-    layout: str = "channels_last"
+    memory_format: str = "channels_last"
     emulated: bool = False
     """Whether the hardware has no bfloat16 of its own and computes in it all the same."""
 
@@ -57,8 +57,8 @@ class ResolvedRuntime:
         if self.devices > 1 and self.accelerator != "cuda":
             device, plural = "CPU", " processes"
         slow = " (emulated on this processor, slower than 32-true)" if self.emulated else ""
-        layout = self.layout.replace("_", " ")
-        return f"{self.devices} {device}{plural}, {self.precision}{slow}, {layout}, not compiled, {self.threads} threads each"
+        order = self.memory_format.replace("_", " ")
+        return f"{self.devices} {device}{plural}, {self.precision}{slow}, {order}, not compiled, {self.threads} threads each"
 
 
 def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:
@@ -73,7 +73,8 @@ def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:
     native = _computes_in_bf16(accelerator)
     precision = choose_precision(config.precision, accelerator, native)
     emulated = precision == "bf16-mixed" and not native
-    return ResolvedRuntime(devices, accelerator, precision, config.threads or share_of_cores(devices), config.layout, emulated)
+    threads = config.threads or share_of_cores(devices)
+    return ResolvedRuntime(devices, accelerator, precision, threads, config.memory_format, emulated)
 
 
 def computing_device() -> torch.device:
@@ -119,7 +120,7 @@ def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any)
         num_nodes=nodes(),
     )
     # Bound beforehand: fabric walks through the arguments of a launch and refuses frozen dataclasses among them.
-    prepared = partial(_prepared, threads=runtime.threads, patience=config.patience)
+    prepared = partial(_prepared, threads=runtime.threads, timeout=config.collective_timeout)
     bound = partial(prepared, function=function, arguments=arguments)
     return fabric.launch(bound) if single else _launch_several(fabric, bound, runtime.devices, spawned=method == "spawn")
 
@@ -166,11 +167,9 @@ def hardware(fabric: Fabric) -> dict[str, Any]:
     }
 
 
-def _prepared(
-    fabric: Fabric, *, threads: int, patience: float, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> Any:
+def _prepared(fabric: Fabric, *, threads: int, timeout: float, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     torch.set_num_threads(threads)
-    set_collective_timeout(patience)
+    set_collective_timeout(timeout)
     if fabric.device.type == "cpu":
         keep_heap()
     try:

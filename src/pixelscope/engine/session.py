@@ -121,7 +121,7 @@ def check_resume(run: Path, read: Callable[[RunFolder], C], changes: dict[str, A
 
 def _check_runtime(config: Any) -> None:
     runtime.check_batch(config.training.batch_size, config.runtime)
-    await_tasks(config.runtime.patience)
+    await_tasks(config.runtime.collective_timeout)
 
 
 def _run_session(fabric: Fabric, job: Job) -> Path:

@@ -70,7 +70,7 @@ class BaselineTask(Task[LabelledBatch]):
         self, config: BaselineConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None
     ) -> None:
         self.config, self.fabric, self.evaluation = config, fabric, evaluation
-        self.classifier = to_device(build_classifier(config, classes), fabric.device, config.runtime.layout)
+        self.classifier = to_device(build_classifier(config, classes), fabric.device, config.runtime.memory_format)
         self.networks = {"classifier": self.classifier}
         self.optimizers = {"classifier": adam([self.classifier], config.optimizer)}
         half_life = config.training.ema_half_life
@@ -81,7 +81,7 @@ class BaselineTask(Task[LabelledBatch]):
         optimizer = self.optimizers["classifier"]
         set_learning_rate(optimizer, learning_rate(self.config.optimizer, context.images))
         with self.fabric.autocast():
-            logits = self.classifier(to_memory_format(batch.images, self.config.runtime.layout), source=True)
+            logits = self.classifier(to_memory_format(batch.images, self.config.runtime.memory_format), source=True)
         loss = task_loss(logits, batch.labels)
         loss.backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
@@ -120,9 +120,11 @@ class PairedBatch:
     mask: Tensor | None = None
     """(n, 1, S, S) in [0, 1], 1 on the foreground of the source, where masks are given."""
 
-    def to_memory_format(self, layout: str) -> "PairedBatch":
+    def to_memory_format(self, memory_format: str) -> "PairedBatch":
         """Return the same images in another order in memory."""
-        return replace(self, source=to_memory_format(self.source, layout), target=to_memory_format(self.target, layout))
+        return replace(
+            self, source=to_memory_format(self.source, memory_format), target=to_memory_format(self.target, memory_format)
+        )
 
 
 class PairedBatches:
@@ -196,7 +198,7 @@ class PixelDATask(Task[PairedBatch]):
         if self.judge is not None:
             self.networks["judge"] = self.judge
         for network in self.networks.values():
-            to_device(network, fabric.device, config.runtime.layout)
+            to_device(network, fabric.device, config.runtime.memory_format)
             if fabric.world_size > 1:
                 synchronize_batch_norm(network)
         self.optimizers = {
@@ -220,7 +222,7 @@ class PixelDATask(Task[PairedBatch]):
         """Train D and T on one batch, then G (the report's step 6)."""
         for optimizer in self.optimizers.values():
             set_learning_rate(optimizer, learning_rate(self.config.optimizer, context.images))
-        batch = batch.to_memory_format(self.config.runtime.layout)
+        batch = batch.to_memory_format(self.config.runtime.memory_format)
         z = self._draw_z(batch, context, "z")
         with self.fabric.autocast():
             generated = self.generator(batch.source, z)

@@ -46,7 +46,7 @@ class GeneratedPool:
         generated: GeneratedConfig,
         fabric: Fabric,
     ) -> None:
-        self.network, self.config, self.fabric = to_device(network, fabric.device, config.runtime.layout), config, fabric
+        self.network, self.config, self.fabric = to_device(network, fabric.device, config.runtime.memory_format), config, fabric
         self.source, self.seed, self.refresh = source, seed, generated.refresh_every
         self.pool = min(generated.pool_size, len(source))
         self._order = ShuffledOrder(len(source), seed, "generated pool")

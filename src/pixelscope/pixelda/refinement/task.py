@@ -63,7 +63,7 @@ class RefineTask(Task[RefineBatch]):
             teacher: network that labels target images in place of the moving average.
         """
         self.config, self.fabric, self.validation = config, fabric, validation
-        self.classifier = to_device(classifier, fabric.device, config.runtime.layout)
+        self.classifier = to_device(classifier, fabric.device, config.runtime.memory_format)
         if fabric.world_size > 1:
             synchronize_batch_norm(self.classifier)
         self.networks = {"classifier": self.classifier}
@@ -78,7 +78,7 @@ class RefineTask(Task[RefineBatch]):
             )
         }
         self.averages = {"classifier": EMA(self.classifier, max(1, config.training.ema_half_life))}
-        self.teacher = None if teacher is None else to_device(teacher, fabric.device, config.runtime.layout).eval()
+        self.teacher = None if teacher is None else to_device(teacher, fabric.device, config.runtime.memory_format).eval()
         self.class_prior = class_prior.to(fabric.device)
         # The teacher's mean prediction on target images, which distribution alignment corrects for.
         self.running_prediction = self.class_prior.clone()
@@ -164,7 +164,7 @@ class RefineTask(Task[RefineBatch]):
         return self.classifier(views, draw=draw) if drops else self.classifier(views)
 
     def _view(self, alter: View, images: Tensor, draw: torch.Generator) -> Tensor:
-        return to_memory_format(alter(images, self.config.views, draw), self.config.runtime.layout)
+        return to_memory_format(alter(images, self.config.views, draw), self.config.runtime.memory_format)
 
 
 def cosine(start: float, done: float) -> float:
