@@ -99,7 +99,7 @@ def test_the_example_on_frames_runs_in_python_and_in_the_shell(tmp_path: Path, c
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     assert example.learn(config, tmp_path / "python").is_file()
-    assert "test normal frames" in capsys.readouterr().out
+    assert "normal test frames" in capsys.readouterr().out
     settings = tmp_path / "tiny.yaml"
     config.save(settings)
     command = [ROOT / "examples" / "learn_frames.sh", store.path, tmp_path / "shell", "--config", settings]

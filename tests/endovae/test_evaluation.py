@@ -49,7 +49,7 @@ def test_only_frames_of_the_trained_kind_are_called_test_frames(
     both = tiny.endovae(frames=str(store.path), split={"train_on": "both"}, training={"epochs": 1})
     run = train_endovae(both, run=tmp_path / "run")
     titles = {kind: found.title for kind, found in evaluate_endovae(run).sets.items()}
-    assert titles == {"normal": "test normal frames", "abnormal": "test abnormal frames"}
+    assert titles == {"normal": "normal test frames", "abnormal": "abnormal test frames"}
     assert evaluate_endovae(run, frames=str(frame_folder)).sets["normal"].title == "normal frames"
 
 

@@ -374,8 +374,8 @@ FIGURES: dict[str, Callable[[list[str]], Figure | None]] = {
     "traversal": lambda names: traversal_gallery(images(3, 9), np.linspace(-3, 3, 9), np.arange(126, 129), np.ones(3)),
     "stages": lambda names: stages_figure([(name, one_frame()) for name in names], 96),
     "divergence": lambda names: divergence_bars([(name, np.arange(6).tolist()) for name in ("normal frames", "abnormal")]),
-    "wide": lambda names: divergence_bars([("test normal frames", np.arange(128).tolist())]),
-    "spectra": lambda names: spectra_panels([("Test normal frames", SPECTRA), ("Abnormal", SPECTRA)], NAMES, 2),
+    "wide": lambda names: divergence_bars([("normal test frames", np.arange(128).tolist())]),
+    "spectra": lambda names: spectra_panels([("Normal test frames", SPECTRA), ("Abnormal", SPECTRA)], NAMES, 2),
     "regions": lambda names: region_bars(ERRORS, SHARES),
     "kinds": lambda names: kinds_panels(
         {"normal": RNG.normal(21, 2, 77), "abnormal": RNG.normal(17, 3, 600)},

@@ -221,7 +221,7 @@ def _quality(checkpoint: Checkpoint, parts: dict[str, FrameSubset]) -> dict[str,
 
 def _title(kind: str, config: EndoVAEConfig, own: bool) -> str:
     trained = own and config.split.train_on in (kind, "both")
-    return f"test {kind} frames" if trained else f"{kind} frames"
+    return f"{kind} test frames" if trained else f"{kind} frames"
 
 
 def _result(title: str, part: FrameSubset, found: Measured) -> SetResult:

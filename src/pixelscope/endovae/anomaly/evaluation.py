@@ -191,7 +191,7 @@ def _warnings(
             rivals = " and ".join(f"{name} ({value:.3f})" for name, value in near.items())
             where = "all healthy frames" if group == "all" else group
             found.append(
-                f"Warning: against {where}, {selected} has an AUROC of {area:.3f}. Trivial baselines are as good or less than "
-                f"{MIN_MARGIN:g} worse: {rivals}. Do not credit the network with the separation."
+                f"Warning: against {where}, {selected} (AUROC {area:.3f}) is less than {MIN_MARGIN:g} above trivial baselines: "
+                f"{rivals}. Do not credit the network with the separation."
             )
     return tuple(found)

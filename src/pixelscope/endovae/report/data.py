@@ -123,7 +123,7 @@ class ReportData:
 
     def set_name(self, kind: str) -> str:
         """Return the name of the measured frames of a kind."""
-        return f"test {kind} frames" if self.config.split.train_on in (kind, "both") else f"{kind} frames"
+        return f"{kind} test frames" if self.config.split.train_on in (kind, "both") else f"{kind} frames"
 
     def epochs_at(self, images: int) -> str:
         """Return a number of images seen and, where the length of an epoch is known, its epoch."""

@@ -192,4 +192,4 @@ def _checkpoint_table(data: ReportData) -> Table | None:
         cells = (f"{values[f'{kind}_{metric}']:.{DECIMALS[metric]}f}" for kind, metric in columns)
         rows.append(Row((title, f"{values['images']:,.0f}", *cells)))
     heads = [f"{kind}, {'PSNR, dB' if metric == 'psnr' else 'SSIM'}" for kind, metric in columns]
-    return Table("No checkpoint was chosen by the frames measured here.", ("Checkpoint", "images seen", *heads), tuple(rows))
+    return Table("No checkpoint was selected on test frames.", ("Checkpoint", "images seen", *heads), tuple(rows))

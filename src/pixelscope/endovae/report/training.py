@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter
 from PIL import Image
 
 from pixelscope.endovae.report.data import ReportData, plural
@@ -92,8 +92,8 @@ def _start(data: ReportData) -> str:
     level = data.config.schedule.start_kl
     reached = [line["images"] for line in data.evaluations if line.get("loss/validation_kl", -1.0) >= level]
     if not reached:
-        return f"KL has not reached {level:g} nats, at which the learning-rate schedule starts."
-    return f"KL first reached {level:g} nats, at which the learning-rate schedule starts, at {data.epochs_at(reached[0])}."
+        return f"KL has not reached {level:g}, where the learning-rate schedule starts."
+    return f"KL first reached {level:g}, where the learning-rate schedule starts, at {data.epochs_at(reached[0])}."
 
 
 @styled
@@ -167,11 +167,11 @@ def _learning_rate(axes: Axes, rate: Series) -> None:
     marker = "o" if len(rate.x) == 1 else None
     axes.step(rate.x, rate.y, where="post", color=PURPLE, linewidth=1.9, marker=marker, label="at each evaluation")
     axes.set_yscale("log")
-    low, high = rate.y.min(), rate.y.max()
-    axes.set_ylim(low / 1.6, high * 1.6)
-    axes.yaxis.set_major_locator(LogLocator(10, subs=(1,) if high / low > 50 else (1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}".replace("e-0", "e−")))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(rate.y.min() / 1.6, rate.y.max() * 1.6)
+    rates = np.unique(rate.y)
+    axes.yaxis.set_major_locator(FixedLocator(rates[evenly_spaced(len(rates), MAX_ROWS)].tolist()))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.minorticks_off()
     _finish(axes)
 
 
