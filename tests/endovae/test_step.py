@@ -177,9 +177,9 @@ def test_the_schedule_moves_the_step_size_and_survives_a_checkpoint(tmp_path) ->
     checkpoint.save(path, checkpoint.state(task), checkpoint.CheckpointHeader("any", {}, {}, checkpoint.Progress()))
     other = _task(schedule={"patience": 2, "early_stopping_patience": 4, "start_kl": 0})
     checkpoint.restore(other, checkpoint.load(path)[0], path)
-    other.observe({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
+    other.on_evaluation({"loss/validation_total": 5.0, "loss/validation_kl": 3.0})
     assert other.learning_rate == pytest.approx(2.5e-4)
-    assert "4 epochs" in str(other.ended())
+    assert "4 epochs" in str(other.stop_reason())
     other.step(_batches()(_context(0)), _context(0))
     assert other.optimizers["autoencoder"].param_groups[0]["lr"] == pytest.approx(2.5e-4)
 

@@ -13,13 +13,13 @@ class PlateauSchedule:
 
     At first, for some hundred steps, the network decodes the mean image and its KL divergence is near 0; counters that ran then
     would end the training too early. They start once the KL divergence has reached `start_kl` nats. The whole state is in
-    `memory`.
+    `state`.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
         self.config = config
         counters = ("evaluations", "started", "wait_lr", "wait_stop", "lr_drops")
-        self.memory: Mapping[str, Tensor] = {
+        self.state: Mapping[str, Tensor] = {
             **{name: torch.zeros((), dtype=torch.float64) for name in counters},
             "best": torch.full((), torch.inf, dtype=torch.float64),
         }
@@ -27,17 +27,17 @@ class PlateauSchedule:
     @property
     def started(self) -> bool:
         """Return whether the KL divergence has reached `start_kl`."""
-        return bool(self.memory["started"])
+        return bool(self.state["started"])
 
     @property
     def factor(self) -> float:
         """Return the current factor on the learning rate, before its minimum is applied."""
-        return self.config.factor ** int(self.memory["lr_drops"])
+        return self.config.factor ** int(self.state["lr_drops"])
 
     @property
     def ended(self) -> bool:
         """Return whether the training ends."""
-        return bool(self.memory["wait_stop"] >= self.config.early_stopping_patience)
+        return bool(self.state["wait_stop"] >= self.config.early_stopping_patience)
 
     def observe(self, validation_loss: float, divergence: float, learning_rate: float) -> None:
         """Update the counters after an epoch.
@@ -47,17 +47,17 @@ class PlateauSchedule:
             divergence: KL divergence of the validation frames in nats.
             learning_rate: the epoch was trained with it.
         """
-        memory = self.memory
-        memory["evaluations"].add_(1)
+        state = self.state
+        state["evaluations"].add_(1)
         if divergence >= self.config.start_kl:
-            memory["started"].fill_(1)
-        if validation_loss < memory["best"]:
-            memory["best"].fill_(validation_loss)
-            memory["wait_lr"].zero_()
-            memory["wait_stop"].zero_()
+            state["started"].fill_(1)
+        if validation_loss < state["best"]:
+            state["best"].fill_(validation_loss)
+            state["wait_lr"].zero_()
+            state["wait_stop"].zero_()
         elif self.started:
-            memory["wait_lr"].add_(1)
-            memory["wait_stop"].add_(1)
-        if memory["wait_lr"] >= self.config.patience and learning_rate > self.config.min_learning_rate:
-            memory["lr_drops"].add_(1)
-            memory["wait_lr"].zero_()
+            state["wait_lr"].add_(1)
+            state["wait_stop"].add_(1)
+        if state["wait_lr"] >= self.config.patience and learning_rate > self.config.min_learning_rate:
+            state["lr_drops"].add_(1)
+            state["wait_lr"].zero_()

@@ -70,7 +70,7 @@ class EndoVAETask(Task[FrameBatch]):
         self.optimizers = {"autoencoder": _adam([self.encoder, self.decoder], config)}
         self.averages = {name: EMA(network, half_life) for name, network in self.networks.items() if half_life}
         self.schedule = PlateauSchedule(config.schedule)
-        self.schedule_state = self.schedule.memory
+        self.schedule_state = self.schedule.state
         self._validation, self._ignore_mask = validation, ignore_mask
 
     @property
