@@ -130,16 +130,8 @@ def evaluate_anomaly(
     flagged = {kind: p[kind][which] <= RATE for kind, which in visible.items()}
     groups = {"all": np.ones(len(test["normal"]), bool), **_by_class(test["normal"])}
     groups = {name: which[visible["normal"]] for name, which in groups.items() if which[visible["normal"]].any()}
-    found, baselines = (
-        {
-            name: {group: auroc_with_ci(values[which], abnormal[name]) for group, which in groups.items()}
-            for name, values in normal.items()
-        }
-        for normal, abnormal in (
-            (seen["normal"].scores, seen["abnormal"].scores),
-            (seen["normal"].baselines, seen["abnormal"].baselines),
-        )
-    )
+    found = _separations(seen["normal"].scores, seen["abnormal"].scores, groups)
+    baselines = _separations(seen["normal"].baselines, seen["abnormal"].baselines, groups)
     shares = {name: float(flagged["normal"][which].mean()) for name, which in groups.items()}
     return Anomaly(
         selected=calibration.selected,
@@ -178,6 +170,16 @@ def number(value: float) -> str:
 def _by_class(part: FrameSubset) -> dict[str, np.ndarray]:
     labels = part.store.labels[part.positions]
     return {part.store.classes[label]: labels == label for label in np.unique(labels)}
+
+
+def _separations(
+    normal: Mapping[str, Values], abnormal: Mapping[str, Values], groups: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, ScoreSeparation]]:
+    """Return AUROC and average precision by score, then by group of normal frames, against all abnormal ones."""
+    return {
+        name: {group: auroc_with_ci(values[which], abnormal[name]) for group, which in groups.items()}
+        for name, values in normal.items()
+    }
 
 
 def _warnings(
