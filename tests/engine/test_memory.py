@@ -8,9 +8,9 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from pixelscope.engine.memory import keep_freed_memory
+from pixelscope.engine.memory import keep_heap
 if sys.argv[1] == "kept":
-    assert keep_freed_memory()
+    assert keep_heap()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for step in range(20):
