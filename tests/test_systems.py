@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,13 @@ import pytest
 
 import pixelscope
 from pixelscope.cli import main
+from pixelscope.cli.settings import setting_names
+from pixelscope.config import Config
+from pixelscope.endovae.task import EndoVAETask
+from pixelscope.engine.task import Task
 from pixelscope.errors import InputError
+from pixelscope.pixelda.refinement.task import RefineTask
+from pixelscope.pixelda.task import BaselineTask, PixelDATask
 from pixelscope.runs.folder import RunFolder
 
 
@@ -31,6 +38,18 @@ def test_the_preset_of_a_system_is_of_its_configuration(system: pixelscope.Syste
     assert model.parse(system.preset()) == model.parse(system.preset(None, {"seed": 0}))
     with pytest.raises(InputError, match="There is no preset 'none such'"):
         system.preset("none such")
+
+
+@pytest.mark.parametrize(
+    ("system", "task"),
+    [("pixelda", PixelDATask), ("baseline", BaselineTask), ("refined", RefineTask), ("endovae", EndoVAETask)],
+)
+def test_a_number_that_is_not_finite_recommends_settings_that_the_system_has(system: str, task: type[Task]) -> None:
+    model = pixelscope.SYSTEMS[system].function("config")
+    assert isinstance(model, type) and issubclass(model, Config)
+    recommended = [flag.replace("-", "_") for flag in re.findall(r"--([a-z.-]+)", task.if_not_finite)]
+    assert recommended
+    assert set(recommended) <= set(setting_names(model))
 
 
 def test_what_has_no_presets_says_so() -> None:

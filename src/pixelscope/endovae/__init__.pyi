@@ -16,3 +16,22 @@ from pixelscope.endovae.report.frames import draw_frames as draw_frames
 from pixelscope.endovae.results import Evaluation as Evaluation
 from pixelscope.endovae.training import train_endovae as train
 from pixelscope.imaging.config import PrepareConfig as PrepareConfig
+
+__all__ = [
+    "EndoVAEConfig",
+    "Evaluation",
+    "FrameAnalysis",
+    "FrameStore",
+    "InteractiveVAE",
+    "PrepareConfig",
+    "draw_frames",
+    "generate",
+    "load_scorer",
+    "plan",
+    "prepare",
+    "preset",
+    "reconstruct",
+    "score",
+    "summarize",
+    "train",
+]

@@ -18,3 +18,24 @@ from pixelscope.pixelda.refinement.training import refine as refine
 from pixelscope.pixelda.results import Evaluation as Evaluation
 from pixelscope.pixelda.training import train_baseline as baseline
 from pixelscope.pixelda.training import train_pixelda as train
+
+__all__ = [
+    "BaselineConfig",
+    "Evaluation",
+    "InteractiveGenerator",
+    "PixelDAConfig",
+    "RefineConfig",
+    "ablate",
+    "adapt",
+    "baseline",
+    "classify",
+    "default_preset",
+    "load_classifier",
+    "plan",
+    "preset",
+    "refine",
+    "refine_preset",
+    "search",
+    "summarize",
+    "train",
+]

@@ -25,10 +25,13 @@ class ScoringModel(Protocol):
     prepare: PrepareConfig
     """How frames are prepared before it is called with them."""
     calibration: Calibration
-    identity: dict[str, str]
-    """What identifies it among models, by name."""
     devices: int
     """How many threads may call it at a time."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What identifies it among models, by name."""
+        ...
 
     def __call__(self, frames: Bytes) -> ErrorMaps:
         """Return what the networks make of uint8 frames (N, S, S, 3)."""

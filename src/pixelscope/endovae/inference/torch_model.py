@@ -44,10 +44,14 @@ class TorchVAE:
         self._networks = nn.ModuleDict(dict(zip(NETWORKS, (encoder, decoder), strict=True)))
         self._replicas = None if devices is None else ReplicaPool(self._networks, devices)
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, str]:
         """Return the SHA-256 of the weights."""
-        return {"model": weights_sha256(*self._networks.values())}
+        return {"model": self._sha256}
+
+    @cached_property
+    def _sha256(self) -> str:
+        return weights_sha256(*self._networks.values())
 
     def encode(self, frames: Bytes) -> Floats:
         """Return the posterior means (N, latent) of uint8 frames (N, S, S, 3)."""

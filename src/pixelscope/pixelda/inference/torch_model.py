@@ -57,10 +57,14 @@ class TorchClassifier:
         load_weights(classifier, tensors, PREFIX, f"{path} holds weights of other shapes than it says; export the run again.")
         return cls(classifier, about.classes, exported_data(about.config, str(path)), devices)
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, str]:
         """Return the SHA-256 of the weights."""
-        return {"model": weights_sha256(self.classifier)}
+        return {"model": self._sha256}
+
+    @cached_property
+    def _sha256(self) -> str:
+        return weights_sha256(self.classifier)
 
     @cached_property
     def _replicas(self) -> ReplicaPool[nn.Module]:
