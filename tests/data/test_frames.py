@@ -411,7 +411,7 @@ def test_a_folder_that_is_no_store_is_refused(kvasir: Path, name: str) -> None:
         FrameStore.open(Path(name))
 
 
-def test_a_killed_preparation_goes_on_and_gives_the_same(kvasir: Path) -> None:
+def test_a_killed_preparation_leaves_no_store_and_can_be_done_again(kvasir: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -427,25 +427,18 @@ prepare([Path("kvasir")], config=PrepareConfig(size=16), out=Path("out"), progre
     killed = subprocess.run([sys.executable, "-c", script], check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert killed.returncode == -signal.SIGKILL
     assert not Path("out").exists()
-    (work,) = Path().glob(".out-*.part")
-    chunks = {file: file.stat().st_mtime_ns for file in (work / "chunks").iterdir()}
-    assert len(chunks) == 2
-
-    def progress(done: int, total: int) -> None:
-        assert {file: file.stat().st_mtime_ns for file in chunks} == chunks
-
-    store = prepare([kvasir], config=SMALL, out=Path("out"), progress=progress)
-    assert not work.exists()
+    store = prepare([kvasir], config=SMALL, out=Path("out"))
+    assert not list(Path().glob(".out-*"))
     assert contents(store.path) == contents(prepare([kvasir], config=SMALL, out=Path("whole")).path)
 
 
-def test_an_error_in_the_middle_keeps_what_was_done(kvasir: Path) -> None:
+def test_an_error_in_the_middle_leaves_nothing(kvasir: Path) -> None:
     save(kvasir / "polyp-masks" / "3.png", np.zeros((9, 9), np.uint8))
     done: list[int] = []
-    with pytest.raises(InputError, match="is 9 x 9 and its frame 80 x 60"):
+    with pytest.raises(InputError, match="9 x 9"):
         prepare([kvasir], config=SMALL, progress=lambda count, total: done.append(count))
     assert done == [4, 8]
-    assert [file.name[0] for file in Path("stores").iterdir()] == ["."]
+    assert list(Path("stores").iterdir()) == []
 
 
 def test_an_interrupted_assembly_is_done_again(kvasir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,40 @@ class DiskArray:
             self._file.close()  # pyright: ignore[reportOptionalMemberAccess]
 
 
+class RowWriter:
+    """Writes a .npy file of bytes piece by piece, when the number of rows is known at the end only; a context manager.
+
+    Write it into a temporary folder: after an error the file is incomplete.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        """Open `path` for rows of `shape`."""
+        self.shape, self.count = shape, 0
+        self._file = path.open("wb")
+        self._write_header()
+
+    def write(self, rows: Bytes) -> None:
+        """Append uint8 rows, shape (N, *shape)."""
+        self._file.write(np.ascontiguousarray(rows).data)
+        self.count += len(rows)
+
+    def _write_header(self) -> None:
+        # NumPy leaves room in the header for a larger count.
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._file:
+            if kind is None:
+                self._file.seek(0)
+                self._write_header()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+
 Pixels = Bytes | DiskArray
 """Images in memory or on disk; both have shape, dtype, length and indexing by int, slice and positions."""
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pixelscope.data import load, parse, require_path, with_range_note
 from pixelscope.data.decode import depth_of, is_flat, read_readable
-from pixelscope.data.disk_array import BLOCK, DiskArray, blocks
+from pixelscope.data.disk_array import BLOCK, DiskArray, RowWriter, blocks
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError
@@ -193,7 +193,10 @@ def _write(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        count = _write_rows(work / "images.npy", pieces, shape)
+        with RowWriter(work / "images.npy", shape) as rows:
+            for piece in pieces:
+                rows.write(piece)
+        count = rows.count
         if count < 2:
             raise InputError(f"{count} image(s) could be read; a pack needs at least 2.")
         for name, values in extras().items():
@@ -206,24 +209,6 @@ def _write(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return load_pack(out, None)
-
-
-def _write_rows(path: Path, pieces: Iterator[np.ndarray], shape: tuple[int, ...]) -> int:
-    """Write rows as they come, and in the end how many they were: NumPy leaves room in the head for a longer number."""
-    count = 0
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        _write_head(file, count, shape)
-        for piece in pieces:
-            file.write(piece.data)
-            count += len(piece)
-        file.seek(0)
-        _write_head(file, count, shape)
-    return count
-
-
-def _write_head(file: Any, count: int, shape: tuple[int, ...]) -> None:
-    head = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
-    np.lib.format.write_array_header_1_0(file, head)
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -1,14 +1,13 @@
-"""Folders of endoscopy frames, prepared once into a store that later stages map into memory.
+"""Folders of endoscopy frames, prepared once into a frame store that later stages map into memory.
 
-Frames are prepared by chunks, each a file that is there whole or not at all: a killed run goes on from there.
+A store is written in a hidden folder and renamed, so that it is complete or absent.
 """
 
-import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.config import Config
 from pixelscope.data.decode import depth_of, read_image, read_images, reject_decompression_bombs
+from pixelscope.data.disk_array import RowWriter
 from pixelscope.data.frames.discovery import ListedFrame, Listing, find_classes, list_frames
 from pixelscope.data.frames.duplicates import perceptual_hash
 from pixelscope.data.frames.preprocess import PreparedFrame, frame_mask, is_black, prepare_frame, stages, write_stages
@@ -41,9 +40,14 @@ from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.convert import unused_range_note
 from pixelscope.progress import ProgressCallback
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
 _FIGURES = 3
-"""Frames a class whose stages are kept."""
+"""Frames per class whose stages are kept."""
+_CHUNK = 16
+"""Frames decoded at once: 100 MB at 1920 x 1080, 400 MB at twice that."""
+_THREADS = 16
+"""Maximum number of threads; each holds a few copies of its frame."""
+
+Bytes = NDArray[np.uint8]
 
 
 def prepare(
@@ -59,8 +63,7 @@ def prepare(
 ) -> FrameStore:
     """Prepare the frames in `folders`: content area, centre square, one size; or open the store that holds them already.
 
-    A store is known by its key, a SHA-256 over the settings, the classes, and the names and contents of all files. A
-    preparation that was stopped goes on where it was.
+    A store is identified by its key, a SHA-256 over the settings, the classes, and the names and contents of all files.
 
     Args:
         folders: class folders, and folders of class folders; see `find_classes`.
@@ -112,38 +115,36 @@ def _is_filled(place: Path) -> bool:
 
 
 def _build(listing: Listing, config: PrepareConfig, key: str, place: Path, progress: ProgressCallback | None) -> None:
-    """Prepare all frames in a hidden folder beside `place`, and put the whole store there by one renaming."""
+    """Write the store in a hidden folder next to `place`, then rename it; another process that builds it is waited for."""
     work = place.parent / f".{place.name}-{key[:12]}.part"
     work.mkdir(parents=True, exist_ok=True)
-    with held(work):
-        if not _is_filled(place):
-            chunks = prepare_chunks(listing.frames, config, work / "chunks", progress)
-            index = _index(listing, config, key, chunks)
-            whole = work / "store"
-            shutil.rmtree(whole, ignore_errors=True)
-            whole.mkdir()
-            _write_arrays(whole, index, chunks)
-            _write_figures(whole, index, listing)
-            write_text(whole / INDEX, index.model_dump_json())
-            whole.replace(place)
+    try:
+        with held(work):
+            if not _is_filled(place):
+                whole = work / "store"
+                shutil.rmtree(whole, ignore_errors=True)
+                whole.mkdir(parents=True)
+                frames, left_out = _write_arrays(whole, listing.frames, config, progress)
+                _check_enough(listing, frames, left_out)
+                index = _index(listing, config, key, frames, left_out)
+                _write_figures(whole, index, listing)
+                write_text(whole / INDEX, index.model_dump_json())
+                whole.replace(place)
+    finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _index(listing: Listing, config: PrepareConfig, key: str, chunks: Iterable[Path]) -> StoreIndex:
-    parts = [chunk_index(path) for path in chunks]
-    left_out = tuple(file for part in parts for file in part.left_out)
-    if config.strict:
-        raise_if_skipped(left_out)
-    frames = tuple(frame for part in parts for frame in part.frames)
-    _check_enough(listing, frames, left_out)
+def _index(
+    listing: Listing, config: PrepareConfig, key: str, frames: Sequence[FrameRecord], left_out: Sequence[SkippedFile]
+) -> StoreIndex:
     return StoreIndex(
         version=VERSION,
         key=key,
         settings=config.model_copy(update={"strict": False}),
         kinds=listing.kinds,
         notes=(*listing.notes, *_notes(left_out, len(listing.frames)), *listing.remarks),
-        left_out=left_out,
-        frames=frames,
+        left_out=tuple(left_out),
+        frames=tuple(frames),
     )
 
 
@@ -165,28 +166,35 @@ def _notes(left_out: Sequence[SkippedFile], count: int) -> tuple[str, ...]:
     )
 
 
-def _write_arrays(folder: Path, index: StoreIndex, chunks: Sequence[Path]) -> None:
-    count, side = len(index.frames), index.settings.size
-    for name, shape in array_shapes(count, side).items():
-        with written_whole(folder / f"{name}.npy") as temporary:
-            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            _reserve(temporary)
-            filled = 0
-            for path in chunks:
-                part = chunk_array(path, name)
-                array[filled : filled + len(part)] = part.reshape(-1, *shape[1:])
-                filled += len(part)
-            array.flush()
+def _write_arrays(
+    folder: Path, listed: Sequence[ListedFrame], config: PrepareConfig, progress: ProgressCallback | None
+) -> tuple[list[FrameRecord], list[SkippedFile]]:
+    """Prepare all frames and write their arrays; returns the record of each stored frame, and the files that gave none.
 
-
-def _reserve(path: Path) -> None:
-    """Take the disk space of a whole file now: a map into a file that a full disk cannot hold ends the process."""
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno in FULL:
-                raise
+    Raises InputError for a mask that does not fit its frame, and with `strict` for the first unreadable or black frame.
+    """
+    frames: list[FrameRecord] = []
+    left_out: list[SkippedFile] = []
+    with ExitStack() as stack:
+        stack.enter_context(_one_thread_each())
+        pool = stack.enter_context(ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)))
+        shapes = array_shapes(0, config.size).items()
+        rows = {name: stack.enter_context(RowWriter(folder / f"{name}.npy", shape[1:])) for name, shape in shapes}
+        for start in range(0, len(listed), _CHUNK):
+            chunk = listed[start : start + _CHUNK]
+            for result in _prepare(chunk, config, pool):
+                if isinstance(result, SkippedFile):
+                    left_out.append(result)
+                    continue
+                record, prepared = result
+                frames.append(record)
+                for name, array in (("frames", prepared.frame), ("insets", prepared.inset), ("lesions", prepared.lesion)):
+                    rows[name].write(array[None])
+            if config.strict:
+                raise_if_skipped(left_out)
+            if progress is not None:
+                progress(start + len(chunk), len(listed))
+    return frames, left_out
 
 
 def _write_figures(folder: Path, index: StoreIndex, listing: Listing) -> None:
@@ -202,54 +210,6 @@ def _write_figures(folder: Path, index: StoreIndex, listing: Listing) -> None:
     ]
     with written_whole(folder / FIGURES) as temporary:
         write_stages(temporary, drawn)
-
-
-Bytes = NDArray[np.uint8]
-
-_CHUNK = 16
-"""Frames decoded at once: 100 MB at 1920 x 1080, 400 MB at twice that."""
-
-_THREADS = 16
-"""At most: each holds a few copies of its frame."""
-
-
-class ChunkIndex(Config):
-    """What is known of the frames of a chunk."""
-
-    frames: tuple[FrameRecord, ...]
-    left_out: tuple[SkippedFile, ...]
-
-
-def prepare_chunks(
-    frames: Sequence[ListedFrame], config: PrepareConfig, folder: Path, progress: ProgressCallback | None
-) -> list[Path]:
-    """Prepare all frames that `folder` does not hold already, and return its chunks in order.
-
-    Raises InputError for masks that do not fit and, if strict, for the first frame that cannot be read or is black.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    with _one_thread_each(), ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(frames), _CHUNK):
-            paths.append(folder / f"{start:09d}.npz")
-            done = frames[start : start + _CHUNK]
-            if not paths[-1].exists():
-                _prepare(done, config, pool, paths[-1])
-            if progress is not None:
-                progress(start + len(done), len(frames))
-    return paths
-
-
-def chunk_index(path: Path) -> ChunkIndex:
-    """Return what is known of the frames of a chunk."""
-    with np.load(path, allow_pickle=False) as file:
-        return ChunkIndex.model_validate_json(str(file["index"]))
-
-
-def chunk_array(path: Path, name: str) -> Bytes:
-    """Return the `frames`, `insets` or `lesions` of a chunk."""
-    with np.load(path, allow_pickle=False) as file:
-        return file[name]
 
 
 def raise_if_skipped(left_out: Sequence[SkippedFile]) -> None:
@@ -274,28 +234,12 @@ def _one_thread_each() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _prepare(frames: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor, path: Path) -> None:
-    """Prepare the frames of one chunk and write it to `path`."""
+def _prepare(
+    frames: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor
+) -> list[tuple[FrameRecord, PreparedFrame] | SkippedFile]:
     images = list(read_images([frame.path for frame in frames], value_range=config.range))
     with reject_decompression_bombs():
-        results = list(pool.map(lambda frame, image: _one(frame, image, config), frames, images))
-    left_out = tuple(result for result in results if isinstance(result, SkippedFile))
-    if config.strict:
-        raise_if_skipped(left_out)
-    kept = [result for result in results if not isinstance(result, SkippedFile)]
-    index = ChunkIndex(frames=tuple(record for record, _ in kept), left_out=left_out)
-    prepared = [frame for _, frame in kept]
-    arrays = {
-        "frames": _stacked([one.frame for one in prepared]),
-        "insets": _stacked([one.inset for one in prepared]),
-        "lesions": _stacked([one.lesion for one in prepared]),
-    }
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, index=np.array(index.model_dump_json()), **arrays)
-
-
-def _stacked(arrays: Sequence[Bytes]) -> Bytes:
-    return np.stack(arrays) if arrays else np.empty(0, np.uint8)
+        return list(pool.map(lambda frame, image: _one(frame, image, config), frames, images))
 
 
 def _one(
