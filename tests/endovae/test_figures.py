@@ -18,7 +18,6 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.report.findings import (
     ClassQuality,
     LayerSize,
-    SizeQuality,
     kinds_panels,
     layer_bars,
     layer_sizes,
@@ -43,11 +42,18 @@ from pixelscope.endovae.report.generated import (
 )
 from pixelscope.endovae.report.plotting import evenly_spaced
 from pixelscope.endovae.report.training import SMALL, loss_panels, lr_drops, progress_gallery
+from pixelscope.endovae.results import SizeResult
 from pixelscope.imaging.box import Box
 from pixelscope.reports.plotting import INK, smoothed
 from seen import assert_legible, drawn, panel, visible_texts
 
 RNG = np.random.default_rng(7)
+
+
+def size(width: int, height: int, count: int, psnr: float) -> SizeResult:
+    return SizeResult(width=width, height=height, count=count, psnr=psnr, ssim=0.5)
+
+
 CLASSES = ["normal-cecum", "normal-colon", "polyps"]
 LONG = ["normal-ileocecal-valve-720x576-olympus", "WWWWWWWWWWWWWWWWWWWWWW", "$x^2$"]
 
@@ -74,8 +80,8 @@ SPECTRA = {
 NAMES = {"endovae": "EndoVAE", "pca": "PCA, 6 components", "mean image": "mean image"}
 ERRORS = {"normal": {"tissue": 0.004, "lumen": 0.006}, "abnormal": {"tissue": 0.01, "lumen": 0.02, "inset": 0.03}}
 SHARES = {"normal": {"tissue": 0.9, "lumen": 0.1}, "abnormal": {"tissue": 0.8, "lumen": 0.15, "inset": 0.05}}
-SIZES = [SizeQuality("normal", 720, 576, 151, 21.0), SizeQuality("abnormal", 1348, 1070, 12, 17.0)]
-CROWDED = [SizeQuality("abnormal", 560 + i % 70, 525 + i % 23, 1 + i % 9, 15 + i % 5) for i in range(225)]
+SIZES = {"normal": [size(720, 576, 151, 21.0)], "abnormal": [size(1348, 1070, 12, 17.0)]}
+CROWDED = {"abnormal": [size(560 + i % 70, 525 + i % 23, 1 + i % 9, 15 + i % 5) for i in range(225)]}
 
 BRIGHT = Box(10, 8, 100, 80)
 """Where a bordered frame is bright."""
@@ -330,7 +336,7 @@ def test_sizes_stand_at_their_pixels_and_grow_with_their_frames() -> None:
     np.testing.assert_allclose(normal.get_offsets(), [[0.41472, 21.0]])
     np.testing.assert_allclose(abnormal.get_offsets(), [[1.44236, 17.0]])
     assert normal.get_sizes()[0] > 5 * abnormal.get_sizes()[0]  # type: ignore[attr-defined]
-    assert size_panel([]) is None
+    assert size_panel({}) is None
 
 
 def test_the_layers_are_those_of_the_reference_study() -> None:
@@ -382,7 +388,7 @@ FIGURES: dict[str, Callable[[list[str]], Figure | None]] = {
         [ClassQuality(name, "normal", 12_345, 17.4 + i / 50, 2.1) for i, name in enumerate(names)],
     ),
     "sizes": lambda names: size_panel(CROWDED),
-    "few sizes": lambda names: size_panel(SIZES[:1]),
+    "few sizes": lambda names: size_panel({"normal": SIZES["normal"]}),
     "layers": lambda names: layer_bars(paper_layers()),
 }
 

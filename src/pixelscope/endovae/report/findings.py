@@ -26,7 +26,7 @@ from pixelscope.endovae.report.plotting import (
     legend_above,
     legend_below,
 )
-from pixelscope.endovae.results import MODEL, PCA
+from pixelscope.endovae.results import MODEL, PCA, SizeResult
 from pixelscope.reports.document import Illustration, Row, Section, Table
 from pixelscope.reports.plotting import (
     BLUE,
@@ -73,16 +73,6 @@ class ClassQuality(NamedTuple):
     count: int
     mean: float
     std: float
-
-
-class SizeQuality(NamedTuple):
-    """Mean PSNR in dB of the frames of one kind and original size."""
-
-    kind: str
-    width: int
-    height: int
-    count: int
-    psnr: float
 
 
 class LayerSize(NamedTuple):
@@ -179,11 +169,7 @@ def _separation_table(data: ReportData) -> Table | None:
 
 
 def _sizes(data: ReportData) -> Illustration | None:
-    sizes = [
-        SizeQuality(kind, one.width, one.height, one.count, one.psnr)
-        for kind, found in data.sets.items()
-        for one in found.by_size
-    ]
+    sizes = {kind: found.by_size for kind, found in data.sets.items()}
     caption = (
         "Mean PSNR by size of the original frames. The area of a marker grows with the number of frames. Size correlates with "
         "class and camera, so it need not be the cause."
@@ -365,29 +351,22 @@ def _classes(axes: Axes, classes: Sequence[ClassQuality]) -> None:
 
 
 @styled
-def size_panel(sizes: Sequence[SizeQuality]) -> Figure | None:
-    """Draw mean PSNR in dB against the size of the originals; the area of a marker grows with the number of frames."""
-    if not sizes:
+def size_panel(sizes: Mapping[str, Sequence[SizeResult]]) -> Figure | None:
+    """Draw mean PSNR in dB against the size of the originals, by kind; the area of a marker grows with the number of frames."""
+    counts = [one.count for some in sizes.values() for one in some]
+    if not counts:
         return None
     figure = padded_figure(820, 380)
     axes = figure.add_subplot()
-    most = max(size.count for size in sizes)
-    for kind in dict.fromkeys(size.kind for size in sizes):
-        own = [size for size in sizes if size.kind == kind]
-        axes.scatter(
-            [size.width * size.height / 1e6 for size in own],
-            [size.psnr for size in own],
-            s=[24 + 420 * size.count / most for size in own],
-            marker=KIND_MARKERS[kind],
-            facecolor=KIND_COLOURS[kind],
-            edgecolor=KIND_COLOURS[kind],
-            alpha=0.5,
-            label=f"{kind} frames",
-        )
+    for kind, some in sizes.items():
+        megapixels, psnr = [one.width * one.height / 1e6 for one in some], [one.psnr for one in some]
+        areas = [24 + 420 * one.count / max(counts) for one in some]
+        look = {"marker": KIND_MARKERS[kind], "color": KIND_COLOURS[kind], "alpha": 0.5}
+        axes.scatter(megapixels, psnr, s=areas, label=f"{kind} frames", **look)
     axes.margins(0.1, 0.15)
     axes.set(xlabel="size of the original, megapixels", ylabel="mean PSNR, dB")
-    legend = axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.16), ncols=2, borderaxespad=0)
-    for handle in legend.legend_handles:
+    legend_below(axes, 0.16)
+    for handle in axes.get_legend().legend_handles:  # pyright: ignore[reportOptionalMemberAccess]
         handle.set(sizes=[70])  # pyright: ignore[reportOptionalMemberAccess]
     return figure
 
