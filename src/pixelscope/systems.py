@@ -24,8 +24,9 @@ class Page:
     """A page of the web app that works with a run."""
 
     address: str
+    title: str
     link: str
-    """What the link to it says, on the page of the run."""
+    """Text of the link from the page of a run."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ SYSTEMS = {
             export="pixelscope.pixelda.inference.export:export_classifier",
             charts=pixelda_charts.PIXELDA,
             samples=pixelda_charts.SAMPLES,
-            page=Page("/adapt", "Adapt an image with it"),
+            page=Page("/adapt", "Adapt", "Adapt an image"),
         ),
         System(
             "baseline",
@@ -128,7 +129,7 @@ SYSTEMS = {
             export="pixelscope.endovae.inference.export:export_scorer",
             charts=endovae_report.CHARTS,
             samples=endovae_report.SAMPLES,
-            page=Page("/endoscopy", "Steer it, or look at a frame"),
+            page=Page("/endoscopy", "Endoscopy", "Explore the latent space, or score a frame"),
         ),
         System("ablation", "ablation", sections="pixelscope.pixelda.ablation.report:ablation_sections"),
         System("search", "search", sections="pixelscope.pixelda.ablation.report:search_sections"),

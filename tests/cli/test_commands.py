@@ -4,13 +4,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from PIL import Image
 
-from pixelscope.cli.commands import evaluate
+from pixelscope.cli.options import PixelDACheckpoint
 from pixelscope.pixelda.checkpoints import RULES
 
 Cli = Callable[..., Any]
@@ -85,14 +85,14 @@ def test_evaluate_prints_json_and_nothing_else(cli: Cli, trained: Path) -> None:
 
 
 def test_evaluate_prints_a_table(cli: Cli, trained: Path) -> None:
-    done = cli("pixelda", "evaluate", trained, "--rule", "last")
+    done = cli("pixelda", "evaluate", trained, "--checkpoint", "last")
     assert done.code == 0
-    assert "rule last" in done.out.replace(":", "")
+    assert "last" in done.out
     assert "source_test" in done.out
 
 
-def test_every_rule_of_evaluation_is_offered() -> None:
-    assert evaluate.__annotations__["rule"].__args__ == ("auto", *RULES)
+def test_every_checkpoint_of_evaluation_is_offered() -> None:
+    assert get_args(get_args(PixelDACheckpoint)[0]) == ("auto", *RULES)
 
 
 def test_report_prints_where_it_is(cli: Cli, trained: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load, load_file
 
 import pixelscope
 from contracts.systems import SYSTEMS, SystemCase
-from pixelscope.cli.settings import setting_names
+from pixelscope.cli.options import setting_names
 from pixelscope.config import Config
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError, TrainingStopped

@@ -19,7 +19,7 @@ from pixelscope.endovae.training import train_endovae
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.serve import create_app
-from pixelscope.serve.guard import LOOPBACK
+from pixelscope.serve.security import LOOPBACK
 
 HOSTS = LOOPBACK | {"testserver"}
 """The test client's own name is one more."""

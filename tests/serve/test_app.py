@@ -26,8 +26,8 @@ from pixelscope.pixelda.inference.interactive import InteractiveGenerator
 from pixelscope.pixelda.inference.model import load_classifier
 from pixelscope.runs.folder import RunFolder
 from pixelscope.serve import create_app
-from pixelscope.serve.desk import Busy, Desk
-from pixelscope.serve.guard import LOOPBACK, allowed_names, own_names
+from pixelscope.serve.security import LOOPBACK, allowed_names, own_names
+from pixelscope.serve.worker import QueueFull, Worker
 from planted import always
 
 HOSTS = LOOPBACK | {"testserver"}
@@ -114,7 +114,7 @@ def test_a_host_that_is_not_loopback_answers_for_this_machine_and_no_other() -> 
 
 @pytest.mark.parametrize("name", ["", "http://scope", "*", "two words", "scope/x", "user@scope"])
 def test_what_is_no_host_name_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="is no host name; give one such as"):
+    with pytest.raises(InputError, match="--allowed-host"):
         allowed_names([name])
 
 
@@ -133,7 +133,7 @@ def test_behind_a_proxy_every_link_has_its_prefix(place: Path, stripped: bool) -
         ):
             found = client.get(before + path)
             assert found.status_code == 200, path
-            links = re.findall(r'(?:href|src|action|hx-get|hx-post|data-random)="(/[^"]*)"', found.text)
+            links = re.findall(r'(?:href|src|action|data-load|data-poll)="(/[^"]*)"', found.text)
             assert links and all(link.startswith("/scope/") for link in links), path
         assert client.get(f"{before}/static/report.css").status_code == 200
         assert client.get(f"{before}/static/app.js").status_code == 200
@@ -146,7 +146,7 @@ def test_a_frame_without_tissue_is_not_scored(client: TestClient) -> None:
     for value in (0, 255):
         file = io.BytesIO()
         Image.new("RGB", (60, 50), (value, value, value)).save(file, "PNG")
-        found = client.post("/endoscopy/healthy/look", files={"frame": ("f.png", file.getvalue())}, headers=POST)
+        found = client.post("/endoscopy/healthy/score", files={"frame": ("f.png", file.getvalue())}, headers=POST)
         assert found.status_code == 400 and "no tissue is seen" in found.text and "Score" not in found.text
 
 
@@ -166,9 +166,9 @@ def test_a_calibration_of_other_weights_is_not_used(place: Path, tmp_path: Path)
     made = read_calibration(path)
     with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
         assert "calibration" not in client.get("/endoscopy").text
-        for change in ({"images": made.images + 1}, {"rule": "last"}, {"weights": "0" * 64}):
+        for change in ({"images": made.images + 1}, {"rule": "last"}, {"weights_sha256": "0" * 64}):
             made.model_copy(update=change).save(path)
-            found = client.post("/endoscopy/healthy/look", files={"frame": ("f.png", png((60, 50)))}, headers=POST)
+            found = client.post("/endoscopy/healthy/score", files={"frame": ("f.png", png((60, 50)))}, headers=POST)
             assert found.status_code == 400 and "The calibration in" in found.text, change
             assert "The calibration in" in client.get("/endoscopy").text
         path.unlink()
@@ -204,7 +204,7 @@ def test_a_redrawn_image_comes_in_styles_with_the_answers_of_both(client: TestCl
     studio = InteractiveGenerator(place / "adapted")
     image = np.broadcast_to(decode_bytes(png(), tiny.SIZE), (tiny.SIZE, tiny.SIZE, 3))
     best = studio.classes[int(studio.answers(image[None])["adapted"][0].argmax())]
-    given = found.text.split("Given")[1]
+    given = found.text.split(">Input<")[1]
     assert re.search(r'<th scope="row">(\w+)</th>', given).group(1) == best  # type: ignore[union-attr]
 
 
@@ -226,7 +226,7 @@ def test_a_studio_says_what_the_networks_say(place: Path) -> None:
 
 
 def test_sliders_draw_and_find_the_nearest_frame(client: TestClient, place: Path) -> None:
-    one, two = (client.get(f"/endoscopy/healthy/draw?z0={value}").text for value in ("0", "2.5"))
+    one, two = (client.get(f"/endoscopy/healthy/decode?z0={value}").text for value in ("0", "2.5"))
     assert one != two and one.count("data:image/png") == 1
     studio = InteractiveVAE(place / "healthy")
     frame, name, mean = studio.nearest(np.zeros(3, np.float32))
@@ -234,8 +234,8 @@ def test_sliders_draw_and_find_the_nearest_frame(client: TestClient, place: Path
     assert name == same and np.array_equal(frame, again)
     assert name in client.get("/endoscopy/healthy/nearest").text
     assert client.get("/endoscopy/healthy/random?seed=4").text == client.get("/endoscopy/healthy/random?seed=4").text
-    assert "A slider has no number" in client.get("/endoscopy/healthy/draw?z0=abc").text
-    assert client.get("/endoscopy/healthy/draw?z0=nan&z1=1e999").status_code == 200
+    assert "invalid value" in client.get("/endoscopy/healthy/decode?z0=abc").text
+    assert client.get("/endoscopy/healthy/decode?z0=nan&z1=1e999").status_code == 200
 
 
 def test_a_frame_is_scored_as_the_command_line_does(client: TestClient, place: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_frame_is_scored_as_the_command_line_does(client: TestClient, place: P
     (tmp_path / "frame.png").write_bytes(png((60, 50)))
     score(place / "healthy", [tmp_path / "frame.png"], tmp_path / "s.jsonl", false_positive_rate=0.5)
     expected = json.loads((tmp_path / "s.jsonl").read_text())
-    found = client.post("/endoscopy/healthy/look", files={"frame": ("f.png", png((60, 50)))}, headers=POST)
+    found = client.post("/endoscopy/healthy/score", files={"frame": ("f.png", png((60, 50)))}, headers=POST)
     assert f"Score {expected['score']:.4g}" in found.text and f"p {expected['p']:.3f}" in found.text
     assert found.text.count("data:image/png") == 4
 
@@ -267,7 +267,7 @@ def test_what_is_no_image_gets_a_sentence(client: TestClient, content: bytes, sa
     if field == "adapt":
         found = adapt(client, content)
     else:
-        found = client.post("/endoscopy/healthy/look", files={"frame": ("x.png", content)}, headers=POST)
+        found = client.post("/endoscopy/healthy/score", files={"frame": ("x.png", content)}, headers=POST)
     assert found.status_code == 400 and said in found.text
     assert "Traceback" not in found.text and "<script>alert" not in found.text
 
@@ -284,9 +284,9 @@ def test_large_bodies_are_refused_before_they_are_read(client: TestClient) -> No
     found = adapt(client, b"x" * (13 * 2**20))
     assert found.status_code == 413 and "over 12 MB" in found.text
     assert adapt(client, drawing="data:image/png;base64," + "A" * 500_000).status_code == 400
-    assert "draw it again" in adapt(client, drawing="javascript:alert(1)").text
-    assert "There is nothing to look at yet" in adapt(client).text
-    assert "There is nothing to look at yet" in adapt(client, example="999").text
+    assert "incomplete" in adapt(client, drawing="javascript:alert(1)").text
+    assert "There is no image yet" in adapt(client).text
+    assert "There is no image yet" in adapt(client, example="999").text
 
 
 def test_a_body_of_unknown_length_is_refused(client: TestClient) -> None:
@@ -349,7 +349,7 @@ def test_a_run_of_a_system_that_is_not_known_is_shown_by_its_name(tmp_path: Path
     "name", ["..", "../../etc", "..%2f..%2fetc", "%2e%2e", "adapted%2f..", "nothing", "<script>", "a" * 5000]
 )
 def test_runs_are_found_by_the_names_of_the_list_only(client: TestClient, name: str) -> None:
-    for path in (f"/runs/{name}", f"/runs/{name}/report", f"/adapt?run={name}", f"/endoscopy/{name}/draw"):
+    for path in (f"/runs/{name}", f"/runs/{name}/report", f"/adapt?run={name}", f"/endoscopy/{name}/decode"):
         found = client.get(path, follow_redirects=False)
         assert found.status_code in (303, 307, 400, 404), path
         assert "root:" not in found.text and "<script>" not in found.text
@@ -381,35 +381,35 @@ def test_weights_of_other_shapes_get_a_sentence(place: Path, tmp_path: Path) -> 
 
 
 def test_requests_beyond_the_queue_are_told_to_come_again(place: Path) -> None:
-    with TestClient(create_app([place], HOSTS, waiting=2), raise_server_exceptions=False) as client:
+    with TestClient(create_app([place], HOSTS, queue_size=2), raise_server_exceptions=False) as client:
         adapt(client, png())
         with ThreadPoolExecutor(16) as pool:
             found = list(pool.map(lambda _: adapt(client, png()), range(32)))
     statuses = {answer.status_code for answer in found}
     assert statuses == {200, 503}
     refused = next(answer for answer in found if answer.status_code == 503)
-    assert refused.headers["retry-after"] == "2" and "Too many requests" in refused.text
+    assert refused.headers["retry-after"] == "2" and 'role="alert"' in refused.text
 
 
-def test_a_desk_does_one_thing_after_the_other() -> None:
+def test_a_worker_runs_one_call_after_the_other() -> None:
     import asyncio
 
     async def run() -> list[int]:
-        desk, order, gate = Desk(waiting=3), list[int](), threading.Event()
+        worker, order, gate = Worker(queue_size=3), list[int](), threading.Event()
 
         def work(number: int) -> int:
             gate.wait(5)
             order.append(number)
             return number
 
-        tasks = [asyncio.create_task(desk.do(lambda n=n: work(n))) for n in range(3)]
+        tasks = [asyncio.create_task(worker.submit(lambda n=n: work(n))) for n in range(3)]
         await asyncio.sleep(0)
-        with pytest.raises(Busy):
-            await desk.do(lambda: 9)
+        with pytest.raises(QueueFull):
+            await worker.submit(lambda: 9)
         gate.set()
         assert await asyncio.gather(*tasks) == [0, 1, 2]
-        assert await desk.do(lambda: 7) == 7
-        desk.close()
+        assert await worker.submit(lambda: 7) == 7
+        worker.close()
         return order
 
     assert asyncio.run(run()) == [0, 1, 2]

@@ -24,12 +24,12 @@ def draw_a_seven(page: Page) -> None:
 def test_draw_a_seven_and_read_the_bars(page: Page) -> None:
     page.goto("/adapt?run=adapted")
     draw_a_seven(page)
-    expect(page.get_by_role("heading", name="In the target’s styles")).to_be_visible()
+    expect(page.get_by_role("heading", name="In the style of the target")).to_be_visible()
     expect(page.locator("#result meter")).to_have_count(2 * 3 * 8)
     expect(page.get_by_alt_text("The image in style 6")).to_be_visible()
-    before = page.get_by_alt_text("The image on the way between the first two styles").get_attribute("src")
-    page.get_by_label("Walk from the first style").fill("0")
-    expect(page.get_by_alt_text("The image on the way between the first two styles")).not_to_have_attribute("src", before or "")
+    before = page.get_by_alt_text("The image between the first two styles").get_attribute("src")
+    page.get_by_label("Interpolate from the first style").fill("0")
+    expect(page.get_by_alt_text("The image between the first two styles")).not_to_have_attribute("src", before or "")
 
 
 def test_draw_with_the_keyboard_alone(page: Page) -> None:
@@ -57,7 +57,7 @@ def test_pick_an_image_of_the_source(page: Page) -> None:
 
 def test_move_a_slider_and_see_the_picture_change(page: Page) -> None:
     page.goto("/endoscopy?run=healthy")
-    picture = page.locator("#drawn img")
+    picture = page.locator("#decoded img")
     before = picture.get_attribute("src") or ""
     slider = page.locator(".sliders input[type=range]").first
     slider.focus()
@@ -78,10 +78,10 @@ def test_drop_a_frame_and_read_the_score(page: Page, tmp_path: Path) -> None:
     page.goto("/endoscopy?run=healthy")
     page.set_input_files("#frame", tmp_path / "frame.png")
     expect(page.get_by_text(re.compile(r"Score -?[\d.e-]+ \(.*\), p [01]\.\d+"))).to_be_visible()
-    expect(page.locator("#looked img")).to_have_count(4)
+    expect(page.locator("#scored img")).to_have_count(4)
     (tmp_path / "bad.png").write_text("<html>")
     page.set_input_files("#frame", tmp_path / "bad.png")
-    expect(page.get_by_role("alert")).to_contain_text("no image of a known format")
+    expect(page.get_by_role("alert")).to_contain_text("no image")
 
 
 def test_watch_a_training_while_the_page_is_open(page: Page, place: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_two_runs_side_by_side(page: Page) -> None:
     page.goto("/runs")
     page.get_by_label("Compare adapted").check()
     page.get_by_label("Compare before").check()
-    page.get_by_role("button", name="Compare two chosen runs").click()
+    page.get_by_role("button", name="Compare two runs").click()
     expect(page.get_by_role("heading", name="Two runs side by side")).to_be_visible()
     expect(page.get_by_role("region", name="Settings that differ")).to_contain_text("generator.width")
 

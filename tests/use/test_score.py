@@ -146,7 +146,9 @@ def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_f
     (young / "checkpoints" / FILE).unlink()
     with pytest.raises(InputError, match="There is no calibration in .*young; make one with `pixelscope endovae evaluate"):
         score(young, [frame_files], out)
-    with pytest.raises(InputError, match="calibration in .* is of the weights best-validation after .* run .* --rule last"):
+    with pytest.raises(
+        InputError, match="calibration in .* is of the weights best-validation after .* run .* --checkpoint last"
+    ):
         score(endovae_run, [frame_files], out, rule="last")
     with pytest.raises(InputError, match="is a run of 'pixelda'"):
         score(pixelda_run, [frame_files], out)

@@ -1,8 +1,8 @@
-"""The command line: parses, calls the public API, prints what it returns.
+"""The command line: parses arguments, calls the public API and prints the result.
 
-Nothing here imports torch: `--help` answers at once, and only a command that computes pays for what it uses.
+No module here imports torch, and a command's module is imported only if that command runs or prints its help.
 """
 
-from pixelscope.cli.entry import main
+from pixelscope.cli.main import main
 
 __all__ = ["main"]

@@ -7,54 +7,65 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 import pixelscope
-from pixelscope.cli.output import Flag, show
-from pixelscope.cli.settings import EndoVAESettings, Layers, Shorthands, given, given_names, resolve
+from pixelscope.cli.options import (
+    SETTINGS,
+    CommonOptions,
+    ConfigSources,
+    Devices,
+    EndoVAECheckpoint,
+    Files,
+    Json,
+    Resume,
+    RunOptions,
+    explicit_settings,
+    require_resumable,
+    resolve_config,
+)
+from pixelscope.cli.output import evaluate_and_report, show
 from pixelscope.config import Config
 from pixelscope.endovae import EndoVAEConfig, PrepareConfig
-from pixelscope.errors import InputError
 
-Rule = Literal["auto", "best-validation", "last", "ema-last"]
+app = App(name="endovae")
+
 Score = Literal[
     "auto", "mse", "mse_no_overlay", "mse_tissue", "dssim_tissue", "mahalanobis", "mse_tissue+kl", "mse_no_overlay+mahalanobis"
 ]
 Classes = Annotated[list[str] | None, Parameter(negative=())]
+EndoVAESettings = Annotated[EndoVAEConfig, Parameter(name="*", group=SETTINGS)]
 
-MAY_CHANGE = {"--resume", "--devices", "--training.epochs", "--frames"}
-"""What may stand beside --resume: where it runs, where its frames lie, and how long it goes on."""
-
-endovae = App(name="endovae", help="Learn what healthy endoscopy looks like; for research only.")
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class RunOptions:
-    """Where a training writes, and whether it starts at all."""
-
-    dry_run: Flag = False
-    """Print the resolved settings and what they cost, and stop; frames are prepared where they are not yet."""
-    resume: Path | None = None
-    """Go on with this run from its last checkpoint; only --training.epochs may change, and --frames if they have moved."""
-    out: Path | None = None
-    """Run folder to make, which must not exist, in place of a numbered one in --runs."""
-    runs: Path = Path("runs")
-    """Folder in which numbered run folders are made."""
+MAY_CHANGE = {"--devices", "--training.epochs", "--frames"}
+"""Flags that may be given together with --resume."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class EndoVAEShorthands(Shorthands):
-    """Settings of EndoVAE that are often given, under shorter names."""
+class EndoVAESources(ConfigSources):
+    """Sources of a configuration of EndoVAE."""
+
+    preset: Annotated[
+        Literal["paper", "demo"] | None,
+        Parameter(
+            help="Packaged settings to start from. paper: the published protocol; demo: a few minutes on packaged images. By "
+            "default paper."
+        ),
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class EndoVAEOptions(CommonOptions):
+    """Short names of frequent settings of EndoVAE."""
 
     train_on: Literal["normal", "abnormal", "both"] | None = None
-    """Kind of frames to learn; short for --split.train-on."""
+    """Kind of frames to train on; same as --split.train-on."""
 
-    def layer(self, model: type[Config]) -> dict[str, Any]:
-        """Return what was given, as settings of the configuration `model`."""
-        chosen = {} if self.train_on is None else {"split": {"train_on": self.train_on}}
-        return {**super().layer(model), **chosen}
+    def settings(self, model: type[Config]) -> dict[str, Any]:
+        """Return the given options as settings of the configuration `model`."""
+        split = {} if self.train_on is None else {"split": {"train_on": self.train_on}}
+        return {**super().settings(model), **split}
 
 
-@endovae.command
+@app.command
 def prepare(
     *folders: Path,
     normal: Classes = None,
@@ -62,30 +73,29 @@ def prepare(
     out: Path | None = None,
     stores: Path = Path("stores"),
     settings: Annotated[PrepareConfig, Parameter(name="*")] = PrepareConfig(),
-    json: Flag = False,
+    json: Json = False,
 ) -> None:
-    """Prepare frames once: content area, insets, one size; print how many of which class and size there are.
+    """Prepare frames once: crop to the content area, treat insets, resize; then print counts per class and size.
 
-    For example: pixelscope endovae prepare data/kvasir
+    For example: `pixelscope endovae prepare data/kvasir`
 
-    Parameters
-    ----------
-    folders
-        Class folders of frames, or folders of class folders. Kvasir's names are known; masks lie in CLASS-masks.
-    normal
-        Name of a further class that is healthy; may be repeated.
-    abnormal
-        Name of a further class that is not; may be repeated.
-    out
-        Folder of the store, in place of a named one in --stores.
-    stores
-        Folder in which stores are made, and found again.
-    json
-        Print JSON.
+    Args:
+        folders: Class folders of frames, or folders of class folders. The names of Kvasir are known; masks are read from
+            CLASS-masks.
+        normal: Name of a further healthy class; may be repeated.
+        abnormal: Name of a further abnormal class; may be repeated.
+        out: Folder of the store, instead of a named one in --stores.
+        stores: Folder in which stores are made and found again.
     """
     with pixelscope.ProgressBar("preparing frames") as progress:
         store = pixelscope.endovae.prepare(
-            folders, config=settings, out=out, stores=stores, normal=normal or (), abnormal=abnormal or (), progress=progress
+            folders,
+            config=settings,
+            out=out,
+            stores=stores,
+            normal=normal or (),
+            abnormal=abnormal or (),
+            progress=progress,
         )
     figures = pixelscope.endovae.draw_frames(store)
     show(store.summary(), json)
@@ -93,150 +103,123 @@ def prepare(
         print("Figures: " + ", ".join(map(str, figures)))
 
 
-@endovae.command
+@app.command
 def train(
     *,
-    layers: Layers = Layers(),
-    short: EndoVAEShorthands = EndoVAEShorthands(),
+    sources: EndoVAESources = EndoVAESources(),
+    common: EndoVAEOptions = EndoVAEOptions(),
     options: RunOptions = RunOptions(),
     settings: EndoVAESettings = EndoVAEConfig(),
 ) -> None:
-    """Train encoder and decoder on frames of one kind, or both; then measure them and write the report.
+    """Train encoder and decoder on normal frames, abnormal frames or both; then evaluate them and write the report.
 
-    For example: pixelscope endovae train --frames data/kvasir
+    For example: `pixelscope endovae train --frames data/kvasir`
     """
     if options.resume is not None:
-        run = _resume(options.resume, settings, layers, short, options)
+        require_resumable(MAY_CHANGE, settings, sources, common, options)
+        changed = explicit_settings(settings)
+        epochs = changed.get("training", {}).get("epochs")
+        run = pixelscope.resume(options.resume, devices=common.devices, epochs=epochs, frames=changed.get("frames"))
     else:
-        config = resolve(settings, "endovae", layers, short)
+        config = resolve_config(settings, "endovae", sources, common)
         if options.dry_run:
             print(pixelscope.endovae.plan(config).to_text())
             return
-        run = _start(config, options)
-    if pixelscope.is_first_process():
-        print(pixelscope.evaluate(run).to_text())
-        print(f"\nRun folder: {run}\nReport: {pixelscope.report(run)}")
+        with pixelscope.ProgressBar("preparing frames") as progress:
+            run = pixelscope.endovae.train(config, runs=options.runs, run=options.out, progress=progress)
+    evaluate_and_report(run)
 
 
-@endovae.command
-def evaluate(run: Path, /, *, frames: str | None = None, rule: Rule = "auto", json: Flag = False) -> None:
-    """Measure a run: PSNR and SSIM of its reconstructions, and how anomaly scores tell abnormal frames, beside yardsticks.
+@app.command
+def evaluate(run: Path, /, *, frames: str | None = None, checkpoint: EndoVAECheckpoint = "auto", json: Json = False) -> None:
+    """Evaluate a run: PSNR and SSIM of reconstructions, AUROC of the anomaly scores, compared with trivial baselines.
 
-    Parameters
-    ----------
-    run
-        Run folder of `endovae train`.
-    frames
-        Store or folder of frames to measure on, all of them, in place of the run's own held-out ones.
-    rule
-        Which weights to measure; `auto` takes those of the lowest validation loss.
-    json
-        Print JSON.
+    Args:
+        run: Run folder of `endovae train`.
+        frames: Store or folder of frames to evaluate on, all of them, instead of the run's own test frames.
     """
-    show(pixelscope.evaluate(run, frames=frames, rule=rule), json)
+    show(pixelscope.evaluate(run, frames=frames, rule=checkpoint), json)
 
 
-@endovae.command
+@app.command
 def score(
     model: Path,
     /,
-    *paths: Path,
+    *paths: Files,
     out: Path,
     score: Score = "auto",
     false_positive_rate: float = 0.05,
     maps: Path | None = None,
-    rule: Rule = "auto",
-    devices: int = 1,
-    resume: Flag = False,
-    json: Flag = False,
+    checkpoint: EndoVAECheckpoint = "auto",
+    devices: Devices = 1,
+    resume: Resume = False,
+    json: Json = False,
 ) -> None:
-    """Score frames, any number of them, into a table: how unusual each is beside healthy ones. For research only.
+    """Score any number of frames by how much they differ from healthy ones, and write a table. For research only.
 
-    For example: pixelscope endovae score runs/00001-endovae frames/ --out scores.csv --maps maps/
+    For example: `pixelscope endovae score runs/00001-endovae frames/ --out scores.csv --maps maps/`
 
-    Parameters
-    ----------
-    model
-        Run folder of `endovae train`, evaluated, or a file made by `export`.
-    paths
-        Image files, or folders of them at any depth.
-    out
-        File to write, ending in .csv or .jsonl: name, score, p-value, flagged or not; it must not exist.
-    score
-        Which score; `auto` takes the one chosen on the run's validation frames.
-    false_positive_rate
-        Share of healthy frames that may be flagged.
-    maps
-        Folder to make, for a PNG a frame: where its reconstruction differs, laid over it at its own size.
-    rule
-        Which weights of a run; `auto` takes those of the lowest validation loss, and a finished run only.
-    devices
-        GPUs to use, or without one, threads that compute.
-    resume
-        Go on with a table that was left unfinished.
-    json
-        Print JSON.
+    Args:
+        model: Evaluated run folder of `endovae train`, or a file made by `export`.
+        out: File to write, ending in .csv or .jsonl: name, score, p-value, flagged or not; it must not exist.
+        score: Anomaly score; `auto` takes the one selected on the run's validation frames.
+        false_positive_rate: Fraction of healthy frames that may be flagged.
+        maps: Folder to make, with one PNG per frame: its reconstruction error as a heatmap over it, at its own size.
     """
     with pixelscope.ProgressBar("scoring") as progress:
-        found = pixelscope.endovae.score(
+        written = pixelscope.endovae.score(
             model,
             paths,
             out,
             score=score,
             false_positive_rate=false_positive_rate,
             maps=maps,
-            rule=rule,
+            rule=checkpoint,
             devices=devices,
             resume=resume,
             progress=progress,
         )
-    show(found, json)
+    show(written, json)
 
 
-@endovae.command
+@app.command
 def reconstruct(
     run: Path,
     /,
-    *paths: Path,
+    *paths: Files,
     out: Path,
-    sampled: Flag = False,
+    sampled: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     seed: int = 0,
-    rule: Rule = "auto",
-    devices: int = 1,
-    resume: Flag = False,
-    json: Flag = False,
+    checkpoint: EndoVAECheckpoint = "auto",
+    devices: Devices = 1,
+    resume: Resume = False,
+    json: Json = False,
 ) -> None:
-    """Reconstruct frames as the run has learnt to see them, and say how near they come.
+    """Reconstruct frames and print the reconstruction error.
 
-    Parameters
-    ----------
-    run
-        Run folder of `endovae train`.
-    paths
-        Image files, or folders of them at any depth.
-    out
-        File ending in .png for one grid, frames over reconstructions; else a folder to make: a PNG a frame, manifest.csv.
-    sampled
-        Reconstruct from a sample of the posterior in place of its mean.
-    seed
-        Seed of these samples.
-    rule
-        Which weights; `auto` takes those of the lowest validation loss.
-    devices
-        GPUs to use for a folder, or without one, threads that compute.
-    resume
-        Go on with a folder that was left unfinished.
-    json
-        Print JSON.
+    Args:
+        run: Run folder of `endovae train`.
+        out: File ending in .png: one grid, frames above reconstructions. Else a folder to make: one PNG per frame,
+            manifest.csv.
+        sampled: Reconstruct from a sample of the posterior instead of its mean.
+        seed: Seed of the samples.
     """
     with pixelscope.ProgressBar("reconstructing") as progress:
         written = pixelscope.endovae.reconstruct(
-            run, paths, out, sampled=sampled, seed=seed, rule=rule, devices=devices, resume=resume, progress=progress
+            run,
+            paths,
+            out,
+            sampled=sampled,
+            seed=seed,
+            rule=checkpoint,
+            devices=devices,
+            resume=resume,
+            progress=progress,
         )
     show(written, json)
 
 
-@endovae.command
+@app.command
 def generate(
     run: Path,
     /,
@@ -246,43 +229,20 @@ def generate(
     seed: int = 0,
     between: tuple[Path, Path] | None = None,
     dimension: int | None = None,
-    rule: Rule = "auto",
-    json: Flag = False,
+    checkpoint: EndoVAECheckpoint = "auto",
+    json: Json = False,
 ) -> None:
-    """Draw new frames: random ones, the way between two frames, or one latent dimension from -3 to 3.
+    """Generate frames: random ones, an interpolation between two frames, or a traversal of one latent dimension.
 
-    Parameters
-    ----------
-    run
-        Run folder of `endovae train`.
-    out
-        File ending in .png for one grid; else a folder for a PNG a frame.
-    count
-        How many.
-    seed
-        Seed of the random latent vectors.
-    between
-        Two image files to go from and to.
-    dimension
-        Latent dimension to walk along, from 0.
-    rule
-        Which weights; `auto` takes those of the lowest validation loss.
-    json
-        Print JSON.
+    Args:
+        run: Run folder of `endovae train`.
+        out: File ending in .png: one grid. Else a folder to make: one PNG per frame, manifest.csv.
+        count: Number of frames.
+        seed: Seed of the random latent vectors.
+        between: Two image files to interpolate between.
+        dimension: Latent dimension to traverse from -3 to 3, counted from 0.
     """
-    written = pixelscope.endovae.generate(run, out, count=count, seed=seed, between=between, dimension=dimension, rule=rule)
+    written = pixelscope.endovae.generate(
+        run, out, count=count, seed=seed, between=between, dimension=dimension, rule=checkpoint
+    )
     show(written, json)
-
-
-def _start(config: EndoVAEConfig, options: RunOptions) -> Path:
-    with pixelscope.ProgressBar("preparing frames") as progress:
-        return pixelscope.endovae.train(config, runs=options.runs, run=options.out, progress=progress)
-
-
-def _resume(run: Path, flags: EndoVAEConfig, layers: Layers, short: Shorthands, options: RunOptions) -> Path:
-    others = [name for name in given_names(flags, layers, short, options) if name not in MAY_CHANGE]
-    if others:
-        raise InputError(f"--resume goes on with the settings of its run; drop {', '.join(others)}, or start a new run.")
-    changed = given(flags)
-    epochs = changed.get("training", {}).get("epochs")
-    return pixelscope.resume(run, devices=short.devices, epochs=epochs, frames=changed.get("frames"))

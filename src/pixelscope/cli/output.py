@@ -1,25 +1,34 @@
-"""How results are printed: for people, or as JSON for programs."""
+"""Prints results, as text or as JSON."""
 
 import json as json_format
-from typing import Annotated, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from cyclopts import Parameter
-
-Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+import pixelscope
 
 
 class Result(Protocol):
-    """What the public API returns: a result that can be read by people and by programs."""
+    """A result of the public API."""
 
     def to_text(self) -> str:
-        """Return it for a terminal."""
+        """Return the text for a terminal."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return plain values for JSON."""
         ...
 
 
 def show(result: Result, json: bool) -> None:
     """Print a result."""
     print(json_format.dumps(result.to_dict(), indent=2, allow_nan=False) if json else result.to_text())
+
+
+def evaluate_and_report(run: Path, *, data_root: Path | None = None, json: bool = False) -> None:
+    """Evaluate a trained run, write its report and print both; only the first of several processes does."""
+    if not pixelscope.is_first_process():
+        return
+    show(pixelscope.evaluate(run, data_root=data_root), json)
+    report = pixelscope.report(run)
+    if not json:
+        print(f"\nRun folder: {run}\nReport: {report}")

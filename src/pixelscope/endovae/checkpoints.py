@@ -50,7 +50,7 @@ class Checkpoint:
         """
         path = self.folder.path
         found = read_calibration(self.folder.checkpoints / FILE)
-        remedy = f"run `pixelscope endovae evaluate {path} --rule {self.rule}`."
+        remedy = f"run `pixelscope endovae evaluate {path} --checkpoint {self.rule}`."
         if (found.rule, found.images) != (self.rule, self.images):
             raise InputError(
                 f"The calibration in {path} is of the checkpoint {found.rule} at {found.images:,} images, not of {self.rule} "

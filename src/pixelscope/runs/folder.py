@@ -144,7 +144,7 @@ class RunFolder:
         if record.get("state") != "finished":
             raise InputError(
                 f"The training of {self.path} is not finished ({record.get('images', 0):,} images so far); go on with "
-                f"--resume {self.path}, or use its newest weights as they are with --rule last."
+                f"--resume {self.path}, or use its newest weights as they are with --checkpoint last."
             )
 
     def update_record(self, **values: Any) -> None:

@@ -1,4 +1,4 @@
-"""The web app: runs, drawn digits and frames, in a browser on this machine; on the public API, with the report's look."""
+"""The web app: runs, charts and interactive models in a browser, on the public API and with the report's style."""
 
 from pixelscope.serve.app import create_app, serve_runs
 

@@ -1,4 +1,4 @@
-"""Templates to answers."""
+"""Renders templates."""
 
 from pathlib import Path
 from typing import Any
@@ -7,21 +7,31 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+import pixelscope
+
 HERE = Path(__file__).parent
 
 
 def environment() -> Environment:
-    """Return the templates; everything that they are given is escaped."""
-    return Environment(
+    """Return the templates; all values are escaped."""
+    made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pages = [system.page for system in pixelscope.SYSTEMS.values() if system.page]
+    made.globals["navigation"] = [("/runs", "Runs"), *((page.address, page.title) for page in pages)]
+    return made
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """Return a page, or the fragment that a request of htmx asks for."""
-    page = request.app.state.pages.get_template(template).render(path=request.url.path, root=request.app.state.root, **values)
-    return HTMLResponse(page, status_code=status)
+    """Return a page, or the fragment of one that a script asks for."""
+    page = request.app.state.templates.get_template(template)
+    return HTMLResponse(page.render(path=request.url.path, root=request.app.state.root, **values), status_code=status)
+
+
+def find_system(name: str) -> pixelscope.System:
+    """Return a system of the table; an unknown one has its name as title, and nothing to show."""
+    return pixelscope.SYSTEMS.get(name) or pixelscope.System(name, name)

@@ -102,6 +102,7 @@ class HoldoutConfig(Config):
     source: Share = 0.05
     """Fraction of the source's training images."""
     seed: int = 0
+    """Seed of the split."""
 
 
 class ScheduleConfig(TrainingConfig):

@@ -44,7 +44,7 @@ class Guard(Config):
             what = f"The refinement likely harms: {'; '.join(self.reasons)}"
         lines = [f"{what} (estimated without target labels)."]
         if self.kept == "start":
-            lines.append("classify and export use the T it started from; --rule ema-last uses the refined one.")
+            lines.append("classify and export use the T it started from; --checkpoint ema-last uses the refined one.")
         lines.append(f"  Both agree on {self.agreement:.0%} of target images; {self.pseudo_label_rate:.0%} get a pseudo-label.")
         lines += [f"  {rule:<20} start {before:.3f}  refined {after:.3f}" for rule, (before, after) in self.rules.items()]
         one = max(self.classes, key=lambda share: abs(share.refined - share.source))

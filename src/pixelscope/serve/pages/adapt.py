@@ -1,4 +1,4 @@
-"""Adapt: an image drawn, given or picked, in the target's styles, and what classifiers say of each."""
+"""The page Adapt: translates a drawn, uploaded or picked image into the target's style, and classifies it."""
 
 import base64
 import binascii
@@ -11,93 +11,94 @@ from starlette.datastructures import UploadFile
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.serve.pictures import data_uri
-from pixelscope.serve.rendering import render
+from pixelscope.serve.charts import data_uri
+from pixelscope.serve.rendering import find_system, render
 
 router = APIRouter()
 
+SYSTEM = "pixelda"
+
 STYLES = 6
-LONGEST = 400_000
-"""Characters of a drawing at most."""
-SEEDS = 1_000_000
+MAX_DRAWING = 400_000
+"""Maximum length of a drawing in characters."""
+MAX_SEED = 1_000_000
 
 
 @router.get("/adapt")
 async def page(request: Request, run: str = "") -> Response:
-    """Show the page, of the run named or the newest one."""
-    workspace = request.app.state.workspace
-    runs = [one.name for one in workspace.for_page("/adapt")]
+    """Show the page for a run, by default the newest."""
+    models = request.app.state.models
+    runs = [one.name for one in models.runs_of(SYSTEM)]
     if not runs:
-        return render(request, "adapt.html.j2", runs=[], chosen="", examples=[], size=0)
+        return render(request, "adapt.html.j2", system=find_system(SYSTEM).title, runs=[])
     chosen = run or runs[0]
-    studio = await request.app.state.desk.do(partial(workspace.styles, chosen))
-    examples = [(label, data_uri(image)) for label, image in studio.examples()]
-    return render(request, "adapt.html.j2", runs=runs, chosen=chosen, examples=examples, size=studio.size)
+    generator = await request.app.state.worker.submit(partial(models.generator, chosen))
+    examples = [(label, data_uri(image)) for label, image in generator.examples()]
+    return render(request, "adapt.html.j2", runs=runs, chosen=chosen, examples=examples)
 
 
 @router.post("/adapt/{name}")
-async def adapted(request: Request, name: str) -> Response:
-    """Return the redrawn images and the answers to one image."""
-    async with request.form(max_files=1, max_fields=8, max_part_size=LONGEST) as form:
-        seed, walk = _whole(form.get("seed"), SEEDS), _whole(form.get("walk"), 100) / 100
+async def adapt(request: Request, name: str) -> Response:
+    """Return an image in several styles with the predictions for each."""
+    async with request.form(max_files=1, max_fields=8, max_part_size=MAX_DRAWING) as form:
+        seed, walk = _parse_number(form.get("seed"), MAX_SEED), _parse_number(form.get("walk"), 100) / 100
         upload = form.get("image")
         content = await upload.read() if isinstance(upload, UploadFile) else b""
         drawing, example = str(form.get("drawing") or ""), form.get("example")
-    workspace = request.app.state.workspace
+    models = request.app.state.models
 
-    def work() -> dict[str, Any]:
-        studio = workspace.styles(name)
-        image = _image(studio, content, drawing, example)
-        return _result(studio, image, seed, walk)
+    def compute() -> dict[str, Any]:
+        generator = models.generator(name)
+        return _result(generator, _image(generator, content, drawing, example), seed, walk)
 
-    return render(request, "adapted.html.j2", **await request.app.state.desk.do(work))
+    return render(request, "adapted.html.j2", **await request.app.state.worker.submit(compute))
 
 
-def _image(studio: Any, content: bytes, drawing: str, example: Any) -> np.ndarray:
-    """Return the image that was given, uint8 (S, S, 3); raises InputError where there is none."""
+def _image(generator: Any, content: bytes, drawing: str, example: Any) -> np.ndarray:
+    """Return the input image, uint8 (S, S, 3); raises InputError if there is none."""
     if content:
-        return _coloured(pixelscope.decode_bytes(content, studio.size, value_range=studio.value_range), studio.size)
+        return _to_rgb(pixelscope.decode_bytes(content, generator.size, value_range=generator.value_range), generator.size)
     if drawing:
-        return _coloured(pixelscope.decode_bytes(_decoded(drawing), studio.size), studio.size)
-    examples = studio.examples()
+        return _to_rgb(pixelscope.decode_bytes(_decode_drawing(drawing), generator.size), generator.size)
+    examples = generator.examples()
     if isinstance(example, str) and example.isdigit() and int(example) < len(examples):
         return examples[int(example)][1]
-    raise InputError("There is nothing to look at yet; draw something, drop an image, or pick one.")
+    raise InputError("There is no image yet; draw, upload or pick one.")
 
 
-def _decoded(drawing: str) -> bytes:
+def _decode_drawing(drawing: str) -> bytes:
     head, comma, content = drawing.partition(",")
     try:
         if head != "data:image/png;base64" or not comma:
             raise ValueError
         return base64.b64decode(content, validate=True)
     except (ValueError, binascii.Error):
-        raise InputError("The drawing did not arrive whole; draw it again.") from None
+        raise InputError("The drawing is incomplete; draw it again.") from None
 
 
-def _coloured(image: np.ndarray, size: int) -> np.ndarray:
+def _to_rgb(image: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(image, (size, size, 3)))
 
 
-def _result(studio: Any, image: np.ndarray, seed: int, walk: float) -> dict[str, Any]:
-    styles = np.stack([studio.style(seed + number) for number in range(STYLES)])
+def _result(generator: Any, image: np.ndarray, seed: int, walk: float) -> dict[str, Any]:
+    styles = np.stack([generator.style(seed + number) for number in range(STYLES)])
     between = (1 - walk) * styles[0] + walk * styles[1]
-    drawn = studio.redraw(image, np.concatenate([styles, between[None]]))
-    shown = np.concatenate([image[None], drawn])
-    answers = studio.answers(shown)
-    cards = [_card(studio, shown, answers, row) for row in range(len(shown))]
+    adapted = generator.redraw(image, np.concatenate([styles, between[None]]))
+    shown = np.concatenate([image[None], adapted])
+    answers = generator.answers(shown)
+    cards = [_card(generator, shown, answers, row) for row in range(len(shown))]
     flat = bool((image == image[0, 0]).all())
     return {"given": cards[0], "styles": cards[1:-1], "walk": cards[-1], "classifiers": list(answers), "flat": flat}
 
 
-def _card(studio: Any, shown: np.ndarray, answers: dict[str, np.ndarray], row: int) -> dict[str, Any]:
+def _card(generator: Any, shown: np.ndarray, answers: dict[str, np.ndarray], row: int) -> dict[str, Any]:
     bars = {}
     for name, probabilities in answers.items():
         order = np.argsort(-probabilities[row], kind="stable")[:3]
-        bars[name] = [(studio.classes[int(i)], round(100 * float(probabilities[row][i]))) for i in order]
+        bars[name] = [(generator.classes[int(i)], round(100 * float(probabilities[row][i]))) for i in order]
     return {"image": data_uri(shown[row]), "bars": bars}
 
 
-def _whole(value: Any, most: int) -> int:
+def _parse_number(value: Any, largest: int) -> int:
     text = str(value or "0")
-    return min(int(text), most) if text.isdigit() and len(text) < 9 else 0
+    return min(int(text), largest) if text.isdigit() and len(text) < 9 else 0

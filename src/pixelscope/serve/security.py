@@ -1,7 +1,7 @@
-"""Who may ask for what: host names, origins of posts, sizes of bodies, and headers that keep pages to themselves.
+"""Checks of every request (host name, origin, size of the body) and headers of every response.
 
-A page on the internet whose name is made to point at this machine (DNS rebinding) names itself in the Host header. So an
-address of this machine may be asked for by anybody who reaches it, and a name only where it is known.
+A foreign page whose name is pointed at this machine (DNS rebinding) sends its own name as Host header. So the app answers to
+the addresses of this machine, and to known names only.
 """
 
 import socket
@@ -15,8 +15,8 @@ from fastapi.responses import PlainTextResponse
 
 from pixelscope.errors import InputError
 
-LARGEST_BODY = 12 * 1024 * 1024
-"""Bytes of a request at most."""
+MAX_BODY = 12 * 1024 * 1024
+"""Maximum size of a request in bytes."""
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 
 HEADERS = {
@@ -36,17 +36,17 @@ HEADERS = {
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Guard:
-    """Middleware: refuses what is not meant for this app, and puts the headers on every answer."""
+class SecurityMiddleware:
+    """Refuses requests from other sites and sets the headers of every response."""
 
     def __init__(self, hosts: frozenset[str], root: str = "") -> None:
-        """Answer for `hosts`, and for the address that a request has reached; root: what a proxy puts before every path."""
+        """Answer to `hosts` and to the address that a request has reached; root: prefix that a proxy adds to every path."""
         self.hosts, self.root = hosts, root
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
-        """Answer a request, or say why not."""
+        """Answer a request, or refuse it with the reason."""
         refusal = self._refusal(request)
-        # Some proxies take the prefix off, and some leave it.
+        # Some proxies remove the prefix, others keep it.
         path = request.scope["path"]
         if self.root and f"{path}/".startswith(f"{self.root}/"):
             request.scope["path"] = path[len(self.root) :] or "/"
@@ -58,27 +58,26 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         host = host_name(request.headers.get("host", ""))
         if host not in self.hosts and not (host and host == _reached(request)):
-            return _said(
-                "This address is not served here; use the one that was printed when the app was started, or start it with "
-                "--allowed-host.",
+            return _refuse(
+                "This host name is not allowed; use the address printed at the start, or start the app with --allowed-host.",
                 421,
             )
         if request.method not in ("GET", "HEAD"):
             origin = request.headers.get("origin")
             if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-                return _said("This request comes from another site; use the app's own pages.", 403)
+                return _refuse("This request comes from another site; use the app's own pages.", 403)
             if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-                return _said("This request comes from another site; use the app's own pages.", 403)
+                return _refuse("This request comes from another site; use the app's own pages.", 403)
             length = request.headers.get("content-length", "")
             if not length.isdigit():
-                return _said("A request needs a Content-Length; send it whole.", 411)
-            if int(length) > LARGEST_BODY:
-                return _said(f"That is over {LARGEST_BODY // 2**20} MB; give a smaller image.", 413)
+                return _refuse("A request needs a Content-Length.", 411)
+            if int(length) > MAX_BODY:
+                return _refuse(f"The file is over {MAX_BODY // 2**20} MB; choose a smaller image.", 413)
         return None
 
 
 def host_name(host: str) -> str:
-    """Return the name or address in a Host header, in lower case and without its port; "" where it is neither."""
+    """Return the name or address in a Host header, in lower case and without port; "" if it is neither."""
     name, _, port = host.strip().lower().rpartition(":") if _has_port(host) else (host.strip().lower(), "", "0")
     if not port.isdecimal():
         return ""
@@ -88,7 +87,7 @@ def host_name(host: str) -> str:
 
 
 def own_names(host: str) -> frozenset[str]:
-    """Return the names and addresses that are answered where the app listens on `host`."""
+    """Return the names and addresses to answer to when the app listens on `host`."""
     names = (LOOPBACK | {host_name(host)}) - {""}
     if host_name(host) in LOOPBACK or (_address(host) and ip_address(host).is_loopback):
         return names
@@ -97,12 +96,10 @@ def own_names(host: str) -> frozenset[str]:
 
 
 def allowed_names(given: Sequence[str]) -> frozenset[str]:
-    """Return the names of `--allowed-host`; raises InputError for what is no name."""
+    """Return the names of `--allowed-host`; raises InputError for an invalid name."""
     for name in given:
         if not host_name(name) or set(name) & set("/*@ "):
-            raise InputError(
-                f"--allowed-host {name!r} is no host name; give one such as pixelscope.example.org, without http://."
-            )
+            raise InputError(f"--allowed-host must be a host name such as pixelscope.example.org, got {name!r}.")
     return frozenset(map(host_name, given))
 
 
@@ -111,7 +108,7 @@ def _has_port(host: str) -> bool:
 
 
 def _address(text: str) -> str:
-    """Return an address in its usual form; "" where `text` is none."""
+    """Return an address in its usual form; "" if `text` is no address."""
     try:
         found = ip_address(text.partition("%")[0])
     except ValueError:
@@ -120,23 +117,23 @@ def _address(text: str) -> str:
 
 
 def _addresses(names: set[str]) -> set[str]:
-    """Return the addresses that this machine knows of itself: those of its names, and those that it goes out by."""
+    """Return the addresses of this machine: those of its names, and those of its outgoing connections."""
     found = set[str]()
     for name in names:
         with suppress(OSError):
             found |= {_address(str(entry[4][0])) for entry in socket.getaddrinfo(name, None)}
     for family, elsewhere in ((socket.AF_INET, "192.0.2.254"), (socket.AF_INET6, "2001:db8::1")):
-        # Connecting a datagram socket sends nothing; it asks for the way there.
-        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as way:
-            way.connect((elsewhere, 9))
-            found.add(_address(str(way.getsockname()[0])))
+        # Connecting a datagram socket sends nothing; it only looks up the route.
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as route:
+            route.connect((elsewhere, 9))
+            found.add(_address(str(route.getsockname()[0])))
     return found
 
 
 def _reached(request: Request) -> str:
-    """Return the address of this machine that a request has come to; "" where it is not known."""
+    """Return the address of this machine that a request has reached; "" if unknown."""
     return _address((request.scope.get("server") or ("",))[0])
 
 
-def _said(text: str, status: int) -> Response:
+def _refuse(text: str, status: int) -> Response:
     return PlainTextResponse(text, status_code=status)

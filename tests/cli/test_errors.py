@@ -1,4 +1,4 @@
-"""What a user can mend is one line on stderr and exit code 2; an interruption is one line and 130; a defect stays an error."""
+"""A user error is one line on stderr and exit code 2; an interruption is one line and 130; a defect stays an exception."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from data.made import write_photos
 from pixelscope import SYSTEMS
-from pixelscope.cli.failures import explain
+from pixelscope.cli.errors import format_error
 from pixelscope.errors import InputError, TrainingStopped
 
 Cli = Callable[..., Any]
@@ -30,31 +30,25 @@ Cli = Callable[..., Any]
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("pixelda trian", 'Unknown command "trian". Did you mean "train"?'),
-        ("pixelda train --generator.blocs 3", "Unknown option: --generator.blocs. Did you mean --generator.blocks?"),
-        ("pixelda train --generator.blocks x", "--generator.blocks: Input should be a valid integer"),
-        (
-            "pixelda train --generator.blocks -1",
-            "--generator.blocks: Input should be greater than or equal to 0 (given: '-1').",
-        ),
-        ("pixelda train --data.size 20", "--data.size: Input should be a multiple of 8 (given: '20')."),
-        (
-            "pixelda train --losses.classifier-inputs bot",
-            "--losses.classifier-inputs: Input should be 'source', 'generated' or 'both'",
-        ),
-        ("pixelda train --preset dem", 'Did you mean "demo"?'),
-        ("pixelda train --seed 1 --seed 2", "--seed specified multiple times"),
-        ("pixelda train these those", "Too many arguments: these those."),
-        ("pixelda train --config absent.yaml", "Cannot read absent.yaml"),
+        ("pixelda trian", '"train"?'),
+        ("pixelda train --generator.blocs 3", "--generator.blocks?"),
+        ("pixelda train --generator.blocks x", "--generator.blocks: "),
+        ("pixelda train --generator.blocks -1", "(given: '-1')"),
+        ("pixelda train --data.size 20", "--data.size: "),
+        ("pixelda train --losses.classifier-inputs bot", "'generated'"),
+        ("pixelda train --preset dem", '"demo"?'),
+        ("pixelda train --seed 1 --seed 2", "--seed"),
+        ("pixelda train these those", "these those"),
+        ("pixelda train --config absent.yaml", "absent.yaml"),
         ("pixelda train --resume absent", "absent"),
         ("pixelda train", "source"),
         ("pixelda train --source absent.npz --target absent", "absent"),
         ("pixelda baseline", "source"),
         ("pixelda evaluate absent", "absent"),
-        ("pixelda evaluate absent --rule best-target", "Choose from"),
+        ("pixelda evaluate absent --checkpoint best-target", "best-source"),
         ("report absent", "absent"),
         ("data info absent", "absent"),
-        ("data pack absent --out pack --size 20", "--size: data.size: Input should be a multiple of 8 (given: 20)."),
+        ("data pack absent --out pack --size 20", "--size: "),
         ("data mnist-m --photos here", "--mnist"),
         ("data mnist-m --mnist absent --photos absent --out out.npz", "absent"),
     ],
@@ -84,21 +78,21 @@ def test_an_existing_run_folder_is_left_alone(cli: Cli, tiny_training: tuple[str
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a"), "The disk is full (runs/a); free some space"),
-        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "The disk is full; free some space"),
-        (SafetensorError("I/O error: No space left on device (os error 28)"), "The disk is full; free some space"),
-        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "runs"), "runs: Permission denied; change its permissions"),
-        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a.png"), "a.png: No such file or directory; check"),
-        (NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "x/runs"), "x/runs: Not a directory; name a folder"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a"), "disk is full (runs/a)"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "disk is full"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "disk is full"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "runs"), "runs: Permission denied"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a.png"), "a.png: "),
+        (NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "x/runs"), "x/runs: "),
         (InputError("Two\nlines."), "Two lines."),
-        (TrainingStopped("The loss of G is not finite at step 3."), "The loss of G is not finite"),
+        (TrainingStopped("The loss of G is not finite at step 3."), "not finite at step 3"),
     ],
 )
-def test_errors_that_the_user_can_mend(error: Exception, said: str) -> None:
-    failure = explain(error)
+def test_errors_that_the_user_can_fix(error: Exception, said: str) -> None:
+    failure = format_error(error)
     assert failure is not None
     assert failure.code == 2
-    assert failure.line.startswith(f"Error: {said}")
+    assert failure.line.startswith("Error: ") and said in failure.line
     assert "\n" not in failure.line
 
 
@@ -108,7 +102,7 @@ TRAINS = [system.command for system in SYSTEMS.values() if system.command]
 @pytest.mark.parametrize("command", TRAINS)
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
 def test_an_interrupted_training_names_the_command_that_resumes_it(cli: Cli, command: str, error: BaseException) -> None:
-    failure = explain(error, [*command.split(), "--seed", "1"])
+    failure = format_error(error, [*command.split(), "--seed", "1"])
     assert failure is not None
     assert failure.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
     assert re.findall(r"`([^`]*)`", failure.line) == [f"pixelscope {command} --resume RUN"]
@@ -117,9 +111,9 @@ def test_an_interrupted_training_names_the_command_that_resumes_it(cli: Cli, com
 
 @pytest.mark.parametrize("command", ["data info", "pixelda evaluate", "endovae score", "demo", ""])
 def test_an_interrupted_command_that_trains_no_single_run_names_no_training(command: str) -> None:
-    failure = explain(KeyboardInterrupt(), command.split())
+    failure = format_error(KeyboardInterrupt(), command.split())
     assert failure is not None
-    assert "same command" in failure.line and "`" not in failure.line
+    assert "--resume" in failure.line and "`" not in failure.line
 
 
 def test_a_full_disk_during_a_training_of_endovae_names_its_own_command(process: Callable[..., subprocess.Popen[str]]) -> None:
@@ -129,8 +123,8 @@ def test_a_full_disk_during_a_training_of_endovae_names_its_own_command(process:
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError(errno.EIO, os.strerror(errno.EIO)), AssertionError()])
-def test_a_defect_is_not_explained_away(error: Exception) -> None:
-    assert explain(error) is None
+def test_a_defect_is_not_formatted(error: Exception) -> None:
+    assert format_error(error) is None
 
 
 @pytest.mark.parametrize("command", ["--help", "summary baseline"])
@@ -139,7 +133,7 @@ def test_a_full_disk_under_stdout(process: Callable[..., subprocess.Popen[str]],
         started = process(*command.split(), stdout=full)
         _, err = started.communicate(timeout=60)
     assert started.returncode == 2
-    assert err.startswith("Error: The disk is full")
+    assert err.startswith("Error: ") and "disk is full" in err
     assert "Traceback" not in err
 
 
@@ -192,25 +186,25 @@ def test_on_windows_every_command_says_that_it_does_not_run(cli: Cli, monkeypatc
     for command in ("--help", "--version", "pixelda train --help", "data info absent", "", "demo"):
         done = cli(*command.split())
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), command
-        assert "does not run on Windows" in done.err
+        assert "Windows" in done.err
 
 
 def test_a_taken_port_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = cli("serve", tmp_path, "--port", port)
-    assert done.code == 2 and done.err == f"Error: Port {port} of 127.0.0.1 is taken; name another one with --port.\n"
-    assert done.out == ""
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert str(port) in done.err and "--port" in done.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--host 203.0.113.9 --port 0", "Cannot listen on port 0 of 203.0.113.9"),
-        ("--host no.such.host.invalid", "is no address to listen on"),
-        ("--port 99999", "--port 99999 is no port"),
-        ("--allowed-host http://scope", "'http://scope' is no host name"),
-        ("--root-path scope", "'scope' is no path; give one such as /pixelscope"),
+        ("--host 203.0.113.9 --port 0", "203.0.113.9"),
+        ("--host no.such.host.invalid", "--host"),
+        ("--port 99999", "99999"),
+        ("--allowed-host http://scope", "'http://scope'"),
+        ("--root-path scope", "--root-path"),
     ],
 )
 def test_what_cannot_be_served_is_one_sentence(cli: Cli, tmp_path: Path, arguments: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Arrays as what a page can show."""
+"""Images and charts as values for templates."""
 
 import base64
 import io
@@ -10,20 +10,20 @@ from PIL import Image
 
 
 def data_uri(image: np.ndarray) -> str:
-    """Return a uint8 image (H, W, 3) as a data: address of a PNG."""
+    """Return a uint8 image (H, W, 3) as the data: URI of a PNG."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 WIDTH = 560.0
-"""Width of a chart's own coordinates; it grows with the page."""
+"""Width of a chart in its own coordinates; the page scales it."""
 
 Points = Sequence[tuple[float, float]]
 
 
 def curve(lines: Sequence[dict[str, Any]], names: Mapping[str, str], height: float = 150) -> dict[str, Any] | None:
-    """Return what a chart of some numbers over images seen is drawn from; None where there are none yet."""
+    """Return the lines of a chart of numbers over images seen; None if no number is logged yet."""
     found = {title: points for name, title in names.items() if (points := _points(lines, name))}
     if not found:
         return None
@@ -39,7 +39,7 @@ def curve(lines: Sequence[dict[str, Any]], names: Mapping[str, str], height: flo
 
 
 def _points(lines: Sequence[dict[str, Any]], name: str) -> Points:
-    """Return (images, value) of at most about 400 lines that have the number, the last one among them."""
+    """Return (images, value) of at most about 400 logged lines, including the last."""
     points = [(float(line["images"]), float(line[name])) for line in lines if isinstance(line.get(name), int | float)]
     points = [point for point in points if np.isfinite(point[1])]
     every = -(-len(points) // 400) if points else 1
@@ -47,7 +47,7 @@ def _points(lines: Sequence[dict[str, Any]], name: str) -> Points:
 
 
 def histogram(values: np.ndarray, mark: float, height: float = 120, bins: int = 24) -> dict[str, Any]:
-    """Return what a histogram with a mark on it is drawn from; it reaches as far as the mark."""
+    """Return the bars of a histogram and the position of `mark`, which the range includes."""
     low, high = min(float(values.min()), mark), max(float(values.max()), mark)
     span = max(high - low, 1e-9)
     counts, _ = np.histogram(values, bins=bins, range=(low, low + span))

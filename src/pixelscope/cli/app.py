@@ -1,0 +1,103 @@
+"""The command `pixelscope`; a group's module is imported when one of its commands runs or prints its help."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+import pixelscope
+from pixelscope.cli.options import DataRoot, Json, Runs
+from pixelscope.cli.output import show
+
+app = App(
+    name="pixelscope",
+    help="Learn from images that nobody labelled.",
+    version=lambda: version("pixelscope"),
+    help_format="markdown",
+    # main() answers Ctrl-C: it knows how to resume.
+    suppress_keyboard_interrupt=False,
+)
+
+
+for name, help_text in (
+    ("pixelda", "Adapt a classifier from labelled images of one domain to unlabelled images of another."),
+    ("endovae", "Train on healthy endoscopy frames, then reconstruct, generate and score frames. For research only."),
+    ("data", "Inspect, pack and make image data."),
+    ("summary", "Print the layers, output shapes and parameters of a system's networks."),
+):
+    app.command(f"pixelscope.cli.{name}:app", name=name, help=help_text)
+
+
+@app.command
+def demo(*, runs: Runs = Path("runs"), seed: int = 0) -> None:
+    """Train both systems on packaged images, print their results and write one report.
+
+    Takes a few minutes on two CPU cores and downloads nothing. Needs the extra: pip install "pixelscope[demo]".
+
+    Args:
+        seed: Seed of weights, data order and every random draw.
+    """
+    print(pixelscope.run_demo(runs=runs, seed=seed).to_text())
+
+
+@app.command
+def report(run: Path, /) -> None:
+    """Write the report of a run, report.html in its folder, and print its path.
+
+    Args:
+        run: Run folder.
+    """
+    print(pixelscope.report(run))
+
+
+@app.command
+def export(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    format: Literal["onnx", "safetensors"] = "onnx",
+    images: str | None = None,
+    checkpoint: Literal["auto", "last", "ema-last", "best-source", "best-validation"] = "auto",
+    choose: Literal["adapted", "auto"] = "adapted",
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Export a run's model to one file for other programs, with a model card.
+
+    `classify` and `score` read the file, too. For example: `pixelscope export runs/00001-pixelda --out digits.onnx`
+
+    Args:
+        run: Finished run folder; a run of EndoVAE must be evaluated.
+        out: File to write, ending in .onnx or .safetensors; it must not exist.
+        format: onnx: a graph from uint8 RGB images of any size, for onnxruntime. safetensors: the weights only.
+        images: Images, or a store or folder of frames, on which file and run are compared; by default the run's own.
+        checkpoint: Weights to export; `auto` takes the default of a finished run.
+        choose: For a run of PixelDA: the adapted classifier, or with `auto` the classifier that its evaluation, without target
+            labels, predicts to be better on the target.
+    """
+    show(pixelscope.export(run, out, form=format, images=images, rule=checkpoint, choose=choose, data_root=data_root), json)
+
+
+@app.command
+def serve(
+    *runs: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_host: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    root_path: str = "",
+) -> None:
+    """Serve runs in the browser: watch a training, draw a digit, explore a latent space, score a frame.
+
+    For example: `pixelscope serve runs`
+
+    Args:
+        runs: Run folders, or folders of them; by default `runs`.
+        host: Address to listen on. 0.0.0.0 opens the app to the network, without a password.
+        port: Port to listen on; 0 takes a free one.
+        allowed_host: Further host name to answer to, for example that of a proxy; may be repeated.
+        root_path: Prefix that a proxy adds to every path, for example /pixelscope.
+    """
+    places = list(runs) or [Path("runs")]
+    pixelscope.serve_runs(places, host=host, port=port, allowed_hosts=allowed_host, root_path=root_path)

@@ -1,0 +1,68 @@
+"""The runs that the app shows, by name, and their opened models."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pixelscope
+from pixelscope.errors import InputError
+
+M = TypeVar("M")
+
+MAX_OPEN = 4
+"""Maximum number of models in memory."""
+
+
+class ModelCache:
+    """Run folders, or those in a folder, and the models last used; a run is found by its listed name only."""
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        self.places = list(places)
+        self._models: OrderedDict[tuple[str, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def runs(self) -> list[Any]:
+        """Return all runs, the newest first."""
+        return pixelscope.find_runs(self.places)
+
+    def runs_of(self, system: str) -> list[Any]:
+        """Return the runs of a system, the newest first."""
+        return [run for run in self.runs() if run.system == system]
+
+    def run(self, name: str) -> Any:
+        """Return the run of this name; raises InputError if no listed run has it, whatever path it spells."""
+        found = next((run for run in self.runs() if run.name == name), None)
+        if found is None:
+            raise InputError(f"There is no run {name[:80]!r} (any more); choose a run of the list.")
+        return found
+
+    def generator(self, name: str) -> Any:
+        """Return the generator of a run of PixelDA, with the newest finished baseline of the same classes."""
+        run = self.run(name)
+        baselines = [other.path for other in self.runs_of("baseline") if other.state == "finished"]
+        return self._open(("generator", name, str(run.images)), lambda: _open_generator(run.path, baselines))
+
+    def vae(self, name: str) -> Any:
+        """Return the VAE of a run of EndoVAE."""
+        run = self.run(name)
+        return self._open(("vae", name, str(run.images), str(run.changed)), lambda: pixelscope.endovae.InteractiveVAE(run.path))
+
+    def _open(self, key: tuple[str, ...], make: Callable[[], M]) -> M:
+        with self._lock:
+            if key not in self._models:
+                self._models[key] = make()
+                while len(self._models) > MAX_OPEN:
+                    self._models.popitem(last=False)
+            self._models.move_to_end(key)
+            return self._models[key]
+
+
+def _open_generator(run: Path, baselines: Sequence[Path]) -> Any:
+    for baseline in baselines:
+        try:
+            return pixelscope.pixelda.InteractiveGenerator(run, baseline)
+        except InputError:
+            continue
+    return pixelscope.pixelda.InteractiveGenerator(run)
