@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field
 
 from pixelscope.config import Config
-from pixelscope.engine.config import AugmentConfig, RuntimeConfig, TrainingConfig
+from pixelscope.engine.config import AdamConfig, AugmentConfig, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
 
@@ -62,15 +62,9 @@ class LossConfig(Config):
     """Weight of the KL divergence; 1 gives the evidence lower bound."""
 
 
-class OptimizerConfig(Config):
+class OptimizerConfig(AdamConfig):
     """Adam."""
 
-    learning_rate: Positive = 1e-3
-    """Initial learning rate."""
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Adam beta1: exponential decay rate of the first moment."""
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Adam beta2: exponential decay rate of the second moment."""
     epsilon: Positive = 1e-7
     """Adam epsilon; 1e-7 is the default of the reference study's framework."""
     clip_norm: Positive | None = None

@@ -72,7 +72,7 @@ def augment(images: Tensor, transforms: Transforms) -> Tensor:
     factor = transforms.contrast.to(images.dtype)[:, None, None, None]
     mean = warped.mean((2, 3), keepdim=True)
     # The factor 1 must not change a bit, which mean + factor * (x - mean) would.
-    return _laid_out_as(images, torch.addcmul(mean * (1 - factor), warped, factor, out=warped).clamp_(0, 1))
+    return _match_memory_format(images, torch.addcmul(mean * (1 - factor), warped, factor, out=warped).clamp_(0, 1))
 
 
 def augment_masks(masks: Tensor, transforms: Transforms) -> Tensor:
@@ -85,7 +85,7 @@ def augment_masks(masks: Tensor, transforms: Transforms) -> Tensor:
     Returns:
         Of the same shape, type and range.
     """
-    return _laid_out_as(masks, _warp(masks, transforms).clamp_(0, 1))
+    return _match_memory_format(masks, _warp(masks, transforms).clamp_(0, 1))
 
 
 def _warp(images: Tensor, transforms: Transforms) -> Tensor:
@@ -97,8 +97,8 @@ def _warp(images: Tensor, transforms: Transforms) -> Tensor:
     return warped
 
 
-def _laid_out_as(images: Tensor, altered: Tensor) -> Tensor:
-    """Return altered images in the layout of the given ones; sampling leaves them contiguous."""
+def _match_memory_format(images: Tensor, altered: Tensor) -> Tensor:
+    """Return altered images in the memory format of the given ones; sampling returns contiguous ones."""
     last = images.is_contiguous(memory_format=torch.channels_last)
     return altered.contiguous(memory_format=torch.channels_last) if last else altered
 

@@ -133,11 +133,11 @@ def _restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
-        moments.setdefault(int(index), {})[key] = _laid_out_like(parameters[int(index)], tensor)
+        moments.setdefault(int(index), {})[key] = _match_memory_format(parameters[int(index)], tensor)
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
+def _match_memory_format(parameter: Tensor, moment: Tensor) -> Tensor:
     # A file holds tensors in plain order; a fused optimizer walks through weights and moments in memory order, so the
     # moments of a channels-last weight must be channels last too.
     return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment) if moment.shape == parameter.shape else moment

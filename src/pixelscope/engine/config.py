@@ -45,6 +45,17 @@ class RuntimeConfig(Config):
     """Seconds that a process waits for the others in a step before it stops with an error."""
 
 
+class AdamConfig(Config):
+    """What every optimizer has; a system adds its own schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Initial learning rate."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Adam beta1: exponential decay rate of the first moment."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Adam beta2: exponential decay rate of the second moment."""
+
+
 class AugmentConfig(Config):
     """How far an altered copy may be from its original."""
 

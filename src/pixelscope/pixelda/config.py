@@ -9,7 +9,7 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from pixelscope.config import Config, ValueRange
-from pixelscope.engine.config import RuntimeConfig, TrainingConfig
+from pixelscope.engine.config import AdamConfig, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -176,15 +176,11 @@ class LossConfig(Config):
     """Which images train T."""
 
 
-class OptimizerConfig(Config):
+class OptimizerConfig(AdamConfig):
     """Adam and its schedule, the same for every network."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Step size of Adam before any decay."""
-    beta1: Fraction = 0.5
-    """Decay of Adam's first moment, a step."""
-    beta2: Fraction = 0.999
-    """Decay of Adam's second moment, a step."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Adam beta1: exponential decay rate of the first moment."""
     weight_decay: Weight = 1e-5
     """L2 penalty added to the gradient, as in Adam's own weight decay."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.95

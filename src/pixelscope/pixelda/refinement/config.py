@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pixelscope.config import Config, read_yaml
 from pixelscope.data.sources.relocate import find
-from pixelscope.engine.config import Images, RuntimeConfig, TrainingConfig
+from pixelscope.engine.config import AdamConfig, Images, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 from pixelscope.runs.folder import RunFolder
 
@@ -81,15 +81,11 @@ class ViewsConfig(Config):
     """Maximum side of the square erased from a strong view, as a fraction of the image's."""
 
 
-class AdamConfig(Config):
+class AdamWConfig(AdamConfig):
     """AdamW with a learning rate that falls to 0 along a cosine."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     """Initial learning rate."""
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Adam beta1: exponential decay rate of the first moment."""
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Adam beta2: exponential decay rate of the second moment."""
     weight_decay: Weight = 1e-4
     """Decoupled weight decay (AdamW)."""
 
@@ -140,7 +136,7 @@ class RefineConfig(Config):
     generated: GeneratedConfig = GeneratedConfig()
     self_training: SelfTrainingConfig = SelfTrainingConfig()
     views: ViewsConfig = ViewsConfig()
-    optimizer: AdamConfig = AdamConfig()
+    optimizer: AdamWConfig = AdamWConfig()
     selection_holdout: HoldoutConfig = HoldoutConfig()
     training: ScheduleConfig = ScheduleConfig()
     runtime: RuntimeConfig = RuntimeConfig()
