@@ -163,5 +163,5 @@ def test_the_summary_shows_its_blocks() -> None:
 
 def test_a_baseline_in_a_grid_leaves_what_is_pixeldas_alone() -> None:
     base = {"classifier": RESIDUAL | {"private_first_layer": True}}
-    grid = Grid.parse({"reference": "full", "base": base, "cells": {"full": {}, "alone": {"system": "baseline"}}})
+    grid = Grid.parse({"reference": "full", "base": base, "conditions": {"full": {}, "alone": {"system": "baseline"}}})
     assert grid.config("alone", 0).classifier.kind == grid.config("full", 0).classifier.kind == "residual"
