@@ -147,7 +147,7 @@ def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_f
     with pytest.raises(InputError, match="There is no calibration in .*young; make one with `pixelscope endovae evaluate"):
         score(young, [frame_files], out)
     with pytest.raises(
-        InputError, match="calibration in .* is of the weights best-validation after .* run .* --checkpoint last"
+        InputError, match="calibration in .* is of the checkpoint best-validation at .* run .* --checkpoint last"
     ):
         score(endovae_run, [frame_files], out, rule="last")
     with pytest.raises(InputError, match="is a run of 'pixelda'"):
