@@ -237,7 +237,8 @@ def _verified(sha256: str) -> Any:
 
     def download(url: str, output: str, manager: object) -> None:
         with ProgressBar(f"downloading {url.rpartition('/')[2]} (KiB)") as progress:
-            pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=_KibibytesDone(progress))(url, output, manager)
+            shown = _KibibytesDone(progress)  # pooch takes a bar as well as a bool; its annotation names the bool alone
+            pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=shown)(url, output, manager)  # pyright: ignore[reportArgumentType]
         if _unpacked_sha256(Path(output)) != sha256:
             raise _OtherBytesError
 
