@@ -1,4 +1,4 @@
-"""The table of systems, the only place that knows them all, and what is done to a run by the system that made it."""
+"""The table of systems, and what is done to a run by the system that made it; nothing else knows all systems."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,1 +1,1 @@
-"""A trained EndoVAE in use: score, reconstruct, generate, export, and one frame at a time."""
+"""Uses a trained EndoVAE: score, reconstruct, generate, export, and one frame at a time."""

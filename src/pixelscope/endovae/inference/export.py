@@ -132,12 +132,12 @@ def _card(
         protocol=_protocol(checkpoint, calibration),
         results=_results(checkpoint),
         results_note="AUROC and average precision with 95% bootstrap intervals, by `pixelscope endovae evaluate`. Trivial "
-        "scores that come near say that the data are told apart by something else than disease.",
+        "scores that come near show that the data differ in something other than disease.",
         inputs=_inputs(form, size),
         outputs=_outputs(form, size, latent),
         limits=(
-            "It has seen frames of few devices and hospitals; what another camera does differently is an anomaly to it.",
-            "Borders, glints and boxes laid over the picture are no tissue: prepare frames as the code beside it does.",
+            "It was trained on frames of few devices and hospitals; to it, what another camera does differently is an anomaly.",
+            "Borders, glints and overlays are not tissue: prepare frames with the code next to the model file.",
             f"Scores are calibrated on {calibration.count:,} healthy frames; p-values hold for frames like these.",
         ),
         parity=f"Outputs for {compared} differ from the run's by at most {largest:.2g}.",

@@ -1,4 +1,4 @@
-"""Image files that a run makes: one grid, or a file per frame."""
+"""PNG files of frames: one grid, or one file per frame."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -20,7 +20,7 @@ GAP = 2
 
 @dataclass(frozen=True)
 class ImagesWritten:
-    """What was written, and how near each reconstruction is to its frame."""
+    """The files written, and the quality of each reconstruction."""
 
     out: str
     count: int

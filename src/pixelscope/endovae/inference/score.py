@@ -45,7 +45,7 @@ class Scores:
     threshold: float
     """The score above which they were."""
     calibrated_on: int
-    """Healthy frames that the p-values are told from."""
+    """Number of healthy frames that the p-values are computed from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -84,7 +84,7 @@ def score(
         maps: a folder to make, for a PNG a frame: where the reconstruction differs, at the frame's own size.
         rule: which weights of a run; see `evaluate_endovae`. A run that is not finished is used only where one is named.
         devices: GPUs, or without one threads, that compute.
-        resume: go on with a table that was left unfinished.
+        resume: continue an unfinished table.
         progress: called with the rows done and all of them.
 
     Raises:

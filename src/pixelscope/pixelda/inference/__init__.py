@@ -1,1 +1,1 @@
-"""A trained PixelDA at work: classify, adapt, export, and one image at a time; neither training nor evaluation is imported."""
+"""Uses a trained PixelDA: classify, adapt, export, and one image at a time; imports neither training nor evaluation."""

@@ -1,4 +1,4 @@
-"""Any number of images through a trained classifier into a table; importing this imports no torch."""
+"""Classifies any number of images into a table; importing this imports no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,16 +28,16 @@ def classify(
     resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
-    """Write a row an image: name, label, probability, runner-up and its probability, and an error where it is unreadable.
+    """Write one row per image: name, label, probability, runner-up and its probability, and an error if it is unreadable.
 
     Args:
         model: a finished run of PixelDA or its baseline, or a file that `export` made of one, which needs no torch.
         paths: image files, and folders of them at any depth; rows come in their order.
         out: a file ending in .csv or .jsonl, which must not exist.
-        baseline: another run or exported file, whose label and probability stand beside.
+        baseline: another run or exported file, whose label and probability are shown next to them.
         rule: which weights of a run; see `evaluate`. A run that is not finished is used only where a rule is named.
         devices: GPUs, or without one threads, that compute.
-        resume: go on with a table that was left unfinished.
+        resume: continue an unfinished table.
         progress: called with the rows done and all of them.
 
     Raises:

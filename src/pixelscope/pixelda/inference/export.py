@@ -134,7 +134,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
         inputs=[_input(form, size)],
         outputs=_outputs(form, len(classes)),
         limits=(
-            "It answers with one of its classes whatever it is shown, and its probabilities were not calibrated.",
+            "It assigns one of its classes to any image, and its probabilities are not calibrated.",
             f"Images are cut to the square in their middle and brought to {size} x {size} pixels; the rest is not seen.",
             *_framed(checkpoint, form),
         ),

@@ -1,4 +1,4 @@
-"""A run of PixelDA for one image at a time: redrawn in chosen styles, and what classifiers say of it."""
+"""A run of PixelDA for one image at a time: translations with chosen noise samples, and class probabilities."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ GALLERY = {"source": 4, "source_labels": 1}
 
 
 class InteractiveGenerator:
-    """G and T of a run, and a baseline's T beside it where there is one."""
+    """G and T of a run, and T of a baseline if one is given."""
 
     def __init__(self, run: Path, baseline: Path | None = None) -> None:
         """Open a run, finished or not, by the weights that `evaluate` measures.
