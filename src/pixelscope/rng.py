@@ -1,4 +1,4 @@
-"""Every random draw is a function of (seed, what for, when, rank): nothing has a state to save or restore."""
+"""Counter-based randomness: every draw is a function of (seed, purpose, step, rank), so there is no state to save."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -43,10 +43,10 @@ class ShuffledOrder:
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where a training stands when a step begins, and the random draws that belong to it."""
+    """Position of a training step, and its random generators."""
 
     images: int
-    """Images of the first domain seen before this step, over all ranks."""
+    """Images of the first domain seen before this step, on all ranks."""
     step: int
     """Number of this step, from 0."""
     batch_size: int
@@ -56,21 +56,21 @@ class StepContext:
     ranks: int = 1
     device: torch.device = torch.device("cpu")
     log_now: bool = False
-    """Whether this step is logged: costly diagnostics are computed on such steps only."""
+    """Whether this step is logged; costly diagnostics run on such steps only."""
 
     def generator(self, purpose: str) -> torch.Generator:
-        """Return the generator of this rank's draws for `purpose`, on the training device."""
+        """Return this rank's generator for `purpose`, on the training device."""
         return generator(self.device, self.seed, purpose, self.step, self.rank)
 
     def shared_generator(self, purpose: str) -> torch.Generator:
-        """Return a CPU generator that is the same on every rank, for values that `shard` then divides."""
+        """Return a CPU generator equal on all ranks, for values that `shard` divides."""
         return generator("cpu", self.seed, purpose, self.step)
 
     def after(self) -> "StepContext":
-        """Return the moment of the step after this one."""
+        """Return the context of the next step."""
         return replace(self, images=self.images + self.batch_size, step=self.step + 1)
 
     def shard(self, values: Tensor) -> Tensor:
-        """Return this rank's share of values drawn for the whole batch, shape (batch_size, ...)."""
+        """Return this rank's shard of values for the whole batch, shape (batch_size, ...)."""
         share = self.batch_size // self.ranks
         return values[self.rank * share : (self.rank + 1) * share]

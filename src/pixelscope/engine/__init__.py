@@ -1,1 +1,1 @@
-"""The training loop, exact checkpoints, run record, moving averages: knows no model."""
+"""Training loop, exact checkpoints, distributed training, moving averages. Knows no model."""

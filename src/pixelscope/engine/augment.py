@@ -1,4 +1,4 @@
-"""Altered copies of images: mirrored, turned, zoomed, of another contrast; whole batches at once, from explicit draws."""
+"""Batched augmentation with explicit random draws: flip, rotation, zoom, contrast."""
 
 from dataclasses import dataclass, fields
 
@@ -11,16 +11,16 @@ from pixelscope.engine.config import AugmentConfig
 
 @dataclass(frozen=True)
 class Transforms:
-    """What is done to each of N images, one row an image, in the order of the fields."""
+    """Transforms of N images, applied in the order of the fields."""
 
     flip: Tensor
-    """bool, (N,): mirrored left to right."""
+    """bool, (N,): horizontal flip."""
     angle: Tensor
-    """float32, (N,): turned anticlockwise about the centre, in radians."""
+    """float32, (N,): anticlockwise rotation about the centre, in radians."""
     zoom: Tensor
-    """float32, (N, 2): factors by which height and width grow about the centre, over 0."""
+    """float32, (N, 2): scale factors of height and width about the centre, above 0."""
     contrast: Tensor
-    """float32, (N,): factor of the distance from the mean of image and channel."""
+    """float32, (N,): contrast factor about the mean of each image and channel."""
 
     @classmethod
     def identity(cls, count: int) -> "Transforms":

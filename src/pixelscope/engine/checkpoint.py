@@ -1,4 +1,4 @@
-"""Exact checkpoints: every tensor of a task in one safetensors file, written whole, never unpickled."""
+"""Exact checkpoints: all tensors of a task in one safetensors file, written atomically, without pickle."""
 
 import hashlib
 import json
@@ -17,24 +17,24 @@ from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 
 FORMAT = 2
-"""Raised when the layout changes; a file of another format is refused."""
+"""Increased when the file layout changes; files of other formats are refused."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training has come."""
+    """Progress of a training."""
 
     images: int = 0
     step: int = 0
     seconds: float = 0.0
-    """Spent in training steps, all sessions together; evaluations and samples come on top."""
+    """Time in training steps over all sessions, without evaluations and samples."""
     best: float | None = None
-    """The best number by which the best checkpoint was chosen so far."""
+    """Best value of `Task.monitor` so far."""
 
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What a weights file says about itself."""
+    """Metadata of a checkpoint file."""
 
     system: str
     config: dict[str, Any]
@@ -86,7 +86,7 @@ def weights(task: Task[Any]) -> dict[str, Tensor]:
 
 
 def state(task: Task[Any]) -> dict[str, Tensor]:
-    """Return every tensor that decides how `task` goes on, by name."""
+    """Return every tensor needed to continue `task` exactly, by name."""
     tensors = weights(task) | _prefixed("memory", task.schedule_state)
     for name, optimizer in task.optimizers.items():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in _moments(optimizer)}
@@ -94,7 +94,7 @@ def state(task: Task[Any]) -> dict[str, Tensor]:
 
 
 def restore(task: Task[Any], tensors: Mapping[str, Tensor], origin: Path) -> None:
-    """Put back what `state` returned; raises InputError where names or shapes are not those of `task`."""
+    """Restore what `state` returned; raises InputError if names or shapes differ from those of `task`."""
     try:
         for name, network in task.networks.items():
             network.load_state_dict(_under(tensors, f"network.{name}"))
@@ -138,7 +138,7 @@ def _restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
 
 
 def _match_memory_format(parameter: Tensor, moment: Tensor) -> Tensor:
-    # A file holds tensors in plain order; a fused optimizer walks through weights and moments in memory order, so the
+    # A file holds tensors in plain order; a fused optimizer iterates over weights and moments in memory order, so the
     # moments of a channels-last weight must be channels last too.
     return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment) if moment.shape == parameter.shape else moment
 

@@ -26,31 +26,31 @@ def ranks() -> int:
 
 
 BARRIER_TIMEOUT = timedelta(minutes=30)
-"""How long processes wait for each other where they may be late with good reason: reading data, evaluating, writing."""
+"""Timeout of a barrier, where a process may rightly be late: reading data, evaluating, writing."""
 
 
 class Barrier:
-    """The processes that train together, where they wait for the slowest of them."""
+    """A barrier for all training processes, with a process group and timeout of its own."""
 
     def __init__(self) -> None:
-        """Make a connection of its own, with a time limit of its own; every process must do so."""
+        """Create the process group; every process must do so."""
         self._group = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT) if ranks() > 1 else None
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has arrived."""
         if self._group is not None:
             dist.barrier(group=self._group)  # pyright: ignore[reportArgumentType] - every process is in the group
 
 
 def set_collective_timeout(seconds: float) -> None:
-    """Take a process for dead that lets the others wait for so long within a step."""
+    """Set the timeout of collective operations within a step."""
     if ranks() > 1:
-        # Not the limit of the whole connection from the start: processes come to it when each has read its data.
+        # Set now and not at the start: processes arrive when each has read its data.
         dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds))
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the ranks, in one message."""
+    """Replace every gradient by its mean over all ranks, in one all-reduce."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if ranks() == 1 or not gradients:
         return
@@ -71,7 +71,7 @@ def average(values: Tensor) -> Tensor:
 
 
 def check_agreement(networks: Iterable[nn.Module]) -> None:
-    """Raise TrainingStopped unless every rank holds the same weights, to the bit."""
+    """Raise TrainingStopped unless all ranks hold bit-identical weights."""
     if ranks() == 1:
         return
     weights = torch.cat([p.detach().double().flatten() for n in networks for p in n.parameters()])
@@ -110,7 +110,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronize_batch_norm(network: nn.Module) -> None:
-    """Turn every batch norm of `network`, in place, into one over all ranks; names and weights stay."""
+    """Replace, in place, every batch norm of `network` by a synchronized one; names and weights stay."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SynchronizedBatchNorm2d
@@ -163,7 +163,7 @@ def launcher() -> ClusterEnvironment:
 
 
 def share_of_cores(devices: int) -> int:
-    """Return the cores of each process; SLURM has divided them already where it was told how many a task gets."""
+    """Return the number of cores per process; SLURM's own setting wins."""
     if launched_from_outside() and "SLURM_CPUS_PER_TASK" in os.environ:
         return int(os.environ["SLURM_CPUS_PER_TASK"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -224,7 +224,7 @@ def shared_memory_fault(reason: str) -> InputError:
 
 
 def _is_task_of_srun() -> bool:
-    """Return whether srun has started this process beside others, and not a shell in which a person types.
+    """Return whether srun started this process together with others, and it is not an interactive shell.
 
     Within a job's shell or script, SLURM sets the number of tasks that the job may have, whether srun was used or not.
     """

@@ -10,10 +10,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA:
-    """A copy of a network whose weights follow it smoothly.
+    """Exponential moving average of a network's weights.
 
-    half_life: images after which a weight counts half. Early in a training the half-life is held to a twentieth of the
-    images seen, so that the average does not carry the initial weights along (Karras et al. 2024, section 3).
+    half_life: images after which a weight's contribution has halved; capped at a twentieth of the images seen, so that the
+    initial weights are forgotten early (Karras et al. 2024, section 3).
 
     Batch norm's running statistics are its own, computed in `updating_batch_norm`: those of the network belong to other
     weights and would shift the outputs of the averaged ones.

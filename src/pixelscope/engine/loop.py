@@ -1,4 +1,4 @@
-"""The training loop: drives any task over any batches, counted in images seen."""
+"""The training loop, for any task and any batches; durations are in images seen."""
 
 import signal
 import time
@@ -26,11 +26,11 @@ from pixelscope.runs.folder import RunFolder
 Batch = TypeVar("Batch")
 Given_co = TypeVar("Given_co", covariant=True)
 KEPT = 2
-"""Numbered checkpoints that are kept."""
+"""Number of numbered checkpoints kept."""
 
 
 class Batches(Protocol[Given_co]):
-    """Gives this rank's part of the batch that a moment asks for, the same one every time it is asked."""
+    """Returns this rank's shard of the batch at a given step; deterministic."""
 
     def __call__(self, context: StepContext) -> Given_co:
         """Return the batch on the training device."""
@@ -39,7 +39,7 @@ class Batches(Protocol[Given_co]):
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a checkpoint must share with the run that goes on from it."""
+    """What a checkpoint and the run that resumes from it must have in common."""
 
     system: str
     config: dict[str, Any]
@@ -47,10 +47,10 @@ class RunIdentity:
 
 
 class Loop(Generic[Batch]):
-    """One training: steps, log, evaluations, samples and checkpoints in a run folder.
+    """Trains one task and writes log, evaluations, samples and checkpoints to a run folder.
 
-    snapshot(images): called at each evaluation on the first rank; stores what later stages need of that moment.
-    sample(images): likewise at each grid of samples.
+    snapshot(images): called on rank 0 at each evaluation; stores what later stages need.
+    sample(images): called on rank 0 at each grid of samples.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Loop(Generic[Batch]):
         self._stop: str | None = None
 
     def restore(self) -> int:
-        """Go on from the newest checkpoint of the run folder, or from nothing where there is none yet; the folder is only read.
+        """Restore the newest checkpoint of the run folder, if there is one; the folder is only read.
 
-        Returns up to how many images what the run has recorded stays true: -1 where nothing does.
+        Returns the number of images up to which the recorded statistics remain valid; -1 without a checkpoint.
         """
         files = self.run.checkpoint_files()
         if files:
@@ -89,9 +89,11 @@ class Loop(Generic[Batch]):
         return self.progress.images if files else -1
 
     def train(self) -> Progress:
-        """Train to the configured number of images; returns how far it came.
+        """Train to the configured number of images and return the progress.
 
-        Raises Interrupted, with the way to resume, on Ctrl-C or SIGTERM, and TrainingStopped for a number that is not finite.
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; everything is saved.
+            TrainingStopped: a loss or gradient is not finite.
         """
         first = self.fabric.is_global_zero
         self._display = (
@@ -114,12 +116,12 @@ class Loop(Generic[Batch]):
         return self.progress
 
     def _step(self) -> None:
-        """Train on one batch, then do what is due after it."""
+        """Train on one batch, then log, evaluate, sample and save where due."""
         began, config, context = time.monotonic(), self.config, self._context()
         numbers = self.task.step(self.batches(context), context)
         self.meter.add(numbers)
         self.guard.watch(numbers, context.step)
-        if self.fabric.device.type == "cpu":  # looking costs a GPU a synchronisation, and a CPU nothing
+        if self.fabric.device.type == "cpu":  # checking synchronizes a GPU and is free on a CPU
             self.guard.check()
         seconds = self.progress.seconds + time.monotonic() - began
         after = context.after()
@@ -141,7 +143,7 @@ class Loop(Generic[Batch]):
         return self.progress.images < self.config.images and self.task.stop_reason() is None
 
     def _is_due(self, every: int) -> bool:
-        """Return whether the last step came to a multiple of `every` images, or past one."""
+        """Return whether the last step reached or crossed a multiple of `every` images."""
         size = self.config.batch_size
         return _crossed(self.progress.images - size, size, every)
 
@@ -224,7 +226,7 @@ class Loop(Generic[Batch]):
     def _asked_to_stop(self) -> bool:
         if ranks() == 1:
             return self._stop is not None
-        # A signal may reach the ranks in different steps; they must leave the loop together.
+        # A signal may reach ranks in different steps; all must leave the loop together.
         return bool(average(torch.tensor(float(self._stop is not None), device=self.fabric.device)) > 0)
 
     def _announce_stop(self) -> None:
@@ -237,11 +239,11 @@ class Loop(Generic[Batch]):
         self._save()
         why = self._stop or "Stopped by another process"
         raise Interrupted(
-            f"{why} at {self.progress.images:,} images; everything is saved: go on with --resume {self.run.path}."
+            f"{why} at {self.progress.images:,} images; everything is saved; continue with --resume {self.run.path}."
         )
 
     def _check_identity(self, header: CheckpointHeader) -> None:
-        # Settings that came after the checkpoint was made are not in it; they have their defaults, which change nothing.
+        # Settings newer than the checkpoint are missing from it; their defaults do not change the training.
         same = merge(self.identity.config, header.config) == self.identity.config
         if header.system != self.identity.system or not same:
             raise InputError(
@@ -258,7 +260,7 @@ class Loop(Generic[Batch]):
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the step in progress, then save; a second Ctrl-C ends at once."""
+        """On Ctrl-C or SIGTERM finish the step, save and stop; a second Ctrl-C stops at once."""
 
         def ask(number: int, frame: object) -> None:
             if self._stop:

@@ -12,10 +12,10 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def keep_heap() -> bool:
-    """Let the process keep the memory that it frees and use it again; returns whether the C library can be told so.
+    """Let malloc keep freed memory for reuse; returns whether the C library supports it (glibc only).
 
-    glibc maps each tensor over 32 MB anew and gives it back afterwards, so that the system clears every page of every
-    activation in every step: a third of EndoVAE's step on a CPU, half of an evaluation. Other C libraries are left as they are.
+    By default glibc maps each tensor over 32 MB anew and unmaps it afterwards, so the kernel clears every page in every step: a
+    third of EndoVAE's step on a CPU, half of an evaluation.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""Watches a training: means of its numbers between two lines of the log, and a stop where one is not finite."""
+"""Means of logged numbers, and a guard that stops a run when one is not finite."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from pixelscope.errors import TrainingStopped
 
 
 class Meter:
-    """Means of named tensors since the last reading, kept on the device so that no step waits for it."""
+    """Running means of named tensors, kept on the device to avoid synchronization."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -40,13 +40,13 @@ WATCHED = ("loss/", "gradient/")
 
 
 class FiniteGuard:
-    """Remembers, on the device, the first step at which each watched number was not finite.
+    """Records, on the device, the first step at which each watched number was not finite.
 
-    Looking costs a synchronisation on a GPU, so the loop watches every step and looks when it logs.
+    Checking synchronizes a GPU, so the loop records every step and checks when it logs.
     """
 
     def __init__(self, remedy: str) -> None:
-        """Watch nothing yet; `remedy` says what to do about a number that is not finite."""
+        """remedy: advice at the end of the error message."""
         self.remedy = remedy
         self._first: dict[str, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""One optimizer step: gradients averaged over the ranks, measured, clipped, applied."""
+"""One optimizer step: average gradients over ranks, measure, clip, apply."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pixelscope.engine.distributed import average_gradients
 
 FACTOR = "learning_rate_factor"
-"""Entry of a parameter group: a factor on its learning rate."""
+"""Key of a parameter group: factor on its learning rate."""
 
 
 def apply_gradients(
@@ -38,7 +38,7 @@ def gradient_norm(network: nn.Module) -> Tensor:
 
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Let gradients pass through `networks` without computing those of their weights."""
+    """Let gradients flow through `networks` without computing gradients of their weights."""
     for network in networks:
         network.requires_grad_(False)
     try:

@@ -1,4 +1,4 @@
-"""The machine a run uses: devices, precision, threads; chosen automatically where asked, and said."""
+"""Devices, precision and threads of a run, and the launch of its processes."""
 
 import logging
 import os
@@ -33,14 +33,14 @@ from pixelscope.engine.distributed import (
 from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError, Interrupted, TrainingStopped
 
-GO_ON = "go on from the last checkpoint with --resume RUN"
+GO_ON = "resume from the last checkpoint with --resume RUN"
 _OF_SYSTEM = re.compile(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?")
 """An error of the system as Python prints it: number, text, and the file where there is one."""
 
 
 @dataclass(frozen=True)
 class ResolvedRuntime:
-    """A RuntimeConfig with everything automatic decided."""
+    """A RuntimeConfig with all automatic settings resolved."""
 
     devices: int
     accelerator: str
@@ -48,7 +48,7 @@ class ResolvedRuntime:
     threads: int
     memory_format: str = "channels_last"
     emulated: bool = False
-    """Whether the hardware has no bfloat16 of its own and computes in it all the same."""
+    """Whether bfloat16 is emulated because the hardware lacks it."""
 
     def describe(self) -> str:
         """Return one line for the start of a run."""
@@ -62,7 +62,7 @@ class ResolvedRuntime:
 
 
 def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:
-    """Decide what `auto` means on this machine; raises InputError for what it does not have."""
+    """Resolve `auto` settings for this machine; raises InputError for devices or precision it lacks."""
     accelerator = _accelerator(config)
     devices = launched_processes() or config.devices
     if accelerator == "cuda" and torch.cuda.device_count() < devices:
@@ -78,12 +78,12 @@ def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:
 
 
 def computing_device() -> torch.device:
-    """Return where a network computes outside of a training: on the GPU where there is one."""
+    """Return the device for inference: the GPU if there is one."""
     return torch.device(_accelerator(RuntimeConfig()))
 
 
 def check_batch(size: int, config: RuntimeConfig) -> None:
-    """Raise InputError where a batch cannot be divided among the processes; nothing is written yet when this is asked."""
+    """Raise InputError if the batch size is not a multiple of the number of processes; called before anything is written."""
     count = resolve_runtime(config).devices * nodes()
     if size % count:
         raise InputError(f"A batch of {size} cannot be divided among {count} devices; change one of them.")
@@ -134,14 +134,14 @@ def _launch_several(fabric: Fabric, function: Callable[[Fabric], Any], count: in
         raise _ended(error, count) from None
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and _lost_contact(error):
-            said = f"Not all processes that should train together have come; start them again, or {GO_ON}."
+            said = f"Not all processes have started; start them again, or {GO_ON}."
             raise TrainingStopped(said) from error
         refused = refused_start(error) if spawned else None
         raise refused or error from None
 
 
 def _ended(error: ProcessExitedException, count: int) -> InputError:
-    """Say how a process has ended that left no error of its own."""
+    """Describe the end of a process that raised no error of its own."""
     if error.exit_code in (1, UNGUARDED):  # an error within the training arrives as a text instead
         return InputError(f"Process {error.error_index + 1} of {count} has ended before it began to train; {GUARD}.")
     if error.signal_name == "SIGBUS":
@@ -153,12 +153,12 @@ def _ended(error: ProcessExitedException, count: int) -> InputError:
 
 
 def is_first_process() -> bool:
-    """Return whether this process is the one that makes the run folder: always, unless torchrun or SLURM started others."""
+    """Return whether this is rank 0, which creates the run folder."""
     return not launched_from_outside() or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
 
 def hardware(fabric: Fabric) -> dict[str, Any]:
-    """Return what run.json says about the machine."""
+    """Return the hardware entry of run.json."""
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -185,12 +185,12 @@ def _prepared(fabric: Fabric, *, threads: int, timeout: float, function: Callabl
 
 
 def _lost_contact(error: RuntimeError) -> bool:
-    """Return whether an error says that a message to the other processes failed: gloo raises plain RuntimeErrors."""
+    """Return whether an error means that communication failed; gloo raises plain RuntimeErrors."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _own_error(error: ProcessRaisedException) -> Exception:
-    """Return the error that a spawned process raised, where a user can fix it: it arrives as a traceback's text."""
+    """Return the original error of a spawned process, parsed from the text of its traceback."""
     kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
     ours = {f"{cls.__module__}.{cls.__name__}": cls for cls in (InputError, TrainingStopped, Interrupted)}
     if kind in ours:

@@ -1,4 +1,4 @@
-"""What the loop asks of a system: one object that owns its networks and knows its training step."""
+"""Interface between the training loop and a system: networks, optimizers and the training step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Batch = TypeVar("Batch")
 
 
 class Task(ABC, Generic[Batch]):
-    """One system in training: maps a batch to a step, owns networks, optimizers and moving averages.
+    """A system in training. Owns networks, optimizers and moving averages; `step` trains on one batch.
 
     The loop saves and restores exactly what `networks`, `optimizers`, `averages` and `schedule_state` hold.
     """
@@ -24,34 +24,34 @@ class Task(ABC, Generic[Batch]):
     optimizers: dict[str, torch.optim.Optimizer]
     averages: dict[str, EMA]
     schedule_state: Mapping[str, Tensor] = MappingProxyType({})
-    """Numbers that a schedule remembers from evaluation to evaluation, each changed in place."""
+    """State of a schedule, kept from evaluation to evaluation; each tensor is changed in place."""
     display_names: Mapping[str, str] = MappingProxyType({})
-    """Short names of the numbers that a person sees while it runs, in the order in which they are shown."""
+    """Short names of the numbers shown during training, in display order."""
     if_not_finite: str = "train again with a lower --optimizer.learning-rate or with --optimizer.clip-norm 5"
-    """What to do about a loss or gradient that is not finite, by the settings that the task has."""
+    """Advice in the error for a non-finite loss or gradient; names settings that the task has."""
 
     @abstractmethod
     def step(self, batch: Batch, context: StepContext) -> Mapping[str, Tensor]:
-        """Train on one batch; returns named tensors for the log, detached, without waiting for the device.
+        """Train on one batch and return named tensors for the log, detached, without a device synchronization.
 
-        Names that begin with `loss/` and `gradient/` are watched: a value that is not finite stops the run.
+        A non-finite value under a name that begins with `loss/` or `gradient/` stops the run.
         """
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
-        """Measure on held-out images with labels that training may know; returns named numbers."""
+        """Measure on held-out images, using only labels that training may use; returns named numbers."""
 
     def monitor(self, evaluation: Mapping[str, float]) -> float | None:
-        """Return the number by which the best checkpoint is kept, higher is better; None where there is none."""
+        """Return the number that selects the best checkpoint (higher is better), or None for no best checkpoint."""
         return None
 
     def on_evaluation(self, evaluation: Mapping[str, float]) -> None:
-        """Take note of an evaluation, where a schedule follows it; what is noted belongs into `schedule_state`."""
+        """Update a schedule after an evaluation; its state belongs in `schedule_state`."""
 
     def stop_reason(self) -> str | None:
-        """Return a sentence that says why training ends before its configured length, None where it goes on."""
+        """Return why training stops before its configured length, or None to continue."""
         return None
 
     def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
-        """Return (cause, sentence) for each sign of trouble in a line of stats."""
+        """Return (cause, message) for each warning that a line of stats.jsonl justifies."""
         return []
