@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from pixelscope import InputError
 from pixelscope.endovae.anomaly.calibration import Calibration, read_calibration
+from pixelscope.endovae.anomaly.localization import padded
 from pixelscope.endovae.anomaly.scores import SCORES, ErrorMaps, log_spread, masked_mean, raw_scores, scores, why_unscored
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.metrics import auroc, auroc_with_ci, best_dice
@@ -299,3 +300,8 @@ def test_sums_are_of_standardised_logarithms() -> None:
     logarithms = np.log(measured["mse_no_overlay"]), np.log(measured["mahalanobis"])
     expected = sum((values - values.mean()) / values.std() for values in logarithms)
     assert found["mse_no_overlay+mahalanobis"] == pytest.approx(expected)
+
+
+def test_maps_without_a_rim_are_padded_with_the_nearest_value() -> None:
+    maps = np.arange(2 * 6 * 6, dtype=np.float32).reshape(2, 6, 6)
+    np.testing.assert_array_equal(padded(maps, 16), np.pad(maps, ((0, 0), (5, 5), (5, 5)), mode="edge"))

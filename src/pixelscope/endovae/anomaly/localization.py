@@ -45,8 +45,9 @@ def localize(part: FrameSubset, checkpoint: Checkpoint, components: PrincipalCom
 
 def padded(dissimilarity: Map, side: int) -> Map:
     """Return maps (N, S - 10, S - 10) as (N, S, S), padded with the nearest value where no window fits."""
-    margin = int(side - dissimilarity.shape[-1]) // 2
-    return np.pad(dissimilarity, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
+    inner = dissimilarity.shape[-1]
+    nearest = np.clip(np.arange(side) - (side - inner) // 2, 0, inner - 1)
+    return dissimilarity[:, nearest][:, :, nearest]
 
 
 def _nearness(side: int) -> Map:
