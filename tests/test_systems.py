@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from pixelscope.cli.settings import setting_names
 
 import pixelscope
 from pixelscope.cli import main
+from pixelscope.cli.options import setting_names
 from pixelscope.config import Config
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.task import Task
