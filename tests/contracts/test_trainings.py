@@ -108,7 +108,7 @@ def test_a_signal_saves_and_says_how_to_go_on(case: SystemCase, number: int, tmp
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     folder = RunFolder.open(tmp_path / "run")
-    assert f"go on with --resume {folder.path}" in output
+    assert f"continue with --resume {folder.path}" in output
     assert folder.read_record()["state"] == "stopped"
     _, header = checkpoint.load(folder.checkpoint_files()[-1])
     assert header.progress.images == folder.read_record()["images"] >= 64

@@ -70,7 +70,7 @@ def test_what_exists_or_was_left_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ends neither in .csv nor in .jsonl"):
         ResumableTable(tmp_path / "t.xlsx", COLUMNS, WHO)
     ResumableTable(out, COLUMNS, WHO).close()
-    with pytest.raises(InputError, match="was left by a run that stopped; go on with --resume, or remove it"):
+    with pytest.raises(InputError, match="--resume"):
         ResumableTable(out, COLUMNS, WHO)
     with pytest.raises(InputError, match="was begun with another model .abc and not xyz."):
         ResumableTable(out, COLUMNS, {"model": "xyz"}, resume=True)

@@ -1,4 +1,4 @@
-"""classify, adapt, score and reconstruct, interrupted and gone on with: the result is that of one go."""
+"""classify, adapt, score and reconstruct, interrupted and resumed: the result is that of one run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_what_was_interrupted_and_gone_on_with_is_what_one_go_makes(use: Use, tm
     kept = {path: path.stat().st_mtime_ns for path in sorted(parted.rglob("*.png"))}
     begun = next(parted.rglob("*.part"))
     first = begun.read_bytes()
-    with pytest.raises(InputError, match="was left by a run that stopped|exists already"):
+    with pytest.raises(InputError, match="interrupted run|exists already"):
         use(parted)
     assert begun.read_bytes() == first, "what is refused loses nothing"
     seen: list[int] = []

@@ -1,1 +1,1 @@
-"""Trained models as files that other programs read: what they say of themselves, and how that is kept from being lost."""
+"""Trained models as files for other programs: metadata, model card, ONNX and safetensors."""

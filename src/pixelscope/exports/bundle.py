@@ -57,7 +57,7 @@ Format = Literal["onnx", "safetensors"]
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written, and how well it agrees with the run."""
+    """Written files, and their agreement with the run."""
 
     files: list[str]
     """The model first."""
@@ -65,7 +65,7 @@ class ExportResult:
     rule: str
     parity: Parity
     compared_on: str
-    """Which images the model was compared with its run on."""
+    """Images on which model and run were compared."""
     note: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class ExportResult:
 
 
 def sidecar_files(out: Path) -> dict[str, Path]:
-    """Return the files that lie beside an exported model, by what they are."""
+    """Return the paths of the files next to an exported model, by kind."""
     return {
         "card": out.with_name(f"{out.stem}.card.md"),
         "card as data": out.with_name(f"{out.stem}.card.json"),
@@ -88,7 +88,7 @@ def sidecar_files(out: Path) -> dict[str, Path]:
 
 
 def require_absent(out: Path, form: Format) -> None:
-    """Raise InputError where the model file, or a file beside it, exists, or its name's ending is not its format's."""
+    """Raise InputError if the model file or a sidecar file exists, or the suffix does not match the format."""
     if out.suffix.lower() != f".{form}":
         raise InputError(f"{out} does not end in .{form}; name a file that does, or give another --format.")
     for path in (out, *sidecar_files(out).values()):
@@ -103,7 +103,7 @@ def write_bundle(
     card: Callable[[Parity], ModelCard],
     code: str = "",
 ) -> tuple[list[str], Parity]:
-    """Write a model file, compare it with the run, write its card and code beside it, and give it its name.
+    """Write a model file, verify it against the run, write model card and code, then rename it to `out`.
 
     write: writes the file; compare: reads it again as its users will; code: of the preparation, none where empty.
     Raises InputError where file and run disagree; nothing is written then.
@@ -113,8 +113,8 @@ def write_bundle(
         write(temporary)
         parity = compare(temporary)
         parity.require()
-        told, paths = card(parity), sidecar_files(out)
-        texts = {paths["card"]: told.to_markdown(), paths["card as data"]: json.dumps(told.to_dict(), indent=1) + "\n"}
+        filled, paths = card(parity), sidecar_files(out)
+        texts = {paths["card"]: filled.to_markdown(), paths["card as data"]: json.dumps(filled.to_dict(), indent=1) + "\n"}
         texts |= {paths["preparation"]: code} if code else {}
         for path, text in texts.items():
             write_text(path, text)

@@ -1,4 +1,4 @@
-"""What an exported model says of itself, inside its file."""
+"""Metadata inside an exported model file."""
 
 import json
 from typing import Any
@@ -9,13 +9,13 @@ from pixelscope.config import Config
 from pixelscope.errors import InputError
 
 FORMAT = 2
-"""Raised when a file needs another reader; a file of another format is refused."""
+"""Increased when files need another reader; files of other formats are refused."""
 KEY = "pixelscope"
-"""The entry of a file's metadata that holds it, as JSON."""
+"""Key of the JSON entry in a file's metadata."""
 
 
 class Metadata(Config):
-    """Everything besides the weights that it takes to use them."""
+    """Everything that is needed to use the weights."""
 
     format: int = FORMAT
     system: str
@@ -25,27 +25,27 @@ class Metadata(Config):
     rule: str
     """The rule that chose the weights."""
     images: int
-    """Images that they had seen in training."""
+    """Images seen in training when the checkpoint was made."""
     fingerprint: str
     """SHA-256 of the weights."""
     classes: tuple[str, ...] = ()
-    """Of a classifier, in the order of its outputs."""
+    """Class names of a classifier, in output order."""
     size: int
-    """Side in pixels of the images that the networks see."""
+    """Side in pixels of the network's input."""
     mean: float
     scale: float
-    """Values that the networks see: (bytes - mean) / scale."""
+    """Network input is (bytes - mean) / scale."""
     calibration: dict[str, Any] | None = None
     """Of anomaly scores; see `pixelscope.endovae.anomaly.calibration`."""
     false_positive_rate: float | None = None
     threshold: float | None = None
-    """The chosen score above which a frame is flagged at that rate."""
+    """Score above which a frame is flagged, at that rate."""
     note: str = "For research only."
     versions: dict[str, str]
 
 
 def parse_metadata(text: str, origin: str) -> Metadata:
-    """Read what a file says of itself; `origin` is named in errors. Raises InputError for another format or damage."""
+    """Parse a file's metadata; `origin` is named in errors. Raises InputError for another format or damage."""
     try:
         values = json.loads(text)
         found = values.get("format") if isinstance(values, dict) else None
@@ -56,16 +56,16 @@ def parse_metadata(text: str, origin: str) -> Metadata:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{origin} does not say what it is ({' '.join(str(error).split())[:160]}); export the run again."
+            f"{origin} has damaged metadata ({' '.join(str(error).split())[:160]}); export the run again."
         ) from None
 
 
 def _other_format(found: int, origin: str, versions: Any) -> str:
-    told = f"{origin} has format {found}, and this version of pixelscope reads format {FORMAT}"
+    message = f"{origin} has format {found}, and this version of pixelscope reads format {FORMAT}"
     if found > FORMAT:
-        return f"{told}; update it."
+        return f"{message}; update it."
     writer = versions.get("pixelscope", "0.1") if isinstance(versions, dict) else "0.1"
-    return f"{told}; use version {writer}, which wrote it, or train and export again."
+    return f"{message}; use version {writer}, which wrote it, or train and export again."
 
 
 def require_system(about: Metadata, system: str, origin: str) -> None:

@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is for, what it was made from, what it was measured to do, what goes in and out."""
+"""Model card of an exported model: intended use, data, measured results, inputs and outputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,7 +9,7 @@ from pixelscope.runs.record import DataRecord
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or an output."""
+    """An input or output tensor."""
 
     name: str
     dtype: str
@@ -30,9 +30,9 @@ class ModelCard:
     not_for: str
     data: dict[str, DataRecord]
     protocol: dict[str, str]
-    """How it was trained and chosen, by name."""
+    """Training and model selection, by name."""
     results: Sequence[Mapping[str, str]]
-    """Measured numbers, a row each, all with the same columns."""
+    """Measured results: one mapping per row, all with the same keys."""
     results_note: str
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
@@ -40,7 +40,7 @@ class ModelCard:
     parity: str
     versions: dict[str, str]
     files: dict[str, str] = field(default_factory=dict)
-    """What lies beside the model, by name."""
+    """Other exported files, by name."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -62,14 +62,14 @@ class ModelCard:
             "## Versions\n" + "\n".join(f"- {name} {version}" for name, version in self.versions.items()),
         ]
         if self.files:
-            parts.append("## Files beside it\n" + "\n".join(f"- `{name}`: {what}" for name, what in self.files.items()))
+            parts.append("## Other files\n" + "\n".join(f"- `{name}`: {what}" for name, what in self.files.items()))
         return "\n\n".join(parts) + "\n"
 
 
 def _data(role: str, data: DataRecord) -> str:
     counts = {"images": data.count, "to train on": data.train, "to validate": data.validation, "to test": data.test}
-    told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    lines = [f"- {role}: {data.title or data.spec} ({told})", f"  - licence: {data.licence or 'not recorded'}"]
+    parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    lines = [f"- {role}: {data.title or data.spec} ({parts})", f"  - licence: {data.licence or 'not recorded'}"]
     lines += [f"  - citation: {data.citation}"] if data.citation else []
     lines += [f"  - SHA-256 of the training images: `{data.sha256}`"] if data.sha256 else []
     return "\n".join(lines)

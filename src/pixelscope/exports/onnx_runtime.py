@@ -1,6 +1,6 @@
-"""Exported ONNX files: sealed when written, checked when read; reading needs onnxruntime and neither torch nor onnx.
+"""Exported ONNX files, with a checksum that is verified on reading. Reading needs onnxruntime, but neither torch nor onnx.
 
-Metadata is appended to a serialised model: a protobuf message goes on with whatever fields follow it, and field 14 of a
+Metadata is appended to a serialised model: fields that follow a protobuf message belong to it, and field 14 of a
 ModelProto is a list of key and value. The last entry is a SHA-256 of all bytes before it, so that a changed file is known.
 """
 
@@ -25,25 +25,25 @@ _FIRST, _SECOND = 1 << 3 | 2, 2 << 3 | 2
 
 
 def with_checksum(model: bytes, about: Metadata) -> bytes:
-    """Return a serialised ONNX model with `about` in its metadata, and its seal at the end."""
-    told = model + _entry(KEY, about.model_dump_json())
-    return told + _entry(CHECKSUM, hashlib.sha256(told).hexdigest())
+    """Return a serialised ONNX model with `about` in its metadata and its checksum at the end."""
+    body = model + _entry(KEY, about.model_dump_json())
+    return body + _entry(CHECKSUM, hashlib.sha256(body).hexdigest())
 
 
 def read_verified(path: Path) -> bytes:
-    """Return the bytes of a sealed file; raises InputError where it was not made by `export`, or was changed since."""
+    """Return a file's bytes; raises InputError if `export` did not write it or it was changed since."""
     content = path.read_bytes()
     length = len(_entry(CHECKSUM, "0" * 64))
-    told, seal = content[:-length], content[-length:]
-    if seal[:-64] != _entry(CHECKSUM, "0" * 64)[:-64]:
+    body, checksum = content[:-length], content[-length:]
+    if checksum[:-64] != _entry(CHECKSUM, "0" * 64)[:-64]:
         raise InputError(f"{path} was not made by `pixelscope export`, or was changed since; export the run again.")
-    if seal != _entry(CHECKSUM, hashlib.sha256(told).hexdigest()):
+    if checksum != _entry(CHECKSUM, hashlib.sha256(body).hexdigest()):
         raise InputError(f"{path} is damaged or was changed since it was exported; export the run again.")
     return content
 
 
 class OnnxModel:
-    """A sealed file in onnxruntime on the CPU; may be called from several threads."""
+    """An exported file in onnxruntime on the CPU; thread-safe."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         """Read and check it.

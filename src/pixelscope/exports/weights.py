@@ -1,4 +1,4 @@
-"""Exported safetensors files: the chosen networks alone, with what they are in the header, and a seal over both."""
+"""Exported safetensors files: networks, metadata, and a checksum over both."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ CHECKSUM = f"{KEY}.sha256"
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], about: Metadata) -> None:
-    """Write tensors and what they are to `path`."""
+    """Write tensors and metadata to `path`."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    told = about.model_dump_json()
-    save_file(plain, path, metadata={KEY: told, CHECKSUM: _checksum(plain, told)})
+    text = about.model_dump_json()
+    save_file(plain, path, metadata={KEY: text, CHECKSUM: _checksum(plain, text)})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
-    """Read what `write_weights` wrote; raises InputError where it did not, or the file was changed since."""
+    """Read what `write_weights` wrote; raises InputError for any other or a changed file."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -37,8 +37,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
     return tensors, parse_metadata(metadata[KEY], str(path))
 
 
-def _checksum(tensors: Mapping[str, Tensor], told: str) -> str:
-    digest = hashlib.sha256(told.encode())
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())

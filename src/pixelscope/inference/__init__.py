@@ -1,1 +1,1 @@
-"""Any number of files through a model into one table, in order, in bounded memory, resumable; knows no model."""
+"""Any number of files through a model into one table: ordered, resumable, in bounded memory. Knows no model."""

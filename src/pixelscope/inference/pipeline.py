@@ -1,4 +1,4 @@
-"""Files through a model into a table: read ahead on threads, computed in batches, written in order."""
+"""Files through a model into a table: read by threads, computed in batches, written in order."""
 
 import errno
 import os
@@ -28,14 +28,14 @@ ERROR = "error"
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What came of it."""
+    """Summary of a written table."""
 
     out: str
     rows: int
     failed: int
-    """Rows that were written in this sitting with an error in place of a result."""
+    """Rows of this session with an error in place of a result."""
     notes: tuple[str, ...] = ()
-    """Files in the folders that were passed over; and, of those read in this sitting, flat ones and ones of several pages."""
+    """Skipped files, and files of this session that are of one flat colour or have several pages."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -49,7 +49,7 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class Steps(Generic[P]):
-    """What is done with each file, and with each batch of what came of it."""
+    """Functions applied to each file and to each batch."""
 
     prepare: Callable[[InputFile], P]
     """Called on several threads; raises InputError for a file that cannot be used, which becomes its row's error."""
@@ -61,7 +61,7 @@ class Steps(Generic[P]):
 def run_pipeline(
     table: ResumableTable, paths: Sequence[Path], stages: Steps[P], progress: ProgressCallback | None = None
 ) -> BatchResult:
-    """Write a row a file, in order, and finish the table; rows that are there already are not computed again.
+    """Write one row per file, in order, and finish the table; existing rows are not computed again.
 
     progress: called with the rows done and all of them.
     Raises InputError where a resumed table has rows of other files, or the disk is full; Interrupted at Ctrl-C. The rows so
@@ -79,12 +79,12 @@ def run_pipeline(
                 say(done, max(done, total))
         table.finish()
     except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted; {_kept(table, rows)}; go on with the same command and --resume.") from None
+        raise Interrupted(f"Interrupted; {_kept(table, rows)}; continue with the same command and --resume.") from None
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        mend = "free some space, then go on with the same command and --resume"
-        raise InputError(f"The disk is full; {_kept(table, rows)}; {mend}.") from None
+        fix = "free some space, then continue with the same command and --resume"
+        raise InputError(f"The disk is full; {_kept(table, rows)}; {fix}.") from None
     finally:
         table.close()
     return BatchResult(str(table.out), rows, failed, (*skipped_notes(paths, table.out), *remarks.notes()))

@@ -1,4 +1,4 @@
-"""The same networks on several devices, each lent to one thread at a time."""
+"""Copies of a network on several devices, each used by one thread at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class ReplicaPool(Generic[N]):
 
     @contextmanager
     def acquire(self) -> Iterator[tuple[N, torch.device]]:
-        """Give a free copy and its device; wait where none is free."""
+        """Yield a free copy and its device; waits until one is free."""
         one = self._free.get()
         try:
             yield one

@@ -1,4 +1,4 @@
-"""A table that grows row by row, as CSV or JSON lines; what was written survives whatever interrupts it."""
+"""A table written row by row as CSV or JSON lines; written rows survive any interruption."""
 
 import contextlib
 import csv
@@ -20,9 +20,9 @@ DIGITS = 4
 
 
 class ResumableTable:
-    """Rows on their way to a file: they lie in OUT.part until the last one is there.
+    """A table in OUT.part until its last row is written, then renamed to OUT.
 
-    Beside it, OUT.part.json says what the rows are of, so that nothing else is added to them.
+    OUT.part.json holds the identity of the rows, so that only rows of the same identity are added.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class ResumableTable:
         resume: bool = False,
         several: bool = False,
     ) -> None:
-        """Start a table, or with `resume` go on with one that was left, if there is one.
+        """Start a table; with `resume`, continue an unfinished one if there is one.
 
-        identity: what decides the rows, by name; a table of another identity is not gone on with. The first column is the
+        identity: what decides the rows, by name; a table of another identity is refused. The first column is the
         rows' name. several: rows that follow each other may have one name, and those of the last name, of which some may be
         missing, are not kept.
         Raises InputError where the name's ending is neither .csv nor .jsonl, `out` exists, a table was left and `resume` is not
@@ -50,7 +50,7 @@ class ResumableTable:
         self._csv = out.suffix.lower() == ".csv"
         wanted = {"columns": list(columns), **identity}
         if self.part.exists() and not resume:
-            raise InputError(f"{self.part} was left by a run that stopped; go on with --resume, or remove it.")
+            raise InputError(f"{self.part} was left by an interrupted run; continue with --resume, or delete it.")
         if self.part.exists():
             self._check(wanted)
         else:
@@ -79,7 +79,7 @@ class ResumableTable:
         self.about.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Leave the table as it is, to be gone on with."""
+        """Close the table; it can be resumed."""
         # What a full disk did not take stays in the file's buffer, and closing would fail on it once more.
         with contextlib.suppress(OSError):
             self._file.close()
@@ -89,7 +89,7 @@ class ResumableTable:
             found = json.loads(self.about.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise InputError(
-                f"{self.about} is missing or damaged, so {self.part} cannot be gone on with; remove both."
+                f"Cannot resume: {self.about} is missing or damaged. Delete it and {self.part}, then start again."
             ) from None
         for name in wanted.keys() | found.keys():
             if wanted.get(name) != found.get(name):

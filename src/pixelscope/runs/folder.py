@@ -143,7 +143,7 @@ class RunFolder:
         record = self.read_record() if record is None else record
         if record.get("state") != "finished":
             raise InputError(
-                f"The training of {self.path} is not finished ({record.get('images', 0):,} images so far); go on with "
+                f"The training of {self.path} is not finished ({record.get('images', 0):,} images so far); continue with "
                 f"--resume {self.path}, or use its newest weights as they are with --checkpoint last."
             )
 

@@ -33,7 +33,7 @@ class DataRecord(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """What run.json says; a run that is still young, or was killed, has not said everything yet."""
+    """Content of run.json; entries may be missing while a run starts or after it was killed."""
 
     system: str
     state: str = "running"
