@@ -1,6 +1,7 @@
 """The base of every configuration: frozen, no unknown keys, read from YAML."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -75,6 +76,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold settings as `name: value`, not a {type(values).__name__}.")
     return values
+
+
+def load_preset(package: str, system: str, name: str, presets: Sequence[str]) -> dict[str, Any]:
+    """Return the settings in `presets/SYSTEM-NAME.yaml` of a package; raises InputError if `name` is not one of `presets`."""
+    if name not in presets:
+        raise InputError(f"There is no preset {name!r}; choose one of {', '.join(presets)}.")
+    file = resources.files(package) / "presets" / f"{system}-{name}.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

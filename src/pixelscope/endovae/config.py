@@ -1,15 +1,12 @@
 """Settings of EndoVAE; the defaults are the protocol of the reference study (preset `paper`)."""
 
 from collections.abc import Mapping
-from importlib import resources
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field
 
-from pixelscope.config import Config
+from pixelscope.config import Config, load_preset
 from pixelscope.engine.config import AdamConfig, AugmentConfig, RuntimeConfig, TrainingConfig
-from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
 
 Count = Annotated[int, Field(ge=1)]
@@ -144,7 +141,4 @@ def endovae_preset(name: str | None = None, known: Mapping[str, Any] | None = No
         InputError: there is no such preset.
     """
     name = name or "paper"
-    if name not in PRESETS:
-        raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
-    file = resources.files("pixelscope.endovae") / "presets" / f"endovae-{name}.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return load_preset("pixelscope.endovae", "endovae", name, PRESETS)

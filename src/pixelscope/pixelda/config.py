@@ -2,15 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field
 
-from pixelscope.config import Config, ValueRange
+from pixelscope.config import Config, ValueRange, load_preset
 from pixelscope.engine.config import AdamConfig, RuntimeConfig, TrainingConfig
-from pixelscope.errors import InputError
 
 if TYPE_CHECKING:
     # It brings NumPy, which printing a help does without.
@@ -228,10 +225,7 @@ class PixelDAConfig(BaselineConfig):
 
 def preset(system: Literal["pixelda", "baseline"], name: str) -> dict[str, Any]:
     """Return the settings of a packaged preset, to be laid under a file's and the flags'."""
-    if name not in PRESETS:
-        raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
-    file = resources.files("pixelscope.pixelda") / "presets" / f"{system}-{name}.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return load_preset("pixelscope.pixelda", system, name, PRESETS)
 
 
 def pixelda_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
