@@ -92,9 +92,9 @@ EPOCH = 16
 def _in_epochs(images: int) -> Settings:
     epochs = images // EPOCH
     return {
-        "augmentation": {"copies": 0},
+        "augmentation": {"copies_per_frame": 0},
         "training": {"epochs": epochs, "log_every": 1, "checkpoint_every": max(1, epochs // 6)},
-        "schedule": {"stop_after": 100_000},
+        "schedule": {"early_stopping_patience": 100_000},
     }
 
 

@@ -138,7 +138,7 @@ def test_the_loss_shows_the_best_checkpoint_and_when_the_learning_rate_fell() ->
     assert lr_drops(EVALUATIONS[:2]) == lr_drops([]) == []
 
 
-def test_the_learning_rate_and_the_take_off_are_drawn() -> None:
+def test_the_learning_rate_and_the_start_of_the_schedule_are_drawn() -> None:
     figure = loss_panels(TRAIN, EVALUATIONS, start_kl=1.5)
     assert line(panel(figure, "Learning"), "at each evaluation")[1] == [entry["learning_rate"] for entry in EVALUATIONS]
     assert line(panel(figure, "KL"), "schedule starts")[1] == [1.5, 1.5]

@@ -1,4 +1,4 @@
-"""The schedule halves at a plateau, stops after a longer one, and counts nothing before the take-off."""
+"""The schedule halves at a plateau, stops after a longer one, and counts nothing before start_kl."""
 
 from pixelscope.endovae.config import ScheduleConfig
 from pixelscope.endovae.schedule import PlateauSchedule
@@ -33,7 +33,7 @@ def test_it_does_not_fall_under_its_floor() -> None:
     assert _follow([2.0] * 200, config=config).factor == schedule.factor
 
 
-def test_nothing_is_counted_before_the_take_off() -> None:
+def test_nothing_is_counted_before_the_start() -> None:
     schedule = _follow([2.0] * 100, divergence=0.2)
     assert not schedule.started
     assert schedule.factor == 1
