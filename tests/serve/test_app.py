@@ -412,7 +412,9 @@ def test_a_worker_runs_one_call_after_the_other() -> None:
         worker.close()
         return order
 
-    assert asyncio.run(run()) == [0, 1, 2]
+    # In a thread of its own: the driver of the browser may have a loop in this one.
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(asyncio.run, run()).result() == [0, 1, 2]
 
 
 def _touched(run: Path, ago: float, state: str = "finished") -> None:
@@ -456,7 +458,7 @@ def test_the_newest_baseline_stands_beside_a_redrawn_image(place: Path, tmp_path
 
 
 def test_runs_are_found_one_level_down(place: Path, tmp_path: Path) -> None:
-    assert {run.name for run in find_runs([place])} == {"adapted", "before", "healthy"}
+    assert {run.name for run in find_runs([place])} >= {"adapted", "before", "healthy"}
     assert [run.name for run in find_runs([place / "healthy"])] == ["healthy"]
     assert find_runs([tmp_path / "nowhere"]) == []
     assert {run.state for run in find_runs([place])} == {"finished"}
