@@ -10,7 +10,6 @@ import tiny
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Classifier
-from pixelscope.pixelda.optimizer import learning_rate
 from pixelscope.pixelda.task import PairedBatches, PixelDATask, build_networks
 from pixelscope.rng import StepContext, generator
 
@@ -124,7 +123,7 @@ def test_sharing_the_generated_batch_saves_a_draw_of_z() -> None:
 
 def test_the_learning_rate_steps_down_by_images_seen() -> None:
     config = tiny.pixelda().optimizer
-    rates = [learning_rate(config, images) for images in (0, 639_999, 640_000, 1_280_000)]
+    rates = [config.learning_rate_at(images) for images in (0, 639_999, 640_000, 1_280_000)]
     assert rates == pytest.approx([1e-3, 1e-3, 0.95e-3, 0.95**2 * 1e-3])
     task, _ = _stepped(3, optimizer={"decay_every": 8, "decay": 0.5})
     assert {group["lr"] for o in task.optimizers.values() for group in o.param_groups} == {0.25e-3}

@@ -1,15 +1,46 @@
 """One optimizer step: average gradients over ranks, measure, clip, apply."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from pixelscope.engine.config import AdamConfig
 from pixelscope.engine.distributed import average_gradients
 
 FACTOR = "learning_rate_factor"
 """Key of a parameter group: factor on its learning rate."""
+
+
+def adam(
+    networks: Sequence[nn.Module],
+    config: AdamConfig,
+    *,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    factors: Sequence[float] | None = None,
+) -> torch.optim.Optimizer:
+    """Return Adam over all parameters of `networks`, one parameter group per network.
+
+    Args:
+        networks: networks to train.
+        config: learning rate and betas.
+        weight_decay: L2 penalty added to the gradient.
+        decoupled: decay the weights themselves instead (AdamW).
+        factors: factor on the learning rate of each network; default 1.
+    """
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    return kind(
+        [
+            {"params": list(network.parameters()), FACTOR: factor}
+            for network, factor in zip(networks, factors or [1.0] * len(networks), strict=True)
+        ],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        weight_decay=weight_decay,
+        fused=True,
+    )
 
 
 def apply_gradients(

@@ -1,4 +1,4 @@
-"""Every setting of PixelDA and its baseline; the defaults are the report's protocol (preset `paper`)."""
+"""Every setting of PixelDA and its baseline; the defaults are the reference study's protocol (preset `paper`)."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pixelscope.config import Config, ValueRange, load_preset
 from pixelscope.engine.config import AdamConfig, RuntimeConfig, TrainingConfig
 
 if TYPE_CHECKING:
-    # It brings NumPy, which printing a help does without.
+    # Imports NumPy, which --help does not need.
     from pixelscope.imaging.framing import Framing
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -27,9 +27,9 @@ def _with_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"this is no regular expression: {error}") from None
+        raise ValueError(f"not a regular expression: {error}") from None
     if not groups:
-        raise ValueError(r"this has no group; put what never parts in round brackets, as in ^(\d+/\d+)_")
+        raise ValueError(r"has no group; put the part that images of one group share in brackets, as in ^(\d+/\d+)_")
     return pattern
 
 
@@ -41,142 +41,142 @@ class DataConfig(Config):
     """How images are read and split."""
 
     size: Annotated[int, Field(ge=16, multiple_of=8)] = 32
-    """Side in pixels to which every image is resized; a multiple of 8, as D halves it three times."""
+    """Side in pixels to which every image is resized; a multiple of 8, because D halves it three times."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the images held out as test split where the source defines none; one draw for aligned sets."""
+    """Fraction of images in the test split, if the source defines none; aligned sources share one split."""
     validation_fraction: Fraction = 0.0
-    """Share of the source's training split held out to choose the best checkpoint by source validation."""
+    """Fraction of the source's training split held out to choose the best checkpoint."""
     strict: bool = False
-    """Refuse a folder with an unreadable image rather than skip the image and count it."""
+    """Refuse a folder with an unreadable image instead of skipping the image."""
     group_by: GroupBy | None = None
-    """Regular expression on an image's path in its source; images for which its first group matches the same text are never
-    parted by a random split: frames of one video, slices of one patient. For the tracks of GTSRB: ^(\\d+/\\d+)_"""
+    """Regular expression on the path of an image in its source. Images whose first group matches the same text stay on one side
+    of a random split, such as frames of one video or slices of one patient. For the tracks of GTSRB: ^(\\d+/\\d+)_"""
     classes: Literal["all", "source"] = "all"
-    """`source` leaves out images of a labelled target whose classes the source lacks; `all` leaves none out."""
+    """`source` leaves out images of a labelled target whose class the source lacks; `all` keeps every image."""
     seed: int = 0
-    """Seed of the split, apart from the training's, so that several seeds share one test set."""
+    """Seed of the split, separate from the training's so that several seeds share one test set."""
     range: ValueRange | None = None
-    """LOW HIGH: values that become black and white in images deeper than 8 bits; unset, a range is found per domain."""
+    """LOW HIGH: values that become black and white in images deeper than 8 bits; unset, found for each domain."""
     source_range: ValueRange | None = None
-    """LOW HIGH for the source alone; a training writes here what it found."""
+    """LOW HIGH for the source alone; a training records the range that it found."""
     target_range: ValueRange | None = None
-    """LOW HIGH for the target alone; a training writes here what it found."""
+    """LOW HIGH for the target alone; a training records the range that it found."""
     framing: Literal["none", "match"] = "none"
-    """`match` scales and places target images so that their foregrounds lie as the source's do, where both can be measured and
-    differ. `none` leaves them as they are."""
+    """`match` scales and shifts target images so that size and position of their foregrounds match the source's, if both can be
+    measured and differ. `none` leaves them unchanged."""
     target_framing: FramingNumbers | None = None
-    """SIDE LEFT TOP RED GREEN BLUE: the framing of target images, in pixels of `size`; a training writes here what it found."""
+    """SIDE LEFT TOP RED GREEN BLUE: framing of target images in pixels of `size`; a training records what it found."""
 
     @property
     def source_values(self) -> tuple[float, float] | None:
-        """Return the range of deep source images; None finds it."""
+        """Return the range of deep source images; None if it is to be found."""
         return self.source_range or self.range
 
     @property
     def target_values(self) -> tuple[float, float] | None:
-        """Return the range of deep target images; None finds it."""
+        """Return the range of deep target images; None if it is to be found."""
         return self.target_range or self.range
 
     @property
     def input_values(self) -> tuple[float, float] | None:
-        """Return the range by which a trained classifier reads deep images: the target's, else the source's."""
+        """Return the range with which a trained classifier reads deep images: the target's, or else the source's."""
         return self.target_values or self.source_range
 
     @property
     def framed(self) -> "Framing | None":
-        """Return the framing of target images, where one was found or given."""
+        """Return the framing of target images; None if none was found or given."""
         from pixelscope.imaging.framing import Framing
 
         return None if self.target_framing is None else Framing.of(self.target_framing)
 
     def ranges_of(self, source: tuple[float, float] | None, target: tuple[float, float] | None) -> dict[str, Any]:
-        """Return the settings of ranges that were found in both domains, as far as none is given."""
+        """Return as settings the ranges that were found, without those that are given."""
         found = {"source_range": None if self.source_values else source, "target_range": None if self.target_values else target}
         return {name: low_high for name, low_high in found.items() if low_high is not None}
 
 
 class GeneratorConfig(Config):
-    """G: a residual network on the source image and a noise channel (Bousmalis 2017, Figure 3)."""
+    """G: a residual network of the source image and a noise channel (Bousmalis 2017, Figure 3)."""
 
     noise: Literal["uniform", "normal"] = "uniform"
-    """Distribution of z: uniform on [-1, 1], or standard normal."""
+    """Distribution of the noise z: uniform on [-1, 1], or standard normal."""
     noise_dim: Count = 10
     """Length of z."""
     blocks: Annotated[int, Field(ge=0)] = 6
-    """Residual blocks."""
+    """Number of residual blocks."""
     width: Count = 64
     """Channels of every hidden layer."""
     conditioned: bool = True
-    """Redraw the source image; off, G sees z alone, as a GAN without adaptation does."""
+    """Condition G on the source image; off, its input is z alone, as in a GAN without adaptation."""
 
 
 class DiscriminatorConfig(Config):
-    """D: four convolutions, each followed by noise and dropout in training."""
+    """D: four convolutions, each followed in training by noise and dropout."""
 
     width: Count = 64
-    """Filters of the first layer, doubled in each of the three that follow."""
+    """Filters of the first layer, doubled in each of the next three."""
     noise_std: Weight = 0.2
-    """Standard deviation of the Gaussian noise after each layer; 0 turns it off."""
+    """Standard deviation of Gaussian noise after each layer; 0 turns it off."""
     learning_rate_factor: Annotated[float, Field(gt=0)] = 1.0
-    """Factor on D's learning rate beside that of G and T; well above 1 D overpowers G."""
+    """Factor on D's learning rate relative to G and T; well above 1, D overpowers G."""
     dropout: Fraction = 0.1
-    """Probability with which an activation is dropped after each layer; 0 turns it off."""
+    """Dropout probability after each layer; 0 turns it off."""
 
 
 class ClassifierConfig(Config):
-    """T: what tells the classes apart."""
+    """T: the classifier."""
 
     kind: Literal["paper", "residual"] = "paper"
-    """`paper`: two convolutions and three fully connected layers (Bousmalis 2017, Figure 7), made for 32 pixels. `residual`: a
-    small residual network with group normalisation, for 64 pixels and more."""
+    """`paper`: two convolutions and three fully connected layers (Bousmalis 2017, Figure 7), for 32 pixels. `residual`: a small
+    residual network with group normalisation, for 64 pixels and more."""
     width: Count = 32
-    """Channels of the first convolution of `residual`, doubled twice; 32 makes 0.7 million parameters at every size."""
+    """Channels of the first convolution of `residual`, doubled twice; 32 gives 0.7 million parameters at any size."""
 
     def describe(self) -> str:
-        """Return kind and, where it matters, width; equal for equal networks but for a private first layer."""
+        """Return the kind, and the width of `residual`; a private first layer is not described."""
         return self.kind if self.kind == "paper" else f"{self.kind} of width {self.width}"
 
 
 class AdaptedClassifierConfig(ClassifierConfig):
-    """T of PixelDA, which sees source and generated images."""
+    """T of PixelDA, trained on source and generated images."""
 
     private_first_layer: bool = False
-    """Give source images a first convolution of their own; generated and target images share the other."""
+    """Give source images a separate first convolution; generated and target images share the other."""
 
 
 class LossConfig(Config):
-    """Weights of the losses and what they see."""
+    """Weights and inputs of the losses."""
 
     discriminator: Weight = 0.13
     """Weight of D's loss in the D step."""
     classifier: Weight = 1.0
     """Weight of T's loss in the D step."""
     generator_domain: Weight = 0.011
-    """Weight of D's verdict on generated images in the G step."""
+    """Weight of G's adversarial loss, from D's output on generated images, in the G step."""
     generator_task: Weight = 0.01
     """Weight of T's loss on generated images in the G step."""
     task_bound: Weight | None = None
-    """Most by which T's loss on redrawn images may exceed that on the source; while it does, the weight above grows by 2% a
-    step, up to `task_most`, and else falls back. Unset keeps the weight."""
+    """Maximum excess of T's loss on generated images over that on source images. Above it, `generator_task` grows by 2% a step,
+    up to `task_most`; below it, the weight falls back. Unset keeps the weight fixed."""
     task_most: Weight = 1.0
-    """Greatest weight to which `task_bound` lets it grow."""
+    """Maximum of `generator_task` under `task_bound`."""
     semantic: Weight = 0.0
-    """Weight of the judge's loss on redrawn images in the G step (semantic consistency, Hoffman et al. 2018): G then cannot
-    come to agree with T on wrong drawings. Above 0 a judge is trained, whatever `judge` says."""
+    """Weight of the judge's loss on generated images in the G step (semantic consistency, Hoffman et al. 2018), which keeps G
+    and T from agreeing on wrong classes. Above 0 a judge is trained, whatever `judge` says."""
     content: Weight = 0.0
     """Weight of the content-similarity loss in the G step; 0 turns it off."""
     content_mask: str = "pixels"
-    """Foreground of the content loss: `pixels` (any source pixel above black), or a source of masks aligned with the images."""
+    """Foreground of the content loss: `pixels` (source pixels above black), or a source of masks in the order of the images."""
     soft_labels: bool = False
-    """Teach D 0.9 for real and 0.1 for generated, in place of 1 and 0."""
+    """Train D with labels 0.9 (real) and 0.1 (generated) instead of 1 and 0."""
     classifier_inputs: Literal["source", "generated", "both"] = "both"
-    """Which images train T."""
+    """Images on which T is trained."""
 
 
 class OptimizerConfig(AdamConfig):
     """Adam and its schedule, the same for every network."""
 
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    beta1: Fraction = 0.5
     """Adam beta1: exponential decay rate of the first moment."""
     weight_decay: Weight = 1e-5
     """L2 penalty added to the gradient, as in Adam's own weight decay."""
@@ -185,18 +185,22 @@ class OptimizerConfig(AdamConfig):
     decay_every: Count = 640_000
     """Images between two decays: 20,000 steps of 32."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of each optimizer's gradient; unset for none."""
+    """Maximum gradient norm of each optimizer; unset for no clipping."""
+
+    def learning_rate_at(self, images: int) -> float:
+        """Return the learning rate after `images` images."""
+        return self.learning_rate * self.decay ** (images // self.decay_every)
 
 
 class BaselineConfig(Config):
-    """The classifier trained on the source alone: what the domain gap is measured with."""
+    """The classifier trained on the source alone, with which the domain gap is measured."""
 
     source: str = ""
-    """Labelled images: PATH, or KIND:PATH; `pixelscope data info` tells what it sees in one."""
+    """Labelled images: PATH or KIND:PATH; `pixelscope data info` describes a source."""
     target: str = ""
-    """Images of the other domain; optional for a baseline, used in evaluation only."""
+    """Images of the other domain; a baseline uses them in evaluation only, and they are optional."""
     seed: int = 0
-    """Seed of weights, order of data and every random draw."""
+    """Seed of initial weights, data order and every random draw."""
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
@@ -212,10 +216,10 @@ class PixelDAConfig(BaselineConfig):
     classifier: AdaptedClassifierConfig = AdaptedClassifierConfig()
     losses: LossConfig = LossConfig()
     judge: bool = False
-    """Train a second T beside the first, on the source alone. It never learns from G, so it tells whether redrawn images keep
-    their class, and whether the target is read better than without adaptation."""
+    """Also train a second T on the source alone. As it never sees generated images, it measures whether they keep their class,
+    and whether adaptation improves the accuracy on the target."""
     reuse_generated_batch: bool = True
-    """Use one generated batch for the D step and the G step; off, each step draws its own."""
+    """Use one generated batch for both the D step and the G step; off, each step generates its own."""
 
     @property
     def has_judge(self) -> bool:
@@ -224,17 +228,17 @@ class PixelDAConfig(BaselineConfig):
 
 
 def preset(system: Literal["pixelda", "baseline"], name: str) -> dict[str, Any]:
-    """Return the settings of a packaged preset, to be laid under a file's and the flags'."""
+    """Return the settings of a packaged preset, which a file and flags override."""
     return load_preset("pixelscope.pixelda", system, name, PRESETS)
 
 
 def pixelda_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return a preset of PixelDA; by default the one that suits the sources in the settings `known` already."""
+    """Return a preset of PixelDA; by default the one that suits the sources in `known`."""
     return preset("pixelda", name or _default_preset(known))
 
 
 def baseline_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return a preset of the baseline; by default the one that suits the sources in the settings `known` already."""
+    """Return a preset of the baseline; by default the one that suits the sources in `known`."""
     return preset("baseline", name or _default_preset(known))
 
 
@@ -243,7 +247,7 @@ def _default_preset(known: Mapping[str, Any] | None) -> str:
 
 
 def default_preset(source: str | None, target: str | None) -> str:
-    """Return the preset to start from where none is named: `auto` for two sources that are not MNIST and MNIST-M."""
+    """Return the preset used if none is named: `paper` for MNIST and MNIST-M, `auto` for two other sources."""
     from pixelscope.data import parse
 
     if not source or not target:
@@ -253,5 +257,5 @@ def default_preset(source: str | None, target: str | None) -> str:
 
 
 def exported_data(config: Mapping[str, Any], origin: str) -> DataConfig:
-    """Return the settings by which images are read, from the configuration in an exported file; `origin` names the file."""
+    """Return the data settings of the configuration in an exported file; `origin` names the file in errors."""
     return DataConfig.parse(config.get("data", {}), origin)

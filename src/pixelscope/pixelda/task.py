@@ -1,19 +1,19 @@
 """The training steps: T on the source alone (the baseline), and PixelDA's D and T together, then G."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import ShuffledStream, to_float
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.ema import EMA
 from pixelscope.engine.memory import to_device, to_memory_format
-from pixelscope.engine.optimize import apply_gradients, frozen, set_learning_rate
+from pixelscope.engine.optimize import adam, apply_gradients, frozen, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.pixelda import diagnostics
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
@@ -27,7 +27,6 @@ from pixelscope.pixelda.losses import (
 )
 from pixelscope.pixelda.metrics import SourceEvaluation
 from pixelscope.pixelda.networks import Discriminator, Generator, TaskNetwork, make_classifier
-from pixelscope.pixelda.optimizer import adam, learning_rate
 from pixelscope.rng import StepContext, generator
 
 
@@ -72,14 +71,14 @@ class BaselineTask(Task[LabelledBatch]):
         self.config, self.fabric, self.evaluation = config, fabric, evaluation
         self.classifier = to_device(build_classifier(config, classes), fabric.device, config.runtime.memory_format)
         self.networks = {"classifier": self.classifier}
-        self.optimizers = {"classifier": adam([self.classifier], config.optimizer)}
+        self.optimizers = {"classifier": _adam(config, self.classifier)}
         half_life = config.training.ema_half_life
         self.averages = {"classifier": EMA(self.classifier, half_life)} if half_life else {}
 
     def step(self, batch: LabelledBatch, context: StepContext) -> Mapping[str, Tensor]:
         """Train T on one batch."""
         optimizer = self.optimizers["classifier"]
-        set_learning_rate(optimizer, learning_rate(self.config.optimizer, context.images))
+        set_learning_rate(optimizer, self.config.optimizer.learning_rate_at(context.images))
         with self.fabric.autocast():
             logits = self.classifier(to_memory_format(batch.images, self.config.runtime.memory_format), source=True)
         loss = task_loss(logits, batch.labels)
@@ -202,13 +201,13 @@ class PixelDATask(Task[PairedBatch]):
             if fabric.world_size > 1:
                 synchronize_batch_norm(network)
         self.optimizers = {
-            "discriminator_classifier": adam(
-                [self.discriminator, self.classifier], config.optimizer, [config.discriminator.learning_rate_factor, 1.0]
+            "discriminator_classifier": _adam(
+                config, self.discriminator, self.classifier, factors=[config.discriminator.learning_rate_factor, 1.0]
             ),
-            "generator": adam([self.generator], config.optimizer),
+            "generator": _adam(config, self.generator),
         }
         if self.judge is not None:
-            self.optimizers["judge"] = adam([self.judge], config.optimizer)
+            self.optimizers["judge"] = _adam(config, self.judge)
         # The weight of T's loss in the G step, and by how much that loss exceeds the one on the source, smoothed.
         start = {"task weight": config.losses.generator_task, "task excess": 0.0}
         self.steering = {name: torch.tensor(value, device=fabric.device) for name, value in start.items()}
@@ -221,7 +220,7 @@ class PixelDATask(Task[PairedBatch]):
     def step(self, batch: PairedBatch, context: StepContext) -> Mapping[str, Tensor]:
         """Train D and T on one batch, then G (the report's step 6)."""
         for optimizer in self.optimizers.values():
-            set_learning_rate(optimizer, learning_rate(self.config.optimizer, context.images))
+            set_learning_rate(optimizer, self.config.optimizer.learning_rate_at(context.images))
         batch = batch.to_memory_format(self.config.runtime.memory_format)
         z = self._draw_z(batch, context, "z")
         with self.fabric.autocast():
@@ -373,3 +372,7 @@ def build_networks(config: PixelDAConfig, classes: int) -> tuple[Generator, Disc
             Discriminator(size, d.width, d.noise_std, d.dropout),
             make_classifier(t.kind, classes, size, t.width, t.private_first_layer),
         )
+
+
+def _adam(config: BaselineConfig, *networks: nn.Module, factors: Sequence[float] | None = None) -> torch.optim.Optimizer:
+    return adam(networks, config.optimizer, weight_decay=config.optimizer.weight_decay, factors=factors)

@@ -13,7 +13,7 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.ema import EMA
 from pixelscope.engine.memory import to_device, to_memory_format
-from pixelscope.engine.optimize import apply_gradients, set_learning_rate
+from pixelscope.engine.optimize import adam, apply_gradients, set_learning_rate
 from pixelscope.engine.task import Task
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.metrics import accuracy_and_loss
@@ -67,15 +67,9 @@ class RefineTask(Task[RefineBatch]):
         if fabric.world_size > 1:
             synchronize_batch_norm(self.classifier)
         self.networks = {"classifier": self.classifier}
-        adam = config.optimizer
+        optimizer = config.optimizer
         self.optimizers = {
-            "classifier": torch.optim.AdamW(
-                self.classifier.parameters(),
-                lr=adam.learning_rate,
-                betas=(adam.beta1, adam.beta2),
-                weight_decay=adam.weight_decay,
-                fused=True,
-            )
+            "classifier": adam([self.classifier], optimizer, weight_decay=optimizer.weight_decay, decoupled=True)
         }
         self.averages = {"classifier": EMA(self.classifier, max(1, config.training.ema_half_life))}
         self.teacher = None if teacher is None else to_device(teacher, fabric.device, config.runtime.memory_format).eval()
