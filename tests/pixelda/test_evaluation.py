@@ -288,3 +288,24 @@ def test_a_run_without_checkpoint_says_so(domains: dict[str, str], tmp_path: Pat
         file.unlink()
     with pytest.raises(InputError, match="no checkpoint yet"):
         evaluate(run)
+
+
+def test_many_classes_are_printed_as_their_most_frequent_confusions() -> None:
+    classes = [f"c{number:02}" for number in range(40)]
+    counts = torch.diag(torch.full((40,), 9))
+    counts[7, 8], counts[30, 2] = 5, 3
+    result = set_result("images", counts, classes)
+    text = Evaluation(
+        system="pixelda",
+        images=1,
+        steps=1,
+        classes=classes,
+        rule="last",
+        rules={},
+        sets={"target_test": result},
+        oracle=None,
+        curve=[],
+    ).to_text()
+    assert max(map(len, text.splitlines())) < 200
+    assert "c07 64%" in text and "c30 75%" in text
+    assert text.index("c07 as c08: 5") < text.index("c30 as c02: 3")

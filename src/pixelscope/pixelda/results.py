@@ -156,13 +156,38 @@ class Evaluation(ResultFile):
         return lines
 
 
+TABLE_CLASSES = 12
+"""Maximum number of classes whose whole confusion matrix fits a terminal."""
+
+CONFUSIONS = 10
+"""Number of most frequent confusions listed where it does not fit."""
+
+
 def _set_lines(name: str, result: SetResult, classes: list[str]) -> list[str]:
-    width = max(5, *(len(c) for c in classes), *(len(str(n)) for row in result.confusion for n in row))
     head = (
         f"{name}: {result.accuracy:.2%} +- {result.standard_error:.2%} ({result.correct:,} of {result.count:,}), {result.title}"
     )
-    lines = [head, "  " + " ".join(f"{c:>{width}}" for c in ("true", "acc.", *classes))]
+    return [head, *(_matrix(result, classes) if len(classes) <= TABLE_CLASSES else _most_frequent(result, classes))]
+
+
+def _matrix(result: SetResult, classes: list[str]) -> list[str]:
+    width = max(5, *(len(c) for c in classes), *(len(str(n)) for row in result.confusion for n in row))
+    lines = ["  " + " ".join(f"{c:>{width}}" for c in ("true", "acc.", *classes))]
     for entry, row in zip(result.per_class, result.confusion, strict=True):
         accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.1%}"
         lines.append("  " + " ".join(f"{c:>{width}}" for c in (entry.name, accuracy, *row)))
     return lines
+
+
+def _most_frequent(result: SetResult, classes: list[str]) -> list[str]:
+    """Return the lowest accuracies of classes and the most frequent confusions; the result file has all of them."""
+    known = sorted((entry for entry in result.per_class if entry.accuracy is not None), key=lambda entry: entry.accuracy or 0)
+    lowest = ", ".join(f"{entry.name} {entry.accuracy:.0%}" for entry in known[:CONFUSIONS])
+    wrong = [
+        (count, f"{classes[true]} as {classes[predicted]}: {count:,}")
+        for true, row in enumerate(result.confusion)
+        for predicted, count in enumerate(row)
+        if count and true != predicted
+    ]
+    most = ", ".join(text for _, text in sorted(wrong, key=lambda one: -one[0])[:CONFUSIONS])
+    return [f"  lowest accuracy by class: {lowest}", f"  most frequent confusions: {most or 'none'}"]
