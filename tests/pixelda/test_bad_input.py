@@ -26,7 +26,7 @@ def _arrays(path: Path, images: np.ndarray, labels: np.ndarray | None = None) ->
 
 IMAGES, LABELS = tiny.pictures(60)
 CASES: dict[str, tuple[dict[str, Any], str]] = {
-    "no labels": ({"source": (IMAGES, None)}, "has no labels; a source needs one folder a class"),
+    "no labels": ({"source": (IMAGES, None)}, "has no labels; give one folder"),
     "one class": ({"source": (IMAGES, LABELS * 0)}, "has one class only"),
     "few source images": ({"source": (IMAGES[:9], LABELS[:9])}, "source .* has 7 training images, fewer than a batch of 8"),
     "few target images": ({"target": (IMAGES[:9], None)}, "target .* has 7 training images, fewer than a batch of 8"),

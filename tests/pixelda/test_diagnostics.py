@@ -101,5 +101,5 @@ def test_content_that_is_kept_raises_no_warning(change: dict[str, Any]) -> None:
 def test_the_warning_on_content_says_how_many_and_what_to_do() -> None:
     lost = {"layout": 0.13, "accuracy/judge_source": 0.98, "accuracy/judge_generated": 0.18}
     ((_, text),) = diagnostics.warnings({**HEALTHY, **lost})
-    assert "82% of redrawn images" in text
+    assert "82% of generated images" in text
     assert "--losses.generator-task" in text

@@ -181,8 +181,8 @@ def test_a_target_without_labels_or_without_a_class_of_the_source_has_no_images_
     tmp_path: Path, rendered: Path
 ) -> None:
     flat = write_classes(tmp_path / "flat", {"only": 12}, side=tiny.SIZE)
-    with pytest.raises(InputError, match="has no labels, by which --data.classes source"):
+    with pytest.raises(InputError, match="has no labels.*--data.classes source"):
         load_domains(adapting(rendered, flat, classes="source"), training=False)
     other = write_classes(tmp_path / "other", {"x": 12, "y": 12}, side=tiny.SIZE)
-    with pytest.raises(InputError, match=r"No image of .*other is of a class of the source \(a, b, c\)"):
+    with pytest.raises(InputError, match=r"No image of .*other has a class of the source"):
         load_domains(adapting(rendered, other, classes="source"), training=False)

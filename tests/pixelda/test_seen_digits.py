@@ -92,7 +92,7 @@ def test_images_of_no_known_collection_are_all_measured(aligned_run: Path, tmp_p
 
 def test_a_given_target_without_labels_is_refused(aligned_run: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "unlabelled.npz", images=tiny.pictures(40)[0])
-    with pytest.raises(InputError, match="nothing to measure by: .*has no labels"):
+    with pytest.raises(InputError, match="cannot be measured: .*has no labels"):
         evaluate(aligned_run, target=f"arrays:{tmp_path / 'unlabelled.npz'}")
 
 

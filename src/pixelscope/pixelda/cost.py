@@ -1,4 +1,4 @@
-"""What a configuration of PixelDA amounts to, before anything is trained: layers, parameters, cost."""
+"""Layers, parameters and cost of a configuration, computed before training."""
 
 from typing import Literal
 
@@ -15,17 +15,17 @@ from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches
 from pixelscope.rng import StepContext
 
 CLASSES = 10
-"""Output classes assumed where no data says how many there are."""
+"""Number of output classes assumed; no data is read."""
 
 
 def summarize(system: Literal["pixelda", "baseline"], config: BaselineConfig | None = None) -> Summary:
-    """Describe the networks of a system layer by layer; the preset `paper` where no configuration is given."""
+    """Return the layers of a system's networks; of preset `paper` if no configuration is given."""
     chosen = config or (PixelDAConfig() if system == "pixelda" else BaselineConfig())
     return Summary(system, [describe_network(name, network, inputs) for name, (network, inputs) in _networks(chosen).items()])
 
 
 def plan(config: BaselineConfig, system: Literal["pixelda", "baseline"] | None = None) -> Plan:
-    """Work out what a training would cost, timing a few steps on random images; nothing is read or written."""
+    """Estimate the cost of a training by timing a few steps on random images; reads and writes nothing."""
     name = "pixelda" if isinstance(config, PixelDAConfig) else "baseline"
     summary = summarize(name, config)
     speed, gflop = rehearse(config)
@@ -55,9 +55,9 @@ def _networks(config: BaselineConfig) -> dict[str, tuple[nn.Module, tuple[Tensor
 
 
 def rehearse(config: BaselineConfig) -> tuple[float, float]:
-    """Return (source images a second, GFLOP of a step for each source image), measured on one device.
+    """Return source images per second, and GFLOP per source image of a step.
 
-    Several devices are taken to be as many times as fast.
+    Measured on one device; speed is assumed to grow linearly with the number of devices.
     """
     alone = config.runtime.model_copy(update={"devices": 1, "threads": runtime.resolve_runtime(config.runtime).threads})
     speed, gflop = runtime.launch(alone, _steps, config)

@@ -1,4 +1,4 @@
-"""The two domains of a run: read, checked against each other and split. Training sees the target without labels."""
+"""Reads, checks and splits the two domains of a run. Training sees the target without labels."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ System = Literal["baseline", "pixelda"]
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run of PixelDA or its baseline, as its folder describes it; read once and handed on."""
+    """The content of a run folder of PixelDA or its baseline, read once."""
 
     folder: RunFolder
     record: Mapping[str, Any]
@@ -42,16 +42,16 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class Domains:
-    """Source and target of a run; `target` has its labels, if any, and is for evaluation only."""
+    """Source and target of a run. `target` keeps its labels, if any, for evaluation only."""
 
     source: Split
     target: Split | None
     aligned: bool
     """Whether image i of both domains shows the same item."""
     framing: Framing | None = None
-    """How the target's images were scaled and placed."""
+    """How target images were scaled and shifted; None if they were not."""
     target_unmeasured: str = ""
-    """Why a target that was given cannot be measured; empty where it can."""
+    """Why the given target cannot be measured; empty if it can."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -59,40 +59,46 @@ class Domains:
         return self.source.train.classes
 
     def training_target(self) -> ImageSet:
-        """Return the target's training images stripped of labels and names: all that a training ever sees of it."""
+        """Return the target's training images without labels and names; training sees nothing else of it."""
         assert self.target is not None
         return self.target.train.without_labels()
 
     def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of each domain's training images, as a checkpoint remembers them."""
+        """Return the SHA-256 of each domain's training images, as stored in checkpoints."""
         digests = {"source": self.source.train.digest()}
         if self.target is not None:
             digests["target"] = self.training_target().digest()
         return digests
 
     def split_digests(self) -> dict[str, dict[str, str]]:
-        """Return the SHA-256 of each domain's splits, by the keys of run.json; of a target without its labels."""
+        """Return the SHA-256 of each domain's splits, by the keys of run.json; the target's is of its images alone."""
         digests = {"source": _split_digests(self.source)}
         if self.target is not None:
             digests["target"] = _split_digests(self.target, labelled=False)
         return digests
 
     def describe(self, config: BaselineConfig) -> dict[str, Any]:
-        """Return what run.json says about the data."""
+        """Return the entry of run.json about the data."""
         digests = self.split_digests()
         domains = {"source": (config.source, self.source), "target": (config.target, self.target)}
         return {name: _describe(spec, parts, digests[name]) for name, (spec, parts) in domains.items() if parts is not None}
 
 
 def load_domains(config: BaselineConfig, data_root: Path | None = None, training: bool = True) -> Domains:
-    """Read and split both domains of `config`; raises InputError for anything that could not be used.
+    """Read and split both domains of `config`.
 
-    training: whether the images are to be trained on, which needs a batch of them.
+    Args:
+        config: the settings.
+        data_root: folder in which a source given as a KIND alone is looked up.
+        training: whether to train on the images, which needs at least one batch of them.
+
+    Raises:
+        InputError: a source is missing, or its images or labels cannot be used.
     """
     if not config.source:
-        raise InputError("No source is given; name labelled images with --source, for example --source mnist:DIR.")
+        raise InputError("No source is given; give labelled images with --source, for example --source mnist:DIR.")
     if isinstance(config, PixelDAConfig) and not config.target:
-        raise InputError("No target is given; name images of the other domain with --target.")
+        raise InputError("No target is given; give images of the other domain with --target.")
     data = config.data
     source = load_domain(config.source, data, data.source_values, data_root)
     _check_source(source, config)
@@ -110,13 +116,13 @@ def load_domains(config: BaselineConfig, data_root: Path | None = None, training
 
 
 def load_domain(spec: str, data: DataConfig, values: tuple[float, float] | None, data_root: Path | None) -> ImageSet:
-    """Read images as `data` says, with the groups that no random split parts; `values` is the range of deep ones."""
+    """Read images by the settings `data`, with their groups; `values` is the value range of deep images."""
     images = load(spec, size=data.size, strict=data.strict, data_root=data_root, value_range=values)
     return images if data.group_by is None else group_by_name(images, data.group_by)
 
 
 def _check_groups(data: DataConfig, *domains: ImageSet) -> None:
-    """Raise InputError where --data.group-by matches no image of any domain, or puts all of one into one group."""
+    """Raise InputError if --data.group-by matches no image, or puts all images of a domain into one group."""
     if data.group_by is None:
         return
     what = f"--data.group-by {data.group_by!r}"
@@ -126,8 +132,8 @@ def _check_groups(data: DataConfig, *domains: ImageSet) -> None:
     for images in domains:
         if images.groups is not None and len(np.unique(images.groups)) == 1:
             raise InputError(
-                f"{what} puts all images of {images.provenance.source} into one group, so that none is left for a test split; "
-                "let its first group match less of the path."
+                f"{what} puts all images of {images.provenance.source} into one group, which leaves no test split; "
+                "make its first group match less of the path."
             )
 
 
@@ -137,9 +143,7 @@ def _no_names(images: ImageSet) -> str:
 
 
 def with_findings(config: BaselineConfig, domains: Domains) -> BaselineConfig:
-    """Return the configuration with the ranges of deep images and the framing that were found, so that later images are
-    read alike.
-    """
+    """Return the configuration with the value ranges and the framing that were found, with which later images are read."""
     source, target = domains.source.train, None if domains.target is None else domains.target.train
     found = config.data.ranges_of(source.provenance.value_range, None if target is None else target.provenance.value_range)
     if domains.framing is not None:
@@ -148,12 +152,15 @@ def with_findings(config: BaselineConfig, domains: Domains) -> BaselineConfig:
 
 
 def load_own(run: StoredRun, data_root: Path | None = None, names: Collection[str] = ("source", "target")) -> Domains:
-    """Read the images of a run again where they lie now, in the splits that it was trained with.
+    """Read the images of a run from their current places, in the splits of its training.
 
-    names: the domains whose images must be the run's.
+    Args:
+        run: the run.
+        data_root: folder in which a source given as a KIND alone is looked up.
+        names: the domains whose images must be those of the run.
 
     Raises:
-        InputError: images are missing, or are not those of the run by the SHA-256 in its run.json.
+        InputError: images are missing, or their SHA-256 differs from the one in run.json.
     """
     found = lying(run, data_root)
     domains = load_domains(found, data_root, training=False)
@@ -162,15 +169,15 @@ def load_own(run: StoredRun, data_root: Path | None = None, names: Collection[st
 
 
 def lying(run: StoredRun, data_root: Path | None = None) -> BaselineConfig:
-    """Return the configuration of a run with its sources where they lie now; see `pixelscope.data.sources.relocate.find`."""
+    """Return the configuration of a run with the current places of its sources; see `data.sources.relocate.find`."""
     return located(run, lambda some: load_domains(some, data_root, training=False).digests())
 
 
 def require_same_images(run: StoredRun, domains: Domains, names: Collection[str] = ("source", "target")) -> None:
-    """Raise InputError where a split of one of the named `domains` has other images than run.json says."""
+    """Raise InputError if the images of a split of the domains `names` differ from those recorded in run.json."""
     recorded = run.record.get("data", {})
     specs = {"source": run.config.source, "target": run.config.target}
-    # The target first: where sets are aligned, a changed target changes the source's split, too.
+    # The target first: if the sets are aligned, a changed target also changes the source's split.
     for domain, digests in reversed(domains.split_digests().items()):
         if domain not in names:
             continue
@@ -180,13 +187,13 @@ def require_same_images(run: StoredRun, domains: Domains, names: Collection[str]
         if changed:
             raise InputError(
                 f"The {changed[0]} images of the {domain} {specs[domain]} are not those of the run {run.folder.path} (their "
-                f"SHA-256 differs), so some may have been trained on; restore them, or measure them as other images with "
+                f"SHA-256 differs), so the run may have trained on some. Restore them, or measure them as other images with "
                 f"`pixelscope pixelda evaluate {run.folder.path} {named}`."
             )
 
 
 DIGESTS = {"training": "sha256", "validation": "sha256_validation", "test": "sha256_test"}
-"""By split, the key of its digest in run.json."""
+"""Key of each split's SHA-256 in run.json."""
 
 
 def _split_digests(parts: Split, labelled: bool = True) -> dict[str, str]:
@@ -204,7 +211,7 @@ def _split_both(source: ImageSet, target: ImageSet, data: DataConfig) -> Domains
 
 
 def _framed(domains: Domains, data: DataConfig) -> Domains:
-    """Return the domains with the target scaled and placed as the settings say, by what its training images look like."""
+    """Return the domains with target images scaled and shifted by the settings, measured on training images."""
     target = domains.target
     assert target is not None
     framing, why = data.framed, ""
@@ -217,21 +224,21 @@ def _framed(domains: Domains, data: DataConfig) -> Domains:
 
 
 def match_framing(source: ImageSet, target: ImageSet) -> tuple[Framing | None, str]:
-    """Return what frames the target's images as the source's, of one size; or None, and why they stay as they are."""
+    """Return the framing that matches the target to the source, of one size; or None and the reason."""
     found = [find_foreground(evenly_spaced(images.images, SAMPLE).transpose(0, 2, 3, 1)) for images in (source, target)]
     theirs, ours = found
     if ours is None or theirs is None:
         unclear = " and ".join(role for role, one in zip(("source", "target"), found, strict=True) if one is None)
-        return None, f"Not scaled or placed: in the {unclear}, the foreground cannot be told from the background."
+        return None, f"Not scaled or placed: no foreground was found in the {unclear}."
     framing = matching(ours, theirs, target.images.shape[-1])
-    return framing, "" if framing else "Not scaled or placed: foregrounds lie as the source's do already."
+    return framing, "" if framing else "Not scaled or placed: the foregrounds of both domains match already."
 
 
 def _check_source(source: ImageSet, config: BaselineConfig) -> None:
     if source.labels is None:
         why = " ".join(source.provenance.notes)
         raise InputError(
-            f"{config.source} has no labels; a source needs one folder a class (class/name.jpg) or a labels.csv. {why}".rstrip()
+            f"{config.source} has no labels; give one folder per class (class/name.jpg) or a labels.csv. {why}".rstrip()
         )
     if len(source.classes) < 2:
         raise InputError(f"{config.source} has one class only, {', '.join(source.classes)}; a classifier needs at least two.")
@@ -251,25 +258,25 @@ def _check_batch(domains: Domains, config: BaselineConfig) -> None:
 
 
 def with_classes_of(target: ImageSet, classes: tuple[str, ...], leave_out: bool = False) -> tuple[ImageSet, str]:
-    """Express the target's labels in the source's `classes`, so that evaluation counts the same thing in both.
+    """Map the target's labels to the source's `classes`.
 
-    Names that differ in case or outer blanks alone are the same class.
+    Case and surrounding blanks of class names are ignored.
 
     Args:
         target: images, labelled or not.
         classes: names of the source's classes.
-        leave_out: leave out images of classes that the source lacks, and say so in the provenance.
+        leave_out: leave out images of classes that the source lacks, with a note in the provenance.
 
     Returns:
-        The target, and why it cannot be measured: an empty string where it can. Where it cannot, the target has no labels.
+        The target, and why it cannot be measured (empty if it can). A target that cannot be measured has no labels.
 
     Raises:
-        InputError: `leave_out`, and the target has no labels, or none of the source's classes.
+        InputError: `leave_out` is on, and the target has no labels or none of the source's classes.
     """
     if target.labels is None:
         if leave_out:
             raise InputError(
-                f"{target.provenance.source} has no labels, by which --data.classes source leaves images out; drop the setting."
+                f"{target.provenance.source} has no labels, which --data.classes source needs; remove the setting."
             )
         return target, f"{target.provenance.source} has no labels."
     if target.classes == classes:
@@ -292,13 +299,13 @@ def with_classes_of(target: ImageSet, classes: tuple[str, ...], leave_out: bool 
 
 
 def _without(target: ImageSet, extra: Sequence[str], classes: Sequence[str]) -> ImageSet:
-    """Return the target without the images of the classes `extra`, and without those classes."""
+    """Return the target without the classes `extra` and their images."""
     assert target.labels is not None
     kept = np.array([name not in extra for name in target.classes])
     chosen = kept[target.labels]
     if not chosen.any():
         raise InputError(
-            f"No image of {target.provenance.source} is of a class of the source ({_listed(classes)}); its classes are "
+            f"No image of {target.provenance.source} has a class of the source ({_listed(classes)}); its classes are "
             f"{_listed(target.classes)}. Rename its class folders or labels."
         )
     left_out = len(target) - int(chosen.sum())
@@ -334,17 +341,21 @@ def _describe(spec: str, parts: Split, digests: dict[str, str]) -> dict[str, Any
 
 
 def located(run: StoredRun, digests: Callable[[BaselineConfig], Mapping[str, str]]) -> BaselineConfig:
-    """Return the configuration of a run with its sources where they lie now; see `pixelscope.data.sources.relocate.find`.
+    """Return the configuration of a run with the current places of its sources; see `data.sources.relocate.find`.
 
-    digests: returns the SHA-256 of each domain's training images, by the configuration that names them.
-    Raises InputError where one is nowhere to be found.
+    Args:
+        run: the run.
+        digests: returns the SHA-256 of each domain's training images for a configuration.
+
+    Raises:
+        InputError: a source is not found.
     """
     found = find(_places(run.config), run.record, run.folder.path, lambda places: digests(_at(run.config, places)))
     return _at(run.config, found)
 
 
 def paths(config: BaselineConfig, lying: BaselineConfig, run: Path) -> dict[str, dict[str, str]]:
-    """Return what the record of the run folder `run` says of them; `lying` is the configuration as they were found."""
+    """Return the places of the sources for run.json of the run folder `run`; `lying` has their current places."""
     return written(_places(config), _places(lying), run)
 
 
@@ -368,16 +379,16 @@ _ITEMS = "items."
 
 @dataclass(frozen=True)
 class SeenImages:
-    """Images that a training may have seen in either domain: those trained on and those that chose a checkpoint."""
+    """Images of both domains that were used in training or to choose a checkpoint."""
 
     hashes: NDArray[np.int64]
-    """`image_hashes` of them, sorted."""
+    """Their `image_hashes`, sorted."""
     items: dict[str, NDArray[np.int64]]
-    """By collection, the items that they show, sorted."""
+    """The items that they show, per collection, sorted."""
 
     @classmethod
     def of(cls, domains: Domains) -> "SeenImages":
-        """Return what a training on `domains` sees: both training splits and the source's validation split."""
+        """Return the images that a training on `domains` uses: both training splits and the source's validation split."""
         parts = [domains.source.train, domains.source.validation]
         parts += [] if domains.target is None else [domains.target.train]
         items: dict[str, list[NDArray[np.int64]]] = {}
@@ -387,14 +398,14 @@ class SeenImages:
         return cls(_sorted(image_hashes(part.images) for part in parts), {name: _sorted(of) for name, of in items.items()})
 
     def save(self, folder: RunFolder) -> None:
-        """Write them into a run folder."""
+        """Write the hashes and items into a run folder."""
         tensors = {_HASHES: self.hashes} | {f"{_ITEMS}{name}": values for name, values in self.items.items()}
         with written_whole(folder.path / FILE) as temporary:
             save_file(tensors, temporary)
 
     @classmethod
     def load(cls, folder: RunFolder) -> "SeenImages | None":
-        """Read what `save` wrote; None where a run of an earlier version stored nothing."""
+        """Read what `save` wrote; None for a run of an earlier version, which stored nothing."""
         path = folder.path / FILE
         if not path.is_file():
             return None
@@ -408,7 +419,7 @@ class SeenImages:
         return cls(found[_HASHES], items)
 
     def holds(self, images: ImageSet) -> NDArray[np.bool_]:
-        """Return a bool mask (N,), True for each image that was seen, or whose item (digit) was seen in another image."""
+        """Return a bool mask (N,): True if the image was seen, or its item (digit) was seen in another image."""
         seen = np.isin(image_hashes(images.images), self.hashes)
         if images.items is not None and images.collection in self.items:
             seen |= np.isin(images.items, self.items[images.collection])
@@ -423,18 +434,18 @@ _log = logging.getLogger(__name__)
 
 
 def load_masks(config: BaselineConfig, domains: Domains, data_root: Path | None = None) -> ImageSet | None:
-    """Return the mask of each training image of the source, where the configuration names masks and uses them.
+    """Return the masks of the source's training images; None if the configuration uses none.
 
     Returns:
-        Grey or colour images of the side of the configuration, 0 outside and 255 inside, steps between along edges.
+        Grey or colour images of the configured size, 0 outside and 255 inside, with values between along edges.
 
     Raises:
-        InputError: masks cannot be read as masks, or are not one for each image.
+        InputError: masks cannot be read, or their number or names do not match the images.
     """
     if not isinstance(config, PixelDAConfig) or config.losses.content_mask == "pixels":
         return None
     if not config.losses.content:
-        _log.warning("--losses.content-mask %s is not used, as --losses.content is 0.", config.losses.content_mask)
+        _log.warning("--losses.content-mask %s is not used, because --losses.content is 0.", config.losses.content_mask)
         return None
     kind, path = parse(config.losses.content_mask)
     size = config.data.size
@@ -442,7 +453,7 @@ def load_masks(config: BaselineConfig, domains: Domains, data_root: Path | None 
     if len(masks) != domains.source.count:
         raise InputError(
             f"--losses.content-mask has {len(masks)} masks for {domains.source.count} source images; "
-            "give one for each, in the images' order."
+            "give one per image, in the order of the images."
         )
     training = masks.select(domains.source.training_positions)
     _require_same_names(training, domains.source.train)
@@ -459,7 +470,7 @@ def _from_files(folder: Path, size: int) -> ImageSet:
 
 
 def _from_arrays(source: str, size: int, data_root: Path | None) -> ImageSet:
-    """Read masks that are no files of their own; 0 and 1 mean the same as 0 and 255."""
+    """Read masks from arrays; values 0 and 1 mean 0 and 255."""
     masks = load(source, size=None, data_root=data_root)
     pixels = masks.in_memory()
     brightest = int(pixels.max())
@@ -470,10 +481,10 @@ def _from_arrays(source: str, size: int, data_root: Path | None) -> ImageSet:
 
 
 def _require_same_names(masks: ImageSet, images: ImageSet) -> None:
-    """Raise InputError where masks have the names of images, but not each that of its own; other names are not compared.
+    """Raise InputError if masks are named after images, but in another order; other names are not compared.
 
-    Before and after its image's name a mask's may have what all have, as in `7_mask`: there 10_mask comes before 1_mask,
-    though 1 comes before 10.
+    A mask's name may add a prefix and a suffix that all masks share, as in `7_mask`. These change the order of file names:
+    10_mask comes before 1_mask, but 1 comes before 10.
     """
     ours, theirs = ([PurePosixPath(name).stem for name in some.names] for some in (masks, images))
     named = _named_after(ours, theirs)
@@ -482,13 +493,13 @@ def _require_same_names(masks: ImageSet, images: ImageSet) -> None:
     for mask, expected, image in zip(ours, named, theirs, strict=False):
         if mask != expected:
             raise InputError(
-                f"The mask {mask} of --losses.content-mask stands where that of the image {image} is expected; give one mask "
-                "for each image that can be read, under its name."
+                f"--losses.content-mask has the mask {mask} in place of that of the image {image}; give one mask "
+                "per readable image, with the same name."
             )
 
 
 def _named_after(masks: Sequence[str], images: Sequence[str]) -> list[str]:
-    """Return the images' names with what most masks have before and after them; as they are where less than half have it."""
+    """Return image names with the prefix and suffix that most masks share; unchanged if less than half share one."""
     if not masks or set(masks) & set(images):
         return list(images)
     around = {masks[0].partition(image)[::2] for image in images if image in masks[0]}

@@ -1,8 +1,8 @@
-"""Numbers that show, while training runs, the three causes of instability that the report names.
+"""Diagnostics in training of the three causes of instability that the reference study names.
 
-No convergence (one network overpowers the other): D's probability on real and generated images. Mode collapse: the
-classes of generated images as T sees them, and how much an image varies with z. Vanishing gradients: the norm of G's
-gradient from each loss.
+No convergence (one network overpowers the other): D's mean probability on real and on generated images. Mode collapse: T's
+predicted classes of generated images, and how much an image varies with z. Vanishing gradients: the norm of G's gradient
+per loss.
 """
 
 from collections.abc import Mapping
@@ -15,25 +15,25 @@ DIVERSITY_IMAGES = 16
 DIVERSITY_DRAWS = 8
 
 OVERPOWERING_GAP = 0.95
-"""D separates the domains almost perfectly when its mean probabilities on real and generated images lie this far apart."""
+"""Minimum gap between D's mean probabilities on real and generated images at which D overpowers G."""
 VANISHING_RATIO = 1e-4
-"""G's gradient from the domain loss has vanished when it is this small beside D's own."""
+"""Ratio of the norms of G's gradient from the domain loss and of D's gradient, below which G's has vanished."""
 MISSING_SHARE = 0.2
-"""A class has collapsed when generated images show it less than this share as often as the source does."""
+"""Ratio of a class's frequencies in generated and source images, below which the class has collapsed."""
 MINIMAL_DIVERSITY = 0.01
-"""Mean standard deviation over z, of pixels in [-1, 1], under which G ignores z."""
+"""Mean standard deviation over z of pixels in [-1, 1], below which G ignores z."""
 
 
 LAYOUT_KEPT = 0.5
-"""Correlation of edges under which redrawn images have lost the layout of their source images (see `content`). Runs that helped
-had 0.58 or more, one that harmed 0.13 to 0.44."""
+"""Correlation of edges below which generated images have lost the layout of their source images (see `layout_kept`). It was
+0.58 or more in runs that helped, and 0.13 to 0.44 in one that harmed."""
 CLASS_KEPT = 0.6
-"""Accuracy on redrawn images, as a share of that on the source, under which they are read as other classes. Of MNIST-M the
-judge reads 0.52 of its accuracy even where all is well, so that this counts together with the layout alone."""
+"""Ratio of the accuracies on generated and source images, below which generated images have lost their class. It counts only
+together with the layout: on MNIST-M the judge's ratio is 0.52 in a good run."""
 
 
 def discriminator_stats(real_logits: Tensor, generated_logits: Tensor) -> dict[str, Tensor]:
-    """Return D's mean probability of `real` on target and on generated images."""
+    """Return D's mean probability of `real` on target images and on generated images."""
     return {
         "probability/real": real_logits.detach().float().sigmoid().mean(),
         "probability/generated": generated_logits.detach().float().sigmoid().mean(),
@@ -41,7 +41,7 @@ def discriminator_stats(real_logits: Tensor, generated_logits: Tensor) -> dict[s
 
 
 def predictions(source_logits: Tensor, adapted_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return T's accuracy on the batch, and the class histograms of source labels and of generated images as T sees them."""
+    """Return T's accuracy on the batch, and class frequencies: of source labels, and of T's predictions on generated images."""
     classes = adapted_logits.shape[1]
     adapted = adapted_logits.argmax(1)
     return {
@@ -53,12 +53,12 @@ def predictions(source_logits: Tensor, adapted_logits: Tensor, labels: Tensor) -
 
 
 def share_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of images whose class by `logits` (N, classes) is that of their label (N,), a scalar."""
+    """Return the accuracy of `logits` (N, classes) against `labels` (N,), a scalar."""
     return (logits.detach().argmax(1) == labels).float().mean()
 
 
 def gradient_norms(losses: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Return the norm of the gradient of each weighted loss with respect to all weights of G."""
+    """Return the gradient norm of each weighted loss with respect to all weights of G."""
     parameters = list(network.parameters())
     shares = {}
     for name, loss in losses.items():
@@ -69,10 +69,14 @@ def gradient_norms(losses: Mapping[str, Tensor], network: nn.Module) -> dict[str
 
 @torch.no_grad()
 def diversity(network: nn.Module, images: Tensor, z: Tensor) -> float:
-    """Return how much G's output varies with z for a fixed source image: the mean over pixels and images of the
-    standard deviation over draws, in units of the range [-1, 1].
+    """Return how much G's output varies with z.
 
-    images: (N, 3, S, S) in [-1, 1]; z: (Z, noise_dim).
+    It is the standard deviation over z of each pixel in [-1, 1], averaged over pixels and images.
+
+    Args:
+        network: G.
+        images: source images (N, 3, S, S) in [-1, 1].
+        z: noise (Z, noise_dim).
     """
     training = network.training
     network.eval()
@@ -91,8 +95,8 @@ def _overpowering(stats: Mapping[str, float | list[float]]) -> tuple[str, str] |
     real, generated = _number(stats, "probability/real"), _number(stats, "probability/generated")
     if real is None or generated is None or real - generated < OVERPOWERING_GAP:
         return None
-    text = f"D tells real from generated almost always (mean probability {real:.2f} against {generated:.2f})"
-    return "overpowering discriminator", f"{text}; more --discriminator.noise-std or --losses.soft-labels holds it back."
+    text = f"D separates real from generated images almost always (mean probability {real:.2f} against {generated:.2f})"
+    return "overpowering discriminator", f"{text}; raise --discriminator.noise-std or turn on --losses.soft-labels."
 
 
 def _vanishing(stats: Mapping[str, float | list[float]]) -> tuple[str, str] | None:
@@ -100,7 +104,7 @@ def _vanishing(stats: Mapping[str, float | list[float]]) -> tuple[str, str] | No
     if domain is None or own is None or domain > VANISHING_RATIO * own:
         return None
     text = f"G's gradient from the domain loss has vanished ({domain:.1e}, D's own is {own:.1e})"
-    return "vanishing gradients", f"{text}; weaken D with --discriminator.dropout or --losses.soft-labels."
+    return "vanishing gradients", f"{text}; raise --discriminator.dropout or turn on --losses.soft-labels."
 
 
 def _collapsed_classes(stats: Mapping[str, float | list[float]]) -> tuple[str, str] | None:
@@ -108,11 +112,11 @@ def _collapsed_classes(stats: Mapping[str, float | list[float]]) -> tuple[str, s
     if not isinstance(source, list) or not isinstance(generated, list):
         return None
     missing = [k for k, (s, g) in enumerate(zip(source, generated, strict=True)) if g < MISSING_SHARE * s]
-    # T itself knows few classes in the first lines of a run; its accuracy on the source says when to trust it.
+    # At the start of a run T predicts few classes, so its predictions count once its accuracy on the source is high.
     accuracy = _number(stats, "accuracy/batch_source")
     if not missing or accuracy is None or accuracy < 0.9:
         return None
-    text = f"generated images hardly show class {', '.join(map(str, missing))} (by position), as T sees them"
+    text = f"T rarely predicts class {', '.join(map(str, missing))} (by position) on generated images"
     return "collapse", f"{text}; raise --losses.generator-task or turn on --losses.content."
 
 
@@ -125,14 +129,14 @@ def _collapsed_noise(stats: Mapping[str, float | list[float]]) -> tuple[str, str
 
 
 def _lost_content(stats: Mapping[str, float | list[float]]) -> tuple[str, str] | None:
-    """Ask the judge where there is one: T learns from redrawn images, and comes to agree with G on wrong ones."""
+    """Check layout and class of generated images, the class by the judge if there is one: T may come to agree with G."""
     layout, reader = _number(stats, "layout"), "judge" if "accuracy/judge_generated" in stats else "batch"
     source, generated = _number(stats, f"accuracy/{reader}_source"), _number(stats, f"accuracy/{reader}_generated")
     if layout is None or source is None or generated is None or source < 0.9:
         return None
     if layout >= LAYOUT_KEPT or generated >= CLASS_KEPT * source:
         return None
-    text = f"G changes what images show: {1 - generated:.0%} of redrawn images are read as another class"
+    text = f"G changes the content of images: {1 - generated:.0%} of generated images are classified as another class"
     return "content lost", f"{text}; raise --losses.generator-task or --losses.semantic."
 
 
@@ -142,19 +146,20 @@ def _number(stats: Mapping[str, float | list[float]], name: str) -> float | None
 
 
 def layout_kept(source: Tensor, generated: Tensor) -> Tensor:
-    """Return how much of the layout of source images is left in their redrawings, a scalar from -1 to 1.
+    """Return how well generated images keep the layout of their source images, a scalar from -1 to 1.
 
-    It is the mean over images of the correlation between the strengths of both images' edges, smoothed over 3 x 3 pixels:
-    1 where edges lie where they lay, whatever became of colours, and near 0 where one has nothing to do with the other. New
-    texture lowers it, too.
+    It is the mean over images of the correlation between the edge strengths of both images, smoothed over 3 x 3 pixels. It is
+    1 if all edges stay in place, whatever their colours, and near 0 for unrelated images. New texture lowers it.
 
-    source, generated: (N, C, H, W) in [-1, 1].
+    Args:
+        source: (N, C, H, W) in [-1, 1].
+        generated: (N, C, H, W) in [-1, 1].
     """
     return (_edges(source) * _edges(generated)).sum(1).mean()
 
 
 def _edges(images: Tensor) -> Tensor:
-    """Return the strengths of edges (N, values) of images, each of mean 0 and length 1."""
+    """Return the edge strengths (N, values) of images, each row with mean 0 and norm 1."""
     grey = images.float().mean(1, keepdim=True)
     across, down = grey[:, :, 1:, :-1] - grey[:, :, :-1, :-1], grey[:, :, :-1, 1:] - grey[:, :, :-1, :-1]
     strength = F.avg_pool2d((across.square() + down.square()).sqrt(), 3, stride=1, padding=1).flatten(1)
@@ -163,9 +168,15 @@ def _edges(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def alike(generator: nn.Module, classifier: nn.Module, images: Tensor, z: Tensor) -> float:
-    """Return the share of images of which two redrawings have the same class, as `classifier` reads them.
+    """Return the fraction of images for which two generated images have the same predicted class.
 
-    images: (N, 3, S, S) in [-1, 1]; z: (2 N, noise_dim). Both networks are used in evaluation mode.
+    Both networks are used in evaluation mode.
+
+    Args:
+        generator: G.
+        classifier: T.
+        images: source images (N, 3, S, S) in [-1, 1].
+        z: noise (2 N, noise_dim).
     """
     modes = generator.training, classifier.training
     drawn = generator.eval()(images.repeat(2, 1, 1, 1), z)

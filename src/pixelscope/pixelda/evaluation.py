@@ -1,7 +1,7 @@
-"""Evaluation of a run on both domains; the only place of PixelDA where target labels are read.
+"""Evaluates a run on both domains. PixelDA reads target labels here only.
 
-Headline numbers come from a checkpoint chosen without target labels. The one that would have been best on the target's
-test split is found too, from the classifiers stored along the way, and called the oracle wherever it is shown.
+Headline numbers are of a checkpoint chosen without target labels. The oracle is the stored classifier that is best on the
+target's test split; it uses target labels and is always called the oracle.
 """
 
 from collections.abc import Mapping
@@ -30,15 +30,28 @@ def evaluate_pixelda(
     rule: str = "auto",
     data_root: Path | None = None,
 ) -> Evaluation:
-    """Measure a run on its own domains, or on others, and return the numbers.
+    """Measure a run on its own domains, or on others.
 
-    source, target: images to measure in place of the run's own; the result is then returned and not stored in the run. Images
-        that the run trained on, or whose digits it trained on, are left out of every set but `target_test_partly_seen`, which
-        then shows the whole test split.
-    rule: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last where no average was kept), and for
-    a baseline best-source where source images were held out for validation, else last.
-    Raises InputError where the run has no checkpoint, the rule is not available, the classes differ, no image is left, or the
-    run's own images have changed since the training.
+    Results on the run's own domains are written to evaluation.json; results on other images are only returned.
+
+    Args:
+        run: the run folder.
+        source: source images to measure in place of the run's own.
+        target: target images to measure in place of the run's own. Images that the run trained on, and other images of the
+            same digits, are left out. The set `target_test_partly_seen` then has the whole test split.
+        rule: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last if there is no average). For a
+            baseline it is best-source if source images were held out for validation, else last.
+        data_root: folder in which a source given as a KIND alone is looked up.
+
+    Returns:
+        The results.
+
+    Raises:
+        InputError: the run has no checkpoint, the rule is not available, classes differ, no image is left to measure, or the
+            run's own images have changed since the training.
+
+    Example:
+        >>> evaluate_pixelda(Path("runs/adapted")).sets["target_test"].accuracy
     """
     keep_heap()
     stored = read_run(RunFolder.open(run))
@@ -51,7 +64,7 @@ def evaluate_pixelda(
 
 
 def unfinished_notes(newest: Checkpoint) -> tuple[str, ...]:
-    """Return a sentence for a training that has not come to its end, of which the newest checkpoint is measured."""
+    """Return a note if the training is not finished, so that its newest checkpoint is measured."""
     if newest.record.get("state") == "finished":
         return ()
     goal = newest.settings["training"]["images"]
@@ -59,13 +72,13 @@ def unfinished_notes(newest: Checkpoint) -> tuple[str, ...]:
 
 
 def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
-    """Return a sentence for a target that was given and cannot be measured."""
+    """Return a note if the given target cannot be measured."""
     why = domains.target_unmeasured
-    return (f"Accuracy on the target is not known: {why}",) if why else ()
+    return (f"The accuracy on the target is not known: {why}",) if why else ()
 
 
 def _measure_own(run: StoredRun, rule: str, data_root: Path | None) -> Evaluation:
-    """Measure a run on its own domains; stores the numbers and the pictures of the report."""
+    """Measure a run on its own domains; writes evaluation.json and the galleries of the report."""
     domains = load_own(run, data_root)
     _check_classes(run, domains.classes)
     found = list_checkpoints(run)
@@ -79,7 +92,7 @@ def _measure_own(run: StoredRun, rule: str, data_root: Path | None) -> Evaluatio
 
 
 def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chosen: Checkpoint) -> dict[str, Any]:
-    """Return what T of the source alone reaches, and whether adaptation likely helps; nothing where the run has none."""
+    """Return the accuracies of the judge, and whether adaptation likely helps; nothing if the run has no judge."""
     if chosen.judge is None:
         return {}
     judge = chosen.judge
@@ -107,7 +120,7 @@ def _evaluation(run: StoredRun, sets: Mapping[str, MeasuredSet], found: Mapping[
 
 
 def _curve(last: Checkpoint, target: MeasuredSet | None) -> list[CurvePoint]:
-    """Return accuracies over the run: the source's as training measured them, the target's from stored classifiers."""
+    """Return accuracies over the run: the source's from the training's log, the target's from stored classifiers."""
     measured = {line["images"]: line for line in read_stats(last.folder.stats) if line["kind"] == "evaluation"}
     points = []
     for images, classifiers in stored_classifiers(last.run, last.images):
@@ -134,7 +147,7 @@ def _check_classes(run: StoredRun, given: tuple[str, ...]) -> None:
     trained = tuple(run.record.get("classes", ()))
     if trained != given:
         raise InputError(
-            f"The run {run.folder.path} knows the classes {_listed(trained)} and the source given has {_listed(given)}; "
+            f"The run {run.folder.path} has the classes {_listed(trained)}, but the given source has {_listed(given)}; "
             "evaluate on images of the same classes."
         )
 
@@ -144,7 +157,7 @@ def _listed(classes: tuple[str, ...]) -> str:
 
 
 def own_sets(domains: Domains) -> dict[str, MeasuredSet]:
-    """Return the run's own sets: the source's test split; the target's, and all of it, where it has labels."""
+    """Return the run's own sets: the source's test split; if the target has labels, its test split and all its images."""
     source, target = domains.source, domains.target
     sets = {"source_test": MeasuredSet(f"{_origin(source.test)}, source test split", [source.test], source=True)}
     if target is None:
@@ -159,10 +172,10 @@ def own_sets(domains: Domains) -> dict[str, MeasuredSet]:
 
 
 def _sets_of_one_collection(domains: Domains, target: Split) -> dict[str, MeasuredSet]:
-    """Return the own sets of domains that show digits of one collection in splits of their own, without what either trained on.
+    """Return the own sets of two domains with digits of one collection but separate splits, without digits used in training.
 
     Raises:
-        InputError: a digit has one label in the source and another in the target, or no digit is left.
+        InputError: a digit has different labels in source and target, or no digit is left.
     """
     for part in (target.train, target.test):
         _check_labels(domains, part)
@@ -178,7 +191,7 @@ def _sets_of_one_collection(domains: Domains, target: Split) -> dict[str, Measur
 
 
 def _check_labels(domains: Domains, images: ImageSet) -> None:
-    """Raise InputError where an image has another label than its digit has in the source: its file is wrongly numbered."""
+    """Raise InputError if an image and its digit in the source have different labels: its file is wrongly numbered."""
     source = domains.source
     if images.items is None or images.labels is None or images.collection != source.train.collection:
         return
@@ -189,21 +202,21 @@ def _check_labels(domains: Domains, images: ImageSet) -> None:
     for item, label in zip(images.items.tolist(), images.labels.tolist(), strict=True):
         if known.get(item, label) != label:
             raise InputError(
-                f"An image of {images.provenance.source} has the label {images.classes[label]} and its digit, number {item} of "
-                f"the source, the label {images.classes[known[item]]}; a file is wrongly numbered: unpack the images again."
+                f"An image of {images.provenance.source} has the label {images.classes[label]}, but its digit, {item} in "
+                f"the source, has the label {images.classes[known[item]]}. A file is wrongly numbered; unpack the images again."
             )
 
 
 def other_sets(
     run: StoredRun, source: str | None, target: str | None, data_root: Path | None = None
 ) -> tuple[dict[str, MeasuredSet], tuple[str, ...]]:
-    """Return what a run is measured on where `source` or `target` is named, and the classes of the source.
+    """Return the sets to measure a run on if `source` or `target` is given, and the classes of the source.
 
-    Images that the run may have trained on, and images of digits that it may have trained on in another form, are left out
-    of every set. All of the target's test split is then a set of its own, `target_test_partly_seen`.
+    Images that the run may have trained on, and other images of the same digits, are left out of every set. The set
+    `target_test_partly_seen` then has the whole test split of the target.
 
     Raises:
-        InputError: nothing is left to measure, a target has no labels of the run's classes, or images cannot be read.
+        InputError: no image is left to measure, the target has no labels of the run's classes, or images cannot be read.
     """
     seen, config = SeenImages.load(run.folder), run.config
     kept = [
@@ -225,7 +238,7 @@ def other_sets(
         images = images if data.framed is None else images.framed(data.framed)
         images, unmeasured = with_classes_of(images, classes, data.classes == "source")
         if unmeasured:
-            raise InputError(f"There is nothing to measure by: {unmeasured}")
+            raise InputError(f"The target cannot be measured: {unmeasured}")
         if own is not None:
             _check_labels(own, images)
         sets = _without(sets, "target") | _target_sets(target, images, seen, config)
@@ -234,7 +247,7 @@ def other_sets(
 
 def _source_sets(spec: str, images: ImageSet, seen: SeenImages, config: BaselineConfig) -> dict[str, MeasuredSet]:
     if images.labels is None:
-        raise InputError(f"{spec} has no labels to measure by; give labelled images.")
+        raise InputError(f"{spec} has no labels; give labelled images.")
     test = images.select(own_test_mask(images, config.data.test_fraction, config.data.seed))
     return _not_empty({"source_test": _unseen(test, seen, "source test split", source=True)}, spec)
 
@@ -259,13 +272,13 @@ def _not_empty(sets: dict[str, MeasuredSet], spec: str) -> dict[str, MeasuredSet
     left = {name: one for name, one in sets.items() if len(one)}
     if not left:
         raise InputError(
-            f"The run trained on every image of {spec}, or on its digit, so nothing is left to measure; give other images."
+            f"The run trained on every image of {spec}, or on its digit, so no image is left to measure; give other images."
         )
     return left
 
 
 def _unseen(images: ImageSet, seen: SeenImages, part: str, source: bool) -> MeasuredSet:
-    """Return the images that the run has not trained on."""
+    """Return the images that the run was not trained on."""
     kept = ~seen.holds(images)
     left_out = len(images) - int(kept.sum())
     note = f", without {left_out:,} images that the run trained on, or of digits that it trained on" if left_out else ""

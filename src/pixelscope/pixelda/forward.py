@@ -1,4 +1,4 @@
-"""G applied to images: noise is drawn, and source images are redrawn."""
+"""Draws noise and applies G and T to images."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ def draw_noise(config: PixelDAConfig, count: int, draw: torch.Generator) -> Tens
 
 @torch.no_grad()
 def redraw(generator: nn.Module, images: Bytes, z: Tensor) -> Bytes:
-    """Return uint8 images (N, 3, S, S): G's redrawing of uint8 `images` with `z`, in evaluation mode."""
+    """Return the uint8 images (N, 3, S, S) that G generates from uint8 `images` and `z`, in evaluation mode."""
     training = generator.training
     generator.eval()
     drawn = generator(to_float(torch.from_numpy(images).to(z.device)), z)
@@ -36,9 +36,9 @@ def pixels(images: Bytes) -> Bytes:
 
 @torch.no_grad()
 def logits_and_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (N, classes) and what the last layer decides on, (N, F), for images (N, 3, S, S) in [-1, 1].
+    """Return logits (N, classes) and the inputs (N, F) of the last layer, for images (N, 3, S, S) in [-1, 1].
 
-    The network is in evaluation mode. Of the run's own T it is the input of its last layer.
+    The network must be in evaluation mode.
     """
     if isinstance(network, StrongClassifier):
         features = network.features(images).mean((2, 3))

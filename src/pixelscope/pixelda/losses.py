@@ -1,4 +1,4 @@
-"""The losses of PixelDA, each a function of logits or images (Bousmalis et al. 2017, section 3)."""
+"""The losses of PixelDA as functions of logits or images (Bousmalis et al. 2017, section 3)."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,14 @@ from torch import Tensor
 def discriminator_loss(real_logits: Tensor, generated_logits: Tensor, soft_labels: bool = False) -> Tensor:
     """Return D's loss, -E[log D(x_t)] - E[log(1 - D(G(x_s, z)))] (equation 2, negated), a scalar.
 
-    Both arguments are logits of shape (N,). `soft_labels` teaches 0.9 and 0.1 in place of 1 and 0.
+    Both arguments are logits of shape (N,). With `soft_labels`, the labels are 0.9 and 0.1 instead of 1 and 0.
     """
     real, generated = (0.9, 0.1) if soft_labels else (1.0, 0.0)
     return _cross_entropy_to(real_logits, real) + _cross_entropy_to(generated_logits, generated)
 
 
 def generator_domain_loss(generated_logits: Tensor) -> Tensor:
-    """Return -E[log D(G(x_s, z))], a scalar: the non-saturating form that the report and the paper's code use."""
+    """Return -E[log D(G(x_s, z))], a scalar: the non-saturating form of the reference study and of the paper's code."""
     return _cross_entropy_to(generated_logits, 1.0)
 
 
@@ -27,10 +27,13 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def content_similarity_loss(source: Tensor, generated: Tensor, mask: Tensor) -> Tensor:
     """Return the masked pairwise mean squared error (equation 5), a scalar.
 
-    It lets the foreground change by one amount everywhere and punishes every other change:
-    E[ |(x - G) m|^2 / k - ((x - G) . m)^2 / k^2 ], with k the number of values of an image.
+    E[ |(x - G) m|^2 / k - ((x - G) . m)^2 / k^2 ], with k the number of values of an image. It penalizes every change of the
+    foreground except a uniform one.
 
-    source, generated: (N, C, H, W) in [-1, 1]; mask: (N, 1 or C, H, W), 1 on the foreground and 0 elsewhere.
+    Args:
+        source: (N, C, H, W) in [-1, 1].
+        generated: (N, C, H, W) in [-1, 1].
+        mask: (N, 1 or C, H, W), 1 on the foreground and 0 elsewhere.
     """
     difference = ((source.float() - generated.float()) * mask).flatten(1)
     k = difference.shape[1]

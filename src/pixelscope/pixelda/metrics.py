@@ -1,4 +1,4 @@
-"""Accuracy of a classifier, counted image by image."""
+"""Accuracy and confusion counts of a classifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from pixelscope.engine.runtime import computing_device
 from pixelscope.pixelda.results import ClassAccuracy, SetResult
 
 BATCH = 500
-"""Images a pass; larger ones leave the processor's cache and are slower."""
+"""Images per pass; larger passes exceed the processor's cache and are slower."""
 MEASURED = 10_000
-"""Training images that an evaluation during a training measures at most: as many as MNIST has for testing."""
+"""Maximum number of training images measured per evaluation in training; MNIST has as many test images."""
 
 
 @torch.no_grad()
@@ -30,8 +30,8 @@ def logits_of(classifier: nn.Module, images: Pixels, source: bool = False, batch
     for start in range(0, len(images), batch):
         part = classifier(to_float(torch.from_numpy(images[start : start + batch]).to(device)), source=source).cpu()
         if start == 0:
-            # One place for all of them: small pieces kept between the large temporaries of each pass fragment the heap,
-            # which then grows by a gigabyte or more in a pass over 56,000 images.
+            # One allocation for all logits. Small tensors kept between the large temporaries of each pass fragment the heap,
+            # which then grows by a gigabyte or more over 56,000 images.
             logits = torch.empty(len(images), part.shape[1])
         logits[start : start + batch] = part
     classifier.train(training)
@@ -45,14 +45,14 @@ def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 @dataclass
 class SourceEvaluation:
-    """What training may measure T on: the source's own splits. The target's labels are not here."""
+    """Measures T in training, on the source's splits alone; it holds no target labels."""
 
     source: Split
 
     def measure(self, classifier: nn.Module, average: nn.Module | None) -> dict[str, float]:
         """Return accuracy and loss on the source's splits, and the accuracies of the averaged classifier.
 
-        Of a training split larger than `MEASURED`, images evenly spread over it stand for all.
+        A training split larger than `MEASURED` is sampled evenly.
         """
         numbers: dict[str, float] = {}
         for name in ("train", "test", "validation"):
@@ -73,7 +73,7 @@ class SourceEvaluation:
 
 
 def accuracy_and_loss(classifier: nn.Module, images: ImageSet, name: str) -> dict[str, float]:
-    """Return `accuracy/NAME` and `loss/NAME` of a classifier on labelled source images."""
+    """Return a classifier's `accuracy/NAME` and `loss/NAME` on labelled source images."""
     assert images.labels is not None
     logits, labels = logits_of(classifier, images.images, source=True), torch.from_numpy(images.labels)
     return {
@@ -89,19 +89,19 @@ class MeasuredSet:
     title: str
     parts: list[ImageSet]
     source: bool
-    """Whether they are of the source, whose images may have a first layer of T to themselves."""
+    """Whether they are source images, for which T may have a separate first layer."""
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
 
 def measure(classifier: nn.Module, images: MeasuredSet) -> Tensor:
-    """Return the confusion counts (classes, classes) of `classifier` over all `images`; it moves to the GPU."""
+    """Return the confusion counts (classes, classes) of `classifier` on `images`; moves it to the GPU if there is one."""
     return measure_all(classifier, {"": images})[""]
 
 
 def measure_all(classifier: nn.Module, sets: Mapping[str, MeasuredSet]) -> dict[str, Tensor]:
-    """Return `measure` of every set; images that several sets share are classified once."""
+    """Return `measure` for every set; images in several sets are classified once."""
     classifier, known = classifier.to(computing_device()), dict[tuple[int, bool], Tensor]()
     for images in sets.values():
         for part in images.parts:
@@ -113,7 +113,7 @@ def measure_all(classifier: nn.Module, sets: Mapping[str, MeasuredSet]) -> dict[
 
 
 def accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the accuracy of each set by its confusion counts."""
+    """Return the accuracy per set, computed from its confusion counts."""
     return {name: int(found.trace()) / int(found.sum()) for name, found in counts.items()}
 
 
@@ -124,7 +124,7 @@ def _counts(classifier: nn.Module, images: ImageSet, source: bool) -> Tensor:
 
 
 def set_result(title: str, counts: Tensor, classes: list[str]) -> SetResult:
-    """Return the result that confusion counts (rows true, columns predicted) stand for."""
+    """Return accuracy, its standard error and accuracy per class from confusion counts (rows true, columns predicted)."""
     count, correct = int(counts.sum()), int(counts.trace())
     accuracy = correct / count
     rows = zip(classes, counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True)

@@ -1,8 +1,8 @@
 """The three networks of PixelDA: generator, discriminator, classifier.
 
 Images are float tensors of shape (N, 3, S, S) in [-1, 1]. Sources: Bousmalis et al., "Unsupervised Pixel-Level Domain
-Adaptation with Generative Adversarial Networks", CVPR 2017, Figures 3 and 7; where the report that this package
-reproduces differs, the report is followed (docs/decisions/0002-pixelda-protocol.md lists the differences).
+Adaptation with Generative Adversarial Networks", CVPR 2017, Figures 3 and 7. Where the reference study
+differs, it is followed (docs/decisions/0002-pixelda-protocol.md lists the differences).
 """
 
 import math
@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """G: redraws a source image in the target's style, steered by noise (Figure 3).
+    """G: generates a target-style image from a source image and noise (Figure 3).
 
     z passes a fully connected layer into one extra image channel; then conv3x3, residual blocks, conv3x3, tanh.
     """
@@ -51,9 +51,9 @@ class Generator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor, z: Tensor) -> Tensor:
-        """Redraw `images` (N, 3, S, S) in [-1, 1] with noise `z` (N, noise_dim); returns the same shape and range.
+        """Return images generated from `images` (N, 3, S, S) in [-1, 1] and noise `z` (N, noise_dim), of the same shape.
 
-        Where it is not conditioned on the images, it sees black ones.
+        Without conditioning, the input images are black.
         """
         if not self.conditioned:
             images = -torch.ones_like(images)
@@ -63,7 +63,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D: one logit, positive where an image looks like the target domain.
+    """D: one logit per image, positive for the target domain.
 
     Four conv3x3 of width, 2, 4 and 8 times width, the first of stride 1 and the others of stride 2; after each batch
     norm, LeakyReLU(0.2), and in training Gaussian noise and dropout, drawn together.
@@ -86,7 +86,7 @@ class Discriminator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor, generator: RandomGenerator | None = None) -> Tensor:
-        """Judge `images` (N, 3, S, S) in [-1, 1]; returns logits (N,). `generator` draws noise and dropout."""
+        """Return logits (N,) of `images` (N, 3, S, S) in [-1, 1]; `generator` draws noise and dropout."""
         features = images
         for convolution in self.convolutions:
             features = self.noise(convolution(features), generator)
@@ -94,7 +94,7 @@ class Discriminator(nn.Module):
 
 
 class TaskNetwork(nn.Module):
-    """T of either kind: a first convolution, which source images may have to themselves, and layers that all images share.
+    """T of either kind: a first convolution, optionally separate for source images, and shared layers.
 
     The last shared layer is linear and decides between the classes.
     """
@@ -145,7 +145,7 @@ class ResidualClassifier(TaskNetwork):
 
     conv3x3 of `width` channels, three stages of two residual blocks with width, 2 and 4 times width, each stage at half the
     side, the mean over the image, and a linear layer. The number of parameters does not depend on the side. Group
-    normalisation (Wu & He, ECCV 2018) takes its statistics from one image alone, so source and redrawn images do not mix.
+    normalisation (Wu & He, ECCV 2018) has statistics per image, so source and generated images do not mix.
     Initial weights are PyTorch's defaults for convolutions and linear layers (uniform, after He et al., ICCV 2015).
     """
 
@@ -241,12 +241,12 @@ def _conv3x3(before: int, after: int, stride: int = 1) -> nn.Conv2d:
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """Return group normalisation in `GROUPS` groups, or in fewer where they do not divide the channels."""
+    """Return group normalisation in `GROUPS` groups, or fewer if they do not divide the channels."""
     return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
 
 
 def _initialise(module: nn.Module) -> None:
-    """Draw weights from N(0, 0.02) and set biases to zero, as the report does."""
+    """Draw weights from N(0, 0.02) and set biases to zero, as in the reference study."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""Gaussian noise and dropout in one layer, as PixelDA's discriminator has them after each convolution."""
+"""Gaussian noise and dropout in one layer, used after each convolution of PixelDA's discriminator."""
 
 import math
 
@@ -12,9 +12,9 @@ _LEVELS = 2**16
 
 
 def random_bits(shape: torch.Size, device: torch.device, generator: RandomGenerator | None) -> Tensor:
-    """Return independent uniform int16 values of `shape`, four for each 64-bit draw.
+    """Return independent uniform int16 values of `shape`, four per 64-bit draw.
 
-    On a CPU torch draws on one thread, in twice the time of NumPy's generator, which is seeded from `generator` there.
+    On a CPU, torch draws on one thread in twice the time of NumPy's generator, which is used there, seeded from `generator`.
     """
     count = (math.prod(shape) + 3) // 4
     if device.type == "cpu":
@@ -46,7 +46,7 @@ class NoisyDropout(nn.Module):
         self.register_buffer("quantiles", torch.cat([torch.zeros(self.dropped), noise.float()]), persistent=False)
 
     def forward(self, activations: Tensor, generator: RandomGenerator | None = None) -> Tensor:
-        """Return `activations` disturbed, of the same shape and dtype."""
+        """Return `activations` with noise and dropout, of the same shape and dtype."""
         if not self.training or (self.std == 0 and self.dropped == 0):
             return activations
         bits = random_bits(activations.shape, activations.device, generator)

@@ -1,4 +1,4 @@
-"""What is stored of a run for its report: classifiers and generated images over the training, and galleries at the end."""
+"""Stores the classifiers and generated images of a training, and the galleries of its evaluation."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from pixelscope.runs.folder import RunFolder
 
 
 def save_classifiers(folder: RunFolder, task: Task[Any], images: int) -> None:
-    """Store T and its average as they are after `images` images; `evaluate` draws curves and the oracle from them."""
+    """Store T and its average after `images` images; `evaluate` computes curves and the oracle from them."""
     tensors = {f"last.{name}": tensor for name, tensor in task.networks["classifier"].state_dict().items()}
     if "classifier" in task.averages:
         averaged = task.averages["classifier"].network.state_dict()
@@ -34,20 +34,20 @@ def save_classifiers(folder: RunFolder, task: Task[Any], images: int) -> None:
 
 
 def one_of_each_class(images: ImageSet, most: int = 10) -> Positions:
-    """Return the positions of the first image of each class, at most `most` of them."""
+    """Return the positions of the first image of each class, at most `most`."""
     assert images.labels is not None
     return np.unique(images.labels, return_index=True)[1][:most]
 
 
 class ProgressSamples:
-    """The same source images with the same z, redrawn as training goes on: samples/progress.npz."""
+    """Writes samples/progress.npz: what G generates over the training from the same source images and z."""
 
     def __init__(self, folder: RunFolder, source: ImageSet) -> None:
         self.path = folder.samples / "progress.npz"
         self.source = source.images[one_of_each_class(source)]
 
     def draw(self, task: PixelDATask, images: int) -> None:
-        """Add a row for the moment after `images` images."""
+        """Add a row of generated images after `images` images."""
         averaged = task.averages.get("generator")
         network = task.generator if averaged is None else averaged.network
         drawn = pixels(redraw(network, self.source, task.fixed_z(len(self.source))))
@@ -55,7 +55,7 @@ class ProgressSamples:
         self._write(np.append(moments, images), np.concatenate([rows, drawn[None]]))
 
     def forget_after(self, images: int) -> None:
-        """Drop the rows drawn after the checkpoint that a run resumes from."""
+        """Remove the rows after `images` images, which a run that resumes there generates again."""
         if self.path.is_file():
             moments, rows = self._read()
             self._write(moments[moments <= images], rows[moments <= images])
@@ -72,12 +72,15 @@ class ProgressSamples:
 
 
 SHOWN = 16
+"""Images per gallery."""
 STYLED = 4
+"""Source images from which G generates several times."""
 STYLES = 10
+"""Draws of z per source image."""
 
 
 def write_galleries(domains: Domains, found: Checkpoint) -> None:
-    """Store the pictures of a run's test splits, as many as its system and data allow."""
+    """Store the galleries of a run's test splits that its system and data allow."""
     folder, config = found.folder, found.config
     if domains.target is not None and domains.aligned:
         _write_pairs(folder, domains.source.test, domains.target.test, config.seed)

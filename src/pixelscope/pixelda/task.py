@@ -1,4 +1,4 @@
-"""The training steps: T on the source alone (the baseline), and PixelDA's D and T together, then G."""
+"""The training steps. The baseline trains T on the source. PixelDA trains D and T together, then G."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,14 +47,14 @@ class LabelledBatches:
         self.stream = ShuffledStream(images, seed, "source", device)
 
     def __call__(self, context: StepContext) -> LabelledBatch:
-        """Return this rank's part of the batch at `context`."""
+        """Return this rank's shard of the batch at `context`."""
         images, labels = self.stream.take(context)
         assert labels is not None
         return LabelledBatch(images, labels)
 
 
 class BaselineTask(Task[LabelledBatch]):
-    """T of one baseline run, with its optimizer and moving average."""
+    """T of a baseline run, with its optimizer and moving average."""
 
     display_names = MappingProxyType(
         {
@@ -90,17 +90,17 @@ class BaselineTask(Task[LabelledBatch]):
         return {"loss/classifier": loss.detach(), "gradient/classifier": norms["classifier"], "accuracy/batch_source": accuracy}
 
     def evaluate(self) -> dict[str, float]:
-        """Measure T on the source's splits."""
+        """Return accuracy and loss of T on the source's splits."""
         averaged = self.averages.get("classifier")
         return self.evaluation.measure(self.classifier, averaged.network if averaged else None) if self.evaluation else {}
 
     def monitor(self, evaluation: Mapping[str, float]) -> float | None:
-        """Choose the best checkpoint by source validation of the weights to be measured: the average, where one is kept."""
+        """Return the source validation accuracy, which chooses the best checkpoint: the average's if there is one."""
         return evaluation.get("accuracy/source_validation_ema", evaluation.get("accuracy/source_validation"))
 
 
 def build_classifier(config: BaselineConfig, classes: int) -> TaskNetwork:
-    """Build T with initial weights drawn from the configuration's seed alone."""
+    """Return T; its initial weights depend on the configuration's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
         return make_classifier(config.classifier.kind, classes, config.data.size, config.classifier.width)
@@ -108,7 +108,7 @@ def build_classifier(config: BaselineConfig, classes: int) -> TaskNetwork:
 
 @dataclass(frozen=True)
 class PairedBatch:
-    """One step's images of both domains, independent of each other; the target has no labels here, nor anywhere in a task."""
+    """Unpaired images of both domains for one step. A task never holds target labels."""
 
     source: Tensor
     """(n, 3, S, S) in [-1, 1]."""
@@ -117,17 +117,17 @@ class PairedBatch:
     target: Tensor
     """(n, 3, S, S) in [-1, 1]."""
     mask: Tensor | None = None
-    """(n, 1, S, S) in [0, 1], 1 on the foreground of the source, where masks are given."""
+    """(n, 1, S, S) in [0, 1], 1 on the source's foreground; None if no masks are given."""
 
     def to_memory_format(self, memory_format: str) -> "PairedBatch":
-        """Return the same images in another order in memory."""
+        """Return the same images in the memory format `memory_format`."""
         return replace(
             self, source=to_memory_format(self.source, memory_format), target=to_memory_format(self.target, memory_format)
         )
 
 
 class PairedBatches:
-    """Shuffled batches of both domains, each in an order of its own, so that aligned pairs never meet but by chance."""
+    """Shuffled batches of both domains. Each has its own order, so aligned images are not paired."""
 
     def __init__(
         self, source: ImageSet, target: ImageSet, seed: int, device: torch.device, masks: ImageSet | None = None
@@ -137,7 +137,7 @@ class PairedBatches:
         self.masks = None if masks is None else torch.from_numpy(masks.in_memory()).to(device)
 
     def __call__(self, context: StepContext) -> PairedBatch:
-        """Return this rank's part of the batch at `context`."""
+        """Return this rank's shard of the batch at `context`."""
         source, labels = self.source.take(context)
         target, _ = self.target.take(context)
         assert labels is not None
@@ -150,20 +150,20 @@ class PairedBatches:
 
 
 REDRAWN_TWICE = 64
-"""Source images redrawn twice at each evaluation, to see whether both redrawings have one class."""
+"""Number of source images from which G generates twice per evaluation, to compare the predicted classes."""
 
 FOLLOWS = 0.98
-"""Share of the smoothed excess kept at each step: it follows some fifty steps."""
+"""Decay per step of the smoothed excess, which averages over some fifty steps."""
 
 GROWTH = 1.02
-"""Factor on a steered weight at each step, or its inverse."""
+"""Factor per step by which the task weight grows; its inverse when it falls."""
 
 STATISTICS_EVERY = 8
-"""Steps between two batches from which batch norm of G's average takes its statistics; each is one more pass of G."""
+"""Steps between two updates of the batch norm statistics of G's average; each costs one more pass of G."""
 
 
 class PixelDATask(Task[PairedBatch]):
-    """G, D and T of one run, with their optimizers and moving averages."""
+    """G, D and T of a run, with their optimizers and moving averages."""
 
     display_names = MappingProxyType(
         {
@@ -208,7 +208,7 @@ class PixelDATask(Task[PairedBatch]):
         }
         if self.judge is not None:
             self.optimizers["judge"] = _adam(config, self.judge)
-        # The weight of T's loss in the G step, and by how much that loss exceeds the one on the source, smoothed.
+        # The weight of T's loss in the G step, and the smoothed excess of that loss over the loss on the source.
         start = {"task weight": config.losses.generator_task, "task excess": 0.0}
         self.steering = {name: torch.tensor(value, device=fabric.device) for name, value in start.items()}
         if config.losses.task_bound is not None:
@@ -218,7 +218,7 @@ class PixelDATask(Task[PairedBatch]):
         self.averages = {name: EMA(self.networks[name], half_life) for name in averaged}
 
     def step(self, batch: PairedBatch, context: StepContext) -> Mapping[str, Tensor]:
-        """Train D and T on one batch, then G (the report's step 6)."""
+        """Train D and T on one batch, then G (step 6 of the reference study)."""
         for optimizer in self.optimizers.values():
             set_learning_rate(optimizer, self.config.optimizer.learning_rate_at(context.images))
         batch = batch.to_memory_format(self.config.runtime.memory_format)
@@ -242,7 +242,7 @@ class PixelDATask(Task[PairedBatch]):
         return {name: value.detach() for name, value in numbers.items()}
 
     def evaluate(self) -> dict[str, float]:
-        """Measure T on the source, and how much generated images vary with z."""
+        """Return accuracy and loss of T on the source, and how much generated images vary with z."""
         if self.evaluation is None:
             return {}
         averaged = self.averages.get("classifier")
@@ -256,15 +256,15 @@ class PixelDATask(Task[PairedBatch]):
         }
 
     def monitor(self, evaluation: Mapping[str, float]) -> float | None:
-        """Choose the best checkpoint by source validation; there is none where nothing is held out."""
+        """Return the source validation accuracy, which chooses the best checkpoint; None if nothing is held out."""
         return evaluation.get("accuracy/source_validation_ema", evaluation.get("accuracy/source_validation"))
 
     def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
-        """Say when the numbers show collapse, vanishing gradients or an overpowering D."""
+        """Return (cause, sentence) for each sign of collapse, vanishing gradients, lost content or an overpowering D."""
         return diagnostics.warnings(stats)
 
     def fixed_z(self, count: int) -> Tensor:
-        """Return `count` draws of z that are the same at every moment of the run, shape (count, noise_dim)."""
+        """Return `count` draws of z that stay the same for the whole run, shape (count, noise_dim)."""
         draw = generator("cpu", self.config.seed, "fixed z")
         return draw_noise(self.config, count, draw).to(self.fabric.device)
 
@@ -276,7 +276,7 @@ class PixelDATask(Task[PairedBatch]):
         weights = self.config.losses
         draw = context.generator("noise in the D step")
         with self.fabric.autocast():
-            # Two passes: real and generated images are each normalised by their own statistics, as in the paper's code.
+            # Two passes: batch norm normalises real and generated images separately, as in the paper's code.
             real_logits = self.discriminator(batch.target, draw)
             generated_logits = self.discriminator(generated, draw)
             source_logits = self.classifier(batch.source, source=True)
@@ -297,7 +297,7 @@ class PixelDATask(Task[PairedBatch]):
         }
 
     def _judge_step(self, judge: TaskNetwork, batch: PairedBatch, generated: Tensor) -> dict[str, Tensor]:
-        """Train the judge on the source, and ask it about redrawn images."""
+        """Train the judge on the source, and measure it on generated images."""
         with self.fabric.autocast():
             source_logits = judge(batch.source)
             with torch.no_grad():
@@ -313,7 +313,7 @@ class PixelDATask(Task[PairedBatch]):
         }
 
     def _steer(self, excess: Tensor) -> dict[str, Tensor]:
-        """Raise or lower the weight of T's loss in the G step, where it is bounded; `excess`: of this rank's batch."""
+        """Adapt the weight of T's loss in the G step under `task_bound`; `excess` is this rank's."""
         weights = self.config.losses
         if weights.task_bound is None:
             return {}
@@ -362,7 +362,7 @@ class PixelDATask(Task[PairedBatch]):
 
 
 def build_networks(config: PixelDAConfig, classes: int) -> tuple[Generator, Discriminator, TaskNetwork]:
-    """Build G, D and T with initial weights drawn from the configuration's seed alone."""
+    """Return G, D and T; their initial weights depend on the configuration's seed alone."""
     size = config.data.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())

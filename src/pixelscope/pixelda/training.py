@@ -1,4 +1,4 @@
-"""Trainings from configuration to run folder: baseline and PixelDA, started or resumed."""
+"""Starts and resumes trainings of PixelDA and of its baseline."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -39,14 +39,14 @@ class DomainsJob(Job):
     config: BaselineConfig
     domains: Domains
     masks: ImageSet | None
-    """Those of the source's training images, where the content loss takes any."""
+    """Masks of the source's training images; None if the content loss uses none."""
     found: BaselineConfig
-    """The configuration with its sources where they were found."""
+    """The configuration with the current places of its sources."""
     baseline: RunFolder | None = None
-    """The baseline whose figures a new run keeps."""
+    """The baseline whose results are copied into a new run."""
 
     def build(self, fabric: Fabric) -> Training:
-        """Build the task of the configured system, and its batches."""
+        """Return the task of the configured system, with its batches."""
         config, domains = self.config, self.domains
         evaluation, classes = SourceEvaluation(domains.source), len(domains.classes)
         if isinstance(config, PixelDAConfig):
@@ -70,7 +70,7 @@ class DomainsJob(Job):
         )
 
     def describe(self, run: Path) -> dict[str, Any]:
-        """Return what run.json says of the data."""
+        """Return the entries of run.json about the data."""
         return {
             "data": self.domains.describe(self.config),
             "paths": paths(self.config, self.found, run),
@@ -78,7 +78,7 @@ class DomainsJob(Job):
         }
 
     def begin(self, folder: RunFolder) -> None:
-        """Write what a new run keeps of its data and of its baseline."""
+        """Write the hashes of the training images and a copy of the baseline's results into a new run."""
         SeenImages.of(self.domains).save(folder)
         if self.baseline is not None:
             folder.baseline.mkdir()
@@ -86,17 +86,29 @@ class DomainsJob(Job):
                 shutil.copyfile(self.baseline.path / name, folder.baseline / name)
 
     def samples(self, folder: RunFolder) -> ProgressSamples:
-        """Return what redraws the same source images again and again."""
+        """Return the writer of samples/progress.npz."""
         return ProgressSamples(folder, self.domains.source.test)
 
 
 def train_baseline(
     config: BaselineConfig, *, runs: Path = Path("runs"), run: Path | None = None, data_root: Path | None = None
 ) -> Path:
-    """Train T on the source alone and return the run folder.
+    """Train T on the source alone.
 
-    runs: where a numbered folder is made; run: a folder of the user's own choice, which must not exist.
-    Raises InputError for data or settings that cannot be used, before anything is written.
+    Args:
+        config: the settings.
+        runs: where a numbered run folder is made if `run` is None.
+        run: the run folder to make; it must not exist.
+        data_root: folder in which a source given as a KIND alone is looked up.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: data or settings cannot be used; nothing is written then.
+
+    Example:
+        >>> train_baseline(BaselineConfig(source="my/labelled"), run=Path("runs/baseline"))
     """
     return _train("baseline", config, runs, run, None, data_root)
 
@@ -109,9 +121,24 @@ def train_pixelda(
     baseline: Path | None = None,
     data_root: Path | None = None,
 ) -> Path:
-    """Train G, D and T on labelled source and unlabelled target images and return the run folder.
+    """Train G, D and T on labelled source images and unlabelled target images.
 
-    baseline: the run folder of an evaluated baseline, whose figures the report shows as the state before.
+    Args:
+        config: the settings.
+        runs: where a numbered run folder is made if `run` is None.
+        run: the run folder to make; it must not exist.
+        baseline: run folder of an evaluated baseline to compare with; its results are copied into the new run.
+        data_root: folder in which a source given as a KIND alone is looked up.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: data, settings or the baseline cannot be used; nothing is written then.
+
+    Example:
+        >>> config = PixelDAConfig(source="my/labelled", target="my/unlabelled")
+        >>> train_pixelda(config, run=Path("runs/adapted"))
     """
     return _train("pixelda", config, runs, run, baseline, data_root)
 
@@ -125,11 +152,21 @@ def resume_pixelda(
     target: str | None = None,
     data_root: Path | None = None,
 ) -> Path:
-    """Go on with a stopped run to its end, from its newest checkpoint, and return its folder.
+    """Continue a stopped run from its newest checkpoint to its end.
 
-    devices: another number of devices than before; images: train to this many images instead of the configured number.
-    source, target: where the run's own images lie now, if they have moved.
-    Raises InputError where the run or its images cannot be used; the run is then left as it was.
+    Args:
+        run: the run folder.
+        devices: number of devices, if it changes.
+        images: number of images to train to, if it changes.
+        source: where the run's source images are now, if they have moved.
+        target: where the run's target images are now, if they have moved.
+        data_root: folder in which a source given as a KIND alone is looked up.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: the run or its images cannot be used; the run stays as it was.
     """
     changes = {"training": {"images": images}, "runtime": {"devices": devices}, "source": source, "target": target}
     folder, config, place = check_resume(run, lambda folder: read_run(folder).config, changes)
@@ -162,23 +199,23 @@ def _name(system: str, config: BaselineConfig) -> str:
 
 
 def _evaluated_baseline(path: Path, classifier: ClassifierConfig) -> RunFolder:
-    """Open an evaluated baseline; raises InputError where it is none, or its T is another network than `classifier`."""
+    """Open an evaluated baseline; raises InputError if it is not one, or if its T differs from `classifier`."""
     folder = RunFolder.open(path)
     run = read_run(folder)
     if run.system != "baseline" or not folder.evaluation.is_file():
-        raise InputError(f"{path} is not an evaluated baseline; make one with `pixelscope pixelda baseline` and evaluate it.")
+        raise InputError(f"{path} is not an evaluated baseline; train one with `pixelscope pixelda baseline` and evaluate it.")
     theirs, ours = run.config.classifier.describe(), classifier.describe()
     if theirs != ours:
         raise InputError(
-            f"T of the baseline {path} is {theirs}, and T of this run is {ours}, so accuracies cannot be compared; give a "
-            "baseline with the same --classifier.kind and --classifier.width, or change these settings."
+            f"T of the baseline {path} is {theirs}, but T of this run is {ours}; use the same --classifier.kind and "
+            "--classifier.width in both, so that accuracies can be compared."
         )
-    Evaluation.load(folder.evaluation)  # a damaged one would spoil the report of the new run
+    Evaluation.load(folder.evaluation)  # A damaged file must not be copied into the new run.
     return folder
 
 
 def _check_same_images(baseline: RunFolder, domains: Domains) -> None:
-    """Raise InputError where a baseline was measured on other test images, or trained for another target, than `domains`."""
+    """Raise InputError if a baseline was measured on other test images, or trained for another target, than `domains`."""
     recorded, digests = baseline.read_record().get("data", {}), domains.split_digests()
     parts = {"source": domains.source, "target": domains.target}
     for name, keys in (("target", ("sha256", "sha256_test")), ("source", ("sha256_test",))):
@@ -187,14 +224,14 @@ def _check_same_images(baseline: RunFolder, domains: Domains) -> None:
             continue
         origin = own.train.provenance
         raise InputError(
-            f"The baseline {baseline.path} was measured on the {name} {measured.get('title')} ({measured.get('spec')}) and "
+            f"The baseline {baseline.path} was measured on the {name} {measured.get('title')} ({measured.get('spec')}), but "
             f"this run has other images, {origin.title} ({origin.source}), or another split or framing of them; give a "
-            "baseline of the same images and settings of data."
+            "baseline of the same images and data settings."
         )
 
 
 def _decisive(config: BaselineConfig) -> dict[str, Any]:
-    """Return the settings that decide the weights: not the machine, nor how long it runs, nor where data lies."""
+    """Return the settings that determine the weights: without hardware, length and places of the data."""
     values = config.model_dump(mode="json", exclude={"runtime": True, "source": True, "target": True})
     values["training"].pop("images")
     values["data"] = {name: value for name, value in values["data"].items() if value is not None}
