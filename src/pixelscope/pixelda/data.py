@@ -168,6 +168,20 @@ def load_own(run: StoredRun, data_root: Path | None = None, names: Collection[st
     return domains
 
 
+def load_unframed_test(run: StoredRun, data_root: Path | None = None) -> ImageSet:
+    """Return the test images of a run's target, or of a baseline's source, before any framing: what a user gives to the model.
+
+    Raises:
+        InputError: images are missing, or their SHA-256 differs from the one in run.json.
+    """
+    domains = load_own(run, data_root)
+    if domains.framing is not None:
+        found = lying(run, data_root)
+        plain = found.data.model_copy(update={"framing": "none", "target_framing": None})
+        domains = load_domains(found.model_copy(update={"data": plain}), data_root, training=False)
+    return (domains.target or domains.source).test
+
+
 def lying(run: StoredRun, data_root: Path | None = None) -> BaselineConfig:
     """Return the configuration of a run with the current places of its sources; see `data.sources.relocate.find`."""
     return located(run, lambda some: load_domains(some, data_root, training=False).digests())

@@ -42,7 +42,7 @@ def export_classifier(
 ) -> ExportResult:
     """Write the classifier of a finished run to `out`, with its card, once file and run agree on real images.
 
-    images: a source of images to compare on; by default the run's own target, or a baseline's own source.
+    images: a source of images to compare on; by default the test split of the run's target, or of a baseline's source.
     Raises InputError as `pixelscope.export` says.
     """
     from pixelscope.pixelda.checkpoints import likely_better, load_checkpoint
@@ -66,13 +66,13 @@ def export_classifier(
 
 
 def _images(checkpoint: "Checkpoint", images: str | None, data_root: Path | None) -> tuple[np.ndarray, str]:
-    """Return uint8 images (N, S, S, 3) to compare on, evenly spaced over a source, and which they are."""
-    from pixelscope.pixelda.data import lying
+    """Return uint8 images (N, S, S, 3) to compare on, and a description of them."""
+    from pixelscope.pixelda.data import load_unframed_test
     from pixelscope.pixelda.forward import pixels
 
     if images is None:
-        config = lying(checkpoint.run, data_root)
-        images = config.target or config.source
+        test = load_unframed_test(checkpoint.run, data_root)
+        return pixels(test.images[:COMPARED]), f"{test.provenance.title}, test split of the run"
     found = load(images, size=checkpoint.size, data_root=data_root, value_range=checkpoint.config.data.input_values)
     return pixels(evenly_spaced(found.images, COMPARED)), found.provenance.title
 
