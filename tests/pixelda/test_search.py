@@ -194,7 +194,7 @@ def test_the_command_ends_well_where_nothing_better_is_found(
 BAD = [
     (["--out", "{found}"], {}, "exists already"),
     (["--target", "{tmp}/nowhere"], {}, "nowhere"),
-    (["--at-once", "0"], {}, "--max-parallel"),
+    (["--max-parallel", "0"], {}, "--max-parallel"),
     (["--grid", "serch"], {}, "serch"),
     ([], {"losses": {"generator_tsk": 1}}, "losses.generator_task"),
     ([], {"data": {"size": 20}}, "data.size"),
