@@ -163,7 +163,7 @@ def test_other_endings_of_images_are_read(tmp_path: Path, name: str, kind: str, 
 def test_the_message_names_file_reason_and_mend(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "a.png"
     path.mkdir() if content is None else path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"Cannot read the image {path}: .*({reason}); mend or remove it\."):
+    with pytest.raises(InputError, match=rf"Cannot read the image {path}: .*({reason}); repair or remove it\."):
         read_image(path)
 
 

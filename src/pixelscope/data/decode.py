@@ -426,7 +426,7 @@ def _size(image: Bytes) -> str:
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
-    return InputError(f"Cannot read the image {path}: {_reason(error)}; mend or remove it.")
+    return InputError(f"Cannot read the image {path}: {_reason(error)}; repair or remove it.")
 
 
 def _reason(error: BaseException) -> str:

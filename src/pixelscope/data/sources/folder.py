@@ -275,7 +275,7 @@ def _check_enough(folder: Path, kept: list[int], errors: dict[int, InputError], 
         left = {layout.labels[i] for i in kept}
         for index, name in enumerate(layout.classes):
             if index not in left:
-                raise InputError(f"No image of the class {name!r} in {folder} can be read; mend some, or remove the folder.")
+                raise InputError(f"No image of the class {name!r} in {folder} can be read; repair some, or remove the folder.")
 
 
 def _title(folder: Path, layout: Layout) -> str:
