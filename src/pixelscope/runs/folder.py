@@ -179,16 +179,25 @@ def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str
 
 
 def read_stats(path: Path) -> list[dict[str, Any]]:
-    """Read stats.jsonl; a last line that a killed run left unfinished is passed over, any other is an InputError."""
+    """Read the lines of stats.jsonl; a last line that a killed run left unfinished is skipped.
+
+    Raises:
+        InputError: another line is not JSON, or has no kind and number of images.
+    """
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, text in enumerate(lines, 1):
         try:
-            if line:
-                found.append(json.loads(line))
+            line = json.loads(text) if text else None
         except ValueError:
-            if number < len(lines):
-                raise InputError(f"{path}, line {number} is not valid JSON; remove the line.") from None
+            if number == len(lines):
+                break
+            raise InputError(f"{path}, line {number} is not valid JSON; remove the line.") from None
+        if not text:
+            continue
+        if not isinstance(line, dict) or not isinstance(line.get("images"), int) or "kind" not in line:
+            raise InputError(f"{path}, line {number} is not a line of statistics (no kind and images); remove the line.")
+        found.append(line)
     return found
 
 

@@ -57,7 +57,7 @@ def run_info(path: Path) -> RunInfo:
 def run_statistics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of statistics of a run; none where there are none yet."""
     try:
-        return [line for line in read_stats(RunFolder(path).stats) if isinstance(line, dict)]
+        return read_stats(RunFolder(path).stats)
     except (InputError, OSError):
         return []
 

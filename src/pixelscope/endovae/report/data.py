@@ -70,7 +70,7 @@ class ReportData:
             InputError: `run` is not a run folder, or a file in it is damaged.
         """
         folder = RunFolder.open(run)
-        lines, frames = _checked_lines(folder.stats), folder.path / "frames.json"
+        lines, frames = read_stats(folder.stats), folder.path / "frames.json"
         return cls(
             folder=folder,
             record=read_record(folder),
@@ -139,14 +139,6 @@ def plural(count: int, noun: str) -> str:
 def listed(names: list[str]) -> str:
     """Return names as in a sentence: a, b and c."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-
-
-def _checked_lines(path: Path) -> Lines:
-    lines = read_stats(path)
-    for number, line in enumerate(lines, 1):
-        if not isinstance(line, dict) or not isinstance(line.get("images"), int) or "kind" not in line:
-            raise InputError(f"{path}, line {number} is not a line of statistics (no kind and images); remove the line.")
-    return lines
 
 
 def _read_psnr(path: Path) -> dict[str, np.ndarray]:

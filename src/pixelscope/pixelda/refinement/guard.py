@@ -16,14 +16,9 @@ from pixelscope.pixelda.metrics import MeasuredSet
 from pixelscope.pixelda.refinement.results import ClassShare, Guard
 from pixelscope.pixelda.results import SWAPPED
 from pixelscope.pixelda.verdict import IMAGES, answers_of, rule_values, swapped_share
+from pixelscope.pixelda.verdict import RULES as VERDICT_RULES
 
-RULES: Mapping[str, str] = {
-    "redrawn accuracy": "accuracy on source images held out and redrawn by G",
-    "view information": "mutual information in nats of the answers to an image and to altered views of it",
-    "information": "entropy of the mean answer minus the mean entropy of answers, in nats",
-    "cluster agreement": "adjusted mutual information of the answers with k-means clusters of the features",
-    "source accuracy": "accuracy on source images held out",
-}
+RULES = {"redrawn accuracy": "accuracy on source images held out and redrawn by G", **VERDICT_RULES}
 """Each rule in words; a higher value is better."""
 
 DECIDES = "cluster agreement"

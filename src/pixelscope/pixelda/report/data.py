@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from pixelscope.config import read_yaml
-from pixelscope.errors import InputError
 from pixelscope.pixelda.results import Evaluation, SetResult
 from pixelscope.reports.plotting import Series, series
 from pixelscope.runs.arrays import read_arrays
@@ -61,7 +60,7 @@ class ReportData:
             InputError: `run` is not a run folder, or a file in it is damaged.
         """
         folder = RunFolder.open(run)
-        lines = _checked_lines(folder.stats)
+        lines = read_stats(folder.stats)
         return cls(
             folder=folder,
             record=read_record(folder),
@@ -143,11 +142,3 @@ def points(change: float, count: int) -> str:
     """Return a signed difference of two shares in percentage points, with a typographic minus sign."""
     text = f"{100 * change:+.{1 if count <= FEW else 2}f}"
     return re.sub(r"^[+-](0\.0+)$", r"\1", text).replace("-", "−")
-
-
-def _checked_lines(path: Path) -> Lines:
-    lines = read_stats(path)
-    for number, line in enumerate(lines, 1):
-        if not isinstance(line, dict) or not isinstance(line.get("images"), int) or "kind" not in line:
-            raise InputError(f"{path}, line {number} is not a line of statistics (no kind and images); remove the line.")
-    return lines
