@@ -103,7 +103,7 @@ def test_a_baseline_learns_and_is_copied_into_the_run_that_names_it(tmp_path: Pa
     result = evaluate(before)
     assert result.sets["source_test"].accuracy > 0.9
     for classifier in ({"kind": "residual", "width": 4}, {"kind": "residual", "width": 4, "private_first_layer": True}):
-        with pytest.raises(InputError, match="is paper, and T of this run is residual of width 4,.*--classifier.kind"):
+        with pytest.raises(InputError, match="paper.*residual of width 4.*--classifier.kind"):
             train_pixelda(tiny.pixelda(**domains, classifier=classifier), run=tmp_path / "run", baseline=before)
     (before / "evaluation.json").write_text("{}")
     with pytest.raises(InputError, match="evaluate the run again"):

@@ -162,7 +162,7 @@ def load_own(run: StoredRun, data_root: Path | None = None, names: Collection[st
     Raises:
         InputError: images are missing, or their SHA-256 differs from the one in run.json.
     """
-    found = lying(run, data_root)
+    found = current_config(run, data_root)
     domains = load_domains(found, data_root, training=False)
     require_same_images(replace(run, config=found), domains, names)
     return domains
@@ -176,13 +176,13 @@ def load_unframed_test(run: StoredRun, data_root: Path | None = None) -> ImageSe
     """
     domains = load_own(run, data_root)
     if domains.framing is not None:
-        found = lying(run, data_root)
+        found = current_config(run, data_root)
         plain = found.data.model_copy(update={"framing": "none", "target_framing": None})
         domains = load_domains(found.model_copy(update={"data": plain}), data_root, training=False)
     return (domains.target or domains.source).test
 
 
-def lying(run: StoredRun, data_root: Path | None = None) -> BaselineConfig:
+def current_config(run: StoredRun, data_root: Path | None = None) -> BaselineConfig:
     """Return the configuration of a run with the current places of its sources; see `data.sources.relocate.find`."""
     return located(run, lambda some: load_domains(some, data_root, training=False).digests())
 
@@ -368,9 +368,9 @@ def located(run: StoredRun, digests: Callable[[BaselineConfig], Mapping[str, str
     return _at(run.config, found)
 
 
-def paths(config: BaselineConfig, lying: BaselineConfig, run: Path) -> dict[str, dict[str, str]]:
-    """Return the places of the sources for run.json of the run folder `run`; `lying` has their current places."""
-    return written(_places(config), _places(lying), run)
+def paths(config: BaselineConfig, current: BaselineConfig, run: Path) -> dict[str, dict[str, str]]:
+    """Return the places of the sources for run.json of the run folder `run`; `current` has their current places."""
+    return written(_places(config), _places(current), run)
 
 
 def _places(config: BaselineConfig) -> dict[str, str]:

@@ -129,7 +129,7 @@ class Evaluation(ResultFile):
     source_only: dict[str, float] | None = None
     """Accuracies of T of the source alone on the same sets, where the run trained one beside."""
     verdict: Verdict | None = None
-    """Whether adaptation likely helps, told without target labels; only where there is a T of the source alone."""
+    """Whether adaptation likely helps, estimated without target labels; None without a T of the source alone."""
 
     def to_text(self) -> str:
         """Return tables for a terminal."""

@@ -181,7 +181,7 @@ class PixelDATask(Task[PairedBatch]):
             "accuracy/source_test": "source test",
             "accuracy/source_validation": "source validation",
             "diversity": "diversity",
-            "alike": "redrawn alike",
+            "alike": "same class in two redrawings",
         }
     )
 

@@ -16,9 +16,9 @@ from pixelscope.pixelda.data import (
     Domains,
     SeenImages,
     System,
+    current_config,
     load_domains,
     load_masks,
-    lying,
     paths,
     require_same_images,
     with_findings,
@@ -171,7 +171,7 @@ def resume_pixelda(
     changes = {"training": {"images": images}, "runtime": {"devices": devices}, "source": source, "target": target}
     folder, config, place = check_resume(run, lambda folder: read_run(folder).config, changes)
     stored = replace(read_run(folder), config=config)
-    found = lying(stored, data_root)
+    found = current_config(stored, data_root)
     domains = load_domains(found, data_root)
     require_same_images(replace(stored, config=found), domains)
     return DomainsJob(stored.system, config, place, domains, load_masks(found, domains, data_root), found).run()

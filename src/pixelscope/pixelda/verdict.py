@@ -1,4 +1,4 @@
-"""Whether adaptation likely helps, told without target labels: T of the source alone compared with the adapted T.
+"""Whether adaptation likely helps, estimated without target labels: T of the source alone compared with the adapted T.
 
 A classifier that reads what images show gives the same answer when an image is moved, turned or recoloured; one that guesses
 does not, however sure it is. The verdict follows the information that answers to an image and to altered views of it share

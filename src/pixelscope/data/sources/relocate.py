@@ -15,13 +15,13 @@ Digests = Callable[[dict[str, str]], Mapping[str, str]]
 """Returns the SHA-256 of the training images in each of some places; raises InputError where they cannot be read."""
 
 
-def written(given: Mapping[str, str], lying: Mapping[str, str], run: Path) -> dict[str, dict[str, str]]:
+def written(given: Mapping[str, str], current: Mapping[str, str], run: Path) -> dict[str, dict[str, str]]:
     """Return what the record of the run folder `run` says of places: each as given, absolute, and relative to the folder.
 
     given: sources (`KIND:PATH`, PATH or KIND) or paths by name, as the user gave them; empty ones are left out.
-    lying: the same, as they were found; relative to the working directory.
+    current: the same, as they were found; relative to the working directory.
     """
-    return {name: {"given": spec, **_both(lying[name], run)} for name, spec in given.items() if spec}
+    return {name: {"given": spec, **_both(current[name], run)} for name, spec in given.items() if spec}
 
 
 def find(given: Mapping[str, str], record: Mapping[str, Any], run: Path, digests: Digests) -> dict[str, str]:

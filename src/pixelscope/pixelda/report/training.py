@@ -57,6 +57,7 @@ TRAINING_CAPTION = (
     "Noisy curves: running mean, raw values faint behind it. In (a), D and G are balanced while D's loss stays near 2 ln 2 and "
     "neither loss falls to zero. In (b), G's loss is small because it is weighted."
 )
+NO_LOSSES = "The training was too short for curves of the losses."
 STABILITY_CAPTION = (
     "Missing convergence: D's two probabilities are far apart. Vanishing gradients: a curve falls by orders of magnitude. "
     "Collapse: classes are missing, or the diversity is near zero. Lost content: layout and classes are low together. Red "
@@ -81,7 +82,7 @@ def training_section(data: ReportData) -> Section:
     accuracies, before = data.accuracies(), data.results_before("target_test")
     figure = training_panels(data.train, accuracies, before.accuracy if before else None)
     alt = f"Losses of G, D and T, and accuracies of T, over the images seen. {_last_values(accuracies)}"
-    parts = () if figure is None else (Illustration("training", figure, alt, TRAINING_CAPTION),)
+    parts = () if figure is None else (Illustration("training", figure, alt, TRAINING_CAPTION if data.train else NO_LOSSES),)
     speed = data.record.images_per_second
     prose = f"{data.steps:,} steps, each of D and T together, then of G" + (
         f"; {speed:,.0f} images per second." if speed else "."
