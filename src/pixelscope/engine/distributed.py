@@ -6,10 +6,10 @@ import multiprocessing
 import os
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -83,6 +83,36 @@ def check_agreement(networks: Iterable[nn.Module]) -> None:
         raise TrainingStopped("The processes hold different weights; nothing was written: resume from the last checkpoint.")
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over the ranks; its gradient is the sum of what all ranks pass back."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Return the sum, the same on every rank."""
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient of `values`: each rank's loss depends on the values of every rank."""
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Return the sum of `values` over the ranks, through which gradients flow; every rank must pass back through it.
+
+    Of torch's own two, `torch.distributed.nn.functional` is deprecated, and the collectives that replace it for compiled code
+    are private.
+    """
+    total: Tensor | None = _SumOverRanks.apply(values)
+    assert total is not None
+    return total
+
+
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the images of all ranks, on CPU and GPU alike (torch's own has no CPU kernel)."""
 
@@ -93,7 +123,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         values = input.float()
         sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
         count = values.numel() // values.shape[1] * ranks()
-        mean, square = (dist_nn.all_reduce(sums) / count).chunk(2)
+        mean, square = (sum_over_ranks(sums) / count).chunk(2)
         variance = (square - mean.square()).clamp_min(0)
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
