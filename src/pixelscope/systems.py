@@ -158,7 +158,7 @@ def evaluate(
     source: str | None = None,
     target: str | None = None,
     frames: str | None = None,
-    rule: str = "auto",
+    checkpoint: str = "auto",
     data_root: Path | None = None,
 ) -> Any:
     """Measure a run of any system, finished or not, and return the numbers of its own system.
@@ -167,14 +167,14 @@ def evaluate(
         run: a run of PixelDA, its baseline, a refinement or EndoVAE. Of an unfinished one the newest checkpoint is measured.
         source, target: of PixelDA and its baseline: images to measure in place of the run's own.
         frames: of EndoVAE: a store or folder of frames to measure in place of the run's own.
-        rule: which weights: `last`, `ema-last` or `best-source` of PixelDA and its baseline; `auto` is the system's own.
+        checkpoint: which weights: `last`, `ema-last` or `best-source` of PixelDA and its baseline; `auto` is the system's own.
         data_root: where a source given as a KIND alone is looked for.
 
     Raises:
         InputError: run or images cannot be used, or its system does not take an option.
     """
-    chosen = None if rule == "auto" else rule
-    options = {"source": source, "target": target, "frames": frames, "rule": chosen, "data_root": data_root}
+    chosen = None if checkpoint == "auto" else checkpoint
+    options = {"source": source, "target": target, "frames": frames, "checkpoint": chosen, "data_root": data_root}
     return _call(run, "evaluate", (run,), options)
 
 
@@ -184,7 +184,7 @@ def export(
     *,
     form: "Format" = "onnx",
     images: str | None = None,
-    rule: str = "auto",
+    checkpoint: str = "auto",
     choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
 ) -> "ExportResult":
@@ -199,7 +199,7 @@ def export(
         out: the file, ending in .onnx or .safetensors; it must not exist.
         form: the format.
         images: a source of images, or a store or folder of frames, to compare on; by default the run's own.
-        rule: which weights; see `evaluate`. A run that is not finished is exported only where one is named.
+        checkpoint: which weights; see `evaluate`. A run that is not finished is exported only where one is named.
         choose: of a run of PixelDA, the adapted classifier, or with `auto` the one that likely reads the target better.
         data_root: where a source given as a KIND alone is looked for.
 
@@ -207,7 +207,7 @@ def export(
         InputError: run, out or images cannot be used, an extra is not installed, or file and run disagree.
     """
     chosen = None if choose == "adapted" else choose
-    options = {"images": images, "rule": rule, "choose": chosen, "data_root": data_root}
+    options = {"images": images, "checkpoint": checkpoint, "choose": chosen, "data_root": data_root}
     return _call(run, "export", (run, out, form), options)
 
 

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from pixelscope.cli.options import PixelDACheckpoint
-from pixelscope.pixelda.checkpoints import RULES
+from pixelscope.pixelda.checkpoints import CHECKPOINTS
 
 Cli = Callable[..., Any]
 
@@ -92,7 +92,7 @@ def test_evaluate_prints_a_table(cli: Cli, trained: Path) -> None:
 
 
 def test_every_checkpoint_of_evaluation_is_offered() -> None:
-    assert get_args(get_args(PixelDACheckpoint)[0]) == ("auto", *RULES)
+    assert get_args(get_args(PixelDACheckpoint)[0]) == ("auto", *CHECKPOINTS)
 
 
 def test_report_prints_where_it_is(cli: Cli, trained: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 import tiny
 from pixelscope.cli.options import EndoVAECheckpoint
-from pixelscope.endovae.checkpoints import RULES
+from pixelscope.endovae.checkpoints import CHECKPOINTS
 
 Cli = Callable[..., Any]
 
@@ -26,7 +26,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_checkpoint_is_offered() -> None:
-    assert get_args(get_args(EndoVAECheckpoint)[0]) == ("auto", *RULES)
+    assert get_args(get_args(EndoVAECheckpoint)[0]) == ("auto", *CHECKPOINTS)
 
 
 def test_prepare_prints_the_summary_and_finds_the_store_again(

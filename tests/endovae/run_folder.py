@@ -14,7 +14,7 @@ from pixelscope.data.frames.store import ClassSummary, FrameSummary
 from pixelscope.endovae.anomaly.baselines import BASELINES
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.metrics import SSIM_RULE
+from pixelscope.endovae.metrics import SSIM_METHOD
 from pixelscope.endovae.results import (
     Anomaly,
     Evaluation,
@@ -172,11 +172,11 @@ def evaluation(size: int, latent: int, kinds: Sequence[str], epochs: int, rng: n
         system="endovae",
         images=30 * EPOCH,
         epochs=30.0,
-        rule="best-validation",
-        rules={"best-validation": {"images": 30 * EPOCH, **means}, "last": {"images": epochs * EPOCH, **means}},
+        checkpoint="best-validation",
+        checkpoints={"best-validation": {"images": 30 * EPOCH, **means}, "last": {"images": epochs * EPOCH, **means}},
         latent=latent,
         components=latent,
-        ssim_rule=SSIM_RULE,
+        ssim_method=SSIM_METHOD,
         sets=sets,
         separation={"endovae": 0.909, "pca": 0.836, "mean image": 0.7} if both else {},
         anomaly=_anomaly(rng) if both else None,

@@ -53,7 +53,7 @@ def test_the_calibration_is_of_the_validation_frames_and_lies_beside_the_weights
     measured = compute_raw_scores(checkpoint, splits.validation, found.latent)
     assert found.count == len(splits.validation) == len(found.scores["mse_tissue"])
     assert found.scores["mse_tissue"] == pytest.approx(sorted(measured["mse_tissue"]), rel=1e-4)
-    assert (found.rule, found.images) == ("best-validation", checkpoint.images)
+    assert (found.checkpoint, found.images) == ("best-validation", checkpoint.images)
     assert result.anomaly is not None and found.selected == result.anomaly.selected
 
 
@@ -131,7 +131,7 @@ def test_other_frames_are_compared_and_no_calibration_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = (run / "checkpoints" / FILE).read_bytes()
-    found = evaluate_endovae(run, frames=str(frame_folder), rule="last").anomaly
+    found = evaluate_endovae(run, frames=str(frame_folder), checkpoint="last").anomaly
     test = {kind: len(part) for kind, part in opened(run)[0].test.items()}
     assert found is not None, "frames that the run trained on are left out"
     assert found.counts == {"all": test["normal"], "normal-tiny": test["normal"], "abnormal": test["abnormal"]}

@@ -25,7 +25,7 @@ few = st.integers(0, 6)
 
 def calibration(values: list[float]) -> Calibration:
     return Calibration(
-        rule="last",
+        checkpoint="last",
         images=10,
         weights_sha256="0" * 64,
         count=len(values),

@@ -28,8 +28,8 @@ def test_it_measures_test_frames_next_to_linear_baselines(run: Path) -> None:
     result = evaluate_endovae(run)
     splits = load_splits(read_config(RunFolder(run)))
     assert {kind: found.count for kind, found in result.sets.items()} == {k: len(p) for k, p in splits.test.items()}
-    assert result.rule == "best-validation"
-    assert set(result.rules) == {"best-validation", "last"}
+    assert result.checkpoint == "best-validation"
+    assert set(result.checkpoints) == {"best-validation", "last"}
     assert result.components == 3
     for found in result.sets.values():
         assert set(found.methods) == {"endovae", "pca", "mean image"}
@@ -86,16 +86,16 @@ def test_other_frames_are_measured_and_not_stored(run: Path, frame_folder: Path,
     monkeypatch.chdir(tmp_path)
     evaluate_endovae(run)
     before = (run / "evaluation.json").read_bytes()
-    result = evaluate_endovae(run, frames=str(frame_folder), rule="last")
+    result = evaluate_endovae(run, frames=str(frame_folder), checkpoint="last")
     test = load_splits(read_config(RunFolder(run))).test
     assert {kind: found.count for kind, found in result.sets.items()} == {kind: len(part) for kind, part in test.items()}
-    assert result.rule == "last"
+    assert result.checkpoint == "last"
     assert (run / "evaluation.json").read_bytes() == before
 
 
 def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'ema-last'"):
-        evaluate_endovae(run, rule="ema-last")
+        evaluate_endovae(run, checkpoint="ema-last")
     young = tmp_path / "young"
     shutil.copytree(run, young)
     shutil.rmtree(young / "checkpoints")
@@ -103,11 +103,11 @@ def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
         evaluate_endovae(young)
 
 
-def test_the_average_is_a_rule_of_its_own(store: FrameStore, tmp_path: Path) -> None:
+def test_the_average_is_a_checkpoint_of_its_own(store: FrameStore, tmp_path: Path) -> None:
     config = tiny.endovae(frames=str(store.path), training={"epochs": 2, "ema_half_life": 0.5})
     result = evaluate_endovae(train_endovae(config, run=tmp_path / "run"))
-    assert set(result.rules) == {"best-validation", "last", "ema-last"}
-    assert result.rules["last"]["normal_psnr"] != result.rules["ema-last"]["normal_psnr"]
+    assert set(result.checkpoints) == {"best-validation", "last", "ema-last"}
+    assert result.checkpoints["last"]["normal_psnr"] != result.checkpoints["ema-last"]["normal_psnr"]
 
 
 def test_training_ends_early_and_says_why(store: FrameStore, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_reconstructions_are_written_as_a_grid_or_one_by_one(run: Path, frame_fo
     assert written.count == len(written.frames) == 12
     with Image.open(tmp_path / "grid.png") as image:
         assert image.size == (12 * 18 + 2, 2 * 18 + 2)
-    assert _about(tmp_path / "grid.png")["rule"] == "best-validation"
+    assert _about(tmp_path / "grid.png")["checkpoint"] == "best-validation"
     reconstruct(run, [frame_folder / "polyps"], tmp_path / "single")
     assert len(list((tmp_path / "single").glob("*.png"))) == 12
     reconstruct(run, [frame_folder / "polyps" / "03.png"], tmp_path / "again")

@@ -80,7 +80,7 @@ def _column(rows: list[dict[str, str]], name: str, **where: str) -> np.ndarray:
     return np.array([float(row[name]) for row in rows if all(row[key] == value for key, value in where.items())])
 
 
-def test_each_rule_measures_the_tensors_that_it_is_named_after(averaged_run: Path, splits: Splits, tmp_path: Path) -> None:
+def test_each_checkpoint_measures_its_own_tensors(averaged_run: Path, splits: Splits, tmp_path: Path) -> None:
     run = Path(shutil.copytree(averaged_run, tmp_path / "run"))
     newest, best = RunFolder(run).checkpoint_files()[-1], run / "checkpoints" / "best.safetensors"
     expected: dict[tuple[Path, str], dict[str, np.ndarray]] = {}
@@ -99,16 +99,16 @@ def test_each_rule_measures_the_tensors_that_it_is_named_after(averaged_run: Pat
     errors = [found["normal"].mean() for found in expected.values()]
     assert np.diff(np.sort(errors)).min() > 1e-3 * max(errors), "the four can be told apart"
     result = evaluate_endovae(run)
-    assert result.rule == "best-validation"
-    assert set(result.rules) == {"best-validation", "last", "ema-last"}
-    for rule, path, kind in (
+    assert result.checkpoint == "best-validation"
+    assert set(result.checkpoints) == {"best-validation", "last", "ema-last"}
+    for checkpoint, path, kind in (
         ("last", newest, "network"),
         ("ema-last", newest, "average"),
         ("best-validation", best, "average"),
     ):
         for name, found in expected[path, kind].items():
-            assert result.rules[rule][f"{name}_squared_error"] == pytest.approx(found.mean(), rel=1e-4)
-            assert result.rules[rule][f"{name}_psnr"] == pytest.approx((-10 * np.log10(found)).mean(), rel=1e-4)
+            assert result.checkpoints[checkpoint][f"{name}_squared_error"] == pytest.approx(found.mean(), rel=1e-4)
+            assert result.checkpoints[checkpoint][f"{name}_psnr"] == pytest.approx((-10 * np.log10(found)).mean(), rel=1e-4)
     for name, found in expected[best, "average"].items():
         assert result.sets[name].methods["endovae"]["squared_error"].mean == pytest.approx(found.mean(), rel=1e-4)
 

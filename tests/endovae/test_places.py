@@ -30,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_store_is_found_beside_the_run_wherever_both_moved(project: Path, tmp_path: Path) -> None:
     before = evaluate_endovae(project / "run").to_dict()
     moved = project.rename(tmp_path / "renamed")
-    assert evaluate_endovae(moved / "run").to_dict()["rules"] == before["rules"]
+    assert evaluate_endovae(moved / "run").to_dict()["checkpoints"] == before["checkpoints"]
     resume_endovae(moved / "run", epochs=3)
     assert RunFolder(moved / "run").read_record()["paths"]["frames"]["absolute"] == str(moved / "store")
 

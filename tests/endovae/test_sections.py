@@ -282,7 +282,7 @@ def test_an_outdated_evaluation_is_noticed(copied: WriteRun) -> None:
     found = Evaluation.load(run / "evaluation.json")
     found.model_copy(update={"images": 20 * EPOCH}).save(run / "evaluation.json")
     assert numbers_in(notes_of(run)[0]) == [65_760, 98_640] and "best-validation" in notes_of(run)[0]
-    found.model_copy(update={"images": 30 * EPOCH, "rule": "last"}).save(run / "evaluation.json")
+    found.model_copy(update={"images": 30 * EPOCH, "checkpoint": "last"}).save(run / "evaluation.json")
     assert numbers_in(notes_of(run)[0]) == [98_640, 131_520]
 
 

@@ -118,12 +118,12 @@ def test_the_judges_loss_moves_g_alone(tmp_path: Path) -> None:
     assert changed == {"generator"}
 
 
-def test_its_weights_are_those_of_the_rule(runs: tuple[Path, Path]) -> None:
+def test_its_weights_are_those_of_the_checkpoint(runs: tuple[Path, Path]) -> None:
     folder = RunFolder(runs[0])
     found = list_checkpoints(read_run(folder))
     stored = load_file(folder.checkpoint_files()[-1])
-    for rule, kind in (("last", "network"), ("ema-last", "average")):
-        judge = found[rule].judge
+    for checkpoint, kind in (("last", "network"), ("ema-last", "average")):
+        judge = found[checkpoint].judge
         assert judge is not None
         np.testing.assert_array_equal(judge.conv1.weight, stored[f"{kind}.judge.conv1.weight"])
     other = read_run(RunFolder(runs[1]))

@@ -1,4 +1,4 @@
-"""Evaluation: counts against scikit-learn, rules that need no target label, the oracle apart."""
+"""Evaluation: counts against scikit-learn, checkpoints chosen without target labels, the oracle apart."""
 
 import shutil
 from dataclasses import replace
@@ -85,28 +85,28 @@ def run(domains: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return train_pixelda(config, run=tmp_path_factory.mktemp("runs") / "run")
 
 
-def _stored(run: Path, rule: str) -> Path:
-    """Return the file that a rule stands for, as docs and messages describe it."""
-    return run / "checkpoints" / "best.safetensors" if rule == "best-source" else RunFolder(run).checkpoint_files()[-1]
+def _stored(run: Path, checkpoint: str) -> Path:
+    """Return the file that a checkpoint is in, as docs and messages describe it."""
+    return run / "checkpoints" / "best.safetensors" if checkpoint == "best-source" else RunFolder(run).checkpoint_files()[-1]
 
 
 KINDS = {"last": "network", "ema-last": "average", "best-source": "average"}
-"""What each rule measures, as run folders store it."""
+"""What each checkpoint measures, as run folders store it."""
 
 
 def test_the_numbers_are_those_of_the_weights_on_the_test_splits(run: Path, domains: dict[str, str]) -> None:
     result = evaluate(run)
     parts = load_domains(tiny.pixelda(**domains, data=SPLIT))
     assert parts.target is not None
-    for rule, kind in KINDS.items():
+    for checkpoint, kind in KINDS.items():
         classifier = Classifier(3, tiny.SIZE)
-        classifier.load_state_dict(tensors_of(_stored(run, rule), f"{kind}.classifier."))
+        classifier.load_state_dict(tensors_of(_stored(run, checkpoint), f"{kind}.classifier."))
         for name, images in (("source_test", parts.source.test), ("target_test", parts.target.test)):
             assert images.labels is not None
             predicted = classifier(tiny.scaled(images.images[:])).argmax(1)
             expected = sklearn.metrics.accuracy_score(images.labels, predicted)
-            assert result.rules[rule].accuracies()[name] == pytest.approx(expected)
-    assert result.rule == "ema-last"
+            assert result.checkpoints[checkpoint].accuracies()[name] == pytest.approx(expected)
+    assert result.checkpoint == "ema-last"
     assert result.sets["target_all"].count == 60
     assert Evaluation.load(run / "evaluation.json") == result
 
@@ -121,33 +121,33 @@ def copy(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize(("rule", "label"), [("last", 0), ("ema-last", 1), ("best-source", 2), ("auto", 1)])
-def test_each_rule_measures_the_tensors_that_it_is_named_after(copy: Path, rule: str, label: int) -> None:
+@pytest.mark.parametrize(("checkpoint", "label"), [("last", 0), ("ema-last", 1), ("best-source", 2), ("auto", 1)])
+def test_each_checkpoint_measures_the_tensors_that_it_is_named_after(copy: Path, checkpoint: str, label: int) -> None:
     always(_stored(copy, "last"), {"network.classifier.": 0, "average.classifier.": 1})
     always(_stored(copy, "best-source"), {"network.classifier.": 0, "average.classifier.": 2})
-    result = evaluate(copy, rule=rule)
+    result = evaluate(copy, checkpoint=checkpoint)
     assert _answered(result) == [label]
     shares = {name: found.per_class for name, found in result.sets.items()}
     for one, planted in (("last", 0), ("ema-last", 1), ("best-source", 2)):
         entries = shares["target_test"]
         share = entries[planted].count / sum(entry.count for entry in entries)
-        assert result.rules[one].target_test == pytest.approx(share)
+        assert result.checkpoints[one].target_test == pytest.approx(share)
     with np.load(copy / "samples" / "gallery.npz") as gallery:
         for shown in ("source", "generated", "target"):
             assert set(gallery[f"{shown}_predictions"].tolist()) == {label}
 
 
-@pytest.mark.parametrize(("rule", "kind"), [("last", "network"), ("auto", "average")])
-def test_pictures_are_drawn_by_the_generator_of_the_rule(copy: Path, rule: str, kind: str) -> None:
+@pytest.mark.parametrize(("checkpoint", "kind"), [("last", "network"), ("auto", "average")])
+def test_pictures_are_drawn_by_the_generator_of_the_checkpoint(copy: Path, checkpoint: str, kind: str) -> None:
     def whiten(tensors: Tensors) -> None:
         tensors[f"{kind}.generator.conv_out.weight"].zero_()
         tensors[f"{kind}.generator.conv_out.bias"].fill_(20)
 
-    evaluate(copy, rule=rule)
+    evaluate(copy, checkpoint=checkpoint)
     with np.load(copy / "samples" / "gallery.npz") as gallery:
         assert gallery["generated"].min() < 255
-    edit(_stored(copy, rule), whiten)
-    evaluate(copy, rule=rule)
+    edit(_stored(copy, checkpoint), whiten)
+    evaluate(copy, checkpoint=checkpoint)
     for name in ("gallery", "styles"):
         with np.load(copy / "samples" / f"{name}.npz") as stored:
             assert stored["generated"].min() == 255
@@ -164,14 +164,14 @@ def test_a_baselines_headline_is_the_best_on_held_out_source_images(measured_bas
     always(_stored(run, "last"), {"network.classifier.": 0, "average.classifier.": 1})
     always(_stored(run, "best-source"), {"network.classifier.": 0, "average.classifier.": 2})
     result = evaluate(run)
-    assert (result.rule, _answered(result)) == ("best-source", [2])
+    assert (result.checkpoint, _answered(result)) == ("best-source", [2])
 
 
 def test_a_baselines_headline_is_its_own_weights_where_nothing_is_held_out(domains: dict[str, str], tmp_path: Path) -> None:
     run = train_baseline(tiny.baseline(**domains, training={"images": 16}), run=tmp_path / "run")
     always(_stored(run, "last"), {"network.classifier.": 0, "average.classifier.": 1})
     result = evaluate(run)
-    assert (result.rule, _answered(result), set(result.rules)) == ("last", [0], {"last", "ema-last"})
+    assert (result.checkpoint, _answered(result), set(result.checkpoints)) == ("last", [0], {"last", "ema-last"})
 
 
 def test_the_source_is_measured_through_its_private_layer_and_the_target_through_the_other(
@@ -235,23 +235,23 @@ def test_the_curve_covers_the_run_and_the_oracle_is_its_best_and_named(run: Path
     assert result.oracle.label == "oracle: chosen with target labels"
     assert result.oracle.target_test == max(max(p.target_test or 0, p.ema_target_test or 0) for p in result.curve)
     assert "oracle" in result.to_text()
-    assert "oracle" not in result.rules
+    assert "oracle" not in result.checkpoints
 
 
-def test_another_rule_can_be_asked_for_and_an_unknown_one_is_refused(run: Path) -> None:
-    assert evaluate(run, rule="last").rule == "last"
-    with pytest.raises(InputError, match="no checkpoint rule 'best-target'"):
-        evaluate(run, rule="best-target")
+def test_another_checkpoint_can_be_asked_for_and_an_unknown_one_is_refused(run: Path) -> None:
+    assert evaluate(run, checkpoint="last").checkpoint == "last"
+    with pytest.raises(InputError, match="no checkpoint 'best-target'"):
+        evaluate(run, checkpoint="best-target")
 
 
-def test_rules_that_a_run_does_not_support_are_left_out(domains: dict[str, str], tmp_path: Path) -> None:
+def test_checkpoints_that_a_run_does_not_support_are_left_out(domains: dict[str, str], tmp_path: Path) -> None:
     config = tiny.pixelda(**domains, training={"images": 16, "ema_half_life": 0})
     bare = train_pixelda(config, run=tmp_path / "run")
-    assert list(evaluate(bare).rules) == ["last"]
+    assert list(evaluate(bare).checkpoints) == ["last"]
     with pytest.raises(InputError, match="best-source is not available: no source images were held out"):
-        evaluate(bare, rule="best-source")
+        evaluate(bare, checkpoint="best-source")
     with pytest.raises(InputError, match="no average was kept"):
-        evaluate(bare, rule="ema-last")
+        evaluate(bare, checkpoint="ema-last")
 
 
 def test_another_target_is_measured_and_not_stored(run: Path, tmp_path: Path) -> None:
@@ -300,8 +300,8 @@ def test_many_classes_are_printed_as_their_most_frequent_confusions() -> None:
         images=1,
         steps=1,
         classes=classes,
-        rule="last",
-        rules={},
+        checkpoint="last",
+        checkpoints={},
         sets={"target_test": result},
         oracle=None,
         curve=[],

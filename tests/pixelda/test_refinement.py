@@ -67,14 +67,14 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load(RunFolder(run).checkpoint_files()[-1])[0]
 
 
-def test_it_is_measured_by_the_end_of_a_fixed_schedule_beside_the_other_rules(refined: Path) -> None:
+def test_it_is_measured_by_the_end_of_a_fixed_schedule_beside_the_other_selections(refined: Path) -> None:
     found = RefinementResult.load(refined / "evaluation.json")
-    assert found.rule == "ema-last" and found.images == 96
-    rules = {one.rule: one for one in found.rules}
-    assert list(rules) == ["ema-last", *SELECTORS, "oracle: chosen with target labels"]
-    assert rules["ema-last"].images == 96
+    assert found.checkpoint == "ema-last" and found.images == 96
+    selections = {one.criterion: one for one in found.selections}
+    assert list(selections) == ["ema-last", *SELECTORS, "oracle: chosen with target labels"]
+    assert selections["ema-last"].images == 96
     best = max(point.target_test or 0 for point in found.curve)
-    for one in rules.values():
+    for one in selections.values():
         assert one.target_test is not None and one.gap == pytest.approx(best - one.target_test)
     assert set(found.before) == set(found.sets) == {"source_test", "target_test", "target_all"}
     names = [section.anchor for section in sections(refined)]
@@ -98,12 +98,12 @@ def test_headline_and_curve_are_of_the_averages_and_the_oracle_is_the_best_of_th
     assert len(set(share)) == 3, "each class has a share of its own"
     assert np.flatnonzero(np.sum(found.sets["target_test"].confusion, axis=0)).tolist() == [0]
     assert [point.target_test for point in found.curve] == pytest.approx([share[1], share[2], share[0]])
-    rules = {one.rule: one for one in found.rules}
-    assert rules["ema-last"].target_test == pytest.approx(share[0])
-    oracle = rules["oracle: chosen with target labels"]
+    selections = {one.criterion: one for one in found.selections}
+    assert selections["ema-last"].target_test == pytest.approx(share[0])
+    oracle = selections["oracle: chosen with target labels"]
     assert oracle.target_test == pytest.approx(max(share))
     assert oracle.images == {0: 96, 1: 32, 2: 64}[int(np.argmax(share))]
-    assert rules["ema-last"].gap == pytest.approx(max(share) - share[0])
+    assert selections["ema-last"].gap == pytest.approx(max(share) - share[0])
     before = Evaluation.load(origin / "evaluation.json")
     assert found.before == {name: one.accuracy for name, one in before.sets.items()}
 
@@ -233,7 +233,7 @@ def test_another_run_can_label_the_target(origin: Path, refined: Path, tmp_path:
     teacher = tmp_path / "teacher"
     shutil.copytree(refined, teacher)
     taught = {"teacher": str(teacher), "threshold": 0.01}
-    values = config(origin, network={"kind": "paper"}, self_training=taught, rule="ema-last")
+    values = config(origin, network={"kind": "paper"}, self_training=taught, checkpoint="ema-last")
     run = refine(values, run=tmp_path / "run")
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     assert {line["pseudo_label_rate"] for line in lines if "pseudo_label_rate" in line} == {1.0}
@@ -265,7 +265,7 @@ def test_a_teacher_that_cannot_teach_is_refused(origin: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unfinished_teacher_teaches_only_where_a_rule_is_named(origin: Path, refined: Path, tmp_path: Path) -> None:
+def test_an_unfinished_teacher_teaches_only_where_a_checkpoint_is_named(origin: Path, refined: Path, tmp_path: Path) -> None:
     unfinished = tmp_path / "unfinished"
     shutil.copytree(refined, unfinished)
     record = json.loads((unfinished / "run.json").read_text(encoding="utf-8"))
@@ -273,7 +273,7 @@ def test_an_unfinished_teacher_teaches_only_where_a_rule_is_named(origin: Path, 
     taught = {"teacher": str(unfinished)}
     with pytest.raises(InputError, match="is not finished"):
         load_inputs(config(origin, self_training=taught))
-    assert load_inputs(config(origin, self_training=taught, rule="ema-last")).teacher is not None
+    assert load_inputs(config(origin, self_training=taught, checkpoint="ema-last")).teacher is not None
 
 
 def task(classes: int = 3, **changes) -> RefineTask:
@@ -439,16 +439,16 @@ def test_a_refined_run_is_used_and_exported_like_any_other(refined: Path, tmp_pa
     (tmp_path / "in").mkdir()
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
-    export(refined, tmp_path / "model.onnx", rule="ema-last")
-    export(refined, tmp_path / "weights" / "model.safetensors", form="safetensors", rule="ema-last")
+    export(refined, tmp_path / "model.onnx", checkpoint="ema-last")
+    export(refined, tmp_path / "weights" / "model.safetensors", form="safetensors", checkpoint="ema-last")
     rows = []
     for name, model in (
         ("run", refined),
         ("onnx", tmp_path / "model.onnx"),
         ("st", tmp_path / "weights" / "model.safetensors"),
     ):
-        rule = "ema-last" if name == "run" else "auto"
-        classify(model, image_files(tmp_path / "in"), tmp_path / f"{name}.csv", rule=rule)
+        checkpoint = "ema-last" if name == "run" else "auto"
+        classify(model, image_files(tmp_path / "in"), tmp_path / f"{name}.csv", checkpoint=checkpoint)
         rows.append([line.split(",")[1] for line in (tmp_path / f"{name}.csv").read_text().splitlines()])
     assert rows[0] == rows[1] == rows[2]
     card = (tmp_path / "model.card.md").read_text(encoding="utf-8")

@@ -75,7 +75,7 @@ def test_one_that_is_as_good_is_kept(good: Classifier) -> None:
     found = told(good, copy.deepcopy(good))
     assert found.kept == "refined" and not found.reasons
     assert found.agreement == 1 and found.pseudo_label_rate > 0.5
-    assert all(before == after for before, after in found.rules.values())
+    assert all(before == after for before, after in found.criteria.values())
     assert {one.name: one.source for one in found.classes} == {name: pytest.approx(1 / 3) for name in SOURCE.classes}
 
 
@@ -92,7 +92,7 @@ def test_the_start_is_kept_where_answers_are_less_like_clusters(good: Classifier
         return told(good, changed(good, weight, bias + torch.tensor([lean, 0.0, 0.0])), None)
 
     found = leaning(20)
-    before, after = found.rules["cluster agreement"]
+    before, after = found.criteria["cluster agreement"]
     assert after < before - 0.02
     assert found.kept == "start" and "clusters" in found.reasons[0]
 
@@ -102,9 +102,9 @@ def test_falling_accuracy_on_redrawn_images_alone_decides_nothing(good: Classifi
     assert TARGET.labels is not None
     other = ImageSet(TARGET.images, TARGET.provenance, np.roll(TARGET.labels, 1), TARGET.classes)
     found = told(good, copy.deepcopy(good), other)
-    assert found.rules["redrawn accuracy"][0] < 0.6
+    assert found.criteria["redrawn accuracy"][0] < 0.6
     assert found.kept == "refined"
-    assert "redrawn accuracy" not in told(good, copy.deepcopy(good), None).rules
+    assert "redrawn accuracy" not in told(good, copy.deepcopy(good), None).criteria
 
 
 def test_the_start_is_kept_where_classes_are_swapped_or_vanish(good: Classifier) -> None:
@@ -170,7 +170,7 @@ def test_a_run_without_a_judge_starts_from_its_adapted_t(tmp_path: Path) -> None
 
 
 def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
-    """Of a refinement that harms, classify, export and the report go back to the T before; a rule names the refined one."""
+    """For a refinement that harms, classify, export and the report use the T it started from, unless a checkpoint is named."""
     from PIL import Image
 
     run = refine(config(judged), run=tmp_path / "refined")
@@ -188,8 +188,8 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
-    for name, rule in (("start", "auto"), ("refined", "ema-last")):
-        classify(run, image_files(tmp_path / "in"), tmp_path / f"{name}.csv", rule=rule)
+    for name, which in (("start", "auto"), ("refined", "ema-last")):
+        classify(run, image_files(tmp_path / "in"), tmp_path / f"{name}.csv", checkpoint=which)
     answers = {n: [r.split(",")[1] for r in (tmp_path / f"{n}.csv").read_text().splitlines()[1:]] for n in ("start", "refined")}
     assert set(answers["refined"]) == {"2"} != set(answers["start"])
     export(run, tmp_path / "model.safetensors", form="safetensors")

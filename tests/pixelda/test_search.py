@@ -53,7 +53,7 @@ def found(domains: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def trial(name: str, better: str, before: float, after: float) -> Trial:
-    verdict = {"better": better, "rules": {DECIDES: (before, after)}, "agreement": 0.5, "swapped": 0.0}
+    verdict = {"better": better, "criteria": {DECIDES: (before, after)}, "agreement": 0.5, "swapped": 0.0}
     return Trial.parse({"name": name, "about": "", "settings": {}, "run": name, "verdict": verdict})
 
 
@@ -62,8 +62,8 @@ def judge_by_hand(folder: Path, better: str | None) -> None:
     for path in (folder / "conditions").glob("*/evaluation.json"):
         own, helps = Evaluation.load(path), path.parent.name == f"{better}-seed0"
         assert own.verdict is not None
-        rules = own.verdict.rules | {DECIDES: (0.5, 1.0 if helps else 0.0)}
-        verdict = own.verdict.model_copy(update={"better": "adapted" if helps else "source only", "rules": rules})
+        criteria = own.verdict.criteria | {DECIDES: (0.5, 1.0 if helps else 0.0)}
+        verdict = own.verdict.model_copy(update={"better": "adapted" if helps else "source only", "criteria": criteria})
         own.model_copy(update={"verdict": verdict}).save(path)
 
 

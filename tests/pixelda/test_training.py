@@ -83,7 +83,7 @@ def test_best_by_source_validation_is_kept(tmp_path: Path, domains: dict[str, st
     best = max(points, key=lambda line: line["accuracy/source_validation_ema"])
     _, header = checkpoint.load(run / "checkpoints" / "best.safetensors")
     assert header.progress.best == best["accuracy/source_validation_ema"]
-    assert "best-source" in evaluate(run).rules
+    assert "best-source" in evaluate(run).checkpoints
 
 
 def test_a_baselines_best_is_chosen_by_the_weights_that_are_measured() -> None:

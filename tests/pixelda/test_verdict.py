@@ -18,7 +18,7 @@ from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.networks import Classifier, StrongClassifier
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_pixelda
-from pixelscope.pixelda.verdict import RULES, compare, swapped_share, view_information
+from pixelscope.pixelda.verdict import CRITERIA, compare, swapped_share, view_information
 from pixelscope.runs.folder import RunFolder
 
 SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
@@ -61,8 +61,8 @@ def test_a_sure_classifier_that_swaps_classes_is_found_out(good: Classifier) -> 
     verdict = compare(good, swapped, TARGET.without_labels(), SOURCE)
     assert verdict.better == "source only"
     assert verdict.agreement == 0
-    for rule in ("information", "view information"):
-        before, after = verdict.rules[rule]
+    for name in ("information", "view information"):
+        before, after = verdict.criteria[name]
         assert after == pytest.approx(before, abs=1e-6), "it is no less sure than the other, and as consistent"
     assert verdict.swapped == 1
 
@@ -72,16 +72,16 @@ def test_one_that_says_the_same_of_every_image_is_worse(good: Classifier) -> Non
     nn.init.zeros_(constant.shared[-1].weight)  # pyright: ignore[reportArgumentType]
     verdict = compare(good, constant, TARGET.without_labels(), SOURCE)
     assert verdict.better == "source only"
-    for rule in RULES:
-        before, after = verdict.rules[rule]
-        assert after < before, rule
+    for name in CRITERIA:
+        before, after = verdict.criteria[name]
+        assert after < before, name
 
 
 def test_the_same_classifier_is_no_better(good: Classifier) -> None:
     verdict = compare(good, copy.deepcopy(good), TARGET.without_labels(), SOURCE)
     assert (verdict.better, verdict.agreement) == ("neither", 1)
-    assert set(verdict.rules) == set(RULES)
-    assert all(before == after for before, after in verdict.rules.values())
+    assert set(verdict.criteria) == set(CRITERIA)
+    assert all(before == after for before, after in verdict.criteria.values())
 
 
 def test_classes_that_are_swapped_are_counted_and_wrong_answers_are_not() -> None:
@@ -121,7 +121,7 @@ def test_being_less_sure_alone_decides_nothing(good: Classifier) -> None:
         last.bias.mul_(0.1)
     verdict = compare(good, unsure, TARGET.without_labels(), SOURCE)
     assert (verdict.better, verdict.agreement, verdict.swapped) == ("neither", 1, 0)
-    before, after = verdict.rules["information"]
+    before, after = verdict.criteria["information"]
     assert after < before
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.metrics import set_result
-from pixelscope.pixelda.results import ORACLE, CurvePoint, Evaluation, Oracle, RuleResult, SetResult
+from pixelscope.pixelda.results import ORACLE, CheckpointResult, CurvePoint, Evaluation, Oracle, SetResult
 
 WriteRun = Callable[..., Path]
 
@@ -210,8 +210,8 @@ def made_evaluation(
         if labelled or name == "source_test"
     }
     values = {name: one.accuracy for name, one in sets.items()}
-    rule = "ema-last" if system == "pixelda" else "last"
-    rules = {name: RuleResult(images=at[-1], **values) for name in dict.fromkeys(("last", rule, "best-source"))}
+    headline = "ema-last" if system == "pixelda" else "last"
+    checkpoints = {name: CheckpointResult(images=at[-1], **values) for name in dict.fromkeys(("last", headline, "best-source"))}
     curve = []
     for p in at:
         averaged = _learnt(p, at[-1], 0.1, reached)
@@ -223,8 +223,8 @@ def made_evaluation(
         images=at[-1],
         steps=at[-1] // BATCH,
         classes=list(classes),
-        rule=rule,
-        rules=rules,
+        checkpoint=headline,
+        checkpoints=checkpoints,
         sets=sets,
         oracle=oracle if labelled else None,
         curve=curve,

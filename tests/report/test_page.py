@@ -91,7 +91,7 @@ def test_the_head_holds_the_headline_and_the_notes(full: str) -> None:
     words = " ".join(Page(full).words.split())
     assert "MNIST → MNIST-M" in words
     assert "Accuracy on the test split of MNIST-M rose from 53.7% to 83.0%: +29.3 points." in words
-    assert words.index("+29.3 points.") < words.index("Contents") < words.index("Checkpoint rule") < words.index("SHA-256")
+    assert words.index("+29.3 points.") < words.index("Contents") < words.index("Checkpoint") < words.index("SHA-256")
     assert "oracle: chosen with target labels" in words
     assert 'class="apart"' in full
 

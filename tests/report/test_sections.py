@@ -191,7 +191,7 @@ def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun)
     run = copied()
     revise(run / "evaluation.json", steps=400)
     assert any(numbers_in(note) == ["850", "400"] for note in by_anchor(run)["lead"].notes)
-    revise(run / "evaluation.json", rule="best-source")
+    revise(run / "evaluation.json", checkpoint="best-source")
     assert len(by_anchor(run)["lead"].notes) == 1
 
 

@@ -166,7 +166,7 @@ def test_a_calibration_of_other_weights_is_not_used(place: Path, tmp_path: Path)
     made = read_calibration(path)
     with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
         assert "calibration" not in client.get("/endoscopy").text
-        for change in ({"images": made.images + 1}, {"rule": "last"}, {"weights_sha256": "0" * 64}):
+        for change in ({"images": made.images + 1}, {"checkpoint": "last"}, {"weights_sha256": "0" * 64}):
             made.model_copy(update=change).save(path)
             found = client.post("/endoscopy/healthy/score", files={"frame": ("f.png", png((60, 50)))}, headers=POST)
             assert found.status_code == 400 and "The calibration in" in found.text, change
@@ -182,11 +182,11 @@ def test_an_unfinished_run_is_shown_by_the_weights_that_are_measured(place: Path
     studio = InteractiveGenerator(tmp_path / "adapted", tmp_path / "before")
     images = tiny.pictures(4)[0]
     for name, run in (("adapted", "adapted"), ("baseline", "before")):
-        rule = json.loads((place / run / "evaluation.json").read_text(encoding="utf-8"))["rule"]
-        expected = load_classifier(place / run, rule)(images)
+        checkpoint = json.loads((place / run / "evaluation.json").read_text(encoding="utf-8"))["checkpoint"]
+        expected = load_classifier(place / run, checkpoint)(images)
         other = load_classifier(place / run, "last")(images)
         assert np.array_equal(studio.answers(images)[name], expected)
-        assert (rule == "last") == np.array_equal(expected, other)
+        assert (checkpoint == "last") == np.array_equal(expected, other)
 
 
 def test_posts_from_elsewhere_are_refused(client: TestClient) -> None:

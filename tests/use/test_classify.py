@@ -85,7 +85,7 @@ def test_what_cannot_classify_is_said(pixelda_run: Path, endovae_run: Path, digi
     with pytest.raises(InputError, match=r"40 images so far"):
         classify(stopped, [digits], out)
     assert not list(tmp_path.glob("labels*"))
-    assert classify(stopped, [digits], out, rule="last").rows == 40
+    assert classify(stopped, [digits], out, checkpoint="last").rows == 40
 
 
 def test_a_source_is_redrawn_with_its_folders(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:

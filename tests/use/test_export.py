@@ -200,7 +200,7 @@ def test_the_card_says_what_a_reader_needs(models: Path) -> None:
         assert f"## {heading}" in page
     assert "no diagnosis" in page and "**Not for:** diagnosis" in page and "trivial: black fraction" in page
     card = json.loads((models / "pixelda" / "model.card.json").read_text(encoding="utf-8"))
-    assert card["data"]["target"]["sha256"] and card["protocol"]["Checkpoint rule"] == "ema-last"
+    assert card["data"]["target"]["sha256"] and card["protocol"]["Checkpoint"] == "ema-last"
     assert "No label of the target domain was used" in card["protocol"]["Labels"]
     assert card["protocol"]["Classifier"].startswith("paper, ")
     assert card["results"][0]["images"].endswith("source test split")
@@ -309,7 +309,7 @@ def test_sealing_covers_every_byte(models: Path) -> None:
     assert content.startswith(b"model") and with_checksum(b"modem", about)[-64:] != content[-64:]
 
 
-@pytest.mark.parametrize("change", [{"images": 1}, {"rule": "last"}])
+@pytest.mark.parametrize("change", [{"images": 1}, {"checkpoint": "last"}])
 @pytest.mark.parametrize("system", ["pixelda", "endovae"])
 def test_a_card_shows_no_numbers_that_were_measured_of_other_weights(
     system: str, change: dict, pixelda_run: Path, endovae_run: Path, tmp_path: Path

@@ -149,7 +149,7 @@ def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_f
     with pytest.raises(
         InputError, match="calibration in .* is of the checkpoint best-validation at .* run .* --checkpoint last"
     ):
-        score(endovae_run, [frame_files], out, rule="last")
+        score(endovae_run, [frame_files], out, checkpoint="last")
     with pytest.raises(InputError, match="is a run of 'pixelda'"):
         score(pixelda_run, [frame_files], out)
     with pytest.raises(InputError, match="false-positive rate of 0.001 needs at least 999 calibration frames"):

@@ -77,7 +77,9 @@ def export(
         choose: For a run of PixelDA: the adapted classifier, or with `auto` the classifier that its evaluation, without target
             labels, predicts to be better on the target.
     """
-    show(pixelscope.export(run, out, form=format, images=images, rule=checkpoint, choose=choose, data_root=data_root), json)
+    show(
+        pixelscope.export(run, out, form=format, images=images, checkpoint=checkpoint, choose=choose, data_root=data_root), json
+    )
 
 
 @app.command

@@ -138,7 +138,7 @@ def evaluate(run: Path, /, *, frames: str | None = None, checkpoint: EndoVAEChec
         run: Run folder of `endovae train`.
         frames: Store or folder of frames to evaluate on, all of them, instead of the run's own test frames.
     """
-    show(pixelscope.evaluate(run, frames=frames, rule=checkpoint), json)
+    show(pixelscope.evaluate(run, frames=frames, checkpoint=checkpoint), json)
 
 
 @app.command
@@ -174,7 +174,7 @@ def score(
             score=score,
             false_positive_rate=false_positive_rate,
             maps=maps,
-            rule=checkpoint,
+            checkpoint=checkpoint,
             devices=devices,
             resume=resume,
             progress=progress,
@@ -211,7 +211,7 @@ def reconstruct(
             out,
             sampled=sampled,
             seed=seed,
-            rule=checkpoint,
+            checkpoint=checkpoint,
             devices=devices,
             resume=resume,
             progress=progress,
@@ -243,6 +243,6 @@ def generate(
         dimension: Latent dimension to traverse from -3 to 3, counted from 0.
     """
     written = pixelscope.endovae.generate(
-        run, out, count=count, seed=seed, between=between, dimension=dimension, rule=checkpoint
+        run, out, count=count, seed=seed, between=between, dimension=dimension, checkpoint=checkpoint
     )
     show(written, json)

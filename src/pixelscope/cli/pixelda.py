@@ -188,7 +188,7 @@ def evaluate(
         source: Labelled images to evaluate on instead of the run's source.
         target: Labelled images to evaluate on instead of the run's target.
     """
-    show(pixelscope.evaluate(run, source=source, target=target, rule=checkpoint, data_root=data_root), json)
+    show(pixelscope.evaluate(run, source=source, target=target, checkpoint=checkpoint, data_root=data_root), json)
 
 
 @app.command
@@ -214,7 +214,7 @@ def classify(
     """
     with pixelscope.ProgressBar("classifying") as progress:
         written = pixelscope.pixelda.classify(
-            model, paths, out, baseline=baseline, rule=checkpoint, devices=devices, resume=resume, progress=progress
+            model, paths, out, baseline=baseline, checkpoint=checkpoint, devices=devices, resume=resume, progress=progress
         )
     show(written, json)
 
@@ -246,7 +246,7 @@ def adapt(
     """
     with pixelscope.ProgressBar("adapting") as progress:
         written = pixelscope.pixelda.adapt(
-            run, folder, out, styles=styles, seed=seed, rule=checkpoint, devices=devices, resume=resume, progress=progress
+            run, folder, out, styles=styles, seed=seed, checkpoint=checkpoint, devices=devices, resume=resume, progress=progress
         )
     show(written, json)
 

@@ -19,7 +19,7 @@ from pixelscope.errors import InputError
 from pixelscope.runs.folder import RunFolder
 
 SYSTEM = "endovae"
-RULES = ("best-validation", "last", "ema-last")
+CHECKPOINTS = ("best-validation", "last", "ema-last")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Checkpoint:
     record: Mapping[str, Any]
     """Content of run.json when the run was opened."""
     config: EndoVAEConfig
-    rule: str
+    name: str
     """Name of the checkpoint: `best-validation`, `last` or `ema-last`."""
     images: int
     """Images seen at this checkpoint."""
@@ -50,32 +50,32 @@ class Checkpoint:
         """
         path = self.folder.path
         found = read_calibration(self.folder.checkpoints / FILE)
-        remedy = f"run `pixelscope endovae evaluate {path} --checkpoint {self.rule}`."
-        if (found.rule, found.images) != (self.rule, self.images):
+        remedy = f"run `pixelscope endovae evaluate {path} --checkpoint {self.name}`."
+        if (found.checkpoint, found.images) != (self.name, self.images):
             raise InputError(
-                f"The calibration in {path} is of the checkpoint {found.rule} at {found.images:,} images, not of {self.rule} "
-                f"at {self.images:,}; {remedy}"
+                f"The calibration in {path} is of the checkpoint {found.checkpoint} at {found.images:,} images, not of "
+                f"{self.name} at {self.images:,}; {remedy}"
             )
         if found.weights_sha256 != self.sha256:
             raise InputError(f"The calibration in {path} is of other weights than the run's checkpoint; {remedy}")
         return found
 
 
-def load_checkpoint(run: Path, rule: str = "auto", *, finished: bool = True) -> Checkpoint:
+def load_checkpoint(run: Path, name: str = "auto", *, finished: bool = True) -> Checkpoint:
     """Open a run with one of its checkpoints.
 
     Args:
         run: a run folder of EndoVAE.
-        rule: `best-validation`, `last` or `ema-last`; `auto` is best-validation, else last.
+        name: `best-validation`, `last` or `ema-last`; `auto` is best-validation, else last.
         finished: refuse an unfinished run, unless a checkpoint is named.
 
     Raises:
         InputError: `run` is not a run of EndoVAE, is damaged or unfinished, or has no such checkpoint.
     """
     opened = _open(run)
-    if finished and rule == "auto":
+    if finished and name == "auto":
         opened.folder.require_finished(opened.record)
-    return pick(_read(opened), rule)
+    return pick(_read(opened), name)
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
@@ -90,15 +90,15 @@ def list_checkpoints(run: Path) -> list[Checkpoint]:
     return list(_read(_open(run)))
 
 
-def pick(checkpoints: Iterable[Checkpoint], rule: str) -> Checkpoint:
+def pick(checkpoints: Iterable[Checkpoint], name: str) -> Checkpoint:
     """Return a checkpoint by name, the first for `auto`; raises InputError if there is none."""
     others: list[Checkpoint] = []
     for one in checkpoints:
-        if rule in ("auto", one.rule):
+        if name in ("auto", one.name):
             return one
         others.append(one)
-    rules = ", ".join(other.rule for other in others)
-    raise InputError(f"{others[0].folder.path} has no checkpoint {rule!r}; choose one of {rules}.")
+    names = ", ".join(other.name for other in others)
+    raise InputError(f"{others[0].folder.path} has no checkpoint {name!r}; choose one of {names}.")
 
 
 def read_config(folder: RunFolder) -> EndoVAEConfig:
@@ -146,13 +146,13 @@ def _has_average(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _built(
-    run: _Opened, rule: str, kind: str, tensors: Mapping[str, Tensor], header: checkpoint.CheckpointHeader
+    run: _Opened, name: str, kind: str, tensors: Mapping[str, Tensor], header: checkpoint.CheckpointHeader
 ) -> Checkpoint:
     encoder, decoder = build_networks(run.config)
-    for name, network in (("encoder", encoder), ("decoder", decoder)):
-        prefix = f"{kind}.{name}."
+    for part, network in (("encoder", encoder), ("decoder", decoder)):
+        prefix = f"{kind}.{part}."
         _load(network, {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
-    return Checkpoint(run.folder, run.record, run.config, rule, header.progress.images, encoder, decoder)
+    return Checkpoint(run.folder, run.record, run.config, name, header.progress.images, encoder, decoder)
 
 
 def _load(network: nn.Module, tensors: dict[str, Tensor]) -> None:

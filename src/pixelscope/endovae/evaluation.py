@@ -27,7 +27,17 @@ from pixelscope.endovae.data import (
     to_unit,
 )
 from pixelscope.endovae.forward import Reconstructed, reconstruct_batches
-from pixelscope.endovae.metrics import REGIONS, SSIM_RULE, auroc, fine_detail_kept, psnr, regions, spectrum, squared_error, ssim
+from pixelscope.endovae.metrics import (
+    REGIONS,
+    SSIM_METHOD,
+    auroc,
+    fine_detail_kept,
+    psnr,
+    regions,
+    spectrum,
+    squared_error,
+    ssim,
+)
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import MEAN, METHODS, MODEL, PCA, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.endovae.samples import save_samples
@@ -65,7 +75,7 @@ class Measured:
         return ~np.isnan(self.values[MODEL]["psnr"] + self.values[MODEL]["ssim"])
 
 
-def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto") -> Evaluation:
+def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = "auto") -> Evaluation:
     """Measure a run on its test frames, or on other frames.
 
     Stores in the run folder evaluation.json, evaluation.csv and anomaly.csv (one row per frame), the images of the report and
@@ -75,7 +85,7 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
         run: a run folder of EndoVAE.
         frames: a store or folder of other frames. Those that the run was trained or validated on are left out. The result is
             returned and not stored.
-        rule: checkpoint: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
+        checkpoint: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
 
     Returns:
         The results.
@@ -85,35 +95,35 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, rule: str = "auto"
     """
     keep_heap()
     checkpoints = list_checkpoints(run)
-    checkpoint = pick(checkpoints, rule)
-    config = checkpoint.config
-    splits = load_run_splits(checkpoint.folder, config, checkpoint.record)
+    found = pick(checkpoints, checkpoint)
+    config = found.config
+    splits = load_run_splits(found.folder, config, found.record)
     others = None if frames is None else _other_frames(frames, config, splits)
     parts = splits.test if others is None else others
     components = _fit(splits.train, config.model.latent)
-    measured = {kind: measure(part, checkpoint, components) for kind, part in parts.items()}
-    for kind, found in measured.items():
-        if not found.known.any():
+    measured = {kind: measure(part, found, components) for kind, part in parts.items()}
+    for kind, one in measured.items():
+        if not one.known.any():
             raise InputError(
-                f"All pixels of all {len(found.known):,} {kind} frames are ignored, because they lie in insets; give other "
+                f"All pixels of all {len(one.known):,} {kind} frames are ignored, because they lie in insets; give other "
                 "frames to measure."
             )
-    anomaly = measure_anomaly(splits, checkpoint, components, others)
+    anomaly = measure_anomaly(splits, found, components, others)
     result = Evaluation(
         system=SYSTEM,
-        images=checkpoint.images,
-        epochs=checkpoint.images / (len(splits.train) * (1 + config.augmentation.copies_per_frame)),
-        rule=checkpoint.rule,
-        rules={one.rule: _quality(one, parts) for one in checkpoints},
+        images=found.images,
+        epochs=found.images / (len(splits.train) * (1 + config.augmentation.copies_per_frame)),
+        checkpoint=found.name,
+        checkpoints={one.name: _quality(one, parts) for one in checkpoints},
         latent=config.model.latent,
         components=len(components.directions),
-        ssim_rule=SSIM_RULE,
+        ssim_method=SSIM_METHOD,
         sets={kind: _result(_title(kind, config, own=others is None), parts[kind], one) for kind, one in measured.items()},
         separation=_separation(measured),
         anomaly=None if anomaly is None else anomaly.found,
     )
     if others is None:
-        _store(checkpoint, result, splits, measured, anomaly)
+        _store(found, result, splits, measured, anomaly)
     return result
 
 

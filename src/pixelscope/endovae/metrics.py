@@ -17,7 +17,7 @@ WINDOW, SIGMA = 11, 1.5
 """Side and standard deviation of the Gaussian window of SSIM, in pixels."""
 K1, K2 = 0.01, 0.03
 """Wang's constants."""
-SSIM_RULE = (
+SSIM_METHOD = (
     "Wang et al. 2004: Gaussian window 11 x 11, sigma 1.5, K1 0.01, K2 0.03, data range 1; mean over channels and valid pixels"
 )
 
@@ -56,7 +56,7 @@ def psnr(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = No
 
 
 def ssim(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-    """Return the structural similarity per image, shape (N,), by `SSIM_RULE`; images are square.
+    """Return the structural similarity per image, shape (N,), by `SSIM_METHOD`; images are square.
 
     Averages the positions where the whole window lies inside the image, as Wang's code and scikit-image do. An ignored pixel
     is excluded from the average, but windows next to it still see it.

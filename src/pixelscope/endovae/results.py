@@ -139,18 +139,18 @@ class Anomaly(Config):
 class Evaluation(ResultFile):
     """Results of a run; the content of evaluation.json."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     system: str
     images: int
     epochs: float
-    rule: str
+    checkpoint: str
     """Name of the measured checkpoint."""
-    rules: dict[str, dict[str, int | float]]
+    checkpoints: dict[str, dict[str, int | float]]
     """Mean metrics per checkpoint."""
     latent: int
     components: int
     """Number of principal components of the PCA baseline."""
-    ssim_rule: str
+    ssim_method: str
     sets: dict[str, SetResult]
     separation: dict[str, float]
     """AUROC of the squared error per method, abnormal against normal test frames."""
@@ -164,12 +164,12 @@ class Evaluation(ResultFile):
 
     def to_text(self) -> str:
         """Return tables for a terminal."""
-        head = f"{self.system}: {self.images:,} images, {self.epochs:.1f} epochs; checkpoint {self.rule}"
+        head = f"{self.system}: {self.images:,} images, {self.epochs:.1f} epochs; checkpoint {self.checkpoint}"
         tables = ["\n".join(_set_lines(result, self.method_names)) for result in self.sets.values()]
         listed = ", ".join(f"{name} {value:.3f}" for name, value in self.separation.items())
         found = [f"AUROC of the squared error, abnormal against normal frames: {listed}"] if listed else []
         anomaly = [] if self.anomaly is None else [self.anomaly.to_text()]
-        return "\n\n".join([head, *tables, *found, f"SSIM: {self.ssim_rule}", *anomaly])
+        return "\n\n".join([head, *tables, *found, f"SSIM: {self.ssim_method}", *anomaly])
 
 
 def _set_lines(result: SetResult, names: Mapping[str, str]) -> list[str]:

@@ -62,7 +62,7 @@ class ExportResult:
     files: list[str]
     """The model first."""
     format: str
-    rule: str
+    checkpoint: str
     parity: Parity
     compared_on: str
     """Images on which model and run were compared."""
@@ -75,7 +75,7 @@ class ExportResult:
     def to_text(self) -> str:
         """Return lines for a terminal."""
         agreed = f"agrees with the run on {self.parity.images:,} images ({self.compared_on}) to {self.parity.largest:.1g}"
-        return "\n".join([f"{self.files[0]}: {agreed}, checkpoint rule {self.rule}", *self.files[1:], self.note])
+        return "\n".join([f"{self.files[0]}: {agreed}, checkpoint {self.checkpoint}", *self.files[1:], self.note])
 
 
 def sidecar_files(out: Path) -> dict[str, Path]:

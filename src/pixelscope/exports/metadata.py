@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pixelscope.config import Config
 from pixelscope.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 """Increased when files need another reader; files of other formats are refused."""
 KEY = "pixelscope"
 """Key of the JSON entry in a file's metadata."""
@@ -22,12 +22,11 @@ class Metadata(Config):
     """The package that reads the file."""
     config: dict[str, Any]
     """The run's whole configuration."""
-    rule: str
-    """The rule that chose the weights."""
+    checkpoint: str
+    """Name of the exported checkpoint, for example `ema-last`."""
     images: int
     """Images seen in training when the checkpoint was made."""
-    fingerprint: str
-    """SHA-256 of the weights."""
+    weights_sha256: str
     classes: tuple[str, ...] = ()
     """Class names of a classifier, in output order."""
     size: int

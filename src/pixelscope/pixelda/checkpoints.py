@@ -1,6 +1,6 @@
-"""The one way to open a trained run: PixelDA, its baseline or a refinement, with the weights that a rule chooses.
+"""The one way to open a trained run: PixelDA, its baseline or a refinement, with one of its checkpoints.
 
-No rule looks at target labels.
+No checkpoint is chosen by target labels.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -25,19 +25,19 @@ from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.runs.folder import RunFolder
 
-RULES = ("last", "ema-last", "best-source")
+CHECKPOINTS = ("last", "ema-last", "best-source")
 CONFIGS: dict[str, type[BaselineConfig]] = {"baseline": BaselineConfig, "pixelda": PixelDAConfig}
 START = "start"
-"""The rule by which a refinement that likely harms keeps the T it started from."""
+"""Name of the checkpoint of a refinement that likely harms: the T it started from."""
 
-REFINED_RULE = "ema-last"
-"""The rule of a refinement: the moving averages in its newest checkpoint."""
+REFINED_CHECKPOINT = "ema-last"
+"""Name of the checkpoint of a refinement: the moving averages in its newest file."""
 OTHER_NETWORKS = "{path} holds other networks than the run's config.yaml describes; restore that file."
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Networks of a run or of a refinement, chosen by a rule, with what is known of them; in evaluation mode, on the CPU."""
+    """Networks of a run or of a refinement, in evaluation mode, on the CPU, with what is known of them."""
 
     folder: RunFolder
     record: Mapping[str, Any]
@@ -46,7 +46,8 @@ class Checkpoint:
     """The run with its source and target: the folder's own, or the run that a refinement started from."""
     system: str
     classes: tuple[str, ...]
-    rule: str
+    name: str
+    """`last`, `ema-last`, `best-source` or `start`."""
     images: int
     """Images seen in training."""
     batch_size: int
@@ -88,29 +89,29 @@ def read_run(folder: RunFolder, record: Mapping[str, Any] | None = None) -> Stor
     return StoredRun(folder, record, system, CONFIGS[system].parse(read_yaml(folder.config), str(folder.config)))
 
 
-def load_checkpoint(run: Path | StoredRun | StoredRefinement, rule: str = "auto", finished: bool = True) -> Checkpoint:
-    """Open a trained run of PixelDA, its baseline or a refinement with the weights of one rule.
+def load_checkpoint(run: Path | StoredRun | StoredRefinement, name: str = "auto", finished: bool = True) -> Checkpoint:
+    """Open a trained run of PixelDA, its baseline or a refinement with the weights of one checkpoint.
 
     Args:
         run: its folder, or what was read of it already.
-        rule: `last`, `ema-last` or `best-source`; see `default_rule` for `auto`. A refinement has `ema-last` alone, and by
-            `auto` the T that it started from where its evaluation says that it likely harms.
-        finished: refuse a run that is not, unless a rule is named.
+        name: `last`, `ema-last` or `best-source`; see `default_checkpoint` for `auto`. A refinement has `ema-last` alone;
+            `auto` is the T that it started from if its evaluation says that it likely harms.
+        finished: refuse a run that is not, unless a checkpoint is named.
 
     Raises:
-        InputError: it is no such run, is damaged or unfinished, or does not support the rule.
+        InputError: it is no such run, is damaged or unfinished, or has no such checkpoint.
     """
     stored = run if isinstance(run, StoredRun | StoredRefinement) else _read(RunFolder.open(run))
-    if finished and rule == "auto":
+    if finished and name == "auto":
         stored.folder.require_finished(stored.record)
     if isinstance(stored, StoredRefinement):
-        return _refined(stored, rule)
+        return _refined(stored, name)
     found = list_checkpoints(stored)
-    return found[default_rule(rule, stored.system, found)]
+    return found[default_checkpoint(name, stored.system, found)]
 
 
 def list_checkpoints(run: StoredRun) -> dict[str, Checkpoint]:
-    """Return what each rule chooses, rules that the run does not support left out.
+    """Return the checkpoints of a run by name.
 
     last: the newest checkpoint's own weights; ema-last: its moving averages; best-source: the averages (the weights
     where none are kept) that were best on the source's validation images.
@@ -129,24 +130,24 @@ def list_checkpoints(run: StoredRun) -> dict[str, Checkpoint]:
     return found
 
 
-def default_rule(rule: str, system: System, available: Collection[str]) -> str:
-    """Return the rule that `rule` stands for; raises InputError where it is not available.
+def default_checkpoint(name: str, system: System, available: Collection[str]) -> str:
+    """Return the checkpoint that `name` stands for; raises InputError if it is not available.
 
     `auto` is ema-last for PixelDA (last where no average was kept), and for a baseline best-source where source images were
     held out for validation, else last.
     """
-    if rule == "auto":
+    if name == "auto":
         order = ("ema-last", "last") if system == "pixelda" else ("best-source", "last")
-        return next(name for name in order if name in available)
-    if rule not in RULES:
-        raise InputError(f"There is no checkpoint rule {rule!r}; choose one of {', '.join(RULES)}.")
-    if rule not in available:
+        return next(one for one in order if one in available)
+    if name not in CHECKPOINTS:
+        raise InputError(f"There is no checkpoint {name!r}; choose one of {', '.join(CHECKPOINTS)}.")
+    if name not in available:
         why = {
             "ema-last": "no average was kept (--training.ema-half-life 0)",
             "best-source": "no source images were held out (--data.validation-fraction 0)",
         }
-        raise InputError(f"The rule {rule} is not available: {why[rule]}; choose one of {', '.join(available)}.")
-    return rule
+        raise InputError(f"The checkpoint {name} is not available: {why[name]}; choose one of {', '.join(available)}.")
+    return name
 
 
 def newest_file(folder: RunFolder) -> Path:
@@ -172,14 +173,14 @@ def likely_better(found: Checkpoint) -> Checkpoint:
 
     Raises InputError where it has no verdict on these weights.
     """
-    path, judged = found.folder.evaluation, found.judge is not None and found.rule != START
+    path, judged = found.folder.evaluation, found.judge is not None and found.name != START
     result = Evaluation.load(path) if judged and path.is_file() else None
     if result is None or result.verdict is None:
         raise InputError(
             f"{found.folder.path} has no verdict on whether adaptation helps; train with --judge and evaluate it, or drop "
             "--choose auto."
         )
-    if (result.rule, result.images) != (found.rule, found.images):
+    if (result.checkpoint, result.images) != (found.name, found.images):
         raise InputError(f"The verdict of {found.folder.path} is on other weights; evaluate the run again.")
     return source_only(found) if result.verdict.better == "source only" else found
 
@@ -221,14 +222,14 @@ def _read(folder: RunFolder) -> StoredRun | StoredRefinement:
     return read_refinement(folder, record) if record.get("system") == REFINED else read_run(folder, record)
 
 
-def _refined(stored: StoredRefinement, rule: str) -> Checkpoint:
-    if rule not in ("auto", "last", REFINED_RULE):
-        raise InputError(f"A refinement has no checkpoint by the rule {rule!r}; choose {REFINED_RULE}, its headline.")
+def _refined(stored: StoredRefinement, name: str) -> Checkpoint:
+    if name not in ("auto", "last", REFINED_CHECKPOINT):
+        raise InputError(f"A refinement has no checkpoint {name!r}; choose {REFINED_CHECKPOINT}.")
     origin = read_run(RunFolder.open(Path(stored.located(teacher=False).run)))
-    if rule == "auto" and _kept(stored.folder) == START:
-        found = load_checkpoint(origin, stored.config.rule)
+    if name == "auto" and _kept(stored.folder) == START:
+        found = load_checkpoint(origin, stored.config.checkpoint)
         found = source_only(found) if stored.config.choose == "source-only" else found
-        return replace(found, folder=stored.folder, record=stored.record, rule=START)
+        return replace(found, folder=stored.folder, record=stored.record, name=START)
     return _newest(stored, origin)
 
 
@@ -254,7 +255,7 @@ def _newest(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:
         run=origin,
         system=REFINED,
         classes=classes,
-        rule=REFINED_RULE,
+        name=REFINED_CHECKPOINT,
         images=header.progress.images,
         batch_size=stored.config.training.batch_size,
         seed=stored.config.seed,
@@ -264,12 +265,12 @@ def _newest(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:
     )
 
 
-def _checkpoint(run: StoredRun, rule: str, images: int, tensors: Mapping[str, Tensor], kind: str) -> Checkpoint:
+def _checkpoint(run: StoredRun, name: str, images: int, tensors: Mapping[str, Tensor], kind: str) -> Checkpoint:
     config, classes = run.config, tuple(run.record.get("classes", ()))
     classifier, generator, judge = _networks(config, len(classes))
-    for name, network in (("classifier", classifier), ("generator", generator), ("judge", judge)):
+    for part, network in (("classifier", classifier), ("generator", generator), ("judge", judge)):
         if network is not None:
-            load_weights(network, tensors, f"{kind}.{name}.", OTHER_NETWORKS.format(path=run.folder.path))
+            load_weights(network, tensors, f"{kind}.{part}.", OTHER_NETWORKS.format(path=run.folder.path))
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return Checkpoint(
         folder=run.folder,
@@ -277,7 +278,7 @@ def _checkpoint(run: StoredRun, rule: str, images: int, tensors: Mapping[str, Te
         run=run,
         system=run.system,
         classes=classes,
-        rule=rule,
+        name=name,
         images=images,
         batch_size=config.training.batch_size,
         seed=config.seed,

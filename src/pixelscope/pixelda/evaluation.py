@@ -12,11 +12,11 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
 from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError
-from pixelscope.pixelda.checkpoints import Checkpoint, default_rule, list_checkpoints, read_run, stored_classifiers
+from pixelscope.pixelda.checkpoints import Checkpoint, default_checkpoint, list_checkpoints, read_run, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.data import Domains, SeenImages, StoredRun, load_domain, load_own, with_classes_of
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
-from pixelscope.pixelda.results import ORACLE, CurvePoint, Evaluation, Oracle, RuleResult
+from pixelscope.pixelda.results import ORACLE, CheckpointResult, CurvePoint, Evaluation, Oracle
 from pixelscope.pixelda.samples import write_galleries
 from pixelscope.pixelda.verdict import compare
 from pixelscope.runs.folder import RunFolder, read_stats
@@ -27,7 +27,7 @@ def evaluate_pixelda(
     *,
     source: str | None = None,
     target: str | None = None,
-    rule: str = "auto",
+    checkpoint: str = "auto",
     data_root: Path | None = None,
 ) -> Evaluation:
     """Measure a run on its own domains, or on others.
@@ -39,7 +39,7 @@ def evaluate_pixelda(
         source: source images to measure in place of the run's own.
         target: target images to measure in place of the run's own. Images that the run trained on, and other images of the
             same digits, are left out. The set `target_test_partly_seen` then has the whole test split.
-        rule: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last if there is no average). For a
+        checkpoint: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last if there is no average). For a
             baseline it is best-source if source images were held out for validation, else last.
         data_root: folder in which a source given as a KIND alone is looked up.
 
@@ -47,8 +47,8 @@ def evaluate_pixelda(
         The results.
 
     Raises:
-        InputError: the run has no checkpoint, the rule is not available, classes differ, no image is left to measure, or the
-            run's own images have changed since the training.
+        InputError: the run does not have the checkpoint, classes differ, no image is left to measure, or the run's own images
+            have changed since the training.
 
     Example:
         >>> evaluate_pixelda(Path("runs/adapted")).sets["target_test"].accuracy
@@ -56,11 +56,11 @@ def evaluate_pixelda(
     keep_heap()
     stored = read_run(RunFolder.open(run))
     if source is None and target is None:
-        return _measure_own(stored, rule, data_root)
+        return _measure_own(stored, checkpoint, data_root)
     sets, classes = other_sets(stored, source, target, data_root)
     _check_classes(stored, classes)
     found = list_checkpoints(stored)
-    return _evaluation(stored, sets, found, default_rule(rule, stored.system, found))
+    return _evaluation(stored, sets, found, default_checkpoint(checkpoint, stored.system, found))
 
 
 def unfinished_notes(newest: Checkpoint) -> tuple[str, ...]:
@@ -77,12 +77,12 @@ def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
     return (f"The accuracy on the target is not known: {why}",) if why else ()
 
 
-def _measure_own(run: StoredRun, rule: str, data_root: Path | None) -> Evaluation:
+def _measure_own(run: StoredRun, checkpoint: str, data_root: Path | None) -> Evaluation:
     """Measure a run on its own domains; writes evaluation.json and the galleries of the report."""
     domains = load_own(run, data_root)
     _check_classes(run, domains.classes)
     found = list_checkpoints(run)
-    headline, sets = default_rule(rule, run.system, found), own_sets(domains)
+    headline, sets = default_checkpoint(checkpoint, run.system, found), own_sets(domains)
     result = _evaluation(run, sets, found, headline)
     notes = (*unfinished_notes(found["last"]), *unmeasured_notes(domains))
     result = result.model_copy(update={"notes": notes, **_against_source_only(domains, sets, found[headline])})
@@ -102,7 +102,7 @@ def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chos
 
 
 def _evaluation(run: StoredRun, sets: Mapping[str, MeasuredSet], found: Mapping[str, Checkpoint], headline: str) -> Evaluation:
-    counts = {rule: measure_all(one.classifier, sets) for rule, one in found.items()}
+    counts = {name: measure_all(one.classifier, sets) for name, one in found.items()}
     curve = _curve(found["last"], sets.get("target_test"))
     chosen = found[headline]
     classes = list(chosen.classes)
@@ -111,8 +111,8 @@ def _evaluation(run: StoredRun, sets: Mapping[str, MeasuredSet], found: Mapping[
         images=chosen.images,
         steps=chosen.images // chosen.batch_size,
         classes=classes,
-        rule=headline,
-        rules={rule: RuleResult(images=one.images, **accuracies(counts[rule])) for rule, one in found.items()},
+        checkpoint=headline,
+        checkpoints={name: CheckpointResult(images=one.images, **accuracies(counts[name])) for name, one in found.items()},
         sets={name: set_result(sets[name].title, counted, classes) for name, counted in counts[headline].items()},
         oracle=_oracle(curve),
         curve=curve,

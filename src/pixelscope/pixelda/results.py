@@ -10,7 +10,7 @@ from pixelscope.runs.record import ResultFile
 ORACLE = "oracle: chosen with target labels"
 
 DECIDES = "view information"
-"""The rule that a verdict follows where classes mean the same; the others are shown next to it."""
+"""The criterion that a verdict follows where classes mean the same; the others are shown next to it."""
 
 SWAPPED = 0.1
 """Maximum share of target images in swapped classes, for adaptation to have helped."""
@@ -53,8 +53,8 @@ class Point(Config):
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
-class RuleResult(Point):
-    """Accuracy by set, of the checkpoint that a rule chooses."""
+class CheckpointResult(Point):
+    """Accuracy of a checkpoint by set."""
 
     source_test: float | None = None
     target_test: float | None = None
@@ -88,8 +88,8 @@ class Verdict(Config):
     """Which classifier likely reads the target better."""
 
     better: Better
-    rules: dict[str, tuple[float, float]]
-    """By rule: the value of T of the source alone, and of the adapted T."""
+    criteria: dict[str, tuple[float, float]]
+    """By criterion: the value of T of the source alone, and of the adapted T."""
     agreement: float
     """Share of target images to which both give the same answer."""
     swapped: float
@@ -104,21 +104,23 @@ class Verdict(Config):
         }
         why = f"by {DECIDES}" if self.swapped <= SWAPPED else "as the adapted T swaps classes"
         lines = [f"{heads[self.better]}, {why}; estimated without target labels. Both agree on {self.agreement:.0%} of images."]
-        lines += [f"  {rule:<20} source only {before:.3f}  adapted {after:.3f}" for rule, (before, after) in self.rules.items()]
+        lines += [
+            f"  {name:<20} source only {before:.3f}  adapted {after:.3f}" for name, (before, after) in self.criteria.items()
+        ]
         return "\n".join(lines)
 
 
 class Evaluation(ResultFile):
-    """What a run reaches, by each rule of choosing a checkpoint; the content of evaluation.json."""
+    """Results of a run, for each of its checkpoints; the content of evaluation.json."""
 
     system: Literal["baseline", "pixelda"]
     images: int
     steps: int
     classes: list[str]
-    rule: str
-    """The rule of the headline numbers in `sets`."""
-    rules: dict[str, RuleResult]
-    """Accuracies by each rule that needs no target label."""
+    checkpoint: str
+    """Name of the checkpoint measured in `sets`."""
+    checkpoints: dict[str, CheckpointResult]
+    """Accuracies by checkpoint, of those chosen without target labels."""
     sets: dict[str, SetResult]
     oracle: Oracle | None
     """The best on the target's test split among the classifiers stored along the way."""
@@ -133,9 +135,9 @@ class Evaluation(ResultFile):
 
     def to_text(self) -> str:
         """Return tables for a terminal."""
-        head = f"{self.system}: {self.images:,} images, {self.steps:,} steps; checkpoint rule {self.rule}"
+        head = f"{self.system}: {self.images:,} images, {self.steps:,} steps; checkpoint {self.checkpoint}"
         tables = ["\n".join(_set_lines(name, result, self.classes)) for name, result in self.sets.items()]
-        return "\n\n".join([head, *tables, "\n".join(self._rule_lines()), *self.notes, *self._verdict_lines()])
+        return "\n\n".join([head, *tables, "\n".join(self._checkpoint_lines()), *self.notes, *self._verdict_lines()])
 
     def _verdict_lines(self) -> list[str]:
         if self.verdict is None:
@@ -146,11 +148,11 @@ class Evaluation(ResultFile):
             lines.append(f"With target labels: source only {before:.2%}, adapted {after:.2%} on the target's test split.")
         return ["\n".join(lines)]
 
-    def _rule_lines(self) -> list[str]:
-        lines = ["accuracy by checkpoint rule"]
-        for rule, result in self.rules.items():
+    def _checkpoint_lines(self) -> list[str]:
+        lines = ["accuracy by checkpoint"]
+        for name, result in self.checkpoints.items():
             found = result.accuracies()
-            lines.append(f"  {rule:<12} {'  '.join(f'{name} {found[name]:.2%}' for name in self.sets if name in found)}")
+            lines.append(f"  {name:<12} {'  '.join(f'{key} {found[key]:.2%}' for key in self.sets if key in found)}")
         if self.oracle is not None:
             lines.append(f"  {'oracle':<12} target_test {self.oracle.target_test:.2%}  (chosen with target labels)")
         return lines

@@ -25,15 +25,15 @@ from pixelscope.pixelda.results import DECIDES, SWAPPED, Better, Verdict
 from pixelscope.rng import generator
 
 IMAGES = 2000
-"""Maximum number of images per domain that the rules use."""
+"""Maximum number of images per domain that the criteria use."""
 
-RULES: Mapping[str, str] = {
+CRITERIA: Mapping[str, str] = {
     "view information": "mutual information in nats of the answers to an image and to altered views of it",
     "information": "entropy of the mean answer minus the mean entropy of answers, in nats",
     "cluster agreement": "adjusted mutual information of the answers with k-means clusters of the features",
     "source accuracy": "accuracy on source images",
 }
-"""Each rule in words; a higher value is better."""
+"""Each criterion in words; a higher value is better."""
 
 MARGIN = 0.02
 """Difference in view information, in nats, below which neither is likely better."""
@@ -52,7 +52,7 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
         source: labelled images of the source, held out of training where there are some.
 
     Returns:
-        The value of each rule for both, and the verdict.
+        The value of each criterion for both, and the verdict.
     """
     shown = evenly_spaced(target.images, IMAGES)
     some = source.select(np.arange(0, len(source), max(1, -(-len(source) // IMAGES))))
@@ -61,13 +61,13 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
     for network in (before, after):
         logits, features = answers_of(network, shown)
         answers.append(logits.argmax(1))
-        values.append(rule_values(network, shown, logits, features, known))
-    rules = {rule: (values[0][rule], values[1][rule]) for rule in RULES}
+        values.append(criterion_values(network, shown, logits, features, known))
+    criteria = {name: (values[0][name], values[1][name]) for name in CRITERIA}
     swapped = swapped_share(answers[0], answers[1])
-    gain = rules[DECIDES][1] - rules[DECIDES][0]
+    gain = criteria[DECIDES][1] - criteria[DECIDES][0]
     better: Better = "source only" if swapped > SWAPPED or gain < -MARGIN else "adapted" if gain > MARGIN else "neither"
     agreement = float((answers[0] == answers[1]).float().mean())
-    return Verdict(better=better, rules=rules, agreement=agreement, swapped=swapped)
+    return Verdict(better=better, criteria=criteria, agreement=agreement, swapped=swapped)
 
 
 def swapped_share(before: Tensor, after: Tensor) -> float:
@@ -86,24 +86,24 @@ def swapped_share(before: Tensor, after: Tensor) -> float:
     return float(counts[most.fill_diagonal_(False)].sum() / len(before))
 
 
-def rule_values(
+def criterion_values(
     network: nn.Module, images: Bytes, logits: Tensor, features: Tensor, known: Mapping[str, MeasuredSet]
 ) -> dict[str, float]:
-    """Return the value of each rule for one classifier.
+    """Return the value of each criterion for one classifier.
 
     Args:
         network: the classifier.
         images: uint8, shape (N, C, S, S), unlabelled images of the target.
         logits: its logits for `images`, as returned by `answers_of`.
         features: its features for `images`, as returned by `answers_of`.
-        known: labelled images by the name of the rule that measures accuracy on them.
+        known: labelled images by the name of the criterion that measures accuracy on them.
     """
-    rules = {
+    criteria = {
         "view information": view_information(network, images, logits.argmax(1)),
         "information": mutual_information(logits),
         "cluster agreement": cluster_agreement(logits, features),
     }
-    return rules | accuracies(measure_all(network, known))
+    return criteria | accuracies(measure_all(network, known))
 
 
 def view_information(network: nn.Module, images: Bytes, answers: Tensor) -> float:

@@ -89,7 +89,7 @@ def calibrate(checkpoint: Checkpoint, train: FrameSubset, selection: dict[str, F
     if "abnormal" in found:
         areas = {name: auroc(values, found["abnormal"][name]) for name, values in found["normal"].items()}
     return Calibration(
-        rule=checkpoint.rule,
+        checkpoint=checkpoint.name,
         images=checkpoint.images,
         weights_sha256=checkpoint.sha256,
         count=len(raw["normal"]["mse"]),

@@ -19,8 +19,8 @@ RATE = 0.05
 class Calibration(ResultFile):
     """Scores of healthy validation frames, and the statistics that make scores of new frames comparable."""
 
-    version: Literal[2] = 2
-    rule: str
+    version: Literal[3] = 3
+    checkpoint: str
     """Name of the calibrated checkpoint."""
     images: int
     """Images seen at that checkpoint."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BATCH = 50
 
 
-def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = None, rule: str = "auto") -> ExportResult:
+def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = None, checkpoint: str = "auto") -> ExportResult:
     """Write encoder and decoder of a finished run to `out`, with card and preparation, once file and run agree.
 
     images: a store or folder of frames to compare on; by default the run's own.
@@ -43,21 +43,21 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     from pixelscope.endovae.inference.torch_model import TorchScorer
 
     require_absent(out, form)
-    checkpoint = load_checkpoint(run, rule)
-    calibration = checkpoint.calibration()
-    scorer = TorchScorer.from_checkpoint(checkpoint, calibration)
-    frames, compared_on = _frames(checkpoint, images)
-    about = _about(checkpoint, calibration)
+    loaded = load_checkpoint(run, checkpoint)
+    calibration = loaded.calibration()
+    scorer = TorchScorer.from_checkpoint(loaded, calibration)
+    frames, compared_on = _frames(loaded, images)
+    about = _about(loaded, calibration)
 
     def agreement(path: Path) -> Parity:
         return compare(*(_maps(model, frames) for model in (scorer, load_scorer(path))))
 
     def card(parity: Parity) -> ModelCard:
-        return _card(checkpoint, calibration, out, form, f"{parity.images:,} frames ({compared_on})", parity.largest)
+        return _card(loaded, calibration, out, form, f"{parity.images:,} frames ({compared_on})", parity.largest)
 
-    code = standalone_code(checkpoint.config.prepare, out.name) if form == "onnx" else ""
-    files, parity = write_bundle(out, lambda path: _write(path, form, checkpoint, about), agreement, card, code)
-    return ExportResult(files, form, checkpoint.rule, parity, compared_on, RESEARCH)
+    code = standalone_code(loaded.config.prepare, out.name) if form == "onnx" else ""
+    files, parity = write_bundle(out, lambda path: _write(path, form, loaded, about), agreement, card, code)
+    return ExportResult(files, form, loaded.name, parity, compared_on, RESEARCH)
 
 
 def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: Metadata) -> None:
@@ -94,9 +94,9 @@ def _about(checkpoint: "Checkpoint", calibration: Calibration) -> Metadata:
     return Metadata(
         system="endovae",
         config=checkpoint.config.model_dump(mode="json"),
-        rule=checkpoint.rule,
+        checkpoint=checkpoint.name,
         images=checkpoint.images,
-        fingerprint=checkpoint.sha256,
+        weights_sha256=checkpoint.sha256,
         size=checkpoint.config.prepare.size,
         mean=0.0,
         scale=255.0,
@@ -153,7 +153,7 @@ def _protocol(checkpoint: "Checkpoint", calibration: Calibration) -> dict[str, s
     return {
         "System": "EndoVAE (Diamantis et al., IVMSP 2022)",
         "Trained on": f"{checkpoint.images:,} images in batches of {config.training.batch_size}",
-        "Checkpoint rule": checkpoint.rule,
+        "Checkpoint": checkpoint.name,
         "Seed": str(config.seed),
         "Anomaly score": f"{calibration.selected}, chosen on validation frames "
         f"({', '.join(f'{count:,} {kind}' for kind, count in calibration.selection_counts.items())})",
@@ -166,7 +166,7 @@ def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
         return []
     found = Evaluation.load(checkpoint.folder.evaluation)
     anomaly = found.anomaly
-    if anomaly is None or (found.images, found.rule) != (checkpoint.images, checkpoint.rule):
+    if anomaly is None or (found.images, found.checkpoint) != (checkpoint.images, checkpoint.name):
         return []
     compared = {anomaly.selected: anomaly.scores[anomaly.selected], **anomaly.baselines}
     return [

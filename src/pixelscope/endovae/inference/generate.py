@@ -30,7 +30,7 @@ def generate(
     seed: int = 0,
     between: tuple[Path, Path] | None = None,
     dimension: int | None = None,
-    rule: str = "auto",
+    checkpoint: str = "auto",
 ) -> ImagesWritten:
     """Draw new frames: of random z ~ N(0, I), on the way between two frames, or along one latent dimension.
 
@@ -41,7 +41,7 @@ def generate(
         seed: of the random z.
         between: two image files, whose posterior means are the ends of the way.
         dimension: latent dimension, from 0, that goes from -3 to 3 while the others are 0.
-        rule: which weights; see `evaluate_endovae`.
+        checkpoint: which weights; see `evaluate_endovae`.
 
     Raises:
         InputError: settings exclude each other, or the run has no such dimension or checkpoint.
@@ -49,18 +49,18 @@ def generate(
     from pixelscope.endovae.checkpoints import load_checkpoint
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
 
-    checkpoint = load_checkpoint(run, rule, finished=False)
-    vae, latent = TorchVAE(checkpoint.encoder, checkpoint.decoder), checkpoint.config.model.latent
+    loaded = load_checkpoint(run, checkpoint, finished=False)
+    vae, latent = TorchVAE(loaded.encoder, loaded.decoder), loaded.config.model.latent
     if count < 1 or (between is not None and dimension is not None):
         raise InputError("Give a --count of at least 1, and one of --between and --dimension at most.")
     if dimension is not None and not 0 <= dimension < latent:
         raise InputError(f"{run} has the latent dimensions 0 to {latent - 1}, not {dimension}; name one of them.")
-    about: dict[str, object] = {"run": str(run), "rule": checkpoint.rule, "images": checkpoint.images}
+    about: dict[str, object] = {"run": str(run), "checkpoint": loaded.name, "images": loaded.images}
     about |= {"seed": seed, "dimension": dimension}
     if between is not None:
         about["between"] = [str(path) for path in between]
         with reject_decompression_bombs():
-            ends = np.stack([read_prepared(path, checkpoint.config.prepare) for path in between])
+            ends = np.stack([read_prepared(path, loaded.config.prepare) for path in between])
         z = interpolate(vae.encode(ends), count)
     elif dimension is not None:
         z = traverse(latent, dimension, count)
@@ -73,7 +73,7 @@ def generate(
     names = [f"{number:05d}.png" for number in range(count)]
     if out.suffix.lower() != ".png":
         _write_files(out, names, z, vae.decode, about)
-    return ImagesWritten(str(out), count, checkpoint.rule, seed, [{"name": name} for name in names])
+    return ImagesWritten(str(out), count, loaded.name, seed, [{"name": name} for name in names])
 
 
 def interpolate(ends: Floats, steps: int) -> Floats:

@@ -24,7 +24,7 @@ class ImagesWritten:
 
     out: str
     count: int
-    rule: str
+    checkpoint: str
     seed: int
     frames: list[dict[str, Any]] = field(repr=False)
     """By frame: name, and psnr in dB and ssim of a reconstruction."""
@@ -37,7 +37,7 @@ class ImagesWritten:
         """Return a line a reconstruction, and where the files are."""
         widest = max((len(frame["name"]) for frame in self.frames), default=0)
         lines = [f"{f['name']:<{widest}}  {f['psnr']:6.2f} dB  SSIM {f['ssim']:.3f}" for f in self.frames if "psnr" in f]
-        return "\n".join([*lines, f"{self.count:,} frames, checkpoint rule {self.rule}: {self.out}"])
+        return "\n".join([*lines, f"{self.count:,} frames, checkpoint {self.checkpoint}: {self.out}"])
 
 
 def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:

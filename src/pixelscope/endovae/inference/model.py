@@ -46,19 +46,19 @@ class OnnxScorer:
             raise InputError(f"{path} runs on the cores of this machine; drop --devices, or give the run folder.")
         self._model, self.devices = OnnxModel(path), 1
         self.prepare, self.calibration = read_metadata(self._model.about, str(path))
-        self.identity = {"model": self._model.about.fingerprint}
+        self.identity = {"model": self._model.about.weights_sha256}
 
     def __call__(self, frames: Bytes) -> ErrorMaps:
         """Return what the networks make of uint8 frames (N, S, S, 3)."""
         return ErrorMaps(**self._model(frames, MAPS))
 
 
-def load_scorer(path: Path, rule: str = "auto", devices: int = 1) -> ScoringModel:
+def load_scorer(path: Path, checkpoint: str = "auto", devices: int = 1) -> ScoringModel:
     """Open a run folder of `endovae train`, or a file that `export` made of one; only an ONNX file needs no torch.
 
     Args:
         path: the run folder or the file.
-        rule: which weights of a run folder; see `load_checkpoint`.
+        checkpoint: which weights of a run folder; see `load_checkpoint`.
         devices: how many GPUs, or without one threads, may be used at a time.
 
     Raises:
@@ -72,7 +72,7 @@ def load_scorer(path: Path, rule: str = "auto", devices: int = 1) -> ScoringMode
         raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
     from pixelscope.endovae.inference.torch_model import TorchScorer
 
-    return TorchScorer.from_file(path, devices) if path.is_file() else TorchScorer.from_run(path, rule, devices)
+    return TorchScorer.from_file(path, devices) if path.is_file() else TorchScorer.from_run(path, checkpoint, devices)
 
 
 def read_metadata(about: Metadata, origin: str) -> tuple[PrepareConfig, Calibration]:

@@ -30,7 +30,7 @@ def reconstruct(
     *,
     sampled: bool = False,
     seed: int = 0,
-    rule: str = "auto",
+    checkpoint: str = "auto",
     devices: int = 1,
     resume: bool = False,
     progress: ProgressCallback | None = None,
@@ -44,7 +44,7 @@ def reconstruct(
             to make for a PNG a frame, any number of them, with a manifest.csv: source, file, label (the class folder), PSNR and
             SSIM.
         sampled: reconstruct from a sample of the posterior, drawn from `seed`, in place of its mean.
-        rule: which weights; see `evaluate_endovae`.
+        checkpoint: which weights; see `evaluate_endovae`.
         devices, resume, progress: of a folder; see `score`.
 
     Raises:
@@ -52,11 +52,11 @@ def reconstruct(
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
 
-    checkpoint = load_checkpoint(run, rule, finished=False)
-    about: dict[str, object] = {"rule": checkpoint.rule, "images": checkpoint.images, "sampled": sampled, "seed": seed}
+    loaded = load_checkpoint(run, checkpoint, finished=False)
+    about: dict[str, object] = {"checkpoint": loaded.name, "images": loaded.images, "sampled": sampled, "seed": seed}
     if out.suffix.lower() == ".png":
-        return _grid(checkpoint, paths, out, {"run": str(run), **about})
-    return _folder(checkpoint, paths, out, about, devices, resume, progress)
+        return _grid(loaded, paths, out, {"run": str(run), **about})
+    return _folder(loaded, paths, out, about, devices, resume, progress)
 
 
 def _grid(checkpoint: "Checkpoint", paths: Sequence[Path], out: Path, about: dict[str, Any]) -> ImagesWritten:
@@ -71,7 +71,7 @@ def _grid(checkpoint: "Checkpoint", paths: Sequence[Path], out: Path, about: dic
     drawn, *quality = TorchVAE(checkpoint.encoder, checkpoint.decoder).reconstruct(frames, noise)
     save_png(out, grid(np.stack([frames, drawn])), about)
     rows = [{"name": str(f), "psnr": float(p), "ssim": float(s)} for f, p, s in zip(files, *quality, strict=True)]
-    return ImagesWritten(str(out), len(files), checkpoint.rule, seed, rows)
+    return ImagesWritten(str(out), len(files), checkpoint.name, seed, rows)
 
 
 def _folder(

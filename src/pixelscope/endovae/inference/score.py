@@ -65,7 +65,7 @@ def score(
     score: str = "auto",
     false_positive_rate: float = RATE,
     maps: Path | None = None,
-    rule: str = "auto",
+    checkpoint: str = "auto",
     devices: int = 1,
     resume: bool = False,
     progress: ProgressCallback | None = None,
@@ -82,7 +82,7 @@ def score(
         score: one of `pixelscope.endovae.anomaly.scores.SCORES`; `auto` takes the one that the calibration chose.
         false_positive_rate: share of healthy frames that may be flagged.
         maps: a folder to make, for a PNG a frame: where the reconstruction differs, at the frame's own size.
-        rule: which weights of a run; see `evaluate_endovae`. A run that is not finished is used only where one is named.
+        checkpoint: which weights of a run; see `evaluate_endovae`. A run that is not finished is used only where one is named.
         devices: GPUs, or without one threads, that compute.
         resume: continue an unfinished table.
         progress: called with the rows done and all of them.
@@ -96,7 +96,7 @@ def score(
         raise InputError(
             f"A false-positive rate of {false_positive_rate:g} is none; give one between 0 and 1, for example 0.05."
         )
-    scorer = load_scorer(model, rule, devices)
+    scorer = load_scorer(model, checkpoint, devices)
     name = scorer.calibration.require(score)
     threshold = scorer.calibration.threshold(name, false_positive_rate)
     if maps is not None:

@@ -110,10 +110,10 @@ class TorchScorer(TorchVAE):
         return cls(checkpoint.encoder, checkpoint.decoder, checkpoint.config.prepare, calibration, devices)
 
     @classmethod
-    def from_run(cls, run: Path, rule: str = "auto", devices: int = 1) -> Self:
+    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int = 1) -> Self:
         """Open a finished and evaluated run."""
-        checkpoint = load_checkpoint(run, rule)
-        return cls.from_checkpoint(checkpoint, checkpoint.calibration(), devices)
+        loaded = load_checkpoint(run, checkpoint)
+        return cls.from_checkpoint(loaded, loaded.calibration(), devices)
 
     @classmethod
     def from_file(cls, path: Path, devices: int = 1) -> Self:

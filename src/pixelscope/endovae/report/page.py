@@ -129,12 +129,12 @@ def _outdated_note(data: ReportData) -> str:
     numbers, best = data.numbers, data.best
     if numbers is None:
         return ""
-    newest = best.images if numbers.rule == "best-validation" and best is not None else data.images
+    newest = best.images if numbers.checkpoint == "best-validation" and best is not None else data.images
     if numbers.images >= newest:
         return ""
     return (
         f"The run continued after it was evaluated: the measured weights are those at {numbers.images:,} images, and the "
-        f"checkpoint {numbers.rule} is now at {newest:,}; evaluate it again."
+        f"checkpoint {numbers.checkpoint} is now at {newest:,}; evaluate it again."
     )
 
 
@@ -153,7 +153,7 @@ def result_section(data: ReportData) -> Section:
     """Return the quality of the reconstructions, next to PCA and the mean image, and by checkpoint."""
     numbers = data.numbers
     parts = tuple(part for part in (quality_table(data), _checkpoint_table(data)) if part is not None)
-    prose = () if numbers is None else (f"Measured on the checkpoint {numbers.rule}, at {data.epochs_at(numbers.images)}.",)
+    prose = () if numbers is None else (f"Measured on checkpoint {numbers.checkpoint}, at {data.epochs_at(numbers.images)}.",)
     return Section("Result", "result", prose=prose, parts=parts)
 
 
@@ -171,7 +171,7 @@ def quality_table(data: ReportData) -> Table | None:
     caption = (
         "Mean ± standard deviation over frames, reconstructed from the posterior mean. PCA has as many components as the "
         "latent vector has dimensions, fitted to the training frames and their mirror images. Fine detail: energy above "
-        f"a quarter of the Nyquist frequency, relative to the originals. SSIM: {data.numbers.ssim_rule}."
+        f"a quarter of the Nyquist frequency, relative to the originals. SSIM: {data.numbers.ssim_method}."
     )
     header = ("Frames and method", "frames", "PSNR, dB", "SSIM", "squared error", "fine detail kept")
     return Table(caption, header, (*rows, *([REFERENCE] if polyps else [])))
@@ -183,12 +183,12 @@ def _cells(metrics: Mapping[str, MeanStd]) -> tuple[str, ...]:
 
 def _checkpoint_table(data: ReportData) -> Table | None:
     numbers = data.numbers
-    if numbers is None or not numbers.rules:
+    if numbers is None or not numbers.checkpoints:
         return None
     columns = [(kind, metric) for kind in numbers.sets for metric in ("psnr", "ssim")]
     rows = []
-    for rule, values in numbers.rules.items():
-        title = CHECKPOINTS.get(rule, rule) + (" (headline)" if rule == numbers.rule else "")
+    for name, values in numbers.checkpoints.items():
+        title = CHECKPOINTS.get(name, name) + (" (headline)" if name == numbers.checkpoint else "")
         cells = (f"{values[f'{kind}_{metric}']:.{DECIMALS[metric]}f}" for kind, metric in columns)
         rows.append(Row((title, f"{values['images']:,.0f}", *cells)))
     heads = [f"{kind}, {'PSNR, dB' if metric == 'psnr' else 'SSIM'}" for kind, metric in columns]

@@ -32,7 +32,7 @@ from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.record import read_record
 
 ACCURACY_CAPTION = (
-    "Target accuracy on the test split, by each run's headline checkpoint rule, which uses no target label. Dots: runs. Bar: "
+    "Target accuracy on the test split, by each run's headline checkpoint, chosen without target labels. Dots: runs. Bar: "
     "95% interval of the mean (Student's t). Dotted line: mean of the reference."
 )
 CURVES_CAPTION = "Target accuracy over the training. Thin: one line per seed. Bold: their mean. Grey: mean of the reference."

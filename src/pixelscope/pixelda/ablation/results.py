@@ -45,7 +45,7 @@ class SeedResult(Config):
     seed: int
     run: str
     accuracy: float
-    """On the target's test split, by the run's headline checkpoint rule."""
+    """On the target's test split, by the run's headline checkpoint."""
     accuracy_std_late: float | None
     """Standard deviation of T's target accuracy over the last half of the evaluations; None for fewer than two."""
     source_accuracy: float
@@ -165,7 +165,7 @@ class Trial(Config):
     @property
     def information(self) -> tuple[float, float]:
         """Return the value that decides, of T of the source alone and of the adapted T; zeros for a failed trial."""
-        return (0.0, 0.0) if self.verdict is None else self.verdict.rules[DECIDES]
+        return (0.0, 0.0) if self.verdict is None else self.verdict.criteria[DECIDES]
 
     def row(self, chosen: bool) -> Cells:
         """Return the cells under `TRIAL_HEADER`."""

@@ -25,7 +25,7 @@ def adapt(
     *,
     styles: int = 1,
     seed: int = 0,
-    rule: str = "auto",
+    checkpoint: str = "auto",
     devices: int = 1,
     resume: bool = False,
     progress: ProgressCallback | None = None,
@@ -42,7 +42,7 @@ def adapt(
             folder, or that of labels.csv), style. An image that cannot be read, or a file that cannot be written, is a row with
             its error.
         styles, seed: see above.
-        rule, devices, resume, progress: see `classify`.
+        checkpoint, devices, resume, progress: see `classify`.
 
     Raises:
         InputError, Interrupted: as in `classify`.
@@ -55,7 +55,7 @@ def adapt(
     from pixelscope.pixelda.checkpoints import load_checkpoint
     from pixelscope.pixelda.inference.torch_model import TorchGenerator
 
-    redraw = TorchGenerator(load_checkpoint(run, rule), devices)
+    redraw = TorchGenerator(load_checkpoint(run, checkpoint), devices)
     identity, labels = {**redraw.identity, "seed": str(seed), "styles": str(styles)}, labels_in(folder)
     table = ResumableTable(out / MANIFEST, [*COLUMNS, ERROR], identity, resume, several=styles > 1)
 

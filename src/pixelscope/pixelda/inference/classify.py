@@ -23,7 +23,7 @@ def classify(
     out: Path,
     *,
     baseline: Path | None = None,
-    rule: str = "auto",
+    checkpoint: str = "auto",
     devices: int = 1,
     resume: bool = False,
     progress: ProgressCallback | None = None,
@@ -35,7 +35,7 @@ def classify(
         paths: image files, and folders of them at any depth; rows come in their order.
         out: a file ending in .csv or .jsonl, which must not exist.
         baseline: another run or exported file, whose label and probability are shown next to them.
-        rule: which weights of a run; see `evaluate`. A run that is not finished is used only where a rule is named.
+        checkpoint: which weights of a run; see `evaluate`. A run that is not finished is used only where one is named.
         devices: GPUs, or without one threads, that compute.
         resume: continue an unfinished table.
         progress: called with the rows done and all of them.
@@ -45,7 +45,7 @@ def classify(
         Interrupted: Ctrl-C; the rows so far are kept.
     """
     require_paths(paths)
-    answering = [load_classifier(path, rule if path is model else "auto", devices) for path in (model, baseline) if path]
+    answering = [load_classifier(path, checkpoint if path is model else "auto", devices) for path in (model, baseline) if path]
     for one in answering:
         one.prepare()
     identity = dict(answering[0].identity)

@@ -36,7 +36,7 @@ def export_classifier(
     form: Format,
     *,
     images: str | None = None,
-    rule: str = "auto",
+    checkpoint: str = "auto",
     choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
 ) -> ExportResult:
@@ -49,20 +49,20 @@ def export_classifier(
     from pixelscope.pixelda.inference.torch_model import TorchClassifier
 
     require_absent(out, form)
-    checkpoint = load_checkpoint(run, rule)
-    checkpoint = likely_better(checkpoint) if choose == "auto" else checkpoint
-    classifier = TorchClassifier.from_checkpoint(checkpoint)
-    shown, compared_on = _images(checkpoint, images, data_root)
-    about = _about(checkpoint, classifier.identity["model"])
+    loaded = load_checkpoint(run, checkpoint)
+    loaded = likely_better(loaded) if choose == "auto" else loaded
+    classifier = TorchClassifier.from_checkpoint(loaded)
+    shown, compared_on = _images(loaded, images, data_root)
+    about = _about(loaded, classifier.identity["model"])
 
     def agreement(path: Path) -> Parity:
         return compare(*({PROBABILITIES: _answers(model, shown)} for model in (classifier, load_classifier(path))))
 
     def card(parity: Parity) -> ModelCard:
-        return _card(checkpoint, out.name, form, f"{parity.images:,} images ({compared_on})", parity.largest)
+        return _card(loaded, out.name, form, f"{parity.images:,} images ({compared_on})", parity.largest)
 
-    files, parity = write_bundle(out, lambda path: _write(path, form, checkpoint, about), agreement, card)
-    return ExportResult(files, form, checkpoint.rule, parity, compared_on, NOTE)
+    files, parity = write_bundle(out, lambda path: _write(path, form, loaded, about), agreement, card)
+    return ExportResult(files, form, loaded.name, parity, compared_on, NOTE)
 
 
 def _images(checkpoint: "Checkpoint", images: str | None, data_root: Path | None) -> tuple[np.ndarray, str]:
@@ -85,9 +85,9 @@ def _about(checkpoint: "Checkpoint", sha256: str) -> Metadata:
     return Metadata(
         system="pixelda",
         config=dict(checkpoint.settings),
-        rule=checkpoint.rule,
+        checkpoint=checkpoint.name,
         images=checkpoint.images,
-        fingerprint=sha256,
+        weights_sha256=sha256,
         classes=checkpoint.classes,
         size=checkpoint.size,
         mean=MEAN,
@@ -125,7 +125,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
             "System": SYSTEMS[checkpoint.system],
             "Classifier": checkpoint.describe_classifier(),
             "Trained on": f"{checkpoint.images:,} images in batches of {checkpoint.batch_size}",
-            "Checkpoint rule": checkpoint.rule,
+            "Checkpoint": checkpoint.name,
             "Seed": str(checkpoint.seed),
             "Labels": f"{target_labels}Labels of the source are its class folders or label file.",
         },
@@ -162,9 +162,9 @@ def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
     refined = checkpoint.folder.path != checkpoint.run.folder.path
     found = (RefinementResult if refined else Evaluation).load(path)
     measured = {name: one.accuracy for name, one in found.sets.items()}
-    if checkpoint.rule == "start" and isinstance(found, RefinementResult):
+    if checkpoint.name == "start" and isinstance(found, RefinementResult):
         measured = found.before
-    elif (found.images, found.rule) != (checkpoint.images, checkpoint.rule):
+    elif (found.images, found.checkpoint) != (checkpoint.images, checkpoint.name):
         return []
     elif checkpoint.system == "baseline" and isinstance(found, Evaluation) and found.source_only:
         measured = found.source_only

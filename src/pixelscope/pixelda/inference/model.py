@@ -53,12 +53,12 @@ class ClassifierModel(Protocol):
         ...
 
 
-def load_classifier(path: Path, rule: str = "auto", devices: int = 1) -> ClassifierModel:
+def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1) -> ClassifierModel:
     """Return the classifier of a run of PixelDA, its baseline or a refinement, or of a file that `export` made of one.
 
     Args:
         path: a finished run, whose networks run in torch, or a file ending in .onnx, which needs no torch, or .safetensors.
-        rule: which weights of a run; see `evaluate`. An unfinished run is used only where one is named.
+        checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only where one is named.
         devices: GPUs, or without one threads, that compute.
 
     Returns:
@@ -79,7 +79,7 @@ def load_classifier(path: Path, rule: str = "auto", devices: int = 1) -> Classif
         raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
     from pixelscope.pixelda.inference.torch_model import TorchClassifier
 
-    return TorchClassifier.from_file(path, devices) if path.is_file() else TorchClassifier.from_run(path, rule, devices)
+    return TorchClassifier.from_file(path, devices) if path.is_file() else TorchClassifier.from_run(path, checkpoint, devices)
 
 
 class OnnxClassifier:
@@ -91,7 +91,7 @@ class OnnxClassifier:
         self._model, self.devices = OnnxModel(path), 1
         about = self._model.about
         require_system(about, "pixelda", str(path))
-        self.classes, self.size, self.identity = about.classes, about.size, {"model": about.fingerprint}
+        self.classes, self.size, self.identity = about.classes, about.size, {"model": about.weights_sha256}
         self.value_range = exported_data(about.config, str(path)).input_values
 
     def prepare(self) -> None:

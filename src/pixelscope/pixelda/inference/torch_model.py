@@ -44,9 +44,9 @@ class TorchClassifier:
         return cls(checkpoint.classifier, checkpoint.classes, checkpoint.config.data, devices, framed)
 
     @classmethod
-    def from_run(cls, run: Path, rule: str = "auto", devices: int = 1) -> Self:
+    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int = 1) -> Self:
         """Open a run of PixelDA, its baseline or a refinement; raises InputError where it cannot be used."""
-        return cls.from_checkpoint(load_checkpoint(run, rule), devices)
+        return cls.from_checkpoint(load_checkpoint(run, checkpoint), devices)
 
     @classmethod
     def from_file(cls, path: Path, devices: int = 1) -> Self:

@@ -91,7 +91,7 @@ class AdamWConfig(AdamConfig):
 
 
 class HoldoutConfig(Config):
-    """Images held out of training, for the rules that choose a checkpoint without target labels."""
+    """Images held out of training, for the criteria that select a checkpoint without target labels."""
 
     target: Share = 0.1
     """Fraction of the target's training images; they have no labels."""
@@ -125,8 +125,8 @@ class RefineConfig(Config):
 
     run: str = ""
     """Run folder of PixelDA to start from; its G, T and images are used."""
-    rule: Literal["auto", "last", "ema-last", "best-source"] = "auto"
-    """Checkpoint rule of that run and of a teacher; `auto` needs a finished run."""
+    checkpoint: Literal["auto", "last", "ema-last", "best-source"] = "auto"
+    """Checkpoint of that run and of a teacher; `auto` needs a finished run."""
     choose: Literal["auto", "adapted", "source-only"] = "auto"
     """T to start from and to compare with: the adapted T, or T of the source alone. `auto` takes the one that is likely more
     accurate on the target; if it is T of the source alone, generated images are not used. A refinement records its choice."""

@@ -1,7 +1,7 @@
 """Evaluation of a refinement, the only part of it that reads target labels.
 
-The headline is the moving average at the end of the schedule. It is compared with the checkpoints that rules without target
-labels choose, and with the oracle: the best checkpoint by target labels.
+The headline is the moving average at the end of the schedule. It is compared with the checkpoints that criteria without target
+labels select, and with the oracle: the best checkpoint by target labels.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import nn
 from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError
-from pixelscope.pixelda.checkpoints import REFINED_RULE, load_checkpoint
+from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint
 from pixelscope.pixelda.evaluation import own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, read_refinement
@@ -43,7 +43,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
     """
     keep_heap()
     stored = read_refinement(RunFolder.open(run))
-    folder, config, refined = stored.folder, stored.config, load_checkpoint(stored, REFINED_RULE)
+    folder, config, refined = stored.folder, stored.config, load_checkpoint(stored, REFINED_CHECKPOINT)
     inputs = load_inputs(config, data_root, training=False, run=refined.run)
     last, snapshots = refined.images, stored_snapshots(folder, config, inputs)
     networks = {images: network for images, network in snapshots.items() if images < last}
@@ -57,10 +57,10 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
         run=config.run,
         images=last,
         classes=classes,
-        rule=REFINED_RULE,
+        checkpoint=REFINED_CHECKPOINT,
         sets={name: set_result(name, found, classes) for name, found in counts.items()},
         before=accuracies(before),
-        rules=_rules(curve, last),
+        selections=_selections(curve, last),
         curve=curve,
         parameters=sum(p.numel() for p in refined.classifier.parameters()),
         guard=_guard(config, inputs, refined.classifier),
@@ -95,21 +95,22 @@ def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module) -
 
 
 def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: dict[str, float]) -> Snapshot:
-    """Return a point of the curve: accuracy on the target's test split, and the value of each rule on images held out."""
+    """Return a point of the curve: accuracy on the target's test split, and the value of each criterion on images held out."""
     logits, features = answers_of(network, evenly_spaced(inputs.holdout.images, IMAGES))
     known = measure(network, MeasuredSet("source, held out", [inputs.source.validation], source=True))
-    rules = selector_values(logits, features, accuracies({"": known})[""])
-    return Snapshot.model_validate({"images": images, **reached, **rules})
+    values = selector_values(logits, features, accuracies({"": known})[""])
+    return Snapshot.model_validate({"images": images, **reached, **values})
 
 
-def _rules(curve: list[Snapshot], last: int) -> list[Selection]:
+def _selections(curve: list[Snapshot], last: int) -> list[Selection]:
     reached = {point.images: point.target_test for point in curve}
-    picks = {REFINED_RULE: last, **chosen({point.images: point.rules() for point in curve})}
+    picks = {REFINED_CHECKPOINT: last, **chosen({point.images: point.criteria() for point in curve})}
     known = {images: value for images, value in reached.items() if value is not None}
     if known:
         picks[ORACLE] = max(sorted(known, reverse=True), key=lambda images: known[images])
     best = max(known.values(), default=None)
     gaps = {images: None if best is None else best - known[images] for images in reached}
     return [
-        Selection(rule=rule, images=images, target_test=known.get(images), gap=gaps[images]) for rule, images in picks.items()
+        Selection(criterion=name, images=images, target_test=known.get(images), gap=gaps[images])
+        for name, images in picks.items()
     ]

@@ -15,14 +15,14 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.pixelda.metrics import MeasuredSet
 from pixelscope.pixelda.refinement.results import ClassShare, Guard
 from pixelscope.pixelda.results import SWAPPED
-from pixelscope.pixelda.verdict import IMAGES, answers_of, rule_values, swapped_share
-from pixelscope.pixelda.verdict import RULES as VERDICT_RULES
+from pixelscope.pixelda.verdict import CRITERIA as VERDICT_CRITERIA
+from pixelscope.pixelda.verdict import IMAGES, answers_of, criterion_values, swapped_share
 
-RULES = {"redrawn accuracy": "accuracy on source images held out and redrawn by G", **VERDICT_RULES}
-"""Each rule in words; a higher value is better."""
+CRITERIA = {"redrawn accuracy": "accuracy on source images held out and redrawn by G", **VERDICT_CRITERIA}
+"""Each criterion in words; a higher value is better."""
 
 DECIDES = "cluster agreement"
-"""The rule that the guard follows; the others are shown next to it."""
+"""The criterion that the guard follows; the others are shown next to it."""
 
 FALL = 0.02
 """Fall of the cluster agreement from which a refinement likely harms."""
@@ -48,16 +48,18 @@ def guard(
     known = {"source accuracy": MeasuredSet("source", [source], source=True)}
     if redrawn is not None:
         known["redrawn accuracy"] = MeasuredSet("redrawn", [redrawn], source=False)
-    values = [rule_values(network, shown, *found[name], known) for name, network in (("start", start), ("refined", refined))]
-    rules = {rule: (values[0][rule], values[1][rule]) for rule in RULES if rule in values[0]}
+    values = [
+        criterion_values(network, shown, *found[name], known) for name, network in (("start", start), ("refined", refined))
+    ]
+    criteria = {name: (values[0][name], values[1][name]) for name in CRITERIA if name in values[0]}
     before, after = (logits.argmax(1) for logits, _ in found.values())
     shares = _shares(source, before, after)
-    reasons = _reasons(rules, swapped_share(before, after), shares)
+    reasons = _reasons(criteria, swapped_share(before, after), shares)
     sure = found["refined"][0].softmax(1).amax(1) >= threshold
     return Guard(
         kept="start" if reasons else "refined",
         reasons=reasons,
-        rules=rules,
+        criteria=criteria,
         agreement=float((before == after).float().mean()),
         pseudo_label_rate=float(sure.float().mean()),
         classes=shares,
@@ -73,9 +75,9 @@ def _shares(source: ImageSet, before: Tensor, after: Tensor) -> tuple[ClassShare
     return tuple(ClassShare(name=name, source=own, start=start, refined=refined) for name, own, start, refined in rows)
 
 
-def _reasons(rules: Mapping[str, tuple[float, float]], swapped: float, shares: tuple[ClassShare, ...]) -> tuple[str, ...]:
+def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float, shares: tuple[ClassShare, ...]) -> tuple[str, ...]:
     reasons = []
-    before, after = rules[DECIDES]
+    before, after = criteria[DECIDES]
     if before - after > FALL:
         reasons.append(f"its answers agree less with clusters of its features ({after:.2f}, before {before:.2f})")
     if swapped > SWAPPED:

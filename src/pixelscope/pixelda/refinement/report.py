@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pixelscope.pixelda.refinement.config import RefineConfig, read_refinement
-from pixelscope.pixelda.refinement.guard import RULES
+from pixelscope.pixelda.refinement.guard import CRITERIA
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
 from pixelscope.pixelda.report.classes import CONFUSION_CAPTION, confusion_matrices
@@ -89,8 +89,8 @@ def _guard(found: Guard) -> Section:
         f"The refinement likely {said}. This is estimated without target labels.",
         f"Both classifiers predict the same class for {found.agreement:.0%} of target images; {share}.",
     )
-    rules = tuple(Row((rule, f"{before:.3f}", f"{after:.3f}")) for rule, (before, after) in found.rules.items())
-    words = "; ".join(f"{name}: {RULES[name]}" for name in found.rules if name in RULES)
+    criteria = tuple(Row((name, f"{before:.3f}", f"{after:.3f}")) for name, (before, after) in found.criteria.items())
+    words = "; ".join(f"{name}: {CRITERIA[name]}" for name in found.criteria if name in CRITERIA)
     shares = tuple(
         Row((one.name, f"{one.source:.1%}", f"{one.start:.1%}", f"{one.refined:.1%}")) for one in found.classes[:CLASSES]
     )
@@ -98,8 +98,8 @@ def _guard(found: Guard) -> Section:
     tables = (
         Table(
             f"Measured on images held out of training. Higher is better. {words[:1].upper()}{words[1:]}.",
-            ("Rule", "T before", "refined"),
-            rules,
+            ("Criterion", "T before", "refined"),
+            criteria,
         ),
         Table(
             f"How often each class occurs in the source, and how often each classifier predicts it on the target.{more}",
@@ -112,21 +112,21 @@ def _guard(found: Guard) -> Section:
 
 def _choosing(numbers: RefinementResult) -> Section:
     rows = [
-        Row((one.rule, f"{one.images:,}", _percent(one.target_test), "" if one.gap is None else f"{100 * one.gap:.2f}"))
-        for one in numbers.rules
+        Row((one.criterion, f"{one.images:,}", _percent(one.target_test), "" if one.gap is None else f"{100 * one.gap:.2f}"))
+        for one in numbers.selections
     ]
     words = "; ".join(f"{name}: {text}" for name, text in SELECTORS.items())
-    caption = f"The stored average that each rule chooses, by its value on images held out. {words[:1].upper()}{words[1:]}."
-    header = ("Rule", "images seen", "target test", "points below the oracle")
+    caption = f"The stored average that each criterion selects on images held out. {words[:1].upper()}{words[1:]}."
+    header = ("Criterion", "images seen", "target test", "points below the oracle")
     parts: list[Part] = [Table(caption, header, tuple(rows))]
     if len(numbers.curve) > 1:
-        about = "Accuracy over the training, and the value of each rule without target labels, scaled to its range."
-        parts.append(Illustration("rules", _rules_figure(numbers.curve), about, about))
+        about = "Accuracy over the training, and the value of each criterion without target labels, scaled to its range."
+        parts.append(Illustration("criteria", _criteria_figure(numbers.curve), about, about))
     return Section("Choosing without target labels", "choosing", parts=tuple(parts))
 
 
 @styled
-def _rules_figure(curve: Sequence[Snapshot]) -> Figure:
+def _criteria_figure(curve: Sequence[Snapshot]) -> Figure:
     figure = padded_figure(1040, 300)
     left, right = figure.subplots(1, 2)
     images = [point.images for point in curve]
@@ -136,9 +136,9 @@ def _rules_figure(curve: Sequence[Snapshot]) -> Figure:
     values = [point.source_validation for point in curve]
     left.plot(images, values, color=GREY, marker="o", markersize=3, label="source, held out of training")
     for name, colour, dashes in zip(SELECTORS, (BLUE, ORANGE, GREY), ("-", DASHED, ":"), strict=True):
-        values = np.array([point.rules()[name] for point in curve])
+        values = np.array([point.criteria()[name] for point in curve])
         right.plot(images, (values - values.min()) / max(np.ptp(values), 1e-12), color=colour, linestyle=dashes, label=name)
-    for axes, title in ((left, "Accuracy"), (right, "Rules without target labels")):
+    for axes, title in ((left, "Accuracy"), (right, "Criteria without target labels")):
         axes.set_title(title)
         axes.legend(loc="lower right")
         count_images(axes)

@@ -29,8 +29,8 @@ class Guard(Config):
     """Which one `classify` and `export` use."""
     reasons: tuple[str, ...]
     """Why the refinement likely harms; empty if it does not."""
-    rules: dict[str, tuple[float, float]]
-    """By rule: the value of the T it started from, and of the refined classifier."""
+    criteria: dict[str, tuple[float, float]]
+    """By criterion: the value of the T it started from, and of the refined classifier."""
     agreement: float
     """Fraction of target images for which both predict the same class."""
     pseudo_label_rate: float
@@ -46,7 +46,7 @@ class Guard(Config):
         if self.kept == "start":
             lines.append("classify and export use the T it started from; --checkpoint ema-last uses the refined one.")
         lines.append(f"  Both agree on {self.agreement:.0%} of target images; {self.pseudo_label_rate:.0%} get a pseudo-label.")
-        lines += [f"  {rule:<20} start {before:.3f}  refined {after:.3f}" for rule, (before, after) in self.rules.items()]
+        lines += [f"  {name:<20} start {before:.3f}  refined {after:.3f}" for name, (before, after) in self.criteria.items()]
         one = max(self.classes, key=lambda share: abs(share.refined - share.source))
         lines.append(
             f"  Largest change in class frequency: {one.name}, source {one.source:.1%}, start {one.start:.1%}, "
@@ -56,9 +56,10 @@ class Guard(Config):
 
 
 class Selection(Config):
-    """The checkpoint that a rule chooses, and its accuracy."""
+    """A selected checkpoint and its accuracy."""
 
-    rule: str
+    criterion: str
+    """What selected it: `ema-last` (the end of the schedule), a criterion of `SELECTORS`, or the oracle."""
     images: int
     target_test: float | None
     """None if the target has no labels."""
@@ -67,7 +68,7 @@ class Selection(Config):
 
 
 class Snapshot(Point):
-    """Accuracy of a stored average, and the value of each rule that needs no target label."""
+    """Accuracy of a stored average, and the value of each criterion that needs no target label."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -76,8 +77,8 @@ class Snapshot(Point):
     information: float = Field(validation_alias="information maximisation", serialization_alias="information maximisation")
     source_validation: float = Field(validation_alias="source validation", serialization_alias="source validation")
 
-    def rules(self) -> dict[str, float]:
-        """Return the value of each rule, by its name in `SELECTORS`."""
+    def criteria(self) -> dict[str, float]:
+        """Return the value of each criterion, by its name in `SELECTORS`."""
         return self.model_dump(by_alias=True, exclude={"images", "target_test"})
 
 
@@ -89,12 +90,12 @@ class RefinementResult(ResultFile):
     """The run that it started from."""
     images: int
     classes: list[str]
-    rule: str
+    checkpoint: str
     sets: dict[str, SetResult]
-    """Results by the headline rule."""
+    """Results of that checkpoint."""
     before: dict[str, float]
     """Accuracy of the T that it started from, by set."""
-    rules: list[Selection]
+    selections: list[Selection]
     curve: list[Snapshot]
     parameters: int
     guard: Guard
@@ -110,9 +111,9 @@ class RefinementResult(ResultFile):
             lines.append(
                 f"{name}: {found.accuracy:.2%} +- {found.standard_error:.2%} ({found.correct:,} of {found.count:,}){before}"
             )
-        lines.append("target test split by checkpoint rule")
-        for one in self.rules:
+        lines.append("target test split by checkpoint")
+        for one in self.selections:
             reached = "not known" if one.target_test is None else f"{one.target_test:.2%}"
             gap = "" if one.gap is None else f", {100 * one.gap:.2f} points below the oracle"
-            lines.append(f"  {one.rule:<36} {reached:>9} at {one.images:,} images{gap}")
+            lines.append(f"  {one.criterion:<36} {reached:>9} at {one.images:,} images{gap}")
         return "\n".join([*lines, *self.notes, self.guard.to_text()])

@@ -1,4 +1,4 @@
-"""Rules that choose a checkpoint without target labels, from what a classifier says of unlabelled target images."""
+"""Criteria that select a checkpoint without target labels, from what a classifier says of unlabelled target images."""
 
 from collections.abc import Mapping
 
@@ -13,11 +13,11 @@ SELECTORS = {
     "information maximisation": "entropy of the mean prediction less the mean entropy of predictions, in nats",
     "source validation": "accuracy on source images held out",
 }
-"""Every rule, in words; the checkpoint of the highest value is chosen."""
+"""Every criterion in words; the checkpoint of the highest value is chosen."""
 
 
 def selector_values(logits: Tensor, features: Tensor, source_validation: float, seed: int = 0) -> dict[str, float]:
-    """Return the value of every rule.
+    """Return the value of every criterion.
 
     logits: (N, classes) of unlabelled target images; features: (N, F), what the last layer decides on.
     """
@@ -50,12 +50,12 @@ def mutual_information(logits: Tensor) -> float:
 
 
 def chosen(values: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
-    """Return the checkpoint, by its images, that each rule chooses; the later one of equals.
+    """Return the checkpoint, by its images, that each criterion selects; the later one of equals.
 
-    values: by images seen, then by rule.
+    values: by images seen, then by criterion.
     """
     newest_first = sorted(values, reverse=True)
-    return {rule: max(newest_first, key=lambda images: values[images][rule]) for rule in SELECTORS}
+    return {name: max(newest_first, key=lambda images: values[images][name]) for name in SELECTORS}
 
 
 def _entropy(p: Tensor) -> Tensor:

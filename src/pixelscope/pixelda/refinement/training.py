@@ -42,7 +42,7 @@ class RefinementInputs:
     target: ImageSet
     """Target images to train on, without labels."""
     holdout: ImageSet
-    """Target images held out of training, without labels, for the rules that choose a checkpoint."""
+    """Target images held out of training, without labels, for the criteria that select a checkpoint."""
     teacher: nn.Module | None
     """The classifier that labels target images; None for the moving average of the classifier in training."""
 
@@ -84,7 +84,7 @@ class RefineJob(Job):
             "classes": list(opened.classes),
             "refined_from": {
                 "run": config.run,
-                "rule": opened.rule,
+                "checkpoint": opened.name,
                 "images": opened.images,
                 "choose": config.choose,
             },
@@ -165,7 +165,7 @@ def load_inputs(
     """
     if not config.run:
         raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
-    opened = load_checkpoint(read_run(RunFolder.open(Path(config.run))) if run is None else run, config.rule)
+    opened = load_checkpoint(read_run(RunFolder.open(Path(config.run))) if run is None else run, config.checkpoint)
     if not isinstance(opened.config, PixelDAConfig):
         raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")
     domains = load_own(opened.run, data_root)
@@ -263,7 +263,7 @@ def _teacher(config: RefineConfig, opened: Checkpoint, domains: Domains) -> nn.M
         raise InputError(
             "A teacher labels target images, but --self-training.enabled is off; drop --self-training.teacher, or turn it on."
         )
-    teacher = load_checkpoint(Path(path), config.rule)
+    teacher = load_checkpoint(Path(path), config.checkpoint)
     if teacher.classes != opened.classes:
         raise InputError(
             f"The teacher {path} has the classes {', '.join(teacher.classes)}, the run has {', '.join(opened.classes)}."

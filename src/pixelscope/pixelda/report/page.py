@@ -115,7 +115,7 @@ def _unfinished_note(data: ReportData) -> str:
 
 def _outdated_note(data: ReportData) -> str:
     numbers = data.numbers
-    if numbers is None or numbers.rule == "best-source" or numbers.steps >= data.steps:
+    if numbers is None or numbers.checkpoint == "best-source" or numbers.steps >= data.steps:
         return ""
     return f"The run continued to step {data.steps:,} after it was evaluated at step {numbers.steps:,}; evaluate it again."
 

@@ -4,12 +4,12 @@ from pixelscope.pixelda.report.data import FEW, ReportData, percent, points
 from pixelscope.pixelda.results import SetResult
 from pixelscope.reports.document import Row, Section, Table
 
-RULES = {
+CHECKPOINTS = {
     "last": "last: the weights at the end",
     "ema-last": "ema-last: the moving average at the end",
     "best-source": "best-source: best on held-out source images",
 }
-"""Checkpoint rules that need no target label, as the table names them."""
+"""Checkpoints chosen without target labels, as the table names them."""
 
 VERDICTS = {
     "adapted": "Adaptation likely helps.",
@@ -19,8 +19,8 @@ VERDICTS = {
 
 
 def result_section(data: ReportData) -> Section:
-    """Return accuracy by set, before and after adaptation, and by checkpoint rule."""
-    parts = tuple(part for part in (_accuracy_table(data), _rules_table(data)) if part is not None)
+    """Return accuracy by set, before and after adaptation, and by checkpoint."""
+    parts = tuple(part for part in (_accuracy_table(data), _checkpoint_table(data)) if part is not None)
     return Section("Result", "result", prose=_result_prose(data), parts=parts)
 
 
@@ -29,7 +29,7 @@ def verdict_section(data: ReportData) -> Section:
     numbers, title = data.numbers, "Does adaptation help?"
     if numbers is None or numbers.verdict is None:
         return Section(title, "verdict")
-    rows = [Row((rule, f"{before:.3f}", f"{after:.3f}")) for rule, (before, after) in numbers.verdict.rules.items()]
+    rows = [Row((name, f"{before:.3f}", f"{after:.3f}")) for name, (before, after) in numbers.verdict.criteria.items()]
     truth = data.results("target_test")
     if numbers.source_only is not None and truth is not None and "target_test" in numbers.source_only:
         known = (percent(numbers.source_only["target_test"], truth.count), percent(truth.accuracy, truth.count))
@@ -38,8 +38,8 @@ def verdict_section(data: ReportData) -> Section:
         f"{VERDICTS[numbers.verdict.better]} This is estimated without target labels, on target images that T was not trained "
         f"on. Both classifiers predict the same class for {numbers.verdict.agreement:.0%} of them."
     )
-    caption = f"Higher is better. {_label_caption(rows, 'Rules')}"
-    table = Table(caption, ("Rule", "source alone", "adapted"), tuple(rows))
+    caption = f"Higher is better. {_label_caption(rows, 'Criteria')}"
+    table = Table(caption, ("Criterion", "source alone", "adapted"), tuple(rows))
     return Section(title, "verdict", prose=(text,), parts=(table,))
 
 
@@ -47,7 +47,7 @@ def _result_prose(data: ReportData) -> tuple[str, ...]:
     numbers = data.numbers
     if numbers is None:
         return ()
-    text = f"Measured at {numbers.images:,} images with the checkpoint rule {numbers.rule}."
+    text = f"Measured at {numbers.images:,} images with the checkpoint {numbers.checkpoint}."
     if "target_all" in numbers.sets and data.adapted:
         text += " All target images include those that training used, without their labels."
     return (text,)
@@ -69,7 +69,7 @@ def _accuracy_table(data: ReportData) -> Table | None:
     if data.adapted and data.before is not None:
         baseline = data.before.numbers
     if baseline is not None:
-        header, caption = (*header, "before"), f"Before: the baseline, with the checkpoint rule {baseline.rule}. {caption}"
+        header, caption = (*header, "before"), f"Before: the baseline, with the checkpoint {baseline.checkpoint}. {caption}"
     header = (*header, "after" if data.adapted else "accuracy", *(["change, points"] if baseline else []))
     rows = []
     for name, title in _sets(data).items():
@@ -81,22 +81,22 @@ def _accuracy_table(data: ReportData) -> Table | None:
     return Table(caption, header, tuple(rows)) if rows else None
 
 
-def _rules_table(data: ReportData) -> Table | None:
-    """Return accuracy by checkpoint rule, and separately the best checkpoint by target labels."""
+def _checkpoint_table(data: ReportData) -> Table | None:
+    """Return accuracy by checkpoint, and separately the best checkpoint by target labels."""
     numbers = data.numbers
-    if numbers is None or not numbers.rules:
+    if numbers is None or not numbers.checkpoints:
         return None
     sets = {name: title for name, title in _sets(data).items() if name in numbers.sets}
     rows = []
-    for rule, result in numbers.rules.items():
-        title, found = RULES.get(rule, rule) + (" (headline)" if rule == numbers.rule else ""), result.accuracies()
-        cells = (percent(found[name], numbers.sets[name].count) if name in found else "" for name in sets)
+    for name, result in numbers.checkpoints.items():
+        title, found = CHECKPOINTS.get(name, name) + (" (headline)" if name == numbers.checkpoint else ""), result.accuracies()
+        cells = (percent(found[key], numbers.sets[key].count) if key in found else "" for key in sets)
         rows.append(Row((title, f"{result.images:,}", *cells)))
     if numbers.oracle is not None and "target_test" in sets:
         accuracy = percent(numbers.oracle.target_test, numbers.sets["target_test"].count)
         cells = (accuracy if name == "target_test" else "" for name in sets)
         rows.append(Row((numbers.oracle.label, f"{numbers.oracle.images:,}", *cells), apart=True))
-    return Table(_label_caption(rows, "Rules"), ("Checkpoint rule", "images seen", *sets.values()), tuple(rows))
+    return Table(_label_caption(rows, "Checkpoints"), ("Checkpoint", "images seen", *sets.values()), tuple(rows))
 
 
 def _label_caption(rows: list[Row], what: str) -> str:
