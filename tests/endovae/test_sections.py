@@ -24,9 +24,20 @@ from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import train_endovae
 from pixelscope.errors import InputError
 from pixelscope.reports.builder import build_report
-from pixelscope.reports.document import Illustration, Listing, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Details, Section, Table
 
-ANCHORS = ["lead", "result", "frames", "augmentation", "training", "reconstructions", "latent", "anomaly", "findings", "record"]
+ANCHORS = [
+    "summary",
+    "result",
+    "frames",
+    "augmentation",
+    "training",
+    "reconstructions",
+    "latent",
+    "anomaly",
+    "findings",
+    "record",
+]
 FIGURES = {
     "frames": ["frames", "preparation"],
     "augmentation": ["augmentation"],
@@ -100,7 +111,7 @@ def notes_of(run: Path) -> tuple[str, ...]:
 
 
 def names(section: Section) -> list[str]:
-    return [part.name for part in section.parts if isinstance(part, Illustration)]
+    return [part.name for part in section.parts if isinstance(part, CaptionedFigure)]
 
 
 def tables(section: Section) -> list[Table]:
@@ -108,7 +119,7 @@ def tables(section: Section) -> list[Table]:
 
 
 def caption(section: Section, name: str) -> str:
-    (found,) = [part.caption for part in section.parts if isinstance(part, Illustration) and part.name == name]
+    (found,) = [part.caption for part in section.parts if isinstance(part, CaptionedFigure) and part.name == name]
     return found
 
 
@@ -127,7 +138,7 @@ def test_a_complete_run_has_every_section_and_figure(written: WriteRun) -> None:
 
 
 def test_every_figure_says_what_it_shows(written: WriteRun) -> None:
-    shown = [part for section in read_once(written()).values() for part in section.parts if isinstance(part, Illustration)]
+    shown = [part for section in read_once(written()).values() for part in section.parts if isinstance(part, CaptionedFigure)]
     assert all(len(part.alt) > 20 and len(part.caption) > 20 and part.caption.endswith(".") for part in shown)
     assert all(re.fullmatch("[a-z-]+", part.name) for part in shown)
 
@@ -174,7 +185,7 @@ def test_frames_of_the_trained_kind_are_called_test_frames(written: WriteRun) ->
 
 
 def test_the_lead_says_what_was_trained_on_what_for_how_long(written: WriteRun) -> None:
-    lead = read_once(written())["lead"]
+    lead = read_once(written())["summary"]
     assert lead.title == "EndoVAE: normal-cecum, normal-colon and polyps"
     # Latent dimensions, frames, copies, images, epoch, hours, minutes, patience.
     assert numbers_in(lead.prose[0]) == [6, 616, 2, 131_520, 40, 5, 12, 10]
@@ -195,10 +206,10 @@ def test_a_run_before_its_first_line_has_a_report(copied: WriteRun) -> None:
     shutil.rmtree(run / "samples")
     change(run / "run.json", state="running", steps=0, images=0, seconds=None, images_per_second=None, epoch=None)
     found = by_anchor(run)
-    assert list(found) == ["lead", "findings", "record"]
+    assert list(found) == ["summary", "findings", "record"]
     assert names(found["findings"]) == ["capacity"]
-    assert found["lead"].title == "EndoVAE"
-    assert "was killed" in found["lead"].notes[0]
+    assert found["summary"].title == "EndoVAE"
+    assert "was killed" in found["summary"].notes[0]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +247,7 @@ def test_one_kind_of_frame_alone_has_its_report(written: WriteRun) -> None:
     assert [table.header[0] for table in tables(found["findings"])] == ["Term"]
     assert names(found["reconstructions"]) == ["reconstructions-random", "reconstructions-normal"]
     assert numbers_in(caption(found["findings"], "kinds")) == []
-    assert not any(row.apart for row in tables(found["result"])[0].rows)
+    assert not any(row.separate for row in tables(found["result"])[0].rows)
 
 
 def test_the_table_compares_every_method_on_every_set(written: WriteRun) -> None:
@@ -250,7 +261,7 @@ def test_the_table_compares_every_method_on_every_set(written: WriteRun) -> None
         ("abnormal frames: mean image", "600", "12.90 ± 2.40", "0.380 ± 0.100"),
         ("reference study, Kvasir polyps (other frames)", "500", "17.16 ± 2.37", "0.424 ± 0.100"),
     ]
-    assert [row.apart for row in table.rows] == [*[False] * 6, True]
+    assert [row.separate for row in table.rows] == [*[False] * 6, True]
     assert table.rows[0].cells[4:] == ("0.0074 ± 0.0040", "2.1%")
     assert "Wang et al. 2004: Gaussian window 11 x 11" in table.caption
 
@@ -262,7 +273,7 @@ def test_other_abnormal_frames_than_polyps_are_not_compared_with_the_reference_s
     found.save(run / "evaluation.json")
     table = quality_table(ReportData.read(run))
     assert table is not None
-    assert not any(row.apart for row in table.rows)
+    assert not any(row.separate for row in table.rows)
 
 
 def test_the_checkpoints_are_compared(written: WriteRun) -> None:
@@ -297,7 +308,7 @@ def test_frames_are_counted_by_class_and_kind(written: WriteRun) -> None:
         ("all abnormal", "abnormal", "600", "none"),
     ]
     assert table.rows[0].cells[4] == "461 at 633 x 532, 17 at 720 x 576, 8 at 622 x 530, 5 at 2 other sizes"
-    assert [row.apart for row in table.rows] == [False, False, False, True, True]
+    assert [row.separate for row in table.rows] == [False, False, False, True, True]
     assert frames.notes == ("Skipped 1 unreadable of 1,371 frames: polyps/broken.jpg.",)
 
 
@@ -364,7 +375,7 @@ def test_the_findings_hold_separation_and_terms(written: WriteRun) -> None:
 
 def test_the_figures_hold_the_runs_own_numbers(written: WriteRun) -> None:
     run = written()
-    found = {p.name: p.figure for s in read_once(run).values() for p in s.parts if isinstance(p, Illustration)}
+    found = {p.name: p.figure for s in read_once(run).values() for p in s.parts if isinstance(p, CaptionedFigure)}
     sets = Evaluation.load(run / "evaluation.json").sets
     means = [container[0].get_xdata()[0] for container in found["kinds"].axes[1].containers]  # type: ignore[index]
     assert means == [entry["psnr"].mean for found in sets.values() for entry in found.by_class.values()]
@@ -382,7 +393,7 @@ def test_the_record_is_the_last_section(written: WriteRun) -> None:
     facts = {row.cells[0]: row.cells[1] for row in tables(record)[0].rows}
     assert (facts["Warnings raised"], facts["Time"]) == ("2", "5 h 12 min")
     assert facts["Parameters"] == "encoder 9,842,380, decoder 1,282,467"
-    assert any(isinstance(part, Listing) for part in record.parts)
+    assert any(isinstance(part, Details) for part in record.parts)
 
 
 @pytest.mark.parametrize(

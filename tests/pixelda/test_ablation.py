@@ -85,7 +85,7 @@ def test_numbers_are_those_of_the_runs(domains: tuple[str, str], tmp_path: Path)
         assert full.seeds[seed].accuracy_std_late == pytest.approx(np.std(raw[len(raw) // 2 :]))
     assert full.accuracy is not None and full.accuracy.mean == pytest.approx(np.mean(accuracies))
     names = [section.anchor for section in ablation_sections(tmp_path / "out")]
-    assert names == ["lead", "result", "curves", "samples", "diagnostics", "record"]
+    assert names == ["summary", "result", "curves", "samples", "diagnostics", "record"]
 
 
 def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:

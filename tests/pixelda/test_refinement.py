@@ -78,7 +78,7 @@ def test_it_is_measured_by_the_end_of_a_fixed_schedule_beside_the_other_selectio
         assert one.target_test is not None and one.gap == pytest.approx(best - one.target_test)
     assert set(found.before) == set(found.sets) == {"source_test", "target_test", "target_all"}
     names = [section.anchor for section in sections(refined)]
-    assert names == ["lead", "result", "guard", "choosing", "classes", "training", "record"]
+    assert names == ["summary", "result", "guard", "choosing", "classes", "training", "record"]
 
 
 @pytest.fixture

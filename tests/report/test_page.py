@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 import pixelscope
 from pixelscope.errors import InputError
 from pixelscope.reports.builder import build_report, inline_svg
-from pixelscope.reports.document import Illustration, Listing, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Details, Row, Section, Table
 from pixelscope.reports.plotting import INK
 from report.run_folder import WriteRun
 
@@ -93,7 +93,7 @@ def test_the_head_holds_the_headline_and_the_notes(full: str) -> None:
     assert "Accuracy on the test split of MNIST-M rose from 53.7% to 83.0%: +29.3 points." in words
     assert words.index("+29.3 points.") < words.index("Contents") < words.index("Checkpoint") < words.index("SHA-256")
     assert "oracle: chosen with target labels" in words
-    assert 'class="apart"' in full
+    assert 'class="separate"' in full
 
 
 def test_figures_have_descriptions_and_captions(full: str) -> None:
@@ -146,10 +146,12 @@ def sections_of(path: Path) -> list[Section]:
     """Return what another system than ours might give for a page."""
     figure = Figure(figsize=(2, 1))
     figure.add_subplot().plot([1, 2], label="<i>")
-    odd = Table("<u>caption</u>", ("<s>", "b"), (Row(("<em>", "1")), Row(("c", "2"), apart=True)))
+    odd = Table("<u>caption</u>", ("<s>", "b"), (Row(("<em>", "1")), Row(("c", "2"), separate=True)))
     return [
-        Section(f"<q>{path.name}", "lead", headline="5 < 6 & 7 > 3", notes=("<mark>",)),
-        Section("Sect<hr>", "one", ("p<br>",), (Illustration("f", figure, '"<a>"', "<cite>"), odd, Listing("<kbd>", "</pre>"))),
+        Section(f"<q>{path.name}", "summary", headline="5 < 6 & 7 > 3", notes=("<mark>",)),
+        Section(
+            "Sect<hr>", "one", ("p<br>",), (CaptionedFigure("f", figure, '"<a>"', "<cite>"), odd, Details("<kbd>", "</pre>"))
+        ),
     ]
 
 

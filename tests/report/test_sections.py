@@ -16,7 +16,7 @@ from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.report.data import ReportData, percent, points
 from pixelscope.pixelda.report.page import headline, sections
 from pixelscope.pixelda.results import Evaluation
-from pixelscope.reports.document import Illustration, Listing, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Details, Section, Table
 from pixelscope.reports.record import duration
 from report.run_folder import WriteRun
 
@@ -43,7 +43,7 @@ def by_anchor(run: Path) -> dict[str, Section]:
 
 
 def names(section: Section) -> list[str]:
-    return [part.name for part in section.parts if isinstance(part, Illustration)]
+    return [part.name for part in section.parts if isinstance(part, CaptionedFigure)]
 
 
 def tables(section: Section) -> list[Table]:
@@ -58,7 +58,17 @@ def set_accuracy(path: Path, name: str, correct: int, count: int) -> None:
 
 def test_a_complete_run_has_every_section_and_figure(written: WriteRun) -> None:
     found = by_anchor(written())
-    assert list(found) == ["lead", "result", "domains", "baseline", "training", "generated", "classes", "stability", "record"]
+    assert list(found) == [
+        "summary",
+        "result",
+        "domains",
+        "baseline",
+        "training",
+        "generated",
+        "classes",
+        "stability",
+        "record",
+    ]
     assert [name for section in found.values() for name in names(section)] == [
         *("pairs", "baseline", "training", "gallery", "styles", "progress", "confusion", "classes", "stability")
     ]
@@ -66,7 +76,7 @@ def test_a_complete_run_has_every_section_and_figure(written: WriteRun) -> None:
 
 def test_the_public_api_gives_the_sections_of_the_runs_own_system(written: WriteRun) -> None:
     assert [section.anchor for section in pixelscope.sections(written(system="baseline"))] == [
-        *("lead", "result", "baseline", "classes", "record")
+        *("summary", "result", "baseline", "classes", "record")
     ]
 
 
@@ -104,10 +114,10 @@ def test_without_target_labels_nothing_is_said_of_the_target(written: WriteRun) 
     found = by_anchor(run)
     assert numbers_in(headline_of(run)) == ["98.0%"]
     assert "no labels" in headline_of(run)
-    assert found["lead"].notes == ()
+    assert found["summary"].notes == ()
     assert [row.cells[0] for row in tables(found["result"])[0].rows] == ["MNIST, test split"]
-    assert not any(row.apart for row in tables(found["result"])[1].rows)
-    (gallery, *_) = [part for part in found["generated"].parts if isinstance(part, Illustration)]
+    assert not any(row.separate for row in tables(found["result"])[1].rows)
+    (gallery, *_) = [part for part in found["generated"].parts if isinstance(part, CaptionedFigure)]
     assert "unknown" in gallery.caption
     assert len(numbers_in(found["generated"].prose[0])) <= 2
 
@@ -115,15 +125,15 @@ def test_without_target_labels_nothing_is_said_of_the_target(written: WriteRun) 
 def test_an_unfinished_run_says_how_far_it_came(written: WriteRun) -> None:
     run = written(done=0.5, baseline=False)
     assert numbers_in(headline_of(run))[:2] == ["425", "850"]
-    assert numbers_in(by_anchor(run)["lead"].notes[0]) == ["425", "850"]
-    assert "stopped" in by_anchor(run)["lead"].notes[0]
+    assert numbers_in(by_anchor(run)["summary"].notes[0]) == ["425", "850"]
+    assert "stopped" in by_anchor(run)["summary"].notes[0]
 
 
 def test_a_killed_run_counts_the_steps_of_its_newest_line(copied: WriteRun) -> None:
     run = copied(done=0.5, baseline=False, evaluated=False)
     change(run / "run.json", state="running", steps=100, images=3200)
     assert numbers_in(headline_of(run)) == ["425", "850"]
-    assert "was killed" in by_anchor(run)["lead"].notes[0]
+    assert "was killed" in by_anchor(run)["summary"].notes[0]
 
 
 def test_a_run_before_its_first_line_has_a_report(copied: WriteRun) -> None:
@@ -131,7 +141,7 @@ def test_a_run_before_its_first_line_has_a_report(copied: WriteRun) -> None:
     for name in ("stats.jsonl", "samples"):
         shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
     change(run / "run.json", state="running", steps=0, images=0, seconds=None, images_per_second=None)
-    assert list(by_anchor(run)) == ["lead", "record"]
+    assert list(by_anchor(run)) == ["summary", "record"]
     assert numbers_in(headline_of(run)) == ["0", "850"]
 
 
@@ -175,7 +185,7 @@ def test_the_oracle_stands_apart_and_says_what_it_is(written: WriteRun) -> None:
     rows = tables(by_anchor(written())["result"])[1].rows
     assert [row.cells[0].partition(":")[0] for row in rows] == ["last", "ema-last", "best-source", "oracle"]
     assert rows[-1].cells[0] == "oracle: chosen with target labels"
-    assert [row.apart for row in rows] == [False, False, False, True]
+    assert [row.separate for row in rows] == [False, False, False, True]
     assert rows[-1].cells[2:] == ("", "84.1%", "")
     assert [row.cells[0] for row in rows if "headline" in row.cells[0]] == [
         "ema-last: the moving average at the end (headline)"
@@ -183,39 +193,39 @@ def test_the_oracle_stands_apart_and_says_what_it_is(written: WriteRun) -> None:
 
 
 def test_target_labels_are_said_to_serve_evaluation_only(written: WriteRun) -> None:
-    (note,) = by_anchor(written())["lead"].notes
+    (note,) = by_anchor(written())["summary"].notes
     assert "Target labels" in note
 
 
 def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun) -> None:
     run = copied()
     revise(run / "evaluation.json", steps=400)
-    assert any(numbers_in(note) == ["850", "400"] for note in by_anchor(run)["lead"].notes)
+    assert any(numbers_in(note) == ["850", "400"] for note in by_anchor(run)["summary"].notes)
     revise(run / "evaluation.json", checkpoint="best-source")
-    assert len(by_anchor(run)["lead"].notes) == 1
+    assert len(by_anchor(run)["summary"].notes) == 1
 
 
 def test_the_lead_says_which_images_it_is_about(written: WriteRun) -> None:
-    said = by_anchor(written())["lead"].prose[1]
+    said = by_anchor(written())["summary"].prose[1]
     assert "MNIST, handwritten digits" in said and "MNIST-M, index-aligned: made by difference blending" in said
 
 
 def test_a_baseline_measured_on_other_images_is_noticed(copied: WriteRun) -> None:
     run = copied()
     set_accuracy(run / "baseline" / "evaluation.json", "target_test", 1074, 2000)
-    assert any(numbers_in(note) == ["2,000", "1,000"] for note in by_anchor(run)["lead"].notes)
+    assert any(numbers_in(note) == ["2,000", "1,000"] for note in by_anchor(run)["summary"].notes)
 
 
 def test_the_figures_hold_the_runs_own_numbers(written: WriteRun) -> None:
     run = written()
     evaluation = Evaluation.load(run / "evaluation.json")
-    (confusion, classes) = [part for part in by_anchor(run)["classes"].parts if isinstance(part, Illustration)]
+    (confusion, classes) = [part for part in by_anchor(run)["classes"].parts if isinstance(part, CaptionedFigure)]
     counts = [int(text.get_text().replace(",", "")) for text in confusion.figure.axes[1].texts[1::2]]
     cells = np.array(evaluation.sets["target_test"].confusion).flatten()
     assert counts == cells[cells > 0].tolist()
     after = next(line for line in classes.figure.axes[0].lines if line.get_label() == "MNIST-M, after")
     assert list(after.get_xdata()) == [entry.accuracy for entry in evaluation.sets["target_test"].per_class]
-    (training,) = [part for part in by_anchor(run)["training"].parts if isinstance(part, Illustration)]
+    (training,) = [part for part in by_anchor(run)["training"].parts if isinstance(part, CaptionedFigure)]
     ema = next(line for line in training.figure.axes[2].lines if "EMA" in str(line.get_label()))
     assert list(ema.get_ydata()) == [point.ema_target_test for point in evaluation.curve]
 
@@ -255,7 +265,7 @@ def test_the_record_holds_what_it_takes_to_do_it_again(written: WriteRun) -> Non
     assert source["Licence"] == "CC BY-SA 3.0"
     assert len(source["SHA-256 of the training images"]) == 64
     assert source["Images"] == "5,000: 3,800 to train on, 200 to validate, 1,000 to test"
-    (configuration,) = [part for part in record.parts if isinstance(part, Listing)]
+    (configuration,) = [part for part in record.parts if isinstance(part, Details)]
     assert configuration.text == (run / "config.yaml").read_text()
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 import pixelscope
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.reports.document import Illustration, Listing, Part, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Details, Part, Section, Table
 from pixelscope.reports.plotting import INK, style
 
 HERE = Path(__file__).parent
@@ -24,12 +24,12 @@ SectionsOf = Callable[[Path], list[Section]]
 
 
 @dataclass(frozen=True)
-class Chapter:
-    """One run on the page: its lead, and the sections after it."""
+class RunReport:
+    """One run on the page: its summary, and the sections after it."""
 
     name: str
     anchor: str
-    lead: Section
+    summary: Section
     sections: list[Section]
 
 
@@ -44,11 +44,11 @@ def build_report(runs: Sequence[Path] | Path, out: Path | None = None, sections_
     if out is None and len(paths) != 1:
         raise InputError(f"A report on {len(paths)} runs belongs to none of their folders; name the page with `out`.")
     page = out or paths[0] / "report.html"
-    write_text(page, render_page(_chapters(paths, sections_of or pixelscope.sections)))
+    write_text(page, render_page(_run_reports(paths, sections_of or pixelscope.sections)))
     return page
 
 
-def render_page(chapters: Sequence[Chapter]) -> str:
+def render_page(runs: Sequence[RunReport]) -> str:
     """Return the page as HTML: no script, no font, no image from elsewhere, all text escaped."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -57,30 +57,30 @@ def render_page(chapters: Sequence[Chapter]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests |= {"illustration": _is(Illustration), "table": _is(Table), "listing": _is(Listing)}
+    environment.tests |= {"figure": _is(CaptionedFigure), "table": _is(Table), "details": _is(Details)}
     return environment.get_template("page.html.j2").render(
-        chapters=chapters,
-        title=chapters[0].lead.title if len(chapters) == 1 else "Pixelscope report",
+        runs=runs,
+        title=runs[0].summary.title if len(runs) == 1 else "Pixelscope report",
         css=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         svg=_draw,
         version=pixelscope.__version__,
     )
 
 
-def _chapters(paths: Sequence[Path], sections_of: SectionsOf) -> list[Chapter]:
-    chapters = []
+def _run_reports(paths: Sequence[Path], sections_of: SectionsOf) -> list[RunReport]:
+    runs = []
     for number, path in enumerate(paths, 1):
-        lead, *sections = sections_of(path)
-        chapters.append(Chapter(path.resolve().name, f"run-{number}" if len(paths) > 1 else "run", lead, sections))
-    return chapters
+        summary, *sections = sections_of(path)
+        runs.append(RunReport(path.resolve().name, f"run-{number}" if len(paths) > 1 else "run", summary, sections))
+    return runs
 
 
 def _is(kind: type[Part]) -> Callable[[Any], bool]:
     return lambda part: isinstance(part, kind)
 
 
-def _draw(figure: Illustration, chapter: Chapter) -> Markup:
-    return inline_svg(figure.figure, f"{chapter.anchor}-{figure.name}", figure.alt)
+def _draw(figure: CaptionedFigure, run: RunReport) -> Markup:
+    return inline_svg(figure.figure, f"{run.anchor}-{figure.name}", figure.alt)
 
 
 NOTHING = {"Date": None, "Creator": None, "Format": None, "Type": None}

@@ -1,7 +1,6 @@
-"""What a page about a run is made of: sections of sentences, figures, tables and listings.
+"""Parts of a report: sections with paragraphs, figures, tables and details.
 
-A system says what there is to show in these terms; how it is laid out is the report's business. Everything is plain
-text, and is escaped where it is laid out.
+Systems return these; `builder` lays them out. All text is plain and is escaped there.
 """
 
 from dataclasses import dataclass
@@ -12,14 +11,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Illustration:
-    """A figure with what a reader should see in it."""
+class CaptionedFigure:
+    """A figure with its caption."""
 
     name: str
     """Short and unique among the figures of a run: letters, digits and hyphens."""
     figure: "Figure"
     alt: str
-    """What the figure shows, for a reader who cannot see it."""
+    """Alternative text, for readers who cannot see the figure."""
     caption: str
 
 
@@ -28,8 +27,8 @@ class Row:
     """One row of a table; its first cell is the row's heading."""
 
     cells: tuple[str, ...]
-    apart: bool = False
-    """Set apart from the rows above: not to be compared with them as an equal."""
+    separate: bool = False
+    """Draw a line above the row: it is not comparable to the rows before it."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +39,25 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[Row, ...]
     numeric: bool = True
-    """Whether all columns but the first hold numbers, to be aligned at the right."""
+    """Align all columns but the first to the right."""
 
 
 @dataclass(frozen=True)
-class Listing:
-    """A long text, folded away until a reader opens it."""
+class Details:
+    """A long text, collapsed until it is opened (HTML `details`)."""
 
     title: str
     text: str
 
 
-Part = Illustration | Table | Listing
+Part = CaptionedFigure | Table | Details
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report on a run.
+    """A section of the report on a run.
 
-    The first section of a run is its lead: `title` names the run, and `headline` stands at the head of the page.
+    The first section of a run is its summary: `title` names the run, and `headline` is the first line of the page.
     """
 
     title: str
@@ -68,5 +67,5 @@ class Section:
     """Paragraphs of a sentence or two."""
     parts: tuple[Part, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a reader must not overlook."""
+    """Warnings, shown highlighted."""
     headline: str = ""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pixelscope.reports.document import Listing, Row, Section, Table
+from pixelscope.reports.document import Details, Row, Section, Table
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.record import DataRecord, RunRecord
 
@@ -17,7 +17,7 @@ def record_section(folder: RunFolder, record: RunRecord, warnings: int | None) -
     parts = [
         Table("The run", (), _rows(_facts(record, warnings)), numeric=False),
         *(Table(_title(role), (), _rows(_origin(data)), numeric=False) for role, data in record.data.items()),
-        Listing("The whole configuration (config.yaml)", configuration),
+        Details("The whole configuration (config.yaml)", configuration),
     ]
     return Section(
         "Record",

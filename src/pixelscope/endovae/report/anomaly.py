@@ -15,14 +15,14 @@ from pixelscope.endovae.report.plotting import (
     GAP,
     GROUP_GAP,
     LINE,
+    captioned,
     draw_row,
-    illustration,
     legend_above,
     margin_for,
     tile_side,
 )
 from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation
-from pixelscope.reports.document import Illustration, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
 from pixelscope.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Canvas, padded_figure, styled
 
 Point = tuple[float, float, float]
@@ -73,7 +73,7 @@ def _selection(found: Anomaly) -> str:
     )
 
 
-def _separation(found: Anomaly) -> Illustration | None:
+def _separation(found: Anomaly) -> CaptionedFigure | None:
     scores, baselines = (
         {name: _points(by, found.groups) for name, by in table.items()} for table in (found.scores, found.baselines)
     )
@@ -81,7 +81,7 @@ def _separation(found: Anomaly) -> Illustration | None:
         f"AUROC with 95% bootstrap interval, {found.counts['abnormal']:,} abnormal against healthy test frames, by class. "
         f"Scores of the model above the line, trivial baselines below; the selected score is {found.selected}."
     )
-    return illustration("separation", separation_panel(scores, baselines, found.selected), caption)
+    return captioned("separation", separation_panel(scores, baselines, found.selected), caption)
 
 
 def _points(by: Mapping[str, ScoreSeparation], groups: Mapping[str, str]) -> dict[str, Point]:
@@ -91,15 +91,15 @@ def _points(by: Mapping[str, ScoreSeparation], groups: Mapping[str, str]) -> dic
 def _score_table(found: Anomaly) -> Table:
     groups = found.groups
     rows = [_row(f"{name} (selected)" if name == found.selected else name, by, groups) for name, by in found.scores.items()]
-    rows += [_row(name, by, groups, apart=True) for name, by in found.baselines.items()]
+    rows += [_row(name, by, groups, separate=True) for name, by in found.baselines.items()]
     heads = [f"{title} ({found.counts[key]:,})" for key, title in groups.items()]
     caption = "AUROC per class of healthy frames, and average precision against all of them, with 95% bootstrap intervals."
     return Table(caption, ("Score", *heads, "average precision"), tuple(rows))
 
 
-def _row(name: str, by: Mapping[str, ScoreSeparation], groups: Mapping[str, str], apart: bool = False) -> Row:
+def _row(name: str, by: Mapping[str, ScoreSeparation], groups: Mapping[str, str], separate: bool = False) -> Row:
     found = [by[key].auroc for key in groups] + [by[next(iter(groups))].average_precision]
-    return Row((name, *map(str, found)), apart)
+    return Row((name, *map(str, found)), separate)
 
 
 def _definitions(found: Anomaly) -> Table:
@@ -107,7 +107,7 @@ def _definitions(found: Anomaly) -> Table:
     return Table("Definitions of the scores.", ("Score", "definition"), tuple(rows), numeric=False)
 
 
-def _heatmaps(data: ReportData) -> Illustration | None:
+def _heatmaps(data: ReportData) -> CaptionedFigure | None:
     groups = []
     for kind in KINDS:
         arrays = data.samples(f"heatmaps-{kind}")
@@ -119,7 +119,7 @@ def _heatmaps(data: ReportData) -> Illustration | None:
         "Random test frames above their heat maps, with known lesions outlined in white. Brighter means a larger squared error "
         "of the reconstruction; all maps have the same scale. p: fraction of healthy calibration frames that score as high."
     )
-    return illustration("heat-maps", heatmap_gallery(groups), caption)
+    return captioned("heat-maps", heatmap_gallery(groups), caption)
 
 
 def _localization(found: Anomaly) -> Table | None:

@@ -19,15 +19,15 @@ from pixelscope.endovae.report.data import ReportData
 from pixelscope.endovae.report.plotting import (
     KIND_COLOURS,
     KIND_MARKERS,
+    captioned,
     filled,
     hatched,
-    illustration,
     kind_bar,
     legend_above,
     legend_below,
 )
 from pixelscope.endovae.results import MODEL, PCA, SizeResult
-from pixelscope.reports.document import Illustration, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
 from pixelscope.reports.plotting import (
     BLUE,
     DASHED,
@@ -99,7 +99,7 @@ def findings_section(data: ReportData) -> Section:
     return Section("Findings", "findings", prose=prose, parts=tuple(part for part in parts if part is not None))
 
 
-def _sharpness(data: ReportData) -> Illustration | None:
+def _sharpness(data: ReportData) -> CaptionedFigure | None:
     from pixelscope.endovae.metrics import FINE
 
     if data.numbers is None or not data.sets:
@@ -114,14 +114,14 @@ def _sharpness(data: ReportData) -> Illustration | None:
     ]
     caption = f"Sharpness: {'; '.join(kept)}. The gap below the originals' line is lost as blur."
     alt = "Energy of brightness by spatial frequency, of originals, EndoVAE, PCA and the mean image, on a logarithmic scale."
-    return illustration("sharpness", spectra_panels(sets, data.numbers.method_names, fine), caption, alt)
+    return captioned("sharpness", spectra_panels(sets, data.numbers.method_names, fine), caption, alt)
 
 
 def _coarse_kept(spectra: Mapping[str, Sequence[float]], fine: int) -> float:
     return sum(spectra[MODEL][:fine]) / max(sum(spectra["original"][:fine]), 1e-12)
 
 
-def _regions(data: ReportData) -> Illustration | None:
+def _regions(data: ReportData) -> CaptionedFigure | None:
     errors, shares = {}, {}
     for kind, found in data.sets.items():
         errors[kind] = {"whole frame": found.methods[MODEL]["squared_error"].mean, **found.region_error}
@@ -130,10 +130,10 @@ def _regions(data: ReportData) -> Illustration | None:
         "Mean squared error by region. Inset: a green or blacked-out box. Border: black and connected to the edge. "
         "Lumen: dark elsewhere. Glints: bright in all channels. Tissue: the rest."
     )
-    return illustration("regions", region_bars(errors, shares), caption)
+    return captioned("regions", region_bars(errors, shares), caption)
 
 
-def _kinds(data: ReportData) -> Illustration | None:
+def _kinds(data: ReportData) -> CaptionedFigure | None:
     classes = [
         ClassQuality(name, kind, found.classes.get(name, 0), metrics["psnr"].mean, metrics["psnr"].std)
         for kind, found in data.sets.items()
@@ -142,7 +142,7 @@ def _kinds(data: ReportData) -> Illustration | None:
     psnr = {kind: data.psnr[kind] for kind in data.sets if kind in data.psnr}
     caption = f"{_kinds_sentence(data)} In the reference study, polyps scored higher than healthy validation frames."
     alt = "Histograms of PSNR by kind of frame, and mean PSNR with its standard deviation by class."
-    return illustration("kinds", kinds_panels(psnr, classes), caption, alt)
+    return captioned("kinds", kinds_panels(psnr, classes), caption, alt)
 
 
 def _kinds_sentence(data: ReportData) -> str:
@@ -168,23 +168,23 @@ def _separation_table(data: ReportData) -> Table | None:
     return Table(caption, ("Squared error of", "AUROC"), tuple(rows))
 
 
-def _sizes(data: ReportData) -> Illustration | None:
+def _sizes(data: ReportData) -> CaptionedFigure | None:
     sizes = {kind: found.by_size for kind, found in data.sets.items()}
     caption = (
         "Mean PSNR by size of the original frames. The area of a marker grows with the number of frames. Size correlates with "
         "class and camera, so it need not be the cause."
     )
-    return illustration("sizes", size_panel(sizes), caption)
+    return captioned("sizes", size_panel(sizes), caption)
 
 
-def _capacity(layers: list[LayerSize]) -> Illustration | None:
+def _capacity(layers: list[LayerSize]) -> CaptionedFigure | None:
     total, largest = sum(layer.parameters for layer in layers), max(layers, key=lambda layer: layer.parameters)
     sizes = {network: sum(one.parameters for one in layers if one.network == network) for network in ("encoder", "decoder")}
     caption = (
         f"Parameters per layer. One layer, the {largest.network}'s “{largest.name}”, has {largest.parameters / total:.1%} of "
         f"the {total:,} parameters. The encoder has {sizes['encoder']:,}, the decoder {sizes['decoder']:,}."
     )
-    return illustration("capacity", layer_bars(layers), caption)
+    return captioned("capacity", layer_bars(layers), caption)
 
 
 def _terms_table(data: ReportData) -> Table | None:

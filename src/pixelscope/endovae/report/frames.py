@@ -14,13 +14,13 @@ from pixelscope.endovae.report.plotting import (
     LINE,
     MAX_MARGIN,
     NAME_SIZE,
+    captioned,
     evenly_spaced,
-    illustration,
     rows_gallery,
 )
 from pixelscope.files import written_whole
 from pixelscope.imaging.box import Box
-from pixelscope.reports.document import Illustration, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
 from pixelscope.reports.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, fitted, styled, text_width
 
 MAX_SIZES = 3
@@ -51,11 +51,11 @@ def frames_section(data: ReportData) -> Section:
 def augmentation_section(data: ReportData) -> Section:
     """Return how training frames are augmented."""
     arrays = data.samples("augmentation")
-    parts: tuple[Illustration, ...] = ()
+    parts: tuple[CaptionedFigure, ...] = ()
     if arrays is not None:
         count, versions = arrays["versions"].shape[:2]
         caption = f"{plural(count, 'training frame')}, each above its {plural(versions - 1, 'augmented version')}."
-        parts = (Illustration("augmentation", versions_gallery(arrays["versions"]), caption, caption),)
+        parts = (CaptionedFigure("augmentation", versions_gallery(arrays["versions"]), caption, caption),)
     return Section("Augmentation", "augmentation", prose=(_augmentation(data),), parts=parts)
 
 
@@ -108,12 +108,12 @@ def versions_gallery(versions: np.ndarray) -> Figure:
 def _frames_table(data: ReportData) -> Table | None:
     if data.frames is None:
         return None
-    rows = [*(_group(group) for group in data.frames.classes), *(_group(group, apart=True) for group in data.frames.kinds)]
+    rows = [*(_group(group) for group in data.frames.classes), *(_group(group, separate=True) for group in data.frames.kinds)]
     caption = f"Frames as prepared; content area by the method {data.frames.method!r}."
     return Table(caption, ("Class", "kind", "frames", "with an inset", "original sizes"), tuple(rows), numeric=False)
 
 
-def _group(group: ClassSummary, apart: bool = False) -> Row:
+def _group(group: ClassSummary, separate: bool = False) -> Row:
     shown = list(group.sizes.items())[:MAX_SIZES]
     sizes = [f"{count:,} at {size}" for size, count in shown]
     others = len(group.sizes) - len(shown)
@@ -121,10 +121,10 @@ def _group(group: ClassSummary, apart: bool = False) -> Row:
         rest = group.count - sum(count for _, count in shown)
         sizes.append(f"{rest:,} at {plural(others, 'other size')}")
     insets = ", ".join(f"{count:,} {kind}" for kind, count in group.insets.items()) or "none"
-    return Row((group.name, group.kind, f"{group.count:,}", insets, ", ".join(sizes)), apart)
+    return Row((group.name, group.kind, f"{group.count:,}", insets, ", ".join(sizes)), separate)
 
 
-def _classes(data: ReportData) -> Illustration | None:
+def _classes(data: ReportData) -> CaptionedFigure | None:
     arrays = data.samples("frames")
     if arrays is None:
         return None
@@ -132,10 +132,10 @@ def _classes(data: ReportData) -> Illustration | None:
     size = arrays["frames"].shape[1]
     caption = f"Random prepared frames of each class, {size} × {size} pixels."
     alt = f"{plural(len(arrays['frames']), 'frame')} of the classes {listed(classes)}."
-    return illustration("frames", classes_gallery(arrays["frames"], arrays["labels"], classes), caption, alt)
+    return captioned("frames", classes_gallery(arrays["frames"], arrays["labels"], classes), caption, alt)
 
 
-def _stages(data: ReportData) -> Illustration | None:
+def _stages(data: ReportData) -> CaptionedFigure | None:
     kept = data.stages()
     names = _class_names(data, [one.position for one in kept])
     figure = stages_figure(list(zip(names, kept, strict=True)), data.config.prepare.size)
@@ -151,7 +151,7 @@ def _stages(data: ReportData) -> Illustration | None:
         f"which becomes the last stage. Otsu's rectangle keeps less than {CUT:.0%} of the content area in {cut} of these "
         f"{plural(len(shown), 'frame')}. Thresholds range from {min(thresholds):.0f} to {max(thresholds):.0f} of 255.{filled}"
     )
-    return illustration("preparation", figure, caption, f"{plural(len(shown), 'frame')}, one per row. {caption}")
+    return captioned("preparation", figure, caption, f"{plural(len(shown), 'frame')}, one per row. {caption}")
 
 
 def _class_names(data: ReportData, positions: list[int]) -> list[str]:

@@ -15,14 +15,14 @@ from pixelscope.endovae.report.plotting import (
     MARGIN,
     NAME_SIZE,
     TILE,
+    captioned,
     draw_row,
     filled,
     hatched,
-    illustration,
     legend_above,
     tile_side,
 )
-from pixelscope.reports.document import Illustration, Section
+from pixelscope.reports.document import CaptionedFigure, Section
 from pixelscope.reports.plotting import BLUE, DOTTED, GREY, ORANGE, WIDTH, Canvas, fitted, padded_figure, styled
 
 MAX_NUMBERED = 24
@@ -54,7 +54,7 @@ def latent_section(data: ReportData) -> Section:
     return Section("Generated frames and latent space", "latent", parts=tuple(part for part in found if part is not None))
 
 
-def _reconstructions(data: ReportData, name: str, wanted: list[tuple[str, str]]) -> Illustration | None:
+def _reconstructions(data: ReportData, name: str, wanted: list[tuple[str, str]]) -> CaptionedFigure | None:
     groups = []
     for kind, which in wanted:
         arrays = data.samples(f"reconstructions-{kind}-{which}")
@@ -64,18 +64,18 @@ def _reconstructions(data: ReportData, name: str, wanted: list[tuple[str, str]])
         return None
     ranges = [f"{group.title}, {group.psnr.min():.1f} to {group.psnr.max():.1f} dB" for group in groups]
     caption = f"Frames above their reconstructions from the posterior mean: {'; '.join(ranges)}."
-    return illustration(f"reconstructions-{name}", reconstruction_gallery(groups), caption)
+    return captioned(f"reconstructions-{name}", reconstruction_gallery(groups), caption)
 
 
-def _generated(data: ReportData) -> Illustration | None:
+def _generated(data: ReportData) -> CaptionedFigure | None:
     arrays = data.samples("generated")
     if arrays is None:
         return None
     caption = f"{plural(len(arrays['generated']), 'generated frame')}, decoded from random z ~ N(0, I), without selection."
-    return illustration("generated", generated_gallery(arrays["generated"]), caption)
+    return captioned("generated", generated_gallery(arrays["generated"]), caption)
 
 
-def _interpolation(data: ReportData) -> Illustration | None:
+def _interpolation(data: ReportData) -> CaptionedFigure | None:
     arrays = data.samples("interpolation")
     if arrays is None:
         return None
@@ -84,10 +84,10 @@ def _interpolation(data: ReportData) -> Illustration | None:
         f"{plural(rows, 'interpolation')} between the posterior means of two frames, in {steps} equal steps. A frame differs "
         "from its reconstruction next to it by what the latent vector does not encode."
     )
-    return illustration("interpolation", interpolation_gallery(arrays["ends"], arrays["frames"]), caption)
+    return captioned("interpolation", interpolation_gallery(arrays["ends"], arrays["frames"]), caption)
 
 
-def _traversal(data: ReportData) -> Illustration | None:
+def _traversal(data: ReportData) -> CaptionedFigure | None:
     arrays = data.samples("traversal")
     if arrays is None:
         return None
@@ -98,14 +98,14 @@ def _traversal(data: ReportData) -> Illustration | None:
         "change, the decoder does not use the dimension."
     ).replace("from -", "from −")
     figure = traversal_gallery(arrays["frames"], values, arrays["dimensions"], arrays["kl"])
-    return illustration("traversal", figure, caption, f"Frames decoded at {plural(len(values), 'value')} each. {caption}")
+    return captioned("traversal", figure, caption, f"Frames decoded at {plural(len(values), 'value')} each. {caption}")
 
 
-def _divergence(data: ReportData) -> Illustration | None:
+def _divergence(data: ReportData) -> CaptionedFigure | None:
     sets = [(data.set_name(kind), found.kl) for kind, found in data.sets.items()]
     totals = [f"{sum(kl):.2f} nats, {active_dimensions(kl)} of {len(kl)} dimensions active ({title})" for title, kl in sets]
     caption = f"Mean KL per latent dimension: {'; '.join(totals)}. Active: at least {ACTIVE:g} nats (dotted line)."
-    return illustration("divergence", divergence_bars(sets), caption)
+    return captioned("divergence", divergence_bars(sets), caption)
 
 
 def active_dimensions(kl: Sequence[float]) -> int:

@@ -21,7 +21,9 @@ CHECKPOINTS = {
     "last": "last: the weights at the end",
     "ema-last": "ema-last: the moving average at the end",
 }
-REFERENCE = Row(("reference study, Kvasir polyps (other frames)", "500", "17.16 ± 2.37", "0.424 ± 0.100", "", ""), apart=True)
+REFERENCE = Row(
+    ("reference study, Kvasir polyps (other frames)", "500", "17.16 ± 2.37", "0.424 ± 0.100", "", ""), separate=True
+)
 """What the reference study gives for its own polyps."""
 DECIMALS = {"psnr": 2, "ssim": 3, "squared_error": 4}
 
@@ -78,7 +80,7 @@ def _summary(data: ReportData) -> Section:
     classes = [group.name for group in data.frames.classes] if data.frames else []
     title = f"EndoVAE: {listed(classes)}" if classes else "EndoVAE"
     origin = [f"Frames: {frames.title}."] if frames is not None and frames.title else []
-    return Section(title, "lead", prose=(_what_was_done(data), *origin), notes=notes(data), headline=headline(data))
+    return Section(title, "summary", prose=(_what_was_done(data), *origin), notes=notes(data), headline=headline(data))
 
 
 def _what_was_done(data: ReportData) -> str:

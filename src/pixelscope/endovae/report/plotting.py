@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pixelscope.reports.document import Illustration
+from pixelscope.reports.document import CaptionedFigure
 from pixelscope.reports.plotting import BLUE, ORANGE, WIDTH, Canvas, fitted, text_width
 
 KIND_COLOURS = {"normal": BLUE, "abnormal": ORANGE}
@@ -51,9 +51,9 @@ def legend_below(axes: Axes, offset: float = 0.17) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -offset), ncols=2, borderaxespad=0, columnspacing=1.4)
 
 
-def illustration(name: str, figure: Figure | None, caption: str, alt: str = "") -> Illustration | None:
+def captioned(name: str, figure: Figure | None, caption: str, alt: str = "") -> CaptionedFigure | None:
     """Return a figure with its caption, which is its description too unless `alt` is given; None without a figure."""
-    return None if figure is None else Illustration(name, figure, alt or caption, caption)
+    return None if figure is None else CaptionedFigure(name, figure, alt or caption, caption)
 
 
 def margin_for(names: Sequence[str]) -> float:

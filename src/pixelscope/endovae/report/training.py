@@ -15,13 +15,13 @@ from pixelscope.endovae.report.plotting import (
     GAP,
     GROUP_GAP,
     LINE,
+    captioned,
     draw_row,
     evenly_spaced,
-    illustration,
     legend_below,
     margin_for,
 )
-from pixelscope.reports.document import Illustration, Section
+from pixelscope.reports.document import CaptionedFigure, Section
 from pixelscope.reports.plotting import (
     BLUE,
     DASHED,
@@ -65,7 +65,7 @@ def training_section(data: ReportData) -> Section:
         "faint raw values. The y-axis is scaled to the trained part of the curve; the first values may be clipped."
     )
     course = _course(data)
-    parts = (illustration("training", figure, caption, f"{caption} {course}"), _progress(data))
+    parts = (captioned("training", figure, caption, f"{caption} {course}"), _progress(data))
     warnings = dict.fromkeys(f"Warning, {line.get('cause', 'unknown')}: {line.get('text', '')}" for line in data.warnings)
     return Section(
         "Training",
@@ -180,7 +180,7 @@ def _finish(axes: Axes) -> None:
     legend_below(axes, 0.2)
 
 
-def _progress(data: ReportData) -> Illustration | None:
+def _progress(data: ReportData) -> CaptionedFigure | None:
     arrays = data.samples("progress")
     if arrays is None:
         return None
@@ -191,7 +191,7 @@ def _progress(data: ReportData) -> Illustration | None:
         f"{plural(shown, 'point')} of the training, from {images[0]:,} to {images[-1]:,} images seen."
     )
     figure = progress_gallery(images, arrays["originals"], arrays["reconstructions"], arrays["generated"])
-    return Illustration("progress", figure, f"{caption} The first row shows the originals.", caption)
+    return CaptionedFigure("progress", figure, f"{caption} The first row shows the originals.", caption)
 
 
 @styled

@@ -24,7 +24,7 @@ from pixelscope.pixelda.ablation.results import (
     SearchResult,
 )
 from pixelscope.pixelda.report.generated import named_rows
-from pixelscope.reports.document import Illustration, Part, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table
 from pixelscope.reports.plotting import BLUE, GREY, INK, Panel, count_images, count_percent, padded_figure, panels, styled
 from pixelscope.reports.record import record_section
 from pixelscope.runs.arrays import read_arrays
@@ -75,13 +75,13 @@ def search_sections(run: Path) -> list[Section]:
     path = folder.path / SEARCH
     record = record_section(folder, read_record(folder), None)
     if not path.is_file():
-        return [Section("Search", "lead", headline="Not finished yet, so nothing is chosen."), record]
+        return [Section("Search", "summary", headline="Not finished yet, so nothing is chosen."), record]
     found = SearchResult.load(path)
     what, _, reason = found.reason.partition(". ")
     about = f"{len(found.trials)} settings of PixelDA, each trained for a short time; their run folders are in {RUNS}/."
     command = () if found.command is None else (f"To train it in full size: {found.command}",)
     summary = Section(
-        "Search", "lead", prose=(reason, about, *command), notes=tuple(found.failed), headline=f"{what.rstrip('.')}."
+        "Search", "summary", prose=(reason, about, *command), notes=tuple(found.failed), headline=f"{what.rstrip('.')}."
     )
     tried = tuple((trial.name, trial.about) for trial in found.trials if trial.about)
     rows = [tuple(cell.replace("->", "→") for cell in cells) for cells in found.rows()]
@@ -95,12 +95,12 @@ def _summary(numbers: AblationResult | None, grid: Grid) -> Section:
     seeds = f"{len(grid.seeds)} seed{'s' if len(grid.seeds) > 1 else ''}"
     prose = f"{len(grid.conditions)} conditions, {seeds} each, preset {grid.preset}; their run folders are in {RUNS}/."
     if numbers is None:
-        return Section("Ablation", "lead", prose=(prose,), headline="Not finished yet, so nothing is known.")
+        return Section("Ablation", "summary", prose=(prose,), headline="Not finished yet, so nothing is known.")
     judged = [one.judgement for one in numbers.comparisons]
     counts = {word: judged.count(word) for word in ("supported", "contradicted", "undecided")}
     headline = ", ".join(f"{count} {'claim' if count == 1 else 'claims'} {word}" for word, count in counts.items())
     notes = tuple(numbers.missing)
-    return Section(f"Ablation: {numbers.grid}", "lead", prose=(prose,), notes=notes, headline=f"{headline}.")
+    return Section(f"Ablation: {numbers.grid}", "summary", prose=(prose,), notes=notes, headline=f"{headline}.")
 
 
 def _table(caption: str, header: Sequence[str], rows: Sequence[Cells], numeric: bool = True) -> Table:
@@ -111,7 +111,7 @@ def _result(numbers: AblationResult) -> Section:
     measured = [one for one in numbers.conditions if one.accuracy is not None]
     parts: list[Part] = []
     if measured:
-        parts.append(Illustration("accuracy", _dots(measured, numbers.reference), ACCURACY_CAPTION, ACCURACY_CAPTION))
+        parts.append(CaptionedFigure("accuracy", _dots(measured, numbers.reference), ACCURACY_CAPTION, ACCURACY_CAPTION))
     caption = (
         "Target accuracy over seeds. Late std: standard deviation of T's target accuracy over the last half of a run's "
         "evaluations, mean over seeds."
@@ -132,7 +132,7 @@ def _curves(numbers: AblationResult) -> Section:
     measured = [one for one in numbers.conditions if any(len(seed.curve) > 1 for seed in one.seeds)]
     reference = next((one for one in measured if one.name == numbers.reference), None)
     figure = _panels([(one.name, partial(_draw_curves, one=one, reference=reference)) for one in measured])
-    shown = () if figure is None else (Illustration("curves", figure, CURVES_CAPTION, CURVES_CAPTION),)
+    shown = () if figure is None else (CaptionedFigure("curves", figure, CURVES_CAPTION, CURVES_CAPTION),)
     return Section("Over the training", "curves", parts=shown)
 
 
@@ -141,7 +141,9 @@ def _samples(folder: RunFolder) -> Section:
     if arrays is None:
         return Section("Samples", "samples")
     rows = [(str(name), drawn) for name, drawn in zip(arrays["names"], arrays["drawn"], strict=True)]
-    return Section("Samples", "samples", parts=(Illustration("samples", named_rows(rows), SAMPLES_CAPTION, SAMPLES_CAPTION),))
+    return Section(
+        "Samples", "samples", parts=(CaptionedFigure("samples", named_rows(rows), SAMPLES_CAPTION, SAMPLES_CAPTION),)
+    )
 
 
 def _diagnostics(numbers: AblationResult) -> Section:

@@ -11,7 +11,7 @@ from pixelscope.pixelda.refinement.guard import CRITERIA
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
 from pixelscope.pixelda.report.classes import CONFUSION_CAPTION, confusion_matrices
-from pixelscope.reports.document import Illustration, Part, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table
 from pixelscope.reports.plotting import BLUE, DASHED, GREEN, GREY, ORANGE, count_images, count_percent, padded_figure, styled
 from pixelscope.reports.record import record_section
 from pixelscope.runs.folder import RunFolder, read_stats
@@ -37,10 +37,14 @@ def sections(run: Path) -> list[Section]:
     if numbers is not None:
         middle = [_result(numbers), _guard(numbers.guard), _choosing(numbers), _classes(numbers), *middle]
     warnings = sum(line["kind"] == "warning" for line in lines)
-    return [_lead(config, numbers), *(section for section in middle if section.parts), record_section(folder, record, warnings)]
+    return [
+        _summary(config, numbers),
+        *(section for section in middle if section.parts),
+        record_section(folder, record, warnings),
+    ]
 
 
-def _lead(config: RefineConfig, numbers: RefinementResult | None) -> Section:
+def _summary(config: RefineConfig, numbers: RefinementResult | None) -> Section:
     stages = []
     if config.generated.enabled:
         stages.append("images generated from the source")
@@ -51,7 +55,7 @@ def _lead(config: RefineConfig, numbers: RefinementResult | None) -> Section:
         stages.append(f"target images with confident pseudo-labels by {teacher}{assumed}")
     what = f"A classifier was trained on the source, {' and '.join(stages)}. No target label was used in training."
     if numbers is None:
-        return Section("Refinement", "lead", prose=(what,), headline="Not evaluated yet, so no accuracy is known.")
+        return Section("Refinement", "summary", prose=(what,), headline="Not evaluated yet, so no accuracy is known.")
     found, before = numbers.sets.get("target_test"), numbers.before.get("target_test")
     headline = "The target has no labels, so its accuracy is unknown."
     if found is not None and before is not None:
@@ -59,7 +63,7 @@ def _lead(config: RefineConfig, numbers: RefinementResult | None) -> Section:
     notes = ()
     if numbers.guard.kept == "start":
         notes = (f"The refinement likely harms: {'; '.join(numbers.guard.reasons)}. The T it started from is used.",)
-    return Section("Refinement", "lead", prose=(what,), headline=headline, notes=notes)
+    return Section("Refinement", "summary", prose=(what,), headline=headline, notes=notes)
 
 
 def _result(numbers: RefinementResult) -> Section:
@@ -121,7 +125,7 @@ def _choosing(numbers: RefinementResult) -> Section:
     parts: list[Part] = [Table(caption, header, tuple(rows))]
     if len(numbers.curve) > 1:
         about = "Accuracy over the training, and the value of each criterion without target labels, scaled to its range."
-        parts.append(Illustration("criteria", _criteria_figure(numbers.curve), about, about))
+        parts.append(CaptionedFigure("criteria", _criteria_figure(numbers.curve), about, about))
     return Section("Choosing without target labels", "choosing", parts=tuple(parts))
 
 
@@ -152,7 +156,7 @@ def _classes(numbers: RefinementResult) -> Section:
         return Section("Classes", "classes")
     figure = confusion_matrices([("target test split", found.confusion)], numbers.classes)
     caption = CONFUSION_CAPTION
-    return Section("Classes", "classes", parts=(Illustration("confusion", figure, caption, caption),) if figure else ())
+    return Section("Classes", "classes", parts=(CaptionedFigure("confusion", figure, caption, caption),) if figure else ())
 
 
 def _training(lines: Sequence[dict]) -> Section:
@@ -160,7 +164,7 @@ def _training(lines: Sequence[dict]) -> Section:
     if len(trained) < 2:
         return Section("Training", "training")
     caption = "Losses per kind of image; fraction of target images with a pseudo-label, and agreement with it."
-    return Section("Training", "training", parts=(Illustration("training", _training_figure(trained), caption, caption),))
+    return Section("Training", "training", parts=(CaptionedFigure("training", _training_figure(trained), caption, caption),))
 
 
 @styled

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter
 
 from pixelscope.pixelda.report.data import ReportData, percent
 from pixelscope.pixelda.results import SetResult
-from pixelscope.reports.document import Illustration, Part, Section
+from pixelscope.reports.document import CaptionedFigure, Part, Section
 from pixelscope.reports.plotting import BLUE, FONT, GREEN, GREY, INK, ORANGE, WIDTH, padded_figure, shortened, styled
 
 MAX_ANNOTATED = 15
@@ -34,10 +34,10 @@ def classes_section(data: ReportData) -> Section:
     accuracies = [(title, [entry.accuracy for entry in result.per_class]) for title, result in compared]
     parts: list[Part] = []
     if (figure := confusion_matrices(matrices, data.classes)) is not None:
-        parts.append(Illustration("confusion", figure, f"Confusion matrices: {titles}.", CONFUSION_CAPTION))
+        parts.append(CaptionedFigure("confusion", figure, f"Confusion matrices: {titles}.", CONFUSION_CAPTION))
     if (figure := class_accuracies(accuracies, data.classes, (ORANGE, BLUE) if data.adapted else (BLUE, GREEN))) is not None:
         caption = f"Accuracy on each class: {titles}."
-        parts.append(Illustration("classes", figure, caption, caption))
+        parts.append(CaptionedFigure("classes", figure, caption, caption))
     return Section("Class by class", "classes", prose=(_most_confused(*compared[-1], data.classes),), parts=tuple(parts))
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pixelscope.pixelda.report.data import ReportData
-from pixelscope.reports.document import Illustration, Section
+from pixelscope.reports.document import CaptionedFigure, Section
 from pixelscope.reports.plotting import FONT, GREY, RED, WIDTH, Canvas, fitted, styled, text_width
 
 MARGIN = 84.0
@@ -40,7 +40,7 @@ def domains_section(data: ReportData) -> Section:
         caption = (
             f"Corresponding images of {source} (top) and {target} (bottom), with their class. Training does not pair them."
         )
-        parts = (Illustration("pairs", figure, alt, caption),)
+        parts = (CaptionedFigure("pairs", figure, alt, caption),)
     return Section("The two domains", "domains", parts=parts)
 
 
@@ -199,7 +199,7 @@ def _prediction(
         canvas.axes.plot(*at, "x", color="white", markersize=8, markeredgewidth=2)
 
 
-def _gallery(data: ReportData) -> Illustration | None:
+def _gallery(data: ReportData) -> CaptionedFigure | None:
     gallery = data.samples("gallery")
     if gallery is None:
         return None
@@ -216,7 +216,7 @@ def _gallery(data: ReportData) -> Illustration | None:
         "Top: source images. Middle: what G makes of each. Bottom: unrelated target images. Real: the class. Pred: T's "
         f"prediction; a wrong one is framed, crossed and bold.{unknown}"
     )
-    return Illustration("gallery", adapted_gallery(rows, data.classes), alt, caption)
+    return CaptionedFigure("gallery", adapted_gallery(rows, data.classes), alt, caption)
 
 
 def _gallery_prose(data: ReportData) -> tuple[str, ...]:
@@ -236,21 +236,21 @@ def _count_wrong(labels: np.ndarray, predictions: np.ndarray) -> int:
     return int(((labels != predictions) & (labels != UNKNOWN)).sum())
 
 
-def _styles(data: ReportData) -> Illustration | None:
+def _styles(data: ReportData) -> CaptionedFigure | None:
     styles = data.samples("styles")
     if styles is None:
         return None
     rows, draws = styles["generated"].shape[:2]
     alt = f"{rows} source images, and what G makes of each with {draws} values of the noise z."
     caption = "One row per source image, one column per z. G ignores z where all images of a row are equal."
-    return Illustration("styles", styles_gallery(styles["source"], styles["generated"]), alt, caption)
+    return CaptionedFigure("styles", styles_gallery(styles["source"], styles["generated"]), alt, caption)
 
 
-def _progress(data: ReportData) -> Illustration | None:
+def _progress(data: ReportData) -> CaptionedFigure | None:
     progress = data.samples("progress")
     if progress is None:
         return None
     images = progress["images"]
     alt = f"What G makes of the same source images at {len(images)} points, from {images[0]:,} to {images[-1]:,} images seen."
     caption = f"The same source images and z over the training, up to {images[-1]:,} images seen."
-    return Illustration("progress", progress_gallery(images, progress["generated"], progress["source"]), alt, caption)
+    return CaptionedFigure("progress", progress_gallery(images, progress["generated"], progress["source"]), alt, caption)

@@ -48,7 +48,7 @@ def _summary(data: ReportData) -> Section:
     title = f"{source} → {target}" if "target" in data.record.data else source
     checks = (_unfinished_note, _outdated_note, _harm_note, _label_note, _other_images_note)
     notes = tuple(note for check in checks if (note := check(data)))
-    return Section(title, "lead", prose=_what_was_done(data), notes=notes, headline=headline(data))
+    return Section(title, "summary", prose=_what_was_done(data), notes=notes, headline=headline(data))
 
 
 def _what_was_done(data: ReportData) -> tuple[str, ...]:

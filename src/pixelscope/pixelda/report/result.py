@@ -33,7 +33,7 @@ def verdict_section(data: ReportData) -> Section:
     truth = data.results("target_test")
     if numbers.source_only is not None and truth is not None and "target_test" in numbers.source_only:
         known = (percent(numbers.source_only["target_test"], truth.count), percent(truth.accuracy, truth.count))
-        rows.append(Row(("accuracy on the target's test split, by its labels", *known), apart=True))
+        rows.append(Row(("accuracy on the target's test split, by its labels", *known), separate=True))
     text = (
         f"{VERDICTS[numbers.verdict.better]} This is estimated without target labels, on target images that T was not trained "
         f"on. Both classifiers predict the same class for {numbers.verdict.agreement:.0%} of them."
@@ -95,12 +95,12 @@ def _checkpoint_table(data: ReportData) -> Table | None:
     if numbers.oracle is not None and "target_test" in sets:
         accuracy = percent(numbers.oracle.target_test, numbers.sets["target_test"].count)
         cells = (accuracy if name == "target_test" else "" for name in sets)
-        rows.append(Row((numbers.oracle.label, f"{numbers.oracle.images:,}", *cells), apart=True))
+        rows.append(Row((numbers.oracle.label, f"{numbers.oracle.images:,}", *cells), separate=True))
     return Table(_label_caption(rows, "Checkpoints"), ("Checkpoint", "images seen", *sets.values()), tuple(rows))
 
 
 def _label_caption(rows: list[Row], what: str) -> str:
-    if rows[-1].apart:
+    if rows[-1].separate:
         return f"{what} above the line use no target label; the row below it does, and is not a result."
     return f"{what} here use no target label."
 
