@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-import tiny
+from fixtures import tiny
 from pixelscope import demo
 from pixelscope.cli import main
 from pixelscope.config import merge

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import pixelscope
-import tiny
+from fixtures import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [

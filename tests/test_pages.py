@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope.cli import main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

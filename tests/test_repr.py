@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pixelscope
-import tiny
+from fixtures import tiny
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.endovae.inference.images import ImagesWritten
 from pixelscope.endovae.inference.interactive import FrameAnalysis

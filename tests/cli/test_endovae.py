@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope.cli.options import EndoVAECheckpoint
 from pixelscope.endovae.checkpoints import CHECKPOINTS
 

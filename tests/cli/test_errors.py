@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from safetensors import SafetensorError
 
-from data.made import write_photos
+from fixtures.sources import write_photos
 from pixelscope import SYSTEMS
 from pixelscope.cli.errors import format_error
 from pixelscope.errors import InputError, TrainingStopped

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic.fields import FieldInfo
 
-from data.made import write_mnist
+from fixtures.sources import write_mnist
 from pixelscope import SYSTEMS
 from pixelscope.cli.app import app
 from pixelscope.cli.endovae import EndoVAESources

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import tiny
+from fixtures import tiny
 from pixelscope.endovae.data import AugmentedBatches
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.task import EndoVAETask

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-import tiny
+from fixtures import tiny
 from pixelscope import resume
 from pixelscope.config import Config, merge
 from pixelscope.data.frames.prepare import prepare

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from data.made import noise
+from fixtures.sources import noise
 from pixelscope.data import load
 from pixelscope.data.sources.arrays import load_arrays, to_bytes
 from pixelscope.errors import InputError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.made import noise, write_classes
+from fixtures.sources import noise, write_classes
 from pixelscope.cli import main
 from pixelscope.data.describe import compare_sources
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps, features
 from PIL.PngImagePlugin import PngImageFile
 
-from data.made import noise, tiff_with_pixels_at_a_float
+from fixtures.sources import noise, tiff_with_pixels_at_a_float
 from pixelscope.data.decode import decode_bytes, image_size, read_all, read_image, read_images
 from pixelscope.data.sources.listing import image_files
 from pixelscope.errors import InputError

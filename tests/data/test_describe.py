@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.made import noise, write_classes, write_mnist
+from fixtures.sources import noise, write_classes, write_mnist
 from pixelscope.data.describe import contact_sheet, describe_source
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.errors import InputError

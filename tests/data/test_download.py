@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data.made import write_mnist
+from fixtures.sources import write_mnist
 from pixelscope.data.sources import mnist
 from pixelscope.data.sources.mnist import MNIST_FILES_SHA256, download_mnist, load_mnist
 from pixelscope.errors import InputError

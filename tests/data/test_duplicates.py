@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.cluster import DBSCAN
 
-from data.frames_made import drawn
+from fixtures.frames import drawn
 from pixelscope.data.decode import read_all
 from pixelscope.data.frames import duplicates
 from pixelscope.data.frames.duplicates import DISTANCE, clusters, hamming, perceptual_hash

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.made import noise, write_classes
+from fixtures.sources import noise, write_classes
 from pixelscope.data import load
 from pixelscope.data.pack import pack
 from pixelscope.data.sources.folder import load_folder

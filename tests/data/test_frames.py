@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.frames_made import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
-from data.made import tiff_with_pixels_at_a_float
+from fixtures.frames import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
+from fixtures.sources import tiff_with_pixels_at_a_float
 from pixelscope.data.decode import read_image
 from pixelscope.data.frames import prepare as preparation
 from pixelscope.data.frames.duplicates import perceptual_hash

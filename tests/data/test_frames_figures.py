@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.frames_made import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
+from fixtures.frames import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore, evenly_spaced
 from pixelscope.imaging.box import Box

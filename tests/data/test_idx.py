@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from data.made import IDX_FILES, idx_bytes, noise, write_idx, write_mnist
+from fixtures.sources import IDX_FILES, idx_bytes, noise, write_idx, write_mnist
 from pixelscope.data.sources.mnist import load_mnist, read_idx
 from pixelscope.errors import InputError
 

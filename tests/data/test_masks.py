@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.frames_made import save
+from fixtures.frames import save
 from pixelscope.data.frames.preprocess import mask_from_values, read_mask
 from pixelscope.errors import InputError
 

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.made import noise, write_idx, write_mnist, write_photos
+from fixtures.sources import noise, write_idx, write_mnist, write_photos
 from pixelscope.data import load
 from pixelscope.data.sources.mnist import MNIST_SHA256, load_mnist
 from pixelscope.data.sources.mnist_m import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope import describe_source, load_images
 from pixelscope.data import load
 from pixelscope.data.disk_array import DiskArray

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.made import noise, write_photos
+from fixtures.sources import noise, write_photos
 from pixelscope import RenderConfig, describe_source, render_pictograms
 from pixelscope.cli import main
 from pixelscope.data.decode import reject_decompression_bombs

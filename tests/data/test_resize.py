@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.made import noise
+from fixtures.sources import noise
 from pixelscope.imaging import resize as module
 from pixelscope.imaging.resize import centre_square, resize
 

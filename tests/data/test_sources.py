@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from data.made import noise, write_classes, write_mnist, write_photos
+from fixtures.sources import noise, write_classes, write_mnist, write_photos
 from pixelscope.data import SOURCES, Options, detect, load, parse
 from pixelscope.data.sources.demo import find_photos
 from pixelscope.data.sources.mnist_m import generate_mnist_m

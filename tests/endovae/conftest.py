@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.training import train_endovae

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-import tiny
+from fixtures import tiny
 from pixelscope.data.frames.duplicates import clusters
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-import tiny
+from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config

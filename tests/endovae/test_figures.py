@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-import tiny
 from endovae.run_folder import bordered
+from fixtures import tiny
+from fixtures.figures import assert_legible, drawn, panel, visible_texts
 from pixelscope.data.frames.preprocess import Stages, stages
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.report.findings import (
@@ -45,7 +46,6 @@ from pixelscope.endovae.report.training import SMALL, loss_panels, lr_drops, pro
 from pixelscope.endovae.results import SizeResult
 from pixelscope.imaging.box import Box
 from pixelscope.reports.plotting import INK, smoothed
-from seen import assert_legible, drawn, panel, visible_texts
 
 RNG = np.random.default_rng(7)
 

@@ -10,7 +10,8 @@ import torch
 from skimage.metrics import structural_similarity
 from sklearn.metrics import f1_score, roc_auc_score
 
-import tiny
+from fixtures import tiny
+from fixtures.weights import Tensors, edit, tensors_of
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
@@ -20,7 +21,6 @@ from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder
-from planted import Tensors, edit, tensors_of
 
 METHODS = ("endovae", "pca", "mean image")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import tiny
+from fixtures import tiny
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.training import resume_endovae, train_endovae

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tiny
 from endovae.run_folder import EPOCH, WriteRun, write_run
+from fixtures import tiny
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.report.anomaly import anomaly_section
 from pixelscope.endovae.report.data import ReportData, listed

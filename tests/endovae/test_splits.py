@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore

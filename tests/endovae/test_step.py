@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import tiny
+from fixtures import tiny
 from pixelscope.data.disk_array import DiskArray
 from pixelscope.endovae.data import AugmentedBatches, FrameBatch, from_unit, to_unit
 from pixelscope.endovae.task import EndoVAETask, build_networks

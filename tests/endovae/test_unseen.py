@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore

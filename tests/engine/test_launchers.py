@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-import tiny
+from fixtures import tiny
 from pixelscope.engine.distributed import launched_from_outside, launched_processes, refused_start
 from pixelscope.engine.runtime import _own_error, is_first_process
 from pixelscope.runs.folder import RunFolder

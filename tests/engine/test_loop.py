@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-import tiny
+from fixtures import tiny
 from pixelscope.engine import checkpoint
 from pixelscope.engine.config import RuntimeConfig, TrainingConfig
 from pixelscope.engine.loop import Loop, RunIdentity

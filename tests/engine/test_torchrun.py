@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tiny
+from fixtures import tiny
 from pixelscope.runs.folder import RunFolder
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops
 
-from imaging.drawn import border, disc, filled, lumen, noisy, octagon, overlap, text
-from imaging.outlines import OUTLINES
+from fixtures.borders import OUTLINES
+from fixtures.endoscope import border, disc, filled, lumen, noisy, octagon, overlap, text
 from pixelscope.data.decode import read_image
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imaging.drawn import TISSUE, border, disc, filled, lumen, noisy, octagon, overlap
-from imaging.outlines import INSETS
+from fixtures.borders import INSETS
+from fixtures.endoscope import TISSUE, border, disc, filled, lumen, noisy, octagon, overlap
 from pixelscope.data.decode import read_image
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box

@@ -9,7 +9,7 @@ import torch
 import yaml
 from scipy import stats
 
-import tiny
+from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.pixelda.ablation.analysis import collect, compare_to_reference, mean_std
 from pixelscope.pixelda.ablation.grid import Grid, read_grid

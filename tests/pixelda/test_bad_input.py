@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope.cli import main
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError

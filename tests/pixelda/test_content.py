@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-import tiny
+from fixtures import tiny
 from pixelscope.pixelda.checkpoints import list_checkpoints, read_run
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.diagnostics import alike, layout_kept

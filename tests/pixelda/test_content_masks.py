@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope import resume
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.pack import pack

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-import tiny
-from data.made import write_classes
+from fixtures import tiny
+from fixtures.sources import write_classes
 from pixelscope import evaluate
 from pixelscope.cli import main
 from pixelscope.data.pack import pack

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import tiny
+from fixtures import tiny
+from fixtures.weights import Tensors, always, edit, tensors_of
 from pixelscope import evaluate
 from pixelscope.data.split import Split
 from pixelscope.errors import InputError
@@ -22,7 +23,6 @@ from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder, read_stats
-from planted import Tensors, always, edit, tensors_of
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope import evaluate, export, load_images, resume
 from pixelscope.config import read_yaml
 from pixelscope.data.pack import pack

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import tiny
+from fixtures import tiny
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Classifier

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import adjusted_mutual_info_score
 
-import tiny
+from fixtures import tiny
+from fixtures.weights import Tensors, always, edit, tensors_of
 from pixelscope import InputError, evaluate, export
 from pixelscope.config import merge
 from pixelscope.data.imageset import ImageSet
@@ -36,7 +37,6 @@ from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.reports.builder import build_report
 from pixelscope.rng import ShuffledOrder, StepContext, generator
 from pixelscope.runs.folder import RunFolder
-from planted import Tensors, always, edit, tensors_of
 
 STILL = dict.fromkeys(("shift", "rotation", "zoom", "shear", "colour", "invert", "erase"), 0.0)
 """Views that alter nothing."""

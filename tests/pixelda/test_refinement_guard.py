@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-import tiny
+from fixtures import tiny
+from fixtures.weights import always
 from pixelscope import InputError, export
 from pixelscope.config import merge, read_yaml
 from pixelscope.data.imageset import ImageSet
@@ -31,7 +32,6 @@ from pixelscope.pixelda.refinement.results import Guard, RefinementResult
 from pixelscope.pixelda.refinement.training import load_inputs, refine, resume_refinement
 from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder
-from planted import always
 
 SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
 

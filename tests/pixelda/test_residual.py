@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import tiny
+from fixtures import tiny
 from pixelscope import evaluate, export, resume
 from pixelscope.errors import InputError
 from pixelscope.pixelda.ablation.grid import Grid

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope import evaluate, export
 from pixelscope.cli import main
 from pixelscope.data.imageset import image_hashes

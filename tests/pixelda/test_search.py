@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-import tiny
+from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.cli import main
 from pixelscope.config import merge

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
-from data.made import noise, write_mnist
+from fixtures import tiny
+from fixtures.sources import noise, write_mnist
 from pixelscope import evaluate, generate_mnist_m, load_images
 from pixelscope.data.pack import pack_images
 from pixelscope.data.split import random_test_mask

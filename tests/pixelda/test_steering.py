@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import tiny
+from fixtures import tiny
 from pixelscope import resume
 from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder, read_stats

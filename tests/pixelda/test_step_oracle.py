@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import tiny
+from fixtures import tiny
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.task import PairedBatch, PixelDATask
 from pixelscope.rng import StepContext

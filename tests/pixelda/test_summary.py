@@ -2,7 +2,7 @@
 
 from torch import nn
 
-import tiny
+from fixtures import tiny
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
 from pixelscope.pixelda.cost import plan, summarize
 from pixelscope.pixelda.task import build_networks

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-import tiny
+from fixtures import tiny
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.task import PairedBatches
 from pixelscope.pixelda.training import train_pixelda

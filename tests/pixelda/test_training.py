@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import tiny
+from fixtures import tiny
 from pixelscope import evaluate
 from pixelscope.config import read_yaml
 from pixelscope.data.imageset import ImageSet, Provenance

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import tiny
+from fixtures import tiny
 from pixelscope import evaluate, export
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float

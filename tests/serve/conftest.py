@@ -11,7 +11,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, sync_playwright
 
-import tiny
+from fixtures import tiny
 from pixelscope import evaluate
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.endovae.evaluation import evaluate_endovae

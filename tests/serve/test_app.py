@@ -17,7 +17,8 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
-import tiny
+from fixtures import tiny
+from fixtures.weights import always
 from pixelscope import SYSTEMS, InputError, decode_bytes, find_runs, run_settings
 from pixelscope.endovae.anomaly.calibration import read_calibration
 from pixelscope.endovae.inference.interactive import InteractiveVAE
@@ -28,7 +29,6 @@ from pixelscope.runs.folder import RunFolder
 from pixelscope.serve import create_app
 from pixelscope.serve.security import LOOPBACK, allowed_names, own_names
 from pixelscope.serve.worker import QueueFull, Worker
-from planted import always
 
 HOSTS = LOOPBACK | {"testserver"}
 """The test client's own name is one more."""

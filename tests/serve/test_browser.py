@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-import tiny
+from fixtures import tiny
 from pixelscope.pixelda.training import train_pixelda
 
 

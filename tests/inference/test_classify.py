@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope import InputError, Interrupted
 from pixelscope.data.decode import read_image
 from pixelscope.data.loader import to_float

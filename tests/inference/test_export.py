@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-import tiny
+from fixtures import tiny
 from pixelscope import InputError, export
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration

@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can hold."""
+"""Project rules that a test can check."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 LONGEST = 60
 
 
-def test_imports_keep_to_the_rooms_of_the_house() -> None:
+def test_imports_keep_to_the_layers() -> None:
     done = subprocess.run(
         # Its cache is older than a renamed module now and then.
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"],
@@ -77,7 +77,7 @@ def test_nothing_is_unpickled() -> None:
                 assert stated == ["False"], f"{path}:{node.lineno}: allow_pickle=False"
 
 
-def test_no_module_is_a_drawer_for_everything() -> None:
+def test_no_module_is_called_utils() -> None:
     drawers = {"utils", "util", "helpers", "misc", "common"}
     assert [path for path in SOURCES if path.stem in drawers or drawers & set(path.parts)] == []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope import evaluate, export
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.endovae.evaluation import evaluate_endovae

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import tiny
+from fixtures import tiny
 from pixelscope import InputError, Interrupted
 from pixelscope.endovae.inference.reconstruct import reconstruct
 from pixelscope.endovae.inference.score import score
