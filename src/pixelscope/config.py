@@ -83,7 +83,7 @@ def load_preset(package: str, system: str, name: str, presets: Sequence[str]) ->
     if name not in presets:
         raise InputError(f"There is no preset {name!r}; choose one of {', '.join(presets)}.")
     file = resources.files(package) / "presets" / f"{system}-{name}.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

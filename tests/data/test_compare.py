@@ -1,4 +1,4 @@
-"""Two sources side by side, and what is said to make trouble."""
+"""Two sources side by side, and the problems that are found."""
 
 import json
 from pathlib import Path
@@ -23,18 +23,18 @@ def _drawn(folder: Path, classes: tuple[str, ...], count: int, margin: int) -> s
     return str(folder)
 
 
-def _troubles(tmp_path: Path, source: str, target: str) -> list[str]:
-    return list(compare_sources(source, target).troubles)
+def _problems(tmp_path: Path, source: str, target: str) -> list[str]:
+    return list(compare_sources(source, target).problems)
 
 
 def test_alike_sources_make_no_trouble(tmp_path: Path) -> None:
     source = _drawn(tmp_path / "source", ("a", "b"), 260, 6)
-    assert _troubles(tmp_path, source, _drawn(tmp_path / "target", ("A", "b "), 260, 6)) == []
+    assert _problems(tmp_path, source, _drawn(tmp_path / "target", ("A", "b "), 260, 6)) == []
 
 
 def test_framing_that_differs_is_said_with_its_scale(tmp_path: Path) -> None:
     source = _drawn(tmp_path / "source", ("a", "b"), 260, 8)
-    (text,) = _troubles(tmp_path, source, _drawn(tmp_path / "target", ("a", "b"), 260, 1))
+    (text,) = _problems(tmp_path, source, _drawn(tmp_path / "target", ("a", "b"), 260, 1))
     assert "--data.framing match" in text
     assert "50% of the source's images and 94% of the target's" in text
     assert "by 0.53" in text
@@ -42,7 +42,7 @@ def test_framing_that_differs_is_said_with_its_scale(tmp_path: Path) -> None:
 
 def test_classes_that_one_side_lacks_are_named(tmp_path: Path) -> None:
     source = _drawn(tmp_path / "source", ("a", "b", "c"), 180, 6)
-    lacking, absent = _troubles(tmp_path, source, _drawn(tmp_path / "target", ("a", "b", "d"), 180, 6))
+    lacking, absent = _problems(tmp_path, source, _drawn(tmp_path / "target", ("a", "b", "d"), 180, 6))
     assert "d;" in lacking
     assert "--data.classes source" in lacking
     assert ": c;" in absent
@@ -51,7 +51,7 @@ def test_classes_that_one_side_lacks_are_named(tmp_path: Path) -> None:
 def test_few_images_and_rare_classes_are_said(tmp_path: Path) -> None:
     write_classes(tmp_path / "source", {"a": 30, "b": 9})
     write_classes(tmp_path / "target", {"a": 30, "b": 30})
-    rare, few = _troubles(tmp_path, str(tmp_path / "source"), str(tmp_path / "target"))
+    rare, few = _problems(tmp_path, str(tmp_path / "source"), str(tmp_path / "target"))
     assert "fewer than 10 images" in rare
     assert ": b." in rare
     assert "60 images" in few
@@ -59,7 +59,7 @@ def test_few_images_and_rare_classes_are_said(tmp_path: Path) -> None:
 
 def test_a_source_without_labels_is_said(tmp_path: Path) -> None:
     write_classes(tmp_path / "source", {"a": 600})
-    (text,) = _troubles(tmp_path, str(tmp_path / "source"), str(tmp_path / "source"))
+    (text,) = _problems(tmp_path, str(tmp_path / "source"), str(tmp_path / "source"))
     assert "no labels" in text
 
 
@@ -68,18 +68,18 @@ def test_wide_images_are_said(tmp_path: Path) -> None:
     for number in range(510):
         (tmp_path / "target").mkdir(exist_ok=True)
         Image.fromarray(noise((20, 40, 3), number)).save(tmp_path / "target" / f"{number}.png")
-    (text,) = _troubles(tmp_path, source, str(tmp_path / "target"))
+    (text,) = _problems(tmp_path, source, str(tmp_path / "target"))
     assert "target are far from square" in text
 
 
 def test_things_on_a_plain_grey_ground_are_not_what_a_coloured_source_shows(tmp_path: Path) -> None:
     write_classes(tmp_path / "source", {"a": 300, "b": 300})
     target = _drawn(tmp_path / "target", ("a", "b"), 260, 6)
-    colour, ground = _troubles(tmp_path, str(tmp_path / "source"), target)
+    colour, ground = _problems(tmp_path, str(tmp_path / "source"), target)
     assert "coloured" in colour and "grey" in colour
     assert "plain background" in ground
     # MNIST -> MNIST-M goes the other way, and works.
-    assert _troubles(tmp_path, target, str(tmp_path / "source")) == []
+    assert _problems(tmp_path, target, str(tmp_path / "source")) == []
 
 
 def test_the_command_shows_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,8 +208,8 @@ def test_the_latent_space_is_described_by_training_frames_and_the_scores_by_vali
     errors = _errors(splits.validation, networks.reconstructions(splits.validation))
     assert np.array(found.scores["mse"]) == pytest.approx(np.sort(errors.mean((1, 2))), rel=1e-3)
     assert np.array(found.scores["mse_no_overlay"]) == pytest.approx(np.sort(_outside(errors, splits.validation)), rel=1e-3)
-    heat = np.quantile(smoothed(errors.astype(np.float32))[~splits.validation.insets], 0.99)
-    assert found.vmax == pytest.approx(heat, rel=1e-3)
+    heatmap = np.quantile(smoothed(errors.astype(np.float32))[~splits.validation.insets], 0.99)
+    assert found.vmax == pytest.approx(heatmap, rel=1e-3)
 
 
 def test_a_score_that_sees_what_is_drawn_over_a_frame_is_never_chosen(result: Evaluation) -> None:

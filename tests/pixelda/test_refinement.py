@@ -29,7 +29,7 @@ from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, Refin
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.refinement.selection import SELECTORS, chosen, cluster_agreement, mutual_information
+from pixelscope.pixelda.refinement.selection import SELECTORS, cluster_agreement, mutual_information, select_checkpoints
 from pixelscope.pixelda.refinement.task import RefineTask, cosine
 from pixelscope.pixelda.refinement.training import load_inputs, refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation
@@ -506,7 +506,7 @@ def test_selectors_are_what_they_are_called() -> None:
     assert mutual_information(sure) > 1.05 > mutual_information(unsure) == pytest.approx(0, abs=1e-9)
     assert mutual_information(one_class) == pytest.approx(0, abs=1e-9)
     values = {10: dict.fromkeys(SELECTORS, 0.5), 20: dict.fromkeys(SELECTORS, 0.5), 30: dict.fromkeys(SELECTORS, 0.1)}
-    assert chosen(values) == dict.fromkeys(SELECTORS, 20)
+    assert select_checkpoints(values) == dict.fromkeys(SELECTORS, 20)
 
 
 def test_the_learning_rate_falls_along_a_cosine() -> None:

@@ -197,7 +197,7 @@ def test_posts_from_elsewhere_are_refused(client: TestClient) -> None:
 
 
 def test_a_redrawn_image_comes_in_styles_with_the_answers_of_both(client: TestClient, place: Path) -> None:
-    found = adapt(client, png(), seed="3", walk="25")
+    found = adapt(client, png(), seed="3", interpolation="25")
     assert found.status_code == 200
     assert found.text.count("data:image/png;base64,") == 8
     assert found.text.count("<caption>adapted</caption>") == found.text.count("<caption>baseline</caption>") == 8

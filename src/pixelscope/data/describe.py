@@ -262,7 +262,7 @@ _COLOURED, _GREY = 10, 2
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """What the images of a source look like, at one size."""
 
     colours: tuple[float, float, float]
@@ -281,10 +281,10 @@ class Comparison:
 
     source: SourceDescription
     target: SourceDescription
-    looks: tuple[Look, Look]
+    appearances: tuple[Appearance, Appearance]
     """Of the source and of the target."""
-    troubles: tuple[str, ...]
-    """What will make trouble, and what to do about it, a sentence each; empty where nothing was found."""
+    problems: tuple[str, ...]
+    """Likely problems, each with its remedy."""
 
     def to_text(self) -> str:
         """Return it as columns for a terminal."""
@@ -292,7 +292,7 @@ class Comparison:
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines = [f"{name:<{widths[0]}}  {ours:<{widths[1]}}  {theirs}".rstrip() for name, ours, theirs in rows]
         notes = [f"{role}: {note}" for role, one in self._both() for note in one.notes]
-        return "\n".join([*lines, "", *(self.troubles or ("Nothing was found that will make trouble.",)), *notes])
+        return "\n".join([*lines, "", *(self.problems or ("No problem was found.",)), *notes])
 
     def save_sheet(self, path: Path) -> Path:
         """Write both contact sheets, one below the other, as PNG; see `pixelscope.data.describe.contact_sheet`."""
@@ -300,8 +300,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, without the images."""
-        described = {role: one.to_dict() | asdict(look) for (role, one), look in zip(self._both(), self.looks, strict=True)}
-        return described | {"troubles": list(self.troubles)}
+        pairs = zip(self._both(), self.appearances, strict=True)
+        described = {role: one.to_dict() | asdict(appearance) for (role, one), appearance in pairs}
+        return described | {"problems": list(self.problems)}
 
     def _both(self) -> tuple[tuple[str, SourceDescription], tuple[str, SourceDescription]]:
         return ("source", self.source), ("target", self.target)
@@ -314,10 +315,10 @@ class Comparison:
             "classes": [f"{len(one.classes)}" if one.classes else "none: unlabelled" for one in both],
             "images a class": [_span(one.classes) for one in both],
             "sizes": [_sizes(one.sizes) for one in both],
-            "mean colour": [" ".join(f"{value:.0f}" for value in look.colours) for look in self.looks],
-            "contrast": [f"{look.contrast:.0f}" for look in self.looks],
-            "chroma": [f"{look.chroma:.0f}" for look in self.looks],
-            "foreground": [_framing(look.foreground) for look in self.looks],
+            "mean colour": [" ".join(f"{value:.0f}" for value in one.colours) for one in self.appearances],
+            "contrast": [f"{one.contrast:.0f}" for one in self.appearances],
+            "chroma": [f"{one.chroma:.0f}" for one in self.appearances],
+            "foreground": [_framing(one.foreground) for one in self.appearances],
         }
         return [(name, ours, theirs) for name, (ours, theirs) in cells.items() if ours or theirs]
 
@@ -337,19 +338,24 @@ def compare_sources(source: str, target: str, *, data_root: Path | None = None, 
         InputError: one of them cannot be found or read.
     """
     ours, theirs = (describe_source(one, data_root=data_root, strict=strict) for one in (source, target))
-    looks = _look(ours.images), _look(theirs.images)
-    troubles = (*_of_classes(ours, theirs), *_of_numbers(ours, theirs), *_of_framing(*looks), *_of_looks(*looks))
-    return Comparison(ours, theirs, looks, troubles)
+    appearances = _appearance(ours.images), _appearance(theirs.images)
+    problems = (
+        *_of_classes(ours, theirs),
+        *_of_numbers(ours, theirs),
+        *_of_framing(*appearances),
+        *_of_appearance(*appearances),
+    )
+    return Comparison(ours, theirs, appearances, problems)
 
 
-def _look(images: ImageSet) -> Look:
+def _appearance(images: ImageSet) -> Appearance:
     square = resize(evenly_spaced(images.images, SAMPLE), _SIDE).transpose(0, 2, 3, 1)
     means = square.reshape(-1, square.shape[3]).mean(axis=0).tolist()
     red, green, blue = means if len(means) == 3 else means * 3
     contrast = float(square.reshape(len(square), -1).std(axis=1).mean())
     chroma = float(np.ptp(square, axis=3).mean())
     foreground = find_foreground(square)
-    return Look((round(red, 1), round(green, 1), round(blue, 1)), round(contrast, 1), round(chroma, 1), foreground)
+    return Appearance((round(red, 1), round(green, 1), round(blue, 1)), round(contrast, 1), round(chroma, 1), foreground)
 
 
 def _of_classes(source: SourceDescription, target: SourceDescription) -> list[str]:
@@ -391,7 +397,7 @@ def _of_numbers(source: SourceDescription, target: SourceDescription) -> list[st
     return found
 
 
-def _of_framing(source: Look, target: Look) -> list[str]:
+def _of_framing(source: Appearance, target: Appearance) -> list[str]:
     if source.foreground is None or target.foreground is None:
         return []
     framing = matching(target.foreground, source.foreground, _SIDE)
@@ -406,7 +412,7 @@ def _of_framing(source: Look, target: Look) -> list[str]:
     return [text]
 
 
-def _of_looks(source: Look, target: Look) -> list[str]:
+def _of_appearance(source: Appearance, target: Appearance) -> list[str]:
     """Name what the source's images tell classes by and the target's images do not have."""
     found = []
     if source.chroma >= _COLOURED and target.chroma < _GREY:

@@ -75,7 +75,7 @@ def load_checkpoint(run: Path, name: str = "auto", *, finished: bool = True) -> 
     opened = _open(run)
     if finished and name == "auto":
         opened.folder.require_finished(opened.record)
-    return pick(_read(opened), name)
+    return select_checkpoint(_read(opened), name)
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
@@ -90,7 +90,7 @@ def list_checkpoints(run: Path) -> list[Checkpoint]:
     return list(_read(_open(run)))
 
 
-def pick(checkpoints: Iterable[Checkpoint], name: str) -> Checkpoint:
+def select_checkpoint(checkpoints: Iterable[Checkpoint], name: str) -> Checkpoint:
     """Return a checkpoint by name, the first for `auto`; raises InputError if there is none."""
     others: list[Checkpoint] = []
     for one in checkpoints:

@@ -135,10 +135,5 @@ class EndoVAEConfig(Config):
 
 
 def endovae_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the settings of a packaged preset, `paper` by default; `known` is not used.
-
-    Raises:
-        InputError: there is no such preset.
-    """
-    name = name or "paper"
-    return load_preset("pixelscope.endovae", "endovae", name, PRESETS)
+    """Return the settings of a packaged preset, `paper` by default; `known` is not used."""
+    return load_preset("pixelscope.endovae", "endovae", name or "paper", PRESETS)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pixelscope.data.imageset import image_hashes
 from pixelscope.endovae.anomaly.evaluation import AnomalyMeasured, measure_anomaly, number
-from pixelscope.endovae.checkpoints import SYSTEM, Checkpoint, list_checkpoints, pick
+from pixelscope.endovae.checkpoints import SYSTEM, Checkpoint, list_checkpoints, select_checkpoint
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import (
     FrameSubset,
@@ -95,7 +95,7 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = 
     """
     keep_heap()
     checkpoints = list_checkpoints(run)
-    found = pick(checkpoints, checkpoint)
+    found = select_checkpoint(checkpoints, checkpoint)
     config = found.config
     splits = load_run_splits(found.folder, config, found.record)
     others = None if frames is None else _other_frames(frames, config, splits)

@@ -163,7 +163,7 @@ def _save_reconstructions(checkpoint: Checkpoint, kind: str, part: FrameSubset, 
 
 def _save_interpolations(checkpoint: Checkpoint, part: FrameSubset, modes: torch.Tensor) -> None:
     """Store interpolations between random pairs of frames, whose posterior modes are `modes` (N, latent)."""
-    order = _random(len(part), len(part), checkpoint.config.seed, "ways")
+    order = _random(len(part), len(part), checkpoint.config.seed, "interpolations")
     ends = np.tile(order, 2)[: 2 * min(INTERPOLATIONS, max(1, len(part) // 2))].reshape(-1, 2)
     frames = [decode(checkpoint.decoder, interpolate(modes[i], modes[j], STEPS)).numpy() for i, j in ends]
     pairs = part.store.frames[part.positions[ends]]

@@ -211,8 +211,8 @@ def await_tasks(timeout: float) -> None:
     count = int(os.environ.get("SLURM_NTASKS", "1"))
     if not _is_task_of_srun():
         if count > 1:
-            said = "SLURM gave this job %d tasks, and srun started none of them here: this trains as one process."
-            logging.getLogger(__name__).warning(said, count)
+            message = "SLURM gave this job %d tasks, and srun started none of them here: this trains as one process."
+            logging.getLogger(__name__).warning(message, count)
         return
     job = SLURMEnvironment()
     port = job.main_port - _PORTS if job.main_port > _PORTS + 1_024 else job.main_port + _PORTS

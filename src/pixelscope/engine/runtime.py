@@ -134,8 +134,8 @@ def _launch_several(fabric: Fabric, function: Callable[[Fabric], Any], count: in
         raise _ended(error, count) from None
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and _lost_contact(error):
-            said = f"Not all processes have started; start them again, or {GO_ON}."
-            raise TrainingStopped(said) from error
+            message = f"Not all processes have started; start them again, or {GO_ON}."
+            raise TrainingStopped(message) from error
         refused = refused_start(error) if spawned else None
         raise refused or error from None
 

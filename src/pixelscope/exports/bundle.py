@@ -14,8 +14,8 @@ from pixelscope.files import write_text, written_whole
 
 TOLERANCE = 1e-4
 """Largest difference allowed, absolute where values are under 1 and relative above."""
-COMPARED = 1_000
-"""Images compared at most."""
+MAX_COMPARED = 1_000
+"""Maximum number of images that are compared."""
 
 
 @dataclass(frozen=True)

@@ -52,22 +52,22 @@ class NoisyDropout(nn.Module):
         bits = random_bits(activations.shape, activations.device, generator)
         levels = bits.view(torch.uint16).int()
         table = self.quantiles.to(activations.dtype)
-        noise = _laid_out_like(table.index_select(0, levels.flatten()).view_as(levels), activations)
+        noise = _match_memory_format(table.index_select(0, levels.flatten()).view_as(levels), activations)
         if self.dropped == 0:
             return activations + noise
         # 0 for the levels that drop and 1 for the others, without a comparison: bool to bfloat16 is slow on a CPU.
         kept = levels.clamp_(self.dropped - 1, self.dropped).sub_(self.dropped - 1).to(activations.dtype)
-        return torch.addcmul(noise, activations, _laid_out_like(kept, activations), value=1 / (1 - self.probability))
+        return torch.addcmul(noise, activations, _match_memory_format(kept, activations), value=1 / (1 - self.probability))
 
     def extra_repr(self) -> str:
         """Return the settings that `print` shows."""
         return f"std={self.std}, probability={self.probability}"
 
 
-def _laid_out_like(drawn: Tensor, activations: Tensor) -> Tensor:
+def _match_memory_format(values: Tensor, activations: Tensor) -> Tensor:
     # The draws are independent, so giving them the activations' memory order (channels last) changes no distribution
     # and saves a transposition of the whole tensor.
     if activations.ndim == 4 and activations.is_contiguous(memory_format=torch.channels_last):
         n, c, h, w = activations.shape
-        return drawn.view(n, h, w, c).permute(0, 3, 1, 2)
-    return drawn
+        return values.view(n, h, w, c).permute(0, 3, 1, 2)
+    return values

@@ -152,7 +152,7 @@ class PairedBatches:
 REDRAWN_TWICE = 64
 """Number of source images from which G generates twice per evaluation, to compare the predicted classes."""
 
-FOLLOWS = 0.98
+BOUND_EMA = 0.98
 """Decay per step of the smoothed excess, which averages over some fifty steps."""
 
 GROWTH = 1.02
@@ -318,7 +318,7 @@ class PixelDATask(Task[PairedBatch]):
         if weights.task_bound is None:
             return {}
         weight, smooth = self.steering["task weight"], self.steering["task excess"]
-        smooth.lerp_(torch.as_tensor(self.fabric.all_reduce(excess, reduce_op="mean")), 1 - FOLLOWS)
+        smooth.lerp_(torch.as_tensor(self.fabric.all_reduce(excess, reduce_op="mean")), 1 - BOUND_EMA)
         weight.mul_(torch.where(smooth > weights.task_bound, GROWTH, 1 / GROWTH))
         weight.clamp_(weights.generator_task, max(weights.task_most, weights.generator_task))
         return {"weight/generator_task": weight.clone()}

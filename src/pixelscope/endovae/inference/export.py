@@ -13,7 +13,7 @@ from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.results import RESEARCH, Evaluation
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import (
-    COMPARED,
+    MAX_COMPARED,
     ExportResult,
     Format,
     Parity,
@@ -81,7 +81,7 @@ def _frames(checkpoint: "Checkpoint", images: str | None) -> tuple[np.ndarray, s
         splits, title = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record), "frames of the run"
     else:
         splits, title = load_splits(checkpoint.config.model_copy(update={"frames": images})), f"frames in {images}"
-    return splits.all_frames.at_most(COMPARED).frames, title
+    return splits.all_frames.at_most(MAX_COMPARED).frames, title
 
 
 def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -37,7 +37,7 @@ class FrameAnalysis:
 
     frame: Bytes
     """The frame, (H, W, 3), its content area outlined."""
-    heat: Bytes
+    heatmap: Bytes
     """The frame with its error map laid over, of the same size."""
     prepared: Bytes
     """What the network saw, (S, S, 3)."""
@@ -54,7 +54,7 @@ class FrameAnalysis:
 
     def _repr_html_(self) -> str:
         """Return the frame with its error map over it, then what the network saw and its reconstruction."""
-        whole = [("frame", self.frame[None]), ("error map", self.heat[None])]
+        whole = [("frame", self.frame[None]), ("error map", self.heatmap[None])]
         small = [("prepared", self.prepared[None]), ("reconstruction", self.reconstruction[None])]
         return sheet_html(f"{self.name} {self.score:.4g}, p {self.p:.3f}", [*whole, *small])
 
@@ -94,7 +94,7 @@ class InteractiveVAE:
         """Return a latent vector z ~ N(0, I), (latent,), a function of `seed`."""
         from pixelscope.endovae.inference.torch_model import draw_latents
 
-        return draw_latents(1, self.latent, seed, "studio")[0]
+        return draw_latents(1, self.latent, seed, "interactive")[0]
 
     def draw(self, z: Floats) -> Bytes:
         """Return the frame of a latent vector (latent,), uint8 (S, S, 3)."""
@@ -123,16 +123,16 @@ class InteractiveVAE:
         if not np.isfinite(value):
             raise InputError(f"This frame: {why_unscored(maps)[0]}; give another.")
         square = prepared.content.centre_square()
-        heat = original.copy()
+        heatmap = original.copy()
         grown = cv2.resize((smoothed(maps.error) * ~insets)[0], (square.width, square.height), interpolation=cv2.INTER_LINEAR)
-        heat[square.slices] = overlay(original[square.slices], np.asarray(grown, np.float32), calibration.vmax)
+        heatmap[square.slices] = overlay(original[square.slices], np.asarray(grown, np.float32), calibration.vmax)
         outlined = original.copy()
         content = prepared.content
         corner = (content.left + content.width - 1, content.top + content.height - 1)
         cv2.rectangle(outlined, (content.left, content.top), corner, (255, 255, 255), 2)
         return FrameAnalysis(
             frame=outlined,
-            heat=heat,
+            heatmap=heatmap,
             prepared=prepared.frame,
             reconstruction=reconstructions[0],
             score=value,

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field
 
-from pixelscope.config import Config, read_yaml
+from pixelscope.config import Config, load_preset, read_yaml
 from pixelscope.data.sources.relocate import find
 from pixelscope.engine.config import AdamConfig, Images, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
@@ -143,12 +141,8 @@ class RefineConfig(Config):
 
 
 def refine_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the settings of a packaged preset, `full` by default; a file and flags override them. `known` is not used."""
-    name = name or "full"
-    if name not in PRESETS:
-        raise InputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
-    file = resources.files("pixelscope.pixelda") / "presets" / "refine.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8"))[name]
+    """Return the settings of a packaged preset, `full` by default; `known` is not used."""
+    return load_preset("pixelscope.pixelda", "refine", name or "full", PRESETS)
 
 
 SYSTEM = "refined"

@@ -19,7 +19,7 @@ from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, read_refinement
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
-from pixelscope.pixelda.refinement.selection import chosen, selector_values
+from pixelscope.pixelda.refinement.selection import select_checkpoints, selector_values
 from pixelscope.pixelda.refinement.training import RefinementInputs, build_classifier, generated_validation, load_inputs
 from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import IMAGES, answers_of
@@ -104,7 +104,7 @@ def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: d
 
 def _selections(curve: list[Snapshot], last: int) -> list[Selection]:
     reached = {point.images: point.target_test for point in curve}
-    picks = {REFINED_CHECKPOINT: last, **chosen({point.images: point.criteria() for point in curve})}
+    picks = {REFINED_CHECKPOINT: last, **select_checkpoints({point.images: point.criteria() for point in curve})}
     known = {images: value for images, value in reached.items() if value is not None}
     if known:
         picks[ORACLE] = max(sorted(known, reverse=True), key=lambda images: known[images])

@@ -41,7 +41,7 @@ def guard(
         target: images of the target that the refinement has not trained on; labels are not looked at.
         source: labelled images of the source that it has not trained on.
         redrawn: the same, redrawn by G; None where the refinement had no redrawn images.
-        threshold: probability from which a label is trusted.
+        threshold: minimum probability of a pseudo-label.
     """
     shown = evenly_spaced(target.images, IMAGES)
     found = {name: answers_of(network, shown) for name, network in (("start", start), ("refined", refined))}
@@ -55,13 +55,13 @@ def guard(
     before, after = (logits.argmax(1) for logits, _ in found.values())
     shares = _shares(source, before, after)
     reasons = _reasons(criteria, swapped_share(before, after), shares)
-    sure = found["refined"][0].softmax(1).amax(1) >= threshold
+    confident = found["refined"][0].softmax(1).amax(1) >= threshold
     return Guard(
         kept="start" if reasons else "refined",
         reasons=reasons,
         criteria=criteria,
         agreement=float((before == after).float().mean()),
-        pseudo_label_rate=float(sure.float().mean()),
+        pseudo_label_rate=float(confident.float().mean()),
         classes=shares,
     )
 

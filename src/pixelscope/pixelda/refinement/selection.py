@@ -49,7 +49,7 @@ def mutual_information(logits: Tensor) -> float:
     return float(_entropy(p.mean(0)) - _entropy(p).mean())
 
 
-def chosen(values: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
+def select_checkpoints(values: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
     """Return the checkpoint, by its images, that each criterion selects; the later one of equals.
 
     values: by images seen, then by criterion.

@@ -41,7 +41,7 @@ async def page(request: Request, run: str = "") -> Response:
 async def adapt(request: Request, name: str) -> Response:
     """Return an image in several styles with the predictions for each."""
     async with request.form(max_files=1, max_fields=8, max_part_size=MAX_DRAWING) as form:
-        seed, walk = _parse_number(form.get("seed"), MAX_SEED), _parse_number(form.get("walk"), 100) / 100
+        seed, interpolation = _parse_number(form.get("seed"), MAX_SEED), _parse_number(form.get("interpolation"), 100) / 100
         upload = form.get("image")
         content = await upload.read() if isinstance(upload, UploadFile) else b""
         drawing, example = str(form.get("drawing") or ""), form.get("example")
@@ -49,7 +49,7 @@ async def adapt(request: Request, name: str) -> Response:
 
     def compute() -> dict[str, Any]:
         generator = models.generator(name)
-        return _result(generator, _image(generator, content, drawing, example), seed, walk)
+        return _result(generator, _image(generator, content, drawing, example), seed, interpolation)
 
     return render(request, "adapted.html.j2", **await request.app.state.worker.submit(compute))
 
@@ -80,15 +80,15 @@ def _to_rgb(image: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(image, (size, size, 3)))
 
 
-def _result(generator: Any, image: np.ndarray, seed: int, walk: float) -> dict[str, Any]:
+def _result(generator: Any, image: np.ndarray, seed: int, interpolation: float) -> dict[str, Any]:
     styles = np.stack([generator.style(seed + number) for number in range(STYLES)])
-    between = (1 - walk) * styles[0] + walk * styles[1]
+    between = (1 - interpolation) * styles[0] + interpolation * styles[1]
     adapted = generator.redraw(image, np.concatenate([styles, between[None]]))
     shown = np.concatenate([image[None], adapted])
     answers = generator.answers(shown)
     cards = [_card(generator, shown, answers, row) for row in range(len(shown))]
     flat = bool((image == image[0, 0]).all())
-    return {"given": cards[0], "styles": cards[1:-1], "walk": cards[-1], "classifiers": list(answers), "flat": flat}
+    return {"given": cards[0], "styles": cards[1:-1], "interpolation": cards[-1], "classifiers": list(answers), "flat": flat}
 
 
 def _card(generator: Any, shown: np.ndarray, answers: dict[str, np.ndarray], row: int) -> dict[str, Any]:

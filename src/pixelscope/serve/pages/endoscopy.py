@@ -92,7 +92,7 @@ def _score(models: Any, name: str, content: bytes) -> dict[str, Any]:
     found = vae.analyze(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
     images = [
         ("Content area", found.frame),
-        ("Reconstruction error", found.heat),
+        ("Reconstruction error", found.heatmap),
         ("Input of the network", found.prepared),
         ("Reconstruction", found.reconstruction),
     ]
