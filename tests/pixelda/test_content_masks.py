@@ -11,7 +11,7 @@ from pixelscope import resume
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
-from pixelscope.pixelda.data import load_domains, load_masks
+from pixelscope.pixelda.data import load_content_masks, load_domains
 from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder
 
@@ -45,7 +45,7 @@ def _config(folder: Path, masks: str, **changes: object):
 
 def _read(folder: Path, masks: str) -> ImageSet:
     config = _config(folder, masks)
-    found = load_masks(config, load_domains(config))
+    found = load_content_masks(config, load_domains(config))
     assert found is not None
     return found
 
@@ -133,7 +133,7 @@ def test_a_number_of_masks_that_is_not_that_of_the_images_is_refused(folders: Pa
 def test_masks_that_are_not_used_are_not_read(folders: Path, content: float, masks: str) -> None:
     config = _config(folders, masks)
     config = config.model_copy(update={"losses": config.losses.model_copy(update={"content": content})})
-    assert load_masks(config, load_domains(config)) is None
+    assert load_content_masks(config, load_domains(config)) is None
 
 
 def test_a_run_is_not_resumed_with_other_masks(folders: Path) -> None:
@@ -149,5 +149,5 @@ def test_a_run_is_not_resumed_with_other_masks(folders: Path) -> None:
 def test_masks_without_a_weight_are_named_as_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source, target = tiny.write_domains(tmp_path)
     config = tiny.pixelda(source=source, target=target, losses={"content_mask": "folder:absent"})
-    assert load_masks(config, load_domains(config)) is None
+    assert load_content_masks(config, load_domains(config)) is None
     assert "folder:absent is not used" in caplog.text

@@ -59,11 +59,11 @@ def _arrays(path: str, options: Options) -> "ImageSet":
     from pixelscope.data.sources.arrays import load_arrays
     from pixelscope.imaging.resize import resize
 
-    path, layout = split_layout(path)
+    path, settings = split_settings(path)
     file = require_path("arrays", path, "a .mat, .npz or .npy file")
     if file.suffix.lower() == ".npz" and mnist_m.is_generated(file):
         return mnist_m.load_mnist_m(file, options.size)
-    images = mnist.with_known_digits(load_arrays(file, None, layout, options.value_range))
+    images = mnist.with_known_digits(load_arrays(file, None, settings, options.value_range))
     return images if options.size is None else replace(images, images=resize(images.in_memory(), options.size))
 
 
@@ -108,8 +108,8 @@ def load(
 
     Args:
         source: `KIND:PATH`; or a PATH, whose kind is found by looking; or a KIND alone, read from the data root
-            (and downloaded to it where an address is known). Arrays may be followed by @ and the order of their axes,
-            as in `arrays:digits.mat@H-W-N`; see `pixelscope.data.sources.arrays`.
+            (and downloaded to it where an address is known). Arrays may be followed by @ and the order of their axes, as in
+            `arrays:digits.mat@H-W-N`, or their names, as in `arrays:a.npz@images=x,labels=y`; see `data.sources.arrays`.
         size: side in pixels to which images are resized; None keeps their own size, which must be one for all.
         strict: refuse a folder with an unreadable image, rather than skip and count it.
         data_root: where a KIND alone is looked for; default $PIXELSCOPE_DATA, else the user's cache folder.
@@ -145,16 +145,16 @@ def parse(source: str) -> tuple[str, str]:
     if colon and kind in SOURCES:
         # A shell leaves the ~ after a colon alone.
         return kind, str(Path(rest).expanduser()) if rest.startswith("~") else rest
-    path = Path(split_layout(source)[0])
+    path = Path(split_settings(source)[0])
     if source and path.exists():
         return detect(path), source
     raise InputError(_unknown(source, kind if colon else source))
 
 
-def split_layout(path: str) -> tuple[str, str | None]:
-    """Return the path of arrays and the layout that may follow it after an @, as in `digits.mat@H-W-N`."""
-    before, sign, layout = path.rpartition("@")
-    return (path, None) if not sign or Path(path).exists() else (before, layout)
+def split_settings(path: str) -> tuple[str, str | None]:
+    """Return the path of arrays and the settings that may follow it after an @, as in `digits.mat@H-W-N`."""
+    before, sign, settings = path.rpartition("@")
+    return (path, None) if not sign or Path(path).exists() else (before, settings)
 
 
 def detect(path: Path) -> str:

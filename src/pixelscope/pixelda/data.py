@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,22 +11,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pixelscope.data import load, parse
+from pixelscope.data import load
 from pixelscope.data.disk_array import evenly_spaced
-from pixelscope.data.frames.preprocess import read_mask
-from pixelscope.data.imageset import ImageSet, Provenance, image_hashes
-from pixelscope.data.sources.folder import find_images
+from pixelscope.data.imageset import ImageSet, image_hashes
 from pixelscope.data.sources.listing import note
+from pixelscope.data.sources.masks import load_masks, require_same_names
 from pixelscope.data.sources.relocate import find, written
 from pixelscope.data.split import Split, group_by_name, own_test_mask, shared_test_mask, split
 from pixelscope.errors import InputError
 from pixelscope.files import written_whole
 from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
-from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
 from pixelscope.runs.folder import RunFolder
 
 System = Literal["baseline", "pixelda"]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -444,79 +443,24 @@ def _sorted(parts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([*parts, np.empty(0, np.int64)]))
 
 
-_log = logging.getLogger(__name__)
-
-
-def load_masks(config: BaselineConfig, domains: Domains, data_root: Path | None = None) -> ImageSet | None:
-    """Return the masks of the source's training images; None if the configuration uses none.
-
-    Returns:
-        Grey or colour images of the configured size, 0 outside and 255 inside, with values between along edges.
+def load_content_masks(config: BaselineConfig, domains: Domains, data_root: Path | None = None) -> ImageSet | None:
+    """Return the masks of the source's training images, see `load_masks`; None if the configuration uses none.
 
     Raises:
         InputError: masks cannot be read, or their number or names do not match the images.
     """
     if not isinstance(config, PixelDAConfig) or config.losses.content_mask == "pixels":
         return None
+    source = config.losses.content_mask
     if not config.losses.content:
-        _log.warning("--losses.content-mask %s is not used, because --losses.content is 0.", config.losses.content_mask)
+        _log.warning("--losses.content-mask %s is not used, because --losses.content is 0.", source)
         return None
-    kind, path = parse(config.losses.content_mask)
-    size = config.data.size
-    masks = _from_files(Path(path), size) if kind == "folder" else _from_arrays(config.losses.content_mask, size, data_root)
+    masks = load_masks(source, config.data.size, data_root)
     if len(masks) != domains.source.count:
         raise InputError(
             f"--losses.content-mask has {len(masks)} masks for {domains.source.count} source images; "
             "give one per image, in the order of the images."
         )
     training = masks.select(domains.source.training_positions)
-    _require_same_names(training, domains.source.train)
+    require_same_names(training, domains.source.train)
     return training
-
-
-def _from_files(folder: Path, size: int) -> ImageSet:
-    found = find_images(folder)
-    masks = np.empty((len(found.files), 1, size, size), np.uint8)
-    for position, path in enumerate(found.files):
-        white = read_mask(path).astype(np.uint8) * 255
-        masks[position] = resize(white[None, None], size)[0]
-    return ImageSet(masks, Provenance(f"folder:{folder}", f"Masks of {folder.name}"), names=found.names)
-
-
-def _from_arrays(source: str, size: int, data_root: Path | None) -> ImageSet:
-    """Read masks from arrays; values 0 and 1 mean 0 and 255."""
-    masks = load(source, size=None, data_root=data_root)
-    pixels = masks.in_memory()
-    brightest = int(pixels.max())
-    if brightest != 1 and brightest < 128:
-        raise InputError(f"The masks {source} have values up to {brightest} of 255; give 0 outside and 255 inside.")
-    white = pixels * 255 if brightest == 1 else pixels
-    return ImageSet(resize(white, size), masks.provenance)
-
-
-def _require_same_names(masks: ImageSet, images: ImageSet) -> None:
-    """Raise InputError if masks are named after images, but in another order; other names are not compared.
-
-    A mask's name may add a prefix and a suffix that all masks share, as in `7_mask`. These change the order of file names:
-    10_mask comes before 1_mask, but 1 comes before 10.
-    """
-    ours, theirs = ([PurePosixPath(name).stem for name in some.names] for some in (masks, images))
-    named = _named_after(ours, theirs)
-    if not set(ours) & set(named):
-        return
-    for mask, expected, image in zip(ours, named, theirs, strict=False):
-        if mask != expected:
-            raise InputError(
-                f"--losses.content-mask has the mask {mask} in place of that of the image {image}; give one mask "
-                "per readable image, with the same name."
-            )
-
-
-def _named_after(masks: Sequence[str], images: Sequence[str]) -> list[str]:
-    """Return image names with the prefix and suffix that most masks share; unchanged if less than half share one."""
-    if not masks or set(masks) & set(images):
-        return list(images)
-    around = {masks[0].partition(image)[::2] for image in images if image in masks[0]}
-    options = [[f"{before}{image}{after}" for image in images] for before, after in sorted(around)]
-    best = max(options, key=lambda names: len(set(masks) & set(names)), default=[])
-    return best if 2 * len(set(masks) & set(best)) > len(masks) else list(images)

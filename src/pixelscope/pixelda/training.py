@@ -17,8 +17,8 @@ from pixelscope.pixelda.data import (
     SeenImages,
     System,
     current_config,
+    load_content_masks,
     load_domains,
-    load_masks,
     paths,
     require_same_images,
     with_findings,
@@ -174,7 +174,7 @@ def resume_pixelda(
     found = current_config(stored, data_root)
     domains = load_domains(found, data_root)
     require_same_images(replace(stored, config=found), domains)
-    return DomainsJob(stored.system, config, place, domains, load_masks(found, domains, data_root), found).run()
+    return DomainsJob(stored.system, config, place, domains, load_content_masks(found, domains, data_root), found).run()
 
 
 def _train(
@@ -183,7 +183,7 @@ def _train(
     check_start(config, run)
     before = None if baseline is None else _evaluated_baseline(baseline, config.classifier)
     domains = load_domains(config, data_root)
-    masks = load_masks(config, domains, data_root)
+    masks = load_content_masks(config, domains, data_root)
     config = with_findings(config, domains)
     if before is not None:
         _check_same_images(before, domains)

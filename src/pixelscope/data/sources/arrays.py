@@ -1,7 +1,8 @@
-"""Images and labels as arrays: .mat, .npz, .npy; which axis is which is told by labels or squareness, or by a layout.
+"""Images and labels as arrays in .mat, .npz and .npy files.
 
-A layout names the axes in order, with a dash between two: N counts images, H and W are rows and columns, C is the
-colour. Letters without a dash share one axis, the first of them varying slowest: `N-HW` is one row of pixels per image.
+A layout names the axes in order, separated by dashes: N counts images, H and W are rows and columns, C is the colour. Letters
+without a dash share one axis, the first of them varying slowest: `N-HW` is one row of pixels per image. Without a layout the
+first axis counts images.
 """
 
 import math
@@ -25,7 +26,7 @@ IMAGE_NAMES = frozenset(("images", "image", "imgs", "img", "x", "xs", "xt", "dat
 LABEL_NAMES = frozenset(("labels", "label", "y", "ys", "yt", "gnd", "target", "targets"))
 
 _USUAL = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-"""Ranges that arrays are stored with, of which nothing needs to be said."""
+"""Usual ranges of stored values; others are noted."""
 
 _BLOCK = 1024
 """Images scaled at a time."""
@@ -43,12 +44,35 @@ PARTS = {
     "test": "test",
     "testing": "test",
 }
-"""Words in the names of arrays that say of which part they are."""
+"""Words in the names of arrays, and the part of the split that they stand for."""
+
+
+@dataclass(frozen=True)
+class ArraySettings:
+    """What follows the path and an @: the names of arrays and the order of their axes."""
+
+    images: str | None = None
+    labels: str | None = None
+    axes: str | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> "ArraySettings":
+        """Parse `ORDER`, or `images=NAME,labels=NAME,axes=ORDER` of which each may be absent; None has no setting."""
+        if text is None or "=" not in text:
+            return cls(axes=text)
+        given = {entry.partition("=")[0]: entry.partition("=")[2] for entry in text.split(",")}
+        if (
+            not given.keys() <= {"images", "labels", "axes"}
+            or not all(given.values())
+            or ("labels" in given) > ("images" in given)
+        ):
+            raise InputError(f"@{text} is not understood; write @ORDER or @images=NAME,labels=NAME,axes=ORDER.")
+        return cls(**given)
 
 
 @dataclass(frozen=True)
 class Part:
-    """The images, and perhaps the labels, of one part of a file."""
+    """The names of the arrays of one part of the split."""
 
     images_name: str
     labels_name: str | None
@@ -56,7 +80,7 @@ class Part:
 
 @dataclass(frozen=True)
 class ReadPart:
-    """One part as it was read."""
+    """Images and labels of one part of the split."""
 
     images: Array
     """(N, C, H, W)."""
@@ -64,34 +88,35 @@ class ReadPart:
     """(N,)."""
 
 
-def load_arrays(path: Path, size: int | None = 32, layout: str | None = None, value_range: Range | None = None) -> ImageSet:
-    """Read images, and labels where there are any, from named arrays.
+def load_arrays(path: Path, size: int | None = 32, settings: str | None = None, value_range: Range | None = None) -> ImageSet:
+    """Read images, and labels if there are any, from named arrays.
 
-    Arrays are known by their names, in any case, with or without `train`, `val` or `test` in them: images, x, data, fea,
-    patterns and the like; labels, y, gnd, targets and the like. Images may be (N, H, W), (N, H, W, C), (N, C, H, W),
-    (N, H * W) row by row, or as MATLAB has them (H, W, N), (H, W, C, N), (H * W, N). A shape that fits several of these is
-    read as the labels' number says, or as the only one with square images, and else refused. An array (256, N, 10) is
-    USPS as Roweis distributes it.
+    Unless settings name them, arrays are found by their names in any case, with or without `train`, `val` or `test`: images, x,
+    data, fea, patterns and others in `IMAGE_NAMES`; labels, y, gnd, targets and others in `LABEL_NAMES`. Arrays of `test` are
+    the test split; those of `train` and `val` are training images.
 
-    Values are uint8; or in 0..1, -1..1, 0..255 (floats that reach 128); or 10, 12 or 16 bits; else the least and the greatest
-    become black and white. All parts have one range.
-    Labels may be numbers, names, or one-hot (0 and 1, or -1 and 1). Labels 1 to 10 are digits: 10 means 0, except in an array
-    named gnd, where 1 means 0. Arrays of `test` are the test split; those of `train` and `val` are training images.
+    Unless settings name the order of the axes, images are (N, H, W), (N, H, W, C), (N, C, H, W) or (N, H * W).
+
+    Values are uint8; or in 0..1, -1..1 or 0..255 (floats that reach 128); or of 10, 12 or 16 bits; else the minimum becomes
+    black and the maximum white. All parts have one range.
+
+    Labels are numbers, names, or one-hot (0 and 1, or -1 and 1). Labels 1 to 10 are digits: 10 means 0, except in an array
+    named gnd, where 1 means 0.
 
     Args:
-        path: a .mat (up to version 7) or .npz file; an .npy file of images, with its labels beside it in NAME_labels.npy,
-            labels.npy or y.npy; or a folder of .npy files.
+        path: a .mat (up to version 7) or .npz file; an .npy file of images, with its labels in NAME_labels.npy, labels.npy or
+            y.npy next to it; or a folder of .npy files.
         size: side in pixels to which images are resized; None keeps their own.
-        layout: the order of the axes, for example `N-H-W`; see `pixelscope.data.sources.arrays`. None finds it.
-        value_range: values that become black and white, in arrays that are not uint8. None finds it.
+        settings: order of the axes, and names of the arrays; see `ArraySettings.parse`. None uses the conventions above.
+        value_range: values that become black and white in arrays that are not uint8; None determines them.
 
     Raises:
-        InputError: no images are found; more than one array could be the images; a shape can be read in several ways; labels
-            are not one class per image; values make no sense; or the parts have values of different ranges.
+        InputError: images are not found, or their axes are ambiguous; labels are not one class per image; values are not finite
+            or constant; or the parts have values of different ranges.
     """
-    arrays = read_arrays(path)
-    parts = find_parts(path, arrays)
-    read, layout_notes = _read_parts(path, arrays, parts, layout)
+    arrays, chosen = read_arrays(path), ArraySettings.parse(settings)
+    parts = find_parts(path, arrays, chosen)
+    read = _read_parts(path, arrays, parts, chosen.axes)
     labels, classes, label_notes = _labels(path, parts, [part.labels for part in read])
     if value_range is None:
         _check_one_range(path, {part.images_name: one.images for part, one in zip(parts.values(), read, strict=True)})
@@ -99,12 +124,12 @@ def load_arrays(path: Path, size: int | None = 32, layout: str | None = None, va
     low_high = find_range(joined, path) if value_range is None else value_range
     scaled = to_bytes(joined, path, low_high)
     is_test = [name == "test" for name, part in zip(parts, read, strict=True) for _ in part.images]
-    notes = (*layout_notes, *label_notes, *_part_notes(parts, read), *_unread_notes(arrays, parts), *_flat_notes(scaled))
+    notes = (*label_notes, *_part_notes(parts, read), *_unread_notes(arrays, parts), *_flat_notes(scaled))
     deep = None if scaled is joined or (value_range is None and low_high in _USUAL) else low_high
     return ImageSet(
         images=scaled if size is None else resize(scaled, size),
         provenance=Provenance(
-            f"arrays:{path}" + (f"@{layout}" if layout else ""),
+            f"arrays:{path}" + (f"@{settings}" if settings else ""),
             f"Arrays of {path.name}",
             notes=(*notes, *([] if deep is None else [range_note(deep)])),
             value_range=deep,
@@ -117,7 +142,7 @@ def load_arrays(path: Path, size: int | None = 32, layout: str | None = None, va
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Return the arrays of a file or folder by name, without those of MATLAB's own; nothing is unpickled."""
+    """Return the arrays of a file or folder by name, without MATLAB's own entries; nothing is unpickled."""
     if not path.is_dir() and path.suffix.lower() not in _READERS:
         raise InputError(f"{path} is not .mat, .npz or .npy; give arrays in one of these formats.")
     try:
@@ -129,24 +154,27 @@ def read_arrays(path: Path) -> Arrays:
         raise InputError(f"{path} cannot be read ({reason}); save the arrays again, as numbers.") from None
 
 
-def find_parts(path: Path, arrays: Arrays) -> dict[str, Part]:
-    """Return the images and labels found, by part: `train`, `val` and `test`, or some of them, or all under the name ``.
+def find_parts(path: Path, arrays: Arrays, settings: ArraySettings = ArraySettings()) -> dict[str, Part]:
+    """Return the names of images and labels by part: some of `train`, `val` and `test`, or all under the name ``.
 
-    Raises InputError, which lists every array, where there are no images or more than one array could be them.
+    Raises:
+        InputError: a named array is missing; none is named like images, or several are.
     """
+    if settings.images is not None:
+        missing = [name for name in (settings.images, settings.labels) if name is not None and name not in arrays]
+        if missing:
+            raise InputError(f"{path} has no array {missing[0]}; {_listing(path, arrays)}")
+        return {"": Part(settings.images, settings.labels)}
     images, labels = _by_part(arrays, IMAGE_NAMES, 2), _by_part(arrays, LABEL_NAMES, 1)
-    if not images:
-        images, labels = _unnamed(arrays)
     several = [names for found in (images, labels) for names in found.values() if len(names) > 1]
     if several:
-        which = " and ".join(several[0])
-        raise InputError(f"{path} has several arrays that could be the same thing, {which}; {_listing(arrays)}")
+        raise InputError(f"{path} has several such arrays, {' and '.join(several[0])}; {_listing(path, arrays)}")
     if not images:
-        raise InputError(f"{path} has no array that looks like images; {_listing(arrays)}")
+        raise InputError(f"{path} has no array that is named like images; {_listing(path, arrays)}")
     if "" in images and len(images) > 1:
-        raise InputError(f"{path} has images with and without `train` or `test` in their name; {_listing(arrays)}")
+        raise InputError(f"{path} has images with and without `train` or `test` in their name; {_listing(path, arrays)}")
     if labels and labels.keys() != images.keys():
-        raise InputError(f"{path} has images and labels of different parts; {_listing(arrays)}")
+        raise InputError(f"{path} has images and labels of different parts; {_listing(path, arrays)}")
     order = sorted(images, key=("", "train", "val", "test").index)
     return {part: Part(images[part][0], labels[part][0] if labels else None) for part in order}
 
@@ -183,10 +211,8 @@ def to_bytes(images: Array, path: Path, value_range: Range | None = None) -> NDA
     return scaled
 
 
-def _read_parts(
-    path: Path, arrays: Arrays, parts: dict[str, Part], layout: str | None
-) -> tuple[list[ReadPart], tuple[str, ...]]:
-    """Return all parts, in one layout, and what was assumed."""
+def _read_parts(path: Path, arrays: Arrays, parts: dict[str, Part], layout: str | None) -> list[ReadPart]:
+    """Return all parts, read in one layout."""
     images = [arrays[part.images_name] for part in parts.values()]
     names = [part.images_name for part in parts.values()]
     for array, name in zip(images, names, strict=True):
@@ -198,22 +224,10 @@ def _read_parts(
             check_layout(layout, array.shape, name)
     labels = [_label_readings(arrays, part) for part in parts.values()]
     found = layout or choose_layout([array.shape for array in images], labels, names[0], str(path))
-    read = [
+    return [
         ReadPart(arrange(array, found), _labels_of(array.shape, readings, found, name))
         for array, readings, name in zip(images, labels, names, strict=True)
     ]
-    return read, () if layout else _layout_notes(images[0].shape, names[0], found, labelled=bool(labels[0]))
-
-
-def _layout_notes(shape: tuple[int, ...], name: str, layout: str, labelled: bool) -> tuple[str, ...]:
-    """Return what was assumed of the axes where neither convention nor labels say it."""
-    if layout == USPS:
-        digits = f"{shape[1] * shape[2]:,} digits of 16 x 16, pixels column by column, classes 1, 2, ..., 9, 0"
-        return (f"The array {name} of shape {shape} is read as Roweis' USPS: {digits}.",)
-    if labelled or layout.startswith("N"):
-        return ()
-    channels, height, width = image_shape(shape, layout)
-    return (f"The array {name} of shape {shape} is read as {layout}: images of {height} x {width} x {channels}.",)
 
 
 def _labels_of(shape: tuple[int, ...], readings: dict[int, Array], layout: str, name: str) -> Array | None:
@@ -238,7 +252,7 @@ def _joined(path: Path, parts: list[Array]) -> Array:
 
 
 def _check_one_range(path: Path, parts: Arrays) -> None:
-    """Raise InputError where the parts cannot have been stored alike: the same value would be another grey in each."""
+    """Raise InputError if the parts have different ranges, so that the same value would be another grey in each."""
     found = {name: (find_range(array, path), _storage(array)) for name, array in parts.items()}
     (first, (its_range, storage)), *others = found.items()
     for name, (low_high, stored) in others:
@@ -255,14 +269,14 @@ def _storage(array: Array) -> str:
 
 
 def _flat_notes(images: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Return a note on images (N, C, H, W) that have one colour all over."""
+    """Return a note on images (N, C, H, W) of a single colour."""
     flat = [f"{position:05d}" for position, image in enumerate(images) if is_flat(image.transpose(1, 2, 0))]
     text = f"One flat colour all over: {{count}} of {len(images):,} images, so that they show nothing: {{names}}."
     return note(text, flat)
 
 
 def _label_readings(arrays: Arrays, part: Part) -> dict[int, Array]:
-    """Return the labels of a part by how many images they are for; one-hot ones of two orders may be for either number."""
+    """Return the labels of a part by their number of images; one-hot labels may be read by rows and by columns."""
     if part.labels_name is None:
         return {}
     labels, name = arrays[part.labels_name], part.labels_name
@@ -276,32 +290,29 @@ def _label_readings(arrays: Arrays, part: Part) -> dict[int, Array]:
 
 def _one_hot_readings(labels: Array, images: tuple[int, ...], name: str) -> dict[int, Array]:
     """Return the classes of one-hot labels, one row per image or one column per image, by the number of images."""
-    ways = [way for way in (labels, labels.T) if len(way) in images]
-    if not ways:
+    readings = [one for one in (labels, labels.T) if len(one) in images]
+    if not readings:
         raise InputError(f"The array {name} of shape {labels.shape} is not one label an image; give (N,).")
     found: dict[int, Array] = {}
-    for way in (way for way in ways if _first_not_one_hot(way) is None):
-        classes = way.argmax(axis=1)
-        if not np.array_equal(found.setdefault(len(way), classes), classes):
+    for one in (one for one in readings if _first_not_one_hot(one) is None):
+        classes = one.argmax(axis=1)
+        if not np.array_equal(found.setdefault(len(one), classes), classes):
             raise InputError(f"The array {name} of shape {labels.shape} is one-hot by rows and by columns; give (N,).")
     if not found:
-        row = _first_not_one_hot(ways[0])
+        row = _first_not_one_hot(readings[0])
+        text = np.array2string(readings[0][row], threshold=20, max_line_width=10_000)
         raise InputError(
-            f"Row {row} of the array {name} of shape {labels.shape} is {_short(ways[0][row])}, which is not one-hot (one 1, "
-            "the rest 0): several labels or none per image cannot be learnt; give one class number per image, (N,)."
+            f"Row {row} of the array {name} of shape {labels.shape} is {text}, which is not one-hot (one 1, the rest 0); give "
+            "one class number per image, (N,)."
         )
     return found
 
 
 def _first_not_one_hot(rows: Array) -> int | None:
-    """Return the first row that is not one 1 among zeros, or one 1 among -1; None where there is none."""
+    """Return the first row that is not a single 1 among 0, or among -1; None if there is none."""
     low = -1 if (rows == -1).sum() > (rows == 0).sum() else 0
     one_hot = ((rows == 1).sum(axis=1) == 1) & ((rows == low).sum(axis=1) == rows.shape[1] - 1)
     return None if one_hot.all() else int(np.flatnonzero(~one_hot)[0])
-
-
-def _short(row: Array) -> str:
-    return np.array2string(row, threshold=20, max_line_width=10_000)
 
 
 def _part_notes(parts: dict[str, Part], read: list[ReadPart]) -> tuple[str, ...]:
@@ -320,7 +331,7 @@ def _unread_notes(arrays: Arrays, parts: dict[str, Part]) -> tuple[str, ...]:
 def _labels(
     path: Path, parts: dict[str, Part], found: list[Array | None]
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...], tuple[str, ...]]:
-    """Return each image's class, the classes' names, and what was assumed."""
+    """Return the class of each image, the names of the classes, and notes."""
     given = [labels for labels in found if labels is not None]
     if not given:
         return None, (), ()
@@ -338,7 +349,7 @@ def _labels(
 
 
 def _as_digits(labels: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Turn labels 1 to 10 into digits; two conventions are in use, told apart by the array's name."""
+    """Turn labels 1 to 10 into digits; the array's name says which of two conventions is in use."""
     if (labels.min(), labels.max()) != (1, 10):
         return labels, ()
     if "gnd" in name.lower():
@@ -347,17 +358,17 @@ def _as_digits(labels: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64],
 
 
 def _by_part(arrays: Arrays, names: frozenset[str], least: int) -> dict[str, list[str]]:
-    """Return the arrays of such names and at least so many dimensions, by the part that their names say."""
+    """Return the arrays with one of `names` and at least `least` dimensions, by the part in their names."""
     found: dict[str, list[str]] = {}
     for name, array in arrays.items():
-        said = _part_of(name, names)
-        if said is not None and array.ndim >= least:
-            found.setdefault(said, []).append(name)
+        part = _part_of(name, names)
+        if part is not None and array.ndim >= least:
+            found.setdefault(part, []).append(name)
     return found
 
 
 def _part_of(name: str, names: frozenset[str]) -> str | None:
-    """Return the part that a name says, `` for none; None where the rest of it is none of `names`."""
+    """Return the part in a name, `` if there is none; None if the rest of the name is not one of `names`."""
     plain = re.sub(r"[_\-. ]", "", name.lower())
     if plain in names:
         return ""
@@ -366,16 +377,9 @@ def _part_of(name: str, names: frozenset[str]) -> str | None:
     return next((part for rest, part in rests if rest in names), None)
 
 
-def _unnamed(arrays: Arrays) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return what can only be the images and the labels, where names don't tell."""
-    images = [name for name, array in arrays.items() if array.ndim >= 3 and array.dtype.kind in "biuf"]
-    labels = [name for name, array in arrays.items() if array.size == max(array.shape, default=0) > 1]
-    return ({"": images} if images else {}), ({"": labels} if labels else {})
-
-
-def _listing(arrays: Arrays) -> str:
+def _listing(path: Path, arrays: Arrays) -> str:
     shapes = ", ".join(f"{name} {array.shape}" for name, array in sorted(arrays.items()))
-    return f"it has {shapes or 'no arrays'}: name them images and labels, perhaps with _train, _val and _test."
+    return f"it has {shapes or 'no arrays'}; write arrays:{path}@images=NAME,labels=NAME."
 
 
 def _read_mat(path: Path) -> Arrays:
@@ -398,8 +402,8 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def _read_npy(path: Path) -> Arrays:
-    beside = (path.with_name(name) for name in (f"{path.stem}_labels.npy", "labels.npy", "y.npy"))
-    labels = next((file for file in beside if file.is_file() and file != path), None)
+    candidates = (path.with_name(name) for name in (f"{path.stem}_labels.npy", "labels.npy", "y.npy"))
+    labels = next((file for file in candidates if file.is_file() and file != path), None)
     files = {"images": path} if labels is None else {"images": path, "labels": labels}
     return {name: np.load(file, allow_pickle=False) for name, file in files.items()}
 
@@ -420,14 +424,14 @@ _COLOUR = ("N-H-W-C", "N-C-H-W", "H-W-C-N")
 
 
 def possible_layouts(shape: Shape) -> list[str]:
-    """Return every layout by which an array of this shape holds images of one or three channels."""
+    """Return all layouts in which an array of this shape has images of one or three channels."""
     named = {2: _FLAT, 3: _CUBES, 4: _COLOUR}.get(len(shape), ())
     usps = [USPS] if len(shape) == 3 and (shape[0], shape[2]) == (_USPS_SIDE**2, len(USPS_CLASSES)) else []
     return [layout for layout in named if _fits(shape, layout)] + usps
 
 
 def check_layout(layout: str, shape: Shape, name: str) -> None:
-    """Raise InputError where a layout that the user wrote is none, or is not one of this shape."""
+    """Raise InputError if `layout` is not a layout, or does not fit the shape."""
     letters = layout.replace("-", "")
     groups = layout.split("-")
     sound = re.fullmatch("[NHWC-]+", layout) and len(set(letters)) == len(letters) and {"H", "W"} <= set(letters)
@@ -441,26 +445,24 @@ def check_layout(layout: str, shape: Shape, name: str) -> None:
 
 
 def choose_layout(shapes: Sequence[Shape], counts: Sequence[Collection[int]], name: str, path: str) -> str:
-    """Return the one layout by which arrays of these shapes, the parts of one set, can be read.
-
-    Where several fit, the only one with square images is taken.
+    """Return the layout of arrays whose first axis counts images.
 
     Args:
         shapes: of each part's array.
-        counts: by part, the numbers of images that its labels allow; empty where it has no labels.
+        counts: by part, the numbers of images that its labels allow; empty if it has no labels.
         name: of the first array, for messages.
         path: of the file, for messages.
 
     Raises:
-        InputError: no layout fits, or more than one; the message names them and how to write the one meant.
+        InputError: no such layout fits, two fit, or only another one has square images.
     """
     fitting = [layout for layout in possible_layouts(shapes[0]) if _fits_all(shapes, counts, layout)]
-    alike = [layout for layout in fitting if len({image_shape(shape, layout) for shape in shapes}) == 1] or fitting
-    plausible = [layout for layout in alike if _is_square(shapes[0], layout)]
-    if len(alike) == 1 or len(plausible) == 1:
-        return (alike if len(alike) == 1 else plausible)[0]
-    if alike:
-        raise InputError(_ambiguous(shapes[0], alike, name, path))
+    first = [layout for layout in fitting if layout.startswith("N")]
+    others_square = any(_is_square(shapes[0], layout) for layout in fitting)
+    if len(first) == 1 and (_is_square(shapes[0], first[0]) or not others_square):
+        return first[0]
+    if fitting:
+        raise InputError(_ambiguous(shapes[0], fitting, name, path))
     labels = f" with {' or '.join(map(str, sorted(counts[0])))} labels" if counts[0] else ""
     raise InputError(f"The array {name} of shape {shapes[0]}{labels} cannot be read as images; reshape it to (N, H, W, C).")
 
@@ -481,10 +483,7 @@ def image_shape(shape: Shape, layout: str) -> tuple[int, int, int]:
 
 
 def arrange(images: Array, layout: str) -> Array:
-    """Return images in the order (N, C, H, W).
-
-    Images of USPS come class by class, in the order of `USPS_CLASSES`.
-    """
+    """Return images as (N, C, H, W); those of USPS come class by class, in the order of `USPS_CLASSES`."""
     if layout == USPS:
         by_class = images.transpose(2, 1, 0).reshape(-1, 1, _USPS_SIDE, _USPS_SIDE)
         return by_class.swapaxes(2, 3)
@@ -501,12 +500,12 @@ def usps_labels(shape: Shape) -> NDArray[np.int64]:
 
 
 def _lengths(shape: Shape, layout: str) -> dict[str, int]:
-    """Return the length along each letter of a layout that fits, in its order."""
+    """Return the length of each letter of a layout, in its order."""
     return {letter: n for group, length in zip(layout.split("-"), shape, strict=True) for letter, n in _parted(group, length)}
 
 
 def _parted(group: str, length: int) -> list[tuple[str, int]]:
-    """Return the letters that share one axis, with the length of each; several are of square images, in colour if with C."""
+    """Return the letters that share one axis, with the length of each; images on one axis are square."""
     if len(group) == 1:
         return [(group, length)]
     side = math.isqrt(length // 3 if "C" in group else length)
@@ -538,12 +537,9 @@ def _is_square(shape: Shape, layout: str) -> bool:
 
 
 def _ambiguous(shape: Shape, layouts: Sequence[str], name: str, path: str) -> str:
-    ways = [f"{_described(shape, layout)} ({layout})" for layout in layouts]
+    readings = " or ".join(f"{_described(shape, layout)} ({layout})" for layout in layouts)
     examples = " or ".join(f"arrays:{path}@{layout}" for layout in layouts[:2])
-    return (
-        f"The array {name} of shape {shape} could be {', '.join(ways[:-1])} or {ways[-1]}; write which after the path, "
-        f"{examples}, or transpose it to (N, H, W, C)."
-    )
+    return f"The array {name} of shape {shape} could be {readings}; write the order of its axes after the path, {examples}."
 
 
 def _described(shape: Shape, layout: str) -> str:

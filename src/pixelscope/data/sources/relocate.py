@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pixelscope.data import SOURCES, split_layout
+from pixelscope.data import SOURCES, split_settings
 from pixelscope.errors import InputError
 
 NAMED = ("source", "target", "frames")
@@ -68,8 +68,8 @@ def _existing(name: str, spec: str, place: Mapping[str, str], run: Path) -> list
 
 
 def _exists(path: str) -> bool:
-    file, layout = split_layout(path)
-    return Path(path).exists() or (layout is not None and Path(file).is_file())
+    file, settings = split_settings(path)
+    return Path(path).exists() or (settings is not None and Path(file).is_file())
 
 
 def _both(spec: str, run: Path) -> dict[str, str]:
