@@ -64,7 +64,7 @@ class Config(BaseModel):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a mapping of settings from a YAML file; raises InputError where it is missing or not a mapping."""
+    """Read a mapping of settings from a YAML file; raises InputError if it is missing or not a mapping."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

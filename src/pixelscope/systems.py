@@ -68,7 +68,7 @@ class System:
         return presets(name, known)
 
     def function(self, name: str) -> Callable[..., Any] | None:
-        """Import one of the functions named above; None where the system has none."""
+        """Import one of the functions named above; None if the system has none."""
         module, _, function = getattr(self, name).partition(":")
         return getattr(import_module(module), function) if module else None
 
@@ -217,7 +217,7 @@ def sections(run: Path) -> "list[Section]":
 
 
 def _call(run: Path, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    """Call a function of the system that made a run; raises InputError where it has none, or does not take an option."""
+    """Call a function of the system that made a run; raises InputError if it has none, or does not take an option."""
     system = _system(run)
     function = system.function(name)
     if function is None:

@@ -269,7 +269,7 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda text: text[: len(text) // 2], "is not valid JSON"),
-        (lambda text: text.replace('"version": 2', '"version": 1'), "version"),
+        (lambda text: text.replace('"version": 3', '"version": 1'), "version"),
         (lambda text: text.replace('"vmax"', '"vmin"'), "is damaged"),
         (lambda text: "[]", "is damaged"),
         (lambda text: re.sub(r'"dssim_tissue": \[[^\]]*\]', '"dssim_tissue": []', text), "is damaged"),

@@ -23,7 +23,7 @@ class Options:
     size: int | None = 32
     """Side in pixels to which images are resized; None keeps their own size, which must be one for all."""
     strict: bool = False
-    """Refuse a folder with an unreadable image, rather than skip and count it."""
+    """Refuse a folder with an unreadable image, instead of skipping and counting it."""
     data_root: Path | None = None
     """Folder in which a kind alone is looked for, and downloaded to."""
     value_range: tuple[float, float] | None = None
@@ -111,8 +111,8 @@ def load(
             (and downloaded to it where an address is known). Arrays may be followed by @ and the order of their axes, as in
             `arrays:digits.mat@H-W-N`, or their names, as in `arrays:a.npz@images=x,labels=y`; see `data.sources.arrays`.
         size: side in pixels to which images are resized; None keeps their own size, which must be one for all.
-        strict: refuse a folder with an unreadable image, rather than skip and count it.
-        data_root: where a KIND alone is looked for; default $PIXELSCOPE_DATA, else the user's cache folder.
+        strict: refuse a folder with an unreadable image, instead of skipping and counting it.
+        data_root: folder in which a KIND alone is looked up; default $PIXELSCOPE_DATA, else the user's cache folder.
         value_range: values that become black and white in images deeper than 8 bits; None finds one range for all of them.
 
     Raises:
@@ -174,7 +174,7 @@ def detect(path: Path) -> str:
 
 
 def require_path(kind: str, path: str, what: str) -> Path:
-    """Return the path after a kind; raises InputError where it is empty or does not exist."""
+    """Return the path after a kind; raises InputError if it is empty or does not exist."""
     if not path:
         raise InputError(f"{kind} alone does not say where the images are; write {kind}:PATH with {what}.")
     if not Path(path).exists():

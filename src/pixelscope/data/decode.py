@@ -1,4 +1,4 @@
-"""Image files, of any size, mode and depth, to bytes."""
+"""Decode image files of any size, mode and depth to bytes."""
 
 import io
 import os
@@ -21,25 +21,25 @@ from pixelscope.imaging.convert import Range, common_range, range_text, to_eight
 Values = NDArray[np.generic]
 
 _COLOUR = ("RGB", "RGBA", "LA")
-"""Modes in which Pillow holds 16-bit colour, of which it keeps the high byte alone."""
+"""Pillow modes of 16-bit colour, which drop the low byte."""
 
 _STARTS = (b"\x89PNG", b"II", b"MM", b"P2", b"P5", b"Pf", b"PF", b"\x00\x00\x00\x0cjP", b"\xff\x4f\xff\x51")
-"""How files begin whose format can hold more than 8 bits."""
+"""First bytes of the formats that can have more than 8 bits."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """What is known of the deep images of a set."""
+    """Value range of the images deeper than 8 bits in a set."""
 
     low_high: Range | None
-    """The values that become 0 and 255; None where no image is deeper than 8 bits."""
+    """Values mapped to 0 and 255; None if no image is deeper than 8 bits."""
     count: int
-    """Deep images."""
+    """Number of deep images."""
     of: int
-    """All images."""
+    """Number of all images."""
 
     def note(self, option: str = "--data.range") -> tuple[str, ...]:
-        """Return the note that names the range; nothing where all images are of 8 bits."""
+        """Return the note that names the range; empty if all images have 8 bits."""
         if self.low_high is None or not self.count:
             return ()
         number = f"All {self.of:,}" if self.count == self.of else f"{self.count:,} of {self.of:,}"
@@ -48,12 +48,12 @@ class Depth:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Say whether an image, opened and not yet decoded, holds more than 8 bits a value."""
+    """Return whether an opened image, not yet decoded, has more than 8 bits per value."""
     return image.mode.startswith(("I", "F")) or _is_deep_colour(image)
 
 
 def deep_values(image: Image.Image, file: Path | io.BytesIO) -> Values:
-    """Return the values of a deep image, (H, W), or (H, W, 3 or 4) in RGB; raises ValueError where one is not finite."""
+    """Return the values of a deep image, (H, W), or (H, W, 3 or 4) in RGB; raises ValueError if one is not finite."""
     if not _is_deep_colour(image):
         values = np.asarray(image)
     else:
@@ -68,15 +68,15 @@ def deep_values(image: Image.Image, file: Path | io.BytesIO) -> Values:
 
 
 def measure_depth(paths: Sequence[Path], formats: Sequence[str], given: Range | None = None) -> Depth:
-    """Return the range of all deep images among files; unreadable ones are passed over.
+    """Return the range of all deep images among files; unreadable files are skipped.
 
     Args:
         paths: the files of one set.
-        formats: what a file is tried as.
-        given: the range to use in place of the one that their values have.
+        formats: Pillow formats to try.
+        given: the range to use instead of the measured one.
 
     Raises:
-        InputError: there are integers and floats among them, and no range is given.
+        InputError: integers and floats are mixed, and no range is given.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda path: _extremes(path, formats, decode=given is None), paths)
@@ -95,7 +95,7 @@ def measure_depth(paths: Sequence[Path], formats: Sequence[str], given: Range | 
 
 
 def _extremes(path: Path, formats: Sequence[str], decode: bool) -> tuple[float, float, bool] | None:
-    """Return the least and greatest value of a deep image and whether they are integers; None where it is none."""
+    """Return minimum and maximum of a deep image, and whether its values are integers; None if it is not deep."""
     try:
         with path.open("rb") as file:
             start = file.read(26)
@@ -117,7 +117,7 @@ def _is_deep_colour(image: Image.Image) -> bool:
 
 
 _OPTIONAL = {"jpg_2000": ("JPEG2000", ".jp2"), "avif": ("AVIF", ".avif")}
-"""Formats that not every build of Pillow reads: by the name of the feature, the format and the ending of its files."""
+"""Formats that some builds of Pillow lack: feature name, format and file suffixes."""
 
 _READ = [_OPTIONAL[name] for name in _OPTIONAL if name in features.get_supported()]
 
@@ -127,10 +127,10 @@ SUFFIXES = frozenset(
         *(suffix for _, suffix in _READ),
     )
 )
-"""Names with these endings, in any case, are images."""
+"""Suffixes of image files, in lower case."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", *(name for name, _ in _READ))
-"""What a file is tried as, whatever its name says: not all that Pillow knows, some of which start other programs."""
+"""Pillow formats to try, whatever a file's suffix; Pillow has others, some of which start external programs."""
 
 Bytes = NDArray[np.uint8]
 
@@ -143,50 +143,51 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets an image upright, by its EXIF orientation."""
+"""Transposition that turns an image upright, by EXIF orientation."""
 
 _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 _CHUNK = 512
-"""Images decoded before they are handed on."""
+"""Images decoded per block."""
 
 _HEAD = 512
-"""Bytes at a file's beginning that tell whether it may hold several images."""
+"""Bytes at the start of a file that show whether it can have several images."""
 
 _PAGED = (b"II", b"MM", b"GIF8", b"RIFF")
-"""How TIFF, GIF and WebP begin; a moving PNG has a chunk acTL, a moving AVIF the brand avis."""
+"""First bytes of TIFF, GIF and WebP; an animated PNG has a chunk acTL, an animated AVIF the brand avis."""
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
-"""What converting an image raises whose palette or transparency is damaged."""
+"""Exceptions of converting an image with a damaged palette or transparency."""
 
 
 def read_image(path: Path, size: int | None = None, value_range: Range | None = None) -> Bytes:
-    """Read an image, upright, as grey or RGB bytes.
+    """Read an image as grey or RGB bytes.
 
-    Rotation by EXIF is applied; transparency is laid over white. Images deeper than 8 bits are read by `value_range`, else by
-    their type: 16 bits, or of floats 0 to 1, -1 to 1, 0 to 255, or the image's own least and greatest value. A set of images
-    has one range, see `depth_of`.
+    EXIF rotation is applied; transparent images are composited on white. Images deeper than 8 bits are scaled from
+    `value_range`. By default this is the range of their type: 16 bits; for floats 0 to 1, -1 to 1, 0 to 255, or the image's
+    own minimum and maximum. A set of images has one range; see `depth_of`.
 
     Args:
         path: the file.
-        size: side in pixels of the square to make of it: the shorter side becomes `size`, the centre is kept of the
-            longer one, antialiased. None keeps the image as it is.
-        value_range: values that become black and white in an image deeper than 8 bits.
+        size: side in pixels of the returned square: the shorter side is resized to `size`, antialiased, and the centre of the
+            longer one is cropped. None keeps the image's size.
+        value_range: values mapped to black and white in an image deeper than 8 bits.
 
     Returns:
         uint8, shape (H, W, 1) or (H, W, 3).
 
     Raises:
-        InputError: the file cannot be read, names it and the reason.
+        InputError: the file cannot be read.
     """
     with reject_decompression_bombs():
         return decode(path, size, value_range)
 
 
 def depth_of(paths: Sequence[Path], value_range: Range | None = None) -> Depth:
-    """Return which of some files are deeper than 8 bits, and their one range: `value_range`, or the least that holds all.
+    """Return how many files are deeper than 8 bits, and their range: `value_range`, or the smallest range that holds all.
 
-    Raises InputError where there are integers and floats among them, and no range is given.
+    Raises:
+        InputError: integers and floats are mixed, and no range is given.
     """
     with reject_decompression_bombs():
         return measure_depth(paths, _FORMATS, value_range)
@@ -195,7 +196,7 @@ def depth_of(paths: Sequence[Path], value_range: Range | None = None) -> Depth:
 def read_images(
     paths: Sequence[Path], size: int | None = None, value_range: Range | None = None
 ) -> Iterator[Bytes | InputError]:
-    """Read many images as `read_image` does, on several threads, and give them in order; an error is given, not raised."""
+    """Yield many images as `read_image` returns them, in order, decoded by several threads; an error is yielded, not raised."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
             with reject_decompression_bombs():
@@ -204,9 +205,10 @@ def read_images(
 
 
 def read_all(paths: Sequence[Path], size: int | None = None) -> Bytes:
-    """Read many images into one array (N, H, W, C), with C 1 where all are grey and else 3.
+    """Read many images into one array (N, H, W, C); C is 1 if all are grey, else 3.
 
-    Raises InputError at the first unreadable image, and where `size` is None and an image has not the first one's size.
+    Raises:
+        InputError: an image cannot be read; or `size` is None and images differ in size.
     """
     images, errors = read_readable(paths, size)
     if errors:
@@ -217,10 +219,13 @@ def read_all(paths: Sequence[Path], size: int | None = None) -> Bytes:
 def read_readable(
     paths: Sequence[Path], size: int | None = None, value_range: Range | None = None
 ) -> tuple[Bytes, dict[int, InputError]]:
-    """Read what can be read into one array (N, H, W, C), with C 1 where all are grey and else 3.
+    """Read all readable images into one array (N, H, W, C); C is 1 if all are grey, else 3.
 
-    Returns the array, and the errors of the images left out, by their position in `paths`. Raises InputError where
-    `size` is None and an image has not the size of the first.
+    Returns:
+        The array, and the errors of the other images by their position in `paths`.
+
+    Raises:
+        InputError: `size` is None and images differ in size.
     """
     images, errors, channels = np.empty((0, 0, 0, 3), np.uint8), {}, 1
     filled = 0
@@ -241,12 +246,12 @@ def read_readable(
 
 
 def is_flat(image: Bytes) -> bool:
-    """Say whether an image (H, W, C) has one colour all over, so that it shows nothing."""
+    """Return whether an image (H, W, C) has a single colour."""
     return bool(image.size) and bool((image == image[0, 0]).all())
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """Return the width and height of an image held upright, without decoding it; None where the file is unreadable."""
+    """Return width and height of an upright image, without decoding it; None if the file is unreadable."""
     try:
         with reject_decompression_bombs(), Image.open(path, formats=_FORMATS) as image:
             return (image.height, image.width) if _turn(image) in _SIDEWAYS else image.size
@@ -255,9 +260,9 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def further_pages(paths: Sequence[Path]) -> dict[Path, int]:
-    """Return the files that hold several images, such as a scanned TIFF or a moving GIF, and how many after the first.
+    """Return the files with several images, such as a scanned TIFF or an animated GIF, and how many follow the first.
 
-    A preview or depth map inside a JPEG counts as part of its photo.
+    A preview or depth map inside a JPEG does not count.
     """
     found = {}
     with reject_decompression_bombs(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -268,7 +273,7 @@ def further_pages(paths: Sequence[Path]) -> dict[Path, int]:
 
 
 def pages_after_first(path: Path) -> int:
-    """Return how many images a file holds after its first; call it within `reject_decompression_bombs`."""
+    """Return how many images follow a file's first; call it within `reject_decompression_bombs`."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -282,7 +287,7 @@ def pages_after_first(path: Path) -> int:
 
 @contextmanager
 def reject_decompression_bombs() -> Iterator[None]:
-    """Hold enormous images for bombs while the block runs; to be set around the threads that call `decode`."""
+    """Refuse enormous images within the block; enter it before starting threads that call `decode`."""
     # Pillow refuses a picture of twice its limit of pixels and warns of one over it; both are held for a bomb. Warning
     # filters belong to the whole process, so that this is set around threads and not in them.
     with warnings.catch_warnings():
@@ -299,7 +304,7 @@ def _try_decode(path: Path, size: int | None, value_range: Range | None) -> Byte
 
 
 def decode(path: Path, size: int | None = None, value_range: Range | None = None) -> Bytes:
-    """Read an image as `read_image` does, on a thread of a program that is within `reject_decompression_bombs`."""
+    """Read an image as `read_image` does; call it within `reject_decompression_bombs`."""
     try:
         return _to_bytes(_prepare(_loaded(path, size), size, value_range))
     except (_Damaged, *_UNREADABLE) as error:
@@ -307,9 +312,12 @@ def decode(path: Path, size: int | None = None, value_range: Range | None = None
 
 
 def load_stored(path: Path) -> tuple[Image.Image | Values, Image.Transpose | None]:
-    """Return an image as it is stored, and what sets it upright; of one deeper than 8 bits its values (H, W[, 3 or 4]).
+    """Return an image as stored, and the transposition that turns it upright; a deep image as its values (H, W[, 3 or 4]).
 
-    Raises InputError where the file cannot be read. The caller is within `reject_decompression_bombs`.
+    Call it within `reject_decompression_bombs`.
+
+    Raises:
+        InputError: the file cannot be read.
     """
     try:
         loaded = _loaded(path, None)
@@ -321,9 +329,10 @@ def load_stored(path: Path) -> tuple[Image.Image | Values, Image.Transpose | Non
 def decode_bytes(
     content: bytes, size: int | None = None, most_pixels: int = 30_000_000, value_range: Range | None = None
 ) -> Bytes:
-    """Read an image that is held in memory, as `read_image` does; its pixels are counted before any is decoded.
+    """Read an image from memory as `read_image` does; its size is checked before it is decoded.
 
-    Raises InputError where it is no image of a known format, has more than `most_pixels`, or is damaged.
+    Raises:
+        InputError: it has no known format, has more than `most_pixels`, or is damaged.
     """
     try:
         return _to_bytes(_prepare(_loaded(io.BytesIO(content), size, most_pixels), size, value_range))
@@ -334,7 +343,7 @@ def decode_bytes(
 
 
 class _Damaged(Exception):
-    """A decoder failed; the error that it raised is the cause."""
+    """A decoder failed; the cause is its exception."""
 
 
 @dataclass(frozen=True)
@@ -343,16 +352,16 @@ class _Loaded:
 
     image: Image.Image
     turn: Image.Transpose | None
-    """What sets it upright."""
+    """Transposition that turns it upright."""
     values: Values | None
-    """Those of an image deeper than 8 bits."""
+    """Values of an image deeper than 8 bits."""
 
 
 def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None = None) -> _Loaded:
     """Decode an image.
 
-    Decoders raise whatever a damaged byte leads them to (TypeError, struct.error, OverflowError, MemoryError, ...), so that
-    every exception means a damaged file here, where nothing but Pillow is at work. It becomes a `_Damaged`.
+    Decoders raise many exceptions on damaged files (TypeError, struct.error, OverflowError, MemoryError, ...). Only Pillow
+    runs here, so that every exception is turned into `_Damaged`.
     """
     try:
         if isinstance(file, Path) and file.is_fifo():
@@ -397,7 +406,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: Values, value_range: Range | None) -> Image.Image:
-    """Return deep values as an image of 8 bits; the alpha channel, where there is one, has 16 bits."""
+    """Return deep values as an 8-bit image; an alpha channel has 16 bits."""
     colours, whole = values[..., :3] if values.ndim == 3 else values, values.dtype.kind != "f"
     lowest, highest = float(colours.min()), float(colours.max())
     low_high = value_range or type_range(lowest, highest, whole)

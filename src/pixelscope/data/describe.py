@@ -1,4 +1,4 @@
-"""What a source of images holds, in numbers and as a contact sheet; and what two of them have in common."""
+"""Describe a source of images by numbers and a contact sheet; compare two sources."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,62 +20,61 @@ from pixelscope.imaging.preview import text_html
 from pixelscope.imaging.resize import resize
 
 _COUNTED = 256
-"""Images counted at a time: NumPy counts in a copy of eight bytes a value."""
+"""Images counted at a time; NumPy's copy takes eight bytes per value."""
 _LARGEST = 64
-"""Side in pixels to which images of a folder are resized to be described, unless all have one smaller size."""
+"""Side in pixels to which the images of a folder are resized, unless all have one smaller size."""
 _SIZES_SHOWN = 8
 _TILE = 64
 _GAP = 4
 _MARGIN = 16
 _COLUMNS = 10
 _ROWS = 40
-"""Rows of a contact sheet at most; a set of more classes says how many are left out."""
+"""Maximum number of rows of a contact sheet; if there are more classes, it says how many are omitted."""
 _NAME_WIDTH = 220
 _FONT_SIZE = 15
 
 
 @dataclass(frozen=True)
 class SourceDescription:
-    """What a source of images holds."""
+    """Description of a source of images."""
 
     source: str
     """As the user wrote it."""
     kind: str
     title: str
     count: int
-    """Images that can be read."""
+    """Number of readable images."""
     classes: dict[str, int]
-    """Images of each class; empty where they are unlabelled."""
+    """Number of images per class; empty if they are unlabelled."""
     sizes: dict[str, int]
-    """Images of each original size, `width x height`, most frequent first."""
+    """Number of images per original size `width x height`, most frequent first."""
     channels: int
     minimum: int
-    """Least value of a pixel, of 0 to 255."""
+    """Minimum pixel value, in 0 to 255."""
     maximum: int
     mean: float
     split: dict[str, int] | None
-    """Images in the source's own training and test split; None where it has none."""
+    """Number of images in the source's own training and test split; None if it has none."""
     licence: str
     citation: str
     notes: tuple[str, ...]
     images: ImageSet = field(repr=False, compare=False)
-    """The images themselves."""
 
     def __repr__(self) -> str:
         return f"<SourceDescription: {self.title}, {self.count:,} images of {len(self.classes):,} classes, {self.source}>"
 
     def _repr_html_(self) -> str:
-        """Return its lines and a contact sheet."""
+        """Return the lines and a contact sheet."""
         return text_html(self.to_text()) + self.images._repr_html_()
 
     def to_text(self) -> str:
-        """Return it as aligned lines for a terminal."""
+        """Return aligned lines for a terminal."""
         rows = [(name, text) for name, text in self._rows() if text]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values, without the images."""
+        """Return plain values for JSON, without the images."""
         names = ("source", "kind", "title", "count", "classes", "sizes", "channels", "minimum", "maximum", "mean", "split")
         return {name: getattr(self, name) for name in (*names, "licence", "citation")} | {"notes": list(self.notes)}
 
@@ -100,15 +99,15 @@ class SourceDescription:
 
 
 def describe_source(source: str, *, data_root: Path | None = None, strict: bool = False) -> SourceDescription:
-    """Read a source and say what it holds.
+    """Read and describe a source.
 
     Args:
         source: `KIND:PATH`, PATH or KIND, as for `pixelscope.data.load`.
-        data_root: where a KIND alone is looked for.
-        strict: refuse a folder with an unreadable image, rather than skip and count it.
+        data_root: folder in which a KIND alone is looked up.
+        strict: refuse a folder with an unreadable image instead of skipping it.
 
     Raises:
-        InputError: the source cannot be found or read.
+        InputError: the source is not found or cannot be read.
     """
     kind, rest = parse(source)
     sizes = _folder_sizes(Path(rest)) if kind == "folder" and Path(rest).is_dir() else Counter[str]()
@@ -133,7 +132,7 @@ def describe_source(source: str, *, data_root: Path | None = None, strict: bool 
 
 
 def _values(pixels: Pixels) -> dict[str, Any]:
-    """Return the range and the mean of all values, a block of images at a time."""
+    """Return minimum, maximum and mean of all values."""
     counts = np.zeros(256, np.int64)
     for block in blocks(pixels, _COUNTED):
         counts += np.bincount(block.reshape(-1), minlength=256)
@@ -143,18 +142,15 @@ def _values(pixels: Pixels) -> dict[str, Any]:
 
 
 def contact_sheet(images: ImageSet, path: Path) -> Path:
-    """Write a PNG with some of the images: a row of ten of each class, or ten rows of ten where they are unlabelled.
+    """Write a PNG with sample images: a row of ten per class, or ten rows of ten if they are unlabelled; return `path`.
 
-    The images are taken at equal distances over the set, small ones enlarged without smoothing.
-
-    Returns:
-        `path`.
+    Images are evenly spaced over the set; small ones are enlarged without smoothing.
     """
     return stacked_sheets([images], path)
 
 
 def stacked_sheets(sets: Sequence[ImageSet], path: Path) -> Path:
-    """Write the contact sheets of several sets as one PNG, one below the other; returns `path`."""
+    """Write the contact sheets of several sets below one another as one PNG; return `path`."""
     sheets = [_sheet(images) for images in sets]
     whole = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), "white")
     top = 0
@@ -192,7 +188,7 @@ def _folder_sizes(folder: Path) -> Counter[str]:
 
 
 def _indented(title: str, counts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return one row a name, the title before the first, the counts aligned."""
+    """Return one row per name, with the title before the first and the counts aligned."""
     width = max((len(name) for name in counts), default=0)
     digits = max((len(f"{count:,}") for count in counts.values() if count is not None), default=0)
     lines = [name if count is None else f"{name:<{width}}  {count:>{digits},}" for name, count in counts.items()]
@@ -206,7 +202,7 @@ def _shortened(sizes: dict[str, int]) -> dict[str, int]:
 
 
 def _sheet_rows(images: ImageSet) -> list[tuple[str, list[int]]]:
-    """Return the rows of a contact sheet: a class's name and the positions of its images."""
+    """Return the rows of a contact sheet: class name and positions of the images."""
     if images.labels is None:
         chosen = _spread(list(range(len(images))), _COLUMNS * _COLUMNS)
         return [("", chosen[i : i + _COLUMNS]) for i in range(0, len(chosen), _COLUMNS)]
@@ -251,33 +247,33 @@ _SIDE = 32
 """Side in pixels at which two sources are compared."""
 
 _FEW = 500
-"""Images of a target under which a discriminator soon knows them all."""
+"""Number of target images below which a discriminator soon memorizes them."""
 
 _RARE = 10
-"""Images of a class of the source under which little can be learned of it."""
+"""Number of source images per class below which little is learned about the class."""
 
 
 _COLOURED, _GREY = 10, 2
-"""Least chroma of images in colour, and chroma under which images are grey, in levels of 255."""
+"""Minimum chroma of images in colour, and maximum chroma of grey images, in 0 to 255."""
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What the images of a source look like, at one size."""
+    """Statistics of the images of a source, at one size."""
 
     colours: tuple[float, float, float]
     """Mean red, green and blue, 0 to 255."""
     contrast: float
     """Mean over images of the standard deviation of their values."""
     chroma: float
-    """Mean over pixels of the difference between the largest and the smallest of red, green and blue, 0 to 255."""
+    """Mean over pixels of the difference between maximum and minimum of red, green and blue, 0 to 255."""
     foreground: Foreground | None
-    """Where the foreground lies; None where it cannot be told from the background."""
+    """Position of the foreground; None if it is not distinct from the background."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A labelled source beside the target that it is to be adapted to."""
+    """A labelled source and the target that it is to be adapted to."""
 
     source: SourceDescription
     target: SourceDescription
@@ -287,7 +283,7 @@ class Comparison:
     """Likely problems, each with its remedy."""
 
     def to_text(self) -> str:
-        """Return it as columns for a terminal."""
+        """Return columns for a terminal."""
         rows = [("", "source", "target"), *self._rows()]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines = [f"{name:<{widths[0]}}  {ours:<{widths[1]}}  {theirs}".rstrip() for name, ours, theirs in rows]
@@ -295,11 +291,11 @@ class Comparison:
         return "\n".join([*lines, "", *(self.problems or ("No problem was found.",)), *notes])
 
     def save_sheet(self, path: Path) -> Path:
-        """Write both contact sheets, one below the other, as PNG; see `pixelscope.data.describe.contact_sheet`."""
+        """Write both contact sheets below one another as PNG; see `contact_sheet`."""
         return stacked_sheets([self.source.images, self.target.images], path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values, without the images."""
+        """Return plain values for JSON, without the images."""
         pairs = zip(self._both(), self.appearances, strict=True)
         described = {role: one.to_dict() | asdict(appearance) for (role, one), appearance in pairs}
         return described | {"problems": list(self.problems)}
@@ -324,18 +320,18 @@ class Comparison:
 
 
 def compare_sources(source: str, target: str, *, data_root: Path | None = None, strict: bool = False) -> Comparison:
-    """Read a source and a target and say what will make trouble when one is adapted to the other.
+    """Compare a source with a target, and list likely problems of adaptation.
 
-    Labels of the target are counted and compared by name; nothing else of them is used.
+    Of the target's labels, only counts and names are used.
 
     Args:
         source: labelled images, `KIND:PATH`, PATH or KIND.
         target: images of the other domain.
-        data_root: where a KIND alone is looked for.
-        strict: refuse a folder with an unreadable image, rather than skip and count it.
+        data_root: folder in which a KIND alone is looked up.
+        strict: refuse a folder with an unreadable image instead of skipping it.
 
     Raises:
-        InputError: one of them cannot be found or read.
+        InputError: one of them is not found or cannot be read.
     """
     ours, theirs = (describe_source(one, data_root=data_root, strict=strict) for one in (source, target))
     appearances = _appearance(ours.images), _appearance(theirs.images)
@@ -413,7 +409,7 @@ def _of_framing(source: Appearance, target: Appearance) -> list[str]:
 
 
 def _of_appearance(source: Appearance, target: Appearance) -> list[str]:
-    """Name what the source's images tell classes by and the target's images do not have."""
+    """Return problems of colour and background that only one domain has."""
     found = []
     if source.chroma >= _COLOURED and target.chroma < _GREY:
         found.append(

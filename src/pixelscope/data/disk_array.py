@@ -1,4 +1,4 @@
-"""Rows of an array on disk, read when they are asked for: images that need not fit into memory."""
+"""Arrays on disk whose rows are read on demand, for images that do not fit into memory."""
 
 import os
 from collections.abc import Iterator
@@ -16,25 +16,28 @@ Positions = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 BLOCK = 4096
-"""Rows a piece where something goes through all of them: 12 MB of 32 x 32 colour images."""
+"""Rows per block in a pass over all rows: 12 MB of 32 x 32 colour images."""
 
 
 class DiskArray:
-    """uint8 rows of an .npy file, or some of them in any order, with the shape and the indexing of an array.
+    """uint8 rows of an .npy file, or a selection of them, with the shape and indexing of an array.
 
-    Rows are read with one call for each run of neighbours. The file is not mapped into memory: a map counts every page
-    that it has touched as the process's own, and reads a page of 4 KB at a time. What was read stays in the system's cache,
-    which it gives up when memory is short.
+    Consecutive rows are read by one call. The file is not memory-mapped: a map counts every touched page as the process's own
+    and reads 4 KB at a time. The system's page cache keeps what was read while memory allows.
     """
 
     dtype = np.dtype(np.uint8)
 
     def __init__(self, path: Path, positions: Positions | None = None, framing: Framing | None = None) -> None:
-        """Look at the file's head, and at nothing else.
+        """Read the header of the file.
 
-        positions: int64, the rows meant, in their order; all where None.
-        framing: how images are scaled and placed when they are read.
-        Raises InputError where the file is no .npy of bytes, or is cut off.
+        Args:
+            path: the .npy file.
+            positions: int64, the selected rows in their order; None selects all.
+            framing: how images are scaled and shifted when read.
+
+        Raises:
+            InputError: the file is not an .npy file of bytes, or is truncated.
         """
         try:
             # Opened as a map only to let NumPy read the head and compare it with the file's size; no page is touched.
@@ -49,29 +52,29 @@ class DiskArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the shape that all rows together have."""
+        """Return the shape of all rows."""
         return (len(self), *self._whole[1:])
 
     @property
     def ndim(self) -> int:
-        """Return the number of dimensions, that of the rows included."""
+        """Return the number of dimensions."""
         return len(self._whole)
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes that all rows together would take in memory."""
+        """Return the size of all rows in bytes."""
         return len(self) * self.row_bytes
 
     @property
     def row_bytes(self) -> int:
-        """Return the bytes of one row."""
+        """Return the size of one row in bytes."""
         return int(np.prod(self._whole[1:], dtype=np.int64))
 
     def __len__(self) -> int:
         return self._whole[0] if self._positions is None else len(self._positions)
 
     def __getitem__(self, index: int | slice | Positions) -> Bytes:
-        """Read one row, a slice of rows, or the rows at int64 positions, and return them in memory."""
+        """Read one row, a slice of rows, or the rows at int64 positions into memory."""
         if isinstance(index, int):
             return self._read(self._in_file(np.array([range(len(self))[index]])))[0]
         if isinstance(index, slice):
@@ -82,16 +85,16 @@ class DiskArray:
         return {**self.__dict__, "_file": None}
 
     def select(self, positions: Positions) -> "DiskArray":
-        """Return the rows at int64 `positions`, none of them read yet."""
+        """Select the rows at int64 `positions`, without reading them."""
         return DiskArray(self.path, self._in_file(positions), self._framing)
 
     def framed(self, framing: Framing) -> "DiskArray":
-        """Return the same images (N, C, S, S), to be scaled and placed when they are read."""
+        """Return the same images (N, C, S, S), scaled and shifted when read."""
         assert self._framing is None
         return DiskArray(self.path, self._positions, framing)
 
     def prefetch(self, positions: Positions) -> None:
-        """Tell the system that the rows at `positions` are wanted soon, so that it reads them while others are worked on."""
+        """Ask the system to read the rows at `positions` in the background."""
         if hasattr(os, "posix_fadvise"):
             for first, count in _runs(self._in_file(positions)):
                 start = self._start + first * self.row_bytes
@@ -103,7 +106,7 @@ class DiskArray:
         return positions if self._positions is None else self._positions[positions]
 
     def _read(self, rows: Positions) -> Bytes:
-        """Read rows of the file; this is the only place that does."""
+        """Read rows of the file."""
         out = np.empty((len(rows), *self._whole[1:]), np.uint8)
         view, size, filled = out.reshape(-1).data, self.row_bytes, 0
         for first, count in _runs(rows):
@@ -129,7 +132,7 @@ class DiskArray:
 
 
 class RowWriter:
-    """Writes a .npy file of bytes piece by piece, when the number of rows is known at the end only; a context manager.
+    """Context manager that writes an .npy file of bytes in pieces; the number of rows is only known at the end.
 
     Write it into a temporary folder: after an error the file is incomplete.
     """
@@ -167,22 +170,22 @@ Pixels = Bytes | DiskArray
 
 
 def frame(images: Bytes, framing: Framing) -> Bytes:
-    """Return uint8 images (N, C, S, S) scaled and placed."""
+    """Return uint8 images (N, C, S, S), scaled and shifted."""
     return np.ascontiguousarray(framing.apply(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
 
 
 def evenly_spaced(images: Pixels, count: int) -> Bytes:
-    """Return up to `count` images at equal distances over all of them, in memory."""
+    """Return up to `count` evenly spaced images, in memory."""
     return images[np.arange(0, len(images), max(1, -(-len(images) // count)))]
 
 
 def select(images: Pixels, positions: Positions) -> Pixels:
-    """Return the images at `positions`: a copy of those in memory, none read of those on disk."""
+    """Return the images at `positions`: a copy in memory, or a selection on disk."""
     return images.select(positions) if isinstance(images, DiskArray) else images[positions]
 
 
 def blocks(images: Pixels, size: int = BLOCK) -> Iterator[Bytes]:
-    """Give all images in their order, `size` at a time."""
+    """Yield all images in order, `size` at a time."""
     for start in range(0, len(images), size):
         yield images[start : start + size]
 

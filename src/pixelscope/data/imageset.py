@@ -1,4 +1,4 @@
-"""The one shape in which images travel: an ImageSet."""
+"""The data type of all images: `ImageSet`."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,31 +22,31 @@ SHOWN_CLASSES = 5
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where images come from: what the run record and the report say about them."""
+    """Origin of images, for the run record and the report."""
 
     source: str
-    """The specification that loads them again, for example `mnist:/data/mnist`."""
+    """Specification that loads them again, for example `mnist:/data/mnist`."""
     title: str
-    """What they are, in a few words."""
+    """Short description."""
     licence: str = "unknown"
     citation: str = ""
     notes: tuple[str, ...] = ()
-    """What the reader should know: files skipped, how they were made."""
+    """Facts to know: skipped files, how images were made."""
     value_range: tuple[float, float] | None = None
-    """Values that became 0 and 255, found in images deeper than 8 bits or given; None where all are of 8 bits."""
+    """Values mapped to 0 and 255, measured in images deeper than 8 bits or given; None if all have 8 bits."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images of one size, with or without labels.
 
-    images: uint8, shape (N, C, H, W) with C 1 or 3, values 0 to 255; in memory, or `DiskArray` on disk where they are many.
-    labels: int64, shape (N,), each an index into `classes`; None for unlabelled images.
-    names: one name an image, unique, stable from load to load.
-    test: bool, shape (N,), True where the source itself puts an image into the test split; None where it says nothing.
-    collection: the SHA-256 of a collection (such as MNIST's digits) of which each image shows one item; None where unknown.
-    items: int64, shape (N,), the item of the collection that each image shows; given with `collection`, and only then.
-    groups: int64, shape (N,), the same number for images that no random split parts; None where each is a group of its own.
+    images: uint8, shape (N, C, H, W) with C 1 or 3, values 0 to 255; in memory, or a `DiskArray` for large sets.
+    labels: int64, shape (N,), indices into `classes`; None for unlabelled images.
+    names: one unique name per image, stable between loads.
+    test: bool, shape (N,), True for images of the source's own test split; None if it has no split.
+    collection: SHA-256 of a collection (such as MNIST's digits) of which each image shows one item; None if unknown.
+    items: int64, shape (N,), the item of the collection that each image shows; None if there is no collection.
+    groups: int64, shape (N,), equal numbers for images that a random split keeps together; None if each is its own group.
     """
 
     images: Pixels
@@ -105,14 +105,12 @@ class ImageSet:
         return f"{len(self.classes):,} classes ({', '.join(name[:24] for name in self.classes[:SHOWN_CLASSES])}{more})"
 
     def in_memory(self) -> Bytes:
-        """Return all images as one array, read now where they lie on disk."""
+        """Return all images as one array in memory."""
         return self.images[:]
 
     def select(self, indices: Positions | Mask) -> "ImageSet":
-        """Return the images at `indices` (int64 positions, or a bool mask of length N), in that order.
-
-        Images on disk stay there: nothing but their positions is kept.
-        """
+        """Return the images at `indices` (int64 positions, or a bool mask of length N), in that order; those on disk are not
+        read."""
         positions = np.flatnonzero(indices) if indices.dtype == np.bool_ else indices.astype(np.int64, copy=False)
         return replace(
             self,
@@ -131,31 +129,31 @@ class ImageSet:
         return np.array_equal(self.items, other.items)
 
     def without_labels(self) -> "ImageSet":
-        """Return the same images with nothing left that tells their class: this is what a training sees of a target.
+        """Return the images without anything that reveals their class; training sees the target this way.
 
-        Names and groups go too, because a folder's names hold the class; so do items, because a collection's order may.
+        Names and groups are dropped, because a folder's names contain the class; items, because a collection's order may.
         """
         return replace(self, labels=None, classes=(), names=(), collection=None, items=None, groups=None)
 
     def framed(self, framing: Framing) -> "ImageSet":
-        """Return the same images scaled and placed as `framing` says, with a note on it; those on disk as they are read."""
+        """Return the images scaled and shifted by `framing`, with a note; those on disk are framed when read."""
         images = self.images.framed(framing) if isinstance(self.images, DiskArray) else frame(self.images, framing)
         text = f"Scaled and placed as the source's: {framing.describe(images.shape[-1])}."
         return replace(self, images=images, provenance=replace(self.provenance, notes=(*self.provenance.notes, text)))
 
     def relabelled(self, positions: Sequence[int], classes: tuple[str, ...]) -> "ImageSet":
-        """Return the same images with label i turned into `positions[i]`, an index into `classes`."""
+        """Return the images with label i replaced by `positions[i]`, an index into `classes`."""
         assert self.labels is not None
         return replace(self, labels=np.array(positions, np.int64)[self.labels], classes=classes)
 
     def class_counts(self) -> list[int]:
-        """Return how many images each class has, in the order of `classes`."""
+        """Return the number of images per class."""
         if self.labels is None:
             return []
         return np.bincount(self.labels, minlength=len(self.classes)).tolist()
 
     def digest(self) -> str:
-        """Return a SHA-256 over size, pixels and labels, the same wherever the same images were loaded from."""
+        """Return a SHA-256 of size, pixels and labels; it does not depend on where images were loaded from."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         for block in blocks(self.images):
             digest.update(np.ascontiguousarray(block).data)
@@ -171,7 +169,7 @@ def image_hashes(images: Pixels) -> NDArray[np.int64]:
         images: uint8, shape (N, C, H, W) or (N, H, W, 3); a grey image (C = 1) has the hash of its copy in colour.
 
     Returns:
-        int64, shape (N,); equal for equal images, and for others with a probability of about 2^-64.
+        int64, shape (N,); equal for equal images, for others with a probability of about 2^-64.
     """
     hashes = [np.empty(0, np.int64)]
     for block in blocks(images):

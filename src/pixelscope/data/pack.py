@@ -1,7 +1,7 @@
-"""Packed images: any source, written once as rows on disk, from which a training reads its batches.
+"""Packed images: any source, written once as rows on disk, from which trainings read batches.
 
-For sets that do not fit into memory. A pack is a folder of images.npy (N, C, S, S), and an index;
-labels.npy, test.npy and items.npy where there are labels, a split and a known collection; names.json where there are names.
+A pack is a folder with images.npy (N, C, S, S) and an index; labels.npy, test.npy and items.npy if there are labels, a split
+and a known collection; names.json if there are names.
 """
 
 import json
@@ -24,11 +24,11 @@ from pixelscope.progress import ProgressCallback
 INDEX = "pack.json"
 NAMES = "names.json"
 FORMAT = 2
-"""Format 1 named an aligned collection without its digest, so that sets of other digits passed for aligned."""
+"""Format 1 named an aligned collection without its digest, so that sets of other digits passed as aligned."""
 
 
 def is_pack(folder: Path) -> bool:
-    """Say whether `folder` holds packed images."""
+    """Return whether `folder` is a pack."""
     return (folder / INDEX).is_file() and (folder / "images.npy").is_file()
 
 
@@ -42,14 +42,14 @@ def pack(
     progress: ProgressCallback | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> ImageSet:
-    """Write a source as a pack: rows on disk, from which trainings read sets that do not fit into memory.
+    """Write a source as a pack, so that trainings can read sets that do not fit into memory.
 
     Args:
         source: as for `load`; a folder is read a few thousand images at a time, other kinds as a whole.
-        out: folder to make, which must not exist.
+        out: folder to make; it must not exist.
         size: side in pixels to which images are resized.
-        strict: refuse a folder with an unreadable image, rather than skip and count it.
-        data_root: where a KIND alone is looked for.
+        strict: refuse a folder with an unreadable image instead of skipping it.
+        data_root: folder in which a KIND alone is looked up.
         progress: called with the images done and all images, while a folder is read.
         value_range: see `load`.
 
@@ -74,9 +74,9 @@ def pack_folder(
     progress: ProgressCallback | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> ImageSet:
-    """Pack a folder of images of any number, a few thousand of them in memory at a time; `load_folder` says how it is read.
+    """Pack a folder of any number of images, a few thousand at a time in memory; see `load_folder` for how it is read.
 
-    All images are stored in colour. An unreadable one is passed over and counted, or refused if `strict`.
+    All images are stored in colour. Unreadable ones are skipped and counted, or refused if `strict`.
 
     Raises:
         InputError: `out` exists, or fewer than two images can be read.
@@ -113,7 +113,7 @@ def pack_folder(
 
 
 def pack_images(images: ImageSet, out: Path) -> ImageSet:
-    """Pack a set of images that is in memory, or packed already; raises InputError where `out` exists."""
+    """Pack a set of images; raises InputError if `out` exists."""
     origin = images.provenance
 
     def about() -> dict[str, Any]:
@@ -130,11 +130,15 @@ def pack_images(images: ImageSet, out: Path) -> ImageSet:
 
 
 def load_pack(folder: Path, size: int | None = 32, value_range: tuple[float, float] | None = None) -> ImageSet:
-    """Open packed images; none of them is read before it is asked for.
+    """Open a pack; images are read on demand.
 
-    size: side in pixels that is wanted; None takes them as they are.
-    value_range: range of deep images that is wanted; None takes that of the pack.
-    Raises InputError where the pack is damaged, of another format, of another size or of another range.
+    Args:
+        folder: the pack.
+        size: expected side in pixels; None accepts any.
+        value_range: expected range of deep images; None accepts any.
+
+    Raises:
+        InputError: the pack is damaged, or of another format, size or range.
     """
     index = _read_index(folder)
     images = DiskArray(folder / "images.npy")
@@ -186,7 +190,7 @@ def _write(
     extras: Callable[[], dict[str, np.ndarray]],
     names: Callable[[], Sequence[str]],
 ) -> ImageSet:
-    """Write a pack beside `out`, and put it there by one renaming."""
+    """Write a pack to a temporary folder, and rename it to `out`."""
     if out.exists():
         raise InputError(f"{out} exists already; choose another --out, or remove it.")
     work = out.parent / f".{out.name}.part"
@@ -223,7 +227,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _names(folder: Path, count: int) -> list[str]:
-    """Return the images' names; none of a pack that an earlier version made."""
+    """Return the names of the images; none for packs of earlier versions."""
     path = folder / NAMES
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""Who is in the test split, and who in the validation split."""
+"""Split sets of images into training, validation and test."""
 
 import re
 from array import array
@@ -15,15 +15,15 @@ from pixelscope.errors import InputError
 
 @dataclass(frozen=True)
 class Split:
-    """Three parts of one set, without overlap."""
+    """Three disjoint parts of a set."""
 
     train: ImageSet
     validation: ImageSet
     test: ImageSet
     training_positions: Positions
-    """Where the training images lie in the whole set, int64, in the order of `train`."""
+    """Positions of the training images in the whole set, int64, in the order of `train`."""
     notes: tuple[str, ...] = ()
-    """Copies and groups among the images, and classes that a part has no image of."""
+    """Notes on copies, groups, and classes that a part has no image of."""
 
     @property
     def count(self) -> int:
@@ -34,9 +34,8 @@ class Split:
 def random_test_mask(count: int, fraction: float, seed: int, together: Positions | None = None) -> Mask:
     """Return a bool mask (count,) that is True for one random `fraction` of the indices, a function of the arguments.
 
-    A fraction above 0 marks at least one index of two or more. `together` has a number per index, the same for those that are
-    never parted: they are marked as a whole, or not at all where they would exceed the fraction. Where all numbers differ, they
-    make no difference.
+    A fraction above 0 marks at least one of two or more indices. Indices with equal numbers in `together` are kept together:
+    all are marked, or none if they would exceed the fraction. If all numbers differ, `together` has no effect.
     """
     mask = np.zeros(count, np.bool_)
     order = permutation(count, seed)
@@ -49,9 +48,9 @@ def random_test_mask(count: int, fraction: float, seed: int, together: Positions
 
 
 def _chosen_groups(order: Positions, marked: int) -> Positions:
-    """Return groups of at most `marked` members together, the first that fit, in the order in which their members come.
+    """Return groups with at most `marked` members in total: the first that fit, in the order of their first members.
 
-    Where the smallest group is larger than `marked`, and not all there is, it is chosen alone.
+    If the smallest group has more than `marked` members, and is not the only one, it is chosen alone.
     """
     _, first, sizes = np.unique(order, return_index=True, return_counts=True)
     chosen, count = [], 0
@@ -67,20 +66,20 @@ def _chosen_groups(order: Positions, marked: int) -> Positions:
 
 
 def _numbered(values: Positions) -> Positions:
-    """Return numbers from 0 in place of values, the same where values are the same, in their order."""
+    """Return values renumbered from 0, equal for equal values, in their order."""
     return np.unique(values, return_inverse=True)[1].reshape(-1)
 
 
 def find_copies(images: ImageSet) -> Positions | None:
-    """Return a number per image, int64 (N,), the same for images of the same pixels; None where no two are the same."""
+    """Return a number per image, int64 (N,), equal for images with the same pixels; None if all images differ."""
     groups = _numbered(image_hashes(images.images))
     return None if groups.max(initial=-1) + 1 == len(images) else groups
 
 
 def group_by_name(images: ImageSet, pattern: str) -> ImageSet:
-    """Return the images with `groups`: those in whose names the first group of `pattern` matches the same text are one.
+    """Return the images with `groups`: images whose names match the same text in the first group of `pattern` belong together.
 
-    An image whose name does not match is a group of its own. Where no name matches, there are no groups.
+    An image whose name does not match is its own group. If no name matches, there are no groups.
     """
     found = [re.search(pattern, name) for name in images.names]
     texts = [None if match is None else match[1] for match in found]
@@ -97,9 +96,9 @@ def group_by_name(images: ImageSet, pattern: str) -> ImageSet:
 def shared_test_mask(source: ImageSet, target: ImageSet, fraction: float, seed: int) -> tuple[Mask, Mask]:
     """Return the test masks of two domains.
 
-    Aligned sets (image i of both shows the same item) share one mask, so that no test digit is seen in training in
-    either domain: the mask that came with the target, which was made from the source, else a random one. Other sets
-    keep the split they come with, or get a random one. A random mask parts no copies and no groups, in either domain.
+    Aligned sets (image i of both shows the same item) share a mask, so that no test digit is seen in training in either
+    domain: the target's own mask, which was made from the source, else a random one. Other sets keep their own split, or get a
+    random one. A random mask never separates copies or groups, in either domain.
     """
     if source.is_aligned_with(target):
         if target.test is not None:
@@ -110,17 +109,17 @@ def shared_test_mask(source: ImageSet, target: ImageSet, fraction: float, seed: 
 
 
 def own_test_mask(images: ImageSet, fraction: float, seed: int) -> Mask:
-    """Return the test mask that a set comes with, or a random one, which parts no copies and no groups."""
+    """Return a set's own test mask, or a random one that never separates copies or groups."""
     return images.test if images.test is not None else random_test_mask(len(images), fraction, seed, _together(images))
 
 
 def _together(images: ImageSet) -> Positions | None:
-    """Return a number per image, the same for images that are never parted: copies, and those of one group."""
+    """Return a number per image, equal for images that are kept together: copies, and members of a group."""
     return _joined(find_copies(images), images.groups)
 
 
 def _joined(one: Positions | None, other: Positions | None) -> Positions | None:
-    """Return groups that keep together whatever is together in either of two groupings."""
+    """Return the finest grouping that keeps together what either of two groupings keeps together."""
     if one is None or other is None:
         return other if one is None else one
     both = [_numbered(numbers) for numbers in (one, other)]
@@ -135,7 +134,7 @@ def _joined(one: Positions | None, other: Positions | None) -> Positions | None:
 
 
 def split(images: ImageSet, test: Mask, validation_fraction: float, seed: int) -> Split:
-    """Divide `images` by the mask `test`, and hold a random `validation_fraction` of the rest out for validation."""
+    """Split `images` by the mask `test`, and hold out a random `validation_fraction` of the rest for validation."""
     copies = find_copies(images)
     together = _joined(copies, images.groups)
     rest = np.flatnonzero(~test)
@@ -157,7 +156,7 @@ def _too_few(images: ImageSet, copies: Positions | None) -> str:
 
 
 def _group_notes(images: ImageSet, part: Positions, validation_fraction: float) -> tuple[str, ...]:
-    """Say how many groups there are, and whether a split parts some; `part` is as for `_copy_notes`."""
+    """Return notes on the number of groups, and on groups that a split separates; `part` is as for `_copy_notes`."""
     if images.groups is None:
         return ()
     sizes = np.bincount(images.groups)
@@ -174,9 +173,9 @@ def _group_notes(images: ImageSet, part: Positions, validation_fraction: float) 
 
 
 def _copy_notes(images: ImageSet, copies: Positions | None, part: Positions) -> tuple[str, ...]:
-    """Say how many images are copies, whether they stand on both sides of the split, and whether their labels differ.
+    """Return notes on copies, on those across the split, and on those with different labels.
 
-    part: 0 for training, 1 for validation, 2 for the test, int64 (N,).
+    part: 0 for training, 1 for validation, 2 for test, int64 (N,).
     """
     if copies is None:
         return ()
@@ -191,23 +190,23 @@ def _copy_notes(images: ImageSet, copies: Positions | None, part: Positions) -> 
 
 
 def _differing(copies: Positions, labels: Positions) -> int:
-    """Return how many groups of copies have more than one label."""
+    """Return the number of groups of copies with more than one label."""
     classes = int(labels.max()) + 1
     return int((np.bincount(np.unique(copies * classes + labels) // classes) > 1).sum())
 
 
 def _parted(groups: Positions, part: Positions) -> int:
-    """Return how many test images are of groups that have other images, too."""
+    """Return the number of test images whose group has images in other parts."""
     return int((_among(groups, part != 2)[groups] & (part == 2)).sum())
 
 
 def _among(copies: Positions, chosen: Mask) -> Mask:
-    """Return whether each group has a member among the `chosen` images."""
+    """Return whether each group has a `chosen` member."""
     return np.bincount(copies, chosen) > 0
 
 
 def _class_notes(images: ImageSet, part: Positions) -> tuple[str, ...]:
-    """Name the classes without an image, and those without one for training, or for the test."""
+    """Return notes on classes without images, without training images, and without test images."""
     if images.labels is None:
         return ()
     counts = [np.bincount(images.labels[part == number], minlength=len(images.classes)).tolist() for number in range(3)]
@@ -222,14 +221,14 @@ def _class_notes(images: ImageSet, part: Positions) -> tuple[str, ...]:
 
 
 _BLOCK = 1 << 20
-"""Random numbers drawn at a time."""
+"""Random numbers per block."""
 
 
 def permutation(count: int, seed: int) -> NDArray[np.int64]:
     """Return a random permutation of `count` items, int64 (count,), a function of the arguments.
 
-    Equal to `torch.randperm(count, generator=torch.Generator().manual_seed(seed))` for fewer than 2^32 / 20 items: splits and
-    samples drawn with torch stay the same.
+    Equal to `torch.randperm(count, generator=torch.Generator().manual_seed(seed))` for fewer than 2^32 / 20 items, so that
+    splits and samples drawn with torch stay the same.
     """
     # NumPy's legacy generator is seeded as torch's is: MT19937 from the low 32 bits, by the reference's `init_genrand`.
     draw = np.random.RandomState(seed & 0xFFFFFFFF)

@@ -66,7 +66,7 @@ def augment(images: Tensor, transforms: Transforms) -> Tensor:
         transforms: N rows, on the same device.
 
     Returns:
-        Of the same shape, type, range and layout in memory; unchanged where the transform is the identity.
+        Of the same shape, type, range and layout in memory; unchanged if the transform is the identity.
     """
     warped = _warp(images, transforms)
     factor = transforms.contrast.to(images.dtype)[:, None, None, None]

@@ -204,7 +204,7 @@ def await_tasks(timeout: float) -> None:
     """Wait until srun has started every task of the job; a script that srun did not start would wait for the others for ever.
 
     timeout: in seconds. This is asked before data are read, for which some machines need longer than others.
-    Raises InputError where not all come.
+    Raises InputError if not all come.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return
@@ -235,7 +235,7 @@ def require_main_guard() -> None:
 
 
 def refused_start(error: OSError | RuntimeError) -> InputError | None:
-    """Return what to tell the user where processes could not be started, or None where `error` has another cause."""
+    """Return what to tell the user where processes could not be started, or None if `error` has another cause."""
     if isinstance(error, BrokenPipeError):
         return InputError(f"A process has ended before it began to train; {GUARD}.")
     of_system = isinstance(error, OSError) and error.filename is None and error.errno in _NO_MEMORY

@@ -92,7 +92,7 @@ def check_batch(size: int, config: RuntimeConfig) -> None:
 def choose_precision(asked: str, accelerator: str, native: bool) -> str:
     """Return the precision to compute in; `native` says whether the hardware has bfloat16.
 
-    Raises InputError where bfloat16 is asked of a GPU that has none; a CPU emulates it.
+    Raises InputError if bfloat16 is asked of a GPU that has none; a CPU emulates it.
     """
     if asked == "auto":
         return "bf16-mixed" if native else "32-true"

@@ -32,7 +32,7 @@ class Parity:
         return max(self.differences.values())
 
     def require(self) -> None:
-        """Raise InputError where the file does not say the same as the run."""
+        """Raise InputError if the file does not say the same as the run."""
         if not self.largest <= TOLERANCE:
             listed = ", ".join(f"{name} {value:.2g}" for name, value in self.differences.items())
             raise InputError(
@@ -106,7 +106,7 @@ def write_bundle(
     """Write a model file, verify it against the run, write model card and code, then rename it to `out`.
 
     write: writes the file; compare: reads it again as its users will; code: of the preparation, none where empty.
-    Raises InputError where file and run disagree; nothing is written then.
+    Raises InputError if file and run disagree; nothing is written then.
     """
     texts: Mapping[Path, str] = {}
     with written_whole(out) as temporary:

@@ -68,6 +68,6 @@ def _other_format(found: int, origin: str, versions: Any) -> str:
 
 
 def require_system(about: Metadata, system: str, origin: str) -> None:
-    """Raise InputError where a file is of the other system."""
+    """Raise InputError if a file is of the other system."""
     if about.system != system:
         raise InputError(f"{origin} is a model of {about.system}, not of {system}; give it to `pixelscope {about.system}`.")

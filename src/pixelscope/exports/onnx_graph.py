@@ -27,7 +27,7 @@ def build_graph(
 
     The largest square in the middle is resized to `size`, bilinear and antialiased, and rounded, as everywhere in this
     package, then scaled and placed by `framing`; `core`, a network of float32 (N, 3, size, size), sees (value - mean) / scale.
-    Raises InputError where the extra `export` is not installed.
+    Raises InputError if the extra `export` is not installed.
     """
     try:
         import onnx

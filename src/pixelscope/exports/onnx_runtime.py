@@ -48,7 +48,7 @@ class OnnxModel:
     def __init__(self, path: Path, threads: int = 0) -> None:
         """Read and check it.
 
-        threads: for one call, 0 for as many as there are cores. Raises InputError where the file cannot be used, or
+        threads: for one call, 0 for as many as there are cores. Raises InputError if the file cannot be used, or
         onnxruntime is not installed.
         """
         content = read_verified(path)

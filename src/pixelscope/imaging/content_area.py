@@ -47,7 +47,7 @@ class OtsuStages:
         grey: the frame in grey, uint8, shape (H, W).
         threshold: Otsu's threshold, from 0 to 255.
         mask: what is brighter, shape (H, W).
-        contour: outline of the largest bright region as points (x, y), shape (K, 2); empty where nothing is bright.
+        contour: outline of the largest bright region as points (x, y), shape (K, 2); empty if nothing is bright.
         box: its bounding rectangle; the whole frame where nothing is bright.
     """
 
@@ -63,7 +63,7 @@ def find_content_area(frame: Bytes, method: Method = "robust") -> Box:
 
     `robust` takes for border what is black over the whole length of a row or column from the frame's edge on, measured
     against the frame's own black. Dark lumen is not cut, as it never fills a row or column of the picture; thin text
-    is passed over, and so are side panels that a black gap parts from the picture. The black corners of an octagonal
+    is skipped, and so are side panels that a black gap parts from the picture. The black corners of an octagonal
     or round picture stay inside the rectangle. The whole frame is returned where there is no border, where all is
     black or of one colour, and where what is lit covers less than a tenth of the frame.
 

@@ -106,7 +106,7 @@ class Framing:
 
 
 def find_foreground(images: Bytes) -> Foreground | None:
-    """Return where the foreground of images (N, S, S, C) lies; None where it cannot be told from the background.
+    """Return where the foreground of images (N, S, S, C) lies; None if it cannot be told from the background.
 
     The background is the median colour along an image's edge; it can be told where most of the edge has it.
     """
@@ -127,7 +127,7 @@ def find_foreground(images: Bytes) -> Foreground | None:
 
 
 def matching(own: Foreground, other: Foreground, size: int) -> Framing | None:
-    """Return what frames images of `own` foreground, of `size` pixels, as those of the `other`; None where they are alike."""
+    """Return what frames images of `own` foreground, of `size` pixels, as those of the `other`; None if they are alike."""
     scale = other.side / own.side
     shift = max(abs(own.x - other.x), abs(own.y - other.y))
     if abs(scale - 1) < _SCALE and shift < _SHIFT:

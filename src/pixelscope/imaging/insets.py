@@ -220,11 +220,11 @@ class _Corner:
         self.upward = (cv2.subtract(brightest[:-2], brightest[2:]) >= _STEP).view(np.uint8) & dark[2:]
 
     def right_edges(self) -> Iterator[int]:
-        """Give the columns where most rows turn from dark to brighter, the best first."""
+        """Yield the columns where most rows turn from dark to brighter, the best first."""
         return _peaks(cv2.reduce(self.rightward, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0], self.least_height)
 
     def top_edges(self) -> Iterator[int]:
-        """Give the rows where most columns turn from brighter to dark, the best first."""
+        """Yield the rows where most columns turn from brighter to dark, the best first."""
         return _peaks(cv2.reduce(self.upward, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0], self.least_width)
 
     def box(self, right_edge: int, top_edge: int) -> Box | None:
@@ -271,7 +271,7 @@ class _Corner:
 
 
 def _peaks(votes: NDArray[Any], least: int) -> Iterator[int]:
-    """Give the places with most votes, the best first, apart from each other by more than blur."""
+    """Yield the places with most votes, the best first, apart from each other by more than blur."""
     votes = votes.copy()
     for _ in range(_EDGES):
         best = int(np.argmax(votes))

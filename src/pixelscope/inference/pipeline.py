@@ -64,7 +64,7 @@ def run_pipeline(
     """Write one row per file, in order, and finish the table; existing rows are not computed again.
 
     progress: called with the rows done and all of them.
-    Raises InputError where a resumed table has rows of other files, or the disk is full; Interrupted at Ctrl-C. The rows so
+    Raises InputError if a resumed table has rows of other files, or the disk is full; Interrupted at Ctrl-C. The rows so
     far are kept in both cases.
     """
     total, done, rows, failed = count_files(paths), table.items, table.count, 0
@@ -91,7 +91,7 @@ def run_pipeline(
 
 
 def unwritable(path: Path, write: Callable[[], None]) -> str | None:
-    """Call `write`, which writes `path`; return what to say in its row where that fails, None where it does not.
+    """Call `write`, which writes `path`; return what to say in its row where that fails, None if it does not.
 
     A name that is too long, or that the file system does not take, is no reason to stop. A full disk is, and is raised.
     """
@@ -109,7 +109,7 @@ def _kept(table: ResumableTable, rows: int) -> str:
 
 
 def _after(table: ResumableTable, items: Iterator[InputFile]) -> Iterator[InputFile]:
-    """Give the items that the table has no row of yet."""
+    """Yield the items that the table has no row of yet."""
     names = table.names()
     for number, name in enumerate((name for name, _ in groupby(names)) if table.several else names, 1):
         item = next(items, None)
@@ -143,7 +143,7 @@ class _Remarks:
 
 
 def _rows(items: Iterator[InputFile], stages: Steps[P], first: str, remarks: _Remarks) -> Iterator[tuple[int, Sequence[Row]]]:
-    """Give the number of items of each batch, and their rows, whose column `first` is the item's name."""
+    """Yield the number of items of each batch, and their rows, whose column `first` is the item's name."""
 
     def remarked() -> Iterator[tuple[InputFile, P | InputError]]:
         read = in_order(lambda item: (item, *_prepared(item, stages)), items, os.cpu_count() or 1, ahead=2 * BATCH)

@@ -21,7 +21,7 @@ class ReplicaPool(Generic[N]):
     def __init__(self, network: N, devices: int = 1) -> None:
         """Copy `network` to as many GPUs, or without a GPU to as many CPU threads.
 
-        Raises InputError where there are fewer GPUs.
+        Raises InputError if there are fewer GPUs.
         """
         runtime = resolve_runtime(RuntimeConfig(devices=devices))
         torch.set_num_threads(runtime.threads)

@@ -38,7 +38,7 @@ class ResumableTable:
         identity: what decides the rows, by name; a table of another identity is refused. The first column is the
         rows' name. several: rows that follow each other may have one name, and those of the last name, of which some may be
         missing, are not kept.
-        Raises InputError where the name's ending is neither .csv nor .jsonl, `out` exists, a table was left and `resume` is not
+        Raises InputError if the name's ending is neither .csv nor .jsonl, `out` exists, a table was left and `resume` is not
         set, or it is of something else.
         """
         if out.suffix.lower() not in FORMATS:
@@ -61,7 +61,7 @@ class ResumableTable:
         self._file = self.part.open("ab")
 
     def names(self) -> Iterator[str]:
-        """Give the names of the rows that were there when it was opened, in order."""
+        """Yield the names of the rows that were there when it was opened, in order."""
         return (name for _, (name, _) in zip(range(self.count), self._read(), strict=False))
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -71,7 +71,7 @@ class ResumableTable:
             self._file.flush()
 
     def finish(self) -> None:
-        """Give the table its name: all rows are there."""
+        """Yield the table its name: all rows are there."""
         with naming(self.part):
             os.fsync(self._file.fileno())
             self._file.close()
@@ -113,7 +113,7 @@ class ResumableTable:
         return count, items
 
     def _read(self) -> Iterator[tuple[str, int]]:
-        """Give the name of each whole row and how many bytes it has."""
+        """Yield the name of each whole row and how many bytes it has."""
         with self.part.open(encoding="utf-8", errors="replace", newline="") as file:
             if self._csv:
                 yield from self._read_csv(file)

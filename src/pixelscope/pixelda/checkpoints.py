@@ -57,7 +57,7 @@ class Checkpoint:
     classifier: nn.Module
     generator: Generator | None
     judge: TaskNetwork | None = None
-    """T of the source alone, trained beside; None where the run has none."""
+    """T of the source alone, trained beside; None if the run has none."""
 
     @property
     def config(self) -> BaselineConfig:
@@ -80,7 +80,7 @@ class Checkpoint:
 def read_run(folder: RunFolder, record: Mapping[str, Any] | None = None) -> StoredRun:
     """Return what the folder of a run of PixelDA or its baseline says; `record`: its run.json, where it was read already.
 
-    Raises InputError where the folder is of another system, or damaged.
+    Raises InputError if the folder is of another system, or damaged.
     """
     record = folder.read_record() if record is None else record
     system = record.get("system")
@@ -115,7 +115,7 @@ def list_checkpoints(run: StoredRun) -> dict[str, Checkpoint]:
 
     last: the newest checkpoint's own weights; ema-last: its moving averages; best-source: the averages (the weights
     where none are kept) that were best on the source's validation images.
-    Raises InputError where the run has no checkpoint.
+    Raises InputError if the run has no checkpoint.
     """
     newest, header = checkpoint.load(newest_file(run.folder))
     images = header.progress.images
@@ -151,7 +151,7 @@ def default_checkpoint(name: str, system: System, available: Collection[str]) ->
 
 
 def newest_file(folder: RunFolder) -> Path:
-    """Return the newest checkpoint of a run; raises InputError where it has none."""
+    """Return the newest checkpoint of a run; raises InputError if it has none."""
     files = folder.checkpoint_files()
     if not files:
         raise InputError(f"{folder.path} has no checkpoint yet; let the training reach its first one.")
@@ -171,7 +171,7 @@ def stored_classifiers(run: StoredRun, until: int) -> Iterator[tuple[int, dict[s
 def likely_better(found: Checkpoint) -> Checkpoint:
     """Return the checkpoint, or T of the source alone in place of the adapted T, as the verdict of its evaluation says.
 
-    Raises InputError where it has no verdict on these weights.
+    Raises InputError if it has no verdict on these weights.
     """
     path, judged = found.folder.evaluation, found.judge is not None and found.name != START
     result = Evaluation.load(path) if judged and path.is_file() else None

@@ -26,7 +26,7 @@ class ClassAccuracy(Config):
     name: str = Field(validation_alias="class", serialization_alias="class")
     count: int
     accuracy: float | None
-    """None where the set has no image of the class."""
+    """None if the set has no image of the class."""
 
 
 class SetResult(Config):

@@ -38,7 +38,7 @@ def build_report(runs: Sequence[Path] | Path, out: Path | None = None, sections_
 
     out: the page's path; report.html in the run folder where it is not given, which several runs do not allow.
     sections_of: what makes the sections of a run; the run's own system by default.
-    Raises InputError where a folder is not a run, or a file in it is damaged.
+    Raises InputError if a folder is not a run, or a file in it is damaged.
     """
     paths = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
     if out is None and len(paths) != 1:

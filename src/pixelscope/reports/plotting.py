@@ -105,7 +105,7 @@ class Series(NamedTuple):
 
 
 def series(lines: Sequence[Mapping[str, Any]], name: str, x: str = "images") -> Series | None:
-    """Return the values called `name` of those lines that have it as a finite number; None where no line has."""
+    """Return the values called `name` of those lines that have it as a finite number; None if no line has."""
     pairs = [(line[x], line[name]) for line in lines if isinstance(line.get(name), int | float) and np.isfinite(line[name])]
     return Series(*np.array(pairs, float).T) if pairs else None
 
@@ -156,7 +156,7 @@ def padded_figure(width: float, height: float) -> Figure:
 
 
 def panels(parts: Sequence[Panel], columns: int, height: float) -> Figure | None:
-    """Draw panels in rows of `columns`, each `height` high; None where there is nothing to draw."""
+    """Draw panels in rows of `columns`, each `height` high; None if there is nothing to draw."""
     if not parts:
         return None
     columns = min(columns, len(parts))

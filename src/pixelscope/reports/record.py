@@ -11,7 +11,7 @@ from pixelscope.runs.record import DataRecord, RunRecord
 def record_section(folder: RunFolder, record: RunRecord, warnings: int | None) -> Section:
     """Return the section that says how the run came about, so that it can be done again.
 
-    warnings: how many the training raised; None where the folder holds runs and is no training itself.
+    warnings: how many the training raised; None if the folder holds runs and is no training itself.
     """
     configuration = folder.config.read_text(encoding="utf-8", errors="replace")
     parts = [

@@ -17,9 +17,9 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarray] | None:
-    """Read the arrays named in `dimensions`; None where there is no such file, or no image in it.
+    """Read the arrays named in `dimensions`; None if there is no such file, or no image in it.
 
-    Raises InputError where the file is damaged, or an array has not as many dimensions as it should.
+    Raises InputError if the file is damaged, or an array has not as many dimensions as it should.
     """
     if not path.is_file():
         return None

@@ -47,7 +47,7 @@ def find_runs(places: Sequence[Path]) -> list[RunInfo]:
 
 
 def run_info(path: Path) -> RunInfo:
-    """Return what a run folder is; raises InputError where it is none, or is half-written."""
+    """Return what a run folder is; raises InputError if it is none, or is half-written."""
     info = _read(Path(path))
     if info is None:
         raise InputError(f"{Path(path).name} is no run folder (any more); choose another one.")

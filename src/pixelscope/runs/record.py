@@ -53,9 +53,9 @@ class RunRecord(BaseModel):
     images_per_second: float | None = None
     sessions: int | None = None
     epoch: int | None = None
-    """Images of one epoch; None where the training does not count in epochs."""
+    """Images of one epoch; None if the training does not count in epochs."""
     ended: str = ""
-    """Why the training ended early; empty where it did not."""
+    """Why the training ended early; empty if it did not."""
 
 
 def read_record(folder: RunFolder) -> RunRecord:
@@ -110,7 +110,7 @@ class ResultFile(Config):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the file; raises InputError where it is missing, damaged or of another version."""
+        """Read the file; raises InputError if it is missing, damaged or of another version."""
         values = read_json(path, cls.remedy)
         try:
             return cls.model_validate(values)

@@ -1,1 +1,1 @@
-"""Endoscopy frames: found, prepared once, kept in a store."""
+"""Endoscopy frames: discovery, preparation, and the frame store."""

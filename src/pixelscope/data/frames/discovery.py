@@ -1,4 +1,4 @@
-"""Which files of a folder are frames, of which class and kind, and which masks belong to them."""
+"""Find frames, their classes and kinds, and their masks in folders."""
 
 import difflib
 import hashlib
@@ -53,51 +53,51 @@ KINDS: dict[str, Kind] = {
     "ulcerative-colitis-grade-3": "abnormal",
     "z-line": "normal",
 }
-"""Classes that are known by the name of their folder; so is every name that begins with `normal-`."""
+"""Kind of classes known by their folder name; every name that starts with `normal-` is normal, too."""
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """One image file, a frame or a mask."""
+    """An image file: a frame or a mask."""
 
     path: Path
     within: str
-    """Its POSIX path from the class folder, or from the folder of masks."""
+    """POSIX path relative to the class folder, or to the folder of masks."""
     owner: str
-    """The class that it is a frame or a mask of."""
+    """Class of the frame or of the mask."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the folders hold, before any file is opened."""
+    """Content of folders, by names alone."""
 
     frames: list[FoundFile]
     masks: list[FoundFile]
     kinds: dict[str, Kind]
-    """The kind of each class, the normal ones first, each kind by name."""
+    """Kind of each class: normal classes first, then by name."""
     notes: tuple[str, ...] = ()
-    """What was taken for what, and which files are neither frames nor masks."""
+    """Notes on how folders were interpreted, and on files that are neither frames nor masks."""
 
 
 def find_classes(
     folders: Sequence[Path], normal: Sequence[str] = (), abnormal: Sequence[str] = (), masks: Mapping[str, Path] | None = None
 ) -> Found:
-    """Return the frames, masks and classes in `folders`, by the names of folders alone.
+    """Return the frames, masks and classes in `folders`, by folder names alone.
 
-    A folder is a class if `KINDS`, `normal` or `abnormal` name it, or else if images lie in it; its frames may lie at
-    any depth. A folder of another name is searched for class folders. Folders named `masks`, or `NAME-masks` for the
-    class NAME (`polyp-masks` for polyps), hold masks. Folders called train, val, test, Training and so on (see `part_of`) are
-    no classes, unless `normal` or `abnormal` name them: what lies in them belongs to the classes around or inside them.
+    A folder is a class if `KINDS`, `normal` or `abnormal` names it, or if images lie in it; its frames may lie at any depth.
+    Folders of other names are searched for class folders. Folders named `masks`, or `NAME-masks` for the class NAME
+    (`polyp-masks` for polyps), contain masks. Folders named train, val, test, Training and so on (see `part_of`) are not
+    classes, unless `normal` or `abnormal` names them: their files belong to the classes around or inside them.
 
     Args:
         folders: class folders, and folders of class folders.
-        normal: further names of normal classes; they win over `KINDS`.
-        abnormal: further names of abnormal classes.
-        masks: folders of masks of any other name, by class.
+        normal: names of further normal classes; they take precedence over `KINDS`.
+        abnormal: names of further abnormal classes.
+        masks: folders of masks with other names, by class.
 
     Raises:
-        InputError: no frames; a class of unknown kind, unless it is the only thing there; class folders inside one
-            another; masks of no class; a name given that names nothing.
+        InputError: there are no frames; the kind of a class is unknown, unless it is the only one; class folders are nested;
+            masks belong to no class; a given name does not exist.
     """
     asked = _asked(normal, abnormal)
     given = {name: _folder(path) for name, path in (masks or {}).items()}
@@ -136,7 +136,7 @@ def _notes(listed: Mapping[Path, Contents], halves: set[str]) -> tuple[str, ...]
 
 
 def _halves(folders: Collection[Path], asked: Mapping[str, Kind]) -> set[Path]:
-    """Return the folders that are parts of a split, by their names and those of the folders beside them."""
+    """Return the folders that are parts of a split, by their names and those of their siblings."""
     beside: dict[Path, list[str]] = {}
     for folder in sorted(folders):
         beside.setdefault(folder.parent, []).append(folder.name)
@@ -153,7 +153,7 @@ class _Sorted:
 
 
 def is_mask_folder(name: str) -> bool:
-    """Say whether a folder of this name holds masks."""
+    """Return whether a folder of this name contains masks."""
     return _plain(name).endswith(("-masks", "-mask")) or _plain(name) in ("masks", "mask")
 
 
@@ -184,9 +184,9 @@ def _plain(name: str) -> str:
 
 
 def _sort(folder: Path, files: Sequence[Path], asked: Mapping[str, Kind], given: set[Path], several: bool) -> _Sorted:
-    """Return the frames and the masks below a folder; a mask has the name of what it is a mask of, class or not.
+    """Return the frames and masks in a folder; a mask has the name of its class or frame.
 
-    several: whether other folders are given beside this one, so that names begin with its own where it is half of a split.
+    several: whether there are other folders, so that names start with the folder's own if it is part of a split.
     """
     chains = {here: _chain(folder, here) for here in {file.parent for file in files} if not _lies_in(here, given)}
     halves = _halves({part for chain in chains.values() for part in chain[1:]}, asked)
@@ -206,12 +206,12 @@ def _sort(folder: Path, files: Sequence[Path], asked: Mapping[str, Kind], given:
 
 
 def _whole(folder: Path, halves: set[Path]) -> Path:
-    """Return the folder that a half of a split is a half of; a folder that is no half is itself."""
+    """Return the folder that a part of a split belongs to; other folders are returned unchanged."""
     return next(part for part in (folder, *folder.parents) if part not in halves)
 
 
 def _within(file: Path, home: Path, chain: Sequence[Path], halves: set[Path]) -> str:
-    """Return a file's path from its class or mask folder, after the halves of a split that this folder lies in."""
+    """Return a file's path relative to its class or mask folder, prefixed by the parts of a split around this folder."""
     around = [part.name for part in chain[: chain.index(home)] if part in halves]
     return PurePosixPath(*around, file.relative_to(home).as_posix()).as_posix()
 
@@ -227,12 +227,12 @@ def _chain(folder: Path, here: Path) -> list[Path]:
 
 
 def _home(chain: list[Path], holding: set[Path], asked: Mapping[str, Kind]) -> tuple[Path | None, Path | None]:
-    """Return the class folder and the folder of masks that the last folder of a chain lies in.
+    """Return the class folder and the folder of masks that contain the last folder of a chain.
 
     Args:
-        chain: folders, each in the one before.
-        holding: folders with images in them, those of masks aside.
-        asked: kinds by name of a class.
+        chain: folders, each inside the previous one.
+        holding: folders that contain images, except those of masks.
+        asked: kind by class name.
     """
     mask = next((part for part in chain if is_mask_folder(part.name)), None)
     above = chain if mask is None else chain[: chain.index(mask)]
@@ -259,7 +259,7 @@ def _check_one_class(chain: Sequence[Path], asked: Mapping[str, Kind]) -> None:
 
 
 def _unique(files: Sequence[FoundFile]) -> list[FoundFile]:
-    """Return the files in the order of their names, each once; folders may be given twice or lie in one another."""
+    """Return the files without repetition, in the order of their names; folders may repeat or be nested."""
     by_name: dict[tuple[str, str], FoundFile] = {}
     for file in files:
         other = by_name.setdefault((file.owner, file.within), file)
@@ -271,7 +271,7 @@ def _unique(files: Sequence[FoundFile]) -> list[FoundFile]:
 
 
 def _kinds(classes: set[str], asked: Mapping[str, Kind], alone: bool) -> dict[str, Kind]:
-    """Return the kind of each class; one class that is `alone` and unknown is what is to be learnt."""
+    """Return the kind of each class; a single class (`alone`) of unknown kind is normal."""
     for name in asked:
         if name not in classes:
             close = difflib.get_close_matches(name, classes, n=1) or sorted(classes)
@@ -290,7 +290,7 @@ def _kinds(classes: set[str], asked: Mapping[str, Kind], alone: bool) -> dict[st
 
 
 def _owner(mask: FoundFile, kinds: Mapping[str, Kind]) -> str:
-    """Return the class that a mask belongs to, by the name that it was found under."""
+    """Return the class that a mask belongs to, by the name under which it was found."""
     found = list(_candidates(mask.owner, kinds))
     if len(found) != 1:
         what = f"of the class {mask.owner!r}" if mask.owner else "named `masks`"
@@ -312,20 +312,20 @@ def _candidates(owner: str, kinds: Mapping[str, Kind]) -> Iterator[str]:
 
 
 def stem(within: str) -> str:
-    """Return a file's path without its ending, which a mask and its frame share."""
+    """Return a file's path without suffix, which mask and frame share."""
     return PurePosixPath(within).with_suffix("").as_posix()
 
 
 _NO_CONTENT = ("", hashlib.sha256().hexdigest())
-"""Digests of files that are unreadable, or empty."""
+"""Digests of unreadable and of empty files."""
 
 _MASK_RULE = "masks 2"
-"""How masks are read; a part of the key of stores that have any, so that they are made again where the rule has changed."""
+"""Version of how masks are read; part of the key of stores with masks, so that a change makes them again."""
 
 
 @dataclass(frozen=True)
 class ListedFrame:
-    """A frame's file, and its mask's where it has one."""
+    """Files of a frame and of its mask, if any."""
 
     name: str
     """`CLASS/FILE`."""
@@ -339,17 +339,17 @@ class ListedFrame:
 
 @dataclass(frozen=True)
 class Listing:
-    """Frames in the order of their classes and names, each content once."""
+    """Frames in the order of classes and names, without duplicates."""
 
     frames: tuple[ListedFrame, ...]
     kinds: dict[str, Kind]
-    """The kind of each class; labels count along it."""
+    """Kind of each class; labels index it."""
     notes: tuple[str, ...]
     remarks: tuple[str, ...] = ()
-    """Notes on files that are neither frames nor masks; they are no part of the key."""
+    """Notes on files that are neither frames nor masks; not part of the key."""
 
     def key(self, version: int, settings: Mapping[str, Any]) -> str:
-        """Return a SHA-256 over the version, the settings, the classes, and names and contents of all files."""
+        """Return a SHA-256 of the version, the settings, the classes, and the names and contents of all files."""
         frames = [(frame.name, frame.label, frame.sha256, frame.mask_sha256) for frame in self.frames]
         described = [version, dict(settings), list(self.kinds.items()), frames, self.notes]
         described += [_MASK_RULE] if any(frame.mask is not None for frame in self.frames) else []
@@ -359,12 +359,12 @@ class Listing:
 def list_frames(found: Found, strict: bool = False) -> Listing:
     """Read every file once and list the frames.
 
-    A content that appears twice in one class is kept once, under the first name. A mask is matched to the frame of its
-    class with the same path but for the ending, or else with the same file name but for the ending.
+    Duplicates in a class are kept once, under the first name. A mask matches the frame of its class that has the same path
+    without suffix, or else the same file name without suffix.
 
     Args:
         found: frames, masks and classes.
-        strict: refuse a mask without a frame, rather than leave it out and count it.
+        strict: refuse a mask without a frame instead of skipping it.
 
     Raises:
         InputError: two classes have the same content; masks match no frames, or one frame twice.
@@ -416,7 +416,7 @@ def _digests(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file; nothing where it cannot be read, which its preparation then says."""
+    """Return the SHA-256 of a file; empty if it cannot be read, which preparation reports later."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -425,7 +425,7 @@ def _digest(path: Path) -> str:
 
 
 def _without_copies(frames: Sequence[FoundFile], digests: Mapping[Path, str]) -> tuple[list[FoundFile], list[FoundFile]]:
-    """Return the first file of each content, and the others; empty and unreadable files are all kept."""
+    """Return the first file of each content, and the others; all empty and unreadable files are kept."""
     first: dict[str, FoundFile] = {}
     kept, copies = [], []
     for file in frames:

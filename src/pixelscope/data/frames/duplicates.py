@@ -1,4 +1,4 @@
-"""Near-duplicates: perceptual hashes, clusters of like frames, and splits that part no cluster."""
+"""Near-duplicates: perceptual hashes, clusters of similar frames, and splits that keep clusters together."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -16,28 +16,28 @@ Hashes = NDArray[np.uint64]
 Positions = NDArray[np.int64]
 
 DISTANCE = 8
-"""Bits in which near-duplicates differ at most, chosen by looking at 1,370 colon frames of HyperKvasir.
+"""Maximum Hamming distance of near-duplicates, chosen by inspecting 1,370 colon frames of HyperKvasir.
 
-Of 40 pairs that differ in just 8 bits, 38 show one view of one video; of 40 that differ in 10, about half do. Within 8,
-4 pairs of frames join two classes and the largest cluster is one video of 34 frames; within 12, chains of unlike frames
-have 233 in one cluster, and within 14 732.
+Of 40 pairs at distance 8, 38 show one view of one video; of 40 at distance 10, about half do. Up to 8, 4 pairs of frames join
+two classes, and the largest cluster is one video of 34 frames. Up to 12, chains of dissimilar frames put 233 into one cluster,
+and up to 14, 732.
 """
 
 _BLACK = 20
 _SIDE = 32
 _SLOWEST = np.argsort(np.hypot(*np.mgrid[:_SIDE, :_SIDE]).ravel(), kind="stable")[1:65]
-"""The waves of a cosine transform that give the bits, by their frequency; the constant is the first and left out."""
+"""Coefficients of the cosine transform that give the bits, by frequency, without the constant."""
 _CHUNK_PAIRS = 4_000_000
 """Pairs compared at once; their products take 16 MB."""
 
 
 def perceptual_hash(frame: NDArray[np.uint8]) -> int:
-    """Return 64 bits of what a frame shows at large: pHash (Zauner 2010), blind to what all endoscopy frames share.
+    """Return a 64-bit perceptual hash of a frame: pHash (Zauner 2010), adapted to endoscopy.
 
-    Black corners and blacked-out insets are the strongest shape in most frames, so black is set to the mean of the
-    rest, and a round window lets the grey values fade towards the corners. Of the cosine transform at 32 x 32, the 64
-    slowest waves, the constant aside, give a bit each: 1 where the weight is above their median. Small shifts,
-    brightness, size and compression change few bits; a mirrored or turned frame has another hash.
+    Black corners and blacked-out insets are the strongest shapes in most frames. Black is therefore replaced by the mean of
+    the rest, and a round window fades grey values towards the corners. Of the cosine transform at 32 x 32, the 64 lowest
+    frequencies without the constant give one bit each: 1 if the coefficient is above their median. Small shifts, brightness,
+    size and compression change few bits; mirrored and rotated frames have other hashes.
 
     Args:
         frame: uint8, shape (H, W, 3), RGB.
@@ -52,14 +52,14 @@ def perceptual_hash(frame: NDArray[np.uint8]) -> int:
 
 
 def clusters(hashes: Hashes, distance: int = DISTANCE) -> Positions:
-    """Return the cluster of each frame: two are in one if a chain of frames joins them, each within `distance` of the next.
+    """Return the cluster of each frame: the connected components of pairs within `distance`.
 
     Args:
         hashes: uint64, shape (N,).
-        distance: bits in which neighbours in a chain may differ.
+        distance: maximum Hamming distance of a pair.
 
     Returns:
-        int64, shape (N,), counted from 0 in the order in which clusters first appear.
+        int64, shape (N,), numbered from 0 in the order in which clusters first appear.
     """
     unique, inverse = np.unique(hashes, return_inverse=True)
     labels = np.arange(len(unique))
@@ -70,19 +70,19 @@ def clusters(hashes: Hashes, distance: int = DISTANCE) -> Positions:
 
 
 def hamming(first: Hashes, second: Hashes) -> NDArray[np.int64]:
-    """Return in how many bits hashes differ, shapes (N,) and (M,) to (N, M)."""
+    """Return the Hamming distances of hashes, shapes (N,) and (M,) to (N, M)."""
     return (64 - _signs(first) @ _signs(second).T).astype(np.int64) // 2
 
 
 @lru_cache
 def _window(height: int, width: int) -> NDArray[np.float32]:
-    """Return weights (height, width): 1 up to three quarters of the way from the middle to the sides, 0 in the corners."""
+    """Return weights (height, width): 1 up to three quarters of the way from the centre to the sides, 0 in the corners."""
     y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in (height, width))
     return np.clip((1.05 - np.hypot(y[:, None], x)) / 0.3, 0, 1).astype(np.float32)
 
 
 def _near(hashes: Hashes, distance: int) -> Iterator[tuple[Positions, Positions]]:
-    """Give the positions of all pairs of different hashes within `distance`, some at a time."""
+    """Yield the positions of all pairs of different hashes within `distance`, in chunks."""
     signs = _signs(hashes)
     rows = max(1, _CHUNK_PAIRS // max(1, len(hashes)))
     for start in range(0, len(hashes), rows):
@@ -115,26 +115,25 @@ _PARTS = ("training", "validation", "test")
 def split_by_cluster(
     clusters: Positions, labels: Positions, fractions: tuple[float, float], seed: int
 ) -> tuple[Positions, Positions, Positions]:
-    """Divide frames into training, validation and test so that no cluster lies in two parts.
+    """Split frames into training, validation and test so that no cluster is in two parts.
 
-    Class by class (a cluster of several classes counts as the one that most of its frames have), clusters are dealt
-    from the largest to the smallest, those of one size in a random order, each to the part that lacks most frames. So
-    the largest clusters are trained on, and the small ones fill the shares. A class's largest cluster always goes to
-    training: a class of one cluster is in no other part. What rounding leaves over in one class is made good in the
-    next. A part wanted that stays empty gets the smallest cluster of a class that has others in training, or else of a
-    part that has others.
+    Clusters are assigned class by class; a cluster with several classes counts for its most frequent one. They go from the
+    largest to the smallest, in random order among equal sizes, to the part that lacks most frames. So the largest clusters are
+    trained on, and small ones fill the other parts. The largest cluster of a class always goes to training. What rounding
+    leaves over in one class is carried to the next. A wanted part that stays empty gets the smallest cluster of a class that
+    has others in training, or else of a part that has others.
 
     Args:
-        clusters: int64, shape (N,): each frame's cluster.
-        labels: int64, shape (N,): each frame's class.
-        fractions: shares of the frames in validation and in test, from 0; under 1 together.
-        seed: of the order of clusters of one size.
+        clusters: int64, shape (N,), the cluster of each frame.
+        labels: int64, shape (N,), the class of each frame.
+        fractions: fractions of the frames in validation and test, from 0; their sum is below 1.
+        seed: seed of the order among clusters of equal size.
 
     Returns:
-        The positions of the frames of the three parts, int64, ascending.
+        Positions of the frames of the three parts, int64, ascending.
 
     Raises:
-        InputError: there are too few clusters for all parts, or the fractions make no sense.
+        InputError: there are too few clusters for all parts, or the fractions are invalid.
     """
     shares = _shares(fractions)
     part_of = np.zeros(clusters.max(initial=-1) + 1, np.int64)
@@ -162,7 +161,7 @@ def _shares(fractions: tuple[float, float]) -> NDArray[np.float64]:
 
 
 def _main_class(clusters: Positions, labels: Positions) -> Positions:
-    """Return the class of most frames of each cluster, the first where two are equal."""
+    """Return the most frequent class of each cluster, the first of equals."""
     counts = np.zeros((clusters.max(initial=-1) + 1, labels.max(initial=0) + 1), np.int64)
     np.add.at(counts, (clusters, labels), 1)
     return counts.argmax(axis=1)
@@ -171,7 +170,7 @@ def _main_class(clusters: Positions, labels: Positions) -> Positions:
 def _deal(
     members: Sequence[int], sizes: Positions, shares: NDArray[np.float64], left_over: NDArray[np.float64], part_of: Positions
 ) -> NDArray[np.float64]:
-    """Set the part of each of a class's clusters, the largest first; return what each part still lacks, a frame at most."""
+    """Set the part of each cluster of a class, the largest first; return what each part still lacks, at most one frame."""
     # A part of no share never lacks a frame, while those of the others together lack all that are left to deal.
     lacking = shares * sizes[list(members)].sum() + left_over
     for i, cluster in enumerate(members):
@@ -182,7 +181,7 @@ def _deal(
 
 
 def _fill_empty(part_of: Positions, home: Positions, order: Positions, shares: NDArray[np.float64]) -> None:
-    """Give each part that is wanted and empty the smallest cluster that training or, failing that, another part can spare."""
+    """Give each wanted, empty part the smallest cluster that training or else another part can spare."""
     for part in range(1, len(_PARTS)):
         if shares[part] == 0 or (part_of[order] == part).any():
             continue
@@ -196,7 +195,7 @@ def _fill_empty(part_of: Positions, home: Positions, order: Positions, shares: N
 
 
 def _spare(part_of: Positions, home: Positions, order: Positions) -> Iterator[int]:
-    """Give the clusters in training whose class has another one there, the smallest first."""
+    """Yield the clusters in training whose class has another one there, the smallest first."""
     training = order[part_of[order] == 0]
     for cluster in training[::-1].tolist():
         if (home[training] == home[cluster]).sum() > 1:
@@ -204,7 +203,7 @@ def _spare(part_of: Positions, home: Positions, order: Positions) -> Iterator[in
 
 
 def _doubled(part_of: Positions, order: Positions) -> Iterator[int]:
-    """Give the clusters outside training whose part has another one, the smallest first."""
+    """Yield the clusters outside training whose part has another one, the smallest first."""
     held_out = order[part_of[order] > 0]
     for cluster in held_out[::-1].tolist():
         if (part_of[held_out] == part_of[cluster]).sum() > 1:

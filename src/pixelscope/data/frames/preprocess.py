@@ -1,4 +1,4 @@
-"""One decoded frame, and its mask, to the small square that is stored; and the steps on the way, for figures."""
+"""Prepare one decoded frame and its mask: content area, insets, resize; and the intermediate stages, for figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,27 +23,27 @@ Value = TypeVar("Value", np.uint8, np.float32)
 
 @dataclass(frozen=True, eq=False)
 class PreparedFrame:
-    """A frame's square in its content area, with what is known of it."""
+    """A prepared frame: the square in its content area."""
 
     frame: Bytes
     """uint8, shape (size, size, 3)."""
     inset: Bytes
-    """uint8, shape (size, size): 1 where any of what was drawn together lies inside an inset."""
+    """uint8, shape (size, size): 1 where any source pixel that contributes to this output pixel lies inside an inset."""
     lesion: Bytes
-    """uint8, shape (size, size): 1 where more than half lies inside the lesion."""
+    """uint8, shape (size, size): 1 where more than half of the source area lies inside the lesion."""
     content: Box
-    """The content area in the original; the square is its `centre_square()`."""
+    """Content area in the original; the frame is its `centre_square()`."""
     insets: tuple[Inset, ...]
-    """The insets in the original."""
+    """Insets in the original."""
 
 
 def prepare_frame(original: Bytes, lesion: Mask | None, config: PrepareConfig) -> PreparedFrame:
-    """Find the content area and insets of a frame, cut the square out, resize it, and fill the insets if so configured.
+    """Find content area and insets of a frame, crop the square, resize it, and inpaint the insets if configured.
 
     Args:
         original: uint8, shape (H, W, 3), RGB.
-        lesion: bool, shape (H, W), or None where the frame has no mask.
-        config: size, method and what is done about insets.
+        lesion: bool, shape (H, W); None if the frame has no mask.
+        config: size, method and treatment of insets.
     """
     content = find_content_area(original, config.method)
     insets = find_insets(original, content)
@@ -64,21 +64,21 @@ def prepare_frame(original: Bytes, lesion: Mask | None, config: PrepareConfig) -
 
 
 def is_black(frame: Bytes) -> bool:
-    """Say whether a prepared frame shows nothing: no value above the noise that JPEG leaves in black."""
+    """Return whether a prepared frame is black: no value above JPEG noise."""
     return int(frame.max()) <= 16
 
 
 def resize_square(square: NDArray[Value], size: int) -> NDArray[Value]:
     """Resize uint8 (H, H, 3) or (H, H), or float32 (H, H), to `size`, bilinear and antialiased.
 
-    It is the rule of `pixelscope.imaging.resize`: each value is a weighted mean, falling linearly to nothing at twice
-    the pixel's width. OpenCV's bilinear is not antialiased, and its area mean only at whole factors.
+    The same filter as in `pixelscope.imaging.resize`: a weighted mean whose weights fall linearly to 0 at twice the pixel's
+    width. OpenCV's bilinear filter is not antialiased, and its area mean is exact only for integer factors.
     """
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _covered(inside: Mask | None, size: int, share: float) -> Bytes:
-    """Return uint8 (size, size): 1 where more than `share` of what the frame's rule draws together is inside."""
+    """Return uint8 (size, size): 1 where more than `share` of the contributing source pixels is inside."""
     if inside is None or not inside.any():
         return np.zeros((size, size), np.uint8)
     return (resize_square(inside.astype(np.float32), size) > share).astype(np.uint8)
@@ -87,36 +87,36 @@ def _covered(inside: Mask | None, size: int, share: float) -> Bytes:
 Bytes = NDArray[np.uint8]
 
 _LONGEST = 320
-"""Longer side in pixels of the kept originals."""
+"""Longer side in pixels of the stored originals."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """One frame's way to its square; arrays and coordinates are those of the scaled original."""
+    """Intermediate results of preparing one frame; arrays and coordinates are those of the resized original."""
 
     position: int
-    """Of the frame in its store, which holds the last stage."""
+    """Position in the store, which has the prepared frame."""
     original: Bytes
     """uint8, shape (H, W, 3), the longer side at most 320."""
     grey: Bytes
     """uint8, shape (H, W)."""
     threshold: float
-    """Of Otsu's method, on grey values of 0 to 255."""
+    """Otsu's threshold on grey values, 0 to 255."""
     mask: Bytes
     """uint8, shape (H, W): 1 where the original is brighter than the threshold."""
     contour: NDArray[np.float32]
     """Shape (K, 2), x and y: the largest outer contour of the mask."""
     otsu_box: NDArray[np.float32]
-    """Left, top, width, height: what bounds the contour."""
+    """Left, top, width, height: bounding box of the contour."""
     box: NDArray[np.float32]
-    """Left, top, width, height: the content area that was used."""
+    """Left, top, width, height: the content area."""
 
 
 _PARTS = ("position", "original", "grey", "threshold", "mask", "contour", "otsu_box", "box")
 
 
 def stages(position: int, frame: Bytes, content: Box) -> Stages:
-    """Return the stages of a frame, uint8 (H, W, 3), whose content area is `content`."""
+    """Return the stages of a frame, uint8 (H, W, 3), with the content area `content`."""
     found = otsu_stages(frame)
     height, width = frame.shape[:2]
     scale = min(1.0, _LONGEST / max(height, width))
@@ -141,7 +141,7 @@ def write_stages(path: Path, frames: Sequence[Stages]) -> None:
 
 
 def read_stages(path: Path) -> list[Stages]:
-    """Read stages that `write_stages` wrote."""
+    """Read the file written by `write_stages`."""
     with np.load(path, allow_pickle=False) as file:
         rows = [{part: file[f"{i}/{part}"] for part in _PARTS} for i in range(int(file["count"]))]
     return [Stages(**{**row, "position": int(row["position"]), "threshold": float(row["threshold"])}) for row in rows]
@@ -155,23 +155,23 @@ Values = NDArray[Any]
 Flags = NDArray[np.bool_]
 
 _BETWEEN = 0.01
-"""Share of a mask's pixels that may lie between its two values: JPEG leaves ripples along edges, resizing leaves steps."""
+"""Maximum fraction of a mask's pixels between its two values: JPEG leaves ripples along edges, resizing intermediate steps."""
 
 _FEW = 16
-"""Different values, at most, of a mask that nobody compressed or resized: a low one is then a label, not a ripple."""
+"""Maximum number of distinct values of an uncompressed mask: low values are then labels, not ripples."""
 
 _LOSSY = ("JPEG", "MPO")
-"""Formats that cannot hold labels."""
+"""Lossy formats, which cannot store labels."""
 
 _LAST_LABEL = 32
-"""The greatest integer, at most, of a mask whose values can be nothing but labels."""
+"""Maximum value of a mask whose values can only be labels."""
 
 
 def read_mask(path: Path) -> Flags:
     """Read a mask from an image file, upright.
 
-    What is inside is told by colour where there are black and other visible pixels: by more than half of the greatest value.
-    Where all visible colours are black, or none is, it is told by what is visible, or in a palette by the index (0 is outside).
+    If there are black and other visible pixels, the inside is where the value exceeds half of the maximum. If all visible
+    pixels are black, or none is, the inside is what is visible, or in a palette the indices above 0.
 
     Args:
         path: an image of any mode and depth.
@@ -187,7 +187,7 @@ def read_mask(path: Path) -> Flags:
 
 
 def decode_mask(path: Path) -> Flags:
-    """Read a mask as `read_mask` does, on a thread of a program that is within `reject_decompression_bombs`."""
+    """Read a mask as `read_mask` does; call it within `reject_decompression_bombs`."""
     stored, turn = load_stored(path)
     lossy = isinstance(stored, Image.Image) and stored.format in _LOSSY
     flags = mask_from_values(_values(stored, path), str(path), lossy)
@@ -200,12 +200,12 @@ def mask_from_values(values: Values, name: str, lossy: bool = False) -> Flags:
     """Return where a mask of two values has the greater one.
 
     Args:
-        values: integers or floats of any range, any shape, 0 outside.
-        name: what a message calls the mask.
-        lossy: whether a format held it that changes values a little.
+        values: integers or floats of any range and shape, 0 outside.
+        name: name of the mask in messages.
+        lossy: whether it was stored in a lossy format.
 
     Raises:
-        InputError: there are more than two values, but for a few between them.
+        InputError: there are more than two values, except for a few in between.
     """
     top = values.max(initial=0)
     low, high = top / 8, top - top / 8
@@ -220,7 +220,7 @@ def mask_from_values(values: Values, name: str, lossy: bool = False) -> Flags:
 
 
 def frame_mask(path: Path, shape: tuple[int, int]) -> Flags:
-    """Return where a mask marks a lesion of its frame; the caller is within `reject_decompression_bombs`.
+    """Return where a mask marks a lesion; call it within `reject_decompression_bombs`.
 
     Args:
         path: the mask's file.
@@ -230,7 +230,7 @@ def frame_mask(path: Path, shape: tuple[int, int]) -> Flags:
         bool, shape (H, W).
 
     Raises:
-        InputError: the mask cannot be read, has another size than its frame, or more than two values.
+        InputError: the mask cannot be read, differs from its frame in size, or has more than two values.
     """
     marked = decode_mask(path)
     if marked.shape != shape:
@@ -242,7 +242,7 @@ def frame_mask(path: Path, shape: tuple[int, int]) -> Flags:
 
 
 def _has_labels(used: Values) -> bool:
-    """Say whether the different values of a mask are the labels of several classes."""
+    """Return whether the distinct values of a mask are labels of several classes."""
     top = used.max(initial=0)
     others = used[(used > 0) & (used < top)]
     if not len(others) or len(used) > _FEW:
@@ -267,9 +267,10 @@ def _values(stored: Image.Image | Values, path: Path) -> Values:
 
 
 def _visible(colours: Values, alpha: Values | None, path: Path) -> Values:
-    """Return the values of colours (H, W) or (H, W, 3), or what is visible where those are all black or all not.
+    """Return the values of colours (H, W) or (H, W, 3), or the visibility if colours are all black or all not.
 
-    Raises InputError where nothing tells inside from outside: there are several colours, and none of them is black.
+    Raises:
+        InputError: there are several colours and none is black, so that inside and outside are ambiguous.
     """
     values = colours.max(axis=2) if colours.ndim == 3 else colours
     visible = np.ones(values.shape, bool) if alpha is None else alpha > np.iinfo(alpha.dtype).max // 2

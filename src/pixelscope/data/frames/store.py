@@ -1,4 +1,4 @@
-"""A store of prepared frames: its index, its arrays, and what there is in it in numbers."""
+"""The frame store: prepared frames on disk, with an index, arrays and a summary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pixelscope.imaging.preview import sheet_html
 from pixelscope.runs.record import ResultFile
 
 VERSION = 1
-"""Of the store's format and of the preprocessing: it changes when the same files would give other arrays."""
+"""Version of format and preprocessing; it changes when the same files would give other arrays."""
 
 INDEX = "index.json"
 FIGURES = "figures.npz"
@@ -44,7 +44,7 @@ class InsetRecord(Config):
 
 
 class FrameRecord(Config):
-    """What is known of one stored frame."""
+    """Index entry of one stored frame."""
 
     name: str
     label: int
@@ -57,12 +57,12 @@ class FrameRecord(Config):
 
 
 class SkippedFile(Config):
-    """A file that gave no frame."""
+    """A file without a usable frame."""
 
     name: str
     reason: Literal["unreadable", "black"]
     message: str
-    """What a strict preparation says of it."""
+    """Error message of a strict preparation."""
 
 
 class StoreIndex(Config):
@@ -79,7 +79,7 @@ class StoreIndex(Config):
 
 @dataclass(frozen=True, eq=False)
 class FrameStore:
-    """Prepared frames of one or more classes; `open` reads one.
+    """Prepared frames of one or more classes.
 
     frames: uint8, shape (N, size, size, 3), RGB, memory-mapped.
     insets: uint8, shape (N, size, size), 1 inside an inset, memory-mapped.
@@ -97,7 +97,7 @@ class FrameStore:
         """Open the store in the folder `path`.
 
         Raises:
-            InputError: it is no store, one of another version, or damaged.
+            InputError: it is not a store, is of another version, or is damaged.
         """
         index = read_index(path)
         shapes = array_shapes(len(index.frames), index.settings.size)
@@ -122,7 +122,7 @@ class FrameStore:
 
     @property
     def key(self) -> str:
-        """Return the SHA-256 over settings, names and contents that the store was made from."""
+        """Return the SHA-256 of the settings, names and contents that the store was made from."""
         return self.index.key
 
     @property
@@ -132,12 +132,12 @@ class FrameStore:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what the reader should know: files left out and why."""
+        """Return notes on skipped files."""
         return self.index.notes
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Return the names of the classes, the normal ones first."""
+        """Return the names of the classes, normal ones first."""
         return tuple(self.index.kinds)
 
     @property
@@ -147,12 +147,12 @@ class FrameStore:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return each frame's name, `CLASS/FILE`."""
+        """Return the name of each frame, `CLASS/FILE`."""
         return tuple(frame.name for frame in self.index.frames)
 
     @cached_property
     def labels(self) -> Positions:
-        """Return each frame's class, int64 (N,), an index into `classes`."""
+        """Return the class of each frame, int64 (N,), indices into `classes`."""
         return np.array([frame.label for frame in self.index.frames], np.int64)
 
     @cached_property
@@ -162,7 +162,7 @@ class FrameStore:
 
     @cached_property
     def has_lesion(self) -> NDArray[np.bool_]:
-        """Return whether each frame came with a mask, bool (N,); where not, its `lesions` are all 0."""
+        """Return whether each frame came with a mask, bool (N,); without one, its `lesions` are 0."""
         return np.array([frame.lesion for frame in self.index.frames], bool)
 
     @cached_property
@@ -174,7 +174,7 @@ class FrameStore:
     def boxes(self) -> Positions:
         """Return the content areas in the originals, int64 (N, 4): left, top, width, height.
 
-        What is stored of a frame is the square in the middle of its content area, `Box.centre_square`.
+        The stored frame is the centre square of its content area, `Box.centre_square`.
         """
         return np.array([frame.content for frame in self.index.frames], np.int64)
 
@@ -185,11 +185,11 @@ class FrameStore:
 
     @property
     def figures(self) -> list[Stages]:
-        """Return the stages of preprocessing of up to three frames a class."""
+        """Return the stages of preparation of up to three frames per class."""
         return _or_damaged(self.path, lambda: read_stages(self.path / FIGURES))
 
     def gallery(self, count: int = 12) -> dict[str, Positions]:
-        """Return the positions of up to `count` frames of each class, at equal distances over it."""
+        """Return the positions of up to `count` evenly spaced frames per class."""
         members = {name: np.flatnonzero(self.labels == label) for label, name in enumerate(self.classes)}
         return {name: evenly_spaced(positions, count) for name, positions in members.items()}
 
@@ -199,14 +199,14 @@ class FrameStore:
 
 
 def evenly_spaced(positions: Positions, count: int) -> Positions:
-    """Return up to `count` of `positions`, at equal distances."""
+    """Return up to `count` evenly spaced elements of `positions`."""
     if len(positions) <= count:
         return positions
     return positions[np.arange(count) * len(positions) // count]
 
 
 def array_shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:
-    """Return the arrays of a store of `count` frames, all uint8, by the name of their file."""
+    """Return the shapes of the arrays of a store of `count` frames, all uint8, by file name."""
     return {"frames": (count, size, size, 3), "insets": (count, size, size), "lesions": (count, size, size)}
 
 
@@ -258,11 +258,11 @@ class ClassSummary(Config):
     kind: str
     count: int
     sizes: dict[str, int]
-    """Frames of each original size, `width x height`, most frequent first."""
+    """Number of frames per original size `width x height`, most frequent first."""
     masks: int
-    """Frames with a mask of the lesion."""
+    """Number of frames with a lesion mask."""
     insets: dict[str, int]
-    """Frames with an inset of each sort."""
+    """Number of frames with an inset, per kind."""
 
 
 class FrameSummary(ResultFile):
@@ -280,7 +280,7 @@ class FrameSummary(ResultFile):
     notes: tuple[str, ...]
 
     def to_text(self) -> str:
-        """Return it as an aligned table for a terminal."""
+        """Return an aligned table for a terminal."""
         rows = [("class", "kind", "frames", "masks", "insets", "original sizes"), *map(_row, self.classes)]
         rows += [("", "", "", "", "", ""), *map(_row, self.kinds)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

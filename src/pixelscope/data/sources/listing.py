@@ -1,4 +1,4 @@
-"""What lies below a folder, by names alone: images, other files, and what is passed over."""
+"""What lies below a folder, by names alone: images, other files, and what is skipped."""
 
 import csv
 import json
@@ -80,7 +80,7 @@ class Contents:
     others: list[str]
     """Files that are no images by their names."""
     skipped: list[str]
-    """What is passed over by its name; a folder ends in `/` and is not entered."""
+    """What is skipped by its name; a folder ends in `/` and is not entered."""
     own: list[str]
     """Results of this package, which are never its inputs; a folder ends in `/` and is not entered."""
 
@@ -96,7 +96,7 @@ class Contents:
         return frozenset(str(folder) for home in homes for folder in (PurePosixPath(home), *PurePosixPath(home).parents))
 
     def holds_images(self, folder: str) -> bool:
-        """Say whether an image lies in a folder, at any depth."""
+        """Return whether an image lies in a folder, at any depth."""
         return folder in self._filled
 
     def notes(self, used: Collection[str] = ()) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """List a folder at any depth; raises InputError where a folder below cannot be read."""
+    """List a folder at any depth; raises InputError if a folder below cannot be read."""
     found: dict[Kind, list[Entry]] = {"image": [], "other": [], "folder": [], "skipped": [], "own": []}
     for entry in scan(folder):
         found[entry.kind].append(entry)
@@ -175,12 +175,12 @@ def by_ending(names: Sequence[str]) -> str:
 
 
 def is_passed_over(name: str) -> bool:
-    """Say whether a file or folder of this name is hidden or left by another program."""
+    """Return whether a file or folder of this name is hidden or left by another program."""
     return name.startswith((".", "~$")) or name.lower() in OTHER_PROGRAMS
 
 
 def part_of(name: str) -> Part | None:
-    """Return which part of a split a folder of this name is: train, Training, val, test_set, ...; None where it is none."""
+    """Return which part of a split a folder of this name is: train, Training, val, test_set, ...; None if it is none."""
     match = _PART.fullmatch(name.lower())
     return None if match is None else _PARTS[match[1]]
 
@@ -196,13 +196,13 @@ def parts_among(names: Sequence[str]) -> dict[str, Part]:
 
 
 def is_symlink_loop(folder: Path) -> bool:
-    """Say whether a link leads to a folder that it lies in, so that a walk would never end."""
+    """Return whether a link leads to a folder that it lies in, so that a walk would never end."""
     here = folder.parent.resolve()
     return folder.is_symlink() and folder.resolve() in (here, *here.parents)
 
 
 def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return `text` with the names' `{count}` and the first of the `{names}` put in; nothing where there are none."""
+    """Return `text` with the names' `{count}` and the first of the `{names}` put in; nothing if there are none."""
     if not names:
         return ()
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
@@ -212,7 +212,7 @@ def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
-    """Say what is passed over: files and folders of other programs, by their numbers alone, and results of this one."""
+    """Say what is skipped: files and folders of other programs, by their numbers alone, and results of this one."""
     folders = sum(name.endswith("/") for name in skipped)
     return (
         *note(
@@ -224,7 +224,7 @@ def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, 
 
 
 def is_render_record(name: str) -> bool:
-    """Say whether a file of this POSIX path says how the images beside it were rendered."""
+    """Return whether a file of this POSIX path says how the images beside it were rendered."""
     return name.rpartition("/")[2] == RENDER_RECORD
 
 
@@ -249,7 +249,7 @@ def _is_own_file(path: Path) -> bool:
 
 
 def _is_result(path: Path) -> bool:
-    """Say whether a table is one that this program wrote, by its first line."""
+    """Return whether a table is one that this program wrote, by its first line."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             line = file.readline(10_000)

@@ -1,4 +1,4 @@
-"""MNIST from its four idx files, plain or compressed; downloaded where they are absent."""
+"""MNIST from its four idx files, plain or compressed, downloaded if absent."""
 
 import gzip
 import hashlib
@@ -26,7 +26,7 @@ LICENCE = "CC BY-SA 3.0"
 CITATION = "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, Proc. IEEE 86(11), 1998"
 
 MNIST_SHA256 = "1934b35f0e63b63d9aa4885cee58aab705a6fb58d24c643a28acbe7f073b4b0a"
-"""`ImageSet.digest` of MNIST itself, 28 x 28, with its labels: the collection whose items MNIST-M as distributed shows."""
+"""`ImageSet.digest` of MNIST, 28 x 28 with labels; the collection whose items the distributed MNIST-M shows."""
 
 TITLE = "MNIST, handwritten digits"
 OTHER_TITLE = "Digits or other images in MNIST's format"
@@ -47,17 +47,17 @@ def load_mnist(folder: Path, size: int | None = 32) -> ImageSet:
     """Read MNIST in its canonical order: the 60,000 training digits, then the 10,000 test digits.
 
     Args:
-        folder: holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-            t10k-labels-idx1-ubyte, each plain or .gz.
+        folder: folder of train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte,
+            each plain or .gz.
         size: side in pixels to which the digits (28 x 28) are resized; None keeps it.
 
     Returns:
-        Grey images (N, 1, H, W), with MNIST's own split as test flags. Its collection is the digest of these digits before
-        they are resized, so that other images in the same format (Fashion-MNIST) are another collection. Title, licence and
-        citation are MNIST's where this digest is.
+        Grey images (N, 1, H, W), with MNIST's own split as test flags. The collection is the digest of the digits before
+        resizing, so that other images in this format (Fashion-MNIST) are another collection. Title, licence and citation are
+        MNIST's if this digest is.
 
     Raises:
-        InputError: a file is missing, cut off, of another format, or its count does not match.
+        InputError: a file is missing, truncated or of another format, or counts differ.
     """
     parts = [_read_pair(folder, *names) for names in _FILES.values()]
     (train, _), (test, _) = parts
@@ -88,19 +88,19 @@ def _origin(folder: Path) -> Provenance:
 
 
 def with_known_digits(images: ImageSet) -> ImageSet:
-    """Return MNIST that came in another format (arrays) as items of the collection of MNIST; other images as they are."""
+    """Return MNIST from another format (arrays) as items of MNIST's collection; other images are returned unchanged."""
     if images.collection is not None or tuple(images.images.shape) != (70_000, 1, 28, 28) or images.digest() != MNIST_SHA256:
         return images
     return replace(images, collection=MNIST_SHA256, items=np.arange(len(images)))
 
 
 def is_mnist(folder: Path) -> bool:
-    """Say whether `folder` holds any of MNIST's four files."""
+    """Return whether `folder` has any of MNIST's four files."""
     return any(_find(folder, name) for names in _FILES.values() for name in names)
 
 
 def folder_in(root: Path) -> Path:
-    """Return the folder of MNIST below a data root, downloaded where it is absent."""
+    """Return the folder of MNIST in a data root, downloaded if absent."""
     from pixelscope.data.sources.mnist import download_mnist
 
     folder = root / "mnist"
@@ -109,9 +109,10 @@ def folder_in(root: Path) -> Path:
 
 
 def read_idx(path: Path, dimensions: int) -> Bytes:
-    """Read an idx file of bytes with so many dimensions, plain or (by its name) .gz.
+    """Read an idx file of bytes with `dimensions` dimensions, plain or .gz.
 
-    Raises InputError where the file is cut off, too long, or something else than an idx file of bytes.
+    Raises:
+        InputError: the file is truncated, too long, or not an idx file of bytes.
     """
     content = _read_bytes(path)
     header = 4 + 4 * dimensions
@@ -184,25 +185,25 @@ MNIST_FILES_SHA256: Mapping[str, str] = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-"""SHA-256 of MNIST's files unpacked: mirrors compress the same bytes differently."""
+"""SHA-256 of MNIST's files, uncompressed: mirrors compress the same bytes differently."""
 
 _TIMEOUT = 30
-"""Seconds without an answer after which an address counts as unreachable."""
+"""Seconds without a response after which an address is unreachable."""
 
 
 def download_mnist(folder: Path, base_url: str = MNIST_URL, sha256: Mapping[str, str] = MNIST_FILES_SHA256) -> Path:
-    """Download the four files of MNIST, compressed, into `folder`, which is made; those already there are kept.
+    """Download the four compressed files of MNIST into `folder`; existing files are kept.
 
     Args:
-        folder: where they go.
-        base_url: what the files' names are appended to.
-        sha256: hash of each file, unpacked.
+        folder: folder to make.
+        base_url: prefix of the addresses.
+        sha256: hash of each uncompressed file.
 
     Returns:
         `folder`.
 
     Raises:
-        InputError: the address cannot be reached or gives something else; nothing of it is kept.
+        InputError: the address is unreachable, or a file differs; it is not kept.
     """
     alternative = f"put MNIST's four idx files into {folder} yourself, or name the folder that has them as mnist:DIR"
     for name, digest in sha256.items():
@@ -211,9 +212,11 @@ def download_mnist(folder: Path, base_url: str = MNIST_URL, sha256: Mapping[str,
 
 
 def fetch(url: str, file: Path, sha256: str, alternative: str) -> Path:
-    """Download a .gz `url` to `file`, unless that exists; it appears only once its unpacked bytes have the hash `sha256`.
+    """Download a .gz `url` to `file`, unless it exists; the file appears only if its uncompressed bytes have the hash
+    `sha256`.
 
-    Raises InputError, which ends with the `alternative`, where the address cannot be reached or gives other bytes.
+    Raises:
+        InputError: the address is unreachable, or the bytes differ; the message ends with `alternative`.
     """
     # pooch tells the hash of what it fetched, which is no news to the user: it is verified here.
     pooch.get_logger().setLevel(logging.WARNING)
@@ -229,11 +232,11 @@ def fetch(url: str, file: Path, sha256: str, alternative: str) -> Path:
 
 
 class _OtherBytesError(Exception):
-    """What was downloaded is not what it should be."""
+    """The downloaded bytes have another hash."""
 
 
 def _verified(sha256: str) -> Any:
-    """Return a downloader for pooch that fails, before the file is put in place, where its unpacked bytes differ."""
+    """Return a downloader for pooch that fails if the uncompressed bytes differ, before the file is put in place."""
 
     def download(url: str, output: str, manager: object) -> None:
         with ProgressBar(f"downloading {url.rpartition('/')[2]} (KiB)") as progress:
@@ -246,7 +249,7 @@ def _verified(sha256: str) -> Any:
 
 
 class _KibibytesDone:
-    """What pooch asks of a progress bar; shows each update on ours."""
+    """Progress bar with pooch's interface that updates ours."""
 
     def __init__(self, progress: ProgressCallback) -> None:
         self._progress, self._done, self.total = progress, 0, 0

@@ -1,4 +1,4 @@
-"""MNIST-M: generated here in two forms, and the set originally distributed. They are different sets of images."""
+"""MNIST-M: generated here in two forms, or as originally distributed; these are different sets of images."""
 
 import hashlib
 import json
@@ -32,21 +32,21 @@ OTHER_TITLES = {
     "aligned": "Images in MNIST's format over photos, index-aligned (28 x 28)",
     "distributed": "Images in MNIST's format over photos (32 x 32)",
 }
-"""Titles of sets generated from other images than MNIST, by form."""
+"""Titles of sets generated from images other than MNIST, by form."""
 TITLE_ORIGINAL = "MNIST-M, as originally distributed"
 LICENCE_GENERATED = "digits CC BY-SA 3.0; photos as their source says"
 
 RECIPE_VERSION = 2
-"""Version 1, which its files do not name, blended grey digits in place of masks."""
+"""Version 1, absent from its files, blended grey digits instead of masks."""
 TEST_FRACTION = 0.2
-"""Share of the digits in the test split of the aligned form."""
+"""Fraction of the digits in the test split of the aligned form."""
 MARGINS = {"aligned": 0, "distributed": 2}
-"""Pixels around the 28 x 28 mask by form: the aligned one is resized on reading, as MNIST is; the distributed one is not."""
+"""Pixels around the 28 x 28 mask by form; the aligned form is resized on reading, as MNIST is."""
 DIGIT_SIDE = 28
 TRAINING_DIGITS, TEST_DIGITS = 60_000, 10_000
 
 _PROVENANCE = "pixelscope_mnist_m"
-"""Key that tells a generated file from any other .npz."""
+"""Key that distinguishes a generated file from other .npz files."""
 
 Bytes = NDArray[np.uint8]
 Form = Literal["aligned", "distributed"]
@@ -54,23 +54,23 @@ Form = Literal["aligned", "distributed"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a generated MNIST-M was made: enough to make it again, bit for bit, from the same digits and photos."""
+    """How an MNIST-M was generated, enough to generate it again bit for bit from the same digits and photos."""
 
     version: int
     form: Form
     seed: int
     test_fraction: float | None
-    """None where the split is MNIST's own."""
+    """None for MNIST's own split."""
     digits: str
     """`ImageSet.digest` of the digits at their own size."""
     photos: str
-    """SHA-256 over the names and contents of the photos."""
+    """SHA-256 of the names and contents of the photos."""
     photos_train: int
-    """Photos behind the training digits."""
+    """Number of photos behind training digits."""
     photos_test: int
-    """Photos behind the test digits."""
+    """Number of photos behind test digits."""
     photos_apart: bool
-    """Whether no photo lies behind training and test digits both."""
+    """Whether training and test digits have different photos."""
 
 
 def generate_mnist_m(
@@ -78,17 +78,17 @@ def generate_mnist_m(
 ) -> Path:
     """Generate MNIST-M: image i is a crop of a photo, inverted where digit i of MNIST is above 0 (Ganin et al. 2016).
 
-    Crops are drawn at random places of random photos. Where `photos` has a folder `train` beside others, training digits
-    get their backgrounds from it and test digits from the others; else all photos serve both.
+    Photos and positions of the crops are random. If `photos` has a folder `train` next to others, training digits get their
+    backgrounds from it and test digits from the others; otherwise all photos serve both.
 
     Args:
         mnist: folder of MNIST's four idx files.
         photos: folder of photos, at any depth.
-        out: .npz file to write, which must not exist: images (N, S, S, 3), labels (N,), test (N,), and how it was made.
-        seed: of the choice of photos, crops and test split.
-        form: `aligned`: S is 28 and one random `test_fraction` of the digits is the test split. `distributed`: the mask
-            lies in the middle of S = 32 pixels and the split is MNIST's own, as in the set originally distributed.
-        test_fraction: share of the digits in the test split of the aligned form, 0.2 by default.
+        out: .npz file to write; it must not exist. Contents: images (N, S, S, 3), labels (N,), test (N,), and the recipe.
+        seed: seed of photos, crops and test split.
+        form: `aligned`: S is 28, with a random `test_fraction` of the digits as test split. `distributed`: the mask is centred
+            in S = 32 pixels, with MNIST's own split, as in the set originally distributed.
+        test_fraction: fraction of the digits in the test split of the aligned form, 0.2 by default.
 
     Returns:
         `out`.
@@ -127,7 +127,8 @@ def blend(
 ) -> Bytes:
     """Return crops inverted under digits (N, 1, H, W), those marked in `test` (N,) over `behind_test`.
 
-    Returns uint8, shape (N, H + 2 * margin, W + 2 * margin, 3).
+    Returns:
+        uint8, shape (N, H + 2 * margin, W + 2 * margin, 3).
     """
     masks = digit_masks(digits[:, 0], margin)
     blended = np.empty((*masks.shape, 3), np.uint8)
@@ -138,7 +139,7 @@ def blend(
 
 
 def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the photos for training digits and those for test digits, sorted by name."""
+    """Return the photos for training digits and for test digits, sorted by name."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give a folder of photos, for example the images of BSDS500.")
     photos = image_files(folder)
@@ -150,14 +151,14 @@ def find_photos(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def load_mnist_m(path: Path, size: int | None = 32) -> ImageSet:
-    """Read MNIST-M, either from a file made by `generate_mnist_m` or from the folder originally distributed.
+    """Read MNIST-M from a file made by `generate_mnist_m`, or from the folder originally distributed.
 
     Args:
-        path: the .npz file, or the folder that holds mnist_m_train, mnist_m_test and their label files.
-        size: side in pixels to which the images are resized; None keeps their own.
+        path: the .npz file, or the folder of mnist_m_train, mnist_m_test and their label files.
+        size: side in pixels to which images are resized; None keeps their size.
 
     Raises:
-        InputError: `path` is neither, or something in it is missing or damaged.
+        InputError: `path` is neither, or a file is missing or damaged.
     """
     if path.is_dir():
         return _load_original(path, size)
@@ -167,7 +168,7 @@ def load_mnist_m(path: Path, size: int | None = 32) -> ImageSet:
 
 
 def path_in(root: Path) -> Path:
-    """Return where MNIST-M is below a data root: a generated mnist-m.npz, or the folder mnist-m as distributed."""
+    """Return the path of MNIST-M in a data root: a generated mnist-m.npz, or the folder mnist-m as distributed."""
     places = [root / name for name in ("mnist-m.npz", "mnist_m.npz", "mnist-m", "mnist_m")]
     found = next((place for place in places if place.exists()), None)
     if found is None:
@@ -179,7 +180,7 @@ def path_in(root: Path) -> Path:
 
 
 def is_generated(path: Path) -> bool:
-    """Say whether `path` is an .npz that `generate_mnist_m` wrote."""
+    """Return whether `generate_mnist_m` wrote `path`."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -187,7 +188,7 @@ def is_generated(path: Path) -> bool:
 
 
 def is_original(folder: Path) -> bool:
-    """Say whether `folder` holds MNIST-M as originally distributed."""
+    """Return whether `folder` has MNIST-M as originally distributed."""
     return any((folder / name).exists() for name in ("mnist_m_train", "mnist_m_train_labels.txt"))
 
 
@@ -278,7 +279,7 @@ def _mnist_indices(folder: Path, parts: dict[str, dict[str, int]]) -> NDArray[np
 
 
 def _mnist_index(folder: Path, part: str, name: str) -> int:
-    """Return the index among MNIST's 70,000 digits that a file is named by: its index in MNIST's file of that part."""
+    """Return the index among MNIST's 70,000 digits that is in a file name, where it counts per part."""
     stem, count = Path(name).stem, {"train": TRAINING_DIGITS, "test": TEST_DIGITS}[part]
     if not (stem.isascii() and stem.isdigit() and int(stem) < count):
         raise InputError(
@@ -289,7 +290,7 @@ def _mnist_index(folder: Path, part: str, name: str) -> int:
 
 
 def _read_labels(folder: Path, part: str) -> dict[str, int]:
-    """Return the label of each image of a part, by file name; both must name the same files."""
+    """Return the label of each image of a part by file name; images and labels must match."""
     file, images = folder / f"mnist_m_{part}_labels.txt", folder / f"mnist_m_{part}"
     for needed in (file, images):
         if not needed.exists():
@@ -357,31 +358,31 @@ Masks = NDArray[np.bool_]
 
 
 def digit_masks(digits: Bytes, margin: int = 0) -> Masks:
-    """Return where digits (N, H, W) are above 0, with `margin` more pixels of background on every side.
+    """Return where digits (N, H, W) are above 0, with `margin` pixels of background added on every side.
 
-    The mask is binary: a grey value, as antialiasing or resizing leaves it, would draw a dark outline around the digit.
+    The mask is binary: grey values from antialiasing or resizing would give a dark outline around the digit.
     """
     sides = (margin, margin)
     return np.pad(digits > 0, ((0, 0), sides, sides))
 
 
 def invert_under(crops: Bytes, masks: Masks) -> Bytes:
-    """Return |crop - 255 * mask|, broadcast: 255 - crop under the mask, and the crop itself elsewhere."""
+    """Return |crop - 255 * mask|: 255 - crop under the mask, and the crop elsewhere."""
     return np.where(masks, 255 - crops, crops)
 
 
 def blend_over_photos(
     masks: Masks, members: NDArray[np.int64], photos: Sequence[Path], random: np.random.Generator, out: Bytes
 ) -> None:
-    """Fill `out[members]` with crops at random places of random photos, inverted under `masks[members]`.
+    """Fill `out[members]` with random crops of random photos, inverted under `masks[members]`.
 
-    Each photo is read once, and one at a time is held in memory.
+    Each photo is read once; one at a time is in memory.
 
     Args:
         masks: bool, shape (N, S, S).
         members: positions to fill.
-        photos: image files, each at least S x S pixels.
-        random: draws the photos and the places in them, both uniformly.
+        photos: image files of at least S x S pixels.
+        random: generator of photos and positions, both uniform.
         out: uint8, shape (N, S, S, 3), written in place.
 
     Raises:
@@ -397,11 +398,11 @@ def blend_over_photos(
 
 
 def cut(photo: Bytes, places: NDArray[np.float64], size: int) -> Bytes:
-    """Cut square crops from one photo.
+    """Crop squares from one photo.
 
     Args:
         photo: uint8, shape (H, W, 3).
-        places: shape (K, 2), each crop's corner from 0 (top, left) to just under 1 (as far down, right as fits).
+        places: shape (K, 2), the top left corner of each crop, from 0 (top, left) to below 1 (bottom, right).
         size: side of a crop in pixels.
 
     Returns:
@@ -414,7 +415,7 @@ def cut(photo: Bytes, places: NDArray[np.float64], size: int) -> Bytes:
 
 
 def read_photo(path: Path, smallest: int) -> Bytes:
-    """Read a photo as RGB, shape (H, W, 3); raises InputError where it is unreadable or has a side under `smallest`."""
+    """Read a photo as RGB, shape (H, W, 3); raises InputError if it is unreadable or has a side below `smallest`."""
     photo = read_image(path)
     if min(photo.shape[:2]) < smallest:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Labelled images from drawings: clean pictograms over crops of photos, seen as a camera might see them."""
+"""Render labelled images: pictograms over crops of photos, as a camera might see them."""
 
 import hashlib
 import json
@@ -26,43 +26,43 @@ Floats = NDArray[np.floating[Any] | np.integer[Any]]
 Random = np.random.Generator
 
 SUPERSAMPLING = 4
-"""Samples per output pixel, in each direction, at which a pictogram is warped."""
+"""Samples per output pixel and direction when a pictogram is warped."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """How a rendered set was made: enough to make it again from the same pictograms and photos."""
+    """How a set was rendered, enough to render it again from the same pictograms and photos."""
 
     version: str
-    """Of Pixelscope."""
+    """Version of Pixelscope."""
     seed: int
     settings: dict[str, Any]
     """Every setting of `RenderConfig`."""
     images: dict[str, int]
-    """Images of each class."""
+    """Number of images per class."""
     pictograms: dict[str, str]
-    """SHA-256 of each pictogram, by its name in the folder."""
+    """SHA-256 of each pictogram by its name."""
     photos: int
-    """Photos that crops were drawn from."""
+    """Number of photos."""
     photos_sha256: str
-    """SHA-256 over the names and contents of the photos."""
+    """SHA-256 of the names and contents of the photos."""
     notes: tuple[str, ...]
-    """Files in either folder that were not read."""
+    """Notes on files that were not read."""
 
     def to_text(self) -> str:
-        """Return it for a terminal."""
+        """Return text for a terminal."""
         count, size = sum(self.images.values()), self.settings["size"]
         made = f"{count:,} images of {size} x {size} pixels in {len(self.images)} classes"
         drawn = f"from {len(self.pictograms)} pictograms over {self.photos:,} photos, seed {self.seed}"
         return "\n".join([*self.notes, f"{made}, {drawn}"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return plain values for JSON."""
         return asdict(self) | {"notes": list(self.notes)}
 
 
 class _Job(NamedTuple):
-    """One image to render; `photo` is a position in the list of photos."""
+    """An image to render; `photo` is a position in the list of photos."""
 
     name: str
     index: int
@@ -73,26 +73,25 @@ class _Job(NamedTuple):
 def render_pictograms(
     pictograms: Path, photos: Path, out: Path, config: RenderConfig = RenderConfig(), progress: ProgressCallback | None = None
 ) -> Rendered:
-    """Render a labelled set: pictograms turned, sheared, scaled and shifted over crops of photos, then dimmed and blurred.
+    """Render a labelled set: pictograms rotated, sheared, scaled and shifted over crops of photos, then dimmed and blurred.
 
-    An image is a function of the seed, its class, its number, the pictograms of its class and the photos: other classes and
-    the number of images per class do not change it.
+    An image is a function of the seed, its class, its number, the pictograms of its class and the photos; other classes and
+    the number of images do not change it.
 
     Args:
-        pictograms: folder of drawings on transparent ground: `CLASS.png`, or `CLASS/name.png` where a class has several, which
-            then take turns. Only the part that is drawn counts; transparent margins are cut off.
-        photos: folder of photos, at any depth, none smaller than the images.
-        out: folder to make, which must not exist: CLASS/00000.png and so on, and pixelscope-render.json, which says how they
-            were made. It is written whole or not at all.
-        config: number, size and seed of the images, and how far they vary.
+        pictograms: folder of drawings on a transparent background: `CLASS.png`, or `CLASS/name.png` for classes with several,
+            which take turns. Transparent margins are cropped.
+        photos: folder of photos, at any depth, not smaller than the images.
+        out: folder to make; it must not exist. Contents: CLASS/00000.png and so on, and the record pixelscope-render.json.
+        config: number, size and seed of the images, and ranges of the variations.
         progress: called with the images done and all images.
 
     Returns:
-        What pixelscope-render.json holds.
+        The content of pixelscope-render.json.
 
     Raises:
-        InputError: `out` exists; a pictogram is unreadable, without transparency or empty; a class has none; there are fewer
-            than two classes; there are no photos, or one is unreadable or too small.
+        InputError: `out` exists; a pictogram is unreadable, opaque or empty; a class has none; there are fewer than two
+            classes; there are no photos, or one is unreadable or too small.
 
     Example:
         >>> render_pictograms(Path("pictograms"), Path("photos"), Path("rendered"), RenderConfig(count=50))
@@ -122,10 +121,10 @@ def render(pictogram: Floats, photo: NDArray[np.uint8], config: RenderConfig, ra
     """Render one image.
 
     Args:
-        pictogram: RGBA in [0, 1], shape (H, W, 4), colours multiplied by alpha.
-        photo: uint8, shape (H, W, 3), no side under `config.size`.
-        config: how far images vary.
-        random: draws everything.
+        pictogram: RGBA in [0, 1], shape (H, W, 4), colours premultiplied by alpha.
+        photo: uint8, shape (H, W, 3), no side below `config.size`.
+        config: ranges of the variations.
+        random: generator of all draws.
 
     Returns:
         uint8, shape (S, S, 3).
@@ -137,10 +136,9 @@ def render(pictogram: Floats, photo: NDArray[np.uint8], config: RenderConfig, ra
 
 
 def warp(pictogram: Floats, config: RenderConfig, random: Random) -> Floats:
-    """Return a pictogram turned, sheared, scaled and shifted, antialiased; arrays as in `render`, (S, S, 4) returned.
+    """Return a pictogram rotated, sheared, scaled and shifted, antialiased; arrays as in `render`, result (S, S, 4).
 
-    Colours stay multiplied by alpha throughout, so that the colour of transparent pixels, which is arbitrary, never mixes into
-    an edge.
+    Colours stay premultiplied, so that the arbitrary colour of transparent pixels never mixes into an edge.
     """
     side = config.size * SUPERSAMPLING
     length = random.uniform(*config.scale) * side
@@ -157,7 +155,7 @@ def warp(pictogram: Floats, config: RenderConfig, random: Random) -> Floats:
 
 
 def _reduced(pictogram: Floats, length: float) -> Floats:
-    """Return a pictogram whose longer side is about `length` pixels at most, so that no warp leaves out pixels of it."""
+    """Return a pictogram whose longer side is at most about `length` pixels, so that no warp skips its pixels."""
     factor = length / max(pictogram.shape[:2])
     if factor >= 1:
         return pictogram
@@ -166,7 +164,7 @@ def _reduced(pictogram: Floats, length: float) -> Floats:
 
 
 def _crop(photo: NDArray[np.uint8], config: RenderConfig, random: Random) -> Floats:
-    """Return a square crop of a photo in [0, 1], at a random place and of a random side, reduced to (S, S, 3)."""
+    """Return a square crop of a photo in [0, 1], of random position and side, resized to (S, S, 3)."""
     side = min(round(config.size * random.uniform(*config.crop)), *photo.shape[:2])
     top, left = (random.random(2) * (np.array(photo.shape[:2]) - side + 1)).astype(int)
     crop = photo[top : top + side, left : left + side].astype(np.float32) / 255
@@ -174,7 +172,7 @@ def _crop(photo: NDArray[np.uint8], config: RenderConfig, random: Random) -> Flo
 
 
 def _light(image: Floats, config: RenderConfig, random: Random) -> Floats:
-    """Return an image of other contrast around its mean, saturation and brightness; each channel differs a little."""
+    """Return an image with other contrast, saturation and brightness; channels differ slightly."""
     grey = image.mean(2, keepdims=True)
     dulled = grey + random.uniform(*config.saturation) * (image - grey)
     contrasted = image.mean() + random.uniform(*config.contrast) * (dulled - image.mean())
@@ -183,7 +181,7 @@ def _light(image: Floats, config: RenderConfig, random: Random) -> Floats:
 
 
 def _degrade(image: Floats, config: RenderConfig, random: Random) -> NDArray[np.uint8]:
-    """Return an image as bytes, clipped as an overexposed photo is, then blurred and noisy."""
+    """Return an image as bytes, clipped as in overexposure, then blurred and noisy."""
     sigma = random.uniform(*config.blur) * config.size
     blurred = image.clip(0, 1)
     if sigma > 0:
@@ -193,12 +191,12 @@ def _degrade(image: Floats, config: RenderConfig, random: Random) -> NDArray[np.
 
 
 def _factor(low_high: tuple[float, float], random: Random) -> float:
-    """Draw a factor so that halves are as likely as doubles."""
+    """Draw a factor; one half is as likely as double."""
     return float(np.exp(random.uniform(*np.log(low_high))))
 
 
 def _jobs(names: Sequence[str], photos: int, config: RenderConfig) -> list[_Job]:
-    """Return what to render, photo by photo, so that each is read once."""
+    """Return the images to render, sorted by photo, so that each photo is read once."""
     jobs = []
     for name in names:
         key = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8])
@@ -234,7 +232,7 @@ def _check_apart(pictograms: Path, photos: Path, out: Path) -> None:
 
 
 def _read_pictograms(folder: Path) -> tuple[dict[str, list[Floats]], dict[str, str], tuple[str, ...]]:
-    """Return the pictograms of each class, the SHA-256 of each file by its name, and notes on files that were not read."""
+    """Return the pictograms of each class, the SHA-256 of each file by name, and notes on files that were not read."""
     found = contents(folder)
     if not found.images:
         raise InputError(
@@ -264,15 +262,13 @@ def _check_classes(folder: Path, names: Sequence[str]) -> None:
 
 
 def read_pictogram(path: Path) -> Floats:
-    """Read a drawing on transparent ground, without its transparent margins.
-
-    The caller is within `reject_decompression_bombs`.
+    """Read a drawing on a transparent background, without transparent margins; call it within `reject_decompression_bombs`.
 
     Returns:
-        RGBA in [0, 1], float32 (H, W, 4), colours multiplied by alpha.
+        RGBA in [0, 1], float32 (H, W, 4), colours premultiplied by alpha.
 
     Raises:
-        InputError: the file is unreadable, has no transparent pixel, or no other.
+        InputError: the file is unreadable, fully opaque or fully transparent.
     """
     stored, turn = load_stored(path)
     image = stored if isinstance(stored, Image.Image) else _from_values(stored)
@@ -295,14 +291,14 @@ def read_pictogram(path: Path) -> Floats:
 
 
 def _from_values(values: NDArray[Any]) -> Image.Image | None:
-    """Return 16-bit RGBA values as an image of 8 bits; None where there is no alpha channel."""
+    """Return 16-bit RGBA values as an 8-bit image; None if there is no alpha channel."""
     if values.ndim != 3 or values.shape[2] != 4:
         return None
     return Image.fromarray((values.astype(np.float64) / 257).round().astype(np.uint8))
 
 
 def _find_photos(folder: Path, size: int) -> tuple[list[Path], tuple[str, ...]]:
-    """Return the photos in a folder, and notes on files that are none; all are looked at, whether or not they are drawn."""
+    """Return the photos in a folder, and notes on other files; every photo is checked, even if it is not used."""
     found = contents(folder)
     if not found.images:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Where the images of a run lie: its record says so in several ways, so that they are found from any folder."""
+"""Find the images of a run again: its record has several forms of their paths, so that a run may be moved."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -10,29 +10,36 @@ from pixelscope.data import SOURCES, split_settings
 from pixelscope.errors import InputError
 
 NAMED = ("source", "target", "frames")
-"""What --resume takes a new place of."""
+"""Names whose new place --resume accepts."""
 Digests = Callable[[dict[str, str]], Mapping[str, str]]
-"""Returns the SHA-256 of the training images in each of some places; raises InputError where they cannot be read."""
+"""Returns the SHA-256 of the training images in given places; raises InputError if they cannot be read."""
 
 
 def written(given: Mapping[str, str], current: Mapping[str, str], run: Path) -> dict[str, dict[str, str]]:
-    """Return what the record of the run folder `run` says of places: each as given, absolute, and relative to the folder.
+    """Return the entry of run.json on places: each as given, absolute, and relative to the run folder `run`.
 
-    given: sources (`KIND:PATH`, PATH or KIND) or paths by name, as the user gave them; empty ones are left out.
-    current: the same, as they were found; relative to the working directory.
+    Args:
+        given: sources (`KIND:PATH`, PATH or KIND) or paths by name, as the user gave them; empty ones are omitted.
+        current: their current places, relative to the working directory.
+        run: the run folder.
     """
     return {name: {"given": spec, **_both(current[name], run)} for name, spec in given.items() if spec}
 
 
 def find(given: Mapping[str, str], record: Mapping[str, Any], run: Path, digests: Digests) -> dict[str, str]:
-    """Return where the places that a run was given lie now.
+    """Return the current places of what a run was given.
 
-    Each is tried relative to the run folder, then where it was, then relative to the working directory. Of several that exist,
-    those are taken whose images are those that the record tells of.
+    Each is tried relative to the run folder, then at its absolute path, then relative to the working directory. If several
+    exist, those whose images have the recorded digests are taken.
 
-    given: sources or paths by name, as the configuration has them.
-    record: the content of run.json.
-    Raises InputError with everything that was tried where one of them is in none of these.
+    Args:
+        given: sources or paths by name, as in the configuration.
+        record: content of run.json.
+        run: the run folder.
+        digests: returns the digests of the images in given places.
+
+    Raises:
+        InputError: a place is in none of these; the message lists all.
     """
     known = record.get("paths", {})
     options = {name: _existing(name, spec, known.get(name, {}), run) for name, spec in given.items() if spec}
@@ -51,7 +58,7 @@ def _fits(places: dict[str, str], wanted: Mapping[str, str], digests: Digests) -
 
 
 def _existing(name: str, spec: str, place: Mapping[str, str], run: Path) -> list[str]:
-    """Return where a place is, the likeliest first; a configuration that was edited since has its own word."""
+    """Return where a place exists, the likeliest first; an edited configuration takes precedence over the record."""
     kind, path = _divided(spec)
     if path is None or place.get("given") != spec or "absolute" not in place:
         return [spec]
@@ -83,7 +90,7 @@ def _both(spec: str, run: Path) -> dict[str, str]:
 
 
 def _divided(spec: str) -> tuple[str, str | None]:
-    """Return what stands before the path of a source, and the path; none where it has no path."""
+    """Return the prefix of a source, and its path; None if it has no path."""
     kind, colon, rest = spec.partition(":")
     if spec in SOURCES or (colon and kind == "demo"):
         return spec, None

@@ -63,7 +63,7 @@ class InteractiveVAE:
     """Encoder and decoder of a run with its calibration."""
 
     def __init__(self, run: Path) -> None:
-        """Open a run, finished or not; raises InputError where it is none of EndoVAE."""
+        """Open a run, finished or not; raises InputError if it is none of EndoVAE."""
         from pixelscope.endovae.checkpoints import load_checkpoint
         from pixelscope.endovae.inference.torch_model import TorchVAE
 
@@ -110,7 +110,7 @@ class InteractiveVAE:
     def analyze(self, image: Bytes) -> FrameAnalysis:
         """Reconstruct and score one frame, uint8 (H, W, 3).
 
-        Raises InputError where the run has no calibration of these weights, or no tissue is seen in the frame.
+        Raises InputError if the run has no calibration of these weights, or no tissue is seen in the frame.
         """
         calibration = self._checkpoint.calibration()
         original = _shrunk(image)

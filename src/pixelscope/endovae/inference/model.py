@@ -76,7 +76,7 @@ def load_scorer(path: Path, checkpoint: str = "auto", devices: int = 1) -> Scori
 
 
 def read_metadata(about: Metadata, origin: str) -> tuple[PrepareConfig, Calibration]:
-    """Return how frames are prepared for an exported model, and its calibration; raises InputError where either is missing."""
+    """Return how frames are prepared for an exported model, and its calibration; raises InputError if either is missing."""
     require_system(about, "endovae", origin)
     prepare: dict[str, Any] = about.config.get("prepare", {})
     return PrepareConfig.parse(prepare, origin), Calibration.parse(about.calibration or {}, origin)

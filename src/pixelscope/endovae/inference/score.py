@@ -160,7 +160,7 @@ def _rows(
 def _map_error(
     path: Path, item: InputFile, prepared: PreparedFrame, errors: np.ndarray | None, brightest: float, config: PrepareConfig
 ) -> str | None:
-    """Write the map of a frame that has one; return why it cannot be written, None where it is."""
+    """Write the map of a frame that has one; return why it cannot be written, None if it is."""
     if errors is None:
         return None
     return unwritable(path, lambda: _write_map(path, item, prepared, errors, brightest, config))

@@ -117,7 +117,7 @@ class TorchScorer(TorchVAE):
 
     @classmethod
     def from_file(cls, path: Path, devices: int = 1) -> Self:
-        """Open a .safetensors file that `export` made; raises InputError where it cannot be used."""
+        """Open a .safetensors file that `export` made; raises InputError if it cannot be used."""
         tensors, about = read_weights(path)
         prepare, calibration = read_metadata(about, str(path))
         networks = build_networks(EndoVAEConfig.parse(about.config, str(path)))

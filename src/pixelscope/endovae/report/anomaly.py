@@ -44,7 +44,7 @@ class HeatMaps(NamedTuple):
 
 
 def anomaly_section(data: ReportData) -> Section:
-    """Return how anomaly scores separate abnormal from healthy test frames; empty where that was not measured."""
+    """Return how anomaly scores separate abnormal from healthy test frames; empty if that was not measured."""
     found = None if data.numbers is None else data.numbers.anomaly
     if found is None:
         return Section("Anomaly scores", "anomaly")

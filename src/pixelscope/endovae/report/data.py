@@ -110,11 +110,11 @@ class ReportData:
         return BestEvaluation(line["images"], *(line[f"loss/validation_{name}"] for name in names))
 
     def samples(self, name: str) -> dict[str, np.ndarray] | None:
-        """Return the arrays of samples/NAME.npz; None where there is no such file, or no image in it."""
+        """Return the arrays of samples/NAME.npz; None if there is no such file, or no image in it."""
         return read_arrays(self.folder.samples / f"{name}.npz", SAMPLES[name])
 
     def stages(self) -> list[Stages]:
-        """Return the stages of preprocessing of some frames; empty where there is no such file."""
+        """Return the stages of preprocessing of some frames; empty if there is no such file."""
         path = self.folder.samples / "preparation.npz"
         try:
             return read_stages(path) if path.is_file() else []

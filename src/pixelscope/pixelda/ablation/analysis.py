@@ -62,7 +62,7 @@ def read_trial(name: str, condition: Condition, job: Job) -> Trial:
 def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
     """Return the name of the trial to continue with, and the reason.
 
-    The choice depends on verdicts alone, which use no target label. The name is None where no trial is likely better than T of
+    The choice depends on verdicts alone, which use no target label. The name is None if no trial is likely better than T of
     the source alone.
     """
     better = [trial for trial in trials if trial.verdict is not None and trial.verdict.better == "adapted"]

@@ -154,13 +154,13 @@ class Trial(Config):
     """The settings in which it differs from the other trials; its run's config.yaml holds all."""
     run: str
     verdict: Verdict | None = None
-    """T of the source alone compared with the adapted T, without target labels; None where the trial failed."""
+    """T of the source alone compared with the adapted T, without target labels; None if the trial failed."""
     content_warnings: int = 0
     """Number of warnings that G changes what images show."""
     with_target_labels: tuple[float, float] | None = None
     """Accuracies of both on the target's test split, where its labels are known. They choose nothing."""
     failed: str = ""
-    """Why it failed; empty where it did not."""
+    """Why it failed; empty if it did not."""
 
     @property
     def information(self) -> tuple[float, float]:
@@ -193,7 +193,7 @@ class SearchResult(ResultFile):
     grid: str
     trials: list[Trial]
     chosen: str | None
-    """Name of the trial to continue with; None where no trial is likely better than T of the source alone."""
+    """Name of the trial to continue with; None if no trial is likely better than T of the source alone."""
     reason: str
     command: str | None
     """The command that trains the chosen settings in full size."""

@@ -167,7 +167,7 @@ def _select(grid: Grid, seeds: Sequence[int] | None, conditions: Sequence[str] |
 
 
 def _require_target_labels(grid: Grid, data_root: Path | None) -> None:
-    """Raise InputError where a target cannot be measured; a condition with unreadable images reports that itself."""
+    """Raise InputError if a target cannot be measured; a condition with unreadable images reports that itself."""
     configs = [grid.config(name, grid.seeds[0]) for name in grid.conditions]
     for config in {(one.source, one.target, one.data): one for one in configs}.values():
         try:

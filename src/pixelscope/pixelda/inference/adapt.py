@@ -38,7 +38,7 @@ def adapt(
     Args:
         run: a finished run of PixelDA.
         folder: images in class folders, as a rule; it may have any folders.
-        out: the folder to make, which must not exist, with a manifest.csv, one row per file: source, file, label (the class
+        out: the folder to make; it must not exist, with a manifest.csv, one row per file: source, file, label (the class
             folder, or that of labels.csv), style. An image that cannot be read, or a file that cannot be written, is a row with
             its error.
         styles, seed: see above.

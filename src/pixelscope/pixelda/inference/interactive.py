@@ -19,7 +19,7 @@ class InteractiveGenerator:
     def __init__(self, run: Path, baseline: Path | None = None) -> None:
         """Open a run, finished or not, by the weights that `evaluate` measures.
 
-        Raises InputError where it is none of PixelDA, or the baseline knows other classes.
+        Raises InputError if it is none of PixelDA, or the baseline knows other classes.
         """
         from pixelscope.pixelda.checkpoints import load_checkpoint
         from pixelscope.pixelda.inference.torch_model import TorchClassifier, TorchGenerator

@@ -45,7 +45,7 @@ class ClassifierModel(Protocol):
         ...
 
     def prepare(self) -> None:
-        """Copy the networks to the devices, before several threads call it; raises InputError where there are fewer."""
+        """Copy the networks to the devices, before several threads call it; raises InputError if there are fewer."""
         ...
 
     def __call__(self, images: Bytes) -> Floats:

@@ -45,12 +45,12 @@ class TorchClassifier:
 
     @classmethod
     def from_run(cls, run: Path, checkpoint: str = "auto", devices: int = 1) -> Self:
-        """Open a run of PixelDA, its baseline or a refinement; raises InputError where it cannot be used."""
+        """Open a run of PixelDA, its baseline or a refinement; raises InputError if it cannot be used."""
         return cls.from_checkpoint(load_checkpoint(run, checkpoint), devices)
 
     @classmethod
     def from_file(cls, path: Path, devices: int = 1) -> Self:
-        """Open a .safetensors file that `export` made; raises InputError where it cannot be used."""
+        """Open a .safetensors file that `export` made; raises InputError if it cannot be used."""
         tensors, about = read_weights(path)
         require_system(about, "pixelda", str(path))
         classifier = build_classifier(about.config, len(about.classes), about.size)
@@ -71,7 +71,7 @@ class TorchClassifier:
         return ReplicaPool(self.classifier, self.devices)
 
     def prepare(self) -> None:
-        """Copy the network to the devices; raises InputError where there are fewer."""
+        """Copy the network to the devices; raises InputError if there are fewer."""
         _ = self._replicas
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class TorchGenerator:
     """G of a run on one or several devices."""
 
     def __init__(self, checkpoint: Checkpoint, devices: int = 1) -> None:
-        """Take over G of an opened run; raises InputError where the run has none."""
+        """Take over G of an opened run; raises InputError if the run has none."""
         if checkpoint.generator is None or not isinstance(checkpoint.config, PixelDAConfig):
             run, system = checkpoint.folder.path, checkpoint.system
             raise InputError(f"{run} is a run of the {system}, which draws nothing; give one of `pixelscope pixelda train`.")

@@ -40,7 +40,7 @@ def guard(
         start, refined: the classifiers.
         target: images of the target that the refinement has not trained on; labels are not looked at.
         source: labelled images of the source that it has not trained on.
-        redrawn: the same, redrawn by G; None where the refinement had no redrawn images.
+        redrawn: the same, redrawn by G; None if the refinement had no redrawn images.
         threshold: minimum probability of a pseudo-label.
     """
     shown = evenly_spaced(target.images, IMAGES)

@@ -107,22 +107,22 @@ class ReportData:
 
     @property
     def planned_steps(self) -> int | None:
-        """Return the number of steps that the configuration asks for; None where it does not say."""
+        """Return the number of steps that the configuration asks for; None if it does not say."""
         training = self.config.get("training")
         if not isinstance(training, dict) or not training.get("images") or not training.get("batch_size"):
             return None
         return -(-int(training["images"]) // int(training["batch_size"]))
 
     def results(self, name: str) -> SetResult | None:
-        """Return the results on `source_test`, `target_test` or `target_all`; None where it was not measured."""
+        """Return the results on `source_test`, `target_test` or `target_all`; None if it was not measured."""
         return self.numbers.sets.get(name) if self.numbers else None
 
     def results_before(self, name: str) -> SetResult | None:
-        """Return the baseline's results on a set; None where there is no baseline, or it was not measured."""
+        """Return the baseline's results on a set; None if there is no baseline, or it was not measured."""
         return self.before.results(name) if self.before else None
 
     def samples(self, name: str) -> dict[str, np.ndarray] | None:
-        """Return the arrays of samples/NAME.npz; None where there is no such file, or no image in it."""
+        """Return the arrays of samples/NAME.npz; None if there is no such file, or no image in it."""
         return read_arrays(self.folder.samples / f"{name}.npz", SAMPLES[name])
 
     def accuracies(self) -> dict[str, Series]:

@@ -115,7 +115,7 @@ def baseline_curves(train: Lines, evaluations: Lines, accuracies: Mapping[str, S
         epoch: images per epoch; None counts images.
 
     Returns:
-        The figure; None where there are no numbers.
+        The figure; None if there are no numbers.
     """
     losses = {name: series(evaluations, f"loss/{name}") for name in ("source_train", "source_test")}
     batches = series(train, "loss/classifier")
@@ -137,7 +137,7 @@ def training_panels(train: Lines, accuracies: Mapping[str, Series], before: floa
         before: the baseline's accuracy on the target's test split.
 
     Returns:
-        The figure, panels without numbers left out; None where there are no numbers.
+        The figure, panels without numbers left out; None if there are no numbers.
     """
     parts: list[Panel] = []
     if series(train, "loss/generator_domain") or series(train, "loss/discriminator"):
@@ -160,7 +160,7 @@ def stability_panels(train: Lines, evaluations: Lines, warnings: Lines, classes:
         classes: names of the classes, in the order of the histograms.
 
     Returns:
-        The figure, panels without numbers left out; None where there are no numbers.
+        The figure, panels without numbers left out; None if there are no numbers.
     """
     parts: list[Panel] = []
     if series(train, "probability/real") or series(train, "probability/generated"):
