@@ -209,7 +209,7 @@ def prepare_plain() -> Round:
 
 def accuracy_ours() -> Round:
     """Return T's answers on a test set."""
-    from pixelscope.engine.memory import keep_heap
+    from pixelscope.heap import keep_heap
     from pixelscope.pixelda.metrics import logits_of
     from pixelscope.pixelda.networks import Classifier
 
@@ -281,8 +281,8 @@ def training_fabric(precision: str) -> tuple[Any, str]:
     from lightning_fabric import Fabric
 
     from pixelscope.engine.config import RuntimeConfig
-    from pixelscope.engine.memory import keep_heap
     from pixelscope.engine.runtime import resolve_runtime
+    from pixelscope.heap import keep_heap
 
     runtime = resolve_runtime(RuntimeConfig.model_validate({"precision": precision}))
     if runtime.accelerator == "cpu":
@@ -334,7 +334,7 @@ def _machine(dtype: str) -> Round:
 
 def classify_torch() -> Round:
     """Return T's answers on 70,000 digits of 28 x 28 from an array, through torch."""
-    from pixelscope.engine.memory import keep_heap
+    from pixelscope.heap import keep_heap
     from pixelscope.imaging.resize import resize
     from pixelscope.pixelda.metrics import logits_of
     from pixelscope.pixelda.networks import Classifier
@@ -370,7 +370,7 @@ def classify_onnxruntime() -> Round:
 def reconstruct_torch() -> Round:
     """Return reconstructions of frames through torch."""
     from pixelscope.endovae.data import as_channels_first, to_unit
-    from pixelscope.engine.memory import keep_heap
+    from pixelscope.heap import keep_heap
 
     keep_heap()
     frames, model = as_channels_first(smooth_frames(FRAMES)), _autoencoder()

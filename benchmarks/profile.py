@@ -23,8 +23,8 @@ from torch.profiler import ProfilerActivity, profile
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import FrameBatch
 from pixelscope.endovae.task import EndoVAETask
-from pixelscope.engine.memory import keep_heap
 from pixelscope.engine.task import Task
+from pixelscope.heap import keep_heap
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.task import PairedBatch, PixelDATask
 from pixelscope.rng import StepContext

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.borders import INSETS
-from fixtures.endoscope import TISSUE, border, disc, filled, lumen, noisy, octagon, overlap
+from fixtures.endoscope import TISSUE, border, disc, filled, inset_mask, lumen, noisy, octagon, overlap
 from pixelscope.data.decode import read_image
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.content_area import find_content_area
-from pixelscope.imaging.insets import Inset, find_insets, inpaint, inset_mask
+from pixelscope.imaging.insets import Inset, find_insets, inpaint
 
 CONTENT = Box(20, 10, 360, 280)
 """Where the picture lies in drawn frames, which are 300 high and 400 wide."""
@@ -174,15 +174,7 @@ def test_a_green_frame_is_no_inset() -> None:
     assert find_insets(filled(border(300, 400), Box(0, 0, 400, 300), GREEN), Box(0, 0, 400, 300)) == []
 
 
-# The mask and the filling.
-
-
-def test_the_mask_is_true_inside_the_boxes_only() -> None:
-    mask = inset_mask((6, 8), [Inset("black", Box(0, 4, 3, 2)), Inset("green", Box(6, 0, 2, 3))])
-    expected = np.zeros((6, 8), bool)
-    expected[4:6, 0:3] = expected[0:3, 6:8] = True
-    assert np.array_equal(mask, expected)
-    assert not inset_mask((6, 8), []).any()
+# The filling.
 
 
 def test_filling_continues_what_is_around_and_changes_nothing_else() -> None:

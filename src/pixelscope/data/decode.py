@@ -4,11 +4,13 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +27,12 @@ _COLOUR = ("RGB", "RGBA", "LA")
 
 _STARTS = (b"\x89PNG", b"II", b"MM", b"P2", b"P5", b"Pf", b"PF", b"\x00\x00\x00\x0cjP", b"\xff\x4f\xff\x51")
 """First bytes of the formats that can have more than 8 bits."""
+
+
+_RUN = 16
+"""Files per task of a thread, as one file takes less time than handing over a task."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,13 @@ class Depth:
         number = f"All {self.of:,}" if self.count == self.of else f"{self.count:,} of {self.of:,}"
         values = f"values of {range_text(self.low_high)} became 0 to 255"
         return (f"{number} images are deeper than 8 bits: {values}; fix it with {option} LOW HIGH.",)
+
+
+def map_files(function: Callable[[Path], Result], paths: Sequence[Path]) -> list[Result]:
+    """Return the result of `function` for each file, in order; several threads take some files each at a time."""
+    runs = [paths[start : start + _RUN] for start in range(0, len(paths), _RUN)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(chain.from_iterable(pool.map(lambda run: [function(path) for path in run], runs)))
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -78,9 +93,8 @@ def measure_depth(paths: Sequence[Path], formats: Sequence[str], given: Range | 
     Raises:
         InputError: integers and floats are mixed, and no range is given.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda path: _extremes(path, formats, decode=given is None), paths)
-        deep = [(path, *extremes) for path, extremes in zip(paths, found, strict=True) if extremes is not None]
+    found = map_files(lambda path: _extremes(path, formats, decode=given is None), paths)
+    deep = [(path, *extremes) for path, extremes in zip(paths, found, strict=True) if extremes is not None]
     if given is not None or not deep:
         return Depth(given if deep else None, len(deep), len(paths))
     integers = [path for path, _, _, whole in deep if whole]
@@ -264,12 +278,9 @@ def further_pages(paths: Sequence[Path]) -> dict[Path, int]:
 
     A preview or depth map inside a JPEG does not count.
     """
-    found = {}
-    with reject_decompression_bombs(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), _CHUNK):
-            some = paths[start : start + _CHUNK]
-            found |= {path: count for path, count in zip(some, pool.map(pages_after_first, some), strict=True) if count}
-    return found
+    with reject_decompression_bombs():
+        counts = map_files(pages_after_first, paths)
+    return {path: count for path, count in zip(paths, counts, strict=True) if count}
 
 
 def pages_after_first(path: Path) -> int:
@@ -303,24 +314,31 @@ def _try_decode(path: Path, size: int | None, value_range: Range | None) -> Byte
         return error
 
 
-def decode(path: Path, size: int | None = None, value_range: Range | None = None) -> Bytes:
-    """Read an image as `read_image` does; call it within `reject_decompression_bombs`."""
+def decode(path: Path, size: int | None = None, value_range: Range | None = None, content: bytes | None = None) -> Bytes:
+    """Read an image as `read_image` does; call it within `reject_decompression_bombs`.
+
+    content: the file's content, if it is read already.
+    """
     try:
-        return _to_bytes(_prepare(_loaded(path, size), size, value_range))
+        return _to_bytes(_prepare(_loaded(_source(path, content), size), size, value_range))
     except (_Damaged, *_UNREADABLE) as error:
         raise _unreadable(path, error) from None
 
 
-def load_stored(path: Path) -> tuple[Image.Image | Values, Image.Transpose | None]:
+def load_stored(path: Path, content: bytes | None = None) -> tuple[Image.Image | Values, Image.Transpose | None]:
     """Return an image as stored, and the transposition that turns it upright; a deep image as its values (H, W[, 3 or 4]).
 
     Call it within `reject_decompression_bombs`.
+
+    Args:
+        path: the file.
+        content: its content, if it is read already.
 
     Raises:
         InputError: the file cannot be read.
     """
     try:
-        loaded = _loaded(path, None)
+        loaded = _loaded(_source(path, content), None)
     except _Damaged as error:
         raise _unreadable(path, error) from None
     return loaded.image if loaded.values is None else loaded.values, loaded.turn
@@ -340,6 +358,18 @@ def decode_bytes(
         raise
     except (_Damaged, *_UNREADABLE) as error:
         raise InputError(f"The file cannot be read: {_reason(error)}; give a PNG, JPEG or other photo.") from None
+
+
+def read_content(path: Path) -> bytes | None:
+    """Return the content of a file; None if it cannot be read, which `decode` explains."""
+    try:
+        return None if path.is_fifo() else path.read_bytes()
+    except OSError:
+        return None
+
+
+def _source(path: Path, content: bytes | None) -> Path | io.BytesIO:
+    return path if content is None else io.BytesIO(content)
 
 
 class _Damaged(Exception):
@@ -400,9 +430,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         flat = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
         return flat.convert("L") if image.mode in ("L", "LA", "La", "1") else flat
-    if image.mode in ("L", "1"):
-        return image.convert("L")
-    return image.convert("RGB")
+    mode = "L" if image.mode in ("L", "1") else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _scaled(values: Values, value_range: Range | None) -> Image.Image:

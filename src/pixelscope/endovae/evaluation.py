@@ -41,9 +41,9 @@ from pixelscope.endovae.metrics import (
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import MEAN, METHODS, MODEL, PCA, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.endovae.samples import save_samples
-from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
+from pixelscope.heap import keep_heap
 from pixelscope.inference.table import csv_text
 
 Metric = Callable[[Tensor, Tensor, Tensor | None], Tensor]

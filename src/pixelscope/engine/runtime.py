@@ -30,8 +30,8 @@ from pixelscope.engine.distributed import (
     share_of_cores,
     shared_memory_fault,
 )
-from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError, Interrupted, TrainingStopped
+from pixelscope.heap import keep_heap
 
 GO_ON = "resume from the last checkpoint with --resume RUN"
 _OF_SYSTEM = re.compile(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?")

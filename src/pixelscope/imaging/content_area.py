@@ -119,12 +119,14 @@ def brightest_channel(pixels: Bytes) -> Bytes:
 
 def _robust(frame: Bytes) -> Box:
     block = max(1, min(frame.shape[:2]) // _LINES)
-    blocks = brightest_channel(_shrink(frame, block))
+    brightest = brightest_channel(frame)
+    blocks = brightest if block == 1 else brightest_channel(_shrink(frame, block))
     black = _black(blocks)
-    rough = _main_rectangle(_without_text(blocks > black + _BRIGHTER))
+    _, lit = cv2.threshold(blocks, black + _BRIGHTER, 1, cv2.THRESH_BINARY)
+    rough = _main_rectangle(_without_text(np.asarray(lit, np.uint8)))
     if rough.area < _SMALLEST * blocks.size:
         return _whole(frame)
-    return _refine(frame, rough, block, black)
+    return _refine(brightest, rough, block, black)
 
 
 def _shrink(frame: Bytes, block: int) -> Bytes:
@@ -136,43 +138,51 @@ def _shrink(frame: Bytes, block: int) -> Bytes:
 
 def _black(blocks: Bytes) -> float:
     # A tenth of the outermost blocks: the corners of an octagon alone are more.
-    outermost = np.concatenate([blocks[0], blocks[-1], blocks[:, 0], blocks[:, -1]])
-    return min(float(np.percentile(outermost, 10)), _BLACKEST)
+    outermost = np.sort(np.concatenate([blocks[0], blocks[-1], blocks[:, 0], blocks[:, -1]]))
+    below, share = divmod((len(outermost) - 1) / 10, 1)
+    low, high = outermost[int(below) : int(below) + 2].astype(np.float64)[[0, -1]]
+    return min(float(low + share * (high - low)), _BLACKEST)
 
 
-def _without_text(lit: Flags) -> Flags:
+def _without_text(lit: Bytes) -> Bytes:
     side = max(1, round(_TEXT * min(lit.shape)))
-    return cv2.morphologyEx(lit.view(np.uint8), cv2.MORPH_OPEN, np.ones((side, side), np.uint8)).view(np.bool_)
+    return np.asarray(cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((side, side), np.uint8)), np.uint8)
 
 
-def _main_rectangle(lit: Flags) -> Box:
-    """Return the rectangle of the main part, in blocks; without area where nothing is lit."""
-    if not lit.any():
+def _main_rectangle(lit: Bytes) -> Box:
+    """Return the rectangle of the main part, in blocks; without area where nothing is lit, which is 1."""
+    if not cv2.countNonZero(lit):
         return Box(0, 0, 0, 0)
-    left, right = _main_run(lit.sum(0))
-    top, bottom = _main_run(lit[:, left:right].sum(1))
+    left, right = _main_run(_sums(lit, 0))
+    top, bottom = _main_run(_sums(lit[:, left:right], 1))
     # A side panel's rows are gone by now.
-    inner_left, inner_right = _main_run(lit[top:bottom, left:right].sum(0))
+    inner_left, inner_right = _main_run(_sums(lit[top:bottom, left:right], 0))
     return Box(left + inner_left, top, inner_right - inner_left, bottom - top)
 
 
-def _main_run(counts: NDArray[np.int64]) -> tuple[int, int]:
+def _sums(lit: Bytes, axis: int) -> NDArray[np.int32]:
+    return np.asarray(cv2.reduce(lit, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S), np.int32).ravel()
+
+
+def _main_run(counts: NDArray[np.int32]) -> tuple[int, int]:
     """Return where the main run of lines with lit blocks starts and ends, joined with runs that are not much smaller."""
-    turns = np.flatnonzero(np.diff(counts > 0, prepend=False, append=False))
+    lit = np.concatenate([[False], counts > 0, [False]])
+    turns = np.flatnonzero(lit[1:] != lit[:-1])
     starts, ends = turns[::2], turns[1::2]
     sums = np.add.reduceat(counts, starts)
     parts = np.flatnonzero(sums >= _PART * sums.max())
     return int(starts[parts[0]]), int(ends[parts[-1]])
 
 
-def _refine(frame: Bytes, rough: Box, block: int, black: float) -> Box:
+def _refine(brightest: Bytes, rough: Box, block: int, black: float) -> Box:
     """Return the rectangle in pixels, with each side moved by up to a block to where the picture begins."""
+    height, width = brightest.shape
     rows, columns = (slice(part.start * block, part.stop * block) for part in rough.slices)
-    across, down = frame[rows], frame[:, columns].transpose(1, 0, 2)
+    across, down = brightest[rows], brightest[:, columns].T
     left = _first_line(across, columns.start, block, black)
-    right = frame.shape[1] - _first_line(across[:, ::-1], frame.shape[1] - columns.stop, block, black)
+    right = width - _first_line(across[:, ::-1], width - columns.stop, block, black)
     top = _first_line(down, rows.start, block, black)
-    bottom = frame.shape[0] - _first_line(down[:, ::-1], frame.shape[0] - rows.stop, block, black)
+    bottom = height - _first_line(down[:, ::-1], height - rows.stop, block, black)
     return Box(left, top, right - left, bottom - top)
 
 
@@ -181,8 +191,8 @@ def _first_line(lines: Bytes, rough: int, block: int, black: float) -> int:
     # The outermost lit block may be lit in part only, and the one inside it has the picture's full length.
     start = max(0, rough - block)
     # A glint counts no more than tissue does.
-    light = np.clip(brightest_channel(lines[:, start : rough + 2 * block]), black, black + _TISSUE).mean(0) - black
-    return start + int(np.argmax(light >= light.max() / 2))
+    light = lines[:, start : rough + 2 * block].clip(black, black + _TISSUE).mean(0) - black
+    return start + int((light >= light.max() / 2).argmax())
 
 
 def _whole(frame: Bytes) -> Box:

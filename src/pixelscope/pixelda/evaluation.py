@@ -10,8 +10,8 @@ from typing import Any
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
-from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError
+from pixelscope.heap import keep_heap
 from pixelscope.pixelda.checkpoints import Checkpoint, default_checkpoint, list_checkpoints, read_run, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.data import Domains, SeenImages, StoredRun, load_domain, load_own, with_classes_of

@@ -3,15 +3,13 @@
 import difflib
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pixelscope.data.decode import further_pages
+from pixelscope.data.decode import further_pages, map_files, read_content
 from pixelscope.data.sources.listing import Contents, contents, note, parts_among
 from pixelscope.errors import InputError
 
@@ -263,7 +261,7 @@ def _unique(files: Sequence[FoundFile]) -> list[FoundFile]:
     by_name: dict[tuple[str, str], FoundFile] = {}
     for file in files:
         other = by_name.setdefault((file.owner, file.within), file)
-        if other.path.resolve() != file.path.resolve():
+        if other is not file and other.path.resolve() != file.path.resolve():
             raise InputError(
                 f"Two files would have the name {file.owner}/{file.within}: {other.path} and {file.path}; rename one."
             )
@@ -411,17 +409,13 @@ def _name(file: FoundFile) -> str:
 
 
 def _digests(paths: Sequence[Path]) -> dict[Path, str]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(paths, pool.map(_digest, paths), strict=True))
+    return dict(zip(paths, map_files(_digest, paths), strict=True))
 
 
 def _digest(path: Path) -> str:
     """Return the SHA-256 of a file; empty if it cannot be read, which preparation reports later."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
+    content = read_content(path)
+    return "" if content is None else hashlib.sha256(content).hexdigest()
 
 
 def _without_copies(frames: Sequence[FoundFile], digests: Mapping[Path, str]) -> tuple[list[FoundFile], list[FoundFile]]:

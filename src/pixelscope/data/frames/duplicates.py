@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pixelscope.errors import InputError
+from pixelscope.imaging.content_area import brightest_channel
 
 Hashes = NDArray[np.uint64]
 Positions = NDArray[np.int64]
@@ -43,12 +44,13 @@ def perceptual_hash(frame: NDArray[np.uint8]) -> int:
         frame: uint8, shape (H, W, 3), RGB.
     """
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    black = cv2.dilate((frame.max(axis=2) < _BLACK).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    black = cv2.dilate((brightest_channel(frame) < _BLACK).view(np.uint8), np.ones((3, 3), np.uint8)) > 0
     middle = grey[~black].mean() if not black.all() else 0.0
     shown = np.where(black, 0, grey - middle).astype(np.float32) * _window(*grey.shape)
     waves = cv2.dct(cv2.resize(shown, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
     slow = waves.ravel()[_SLOWEST]
-    return int.from_bytes(np.packbits(slow > np.median(slow)).tobytes(), "big")
+    median = np.sort(slow)[31:33].mean()
+    return int.from_bytes(np.packbits(slow > median).tobytes(), "big")
 
 
 def clusters(hashes: Hashes, distance: int = DISTANCE) -> Positions:

@@ -5,21 +5,31 @@ A store is written in a hidden folder and renamed, so that it is complete or abs
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.decode import depth_of, read_image, read_images, reject_decompression_bombs
+from pixelscope.data.decode import decode, depth_of, read_content, reject_decompression_bombs
 from pixelscope.data.disk_array import RowWriter
 from pixelscope.data.frames.discovery import ListedFrame, Listing, find_classes, list_frames
 from pixelscope.data.frames.duplicates import perceptual_hash
-from pixelscope.data.frames.preprocess import PreparedFrame, frame_mask, is_black, prepare_frame, stages, write_stages
+from pixelscope.data.frames.preprocess import (
+    PreparedFrame,
+    Stages,
+    cut_square,
+    frame_mask,
+    is_black,
+    stages,
+    write_stages,
+)
 from pixelscope.data.frames.store import (
     FIGURES,
     INDEX,
@@ -35,17 +45,22 @@ from pixelscope.data.frames.store import (
 from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError
 from pixelscope.files import held, write_text, written_whole
+from pixelscope.heap import keep_heap
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.content_area import find_content_area
 from pixelscope.imaging.convert import unused_range_note
+from pixelscope.imaging.insets import Inset, find_insets
 from pixelscope.progress import ProgressCallback
 
 _FIGURES = 3
 """Frames per class whose stages are kept."""
-_CHUNK = 16
-"""Frames decoded at once: 100 MB at 1920 x 1080, 400 MB at twice that."""
-_THREADS = 16
-"""Maximum number of threads; each holds a few copies of its frame."""
+_CHUNK = 64
+"""Frames between two reports of progress."""
+_THREADS = 8
+"""Maximum number of threads that decode and resize."""
+_TOGETHER = 4
+"""Frames that a thread takes at once; of each thread, four times as many are in memory at most."""
 
 Bytes = NDArray[np.uint8]
 
@@ -124,14 +139,20 @@ def _build(listing: Listing, config: PrepareConfig, key: str, place: Path, progr
                 whole = work / "store"
                 shutil.rmtree(whole, ignore_errors=True)
                 whole.mkdir(parents=True)
-                frames, left_out = _write_arrays(whole, listing.frames, config, progress)
-                _check_enough(listing, frames, left_out)
-                index = _index(listing, config, key, frames, left_out)
-                _write_figures(whole, index, listing)
+                with _workers() as pool:
+                    frames, left_out = _write_arrays(whole, listing.frames, config, pool, progress)
+                    _check_enough(listing, frames, left_out)
+                    index = _index(listing, config, key, frames, left_out)
+                    _write_figures(whole, index, listing, pool)
                 write_text(whole / INDEX, index.model_dump_json())
                 whole.replace(place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _threads() -> int:
+    """Return how many threads decode and resize, besides the one that looks at frames."""
+    return min(_THREADS, os.cpu_count() or 1)
 
 
 def _index(
@@ -167,7 +188,11 @@ def _notes(left_out: Sequence[SkippedFile], count: int) -> tuple[str, ...]:
 
 
 def _write_arrays(
-    folder: Path, listed: Sequence[ListedFrame], config: PrepareConfig, progress: ProgressCallback | None
+    folder: Path,
+    listed: Sequence[ListedFrame],
+    config: PrepareConfig,
+    pool: ThreadPoolExecutor,
+    progress: ProgressCallback | None,
 ) -> tuple[list[FrameRecord], list[SkippedFile]]:
     """Prepare all frames and write their arrays; returns the record of each stored frame, and the files that gave none.
 
@@ -176,40 +201,37 @@ def _write_arrays(
     frames: list[FrameRecord] = []
     left_out: list[SkippedFile] = []
     with ExitStack() as stack:
-        stack.enter_context(_one_thread_each())
-        pool = stack.enter_context(ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)))
         shapes = array_shapes(0, config.size).items()
         rows = {name: stack.enter_context(RowWriter(folder / f"{name}.npy", shape[1:])) for name, shape in shapes}
-        for start in range(0, len(listed), _CHUNK):
-            chunk = listed[start : start + _CHUNK]
-            for result in _prepare(chunk, config, pool):
-                if isinstance(result, SkippedFile):
-                    left_out.append(result)
-                    continue
+        for done, result in enumerate(_prepared(listed, config, pool, _threads()), 1):
+            if isinstance(result, SkippedFile):
+                left_out.append(result)
+            else:
                 record, prepared = result
                 frames.append(record)
                 for name, array in (("frames", prepared.frame), ("insets", prepared.inset), ("lesions", prepared.lesion)):
                     rows[name].write(array[None])
             if config.strict:
                 raise_if_skipped(left_out)
-            if progress is not None:
-                progress(start + len(chunk), len(listed))
+            if progress is not None and (done % _CHUNK == 0 or done == len(listed)):
+                progress(done, len(listed))
     return frames, left_out
 
 
-def _write_figures(folder: Path, index: StoreIndex, listing: Listing) -> None:
+def _write_figures(folder: Path, index: StoreIndex, listing: Listing, pool: ThreadPoolExecutor) -> None:
     paths = {frame.name: frame.path for frame in listing.frames}
     labels = np.array([frame.label for frame in index.frames])
     chosen = [
         i for label in range(len(listing.kinds)) for i in evenly_spaced(np.flatnonzero(labels == label), _FIGURES).tolist()
     ]
-    kept = (index.frames[i] for i in chosen)
-    drawn = [
-        stages(i, read_frame(read_image(paths[frame.name], value_range=index.settings.range)), Box(*frame.content))
-        for i, frame in zip(chosen, kept, strict=True)
-    ]
+
+    def drawn(i: int) -> Stages:
+        frame = index.frames[i]
+        image = decode(paths[frame.name], value_range=index.settings.range)
+        return stages(i, read_frame(image), Box(*frame.content))
+
     with written_whole(folder / FIGURES) as temporary:
-        write_stages(temporary, drawn)
+        write_stages(temporary, list(pool.map(drawn, chosen)))
 
 
 def raise_if_skipped(left_out: Sequence[SkippedFile]) -> None:
@@ -224,47 +246,129 @@ def read_frame(image: Bytes) -> Bytes:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Keep OpenCV from starting threads of its own in each of ours."""
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """Give the threads that read and prepare frames; OpenCV starts none of its own in each of them."""
+    keep_heap()
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        yield
+        with reject_decompression_bombs(), ThreadPoolExecutor(_threads()) as pool:
+            yield pool
     finally:
         cv2.setNumThreads(before)
 
 
-def _prepare(
-    frames: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor
-) -> list[tuple[FrameRecord, PreparedFrame] | SkippedFile]:
-    images = list(read_images([frame.path for frame in frames], value_range=config.range))
-    with reject_decompression_bombs():
-        return list(pool.map(lambda frame, image: _one(frame, image, config), frames, images))
+def _prepared(
+    listed: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor, threads: int
+) -> Iterator[tuple[FrameRecord, PreparedFrame] | SkippedFile]:
+    """Give the frames in order, prepared.
+
+    The pool's threads decode and resize, which they do side by side. This thread does what takes many short calls, between
+    which threads would wait for each other: it reads the files, finds content areas and insets, and hashes.
+    """
+    some = (list(map(_File.read, listed[start : start + _TOGETHER])) for start in range(0, len(listed), _TOGETHER))
+    reading = deque(pool.submit(_open, frames, config) for frames in islice(some, threads + 1))
+    cutting: deque[Future[list[_Cut | SkippedFile]]] = deque()
+    while reading or cutting:
+        if reading:
+            opened = reading.popleft().result()
+            reading.extend(pool.submit(_open, frames, config) for frames in islice(some, 1))
+            cutting.append(pool.submit(_cut, [_looked_at(one, config) for one in opened], config))
+        if len(cutting) > threads or not reading:
+            yield from (_described(one) for one in cutting.popleft().result())
 
 
-def _one(
-    frame: ListedFrame, image: Bytes | InputError, config: PrepareConfig
-) -> tuple[FrameRecord, PreparedFrame] | SkippedFile:
-    if isinstance(image, InputError):
-        return SkippedFile(name=frame.name, reason="unreadable", message=str(image))
-    original = read_frame(image)
-    marked = None if frame.mask is None else frame_mask(frame.mask, original.shape[:2])
-    prepared = prepare_frame(original, marked, config)
-    if is_black(prepared.frame):
-        return SkippedFile(name=frame.name, reason="black", message=f"The frame {frame.path} is black all over; remove it.")
-    return _record(frame, original, prepared), prepared
+@dataclass(frozen=True)
+class _File:
+    """What the files of a frame hold; None where there is none, or it cannot be read."""
+
+    file: ListedFrame
+    frame: bytes | None
+    mask: bytes | None
+
+    @classmethod
+    def read(cls, file: ListedFrame) -> "_File":
+        return cls(file, read_content(file.path), None if file.mask is None else read_content(file.mask))
 
 
-def _record(frame: ListedFrame, original: Bytes, prepared: PreparedFrame) -> FrameRecord:
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A decoded frame, and its mask where it has one."""
+
+    file: ListedFrame
+    original: Bytes
+    lesion: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _LookedAt:
+    """A decoded frame, and what was found in it."""
+
+    opened: _Opened
+    content: Box
+    insets: Sequence[Inset]
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """A prepared frame, and the size of its original."""
+
+    file: ListedFrame
+    size: tuple[int, int]
+    prepared: PreparedFrame
+
+
+def _open(frames: Sequence[_File], config: PrepareConfig) -> list[_Opened | SkippedFile]:
+    """Decode frames and their masks; on a thread within `reject_decompression_bombs`."""
+    return [_opened(frame, config) for frame in frames]
+
+
+def _opened(read: _File, config: PrepareConfig) -> _Opened | SkippedFile:
+    file = read.file
+    try:
+        original = read_frame(decode(file.path, value_range=config.range, content=read.frame))
+    except InputError as error:
+        return SkippedFile(name=file.name, reason="unreadable", message=str(error))
+    return _Opened(file, original, None if file.mask is None else frame_mask(file.mask, original.shape[:2], read.mask))
+
+
+def _looked_at(opened: _Opened | SkippedFile, config: PrepareConfig) -> _LookedAt | SkippedFile:
+    if isinstance(opened, SkippedFile):
+        return opened
+    content = find_content_area(opened.original, config.method)
+    return _LookedAt(opened, content, find_insets(opened.original, content))
+
+
+def _cut(frames: Sequence[_LookedAt | SkippedFile], config: PrepareConfig) -> list[_Cut | SkippedFile]:
+    return [frame if isinstance(frame, SkippedFile) else _square(frame, config) for frame in frames]
+
+
+def _square(found: _LookedAt, config: PrepareConfig) -> _Cut:
+    opened = found.opened
+    prepared = cut_square(opened.original, opened.lesion, found.content, found.insets, config)
+    return _Cut(opened.file, (opened.original.shape[1], opened.original.shape[0]), prepared)
+
+
+def _described(cut: _Cut | SkippedFile) -> tuple[FrameRecord, PreparedFrame] | SkippedFile:
+    """Return a prepared frame and its record, or why it is left out."""
+    if isinstance(cut, SkippedFile):
+        return cut
+    if is_black(cut.prepared.frame):
+        why = f"The frame {cut.file.path} is black all over; remove it."
+        return SkippedFile(name=cut.file.name, reason="black", message=why)
+    return _record(cut), cut.prepared
+
+
+def _record(cut: _Cut) -> FrameRecord:
     return FrameRecord(
-        name=frame.name,
-        label=frame.label,
-        content=_rectangle(prepared.content),
-        size=(original.shape[1], original.shape[0]),
-        insets=tuple(InsetRecord(kind=inset.kind, box=_rectangle(inset.box)) for inset in prepared.insets),
-        lesion=frame.mask is not None,
-        sha256=frame.sha256,
-        hash=f"{perceptual_hash(prepared.frame):016x}",
+        name=cut.file.name,
+        label=cut.file.label,
+        content=_rectangle(cut.prepared.content),
+        size=cut.size,
+        insets=tuple(InsetRecord(kind=inset.kind, box=_rectangle(inset.box)) for inset in cut.prepared.insets),
+        lesion=cut.file.mask is not None,
+        sha256=cut.file.sha256,
+        hash=f"{perceptual_hash(cut.prepared.frame):016x}",
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,7 +15,7 @@ from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import find_content_area, otsu_stages
-from pixelscope.imaging.insets import Inset, find_insets, inpaint, inset_mask
+from pixelscope.imaging.insets import Inset, find_insets, inpaint
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -46,18 +47,23 @@ def prepare_frame(original: Bytes, lesion: Mask | None, config: PrepareConfig) -
         config: size, method and treatment of insets.
     """
     content = find_content_area(original, config.method)
-    insets = find_insets(original, content)
-    inside = inset_mask(original.shape[:2], insets) if insets else None
-    square = content.centre_square().slices
-    frame = resize_square(original[square], config.size)
-    inset = _covered(None if inside is None else inside[square], config.size, 0)
+    return cut_square(original, lesion, content, find_insets(original, content), config)
+
+
+def cut_square(
+    original: Bytes, lesion: Mask | None, content: Box, insets: Sequence[Inset], config: PrepareConfig
+) -> PreparedFrame:
+    """Do what `prepare_frame` does once content area and insets are found."""
+    square = content.centre_square()
+    frame = resize_square(original[square.slices], config.size)
+    inset = _touched([inset.box for inset in insets], square, config.size)
     if config.insets == "inpaint" and inset.any():
         # After the black border is cut off, which would flow into the fill, and at the small size, where it is quick.
         frame = inpaint(frame, inset > 0)
     return PreparedFrame(
         frame=frame,
         inset=inset,
-        lesion=_covered(None if lesion is None else lesion[square], config.size, 0.5),
+        lesion=_covered(None if lesion is None else lesion[square.slices], config.size),
         content=content,
         insets=tuple(insets),
     )
@@ -77,11 +83,28 @@ def resize_square(square: NDArray[Value], size: int) -> NDArray[Value]:
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _covered(inside: Mask | None, size: int, share: float) -> Bytes:
-    """Return uint8 (size, size): 1 where more than `share` of the contributing source pixels is inside."""
+def _covered(inside: Mask | None, size: int) -> Bytes:
+    """Return uint8 (size, size): 1 where more than half of the contributing source pixels is inside."""
     if inside is None or not inside.any():
         return np.zeros((size, size), np.uint8)
-    return (resize_square(inside.astype(np.float32), size) > share).astype(np.uint8)
+    return (resize_square(inside.astype(np.float32), size) > 0.5).astype(np.uint8)
+
+
+def _touched(boxes: Sequence[Box], square: Box, size: int) -> Bytes:
+    """Return uint8 (size, size): 1 where any of the contributing source pixels is inside one of the boxes."""
+    touched = np.zeros((size, size), np.uint8)
+    for box in boxes:
+        rows = _reached(box.top - square.top, box.height, square.height, size)
+        columns = _reached(box.left - square.left, box.width, square.width, size)
+        touched |= np.outer(rows, columns).astype(np.uint8)
+    return touched
+
+
+def _reached(start: int, length: int, side: int, size: int) -> Mask:
+    """Return, along one side, to which of `size` pixels any of the `length` source pixels from `start` contributes."""
+    inside = np.zeros((side, 1), np.float32)
+    inside[max(0, start) : max(0, start + length)] = 1
+    return np.asarray(Image.fromarray(inside).resize((1, size), Image.Resampling.BILINEAR))[:, 0] > 0
 
 
 Bytes = NDArray[np.uint8]
@@ -134,10 +157,10 @@ def stages(position: int, frame: Bytes, content: Box) -> Stages:
 
 
 def write_stages(path: Path, frames: Sequence[Stages]) -> None:
-    """Write stages as .npz."""
+    """Write stages as .npz, not compressed, which took longer than preparing the frames they come from."""
     arrays = {f"{i}/{part}": np.asarray(getattr(one, part)) for i, one in enumerate(frames) for part in _PARTS}
     with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, count=np.array(len(frames)), **arrays)
+        np.savez(file, allow_pickle=False, count=np.array(len(frames)), **arrays)
 
 
 def read_stages(path: Path) -> list[Stages]:
@@ -186,9 +209,12 @@ def read_mask(path: Path) -> Flags:
         return decode_mask(path)
 
 
-def decode_mask(path: Path) -> Flags:
-    """Read a mask as `read_mask` does; call it within `reject_decompression_bombs`."""
-    stored, turn = load_stored(path)
+def decode_mask(path: Path, content: bytes | None = None) -> Flags:
+    """Read a mask as `read_mask` does; call it within `reject_decompression_bombs`.
+
+    content: the file's content, if it is read already.
+    """
+    stored, turn = load_stored(path, content)
     lossy = isinstance(stored, Image.Image) and stored.format in _LOSSY
     flags = mask_from_values(_values(stored, path), str(path), lossy)
     if turn is None:
@@ -207,24 +233,33 @@ def mask_from_values(values: Values, name: str, lossy: bool = False) -> Flags:
     Raises:
         InputError: there are more than two values, except for a few in between.
     """
-    top = values.max(initial=0)
-    low, high = top / 8, top - top / 8
-    between = np.count_nonzero((values > low) & (values < high))
-    used = np.unique(values)
+    used, counts = _counted(values)
+    top = used.max(initial=0)
+    between = counts[(used > top / 8) & (used < top - top / 8)].sum()
     if between > _BETWEEN * values.size or (not lossy and _has_labels(used)):
         named = ", ".join(f"{value:g}" for value in used) if len(used) <= _FEW else f"{len(used):,}, up to {top:g}"
         raise InputError(
             f"The mask {name} has more than two values ({named}); give one that is black outside and white inside."
         )
-    return values > top / 2
+    return values > (top // 2 if values.dtype == np.uint8 else top / 2)
 
 
-def frame_mask(path: Path, shape: tuple[int, int]) -> Flags:
+def _counted(values: Values) -> tuple[Values, Values]:
+    """Return the different values, ascending, and the number of each."""
+    if values.dtype != np.uint8 or values.ndim != 2 or not values.size:
+        return np.unique(values, return_counts=True)
+    counts = cv2.calcHist([values], [0], None, [256], [0, 256]).ravel()
+    used = np.flatnonzero(counts)
+    return used.astype(np.uint8), counts[used]
+
+
+def frame_mask(path: Path, shape: tuple[int, int], content: bytes | None = None) -> Flags:
     """Return where a mask marks a lesion; call it within `reject_decompression_bombs`.
 
     Args:
         path: the mask's file.
         shape: height and width of the frame.
+        content: the file's content, if it is read already.
 
     Returns:
         bool, shape (H, W).
@@ -232,7 +267,7 @@ def frame_mask(path: Path, shape: tuple[int, int]) -> Flags:
     Raises:
         InputError: the mask cannot be read, differs from its frame in size, or has more than two values.
     """
-    marked = decode_mask(path)
+    marked = decode_mask(path, content)
     if marked.shape != shape:
         raise InputError(
             f"The mask {path} is {marked.shape[1]} x {marked.shape[0]} and its frame {shape[1]} x {shape[0]}; give a mask of "
@@ -273,6 +308,8 @@ def _visible(colours: Values, alpha: Values | None, path: Path) -> Values:
         InputError: there are several colours and none is black, so that inside and outside are ambiguous.
     """
     values = colours.max(axis=2) if colours.ndim == 3 else colours
+    if alpha is None and _both_kinds(values):
+        return values
     visible = np.ones(values.shape, bool) if alpha is None else alpha > np.iinfo(alpha.dtype).max // 2
     if not visible.any() or _both_kinds(values[visible]):
         return np.where(visible, values, 0)

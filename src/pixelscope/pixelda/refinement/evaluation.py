@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pixelscope.data.disk_array import evenly_spaced
-from pixelscope.engine.memory import keep_heap
 from pixelscope.errors import InputError
+from pixelscope.heap import keep_heap
 from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint
 from pixelscope.pixelda.evaluation import own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
