@@ -31,13 +31,13 @@ def page(result: dict[str, Any]) -> str:
 def _item(name: str, measured: dict[str, Any]) -> list[str]:
     if name == START:
         rows = [[title, f"{one['seconds'] * 1e3:.1f}", f"{one['times']:.2f}"] for title, one in measured.items()]
-        return ["## Start", "", *_table(["process", "ms", "times `python -c pass`"], rows)]
+        return ["## Start", "", *table(["process", "ms", "times `python -c pass`"], rows)]
     item = ITEMS[name]
     head = [f"{item.unit}/s", "slowest - fastest", "ratio", "GFLOP/s", "of ceiling", "data", "peak MB", "growth MB"]
     first = next(iter(measured.values()))
     ceilings = {title.removeprefix(MACHINE): one["gflops"] for title, one in measured.items() if title.startswith(MACHINE)}
     rows = [[title, *_cells(one, first, ceilings, title.startswith(MACHINE))] for title, one in measured.items()]
-    return [f"## {item.title}", "", *_table(["contender", *head], rows)]
+    return [f"## {item.title}", "", *table(["contender", *head], rows)]
 
 
 def _cells(one: dict[str, Any], first: dict[str, Any], ceilings: dict[str, float], is_machine: bool) -> list[str]:
@@ -63,5 +63,6 @@ def _whole(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

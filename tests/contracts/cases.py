@@ -17,7 +17,6 @@ from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, Re
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_networks
-from pixelscope.rng import StepContext
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class TaskCase:
     """A task in training, with its batches, and which networks each of its optimizers trains."""
 
     name: str
-    build: Callable[[], tuple[Task[Any], Callable[[StepContext], Any]]]
+    build: Callable[..., tuple[Task[Any], Any]]
+    """Takes the device, by default the CPU; the batches have `__call__`, `read` and `make`."""
     trains: dict[str, set[str]]
 
 
@@ -49,14 +49,14 @@ def z(count: int) -> Tensor:
     return torch.rand(count, 10, generator=torch.Generator().manual_seed(count)) * 2 - 1
 
 
-def _pixelda(**changes: Any) -> tuple[PixelDATask, PairedBatches]:
-    config, one = tiny.pixelda(**changes), tiny.fabric()
+def _pixelda(device: str = "cpu", **changes: Any) -> tuple[PixelDATask, PairedBatches]:
+    config, one = tiny.pixelda(**changes), tiny.fabric(accelerator=device)
     target = tiny.image_set(seed=1, coloured=True)
     return PixelDATask(config, 3, one), PairedBatches(tiny.image_set(), target, config.seed, one.device)
 
 
-def _baseline(**changes: Any) -> tuple[BaselineTask, LabelledBatches]:
-    config, one = tiny.baseline(**changes), tiny.fabric()
+def _baseline(device: str = "cpu", **changes: Any) -> tuple[BaselineTask, LabelledBatches]:
+    config, one = tiny.baseline(**changes), tiny.fabric(accelerator=device)
     return BaselineTask(config, 3, one), LabelledBatches(tiny.image_set(), config.seed, one.device)
 
 
@@ -65,8 +65,8 @@ def unit(count: int, size: int = 96) -> Tensor:
     return (images(count, size) + 1) / 2
 
 
-def _endovae(masked: bool = False, **changes: Any) -> tuple[EndoVAETask, AugmentedBatches]:
-    config, one = tiny.endovae(**changes), tiny.fabric()
+def _endovae(device: str = "cpu", masked: bool = False, **changes: Any) -> tuple[EndoVAETask, AugmentedBatches]:
+    config, one = tiny.endovae(**changes), tiny.fabric(accelerator=device)
     insets = np.zeros((20, tiny.SIZE, tiny.SIZE), np.uint8) if masked else None
     if insets is not None:
         insets[:, 10:, :5] = 1
@@ -75,8 +75,9 @@ def _endovae(masked: bool = False, **changes: Any) -> tuple[EndoVAETask, Augment
     return task, AugmentedBatches(frames, insets, config.augmentation, config.seed, one.device)
 
 
-def _refined(kind: str = "strong", **changes: Any) -> tuple[RefineTask, RefineBatches]:
-    config, one, source = tiny.refined(training={"images": 16_000}, **changes), tiny.fabric(), tiny.image_set()
+def _refined(device: str = "cpu", kind: str = "strong", **changes: Any) -> tuple[RefineTask, RefineBatches]:
+    config, one = tiny.refined(training={"images": 16_000}, **changes), tiny.fabric(accelerator=device)
+    source = tiny.image_set()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = StrongClassifier(3, 4) if kind == "strong" else Classifier(3, tiny.SIZE)
@@ -121,6 +122,6 @@ TASKS = [
     TaskCase("endovae, insets left out", lambda: _endovae(masked=True), _ENDOVAE_TRAINS),
     TaskCase("pixelda, private layers", lambda: _pixelda(classifier={"private_first_layer": True}), _PIXELDA_TRAINS),
     TaskCase("refinement", _refined, _REFINED_TRAINS),
-    TaskCase("refinement of the paper's T", lambda: _refined("paper"), _REFINED_TRAINS),
+    TaskCase("refinement of the paper's T", lambda: _refined(kind="paper"), _REFINED_TRAINS),
     TaskCase("refinement, source and generated only", lambda: _refined(self_training={"enabled": False}), _REFINED_TRAINS),
 ]

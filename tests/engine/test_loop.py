@@ -13,7 +13,7 @@ from pixelscope.engine import checkpoint
 from pixelscope.engine.config import RuntimeConfig, TrainingConfig
 from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.runtime import launch
-from pixelscope.engine.task import Task
+from pixelscope.engine.task import StepInputs, Task
 from pixelscope.errors import TrainingStopped
 from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder, read_stats
@@ -31,10 +31,14 @@ class Counting(Task[None]):
         self.optimizers, self.averages = {}, {}
         self.losses, self.choices, self.drift = dict(losses or {}), list(choices or []), drift
 
-    def step(self, batch: None, context: StepContext) -> Mapping[str, Tensor]:
+    def inputs(self, context: StepContext) -> StepInputs:
+        loss = self.losses.get(context.step, 1.0)
+        return StepInputs({"loss": loss, "added": context.batch_size + self.drift * context.rank})
+
+    def compute(self, batch: None, inputs: StepInputs) -> Mapping[str, Tensor]:
         with torch.no_grad():
-            self.layer.weight += context.batch_size + self.drift * context.rank
-        return {"loss/layer": torch.tensor(self.losses.get(context.step, 1.0))}
+            self.layer.weight += inputs.number("added")
+        return {"loss/layer": torch.as_tensor(inputs.number("loss"))}
 
     def evaluate(self) -> dict[str, float]:
         return {"quality": self.choices.pop(0)} if self.choices else {}

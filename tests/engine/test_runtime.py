@@ -1,13 +1,22 @@
 """What `auto` means, and what a machine is asked for that it does not have."""
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import Barrier, average, check_agreement
-from pixelscope.engine.runtime import ResolvedRuntime, choose_precision, launch, resolve_runtime
+from pixelscope.engine.runtime import (
+    ResolvedRuntime,
+    choose_capture,
+    choose_compile,
+    choose_precision,
+    launch,
+    resolve_runtime,
+)
 from pixelscope.errors import InputError, TrainingStopped
 
 
@@ -32,11 +41,52 @@ def test_bfloat16_is_not_asked_of_a_gpu_without_it() -> None:
 
 def test_the_start_line_says_what_is_chosen_and_what_is_slow() -> None:
     fast, slow = (
-        ResolvedRuntime(1, "cpu", "bf16-mixed", 2).describe(),
+        ResolvedRuntime(1, "cpu", "bf16-mixed", 2, capture_reason="no GPU").describe(),
         ResolvedRuntime(2, "cpu", "bf16-mixed", 1, emulated=True).describe(),
     )
-    assert fast == "1 CPU process, bf16-mixed, channels last, not compiled, 2 threads each"
+    assert fast.startswith("1 CPU process, bf16-mixed, channels last, steps not captured (no GPU), not compiled (")
+    assert fast.endswith("2 threads each")
     assert slow.startswith("2 CPU processes, bf16-mixed (emulated on this processor, slower than 32-true), channels last")
+
+
+@pytest.mark.parametrize(
+    ("asked", "accelerator", "processes", "chosen"),
+    [
+        ("on", "cuda", 1, True),
+        ("on", "cuda", 2, False),
+        ("on", "cpu", 1, False),
+        ("auto", "cuda", 1, False),
+        ("off", "cuda", 1, False),
+    ],
+)
+def test_capture_needs_one_gpu_and_is_asked_for(asked: str, accelerator: str, processes: int, chosen: bool) -> None:
+    captured, reason = choose_capture(asked, accelerator, processes)
+    assert captured is chosen
+    assert reason in ResolvedRuntime(1, accelerator, "32-true", 1, capture=captured, capture_reason=reason).describe()
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
+def test_compiling_without_a_compiler_is_refused(accelerator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="compile on needs .*, which this machine lacks; .* use --runtime.compile off"):
+        choose_compile("on", accelerator)
+    assert [choose_compile(asked, accelerator)[0] for asked in ("auto", "off")] == [False, False]
+
+
+def test_a_compiler_that_is_named_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "my-compiler"
+    compiler.write_text("#!/bin/sh")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CXX", str(compiler))
+    assert choose_compile("on", "cpu")[0]
+
+
+@pytest.mark.parametrize(("written", "read"), [("on", "on"), ("off", "off"), ("auto", "auto")])
+def test_switches_are_read_as_yaml_writes_them(written: str, read: str) -> None:
+    assert RuntimeConfig.parse(yaml.safe_load(f"capture: {written}")).capture == read
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
+from pixelscope.pixelda.networks import Discriminator, StrongClassifier
 from pixelscope.pixelda.noise import NoisyDropout, random_bits
 
 SHAPE = torch.Size((7, 11, 13, 17))
@@ -77,3 +78,21 @@ def test_none_is_drawn_where_it_is_turned_off() -> None:
     before = draw.get_state()
     assert NoisyDropout(0.0, 0.0)(images, draw) is images
     assert torch.equal(draw.get_state(), before)
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_noise_drawn_beforehand_is_that_drawn_by_the_discriminator(size: int) -> None:
+    network, images = Discriminator(size, width=4), torch.randn(3, 3, size, size, generator=_generator())
+    drawn = network.draw(3, images.device, _generator())
+    assert torch.equal(network(images, bits=drawn), network(images, _generator()))
+    assert not torch.equal(network(images, bits=drawn), network(images, bits=[bits.flip(0) for bits in drawn]))
+    assert network.eval().draw(3, images.device, _generator()) == []
+
+
+def test_dropout_drawn_beforehand_is_what_is_dropped() -> None:
+    network, images = StrongClassifier(3, 4, dropout=0.5), torch.randn(8, 3, 16, 16, generator=_generator())
+    logits = [network(images, uniform=torch.full((8, 16), value)) for value in (0.4, 0.6)]
+    assert torch.equal(logits[0], network.fc.bias.expand(8, 3)), "everything is dropped"
+    assert not torch.equal(logits[1], logits[0])
+    draws = [network.draw(8, images.device, _generator()) for _ in range(2)]
+    assert torch.equal(*draws) and draws[0].shape == (8, 16)

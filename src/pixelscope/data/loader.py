@@ -1,11 +1,17 @@
 """Make batches of float tensors from uint8 arrays in memory or on disk. Torch starts here."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
 import torch
 from torch import Tensor
 
-from pixelscope.data.disk_array import DiskArray, Pixels
+from pixelscope.data.disk_array import Bytes, DiskArray, Pixels
 from pixelscope.data.imageset import ImageSet
 from pixelscope.rng import ShuffledOrder, StepContext
+
+Batch_co = TypeVar("Batch_co", covariant=True)
 
 RESIDENT_BYTES = 2**29
 """Maximum size of images on disk that a CPU process reads into memory; larger sets are read per batch."""
@@ -22,6 +28,32 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Convert float images in [-1, 1] to uint8 of the same shape."""
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class StepBatches(ABC, Generic[Batch_co]):
+    """Returns this rank's shard of the batch at a given step, in two halves; deterministic.
+
+    `read` works on the CPU and says what the batch is made of, `make` works on the device and never waits for it, so that a
+    step can be captured with its data.
+    """
+
+    device: torch.device
+
+    def __call__(self, context: StepContext) -> Batch_co:
+        """Return this rank's shard of the batch at `context`."""
+        return self.make({name: tensor.to(self.device) for name, tensor in self.read(context).items()})
+
+    @abstractmethod
+    def read(self, context: StepContext) -> dict[str, Tensor]:
+        """Return what the batch at `context` is made of, on the CPU; every step has the same names, shapes and types."""
+
+    @abstractmethod
+    def make(self, read: Mapping[str, Tensor]) -> Batch_co:
+        """Return the batch made of what `read` returned, moved to the device."""
+
+    @abstractmethod
+    def sets(self) -> Mapping[str, "DeviceImages"]:
+        """Return the sets that batches are taken from, by name."""
 
 
 class DeviceImages:
@@ -41,11 +73,35 @@ class DeviceImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, positions: Tensor) -> Tensor:
-        """Return the images at int64 `positions`, on the training device."""
+    @property
+    def nbytes(self) -> int:
+        """Return the size of all images."""
+        return self.images.nbytes
+
+    @property
+    def resident(self) -> bool:
+        """Return whether the images are on the training device."""
+        return isinstance(self.images, Tensor) and self.images.device.type == self.device.type
+
+    def read(self, positions: Tensor) -> dict[str, Tensor]:
+        """Return what `take` needs for the images at int64 `positions`, on the CPU: these, and images that are not resident."""
+        if self.resident:
+            return {"positions": positions}
         if isinstance(self.images, DiskArray):
-            return torch.from_numpy(self.images[positions.cpu().numpy()]).to(self.device)
-        return self.images[positions.to(self.images.device)].to(self.device)
+            return {"positions": positions, "pixels": torch.from_numpy(self.images[positions.numpy()])}
+        return {"positions": positions, "pixels": self.images[positions]}
+
+    def take(self, read: Mapping[str, Tensor]) -> Tensor:
+        """Return the images of what `read` returned, moved to the training device."""
+        if "pixels" in read:
+            return read["pixels"]
+        assert isinstance(self.images, Tensor)
+        return self.images[read["positions"]]
+
+    def overwrite(self, images: Bytes) -> None:
+        """Put other images in the place of all, uint8 of the same shape; a captured step goes on reading from this place."""
+        assert isinstance(self.images, Tensor)
+        self.images.copy_(torch.from_numpy(images))
 
     def prefetch(self, positions: Tensor) -> None:
         """Read the images at `positions` from disk in the background, if they are there."""
@@ -62,13 +118,17 @@ class ShuffledStream:
         self.labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
         self._order = ShuffledOrder(len(images), seed, name)
 
-    def take(self, context: StepContext) -> tuple[Tensor, Tensor | None]:
-        """Return this rank's images (n, 3, H, W) in [-1, 1] and labels (n,) for the step of `context`."""
-        positions = self.positions(context)
-        images = to_float(self.images[positions])
+    def read(self, context: StepContext) -> dict[str, Tensor]:
+        """Return what `take` needs for the step at `context`, on the CPU."""
+        read = self.images.read(self.positions(context))
         if isinstance(self.images.images, DiskArray) and not self._turns_over(context.after()):
             self.images.prefetch(self.positions(context.after()))
-        return images, None if self.labels is None else self.labels[positions.to(self.labels.device)]
+        return read
+
+    def take(self, read: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return images (n, 3, H, W) in [-1, 1] and labels (n,) of what `read` returned, moved to the device."""
+        labels = None if self.labels is None else self.labels[read["positions"]]
+        return to_float(self.images.take(read)), labels
 
     def positions(self, context: StepContext) -> Tensor:
         """Return the positions of this rank's images for the step of `context`, int64 on the CPU."""
@@ -77,6 +137,17 @@ class ShuffledStream:
     def _turns_over(self, context: StepContext) -> bool:
         # To draw the order of the next epoch before its time would mean to draw both twice.
         return context.images % len(self.images) + context.batch_size > len(self.images)
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under the names `prefix`/name."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`/, without it."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def resident_bytes(device: torch.device) -> int:

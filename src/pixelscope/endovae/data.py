@@ -14,7 +14,7 @@ from pixelscope.data.disk_array import DiskArray, Pixels, blocks
 from pixelscope.data.frames.duplicates import clusters, split_by_cluster
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
-from pixelscope.data.loader import DeviceImages
+from pixelscope.data.loader import DeviceImages, StepBatches, under, with_prefix
 from pixelscope.data.sources.relocate import find
 from pixelscope.endovae.config import AugmentationConfig, EndoVAEConfig
 from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
@@ -223,7 +223,7 @@ class FrameBatch:
     """(n, 1, S, S), 0 where loss and metrics ignore a pixel; None where all pixels are valid."""
 
 
-class AugmentedBatches:
+class AugmentedBatches(StepBatches[FrameBatch]):
     """Shuffled batches of frames and their augmented copies (step 3 of the reference study)."""
 
     def __init__(
@@ -245,36 +245,49 @@ class AugmentedBatches:
         self._order = ShuffledOrder(self.epoch, seed, "frames")
         self._fixed = draw_transforms(self.epoch, config, generator("cpu", seed, "augmentation"))
 
-    def __call__(self, context: StepContext) -> FrameBatch:
-        """Return this rank's shard of the batch at a given step; deterministic."""
+    def read(self, context: StepContext) -> dict[str, Tensor]:
+        """Return what the batch at `context` is made of."""
         whole = self._order.take(context.images, context.batch_size)
         mine = context.shard(torch.arange(len(whole)))
-        return self._batch(whole[mine], self._transforms(whole, context)[mine])
+        return self._read(whole[mine], self._transforms(whole, context)[mine])
+
+    def make(self, read: Mapping[str, Tensor]) -> FrameBatch:
+        """Return the batch."""
+        transforms = Transforms(**under("transforms", read))
+        images = augment(to_unit(self.frames.take(under("frames", read)).permute(0, 3, 1, 2)), transforms)
+        return FrameBatch(images, self._valid_mask(read, transforms))
+
+    def sets(self) -> dict[str, DeviceImages]:
+        """Return the frames, and the masks of their insets where there are any."""
+        return {"frames": self.frames} | ({} if self.ignore_mask is None else {"insets": self.ignore_mask})
 
     def version(self, copy: int, count: int) -> Tensor:
         """Return the first `count` frames (copy 0) or one of their copies, (n, 3, S, S) in [0, 1]."""
         items = torch.arange(min(count, len(self.frames))) + copy * len(self.frames)
-        return self._batch(items, self._fixed[items]).images
+        read = self._read(items, self._fixed[items])
+        return self.make({name: tensor.to(self.device) for name, tensor in read.items()}).images
 
-    def _batch(self, items: Tensor, transforms: Transforms) -> FrameBatch:
-        """Return the frames of `items`; all originals come first, then all first copies, and so on."""
-        transforms = transforms.to(self.device)
-        frames, copied = items % len(self.frames), items >= len(self.frames)
-        images = to_unit(self.frames[frames].permute(0, 3, 1, 2))
-        images[copied] = augment(images[copied], transforms[copied])
-        return FrameBatch(images, self._valid_mask(frames, copied, transforms))
+    def _read(self, items: Tensor, transforms: Transforms) -> dict[str, Tensor]:
+        """Return what the frames of `items` are made of; all originals come first, then all first copies, and so on."""
+        frames, original = items % len(self.frames), items < len(self.frames)
+        insets = {} if self.ignore_mask is None else self.ignore_mask.read(frames)
+        return {
+            **with_prefix("frames", self.frames.read(frames)),
+            **with_prefix("insets", insets),
+            # Originals are altered by the identity: a selection of the copies would have another size in each step.
+            **with_prefix("transforms", vars(transforms.undone(original))),
+        }
 
     def _transforms(self, items: Tensor, context: StepContext) -> Transforms:
         if not self.config.resample_every_epoch:
             return self._fixed[items]
         return draw_transforms(len(items), self.config, context.shared_generator("augmentation"))
 
-    def _valid_mask(self, frames: Tensor, copied: Tensor, transforms: Transforms) -> Tensor | None:
+    def _valid_mask(self, read: Mapping[str, Tensor], transforms: Transforms) -> Tensor | None:
         if self.ignore_mask is None:
             return None
-        ignored = (self.ignore_mask[frames].unsqueeze(1) > 0).float()
-        ignored[copied] = augment_masks(ignored[copied], transforms[copied])
-        return 1 - (ignored > 0).float()
+        ignored = (self.ignore_mask.take(under("insets", read)).unsqueeze(1) > 0).float()
+        return 1 - (augment_masks(ignored, transforms) > 0).float()
 
 
 def as_channels_first(frames: np.ndarray | Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The training step of EndoVAE: encoder and decoder together, on the evidence lower bound."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -19,8 +19,10 @@ from pixelscope.endovae.schedule import PlateauSchedule
 from pixelscope.engine.ema import EMA
 from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
-from pixelscope.engine.task import Task
+from pixelscope.engine.task import StepInputs, Task
 from pixelscope.rng import StepContext, generator
+
+Pass = Callable[[Tensor], Tensor]
 
 COLLAPSED = 0.1
 """KL divergence in nats below which the latent vectors carry no information."""
@@ -65,6 +67,7 @@ class EndoVAETask(Task[FrameBatch]):
         self.config, self.fabric = config, fabric
         self.encoder, self.decoder = build_networks(config)
         self.networks = {"encoder": self.encoder, "decoder": self.decoder}
+        self.passes = {"encoder": self.encoder, "decoder": self.decoder.logits}
         for network in self.networks.values():
             to_device(network, fabric.device, config.runtime.memory_format)
         self.optimizers = {"autoencoder": _adam([self.encoder, self.decoder], config)}
@@ -79,18 +82,22 @@ class EndoVAETask(Task[FrameBatch]):
         optimizer, schedule = self.config.optimizer, self.config.schedule
         return max(optimizer.learning_rate * self.schedule.factor, min(schedule.min_learning_rate, optimizer.learning_rate))
 
-    def step(self, batch: FrameBatch, context: StepContext) -> Mapping[str, Tensor]:
+    def inputs(self, context: StepContext) -> StepInputs:
+        """Return the learning rate, what the averages keep, and the noise of the latent vectors."""
+        shape = (context.batch_size, self.config.model.latent)
+        noise = context.shard(torch.randn(shape, generator=context.shared_generator("z")))
+        numbers = {"learning rate": self.learning_rate, **self.averaging(context)}
+        return StepInputs(numbers, {"z": noise}, log_now=context.log_now)
+
+    def compute(self, batch: FrameBatch, inputs: StepInputs) -> Mapping[str, Tensor]:
         """Train on one batch (steps 5 to 8 of the reference study)."""
         optimizer = self.optimizers["autoencoder"]
-        set_learning_rate(optimizer, self.learning_rate)
-        shape = (context.batch_size, self.config.model.latent)
-        noise = context.shard(torch.randn(shape, generator=context.shared_generator("z"))).to(batch.images.device)
+        set_learning_rate(optimizer, inputs.numbers["learning rate"])
         batch = replace(batch, images=to_memory_format(batch.images, self.config.runtime.memory_format))
-        numbers = self._losses(self.encoder, self.decoder, batch, noise)
+        numbers = self._losses(self.passes["encoder"], self.passes["decoder"], batch, inputs.tensors["z"])
         numbers["loss/total"].backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
-        for name, average in self.averages.items():
-            average.update(self.networks[name], context.batch_size, context.images)
+        self.update_averages(inputs)
         numbers |= {f"gradient/{name}": norm for name, norm in norms.items()}
         return {name: value.detach() for name, value in numbers.items()}
 
@@ -105,7 +112,7 @@ class EndoVAETask(Task[FrameBatch]):
         for start in range(0, count, BATCH):
             batch = self._validation_batch(slice(start, start + BATCH))
             noise = torch.randn((len(batch.images), self.config.model.latent), generator=draw).to(self.fabric.device)
-            for name, value in self._losses(encoder, decoder, batch, noise).items():
+            for name, value in self._losses(encoder, decoder.logits, batch, noise).items():
                 sums[name] += float(value) * len(batch.images)
         means = {name.replace("loss/", "loss/validation_"): value / count for name, value in sums.items()}
         return {**means, "learning_rate": self.learning_rate}
@@ -157,12 +164,12 @@ class EndoVAETask(Task[FrameBatch]):
         assert isinstance(decoder, Decoder)
         return encoder, decoder
 
-    def _losses(self, encoder: Encoder, decoder: Decoder, batch: FrameBatch, noise: Tensor) -> dict[str, Tensor]:
+    def _losses(self, encode: Pass, decode: Pass, batch: FrameBatch, noise: Tensor) -> dict[str, Tensor]:
         with self.fabric.autocast():
-            parameters = encoder(batch.images)
+            parameters = encode(batch.images)
         posterior = Posterior.from_parameters(parameters)
         with self.fabric.autocast():
-            logits = decoder.logits(posterior.sample(noise))
+            logits = decode(posterior.sample(noise))
         reconstruction = reconstruction_loss(logits, batch.images, self.config.losses.reduction, batch.valid_mask).mean()
         kl = posterior.kl().sum(1).mean()
         total = reconstruction + self.config.losses.kl * kl

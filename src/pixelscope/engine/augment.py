@@ -34,6 +34,16 @@ class Transforms:
         """Return the rows at `positions`, int64 (K,), or those where it is True, bool (N,)."""
         return Transforms(*(getattr(self, field.name)[positions] for field in fields(self)))
 
+    def undone(self, chosen: Tensor) -> "Transforms":
+        """Return them with the identity in the rows where `chosen`, bool (N,), is True."""
+        same = Transforms.identity(len(self))
+        return Transforms(
+            flip=self.flip & ~chosen,
+            angle=torch.where(chosen, same.angle, self.angle),
+            zoom=torch.where(chosen[:, None], same.zoom, self.zoom),
+            contrast=torch.where(chosen, same.contrast, self.contrast),
+        )
+
     def to(self, device: torch.device | str) -> "Transforms":
         """Return them on `device`."""
         return Transforms(*(getattr(self, field.name).to(device) for field in fields(self)))
@@ -93,8 +103,8 @@ def _warp(images: Tensor, transforms: Transforms) -> Tensor:
     warped = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     # Coordinates are rounded, so that even the identity would change an image in the sixth digit.
     still = ~transforms.flip & (transforms.angle == 0) & (transforms.zoom == 1).all(1)
-    warped[still] = images[still]
-    return warped
+    # A selection by `still` would wait for its size, which no captured step may do.
+    return torch.where(still[:, None, None, None], images, warped, out=warped)
 
 
 def _match_memory_format(images: Tensor, altered: Tensor) -> Tensor:

@@ -2,11 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pixelscope.config import Config
 
 Images = Annotated[int, Field(ge=1)]
+
+
+def _as_word(value: object) -> object:
+    """YAML 1.1 reads `on` and `off` as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_word)]
 
 
 class TrainingConfig(Config):
@@ -39,6 +47,11 @@ class RuntimeConfig(Config):
     """`auto`: bf16-mixed if the hardware supports bfloat16, else 32-true."""
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     """Memory format of images and weights; channels-last convolutions are faster on CPUs and GPUs."""
+    capture: Switch = "auto"
+    """Capture the training step as CUDA graphs, so that each step is one launch, on one GPU. `auto`: off."""
+    compile: Switch = "auto"
+    """Compile the networks' passes in the training step with torch.compile; needs a C++ compiler, on a GPU also Triton. `auto`:
+    off."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads per process; 0 divides the cores among the processes."""
     collective_timeout: Annotated[float, Field(gt=0)] = 50.0

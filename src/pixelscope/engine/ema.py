@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -23,13 +23,24 @@ class EMA:
         self.half_life = half_life
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
-    @torch.no_grad()
-    def update(self, network: nn.Module, images: int, seen: int) -> None:
-        """Move towards `network` after a step of `images` images, `seen` images after the start."""
+    def kept(self, images: int, seen: int) -> float:
+        """Return the share of itself that the average keeps in a step of `images` images, `seen` images after the start."""
         half_life = min(self.half_life, max(seen, images) / 20)
-        kept = 0.5 ** (images / half_life)
+        return 0.5 ** (images / half_life)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, kept: float | Tensor) -> None:
+        """Move towards `network`, keeping the share `kept`: a float, or in a captured step a float32 scalar on the device."""
         # All parameters in one call: one by one, a GPU waits for the processor.
-        get_ema_multi_avg_fn(kept)(list(self.network.parameters()), list(network.parameters()), None)
+        averaged: list[Tensor] = list(self.network.parameters())
+        current: list[Tensor] = list(network.parameters())
+        if not isinstance(kept, Tensor):
+            get_ema_multi_avg_fn(kept)(averaged, current, None)
+            return
+        # lerp would read a weight that is a tensor, which no captured step may do.
+        difference = torch._foreach_sub(current, averaged)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_(difference, 1 - kept)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(averaged, difference)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def updating_batch_norm(self) -> Iterator[nn.Module]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pixelscope.config import merge
 from pixelscope.engine import checkpoint
+from pixelscope.engine.capture import Batches, CapturedSteps, EagerSteps
 from pixelscope.engine.checkpoint import CheckpointHeader, Progress
 from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import Barrier, average, check_agreement, ranks
@@ -24,17 +25,8 @@ from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder
 
 Batch = TypeVar("Batch")
-Given_co = TypeVar("Given_co", covariant=True)
 KEPT = 2
 """Number of numbered checkpoints kept."""
-
-
-class Batches(Protocol[Given_co]):
-    """Returns this rank's shard of the batch at a given step; deterministic."""
-
-    def __call__(self, context: StepContext) -> Given_co:
-        """Return the batch on the training device."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,7 @@ class Loop(Generic[Batch]):
 
     snapshot(images): called on rank 0 at each evaluation; stores what later stages need.
     sample(images): called on rank 0 at each grid of samples.
+    capture: capture the steps as CUDA graphs; on a CPU they run the same way without graphs.
     """
 
     def __init__(
@@ -64,16 +57,21 @@ class Loop(Generic[Batch]):
         seed: int,
         snapshot: Callable[[int], None] = lambda images: None,
         sample: Callable[[int], None] = lambda images: None,
+        capture: bool = False,
     ) -> None:
         if config.batch_size % ranks():
             raise InputError(f"A batch of {config.batch_size} cannot be divided among {ranks()} devices; change one of them.")
-        self.fabric, self.task, self.batches, self.run = fabric, task, batches, run
+        self.fabric, self.task, self.run = fabric, task, run
         self.config, self.identity, self.seed = config, identity, seed
         self.snapshot, self.sample, self.barrier = snapshot, sample, Barrier()
         self.progress, self.meter, self.guard = Progress(), Meter(), FiniteGuard(task.if_not_finite)
         self._display: Display = Silent()
         self._logged = self.progress
         self._stop: str | None = None
+        captured = (
+            CapturedSteps(task, batches, fabric.device, lambda why: self._say_warning("capture", why)) if capture else None
+        )
+        self._take_step = captured or EagerSteps(task, batches)
 
     def restore(self) -> int:
         """Restore the newest checkpoint of the run folder, if there is one; the folder is only read.
@@ -118,10 +116,11 @@ class Loop(Generic[Batch]):
     def _step(self) -> None:
         """Train on one batch, then log, evaluate, sample and save where due."""
         began, config, context = time.monotonic(), self.config, self._context()
-        numbers = self.task.step(self.batches(context), context)
+        numbers = self._take_step(context)
         self.meter.add(numbers)
         self.guard.watch(numbers, context.step)
-        if self.fabric.device.type == "cpu":  # checking synchronizes a GPU and is free on a CPU
+        # Checking synchronizes a GPU and is free on a CPU. Where a step is logged, the clock waits for the GPU, too.
+        if self.fabric.device.type == "cpu" or context.log_now:
             self.guard.check()
         seconds = self.progress.seconds + time.monotonic() - began
         after = context.after()
@@ -193,8 +192,11 @@ class Loop(Generic[Batch]):
 
     def _warn(self, numbers: Mapping[str, float | list[float]]) -> None:
         for cause, text in self.task.warnings(numbers):
-            self._write("warning", {"cause": cause, "text": text})
-            self._display.say(f"warning: {text}")
+            self._say_warning(cause, text)
+
+    def _say_warning(self, cause: str, text: str) -> None:
+        self._write("warning", {"cause": cause, "text": text})
+        self._display.say(f"warning: {text}")
 
     def _save(self) -> None:
         self.guard.check()

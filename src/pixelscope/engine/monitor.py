@@ -1,6 +1,8 @@
-"""Means of logged numbers, and a guard that stops a run when one is not finite."""
+"""Numbers of each step: packed into one tensor, averaged for the log, and guarded, so that a run stops if one is not finite."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -9,31 +11,60 @@ from pixelscope.engine.distributed import average
 from pixelscope.errors import TrainingStopped
 
 
+@dataclass(frozen=True)
+class StepNumbers:
+    """The named numbers of one step in one tensor: whatever is done with them takes one launch and not one per name."""
+
+    layout: tuple[tuple[str, torch.Size], ...]
+    """Names and shapes, in the order of `values`."""
+    values: Tensor
+    """float32, flat, on the training device."""
+
+    @classmethod
+    def pack(cls, numbers: Mapping[str, Tensor]) -> "StepNumbers":
+        """Pack named tensors of any shapes."""
+        flat = [value.detach().float().flatten() for value in numbers.values()]
+        return cls(tuple((name, value.shape) for name, value in numbers.items()), torch.cat(flat))
+
+    def unpack(self) -> dict[str, Tensor]:
+        """Return the named tensors, views of `values`."""
+        parts = self.values.split([shape.numel() for _, shape in self.layout])
+        return {name: part.view(shape) for (name, shape), part in zip(self.layout, parts, strict=True)}
+
+
 class Meter:
-    """Running means of named tensors, kept on the device to avoid synchronization."""
+    """Running means of step numbers, kept on the device to avoid synchronization."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._sums: dict[tuple[tuple[str, torch.Size], ...], Tensor] = {}
+        self._steps: dict[tuple[tuple[str, torch.Size], ...], int] = {}
 
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add one step's values; a name need not come with every step."""
-        for name, value in values.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
+    def add(self, numbers: StepNumbers) -> None:
+        """Add one step's numbers; a name need not come with every step."""
+        layout = numbers.layout
+        # Copied first: a captured step writes its numbers to the same place each time.
+        self._sums[layout] = self._sums[layout] + numbers.values if layout in self._sums else numbers.values.clone()
+        self._steps[layout] = self._steps.get(layout, 0) + 1
 
     def read(self) -> dict[str, float | list[float]]:
         """Return the means over steps and ranks, numbers or lists of them, and start anew."""
-        names = sorted(self._sums)
-        means = [(self._sums[name] / self._counts[name]).flatten() for name in names]
-        flat = average(torch.cat(means)).tolist() if means else []
+        means = dict(sorted(self._means()))
+        flat = average(torch.cat([mean.flatten() for mean in means.values()])).tolist() if means else []
         result: dict[str, float | list[float]] = {}
-        for name, mean in zip(names, means, strict=True):
-            values, flat = flat[: len(mean)], flat[len(mean) :]
-            result[name] = values if self._sums[name].ndim else values[0]
-        self._sums, self._counts = {}, {}
+        for name, mean in means.items():
+            values, flat = flat[: mean.numel()], flat[mean.numel() :]
+            result[name] = values if mean.ndim else values[0]
+        self._sums, self._steps = {}, {}
         return result
+
+    def _means(self) -> Iterator[tuple[str, Tensor]]:
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        for layout, values in self._sums.items():
+            for name, value in StepNumbers(layout, values).unpack().items():
+                sums[name] = sums[name] + value if name in sums else value
+                counts[name] = counts.get(name, 0) + self._steps[layout]
+        return ((name, value / counts[name]) for name, value in sums.items())
 
 
 WATCHED = ("loss/", "gradient/")
@@ -48,22 +79,24 @@ class FiniteGuard:
     def __init__(self, remedy: str) -> None:
         """remedy: advice at the end of the error message."""
         self.remedy = remedy
-        self._first: dict[str, Tensor] = {}
+        self._first: dict[tuple[tuple[str, torch.Size], ...], Tensor] = {}
 
-    def watch(self, numbers: Mapping[str, Tensor], step: int) -> None:
-        """Note which of `numbers` (scalars) are not finite at `step`."""
-        for name, value in numbers.items():
-            if name.startswith(WATCHED):
-                bad = torch.where(torch.isfinite(value.detach()), torch.inf, float(step))
-                self._first[name] = torch.minimum(self._first[name], bad) if name in self._first else bad
+    def watch(self, numbers: StepNumbers, step: int) -> None:
+        """Note which of `numbers` are not finite at `step`."""
+        bad = torch.where(torch.isfinite(numbers.values), torch.inf, float(step))
+        first = self._first.get(numbers.layout)
+        self._first[numbers.layout] = bad if first is None else torch.minimum(first, bad)
 
     def check(self) -> None:
         """Raise TrainingStopped, naming the network and the first step, if a watched number was not finite."""
-        if not self._first:
-            return
-        steps = torch.stack(list(self._first.values())).tolist()
-        self._first, names = {}, list(self._first)
-        step, name = min(zip(steps, names, strict=True))
+        found = [
+            (min(islice(steps, shape.numel()), default=float("inf")), name)
+            for layout, first in self._first.items()
+            for steps in [iter(first.tolist())]
+            for name, shape in layout
+        ]
+        self._first = {}
+        step, name = min((one for one in found if one[1].startswith(WATCHED)), default=(float("inf"), ""))
         if step < float("inf"):
             what, network = name.split("/", 1)
             raise TrainingStopped(

@@ -79,7 +79,12 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
             network.requires_grad_(True)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every parameter group, times the group's own factor where it has one."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float | Tensor) -> None:
+    """Set the learning rate of every parameter group, times the group's own factor where it has one.
+
+    learning_rate: a float, or in a captured step a float64 scalar on the device.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get(FACTOR, 1.0)
+        scaled = learning_rate * group.get(FACTOR, 1.0)
+        # On a GPU the fused optimizers read a float32 scalar.
+        group["lr"] = scaled.float() if isinstance(scaled, Tensor) and scaled.is_cuda else scaled

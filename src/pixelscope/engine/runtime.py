@@ -1,9 +1,11 @@
 """Devices, precision and threads of a run, and the launch of its processes."""
 
+import importlib.util
 import logging
 import os
 import platform
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +51,12 @@ class ResolvedRuntime:
     memory_format: str = "channels_last"
     emulated: bool = False
     """Whether bfloat16 is emulated because the hardware lacks it."""
+    capture: bool = False
+    """Whether the training step is captured as CUDA graphs."""
+    capture_reason: str = "turned off"
+    compile: bool = False
+    """Whether the networks' passes in the training step are compiled."""
+    compile_reason: str = "turned off"
 
     def describe(self) -> str:
         """Return one line for the start of a run."""
@@ -58,7 +66,10 @@ class ResolvedRuntime:
             device, plural = "CPU", " processes"
         slow = " (emulated on this processor, slower than 32-true)" if self.emulated else ""
         order = self.memory_format.replace("_", " ")
-        return f"{self.devices} {device}{plural}, {self.precision}{slow}, {order}, not compiled, {self.threads} threads each"
+        steps = f"steps {'' if self.capture else 'not '}captured ({self.capture_reason})"
+        networks = f"{'' if self.compile else 'not '}compiled ({self.compile_reason})"
+        chosen = (f"{self.devices} {device}{plural}", f"{self.precision}{slow}", order, steps, networks)
+        return f"{', '.join(chosen)}, {self.threads} threads each"
 
 
 def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:
@@ -74,7 +85,9 @@ def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:
     precision = choose_precision(config.precision, accelerator, native)
     emulated = precision == "bf16-mixed" and not native
     threads = config.threads or share_of_cores(devices)
-    return ResolvedRuntime(devices, accelerator, precision, threads, config.memory_format, emulated)
+    capture = choose_capture(config.capture, accelerator, devices * nodes())
+    compiled = choose_compile(config.compile, accelerator)
+    return ResolvedRuntime(devices, accelerator, precision, threads, config.memory_format, emulated, *capture, *compiled)
 
 
 def computing_device() -> torch.device:
@@ -99,6 +112,41 @@ def choose_precision(asked: str, accelerator: str, native: bool) -> str:
     if asked == "bf16-mixed" and accelerator == "cuda" and not native:
         raise InputError("This GPU does not compute in bfloat16; use --precision 32-true, or leave it at auto.")
     return asked
+
+
+def choose_capture(asked: str, accelerator: str, processes: int) -> tuple[bool, str]:
+    """Return whether steps are captured as CUDA graphs, and why; a matter of speed, so nothing is refused."""
+    if accelerator != "cuda":
+        return False, "no GPU"
+    if processes > 1:
+        return False, "several processes"
+    if asked == "auto":
+        # Turned on here once `python -m benchmarks.gpu` has passed on a GPU: docs/decisions/0018.
+        return False, "auto: not yet measured on a GPU; --runtime.capture on turns it on"
+    return asked == "on", "as asked"
+
+
+def choose_compile(asked: str, accelerator: str) -> tuple[bool, str]:
+    """Return whether networks are compiled, and why; raises InputError where that is asked for and a compiler is missing."""
+    if asked != "on":
+        return False, "as asked" if asked == "off" else "auto: not yet measured; --runtime.compile on turns it on"
+    missing = _missing_compiler(accelerator)
+    if missing:
+        raise InputError(
+            f"--runtime.compile on needs {missing}, which this machine lacks; install it, or use --runtime.compile off."
+        )
+    return True, "as asked"
+
+
+def _missing_compiler(accelerator: str) -> str | None:
+    """Return what torch.compile needs on this machine and does not find."""
+    if accelerator == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    names = ("CC", "gcc", "clang", "cc") if accelerator == "cuda" else ("CXX", "g++", "clang++", "c++")
+    named = [os.environ.get(names[0], ""), *names[1:]]
+    if not any(shutil.which(name) for name in named if name):
+        return f"a C{'' if accelerator == 'cuda' else '++'} compiler (such as {names[1]})"
+    return None
 
 
 def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -172,6 +220,9 @@ def _prepared(fabric: Fabric, *, threads: int, timeout: float, function: Callabl
     set_collective_timeout(timeout)
     if fabric.device.type == "cpu":
         keep_heap()
+    else:
+        # Some of cuDNN's gradients add in the order of arrival, and a resumed run must repeat the bits.
+        torch.backends.cudnn.deterministic = True
     try:
         result = function(fabric, *arguments)
     except RuntimeError as error:

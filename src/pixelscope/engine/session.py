@@ -1,7 +1,7 @@
 """A training session: starts a run or resumes one, on one process or several; a `Job` says what is trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,10 @@ from rich.console import Console
 
 from pixelscope.config import Config
 from pixelscope.engine import runtime
+from pixelscope.engine.capture import Batches, ImagesOfStep
 from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import await_tasks, require_main_guard
-from pixelscope.engine.loop import Batches, Loop, RunIdentity
+from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.task import Task
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
 
@@ -131,6 +132,9 @@ def _run_session(fabric: Fabric, job: Job) -> Path:
     these images.
     """
     training, resumed, first = job.build(fabric), job.place.resumed, fabric.is_global_zero
+    resolved = runtime.resolve_runtime(job.config.runtime)
+    if resolved.compile:
+        training.task.compile()
     folder = _folder(fabric, job, training)
     samples = training.samples(folder)
     loop = Loop(
@@ -143,6 +147,7 @@ def _run_session(fabric: Fabric, job: Job) -> Path:
         job.config.seed,
         snapshot=lambda images: training.snapshot(folder, images),
         sample=lambda images: samples.draw(training.task, images),
+        capture=resolved.capture,
     )
     with folder.held() if first else nullcontext():
         kept = loop.restore() if resumed else -1
@@ -183,10 +188,20 @@ def _train(loop: Loop[Any], folder: RunFolder, first: bool) -> None:
             folder.update_record(state=state)
 
 
+def streamed(sets: Mapping[str, ImagesOfStep]) -> list[str]:
+    """Return a line for each set that is too large for the memory of the GPU."""
+    return [
+        f"Note on the {name}: {images.nbytes / 1e9:.1f} GB are too much for the GPU's memory; each step sends its own images."
+        for name, images in sets.items()
+        if images.device.type != "cpu" and not images.resident
+    ]
+
+
 def _record_session(fabric: Fabric, folder: RunFolder, job: Job, training: Training) -> None:
     """Write into run.json what runs, on what and with which data, and print the notes on the data."""
     about, resolved = training.describe(folder.path), runtime.resolve_runtime(job.config.runtime)
     notes = [f"Note on the {role}: {note}" for role, data in about["data"].items() for note in data.get("notes", ())]
+    notes += streamed(training.batches.sets())
     for line in (f"Runs on {resolved.describe()}.", *notes, *about.get("notes", ())):
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     before = folder.read_record().get("sessions", 0) if job.place.resumed else 0
@@ -196,7 +211,7 @@ def _record_session(fabric: Fabric, folder: RunFolder, job: Job, training: Train
         versions=versions(),
         git=git_revision(),
         hardware=runtime.hardware(fabric),
-        runtime={**vars(resolved), "compiled": False},
+        runtime=vars(resolved),
         parameters={name: sum(p.numel() for p in network.parameters()) for name, network in training.task.networks.items()},
         sessions=before + 1,
         goal=training.durations.images,

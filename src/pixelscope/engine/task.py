@@ -1,7 +1,8 @@
 """Interface between the training loop and a system: networks, optimizers and the training step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -14,8 +15,40 @@ from pixelscope.rng import StepContext
 Batch = TypeVar("Batch")
 
 
+@dataclass(frozen=True)
+class StepInputs:
+    """Everything a step reads besides its images: a function of the step's context.
+
+    A captured step finds these values in static tensors, so every value that differs from step to step belongs here.
+    """
+
+    numbers: Mapping[str, float | Tensor]
+    """Numbers such as the learning rate; in a captured step float64 scalars on the device."""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors such as the noise z, on the CPU until `to` or a static tensor brings them to the device."""
+    generators: Mapping[str, torch.Generator] = field(default_factory=dict)
+    """Generators of the draws made on the device, by purpose."""
+    log_now: bool = False
+    """Whether the step is logged; costly diagnostics run on such steps only, and these steps are never captured."""
+    branch: str = ""
+    """Steps of one branch, unless they are logged, run the same operations; each branch is captured once."""
+
+    def number(self, name: str) -> float | Tensor:
+        """Return a number to multiply with float32 tensors: a float, or a float32 scalar."""
+        value = self.numbers[name]
+        return value.float() if isinstance(value, Tensor) else value
+
+    def to(self, device: torch.device) -> "StepInputs":
+        """Return the same inputs, their tensors on `device`."""
+        return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+
 class Task(ABC, Generic[Batch]):
     """A system in training. Owns networks, optimizers and moving averages; `step` trains on one batch.
+
+    A step has two halves, so that the second can be captured as a CUDA graph: `inputs` works on the CPU and says what the step
+    reads, `compute` works on the device and never waits for a number from it. Whatever `compute` changes is in `networks`,
+    `optimizers`, `averages` or `schedule_state`.
 
     The loop saves and restores exactly what `networks`, `optimizers`, `averages` and `schedule_state` hold.
     """
@@ -30,12 +63,40 @@ class Task(ABC, Generic[Batch]):
     if_not_finite: str = "train again with a lower --optimizer.learning-rate or with --optimizer.clip-norm 5"
     """Advice in the error for a non-finite loss or gradient; names settings that the task has."""
 
-    @abstractmethod
+    passes: dict[str, Callable[..., Tensor]]
+    """Forward passes that `compute` calls, by name: the networks themselves, or compiled by `compile`."""
+
     def step(self, batch: Batch, context: StepContext) -> Mapping[str, Tensor]:
+        """Train on one batch; returns what `compute` returns."""
+        return self.compute(batch, self.inputs(context).to(context.device))
+
+    @abstractmethod
+    def inputs(self, context: StepContext) -> StepInputs:
+        """Return what the step at `context` reads besides its images; nothing is changed."""
+
+    @abstractmethod
+    def compute(self, batch: Batch, inputs: StepInputs) -> Mapping[str, Tensor]:
         """Train on one batch and return named tensors for the log, detached, without a device synchronization.
 
         A non-finite value under a name that begins with `loss/` or `gradient/` stops the run.
         """
+
+    def compile(self) -> None:
+        """Compile the forward passes, and with them their gradients; networks, names and weights stay as they are."""
+        import torch._functorch.config
+
+        # A logged step takes several gradients of one pass, which donated buffers rule out.
+        torch._functorch.config.donated_buffer = False
+        self.passes = {name: torch.compile(function, dynamic=False) for name, function in self.passes.items()}
+
+    def averaging(self, context: StepContext) -> dict[str, float]:
+        """Return, for `inputs`, what share of itself each moving average keeps in the step at `context`."""
+        return {f"kept by {name}": average.kept(context.batch_size, context.images) for name, average in self.averages.items()}
+
+    def update_averages(self, inputs: StepInputs) -> None:
+        """Move each average towards its network."""
+        for name, average in self.averages.items():
+            average.update(self.networks[name], inputs.number(f"kept by {name}"))
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:

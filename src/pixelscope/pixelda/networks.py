@@ -6,12 +6,13 @@ differs, it is followed (docs/decisions/0002-pixelda-protocol.md lists the diffe
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Generator as RandomGenerator
 from torch import Tensor, nn
 
-from pixelscope.pixelda.noise import NoisyDropout
+from pixelscope.pixelda.noise import NoisyDropout, random_bits
 
 GROUPS = 8
 """Groups of channels that group normalisation treats as one."""
@@ -73,6 +74,10 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = [3, width, 2 * width, 4 * width, 8 * width]
         strides = [1, 2, 2, 2]
+        self.shapes = [
+            (after, side, side) for after, side in zip(widths[1:], (size, size // 2, size // 4, size // 8), strict=True)
+        ]
+        """Shapes of an image's features after each layer."""
         self.convolutions = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
@@ -85,11 +90,23 @@ class Discriminator(nn.Module):
         self.fc = nn.Linear(8 * width * (size // 8) ** 2, 1)
         self.apply(_initialise)
 
-    def forward(self, images: Tensor, generator: RandomGenerator | None = None) -> Tensor:
-        """Return logits (N,) of `images` (N, 3, S, S) in [-1, 1]; `generator` draws noise and dropout."""
+    def draw(self, count: int, device: torch.device, generator: RandomGenerator | None) -> list[Tensor]:
+        """Return the random bits of noise and dropout for `count` images, one tensor per layer; none where they are off.
+
+        A compiler makes draws of its own, which do not come from `generator`: compiled code is handed these.
+        """
+        if not self.noise.active:
+            return []
+        return [random_bits(torch.Size((count, *shape)), device, generator) for shape in self.shapes]
+
+    def forward(self, images: Tensor, generator: RandomGenerator | None = None, bits: Sequence[Tensor] | None = None) -> Tensor:
+        """Return logits (N,) of `images` (N, 3, S, S) in [-1, 1].
+
+        Noise and dropout are made of `bits`, which `draw` returned, or else of draws from `generator`.
+        """
         features = images
-        for convolution in self.convolutions:
-            features = self.noise(convolution(features), generator)
+        for layer, convolution in enumerate(self.convolutions):
+            features = self.noise(convolution(features), generator, bits[layer] if bits else None)
         return self.fc(features.flatten(1)).flatten()
 
 
@@ -189,14 +206,18 @@ class StrongClassifier(nn.Module):
         self.dropout = dropout
         self.fc = nn.Linear(before, classes)
 
-    def forward(self, images: Tensor, source: bool = False, draw: torch.Generator | None = None) -> Tensor:
+    def draw(self, count: int, device: torch.device, generator: RandomGenerator | None) -> Tensor:
+        """Return values (count, features) uniform on [0, 1), which decide what is dropped; compiled code is handed these."""
+        return torch.rand((count, self.fc.in_features), generator=generator, device=device)
+
+    def forward(self, images: Tensor, source: bool = False, uniform: Tensor | None = None) -> Tensor:
         """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1].
 
-        `source` makes no difference here; `draw`, on the images' device, draws what is dropped in training.
+        `source` makes no difference here; `uniform`, which `draw` returned, decides what is dropped in training.
         """
         features = self.features(images).mean((2, 3))
         if self.training and self.dropout:
-            kept = torch.rand(features.shape, generator=draw, device=features.device) >= self.dropout
+            kept = (self.draw(len(images), images.device, None) if uniform is None else uniform) >= self.dropout
             features = features * kept.to(features) / (1 - self.dropout)
         return self.fc(features)
 

@@ -45,11 +45,20 @@ class NoisyDropout(nn.Module):
         noise = torch.special.ndtri(middles) * std / (1 - probability)
         self.register_buffer("quantiles", torch.cat([torch.zeros(self.dropped), noise.float()]), persistent=False)
 
-    def forward(self, activations: Tensor, generator: RandomGenerator | None = None) -> Tensor:
-        """Return `activations` with noise and dropout, of the same shape and dtype."""
-        if not self.training or (self.std == 0 and self.dropped == 0):
+    @property
+    def active(self) -> bool:
+        """Return whether it changes anything: in training, unless it is turned off."""
+        return self.training and not (self.std == 0 and self.dropped == 0)
+
+    def forward(self, activations: Tensor, generator: RandomGenerator | None = None, bits: Tensor | None = None) -> Tensor:
+        """Return `activations` with noise and dropout, of the same shape and dtype.
+
+        bits: what `random_bits` returned for the shape of `activations`, if it is drawn beforehand.
+        """
+        if not self.active:
             return activations
-        bits = random_bits(activations.shape, activations.device, generator)
+        if bits is None:
+            bits = random_bits(activations.shape, activations.device, generator)
         levels = bits.view(torch.uint16).int()
         table = self.quantiles.to(activations.dtype)
         noise = _match_memory_format(table.index_select(0, levels.flatten()).view_as(levels), activations)

@@ -9,12 +9,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.loader import ShuffledStream, to_float
+from pixelscope.data.loader import DeviceImages, ShuffledStream, StepBatches, to_float, under, with_prefix
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.ema import EMA
 from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import adam, apply_gradients, frozen, set_learning_rate
-from pixelscope.engine.task import Task
+from pixelscope.engine.task import StepInputs, Task
 from pixelscope.pixelda import diagnostics
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise
@@ -40,17 +40,26 @@ class LabelledBatch:
     """int64 (n,)."""
 
 
-class LabelledBatches:
+class LabelledBatches(StepBatches[LabelledBatch]):
     """Shuffled batches of one labelled set."""
 
     def __init__(self, images: ImageSet, seed: int, device: torch.device) -> None:
+        self.device = device
         self.stream = ShuffledStream(images, seed, "source", device)
 
-    def __call__(self, context: StepContext) -> LabelledBatch:
-        """Return this rank's shard of the batch at `context`."""
-        images, labels = self.stream.take(context)
+    def read(self, context: StepContext) -> dict[str, Tensor]:
+        """Return what the batch at `context` is made of."""
+        return self.stream.read(context)
+
+    def make(self, read: Mapping[str, Tensor]) -> LabelledBatch:
+        """Return the batch."""
+        images, labels = self.stream.take(read)
         assert labels is not None
         return LabelledBatch(images, labels)
+
+    def sets(self) -> dict[str, DeviceImages]:
+        """Return the source."""
+        return {"source": self.stream.images}
 
 
 class BaselineTask(Task[LabelledBatch]):
@@ -71,21 +80,27 @@ class BaselineTask(Task[LabelledBatch]):
         self.config, self.fabric, self.evaluation = config, fabric, evaluation
         self.classifier = to_device(build_classifier(config, classes), fabric.device, config.runtime.memory_format)
         self.networks = {"classifier": self.classifier}
+        self.passes = {"classifier": self.classifier}
         self.optimizers = {"classifier": _adam(config, self.classifier)}
         half_life = config.training.ema_half_life
         self.averages = {"classifier": EMA(self.classifier, half_life)} if half_life else {}
 
-    def step(self, batch: LabelledBatch, context: StepContext) -> Mapping[str, Tensor]:
+    def inputs(self, context: StepContext) -> StepInputs:
+        """Return the learning rate and what the average keeps."""
+        learning_rate = self.config.optimizer.learning_rate_at(context.images)
+        return StepInputs({"learning rate": learning_rate, **self.averaging(context)}, log_now=context.log_now)
+
+    def compute(self, batch: LabelledBatch, inputs: StepInputs) -> Mapping[str, Tensor]:
         """Train T on one batch."""
         optimizer = self.optimizers["classifier"]
-        set_learning_rate(optimizer, self.config.optimizer.learning_rate_at(context.images))
+        set_learning_rate(optimizer, inputs.numbers["learning rate"])
         with self.fabric.autocast():
-            logits = self.classifier(to_memory_format(batch.images, self.config.runtime.memory_format), source=True)
+            images = to_memory_format(batch.images, self.config.runtime.memory_format)
+            logits = self.passes["classifier"](images, source=True)
         loss = task_loss(logits, batch.labels)
         loss.backward()
         norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
-        for average in self.averages.values():
-            average.update(self.classifier, context.batch_size, context.images)
+        self.update_averages(inputs)
         accuracy = (logits.argmax(1) == batch.labels).float().mean()
         return {"loss/classifier": loss.detach(), "gradient/classifier": norms["classifier"], "accuracy/batch_source": accuracy}
 
@@ -126,27 +141,34 @@ class PairedBatch:
         )
 
 
-class PairedBatches:
+class PairedBatches(StepBatches[PairedBatch]):
     """Shuffled batches of both domains. Each has its own order, so aligned images are not paired."""
 
     def __init__(
         self, source: ImageSet, target: ImageSet, seed: int, device: torch.device, masks: ImageSet | None = None
     ) -> None:
+        self.device = device
         self.source = ShuffledStream(source, seed, "source", device)
         self.target = ShuffledStream(target.without_labels(), seed, "target", device)
         self.masks = None if masks is None else torch.from_numpy(masks.in_memory()).to(device)
 
-    def __call__(self, context: StepContext) -> PairedBatch:
-        """Return this rank's shard of the batch at `context`."""
-        source, labels = self.source.take(context)
-        target, _ = self.target.take(context)
-        assert labels is not None
-        mask = None if self.masks is None else self._mask(context)
-        return PairedBatch(source, labels, target, mask)
+    def read(self, context: StepContext) -> dict[str, Tensor]:
+        """Return what the batch at `context` is made of."""
+        return {**with_prefix("source", self.source.read(context)), **with_prefix("target", self.target.read(context))}
 
-    def _mask(self, context: StepContext) -> Tensor:
-        assert self.masks is not None
-        return self.masks[self.source.positions(context).to(self.masks.device)].amax(1, keepdim=True).float() / 255
+    def make(self, read: Mapping[str, Tensor]) -> PairedBatch:
+        """Return the batch."""
+        source, labels = self.source.take(under("source", read))
+        target, _ = self.target.take(under("target", read))
+        assert labels is not None
+        return PairedBatch(source, labels, target, self._mask(read["source/positions"]))
+
+    def sets(self) -> dict[str, DeviceImages]:
+        """Return both domains."""
+        return {"source": self.source.images, "target": self.target.images}
+
+    def _mask(self, positions: Tensor) -> Tensor | None:
+        return None if self.masks is None else self.masks[positions].amax(1, keepdim=True).float() / 255
 
 
 REDRAWN_TWICE = 64
@@ -160,6 +182,9 @@ GROWTH = 1.02
 
 STATISTICS_EVERY = 8
 """Steps between two updates of the batch norm statistics of G's average; each costs one more pass of G."""
+
+STATISTICS = "statistics"
+"""Branch of the steps that update them."""
 
 
 class PixelDATask(Task[PairedBatch]):
@@ -196,6 +221,7 @@ class PixelDATask(Task[PairedBatch]):
         self.judge = build_classifier(config, classes) if config.has_judge else None
         if self.judge is not None:
             self.networks["judge"] = self.judge
+        self.passes = dict(self.networks)
         for network in self.networks.values():
             to_device(network, fabric.device, config.runtime.memory_format)
             if fabric.world_size > 1:
@@ -217,26 +243,37 @@ class PixelDATask(Task[PairedBatch]):
         averaged = [name for name in ("generator", "classifier", "judge") if name in self.networks and half_life]
         self.averages = {name: EMA(self.networks[name], half_life) for name in averaged}
 
-    def step(self, batch: PairedBatch, context: StepContext) -> Mapping[str, Tensor]:
+    def inputs(self, context: StepContext) -> StepInputs:
+        """Return the learning rate, what the averages keep, z, and the generators of D's noise."""
+        learning_rate = self.config.optimizer.learning_rate_at(context.images)
+        draws = ["z"] if self.config.reuse_generated_batch else ["z", "z for G"]
+        statistics = "generator" in self.averages and context.step % STATISTICS_EVERY == 0
+        return StepInputs(
+            {"learning rate": learning_rate, **self.averaging(context)},
+            {purpose: self._draw_z(context, purpose) for purpose in draws},
+            {purpose: context.generator(purpose) for purpose in ("noise in the D step", "noise in the G step")},
+            log_now=context.log_now,
+            branch=STATISTICS if statistics else "",
+        )
+
+    def compute(self, batch: PairedBatch, inputs: StepInputs) -> Mapping[str, Tensor]:
         """Train D and T on one batch, then G (step 6 of the reference study)."""
         for optimizer in self.optimizers.values():
-            set_learning_rate(optimizer, self.config.optimizer.learning_rate_at(context.images))
-        batch = batch.to_memory_format(self.config.runtime.memory_format)
-        z = self._draw_z(batch, context, "z")
+            set_learning_rate(optimizer, inputs.numbers["learning rate"])
+        batch, z = batch.to_memory_format(self.config.runtime.memory_format), inputs.tensors["z"]
         with self.fabric.autocast():
-            generated = self.generator(batch.source, z)
-        numbers = self._discriminator_step(batch, generated.detach(), context)
+            generated = self.passes["generator"](batch.source, z)
+        numbers = self._discriminator_step(batch, generated.detach(), inputs)
         if self.judge is not None:
             numbers |= self._judge_step(self.judge, batch, generated.detach())
-        if context.log_now:
+        if inputs.log_now:
             numbers["layout"] = diagnostics.layout_kept(batch.source, generated.detach())
         if not self.config.reuse_generated_batch:
             with self.fabric.autocast():
-                generated = self.generator(batch.source, self._draw_z(batch, context, "z for G"))
-        numbers |= self._generator_step(batch, generated, context)
-        for name, average in self.averages.items():
-            average.update(self.networks[name], context.batch_size, context.images)
-        if "generator" in self.averages and context.step % STATISTICS_EVERY == 0:
+                generated = self.passes["generator"](batch.source, inputs.tensors["z for G"])
+        numbers |= self._generator_step(batch, generated, inputs)
+        self.update_averages(inputs)
+        if inputs.branch == STATISTICS:
             with self.averages["generator"].updating_batch_norm() as average, self.fabric.autocast():
                 average(batch.source, z)
         return {name: value.detach() for name, value in numbers.items()}
@@ -268,19 +305,21 @@ class PixelDATask(Task[PairedBatch]):
         draw = generator("cpu", self.config.seed, "fixed z")
         return draw_noise(self.config, count, draw).to(self.fabric.device)
 
-    def _draw_z(self, batch: PairedBatch, context: StepContext, purpose: str) -> Tensor:
-        z = draw_noise(self.config, context.batch_size, context.shared_generator(purpose))
-        return context.shard(z).to(batch.source.device)
+    def _draw_z(self, context: StepContext, purpose: str) -> Tensor:
+        return context.shard(draw_noise(self.config, context.batch_size, context.shared_generator(purpose)))
 
-    def _discriminator_step(self, batch: PairedBatch, generated: Tensor, context: StepContext) -> dict[str, Tensor]:
-        weights = self.config.losses
-        draw = context.generator("noise in the D step")
+    def _draw_bits(self, images: Tensor, draw: torch.Generator) -> list[Tensor]:
+        return self.discriminator.draw(len(images), images.device, draw)
+
+    def _discriminator_step(self, batch: PairedBatch, generated: Tensor, inputs: StepInputs) -> dict[str, Tensor]:
+        weights, discriminator, classifier = self.config.losses, self.passes["discriminator"], self.passes["classifier"]
+        draw = inputs.generators["noise in the D step"]
         with self.fabric.autocast():
             # Two passes: batch norm normalises real and generated images separately, as in the paper's code.
-            real_logits = self.discriminator(batch.target, draw)
-            generated_logits = self.discriminator(generated, draw)
-            source_logits = self.classifier(batch.source, source=True)
-            adapted_logits = self.classifier(generated)
+            real_logits = discriminator(batch.target, bits=self._draw_bits(batch.target, draw))
+            generated_logits = discriminator(generated, bits=self._draw_bits(generated, draw))
+            source_logits = classifier(batch.source, source=True)
+            adapted_logits = classifier(generated)
         d_loss = discriminator_loss(real_logits, generated_logits, weights.soft_labels)
         t_losses = {"source": task_loss(source_logits, batch.labels), "generated": task_loss(adapted_logits, batch.labels)}
         t_loss = torch.stack([loss for name, loss in t_losses.items() if weights.classifier_inputs in (name, "both")]).sum()
@@ -299,9 +338,9 @@ class PixelDATask(Task[PairedBatch]):
     def _judge_step(self, judge: TaskNetwork, batch: PairedBatch, generated: Tensor) -> dict[str, Tensor]:
         """Train the judge on the source, and measure it on generated images."""
         with self.fabric.autocast():
-            source_logits = judge(batch.source)
+            source_logits = self.passes["judge"](batch.source)
             with torch.no_grad():
-                judged = judge(generated)
+                judged = self.passes["judge"](generated)
         loss = task_loss(source_logits, batch.labels)
         loss.backward()
         norms = apply_gradients(self.optimizers["judge"], {"judge": judge}, self.config.optimizer.clip_norm)
@@ -323,13 +362,13 @@ class PixelDATask(Task[PairedBatch]):
         weight.clamp_(weights.generator_task, max(weights.task_most, weights.generator_task))
         return {"weight/generator_task": weight.clone()}
 
-    def _generator_step(self, batch: PairedBatch, generated: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def _generator_step(self, batch: PairedBatch, generated: Tensor, inputs: StepInputs) -> dict[str, Tensor]:
         others = [network for name, network in self.networks.items() if name != "generator"]
         with frozen(*others):
-            losses = self._generator_losses(batch, generated, context)
+            losses = self._generator_losses(batch, generated, inputs)
             weighted = {name: self._generator_weight(name) * loss for name, loss in losses.items()}
             total = torch.stack(list(weighted.values())).sum()
-            shares = diagnostics.gradient_norms(weighted, self.generator) if context.log_now else {}
+            shares = diagnostics.gradient_norms(weighted, self.generator) if inputs.log_now else {}
             total.backward()
         clip = self.config.optimizer.clip_norm
         norms = apply_gradients(self.optimizers["generator"], {"generator": self.generator}, clip)
@@ -340,14 +379,15 @@ class PixelDATask(Task[PairedBatch]):
             **shares,
         }
 
-    def _generator_losses(self, batch: PairedBatch, generated: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def _generator_losses(self, batch: PairedBatch, generated: Tensor, inputs: StepInputs) -> dict[str, Tensor]:
         with self.fabric.autocast():
-            verdict = self.discriminator(generated, context.generator("noise in the G step"))
-            adapted_logits = self.classifier(generated)
+            bits = self._draw_bits(generated, inputs.generators["noise in the G step"])
+            verdict = self.passes["discriminator"](generated, bits=bits)
+            adapted_logits = self.passes["classifier"](generated)
         losses = {"domain": generator_domain_loss(verdict), "task": task_loss(adapted_logits, batch.labels)}
         if self.judge is not None and self.config.losses.semantic:
             with self.fabric.autocast():
-                judged = self.judge(generated)
+                judged = self.passes["judge"](generated)
             losses["semantic"] = task_loss(judged, batch.labels)
         if self.config.losses.content:
             mask = foreground(batch.source) if batch.mask is None else batch.mask

@@ -1,5 +1,6 @@
 """Batches of a refinement and their augmentation: source, generated and target images, the target without labels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.data.loader import ShuffledStream, to_float
+from pixelscope.data.loader import DeviceImages, ShuffledStream, StepBatches, to_float, under, with_prefix
 from pixelscope.engine.memory import to_device
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
@@ -52,16 +53,20 @@ class GeneratedPool:
         self._order = ShuffledOrder(len(source), seed, "generated pool")
         self._within = ShuffledOrder(self.pool, seed, "within the pool")
         self._drawn = -1
-        self._images, self._labels = torch.empty(0), torch.empty(0)
+        size = source.images.shape[-1]
+        self.images = DeviceImages(np.empty((self.pool, 3, size, size), np.uint8), fabric.device)
+        self._labels = torch.empty(self.pool, dtype=torch.int64, device=fabric.device)
 
-    def __call__(self, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Return this rank's images (n, 3, S, S) in [-1, 1] and their labels at `context`."""
+    def read(self, context: StepContext) -> dict[str, Tensor]:
+        """Return what `take` needs at `context`, on the CPU; the pool is generated first where it is due."""
         number = context.images // self.refresh
         if number != self._drawn:
             self._draw(number)
-        positions = context.shard(self._within.take(context.images, context.batch_size))
-        images = to_float(self._images[positions].to(self.fabric.device))
-        return images, self._labels[positions].to(self.fabric.device)
+        return self.images.read(context.shard(self._within.take(context.images, context.batch_size)))
+
+    def take(self, read: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return images (n, 3, S, S) in [-1, 1] and labels (n,) of what `read` returned, moved to the device."""
+        return to_float(self.images.take(read)), self._labels[read["positions"]]
 
     def _draw(self, number: int) -> None:
         positions = self._order.take(number * self.pool, self.pool).numpy()
@@ -76,11 +81,13 @@ class GeneratedPool:
                 for start in range(0, self.pool, GENERATE_BATCH)
             ]
         assert self.source.labels is not None
-        self._images, self._drawn = torch.from_numpy(np.concatenate(parts)), number
-        self._labels = torch.from_numpy(self.source.labels[positions])
+        self.images.overwrite(np.concatenate(parts))
+        # In place, because a captured step reads from this address.
+        self._labels.copy_(torch.from_numpy(self.source.labels[positions]))
+        self._drawn = number
 
 
-class RefineBatches:
+class RefineBatches(StepBatches[RefineBatch]):
     """Shuffled batches of everything that a refinement trains on."""
 
     def __init__(self, source: ImageSet, target: ImageSet, pool: GeneratedPool | None, seed: int, device: torch.device) -> None:
@@ -98,16 +105,28 @@ class RefineBatches:
         """
         if target.labels is not None:
             raise InputError(f"{target.provenance.source} has labels, which a refinement must not use; remove them.")
+        self.device = device
         self.source = ShuffledStream(source, seed, "source", device)
         self.target = ShuffledStream(target, seed, "target", device)
         self.pool = pool
 
-    def __call__(self, context: StepContext) -> RefineBatch:
-        """Return this rank's part of the batch at `context`."""
-        source, labels = self.source.take(context)
+    def read(self, context: StepContext) -> dict[str, Tensor]:
+        """Return what the batch at `context` is made of."""
+        pool = {} if self.pool is None else self.pool.read(context)
+        read = {"source": self.source.read(context), "target": self.target.read(context), "pool": pool}
+        return {name: tensor for prefix, tensors in read.items() for name, tensor in with_prefix(prefix, tensors).items()}
+
+    def make(self, read: Mapping[str, Tensor]) -> RefineBatch:
+        """Return the batch."""
+        source, labels = self.source.take(under("source", read))
         assert labels is not None
-        generated, generated_labels = (None, None) if self.pool is None else self.pool(context)
-        return RefineBatch(source, labels, generated, generated_labels, self.target.take(context)[0])
+        generated, generated_labels = (None, None) if self.pool is None else self.pool.take(under("pool", read))
+        return RefineBatch(source, labels, generated, generated_labels, self.target.take(under("target", read))[0])
+
+    def sets(self) -> dict[str, DeviceImages]:
+        """Return both domains, and the pool where there is one."""
+        pool = {} if self.pool is None else {"generated pool": self.pool.images}
+        return {"source": self.source.images, "target": self.target.images, **pool}
 
 
 def weak(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
@@ -126,7 +145,8 @@ def strong(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor
     moved = _warped(images, matrix, torch.stack(shift, 1) * 2 * config.shift)
     gain = 1 + config.colour * _uniform(count, 3, draw)
     bias = config.colour * _uniform(count, 3, draw)
-    sign = torch.where(torch.rand(count, 1, generator=draw, device=draw.device) < config.invert, -1.0, 1.0)
+    inverted = torch.rand(count, 1, generator=draw, device=draw.device) < config.invert
+    sign = 1 - 2 * inverted.float()
     coloured = moved * (gain * sign)[..., None, None].to(moved) + bias[..., None, None].to(moved)
     return _erased(coloured.clamp(-1, 1), config.erase, draw)
 

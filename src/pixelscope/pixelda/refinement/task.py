@@ -14,7 +14,7 @@ from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.ema import EMA
 from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import adam, apply_gradients, set_learning_rate
-from pixelscope.engine.task import Task
+from pixelscope.engine.task import StepInputs, Task
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.metrics import accuracy_and_loss
 from pixelscope.pixelda.networks import StrongClassifier
@@ -67,6 +67,7 @@ class RefineTask(Task[RefineBatch]):
         if fabric.world_size > 1:
             synchronize_batch_norm(self.classifier)
         self.networks = {"classifier": self.classifier}
+        self.passes = {"classifier": self.classifier}
         optimizer = config.optimizer
         self.optimizers = {
             "classifier": adam([self.classifier], optimizer, weight_decay=optimizer.weight_decay, decoupled=True)
@@ -78,11 +79,23 @@ class RefineTask(Task[RefineBatch]):
         self.running_prediction = self.class_prior.clone()
         self.schedule_state = {"predicted": self.running_prediction}
 
-    def step(self, batch: RefineBatch, context: StepContext) -> Mapping[str, Tensor]:
+    def inputs(self, context: StepContext) -> StepInputs:
+        """Return learning rate, weight of the target's loss, what the average keeps, and the generator of the views."""
+        config = self.config
+        return StepInputs(
+            {
+                "learning rate": cosine(config.optimizer.learning_rate, context.images / config.training.images),
+                "target weight": self._weight(context),
+                **self.averaging(context),
+            },
+            generators={"views": context.generator("views")},
+            log_now=context.log_now,
+        )
+
+    def compute(self, batch: RefineBatch, inputs: StepInputs) -> Mapping[str, Tensor]:
         """Train the classifier on one batch."""
-        optimizer, config = self.optimizers["classifier"], self.config
-        set_learning_rate(optimizer, cosine(config.optimizer.learning_rate, context.images / config.training.images))
-        draw = context.generator("views")
+        optimizer, config, draw = self.optimizers["classifier"], self.config, inputs.generators["views"]
+        set_learning_rate(optimizer, inputs.numbers["learning rate"])
         losses = {"source": self._labelled_loss(batch.source, batch.labels, draw)}
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:
@@ -91,11 +104,11 @@ class RefineTask(Task[RefineBatch]):
         teacher_logits = self._average_logits(views)
         if config.self_training.enabled:
             losses["target"], numbers = self._pseudo_label_loss(batch.target, views, teacher_logits, draw)
-        weights = {"target": self._weight(context)}
+        weights = {"target": inputs.number("target weight")}
         total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
         total.backward()
         norms = apply_gradients(optimizer, self.networks)
-        self.averages["classifier"].update(self.classifier, context.batch_size, context.images)
+        self.update_averages(inputs)
         named = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
         return {**named, "gradient/classifier": norms["classifier"], **numbers}
 
@@ -154,8 +167,10 @@ class RefineTask(Task[RefineBatch]):
         return corrected / corrected.sum(1, keepdim=True)
 
     def _logits(self, views: Tensor, draw: torch.Generator) -> Tensor:
-        drops = isinstance(self.classifier, StrongClassifier)
-        return self.classifier(views, draw=draw) if drops else self.classifier(views)
+        classifier, classify = self.classifier, self.passes["classifier"]
+        if not (isinstance(classifier, StrongClassifier) and classifier.dropout):
+            return classify(views)
+        return classify(views, uniform=classifier.draw(len(views), views.device, draw))
 
     def _view(self, alter: View, images: Tensor, draw: torch.Generator) -> Tensor:
         return to_memory_format(alter(images, self.config.views, draw), self.config.runtime.memory_format)

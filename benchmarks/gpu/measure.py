@@ -1,0 +1,155 @@
+"""Part `measure`: the GPU tests, the card's ceilings, and each system's step in every form."""
+
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import contenders
+from benchmarks.gpu.systems import SYSTEMS, Built, System
+from benchmarks.machine import device, ready
+from pixelscope.engine.capture import CapturedSteps, EagerSteps
+from pixelscope.engine.monitor import FiniteGuard, Meter
+from pixelscope.engine.runtime import choose_compile
+from pixelscope.errors import InputError
+from pixelscope.rng import StepContext
+
+FORMS = ("plain", "eager", "captured", "captured and compiled")
+"""Forms of a step; the last is measured last, because compiling takes longest."""
+LOG_EVERY = 50
+"""Steps between two that are logged, as in preset `paper`; these are timed with the others."""
+SECONDS = 4.0
+"""How long each form is timed."""
+TEST_SECONDS = 150
+
+Store = Callable[[dict[str, Any]], None]
+
+
+def measure(result: dict[str, Any], store: Store, tiny: bool, deadline: float) -> None:
+    """Measure what `result` does not have yet, and store it after each row; no row begins after `deadline` (time.monotonic)."""
+    if "tests" not in result:
+        result["tests"] = {"note": "not run at tiny size"} if tiny else run_tests()
+        store(result)
+    if "ceilings" not in result:
+        result["ceilings"] = ceilings(tiny)
+        store(result)
+    rows = result.setdefault("rows", {})
+    for form in FORMS:
+        for name, system in SYSTEMS.items():
+            row = f"{name}, {form}"
+            if row in rows or time.monotonic() > deadline or _left_out(system, form, tiny):
+                continue
+            print(f"measuring {row}", file=sys.stderr, flush=True)
+            rows[row] = {"system": name, "form": form, **measure_row(system, form, 0.0 if tiny else SECONDS, tiny)}
+            store(result)
+
+
+def _left_out(system: System, form: str, tiny: bool) -> bool:
+    """Return whether there is no such row: at tiny size, none of plain programs, and none of compiling, which is slow."""
+    return (form == "plain" and not system.plain) or (tiny and form in ("plain", "captured and compiled"))
+
+
+def run_tests() -> dict[str, Any]:
+    """Run the tests marked `gpu`, and return whether they passed, with pytest's last line."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", str(root / "tests")]
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=TEST_SECONDS)
+    except subprocess.TimeoutExpired:
+        return {"passed": False, "summary": f"not done after {TEST_SECONDS} seconds"}
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    summary = {"passed": done.returncode == 0, "summary": lines[-1] if lines else f"exit code {done.returncode}"}
+    return {**summary, "failed": failed, "seconds": round(time.monotonic() - began, 1)}
+
+
+@torch.no_grad()
+def ceilings(tiny: bool) -> dict[str, float]:
+    """Return the best rates of the card: a large convolution and a large product in bfloat16, and a copy within its memory."""
+    kind, layout = torch.bfloat16, torch.channels_last
+    count, channels, side, matrix, values = (1, 8, 8, 64, 2**12) if tiny else (256, 256, 64, 8192, 2**28)
+    images = torch.randn(count, channels, side, side, dtype=kind, device=device()).contiguous(memory_format=layout)
+    weights = torch.randn(channels, channels, 3, 3, dtype=kind, device=device()).contiguous(memory_format=layout)
+    square = torch.randn(matrix, matrix, dtype=kind, device=device())
+    there, here = (torch.empty(values, dtype=torch.float32, device=device()) for _ in range(2))
+    operations = 2 * 9 * count * channels**2 * side**2
+    return {
+        "convolution, TFLOP/s": operations / _seconds(lambda: torch.conv2d(images, weights, padding=1)) / 1e12,
+        "matrix product, TFLOP/s": 2 * matrix**3 / _seconds(lambda: square @ square) / 1e12,
+        "copy, GB/s read and written": 2 * there.nbytes / _seconds(lambda: here.copy_(there)) / 1e9,
+    }
+
+
+def _seconds(work: Callable[[], object], times: int = 20) -> float:
+    work()
+    began = ready()
+    for _ in range(times):
+        work()
+    return (ready() - began) / times
+
+
+def measure_row(system: System, form: str, seconds: float, tiny: bool) -> dict[str, Any]:
+    """Return the rate of one system's steps in one form, or why there is none."""
+    if device().type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    torch.backends.cudnn.deterministic = form != "plain"  # as a training sets it
+    try:
+        row = _plain(system, seconds) if form == "plain" else _ours(system.build(tiny), form, seconds)
+    except (InputError, RuntimeError) as error:
+        return {"absent": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
+    return row | ({"peak_gb": torch.cuda.max_memory_allocated() / 1e9} if device().type == "cuda" else {})
+
+
+def _plain(system: System, seconds: float) -> dict[str, Any]:
+    round_ = getattr(contenders, system.plain)()
+    round_.work()
+    rounds, took = _repeat(round_.work, seconds)
+    return {"images_per_second": round_.units * rounds / took}
+
+
+def _ours(built: Built, form: str, seconds: float) -> dict[str, Any]:
+    said: list[str] = []
+    task, batches = built.task, built.batches
+    if form == "captured and compiled":
+        choose_compile("on", device().type)
+        task.compile()
+    captured = form.startswith("captured")
+    steps = CapturedSteps(task, batches, device(), said.append) if captured else EagerSteps(task, batches)
+    number = iter(range(10**9))
+
+    def run(count: int) -> None:
+        meter, guard = Meter(), FiniteGuard("")
+        for _ in range(count):
+            at = next(number)
+            log_now = at % LOG_EVERY == LOG_EVERY - 1
+            numbers = steps(StepContext(at * built.batch_size, at, built.batch_size, 0, device=device(), log_now=log_now))
+            meter.add(numbers)
+            guard.watch(numbers, at)
+        guard.check()
+        meter.read()
+
+    began = ready()
+    run(LOG_EVERY if seconds else 2)  # makes graphs, compiles, and logs once
+    first = ready() - began
+    rounds, took = _repeat(lambda: run(LOG_EVERY if seconds else 2), seconds)
+    rate = rounds * (LOG_EVERY if seconds else 2) / took
+    epoch = {"epoch_seconds": built.epoch / built.batch_size / rate} if built.epoch else {}
+    row = {"steps_per_second": rate, "images_per_second": rate * built.batch_size, "first_steps_seconds": first, **epoch}
+    return row | ({"note": said[0]} if said else {})
+
+
+def _repeat(work: Callable[[], object], seconds: float) -> tuple[int, float]:
+    """Return how often `work` was done in about `seconds`, once at least, and how long that took."""
+    began = ready()
+    for rounds in itertools.count(1):
+        work()
+        if ready() - began >= seconds:
+            return rounds, ready() - began
+    raise AssertionError
