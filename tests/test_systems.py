@@ -126,8 +126,8 @@ def test_the_table_brings_no_torch() -> None:
 
 
 def _run(folder: Path, system: str) -> Path:
-    made = RunFolder.create(folder, "run", folder / "run", lambda run: run.update_record(system=system))
-    made.config.write_text("seed: 0\n")
+    with RunFolder.create(folder, "run", folder / "run", lambda run: run.update_record(system=system)) as made:
+        made.config.write_text("seed: 0\n")
     return made.path
 
 

@@ -9,7 +9,12 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
+from pixelscope.files import UNREADABLE, write_text
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _ascending(low_high: tuple[float, float]) -> tuple[float, float]:
@@ -20,6 +25,12 @@ def _ascending(low_high: tuple[float, float]) -> tuple[float, float]:
 
 ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
 """The values that become black and white in images deeper than 8 bits."""
+
+
+MAX_SHOWN = 200
+"""Most characters of a wrong value that a message shows."""
+MAX_NODES = 100_000
+"""Most values that a YAML file of settings may have: references to references multiply."""
 
 
 class Config(BaseModel):
@@ -45,7 +56,7 @@ class Config(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "top level"
-            raise InputError(f"{origin}: {where}: {first['msg']} (given: {first['input']!r}).") from None
+            raise InputError(f"{origin}: {where}: {first['msg']} (given: {_short(first['input'])}).") from None
 
     def with_settings(self, changes: dict[str, Any]) -> Self:
         """Return a copy with nested `changes` in place of its own settings; None leaves one as it is.
@@ -66,16 +77,36 @@ class Config(BaseModel):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a mapping of settings from a YAML file; raises InputError if it is missing or not a mapping."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if _written_out(yaml.compose(text, yaml.SafeLoader)) > MAX_NODES:
+            raise InputError(f"{path} refers to its own values too often; write them out.")
+        values = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}; give the path of a YAML file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except InputError:
+        raise
+    except (yaml.YAMLError, *UNREADABLE) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold settings as `name: value`, not a {type(values).__name__}.")
     return values
+
+
+def _written_out(node: yaml.Node | None) -> float:
+    """Return how many values a document has once every reference (`*name`) is written out; infinite for a circle."""
+    known: dict[int, float] = {}
+
+    def size(node: yaml.Node) -> float:
+        if id(node) not in known:
+            known[id(node)] = float("inf")  # until it is known: what refers to it meanwhile is a part of it
+            pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+            parts = [part for pair in pairs for part in pair] if pairs else node.value
+            known[id(node)] = 1 + sum(map(size, parts)) if isinstance(node, yaml.CollectionNode) else 1
+        return known[id(node)]
+
+    return 0 if node is None else size(node)
 
 
 def load_preset(package: str, system: str, name: str, presets: Sequence[str]) -> dict[str, Any]:

@@ -4,20 +4,23 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 
+from pixelscope.processes import Process, short_name
+
 UNREADABLE = (
     OSError, EOFError, ValueError, TypeError, LookupError, NameError, ArithmeticError, SyntaxError, MemoryError,
-    NotImplementedError, TokenError, zipfile.BadZipFile, zlib.error,
+    NotImplementedError, RecursionError, TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What numpy and scipy raise for files that are damaged or cut off."""
+"""What NumPy, SciPy and json raise for files that are damaged or cut off."""
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
 """What file systems answer that cannot sync a folder (CIFS, some FUSE mounts); what lies in it is synced by then."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EROFS, errno.EACCES}
@@ -28,9 +31,16 @@ TOLD_AS_TEXT = {
     "Disk quota exceeded": errno.EDQUOT,
 }
 """Errors of the file system that safetensors and torch report in classes of their own, by the system's text."""
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
+"""How NumPy says that the disk did not take all of an array, without a number of the system."""
+DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+"""What file systems answer that are full."""
 LOCK = "lock"
 TEMPORARY = ".pixelscope-"
-"""What temporary names begin with."""
+"""What temporary names begin with; the machine, the number and the start of the process that writes follow."""
+_OWNER = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})-(\d+)-([\w-]+?)-\w{8}(\.[^.]*)?", re.ASCII)
+_tidied: set[str] = set()
+"""Folders in which this process has looked for what killed processes left."""
 LONGEST_ENDING = 16
 """Bytes of the ending that a temporary name takes over at most."""
 
@@ -43,14 +53,16 @@ class HeldElsewhere(OSError):
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well, sync it and rename it to `path`.
 
-    Whatever interrupts the block (an error, Ctrl-C, a full disk), `path` keeps its earlier content, or stays absent.
+    Whatever interrupts the block (an error, Ctrl-C, a full disk), `path` keeps its earlier content, or stays absent. What a
+    killed process leaves is removed by the next one that writes to the folder.
     Raises OSError that names `path` where the file system refuses.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Of the name its ending alone, which some writers ask for, lest this name is too long where `path` is not.
         ending = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_ENDING else ""
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=ending, dir=path.parent)
+        _remove_abandoned(path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(), suffix=ending, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -67,11 +79,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Give a hidden temporary folder beside `path`; when the block ends well, rename it to `path`, which must not exist.
 
-    Whatever interrupts the block, `path` stays absent; a killed process leaves the hidden folder behind.
+    Whatever interrupts the block, `path` stays absent. What a killed process leaves is removed by the next one that writes
+    to the folder.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        _remove_abandoned(path.parent)
+        work = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
         try:
             yield work
             work.chmod(0o777 & ~_umask())
@@ -93,6 +107,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None and _CUT_SHORT.search(str(error)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         if error.filename is None or Path(os.fsdecode(error.filename)).name.startswith(TEMPORARY):
             error.filename = str(path)
         raise
@@ -116,7 +132,7 @@ def held(folder: Path, wait: bool = True) -> Iterator[None]:
     descriptor = None
     try:
         # Opened for writing: NFS has no exclusive lock on what is open for reading only.
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         _close(descriptor)
@@ -132,6 +148,51 @@ def held(folder: Path, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         _close(descriptor)
+
+
+def find_link(folder: Path, depth: int = 2) -> Path | None:
+    """Return a symbolic link in `folder`, or in its folders down to `depth` levels; None where there is none.
+
+    What comes from somebody else may have links that lead writing, and reading, to files anywhere.
+    """
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_symlink():
+                return Path(entry.path)
+            found = find_link(Path(entry.path), depth - 1) if depth > 1 and entry.is_dir(follow_symlinks=False) else None
+            if found is not None:
+                return found
+    return None
+
+
+def _prefix() -> str:
+    own = Process.current()
+    return f"{TEMPORARY}{short_name(own.host)}-{own.number}-{own.started}-"
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove temporary files and folders of this machine's processes that have ended; once per process and folder."""
+    known = str(folder.absolute())
+    if known in _tidied:
+        return
+    _tidied.add(known)
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(TEMPORARY) and _is_abandoned(entry.name):
+                _remove(entry)
+
+
+def _is_abandoned(name: str) -> bool:
+    owner, here = _OWNER.fullmatch(name), Process.current().host
+    return owner is not None and owner[1] == short_name(here) and not Process(int(owner[2]), owner[3], here).is_alive()
+
+
+def _remove(entry: "os.DirEntry[str]") -> None:
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            Path(entry.path).unlink()
 
 
 def _close(descriptor: int | None) -> None:

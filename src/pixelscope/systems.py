@@ -142,12 +142,14 @@ def resume(run: Path, **changes: Any) -> Path:
 
     Args:
         run: the run folder.
-        changes: what its own system lets change. All: `devices`. PixelDA and its baseline: `images` to train to, `source` and
+        changes: what its own system lets change. All: `devices`, and `take_over` to take the run's lock from another machine
+            that has given no sign of life for ten minutes. PixelDA and its baseline: `images` to train to, `source` and
             `target` where they have moved, `data_root`. EndoVAE: `epochs` to train to, `frames` where they have moved. A
             refinement: `origin` and `teacher` where they have moved, `data_root`.
 
     Raises:
-        InputError: the run or its images cannot be used, or its system lets something else change; the run is left as it was.
+        InputError: the run or its images cannot be used, another process trains it, or its system lets something else change;
+            the run is left as it was.
     """
     return _call(run, "resume", (run,), changes)
 
@@ -160,8 +162,12 @@ def evaluate(
     frames: str | None = None,
     checkpoint: str = "auto",
     data_root: Path | None = None,
+    take_over: bool = False,
 ) -> Any:
     """Measure a run of any system, finished or not, and return the numbers of its own system.
+
+    They are written to the run folder too, unless other images were measured, another process holds the run's lock (as one that
+    trains it does), or the folder is read-only.
 
     Args:
         run: a run of PixelDA, its baseline, a refinement or EndoVAE. Of an unfinished one the newest checkpoint is measured.
@@ -169,12 +175,14 @@ def evaluate(
         frames: of EndoVAE: a store or folder of frames to measure in place of the run's own.
         checkpoint: which weights: `last`, `ema-last` or `best-source` of PixelDA and its baseline; `auto` is the system's own.
         data_root: where a source given as a KIND alone is looked for.
+        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
 
     Raises:
         InputError: run or images cannot be used, or its system does not take an option.
     """
     chosen = None if checkpoint == "auto" else checkpoint
     options = {"source": source, "target": target, "frames": frames, "checkpoint": chosen, "data_root": data_root}
+    options["take_over"] = take_over or None
     return _call(run, "evaluate", (run,), options)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.files import held
 from pixelscope.runs.folder import RunFolder, read_stats
+from pixelscope.runs.lock import FACTS, Holder
 
 SCRIPT = """
 import sys
@@ -114,6 +116,58 @@ def test_a_signal_saves_and_says_how_to_go_on(case: SystemCase, number: int, tmp
     assert header.progress.images == folder.read_record()["images"] >= 64
     more = case.resume(tmp_path / "run", **case.more(header.progress.images + 16))
     assert RunFolder(more).read_record()["state"] == "finished"
+
+
+@every_system
+def test_while_one_process_trains_the_others_read(case: SystemCase, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The trainer is stopped, so that whatever changes in its folder was changed by somebody else."""
+    run = tmp_path / "run"
+    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 9_600)))
+    try:
+        _stop_after_a_checkpoint(process, run)
+        before = _files(run)
+        trainer = f"being trained by process {process.pid} on "
+        for use in (lambda: case.resume(run), lambda: case.resume(run, take_over=True), lambda: pixelscope.report(run)):
+            with pytest.raises(InputError, match=trainer):
+                use()
+        assert pixelscope.evaluate(run).images > 0
+        assert trainer in caplog.text
+        assert pixelscope.run_info(run).state == "running"
+        assert _files(run) == before
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert pixelscope.run_info(run).state == "stopped"
+    pixelscope.evaluate(run)
+    assert pixelscope.report(run, tmp_path / "page.html").read_text() == pixelscope.report(run).read_text()
+    assert not {"evaluation.json", "report.html"} - _files(run).keys()
+
+
+@every_system
+def test_a_training_whose_run_was_taken_over_stops_and_leaves_it_alone(case: SystemCase, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 9_600)))
+    _stop_after_a_checkpoint(process, run)
+    (run / FACTS).write_text(json.dumps(asdict(Holder.new("trained"))))
+    before = _files(run)
+    process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate(timeout=60)
+    assert f"taken over by process {os.getpid()} on " in output.splitlines()[-1]
+    assert _files(run) == before
+
+
+def _stop_after_a_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
+    """Stop a training after its first checkpoint, between two files that it writes."""
+    while process.poll() is None and not RunFolder(run).checkpoint_files():
+        time.sleep(0.005)
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        newest = RunFolder(run).checkpoint_files()[-1].stem
+        recorded = json.loads((run / "run.json").read_text()).get("images", 0)
+        if not list(run.rglob(".pixelscope-*")) and f"images-{recorded:012d}" == newest:
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
 
 
 @every_system
@@ -230,7 +284,7 @@ def _files(run: Path) -> dict[str, bytes]:
 def test_a_refused_resume_changes_no_file(case: SystemCase, tmp_path: Path) -> None:
     run = case.train(case.config(tmp_path, 32), run=tmp_path / "run")
     before = _files(run)
-    with held(run), pytest.raises(InputError, match="trained by another process"):
+    with held(run), pytest.raises(InputError, match="used by another process"):
         case.resume(run, **case.more(64))
     assert _files(run) == before
     case.spoil(tmp_path)
@@ -250,7 +304,7 @@ def test_what_a_dead_start_leaves_is_replaced_by_the_same_command(case: SystemCa
         file.unlink()
     record = {"system": case.name, "state": "running"}
     (run / "run.json").write_text(json.dumps(record))
-    with held(run), pytest.raises(InputError, match="trained by another process"):
+    with RunFolder(run).locked("trained"), pytest.raises(InputError, match=f"trained by process {os.getpid()} "):
         case.train(config, run=run)
     case.train(config, run=run)
     assert RunFolder(run).read_record()["state"] == "finished"

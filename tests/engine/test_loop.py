@@ -56,10 +56,10 @@ class Unhurried(Fabric):
 
 
 def _train(folder: Path, task: Counting, fabric: Fabric, **settings: int) -> RunFolder:
-    run = RunFolder.create(folder, "run", folder / "run")
     often = {"batch_size": 2, "images": 16, "log_every": 16, "evaluate_every": 16, "sample_every": 16, "checkpoint_every": 4}
     config = TrainingConfig.model_validate({**often, **settings})
-    Loop(fabric, task, lambda context: None, run, config, RunIdentity("counting", {}, {}), seed=0).train()
+    with RunFolder.create(folder, "run", folder / "run") as run:
+        Loop(fabric, task, lambda context: None, run, config, RunIdentity("counting", {}, {}), seed=0).train()
     return run
 
 
@@ -85,7 +85,7 @@ def test_the_best_is_the_first_of_equals(tmp_path: Path) -> None:
 
 def _part(fabric: Fabric, folder: Path) -> None:
     if fabric.is_global_zero:
-        RunFolder.create(folder, "run", folder / "run")
+        (folder / "run").mkdir()
     fabric.barrier()
     config = TrainingConfig(batch_size=2, images=8, log_every=2, evaluate_every=8, sample_every=8, checkpoint_every=4)
     run = RunFolder(folder / "run")

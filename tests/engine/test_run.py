@@ -24,7 +24,12 @@ def test_the_command_can_be_given_again(monkeypatch: pytest.MonkeyPatch, program
 
 def test_a_path_that_is_no_text_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"r\xe9")
-    for use in (RunFolder.refuse_existing, RunFolder.open, lambda run: RunFolder.create(tmp_path, "x", run)):
+
+    def create(run: Path) -> None:
+        with RunFolder.create(tmp_path, "x", run):
+            pass
+
+    for use in (RunFolder.refuse_existing, RunFolder.open, create):
         with pytest.raises(InputError, match="not UTF-8"):
             use(path)
     assert not path.exists()

@@ -65,7 +65,8 @@ def test_a_number_that_is_not_finite_stops_the_run_and_the_last_good_checkpoint_
         batch = batches(context)
         return replace(batch, target=batch.target * float("nan")) if context.step >= 5 else batch
 
-    folder = RunFolder.create(tmp_path, "run")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
     loop = Loop(fabric, task, broken_from_the_fifth_step, folder, config.training, RunIdentity("pixelda", {}, {}), seed=0)
     message = r"The gradient of the (discriminator|generator) is not finite at step 5; the last good checkpoint is kept"
     with pytest.raises(TrainingStopped, match=message):

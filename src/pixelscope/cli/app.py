@@ -42,13 +42,14 @@ def demo(*, runs: Runs = Path("runs"), seed: int = 0) -> None:
 
 
 @app.command
-def report(run: Path, /) -> None:
+def report(run: Path, /, *, out: Path | None = None) -> None:
     """Write the report of a run, report.html in its folder, and print its path.
 
     Args:
         run: Run folder.
+        out: Page to write instead, for example while the run is being trained.
     """
-    print(pixelscope.report(run))
+    print(pixelscope.report(run, out))
 
 
 @app.command

@@ -17,6 +17,7 @@ from pixelscope.cli.options import (
     Json,
     Resume,
     RunOptions,
+    TakeOver,
     explicit_settings,
     require_resumable,
     resolve_config,
@@ -33,7 +34,7 @@ Score = Literal[
 Classes = Annotated[list[str] | None, Parameter(negative=())]
 EndoVAESettings = Annotated[EndoVAEConfig, Parameter(name="*", group=SETTINGS)]
 
-MAY_CHANGE = {"--devices", "--training.epochs", "--frames"}
+MAY_CHANGE = {"--take-over", "--devices", "--training.epochs", "--frames"}
 """Flags that may be given together with --resume."""
 
 
@@ -119,7 +120,10 @@ def train(
         require_resumable(MAY_CHANGE, settings, sources, common, options)
         changed = explicit_settings(settings)
         epochs = changed.get("training", {}).get("epochs")
-        run = pixelscope.resume(options.resume, devices=common.devices, epochs=epochs, frames=changed.get("frames"))
+        frames = changed.get("frames")
+        run = pixelscope.resume(
+            options.resume, devices=common.devices, epochs=epochs, frames=frames, take_over=options.take_over
+        )
     else:
         config = resolve_config(settings, "endovae", sources, common)
         if options.dry_run:
@@ -131,14 +135,22 @@ def train(
 
 
 @app.command
-def evaluate(run: Path, /, *, frames: str | None = None, checkpoint: EndoVAECheckpoint = "auto", json: Json = False) -> None:
+def evaluate(
+    run: Path,
+    /,
+    *,
+    frames: str | None = None,
+    checkpoint: EndoVAECheckpoint = "auto",
+    take_over: TakeOver = False,
+    json: Json = False,
+) -> None:
     """Evaluate a run: PSNR and SSIM of reconstructions, AUROC of the anomaly scores, compared with trivial baselines.
 
     Args:
         run: Run folder of `endovae train`.
         frames: Store or folder of frames to evaluate on, all of them, instead of the run's own test frames.
     """
-    show(pixelscope.evaluate(run, frames=frames, checkpoint=checkpoint), json)
+    show(pixelscope.evaluate(run, frames=frames, checkpoint=checkpoint, take_over=take_over), json)
 
 
 @app.command

@@ -10,6 +10,7 @@ from pydantic import ValidationError as SettingsError
 
 import pixelscope
 from pixelscope.errors import InputError, Interrupted
+from pixelscope.files import DISK_FULL
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -25,8 +26,6 @@ FIXES = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 """How to fix each error of the file system that a user can fix."""
-
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,10 @@ def _how_to_continue(arguments: Sequence[str]) -> str:
     return "run the same command again, with --resume if it has one"
 
 
+def _what_is_kept(arguments: Sequence[str]) -> str:
+    return "finished runs are kept; " if list(arguments[:2]) in (["pixelda", "ablate"], ["pixelda", "search"]) else ""
+
+
 def _sentence(error: BaseException, arguments: Sequence[str]) -> str | None:
     if isinstance(error, InputError):
         return str(error)
@@ -64,7 +67,7 @@ def _sentence(error: BaseException, arguments: Sequence[str]) -> str | None:
     # safetensors and torch raise a full disk as classes of their own, with the text of the operating system.
     if (isinstance(error, OSError) and error.errno in DISK_FULL) or "No space left on device" in str(error):
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-        return f"The disk is full{where}; free some space, then {_how_to_continue(arguments)}."
+        return f"The disk is full{where}; {_what_is_kept(arguments)}free some space, then {_how_to_continue(arguments)}."
     if isinstance(error, OSError) and error.errno in FIXES:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; {FIXES[error.errno]}."

@@ -42,6 +42,12 @@ ResumeRun = Annotated[
 ConfigFile = Annotated[
     Path | None, Parameter(help="YAML file of settings, applied over the preset, for example the config.yaml of a run.")
 ]
+TakeOver = Annotated[
+    Flag,
+    Parameter(
+        help="Take the lock on the run from a process on another machine that has given no sign of life for ten minutes."
+    ),
+]
 Files = Annotated[Path, Parameter(help="Image files, or folders of them at any depth.")]
 Devices = Annotated[int, Parameter(help="Number of GPUs to use; on a machine without GPUs, of threads.")]
 Resume = Annotated[Flag, Parameter(help="Continue unfinished output.")]
@@ -103,6 +109,7 @@ class RunOptions:
 
     dry_run: Annotated[Flag, Parameter(help="Print the resolved settings and their cost, then stop.")] = False
     resume: ResumeRun = None
+    take_over: TakeOver = False
     out: RunFolder = None
     runs: Runs = Path("runs")
 
@@ -123,6 +130,7 @@ class JobOptions:
         Parameter(negative=(), help="Options of SLURM, for example --slurm.partition gpu --slurm.gpus_per_node 1."),
     ] = None
     resume: Annotated[Flag, Parameter(help="Continue an unfinished folder; failed runs are repeated.")] = False
+    take_over: TakeOver = False
     data_root: DataRoot = None
 
 

@@ -25,6 +25,7 @@ from pixelscope.cli.options import (
     RunFolder,
     RunOptions,
     Runs,
+    TakeOver,
     explicit_settings,
     read_settings,
     require_resumable,
@@ -42,7 +43,7 @@ PixelDASettings = Annotated[PixelDAConfig, Parameter(name="*", group=SETTINGS)]
 BaselineSettings = Annotated[BaselineConfig, Parameter(name="*", group=SETTINGS)]
 RefineSettings = Annotated[RefineConfig, Parameter(name="*", group=SETTINGS)]
 
-MAY_CHANGE = {"--devices", "--data-root", "--training.images", "--source", "--target"}
+MAY_CHANGE = {"--take-over", "--devices", "--data-root", "--training.images", "--source", "--target"}
 """Flags that may be given together with --resume."""
 
 
@@ -164,6 +165,7 @@ def _resume(run: Path, changed: dict[str, Any], common: CommonOptions, options: 
         source=changed.get("source"),
         target=changed.get("target"),
         data_root=options.data_root,
+        take_over=options.take_over,
     )
 
 
@@ -176,6 +178,7 @@ def evaluate(
     target: str | None = None,
     checkpoint: PixelDACheckpoint = "auto",
     data_root: DataRoot = None,
+    take_over: TakeOver = False,
     json: Json = False,
 ) -> None:
     """Evaluate a run: accuracy, overall and per class, and confusion matrices.
@@ -188,7 +191,10 @@ def evaluate(
         source: Labelled images to evaluate on instead of the run's source.
         target: Labelled images to evaluate on instead of the run's target.
     """
-    show(pixelscope.evaluate(run, source=source, target=target, checkpoint=checkpoint, data_root=data_root), json)
+    found = pixelscope.evaluate(
+        run, source=source, target=target, checkpoint=checkpoint, data_root=data_root, take_over=take_over
+    )
+    show(found, json)
 
 
 @app.command
@@ -311,6 +317,7 @@ def _job_arguments(options: JobOptions, max_parallel: int | None) -> dict[str, A
         "max_parallel": max_parallel if options.max_parallel is None else options.max_parallel,
         "slurm": options.slurm,
         "resume": options.resume,
+        "take_over": options.take_over,
         "data_root": options.data_root,
     }
 
@@ -329,6 +336,7 @@ def refine(
     *,
     sources: RefineSources = RefineSources(),
     resume: ResumeRun = None,
+    take_over: TakeOver = False,
     out: RunFolder = None,
     runs: Runs = Path("runs"),
     data_root: DataRoot = None,
@@ -345,7 +353,8 @@ def refine(
     if resume is not None:
         require_resumable({"--self-training.teacher"}, settings, sources)
         teacher = explicit_settings(settings).get("self_training", {}).get("teacher")
-        run = pixelscope.resume(resume, origin=origin, teacher=None if teacher is None else Path(teacher), data_root=data_root)
+        teacher = None if teacher is None else Path(teacher)
+        run = pixelscope.resume(resume, origin=origin, teacher=teacher, data_root=data_root, take_over=take_over)
     elif origin is None:
         raise InputError("No run is given; give a finished run of `pixelscope pixelda train`.")
     else:

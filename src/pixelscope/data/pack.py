@@ -18,7 +18,7 @@ from pixelscope.data.disk_array import BLOCK, DiskArray, RowWriter, blocks
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError
-from pixelscope.files import write_text, written_whole
+from pixelscope.files import find_link, write_text, written_whole
 from pixelscope.progress import ProgressCallback
 
 INDEX = "pack.json"
@@ -141,6 +141,9 @@ def load_pack(folder: Path, size: int | None = 32, value_range: tuple[float, flo
         InputError: the pack is damaged, or of another format, size or range.
     """
     index = _read_index(folder)
+    link = find_link(folder, 1)
+    if link is not None:
+        raise InputError(f"{link} is a link, which could lead to any file; put the file itself into the pack if you trust it.")
     images = DiskArray(folder / "images.npy")
     if index.get("count") != len(images) or images.ndim != 4:
         raise InputError(f"{folder} is damaged: its images are not those of its {INDEX}; pack them again.")

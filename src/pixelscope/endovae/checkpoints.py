@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixelscope.config import read_yaml
 from pixelscope.endovae.anomaly.calibration import FILE, Calibration, read_calibration
@@ -148,18 +148,28 @@ def _has_average(tensors: Mapping[str, Tensor]) -> bool:
 def _built(
     run: _Opened, name: str, kind: str, tensors: Mapping[str, Tensor], header: checkpoint.CheckpointHeader
 ) -> Checkpoint:
-    encoder, decoder = build_networks(run.config)
-    for part, network in (("encoder", encoder), ("decoder", decoder)):
-        prefix = f"{kind}.{part}."
-        _load(network, {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
-    return Checkpoint(run.folder, run.record, run.config, name, header.progress.images, encoder, decoder)
-
-
-def _load(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError:
+    found = load_networks(run.config, tensors, f"{kind}.")
+    if found is None:
         raise InputError(
-            "The networks in the checkpoint differ from those in the run's config.yaml; restore that file."
-        ) from None
-    network.eval().requires_grad_(False)
+            f"The networks in a checkpoint of {run.folder.path} differ from those in its config.yaml; restore that file."
+        )
+    return Checkpoint(run.folder, run.record, run.config, name, header.progress.images, *found)
+
+
+def load_networks(config: EndoVAEConfig, tensors: Mapping[str, Tensor], prefix: str = "") -> tuple[Encoder, Decoder] | None:
+    """Build encoder and decoder and load their tensors, which are named PREFIXencoder.NAME and PREFIXdecoder.NAME.
+
+    Returns:
+        Both in evaluation mode; None, and nothing is built, where names or shapes differ.
+    """
+    own = [
+        {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+        for start in (f"{prefix}encoder.", f"{prefix}decoder.")
+    ]
+    if not checkpoint.has_shapes(lambda: build_networks(config), *own):
+        return None
+    networks = build_networks(config)
+    for network, some in zip(networks, own, strict=True):
+        network.load_state_dict(some)
+        network.eval().requires_grad_(False)
+    return networks

@@ -10,6 +10,8 @@ from pixelscope.engine.config import AdamConfig, AugmentConfig, RuntimeConfig, T
 from pixelscope.imaging.config import PrepareConfig
 
 Count = Annotated[int, Field(ge=1)]
+Channels = Annotated[int, Field(ge=1, le=4096)]
+"""Also for lengths of z. The limit keeps a damaged file from asking for more memory than there is."""
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 TrainOn = Literal["normal", "abnormal", "both"]
@@ -44,9 +46,9 @@ class AugmentationConfig(AugmentConfig):
 class ModelConfig(Config):
     """Encoder and decoder."""
 
-    latent: Count = 6
+    latent: Channels = 6
     """Dimensions of the latent vector z."""
-    width: Count = 16
+    width: Channels = 16
     """Channels of the first convolution; the widths of all other layers are multiples of it."""
 
 

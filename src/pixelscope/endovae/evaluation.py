@@ -45,6 +45,7 @@ from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.heap import keep_heap
 from pixelscope.inference.table import csv_text
+from pixelscope.runs.folder import RunFolder
 
 Metric = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim, "squared_error": squared_error}
@@ -75,17 +76,18 @@ class Measured:
         return ~np.isnan(self.values[MODEL]["psnr"] + self.values[MODEL]["ssim"])
 
 
-def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = "auto") -> Evaluation:
+def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = "auto", take_over: bool = False) -> Evaluation:
     """Measure a run on its test frames, or on other frames.
 
     Stores in the run folder evaluation.json, evaluation.csv and anomaly.csv (one row per frame), the images of the report and
-    the calibration of the anomaly scores.
+    the calibration of the anomaly scores; nothing while another process holds the run's lock, as one that trains it does.
 
     Args:
         run: a run folder of EndoVAE.
         frames: a store or folder of other frames. Those that the run was trained or validated on are left out. The result is
             returned and not stored.
         checkpoint: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
+        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
 
     Returns:
         The results.
@@ -94,6 +96,13 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = 
         InputError: the run has no such checkpoint, its own frames have changed since the training, or no other frame is left.
     """
     keep_heap()
+    if frames is not None:
+        return _evaluate(run, frames, checkpoint, may_write=False)
+    with RunFolder.open(run).locked_if_free("evaluated", take_over) as may_write:
+        return _evaluate(run, None, checkpoint, may_write)
+
+
+def _evaluate(run: Path, frames: str | None, checkpoint: str, may_write: bool) -> Evaluation:
     checkpoints = list_checkpoints(run)
     found = select_checkpoint(checkpoints, checkpoint)
     config = found.config
@@ -122,7 +131,7 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = 
         separation=_separation(measured),
         anomaly=None if anomaly is None else anomaly.found,
     )
-    if others is None:
+    if may_write:
         _store(found, result, splits, measured, anomaly)
     return result
 

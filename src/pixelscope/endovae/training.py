@@ -76,7 +76,9 @@ def train_endovae(
     return FramesJob(SYSTEM, with_store_settings(config, splits), Place(runs, run), splits).run()
 
 
-def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None = None, frames: str | None = None) -> Path:
+def resume_endovae(
+    run: Path, *, devices: int | None = None, epochs: int | None = None, frames: str | None = None, take_over: bool = False
+) -> Path:
     """Resume a stopped run from its newest checkpoint.
 
     Args:
@@ -84,15 +86,16 @@ def resume_endovae(run: Path, *, devices: int | None = None, epochs: int | None 
         devices: number of devices, if it changes.
         epochs: number of epochs, if it changes.
         frames: where the frame store, or the folder that it was prepared from, is now, if it has moved.
+        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
 
     Returns:
         The run folder.
 
     Raises:
-        InputError: the run or its frames cannot be used; the run is left unchanged.
+        InputError: the run or its frames cannot be used, or another process trains it; the run is left unchanged.
     """
     changes = {"training": {"epochs": epochs}, "runtime": {"devices": devices}}
-    folder, config, place = check_resume(run, read_config, changes)
+    folder, config, place = check_resume(run, read_config, changes, take_over)
     splits = load_run_splits(folder, config, folder.read_record(), frames)
     return FramesJob(SYSTEM, config if frames is None else with_store_settings(config, splits), place, splits).run()
 

@@ -2,19 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from pixelscope.engine.task import Task
 from pixelscope.errors import InputError
-from pixelscope.files import written_whole
+from pixelscope.files import UNREADABLE, written_whole
 
 FORMAT = 2
 """Increased when the file layout changes; files of other formats are refused."""
@@ -48,7 +49,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: CheckpointHeader) ->
     """Write tensors and header to `path`, whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
-        save_file(plain, temporary, metadata={"pixelscope": json.dumps(asdict(header))})
+        # Not by safetensors' own writing, which leaves a file of another name where the process is killed.
+        temporary.write_bytes(to_bytes(plain, metadata={"pixelscope": json.dumps(asdict(header))}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], CheckpointHeader]:
@@ -63,16 +65,43 @@ def load(path: Path) -> tuple[dict[str, Tensor], CheckpointHeader]:
         raise InputError(f"{path} is damaged or cut off ({error}); delete it to use the one before it.") from None
     if metadata is None:
         raise InputError(f"{path} was not written by pixelscope; give a checkpoint of a run.")
-    return tensors, _read_header(path, json.loads(metadata))
+    return tensors, _read_header(path, metadata)
 
 
-def _read_header(path: Path, values: dict[str, Any]) -> CheckpointHeader:
+def _read_header(path: Path, metadata: str) -> CheckpointHeader:
+    try:
+        values = json.loads(metadata)
+    except UNREADABLE:
+        values = None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is damaged (its header is not a JSON object); delete it to use the one before it.")
     if values.get("format") != FORMAT:
         raise InputError(
             f"{path} has format {values.get('format')}, and this version of pixelscope reads format {FORMAT}; "
             "use the version named in the run's run.json, or train again."
         )
-    return CheckpointHeader(**{**values, "progress": Progress(**values["progress"])})
+    try:
+        return TypeAdapter(CheckpointHeader).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path} is damaged (its header: {where}: {first['msg']}); delete it to use the one before it."
+        ) from None
+
+
+def has_shapes(build: Callable[[], Iterable[nn.Module | None]], *tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether networks have just the tensors given for each, by name and shape.
+
+    The networks are built without their weights, so that a damaged configuration of billions of weights takes no memory.
+
+    Args:
+        build: builds the networks; None in place of one that there is not.
+        tensors: what each network is to be loaded with.
+    """
+    with torch.device("meta"):
+        shapes = [{} if one is None else {name: t.shape for name, t in one.state_dict().items()} for one in build()]
+    return shapes == [{name: tensor.shape for name, tensor in some.items()} for some in tensors]
 
 
 def weights(task: Task[Any]) -> dict[str, Tensor]:

@@ -187,6 +187,7 @@ class Loop(Generic[Batch]):
 
     def _sample(self) -> None:
         if self.fabric.is_global_zero:
+            self.run.require_own()
             self.sample(self.progress.images)
         self.barrier.wait()
 
@@ -209,6 +210,7 @@ class Loop(Generic[Batch]):
 
     def _write_checkpoint(self, name: str, tensors: Callable[[Task[Any]], dict[str, Tensor]]) -> None:
         if self.fabric.is_global_zero:
+            self.run.require_own()
             header = CheckpointHeader(self.identity.system, self.identity.config, self.identity.data, self.progress)
             checkpoint.save(self.run.checkpoints / f"{name}.safetensors", tensors(self.task), header)
         self.barrier.wait()

@@ -225,7 +225,10 @@ def _prepared(fabric: Fabric, *, threads: int, timeout: float, function: Callabl
         torch.backends.cudnn.deterministic = True
     try:
         result = function(fabric, *arguments)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if _is_out_of_memory(error):
+            whose = f"Process {fabric.global_rank + 1} of {ranks()}" if ranks() > 1 else "The training"
+            raise TrainingStopped(f"{whose} has run out of memory; free some, and {GO_ON}.") from error
         if ranks() > 1 and _lost_contact(error):
             raise TrainingStopped(f"Another process has ended or cannot be reached any more; {GO_ON}.") from error
         raise
@@ -235,7 +238,12 @@ def _prepared(fabric: Fabric, *, threads: int, timeout: float, function: Callabl
     return result
 
 
-def _lost_contact(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether an allocation failed; torch raises a plain RuntimeError for the memory of a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _lost_contact(error: Exception) -> bool:
     """Return whether an error means that communication failed; gloo raises plain RuntimeErrors."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 

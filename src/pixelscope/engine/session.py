@@ -1,8 +1,8 @@
 """A training session: starts a run or resumes one, on one process or several; a `Job` says what is trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -17,6 +17,8 @@ from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import await_tasks, require_main_guard
 from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.task import Task
+from pixelscope.errors import InputError, TrainingStopped
+from pixelscope.files import DISK_FULL
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
 
 C = TypeVar("C", bound=Config)
@@ -56,6 +58,8 @@ class Place:
     run: Path | None = None
     """A folder of the user's own choice, or the run to resume."""
     resumed: bool = False
+    take_over: bool = False
+    """Whether the lock of another machine's process that has given no sign of life for ten minutes is taken."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +111,23 @@ def check_start(config: Any, run: Path | None) -> None:
     _check_runtime(config)
 
 
-def check_resume(run: Path, read: Callable[[RunFolder], C], changes: dict[str, Any]) -> tuple[RunFolder, C, Place]:
+def check_resume(
+    run: Path, read: Callable[[RunFolder], C], changes: dict[str, Any], take_over: bool = False
+) -> tuple[RunFolder, C, Place]:
     """Find a run to resume, and return it with its configuration, `changes` laid over it, and its place.
 
     read: reads the configuration, and raises InputError where the run is of another system.
     changes: nested settings; None leaves one as it is.
+    take_over: see `RunFolder.locked`.
     """
     require_main_guard()
     folder = RunFolder.open(run)
+    # Of processes that a launcher started, the first takes the lock while others may still be on their way here.
+    if runtime.is_first_process():
+        folder.require_free(take_over)
     config = read(folder).with_settings(changes)
     _check_runtime(config)
-    return folder, config, Place(folder.path.parent, folder.path, resumed=True)
+    return folder, config, Place(folder.path.parent, folder.path, resumed=True, take_over=take_over)
 
 
 def _check_runtime(config: Any) -> None:
@@ -131,28 +141,30 @@ def _run_session(fabric: Fabric, job: Job) -> Path:
     Of a resumed run nothing is changed before its newest checkpoint has been read and found to be of this configuration and
     these images.
     """
-    training, resumed, first = job.build(fabric), job.place.resumed, fabric.is_global_zero
+    training = job.build(fabric)
     resolved = runtime.resolve_runtime(job.config.runtime)
     if resolved.compile:
         training.task.compile()
-    folder = _folder(fabric, job, training)
-    samples = training.samples(folder)
-    loop = Loop(
-        fabric,
-        training.task,
-        training.batches,
-        folder,
-        training.durations,
-        RunIdentity(job.system, training.settings, training.digests),
-        job.config.seed,
-        snapshot=lambda images: training.snapshot(folder, images),
-        sample=lambda images: samples.draw(training.task, images),
-        capture=resolved.capture,
-    )
-    with folder.held() if first else nullcontext():
-        kept = loop.restore() if resumed else -1
+    with ExitStack() as stack:
+        folder = _folder(fabric, job, training, stack)
+        samples = training.samples(folder)
+        loop = Loop(
+            fabric,
+            training.task,
+            training.batches,
+            folder,
+            training.durations,
+            RunIdentity(job.system, training.settings, training.digests),
+            job.config.seed,
+            snapshot=lambda images: training.snapshot(folder, images),
+            sample=lambda images: samples.draw(training.task, images),
+            capture=resolved.capture,
+        )
+        stack.enter_context(_full_disk(folder))
+        kept = loop.restore() if job.place.resumed else -1
         loop.barrier.wait()
-        if first and resumed:
+        first = fabric.is_global_zero
+        if first and job.place.resumed:
             job.config.save(folder.config)
             folder.forget_stats_after(kept)
             samples.forget_after(kept)
@@ -162,20 +174,36 @@ def _run_session(fabric: Fabric, job: Job) -> Path:
     return folder.path
 
 
-def _folder(fabric: Fabric, job: Job, training: Training) -> RunFolder:
-    """Return the run folder on every process; the first process makes that of a new run, which left nothing on disk before."""
+def _folder(fabric: Fabric, job: Job, training: Training, stack: ExitStack) -> RunFolder:
+    """Return the run folder on every process; the first process makes that of a new run, and locks it until `stack` ends.
+
+    A new run has left nothing on disk before.
+    """
 
     def begin(folder: RunFolder) -> None:
         folder.update_record(system=job.system, state="running", command=command_line())
         job.config.save(folder.config)
         training.begin(folder)
 
-    place, path = job.place, job.place.run
-    if not place.resumed and fabric.is_global_zero:
-        path = RunFolder.create(place.runs, training.name, place.run, begin).path
-    path = fabric.broadcast(path)
-    assert path is not None
-    return RunFolder(path)
+    place = job.place
+    if not fabric.is_global_zero:
+        path = fabric.broadcast(place.run)
+        assert path is not None
+        return RunFolder(path)
+    if place.run is not None and place.resumed:
+        folder = RunFolder(place.run)
+        stack.enter_context(folder.locked("trained", place.take_over))
+    else:
+        try:
+            folder = stack.enter_context(RunFolder.create(place.runs, training.name, place.run, begin))
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            raise InputError(
+                f"The disk is full ({error.filename}); no run was started; free some space, then start it again."
+            ) from None
+    fabric.broadcast(folder.path)
+    return folder
 
 
 def _train(loop: Loop[Any], folder: RunFolder, first: bool) -> None:
@@ -184,8 +212,28 @@ def _train(loop: Loop[Any], folder: RunFolder, first: bool) -> None:
         loop.train()
         state = "finished"
     finally:
-        if first:
-            folder.update_record(state=state)
+        if first and not folder.is_lost():
+            with suppress(OSError) if state == "stopped" else nullcontext():  # what stopped it is the error to report
+                folder.update_record(state=state)
+
+
+@contextmanager
+def _full_disk(folder: RunFolder) -> Iterator[None]:
+    """Say, where the disk is full, what the run folder keeps and how to continue."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        files = folder.checkpoint_files()
+        if files:
+            kept = f"its checkpoint after {int(files[-1].stem.removeprefix('images-')):,} images"
+            fix = f"continue with --resume {folder.path}"
+        else:
+            kept, fix = "no checkpoint yet", "start it again, which replaces the folder"
+        raise TrainingStopped(
+            f"The disk is full ({error.filename}); {folder.path} has {kept}; free some space, then {fix}."
+        ) from None
 
 
 def streamed(sets: Mapping[str, ImagesOfStep]) -> list[str]:

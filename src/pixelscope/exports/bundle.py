@@ -88,12 +88,24 @@ def sidecar_files(out: Path) -> dict[str, Path]:
 
 
 def require_absent(out: Path, form: Format) -> None:
-    """Raise InputError if the model file or a sidecar file exists, or the suffix does not match the format."""
+    """Raise InputError if the model file or a sidecar file exists, or the suffix does not match the format.
+
+    Sidecar files of a killed export are removed.
+    """
     if out.suffix.lower() != f".{form}":
         raise InputError(f"{out} does not end in .{form}; name a file that does, or give another --format.")
+    if _unfinished(out).exists():
+        for path in () if out.exists() else sidecar_files(out).values():
+            path.unlink(missing_ok=True)
+        _unfinished(out).unlink()
     for path in (out, *sidecar_files(out).values()):
         if path.exists():
             raise InputError(f"{path} exists already; name another file with --out, or move it away.")
+
+
+def _unfinished(out: Path) -> Path:
+    """Return the file that lies next to an export from its first sidecar file to its end."""
+    return out.with_name(f".{out.name}.unfinished")
 
 
 def write_bundle(
@@ -116,6 +128,8 @@ def write_bundle(
         filled, paths = card(parity), sidecar_files(out)
         texts = {paths["card"]: filled.to_markdown(), paths["card as data"]: json.dumps(filled.to_dict(), indent=1) + "\n"}
         texts |= {paths["preparation"]: code} if code else {}
+        write_text(_unfinished(out), "")
         for path, text in texts.items():
             write_text(path, text)
+    _unfinished(out).unlink(missing_ok=True)
     return [str(path) for path in (out, *texts)], parity

@@ -1,9 +1,9 @@
 """Metadata inside an exported model file."""
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pixelscope.config import Config
 from pixelscope.errors import InputError
@@ -29,7 +29,7 @@ class Metadata(Config):
     weights_sha256: str
     classes: tuple[str, ...] = ()
     """Class names of a classifier, in output order."""
-    size: int
+    size: Annotated[int, Field(ge=1, le=4096)]
     """Side in pixels of the network's input."""
     mean: float
     scale: float
@@ -51,7 +51,7 @@ def parse_metadata(text: str, origin: str) -> Metadata:
         if isinstance(found, int) and found != FORMAT:
             raise InputError(_other_format(found, origin, values.get("versions")))
         return Metadata.model_validate(values)
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError, ValidationError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

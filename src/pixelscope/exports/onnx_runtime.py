@@ -5,6 +5,7 @@ ModelProto is a list of key and value. The last entry is a SHA-256 of all bytes 
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 CHECKSUM = f"{KEY}.sha256"
 _METADATA = 14 << 3 | 2
 """Tag of a ModelProto's metadata entry: field 14, of a length that follows."""
+_OTHER_FILES = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+"""How a tensor says that its values lie in another file: the key of an entry, `location`, in every way to encode its tag and
+length. JSON, as in the metadata, has no such control characters."""
 _FIRST, _SECOND = 1 << 3 | 2, 2 << 3 | 2
 """Tags of an entry's key and value."""
 
@@ -31,7 +35,7 @@ def with_checksum(model: bytes, about: Metadata) -> bytes:
 
 
 def read_verified(path: Path) -> bytes:
-    """Return a file's bytes; raises InputError if `export` did not write it or it was changed since."""
+    """Return a file's bytes; raises InputError if `export` did not write it, it was changed since, or it names other files."""
     content = path.read_bytes()
     length = len(_entry(CHECKSUM, "0" * 64))
     body, checksum = content[:-length], content[-length:]
@@ -39,6 +43,8 @@ def read_verified(path: Path) -> bytes:
         raise InputError(f"{path} was not made by `pixelscope export`, or was changed since; export the run again.")
     if checksum != _entry(CHECKSUM, hashlib.sha256(body).hexdigest()):
         raise InputError(f"{path} is damaged or was changed since it was exported; export the run again.")
+    if _OTHER_FILES.search(body):
+        raise InputError(f"{path} takes values from other files, which no exported model does; export the run again.")
     return content
 
 
@@ -56,7 +62,14 @@ class OnnxModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        self.session: onnxruntime.InferenceSession = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        try:
+            self.session: onnxruntime.InferenceSession = ort.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001 - its own kinds of errors share no other base
+            raise InputError(
+                f"{path} holds no model that onnxruntime can run ({' '.join(str(error).split())[:160]}); export the run again."
+            ) from None
         self.about = parse_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY, ""), str(path))
 
     def __call__(self, images: np.ndarray, outputs: Sequence[str]) -> Mapping[str, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pixelscope.errors import InputError
@@ -19,7 +19,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], about: Metadata) ->
     """Write tensors and metadata to `path`."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = about.model_dump_json()
-    save_file(plain, path, metadata={KEY: text, CHECKSUM: _checksum(plain, text)})
+    path.write_bytes(save(plain, metadata={KEY: text, CHECKSUM: _checksum(plain, text)}))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:

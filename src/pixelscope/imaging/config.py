@@ -26,7 +26,7 @@ Factors = Annotated[
 class PrepareConfig(Config):
     """How a frame becomes a small square: content area, insets, size."""
 
-    size: Annotated[int, Field(ge=8, multiple_of=8)] = 96
+    size: Annotated[int, Field(ge=8, le=4096, multiple_of=8)] = 96
     """Side in pixels of the prepared frames; a multiple of 8, as the encoder halves it three times."""
     method: Literal["robust", "otsu"] = "robust"
     """How the content area is found: `robust` spares dark lumen; `otsu` is the report's method."""

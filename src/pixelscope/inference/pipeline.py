@@ -1,6 +1,5 @@
 """Files through a model into a table: read by threads, computed in batches, written in order."""
 
-import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 from pixelscope.data.decode import is_flat, pages_after_first, reject_decompression_bombs
 from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError, Interrupted
+from pixelscope.files import DISK_FULL
 from pixelscope.inference.files import InputFile, batches, count_files, in_order, iterate_files, skipped_notes
 from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.progress import ProgressCallback
@@ -21,7 +21,6 @@ P = TypeVar("P")
 
 BATCH = 64
 """Files computed at a time."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 ERROR = "error"
 """The column that says why a file has no result."""
 

@@ -3,10 +3,10 @@
 No checkpoint is chosen by target labels.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -20,10 +20,12 @@ from pixelscope.pixelda.config import AdaptedClassifierConfig, BaselineConfig, P
 from pixelscope.pixelda.data import StoredRun, System
 from pixelscope.pixelda.networks import Generator, StrongClassifier, TaskNetwork, make_classifier
 from pixelscope.pixelda.refinement.config import SYSTEM as REFINED
-from pixelscope.pixelda.refinement.config import StoredRefinement, read_refinement
+from pixelscope.pixelda.refinement.config import NetworkConfig, StoredRefinement, read_refinement
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.runs.folder import RunFolder
+
+N = TypeVar("N", bound=nn.Module)
 
 CHECKPOINTS = ("last", "ema-last", "best-source")
 CONFIGS: dict[str, type[BaselineConfig]] = {"baseline": BaselineConfig, "pixelda": PixelDAConfig}
@@ -192,17 +194,18 @@ def source_only(found: Checkpoint) -> Checkpoint:
     return replace(found, system="baseline", classifier=found.judge, generator=None, judge=None, settings=settings)
 
 
-def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], prefix: str, remedy: str) -> None:
-    """Load the tensors whose names begin with `prefix` into a network, and put it into evaluation mode.
+def load_weights(build: Callable[[], N], tensors: Mapping[str, Tensor], prefix: str, remedy: str) -> N:
+    """Build a network, load the tensors whose names begin with `prefix`, and put it into evaluation mode.
 
-    remedy: the message of the InputError raised where names or shapes differ.
+    remedy: the message of the InputError raised where names or shapes differ; the network is not built then.
     """
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    try:
-        network.load_state_dict(own)
-    except RuntimeError:
-        raise InputError(remedy) from None
-    network.eval().requires_grad_(False)
+    if not checkpoint.has_shapes(lambda: [build()], own):
+        raise InputError(remedy)
+    with torch.random.fork_rng(devices=[]):  # Initial weights are drawn and thrown away.
+        network = build()
+    network.load_state_dict(own)
+    return network.eval().requires_grad_(False)
 
 
 def build_classifier(settings: Mapping[str, Any], classes: int, size: int) -> nn.Module:
@@ -210,9 +213,9 @@ def build_classifier(settings: Mapping[str, Any], classes: int, size: int) -> nn
 
     settings: the configuration as an exported file keeps it; what earlier versions did not write has its default.
     """
-    network = settings.get("network", {})
-    if network.get("kind") == "strong":
-        return StrongClassifier(classes, network["width"], network["dropout"])
+    network = NetworkConfig.parse(settings.get("network", {"kind": "paper"}), "network")
+    if network.kind == "strong":
+        return StrongClassifier(classes, network.width, network.dropout)
     own = AdaptedClassifierConfig.parse(settings.get("classifier", {}), "classifier")
     return make_classifier(own.kind, classes, size, own.width, own.private_first_layer)
 
@@ -225,7 +228,10 @@ def _read(folder: RunFolder) -> StoredRun | StoredRefinement:
 def _refined(stored: StoredRefinement, name: str) -> Checkpoint:
     if name not in ("auto", "last", REFINED_CHECKPOINT):
         raise InputError(f"A refinement has no checkpoint {name!r}; choose {REFINED_CHECKPOINT}.")
-    origin = read_run(RunFolder.open(Path(stored.located(teacher=False).run)))
+    try:
+        origin = read_run(RunFolder.open(Path(stored.located(teacher=False).run)))
+    except InputError as error:
+        raise InputError(f"The run that {stored.folder.path} started from cannot be read: {error}") from None
     if name == "auto" and _kept(stored.folder) == START:
         found = load_checkpoint(origin, stored.config.checkpoint)
         found = source_only(found) if stored.config.choose == "source-only" else found
@@ -247,8 +253,13 @@ def _newest(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:
     tensors, header = checkpoint.load(path)
     classes = tuple(stored.record.get("classes", ()))
     settings = {**origin.config.model_dump(mode="json"), **stored.config.model_dump(mode="json")}
-    classifier = build_classifier(settings, len(classes), origin.config.data.size)
-    load_weights(classifier, tensors, "average.classifier.", OTHER_NETWORKS.format(path=path))
+    size = origin.config.data.size
+    classifier = load_weights(
+        lambda: build_classifier(settings, len(classes), size),
+        tensors,
+        "average.classifier.",
+        OTHER_NETWORKS.format(path=path),
+    )
     return Checkpoint(
         folder=stored.folder,
         record=stored.record,
@@ -267,11 +278,12 @@ def _newest(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:
 
 def _checkpoint(run: StoredRun, name: str, images: int, tensors: Mapping[str, Tensor], kind: str) -> Checkpoint:
     config, classes = run.config, tuple(run.record.get("classes", ()))
-    classifier, generator, judge = _networks(config, len(classes))
-    for part, network in (("classifier", classifier), ("generator", generator), ("judge", judge)):
-        if network is not None:
-            load_weights(network, tensors, f"{kind}.{part}.", OTHER_NETWORKS.format(path=run.folder.path))
-            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    networks: dict[str, Any] = {
+        part: load_weights(build, tensors, f"{kind}.{part}.", OTHER_NETWORKS.format(path=run.folder.path))
+        for part, build in _builders(config, len(classes)).items()
+    }
+    for network in networks.values():
+        network.to(memory_format=torch.channels_last)
     return Checkpoint(
         folder=run.folder,
         record=run.record,
@@ -283,9 +295,9 @@ def _checkpoint(run: StoredRun, name: str, images: int, tensors: Mapping[str, Te
         batch_size=config.training.batch_size,
         seed=config.seed,
         settings=config.model_dump(mode="json"),
-        classifier=classifier,
-        generator=generator,
-        judge=judge,
+        classifier=networks["classifier"],
+        generator=networks.get("generator"),
+        judge=networks.get("judge"),
     )
 
 
@@ -293,18 +305,17 @@ def _has_average(tensors: Collection[str]) -> bool:
     return "average.classifier.conv1.weight" in tensors
 
 
-def _networks(config: BaselineConfig, classes: int) -> tuple[TaskNetwork, Generator | None, TaskNetwork | None]:
-    """Return T, G and the judge of a configuration, the last two where it has them; their weights are not yet loaded."""
+def _builders(config: BaselineConfig, classes: int) -> dict[str, Callable[[], nn.Module]]:
+    """Return what builds T, and G and the judge where a configuration has them, by name; their weights are not yet loaded."""
     size, t = config.data.size, config.classifier
-    with torch.random.fork_rng(devices=[]):  # Initial weights are drawn and thrown away.
-        if not isinstance(config, PixelDAConfig):
-            return make_classifier(t.kind, classes, size, t.width), None, None
-        g, private = config.generator, config.classifier.private_first_layer
-        return (
-            make_classifier(t.kind, classes, size, t.width, private),
-            Generator(size, g.noise_dim, g.blocks, g.width, g.conditioned),
-            make_classifier(t.kind, classes, size, t.width) if config.has_judge else None,
-        )
+    if not isinstance(config, PixelDAConfig):
+        return {"classifier": lambda: make_classifier(t.kind, classes, size, t.width)}
+    g, private = config.generator, config.classifier.private_first_layer
+    found: dict[str, Callable[[], nn.Module]] = {
+        "classifier": lambda: make_classifier(t.kind, classes, size, t.width, private),
+        "generator": lambda: Generator(size, g.noise_dim, g.blocks, g.width, g.conditioned),
+    }
+    return found | ({"judge": lambda: make_classifier(t.kind, classes, size, t.width)} if config.has_judge else {})
 
 
 def _read_classifiers(path: Path, run: StoredRun) -> dict[str, TaskNetwork]:
@@ -312,9 +323,7 @@ def _read_classifiers(path: Path, run: StoredRun) -> dict[str, TaskNetwork]:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it to evaluate without it.") from None
-    found = {}
-    for which in ("last", "ema"):
-        if any(name.startswith(f"{which}.") for name in tensors):
-            found[which] = _networks(run.config, len(run.record.get("classes", ())))[0]
-            load_weights(found[which], tensors, f"{which}.", f"{path} is damaged; delete it to evaluate without it.")
-    return found
+    build = _builders(run.config, len(run.record.get("classes", ())))["classifier"]
+    damaged = f"{path} is damaged; delete it to evaluate without it."
+    kinds = [kind for kind in ("last", "ema") if any(name.startswith(f"{kind}.") for name in tensors)]
+    return {kind: cast(TaskNetwork, load_weights(build, tensors, f"{kind}.", damaged)) for kind in kinds}

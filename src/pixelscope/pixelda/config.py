@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Channels = Annotated[int, Field(ge=1, le=4096)]
+"""Also for lengths of z. The limit keeps a damaged file from asking for more memory than there is."""
 Side = Annotated[int, Field(ge=1, le=4096)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 FramingNumbers = tuple[Side, int, int, Byte, Byte, Byte]
@@ -40,7 +42,7 @@ GroupBy = Annotated[str, AfterValidator(_with_group)]
 class DataConfig(Config):
     """How images are read and split."""
 
-    size: Annotated[int, Field(ge=16, multiple_of=8)] = 32
+    size: Annotated[int, Field(ge=16, le=4096, multiple_of=8)] = 32
     """Side in pixels to which every image is resized; a multiple of 8, because D halves it three times."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of images in the test split, if the source defines none; aligned sources share one split."""
@@ -100,11 +102,11 @@ class GeneratorConfig(Config):
 
     noise: Literal["uniform", "normal"] = "uniform"
     """Distribution of the noise z: uniform on [-1, 1], or standard normal."""
-    noise_dim: Count = 10
+    noise_dim: Channels = 10
     """Length of z."""
-    blocks: Annotated[int, Field(ge=0)] = 6
+    blocks: Annotated[int, Field(ge=0, le=256)] = 6
     """Number of residual blocks."""
-    width: Count = 64
+    width: Channels = 64
     """Channels of every hidden layer."""
     conditioned: bool = True
     """Condition G on the source image; off, its input is z alone, as in a GAN without adaptation."""
@@ -113,7 +115,7 @@ class GeneratorConfig(Config):
 class DiscriminatorConfig(Config):
     """D: four convolutions, each followed in training by noise and dropout."""
 
-    width: Count = 64
+    width: Channels = 64
     """Filters of the first layer, doubled in each of the next three."""
     noise_std: Weight = 0.2
     """Standard deviation of Gaussian noise after each layer; 0 turns it off."""
@@ -129,7 +131,7 @@ class ClassifierConfig(Config):
     kind: Literal["paper", "residual"] = "paper"
     """`paper`: two convolutions and three fully connected layers (Bousmalis 2017, Figure 7), for 32 pixels. `residual`: a small
     residual network with group normalisation, for 64 pixels and more."""
-    width: Count = 32
+    width: Channels = 32
     """Channels of the first convolution of `residual`, doubled twice; 32 gives 0.7 million parameters at any size."""
 
     def describe(self) -> str:

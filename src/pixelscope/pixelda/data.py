@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from pixelscope.data import load
 from pixelscope.data.disk_array import evenly_spaced
@@ -414,7 +414,7 @@ class SeenImages:
         """Write the hashes and items into a run folder."""
         tensors = {_HASHES: self.hashes} | {f"{_ITEMS}{name}": values for name, values in self.items.items()}
         with written_whole(folder.path / FILE) as temporary:
-            save_file(tensors, temporary)
+            temporary.write_bytes(save(tensors))
 
     @classmethod
     def load(cls, folder: RunFolder) -> "SeenImages | None":

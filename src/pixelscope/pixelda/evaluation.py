@@ -29,10 +29,12 @@ def evaluate_pixelda(
     target: str | None = None,
     checkpoint: str = "auto",
     data_root: Path | None = None,
+    take_over: bool = False,
 ) -> Evaluation:
     """Measure a run on its own domains, or on others.
 
-    Results on the run's own domains are written to evaluation.json; results on other images are only returned.
+    Results on the run's own domains are written to evaluation.json, unless another process holds the run's lock, as one that
+    trains it does; results on other images are only returned.
 
     Args:
         run: the run folder.
@@ -42,6 +44,7 @@ def evaluate_pixelda(
         checkpoint: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last if there is no average). For a
             baseline it is best-source if source images were held out for validation, else last.
         data_root: folder in which a source given as a KIND alone is looked up.
+        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
 
     Returns:
         The results.
@@ -56,7 +59,8 @@ def evaluate_pixelda(
     keep_heap()
     stored = read_run(RunFolder.open(run))
     if source is None and target is None:
-        return _measure_own(stored, checkpoint, data_root)
+        with stored.folder.locked_if_free("evaluated", take_over) as may_write:
+            return _measure_own(stored, checkpoint, data_root, may_write)
     sets, classes = other_sets(stored, source, target, data_root)
     _check_classes(stored, classes)
     found = list_checkpoints(stored)
@@ -77,8 +81,8 @@ def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
     return (f"The accuracy on the target is not known: {why}",) if why else ()
 
 
-def _measure_own(run: StoredRun, checkpoint: str, data_root: Path | None) -> Evaluation:
-    """Measure a run on its own domains; writes evaluation.json and the galleries of the report."""
+def _measure_own(run: StoredRun, checkpoint: str, data_root: Path | None, may_write: bool) -> Evaluation:
+    """Measure a run on its own domains; writes evaluation.json and the galleries of the report where it may."""
     domains = load_own(run, data_root)
     _check_classes(run, domains.classes)
     found = list_checkpoints(run)
@@ -86,8 +90,9 @@ def _measure_own(run: StoredRun, checkpoint: str, data_root: Path | None) -> Eva
     result = _evaluation(run, sets, found, headline)
     notes = (*unfinished_notes(found["last"]), *unmeasured_notes(domains))
     result = result.model_copy(update={"notes": notes, **_against_source_only(domains, sets, found[headline])})
-    result.save(run.folder.evaluation)
-    write_galleries(domains, found[headline])
+    if may_write:
+        result.save(run.folder.evaluation)
+        write_galleries(domains, found[headline])
     return result
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from pixelscope.data.disk_array import Bytes, Positions
@@ -30,7 +30,7 @@ def save_classifiers(folder: RunFolder, task: Task[Any], images: int) -> None:
         averaged = task.averages["classifier"].network.state_dict()
         tensors |= {f"ema.{name}": tensor for name, tensor in averaged.items()}
     with written_whole(folder.classifiers / f"{images:012d}.safetensors") as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        temporary.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 def one_of_each_class(images: ImageSet, most: int = 10) -> Positions:

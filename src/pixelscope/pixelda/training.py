@@ -151,6 +151,7 @@ def resume_pixelda(
     source: str | None = None,
     target: str | None = None,
     data_root: Path | None = None,
+    take_over: bool = False,
 ) -> Path:
     """Continue a stopped run from its newest checkpoint to its end.
 
@@ -161,15 +162,16 @@ def resume_pixelda(
         source: where the run's source images are now, if they have moved.
         target: where the run's target images are now, if they have moved.
         data_root: folder in which a source given as a KIND alone is looked up.
+        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
 
     Returns:
         The run folder.
 
     Raises:
-        InputError: the run or its images cannot be used; the run stays as it was.
+        InputError: the run or its images cannot be used, or another process trains it; the run stays as it was.
     """
     changes = {"training": {"images": images}, "runtime": {"devices": devices}, "source": source, "target": target}
-    folder, config, place = check_resume(run, lambda folder: read_run(folder).config, changes)
+    folder, config, place = check_resume(run, lambda folder: read_run(folder).config, changes, take_over)
     stored = replace(read_run(folder), config=config)
     found = current_config(stored, data_root)
     domains = load_domains(found, data_root)

@@ -3,7 +3,8 @@
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.reports.document import CaptionedFigure, Details, Part, Section, Table
 from pixelscope.reports.plotting import INK, style
+from pixelscope.runs.folder import RunFolder
 
 HERE = Path(__file__).parent
 
@@ -38,14 +40,31 @@ def build_report(runs: Sequence[Path] | Path, out: Path | None = None, sections_
 
     out: the page's path; report.html in the run folder where it is not given, which several runs do not allow.
     sections_of: what makes the sections of a run; the run's own system by default.
-    Raises InputError if a folder is not a run, or a file in it is damaged.
+    Raises InputError where a folder is not a run, a file in it is damaged, or the page belongs into a folder that another
+    process writes to.
     """
     paths = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
     if out is None and len(paths) != 1:
         raise InputError(f"A report on {len(paths)} runs belongs to none of their folders; name the page with `out`.")
-    page = out or paths[0] / "report.html"
-    write_text(page, render_page(_run_reports(paths, sections_of or pixelscope.sections)))
-    return page
+    if out is not None:
+        write_text(out, render_page(_run_reports(paths, sections_of or pixelscope.sections)))
+        return out
+    folder = RunFolder(paths[0])
+    with _page_elsewhere():
+        folder.require_free()
+    text = render_page(_run_reports(paths, sections_of or pixelscope.sections))
+    with _page_elsewhere(), folder.locked("reported on"):
+        write_text(folder.report, text)
+    return folder.report
+
+
+@contextmanager
+def _page_elsewhere() -> Iterator[None]:
+    """Let the refusal of a locked folder say where else the page can be written."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; or write the page elsewhere with --out PAGE.html.") from None
 
 
 def render_page(runs: Sequence[RunReport]) -> str:

@@ -1,6 +1,8 @@
 """A run folder: the only thing that the stages after training read."""
 
+import errno
 import json
+import logging
 import platform
 import re
 import shlex
@@ -8,13 +10,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pixelscope.errors import InputError
-from pixelscope.files import LOCK, HeldElsewhere, held, naming, write_text
+from pixelscope.files import LOCK, TEMPORARY, find_link, naming, write_text
+from pixelscope.runs.lock import FACTS, RunLock, find_holder, locked, require_free
 
 Stats = Mapping[str, float | list[float] | str]
 UNBEGUN = {
@@ -29,7 +32,10 @@ UNBEGUN = {
     "baseline",
 }
 """What may lie in a run folder before the first checkpoint."""
-_HALF_WRITTEN = re.compile(r"\.(run|config|frames|seen)-\w+\.(json|yaml|safetensors)")
+FURTHER = ("frames.json", "seen.safetensors", "evaluation.csv", "anomaly.csv", "ablation.json", "search.json", "samples.npz")
+"""Files of some runs only."""
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""What the system answers where a folder can be read and not written to."""
 
 
 class RunFolder:
@@ -46,29 +52,41 @@ class RunFolder:
         self.evaluation = path / "evaluation.json"
         self.baseline = path / "baseline"
         self.report = path / "report.html"
+        self._lock: RunLock | None = None
 
     @classmethod
+    @contextmanager
     def create(
-        cls, runs: Path, name: str, run: Path | None = None, fill: "Callable[[RunFolder], None] | None" = None
-    ) -> "RunFolder":
-        """Make a run folder: `run` where given, which must not hold a run yet, else the next number and `name` in `runs`.
+        cls,
+        runs: Path,
+        name: str,
+        run: Path | None = None,
+        fill: "Callable[[RunFolder], None]" = lambda folder: None,
+        task: str = "trained",
+    ) -> "Iterator[RunFolder]":
+        """Make a run folder, and hold its lock while the block runs.
 
         A folder left by a start that died before its first checkpoint is replaced.
-        fill: writes what the run begins with, the record first; where it fails, no folder is left.
+
+        Args:
+            runs: where the folder is made, called by the next number and `name`, if `run` is None.
+            name: see `runs`.
+            run: the folder to make; it must not hold a run yet.
+            fill: writes what the run begins with, the record first; where it fails, no folder is left.
+            task: see `locked`.
         """
-        path = run or runs / f"{_next_number(runs):05d}-{name}"
-        cls.refuse_existing(path)
-        folder = cls(path)
-        if path.exists():
+        folder = cls(_make_numbered(runs, name) if run is None else run)
+        if run is not None:
+            cls.refuse_existing(run)
             folder._remove_unbegun()
-        path.mkdir(parents=True)
-        try:
-            if fill is not None:
+            run.mkdir(parents=True)
+        with folder.locked(task):
+            try:
                 fill(folder)
-        except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
-        return folder
+            except BaseException:
+                shutil.rmtree(folder.path, ignore_errors=True)
+                raise
+            yield folder
 
     @classmethod
     def refuse_existing(cls, path: Path) -> None:
@@ -80,13 +98,15 @@ class RunFolder:
         if path.exists() and not cls(path).is_unbegun():
             other = f"continue it with --resume {path}" if cls(path).record.is_file() else "remove it"
             raise InputError(f"{path} exists already; name another folder, or {other}.")
+        require_free(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Find an existing run; raises InputError where `path` is not one."""
+        """Find an existing run; raises InputError where `path` is not one, or its own files are links."""
         run = cls(Path(path))
         _require_text(run.path)
         if run.record.is_file() and run.config.is_file():
+            run._refuse_links()
             return run
         if run.path.is_dir() and run.is_unbegun():
             raise InputError(
@@ -102,23 +122,84 @@ class RunFolder:
         """
         if self.path.is_symlink() or not self.path.is_dir():
             return False
-        names = {path.name for path in self.path.iterdir() if not _HALF_WRITTEN.fullmatch(path.name)} - {LOCK}
+        names = {path.name for path in self.path.iterdir() if not path.name.startswith(TEMPORARY)} - {LOCK, FACTS}
         if not self.record.is_file():
             return not names
         return names <= UNBEGUN and not self.checkpoint_files() and "images" not in self._begun()
 
+    def _refuse_links(self) -> None:
+        own = [value for value in vars(self).values() if isinstance(value, Path) and value != self.path]
+        for path in (*own, *(self.path / name for name in (*FURTHER, LOCK, FACTS))):
+            link = path if path.is_symlink() else find_link(path, 1) if path.is_dir() else None
+            if link is not None:
+                raise InputError(
+                    f"{link} is a link, which could lead to any file; put the file itself into the run folder if you trust it."
+                )
+
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Be the one process that trains this run; raises InputError where another one does."""
-        try:
-            with held(self.path, wait=False):
+    def locked(self, task: str, take_over: bool = False) -> Iterator[None]:
+        """Be the one process that writes to this folder while the block runs.
+
+        Args:
+            task: what is done to the run, as a participle: `trained`.
+            take_over: take the lock of another machine's process that has given no sign of life for ten minutes.
+
+        Raises:
+            InputError: another process holds the lock.
+        """
+        with locked(self.path, task, take_over) as self._lock:
+            try:
                 yield
-        except HeldElsewhere:
-            raise InputError(f"{self.path} is being trained by another process; wait for its end, or stop it.") from None
+            finally:
+                self._lock = None
+
+    @contextmanager
+    def locked_if_free(self, task: str, take_over: bool = False) -> Iterator[bool]:
+        """Lock the folder where that is possible; gives whether it is, and says why where it is not.
+
+        Where it is not, the caller must leave the folder alone.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.locked(task, take_over))
+            except InputError as error:
+                reason = str(error)
+            except OSError as error:
+                if error.errno not in READ_ONLY:
+                    raise
+                reason = f"{self.path} cannot be written to ({error.strerror})."
+            else:
+                yield True
+                return
+        logging.getLogger(__name__).warning("Nothing is written to the run folder: %s", reason)
+        yield False
+
+    def require_free(self, take_over: bool = False) -> None:
+        """Raise InputError where another process writes to this folder, or may do so; see `locked`."""
+        require_free(self.path, take_over)
+
+    def is_in_use(self) -> bool:
+        """Return whether a process that writes to this folder is known to live."""
+        found = find_holder(self.path)
+        return found is not None and found[1] == "alive"
+
+    def was_locked(self) -> bool:
+        """Return whether a lock lies in this folder, whether its holder lives or not."""
+        return find_holder(self.path) is not None
+
+    def require_own(self) -> None:
+        """Raise TrainingStopped where another process has taken the lock that this object holds."""
+        if self._lock is not None:
+            self._lock.check()
+
+    def is_lost(self) -> bool:
+        """Return whether another process has taken the lock that this object holds."""
+        return self._lock is not None and self._lock.is_lost()
 
     def _remove_unbegun(self) -> None:
-        with self.held():
-            shutil.rmtree(self.path)
+        if self.path.exists():
+            with self.locked("replaced"):
+                shutil.rmtree(self.path)
 
     def _begun(self) -> Mapping[str, Any]:
         try:
@@ -128,6 +209,9 @@ class RunFolder:
 
     def read_record(self) -> dict[str, Any]:
         """Return the content of run.json; raises InputError where it is damaged, or was written by version 0.1."""
+        # Imported here: it imports this module, and pydantic, which --help does without.
+        from pixelscope.runs.record import parse_record
+
         record = read_json(self.record)
         used = record.get("versions")
         writer = str(used.get("pixelscope", "")) if isinstance(used, dict) else ""
@@ -136,6 +220,7 @@ class RunFolder:
                 f"{self.path} is a run of version {writer} of pixelscope, which this version does not read; use that version, "
                 "or train again."
             )
+        parse_record(record, self)
         return record
 
     def require_finished(self, record: Mapping[str, Any] | None = None) -> None:
@@ -149,11 +234,13 @@ class RunFolder:
 
     def update_record(self, **values: Any) -> None:
         """Set top-level entries of run.json, keeping the others."""
+        self.require_own()
         before = read_json(self.record) if self.record.is_file() else {}
         write_text(self.record, json.dumps(before | values, indent=2) + "\n")
 
     def append_stats(self, line: Stats) -> None:
         """Add one line to stats.jsonl."""
+        self.require_own()
         with naming(self.stats), self.stats.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -171,34 +258,59 @@ class RunFolder:
 def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str, Any]:
     """Read a JSON object; raises InputError with the remedy where the file is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"There is no {path}; is the run folder complete?") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); {remedy}.") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__} in place of names and values; {remedy}.")
+    return values
 
 
 def read_stats(path: Path) -> list[dict[str, Any]]:
     """Read the lines of stats.jsonl; a last line that a killed run left unfinished is skipped.
 
     Raises:
-        InputError: another line is not JSON, or has no kind and number of images.
+        InputError: another line is not JSON, or is not a line of statistics.
     """
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     found = []
     for number, text in enumerate(lines, 1):
         try:
             line = json.loads(text) if text else None
-        except ValueError:
+        except (ValueError, RecursionError):
             if number == len(lines):
                 break
             raise InputError(f"{path}, line {number} is not valid JSON; remove the line.") from None
         if not text:
             continue
-        if not isinstance(line, dict) or not isinstance(line.get("images"), int) or "kind" not in line:
-            raise InputError(f"{path}, line {number} is not a line of statistics (no kind and images); remove the line.")
+        if not _is_line_of_statistics(line):
+            raise InputError(
+                f"{path}, line {number} is not a line of statistics (a kind, images, and numbers by name); remove the line."
+            )
         found.append(line)
     return found
+
+
+def _is_line_of_statistics(line: Any) -> bool:
+    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+        return False
+    counts = [line.get(name, 0) for name in ("images", "step")]
+    if "images" not in line or not all(type(count) is int and 0 <= count < 1 << 63 for count in counts):
+        return False
+    return all(_is_statistic(value) for value in line.values())
+
+
+def _is_statistic(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_number(one) for one in value)
+    return value is None or isinstance(value, str) or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    # An integer of more digits is none that a float can hold.
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def versions(packages: Iterable[str] = ("pixelscope", "torch", "lightning-fabric", "numpy", "safetensors")) -> dict[str, str]:
@@ -227,9 +339,15 @@ def git_revision() -> str | None:
         return None
 
 
-def _next_number(runs: Path) -> int:
-    taken = [int(match[1]) for path in runs.glob("*") if (match := re.match(r"(\d{5})-", path.name))]
-    return max(taken, default=-1) + 1
+def _make_numbered(runs: Path, name: str) -> Path:
+    """Make a folder with the next number that no other process has taken."""
+    while True:
+        taken = [int(match[1]) for path in runs.glob("*") if (match := re.match(r"(\d{5})-", path.name))]
+        path = runs / f"{max(taken, default=-1) + 1:05d}-{name}"
+        _require_text(path)
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
 
 
 def _images_of(line: str) -> float:

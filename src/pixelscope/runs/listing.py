@@ -15,7 +15,7 @@ from pixelscope.files import UNREADABLE
 from pixelscope.runs.folder import RunFolder, read_json, read_stats
 
 STALE = 120.0
-"""Seconds without a line of statistics after which a run that says it is running is taken for stopped."""
+"""Seconds without a line of statistics after which a run that says it is running, and has no lock, is taken for stopped."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def run_info(path: Path) -> RunInfo:
 def run_statistics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of statistics of a run; none where there are none yet."""
     try:
-        return read_stats(RunFolder(path).stats)
+        return read_stats(RunFolder.open(path).stats)
     except (InputError, OSError):
         return []
 
@@ -65,7 +65,7 @@ def run_statistics(path: Path) -> list[dict[str, Any]]:
 def run_settings(path: Path) -> dict[str, str]:
     """Return the settings of a run by their dotted names, as text; none where its configuration cannot be read."""
     try:
-        return dict(_flat(read_yaml(RunFolder(path).config)))
+        return dict(_flat(read_yaml(RunFolder.open(path).config)))
     except InputError:
         return {}
 
@@ -80,8 +80,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 def newest_samples(path: Path) -> dict[str, np.ndarray]:
     """Return the newest images that a training stored, uint8 (K, S, S, 3) by what they are; empty before the first."""
-    file = RunFolder(path).samples / "progress.npz"
     try:
+        file = RunFolder.open(path).samples / "progress.npz"
         with np.load(file, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
     except UNREADABLE:
@@ -96,6 +96,7 @@ def _read(path: Path) -> RunInfo | None:
     if not folder.record.is_file() or not folder.config.is_file():
         return None
     try:
+        RunFolder.open(path)
         record, changed = read_json(folder.record), _changed(folder)
         system = str(record["system"])
     except (InputError, KeyError, OSError, TypeError):
@@ -103,7 +104,7 @@ def _read(path: Path) -> RunInfo | None:
     state, seen = str(record.get("state", "running")), record.get("images", 0)
     newest = [line["images"] for line in run_statistics(path)[-1:] if isinstance(line.get("images"), int)]
     images = max([seen if isinstance(seen, int) else 0, *newest])
-    if state == "running" and time.time() - changed > STALE:
+    if state == "running" and not folder.is_in_use() and (folder.was_locked() or time.time() - changed > STALE):
         state = "stopped"
     goal = record.get("goal")
     return RunInfo(path, path.name, system, state, images, goal if isinstance(goal, int) else None, changed)

@@ -52,6 +52,8 @@ class RunRecord(BaseModel):
     seconds: float | None = None
     images_per_second: float | None = None
     sessions: int | None = None
+    paths: dict[str, dict[str, str]] = {}
+    """Where each source or run that the run was given lies: as given, absolute, and relative to the run folder."""
     epoch: int | None = None
     """Images of one epoch; None if the training does not count in epochs."""
     ended: str = ""

@@ -18,7 +18,7 @@ from pixelscope.config import Config
 from pixelscope.data.frames.discovery import Kind
 from pixelscope.data.frames.preprocess import Stages, read_stages
 from pixelscope.errors import InputError
-from pixelscope.files import UNREADABLE
+from pixelscope.files import UNREADABLE, find_link
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.preview import sheet_html
 from pixelscope.runs.record import ResultFile
@@ -217,6 +217,9 @@ def read_index(path: Path) -> StoreIndex:
         raise InputError(
             f"{path} is no store of frames, for it has no {INDEX}; give the folder that `pixelscope endovae prepare` made."
         )
+    link = find_link(path)
+    if link is not None:
+        raise InputError(f"{link} is a link, which could lead to any file; put the file itself into the store if you trust it.")
     values = _or_damaged(path, lambda: json.loads(file.read_bytes()))
     version = values.get("version") if isinstance(values, dict) else None
     if isinstance(version, int) and version != VERSION:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.maps import error_maps
 from pixelscope.endovae.anomaly.scores import ErrorMaps
-from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
+from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, load_networks
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import as_channels_first, to_frames, to_unit
 from pixelscope.endovae.forward import BATCH, Reconstructed, decode, random_latents
@@ -21,7 +21,6 @@ from pixelscope.endovae.inference.model import Bytes, Floats, read_metadata
 from pixelscope.endovae.metrics import Dissimilarity, psnr, ssim
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
-from pixelscope.endovae.task import build_networks
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights
@@ -120,13 +119,9 @@ class TorchScorer(TorchVAE):
         """Open a .safetensors file that `export` made; raises InputError if it cannot be used."""
         tensors, about = read_weights(path)
         prepare, calibration = read_metadata(about, str(path))
-        networks = build_networks(EndoVAEConfig.parse(about.config, str(path)))
-        for name, network in zip(NETWORKS, networks, strict=True):
-            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-            try:
-                network.load_state_dict(own)
-            except RuntimeError:
-                raise InputError(f"{path} holds weights of other shapes than it says; export the run again.") from None
+        networks = load_networks(EndoVAEConfig.parse(about.config, str(path)), tensors)
+        if networks is None:
+            raise InputError(f"{path} holds weights of other shapes than it says; export the run again.")
         return cls(*networks, prepare, calibration, devices)
 
     def __call__(self, frames: Bytes) -> ErrorMaps:

@@ -1,8 +1,11 @@
 """Ablation and search: every run of a grid in one folder, made or resumed, then compared."""
 
 import os
+import secrets
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,17 @@ LOGS, SETTINGS = "logs", "settings.yaml"
 Jobs = dict[tuple[str, int], Job]
 
 
+@dataclass(frozen=True)
+class Start:
+    """The folder of a grid, and how it is begun."""
+
+    out: Path
+    resume: bool
+    """Whether what is done is kept and what failed is tried again."""
+    take_over: bool
+    """See `RunFolder.locked`."""
+
+
 def ablate(
     grid: str,
     out: Path,
@@ -39,6 +53,7 @@ def ablate(
     max_parallel: int = 1,
     slurm: Mapping[str, str] | None = None,
     resume: bool = False,
+    take_over: bool = False,
     data_root: Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> AblationResult:
@@ -57,6 +72,7 @@ def ablate(
         max_parallel: runs at a time.
         slurm: options of SLURM by name, for example `partition`.
         resume: continue a folder that was begun: what is done is kept, what failed is tried again.
+        take_over: take the lock of `out` from another machine that has given no sign of life for ten minutes.
         data_root: see `evaluate`.
         progress: called with the number of runs that have ended, and of all runs.
 
@@ -74,15 +90,17 @@ def ablate(
     chosen = _select(read_grid(grid, changes), seeds, conditions)
     options = LaunchOptions(cluster, max_parallel, slurm, progress)
     config = GridConfig(grid=chosen, name=grid)
-    folder, jobs = _run_grid(
-        config, "ablation", out, resume, options, data_root, lambda: _require_target_labels(chosen, data_root)
-    )
-    found = collect(chosen, jobs)
-    comparisons = compare_to_reference(chosen, found)
-    result = AblationResult(out=str(out), grid=grid, reference=chosen.reference, conditions=found, comparisons=comparisons)
-    result.save(folder.path / ABLATION)
-    _store_samples(folder, {name: jobs[name, chosen.seeds[0]].run for name in chosen.conditions})
-    folder.update_record(state="stopped" if result.missing else "finished")
+    start = Start(out, resume, take_over)
+    with _run_grid(config, "ablation", start, options, data_root, lambda: _require_target_labels(chosen, data_root)) as (
+        folder,
+        jobs,
+    ):
+        found = collect(chosen, jobs)
+        comparisons = compare_to_reference(chosen, found)
+        result = AblationResult(out=str(out), grid=grid, reference=chosen.reference, conditions=found, comparisons=comparisons)
+        result.save(folder.path / ABLATION)
+        _store_samples(folder, {name: jobs[name, chosen.seeds[0]].run for name in chosen.conditions})
+        folder.update_record(state="stopped" if result.missing else "finished")
     return result
 
 
@@ -97,6 +115,7 @@ def search(
     max_parallel: int | None = None,
     slurm: Mapping[str, str] | None = None,
     resume: bool = False,
+    take_over: bool = False,
     data_root: Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> SearchResult:
@@ -115,6 +134,7 @@ def search(
         max_parallel: trials at a time; by default one per core, and without submitit one.
         slurm: options of SLURM by name, for example `partition`.
         resume: continue a folder that was begun: what is done is kept, what failed is tried again.
+        take_over: take the lock of `out` from another machine that has given no sign of life for ten minutes.
         data_root: see `evaluate`.
         progress: called with the number of trials that have ended, and of all trials.
 
@@ -144,13 +164,14 @@ def search(
                 tried.config(tried.reference, seed), data_root
             )  # An unreadable source is one error, not one per trial.
 
-    folder, jobs = _run_grid(GridConfig(grid=tried, name=grid), "search", out, resume, options, data_root, check)
-    found = [read_trial(name, condition, jobs[name, seed]) for name, condition in tried.conditions.items()]
-    folder.update_record(state="stopped" if any(trial.failed for trial in found) else "finished")
-    if all(trial.failed for trial in found):
-        raise InputError(f"All {len(found)} trials failed; the first: {found[0].failed}")
-    result = _search_result(folder, grid, tried, given, found, data_root)
-    _store_samples(folder, {trial.name: Path(trial.run) for trial in found})
+    config, start = GridConfig(grid=tried, name=grid), Start(out, resume, take_over)
+    with _run_grid(config, "search", start, options, data_root, check) as (folder, jobs):
+        found = [read_trial(name, condition, jobs[name, seed]) for name, condition in tried.conditions.items()]
+        folder.update_record(state="stopped" if any(trial.failed for trial in found) else "finished")
+        if all(trial.failed for trial in found):
+            raise InputError(f"All {len(found)} trials failed; the first: {found[0].failed}")
+        result = _search_result(folder, grid, tried, given, found, data_root)
+        _store_samples(folder, {trial.name: Path(trial.run) for trial in found})
     return result
 
 
@@ -182,62 +203,71 @@ def _require_target_labels(grid: Grid, data_root: Path | None) -> None:
             )
 
 
+@contextmanager
 def _run_grid(
     config: GridConfig,
     system: str,
-    out: Path,
-    resume: bool,
+    start: Start,
     options: LaunchOptions,
     data_root: Path | None,
     check: Callable[[], None],
-) -> tuple[RunFolder, Jobs]:
-    """Run every condition of a grid for every seed; returns the folder, and the jobs by condition and seed.
+) -> Iterator[tuple[RunFolder, Jobs]]:
+    """Run every condition of a grid for every seed; gives the folder, locked, and the jobs by condition and seed.
 
     Args:
         config: the grid.
         system: `ablation` or `search`.
-        out: the folder to make or to resume.
-        resume: whether what is done is kept and what failed is tried again.
+        start: the folder, and whether it is resumed.
         options: how the jobs are run.
         data_root: see `evaluate`.
         check: raises InputError for a grid that cannot be run; called before anything is written.
 
     Raises:
-        InputError: `out` exists and `resume` is off, or it is of another system, grid or settings.
+        InputError: the folder exists and is not to be resumed, it is of another system, grid or settings, or another process
+            works in it.
     """
     check_options(options)
+    out, resume = start.out, start.resume
     if not resume and out.exists() and not RunFolder(out).is_unbegun():
         raise InputError(f"{out} exists already; name another folder, or continue it with --resume.")
     check()
-    folder = _open_folder(out, config, system) if resume else _create_folder(out, config, system)
-    jobs = _jobs(config.grid, folder.path, data_root)
-    left = [job for job in jobs.values() if job.state() != "done"]
-    for job in left:
-        job.failure.unlink(missing_ok=True)
-    launch(left, folder.path / LOGS, options)
-    return folder, jobs
+    with _open_folder(start, config, system) if resume else _create_folder(out, config, system) as folder:
+        jobs = _jobs(config.grid, folder.path, data_root)
+        left = [job for job in jobs.values() if job.state() != "done"]
+        for job in left:
+            job.failure.unlink(missing_ok=True)
+        # A folder of its own: submitit unpickles what it finds there, and an earlier one may be somebody else's.
+        launch(left, folder.path / LOGS / secrets.token_hex(4), options)
+        yield folder, jobs
 
 
-def _create_folder(out: Path, config: GridConfig, system: str) -> RunFolder:
+def _create_folder(out: Path, config: GridConfig, system: str) -> AbstractContextManager[RunFolder]:
+    """Make the folder of a grid; a context in which it is locked."""
+
     def begin(folder: RunFolder) -> None:
         about = {"versions": versions(), "git": git_revision(), "command": command_line(), "hardware": {"cpu": cpu_name()}}
         folder.update_record(system=system, state="running", **about)
         config.save(folder.config)
 
-    return RunFolder.create(out.parent, out.name, out, begin)
+    return RunFolder.create(out.parent, out.name, out, begin, task="worked on")
 
 
-def _open_folder(out: Path, config: GridConfig, system: str) -> RunFolder:
-    """Open a folder to resume; one that does not exist or holds nothing is made."""
+@contextmanager
+def _open_folder(start: Start, config: GridConfig, system: str) -> Iterator[RunFolder]:
+    """Open and lock a folder to resume; one that does not exist or holds nothing is made."""
+    out = start.out
     if not out.exists() or RunFolder(out).is_unbegun():
-        return _create_folder(out, config, system)
+        with _create_folder(out, config, system) as folder:
+            yield folder
+        return
     folder = RunFolder.open(out)
     begun = folder.read_record().get("system")
     if begun != system:
         raise InputError(f"{out} was begun as {begun!r}, not as {system!r}; name another folder.")
     if folder.config.read_text(encoding="utf-8") != config.to_yaml():
         raise InputError(f"{out} was begun with another grid, seeds or settings; give the same, or name another folder.")
-    return folder
+    with folder.locked("worked on", start.take_over):
+        yield folder
 
 
 def _jobs(grid: Grid, out: Path, data_root: Path | None) -> Jobs:

@@ -53,8 +53,12 @@ class TorchClassifier:
         """Open a .safetensors file that `export` made; raises InputError if it cannot be used."""
         tensors, about = read_weights(path)
         require_system(about, "pixelda", str(path))
-        classifier = build_classifier(about.config, len(about.classes), about.size)
-        load_weights(classifier, tensors, PREFIX, f"{path} holds weights of other shapes than it says; export the run again.")
+        classifier = load_weights(
+            lambda: build_classifier(about.config, len(about.classes), about.size),
+            tensors,
+            PREFIX,
+            f"{path} holds weights of other shapes than it says; export the run again.",
+        )
         return cls(classifier, about.classes, exported_data(about.config, str(path)), devices)
 
     @property

@@ -24,7 +24,7 @@ class NetworkConfig(Config):
 
     kind: Literal["strong", "paper"] = "strong"
     """`strong`: six convolutions with batch norm. `paper`: the run's own T, of either kind, starting from its weights."""
-    width: Count = 32
+    width: Annotated[int, Field(ge=1, le=4096)] = 32
     """Channels of the first two convolutions of `strong`, doubled twice; 32 makes 0.3 million parameters, 96 2.6 million."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Dropout probability of the features before the last layer of `strong`."""

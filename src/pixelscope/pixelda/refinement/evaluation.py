@@ -16,7 +16,7 @@ from pixelscope.heap import keep_heap
 from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint
 from pixelscope.pixelda.evaluation import own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
-from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, read_refinement
+from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, StoredRefinement, read_refinement
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
 from pixelscope.pixelda.refinement.selection import select_checkpoints, selector_values
@@ -26,14 +26,16 @@ from pixelscope.pixelda.verdict import IMAGES, answers_of
 from pixelscope.runs.folder import RunFolder
 
 
-def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> RefinementResult:
+def evaluate_refinement(run: Path, *, data_root: Path | None = None, take_over: bool = False) -> RefinementResult:
     """Measure a refinement on the test splits of both domains, and write evaluation.json.
 
-    The measured weights are those that are exported and used: the averages in the newest checkpoint.
+    The measured weights are those that are exported and used: the averages in the newest checkpoint. Nothing is written while
+    another process holds the run's lock, as one that trains it does.
 
     Args:
         run: its run folder.
         data_root: folder in which a source given as a KIND alone is looked up.
+        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
 
     Raises:
         InputError: `run` is not a refinement with a checkpoint, or its images cannot be used.
@@ -43,6 +45,14 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
     """
     keep_heap()
     stored = read_refinement(RunFolder.open(run))
+    with stored.folder.locked_if_free("evaluated", take_over) as may_write:
+        result = _measure(stored, data_root)
+        if may_write:
+            result.save(stored.folder.evaluation)
+    return result
+
+
+def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResult:
     folder, config, refined = stored.folder, stored.config, load_checkpoint(stored, REFINED_CHECKPOINT)
     inputs = load_inputs(config, data_root, training=False, run=refined.run)
     last, snapshots = refined.images, stored_snapshots(folder, config, inputs)
@@ -52,7 +62,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
     tests = {name: images for name, images in sets.items() if name == "target_test"}
     curve = [_point(images, network, inputs, accuracies(measure_all(network, tests))) for images, network in networks.items()]
     curve.append(_point(last, refined.classifier, inputs, accuracies({name: counts[name] for name in tests})))
-    result = RefinementResult(
+    return RefinementResult(
         system=SYSTEM,
         run=config.run,
         images=last,
@@ -66,8 +76,6 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None) -> Refineme
         guard=_guard(config, inputs, refined.classifier),
         notes=(*unfinished_notes(refined), *unmeasured_notes(inputs.domains)),
     )
-    result.save(folder.evaluation)
-    return result
 
 
 def stored_snapshots(folder: RunFolder, config: RefineConfig, inputs: RefinementInputs) -> dict[int, nn.Module]:

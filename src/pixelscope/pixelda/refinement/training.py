@@ -126,6 +126,7 @@ def resume_refinement(
     origin: Path | None = None,
     teacher: Path | None = None,
     data_root: Path | None = None,
+    take_over: bool = False,
 ) -> Path:
     """Resume a stopped refinement from its newest checkpoint.
 
@@ -135,16 +136,17 @@ def resume_refinement(
         origin: current place of the run that it started from, if it has moved.
         teacher: current place of its teacher, if it has moved.
         data_root: folder in which a source given as a KIND alone is looked up.
+        take_over: take the lock from another machine that has given no sign of life for ten minutes.
 
     Returns:
         The run folder.
 
     Raises:
-        InputError: one of these runs cannot be used; the refinement is left unchanged.
+        InputError: one of these runs cannot be used, or another process trains the refinement; it is left unchanged.
     """
     moved = {name: None if path is None else str(path) for name, path in (("run", origin), ("teacher", teacher))}
     changes = {"run": moved["run"], "self_training": {"teacher": moved["teacher"]}, "runtime": {"devices": devices}}
-    folder, config, place = check_resume(run, lambda folder: read_refinement(folder).config, changes)
+    folder, config, place = check_resume(run, lambda folder: read_refinement(folder).config, changes, take_over)
     located = replace(read_refinement(folder), config=config).located()
     return RefineJob(SYSTEM, config, place, located, data_root).run()
 

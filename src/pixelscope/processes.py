@@ -1,0 +1,95 @@
+"""Which process something belongs to, and whether that process still lives.
+
+A number alone does not name a process, because the system gives the numbers of ended processes to new ones; number and start
+time do.
+"""
+
+import errno
+import hashlib
+import os
+import socket
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+_PROC = Path("/proc")
+_GONE = {"Z", "X", "x"}
+"""States of a process that has ended: a zombie waits only for its parent to read its exit code."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of one machine."""
+
+    number: int
+    started: str
+    """Start time, in the system's own unit: of use only to compare with another one of the same machine."""
+    host: str
+
+    @classmethod
+    def current(cls) -> "Process":
+        """Return this process."""
+        return _current(os.getpid())
+
+    def is_local(self) -> bool:
+        """Return whether it belongs to this machine, so that `is_alive` knows of it."""
+        return self.host == host_name()
+
+    def is_alive(self) -> bool:
+        """Return whether a process of this machine has its number and its start time."""
+        return self.is_local() and _start_time(self.number) == self.started
+
+
+@lru_cache(maxsize=1)
+def _current(number: int) -> Process:
+    return Process(number, _start_time(number) or "unknown", host_name())
+
+
+def host_name() -> str:
+    """Return the name of this machine."""
+    return socket.gethostname()
+
+
+def short_name(host: str) -> str:
+    """Return eight characters that stand for a machine in the name of a file."""
+    return hashlib.sha256(host.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+
+
+def _start_time(number: int) -> str | None:
+    """Return the start time of a process; None where there is no such process."""
+    return _from_proc(number) if _has_proc() else _from_ps(number)
+
+
+def _from_proc(number: int) -> str | None:
+    try:
+        text = (_PROC / str(number) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The name of the program stands in parentheses and may have spaces and parentheses itself.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in _GONE else fields[19]
+
+
+def _from_ps(number: int) -> str | None:
+    command = ["ps", "-o", "stat=,lstart=", "-p", str(number)]
+    try:
+        fields = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown" if _exists(number) else None
+    return None if not fields or fields[0][0] in _GONE else "-".join(fields[1:]).replace(":", "")
+
+
+def _exists(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except OverflowError:
+        return False
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
+
+
+@lru_cache(maxsize=1)
+def _has_proc() -> bool:
+    return (_PROC / "self" / "stat").is_file()

@@ -1,0 +1,136 @@
+"""Damaged files of a run end in one error that names the file; defects that `python -m benchmarks.fuzz` has found."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import pixelscope
+from fixtures import tiny
+from pixelscope.config import MAX_NODES, read_yaml
+from pixelscope.engine import checkpoint
+from pixelscope.errors import InputError
+from pixelscope.files import naming
+from pixelscope.pixelda.training import train_pixelda
+from pixelscope.runs.folder import RunFolder, read_json, read_stats
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny run of PixelDA."""
+    folder = tmp_path_factory.mktemp("trained")
+    source, target = tiny.write_domains(folder)
+    return train_pixelda(tiny.pixelda(source=source, target=target, training={"images": 16}), run=folder / "run")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """Return a copy of the run."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "[" * 100_000, '{"a": ', "\ufeff{}", '{"a": ' + "9" * 5_000 + "}"])
+def test_what_is_no_json_object_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"run\.json"):
+        read_json(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"classes": 5}, {"classes": [1]}, {"data": []}, {"data": {"source": 1}}, {"paths": {"source": {"given": 1}}},
+        {"versions": 3}, {"images": "x"}, {"system": None}, {"paths": []},
+    ],
+)  # fmt: skip
+def test_an_entry_of_the_record_that_is_something_else_is_named(run: Path, entry: dict[str, Any]) -> None:
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | entry))
+    for use in (pixelscope.evaluate, pixelscope.resume, pixelscope.pixelda.load_classifier):
+        with pytest.raises(InputError, match=rf"run\.json: {next(iter(entry))}"):
+            use(run)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": 3, "images": 8}, {"kind": "train"}, {"kind": "train", "images": True}, {"kind": "train", "images": -8},
+        {"kind": "train", "images": 8, "loss": {}}, {"kind": "train", "images": 8, "loss": 10**400}, [], 3,
+        {"kind": "train", "images": 8, "histogram": ["a"]}, {"kind": "train", "images": 8, "step": "x"},
+    ],
+)  # fmt: skip
+def test_a_line_that_is_none_of_statistics_is_named(tmp_path: Path, line: Any) -> None:
+    good = {"kind": "train", "images": 8, "loss": float("nan"), "text": "a", "list": [1, 2.5], "none": None}
+    path = tmp_path / "stats.jsonl"
+    path.write_text(json.dumps(good) + "\n")
+    assert len(read_stats(path)) == 1
+    path.write_text(f"{json.dumps(line)}\n{json.dumps(good)}\n")
+    with pytest.raises(InputError, match=r"stats\.jsonl, line 1"):
+        read_stats(path)
+    path.write_bytes(b"\xff\xfe\n" + json.dumps(good).encode())
+    with pytest.raises(InputError, match=r"stats\.jsonl, line 1"):
+        read_stats(path)
+
+
+def test_references_of_yaml_cannot_multiply(tmp_path: Path) -> None:
+    path, lines = tmp_path / "a.yaml", ["a0: &a0 [1, 1]"]
+    path.write_text("first: &x {b: 1}\nsecond: *x\n")
+    assert read_yaml(path) == {"first": {"b": 1}, "second": {"b": 1}}
+    lines += [f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]" for number in range(1, 30)]
+    for text in ("\n".join(lines), "a: &a [*a]", "a: &a {b: *a}"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"a\.yaml"):
+            read_yaml(path)
+    path.write_text("a: [" + "1, " * (MAX_NODES // 2) + "1]")
+    assert len(read_yaml(path)["a"]) == MAX_NODES // 2 + 1
+
+
+@pytest.mark.parametrize("text", ["a: 2020-13-45", "a: " + "[" * 5_000, "? [a]\n: b", "a: !!int x", "\x00"])
+def test_what_is_no_yaml_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"a\.yaml"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("metadata", ["", "[]", "{", '{"format": 2}', '{"format": 2, "system": 1}', "[" * 100_000])
+def test_a_damaged_header_of_a_checkpoint_is_named(tmp_path: Path, metadata: str) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata={"pixelscope": metadata})
+    with pytest.raises(InputError, match=r"a\.safetensors"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("width: 4", "width: 4096"), ("blocks: 1", "blocks: 256"), ("noise_dim: 3", "noise_dim: 4096")]
+)
+def test_networks_that_the_checkpoint_does_not_hold_are_not_built(
+    run: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    text = (run / "config.yaml").read_text()
+    assert before in text
+    (run / "config.yaml").write_text(text.replace(before, after))
+    built: list[str] = []
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", lambda tensor, **_: built.append(str(tensor.device)))
+    with pytest.raises(InputError, match=str(run)):
+        pixelscope.pixelda.load_classifier(run)
+    assert "meta" in built
+    assert built.count("cpu") <= 5, "no more than T, which the checkpoint does hold"
+
+
+def test_weights_of_other_names_are_refused(run: Path) -> None:
+    newest = RunFolder(run).checkpoint_files()[-1]
+    tensors, header = checkpoint.load(newest)
+    checkpoint.save(newest, {f"x{name}": tensor for name, tensor in tensors.items()}, header)
+    with pytest.raises(InputError, match=str(run)):
+        pixelscope.pixelda.load_classifier(run)
+    assert load_file(newest)
+
+
+def test_an_array_that_the_disk_did_not_take_is_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as full, naming(tmp_path / "a.npy"):
+        raise OSError("100000 requested and 99984 written")
+    assert full.value.filename == str(tmp_path / "a.npy")
