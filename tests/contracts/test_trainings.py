@@ -304,6 +304,9 @@ def test_what_a_dead_start_leaves_is_replaced_by_the_same_command(case: SystemCa
         file.unlink()
     record = {"system": case.name, "state": "running"}
     (run / "run.json").write_text(json.dumps(record))
+    (run / "config.yaml").unlink()  # the last file of a start
+    with pytest.raises(InputError, match="give the command that started it once more"):
+        case.resume(run)
     with RunFolder(run).locked("trained"), pytest.raises(InputError, match=f"trained by process {os.getpid()} "):
         case.train(config, run=run)
     case.train(config, run=run)
@@ -329,6 +332,16 @@ def test_other_images_are_refused_on_resuming(case: SystemCase, tmp_path: Path) 
     case.spoil(tmp_path)
     with pytest.raises(InputError, match="SHA-256"):
         case.resume(run, **case.more(64))
+
+
+@every_system
+def test_killed_between_its_last_checkpoint_and_its_record_it_is_recorded_on_resuming(case: SystemCase, tmp_path: Path) -> None:
+    run = case.train(case.config(tmp_path), run=tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"images": 80, "steps": 10, "state": "running"}))
+    case.resume(run)
+    after = json.loads((run / "run.json").read_text())
+    assert {name: after[name] for name in ("images", "steps", "state")} == {"images": 96, "steps": 12, "state": "finished"}
 
 
 @every_system

@@ -108,6 +108,8 @@ class Loop(Generic[Batch]):
                     self._step()
                 if not self.run.checkpoint_files() or not self._is_due(self.config.checkpoint_every):
                     self._save()
+                elif first:
+                    self._record()  # a killed session may have saved its last checkpoint and not recorded it
                 self._announce_stop()
         finally:
             self._display.close()

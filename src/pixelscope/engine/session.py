@@ -182,8 +182,8 @@ def _folder(fabric: Fabric, job: Job, training: Training, stack: ExitStack) -> R
 
     def begin(folder: RunFolder) -> None:
         folder.update_record(system=job.system, state="running", command=command_line())
-        job.config.save(folder.config)
         training.begin(folder)
+        job.config.save(folder.config)  # at last: without it, what a killed start leaves is no run that could be resumed
 
     place = job.place
     if not fabric.is_global_zero:

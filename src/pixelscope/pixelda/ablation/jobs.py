@@ -146,6 +146,7 @@ def check_options(options: LaunchOptions) -> None:
 def _train(job: Job) -> None:
     folder = RunFolder(job.run)
     if job.run.exists() and not (folder.record.is_file() and folder.checkpoint_files()):
+        folder.require_free()
         shutil.rmtree(job.run)
     if not job.run.exists():
         if job.system == "baseline":
