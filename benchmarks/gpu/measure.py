@@ -115,34 +115,50 @@ def _plain(system: System, seconds: float) -> dict[str, Any]:
 
 
 def _ours(built: Built, form: str, seconds: float) -> dict[str, Any]:
-    said: list[str] = []
-    task, batches = built.task, built.batches
-    if form == "captured and compiled":
-        choose_compile("on", device().type)
-        task.compile()
-    captured = form.startswith("captured")
-    steps = CapturedSteps(task, batches, device(), said.append) if captured else EagerSteps(task, batches)
-    number = iter(range(10**9))
+    steps = _Steps(built, form)
+    began = ready()
+    steps.run(LOG_EVERY if seconds else 2)  # makes graphs, compiles, and logs once
+    first = ready() - began
+    rate, unlogged = steps.rate(seconds), steps.rate(seconds / 2, logged=False)
+    epoch = {"epoch_seconds": built.epoch / built.batch_size / rate} if built.epoch else {}
+    row = {
+        "steps_per_second": rate,
+        "unlogged_steps_per_second": unlogged,
+        "images_per_second": rate * built.batch_size,
+        **epoch,
+    }
+    return {**row, "first_steps_seconds": first, **({"note": steps.said[0]} if steps.said else {})}
 
-    def run(count: int) -> None:
-        meter, guard = Meter(), FiniteGuard("")
-        for _ in range(count):
-            at = next(number)
-            log_now = at % LOG_EVERY == LOG_EVERY - 1
-            numbers = steps(StepContext(at * built.batch_size, at, built.batch_size, 0, device=device(), log_now=log_now))
+
+class _Steps:
+    """Steps in one form, one after the other, as the loop takes them."""
+
+    def __init__(self, built: Built, form: str) -> None:
+        if form == "captured and compiled":
+            choose_compile("on", device().type)
+            built.task.compile()
+        self.said: list[str] = []
+        self._built, self._number = built, 0
+        captured = CapturedSteps(built.task, built.batches, device(), self.said.append) if form.startswith("captured") else None
+        self._take = captured or EagerSteps(built.task, built.batches)
+
+    def run(self, count: int, logged: bool = True) -> None:
+        """Take `count` steps; if `logged`, every 50th is logged."""
+        meter, guard, size = Meter(), FiniteGuard(""), self._built.batch_size
+        for at in range(self._number, self._number + count):
+            log_now = logged and at % LOG_EVERY == LOG_EVERY - 1
+            numbers = self._take(StepContext(at * size, at, size, 0, device=device(), log_now=log_now))
             meter.add(numbers)
             guard.watch(numbers, at)
+        self._number += count
         guard.check()
         meter.read()
 
-    began = ready()
-    run(LOG_EVERY if seconds else 2)  # makes graphs, compiles, and logs once
-    first = ready() - began
-    rounds, took = _repeat(lambda: run(LOG_EVERY if seconds else 2), seconds)
-    rate = rounds * (LOG_EVERY if seconds else 2) / took
-    epoch = {"epoch_seconds": built.epoch / built.batch_size / rate} if built.epoch else {}
-    row = {"steps_per_second": rate, "images_per_second": rate * built.batch_size, "first_steps_seconds": first, **epoch}
-    return row | ({"note": said[0]} if said else {})
+    def rate(self, seconds: float, logged: bool = True) -> float:
+        """Return steps per second over about `seconds`."""
+        count = LOG_EVERY if seconds else 2
+        rounds, took = _repeat(lambda: self.run(count, logged), seconds)
+        return rounds * count / took
 
 
 def _repeat(work: Callable[[], object], seconds: float) -> tuple[int, float]:
