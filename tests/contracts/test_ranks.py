@@ -1,0 +1,120 @@
+"""Two processes that train one model: whatever happens to one, the other ends within its patience and says why."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from contracts.systems import SYSTEMS
+from fixtures import tiny
+from pixelscope.engine import checkpoint
+from pixelscope.engine.config import RuntimeConfig
+from pixelscope.engine.distributed import average
+from pixelscope.engine.runtime import launch
+from pixelscope.errors import TrainingStopped
+from pixelscope.runs.folder import RunFolder
+
+TIMEOUT = 5
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from contracts.systems import SYSTEMS
+from pixelscope.config import read_yaml
+if __name__ == "__main__":
+    case, folder = SYSTEMS["baseline"], Path(sys.argv[1])
+    case.train(case.model.parse(read_yaml(folder / "settings.yaml")), run=folder / "run")
+"""
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
+    """Give a training of two processes that has its first checkpoint."""
+    runtime = {"devices": 2, "collective_timeout": TIMEOUT}
+    config = SYSTEMS["baseline"].config(tmp_path, 800_000, runtime=runtime, training={"checkpoint_every": 160})
+    config.save(tmp_path / "settings.yaml")
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(Path(tiny.__file__).parents[1])]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while process.poll() is None and not RunFolder(tmp_path / "run").checkpoint_files():
+        time.sleep(0.01)
+    yield process
+    for left in [*_workers(process.pid), process.pid] if process.poll() is None else []:
+        os.kill(left, signal.SIGKILL)
+
+
+def _workers(parent: int) -> list[int]:
+    """Return the processes that train under `parent`, in the order in which they were started."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def _ended(training: "subprocess.Popen[str]", workers: list[int]) -> str:
+    """Return the last line of a training that ends; none of its processes may be left."""
+    output, _ = training.communicate(timeout=120)
+    assert training.returncode != 0
+    for worker in workers:
+        path = Path(f"/proc/{worker}/cmdline")
+        assert not (path.is_file() and b"spawn_main" in path.read_bytes())
+    return output.splitlines()[-1]
+
+
+def _resumable(run: Path) -> None:
+    """Assert that the newest checkpoint is whole."""
+    assert checkpoint.load(RunFolder(run).checkpoint_files()[-1])[1].progress.images >= 160
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_stopped_ends_the_other_within_its_patience(
+    training: "subprocess.Popen[str]", rank: int, tmp_path: Path
+) -> None:
+    workers = _workers(training.pid)
+    os.kill(workers[rank], signal.SIGSTOP)
+    assert "cannot be reached any more" in _ended(training, workers)
+    _resumable(tmp_path / "run")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_process_stops_both_in_the_same_step(
+    training: "subprocess.Popen[str]", rank: int, tmp_path: Path
+) -> None:
+    workers = _workers(training.pid)
+    os.kill(workers[rank], signal.SIGTERM)
+    assert "everything is saved" in _ended(training, workers)
+    run = RunFolder(tmp_path / "run")
+    saved = checkpoint.load(run.checkpoint_files()[-1])[1].progress
+    assert run.read_record()["state"] == "stopped"
+    assert run.read_record()["images"] == saved.images == 8 * saved.step
+
+
+def _hungry(fabric: Fabric, rank: int) -> None:
+    if fabric.global_rank == rank:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    average(torch.zeros(1))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_without_memory_ends_both_and_says_so(rank: int) -> None:
+    runtime = RuntimeConfig(devices=2, accelerator="cpu", threads=1, collective_timeout=TIMEOUT)
+    with pytest.raises(TrainingStopped, match=f"Process {rank + 1} of 2 has run out of memory|Another process has ended"):
+        launch(runtime, _hungry, rank)
+
+
+def test_a_single_process_without_memory_says_so() -> None:
+    with pytest.raises(TrainingStopped, match="The training has run out of memory"):
+        launch(RuntimeConfig(accelerator="cpu", threads=1), _hungry, 0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_killed_ends_the_other(training: "subprocess.Popen[str]", rank: int, tmp_path: Path) -> None:
+    workers = _workers(training.pid)
+    os.kill(workers[rank], signal.SIGKILL)
+    last = _ended(training, workers)
+    assert f"Process {rank + 1} of 2 has died (SIGKILL)" in last or "Another process has ended" in last
+    _resumable(tmp_path / "run")
