@@ -325,6 +325,23 @@ def decode(path: Path, size: int | None = None, value_range: Range | None = None
         raise _unreadable(path, error) from None
 
 
+def decode_halved(
+    path: Path, least: int, value_range: Range | None = None, content: bytes | None = None
+) -> tuple[Bytes, tuple[int, int]]:
+    """Read an image as `decode` does, at half its size if it is a JPEG and its shorter side stays at least `least` pixels.
+
+    The halves of odd sides are rounded up.
+
+    Returns:
+        The image, and the width and height of the whole one.
+    """
+    try:
+        loaded = _loaded(_source(path, content), None, least=least)
+        return _to_bytes(_prepare(loaded, None, value_range)), loaded.size
+    except (_Damaged, *_UNREADABLE) as error:
+        raise _unreadable(path, error) from None
+
+
 def load_stored(path: Path, content: bytes | None = None) -> tuple[Image.Image | Values, Image.Transpose | None]:
     """Return an image as stored, and the transposition that turns it upright; a deep image as its values (H, W[, 3 or 4]).
 
@@ -385,9 +402,11 @@ class _Loaded:
     """Transposition that turns it upright."""
     values: Values | None
     """Values of an image deeper than 8 bits."""
+    size: tuple[int, int]
+    """Width and height of the whole image, upright."""
 
 
-def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None = None) -> _Loaded:
+def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None = None, least: int | None = None) -> _Loaded:
     """Decode an image.
 
     Decoders raise many exceptions on damaged files (TypeError, struct.error, OverflowError, MemoryError, ...). Only Pillow
@@ -399,6 +418,9 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
             raise ValueError("it is a pipe and no file")
         with Image.open(file, formats=_FORMATS) as image:
             if most_pixels is None or image.width * image.height <= most_pixels:
+                width, height = image.size
+                if least is not None and min(width, height) >= 2 * least:
+                    image.draft(None, (width // 2, height // 2))
                 if size is not None:
                     # JPEG is decoded at a half, quarter or eighth, still at least twice what is needed.
                     image.draft(None, (2 * size, 2 * size))
@@ -406,7 +428,7 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
                 values = deep_values(image, file) if is_deep(image) else None
                 turn = _turn(image)
                 image.load()
-                return _Loaded(image, turn, values)
+                return _Loaded(image, turn, values, (height, width) if turn in _SIDEWAYS else (width, height))
     except Exception as error:
         raise _Damaged from error
     limit = f"{most_pixels / 1e6:.0f} million pixels"

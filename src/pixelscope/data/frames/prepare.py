@@ -22,12 +22,15 @@ from pixelscope.data.disk_array import RowWriter
 from pixelscope.data.frames.discovery import ListedFrame, Listing, find_classes, list_frames
 from pixelscope.data.frames.duplicates import perceptual_hash
 from pixelscope.data.frames.preprocess import (
+    FrameImage,
     PreparedFrame,
     Stages,
     cut_square,
     frame_mask,
     is_black,
+    read_frame,
     stages,
+    three_channels,
     write_stages,
 )
 from pixelscope.data.frames.store import (
@@ -228,7 +231,7 @@ def _write_figures(folder: Path, index: StoreIndex, listing: Listing, pool: Thre
     def drawn(i: int) -> Stages:
         frame = index.frames[i]
         image = decode(paths[frame.name], value_range=index.settings.range)
-        return stages(i, read_frame(image), Box(*frame.content))
+        return stages(i, three_channels(image), Box(*frame.content))
 
     with written_whole(folder / FIGURES) as temporary:
         write_stages(temporary, list(pool.map(drawn, chosen)))
@@ -238,11 +241,6 @@ def raise_if_skipped(left_out: Sequence[SkippedFile]) -> None:
     """Raise an InputError for the first file left out, if any: what a strict preparation does."""
     if left_out:
         raise InputError(left_out[0].message)
-
-
-def read_frame(image: Bytes) -> Bytes:
-    """Return a decoded image (H, W, 1) or (H, W, 3) with three channels."""
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 @contextmanager
@@ -296,13 +294,13 @@ class _Opened:
     """A decoded frame, and its mask where it has one."""
 
     file: ListedFrame
-    original: Bytes
+    image: FrameImage
     lesion: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, eq=False)
 class _LookedAt:
-    """A decoded frame, and what was found in it."""
+    """A decoded frame, and what was found in its pixels."""
 
     opened: _Opened
     content: Box
@@ -326,17 +324,18 @@ def _open(frames: Sequence[_File], config: PrepareConfig) -> list[_Opened | Skip
 def _opened(read: _File, config: PrepareConfig) -> _Opened | SkippedFile:
     file = read.file
     try:
-        original = read_frame(decode(file.path, value_range=config.range, content=read.frame))
+        image = read_frame(file.path, config, read.frame)
     except InputError as error:
         return SkippedFile(name=file.name, reason="unreadable", message=str(error))
-    return _Opened(file, original, None if file.mask is None else frame_mask(file.mask, original.shape[:2], read.mask))
+    return _Opened(file, image, None if file.mask is None else frame_mask(file.mask, (image.size[1], image.size[0]), read.mask))
 
 
 def _looked_at(opened: _Opened | SkippedFile, config: PrepareConfig) -> _LookedAt | SkippedFile:
     if isinstance(opened, SkippedFile):
         return opened
-    content = find_content_area(opened.original, config.method)
-    return _LookedAt(opened, content, find_insets(opened.original, content))
+    pixels = opened.image.pixels
+    content = find_content_area(pixels, config.method)
+    return _LookedAt(opened, content, find_insets(pixels, content))
 
 
 def _cut(frames: Sequence[_LookedAt | SkippedFile], config: PrepareConfig) -> list[_Cut | SkippedFile]:
@@ -345,8 +344,8 @@ def _cut(frames: Sequence[_LookedAt | SkippedFile], config: PrepareConfig) -> li
 
 def _square(found: _LookedAt, config: PrepareConfig) -> _Cut:
     opened = found.opened
-    prepared = cut_square(opened.original, opened.lesion, found.content, found.insets, config)
-    return _Cut(opened.file, (opened.original.shape[1], opened.original.shape[0]), prepared)
+    prepared = cut_square(opened.image, opened.lesion, found.content, found.insets, config)
+    return _Cut(opened.file, opened.image.size, prepared)
 
 
 def _described(cut: _Cut | SkippedFile) -> tuple[FrameRecord, PreparedFrame] | SkippedFile:

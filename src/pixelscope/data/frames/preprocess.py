@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelscope.data.decode import load_stored, reject_decompression_bombs
+from pixelscope.data.decode import decode_halved, load_stored, reject_decompression_bombs
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
@@ -20,6 +20,9 @@ from pixelscope.imaging.insets import Inset, find_insets, inpaint
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Value = TypeVar("Value", np.uint8, np.float32)
+
+_HALVED = 4
+"""A frame is decoded at half its size if the half's shorter side is at least so many times that of its square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,34 +41,87 @@ class PreparedFrame:
     """Insets in the original."""
 
 
+@dataclass(frozen=True, eq=False)
+class FrameImage:
+    """A decoded frame; one far larger than its square is decoded at half its size."""
+
+    pixels: Bytes
+    """uint8, shape (H, W, 3), RGB."""
+    size: tuple[int, int]
+    """Width and height of the whole frame."""
+
+    @property
+    def factor(self) -> int:
+        """Return the side of a pixel in pixels of the whole frame: 1 or 2."""
+        return 1 if self.size == (self.pixels.shape[1], self.pixels.shape[0]) else 2
+
+    def in_whole(self, box: Box) -> Box:
+        """Return a rectangle of these pixels in pixels of the whole frame."""
+        factor, whole = self.factor, Box(0, 0, *self.size)
+        return Box(factor * box.left, factor * box.top, factor * box.width, factor * box.height).intersection(whole)
+
+
+def read_frame(path: Path, config: PrepareConfig, content: bytes | None = None) -> FrameImage:
+    """Read a frame with three channels; call it within `reject_decompression_bombs`.
+
+    Args:
+        path: the file.
+        config: size of its square, and range of deep values.
+        content: the file's content, if it is read already.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    pixels, size = decode_halved(path, _HALVED * config.size, config.range, content)
+    return FrameImage(three_channels(pixels), size)
+
+
+def three_channels(image: Bytes) -> Bytes:
+    """Return a decoded image (H, W, 1) or (H, W, 3) with three channels."""
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def prepare_file(path: Path, config: PrepareConfig) -> PreparedFrame:
+    """Read and prepare a frame; call it within `reject_decompression_bombs`."""
+    return _prepared(read_frame(path, config), None, config)
+
+
 def prepare_frame(original: Bytes, lesion: Mask | None, config: PrepareConfig) -> PreparedFrame:
-    """Find content area and insets of a frame, crop the square, resize it, and inpaint the insets if configured.
+    """Find the content area and insets of a frame, cut the square out, resize it, and fill the insets if so configured.
 
     Args:
         original: uint8, shape (H, W, 3), RGB.
         lesion: bool, shape (H, W); None if the frame has no mask.
         config: size, method and treatment of insets.
     """
-    content = find_content_area(original, config.method)
-    return cut_square(original, lesion, content, find_insets(original, content), config)
+    return _prepared(FrameImage(original, (original.shape[1], original.shape[0])), lesion, config)
+
+
+def _prepared(image: FrameImage, lesion: Mask | None, config: PrepareConfig) -> PreparedFrame:
+    content = find_content_area(image.pixels, config.method)
+    return cut_square(image, lesion, content, find_insets(image.pixels, content), config)
 
 
 def cut_square(
-    original: Bytes, lesion: Mask | None, content: Box, insets: Sequence[Inset], config: PrepareConfig
+    image: FrameImage, lesion: Mask | None, content: Box, insets: Sequence[Inset], config: PrepareConfig
 ) -> PreparedFrame:
-    """Do what `prepare_frame` does once content area and insets are found."""
+    """Do what `prepare_frame` does once content area and insets are found in the image's pixels.
+
+    lesion: bool, shape of the whole frame.
+    """
     square = content.centre_square()
-    frame = resize_square(original[square.slices], config.size)
+    frame = resize_square(image.pixels[square.slices], config.size)
     inset = _touched([inset.box for inset in insets], square, config.size)
     if config.insets == "inpaint" and inset.any():
         # After the black border is cut off, which would flow into the fill, and at the small size, where it is quick.
         frame = inpaint(frame, inset > 0)
+    inside = None if lesion is None else lesion[:: image.factor, :: image.factor][square.slices]
     return PreparedFrame(
         frame=frame,
         inset=inset,
-        lesion=_covered(None if lesion is None else lesion[square.slices], config.size),
-        content=content,
-        insets=tuple(insets),
+        lesion=_covered(inside, config.size),
+        content=image.in_whole(content),
+        insets=tuple(Inset(inset.kind, image.in_whole(inset.box)) for inset in insets),
     )
 
 

@@ -23,7 +23,7 @@ from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.preview import sheet_html
 from pixelscope.runs.record import ResultFile
 
-VERSION = 1
+VERSION = 2
 """Version of format and preprocessing; it changes when the same files would give other arrays."""
 
 INDEX = "index.json"

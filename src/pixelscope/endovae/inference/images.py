@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pixelscope.data.decode import decode
-from pixelscope.data.frames.preprocess import prepare_frame
+from pixelscope.data.frames.preprocess import prepare_file
 from pixelscope.files import written_whole
 from pixelscope.imaging.config import PrepareConfig
 
@@ -42,8 +41,7 @@ class ImagesWritten:
 
 def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:
     """Return one file as uint8 (S, S, 3), prepared as a run's frames were; on a thread within `reject_decompression_bombs`."""
-    image = decode(path, value_range=config.range)
-    return prepare_frame(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))), None, config).frame
+    return prepare_file(path, config).frame
 
 
 def save_png(path: Path, image: np.ndarray, about: dict[str, object]) -> None:

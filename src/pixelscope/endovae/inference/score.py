@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pixelscope.data.decode import decode
-from pixelscope.data.frames.preprocess import PreparedFrame, prepare_frame
+from pixelscope.data.frames.preprocess import PreparedFrame, prepare_file
 from pixelscope.data.sources.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
@@ -121,7 +121,7 @@ def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
 
 
 def _prepared(item: InputFile, config: PrepareConfig) -> PreparedFrame:
-    return prepare_frame(_original(item, config), None, config)
+    return prepare_file(item.path, config)
 
 
 def _original(item: InputFile, config: PrepareConfig) -> np.ndarray:
