@@ -74,11 +74,11 @@ def stepper(system: str, precision: Any, layout: str) -> Callable[[int], object]
     task: Task[Any]
     batch: FrameBatch | PairedBatch
     if system == "endovae":
-        endovae = EndoVAEConfig.parse({"runtime": {"layout": layout}})
+        endovae = EndoVAEConfig.parse({"runtime": {"memory_format": layout}})
         task, size = EndoVAETask(endovae, fabric), endovae.training.batch_size
         batch = FrameBatch(images(size, endovae.prepare.size))
     else:
-        pixelda = PixelDAConfig.parse({"source": "random", "target": "random", "runtime": {"layout": layout}})
+        pixelda = PixelDAConfig.parse({"source": "random", "target": "random", "runtime": {"memory_format": layout}})
         task, size = PixelDATask(pixelda, 10, fabric), pixelda.training.batch_size
         labels = torch.randint(0, 10, (size,), generator=draw)
         batch = PairedBatch(images(size, pixelda.data.size) * 2 - 1, labels, images(size, pixelda.data.size) * 2 - 1)

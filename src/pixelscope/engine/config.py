@@ -53,7 +53,7 @@ class RuntimeConfig(Config):
     """Compile the networks' passes in the training step with torch.compile; needs a C++ compiler, on a GPU also Triton. `auto`:
     off."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads per process; 0 divides the cores among the processes."""
+    """CPU threads per process; 0 divides the cores among the processes, less those that other programs keep busy."""
     collective_timeout: Annotated[float, Field(gt=0)] = 50.0
     """Seconds that a process waits for the others in a step before it stops with an error."""
 

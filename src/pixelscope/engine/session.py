@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from pixelscope.config import Config
 from pixelscope.engine import runtime
 from pixelscope.engine.capture import Batches, ImagesOfStep
 from pixelscope.engine.config import TrainingConfig
+from pixelscope.engine.cores import leave_busy_cores
 from pixelscope.engine.distributed import await_tasks, require_main_guard
 from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.task import Task
@@ -99,7 +100,17 @@ class Job(ABC):
 
     def run(self) -> Path:
         """Train to the end on every process, and return the path of the run folder."""
-        return runtime.launch(self.config.runtime, _run_session, self)
+        job = self if self.place.resumed else _leaving_busy_cores(self)
+        return runtime.launch(job.config.runtime, _run_session, job)
+
+
+def _leaving_busy_cores(job: Job) -> Job:
+    """Return a job with fewer threads if cores are busy, and print why; config.yaml keeps the number for resuming."""
+    settings, why = leave_busy_cores(job.config.runtime)
+    if not why:
+        return job
+    Console(stderr=True).print(why, markup=False, highlight=False, soft_wrap=True)
+    return replace(job, config=job.config.model_copy(update={"runtime": settings}))
 
 
 def check_start(config: Any, run: Path | None) -> None:
