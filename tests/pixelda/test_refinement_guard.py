@@ -117,6 +117,14 @@ def test_the_start_is_kept_where_classes_are_swapped_or_vanish(good: Classifier)
     assert constant.kept == "start" and "clusters" in " ".join(constant.reasons)
 
 
+def test_the_start_is_kept_and_the_reason_comes_first_where_the_source_was_not_learned(good: Classifier) -> None:
+    torch.manual_seed(1)
+    found = told(good, Classifier(3, tiny.SIZE).eval())
+    assert found.criteria["source accuracy"][1] < 0.5 * found.criteria["source accuracy"][0]
+    assert found.kept == "start" and "--preset paper-classifier" in found.reasons[0]
+    assert not any("paper-classifier" in reason for reason in told(good, copy.deepcopy(good)).reasons)
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run with a judge that reads the target better than the adapted T, which says the same of every image."""

@@ -27,6 +27,9 @@ DECIDES = "cluster agreement"
 FALL = 0.02
 """Fall of the cluster agreement from which a refinement likely harms."""
 
+UNLEARNED = 0.5
+"""Fraction of the former accuracy on the source under which a classifier has not learned its task."""
+
 VANISHED = 0.25
 """Share of its former share under which a class has vanished from the answers."""
 
@@ -77,6 +80,12 @@ def _shares(source: ImageSet, before: Tensor, after: Tensor) -> tuple[ClassShare
 
 def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float, shares: tuple[ClassShare, ...]) -> tuple[str, ...]:
     reasons = []
+    before, after = criteria["source accuracy"]
+    if after < UNLEARNED * before:
+        reasons.append(
+            f"it has not learned the source ({after:.0%} right, before {before:.0%}); raise --training.images, or go on from T "
+            "with --preset paper-classifier"
+        )
     before, after = criteria[DECIDES]
     if before - after > FALL:
         reasons.append(f"its answers agree less with clusters of its features ({after:.2f}, before {before:.2f})")
