@@ -30,8 +30,8 @@ from benchmarks.small import small_domains, small_frames, small_settings
 from pixelscope.errors import InputError
 from pixelscope.files import TEMPORARY
 
-CLOCK = {"seconds", "images_per_second", "sessions", "epoch_seconds"}
-"""Names of what differs from one run to the next in run.json, stats.jsonl and checkpoints."""
+CLOCK = {"seconds", "images_per_second", "sessions", "git"}
+"""What may differ from one run to the next in run.json, stats.jsonl and checkpoints; a commit in the meantime changes `git`."""
 REPEATED = 3
 """Most kills of one attempt."""
 LOCKS = {"lock"}

@@ -24,7 +24,7 @@ from pixelscope.endovae.inference.model import MAPS
 from pixelscope.endovae.inference.score import score
 from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.metrics import Dissimilarity
-from pixelscope.exports.bundle import compare
+from pixelscope.exports.bundle import compare, require_absent, sidecar_files
 from pixelscope.exports.metadata import KEY, parse_metadata
 from pixelscope.exports.onnx_graph import build_graph
 from pixelscope.exports.onnx_runtime import CHECKSUM, OnnxModel, with_checksum
@@ -325,3 +325,17 @@ def test_a_card_shows_no_numbers_that_were_measured_of_other_weights(
         cards.append(card.read_text(encoding="utf-8"))
     assert "## Measured results\n| " in cards[0]
     assert "## Measured results\nNone." in cards[1]
+
+
+def test_what_a_killed_export_leaves_is_replaced_and_other_files_are_not(tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    beside = list(sidecar_files(out).values())
+    for path in beside:
+        path.write_text("begun")
+    with pytest.raises(InputError, match="exists already"):
+        require_absent(out, "onnx")
+    assert all(path.exists() for path in beside)
+
+    (tmp_path / ".model.onnx.unfinished").touch()
+    require_absent(out, "onnx")
+    assert list(tmp_path.iterdir()) == []

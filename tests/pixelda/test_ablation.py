@@ -1,6 +1,7 @@
 """Grids of settings over seeds: what is refused, what a failing run does to the others, and claims judged by numbers."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pixelscope.pixelda.ablation.runner import ablate
 from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.results import CurvePoint, Evaluation
 from pixelscope.reports.builder import build_report
+from pixelscope.runs.folder import RunFolder
 
 
 def write_grid(path: Path, domains: tuple[str, str], **changes) -> Path:
@@ -66,6 +68,11 @@ def test_a_grid_runs_its_conditions_keeps_failures_apart_and_resumes(domains: tu
     before = (tmp_path / "out" / "conditions" / "full-seed0" / "stats.jsonl").stat().st_mtime_ns
     with pytest.raises(InputError, match="--resume"):
         ablate(str(path), tmp_path / "out")
+    with (
+        RunFolder(tmp_path / "out").locked("worked on"),
+        pytest.raises(InputError, match=f"worked on by process {os.getpid()} "),
+    ):
+        ablate(str(path), tmp_path / "out", resume=True)
     again = ablate(str(path), tmp_path / "out", resume=True)
     assert (tmp_path / "out" / "conditions" / "full-seed0" / "stats.jsonl").stat().st_mtime_ns == before
     assert again.conditions[0].seeds == found.conditions[0].seeds
