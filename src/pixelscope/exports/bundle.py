@@ -1,4 +1,4 @@
-"""An exported model and the files beside it: written together, the model last, and only where it agrees with its run."""
+"""Write an exported model and its sidecar files, if its outputs agree with those of the run."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,26 +13,26 @@ from pixelscope.exports.model_card import ModelCard
 from pixelscope.files import write_text, written_whole
 
 TOLERANCE = 1e-4
-"""Largest difference allowed, absolute where values are under 1 and relative above."""
+"""Maximum difference, absolute for values below 1 and relative above."""
 MAX_COMPARED = 1_000
-"""Maximum number of images that are compared."""
+"""Maximum number of compared images."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What a comparison found."""
+    """Differences between the outputs of an exported file and of its run."""
 
     images: int
     differences: dict[str, float]
-    """By output, the largest |exported - run| / max(1, |run|)."""
+    """Per output, the maximum of |exported - run| / max(1, |run|)."""
 
     @property
     def largest(self) -> float:
-        """Return the largest of all."""
+        """Return the maximum over all outputs."""
         return max(self.differences.values())
 
     def require(self) -> None:
-        """Raise InputError if the file does not say the same as the run."""
+        """Raise InputError if a difference exceeds `TOLERANCE`."""
         if not self.largest <= TOLERANCE:
             listed = ", ".join(f"{name} {value:.2g}" for name, value in self.differences.items())
             raise InputError(
@@ -42,7 +42,7 @@ class Parity:
 
 
 def compare(run: Mapping[str, np.ndarray], exported: Mapping[str, np.ndarray]) -> Parity:
-    """Compare outputs of the same images, by name; a value that is not finite is an infinite difference."""
+    """Compare outputs for the same images, by name; non-finite values give an infinite difference."""
     found = {}
     for name, expected in run.items():
         other = exported[name]
@@ -60,7 +60,7 @@ class ExportResult:
     """Written files, and their agreement with the run."""
 
     files: list[str]
-    """The model first."""
+    """The model is the first."""
     format: str
     checkpoint: str
     parity: Parity
@@ -117,8 +117,15 @@ def write_bundle(
 ) -> tuple[list[str], Parity]:
     """Write a model file, verify it against the run, write model card and code, then rename it to `out`.
 
-    write: writes the file; compare: reads it again as its users will; code: of the preparation, none where empty.
-    Raises InputError if file and run disagree; nothing is written then.
+    Args:
+        out: the model file.
+        write: writes the file.
+        compare: reads the file as its users do, and compares it with the run.
+        card: returns the model card.
+        code: preparation code; none if empty.
+
+    Raises:
+        InputError: file and run differ; nothing is written.
     """
     texts: Mapping[Path, str] = {}
     with written_whole(out) as temporary:

@@ -1,4 +1,4 @@
-"""Metadata inside an exported model file."""
+"""Metadata of exported model files."""
 
 import json
 from typing import Annotated, Any
@@ -15,17 +15,17 @@ KEY = "pixelscope"
 
 
 class Metadata(Config):
-    """Everything that is needed to use the weights."""
+    """Everything needed to use the weights."""
 
     format: int = FORMAT
     system: str
-    """The package that reads the file."""
+    """Package that reads the file."""
     config: dict[str, Any]
-    """The run's whole configuration."""
+    """Configuration of the run."""
     checkpoint: str
     """Name of the exported checkpoint, for example `ema-last`."""
     images: int
-    """Images seen in training when the checkpoint was made."""
+    """Images seen at this checkpoint."""
     weights_sha256: str
     classes: tuple[str, ...] = ()
     """Class names of a classifier, in output order."""
@@ -35,7 +35,7 @@ class Metadata(Config):
     scale: float
     """Network input is (bytes - mean) / scale."""
     calibration: dict[str, Any] | None = None
-    """Of anomaly scores; see `pixelscope.endovae.anomaly.calibration`."""
+    """Calibration of anomaly scores; see `pixelscope.endovae.anomaly.calibration`."""
     false_positive_rate: float | None = None
     threshold: float | None = None
     """Score above which a frame is flagged, at that rate."""
@@ -44,7 +44,7 @@ class Metadata(Config):
 
 
 def parse_metadata(text: str, origin: str) -> Metadata:
-    """Parse a file's metadata; `origin` is named in errors. Raises InputError for another format or damage."""
+    """Parse a file's metadata; raises InputError that names `origin` if it is damaged or of another format."""
     try:
         values = json.loads(text)
         found = values.get("format") if isinstance(values, dict) else None
@@ -68,6 +68,6 @@ def _other_format(found: int, origin: str, versions: Any) -> str:
 
 
 def require_system(about: Metadata, system: str, origin: str) -> None:
-    """Raise InputError if a file is of the other system."""
+    """Raise InputError if a file is of another system."""
     if about.system != system:
         raise InputError(f"{origin} is a model of {about.system}, not of {system}; give it to `pixelscope {about.system}`.")

@@ -1,4 +1,4 @@
-"""Model card of an exported model: intended use, data, measured results, inputs and outputs."""
+"""Model cards of exported models: intended use, data, measured results, inputs and outputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,13 +15,13 @@ class TensorSpec:
     dtype: str
     shape: str
     values: str
-    """Their range and unit."""
+    """Range and unit."""
     meaning: str
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A model card; Mitchell et al., "Model Cards for Model Reporting", FAT* 2019, is where its headings come from."""
+    """A model card; its headings follow Mitchell et al., "Model Cards for Model Reporting", FAT* 2019."""
 
     title: str
     file: str
@@ -47,7 +47,7 @@ class ModelCard:
         return asdict(self) | {"data": {role: one.model_dump() for role, one in self.data.items()}}
 
     def to_markdown(self) -> str:
-        """Return it as a Markdown page."""
+        """Return a Markdown page."""
         parts = [
             f"# {self.title}",
             f"Model file: `{self.file}` ({self.format})",

@@ -1,4 +1,4 @@
-"""Networks as one ONNX graph that takes uint8 RGB images of any size."""
+"""Build one ONNX graph from networks; it takes uint8 RGB images of any size."""
 
 import contextlib
 import io
@@ -17,17 +17,19 @@ from pixelscope.imaging.framing import Framing
 
 OPSET = 20
 IR = 10
-"""Version of the file's own format: one that onnxruntime reads from 1.17 on."""
+"""Version of the file format; onnxruntime reads it since 1.17."""
 
 
 def build_graph(
     core: nn.Module, size: int, outputs: Sequence[str], mean: float, scale: float, framing: Framing | None = None
 ) -> bytes:
-    """Return a serialised model: input `images`, uint8 (N, H, W, 3), any N, H and W; outputs as `core` names them.
+    """Return a serialized model: input `images`, uint8 (N, H, W, 3), any N, H and W; outputs as `core` names them.
 
-    The largest square in the middle is resized to `size`, bilinear and antialiased, and rounded, as everywhere in this
-    package, then scaled and placed by `framing`; `core`, a network of float32 (N, 3, size, size), sees (value - mean) / scale.
-    Raises InputError if the extra `export` is not installed.
+    The graph crops the largest centred square and resizes it to `size`, bilinear and antialiased, with rounding; then
+    `framing` scales and shifts it. `core`, a network of float32 (N, 3, size, size), gets (value - mean) / scale.
+
+    Raises:
+        InputError: the extra `export` is not installed.
     """
     try:
         import onnx
@@ -69,7 +71,7 @@ def _exported(core: nn.Module, size: int, outputs: Sequence[str]) -> Any:
 
 
 def _preparation(size: int, mean: float, scale: float, framing: Framing | None) -> Any:
-    """Return the graph from uint8 (N, H, W, 3) to what the networks see."""
+    """Return the graph from uint8 (N, H, W, 3) to the networks' input."""
     import numpy as np
     from onnx import TensorProto, checker, helper, numpy_helper
 
@@ -127,7 +129,7 @@ def _preparation(size: int, mean: float, scale: float, framing: Framing | None) 
 
 
 def _framing_nodes() -> list[Any]:
-    """Return what scales and places the images, as `Framing.apply` does."""
+    """Return the nodes that scale and shift images, as `Framing.apply` does."""
     from onnx import helper
 
     node = helper.make_node

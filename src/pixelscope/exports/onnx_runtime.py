@@ -1,7 +1,7 @@
-"""Exported ONNX files, with a checksum that is verified on reading. Reading needs onnxruntime, but neither torch nor onnx.
+"""Exported ONNX files with a verified checksum. Reading needs onnxruntime, but neither torch nor onnx.
 
-Metadata is appended to a serialised model: fields that follow a protobuf message belong to it, and field 14 of a
-ModelProto is a list of key and value. The last entry is a SHA-256 of all bytes before it, so that a changed file is known.
+Metadata is appended to a serialized model: fields after a protobuf message belong to it, and field 14 of a ModelProto is a
+list of key and value. The last entry is the SHA-256 of all bytes before it, so that changes are detected.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 CHECKSUM = f"{KEY}.sha256"
 _METADATA = 14 << 3 | 2
-"""Tag of a ModelProto's metadata entry: field 14, of a length that follows."""
+"""Tag of a ModelProto's metadata entry: field 14, length-delimited."""
 _OTHER_FILES = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
-"""How a tensor says that its values lie in another file: the key of an entry, `location`, in every way to encode its tag and
+"""How a tensor says that its values lie in another file: the key of an entry, `location`, in every encoding of its tag and
 length. JSON, as in the metadata, has no such control characters."""
 _FIRST, _SECOND = 1 << 3 | 2, 2 << 3 | 2
 """Tags of an entry's key and value."""
 
 
 def with_checksum(model: bytes, about: Metadata) -> bytes:
-    """Return a serialised ONNX model with `about` in its metadata and its checksum at the end."""
+    """Return a serialized ONNX model with `about` in its metadata and its checksum at the end."""
     body = model + _entry(KEY, about.model_dump_json())
     return body + _entry(CHECKSUM, hashlib.sha256(body).hexdigest())
 
@@ -52,10 +52,14 @@ class OnnxModel:
     """An exported file in onnxruntime on the CPU; thread-safe."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        """Read and check it.
+        """Read and verify a file.
 
-        threads: for one call, 0 for as many as there are cores. Raises InputError if the file cannot be used, or
-        onnxruntime is not installed.
+        Args:
+            path: the file.
+            threads: threads per call; 0 for one per core.
+
+        Raises:
+            InputError: the file cannot be used, or onnxruntime is not installed.
         """
         content = read_verified(path)
         ort = _onnxruntime()

@@ -1,4 +1,4 @@
-"""Exported safetensors files: networks, metadata, and a checksum over both."""
+"""Exported safetensors files: networks, metadata, and a checksum of both."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], about: Metadata) ->
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
-    """Read what `write_weights` wrote; raises InputError for any other or a changed file."""
+    """Read a file written by `write_weights`; raises InputError for other and for changed files."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

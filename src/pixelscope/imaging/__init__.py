@@ -1,1 +1,1 @@
-"""What is done to pixels: tensors in, tensors out."""
+"""Operations on pixels: arrays in, arrays out."""

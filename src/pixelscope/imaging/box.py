@@ -1,4 +1,4 @@
-"""Rectangles of whole pixels."""
+"""Rectangles of integer pixels."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,21 @@ class Box:
 
     @property
     def area(self) -> int:
-        """Return the number of pixels inside."""
+        """Return the number of pixels."""
         return self.width * self.height
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Return what cuts it out of an array (H, W, ...)."""
+        """Return the slices of the rectangle in an array (H, W, ...)."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
     def centre_square(self) -> "Box":
-        """Return the largest square in its middle."""
+        """Return the largest centred square."""
         side = min(self.width, self.height)
         return Box(self.left + (self.width - side) // 2, self.top + (self.height - side) // 2, side, side)
 
     def intersection(self, other: "Box") -> "Box":
-        """Return what both cover; a box without area where they do not meet."""
+        """Return the intersection; its area is 0 if the boxes do not overlap."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         right = min(self.left + self.width, other.left + other.width)
         bottom = min(self.top + self.height, other.top + other.height)

@@ -1,4 +1,4 @@
-"""Settings of what is done to frames and pictograms."""
+"""Settings of frame preparation and of rendering."""
 
 from typing import Annotated, Literal
 
@@ -16,33 +16,33 @@ def _ordered(low_high: tuple[float, float]) -> tuple[float, float]:
 Amounts = Annotated[
     tuple[Annotated[float, Field(ge=0, le=1000)], Annotated[float, Field(ge=0, le=1000)]], AfterValidator(_ordered)
 ]
-"""LOW HIGH, from 0; equal ones fix the value."""
+"""LOW HIGH, at least 0; equal values fix the amount."""
 Factors = Annotated[
     tuple[Annotated[float, Field(gt=0, le=1000)], Annotated[float, Field(gt=0, le=1000)]], AfterValidator(_ordered)
 ]
-"""LOW HIGH, above 0; equal ones fix the value."""
+"""LOW HIGH, above 0; equal values fix the factor."""
 
 
 class PrepareConfig(Config):
-    """How a frame becomes a small square: content area, insets, size."""
+    """Preparation of frames: content area, insets, size."""
 
     size: Annotated[int, Field(ge=8, le=4096, multiple_of=8)] = 96
     """Side in pixels of the prepared frames; a multiple of 8, as the encoder halves it three times."""
     method: Literal["robust", "otsu"] = "robust"
-    """How the content area is found: `robust` spares dark lumen; `otsu` is the report's method."""
+    """How the content area is found: `robust` keeps dark lumen; `otsu` is the reference study's method."""
     insets: Literal["keep", "inpaint", "mask"] = "keep"
-    """What is done about green and blacked-out insets: nothing; filled in; or left out of loss and score."""
+    """Treatment of green and blacked-out insets: kept; inpainted; or masked in loss and score."""
     strict: bool = False
-    """Refuse an unreadable frame rather than skip it and count it."""
+    """Refuse an unreadable frame instead of skipping it."""
     range: ValueRange | None = None
-    """LOW HIGH: values that become black and white in frames deeper than 8 bits; unset, one range is found for all."""
+    """LOW HIGH: values mapped to black and white in frames deeper than 8 bits; if unset, one range is measured for all."""
 
 
 class RenderConfig(Config):
-    """How many images are rendered from pictograms, and how far they vary. Two values are LOW HIGH of a uniform draw."""
+    """Rendering of pictograms: number of images and ranges of their variations. LOW HIGH is the range of a uniform draw."""
 
     count: Annotated[int, Field(ge=1)] = 200
-    """Images per class."""
+    """Number of images per class."""
     size: Annotated[int, Field(ge=8, le=4096)] = 32
     """Side of the images in pixels."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -58,15 +58,15 @@ class RenderConfig(Config):
     crop: Factors = (1.0, 4.0)
     """LOW HIGH: side of the crop from a photo, in sides of the image, as far as the photo is large enough."""
     background: Factors = (0.4, 2.5)
-    """LOW HIGH: factor on the background's brightness, as light differs between a pictogram and what is behind it."""
+    """LOW HIGH: factor on the background's brightness, because a pictogram and its background may be lit differently."""
     brightness: Factors = (0.2, 1.8)
     """LOW HIGH: factor on the brightness of the whole image."""
     contrast: Amounts = (0.5, 1.6)
     """LOW HIGH: factor on the contrast of the whole image."""
     saturation: Amounts = (0.3, 1.0)
-    """LOW HIGH: factor on the colours' difference from grey, as a camera's are duller than a drawing's."""
+    """LOW HIGH: factor on the saturation; cameras give duller colours than drawings."""
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Maximum by which each channel's brightness differs, as a fraction."""
+    """Maximum difference in brightness between channels, as a fraction."""
     blur: Amounts = (0.0, 0.03)
     """LOW HIGH: standard deviation of a Gaussian blur, as a fraction of the image's side."""
     noise: Amounts = (0.0, 3.0)

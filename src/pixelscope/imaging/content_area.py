@@ -1,4 +1,4 @@
-"""Where the endoscope's picture lies in a frame: the rectangle inside the black border."""
+"""Find the content area of endoscopy frames: the image inside the black border."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,43 +12,43 @@ from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 
 Method = Literal["robust", "otsu"]
-"""`robust` keeps dark lumen; `otsu` is the report's method, which takes it for border."""
+"""`robust` keeps dark lumen; `otsu` is the reference study's method, which counts dark lumen as border."""
 
 Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
 _LINES = 256
-"""Blocks along the shorter side that the border is looked for in: noise averages out, and it is fast."""
+"""Blocks along the shorter side in which the border is searched: block means are less noisy and fast."""
 
 _BRIGHTER = 10
-"""Grey levels over the border's black from which a block is lit. JPEG leaves up to 8 in a border, and little in its mean."""
+"""Minimum grey levels of a lit block above the border's black. JPEG leaves up to 8 in a border, little in a block's mean."""
 
 _TISSUE = 40
-"""Grey levels over the border's black from which a pixel is surely picture, when a side is placed to the pixel."""
+"""Minimum grey levels of an image pixel above the border's black, when a side is refined to the pixel."""
 
 _BLACKEST = 24
-"""The brightest black that a border may have; 16 is the black of video that nobody scaled to the full range."""
+"""Maximum black level of a border; 16 is black in limited-range video."""
 
 _TEXT = 0.04
-"""Height of what is taken for burned-in text and passed over, as a share of the frame's shorter side."""
+"""Maximum height of burned-in text, which is ignored, as a fraction of the frame's shorter side."""
 
 _PART = 0.2
-"""Share of the main part's lit blocks that a part behind a black gap needs, to be picture and not a side panel."""
+"""Minimum size of a part behind a black gap, as a fraction of the main part's lit blocks; smaller ones are side panels."""
 
 _SMALLEST = 0.1
-"""Share of the frame under which a lit rectangle is a glint in the dark and no content area."""
+"""Minimum size of a content area, as a fraction of the frame; a smaller lit rectangle is a glint in the dark."""
 
 
 @dataclass(frozen=True)
 class OtsuStages:
-    """The report's content area, step by step.
+    """The content area of the reference study, step by step.
 
     Attributes:
         grey: the frame in grey, uint8, shape (H, W).
-        threshold: Otsu's threshold, from 0 to 255.
-        mask: what is brighter, shape (H, W).
+        threshold: Otsu's threshold, 0 to 255.
+        mask: where the frame is brighter, shape (H, W).
         contour: outline of the largest bright region as points (x, y), shape (K, 2); empty if nothing is bright.
-        box: its bounding rectangle; the whole frame where nothing is bright.
+        box: its bounding rectangle; the whole frame if nothing is bright.
     """
 
     grey: Bytes
@@ -59,13 +59,12 @@ class OtsuStages:
 
 
 def find_content_area(frame: Bytes, method: Method = "robust") -> Box:
-    """Return the bounding rectangle of the endoscope's picture, without the black border and the text beside it.
+    """Return the bounding rectangle of the endoscopic image, without the black border and its text.
 
-    `robust` takes for border what is black over the whole length of a row or column from the frame's edge on, measured
-    against the frame's own black. Dark lumen is not cut, as it never fills a row or column of the picture; thin text
-    is skipped, and so are side panels that a black gap parts from the picture. The black corners of an octagonal
-    or round picture stay inside the rectangle. The whole frame is returned where there is no border, where all is
-    black or of one colour, and where what is lit covers less than a tenth of the frame.
+    `robust` removes rows and columns from the frame's edges that are black over their whole length, relative to the frame's
+    own black. Dark lumen stays, because it never fills a row or column. Thin text is ignored, and so are side panels behind a
+    black gap. The black corners of an octagonal or round image stay inside. The whole frame is returned if there is no border,
+    if all is black or of one colour, and if less than a tenth of the frame is lit.
 
     `otsu` is the bounding rectangle of the largest external contour of Otsu's mask (`otsu_stages`).
 
@@ -74,7 +73,7 @@ def find_content_area(frame: Bytes, method: Method = "robust") -> Box:
         method: `robust` or `otsu`.
 
     Raises:
-        InputError: the frame is not of that shape and type, or the method is unknown.
+        InputError: shape or type of the frame are wrong, or the method is unknown.
     """
     require_frame(frame)
     if method not in _METHODS:
@@ -83,13 +82,13 @@ def find_content_area(frame: Bytes, method: Method = "robust") -> Box:
 
 
 def otsu_stages(frame: Bytes) -> OtsuStages:
-    """Return the report's content area with all that leads to it: grey, Otsu's mask, largest external contour, rectangle.
+    """Return the content area of the reference study with all steps: grey, Otsu's mask, largest external contour, rectangle.
 
     Args:
         frame: uint8, shape (H, W, 3), RGB.
 
     Raises:
-        InputError: the frame is not of that shape and type.
+        InputError: shape or type of the frame are wrong.
     """
     require_frame(frame)
     grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -130,7 +129,7 @@ def _robust(frame: Bytes) -> Box:
 
 
 def _shrink(frame: Bytes, block: int) -> Bytes:
-    """Return the means of blocks of `block` x `block` pixels; what is left over at the right and bottom is left out."""
+    """Return the means of blocks of `block` x `block` pixels; incomplete blocks at the right and bottom are dropped."""
     height, width = frame.shape[0] // block, frame.shape[1] // block
     blocks = cv2.resize(frame[: height * block, : width * block], (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(blocks, np.uint8)
@@ -187,7 +186,7 @@ def _refine(brightest: Bytes, rough: Box, block: int, black: float) -> Box:
 
 
 def _first_line(lines: Bytes, rough: int, block: int, black: float) -> int:
-    """Return the first column about `rough` that is half as bright as the brightest there."""
+    """Return the first column near `rough` that is half as bright as the brightest one there."""
     # The outermost lit block may be lit in part only, and the one inside it has the picture's full length.
     start = max(0, rough - block)
     # A glint counts no more than tissue does.

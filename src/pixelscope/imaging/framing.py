@@ -1,7 +1,7 @@
-"""Framing: where the foreground of images lies and how much of them it fills; needs nothing but NumPy.
+"""Framing: position and size of the foreground in images; needs only NumPy.
 
-Digits of USPS touch the edges of their images and those of MNIST have margins. A generator that changes looks and not
-geometry cannot bridge that, so one domain is scaled and placed as the other is.
+Digits of USPS touch the edges of their images, those of MNIST have margins. A generator that changes appearance but not
+geometry cannot bridge this, so one domain is scaled and shifted to match the other.
 """
 
 from dataclasses import dataclass
@@ -16,70 +16,70 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SAMPLE = 1000
-"""Images of a set on which its framing is measured, at equal distances over it."""
+"""Number of evenly spaced images on which a set's framing is measured."""
 
 _BLOCK = 256
 """Images scaled at a time."""
 
 _CONTRAST = 48
-"""Least difference, of 255, between the background of an image and what stands out most from it."""
+"""Minimum difference, of 255, between an image's background and the pixel that differs most."""
 
 _LIKE_BACKGROUND = 0.1
-"""Share of that difference within which a pixel is like the background."""
+"""Fraction of that difference up to which a pixel is background."""
 
 _STANDS_OUT = 0.5
-"""Share of that difference from which a pixel is foreground."""
+"""Fraction of that difference from which a pixel is foreground."""
 
 _PLAIN = 0.6
-"""Share of an image's edge, at least, that is like the background where a foreground can be told from it."""
+"""Minimum fraction of an image's edge that must be background for a foreground to be detected."""
 
 _TOLD = 0.8
-"""Share of a set's images, at least, whose foreground can be told, where it has a framing at all."""
+"""Minimum fraction of a set's images with a detected foreground."""
 
 _SCALE = 0.1
-"""Difference in the size of foregrounds, as a share, from which two framings are different."""
+"""Minimum relative difference in size of foregrounds for framings to differ."""
 
 _SHIFT = 0.05
-"""Distance between the middles of foregrounds, in sides of the image, from which two framings are different."""
+"""Minimum distance of foreground centres, in sides of the image, for framings to differ."""
 
 
 @dataclass(frozen=True)
 class Foreground:
-    """Where the foreground of a set's images lies, in sides of the image from its top left corner; medians over images."""
+    """Position of the foreground, in sides of the image from its top left corner; medians over images."""
 
     x: float
-    """Middle of the foreground's box."""
+    """Centre of the foreground's box."""
     y: float
     width: float
     height: float
     side: float
-    """The longer one of width and height, image by image."""
+    """Maximum of width and height."""
     background: tuple[int, int, int]
-    """Colour at the edge of the images, 0 to 255."""
+    """Colour at the edges of the images, 0 to 255."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """How images are scaled and placed: into a square of `side` pixels, its top left corner at (left, top)."""
+    """Scale and shift of images: into a square of `side` pixels with its top left corner at (left, top)."""
 
     side: int
     left: int
     top: int
     fill: tuple[int, int, int]
-    """Colour of what the square leaves uncovered, 0 to 255."""
+    """Colour outside the square, 0 to 255."""
 
     @classmethod
     def of(cls, values: tuple[int, int, int, int, int, int]) -> Self:
-        """Return the framing of the numbers SIDE LEFT TOP RED GREEN BLUE."""
+        """Return the framing with the numbers SIDE LEFT TOP RED GREEN BLUE."""
         side, left, top, *fill = values
         return cls(side, left, top, (fill[0], fill[1], fill[2]))
 
     def numbers(self) -> tuple[int, int, int, int, int, int]:
-        """Return it as numbers, SIDE LEFT TOP RED GREEN BLUE."""
+        """Return the numbers SIDE LEFT TOP RED GREEN BLUE."""
         return (self.side, self.left, self.top, *self.fill)
 
     def apply(self, images: Bytes) -> Bytes:
-        """Return images (N, S, S, C), C 1 or 3, scaled and placed; of the same shape."""
+        """Return images (N, S, S, C), C 1 or 3, scaled and shifted; of the same shape."""
         down, across = self.matrices(images.shape[1])
         fill = np.array(self.fill if images.shape[3] == 3 else self.fill[:1], np.float32)
         framed = np.empty_like(images)
@@ -93,22 +93,22 @@ class Framing:
         return framed
 
     def matrices(self, size: int) -> tuple[Floats, Floats]:
-        """Return the matrices (size, size) that bring the rows of an image of `size` pixels to their places, and the columns.
+        """Return the matrices (size, size) that scale and shift the rows, and the columns, of an image of `size` pixels.
 
-        Bilinear, antialiased where it shrinks, as everywhere in this package.
+        Bilinear, antialiased.
         """
         places = np.arange(size)
         return bilinear_weights(size, self.side, places - self.top), bilinear_weights(size, self.side, places - self.left)
 
     def describe(self, size: int) -> str:
-        """Return it as a person reads it, for images of `size` pixels."""
+        """Return a description for images of `size` pixels."""
         return f"scaled to {self.side / size:.0%} and placed at ({self.left}, {self.top}) in {size} x {size} pixels"
 
 
 def find_foreground(images: Bytes) -> Foreground | None:
-    """Return where the foreground of images (N, S, S, C) lies; None if it cannot be told from the background.
+    """Return the position of the foreground of images (N, S, S, C); None if it cannot be detected.
 
-    The background is the median colour along an image's edge; it can be told where most of the edge has it.
+    The background is the median colour along an image's edge; most of the edge must have this colour.
     """
     found = [box for image in images if (box := _box(image)) is not None]
     if len(found) < _TOLD * len(images) or not found:
@@ -127,7 +127,7 @@ def find_foreground(images: Bytes) -> Foreground | None:
 
 
 def matching(own: Foreground, other: Foreground, size: int) -> Framing | None:
-    """Return what frames images of `own` foreground, of `size` pixels, as those of the `other`; None if they are alike."""
+    """Return the framing that moves the foreground `own` of images of `size` pixels to `other`; None if they match already."""
     scale = other.side / own.side
     shift = max(abs(own.x - other.x), abs(own.y - other.y))
     if abs(scale - 1) < _SCALE and shift < _SHIFT:
@@ -137,7 +137,7 @@ def matching(own: Foreground, other: Foreground, size: int) -> Framing | None:
 
 
 def _box(image: Bytes) -> tuple[tuple[int, int, int, int], Floats] | None:
-    """Return left, top, right and bottom of the foreground of an image (S, S, C), and its background (C,); None if unclear."""
+    """Return left, top, right, bottom of the foreground of an image (S, S, C), and its background (C,); None if undetected."""
     edge = np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
     background = np.median(edge, axis=0)
     distance = np.abs(image - background).max(axis=2)

@@ -1,4 +1,4 @@
-"""Boxes laid over the endoscope's picture: the green map of the scope's position, or the black box that hides it."""
+"""Find boxes drawn over endoscopic images: the green map of the scope's position, or the black box that hides it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,68 +17,68 @@ Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
 _REACH = 0.55
-"""Share of the content's width and height, from a corner on, that a black box is looked for in."""
+"""Size of the corner in which black boxes are searched, as a fraction of the content's width and height."""
 
 _CORNER = 0.06
-"""Share of the content's width and height that may lie between a black box and the sides of the content."""
+"""Maximum gap between a black box and the content's sides, as a fraction of the content's width and height."""
 
 _THINNEST = 0.03
-"""The least width and height of a black box, as a share of the content's."""
+"""Minimum width and height of a black box, as a fraction of the content's."""
 
 _DARK = 30
-"""The brightest that a black box may be, the dim frame that some have included."""
+"""Maximum value inside a black box, including the dim frame that some have."""
 
 _BLACK = 16
-"""The brightest median of a black box; 16 is the black of video that nobody scaled to the full range."""
+"""Maximum median of a black box; 16 is black in limited-range video."""
 
 _STEP = 8
-"""Grey levels by which the picture is brighter than a black box beside it."""
+"""Minimum grey levels of the step from a black box to the image next to it."""
 
 _FILLED = 0.9
-"""Share of dark pixels in each row and column of a black box."""
+"""Minimum fraction of dark pixels in each row and column of a black box."""
 
 _BLUR = 4
-"""Pixels about an edge that JPEG and resizing blur."""
+"""Width in pixels of an edge blurred by JPEG and resizing."""
 
 _EDGES = 4
-"""Straight edges of each direction that are tried for the sides of a box: a step and a dim frame have two."""
+"""Number of straight edges per direction tried as sides of a box: a step and a dim frame have two."""
 
 _SHARP = 0.09
-"""Product of the shares of a box's two inner sides that are sharp edges: where a box meets dark tissue or another box,
-one of them may be short, but not both. A slanted corner has neither."""
+"""Minimum product of the sharp fractions of a box's two inner sides. Where a box meets dark tissue or another box, one of them
+may be short, but not both; a slanted corner has neither."""
 
 _INSIDE = 0.9
-"""Share of a box inside a larger one from which it is no other box."""
+"""Fraction of a box inside a larger one from which it counts as the same box."""
 
 _GREENER = 40
-"""Grey levels by which a green box is greener than red. Dye and instruments of that colour are no rectangles."""
+"""Minimum difference of green and red in a green box. Dye and instruments of that colour are not rectangles."""
 
 _GREEN_LEAST, _GREEN_MOST = 0.01, 0.3
-"""Shares of the content that a green box takes."""
+"""Minimum and maximum size of a green box, as fractions of the content."""
 
 _RECTANGULAR = 0.8
-"""Share of its bounding rectangle that a green box fills; what is drawn in it leaves holes."""
+"""Minimum fraction of its bounding rectangle that a green box fills; drawings in it leave holes."""
 
 _DIM, _FRAME = 40, 0.04
-"""The brightest that a green box's frame is, and its greatest width as a share of the content's shorter side."""
+"""Maximum value of a green box's frame, and its maximum width as a fraction of the content's shorter side."""
 
 _MARGIN = 2
-"""Pixels added on each side of a box for what JPEG blurs across its edge."""
+"""Pixels added on each side of a box for JPEG blur."""
 
 _SMALLEST = 16
-"""Pixels of the content's shorter side under which no box can be told from the picture."""
+"""Minimum length in pixels of the content's shorter side for boxes to be detected."""
 
 _ENOUGH = 500
-"""Pixels of the content's shorter side that are enough to find boxes; of larger pictures every n-th pixel is read."""
+"""Length in pixels of the content's shorter side that suffices; larger images are subsampled."""
 
 
 @dataclass(frozen=True)
 class Inset:
-    """A box laid over the picture.
+    """A box drawn over the image.
 
     Attributes:
         kind: `green` for the map of the scope's position, `black` for a blacked-out box.
-        box: where it is, in the frame's pixels, its dim frame included.
+        box: its position in the frame, with its dim frame.
     """
 
     kind: Literal["green", "black"]
@@ -86,21 +86,21 @@ class Inset:
 
 
 def find_insets(frame: Bytes, content: Box) -> list[Inset]:
-    """Return the boxes laid over the picture, the green ones first.
+    """Return the boxes drawn over the image, the green ones first.
 
     A green box is a filled rectangle of saturated green, anywhere. A black box is a black rectangle in a corner of the
-    content, with straight, sharp edges towards the picture; two that overlap make a step and are both found. Dark
-    lumen is none, as its edges bend and fade. The black corners of an octagonal or round picture are none either, as
-    their edges are slanted: they stay part of the picture. A box that covers such a corner reaches to the content's sides.
+    content, with straight, sharp edges towards the image; two overlapping ones form a step and are both found. Dark lumen is
+    not a box: its edges bend and fade. The black corners of an octagonal or round image are not boxes either: their edges are
+    slanted. A box that covers such a corner extends to the content's sides.
 
-    Nothing is looked for in contents under 16 pixels high or wide.
+    Contents below 16 pixels in height or width have no boxes.
 
     Args:
         frame: uint8, shape (H, W, 3), RGB.
-        content: the content area, see `find_content_area`; boxes are cut to it.
+        content: the content area, see `find_content_area`; boxes are clipped to it.
 
     Raises:
-        InputError: the frame is not of that shape and type.
+        InputError: shape or type of the frame are wrong.
     """
     require_frame(frame)
     side = min(content.width, content.height)
@@ -117,20 +117,20 @@ def find_insets(frame: Bytes, content: Box) -> list[Inset]:
 
 
 def inpaint(frame: Bytes, mask: Flags) -> Bytes:
-    """Return the frame with the masked pixels filled from around them, by Telea's fast marching.
+    """Return the frame with the masked pixels inpainted by Telea's fast marching.
 
-    Cut the frame and its mask to the content first: the black border beside a box would flow into it.
+    Crop frame and mask to the content first; otherwise the black border next to a box would flow into it.
 
     Args:
         frame: uint8, shape (H, W, 3).
-        mask: shape (H, W), True where to fill. All True, or none, leaves the frame as it is.
+        mask: shape (H, W), True where to inpaint. If it is all True or all False, the frame is unchanged.
     """
     require_frame(frame)
     return np.asarray(cv2.inpaint(frame, mask.astype(np.uint8), 3, cv2.INPAINT_TELEA), np.uint8)
 
 
 def _place(box: Box, content: Box, step: int) -> Box:
-    """Return a box of the content, in every `step`-th pixel, in the frame's pixels and with its margin."""
+    """Return a box of the subsampled content in the frame's pixels, with its margin."""
     left, top = content.left + step * (box.left - _MARGIN), content.top + step * (box.top - _MARGIN)
     placed = Box(left, top, step * (box.width + 2 * _MARGIN), step * (box.height + 2 * _MARGIN))
     return placed.intersection(content)
@@ -164,7 +164,7 @@ def _is_green_box(region: NDArray[np.int32], pixels: int) -> bool:
 
 
 def _with_frame(box: Box, brightest: Bytes) -> Box:
-    """Return a green box with the dim frame about it, where it has one."""
+    """Return a green box with its dim frame, if it has one."""
     reach = max(_BLUR, round(_FRAME * min(brightest.shape)))
     rows, columns = box.slices
     dim = brightest <= _DIM
@@ -176,7 +176,7 @@ def _with_frame(box: Box, brightest: Bytes) -> Box:
 
 
 def _frame_width(dim: NDArray[np.float64]) -> int:
-    """Return how many lines, from the box outwards, its frame takes, the blurred ones before it included."""
+    """Return the width of a box's frame in lines, including the blurred ones before it."""
     lines = dim >= _FILLED
     start = int(np.argmax(lines)) if lines.any() else len(lines)
     return start + _run(lines[start:]) if start < len(lines) else 0
@@ -195,7 +195,7 @@ def _black_boxes(brightest: Bytes) -> list[Box]:
 
 
 def _largest(boxes: list[Box]) -> list[Box]:
-    """Return the boxes that do not lie, all but a rim, in a larger one."""
+    """Return the boxes that are not almost inside a larger one."""
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda box: box.area, reverse=True):
         if all(box.intersection(larger).area < _INSIDE * box.area for larger in kept):
@@ -214,7 +214,7 @@ def _lower_left_boxes(brightest: Bytes) -> list[Box]:
 
 
 class _Corner:
-    """A lower left corner of a picture, with its dark pixels and the sharp edges of what is dark."""
+    """A lower left corner of an image: its dark pixels and their sharp edges."""
 
     def __init__(self, brightest: Bytes) -> None:
         self.height, self.width = brightest.shape
@@ -241,11 +241,11 @@ class _Corner:
         return _step(self.brightest[:-2], self.brightest[2:]) & self.dark[2:]
 
     def right_edges(self) -> Iterator[int]:
-        """Yield the columns where most rows turn from dark to brighter, the best first."""
+        """Yield the columns with most transitions from dark to brighter, the best first."""
         return _peaks(cv2.reduce(self.rightward, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0], self.least_height)
 
     def top_edges(self) -> Iterator[int]:
-        """Yield the rows where most columns turn from brighter to dark, the best first."""
+        """Yield the rows with most transitions from brighter to dark, the best first."""
         return _peaks(cv2.reduce(self.upward, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0], self.least_width)
 
     def box(self, right_edge: int, top_edge: int) -> Box | None:
@@ -257,7 +257,7 @@ class _Corner:
         return box if np.count_nonzero(inside <= _BLACK) > inside.size / 2 else None
 
     def _filled(self, right: int, top: int) -> Box | None:
-        """Return the dark rectangle that reaches left and down from a column and a row just inside of it."""
+        """Return the dark rectangle that extends left and down from a column and a row just inside of it."""
         if right < self.least_width or self.height - top < self.least_height:
             return None
         bottom = top + _run(self._dark_rows(right - self.least_width, right)[top:])
@@ -301,7 +301,7 @@ def _steps(sums: NDArray[Any]) -> NDArray[Any]:
 
 
 def _peaks(votes: NDArray[Any], least: int) -> Iterator[int]:
-    """Yield the places with most votes, the best first, apart from each other by more than blur."""
+    """Yield the positions with most votes, the best first, farther from each other than the blur."""
     votes = votes.copy()
     for _ in range(_EDGES):
         best = int(votes.argmax())

@@ -1,4 +1,4 @@
-"""Resizing of image batches, antialiased and in little memory; needs nothing but NumPy."""
+"""Resize image batches with antialiasing and little memory; needs only NumPy."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,21 +7,21 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 _CHUNK_PIXELS = 4_000_000
-"""Pixels in flight at once; float copies of so many take 16 MB."""
+"""Pixels per chunk; their float copies take 16 MB."""
 
 
 def resize(images: Bytes, size: int) -> Bytes:
-    """Resize to `size` x `size`: the shorter side becomes `size`, and the centre is kept of the longer one.
+    """Resize to `size` x `size`: the shorter side becomes `size`, and the longer one is cropped to its centre.
 
-    Bilinear, antialiased where it shrinks, rounded to the nearest value, halves to the even one. An image's result does not
-    depend on the others of its batch.
+    Bilinear, antialiased when shrinking, rounded to the nearest integer, halves to even. The result for an image does not
+    depend on others in the batch.
 
     Args:
         images: uint8, shape (N, C, H, W).
         size: side of the result in pixels, at least 1.
 
     Returns:
-        uint8, shape (N, C, size, size); `images` itself where it has that shape already.
+        uint8, shape (N, C, size, size); `images` itself if it has that shape.
     """
     square = centre_square(images)
     if square.shape[-1] == size:
@@ -40,7 +40,7 @@ def resize(images: Bytes, size: int) -> Bytes:
 def bilinear_weights(size: int, side: int, places: NDArray[np.int64]) -> Floats:
     """Return the matrix (len(places), size) that scales `size` pixels to `side`, and takes those at `places` of the result.
 
-    Bilinear, antialiased where it shrinks. Places outside 0 to `side` - 1 get rows of zeros.
+    Bilinear, antialiased when shrinking. Places outside 0 to `side` - 1 have rows of zeros.
     """
     step = size / side
     reach = max(1.0, step)
@@ -52,7 +52,7 @@ def bilinear_weights(size: int, side: int, places: NDArray[np.int64]) -> Floats:
 
 
 def centre_square(images: Bytes) -> Bytes:
-    """Return the largest square in the middle of images (..., H, W), as a view."""
+    """Return the largest centred square of images (..., H, W), as a view."""
     height, width = images.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

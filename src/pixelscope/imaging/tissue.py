@@ -1,4 +1,4 @@
-"""Which pixels of a prepared frame show tissue: not the border, not an inset, not the light's own reflections."""
+"""Mask of tissue in prepared frames: without border, insets and specular reflections."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,16 +9,18 @@ Flags = NDArray[np.bool_]
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
 BLACK, BRIGHT = 0.10, 0.75
-"""Brightness under which a pixel is black; the least colour value from which it is a glint."""
+"""Maximum brightness of a black pixel; minimum channel value of a glint."""
 
 
 def tissue_mask(frames: NDArray[np.uint8], insets: Flags) -> Flags:
-    """Return where frames show tissue, dark lumen included; bool (N, S, S).
+    """Return where frames show tissue, including dark lumen; bool (N, S, S).
 
-    Left out are insets, black that touches the frame's edge, glints, and a pixel about the last two, as resizing blurs them.
-    Where all that is left has one colour, it is no tissue either: a covered lens, or a picture that shows nothing.
+    Excluded are insets, black that touches the frame's edge, glints, and one pixel around the last two, because resizing blurs
+    them. If the rest has a single colour, it is not tissue either: a covered lens, or an empty image.
 
-    frames: uint8 (N, S, S, 3); insets: bool (N, S, S), True inside.
+    Args:
+        frames: uint8 (N, S, S, 3).
+        insets: bool (N, S, S), True inside.
     """
     return np.stack([_tissue(frame, inset) for frame, inset in zip(frames, insets, strict=True)])
 

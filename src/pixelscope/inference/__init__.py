@@ -1,1 +1,1 @@
-"""Any number of files through a model into one table: ordered, resumable, in bounded memory. Knows no model."""
+"""Process any number of files with any model into one table: ordered, resumable, in bounded memory."""

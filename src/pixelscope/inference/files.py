@@ -1,4 +1,4 @@
-"""The files below some paths, one after the other in a fixed order, however many there are."""
+"""Iterate over input files in a fixed order, in bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,41 +19,41 @@ Out = TypeVar("Out")
 MANIFEST = "manifest.csv"
 """Table in a folder of generated images: one row per file, with the image that it was made from."""
 COLUMNS = ("source", "file", "label", "style")
-"""The image that a file was drawn from, the file in the folder, the class of the image, and the number of the style.
-
-What is not there is empty.
-"""
+"""Path of the input image, file in the folder, class of the image, and number of the noise sample; empty if unknown."""
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to go through."""
+    """One input file."""
 
     path: Path
     inner: Path
-    """Where it lies below the folder that was given, or, of several paths, below that folder's name; of a file its own name."""
+    """Path below the given folder; with several paths, prefixed by that folder's name; for a given file its name."""
 
     @property
     def name(self) -> str:
-        """Return the path as a table has it: what is no text in it is escaped."""
+        """Return the path for a table, with undecodable bytes escaped."""
         return self.path.as_posix().encode("utf-8", "backslashreplace").decode()
 
     @property
     def png(self) -> Path:
-        """Return where a PNG made of it lies below the folder made: `a/1.png` of `a/1.png`, `a/1.jpg.png` of `a/1.jpg`."""
+        """Return the output path of a PNG made from it: `a/1.png` for `a/1.png`, `a/1.jpg.png` for `a/1.jpg`."""
         return self.inner if self.inner.suffix == ".png" else self.inner.with_name(f"{self.inner.name}.png")
 
     @property
     def is_image(self) -> bool:
-        """Say whether its name is that of an image."""
+        """Return whether it has the suffix of an image."""
         return self.path.suffix.lower() in SUFFIXES
 
 
 def iterate_files(paths: Sequence[Path]) -> Iterator[InputFile]:
-    """Give the files in `paths` in their order; a folder's at any depth, sorted by name folder by folder.
+    """Yield the files in `paths` in order; a folder's at any depth, sorted by name per folder.
 
-    In folders, what is hidden, of another program, or a result of this one is passed over; see `data.listing`. One folder's
-    names are held in memory at a time. Raises InputError where a path does not exist, or a folder cannot be read.
+    In folders, files that are hidden, of other programs, or results of this one are skipped; see `data.sources.listing`. Only
+    one folder's names are in memory.
+
+    Raises:
+        InputError: a path does not exist, or a folder cannot be read.
     """
     require_paths(paths)
     several = len(paths) > 1
@@ -66,12 +66,12 @@ def iterate_files(paths: Sequence[Path]) -> Iterator[InputFile]:
 
 
 def count_files(paths: Sequence[Path]) -> int:
-    """Return how many files `iterate_files` gives, as far as they are there now."""
+    """Return the number of files that `iterate_files` yields at present."""
     return sum(1 for _ in iterate_files(paths))
 
 
 def skipped_notes(paths: Sequence[Path], out: Path) -> tuple[str, ...]:
-    """Say what `iterate_files` passes over in folders, with counts; of results, those older than `out`."""
+    """Return notes on files that `iterate_files` skips in folders, with counts; of results only those older than `out`."""
     found: dict[str, list[str]] = {"skipped": [], "own": []}
     new = (out.resolve(), out.resolve().parent)
     for entry in (entry for path in paths if path.is_dir() for entry in scan(path)):
@@ -81,7 +81,7 @@ def skipped_notes(paths: Sequence[Path], out: Path) -> tuple[str, ...]:
 
 
 def require_paths(paths: Sequence[Path]) -> None:
-    """Raise InputError where no path is given, or one does not exist."""
+    """Raise InputError if no path is given, or one does not exist."""
     if not paths:
         raise InputError("No images are given; name image files, or folders of them.")
     for path in paths:
@@ -90,7 +90,7 @@ def require_paths(paths: Sequence[Path]) -> None:
 
 
 def require_distinct_names(paths: Sequence[Path]) -> None:
-    """Raise InputError where files made of one path would overwrite those of another; see `InputFile.inner`."""
+    """Raise InputError if outputs for one path would overwrite those for another; see `InputFile.inner`."""
     names = [path.name for path in paths]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -98,9 +98,10 @@ def require_distinct_names(paths: Sequence[Path]) -> None:
 
 
 def labels_in(folder: Path) -> dict[str, str]:
-    """Return the labels in the labels.csv of a folder by POSIX path from there; none where there is no such file.
+    """Return the labels in a folder's labels.csv by relative POSIX path; empty if there is no such file.
 
-    Raises InputError where the file cannot be read as one.
+    Raises:
+        InputError: the file is malformed.
     """
     if not folder.is_dir() or not any(is_label_file(path.name) for path in folder.iterdir()):
         return {}
@@ -110,20 +111,20 @@ def labels_in(folder: Path) -> dict[str, str]:
 
 
 def label_of(item: InputFile, labels: Mapping[str, str] | None = None) -> str:
-    """Return the class of an image: its label in `labels`, else the topmost folder that is no part of a split, else ""."""
+    """Return the class of an image: its label in `labels`, else the topmost folder that is not part of a split, else ""."""
     folders = [name for name in item.inner.parts[:-1] if part_of(name) is None]
     return (labels or {}).get(item.inner.as_posix()) or (text_of(Path(folders[0])) if folders else "")
 
 
 def text_of(path: Path) -> str:
-    """Return a path as a table has it: what is no text in it is escaped."""
+    """Return a path for a table, with undecodable bytes escaped."""
     return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def in_order(function: Callable[[In], Out], items: Iterable[In], workers: int, ahead: int) -> Iterator[Out]:
-    """Give `function(item)` for each item in order, on `workers` threads, of at most `ahead` items at a time.
+    """Yield `function(item)` for each item in order, computed by `workers` threads, at most `ahead` items in advance.
 
-    An error of `function` is raised where its result would come. Items are taken from the caller's thread.
+    An exception of `function` is raised in place of its result. Items are taken from the caller's thread.
     """
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[Out]] = deque()
@@ -139,7 +140,7 @@ def in_order(function: Callable[[In], Out], items: Iterable[In], workers: int, a
 
 
 def batches(items: Iterable[In], size: int) -> Iterator[list[In]]:
-    """Give the items in lists of `size`, the last one of what is left."""
+    """Yield lists of `size` items; the last one may be shorter."""
     left = iter(items)
     while batch := list(islice(left, size)):
         yield batch

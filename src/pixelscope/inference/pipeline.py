@@ -1,4 +1,4 @@
-"""Files through a model into a table: read by threads, computed in batches, written in order."""
+"""Process files into a table: threads read, batches are computed, rows are written in order."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +20,9 @@ from pixelscope.progress import ProgressCallback
 P = TypeVar("P")
 
 BATCH = 64
-"""Files computed at a time."""
+"""Files per batch."""
 ERROR = "error"
-"""The column that says why a file has no result."""
+"""Column with the reason why a file has no result."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class BatchResult:
     out: str
     rows: int
     failed: int
-    """Rows of this session with an error in place of a result."""
+    """Rows of this session with an error instead of a result."""
     notes: tuple[str, ...] = ()
-    """Skipped files, and files of this session that are of one flat colour or have several pages."""
+    """Notes on skipped files, and on files of this session with a single colour or several pages."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
 
     def to_text(self) -> str:
-        """Return a line, and one per note."""
+        """Return the text for a terminal: a line, and one per note."""
         failed = f", {self.failed:,} of them with an error in place of a result" if self.failed else ""
         return "\n".join([f"{self.out}: {self.rows:,} rows{failed}", *(f"note: {note}" for note in self.notes)])
 
@@ -51,9 +51,9 @@ class Steps(Generic[P]):
     """Functions applied to each file and to each batch."""
 
     prepare: Callable[[InputFile], P]
-    """Called on several threads; raises InputError for a file that cannot be used, which becomes its row's error."""
+    """Called by several threads; raises InputError for an unusable file, which becomes its row's error."""
     compute: Callable[[Sequence[InputFile], Sequence[P]], Sequence[Row | Sequence[Row]]]
-    """Return the rest of the row of each item, or of its rows; called on as many threads as there are devices."""
+    """Return the remaining row, or rows, of each item; called by one thread per device."""
     devices: int = 1
 
 
@@ -62,9 +62,11 @@ def run_pipeline(
 ) -> BatchResult:
     """Write one row per file, in order, and finish the table; existing rows are not computed again.
 
-    progress: called with the rows done and all of them.
-    Raises InputError if a resumed table has rows of other files, or the disk is full; Interrupted at Ctrl-C. The rows so
-    far are kept in both cases.
+    progress: called with the rows done and all rows.
+
+    Raises:
+        InputError: a resumed table has rows of other files, or the disk is full; existing rows are kept.
+        Interrupted: Ctrl-C; existing rows are kept.
     """
     total, done, rows, failed = count_files(paths), table.items, table.count, 0
     remarks = _Remarks()
@@ -90,9 +92,9 @@ def run_pipeline(
 
 
 def unwritable(path: Path, write: Callable[[], None]) -> str | None:
-    """Call `write`, which writes `path`; return what to say in its row where that fails, None if it does not.
+    """Call `write`, which writes `path`; return the error for its row, None if there is none.
 
-    A name that is too long, or that the file system does not take, is no reason to stop. A full disk is, and is raised.
+    A file name that is too long or invalid is such an error; a full disk is raised.
     """
     try:
         write()
@@ -108,7 +110,7 @@ def _kept(table: ResumableTable, rows: int) -> str:
 
 
 def _after(table: ResumableTable, items: Iterator[InputFile]) -> Iterator[InputFile]:
-    """Yield the items that the table has no row of yet."""
+    """Yield the items without a row in the table."""
     names = table.names()
     for number, name in enumerate((name for name, _ in groupby(names)) if table.several else names, 1):
         item = next(items, None)
@@ -123,7 +125,7 @@ def _after(table: ResumableTable, items: Iterator[InputFile]) -> Iterator[InputF
 
 @dataclass(frozen=True)
 class _Remarks:
-    """What there is to say of files that have a result all the same."""
+    """Notes on files that have a result nevertheless."""
 
     paged: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
@@ -159,7 +161,7 @@ def _rows(items: Iterator[InputFile], stages: Steps[P], first: str, remarks: _Re
 
 
 def _prepared(item: InputFile, stages: Steps[P]) -> tuple[P | InputError, int]:
-    """Return what is made of a file, or why nothing can be, and how many pages it has that are not read."""
+    """Return the prepared file, or the error, and the number of its pages that are not read."""
     if not item.is_image:
         return InputError(f"{item.name} is no image: its name ends in {item.path.suffix or 'nothing'}."), 0
     try:

@@ -19,9 +19,10 @@ class ReplicaPool(Generic[N]):
     """A copy of a network for each device, in evaluation mode."""
 
     def __init__(self, network: N, devices: int = 1) -> None:
-        """Copy `network` to as many GPUs, or without a GPU to as many CPU threads.
+        """Copy `network` to `devices` GPUs, or without a GPU to as many CPU threads.
 
-        Raises InputError if there are fewer GPUs.
+        Raises:
+            InputError: there are fewer GPUs.
         """
         runtime = resolve_runtime(RuntimeConfig(devices=devices))
         torch.set_num_threads(runtime.threads)

@@ -1,4 +1,4 @@
-"""A table written row by row as CSV or JSON lines; written rows survive any interruption."""
+"""Tables written row by row as CSV or JSON lines; written rows survive any interruption."""
 
 import contextlib
 import csv
@@ -16,13 +16,13 @@ Row = Mapping[str, str | float | bool | None]
 
 FORMATS = (".csv", ".jsonl")
 DIGITS = 4
-"""Digits that numbers are written with: two runtimes agree in these, but for a number on the edge between two."""
+"""Significant digits of written numbers; two runtimes agree in these, except at rounding boundaries."""
 
 
 class ResumableTable:
-    """A table in OUT.part until its last row is written, then renamed to OUT.
+    """A table in OUT.part, renamed to OUT after its last row.
 
-    OUT.part.json holds the identity of the rows, so that only rows of the same identity are added.
+    OUT.part.json has the identity of the rows; only rows of the same identity are added.
     """
 
     def __init__(
@@ -33,13 +33,18 @@ class ResumableTable:
         resume: bool = False,
         several: bool = False,
     ) -> None:
-        """Start a table; with `resume`, continue an unfinished one if there is one.
+        """Start a table; with `resume`, continue an unfinished one.
 
-        identity: what decides the rows, by name; a table of another identity is refused. The first column is the
-        rows' name. several: rows that follow each other may have one name, and those of the last name, of which some may be
-        missing, are not kept.
-        Raises InputError if the name's ending is neither .csv nor .jsonl, `out` exists, a table was left and `resume` is not
-        set, or it is of something else.
+        Args:
+            out: the table, ending in .csv or .jsonl; it must not exist.
+            columns: names of the columns; the first one is the rows' name.
+            identity: everything that determines the rows, by name.
+            resume: continue an unfinished table.
+            several: consecutive rows may have one name; the possibly incomplete rows of the last name are dropped.
+
+        Raises:
+            InputError: the suffix is wrong, `out` exists, an unfinished table exists without `resume`, or it has another
+                identity.
         """
         if out.suffix.lower() not in FORMATS:
             raise InputError(f"{out} ends neither in .csv nor in .jsonl; name a file that does.")
@@ -61,17 +66,17 @@ class ResumableTable:
         self._file = self.part.open("ab")
 
     def names(self) -> Iterator[str]:
-        """Yield the names of the rows that were there when it was opened, in order."""
+        """Yield the names of the existing rows in order."""
         return (name for _, (name, _) in zip(range(self.count), self._read(), strict=False))
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Append rows; they are handed to the system at once."""
+        """Append rows; they are passed to the system at once."""
         with naming(self.part):
             self._file.write(self._encoded(rows, head=False))
             self._file.flush()
 
     def finish(self) -> None:
-        """Yield the table its name: all rows are there."""
+        """Rename the complete table to OUT."""
         with naming(self.part):
             os.fsync(self._file.fileno())
             self._file.close()
@@ -99,7 +104,7 @@ class ResumableTable:
                 )
 
     def _cut_off(self) -> tuple[int, int]:
-        """Cut off what is no whole row at the end, and return how many rows there are, and of how many items."""
+        """Remove an incomplete last row; return the number of rows, and of items."""
         count, end, items = 0, len(self._encoded([])) if self._csv else 0, 0
         before, last = (0, end), None
         for name, length in self._read():
@@ -113,7 +118,7 @@ class ResumableTable:
         return count, items
 
     def _read(self) -> Iterator[tuple[str, int]]:
-        """Yield the name of each whole row and how many bytes it has."""
+        """Yield the name and the size in bytes of each complete row."""
         with self.part.open(encoding="utf-8", errors="replace", newline="") as file:
             if self._csv:
                 yield from self._read_csv(file)
@@ -158,7 +163,7 @@ class ResumableTable:
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows as CSV, quoted as RFC 4180 says, a carriage return in a cell too; a line ends with a newline alone."""
+    """Return rows as CSV, quoted as in RFC 4180, also cells with a carriage return; lines end with a newline."""
     return "".join(map(_csv_line, rows))
 
 

@@ -1,1 +1,1 @@
-"""Run folders in, one page out."""
+"""Build HTML reports from run folders."""

@@ -1,4 +1,4 @@
-"""The one builder of reports: the sections of one run or several, laid out as one page that needs nothing else."""
+"""Build reports: the sections of one or several runs as a self-contained page."""
 
 import io
 import re
@@ -27,7 +27,7 @@ SectionsOf = Callable[[Path], list[Section]]
 
 @dataclass(frozen=True)
 class RunReport:
-    """One run on the page: its summary, and the sections after it."""
+    """One run on the page: its summary and the other sections."""
 
     name: str
     anchor: str
@@ -36,12 +36,16 @@ class RunReport:
 
 
 def build_report(runs: Sequence[Path] | Path, out: Path | None = None, sections_of: SectionsOf | None = None) -> Path:
-    """Write the figures and numbers of one run, or of several, into one page, and return its path.
+    """Write the report of one or several runs, and return its path.
 
-    out: the page's path; report.html in the run folder where it is not given, which several runs do not allow.
-    sections_of: what makes the sections of a run; the run's own system by default.
-    Raises InputError where a folder is not a run, a file in it is damaged, or the page belongs into a folder that another
-    process writes to.
+    Args:
+        runs: run folders.
+        out: path of the page; by default report.html in the run folder. Several runs need it.
+        sections_of: returns the sections of a run; by default the run's system.
+
+    Raises:
+        InputError: a folder is not a run, a file in it is damaged, or the page belongs into a folder that another process
+            writes to.
     """
     paths = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
     if out is None and len(paths) != 1:
@@ -68,7 +72,7 @@ def _page_elsewhere() -> Iterator[None]:
 
 
 def render_page(runs: Sequence[RunReport]) -> str:
-    """Return the page as HTML: no script, no font, no image from elsewhere, all text escaped."""
+    """Return the page as HTML, without scripts, fonts or images from elsewhere; all text is escaped."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -106,13 +110,16 @@ NOTHING = {"Date": None, "Creator": None, "Format": None, "Type": None}
 """No date and no version, so that the same run gives the same page."""
 
 SMALLEST, LARGEST = 0.8, 1.1
-"""How far a figure shrinks and grows with the page; below that its letters get too small, and it scrolls."""
+"""Minimum and maximum scale of a figure on the page; below, its text is too small and it scrolls."""
 
 
 def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
-    """Return `figure` as an SVG element, the same for the same figure.
+    """Return `figure` as an SVG element; the same figure gives the same text.
 
-    name: put before every id, so that figures on one page do not mistake each other's parts; alt: its description.
+    Args:
+        figure: the figure.
+        name: prefix of all ids, unique on the page.
+        alt: description for readers who cannot see it.
     """
     with style(), warnings.catch_warnings():
         # The page's fonts draw the text, not matplotlib's own, which lacks many scripts.
@@ -136,9 +143,9 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
 
 
 def _own(tag: str, name: str, referred: set[str]) -> str:
-    """Make the ids of a tag the figure's own, and what is drawn in ink the colour of the text around it.
+    """Prefix the ids of a tag, and replace the ink colour by the colour of the surrounding text.
 
-    Ids that nothing refers to go: matplotlib gives two images of the same content the same.
+    Ids without references are removed: matplotlib gives equal images equal ids.
     """
     tag = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in referred else "", tag)
     tag = re.sub(r'href="#', f'href="#{name}-', tag)

@@ -1,7 +1,6 @@
-"""How every figure looks: one style, lines that are told apart without colour, rows of images, axes counted in images seen.
+"""The style of all figures: lines distinct without colour, rows of images, axes in images seen.
 
-Figures are transparent and in mid-tones, readable on white and on black paper. What is drawn in INK takes the text
-colour of the page that the figure stands on.
+Figures are transparent and in mid-tones, readable on white and black. INK becomes the text colour of the page.
 """
 
 import unicodedata
@@ -31,10 +30,10 @@ PURPLE = "#986fce"
 RED = "#d5524f"
 
 WIDTH = 1040
-"""Width of a full figure; one unit is one pixel of a page, and one point of a printed figure."""
+"""Width of a full figure; one unit is one CSS pixel, or one point in print."""
 FONT = 12.0
 TILE_PIXELS = 96
-"""Largest side at which an image is embedded in a gallery."""
+"""Maximum side of an image embedded in a gallery."""
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 72,
@@ -74,12 +73,12 @@ STYLE: dict[Any, Any] = {
 P = ParamSpec("P")
 R = TypeVar("R")
 Panel = tuple[str, Callable[[Axes], None]]
-"""A title and what draws the axes below it."""
+"""A title and the function that draws into the axes."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the one style, whatever the user's own matplotlib settings are, and give them back after."""
+    """Apply the style within the block, whatever the user's matplotlib settings are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -87,7 +86,7 @@ def style() -> Iterator[None]:
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Make a function draw in the one style."""
+    """Decorate a function to draw in the style."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -105,14 +104,14 @@ class Series(NamedTuple):
 
 
 def series(lines: Sequence[Mapping[str, Any]], name: str, x: str = "images") -> Series | None:
-    """Return the values called `name` of those lines that have it as a finite number; None if no line has."""
+    """Return the finite values `name` of the lines; None if there are none."""
     pairs = [(line[x], line[name]) for line in lines if isinstance(line.get(name), int | float) and np.isfinite(line[name])]
     return Series(*np.array(pairs, float).T) if pairs else None
 
 
 @dataclass(frozen=True)
 class Stroke:
-    """How one line of a chart looks; colour and dashes both tell it apart."""
+    """Style of a line; colour and dashes both distinguish it."""
 
     colour: str
     dashes: str | tuple[float, tuple[float, ...]] = "-"
@@ -122,13 +121,13 @@ class Stroke:
 SOLID, DASHED, DOTTED, DASH_DOT = "-", (0, (5, 2.5)), (0, (1.5, 2)), (0, (6, 2, 1.5, 2))
 
 NOISY = 24
-"""Points from which on a line is smoothed, with the raw values faint behind it."""
+"""Minimum number of points of a smoothed line, whose raw values are drawn faintly."""
 DRAWN = 1500
-"""Most raw points drawn of a line; more would not be seen and would swell the page."""
+"""Maximum number of raw points drawn per line; more would only enlarge the page."""
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Return the running mean over about a fifteenth of the values, centred, over fewer values near the ends."""
+    """Return the centred running mean over about a fifteenth of the values, over fewer values near the ends."""
     half = max(1, len(values) // 30)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
@@ -137,7 +136,7 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def draw_line(axes: Axes, line: Series | None, label: str, stroke: Stroke, noisy: bool = True) -> None:
-    """Draw a line, smoothed over its faint raw values where it is long and noisy, with a dot a value where it is short."""
+    """Draw a line; a long, noisy one is smoothed over its faint raw values, a short one has a dot per value."""
     if line is None:
         return
     many = len(line.x) >= NOISY
@@ -151,12 +150,12 @@ def draw_line(axes: Axes, line: Series | None, label: str, stroke: Stroke, noisy
 
 
 def padded_figure(width: float, height: float) -> Figure:
-    """Make a figure of so many pixels whose axes leave room for their labels."""
+    """Return a figure of this size in pixels, with space for axis labels."""
     return Figure(figsize=(width / 72, height / 72), layout=ConstrainedLayoutEngine(w_pad=10 / 72, h_pad=8 / 72))
 
 
 def panels(parts: Sequence[Panel], columns: int, height: float) -> Figure | None:
-    """Draw panels in rows of `columns`, each `height` high; None if there is nothing to draw."""
+    """Draw panels in rows of `columns`, each `height` high; None if there are no panels."""
     if not parts:
         return None
     columns = min(columns, len(parts))
@@ -171,11 +170,11 @@ def panels(parts: Sequence[Panel], columns: int, height: float) -> Figure | None
 
 
 ROUND = (1, 2, 2.5, 5, 10)
-"""Distances between ticks."""
+"""Steps between ticks."""
 
 
 def count_images(axes: Axes) -> None:
-    """Count the horizontal axis in images seen, from the beginning; call it when all lines are drawn."""
+    """Label the horizontal axis in images seen, from 0; call it after all lines are drawn."""
     axes.set_xlabel("images seen")
     last = max([1.0, *(float(np.max(line.get_xdata())) for line in axes.lines if line.get_transform() == axes.transData)])
     axes.set_xlim(-0.02 * last, 1.02 * last)
@@ -194,13 +193,13 @@ def count_decades(axes: Axes) -> None:
 
 
 def count_percent(axes: Axes) -> None:
-    """Write the vertical axis, a share in [0, 1], in percent."""
+    """Label the vertical axis, a fraction in [0, 1], in percent."""
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g}%"))
 
 
 def short_count(number: float) -> str:
-    """Return a count as it is written at an axis: 800, 56k, 1.12M."""
+    """Return a count as an axis label: 800, 56k, 1.12M."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:.4g}{unit}"
@@ -208,13 +207,13 @@ def short_count(number: float) -> str:
 
 
 def shortened(name: str, longest: int) -> str:
-    """Return `name` in at most `longest` characters, an ellipsis for what is left out."""
+    """Return `name` in at most `longest` characters, with an ellipsis if it is cut."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float) -> float:
-    """Return about how many pixels `text` takes in bold letters of `size`."""
+    """Return the approximate width in pixels of `text` in bold letters of `size`."""
     if not text.strip():
         return 0.0
     with warnings.catch_warnings():
@@ -226,7 +225,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def fitted(text: str, width: float, size: float) -> str:
-    """Return `text`, or as much of its beginning as fits into `width` pixels, and an ellipsis."""
+    """Return `text`, cut with an ellipsis to fit into `width` pixels."""
     longest = len(text)
     while longest > 1 and text_width(shortened(text, longest), size) > width:
         longest -= 1
@@ -242,7 +241,7 @@ class Canvas:
 
     @classmethod
     def of(cls, width: float, height: float) -> "Canvas":
-        """Make an empty one."""
+        """Return an empty canvas."""
         figure = Figure(figsize=(width / 72, height / 72))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
@@ -250,7 +249,7 @@ class Canvas:
         return cls(figure, axes)
 
     def tiles(self, images: np.ndarray, left: float, top: float, side: float, gap: float) -> None:
-        """Place uint8 images (K, H, W, 3) in a row of tiles `side` wide."""
+        """Draw uint8 images (K, H, W, 3) in a row of tiles `side` wide."""
         for column, image in enumerate(images):
             x = left + column * (side + gap)
             extent = (x, x + side, top + side * image.shape[0] / image.shape[1], top)
@@ -258,7 +257,7 @@ class Canvas:
             self.axes.imshow(_embedded(image), extent=extent, interpolation="none", aspect="auto")
 
     def text(self, x: float, y: float, text: str, **look: Any) -> None:
-        """Write `text` with its middle at `x` and its baseline at `y`."""
+        """Write `text`, centred at `x`, with its baseline at `y`."""
         self.axes.text(x, y, text, **{"ha": "center", "va": "baseline", "fontsize": 11, **look})
 
 

@@ -1,4 +1,4 @@
-"""The section of the report that says how a run came about."""
+"""The section "Record": command, configuration, data and versions of a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ from pixelscope.runs.record import DataRecord, RunRecord
 
 
 def record_section(folder: RunFolder, record: RunRecord, warnings: int | None) -> Section:
-    """Return the section that says how the run came about, so that it can be done again.
+    """Return the section with everything needed to repeat the run.
 
-    warnings: how many the training raised; None if the folder holds runs and is no training itself.
+    warnings: number of warnings in the training; None if the folder is not a training.
     """
     configuration = folder.config.read_text(encoding="utf-8", errors="replace")
     parts = [
@@ -76,7 +76,7 @@ def _hardware(values: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: 42 s, 3 min 7 s, 5 h 12 min."""
+    """Return a time as text: 42 s, 3 min 7 s, 5 h 12 min."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,1 +1,1 @@
-"""A run folder on disk, all that later stages read; imports no torch."""
+"""Run folders on disk; imports no torch."""

@@ -1,4 +1,4 @@
-"""The pictures of a run, stored as arrays in samples/, from which figures are drawn later."""
+"""Sample images of a run, stored as arrays in samples/, from which figures are drawn later."""
 
 import zipfile
 from collections.abc import Mapping
@@ -11,15 +11,16 @@ from pixelscope.files import written_whole
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays as one .npz, whole or not at all."""
+    """Write arrays as one .npz file, atomically."""
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] - keyword arrays
 
 
 def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarray] | None:
-    """Read the arrays named in `dimensions`; None if there is no such file, or no image in it.
+    """Read the arrays named in `dimensions`; None if the file is missing, or an array is empty.
 
-    Raises InputError if the file is damaged, or an array has not as many dimensions as it should.
+    Raises:
+        InputError: the file is damaged, or an array has another number of dimensions.
     """
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The run folders in a place, as a person sees them: what each is, and how far it is."""
+"""List run folders with their state and progress."""
 
 import json
 import time
@@ -15,7 +15,11 @@ from pixelscope.files import UNREADABLE
 from pixelscope.runs.folder import RunFolder, read_json, read_stats
 
 STALE = 120.0
+<<<<<<< HEAD
 """Seconds without a line of statistics after which a run that says it is running, and has no lock, is taken for stopped."""
+=======
+"""Seconds without a new line of statistics after which a running run counts as stopped."""
+>>>>>>> e53dba8 (Docstrings of phantom, imaging, reports, runs, exports and inference in plain English)
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,13 @@ class RunInfo:
     """`running`, `finished` or `stopped`."""
     images: int
     goal: int | None
-    """Images that it trains on in all, where its record says so; a schedule may end it earlier."""
+    """Total number of training images, if the record has it; a schedule may stop earlier."""
     changed: float
-    """When something in it last changed, in seconds since the epoch."""
+    """Time of the last change, in seconds since the epoch."""
 
 
 def find_runs(places: Sequence[Path]) -> list[RunInfo]:
-    """Return the run folders among `places` and one level below them, the newest first; what is half-written is left out."""
+    """Return the run folders among `places` and one level below, newest first; incomplete ones are skipped."""
     candidates: dict[Path, None] = {}
     for place in places:
         if not place.is_dir():
@@ -47,7 +51,7 @@ def find_runs(places: Sequence[Path]) -> list[RunInfo]:
 
 
 def run_info(path: Path) -> RunInfo:
-    """Return what a run folder is; raises InputError if it is none, or is half-written."""
+    """Return the state of a run folder; raises InputError if it is not a run folder, or incomplete."""
     info = _read(Path(path))
     if info is None:
         raise InputError(f"{Path(path).name} is no run folder (any more); choose another one.")
@@ -55,7 +59,7 @@ def run_info(path: Path) -> RunInfo:
 
 
 def run_statistics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of statistics of a run; none where there are none yet."""
+    """Return the lines of statistics of a run; empty if there are none."""
     try:
         return read_stats(RunFolder.open(path).stats)
     except (InputError, OSError):
@@ -63,7 +67,7 @@ def run_statistics(path: Path) -> list[dict[str, Any]]:
 
 
 def run_settings(path: Path) -> dict[str, str]:
-    """Return the settings of a run by their dotted names, as text; none where its configuration cannot be read."""
+    """Return the settings of a run by their dotted names, as text; empty if its configuration cannot be read."""
     try:
         return dict(_flat(read_yaml(RunFolder.open(path).config)))
     except InputError:
@@ -79,7 +83,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def newest_samples(path: Path) -> dict[str, np.ndarray]:
+<<<<<<< HEAD
     """Return the newest images that a training stored, uint8 (K, S, S, 3) by what they are; empty before the first."""
+=======
+    """Return the newest sample images of a training by name, uint8 (K, S, S, 3); empty before the first."""
+    file = RunFolder(path).samples / "progress.npz"
+>>>>>>> e53dba8 (Docstrings of phantom, imaging, reports, runs, exports and inference in plain English)
     try:
         file = RunFolder.open(path).samples / "progress.npz"
         with np.load(file, allow_pickle=False) as stored:

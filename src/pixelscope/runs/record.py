@@ -1,4 +1,4 @@
-"""The record of a run, run.json, and the base of every result file: schemas that write and read it; imports no torch."""
+"""Schema of run.json, and the base class of all result files; imports no torch."""
 
 import json
 from collections.abc import Iterator, Mapping, Sized
@@ -14,11 +14,11 @@ from pixelscope.files import write_text
 from pixelscope.runs.folder import RunFolder, read_json
 
 LONGEST = 80
-"""Maximum number of characters of one value in a result's `repr`."""
+"""Maximum length of a value in a result's `repr`."""
 
 
 class DataRecord(BaseModel):
-    """Where one domain's images came from, and how many there were."""
+    """Origin and size of one domain's images."""
 
     spec: str = ""
     title: str = ""
@@ -55,18 +55,18 @@ class RunRecord(BaseModel):
     paths: dict[str, dict[str, str]] = {}
     """Where each source or run that the run was given lies: as given, absolute, and relative to the run folder."""
     epoch: int | None = None
-    """Images of one epoch; None if the training does not count in epochs."""
+    """Images per epoch; None if the training does not count epochs."""
     ended: str = ""
-    """Why the training ended early; empty if it did not."""
+    """Why the training stopped early; empty if it did not."""
 
 
 def read_record(folder: RunFolder) -> RunRecord:
-    """Read run.json; raises InputError with the entry at fault where it is not a run's."""
+    """Read run.json; raises InputError with the invalid entry."""
     return parse_record(folder.read_record(), folder)
 
 
 def parse_record(values: Mapping[str, Any], folder: RunFolder) -> RunRecord:
-    """Check the content of run.json, read already; raises InputError with the entry at fault where it is not a run's."""
+    """Validate the content of run.json; raises InputError with the invalid entry."""
     try:
         return RunRecord.model_validate(values)
     except ValidationError as error:
@@ -76,20 +76,20 @@ def parse_record(values: Mapping[str, Any], folder: RunFolder) -> RunRecord:
 
 
 class Count(int):
-    """How many entries something has, written as `[N]`."""
+    """A number of entries, shown as `[N]`."""
 
     def __repr__(self) -> str:
         return f"[{int(self):,}]"
 
 
 class ResultFile(Config):
-    """What a JSON file of results holds."""
+    """Base class of JSON result files."""
 
     remedy: ClassVar[str] = "evaluate the run again"
-    """What to do where the file is damaged."""
+    """What to do if the file is damaged."""
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        """Give single values, and of everything else how many there are."""
+        """Yield scalar values, and the lengths of all others."""
         for name in type(self).model_fields:
             value = getattr(self, name)
             if value is None or isinstance(value, str | int | float):
@@ -98,16 +98,16 @@ class ResultFile(Config):
                 yield name, Count(len(value))
 
     def _repr_html_(self) -> str:
-        """Return the table that a terminal shows, or where there is none the single values."""
+        """Return the table that a terminal shows, or the scalar values."""
         to_text = getattr(self, "to_text", None)
         return f"<pre>{escape(to_text() if to_text else repr(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, under the names that they have in the file."""
+        """Return plain values for JSON, by their names in the file."""
         return self.model_dump(mode="json", by_alias=True)
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod

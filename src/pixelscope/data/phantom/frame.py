@@ -1,4 +1,4 @@
-"""Drawn endoscopy frames, put together from wall, polyp and overlay, and folders of them."""
+"""Synthetic endoscopy frames from wall, polyp and overlay, and folders of them."""
 
 import json
 import tempfile
@@ -29,38 +29,38 @@ from pixelscope.imaging.box import Box
 
 WIDTH, HEIGHT = 360, 300
 SMALLEST = 96
-"""Least width and height in pixels at which every part still has its place."""
+"""Minimum width and height in pixels at which every part fits."""
 DIAMETERS = (0.15, 0.45)
-"""Least and greatest of a polyp, as shares of the frame's width; those of half of Kvasir's are from 0.27 to 0.48."""
+"""Minimum and maximum diameter of a polyp, as fractions of the frame's width; half of Kvasir's are between 0.27 and 0.48."""
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class PhantomFrame:
-    """A drawn frame, and what is known of it exactly."""
+    """A synthetic frame with its ground truth."""
 
     image: NDArray[np.uint8]
     """(H, W, 3), RGB."""
     lesion: Mask
-    """(H, W), True on the polyp's silhouette as it is seen; without the polyp, all other pixels would be the same."""
+    """(H, W), True on the visible silhouette of the polyp; without the polyp, all other pixels would be the same."""
     content: Box
-    """Bounding box of the octagon through which the picture shows."""
+    """Bounding box of the visible octagon."""
     inset: Box | None
-    """The green or black box in the lower left, its frame included; None if there is none."""
+    """Green or black box in the lower left, with its frame; None if there is none."""
 
 
 def draw_frame(seed: int, *, polyp: bool, width: int = WIDTH, height: int = HEIGHT) -> PhantomFrame:
-    """Draw what a colonoscope shows.
+    """Draw a synthetic endoscopy frame.
 
     Args:
-        seed: 0 or more; the view, the wall, the border and the noise depend on it alone, and not on `polyp`.
+        seed: 0 or more; view, wall, border and noise depend on it alone, not on `polyp`.
         polyp: put a polyp on the wall.
-        width: of the frame, in pixels.
-        height: of the frame, in pixels.
+        width: width of the frame in pixels.
+        height: height of the frame in pixels.
 
     Raises:
-        InputError: the seed is negative, or the frame smaller than 96 pixels.
+        InputError: the seed is negative, or the frame is smaller than 96 pixels.
     """
     if seed < 0 or min(width, height) < SMALLEST:
         raise InputError(
@@ -82,13 +82,13 @@ def draw_frame(seed: int, *, polyp: bool, width: int = WIDTH, height: int = HEIG
 
 
 def _draw_picture(view: np.random.Generator, bump: np.random.Generator, free: Mask, size: float) -> tuple[Floats, Mask]:
-    """Return the picture, RGB in [0, 1], and the silhouette of a polyp of a diameter of `size` pixels; 0 for none.
+    """Return the image, RGB in [0, 1], and the silhouette of a polyp with a diameter of `size` pixels; 0 for none.
 
     Args:
-        view: where the view is drawn from.
-        bump: where the polyp is drawn from.
-        free: (H, W), where the picture is seen.
-        size: in pixels.
+        view: generator of the view.
+        bump: generator of the polyp.
+        free: (H, W), where the image is visible.
+        size: diameter in pixels.
     """
     wall = look(view, free.shape)
     mucosa, tint = draw_mucosa(view, wall), draw_tint(view)
@@ -99,7 +99,7 @@ def _draw_picture(view: np.random.Generator, bump: np.random.Generator, free: Ma
 
 
 def _expose(random: np.random.Generator, mucosa: Mucosa, tint: Tint) -> Floats:
-    """Return the wall's picture, RGB in [0, 1]: its blood, its colour, its glints."""
+    """Return the image of the wall, RGB in [0, 1]: blood, colour, glints."""
     shape = mucosa.light.shape
     vessels = np.float32(random.choice([0.0, 0.35, 0.7])) * draw_vessels(random, shape)
     flush = np.float32(0.1) * smooth_noise(random, shape, 5) + np.float32(0.05) * smooth_noise(random, shape, 24)
@@ -115,16 +115,16 @@ _WHITE = 225
 
 @dataclass(frozen=True)
 class Overlay:
-    """What hides the picture, and where."""
+    """What covers the image: border, text and inset."""
 
     pixels: Bytes
     """(H, W, 3), RGB."""
     covers: NDArray[np.bool_]
-    """(H, W), True where `pixels` are seen."""
+    """(H, W), True where `pixels` are visible."""
     content: Box
-    """Bounding box of the octagon through which the picture shows."""
+    """Bounding box of the visible octagon."""
     inset: Box | None
-    """The green or black box in the lower left, its frame included."""
+    """Green or black box in the lower left, with its frame."""
 
 
 def draw_overlay(random: np.random.Generator, width: int, height: int) -> Overlay:
@@ -150,7 +150,7 @@ def _content(random: np.random.Generator, width: int, height: int) -> Box:
 
 
 def _octagon(random: np.random.Generator, box: Box) -> NDArray[np.int32]:
-    """Return the eight corners, x and y, of a box whose corners are cut off."""
+    """Return the eight corners, x and y, of a box with cut corners."""
     cut = box.height * (random.uniform(0.18, 0.24) + random.uniform(-0.02, 0.02, 4))
     left, top, right, bottom = box.left, box.top, box.left + box.width - 1, box.top + box.height - 1
     corners = [
@@ -166,7 +166,7 @@ def _inset_box(random: np.random.Generator, content: Box) -> Box:
 
 
 def _inset(random: np.random.Generator, box: Box) -> Bytes:
-    """Return the picture of a scope guide: two green views of the endoscope in a black frame."""
+    """Return the image of a scope guide: two green views of the endoscope in a black frame."""
     pixels = np.zeros((box.height, box.width, 3), np.uint8)
     frame = max(2, box.height // 20)
     cv2.rectangle(pixels, (frame, frame), (box.width - frame - 1, box.height - frame - 1), _GREEN, cv2.FILLED)
@@ -181,7 +181,7 @@ def _inset(random: np.random.Generator, box: Box) -> Bytes:
 
 
 def _text(random: np.random.Generator, width: int, height: int) -> Bytes:
-    """Return burned-in lines of text, uint8 (H, W), 0 beside them."""
+    """Return burned-in lines of text, uint8 (H, W), 0 elsewhere."""
     day, month, year = random.integers(1, 29), random.integers(1, 13), random.integers(2010, 2021)
     hour, minute, second = random.integers(0, 24), *random.integers(0, 60, 2)
     lines = ["ID:", "Name:", "", "Sex:  Age:", "D.O.B.:", f"{day:02}/{month:02}/{year}", f"{hour:02}:{minute:02}:{second:02}"]
@@ -195,33 +195,33 @@ def _text(random: np.random.Generator, width: int, height: int) -> Bytes:
 
 
 NORMAL, POLYPS, MASKS = "normal-phantom", "polyps", "polyp-masks"
-"""The folders of frames without a polyp, of frames with one, and of where it is."""
+"""Folders of frames without a polyp, of frames with one, and of masks."""
 RECIPE = "phantom.json"
-"""Says how the frames beside it were drawn."""
+"""File with the arguments of the frames next to it."""
 DRAWING = 1
-"""Version of the drawing; one more whenever a seed comes to mean another frame."""
+"""Version of the drawing, increased whenever a seed gives another frame."""
 
 _QUALITY = 92
 
 
 def write_phantom(folder: Path, *, normal: int, polyps: int, seed: int) -> Path:
-    """Write drawn frames as `normal-phantom/*.jpg` and `polyps/*.jpg`, and masks of the polyps as `polyp-masks/*.png`.
+    """Write synthetic frames as `normal-phantom/*.jpg` and `polyps/*.jpg`, and masks of the polyps as `polyp-masks/*.png`.
 
-    Every frame shows another view. The same seed gives the same files with the same versions of NumPy and OpenCV, and
-    more frames of it begin with the same ones. The folder appears when all of them are written; one that holds these
-    frames already is left as it is.
+    Every frame shows another view. The same seed gives the same files with the same versions of NumPy and OpenCV; a larger
+    number starts with the same frames. The folder appears when all are written; if it already has these frames, nothing is
+    written.
 
     Args:
-        folder: where to write; it must not exist, or be empty, or hold the frames of the same call.
-        normal: frames without a polyp.
-        polyps: frames with one.
+        folder: folder to write; it must not exist, be empty, or have the frames of the same call.
+        normal: number of frames without a polyp.
+        polyps: number of frames with one.
         seed: 0 or more.
 
     Returns:
         `folder`.
 
     Raises:
-        InputError: there would be no frames, a number is negative, or the folder holds something else.
+        InputError: there are no frames, a number is negative, or the folder has other content.
     """
     if min(normal, polyps, seed) < 0 or normal + polyps == 0:
         raise InputError(
@@ -243,7 +243,7 @@ def write_phantom(folder: Path, *, normal: int, polyps: int, seed: int) -> Path:
 
 
 def _is_free(folder: Path, recipe: dict[str, int]) -> bool:
-    """Return whether `folder` can be written; False where it holds what `recipe` asks for."""
+    """Return whether `folder` can be written; False if it already has what `recipe` describes."""
     if not folder.exists():
         return True
     if folder.is_dir() and not any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""Polyps: rounded bumps on the wall, some of them on a stalk."""
+"""Polyps: rounded bumps on the wall, some with a stalk."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from pixelscope.data.phantom.wall import Floats, Mucosa, Tint, Wall, smooth_nois
 Mask = NDArray[np.bool_]
 
 _LUMEN = 0.25
-"""Rings smaller than this are too far away for a polyp."""
+"""Minimum radius of a ring that a polyp may be on; smaller rings are too far away."""
 _WITH_STALK = 0.35
-"""Share of the polyps."""
+"""Fraction of the polyps with a stalk."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A circle that holds all of a polyp, in pixels."""
+    """A circle around a polyp, in pixels."""
 
     x: int
     y: int
@@ -26,23 +26,23 @@ class Place:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Return what cuts the square around the circle out of an array (H, W, ...)."""
+        """Return the slices of the square around the circle in an array (H, W, ...)."""
         return slice(self.y - self.reach, self.y + self.reach + 1), slice(self.x - self.reach, self.x + self.reach + 1)
 
 
 def draw_polyp(
     random: np.random.Generator, image: Floats, wall: Wall, mucosa: Mucosa, tint: Tint, free: Mask, size: float
 ) -> Mask:
-    """Draw a polyp into an image; outside the mask returned nothing changes, so it casts no shadow there.
+    """Draw a polyp into an image; nothing changes outside the returned mask, so the polyp casts no shadow.
 
     Args:
-        random: where it is drawn from.
+        random: generator of the polyp.
         image: float32, shape (H, W, 3), RGB in [0, 1], written in place.
-        wall: what the image shows.
-        mucosa: how that wall is lit.
-        tint: the tissue's colour.
-        free: bool, shape (H, W), where it may be seen.
-        size: its largest diameter in pixels; less where there is no room.
+        wall: geometry of the wall.
+        mucosa: light on the wall.
+        tint: colour of the tissue.
+        free: bool, shape (H, W), where it may be visible.
+        size: maximum diameter in pixels; smaller if there is no room.
 
     Returns:
         bool, shape (H, W), True on its silhouette.
@@ -64,7 +64,7 @@ def draw_polyp(
 
 
 def find_place(random: np.random.Generator, free: Mask, reach: float) -> Place:
-    """Draw a place for a polyp from all where it fits; where it fits nowhere, take the widest and a smaller reach."""
+    """Draw a random position at which a polyp fits; if there is none, take the widest and a smaller radius."""
     # The frame's edge counts as taken.
     framed = cv2.copyMakeBorder(free.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     room = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1] - 1
@@ -75,14 +75,14 @@ def find_place(random: np.random.Generator, free: Mask, reach: float) -> Place:
 
 
 def _outwards(radius: Floats) -> tuple[float, float]:
-    """Return the direction, x and y of length 1, in which the wall comes nearer to the camera."""
+    """Return the direction, x and y of length 1, in which the wall approaches the camera."""
     x, y = float(np.mean(radius[:, -1] - radius[:, 0])), float(np.mean(radius[-1] - radius[0]))
     length = float(np.hypot(x, y)) or 1.0
     return x / length, y / length
 
 
 def _cover(height: Floats, near_x: float, near_y: float) -> Floats:
-    """Return how much of the wall a bump hides, 0 to 1; on its near side it passes softly into the wall."""
+    """Return the opacity of a bump, 0 to 1; its near side blends into the wall."""
     reach = height.shape[0] // 2
     inside = cv2.distanceTransform((height > 0).astype(np.uint8), cv2.DIST_L2, 5)
     x, y = _square(reach)
@@ -106,7 +106,7 @@ def _sessile(random: np.random.Generator, reach: int, _: float) -> Floats:
 
 
 def _stalked(random: np.random.Generator, reach: int, outwards: float) -> Floats:
-    """Return the height in pixels of a head on a stalk, whose foot lies more or less in a direction, in radians."""
+    """Return the height in pixels of a head on a stalk, whose foot points roughly in a direction in radians."""
     x, y = _square(reach)
     direction = outwards + random.uniform(-0.9, 0.9)
     to_x, to_y = np.float32(np.cos(direction)), np.float32(np.sin(direction))
@@ -122,7 +122,7 @@ def _stalked(random: np.random.Generator, reach: int, outwards: float) -> Floats
 
 
 def _dome(random: np.random.Generator, x: Floats, y: Floats, radius: float) -> Floats:
-    """Return the height, 0 to 1, of a rounded and somewhat lobed bump within `radius` of the origin."""
+    """Return the height, 0 to 1, of a rounded, slightly lobed bump within `radius` of the origin."""
     turn, flat = random.uniform(0, 2 * np.pi), random.uniform(0.7, 1.0)
     long, short = x * np.cos(turn) + y * np.sin(turn), (y * np.cos(turn) - x * np.sin(turn)) / flat
     distance, angle = cv2.cartToPolar(long.astype(np.float32), short.astype(np.float32))
@@ -133,12 +133,12 @@ def _dome(random: np.random.Generator, x: Floats, y: Floats, radius: float) -> F
 
 
 def _lighting(random: np.random.Generator, height: Floats, at: tuple[float, float]) -> tuple[Floats, Floats]:
-    """Return the light on a bump at a place, 0 and up, and its glints, 0 to 1; the lamp is by the lens.
+    """Return the light on a bump, 0 and up, and its glints, 0 to 1; the lamp is at the lens.
 
     Args:
-        random: where its roughness is drawn from.
+        random: generator of the roughness.
         height: in pixels, (S, S).
-        at: x and y of the bump from the frame's centre, in half heights of the frame.
+        at: x and y of the bump relative to the frame's centre, in half heights of the frame.
     """
     rough = height * (1 + np.float32(random.uniform(0.01, 0.05)) * smooth_noise(random, height.shape, 7))
     slope_x, slope_y = cv2.Sobel(rough, cv2.CV_32F, 1, 0) / 8, cv2.Sobel(rough, cv2.CV_32F, 0, 1) / 8
@@ -154,7 +154,7 @@ def _lighting(random: np.random.Generator, height: Floats, at: tuple[float, floa
 
 
 def _own_tint(random: np.random.Generator, tint: Tint) -> Tint:
-    """Return the colour of a polyp: paler than the tissue around, or redder."""
+    """Return the colour of a polyp: paler or redder than the surrounding tissue."""
     paler = random.uniform(0.7, 1.25)
     return Tint(tint.red * random.uniform(1.0, 1.25), tint.green * paler, tint.blue * paler * random.uniform(0.95, 1.15))
 

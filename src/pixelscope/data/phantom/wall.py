@@ -1,4 +1,4 @@
-"""The inside of a bowel: where the camera looks, folds, light, vessels, colour."""
+"""The inside of a colon: view, folds, light, vessels, colour."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -9,14 +9,14 @@ from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 Floats: TypeAlias = MatLike
-"""float32 arrays, as OpenCV gives and takes them."""
+"""float32 arrays, as OpenCV uses them."""
 
 
 def smooth_noise(random: np.random.Generator, shape: tuple[int, int], cells: int) -> Floats:
-    """Draw noise, of standard deviation 1 at its nodes and smooth between them.
+    """Draw smooth noise with a standard deviation of 1 at its nodes.
 
     Args:
-        random: where it is drawn from.
+        random: generator of the noise.
         shape: height and width of the field.
         cells: distances between nodes along the width; along the height in proportion.
 
@@ -29,13 +29,13 @@ def smooth_noise(random: np.random.Generator, shape: tuple[int, int], cells: int
 
 
 def ring_noise(random: np.random.Generator, shape: tuple[int, int], cells: int, stretch: int = 1) -> Floats:
-    """Draw noise whose right edge joins its left one smoothly, to be laid around the wall.
+    """Draw noise that continues smoothly from its right edge to its left edge, to be wrapped around the wall.
 
     Args:
-        random: where it is drawn from.
+        random: generator of the noise.
         shape: height and width of the field, the width a power of 2.
         cells: nodes around, a power of 2 up to half of the width.
-        stretch: how many times longer the noise's features are around than along.
+        stretch: ratio of the features' length around the wall to that along it.
 
     Returns:
         float32, of that shape.
@@ -50,18 +50,18 @@ def ring_noise(random: np.random.Generator, shape: tuple[int, int], cells: int, 
 
 @dataclass(frozen=True)
 class Tint:
-    """Colour of the tissue under the lamp: how much of each channel's light it throws back, exposure included."""
+    """Colour of the tissue under the lamp: reflectance per channel times exposure."""
 
     red: float
     green: float
     blue: float
 
     def exposed(self, light: Floats, blood: Floats) -> Floats:
-        """Return what a sensor records that saturates: 1 - exp(-light * tint).
+        """Return what a saturating sensor records: 1 - exp(-light * tint).
 
         Args:
             light: (H, W), 0 and up.
-            blood: (H, W), about 0; where it is more, less green and blue comes back.
+            blood: (H, W), about 0; higher values reflect less green and blue.
 
         Returns:
             float32, shape (H, W, 3), RGB in [0, 1].
@@ -72,50 +72,50 @@ class Tint:
 
 
 def draw_tint(random: np.random.Generator) -> Tint:
-    """Draw the tissue's colour in a frame: from orange to pink, from dim to bright."""
+    """Draw the tissue's colour: from orange to pink, from dim to bright."""
     red = random.uniform(1.3, 2.0)
     return Tint(red, red * random.uniform(0.33, 0.45), red * random.uniform(0.17, 0.3))
 
 
 def with_glints(image: Floats, glints: Floats) -> Floats:
-    """Return an image (H, W, 3) under white glints (H, W), both in [0, 1]."""
+    """Return an image (H, W, 3) with white glints (H, W), both in [0, 1]."""
     return image + cv2.merge([glints] * 3) * (1 - image)
 
 
 def as_bytes(image: Floats, noise: Floats) -> NDArray[np.uint8]:
-    """Return an image (H, W, 3) in [0, 1] with a sensor's noise (H, W), as uint8."""
+    """Return an image (H, W, 3) in [0, 1] with sensor noise (H, W), as uint8."""
     # NumPy would spread the noise over the channels at five times the cost.
     return np.clip(255 * (image + cv2.merge([noise] * 3)) + np.float32(0.5), 0, 255).astype(np.uint8)
 
 
 TEXTURE = (128, 256)
-"""Rows (along) and columns (around) of the textures that are laid on the wall."""
+"""Rows (along) and columns (around) of the textures on the wall."""
 _FARTHEST = 2.2
-"""Where they begin: at the ring whose radius has this negative logarithm."""
+"""Negative logarithm of the radius of the ring at which textures start."""
 
 
 @dataclass(frozen=True)
 class Wall:
-    """What each pixel (H, W) sees of a bent tube from inside; lengths in half heights of the frame."""
+    """Geometry of a bent tube seen from inside, per pixel (H, W); lengths in half heights of the frame."""
 
     x: Floats
     """Rightwards from the frame's centre."""
     y: Floats
     """Downwards from the frame's centre."""
     radius: Floats
-    """Of the ring of the wall through the pixel, as it appears: small far away in the lumen, large near the camera."""
+    """Apparent radius of the ring through the pixel: small far away in the lumen, large near the camera."""
     angle: Floats
-    """Around the tube, in turns, 0 to 1."""
+    """Angle around the tube, in turns, 0 to 1."""
     columns: Floats
-    """Of the textures that are laid on the wall."""
+    """Column in the textures."""
     rows: Floats
-    """Of those textures."""
+    """Row in the textures."""
 
     def lay(self, texture: Floats) -> Floats:
-        """Return how a texture looks on the wall: the farther away, the finer.
+        """Return a texture projected on the wall; it is finer farther away.
 
         Args:
-            texture: float32, of the shape `TEXTURE`; its right edge meets its left one.
+            texture: float32, of the shape `TEXTURE`; its right edge continues at its left edge.
 
         Returns:
             float32, shape (H, W).
@@ -125,10 +125,10 @@ class Wall:
 
 
 def look(random: np.random.Generator, shape: tuple[int, int]) -> Wall:
-    """Draw a direction of view, and return what a camera sees there.
+    """Draw a viewing direction, and return the geometry seen there.
 
-    Rings of the wall appear as circles. The far ones lie around the lumen, the near ones around the frame's centre, as in
-    a tube that bends: |p - c (1 - radius / near)| = radius for a pixel p and a lumen at c.
+    Rings of the wall appear as circles. Far rings lie around the lumen, near ones around the frame's centre, as in a bent
+    tube: |p - c (1 - radius / near)| = radius for a pixel p and a lumen at c.
     """
     height, width = shape
     x = ((2 * np.arange(width) + 1 - width) / height).astype(np.float32)[None]
@@ -149,30 +149,30 @@ def look(random: np.random.Generator, shape: tuple[int, int]) -> Wall:
 
 
 _FAR = 24
-"""Folds behind one another of which anything can be seen."""
+"""Number of visible folds behind one another."""
 
 
 @dataclass(frozen=True)
 class Mucosa:
-    """What the wall does to light, each (H, W)."""
+    """Light on the wall, each (H, W)."""
 
     light: Floats
     """Brightness of a white wall, 0 and up; 1 is well lit."""
     gloss: Floats
-    """0 to 1: how much of a glint there is."""
+    """Strength of glints, 0 to 1."""
 
 
 def draw_mucosa(random: np.random.Generator, wall: Wall) -> Mucosa:
-    """Draw the wall that a camera sees."""
+    """Draw the light on the wall that a camera sees."""
     folds, rim = _folds(random, wall)
     light = _falloff(random, wall) * folds * _relief(random, wall) * _glare(random, wall)
     return Mucosa(light, _gloss(random, wall, rim, light))
 
 
 def _folds(random: np.random.Generator, wall: Wall) -> tuple[Floats, Floats]:
-    """Return the shading by folds, about 1, and how near each pixel is to a fold's rim, 0 to 1.
+    """Return the shading by folds, about 1, and the closeness of each pixel to a fold's rim, 0 to 1.
 
-    Outwards from its rim a fold falls back and darkens, up to the rim of the next one, which hides the rest of it.
+    Outwards from its rim a fold recedes and darkens, up to the rim of the next fold, which hides the rest.
     """
     broad, narrow = ring_noise(random, TEXTURE, 4), ring_noise(random, TEXTURE, 16)
     warp = wall.lay(np.float32(random.uniform(0.2, 0.5)) * broad + np.float32(random.uniform(0, 0.06)) * narrow)
@@ -186,14 +186,14 @@ def _folds(random: np.random.Generator, wall: Wall) -> tuple[Floats, Floats]:
 
 
 def _fold_heights(random: np.random.Generator, wall: Wall, fold: Floats) -> Floats:
-    """Return how high the fold at each pixel is, 0 to 1; few go all the way round."""
+    """Return the height of the fold at each pixel, 0 to 1; few folds go all the way around."""
     table = ring_noise(random, (_FAR, 256), 4, stretch=64)
     table = np.clip(np.float32(random.uniform(0.3, 0.75)) + np.float32(0.5) * table, 0, 1)
     return cv2.remap(table, wall.angle * np.float32(table.shape[1] - 1), np.clip(fold, 0, _FAR - 1), cv2.INTER_LINEAR)
 
 
 def _shade_of_a_fold() -> Floats:
-    """Return what a fold takes of the light, at 256 places from its rim to the rim that hides it."""
+    """Return the fraction of light that a fold absorbs, at 256 positions from its rim to the rim that hides it."""
     behind = np.arange(256) / 255
     shade = 0.8 * behind**1.5 - 0.4 * np.exp(-(((behind - 0.1) / 0.12) ** 2)) + 0.25 * np.exp(-behind / 0.03)
     # Blurred across the rim, so that its edge is not ragged.
@@ -206,7 +206,7 @@ _RIM = np.exp(-(((np.arange(256) / 255 - 0.1) / 0.09) ** 2)).astype(np.float32)
 
 
 def _falloff(random: np.random.Generator, wall: Wall) -> Floats:
-    """Return the camera's own light: weak far down the lumen and in the frame's corners."""
+    """Return the camera's own light: weak deep in the lumen and in the frame's corners."""
     dark = np.float32(random.uniform(0.1, 0.45) ** 2)
     least = np.float32(0.02 + 0.25 * random.random() ** 3)
     square = wall.radius**2
@@ -215,7 +215,7 @@ def _falloff(random: np.random.Generator, wall: Wall) -> Floats:
 
 
 def _glare(random: np.random.Generator, wall: Wall) -> Floats:
-    """Return what a wall close to the lens adds on one side of the frame, 1 and up."""
+    """Return the extra light on a wall close to the lens on one side of the frame, 1 and up."""
     direction = random.uniform(0, 2 * np.pi)
     side = (
         wall.x * np.float32(np.cos(direction)) + wall.y * np.float32(np.sin(direction)) - np.float32(random.uniform(0.1, 0.8))
@@ -224,7 +224,7 @@ def _glare(random: np.random.Generator, wall: Wall) -> Floats:
 
 
 def _relief(random: np.random.Generator, wall: Wall) -> Floats:
-    """Return the shading, about 1, of what is broader or finer than folds."""
+    """Return the shading, about 1, of structures broader or finer than folds."""
     hollows = cv2.exp(np.float32(0.2) * smooth_noise(random, wall.x.shape, 3))
     wrinkles = np.float32(random.uniform(0.02, 0.09)) * ring_noise(random, TEXTURE, 8, stretch=6)
     grain = np.float32(random.uniform(0.01, 0.04)) * ring_noise(random, TEXTURE, 64)
@@ -232,7 +232,7 @@ def _relief(random: np.random.Generator, wall: Wall) -> Floats:
 
 
 def _gloss(random: np.random.Generator, wall: Wall, rim: Floats, light: Floats) -> Floats:
-    """Return glints: in wet places, most of them on the rims of folds, drawn out along them."""
+    """Return glints: in wet places, mostly on the rims of folds, elongated along them."""
     wet = smooth_noise(random, wall.x.shape, 6) + rim
     drops = smooth_noise(random, wall.x.shape, 72) + np.float32(0.7) * wall.lay(ring_noise(random, TEXTURE, 64, stretch=2))
     level = np.float32(random.uniform(2.0, 3.4))
@@ -240,16 +240,16 @@ def _gloss(random: np.random.Generator, wall: Wall, rim: Floats, light: Floats) 
 
 
 _POINTS = 24
-"""Points of a line."""
+"""Points per line."""
 _BRIGHTNESS = (255, 200, 140)
-"""Of trunks, branches, twigs, as drawn on the canvas."""
+"""Brightness of trunks, branches and twigs on the canvas."""
 
 
 def draw_vessels(random: np.random.Generator, shape: tuple[int, int]) -> Floats:
     """Draw vessels on a canvas.
 
     Returns:
-        float32, shape (H, W): 0 beside the vessels, up to 1 on them.
+        float32, shape (H, W): 0 between vessels, up to 1 on them.
     """
     canvas = np.zeros(shape, np.uint8)
     for level, lines in reversed(list(enumerate(_tree(random, shape)))):

@@ -1,4 +1,4 @@
-"""What lies below a folder, by names alone: images, other files, and what is skipped."""
+"""List the contents of a folder by names alone: images, other files, and skipped files."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from pixelscope.data.decode import SUFFIXES
 from pixelscope.errors import InputError
 
 _NAMED = 10
-"""Files that a note names; the others it counts."""
+"""Number of files that a note names; the others are counted."""
 
 OTHER_PROGRAMS = frozenset(
     (
@@ -31,10 +31,10 @@ OTHER_PROGRAMS = frozenset(
 """Files and folders that other programs leave among images, in lower case."""
 
 OWN_MARK = ".pixelscope"
-"""A file that marks a folder of results whose other files do not tell."""
+"""File that marks a folder as results of this package."""
 
 RENDER_RECORD = "pixelscope-render.json"
-"""The file in a folder of rendered images that says how they were made."""
+"""File in a folder of rendered images that records how they were made."""
 
 _OWN_FOLDERS = (
     frozenset((OWN_MARK,)),
@@ -43,7 +43,7 @@ _OWN_FOLDERS = (
     frozenset(("pack.json", "images.npy")),
     frozenset(("index.json", "frames.npy")),
 )
-"""Files that together mark a folder as ours: results, unfinished ones, a run, a pack, a store of frames."""
+"""Sets of files that identify a folder as ours: results, unfinished results, a run, a pack, a frame store."""
 
 _UNFINISHED = (".csv.part", ".csv.part.json", ".jsonl.part", ".jsonl.part.json")
 
@@ -59,33 +59,33 @@ Kind = Literal["image", "other", "folder", "skipped", "own"]
 
 
 class Entry(NamedTuple):
-    """One file or folder below another one."""
+    """A file or folder."""
 
     path: Path
     name: str
-    """Its POSIX path from the folder that was listed."""
+    """POSIX path relative to the listed folder."""
     kind: Kind
-    """`other`: a file that is no image; `skipped`: of another program or hidden; `own`: a result of this package."""
+    """`other`: not an image; `skipped`: hidden or of another program; `own`: a result of this package."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies below a folder, at any depth."""
+    """Contents of a folder, at any depth."""
 
     images: list[Path]
-    """Sorted by their names from the folder, in POSIX form."""
+    """Image files, sorted by their POSIX names relative to the folder."""
     names: list[str]
-    """Those names."""
+    """Names of the images, relative to the folder."""
     folders: list[str]
     others: list[str]
-    """Files that are no images by their names."""
+    """Files that are not images, by name."""
     skipped: list[str]
-    """What is skipped by its name; a folder ends in `/` and is not entered."""
+    """Files and folders skipped by name; a folder ends in `/` and is not entered."""
     own: list[str]
-    """Results of this package, which are never its inputs; a folder ends in `/` and is not entered."""
+    """Results of this package, which are never inputs; a folder ends in `/` and is not entered."""
 
     def children(self, parent: str = "") -> list[str]:
-        """Return the names of the folders directly in `parent`, without those that hold nothing but results of ours."""
+        """Return the names of the folders directly in `parent`, without those that only have results of this package."""
         depth = parent.count("/") + 1 if parent else 0
         inside = [name for name in self.folders if name.count("/") == depth and name.startswith(f"{parent}/" if parent else "")]
         return [name.rpartition("/")[2] for name in inside if self.holds_images(name) or not self._is_ours(name)]
@@ -100,7 +100,7 @@ class Contents:
         return folder in self._filled
 
     def notes(self, used: Collection[str] = ()) -> tuple[str, ...]:
-        """Say which files were not read, by name and count; `used` are other files that were."""
+        """Return notes on files that were not read, by name and count; `used` are other files that were."""
         others = [name for name in self.others if name not in used]
         return (
             *note(f"Not read, as no images by their names: {{count}} files ({by_ending(others)}): {{names}}.", others),
@@ -112,7 +112,7 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """List a folder at any depth; raises InputError if a folder below cannot be read."""
+    """List a folder at any depth; raises InputError if a sub-folder cannot be read."""
     found: dict[Kind, list[Entry]] = {"image": [], "other": [], "folder": [], "skipped": [], "own": []}
     for entry in scan(folder):
         found[entry.kind].append(entry)
@@ -129,12 +129,12 @@ def contents(folder: Path) -> Contents:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files at any depth below `folder`, sorted by their POSIX names."""
+    """Return the image files in `folder` at any depth, sorted by their POSIX names."""
     return contents(folder).images
 
 
 def scan(folder: Path) -> Iterator[Entry]:
-    """Give what lies below a folder at any depth, sorted by name folder by folder; one folder's names are held at a time."""
+    """Yield the contents of a folder at any depth, sorted by name per folder; only one folder's names are in memory."""
     return _scan(folder, "")
 
 
@@ -169,7 +169,7 @@ def _entries(folder: Path) -> list[tuple[str, bool, bool]]:
 
 
 def by_ending(names: Sequence[str]) -> str:
-    """Return how many files have which ending, the most frequent ones first."""
+    """Return the number of files per suffix, most frequent first."""
     kinds = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in names)
     return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_NAMED))
 
@@ -180,13 +180,13 @@ def is_passed_over(name: str) -> bool:
 
 
 def part_of(name: str) -> Part | None:
-    """Return which part of a split a folder of this name is: train, Training, val, test_set, ...; None if it is none."""
+    """Return the part of a split that a folder name means: train, Training, val, test_set, ...; None if it means none."""
     match = _PART.fullmatch(name.lower())
     return None if match is None else _PARTS[match[1]]
 
 
 def parts_among(names: Sequence[str]) -> dict[str, Part]:
-    """Return the parts of a split among folders side by side, behind a beginning that all share, too: seg_train, seg_test."""
+    """Return the parts of a split among sibling folders, also after a common prefix: seg_train, seg_test."""
     first = min(names, default="")
     ends = [end for end in range(1, len(first) + 1) if first[end - 1] in "-_. "]
     start = next((first[:end] for end in reversed(ends) if all(name.startswith(first[:end]) for name in names)), "")
@@ -196,13 +196,13 @@ def parts_among(names: Sequence[str]) -> dict[str, Part]:
 
 
 def is_symlink_loop(folder: Path) -> bool:
-    """Return whether a link leads to a folder that it lies in, so that a walk would never end."""
+    """Return whether a link leads to a folder that contains it, so that walking would never end."""
     here = folder.parent.resolve()
     return folder.is_symlink() and folder.resolve() in (here, *here.parents)
 
 
 def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return `text` with the names' `{count}` and the first of the `{names}` put in; nothing if there are none."""
+    """Return `text` with the `{count}` of the names and the first `{names}`; empty if there are no names."""
     if not names:
         return ()
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
@@ -212,7 +212,7 @@ def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
-    """Say what is skipped: files and folders of other programs, by their numbers alone, and results of this one."""
+    """Return notes on skipped files: those of other programs by number alone, and results of this package."""
     folders = sum(name.endswith("/") for name in skipped)
     return (
         *note(
@@ -224,12 +224,12 @@ def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, 
 
 
 def is_render_record(name: str) -> bool:
-    """Return whether a file of this POSIX path says how the images beside it were rendered."""
+    """Return whether this POSIX path names a record of rendered images."""
     return name.rpartition("/")[2] == RENDER_RECORD
 
 
 def mark_as_own(folder: Path) -> None:
-    """Mark a folder as one of results, made if it is not there, so that nothing below it is taken for an input."""
+    """Mark a folder as results of this package, so that its files are never inputs; it is made if absent."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OWN_MARK).touch()
 
@@ -249,7 +249,7 @@ def _is_own_file(path: Path) -> bool:
 
 
 def _is_result(path: Path) -> bool:
-    """Return whether a table is one that this program wrote, by its first line."""
+    """Return whether this package wrote a table, by its first line."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             line = file.readline(10_000)
