@@ -133,20 +133,20 @@ def _run(folder: Path, system: str) -> Path:
 
 def test_what_a_system_cannot_change_or_do_is_refused(tmp_path: Path) -> None:
     run = _run(tmp_path, "endovae")
-    with pytest.raises(InputError, match="is a run of EndoVAE, whose resume does not take images"):
+    with pytest.raises(InputError, match="EndoVAE, whose resume does not take images"):
         pixelscope.resume(run, images=64)
-    with pytest.raises(InputError, match="is a run of EndoVAE, whose export does not take choose"):
+    with pytest.raises(InputError, match="EndoVAE, whose export does not take choose"):
         pixelscope.export(run, tmp_path / "a.onnx", choose="auto")
 
 
 def test_a_folder_of_several_runs_is_neither_resumed_nor_exported(tmp_path: Path) -> None:
     run = _run(tmp_path, "ablation")
-    with pytest.raises(InputError, match="a folder of several runs; resume one of the runs in .*conditions"):
+    with pytest.raises(InputError, match="resume one of the runs in .*conditions"):
         pixelscope.resume(run)
-    with pytest.raises(InputError, match="a folder of several runs; export one of the runs in .*conditions"):
+    with pytest.raises(InputError, match="export one of the runs in .*conditions"):
         pixelscope.export(run, tmp_path / "a.onnx")
 
 
 def test_a_system_that_is_not_known_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a run of 'later', which this version does not know"):
+    with pytest.raises(InputError, match="run of 'later'"):
         pixelscope.resume(_run(tmp_path, "later"))

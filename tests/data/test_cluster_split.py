@@ -168,5 +168,5 @@ def test_too_few_frames_are_refused(clusters: list[int], labels: list[int], shar
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0.2), (0.0, 1.0)])
 def test_fractions_that_make_no_sense_are_refused(shares: tuple[float, float]) -> None:
-    with pytest.raises(InputError, match="give two fractions from 0, under 1 together"):
+    with pytest.raises(InputError, match="a sum below 1"):
         split_by_cluster(*singles(10), shares, 0)

@@ -68,9 +68,7 @@ def test_other_bytes_are_refused_and_not_kept(
     tmp_path: Path, published: Path, url: str, sha256: dict[str, str], content: bytes
 ) -> None:
     (published / "train-labels-idx1-ubyte.gz").write_bytes(content)
-    with pytest.raises(
-        InputError, match=r"train-labels-idx1-ubyte\.gz gave other bytes than expected and none were kept; try again"
-    ):
+    with pytest.raises(InputError, match=r"train-labels-idx1-ubyte\.gz gave unexpected bytes"):
         download_mnist(tmp_path / "mnist", url, sha256)
     assert [file.name for file in (tmp_path / "mnist").iterdir()] == ["train-images-idx3-ubyte.gz"]
 
@@ -78,16 +76,14 @@ def test_other_bytes_are_refused_and_not_kept(
 def test_a_cut_download_is_not_kept(tmp_path: Path, published: Path, url: str, sha256: dict[str, str]) -> None:
     file = published / "train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(InputError, match="gave other bytes than expected"):
+    with pytest.raises(InputError, match="unexpected bytes"):
         download_mnist(tmp_path / "mnist", url, sha256)
     assert list((tmp_path / "mnist").iterdir()) == []
 
 
 def test_an_absent_file_says_what_the_server_answers(tmp_path: Path, published: Path, url: str, sha256: dict[str, str]) -> None:
     (published / "train-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(
-        InputError, match=r"Cannot download http.*\(the server answers 404 File not found\); try again later, or put"
-    ):
+    with pytest.raises(InputError, match=r"http.*404 File not found"):
         download_mnist(tmp_path / "mnist", url, sha256)
 
 

@@ -107,14 +107,14 @@ def test_strict_refuses_an_unreadable_image(tmp_path: Path) -> None:
 def test_a_class_without_images_is_named(tmp_path: Path) -> None:
     write_classes(tmp_path, {"a": 2, "b": 2, "empty": 0})
     (tmp_path / "empty" / "notes.txt").touch()
-    with pytest.raises(InputError, match=rf"The class folder {tmp_path}/empty has no images; add some, or remove the folder\."):
+    with pytest.raises(InputError, match=rf"{tmp_path}/empty has no images"):
         load_folder(tmp_path)
 
 
 def test_a_class_of_a_split_without_images_is_named(tmp_path: Path) -> None:
     write_classes(tmp_path / "train", {"a": 2, "b": 2})
     write_classes(tmp_path / "test", {"a": 2, "b": 0})
-    with pytest.raises(InputError, match=rf"The class folder {tmp_path}/test/b has no images"):
+    with pytest.raises(InputError, match=rf"{tmp_path}/test/b has no images"):
         load_folder(tmp_path)
 
 
@@ -134,21 +134,21 @@ def test_a_class_none_of_whose_images_can_be_read_is_named(tmp_path: Path) -> No
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match=f"There are no images in {tmp_path}; put .png or .jpg files there"):
+    with pytest.raises(InputError, match=f"no images in {tmp_path}"):
         load_folder(tmp_path)
 
 
 def test_a_folder_of_damaged_images_is_refused(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).touch()
-    with pytest.raises(InputError, match=r"None of the 2 images in .* can be read; the first: Cannot read the image .*a\.png"):
+    with pytest.raises(InputError, match=r"None of the 2 images .*a\.png"):
         load_folder(tmp_path)
 
 
 def test_one_image_only_is_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png")
     (tmp_path / "b.png").touch()
-    with pytest.raises(InputError, match=r"has one readable image only, a\.png; a set needs at least two"):
+    with pytest.raises(InputError, match=r"one readable image only, a\.png"):
         load_folder(tmp_path)
 
 
@@ -221,12 +221,13 @@ def test_a_class_called_test_beside_others_is_a_class(tmp_path: Path) -> None:
     images = load_folder(write_classes(tmp_path, {"bus": 2, "test": 2, "tram": 1}))
     assert images.classes == ("bus", "test", "tram")
     assert images.test is None
-    assert images.provenance.notes == ("Taken for a class, as bus, tram lie beside it and no split does: test.",)
+    (note,) = images.provenance.notes
+    assert "bus, tram" in note and note.endswith(": test.")
 
 
 def test_a_split_beside_other_images_is_refused(tmp_path: Path) -> None:
     write_image(write_split(tmp_path, "train", "test") / "extra" / "1.png")
-    with pytest.raises(InputError, match=r"parts of a split, test, train, and beside them extra; move these away"):
+    with pytest.raises(InputError, match=r"test, train, and also extra"):
         load_folder(tmp_path)
 
 
@@ -234,7 +235,7 @@ def test_a_split_beside_other_images_is_refused(tmp_path: Path) -> None:
 def test_folders_beside_a_class_are_a_split_only_with_training_and_another_part(tmp_path: Path, parts: tuple[str, str]) -> None:
     found = load_folder(_touch(tmp_path, *(f"{name}/{number}.png" for name in (*parts, "cats") for number in "12")))
     assert found.classes == tuple(sorted((*parts, "cats")))
-    assert any("Taken for a class" in note for note in found.provenance.notes)
+    assert any("Read as a class" in note for note in found.provenance.notes)
 
 
 def test_a_split_beside_folders_without_images_is_one(tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ def test_further_pages_are_counted(tmp_path: Path) -> None:
     images = load_folder(tmp_path)
     assert len(images) == 5
     assert images.provenance.notes[0].startswith("Skipped 1 unreadable of 6")
-    assert images.provenance.notes[1].startswith("Read the first page alone of 3 files, of 6 further pages: moving.gif, ")
+    assert images.provenance.notes[1].startswith("Read only the first page of 3 files, of 6 further pages: moving.gif, ")
     assert images.provenance.notes[2] == "The 6 images are files of several kinds: 3 .tif, 2 .png, 1 .gif."
 
 
@@ -406,12 +407,12 @@ def test_a_split_inside_each_class_is_kept(tmp_path: Path) -> None:
     assert any("In each class" in note for note in found.provenance.notes)
     mixed = load_folder(_touch(tmp_path / "mixed", *names, "ants/3.png"))
     assert mixed.test is None
-    assert any("Not taken for a split" in note for note in mixed.provenance.notes)
+    assert any("Not read as a split" in note for note in mixed.provenance.notes)
 
 
 def test_two_domains_in_one_folder_are_refused(tmp_path: Path) -> None:
     folder = _touch(tmp_path, *(f"{part}{end}/{number}.png" for part in ("train", "test") for end in "AB" for number in "12"))
-    with pytest.raises(InputError, match="two domains; give them apart, .*trainA and .*trainB"):
+    with pytest.raises(InputError, match="two domains; .*trainA and .*trainB"):
         load_folder(folder)
 
 
@@ -434,4 +435,4 @@ def test_images_that_show_nothing_are_named(tmp_path: Path, packed: bool) -> Non
     (note,) = [note for note in found.provenance.notes if "flat colour" in note]
     assert "white.png" in note
     assert "black.png" not in note
-    assert note.startswith("One flat colour all over: 1 of 3 images")
+    assert "1 of 3 images" in note

@@ -283,21 +283,21 @@ def test_black_frames_are_left_out_and_counted(kvasir: Path) -> None:
     store = prepare([kvasir], config=SMALL)
     assert len(store) == 9
     assert store.notes == ("Left out 1 of 10 frames, black all over: polyps/black.png.",)
-    with pytest.raises(InputError, match=r"The frame .*polyps/black\.png is black all over; remove it"):
+    with pytest.raises(InputError, match=r"polyps/black\.png is black"):
         prepare([kvasir], config=STRICT)
 
 
 def test_a_class_without_a_usable_frame_is_named(kvasir: Path) -> None:
     for i in range(4):
         save(kvasir / "polyps" / f"{i}.png", np.full((60, 80), i, np.uint8))
-    with pytest.raises(InputError, match=r"No frame of the class 'polyps' can be used; the first: The frame .*0\.png is black"):
+    with pytest.raises(InputError, match=r"class 'polyps' .*0\.png is black"):
         prepare([kvasir], config=SMALL)
 
 
 def test_one_frame_only_is_refused(tmp_path: Path) -> None:
     write_frames(tmp_path, {"lot": 1})
     (tmp_path / "lot" / "x.png").touch()
-    with pytest.raises(InputError, match=r"There is one usable frame only, lot/0\.png; give at least two"):
+    with pytest.raises(InputError, match=r"lot/0\.png; give at least two"):
         prepare([tmp_path / "lot"], config=SMALL)
 
 
@@ -351,12 +351,12 @@ def test_out_is_used_as_it_is(kvasir: Path) -> None:
 def test_out_with_something_else_is_refused(kvasir: Path) -> None:
     prepare([kvasir], config=SMALL, out=Path("mine"))
     before = contents(Path("mine"))
-    with pytest.raises(InputError, match="mine holds a store of other frames or settings; remove it, or choose another --out"):
+    with pytest.raises(InputError, match="mine holds a store of other frames"):
         prepare([kvasir], config=PrepareConfig(size=24), out=Path("mine"))
     assert contents(Path("mine")) == before
     (kvasir / "notes.txt").touch()
     for place in (kvasir, kvasir / "notes.txt"):
-        with pytest.raises(InputError, match="exists and is no store of frames; choose another --out, or remove it"):
+        with pytest.raises(InputError, match="no store of frames"):
             prepare([kvasir], config=SMALL, out=place)
 
 
@@ -365,9 +365,7 @@ def test_a_store_of_another_version_is_refused(kvasir: Path) -> None:
     index = json.loads((store.path / "index.json").read_bytes())
     (store.path / "index.json").write_text(json.dumps({**index, "version": VERSION + 1, "new": "field"}))
     for attempt in (lambda: FrameStore.open(store.path), lambda: prepare([kvasir], config=SMALL, out=store.path)):
-        with pytest.raises(
-            InputError, match=f"mine was prepared by version {VERSION + 1} of the preprocessing and this is version"
-        ):
+        with pytest.raises(InputError, match=f"mine was prepared by version {VERSION + 1}"):
             attempt()
 
 
@@ -378,9 +376,7 @@ def test_a_cut_off_store_is_refused(kvasir: Path, name: str, keep: float) -> Non
     whole = (store.path / name).read_bytes()
     (store.path / name).write_bytes(whole[: int(keep * len(whole))])
     for attempt in (lambda: FrameStore.open(store.path), lambda: prepare([kvasir], config=SMALL)):
-        with pytest.raises(
-            InputError, match="The store stores/kvasir-.* is damaged .*; remove it and prepare the frames again"
-        ):
+        with pytest.raises(InputError, match="stores/kvasir-.* is damaged"):
             attempt()
 
 
@@ -408,7 +404,7 @@ def test_damaged_figures_are_refused_when_they_are_asked_for(kvasir: Path) -> No
 
 @pytest.mark.parametrize("name", ["nowhere", "kvasir"])
 def test_a_folder_that_is_no_store_is_refused(kvasir: Path, name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} is no store of frames, for it has no index.json"):
+    with pytest.raises(InputError, match=f"{name} is not a frame store"):
         FrameStore.open(Path(name))
 
 

@@ -106,13 +106,13 @@ def test_masks_alone_belong_to_the_one_abnormal_class(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.jpg", "masks/a.png", "normal-cecum/b.jpg")
     assert masks(find_classes([tmp_path], abnormal=["images"])) == ["images: a.png"]
     touch(tmp_path, "polyps/c.jpg")
-    with pytest.raises(InputError, match="named `masks` .* could be of images or polyps; name their folder CLASS-masks"):
+    with pytest.raises(InputError, match="could be of images or polyps"):
         find_classes([tmp_path], abnormal=["images"])
 
 
 def test_masks_of_a_class_that_is_not_given_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "normal-cecum/b.jpg", "polyp-masks/a.png")
-    with pytest.raises(InputError, match="The masks of the class 'polyp' .* belong to no class that is given"):
+    with pytest.raises(InputError, match="'polyp' .* belong to no class"):
         find_classes([tmp_path])
 
 
@@ -126,13 +126,13 @@ def test_masks_of_any_folder_may_be_given_by_class(tmp_path: Path) -> None:
 
 def test_masks_given_by_hand_for_no_class_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "polyps/a.png", "other/a.png")
-    with pytest.raises(InputError, match="The masks of the class 'typo' .* belong to no class"):
+    with pytest.raises(InputError, match="'typo' .* belong to no class"):
         find_classes([tmp_path], masks={"typo": tmp_path / "other"})
 
 
 @pytest.mark.parametrize("files", [("1.jpg", "polyps/1.jpg"), ("polyps/1.jpg", "polyps/normal-cecum/2.jpg")])
 def test_a_class_within_another_is_an_unknown_layout(tmp_path: Path, files: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="is a class folder and holds another, .*; give each class a folder of its own"):
+    with pytest.raises(InputError, match="contains another, "):
         find_classes([touch(tmp_path / "lot", *files)])
 
 
@@ -140,7 +140,7 @@ def test_a_class_within_another_is_an_unknown_layout(tmp_path: Path, files: tupl
     ("files", "what"), [((), "no images"), (("a/notes.txt",), "no images"), (("masks/1.png",), "only masks")]
 )
 def test_a_folder_without_frames_is_refused(tmp_path: Path, files: tuple[str, ...], what: str) -> None:
-    with pytest.raises(InputError, match=f"There are {what} in {tmp_path}; give folders of .jpg or .png frames"):
+    with pytest.raises(InputError, match=f"There are {what} in {tmp_path}"):
         find_classes([touch(tmp_path, *files)])
 
 
@@ -153,12 +153,12 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_flag_that_names_nothing_suggests_a_class(tmp_path: Path) -> None:
     touch(tmp_path, "clean-colon/1.jpg", "polyps/1.jpg")
-    with pytest.raises(InputError, match="There is no class folder 'clean' with frames; the folders have clean-colon"):
+    with pytest.raises(InputError, match="'clean' with frames; the folders have clean-colon"):
         find_classes([tmp_path], normal=["clean"])
 
 
 def test_a_class_is_not_of_both_kinds(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'a' is given as normal and as abnormal; give it once"):
+    with pytest.raises(InputError, match="'a' is given as normal and as abnormal"):
         find_classes([touch(tmp_path, "a/1.jpg")], normal=["a"], abnormal=["a"])
 
 
@@ -173,7 +173,7 @@ def test_one_class_may_come_from_two_folders_but_not_one_name(tmp_path: Path) ->
     touch(tmp_path, "a/polyps/1.jpg", "b/polyps/2.jpg")
     assert frames(find_classes([tmp_path])) == ["polyps: 1.jpg", "polyps: 2.jpg"]
     touch(tmp_path, "b/polyps/1.jpg")
-    with pytest.raises(InputError, match="Two files would have the name polyps/1.jpg: .*a/polyps/1.jpg and .*b/polyps/1.jpg"):
+    with pytest.raises(InputError, match="name polyps/1.jpg: .*a/polyps/1.jpg and .*b/polyps/1.jpg"):
         find_classes([tmp_path])
 
 

@@ -37,7 +37,7 @@ def test_a_file_twice_in_one_class_is_kept_once(tmp_path: Path) -> None:
 
 def test_a_file_in_two_classes_is_refused(tmp_path: Path) -> None:
     write(tmp_path, polyps__b="same", cecum__a="same")
-    with pytest.raises(InputError, match=r"cecum/a\.png and .*polyps/b\.png are the same file in two classes, 'cecum' and"):
+    with pytest.raises(InputError, match=r"cecum/a\.png and .*polyps/b\.png .*, 'cecum' and"):
         listed(tmp_path)
 
 
@@ -66,19 +66,19 @@ def test_a_mask_that_could_be_of_two_frames_is_refused(tmp_path: Path) -> None:
 def test_a_frame_with_two_masks_is_refused(tmp_path: Path) -> None:
     write(tmp_path, polyps__x="1", polyp_masks__x="m")
     (tmp_path / "polyp-masks" / "x.jpg").write_text("n")
-    with pytest.raises(InputError, match=r"polyps/x\.png has two masks, .*x\.jpg and .*x\.png; remove one"):
+    with pytest.raises(InputError, match=r"polyps/x\.png has two masks, .*x\.jpg and .*x\.png"):
         listed(tmp_path)
 
 
 def test_a_mask_without_a_frame_is_counted_or_refused(tmp_path: Path) -> None:
     write(tmp_path, polyps__x="1", polyp_masks__x="m", polyp_masks__y="n")
     assert listed(tmp_path).notes == ("Left out 1 of 2 masks, without a frame: y.png.",)
-    with pytest.raises(InputError, match=r"masks/y\.png has no frame in the class 'polyps'; add it, or remove the mask"):
+    with pytest.raises(InputError, match=r"masks/y\.png has no frame in the class 'polyps'"):
         listed(tmp_path, strict=True)
 
 
 def test_masks_none_of_which_matches_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No mask matches a frame of the class 'polyps', for example .*y.png"):
+    with pytest.raises(InputError, match="class 'polyps', for example .*y.png"):
         listed(write(tmp_path, polyps__x="1", polyp_masks__y="n"))
 
 

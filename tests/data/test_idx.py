@@ -83,25 +83,21 @@ def test_compressed_dotted_and_plain_files_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for names in IDX_FILES.values() for name in names])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (write_mnist(tmp_path) / name).unlink()
-    with pytest.raises(
-        InputError, match=rf"There is no {name} \(plain or \.gz\) in {tmp_path}; put MNIST's four idx files there\."
-    ):
+    with pytest.raises(InputError, match=rf"no {name} \(plain or \.gz\) in {tmp_path}"):
         load_mnist(tmp_path)
 
 
 def test_wrong_magic_says_what_is_there(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     write_idx(tmp_path / "train-images-idx3-ubyte", noise((12,)))
-    with pytest.raises(
-        InputError, match="starts with 00 00 08 01, not with the 00 00 08 03 of an idx file of 3-dimensional bytes"
-    ):
+    with pytest.raises(InputError, match="00 00 08 01, not with the 00 00 08 03"):
         load_mnist(tmp_path)
 
 
 def test_truncation_says_how_much_is_there(tmp_path: Path) -> None:
     file = write_mnist(tmp_path) / "t10k-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(InputError, match="t10k-images-idx3-ubyte is cut off: 3131 of 3136 bytes of data are there"):
+    with pytest.raises(InputError, match="t10k-images-idx3-ubyte .*3131 of 3136 bytes"):
         load_mnist(tmp_path)
 
 
@@ -115,13 +111,13 @@ def test_a_header_of_terabytes_allocates_nothing(tmp_path: Path) -> None:
 def test_bytes_too_many_are_noticed(tmp_path: Path) -> None:
     file = write_mnist(tmp_path) / "train-labels-idx1-ubyte"
     file.write_bytes(file.read_bytes() + b"abc")
-    with pytest.raises(InputError, match="has 3 bytes more than its header says"):
+    with pytest.raises(InputError, match="3 bytes more"):
         load_mnist(tmp_path)
 
 
 def test_counts_must_match(tmp_path: Path) -> None:
     write_idx(write_mnist(tmp_path) / "train-labels-idx1-ubyte", noise((11,)) % 10)
-    with pytest.raises(InputError, match="train-images-idx3-ubyte holds 12 images but train-labels-idx1-ubyte 11 labels"):
+    with pytest.raises(InputError, match="train-images-idx3-ubyte .* 12 images .*train-labels-idx1-ubyte 11 labels"):
         load_mnist(tmp_path)
 
 
@@ -132,7 +128,7 @@ def test_labels_must_be_digits(tmp_path: Path) -> None:
 
 
 def test_a_file_of_no_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="t10k-images-idx3-ubyte holds no images"):
+    with pytest.raises(InputError, match="t10k-images-idx3-ubyte has no images"):
         load_mnist(write_mnist(tmp_path, test=0))
 
 
@@ -145,7 +141,7 @@ def test_both_halves_must_be_of_one_size(tmp_path: Path) -> None:
 def test_a_gz_that_is_none_is_refused(tmp_path: Path) -> None:
     write_mnist(tmp_path, compressed=True)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"<html>not found</html>")
-    with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz is not a sound \.gz file"):
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz is not a valid"):
         load_mnist(tmp_path)
 
 

@@ -130,7 +130,7 @@ def _spotted(values: tuple[int, ...], shape: tuple[int, int] = (100, 100)) -> np
 @pytest.mark.parametrize("values", [(1, 2), (1, 255), (1, 2, 3, 40), (10, 20, 30)])
 def test_labels_of_several_classes_are_refused(values: tuple[int, ...], tmp_path: Path) -> None:
     path = save(tmp_path / "mask.png", _spotted(values))
-    with pytest.raises(InputError, match=r"mask\.png has more than two values \(0, .*give one that is black outside"):
+    with pytest.raises(InputError, match=r"mask\.png has more than two values \(0, "):
         read_mask(path)
 
 

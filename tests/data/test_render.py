@@ -283,14 +283,14 @@ def rename(folder: Path, suffix: str) -> None:
 
 SPOILT: dict[str, Callable[[Path, Path], Any]] = {
     r"red\.png has no alpha channel": lambda signs, _: Image.new("RGB", (9, 9)).save(signs / "red.png"),
-    r"red\.png is opaque all over": lambda signs, _: write(signs / "red.png", np.full((9, 9, 4), 255, np.uint8)),
-    r"red\.png is transparent all over": lambda signs, _: write(signs / "red.png", np.zeros((9, 9, 4), np.uint8)),
+    r"red\.png is fully opaque": lambda signs, _: write(signs / "red.png", np.full((9, 9, 4), 255, np.uint8)),
+    r"red\.png is fully transparent": lambda signs, _: write(signs / "red.png", np.zeros((9, 9, 4), np.uint8)),
     r"Cannot read the image .*red\.png": lambda signs, _: (signs / "red.png").write_bytes(b"not an image"),
     r"class folder .*green has no pictogram": lambda signs, _: (signs / "green").mkdir(),
     "pictograms of one class alone, blue": lambda signs, _: (signs / "red.png").unlink(),
     r"no pictograms in .*2 files \(2 \.svg\)": lambda signs, _: rename(signs, ".svg"),
     "called test: its folder would be read as a part of a split": lambda signs, _: rename_one(signs, "test"),
-    "called thumbs.db: its folder would be passed over": lambda signs, _: rename_one(signs, "thumbs.db"),
+    "called thumbs.db": lambda signs, _: rename_one(signs, "thumbs.db"),
     "There are no photos in": lambda _, photos: rename(photos / "inner", ".txt"),
     r"small\.png is 31 x 90 pixels, too small for crops of 32 x 32": lambda _, photos: write_photos(
         photos, {"small.png": (1, 2, 3)}, width=31, height=90

@@ -66,7 +66,7 @@ def test_what_is_no_array_of_bytes_is_refused(tmp_path: Path, path: Path) -> Non
         with pytest.raises(InputError, match="not rows of bytes"):
             DiskArray(tmp_path / f"{name}.npy")
     (tmp_path / "cut.npy").write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"cut.npy cannot be read \(.*\); make it again"):
+    with pytest.raises(InputError, match=r"cut.npy cannot be read"):
         DiskArray(tmp_path / "cut.npy")
 
 

@@ -92,8 +92,8 @@ def test_a_path_with_a_colon_is_a_path(tmp_path: Path, monkeypatch: pytest.Monke
         ("mnistm:/data", "Did you mean mnist-m"),
         ("/nowhere/at/all", "There is no file or folder '/nowhere/at/all'"),
         ("", "There is no file or folder ''"),
-        ("folder", "folder alone does not say where the images are; write folder:PATH with a folder of images"),
-        ("arrays:", "arrays alone does not say"),
+        ("folder", "write folder:PATH"),
+        ("arrays:", "write arrays:PATH"),
         ("folder:/nowhere", "There is no /nowhere; give the path of a folder of images"),
         ("arrays:/nowhere.npz", "There is no /nowhere.npz"),
         ("mnist:/nowhere", "There is no train-images-idx3-ubyte"),
@@ -108,7 +108,7 @@ def test_what_cannot_be_found_is_said(source: str, message: str) -> None:
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"notes\.txt is no source of images: give a folder, or a \.mat, \.npz or \.npy file"):
+    with pytest.raises(InputError, match=r"notes\.txt is not a source of images"):
         load(str(tmp_path / "notes.txt"))
 
 
@@ -126,7 +126,7 @@ def test_a_kind_alone_is_read_from_the_data_root(places: dict[str, Path], tmp_pa
 
 
 def test_an_absent_mnist_m_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"There is no MNIST-M in {tmp_path}; make it with `pixelscope data mnist-m --out "):
+    with pytest.raises(InputError, match=rf"no MNIST-M in {tmp_path}; .*`pixelscope data mnist-m --out "):
         load("mnist-m", data_root=tmp_path)
 
 
@@ -202,5 +202,5 @@ def test_the_demos_photos_are_what_scikit_image_loads() -> None:
 @pytest.mark.parametrize("package", ["mlxtend", "skimage"])
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"The demo needs the package {package}; install pixelscope\[demo\]\."):
+    with pytest.raises(InputError, match=rf"{package}; install pixelscope\[demo\]"):
         load("demo:mnist-m")

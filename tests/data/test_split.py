@@ -60,9 +60,7 @@ def test_validation_parts_no_copies_either() -> None:
     assert [len(part) for part in shown] == [26, 6, 8]
     assert sum(map(len, shown)) == 40
     assert parts.count == 80
-    assert parts.notes == (
-        "40 of 80 images are exact copies of others, in 40 groups; each group lies in one part of the split.",
-    )
+    assert parts.notes == ("40 of 80 images are exact copies of others, in 40 groups; each group is in one part of the split.",)
 
 
 def test_validation_is_drawn_from_what_the_test_leaves() -> None:
@@ -167,7 +165,7 @@ def test_without_copies_there_are_none() -> None:
 
 def test_one_image_in_copies_is_too_few() -> None:
     images = images_of([7] * 10)
-    with pytest.raises(InputError, match="too few to hold out a test split.*not copies of one image alone"):
+    with pytest.raises(InputError, match="too few .*copies of one image"):
         split(images, own_test_mask(images, 0.2, 0), 0.0, 0)
 
 
@@ -233,7 +231,7 @@ def test_the_share_of_the_test_is_that_of_images_not_of_groups() -> None:
 def test_groups_are_counted_in_the_notes() -> None:
     images = group_by_name(named([f"0/{i // 3}_{i}.png" for i in range(30)]), TRACK)
     notes = split(images, own_test_mask(images, 0.2, 0), 0.2, 0).notes
-    assert notes == ("30 images are in 10 groups by their names, the largest of 3; each group lies in one part of the split.",)
+    assert notes == ("30 images are in 10 groups by their names, the largest of 3; each group is in one part of the split.",)
     given_split = replace(images, test=np.arange(30) >= 20)
     assert given_split.test is not None
     notes = split(given_split, given_split.test, 0.0, 0).notes

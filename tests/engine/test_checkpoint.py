@@ -42,7 +42,7 @@ def test_another_format_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="format 99"):
         checkpoint.load(path)
     save_file({"a": torch.zeros(1)}, path, {"pixelscope": json.dumps({"format": 1})})  # as version 0.1 wrote it
-    with pytest.raises(InputError, match=r"format 1.*use the version named in the run's run.json, or train again"):
+    with pytest.raises(InputError, match=r"format 1.*run\.json"):
         checkpoint.load(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="not written by pixelscope"):

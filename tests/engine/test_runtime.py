@@ -35,7 +35,7 @@ def test_precision_is_what_the_hardware_has(asked: str, accelerator: str, native
 
 
 def test_bfloat16_is_not_asked_of_a_gpu_without_it() -> None:
-    with pytest.raises(InputError, match="This GPU does not compute in bfloat16; use --precision 32-true"):
+    with pytest.raises(InputError, match="bfloat16; use --precision 32-true"):
         choose_precision("bf16-mixed", "cuda", native=False)
 
 
@@ -91,7 +91,7 @@ def test_switches_are_read_as_yaml_writes_them(written: str, read: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_more_gpus_than_there_are() -> None:
-    with pytest.raises(InputError, match="2 GPUs are asked for and this machine has 0; lower --devices or use"):
+    with pytest.raises(InputError, match="2 GPUs .* has 0; lower --devices"):
         resolve_runtime(RuntimeConfig(devices=2, accelerator="cuda"))
 
 

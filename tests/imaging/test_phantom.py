@@ -133,7 +133,7 @@ def test_frames_of_any_size_are_drawn(seed: int, width: int, height: int, polyp:
 
 @pytest.mark.parametrize("arguments", [{"seed": -1}, {"seed": 0, "width": 95}, {"seed": 0, "height": 95}])
 def test_frames_that_cannot_be_drawn_are_refused(arguments: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="give a seed of 0 or more, and a width and height of 96 or more"):
+    with pytest.raises(InputError, match="width and height of 96"):
         draw_frame(**arguments, polyp=False)
 
 
@@ -258,7 +258,7 @@ def test_a_folder_of_something_else_is_refused_and_kept(tmp_path: Path, monkeypa
     if change == "broken":
         (folder / "phantom.json").write_text("{")
     before = contents(tmp_path)
-    with pytest.raises(InputError, match="exists and holds something else than these frames; remove it, or choose another"):
+    with pytest.raises(InputError, match="other content"):
         write_phantom(folder, **asked)
     assert contents(tmp_path) == before
 
@@ -281,6 +281,6 @@ def test_an_interrupted_folder_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("numbers", [(-1, 1, 0), (1, -1, 0), (1, 1, -1), (0, 0, 0)])
 def test_numbers_that_make_no_folder_are_refused(tmp_path: Path, numbers: tuple[int, int, int]) -> None:
     normal, polyps, seed = numbers
-    with pytest.raises(InputError, match="give numbers of 0 or more, and at least one frame"):
+    with pytest.raises(InputError, match="at least one frame"):
         write_phantom(tmp_path / "phantom", normal=normal, polyps=polyps, seed=seed)
     assert list(tmp_path.iterdir()) == []

@@ -185,13 +185,13 @@ def test_drawing_goes_on_where_it_stopped(pixelda_run: Path, digits: Path, tmp_p
 
 
 def test_what_cannot_be_redrawn_is_said(pixelda_run: Path, baseline_run: Path, digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a run of the baseline, which draws nothing"):
+    with pytest.raises(InputError, match="run of the baseline"):
         adapt(baseline_run, digits, tmp_path / "out")
     with pytest.raises(InputError, match="--styles 0 makes no image"):
         adapt(pixelda_run, digits, tmp_path / "out", styles=0)
     assert not (tmp_path / "out").exists()
     adapt(pixelda_run, digits, tmp_path / "out")
-    with pytest.raises(InputError, match="exists already; name another folder, or go on with --resume"):
+    with pytest.raises(InputError, match="exists already; .*--resume"):
         adapt(pixelda_run, digits, tmp_path / "out")
 
 

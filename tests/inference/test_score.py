@@ -144,7 +144,7 @@ def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_f
     out, young = tmp_path / "scores.csv", tmp_path / "young"
     shutil.copytree(endovae_run, young)
     (young / "checkpoints" / FILE).unlink()
-    with pytest.raises(InputError, match="There is no calibration in .*young; make one with `pixelscope endovae evaluate"):
+    with pytest.raises(InputError, match="no calibration in .*young; .*`pixelscope endovae evaluate"):
         score(young, [frame_files], out)
     with pytest.raises(
         InputError, match="calibration in .* is of the checkpoint best-validation at .* run .* --checkpoint last"
@@ -152,7 +152,7 @@ def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_f
         score(endovae_run, [frame_files], out, checkpoint="last")
     with pytest.raises(InputError, match="is a run of 'pixelda'"):
         score(pixelda_run, [frame_files], out)
-    with pytest.raises(InputError, match="false-positive rate of 0.001 needs at least 999 calibration frames"):
+    with pytest.raises(InputError, match="0.001 needs at least 999"):
         score(endovae_run, [frame_files], out, false_positive_rate=0.001)
     with pytest.raises(InputError, match="A false-positive rate of 2 is none"):
         score(endovae_run, [frame_files], out, false_positive_rate=2)

@@ -67,12 +67,12 @@ def test_rows_read_back(tmp_path: Path, ending: str) -> None:
 
 def test_what_exists_or_was_left_is_not_written_over(tmp_path: Path) -> None:
     out = tmp_path / "t.csv"
-    with pytest.raises(InputError, match="ends neither in .csv nor in .jsonl"):
+    with pytest.raises(InputError, match=r"\.csv or \.jsonl"):
         ResumableTable(tmp_path / "t.xlsx", COLUMNS, WHO)
     ResumableTable(out, COLUMNS, WHO).close()
     with pytest.raises(InputError, match="--resume"):
         ResumableTable(out, COLUMNS, WHO)
-    with pytest.raises(InputError, match="was begun with another model .abc and not xyz."):
+    with pytest.raises(InputError, match="another model .abc, not xyz."):
         ResumableTable(out, COLUMNS, {"model": "xyz"}, resume=True)
     (tmp_path / "t.csv.part.json").write_text("{")
     with pytest.raises(InputError, match="is missing or damaged"):

@@ -68,7 +68,7 @@ def test_arrays_of_labels_are_white_on_black(folders: Path) -> None:
 
 def test_arrays_of_several_labels_are_refused(folders: Path) -> None:
     np.savez(folders / "labels.npz", images=np.random.default_rng(0).integers(0, 6, (60, 16, 16)).astype(np.uint8))
-    with pytest.raises(InputError, match="have values up to 5 of 255; give 0 outside and 255 inside"):
+    with pytest.raises(InputError, match="up to 5 of 255"):
         _read(folders, f"arrays:{folders / 'labels.npz'}")
 
 

@@ -57,7 +57,7 @@ def test_copies_and_classes_without_images_are_in_the_record_and_printed(
 def test_a_source_without_labels_says_how_it_was_read(tmp_path: Path) -> None:
     source = write_classes(tmp_path / "source", {"a": 3, "b": 3}, side=tiny.SIZE)
     (source / "a" / "0.png").rename(source / "loose.png")
-    with pytest.raises(InputError, match=r"has no labels; .*labels\.csv.*beside the folders a, b: loose\.png"):
+    with pytest.raises(InputError, match=r"no labels; .*labels\.csv.* folders a, b: loose\.png"):
         load_domains(tiny.baseline(source=str(source)), training=False)
 
 
@@ -129,7 +129,7 @@ def test_images_of_classes_that_the_source_lacks_are_left_out_by_name_and_count(
         assert domains.classes[label] == name.split("/")[0].lower()
     left_out = "Left out 12 of 52 images by their labels, of 1 classes that the source lacks: x."
     assert left_out in target.test.provenance.notes
-    assert [note for note in target.notes if " c" in note] == ["1 classes have no image here: c."]
+    assert [note for note in target.notes if " c" in note] == ["1 classes have no image: c."]
 
 
 def test_left_out_images_are_not_trained_on(tmp_path: Path, rendered: Path, photos: Path) -> None:

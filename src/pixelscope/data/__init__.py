@@ -170,13 +170,13 @@ def detect(path: Path) -> str:
         return "mnist-m" if mnist_m.is_original(path) else "folder"
     if path.suffix.lower() in (".npz", ".npy", ".mat"):
         return "mnist-m" if mnist_m.is_generated(path) else "arrays"
-    raise InputError(f"{path} is no source of images: give a folder, or a .mat, .npz or .npy file.")
+    raise InputError(f"{path} is not a source of images; give a folder, or a .mat, .npz or .npy file.")
 
 
 def require_path(kind: str, path: str, what: str) -> Path:
     """Return the path after a kind; raises InputError if it is empty or does not exist."""
     if not path:
-        raise InputError(f"{kind} alone does not say where the images are; write {kind}:PATH with {what}.")
+        raise InputError(f"{kind} needs a path; write {kind}:PATH with {what}.")
     if not Path(path).exists():
         raise InputError(f"There is no {path}; give the path of {what}.")
     return Path(path)
@@ -186,6 +186,6 @@ def _unknown(source: str, name: str) -> str:
     close = difflib.get_close_matches(name, SOURCES, n=1)
     suggestion = f" Did you mean {close[0]}?" if close else ""
     return (
-        f"There is no file or folder {source!r} and no kind of source of that name.{suggestion} "
+        f"There is no file or folder {source!r} and no kind of source with that name.{suggestion} "
         f"Give a path, KIND:PATH or a KIND; kinds are {', '.join(SOURCES)}."
     )

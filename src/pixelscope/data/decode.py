@@ -101,8 +101,8 @@ def measure_depth(paths: Sequence[Path], formats: Sequence[str], given: Range | 
     if integers and len(integers) < len(deep):
         other = next(path for path, _, _, whole in deep if not whole)
         raise InputError(
-            f"{integers[0]} holds integers and {other} floating-point values, which have no range in common; give one with "
-            "--data.range LOW HIGH (frames: --prepare.range), or keep them apart."
+            f"{integers[0]} has integers and {other} floating-point values, which share no range; give one with "
+            "--data.range LOW HIGH (frames: --prepare.range), or use them separately."
         )
     lowest, highest = min(one[1] for one in deep), max(one[2] for one in deep)
     return Depth(common_range(lowest, highest, bool(integers)), len(deep), len(paths))
@@ -251,7 +251,7 @@ def read_readable(
             images = np.empty((len(paths), *image.shape[:2], 3), np.uint8)
         if image.shape[:2] != images.shape[1:3]:
             raise InputError(
-                f"{paths[position]} is {_size(image)} and images before it are {_size(images[0])}; give a size to bring all to."
+                f"{paths[position]} is {_size(image)} and others are {_size(images[0])}; give a size to resize all."
             )
         images[filled] = image
         channels = max(channels, image.shape[2])
@@ -494,5 +494,5 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     text = " ".join(str(error).split())
     if isinstance(error, Image.UnidentifiedImageError):
-        return "it is no image of a known format"
+        return "it is not an image of a known format"
     return getattr(error, "strerror", None) or text or type(error).__name__

@@ -356,17 +356,17 @@ def _appearance(images: ImageSet) -> Appearance:
 
 def _of_classes(source: SourceDescription, target: SourceDescription) -> list[str]:
     if not source.classes:
-        return ["The source has no labels, so nothing can be learned from it: give one folder a class, or a labels.csv."]
+        return ["The source has no labels, which training needs; give one folder per class, or a labels.csv."]
     found = []
     rare = [name for name, count in source.classes.items() if count < _RARE]
     if rare:
-        found.append(f"Classes of the source with fewer than {_RARE} images, of which little can be learned: {_named(rare)}.")
+        found.append(f"Classes of the source with fewer than {_RARE} images, from which little is learned: {_named(rare)}.")
     if not target.classes:
         return found
     ours, theirs = ({name.strip().casefold() for name in one.classes} for one in (source, target))
     if missing := [name for name in target.classes if name.strip().casefold() not in ours]:
         found.append(
-            f"Classes of the target that the source lacks: {_named(missing)}; their images are read as one of the others. "
+            f"Classes of the target that the source lacks: {_named(missing)}; their images are classified as others. "
             "Leave them out with --data.classes source, or add images to the source."
         )
     if absent := [name for name in source.classes if name.strip().casefold() not in theirs]:
@@ -380,15 +380,12 @@ def _of_classes(source: SourceDescription, target: SourceDescription) -> list[st
 def _of_numbers(source: SourceDescription, target: SourceDescription) -> list[str]:
     found = []
     if target.count < _FEW:
-        found.append(
-            f"The target has {target.count:,} images; the discriminator soon knows fewer than {_FEW} by heart. Give more."
-        )
+        found.append(f"The target has {target.count:,} images; the discriminator soon memorizes fewer than {_FEW}. Add more.")
     for role, one in (("source", source), ("target", target)):
         wide = sum(count for size, count in one.sizes.items() if _is_wide(size))
         if wide > one.count / 2:
             found.append(
-                f"Most images of the {role} are far from square, and all but the square in their middle is cut off; crop them "
-                "to what matters."
+                f"Most images of the {role} are far from square, and only their centre square is used; crop them first."
             )
     return found
 
@@ -402,8 +399,8 @@ def _of_framing(source: Appearance, target: Appearance) -> list[str]:
     ratio = source.foreground.side / target.foreground.side
     text = (
         f"Foregrounds fill {source.foreground.side:.0%} of the source's images and {target.foreground.side:.0%} of the "
-        "target's, and PixelDA changes looks, not geometry. Train with --data.framing match, which scales the target by "
-        f"{ratio:.2f} and places it as the source."
+        "target's, and PixelDA changes appearance, not geometry. Train with --data.framing match, which scales the target by "
+        f"{ratio:.2f} and shifts it to match the source."
     )
     return [text]
 
@@ -413,7 +410,7 @@ def _of_appearance(source: Appearance, target: Appearance) -> list[str]:
     found = []
     if source.chroma >= _COLOURED and target.chroma < _GREY:
         found.append(
-            "The source's images are coloured and the target's are grey: classes that differ in colour cannot be told apart in "
+            "The source's images are coloured and the target's are grey: classes that differ in colour alone look the same in "
             "the target. Train on a grey copy of the source."
         )
     if source.foreground is None and target.foreground is not None:
@@ -441,8 +438,8 @@ def _sizes(sizes: dict[str, int]) -> str:
 
 def _framing(foreground: Foreground | None) -> str:
     if foreground is None:
-        return "cannot be told from the background"
-    return f"{foreground.side:.0%} of the side, middle at {foreground.x:.2f}, {foreground.y:.2f}"
+        return "not distinct from the background"
+    return f"{foreground.side:.0%} of the side, centre at {foreground.x:.2f}, {foreground.y:.2f}"
 
 
 def _named(names: list[str]) -> str:

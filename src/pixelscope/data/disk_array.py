@@ -45,7 +45,7 @@ class DiskArray:
         except UNREADABLE as error:
             raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); make it again.") from None
         if head.dtype != np.uint8 or not head.ndim or not head.flags.c_contiguous:
-            raise InputError(f"{path} holds {head.dtype} of shape {head.shape}, not rows of bytes; make it again.")
+            raise InputError(f"{path} has {head.dtype} of shape {head.shape}, not rows of bytes; make it again.")
         self.path, self._start, self._whole = path, int(head.offset), head.shape
         self._positions, self._framing = positions, framing
         self._file: BinaryIO | None = None

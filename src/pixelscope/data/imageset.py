@@ -76,7 +76,7 @@ class ImageSet:
             if values is not None and len(values) != count:
                 raise InputError(f"{self.provenance.source}: {count} images but {len(values)} {what}.")
         if self.labels is not None and count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
-            raise InputError(f"{self.provenance.source}: labels must lie between 0 and {len(self.classes) - 1}.")
+            raise InputError(f"{self.provenance.source}: labels must be between 0 and {len(self.classes) - 1}.")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -138,7 +138,7 @@ class ImageSet:
     def framed(self, framing: Framing) -> "ImageSet":
         """Return the images scaled and shifted by `framing`, with a note; those on disk are framed when read."""
         images = self.images.framed(framing) if isinstance(self.images, DiskArray) else frame(self.images, framing)
-        text = f"Scaled and placed as the source's: {framing.describe(images.shape[-1])}."
+        text = f"Scaled and shifted to match the source: {framing.describe(images.shape[-1])}."
         return replace(self, images=images, provenance=replace(self.provenance, notes=(*self.provenance.notes, text)))
 
     def relabelled(self, positions: Sequence[int], classes: tuple[str, ...]) -> "ImageSet":

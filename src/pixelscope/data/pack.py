@@ -146,10 +146,10 @@ def load_pack(folder: Path, size: int | None = 32, value_range: tuple[float, flo
         raise InputError(f"{link} is a link, which could lead to any file; put the file itself into the pack if you trust it.")
     images = DiskArray(folder / "images.npy")
     if index.get("count") != len(images) or images.ndim != 4:
-        raise InputError(f"{folder} is damaged: its images are not those of its {INDEX}; pack them again.")
+        raise InputError(f"{folder} is damaged: its images differ from its {INDEX}; pack them again.")
     if size is not None and images.shape[-2:] != (size, size):
         raise InputError(
-            f"{folder} holds images of {images.shape[-1]} x {images.shape[-2]} pixels and {size} x {size} are wanted; "
+            f"{folder} has images of {images.shape[-1]} x {images.shape[-2]} pixels and {size} x {size} are wanted; "
             f"pack them again with --size {size}, or train with --data.size {images.shape[-1]}."
         )
     packed = _packed_range(folder, index)
@@ -182,7 +182,7 @@ def _packed_range(folder: Path, index: dict[str, Any]) -> tuple[float, float] | 
             return None
         case [int() | float() as low, int() | float() as high]:
             return float(low), float(high)
-    raise InputError(f"{folder} is damaged: its range of values is no pair of numbers; pack the images again.")
+    raise InputError(f"{folder} is damaged: its value range is not a pair of numbers; pack the images again.")
 
 
 def _write(
@@ -223,7 +223,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         known = index["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{folder} is no pack of images, or a damaged one; make it with `pixelscope data pack`.") from None
+        raise InputError(f"{folder} is not a pack, or is damaged; make it with `pixelscope data pack`.") from None
     if not known:
         raise InputError(f"{folder} has format {index['format']} and this version reads {FORMAT}; pack the images again.")
     return index
@@ -239,7 +239,7 @@ def _names(folder: Path, count: int) -> list[str]:
     except (OSError, ValueError):
         names = None
     if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path} is damaged or not of {count} names; pack the images again.")
+        raise InputError(f"{path} is damaged or does not have {count} names; pack the images again.")
     return names
 
 

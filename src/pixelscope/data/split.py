@@ -149,10 +149,10 @@ def split(images: ImageSet, test: Mask, validation_fraction: float, seed: int) -
 
 
 def _too_few(images: ImageSet, copies: Positions | None) -> str:
-    which = ", and not copies of one image alone" if copies is not None else ""
+    which = "that are not all copies of one image" if copies is not None else ""
     which += ", and more than one group of --data.group-by" if images.groups is not None else ""
     what = f"{images.provenance.source} has {len(images)} image(s), too few to hold out a test split"
-    return f"{what}; give at least 2 a class{which}."
+    return f"{what}; give at least 2 per class{which}."
 
 
 def _group_notes(images: ImageSet, part: Positions, validation_fraction: float) -> tuple[str, ...]:
@@ -161,13 +161,13 @@ def _group_notes(images: ImageSet, part: Positions, validation_fraction: float) 
         return ()
     sizes = np.bincount(images.groups)
     parted = _parted(images.groups, part)
-    across = f"{parted:,} test images are of groups with images in training or validation, by the split that came with them"
+    across = f"{parted:,} test images belong to groups with images in training or validation, in the data's own split"
     what = (
         f"{len(images):,} images are in {int((sizes > 0).sum()):,} groups by their names, the largest of {int(sizes.max()):,}"
     )
     without = validation_fraction > 0 and not (part == 1).any()
     return (
-        f"{what}; {across if parted else 'each group lies in one part of the split'}.",
+        f"{what}; {across if parted else 'each group is in one part of the split'}.",
         *(["The groups are so large that none is held out for validation."] if without else []),
     )
 
@@ -183,8 +183,8 @@ def _copy_notes(images: ImageSet, copies: Positions | None, part: Positions) -> 
     extra, groups = int((sizes - 1).clip(min=0).sum()), int((sizes > 1).sum())
     what = f"{extra:,} of {len(images):,} images are exact copies of others, in {groups:,} groups"
     parted = _parted(copies, part)
-    across = f"{parted:,} test images are exact copies of images in training or validation, by the split that came with them."
-    notes = [f"{what}.", across] if parted else [f"{what}; each group lies in one part of the split."]
+    across = f"{parted:,} test images are exact copies of images in training or validation, in the data's own split."
+    notes = [f"{what}.", across] if parted else [f"{what}; each group is in one part of the split."]
     different = 0 if images.labels is None else _differing(copies, images.labels)
     return (*notes, *([f"The copies of {different:,} groups have different labels."] if different else ()))
 
@@ -211,7 +211,7 @@ def _class_notes(images: ImageSet, part: Positions) -> tuple[str, ...]:
         return ()
     counts = [np.bincount(images.labels[part == number], minlength=len(images.classes)).tolist() for number in range(3)]
     absent = [name for name, *each in zip(images.classes, *counts, strict=True) if not any(each)]
-    notes = list(note("{count} classes have no image here: {names}.", absent))
+    notes = list(note("{count} classes have no image: {names}.", absent))
     for name, train, validation, test in zip(images.classes, *counts, strict=True):
         if (not train or not test) and name not in absent:
             missing = " and ".join(what for what, count in (("training", train), ("test", test)) if not count)

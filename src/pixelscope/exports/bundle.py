@@ -93,14 +93,14 @@ def require_absent(out: Path, form: Format) -> None:
     Sidecar files of a killed export are removed.
     """
     if out.suffix.lower() != f".{form}":
-        raise InputError(f"{out} does not end in .{form}; name a file that does, or give another --format.")
+        raise InputError(f"{out} does not end in .{form}; change the name, or give another --format.")
     if _unfinished(out).exists():
         for path in () if out.exists() else sidecar_files(out).values():
             path.unlink(missing_ok=True)
         _unfinished(out).unlink()
     for path in (out, *sidecar_files(out).values()):
         if path.exists():
-            raise InputError(f"{path} exists already; name another file with --out, or move it away.")
+            raise InputError(f"{path} exists already; choose another --out, or remove it.")
 
 
 def _unfinished(out: Path) -> Path:

@@ -67,7 +67,7 @@ class ModelCard:
 
 
 def _data(role: str, data: DataRecord) -> str:
-    counts = {"images": data.count, "to train on": data.train, "to validate": data.validation, "to test": data.test}
+    counts = {"images": data.count, "training": data.train, "validation": data.validation, "test": data.test}
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     lines = [f"- {role}: {data.title or data.spec} ({parts})", f"  - licence: {data.licence or 'not recorded'}"]
     lines += [f"  - citation: {data.citation}"] if data.citation else []

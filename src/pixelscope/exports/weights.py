@@ -29,7 +29,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or cut off ({error}); export the run again.") from None
+        raise InputError(f"{path} is damaged or truncated ({error}); export the run again.") from None
     if KEY not in metadata or CHECKSUM not in metadata:
         raise InputError(f"{path} was not made by `pixelscope export`; give a file that was, or the run.")
     if metadata[CHECKSUM] != _checksum(tensors, metadata[KEY]):

@@ -50,12 +50,12 @@ def to_eight_bits(values: NDArray[np.generic], low_high: Range) -> NDArray[np.ui
 
 def range_note(low_high: Range) -> str:
     """Return the note that names the range of a set."""
-    return f"Values of {range_text(low_high)} became 0 to 255 in all images; fix it with --data.range LOW HIGH."
+    return f"Values of {range_text(low_high)} became 0 to 255 in all images; set it with --data.range LOW HIGH."
 
 
 def unused_range_note(low_high: Range) -> str:
     """Return the note on a range given for images of 8 bits."""
-    return f"The range {range_text(low_high)} that was given is not used: no image is deeper than 8 bits."
+    return f"The range {range_text(low_high)} is not used: no image is deeper than 8 bits."
 
 
 def range_text(low_high: Range) -> str:

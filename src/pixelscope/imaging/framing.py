@@ -102,7 +102,7 @@ class Framing:
 
     def describe(self, size: int) -> str:
         """Return a description for images of `size` pixels."""
-        return f"scaled to {self.side / size:.0%} and placed at ({self.left}, {self.top}) in {size} x {size} pixels"
+        return f"scaled to {self.side / size:.0%} and shifted to ({self.left}, {self.top}) in {size} x {size} pixels"
 
 
 def find_foreground(images: Bytes) -> Foreground | None:

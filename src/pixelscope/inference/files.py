@@ -83,10 +83,10 @@ def skipped_notes(paths: Sequence[Path], out: Path) -> tuple[str, ...]:
 def require_paths(paths: Sequence[Path]) -> None:
     """Raise InputError if no path is given, or one does not exist."""
     if not paths:
-        raise InputError("No images are given; name image files, or folders of them.")
+        raise InputError("No images are given; give image files, or folders of them.")
     for path in paths:
         if not path.exists():
-            raise InputError(f"There is no {path}; name image files, or folders of them.")
+            raise InputError(f"There is no {path}; give image files, or folders of them.")
 
 
 def require_distinct_names(paths: Sequence[Path]) -> None:
@@ -94,7 +94,7 @@ def require_distinct_names(paths: Sequence[Path]) -> None:
     names = [path.name for path in paths]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"Two of the paths are called {twice}, so that their files would collide; take one at a time.")
+        raise InputError(f"Two of the paths are called {twice}, so their files would collide; process one at a time.")
 
 
 def labels_in(folder: Path) -> dict[str, str]:

@@ -42,7 +42,7 @@ class BatchResult:
 
     def to_text(self) -> str:
         """Return the text for a terminal: a line, and one per note."""
-        failed = f", {self.failed:,} of them with an error in place of a result" if self.failed else ""
+        failed = f", {self.failed:,} of them with an error instead of a result" if self.failed else ""
         return "\n".join([f"{self.out}: {self.rows:,} rows{failed}", *(f"note: {note}" for note in self.notes)])
 
 
@@ -80,11 +80,11 @@ def run_pipeline(
                 say(done, max(done, total))
         table.finish()
     except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted; {_kept(table, rows)}; continue with the same command and --resume.") from None
+        raise Interrupted(f"Interrupted; {_kept(table, rows)}; to continue, repeat the command with --resume.") from None
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        fix = "free some space, then continue with the same command and --resume"
+        fix = "free some space, then repeat the command with --resume"
         raise InputError(f"The disk is full; {_kept(table, rows)}; {fix}.") from None
     finally:
         table.close()
@@ -117,8 +117,8 @@ def _after(table: ResumableTable, items: Iterator[InputFile]) -> Iterator[InputF
         if item is None or item.name != name:
             there = "nothing" if item is None else item.name
             raise InputError(
-                f"Row {number:,} of {table.part} is of {name} and the files now have {there} there; restore them, or remove it "
-                "and begin again."
+                f"Row {number:,} of {table.part} is of {name}, but the files now have {there}; restore them, or delete the "
+                "table and start again."
             )
     return items
 
@@ -138,8 +138,8 @@ class _Remarks:
 
     def notes(self) -> tuple[str, ...]:
         return (
-            *note("Read the first page alone of {count} files (pages left): {names}.", self.paged),
-            *note("One flat colour all over, so that the result means nothing: {count} ({names}).", self.flat),
+            *note("Read only the first page of {count} files (pages left): {names}.", self.paged),
+            *note("A single flat colour, so that the result is meaningless: {count} ({names}).", self.flat),
         )
 
 
@@ -163,7 +163,7 @@ def _rows(items: Iterator[InputFile], stages: Steps[P], first: str, remarks: _Re
 def _prepared(item: InputFile, stages: Steps[P]) -> tuple[P | InputError, int]:
     """Return the prepared file, or the error, and the number of its pages that are not read."""
     if not item.is_image:
-        return InputError(f"{item.name} is no image: its name ends in {item.path.suffix or 'nothing'}."), 0
+        return InputError(f"{item.name} is not an image: its suffix is {item.path.suffix or 'nothing'}."), 0
     try:
         return stages.prepare(item), pages_after_first(item.path)
     except InputError as error:

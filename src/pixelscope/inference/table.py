@@ -47,7 +47,7 @@ class ResumableTable:
                 identity.
         """
         if out.suffix.lower() not in FORMATS:
-            raise InputError(f"{out} ends neither in .csv nor in .jsonl; name a file that does.")
+            raise InputError(f"{out} does not end in .csv or .jsonl; change the name.")
         if out.exists():
             raise InputError(f"{out} exists already; name another file, or move it away.")
         self.out, self.columns, self.several = out, tuple(columns), several
@@ -99,8 +99,8 @@ class ResumableTable:
         for name in wanted.keys() | found.keys():
             if wanted.get(name) != found.get(name):
                 raise InputError(
-                    f"{self.part} was begun with another {name} ({found.get(name)} and not {wanted.get(name)}); give the "
-                    "same, or remove it and begin again."
+                    f"{self.part} was started with another {name} ({found.get(name)}, not {wanted.get(name)}); use the "
+                    "same, or delete it and start again."
                 )
 
     def _cut_off(self) -> tuple[int, int]:

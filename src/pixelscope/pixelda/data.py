@@ -242,9 +242,9 @@ def match_framing(source: ImageSet, target: ImageSet) -> tuple[Framing | None, s
     theirs, ours = found
     if ours is None or theirs is None:
         unclear = " and ".join(role for role, one in zip(("source", "target"), found, strict=True) if one is None)
-        return None, f"Not scaled or placed: no foreground was found in the {unclear}."
+        return None, f"Not scaled or shifted: no foreground was found in the {unclear}."
     framing = matching(ours, theirs, target.images.shape[-1])
-    return framing, "" if framing else "Not scaled or placed: the foregrounds of both domains match already."
+    return framing, "" if framing else "Not scaled or shifted: the foregrounds of both domains match already."
 
 
 def _check_source(source: ImageSet, config: BaselineConfig) -> None:

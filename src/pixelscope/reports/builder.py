@@ -49,7 +49,7 @@ def build_report(runs: Sequence[Path] | Path, out: Path | None = None, sections_
     """
     paths = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
     if out is None and len(paths) != 1:
-        raise InputError(f"A report on {len(paths)} runs belongs to none of their folders; name the page with `out`.")
+        raise InputError(f"A report on {len(paths)} runs needs the path of its page; give `out`.")
     if out is not None:
         write_text(out, render_page(_run_reports(paths, sections_of or pixelscope.sections)))
         return out

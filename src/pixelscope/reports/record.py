@@ -17,12 +17,12 @@ def record_section(folder: RunFolder, record: RunRecord, warnings: int | None) -
     parts = [
         Table("The run", (), _rows(_facts(record, warnings)), numeric=False),
         *(Table(_title(role), (), _rows(_origin(data)), numeric=False) for role, data in record.data.items()),
-        Details("The whole configuration (config.yaml)", configuration),
+        Details("Configuration (config.yaml)", configuration),
     ]
     return Section(
         "Record",
         "record",
-        prose=("What it takes to do this again: the command, the configuration, the data, the versions and the machine.",),
+        prose=("Everything needed to repeat this run: command, configuration, data, versions and machine.",),
         parts=tuple(parts),
     )
 
@@ -49,7 +49,7 @@ def _title(role: str) -> str:
 
 
 def _origin(data: DataRecord) -> dict[str, str]:
-    sizes = {"to train on": data.train, "to validate": data.validation, "to test": data.test}
+    sizes = {"training": data.train, "validation": data.validation, "test": data.test}
     split = ", ".join(f"{count:,} {name}" for name, count in sizes.items() if count)
     return {
         "What": data.title,

@@ -15,11 +15,7 @@ from pixelscope.files import UNREADABLE
 from pixelscope.runs.folder import RunFolder, read_json, read_stats
 
 STALE = 120.0
-<<<<<<< HEAD
-"""Seconds without a line of statistics after which a run that says it is running, and has no lock, is taken for stopped."""
-=======
-"""Seconds without a new line of statistics after which a running run counts as stopped."""
->>>>>>> e53dba8 (Docstrings of phantom, imaging, reports, runs, exports and inference in plain English)
+"""Seconds without a new line of statistics after which a running run without a lock counts as stopped."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def run_info(path: Path) -> RunInfo:
     """Return the state of a run folder; raises InputError if it is not a run folder, or incomplete."""
     info = _read(Path(path))
     if info is None:
-        raise InputError(f"{Path(path).name} is no run folder (any more); choose another one.")
+        raise InputError(f"{Path(path).name} is not a run folder; choose another one.")
     return info
 
 
@@ -83,12 +79,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def newest_samples(path: Path) -> dict[str, np.ndarray]:
-<<<<<<< HEAD
-    """Return the newest images that a training stored, uint8 (K, S, S, 3) by what they are; empty before the first."""
-=======
     """Return the newest sample images of a training by name, uint8 (K, S, S, 3); empty before the first."""
-    file = RunFolder(path).samples / "progress.npz"
->>>>>>> e53dba8 (Docstrings of phantom, imaging, reports, runs, exports and inference in plain English)
     try:
         file = RunFolder.open(path).samples / "progress.npz"
         with np.load(file, allow_pickle=False) as stored:

@@ -108,7 +108,7 @@ def find_classes(
         what = "only masks" if inner else "no images"
         where = ", ".join(map(str, folders)) or "nothing"
         why = " ".join(_notes(listed, set()))
-        text = f"There are {what} in {where}; give folders of .jpg or .png frames, one folder a class. {why}"
+        text = f"There are {what} in {where}; give folders of .jpg or .png frames, one folder per class. {why}"
         raise InputError(text.rstrip())
     kinds = _kinds({frame.owner for frame in frames}, asked, alone=not inner and not given)
     named = [
@@ -126,7 +126,7 @@ def _notes(listed: Mapping[Path, Contents], halves: set[str]) -> tuple[str, ...]
         prefixed = len(listed) > 1
         return [f"{folder.name}/{name}" if prefixed else name for folder, found in listed.items() for name in lists(found)]
 
-    text = "Taken for parts of a split, not for classes: {names}; their frames are put together, and divided anew."
+    text = "Read as parts of a split, not as classes: {names}; their frames are joined and split again."
     everything = Contents(
         [], [], [], below(lambda found: found.others), below(lambda found: found.skipped), below(lambda found: found.own)
     )
@@ -251,8 +251,8 @@ def _check_one_class(chain: Sequence[Path], asked: Mapping[str, Kind]) -> None:
         kind = _kind(folder.name, asked)
         if kind is not None and kind != _kind(home.name, asked):
             raise InputError(
-                f"{home} is a class folder and holds another, {folder.relative_to(home)}; give each class a folder of its "
-                "own, with no images beside it."
+                f"{home} is a class folder and contains another, {folder.relative_to(home)}; give each class its own folder, "
+                "without images next to it."
             )
 
 
@@ -280,8 +280,8 @@ def _kinds(classes: set[str], asked: Mapping[str, Kind], alone: bool) -> dict[st
         several = len(unknown) > 1
         names = ", ".join(map(repr, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
         raise InputError(
-            f"The {'classes' if several else 'class'} {names} {'are' if several else 'is'} not known; say for each whether it "
-            f"is healthy: --normal {unknown[0]} or --abnormal {unknown[0]}."
+            f"The {'classes' if several else 'class'} {names} {'are' if several else 'is'} not known; state for each whether "
+            f"it is healthy: --normal {unknown[0]} or --abnormal {unknown[0]}."
         )
     kinds: dict[str, Kind] = {name: kind or "normal" for name, kind in known.items()}
     return dict(sorted(kinds.items(), key=lambda item: (item[1] != "normal", item[0])))
@@ -400,7 +400,7 @@ def list_frames(found: Found, strict: bool = False) -> Listing:
 
 def _page_notes(frames: Sequence[FoundFile]) -> tuple[str, ...]:
     paged = further_pages([file.path for file in frames])
-    text = f"Read the first page alone of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}."
+    text = f"Read only the first page of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}."
     return note(text, [_name(file) for file in frames if file.path in paged])
 
 
@@ -428,7 +428,7 @@ def _without_copies(frames: Sequence[FoundFile], digests: Mapping[Path, str]) ->
         if other.owner != file.owner and not empty:
             raise InputError(
                 f"{other.path} and {file.path} are the same file in two classes, {other.owner!r} and {file.owner!r}; remove it "
-                "from one, or it would stand on both sides of a comparison."
+                "from one, because it would be on both sides of a comparison."
             )
         (kept if other is file or empty else copies).append(file)
     return kept, copies
@@ -457,7 +457,7 @@ def _check_pair(mask: FoundFile, frames: set[FoundFile], masks: Mapping[FoundFil
     first = min(frames, key=_name)
     if len(frames) > 1:
         names = " and ".join(sorted(map(_name, frames))[:2])
-        raise InputError(f"The mask {mask.path} could be of {names}; give each frame a name of its own.")
+        raise InputError(f"The mask {mask.path} could be of {names}; give each frame a unique name.")
     if first in masks:
         raise InputError(f"The frame {first.path} has two masks, {masks[first].path} and {mask.path}; remove one.")
 

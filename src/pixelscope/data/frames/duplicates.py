@@ -156,8 +156,8 @@ def split_by_cluster(
 def _shares(fractions: tuple[float, float]) -> NDArray[np.float64]:
     if min(fractions) < 0 or sum(fractions) >= 1:
         raise InputError(
-            f"Validation and test cannot be {fractions[0]} and {fractions[1]} of the frames; give two fractions from 0, "
-            "under 1 together."
+            f"Validation and test cannot be {fractions[0]} and {fractions[1]} of the frames; give two fractions of at least 0 "
+            "with a sum below 1."
         )
     return np.array([1 - sum(fractions), *fractions])
 
@@ -190,8 +190,7 @@ def _fill_empty(part_of: Positions, home: Positions, order: Positions, shares: N
         spare = next(chain(_spare(part_of, home, order), _doubled(part_of, order)), None)
         if spare is None:
             raise InputError(
-                f"There are too few frames for a {_PARTS[part]} part: {len(order)} that are no near-duplicates of one another; "
-                "give more of them."
+                f"There are too few frames for a {_PARTS[part]} part: {len(order)} without near-duplicates; give more."
             )
         part_of[spare] = part
 

@@ -295,7 +295,7 @@ def mask_from_values(values: Values, name: str, lossy: bool = False) -> Flags:
     if between > _BETWEEN * values.size or (not lossy and _has_labels(used)):
         named = ", ".join(f"{value:g}" for value in used) if len(used) <= _FEW else f"{len(used):,}, up to {top:g}"
         raise InputError(
-            f"The mask {name} has more than two values ({named}); give one that is black outside and white inside."
+            f"The mask {name} has more than two values ({named}); give a mask that is black outside and white inside."
         )
     return values > (top // 2 if values.dtype == np.uint8 else top / 2)
 

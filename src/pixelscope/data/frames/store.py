@@ -214,9 +214,7 @@ def read_index(path: Path) -> StoreIndex:
     """Read the index of the store in the folder `path`; raises InputError as `FrameStore.open` does."""
     file = path / INDEX
     if not file.is_file():
-        raise InputError(
-            f"{path} is no store of frames, for it has no {INDEX}; give the folder that `pixelscope endovae prepare` made."
-        )
+        raise InputError(f"{path} is not a frame store (no {INDEX}); give the folder that `pixelscope endovae prepare` made.")
     link = find_link(path)
     if link is not None:
         raise InputError(f"{link} is a link, which could lead to any file; put the file itself into the store if you trust it.")

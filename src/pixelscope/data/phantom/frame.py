@@ -249,7 +249,7 @@ def _is_free(folder: Path, recipe: dict[str, int]) -> bool:
     if folder.is_dir() and not any(folder.iterdir()):
         return True
     if not _holds(folder, recipe):
-        raise InputError(f"{folder} exists and holds something else than these frames; remove it, or choose another folder.")
+        raise InputError(f"{folder} exists and has other content; remove it, or choose another folder.")
     return False
 
 

@@ -246,7 +246,7 @@ def _joined(path: Path, parts: list[Array]) -> Array:
     shapes = [part.shape[1:] for part in parts]
     if len(set(shapes)) > 1:
         raise InputError(
-            f"{path} has training images of shape {shapes[0]} and test images of shape {shapes[-1]}; bring all to one shape."
+            f"{path} has training images of shape {shapes[0]} and test images of shape {shapes[-1]}; resize all to one shape."
         )
     return np.concatenate(parts)
 
@@ -271,7 +271,7 @@ def _storage(array: Array) -> str:
 def _flat_notes(images: NDArray[np.uint8]) -> tuple[str, ...]:
     """Return a note on images (N, C, H, W) of a single colour."""
     flat = [f"{position:05d}" for position, image in enumerate(images) if is_flat(image.transpose(1, 2, 0))]
-    text = f"One flat colour all over: {{count}} of {len(images):,} images, so that they show nothing: {{names}}."
+    text = f"A single flat colour: {{count}} of {len(images):,} images: {{names}}."
     return note(text, flat)
 
 
@@ -284,7 +284,7 @@ def _label_readings(arrays: Arrays, part: Part) -> dict[int, Array]:
     if flat.ndim == 1:
         return {len(flat): flat}
     if flat.ndim > 2 or flat.dtype.kind not in "biuf":
-        raise InputError(f"The array {name} of shape {labels.shape} is not one label an image; give (N,).")
+        raise InputError(f"The array {name} of shape {labels.shape} is not one label per image; give (N,).")
     return _one_hot_readings(flat, arrays[part.images_name].shape, name)
 
 
@@ -292,7 +292,7 @@ def _one_hot_readings(labels: Array, images: tuple[int, ...], name: str) -> dict
     """Return the classes of one-hot labels, one row per image or one column per image, by the number of images."""
     readings = [one for one in (labels, labels.T) if len(one) in images]
     if not readings:
-        raise InputError(f"The array {name} of shape {labels.shape} is not one label an image; give (N,).")
+        raise InputError(f"The array {name} of shape {labels.shape} is not one label per image; give (N,).")
     found: dict[int, Array] = {}
     for one in (one for one in readings if _first_not_one_hot(one) is None):
         classes = one.argmax(axis=1)
@@ -338,12 +338,12 @@ def _labels(
     labels = np.concatenate(given)
     if labels.dtype.kind in "fiub":
         if not np.isfinite(labels).all() or not np.array_equal(numbers := labels.astype(np.int64), labels):
-            raise InputError(f"The labels of {path} are not whole numbers; give one class number an image.")
+            raise InputError(f"The labels of {path} are not whole numbers; give one class number per image.")
         labels, notes = _as_digits(numbers, next(iter(parts.values())).labels_name or "")
     elif labels.dtype.kind in "US":
         labels, notes = np.char.strip(labels.astype(str)), ()
     else:
-        raise InputError(f"The labels of {path} are of the type {labels.dtype}; give one class number or name an image.")
+        raise InputError(f"The labels of {path} are of the type {labels.dtype}; give one class number or name per image.")
     values, positions = np.unique(labels, return_inverse=True)
     return positions.reshape(-1).astype(np.int64), tuple(str(value) for value in values), notes
 
@@ -353,8 +353,8 @@ def _as_digits(labels: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64],
     if (labels.min(), labels.max()) != (1, 10):
         return labels, ()
     if "gnd" in name.lower():
-        return labels - 1, ("Labels 1 to 10 are taken for the digits 0 to 9.",)
-    return labels % 10, ("Labels 1 to 10 are taken for digits, 10 for 0.",)
+        return labels - 1, ("Labels 1 to 10 are read as the digits 0 to 9.",)
+    return labels % 10, ("Labels 1 to 10 are read as digits, 10 as 0.",)
 
 
 def _by_part(arrays: Arrays, names: frozenset[str], least: int) -> dict[str, list[str]]:
@@ -437,11 +437,11 @@ def check_layout(layout: str, shape: Shape, name: str) -> None:
     sound = re.fullmatch("[NHWC-]+", layout) and len(set(letters)) == len(letters) and {"H", "W"} <= set(letters)
     if layout != USPS and not (sound and all(groups)):
         raise InputError(
-            f"{layout!r} names no order of axes; write for example N-H-W-C (images, rows, columns, colours), H-W-N, or N-HW "
+            f"{layout!r} is not an order of axes; write for example N-H-W-C (images, rows, columns, colours), H-W-N, or N-HW "
             "for one row of pixels per image."
         )
     if layout not in possible_layouts(shape) and not (layout != USPS and _fits(shape, layout)):
-        raise InputError(f"The array {name} of shape {shape} cannot be read as {layout}; its axes are others.")
+        raise InputError(f"The array {name} of shape {shape} cannot be read as {layout}; write the order of its axes.")
 
 
 def choose_layout(shapes: Sequence[Shape], counts: Sequence[Collection[int]], name: str, path: str) -> str:

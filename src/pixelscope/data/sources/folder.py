@@ -15,10 +15,7 @@ from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import Contents, Part, by_ending, contents, is_render_record, note, part_of, parts_among
 from pixelscope.errors import InputError
 
-_FLAT = (
-    "One flat colour all over: {{count}} of {} images, so that they show nothing (transparency is laid over white, on which "
-    "white drawings are lost): {{names}}."
-)
+_FLAT = "A single flat colour: {{count}} of {} images (transparency becomes white, which hides white drawings): {{names}}."
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Layout:
         unreadable = [self.names[position] for position in sorted(errors)]
         files = dict(zip(self.files, self.names, strict=True))
         paged = further_pages(self.files)
-        text = f"Read the first page alone of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}."
+        text = f"Read only the first page of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}."
         return (
             *note(f"Skipped {{count}} unreadable of {len(self.files):,} images: {{names}}.", unreadable),
             *note(text, [files[path] for path in paged]),
@@ -122,7 +119,8 @@ def find_images(folder: Path) -> Layout:
     if not found.images:
         why = " ".join(found.notes())
         raise InputError(
-            f"There are no images in {folder}; put .png or .jpg files there, in one folder a class if labelled. {why}".rstrip()
+            f"There are no images in {folder}; put .png or .jpg files there, in folders per class if labelled. {why}".rstrip()
+
         )
     halves, about = _halves(folder, found)
     tables = _tables(found, halves)
@@ -143,7 +141,7 @@ def _rendered(folder: Path, found: Contents) -> tuple[str, ...]:
             drawn = f"{len(made['pictograms']):,} pictograms over {made['photos']:,} photos, seed {made['seed']:d}"
             notes.append(f"Rendered from {drawn}, as {name} says.")
         except (OSError, ValueError, KeyError, TypeError):
-            notes.append(f"{name} is damaged, so that it is not known what images were rendered from.")
+            notes.append(f"{name} is damaged, so the origin of the rendered images is unknown.")
     return tuple(notes)
 
 
@@ -157,11 +155,13 @@ def _halves(folder: Path, found: Contents) -> tuple[dict[str, Part], tuple[str, 
         return {}, ()
     if others and "train" in parts.values() and len(set(parts.values())) > 1:
         raise InputError(
-            f"{folder} holds the parts of a split, {_listed(list(parts))}, and beside them {_listed(others)}; move these away, "
+            f"{folder} has the parts of a split, {_listed(list(parts))}, and also {_listed(others)}; move these away, "
             f"or, if all are classes, rename {next(iter(parts))}."
         )
     if others:
-        return {}, (f"Taken for a class, as {_listed(others)} lie beside it and no split does: {_listed(list(parts))}.",)
+        return {}, (
+            f"Read as a class, because {_listed(others)} are next to it and no other part of a split: {_listed(list(parts))}.",
+        )
     for half in parts:
         if not found.holds_images(half):
             raise InputError(f"The folder {folder / half} has no images; add some, or remove the folder.")
@@ -172,7 +172,7 @@ def _refuse_two_domains(folder: Path, children: Sequence[str]) -> None:
     """Raise InputError if a folder has two domains, trainA and trainB, as data sets for unpaired translation have."""
     first, second = (next((child for child in children if child.lower() == f"train{end}"), None) for end in "ab")
     if first and second:
-        raise InputError(f"{folder} holds two domains; give them apart, {folder / first} and {folder / second}.")
+        raise InputError(f"{folder} has two domains; give them separately, {folder / first} and {folder / second}.")
 
 
 def _test_inside(layout: Layout) -> tuple[list[bool] | None, tuple[str, ...]]:
@@ -182,7 +182,7 @@ def _test_inside(layout: Layout) -> tuple[list[bool] | None, tuple[str, ...]]:
     if not parts:
         return None, ()
     if len(parts) < len(set(inner)):
-        return None, (f"Not taken for a split, as not all images of the classes lie in its parts: {_listed(list(parts))}.",)
+        return None, (f"Not read as a split, because some images of the classes are not in its parts: {_listed(list(parts))}.",)
     test, notes = _test(inner, parts)
     return test, tuple(f"In each class. {text}" for text in notes)
 
@@ -203,7 +203,7 @@ def _test(homes: Sequence[str], halves: dict[str, Part]) -> tuple[list[bool] | N
     held = next((part for part in ("test", "validation") if by_part[part]), None)
     training = [half for half, part in halves.items() if part != held]
     if held is None or not training:
-        text = f"Taken for a part of a split, not for a class: {_listed(list(halves))}; a random test split is drawn."
+        text = f"Read as a part of a split, not as a class: {_listed(list(halves))}; a random test split is drawn."
         return None, (text,) if halves else ()
     text = f"Taken for a split, not for classes: {_listed(training)} for training, {_listed(by_part[held])} for the test."
     return [halves[home] == held for home in homes], (text,)
@@ -255,7 +255,7 @@ def _unlabelled(folder: Path, loose: Sequence[str], children: dict[str, list[str
     """Return a note if folders that could be classes are not used as classes."""
     inside = [f"{home}/{child}" if home else child for home, children_of in children.items() for child in children_of]
     if loose and inside:
-        return note(f"Unlabelled, as {{count}} images lie beside the folders {_listed(inside)}: {{names}}.", loose)
+        return note(f"Unlabelled, because {{count}} images are next to the folders {_listed(inside)}: {{names}}.", loose)
     if len(inside) == 1:
         one = inside[0]
         return (f"Unlabelled, as all images lie in one folder, {one}; give {folder / one} if its folders are classes.",)

@@ -219,7 +219,7 @@ def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, 
             f"Passed over by name, as hidden or of another program: {folders:,} folders, {len(skipped) - folders:,} files.",
             skipped,
         ),
-        *note("Passed over, as results of Pixelscope: {count} ({names}).", own),
+        *note("Skipped results of Pixelscope: {count} ({names}).", own),
     )
 
 

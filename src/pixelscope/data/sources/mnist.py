@@ -31,7 +31,7 @@ MNIST_SHA256 = "1934b35f0e63b63d9aa4885cee58aab705a6fb58d24c643a28acbe7f073b4b0a
 TITLE = "MNIST, handwritten digits"
 OTHER_TITLE = "Digits or other images in MNIST's format"
 OTHER_NOTE = (
-    "These are not the images of MNIST (their digest is another), though the files have its names; the classes are the numbers "
+    "These are not the images of MNIST (their digest differs), although the files have its names; the classes are the numbers "
     "0 to 9 of the label files."
 )
 
@@ -63,7 +63,7 @@ def load_mnist(folder: Path, size: int | None = 32) -> ImageSet:
     (train, _), (test, _) = parts
     if train.shape[1:] != test.shape[1:]:
         raise InputError(
-            f"{folder}: training digits are {_size(train)} and test digits {_size(test)}; take all four files from one set."
+            f"{folder}: training digits are {_size(train)} and test digits {_size(test)}; use four files of one set."
         )
     own_size = ImageSet(
         images=np.concatenate([train, test])[:, None],
@@ -123,13 +123,13 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
             f"{dimensions}-dimensional bytes; put the original file there."
         )
     if len(content) < header:
-        raise InputError(f"{path} is cut off within its header; fetch it again.")
+        raise InputError(f"{path} is truncated within its header; download it again.")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     expected, found = math.prod(shape), len(content) - header
     if found < expected:
-        raise InputError(f"{path} is cut off: {found} of {expected} bytes of data are there; fetch it again.")
+        raise InputError(f"{path} is truncated: it has {found} of {expected} bytes of data; download it again.")
     if found > expected:
-        raise InputError(f"{path} has {found - expected} bytes more than its header says; fetch it again.")
+        raise InputError(f"{path} has {found - expected} bytes more than its header states; download it again.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -139,12 +139,12 @@ def _read_pair(folder: Path, images_name: str, labels_name: str) -> tuple[Bytes,
     if len(images) != len(labels):
         raise InputError(
             f"{images_file.name} holds {len(images)} images but {labels_file.name} {len(labels)} labels; "
-            f"take both from one set ({folder})."
+            f"use two files of one set ({folder})."
         )
     if not images.size:
-        raise InputError(f"{images_file} holds no images; put the original file there.")
+        raise InputError(f"{images_file} has no images; put the original file there.")
     if labels.max() > 9:
-        raise InputError(f"{labels_file} holds the label {labels.max()}; MNIST's labels are 0 to 9.")
+        raise InputError(f"{labels_file} has the label {labels.max()}; MNIST's labels are 0 to 9.")
     return images, labels
 
 
@@ -168,9 +168,9 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except EOFError:
-        raise InputError(f"{path} is cut off: its compressed data has no end; fetch it again.") from None
+        raise InputError(f"{path} is truncated: its compressed data has no end; download it again.") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path} is not a sound .gz file ({error}); fetch it again.") from None
+        raise InputError(f"{path} is not a valid .gz file ({error}); download it again.") from None
 
 
 def _size(images: Bytes) -> str:
@@ -225,9 +225,7 @@ def fetch(url: str, file: Path, sha256: str, alternative: str) -> Path:
     except RequestException as error:
         raise InputError(f"Cannot download {url} ({_reason(error)}); try again later, or {alternative}.") from None
     except _OtherBytesError:
-        raise InputError(
-            f"{url} gave other bytes than expected and none were kept; try again later, or {alternative}."
-        ) from None
+        raise InputError(f"{url} gave unexpected bytes, which were discarded; try again later, or {alternative}.") from None
     return file
 
 

@@ -195,7 +195,7 @@ def is_original(folder: Path) -> bool:
 def _load_generated(path: Path, size: int | None) -> ImageSet:
     if not is_generated(path):
         raise InputError(
-            f"{path} was not written by `pixelscope data mnist-m`, or is cut off; make it again, or try arrays:{path}."
+            f"{path} was not written by `pixelscope data mnist-m`, or is truncated; make it again, or try arrays:{path}."
         )
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -222,7 +222,7 @@ def _origin(path: Path, recipe: Recipe) -> Provenance:
     source = f"mnist-m:{path}"
     if recipe.digits == MNIST_SHA256:
         return Provenance(source, TITLES[recipe.form], LICENCE_GENERATED, CITATION, (_note(recipe),))
-    other = "The images behind it are not those of MNIST: their digest is another."
+    other = "Its digits are not those of MNIST: their digest differs."
     return Provenance(source, OTHER_TITLES[recipe.form], notes=(_note(recipe), other))
 
 
@@ -242,16 +242,16 @@ def _check_arrays(path: Path, recipe: Recipe, arrays: dict[str, NDArray[Any]]) -
 def _read_recipe(path: Path, values: Any) -> Recipe:
     if not isinstance(values, dict) or "version" not in values:
         raise InputError(
-            f"{path} was made by an earlier version of Pixelscope from grey digits, which leave a dark outline that MNIST-M "
-            "does not have; make it anew with `pixelscope data mnist-m --mnist DIR --photos DIR --out NEW.npz`."
+            f"{path} was made by an earlier version of Pixelscope from grey digits, with a dark outline that MNIST-M lacks; "
+            "generate it again with `pixelscope data mnist-m --mnist DIR --photos DIR --out NEW.npz`."
         )
     if values["version"] != RECIPE_VERSION:
         raise InputError(
             f"{path} was made by version {values['version']} of the recipe and this version of Pixelscope reads "
-            f"{RECIPE_VERSION}; make it anew with `pixelscope data mnist-m`, or update Pixelscope."
+            f"{RECIPE_VERSION}; generate it again with `pixelscope data mnist-m`, or update Pixelscope."
         )
     if set(values) != {field.name for field in fields(Recipe)} or values["form"] not in [*MARGINS]:
-        raise InputError(f"{path} does not say how it was made; make it again with `pixelscope data mnist-m`.")
+        raise InputError(f"{path} has no record of how it was made; make it again with `pixelscope data mnist-m`.")
     return Recipe(**values)
 
 
@@ -313,14 +313,14 @@ def _check_listing(file: Path, images: Path, lines: int, listed: Set[str], prese
     if len(listed) < lines:
         raise InputError(f"{file} has {lines} labels for {len(listed)} images, some twice; unpack it again.")
     if not listed:
-        raise InputError(f"{images} holds no images; unpack MNIST-M again.")
+        raise InputError(f"{images} has no images; unpack MNIST-M again.")
 
 
 def _note(recipe: Recipe) -> str:
     photos = (
         f"{recipe.photos_train} photos behind training digits and {recipe.photos_test} others behind test digits"
         if recipe.photos_apart
-        else f"{recipe.photos_train} photos behind training and test digits alike"
+        else f"{recipe.photos_train} photos behind both training and test digits"
     )
     return (
         f"Generated with seed {recipe.seed} in the form {recipe.form!r} from {photos}; not the MNIST-M originally distributed."
@@ -332,7 +332,7 @@ def _check_request(out: Path, seed: int, form: str, test_fraction: float | None)
         raise InputError(f"There is no form {form!r} of MNIST-M; choose one of {', '.join(MARGINS)}.")
     if form == "distributed" and test_fraction is not None:
         raise InputError(
-            f"A test fraction of {test_fraction} cannot be had in the form 'distributed', whose split is MNIST's own; "
+            f"A test fraction of {test_fraction} is not available for the form 'distributed', which has MNIST's own split; "
             "drop it, or choose the form 'aligned'."
         )
     if seed < 0 or (test_fraction is not None and not 0 < test_fraction < 1):

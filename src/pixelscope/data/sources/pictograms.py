@@ -224,11 +224,11 @@ def _check_apart(pictograms: Path, photos: Path, out: Path) -> None:
     one, other = pictograms.resolve(), photos.resolve()
     if one.is_relative_to(other) or other.is_relative_to(one):
         raise InputError(
-            f"{pictograms} and {photos} lie in one another, so that pictograms are photos, too; give folders apart."
+            f"{pictograms} and {photos} are nested, so that pictograms would be photos, too; give separate folders."
         )
     for folder in (pictograms, photos):
         if out.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{out} lies in {folder}, which it would become a part of; choose another --out.")
+            raise InputError(f"{out} is inside {folder}; choose another --out.")
 
 
 def _read_pictograms(folder: Path) -> tuple[dict[str, list[Floats]], dict[str, str], tuple[str, ...]]:
@@ -254,10 +254,10 @@ def _read_pictograms(folder: Path) -> tuple[dict[str, list[Floats]], dict[str, s
 
 def _check_classes(folder: Path, names: Sequence[str]) -> None:
     if len(names) < 2:
-        raise InputError(f"{folder} has pictograms of one class alone, {names[0]}; labelled images need at least two classes.")
+        raise InputError(f"{folder} has pictograms of one class only, {names[0]}; labelled images need at least two classes.")
     other = [name for name in names if is_passed_over(name)]
     if parts := [*parts_among(names), *other]:
-        what = "passed over, as of another program" if other else "read as a part of a split"
+        what = "skipped as a file of another program" if other else "read as a part of a split"
         raise InputError(f"A class cannot be called {parts[0]}: its folder would be {what}; rename its pictogram.")
 
 
@@ -275,16 +275,16 @@ def read_pictogram(path: Path) -> Floats:
     if image is not None and turn is not None:
         image = image.transpose(turn)
     if image is None or not ("A" in image.mode.upper() or "transparency" in image.info):
-        raise InputError(f"The pictogram {path} has no alpha channel; save it as a PNG with transparent ground.")
+        raise InputError(f"The pictogram {path} has no alpha channel; save it as a PNG with a transparent background.")
     layer = np.asarray(image.convert("RGBA"), np.float32) / 255
     alpha = layer[..., 3]
     if alpha.min() == 1:
         raise InputError(
-            f"The pictogram {path} is opaque all over, so that its ground would be drawn, too; make the ground transparent, or "
+            f"The pictogram {path} is fully opaque; make its background transparent, or "
             "add a transparent margin if there is none."
         )
     if not alpha.any():
-        raise InputError(f"The pictogram {path} is transparent all over and shows nothing; draw it again, or remove it.")
+        raise InputError(f"The pictogram {path} is fully transparent; draw it again, or remove it.")
     rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
     layer[..., :3] *= alpha[..., None]
     return np.ascontiguousarray(layer[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])

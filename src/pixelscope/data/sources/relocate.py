@@ -69,8 +69,8 @@ def _existing(name: str, spec: str, place: Mapping[str, str], run: Path) -> list
         if _exists(one):
             found.setdefault(Path(one).resolve(), f"{kind}{one}")
     if not found:
-        named = f", or name its new place with --resume {run} --{name} PLACE" if name in NAMED else ""
-        raise InputError(f"The {name} of {run}, {spec}, has moved: there is no {', no '.join(tried)}; put it back{named}.")
+        named = f", or give its new path with --resume {run} --{name} PLACE" if name in NAMED else ""
+        raise InputError(f"The {name} of {run}, {spec}, has moved: there is no {', no '.join(tried)}; restore it{named}.")
     return list(found.values())
 
 
