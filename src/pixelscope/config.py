@@ -1,4 +1,4 @@
-"""The base of every configuration: frozen, no unknown keys, read from YAML."""
+"""Base class of all configurations: frozen, without unknown keys, read from YAML."""
 
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -24,7 +24,7 @@ def _ascending(low_high: tuple[float, float]) -> tuple[float, float]:
 
 
 ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
-"""The values that become black and white in images deeper than 8 bits."""
+"""Values mapped to black and white in images deeper than 8 bits."""
 
 
 MAX_SHOWN = 200
@@ -34,12 +34,12 @@ MAX_NODES = 100_000
 
 
 class Config(BaseModel):
-    """A frozen group of settings; an unknown key is an error and so is a value of the wrong type."""
+    """A frozen group of settings; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        """Give what differs from the defaults, so that a configuration is read at a glance; `to_yaml` has all of it."""
+        """Yield the settings that differ from the defaults; `to_yaml` has all of them."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if field.is_required() or value != field.get_default(call_default_factory=True):
@@ -49,7 +49,8 @@ class Config(BaseModel):
     def parse(cls, values: dict[str, Any], origin: str = "configuration") -> Self:
         """Build the configuration from plain nested values.
 
-        Raises InputError with the path of the first setting at fault and what is expected there.
+        Raises:
+            InputError: a setting is invalid; the message has its path and what is expected.
         """
         try:
             return cls.model_validate(values)
@@ -59,14 +60,15 @@ class Config(BaseModel):
             raise InputError(f"{origin}: {where}: {first['msg']} (given: {_short(first['input'])}).") from None
 
     def with_settings(self, changes: dict[str, Any]) -> Self:
-        """Return a copy with nested `changes` in place of its own settings; None leaves one as it is.
+        """Return a copy with nested `changes`; None leaves a setting unchanged.
 
-        Raises InputError with the path of the first setting at fault and what is expected there.
+        Raises:
+            InputError: a setting is invalid; the message has its path and what is expected.
         """
         return self.parse(merge(self.model_dump(), _without_none(changes)), "settings")
 
     def to_yaml(self) -> str:
-        """Return every setting, resolved, as YAML that `parse` reads back to an equal configuration."""
+        """Return all settings as YAML; `parse` gives an equal configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def save(self, path: Path) -> None:
@@ -123,7 +125,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Return nested mappings laid over one another: later layers win, groups are merged key by key."""
+    """Merge nested mappings: later layers win, groups are merged key by key."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():

@@ -17,19 +17,19 @@ from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.reports.builder import build_report
 
 NORMAL, POLYPS = 400, 100
-"""Frames drawn of each class."""
+"""Number of synthetic frames per class."""
 METRICS = (("psnr", 2), ("ssim", 3))
 """Metrics in the demo's table, with their decimal places."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The numbers of a demo, and its report."""
+    """Results of the demo, and its report."""
 
     baseline: Evaluation
-    """The classifier trained on the source alone."""
+    """Classifier trained on the source alone."""
     adapted: Evaluation
-    """The classifier that PixelDA adapted to the target."""
+    """Classifier adapted to the target by PixelDA."""
     frames: FrameEvaluation
     """EndoVAE on test frames."""
     report: Path
@@ -41,7 +41,7 @@ class DemoResult:
         return {name: part.to_dict() for name, part in parts.items()} | {"report": str(self.report)}
 
     def to_text(self) -> str:
-        """Return a table of each system for a terminal, and where the report is."""
+        """Return a table per system for a terminal, and the path of the report."""
         return "\n".join([*self._digit_lines(), "", *self._frame_lines(), "", f"Report: {self.report}"])
 
     def _digit_lines(self) -> list[str]:
@@ -66,14 +66,14 @@ class DemoResult:
 
 
 def run_demo(runs: Path = Path("runs"), seed: int = 0) -> DemoResult:
-    """Adapt digits to another domain, learn generated endoscopy frames, and report on both.
+    """Adapt digits to another domain, train on synthetic endoscopy frames, and report on both.
 
-    PixelDA: 5,000 MNIST digits and the MNIST-M made from them with packaged photos (extra `demo`). EndoVAE: frames that the
-    package draws. Both use their preset `demo`.
+    PixelDA: 5,000 MNIST digits and MNIST-M made from them with packaged photos (extra `demo`). EndoVAE: synthetic frames. Both
+    use their preset `demo`.
 
     Args:
-        runs: folder in which the run folders and the report are made.
-        seed: of weights, order of data and every random draw.
+        runs: folder for the run folders and the report.
+        seed: seed of weights, order of data and every random draw.
 
     Raises:
         InputError: the packages of the extra `demo` are not installed.
@@ -85,7 +85,7 @@ def run_demo(runs: Path = Path("runs"), seed: int = 0) -> DemoResult:
 
 
 def adapt_digits(runs: Path, seed: int) -> tuple[Path, Evaluation, Evaluation]:
-    """Train and measure the baseline, then PixelDA; returns PixelDA's run folder and both evaluations."""
+    """Train and evaluate the baseline, then PixelDA; return PixelDA's run folder and both evaluations."""
     baseline = train_baseline(BaselineConfig.parse({**preset("baseline", "demo"), "seed": seed}), runs=runs)
     before = evaluate_pixelda(baseline)
     run = train_pixelda(PixelDAConfig.parse({**preset("pixelda", "demo"), "seed": seed}), runs=runs, baseline=baseline)
@@ -93,7 +93,7 @@ def adapt_digits(runs: Path, seed: int) -> tuple[Path, Evaluation, Evaluation]:
 
 
 def learn_frames(runs: Path, seed: int) -> tuple[Path, FrameEvaluation]:
-    """Draw frames, prepare them, train EndoVAE and measure it; returns its run folder and its evaluation."""
+    """Generate frames, prepare them, train and evaluate EndoVAE; return its run folder and its evaluation."""
     config = EndoVAEConfig.parse({**endovae_preset("demo"), "seed": seed})
     drawn = write_phantom(runs / f"phantom-{seed}", normal=NORMAL, polyps=POLYPS, seed=seed)
     store = prepare([drawn], config=config.prepare, stores=runs / "stores")

@@ -1,4 +1,4 @@
-"""The table of systems, and what is done to a run by the system that made it; nothing else knows all systems."""
+"""The table of systems, and the functions that dispatch a run to its system; no other module knows all systems."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -31,44 +31,44 @@ class Page:
 
 @dataclass(frozen=True)
 class System:
-    """One kind of run. Its functions are named as `module:function`, and imported when they are called."""
+    """One kind of run. Its functions are named as `module:function` and imported when they are called."""
 
     name: str
-    """As run.json has it."""
+    """Name in run.json."""
     title: str
-    """As a page shows it."""
+    """Name on pages."""
     command: str = ""
-    """The command that trains it, without `pixelscope`; the same command with --resume RUN resumes it."""
+    """Training command without `pixelscope`; with --resume RUN it resumes a run."""
     config: str = ""
-    """The class of its configuration."""
+    """Class of its configuration."""
     presets: str = ""
-    """Returns the settings of a packaged preset, given its name; None takes the one that suits the settings given next."""
+    """Returns the settings of a packaged preset by name; None selects the one that suits the given settings."""
     plan: str = ""
-    """Works out what a training would cost, given its configuration."""
+    """Estimates the cost of a training from its configuration."""
     resume: str = ""
-    """Resumes a run, given its folder and what may change."""
+    """Resumes a run folder with changes."""
     evaluate: str = ""
-    """Measures a run, given its folder, and returns the numbers."""
+    """Measures a run folder, and returns the results."""
     sections: str = ""
-    """Returns the sections of the report on a run, given its folder."""
+    """Returns the sections of the report on a run folder."""
     export: str = ""
-    """Writes the model of a run to a file, given its folder, the file and the format."""
+    """Exports the model of a run folder to a file in a format."""
     charts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Charts of a training by title: the numbers of stats.jsonl that each one shows, with their labels."""
+    """Charts of a training by title: numbers of stats.jsonl with their labels."""
     samples: Mapping[str, str] = field(default_factory=dict)
-    """Images that a training stores in samples/progress.npz, with their titles."""
+    """Images in samples/progress.npz, with their titles."""
     page: Page | None = None
-    """The page of the web app that works with its runs."""
+    """Page of the web app for its runs."""
 
     def preset(self, name: str | None = None, known: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-        """Return the settings of a packaged preset; by default the one that suits the settings `known` already."""
+        """Return the settings of a packaged preset; by default the one that suits the settings `known`."""
         presets = self.function("presets")
         if presets is None:
             raise InputError(f"{self.title} has no presets.")
         return presets(name, known)
 
     def function(self, name: str) -> Callable[..., Any] | None:
-        """Import one of the functions named above; None if the system has none."""
+        """Import one of the functions above; None if the system has none."""
         module, _, function = getattr(self, name).partition(":")
         return getattr(import_module(module), function) if module else None
 
@@ -142,14 +142,14 @@ def resume(run: Path, **changes: Any) -> Path:
 
     Args:
         run: the run folder.
-        changes: what its own system lets change. All: `devices`, and `take_over` to take the run's lock from another machine
-            that has given no sign of life for ten minutes. PixelDA and its baseline: `images` to train to, `source` and
-            `target` where they have moved, `data_root`. EndoVAE: `epochs` to train to, `frames` where they have moved. A
-            refinement: `origin` and `teacher` where they have moved, `data_root`.
+        changes: what the system lets change. All: `devices`, and `take_over` to take the run's lock from another machine that has
+            given no sign of life for ten minutes. PixelDA and its baseline: total training `images`, new places of `source` and
+            `target`, `data_root`. EndoVAE: total `epochs`, new place of `frames`. Refinement: new places of `origin` and
+            `teacher`, `data_root`.
 
     Raises:
-        InputError: the run or its images cannot be used, another process trains it, or its system lets something else change;
-            the run is left as it was.
+        InputError: the run or its images cannot be used, another process trains it, or the system does not let something change;
+            the run is unchanged.
     """
     return _call(run, "resume", (run,), changes)
 
@@ -164,21 +164,22 @@ def evaluate(
     data_root: Path | None = None,
     take_over: bool = False,
 ) -> Any:
-    """Measure a run of any system, finished or not, and return the numbers of its own system.
+    """Measure a run of any system, finished or not, and return the results of its system.
 
     They are written to the run folder too, unless other images were measured, another process holds the run's lock (as one that
     trains it does), or the folder is read-only.
 
     Args:
         run: a run of PixelDA, its baseline, a refinement or EndoVAE. Of an unfinished one the newest checkpoint is measured.
-        source, target: of PixelDA and its baseline: images to measure in place of the run's own.
-        frames: of EndoVAE: a store or folder of frames to measure in place of the run's own.
-        checkpoint: which weights: `last`, `ema-last` or `best-source` of PixelDA and its baseline; `auto` is the system's own.
-        data_root: where a source given as a KIND alone is looked for.
+        source, target: for PixelDA and its baseline: images to measure instead of the run's own.
+        frames: for EndoVAE: a store or folder of frames to measure instead of the run's own.
+        checkpoint: which weights: `last`, `ema-last` or `best-source` for PixelDA and its baseline; `auto` is the system's
+            default.
+        data_root: folder in which a source given as a KIND alone is looked up.
         take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
 
     Raises:
-        InputError: run or images cannot be used, or its system does not take an option.
+        InputError: run or images cannot be used, or the system does not take an option.
     """
     chosen = None if checkpoint == "auto" else checkpoint
     options = {"source": source, "target": target, "frames": frames, "checkpoint": chosen, "data_root": data_root}
@@ -196,20 +197,21 @@ def export(
     choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
 ) -> "ExportResult":
-    """Write the model of a finished run to one file that other programs read, with a model card beside it.
+    """Export the model of a finished run to one file for other programs, with a model card.
 
-    `onnx` takes uint8 RGB images of any size, N at a time, and needs onnxruntime alone; `safetensors` holds the weights.
-    Classes, settings, calibration and threshold are in the file's metadata. It is compared with the run on real images, and
-    written only where no output differs by more than 1e-4.
+    `onnx` takes uint8 RGB images of any size, N at a time, and needs only onnxruntime; `safetensors` has the weights. The
+    file's metadata has classes, settings, calibration and threshold. The file is compared with the run on real images, and
+    written only if no output differs by more than 1e-4.
 
     Args:
         run: a finished run of PixelDA, its baseline, a refinement or EndoVAE; the last one evaluated.
-        out: the file, ending in .onnx or .safetensors; it must not exist.
+        out: file ending in .onnx or .safetensors; it must not exist.
         form: the format.
         images: a source of images, or a store or folder of frames, to compare on; by default the run's own.
-        checkpoint: which weights; see `evaluate`. A run that is not finished is exported only where one is named.
-        choose: of a run of PixelDA, the adapted classifier, or with `auto` the one that likely reads the target better.
-        data_root: where a source given as a KIND alone is looked for.
+        checkpoint: which weights; see `evaluate`. An unfinished run is exported only if one is named.
+        choose: for a run of PixelDA: the adapted classifier, or with `auto` the one that is likely more accurate on the
+            target.
+        data_root: folder in which a source given as a KIND alone is looked up.
 
     Raises:
         InputError: run, out or images cannot be used, an extra is not installed, or file and run disagree.
@@ -220,12 +222,12 @@ def export(
 
 
 def sections(run: Path) -> "list[Section]":
-    """Return the sections of the report on `run`, made by its own system; raises InputError for an unknown one."""
+    """Return the sections of the report on `run`, made by its system; raises InputError for an unknown system."""
     return _call(run, "sections", (run,), {})
 
 
 def _call(run: Path, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    """Call a function of the system that made a run; raises InputError if it has none, or does not take an option."""
+    """Call a function of a run's system; raises InputError if it has none, or does not take an option."""
     system = _system(run)
     function = system.function(name)
     if function is None:

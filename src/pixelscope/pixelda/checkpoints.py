@@ -1,6 +1,6 @@
-"""The one way to open a trained run: PixelDA, its baseline or a refinement, with one of its checkpoints.
+"""Open trained runs of PixelDA, its baseline and refinements with one of their checkpoints.
 
-No checkpoint is chosen by target labels.
+No checkpoint is selected by target labels.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -30,49 +30,49 @@ N = TypeVar("N", bound=nn.Module)
 CHECKPOINTS = ("last", "ema-last", "best-source")
 CONFIGS: dict[str, type[BaselineConfig]] = {"baseline": BaselineConfig, "pixelda": PixelDAConfig}
 START = "start"
-"""Name of the checkpoint of a refinement that likely harms: the T it started from."""
+"""Checkpoint of a refinement that likely harms: the T it started from."""
 
 REFINED_CHECKPOINT = "ema-last"
-"""Name of the checkpoint of a refinement: the moving averages in its newest file."""
+"""Checkpoint of a refinement: the moving averages in its newest file."""
 OTHER_NETWORKS = "{path} holds other networks than the run's config.yaml describes; restore that file."
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Networks of a run or of a refinement, in evaluation mode, on the CPU, with what is known of them."""
+    """A run or refinement with the networks of one checkpoint, in evaluation mode, on the CPU."""
 
     folder: RunFolder
     record: Mapping[str, Any]
-    """The content of the folder's run.json."""
+    """Content of run.json."""
     run: StoredRun
-    """The run with its source and target: the folder's own, or the run that a refinement started from."""
+    """The run of PixelDA or its baseline; for a refinement the one it started from."""
     system: str
     classes: tuple[str, ...]
     name: str
     """`last`, `ema-last`, `best-source` or `start`."""
     images: int
-    """Images seen in training."""
+    """Images seen at this checkpoint."""
     batch_size: int
     seed: int
     settings: Mapping[str, Any]
-    """The whole configuration as plain values, as an exported file keeps it."""
+    """The configuration as plain values, as in exported files."""
     classifier: nn.Module
     generator: Generator | None
     judge: TaskNetwork | None = None
-    """T of the source alone, trained beside; None if the run has none."""
+    """T trained on the source alone in the same run; None if there is none."""
 
     @property
     def config(self) -> BaselineConfig:
-        """Return the configuration of the run with its source and target."""
+        """Return the configuration of `run`."""
         return self.run.config
 
     @property
     def size(self) -> int:
-        """Return the side in pixels of the images that the networks take."""
+        """Return the side of the networks' input in pixels."""
         return self.run.config.data.size
 
     def describe_classifier(self) -> str:
-        """Return the kind, the width and the number of parameters of the classifier."""
+        """Return kind, width and number of parameters of the classifier."""
         network, own = self.settings.get("network", {}), self.settings["classifier"]
         strong = network.get("kind") == "strong"
         kind = f"strong of width {network['width']}" if strong else AdaptedClassifierConfig.parse(own, "classifier").describe()
@@ -80,9 +80,14 @@ class Checkpoint:
 
 
 def read_run(folder: RunFolder, record: Mapping[str, Any] | None = None) -> StoredRun:
-    """Return what the folder of a run of PixelDA or its baseline says; `record`: its run.json, where it was read already.
+    """Read the run folder of PixelDA or its baseline.
 
-    Raises InputError if the folder is of another system, or damaged.
+    Args:
+        folder: the run folder.
+        record: its run.json, if it was read already.
+
+    Raises:
+        InputError: the folder is of another system, or damaged.
     """
     record = folder.read_record() if record is None else record
     system = record.get("system")
@@ -92,16 +97,16 @@ def read_run(folder: RunFolder, record: Mapping[str, Any] | None = None) -> Stor
 
 
 def load_checkpoint(run: Path | StoredRun | StoredRefinement, name: str = "auto", finished: bool = True) -> Checkpoint:
-    """Open a trained run of PixelDA, its baseline or a refinement with the weights of one checkpoint.
+    """Open a run with one of its checkpoints.
 
     Args:
-        run: its folder, or what was read of it already.
+        run: run folder of PixelDA, its baseline or a refinement, or its content if it was read already.
         name: `last`, `ema-last` or `best-source`; see `default_checkpoint` for `auto`. A refinement has `ema-last` alone;
             `auto` is the T that it started from if its evaluation says that it likely harms.
-        finished: refuse a run that is not, unless a checkpoint is named.
+        finished: refuse an unfinished run, unless a checkpoint is named.
 
     Raises:
-        InputError: it is no such run, is damaged or unfinished, or has no such checkpoint.
+        InputError: `run` is not such a run, is damaged or unfinished, or has no such checkpoint.
     """
     stored = run if isinstance(run, StoredRun | StoredRefinement) else _read(RunFolder.open(run))
     if finished and name == "auto":
@@ -115,9 +120,11 @@ def load_checkpoint(run: Path | StoredRun | StoredRefinement, name: str = "auto"
 def list_checkpoints(run: StoredRun) -> dict[str, Checkpoint]:
     """Return the checkpoints of a run by name.
 
-    last: the newest checkpoint's own weights; ema-last: its moving averages; best-source: the averages (the weights
-    where none are kept) that were best on the source's validation images.
-    Raises InputError if the run has no checkpoint.
+    last: the newest weights. ema-last: their moving averages. best-source: the averages (or the weights, if there are none)
+    with the best accuracy on the source's validation images.
+
+    Raises:
+        InputError: the run has no checkpoint.
     """
     newest, header = checkpoint.load(newest_file(run.folder))
     images = header.progress.images
@@ -133,10 +140,13 @@ def list_checkpoints(run: StoredRun) -> dict[str, Checkpoint]:
 
 
 def default_checkpoint(name: str, system: System, available: Collection[str]) -> str:
-    """Return the checkpoint that `name` stands for; raises InputError if it is not available.
+    """Return `name`, or the checkpoint that `auto` stands for.
 
-    `auto` is ema-last for PixelDA (last where no average was kept), and for a baseline best-source where source images were
-    held out for validation, else last.
+    For PixelDA that is ema-last, or last without averages. For a baseline it is best-source if source images were held out for
+    validation, else last.
+
+    Raises:
+        InputError: there is no such checkpoint.
     """
     if name == "auto":
         order = ("ema-last", "last") if system == "pixelda" else ("best-source", "last")
@@ -161,9 +171,9 @@ def newest_file(folder: RunFolder) -> Path:
 
 
 def stored_classifiers(run: StoredRun, until: int) -> Iterator[tuple[int, dict[str, TaskNetwork]]]:
-    """Yield (images, {"last": T, "ema": its average}) for every classifier stored along the way, oldest first.
+    """Yield (images, {"last": T, "ema": its average}) for the classifiers stored in training, oldest first.
 
-    until: images of the newest checkpoint; classifiers stored after it belong to a session that was lost.
+    until: images of the newest checkpoint; later classifiers belong to a lost session.
     """
     for path in sorted(run.folder.classifiers.glob("*.safetensors")):
         if int(path.stem) <= until:
@@ -171,9 +181,11 @@ def stored_classifiers(run: StoredRun, until: int) -> Iterator[tuple[int, dict[s
 
 
 def likely_better(found: Checkpoint) -> Checkpoint:
-    """Return the checkpoint, or T of the source alone in place of the adapted T, as the verdict of its evaluation says.
+    """Return the checkpoint with the classifier that the verdict of its evaluation prefers: the adapted T or T of the source
+    alone.
 
-    Raises InputError if it has no verdict on these weights.
+    Raises:
+        InputError: there is no verdict on these weights.
     """
     path, judged = found.folder.evaluation, found.judge is not None and found.name != START
     result = Evaluation.load(path) if judged and path.is_file() else None
@@ -188,16 +200,16 @@ def likely_better(found: Checkpoint) -> Checkpoint:
 
 
 def source_only(found: Checkpoint) -> Checkpoint:
-    """Return the checkpoint with T of the source alone in place of the adapted T; it must have one."""
+    """Return the checkpoint with T of the source alone as classifier; the run must have one."""
     assert found.judge is not None
     settings = {**found.settings, "classifier": {**found.settings["classifier"], "private_first_layer": False}}
     return replace(found, system="baseline", classifier=found.judge, generator=None, judge=None, settings=settings)
 
 
 def load_weights(build: Callable[[], N], tensors: Mapping[str, Tensor], prefix: str, remedy: str) -> N:
-    """Build a network, load the tensors whose names begin with `prefix`, and put it into evaluation mode.
+    """Build a network, load the tensors with a prefix into it, and set it to evaluation mode.
 
-    remedy: the message of the InputError raised where names or shapes differ; the network is not built then.
+    remedy: message of the InputError raised if names or shapes differ; the network is not built then.
     """
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not checkpoint.has_shapes(lambda: [build()], own):
@@ -209,9 +221,9 @@ def load_weights(build: Callable[[], N], tensors: Mapping[str, Tensor], prefix: 
 
 
 def build_classifier(settings: Mapping[str, Any], classes: int, size: int) -> nn.Module:
-    """Return the classifier of a run or a refinement, its weights not yet loaded.
+    """Return the classifier of a run or a refinement, without its weights.
 
-    settings: the configuration as an exported file keeps it; what earlier versions did not write has its default.
+    settings: the configuration as in exported files; missing settings have their defaults.
     """
     network = NetworkConfig.parse(settings.get("network", {"kind": "paper"}), "network")
     if network.kind == "strong":
@@ -240,7 +252,7 @@ def _refined(stored: StoredRefinement, name: str) -> Checkpoint:
 
 
 def _kept(folder: RunFolder) -> str | None:
-    """Return what the last evaluation of a refinement says is kept of its newest weights."""
+    """Return which classifier the last evaluation of a refinement keeps; None without an evaluation of its newest weights."""
     newest = folder.checkpoint_files()[-1:]
     if not newest or not folder.evaluation.is_file():
         return None
@@ -306,7 +318,7 @@ def _has_average(tensors: Collection[str]) -> bool:
 
 
 def _builders(config: BaselineConfig, classes: int) -> dict[str, Callable[[], nn.Module]]:
-    """Return what builds T, and G and the judge where a configuration has them, by name; their weights are not yet loaded."""
+    """Return functions that build T, and G and the judge if the configuration has them, by name, without their weights."""
     size, t = config.data.size, config.classifier
     if not isinstance(config, PixelDAConfig):
         return {"classifier": lambda: make_classifier(t.kind, classes, size, t.width)}

@@ -1,4 +1,4 @@
-"""What evaluation.json of PixelDA and of its baseline says: its schema, and its tables for a terminal."""
+"""Schema of evaluation.json of PixelDA and its baseline, and its tables for a terminal."""
 
 from typing import Any, Literal
 
@@ -10,10 +10,10 @@ from pixelscope.runs.record import ResultFile
 ORACLE = "oracle: chosen with target labels"
 
 DECIDES = "view information"
-"""The criterion that a verdict follows where classes mean the same; the others are shown next to it."""
+"""Criterion that decides the verdict, unless classes are swapped; the others are only shown."""
 
 SWAPPED = 0.1
-"""Maximum share of target images in swapped classes, for adaptation to have helped."""
+"""Maximum fraction of target images in swapped classes; above, adaptation harms."""
 
 Better = Literal["adapted", "source only", "neither"]
 
@@ -37,14 +37,14 @@ class SetResult(Config):
     correct: int
     accuracy: float
     standard_error: float
-    """Of the accuracy, binomial."""
+    """Binomial standard error of the accuracy."""
     per_class: tuple[ClassAccuracy, ...]
     confusion: list[list[int]]
-    """Counts; rows the true class, columns the predicted one."""
+    """Counts; rows are true classes, columns predicted ones."""
 
 
 class Point(Config):
-    """What was measured after a number of images; the file leaves out what was not."""
+    """Measurements after a number of images; absent ones are omitted from the file."""
 
     images: int
 
@@ -62,7 +62,7 @@ class CheckpointResult(Point):
     target_all: float | None = None
 
     def accuracies(self) -> dict[str, float]:
-        """Return the accuracies that were measured, by set."""
+        """Return the measured accuracies by set."""
         return {name: value for name, value in self if name != "images" and value is not None}
 
 
@@ -77,7 +77,7 @@ class CurvePoint(Point):
 
 
 class Oracle(Config):
-    """The best that a choice with target labels would have reached."""
+    """Best result of a selection by target labels."""
 
     label: str
     images: int
@@ -85,18 +85,18 @@ class Oracle(Config):
 
 
 class Verdict(Config):
-    """Which classifier likely reads the target better."""
+    """Which classifier is likely more accurate on the target."""
 
     better: Better
     criteria: dict[str, tuple[float, float]]
-    """By criterion: the value of T of the source alone, and of the adapted T."""
+    """Per criterion, the values of T of the source alone and of the adapted T."""
     agreement: float
-    """Share of target images to which both give the same answer."""
+    """Fraction of target images with the same prediction."""
     swapped: float
-    """Share of target images in classes whose names the two classifiers exchange, in [0, 1]."""
+    """Fraction of target images in classes whose names the classifiers exchange, in [0, 1]."""
 
     def to_text(self) -> str:
-        """Return it in lines for a terminal."""
+        """Return lines for a terminal."""
         heads = {
             "adapted": "Adaptation likely helps",
             "source only": "Adaptation likely harms: T of the source alone likely reads the target better",
@@ -111,7 +111,7 @@ class Verdict(Config):
 
 
 class Evaluation(ResultFile):
-    """Results of a run, for each of its checkpoints; the content of evaluation.json."""
+    """Results of a run per checkpoint; the content of evaluation.json."""
 
     system: Literal["baseline", "pixelda"]
     images: int
@@ -120,16 +120,16 @@ class Evaluation(ResultFile):
     checkpoint: str
     """Name of the checkpoint measured in `sets`."""
     checkpoints: dict[str, CheckpointResult]
-    """Accuracies by checkpoint, of those chosen without target labels."""
+    """Accuracies of the checkpoints; none of them is selected by target labels."""
     sets: dict[str, SetResult]
     oracle: Oracle | None
-    """The best on the target's test split among the classifiers stored along the way."""
+    """Best accuracy on the target's test split among the classifiers stored in training."""
     curve: list[CurvePoint]
-    """Accuracies of the classifiers stored along the way."""
+    """Accuracies of the classifiers stored in training."""
     notes: tuple[str, ...] = ()
-    """What was given and not measured, with the reason."""
+    """What could not be measured, with the reason."""
     source_only: dict[str, float] | None = None
-    """Accuracies of T of the source alone on the same sets, where the run trained one beside."""
+    """Accuracies of T of the source alone on the same sets, if the run trained one."""
     verdict: Verdict | None = None
     """Whether adaptation likely helps, estimated without target labels; None without a T of the source alone."""
 
@@ -159,10 +159,10 @@ class Evaluation(ResultFile):
 
 
 TABLE_CLASSES = 12
-"""Maximum number of classes whose whole confusion matrix fits a terminal."""
+"""Maximum number of classes of a confusion matrix in a terminal."""
 
 CONFUSIONS = 10
-"""Number of most frequent confusions listed where it does not fit."""
+"""Number of most frequent confusions listed instead."""
 
 
 def _set_lines(name: str, result: SetResult, classes: list[str]) -> list[str]:
@@ -182,7 +182,7 @@ def _matrix(result: SetResult, classes: list[str]) -> list[str]:
 
 
 def _most_frequent(result: SetResult, classes: list[str]) -> list[str]:
-    """Return the lowest accuracies of classes and the most frequent confusions; the result file has all of them."""
+    """Return the lowest class accuracies and the most frequent confusions; the result file has all."""
     known = sorted((entry for entry in result.per_class if entry.accuracy is not None), key=lambda entry: entry.accuracy or 0)
     lowest = ", ".join(f"{entry.name} {entry.accuracy:.0%}" for entry in known[:CONFUSIONS])
     wrong = [

@@ -1,9 +1,9 @@
-"""Whether adaptation likely helps, estimated without target labels: T of the source alone compared with the adapted T.
+"""Estimate without target labels whether adaptation likely helps: compare T of the source alone with the adapted T.
 
-A classifier that reads what images show gives the same answer when an image is moved, turned or recoloured; one that guesses
-does not, however sure it is. The verdict follows the information that answers to an image and to altered views of it share
-(invariant information, Ji et al. 2019). A generator that draws one class for another leaves T as consistent as before; this is
-checked first, by whether both classifiers exchange the names of classes.
+A classifier that recognizes content predicts the same class for altered views of an image; one that guesses does not, however
+confident it is. The verdict follows the mutual information between predictions for images and for altered views of them
+(invariant information, Ji et al. 2019). A generator that turns one class into another leaves T as consistent as before. This
+is checked first: do the two classifiers exchange the names of classes?
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ from pixelscope.pixelda.results import DECIDES, SWAPPED, Better, Verdict
 from pixelscope.rng import generator
 
 IMAGES = 2000
-"""Maximum number of images per domain that the criteria use."""
+"""Maximum number of images per domain."""
 
 CRITERIA: Mapping[str, str] = {
     "view information": "mutual information in nats of the answers to an image and to altered views of it",
@@ -33,23 +33,23 @@ CRITERIA: Mapping[str, str] = {
     "cluster agreement": "adjusted mutual information of the answers with k-means clusters of the features",
     "source accuracy": "accuracy on source images",
 }
-"""Each criterion in words; a higher value is better."""
+"""Description of each criterion; higher values are better."""
 
 MARGIN = 0.02
-"""Difference in view information, in nats, below which neither is likely better."""
+"""Difference in view information, in nats, below which neither classifier is likely better."""
 
 VIEWS = (weak, strong)
-"""The altered views of `view_information`; those that a refinement uses, with its default ranges."""
+"""Altered views for `view_information`: those of a refinement with its default ranges."""
 
 
 def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: ImageSet) -> Verdict:
-    """Decide which of two classifiers likely reads the target better.
+    """Decide which of two classifiers is likely more accurate on the target.
 
     Args:
         before: T of the source alone.
         after: the adapted T.
-        target: images of the target that neither has learned from; their labels, if any, are not used.
-        source: labelled images of the source, held out of training where there are some.
+        target: target images that neither was trained on; labels are not used.
+        source: labelled source images, if possible held out of training.
 
     Returns:
         The value of each criterion for both, and the verdict.
@@ -71,14 +71,14 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
 
 
 def swapped_share(before: Tensor, after: Tensor) -> float:
-    """Return the share of images in swapped classes, in [0, 1].
+    """Return the fraction of images in swapped classes, in [0, 1].
 
-    A class is swapped if `after` gives one other class to more than half of its images, as `before` says, and the reverse.
-    Wrong answers alone swap nothing.
+    A class is swapped if `after` predicts one other class for more than half of its images by `before`, and vice versa. Wrong
+    predictions alone are not swaps.
 
     Args:
-        before: int64, shape (N,), classes of N images.
-        after: int64, shape (N,), classes that another classifier gives to the same images.
+        before: int64, shape (N,), predicted classes of N images.
+        after: int64, shape (N,), classes predicted by another classifier.
     """
     count = int(torch.stack([before, after]).max()) + 1
     counts = confusion(after, before, count)
@@ -93,10 +93,10 @@ def criterion_values(
 
     Args:
         network: the classifier.
-        images: uint8, shape (N, C, S, S), unlabelled images of the target.
+        images: uint8, shape (N, C, S, S), unlabelled target images.
         logits: its logits for `images`, as returned by `answers_of`.
         features: its features for `images`, as returned by `answers_of`.
-        known: labelled images by the name of the criterion that measures accuracy on them.
+        known: labelled images, by the name of the criterion that is the accuracy on them.
     """
     criteria = {
         "view information": view_information(network, images, logits.argmax(1)),
@@ -107,12 +107,12 @@ def criterion_values(
 
 
 def view_information(network: nn.Module, images: Bytes, answers: Tensor) -> float:
-    """Return the mean over `VIEWS` of the mutual information, in nats, of the classes of images and of their views.
+    """Return the mutual information between predictions for images and for their views, in nats, averaged over `VIEWS`.
 
     Args:
         network: the classifier.
         images: uint8, shape (N, C, S, S).
-        answers: int64, shape (N,), the classes that it gives to `images`.
+        answers: int64, shape (N,), its predicted classes of `images`.
     """
     found = []
     for number, view in enumerate(VIEWS):
@@ -131,7 +131,7 @@ def answers_of(
 ) -> tuple[Tensor, Tensor]:
     """Return logits (N, classes) and features (N, F) of uint8 images, on the CPU.
 
-    alter: what is done to the images first, as float batches in [-1, 1] on the CPU.
+    alter: transformation applied first, to float batches in [-1, 1] on the CPU.
     """
     network = network.to(computing_device()).eval()
     device = next(network.parameters()).device

@@ -120,7 +120,6 @@ def find_images(folder: Path) -> Layout:
         why = " ".join(found.notes())
         raise InputError(
             f"There are no images in {folder}; put .png or .jpg files there, in folders per class if labelled. {why}".rstrip()
-
         )
     halves, about = _halves(folder, found)
     tables = _tables(found, halves)

@@ -1,1 +1,1 @@
-"""Uses a trained PixelDA: classify, adapt, export, and one image at a time; imports neither training nor evaluation."""
+"""Use a trained PixelDA: classify, adapt, export, one image at a time; imports neither training nor evaluation."""

@@ -1,7 +1,4 @@
-"""Translates a labelled folder of source images to the target domain: a labelled data set for a domain without labels.
-
-Importing this imports no torch.
-"""
+"""Translate a labelled folder of source images to the target domain; importing this imports no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,18 +27,19 @@ def adapt(
     resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
-    """Redraw every image of `folder` in `styles` styles of the target, as PNG files of the run's size, folders kept.
+    """Translate every image of `folder` to the target domain with `styles` noise samples each, as PNG files of the run's size.
 
-    `cats/1.jpg` becomes `cats/1.jpg-0.png`, `cats/1.jpg-1.png` and so on. Each has a z of its own, drawn from `seed`, the
-    image's place in the folder and the number of the style, so that an image is redrawn alike whatever lies beside it.
+    `cats/1.jpg` becomes `cats/1.jpg-0.png`, `cats/1.jpg-1.png` and so on. Each z is a function of `seed`, the image's path in
+    the folder and the number of the sample, so that other files do not change it.
 
     Args:
         run: a finished run of PixelDA.
-        folder: images in class folders, as a rule; it may have any folders.
-        out: the folder to make; it must not exist, with a manifest.csv, one row per file: source, file, label (the class
-            folder, or that of labels.csv), style. An image that cannot be read, or a file that cannot be written, is a row with
-            its error.
-        styles, seed: see above.
+        folder: images, usually in class folders.
+        out: folder to make; it must not exist. Its manifest.csv has one row per file: source, file, label (the class folder,
+            or that of labels.csv), style. An image that cannot be read, or a file that cannot be written, has a row with its
+            error.
+        styles: number of noise samples per image.
+        seed: seed of the noise samples.
         checkpoint, devices, resume, progress: see `classify`.
 
     Raises:
@@ -76,7 +74,7 @@ def adapt(
 
 
 def _row(out: Path, item: InputFile, style: int, image: np.ndarray, label: str) -> Row:
-    """Write one drawn image, and return its row."""
+    """Write one generated image, and return its row."""
     name = item.inner.parent / f"{item.inner.name}-{style}.png"
     error = unwritable(out / name, lambda: _save(out / name, image))
     return {"file": None if error else text_of(name), "label": label, "style": style, ERROR: error}

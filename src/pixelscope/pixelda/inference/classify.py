@@ -1,4 +1,4 @@
-"""Classifies any number of images into a table; importing this imports no torch."""
+"""Classify any number of images into a table; importing this imports no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,17 +32,17 @@ def classify(
 
     Args:
         model: a finished run of PixelDA or its baseline, or a file that `export` made of one, which needs no torch.
-        paths: image files, and folders of them at any depth; rows come in their order.
-        out: a file ending in .csv or .jsonl, which must not exist.
-        baseline: another run or exported file, whose label and probability are shown next to them.
-        checkpoint: which weights of a run; see `evaluate`. A run that is not finished is used only where one is named.
-        devices: GPUs, or without one threads, that compute.
+        paths: image files, and folders of them at any depth, in the order of the rows.
+        out: file ending in .csv or .jsonl; it must not exist.
+        baseline: another run or exported file, whose predictions are added.
+        checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named.
+        devices: number of GPUs, or without a GPU of threads.
         resume: continue an unfinished table.
-        progress: called with the rows done and all of them.
+        progress: called with the rows done and all rows.
 
     Raises:
         InputError: model, paths or out cannot be used, or the disk is full.
-        Interrupted: Ctrl-C; the rows so far are kept.
+        Interrupted: Ctrl-C; existing rows are kept.
     """
     require_paths(paths)
     answering = [load_classifier(path, checkpoint if path is model else "auto", devices) for path in (model, baseline) if path]

@@ -1,4 +1,4 @@
-"""A classifier as a file for other programs, and for `classify` without torch; importing this imports no torch."""
+"""Export a classifier for other programs, and for `classify` without torch; importing this imports no torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,10 +40,10 @@ def export_classifier(
     choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
 ) -> ExportResult:
-    """Write the classifier of a finished run to `out`, with its card, once file and run agree on real images.
+    """Write the classifier of a finished run to `out`, with a model card, if its outputs agree with the run's.
 
-    images: a source of images to compare on; by default the test split of the run's target, or of a baseline's source.
-    Raises InputError as `pixelscope.export` says.
+    images: images to compare on; by default the test split of the run's target, or of a baseline's source. Raises InputError
+    as `pixelscope.export` does.
     """
     from pixelscope.pixelda.checkpoints import likely_better, load_checkpoint
     from pixelscope.pixelda.inference.torch_model import TorchClassifier
@@ -144,7 +144,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
 
 
 def _framed(checkpoint: "Checkpoint", form: Format) -> list[str]:
-    """Return what a card says of images that are scaled and placed before the classifier sees them."""
+    """Return the model card's sentence on framing; empty if images are not scaled and shifted."""
     framing = checkpoint.config.data.framed
     if framing is None:
         return []
@@ -155,7 +155,7 @@ def _framed(checkpoint: "Checkpoint", form: Format) -> list[str]:
 
 
 def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
-    """Return the accuracies that were measured with the weights of a card, one row per set."""
+    """Return the accuracies measured with these weights, one row per set."""
     path = checkpoint.folder.evaluation
     if not path.is_file():
         return []

@@ -17,9 +17,10 @@ class InteractiveGenerator:
     """G and T of a run, and T of a baseline if one is given."""
 
     def __init__(self, run: Path, baseline: Path | None = None) -> None:
-        """Open a run, finished or not, by the weights that `evaluate` measures.
+        """Open a run, finished or not, with its default checkpoint.
 
-        Raises InputError if it is none of PixelDA, or the baseline knows other classes.
+        Raises:
+            InputError: it is not a run of PixelDA, or the baseline has other classes.
         """
         from pixelscope.pixelda.checkpoints import load_checkpoint
         from pixelscope.pixelda.inference.torch_model import TorchClassifier, TorchGenerator
@@ -37,19 +38,19 @@ class InteractiveGenerator:
             self._classifiers["baseline"] = TorchClassifier.from_checkpoint(other)
 
     def style(self, seed: int) -> NDArray[np.float32]:
-        """Return the z of a style, (noise_dim,), a function of `seed`."""
+        """Return a noise sample z, (noise_dim,), a function of `seed`."""
         return self._redraw.noise(seed, "style")
 
     def redraw(self, image: Bytes, styles: NDArray[np.float32]) -> Bytes:
-        """Return an image (S, S, 3) in each of K styles, z of shape (K, noise_dim); uint8 (K, S, S, 3)."""
+        """Return an image (S, S, 3) translated with each of K noise samples, (K, noise_dim); uint8 (K, S, S, 3)."""
         return self._redraw(np.repeat(image[None], len(styles), axis=0), styles)
 
     def answers(self, images: Bytes) -> dict[str, NDArray[np.float32]]:
-        """Return each classifier's probabilities, (N, classes), of uint8 images (N, S, S, 3)."""
+        """Return each classifier's probabilities, (N, classes), for uint8 images (N, S, S, 3)."""
         return {name: model(images) for name, model in self._classifiers.items()}
 
     def examples(self) -> list[tuple[str, Bytes]]:
-        """Return source images of the test split that an evaluation stored, with their classes; none before the first one."""
+        """Return source images of the test split with their classes, as stored by an evaluation; empty before the first."""
         arrays = read_arrays(self.run / "samples" / "gallery.npz", GALLERY)
         if arrays is None:
             return []

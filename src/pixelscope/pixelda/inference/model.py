@@ -1,4 +1,4 @@
-"""A trained classifier, from a run folder or an exported file, as a function of images; importing this imports no torch."""
+"""Load a classifier from a run folder or an exported file; importing this imports no torch."""
 
 from pathlib import Path
 from typing import Protocol
@@ -17,31 +17,31 @@ PROBABILITIES = "probabilities"
 
 
 class ClassifierModel(Protocol):
-    """What images are classified with."""
+    """A classifier of images."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the probabilities."""
+        """Names of the classes, in output order."""
         ...
 
     @property
     def size(self) -> int:
-        """Side in pixels of the images that it is called with."""
+        """Side in pixels of its input."""
         ...
 
     @property
     def value_range(self) -> tuple[float, float] | None:
-        """Values that become black and white in files deeper than 8 bits, as in training; None reads them by their type."""
+        """Values mapped to black and white in files deeper than 8 bits, as in training; None uses the range of their type."""
         ...
 
     @property
     def devices(self) -> int:
-        """How many threads may call it at a time."""
+        """Number of threads that may call it at a time."""
         ...
 
     @property
     def identity(self) -> dict[str, str]:
-        """What identifies it among models, by name."""
+        """Identity of the model, for resumable tables."""
         ...
 
     def prepare(self) -> None:
@@ -49,20 +49,20 @@ class ClassifierModel(Protocol):
         ...
 
     def __call__(self, images: Bytes) -> Floats:
-        """Return probabilities (N, classes) of uint8 images (N, size, size, 3)."""
+        """Return probabilities (N, classes) for uint8 images (N, size, size, 3)."""
         ...
 
 
 def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1) -> ClassifierModel:
-    """Return the classifier of a run of PixelDA, its baseline or a refinement, or of a file that `export` made of one.
+    """Return the classifier of a run of PixelDA, its baseline or a refinement, or of an exported file.
 
     Args:
-        path: a finished run, whose networks run in torch, or a file ending in .onnx, which needs no torch, or .safetensors.
-        checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only where one is named.
-        devices: GPUs, or without one threads, that compute.
+        path: a finished run, which needs torch; or a file ending in .onnx, which does not, or .safetensors.
+        checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named.
+        devices: number of GPUs, or without a GPU of threads.
 
     Returns:
-        A function of uint8 images (N, size, size, 3) that returns probabilities (N, classes).
+        A function from uint8 images (N, size, size, 3) to probabilities (N, classes).
 
     Raises:
         InputError: `path` is neither, or cannot be used.
@@ -98,5 +98,5 @@ class OnnxClassifier:
         """Do nothing: the file is read already."""
 
     def __call__(self, images: Bytes) -> Floats:
-        """Return probabilities (N, classes) of uint8 images (N, H, W, 3)."""
+        """Return probabilities (N, classes) for uint8 images (N, H, W, 3)."""
         return np.asarray(self._model(images, [PROBABILITIES])[PROBABILITIES], np.float32)

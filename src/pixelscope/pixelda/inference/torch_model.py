@@ -23,9 +23,9 @@ from pixelscope.pixelda.networks import Generator
 from pixelscope.rng import generator
 
 PREFIX = "classifier."
-"""What the names of its tensors begin with in a .safetensors file."""
+"""Prefix of the classifier's tensors in a .safetensors file."""
 AT_ONCE = 64
-"""Images that G redraws at a time."""
+"""Images per pass of G."""
 
 
 class TorchClassifier:
@@ -34,13 +34,13 @@ class TorchClassifier:
     def __init__(
         self, classifier: nn.Module, classes: tuple[str, ...], data: DataConfig, devices: int = 1, framed: bool = True
     ) -> None:
-        """Take over a classifier of images that `data` describes; framed: frame them as those of the target were."""
+        """Wrap a classifier of images described by `data`; `framed`: frame its input as the target's images were."""
         self.classifier, self.classes, self.size, self.devices = classifier, classes, data.size, devices
         self.value_range, self._framing = data.input_values, data.framed if framed else None
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, devices: int = 1, framed: bool = True) -> Self:
-        """Take over the classifier of an opened run."""
+        """Wrap the classifier of a checkpoint."""
         return cls(checkpoint.classifier, checkpoint.classes, checkpoint.config.data, devices, framed)
 
     @classmethod
@@ -80,7 +80,7 @@ class TorchClassifier:
 
     @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return probabilities (N, classes) of uint8 images (N, size, size, 3)."""
+        """Return probabilities (N, classes) for uint8 images (N, size, size, 3)."""
         with self._replicas.acquire() as (classifier, device):
             framed = images if self._framing is None else self._framing.apply(images)
             given = torch.from_numpy(np.require(framed, requirements=["C", "W"])).permute(0, 3, 1, 2)
@@ -92,7 +92,7 @@ class TorchGenerator:
     """G of a run on one or several devices."""
 
     def __init__(self, checkpoint: Checkpoint, devices: int = 1) -> None:
-        """Take over G of an opened run; raises InputError if the run has none."""
+        """Wrap G of a checkpoint; raises InputError if there is none."""
         if checkpoint.generator is None or not isinstance(checkpoint.config, PixelDAConfig):
             run, system = checkpoint.folder.path, checkpoint.system
             raise InputError(f"{run} is a run of the {system}, which draws nothing; give one of `pixelscope pixelda train`.")
@@ -104,7 +104,7 @@ class TorchGenerator:
         return draw_noise(self.config, 1, generator("cpu", seed, *path))[0].numpy()
 
     def __call__(self, images: NDArray[np.uint8], z: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Return uint8 images (N, size, size, 3) redrawn, each with its z (noise_dim,)."""
+        """Return uint8 images (N, size, size, 3) translated, each with its z (noise_dim,)."""
         with self._replicas.acquire() as (network, device):
             given, noise = images.transpose(0, 3, 1, 2), torch.from_numpy(np.asarray(z, np.float32)).to(device)
             pieces = (slice(start, start + AT_ONCE) for start in range(0, len(given), AT_ONCE))
@@ -112,7 +112,7 @@ class TorchGenerator:
 
 
 class ClassifierGraph(nn.Module):
-    """Images to the logits of T and their probabilities: the network that is exported to ONNX."""
+    """The exported network: images to logits and probabilities of T."""
 
     OUTPUTS = ("logits", "probabilities")
 
@@ -121,13 +121,13 @@ class ClassifierGraph(nn.Module):
         self.classifier = classifier
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `OUTPUTS` names, (N, classes) each, for images (N, 3, S, S) in [-1, 1]."""
+        """Return `OUTPUTS`, (N, classes) each, for images (N, 3, S, S) in [-1, 1]."""
         logits = self.classifier(values)
         return logits, torch.softmax(logits, 1)
 
 
 def exported_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the tensors of T, and of G where there is one: redrawing images in another program needs nothing else."""
+    """Return the tensors of T, and of G if there is one, which suffice to translate images in another program."""
     tensors = {PREFIX + name: tensor for name, tensor in checkpoint.classifier.state_dict().items()}
     drawing = {} if checkpoint.generator is None else checkpoint.generator.state_dict()
     return tensors | {f"generator.{name}": tensor for name, tensor in drawing.items()}

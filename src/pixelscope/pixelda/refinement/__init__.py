@@ -1,1 +1,1 @@
-"""Past the paper: a trained run's generator and unlabelled target images train a better classifier."""
+"""Beyond the paper: train a better classifier with the generator of a run and unlabelled target images."""

@@ -1,7 +1,7 @@
 """Evaluation of a refinement, the only part of it that reads target labels.
 
-The headline is the moving average at the end of the schedule. It is compared with the checkpoints that criteria without target
-labels select, and with the oracle: the best checkpoint by target labels.
+The headline is the moving average at the end of the schedule. It is compared with checkpoints selected by criteria without
+target labels, and with the oracle, which is selected by target labels.
 """
 
 from pathlib import Path
@@ -29,8 +29,8 @@ from pixelscope.runs.folder import RunFolder
 def evaluate_refinement(run: Path, *, data_root: Path | None = None, take_over: bool = False) -> RefinementResult:
     """Measure a refinement on the test splits of both domains, and write evaluation.json.
 
-    The measured weights are those that are exported and used: the averages in the newest checkpoint. Nothing is written while
-    another process holds the run's lock, as one that trains it does.
+    It measures the weights that are exported and used: the averages in the newest checkpoint. Nothing is written while another
+    process holds the run's lock, as one that trains it does.
 
     Args:
         run: its run folder.
@@ -79,7 +79,7 @@ def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResu
 
 
 def stored_snapshots(folder: RunFolder, config: RefineConfig, inputs: RefinementInputs) -> dict[int, nn.Module]:
-    """Return the averaged classifiers stored in training, by images seen, in evaluation mode; without the initial one."""
+    """Return the averaged classifiers stored in training, by images seen, in evaluation mode, without the initial one."""
     found: dict[int, nn.Module] = {}
     for path in sorted(folder.classifiers.glob("*.safetensors")):
         network = build_classifier(config, inputs)
@@ -103,7 +103,7 @@ def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module) -
 
 
 def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: dict[str, float]) -> Snapshot:
-    """Return a point of the curve: accuracy on the target's test split, and the value of each criterion on images held out."""
+    """Return the accuracy on the target's test split, and the value of each criterion on held-out images."""
     logits, features = answers_of(network, evenly_spaced(inputs.holdout.images, IMAGES))
     known = measure(network, MeasuredSet("source, held out", [inputs.source.validation], source=True))
     values = selector_values(logits, features, accuracies({"": known})[""])

@@ -1,8 +1,8 @@
-"""Whether a refinement likely reads the target better than the T it started from, estimated without target labels.
+"""Estimate without target labels whether a refinement is likely more accurate on the target than the T it started from.
 
-Training on labels of its own makes a classifier sure of them, right or wrong, and consistent over views of an image. Accuracy
-on images that G generated falls as it learns the target instead. None of these decides. Whether its answers agree with clusters
-of its features does: this was right in all five refinements that it was tried on (docs/decisions/0013).
+Training with pseudo-labels makes a classifier confident in them, right or wrong, and consistent over views of an image.
+Accuracy on generated images falls as it learns the target. None of these decides. The agreement of predictions with clusters
+of features does: it was right in all five refinements that were tested (docs/decisions/0013).
 """
 
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ from pixelscope.pixelda.verdict import CRITERIA as VERDICT_CRITERIA
 from pixelscope.pixelda.verdict import IMAGES, answers_of, criterion_values, swapped_share
 
 CRITERIA = {"redrawn accuracy": "accuracy on source images held out and redrawn by G", **VERDICT_CRITERIA}
-"""Each criterion in words; a higher value is better."""
+"""Description of each criterion; higher values are better."""
 
 DECIDES = "cluster agreement"
-"""The criterion that the guard follows; the others are shown next to it."""
+"""Criterion that decides; the others are only shown."""
 
 FALL = 0.02
-"""Fall of the cluster agreement from which a refinement likely harms."""
+"""Decrease in cluster agreement from which a refinement likely harms."""
 
 UNLEARNED = 0.5
 """Fraction of the former accuracy on the source under which a classifier has not learned its task."""
 
 VANISHED = 0.25
-"""Share of its former share under which a class has vanished from the answers."""
+"""Ratio of a class's frequency to its former one below which it has vanished from the predictions."""
 
 
 def guard(
@@ -41,9 +41,9 @@ def guard(
 
     Args:
         start, refined: the classifiers.
-        target: images of the target that the refinement has not trained on; labels are not looked at.
-        source: labelled images of the source that it has not trained on.
-        redrawn: the same, redrawn by G; None if the refinement had no redrawn images.
+        target: target images held out of the refinement; labels are not used.
+        source: labelled source images held out of it.
+        redrawn: the same images, translated by G; None without generated images.
         threshold: minimum probability of a pseudo-label.
     """
     shown = evenly_spaced(target.images, IMAGES)

@@ -1,4 +1,4 @@
-"""The schema of a refinement's evaluation.json, and its tables for a terminal."""
+"""Schema of a refinement's evaluation.json, and its tables for a terminal."""
 
 from typing import Literal
 
@@ -12,13 +12,13 @@ Kept = Literal["refined", "start"]
 
 
 class ClassShare(Config):
-    """How often a class is predicted."""
+    """Frequency of a predicted class."""
 
     name: str
     source: float
-    """Fraction of the source's images held out."""
+    """Fraction of held-out source images with this label."""
     start: float
-    """Fraction of target images that the T it started from predicts as the class."""
+    """Fraction of target images for which the T it started from predicts the class."""
     refined: float
 
 
@@ -26,19 +26,19 @@ class Guard(Config):
     """Whether a refinement likely helps, and which classifier is kept."""
 
     kept: Kept
-    """Which one `classify` and `export` use."""
+    """Classifier used by `classify` and `export`."""
     reasons: tuple[str, ...]
     """Why the refinement likely harms; empty if it does not."""
     criteria: dict[str, tuple[float, float]]
-    """By criterion: the value of the T it started from, and of the refined classifier."""
+    """Per criterion, the values of the T it started from and of the refined classifier."""
     agreement: float
-    """Fraction of target images for which both predict the same class."""
+    """Fraction of target images with the same prediction."""
     pseudo_label_rate: float
-    """Fraction of target images for which the refined classifier is confident enough for a pseudo-label."""
+    """Fraction of target images for which the refined classifier exceeds the pseudo-label threshold."""
     classes: tuple[ClassShare, ...]
 
     def to_text(self) -> str:
-        """Return it in lines for a terminal."""
+        """Return lines for a terminal."""
         what = "The refinement likely helps"
         if self.kept == "start":
             what = f"The refinement likely harms: {'; '.join(self.reasons)}"
@@ -64,11 +64,11 @@ class Selection(Config):
     target_test: float | None
     """None if the target has no labels."""
     gap: float | None
-    """Accuracy of the oracle less that of this checkpoint."""
+    """Difference to the oracle's accuracy."""
 
 
 class Snapshot(Point):
-    """Accuracy of a stored average, and the value of each criterion that needs no target label."""
+    """Accuracy of a stored average, and the value of each criterion."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -78,7 +78,7 @@ class Snapshot(Point):
     source_validation: float = Field(validation_alias="source validation", serialization_alias="source validation")
 
     def criteria(self) -> dict[str, float]:
-        """Return the value of each criterion, by its name in `SELECTORS`."""
+        """Return the value of each criterion by its name in `SELECTORS`."""
         return self.model_dump(by_alias=True, exclude={"images", "target_test"})
 
 
@@ -101,7 +101,7 @@ class RefinementResult(ResultFile):
     guard: Guard
     """Whether it likely helps, estimated without target labels, and which classifier is used."""
     notes: tuple[str, ...] = ()
-    """What was not measured, with the reason."""
+    """What could not be measured, with the reason."""
 
     def to_text(self) -> str:
         """Return tables for a terminal."""

@@ -1,4 +1,4 @@
-"""Criteria that select a checkpoint without target labels, from what a classifier says of unlabelled target images."""
+"""Criteria that select a checkpoint without target labels, from predictions for unlabelled target images."""
 
 from collections.abc import Mapping
 
@@ -13,13 +13,13 @@ SELECTORS = {
     "information maximisation": "entropy of the mean prediction less the mean entropy of predictions, in nats",
     "source validation": "accuracy on source images held out",
 }
-"""Every criterion in words; the checkpoint of the highest value is chosen."""
+"""Description of each criterion; the checkpoint with the highest value is selected."""
 
 
 def selector_values(logits: Tensor, features: Tensor, source_validation: float, seed: int = 0) -> dict[str, float]:
-    """Return the value of every criterion.
+    """Return the value of each criterion.
 
-    logits: (N, classes) of unlabelled target images; features: (N, F), what the last layer decides on.
+    logits: (N, classes) of unlabelled target images; features: (N, F), inputs of the last layer.
     """
     return {
         "cluster agreement": cluster_agreement(logits, features, seed),
@@ -29,9 +29,9 @@ def selector_values(logits: Tensor, features: Tensor, source_validation: float, 
 
 
 def cluster_agreement(logits: Tensor, features: Tensor, seed: int = 0) -> float:
-    """Return how far as many clusters as classes, found in normalised features, are the predicted classes, 1 at most.
+    """Return the adjusted mutual information of predicted classes and k-means clusters of L2-normalized features; at most 1.
 
-    There are fewer clusters where fewer features differ: images of a few shapes, or exact copies.
+    k is the number of classes, or of distinct features if that is smaller, as for images of a few shapes or exact copies.
     """
     predicted = logits.argmax(1)
     if len(predicted.unique()) < 2:
@@ -44,13 +44,14 @@ def cluster_agreement(logits: Tensor, features: Tensor, seed: int = 0) -> float:
 
 
 def mutual_information(logits: Tensor) -> float:
-    """Return the mutual information of images and predictions in nats (Krause et al. 2010): sure, and not all of one class."""
+    """Return the mutual information of images and predictions in nats (Krause et al. 2010); confident, diverse predictions
+    raise it."""
     p = logits.double().softmax(1)
     return float(_entropy(p.mean(0)) - _entropy(p).mean())
 
 
 def select_checkpoints(values: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
-    """Return the checkpoint, by its images, that each criterion selects; the later one of equals.
+    """Return the images seen at the checkpoint that each criterion selects; the later one of equals.
 
     values: by images seen, then by criterion.
     """
