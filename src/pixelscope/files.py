@@ -142,7 +142,7 @@ def held(folder: Path, wait: bool = True) -> Iterator[None]:
             _close(descriptor)
             raise
         logging.getLogger(__name__).warning(
-            "%s cannot be locked (%s); see to it that no other process works in it.", folder, error.strerror
+            "%s cannot be locked (%s); make sure that no other process works in it.", folder, error.strerror
         )
     try:
         yield

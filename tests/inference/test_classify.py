@@ -66,7 +66,7 @@ def test_a_baseline_of_another_size_is_refused_and_leaves_nothing(
     pixelda_run: Path, domains: tuple[str, str], digits: Path, tmp_path: Path
 ) -> None:
     other = train_baseline(tiny.baseline(source=domains[0], data={"size": 24}), run=tmp_path / "other")
-    with pytest.raises(InputError, match="take images of different sizes"):
+    with pytest.raises(InputError, match="different image sizes"):
         classify(pixelda_run, [digits], tmp_path / "labels.csv", baseline=other)
     assert not list(tmp_path.glob("labels*"))
 

@@ -262,7 +262,7 @@ def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:
     job = Job(tmp_path / "full-seed0", "pixelda", {}, None)
     assert job.state() == "new"
     job.run.mkdir()
-    assert job.state() == "begun"
+    assert job.state() == "started"
     job.failure.write_text("why")
     assert job.state() == "failed"
     (job.run / "evaluation.json").write_text("{}")

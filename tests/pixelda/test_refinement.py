@@ -452,7 +452,7 @@ def test_a_refined_run_is_used_and_exported_like_any_other(refined: Path, tmp_pa
         rows.append([line.split(",")[1] for line in (tmp_path / f"{name}.csv").read_text().splitlines()])
     assert rows[0] == rows[1] == rows[2]
     card = (tmp_path / "model.card.md").read_text(encoding="utf-8")
-    assert "target images that a network labelled" in card and "Classifier: strong of width 4," in card
+    assert "pseudo-labelled target images" in card and "Classifier: strong of width 4," in card
 
 
 def test_what_cannot_be_refined_is_said(origin: Path, refined: Path, tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ def test_the_record_holds_what_it_takes_to_do_it_again(written: WriteRun) -> Non
     source = {row.cells[0]: row.cells[1] for row in tables(record)[1].rows}
     assert source["Licence"] == "CC BY-SA 3.0"
     assert len(source["SHA-256 of the training images"]) == 64
-    assert source["Images"] == "5,000: 3,800 to train on, 200 to validate, 1,000 to test"
+    assert source["Images"] == "5,000: 3,800 training, 200 validation, 1,000 test"
     (configuration,) = [part for part in record.parts if isinstance(part, Details)]
     assert configuration.text == (run / "config.yaml").read_text()
 

@@ -22,7 +22,7 @@ FIXES = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "give a folder",
     errno.EISDIR: "give a file",
-    errno.EEXIST: "choose another path, or move it away",
+    errno.EEXIST: "choose another path, or remove it",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 """How to fix each error of the file system that a user can fix."""

@@ -472,7 +472,7 @@ def _scaled(values: Values, value_range: Range | None) -> Image.Image:
 def _square(image: Image.Image, size: int) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    # Not the `box` of resize(): with it the filter would draw in what lies beside the square.
+    # Not the `box` of resize(): with it the filter would include pixels outside the square.
     return image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)
 
 

@@ -122,5 +122,5 @@ def _grid(transforms: Transforms, size: int) -> Tensor:
     from_x = torch.stack([mirror * cosine / width, sine / width], 1)
     from_y = torch.stack([-mirror * sine / height, cosine / height], 1)
     centres = (2 * torch.arange(size, device=from_x.device) + 1) / size - 1
-    # Both coordinates apart in memory: four times as fast as one beside the other.
+    # Planar coordinates are four times as fast as interleaved ones.
     return ((from_x[:, :, None] * centres)[:, :, None] + (from_y[:, :, None] * centres)[..., None]).permute(0, 2, 3, 1)

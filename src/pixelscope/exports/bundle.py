@@ -46,9 +46,9 @@ def compare(run: Mapping[str, np.ndarray], exported: Mapping[str, np.ndarray]) -
     found = {}
     for name, expected in run.items():
         other = exported[name]
-        apart = np.abs(other - expected) / np.maximum(1, np.abs(expected))
+        difference = np.abs(other - expected) / np.maximum(1, np.abs(expected))
         same_shape = other.shape == expected.shape and np.isfinite(other).all()
-        found[name] = float(apart.max(initial=0.0)) if same_shape else float("inf")
+        found[name] = float(difference.max(initial=0.0)) if same_shape else float("inf")
     return Parity(len(next(iter(run.values()))), found)
 
 

@@ -94,7 +94,7 @@ def otsu_stages(frame: Bytes) -> OtsuStages:
     grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
     threshold, mask = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    # Regions one pixel wide have no area; the number of points tells them apart.
+    # Regions one pixel wide have no area; the number of points distinguishes them.
     largest = max(contours, key=lambda points: (cv2.contourArea(points), len(points)), default=np.empty((0, 1, 2)))
     contour = np.asarray(largest[:, 0], np.int32)
     box = Box(*map(int, cv2.boundingRect(contour))) if len(contour) else _whole(frame)

@@ -34,7 +34,7 @@ START = "start"
 
 REFINED_CHECKPOINT = "ema-last"
 """Checkpoint of a refinement: the moving averages in its newest file."""
-OTHER_NETWORKS = "{path} holds other networks than the run's config.yaml describes; restore that file."
+OTHER_NETWORKS = "{path} has networks that differ from the run's config.yaml; restore that file."
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class Verdict(Config):
         """Return lines for a terminal."""
         heads = {
             "adapted": "Adaptation likely helps",
-            "source only": "Adaptation likely harms: T of the source alone likely reads the target better",
+            "source only": "Adaptation likely harms: T of the source alone is likely more accurate on the target",
             "neither": "Adaptation likely makes no difference",
         }
         why = f"by {DECIDES}" if self.swapped <= SWAPPED else "as the adapted T swaps classes"

@@ -206,7 +206,7 @@ class PixelDATask(Task[PairedBatch]):
             "accuracy/source_test": "source test",
             "accuracy/source_validation": "source validation",
             "diversity": "diversity",
-            "alike": "same class in two redrawings",
+            "alike": "same class for two noise samples",
         }
     )
 

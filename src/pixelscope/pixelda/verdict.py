@@ -28,9 +28,9 @@ IMAGES = 2000
 """Maximum number of images per domain."""
 
 CRITERIA: Mapping[str, str] = {
-    "view information": "mutual information in nats of the answers to an image and to altered views of it",
-    "information": "entropy of the mean answer minus the mean entropy of answers, in nats",
-    "cluster agreement": "adjusted mutual information of the answers with k-means clusters of the features",
+    "view information": "mutual information of predictions for an image and for altered views of it, in nats",
+    "information": "entropy of the mean prediction minus the mean entropy of predictions, in nats",
+    "cluster agreement": "adjusted mutual information of the predictions with k-means clusters of the features",
     "source accuracy": "accuracy on source images",
 }
 """Description of each criterion; higher values are better."""

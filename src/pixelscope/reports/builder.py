@@ -128,7 +128,7 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
         figure.savefig(buffer, format="svg", metadata=NOTHING)
     text = buffer.getvalue()
     body = text[text.index("<svg") :]
-    # A rule for every element, which would reach the whole page; the page's stylesheet has its own.
+    # A CSS rule for every element, which would affect the whole page.
     body = re.sub(r"<style\b.*?</style>", "", body, flags=re.DOTALL)
     referred = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', " ".join(re.findall(r"<[^>]*>", body))))
     kept = {one or other for one, other in referred}

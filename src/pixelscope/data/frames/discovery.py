@@ -99,9 +99,9 @@ def find_classes(
     """
     asked = _asked(normal, abnormal)
     given = {name: _folder(path) for name, path in (masks or {}).items()}
-    apart = {path.resolve() for path in given.values()}
+    masked = {path.resolve() for path in given.values()}
     listed = {folder: contents(folder) for folder in (*map(_folder, folders), *given.values())}
-    parts = [_sort(folder, listed[folder].images, asked, apart, len(folders) > 1) for folder in map(_folder, folders)]
+    parts = [_sort(folder, listed[folder].images, asked, masked, len(folders) > 1) for folder in map(_folder, folders)]
     frames = _unique([frame for part in parts for frame in part.frames])
     inner = [mask for part in parts for mask in part.masks]
     if not frames:
@@ -135,10 +135,10 @@ def _notes(listed: Mapping[Path, Contents], halves: set[str]) -> tuple[str, ...]
 
 def _halves(folders: Collection[Path], asked: Mapping[str, Kind]) -> set[Path]:
     """Return the folders that are parts of a split, by their names and those of their siblings."""
-    beside: dict[Path, list[str]] = {}
+    siblings: dict[Path, list[str]] = {}
     for folder in sorted(folders):
-        beside.setdefault(folder.parent, []).append(folder.name)
-    known = {parent: parts_among([name for name in names if name not in asked]) for parent, names in beside.items()}
+        siblings.setdefault(folder.parent, []).append(folder.name)
+    known = {parent: parts_among([name for name in names if name not in asked]) for parent, names in siblings.items()}
     return {folder for folder in folders if folder.name in known[folder.parent]}
 
 

@@ -340,7 +340,7 @@ def _has_labels(used: Values) -> bool:
         return False
     if used.dtype.kind != "f" and top <= _LAST_LABEL:
         return True
-    # Ripples lie beside both values, labels beside black alone.
+    # Ripples are close to both values, labels to black alone.
     return bool(others.min() <= top / 32) and not bool((others >= top - top / 8).any())
 
 

@@ -67,7 +67,7 @@ def draw_frame(seed: int, *, polyp: bool, width: int = WIDTH, height: int = HEIG
             f"No frame of {width} x {height} pixels can be drawn from the seed {seed}; give a seed of 0 or more, and a width "
             f"and height of {SMALLEST} or more."
         )
-    # Draws of their own, so that a polyp changes nothing beside itself.
+    # Separate draws, so that a polyp changes nothing outside itself.
     view, bump, sensor = (np.random.default_rng([seed, part]) for part in range(3))
     overlay = draw_overlay(view, width, height)
     window = overlay.content.slices

@@ -88,7 +88,7 @@ def _cover(height: Floats, near_x: float, near_y: float) -> Floats:
     x, y = _square(reach)
     soft = 2 + np.float32(0.9 * reach) * np.clip(x * np.float32(near_x) + y * np.float32(near_y) - np.float32(0.35), 0, 1)
     cover = np.minimum(inside / soft, 1)
-    # What cannot be told from the wall is no polyp.
+    # A polyp that is indistinct from the wall is dropped.
     return np.where(cover > 0.1, cover, np.float32(0))
 
 

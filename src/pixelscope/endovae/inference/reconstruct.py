@@ -93,7 +93,7 @@ def _folder(
     require_paths(paths)
     require_distinct_names(paths)
     if out.exists() and not resume:
-        raise InputError(f"{out} exists already; name another folder, or go on with --resume.")
+        raise InputError(f"{out} exists already; choose another --out, or continue with --resume.")
     vae, config = TorchVAE(checkpoint.encoder, checkpoint.decoder, devices), checkpoint.config
     identity = {**vae.identity, "sampled": str(about["sampled"]), "seed": str(about["seed"])}
     table = ResumableTable(out / MANIFEST, (*COLUMNS, "psnr", "ssim", ERROR), identity, resume)

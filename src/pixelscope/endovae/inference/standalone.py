@@ -1,4 +1,4 @@
-"""The code that lies beside an exported model: what comes before and after its graph, for programs without this package."""
+"""Code next to an exported model: preparation and scoring for programs without this package."""
 
 import ast
 import importlib

@@ -69,7 +69,7 @@ def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
     if not better:
         return None, (
             "Nothing better than T of the source alone was found (estimated without target labels). Use the baseline "
-            "(`pixelscope pixelda baseline`), or bring the two sources closer (`pixelscope data info SOURCE TARGET`)."
+            "(`pixelscope pixelda baseline`), or make the two sources more similar (`pixelscope data info SOURCE TARGET`)."
         )
     best = max(better, key=lambda trial: trial.information[1])
     before, after = best.information

@@ -21,7 +21,7 @@ from pixelscope.progress import ProgressCallback
 from pixelscope.runs.folder import RunFolder
 
 Cluster = Literal["local", "slurm"]
-State = Literal["done", "failed", "begun", "new"]
+State = Literal["done", "failed", "started", "new"]
 
 POLL = 1.0
 """Seconds between two checks of the jobs."""
@@ -50,13 +50,13 @@ class Job:
             return "done"
         if self.failure.is_file():
             return "failed"
-        return "begun" if self.run.exists() else "new"
+        return "started" if self.run.exists() else "new"
 
     def reason(self) -> str:
         """Return why the job is not done, in a sentence."""
         if self.state() == "failed":
             return self.failure.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
-        return "its process ended without a message; see the logs" if self.state() == "begun" else "not run yet"
+        return "its process ended without a message; see the logs" if self.state() == "started" else "not run yet"
 
 
 @dataclass(frozen=True)

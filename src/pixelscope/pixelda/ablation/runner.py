@@ -71,7 +71,7 @@ def ablate(
         cluster: `local` processes, or `slurm`.
         max_parallel: runs at a time.
         slurm: options of SLURM by name, for example `partition`.
-        resume: continue a folder that was begun: what is done is kept, what failed is tried again.
+        resume: continue an unfinished folder: finished runs are kept, failed ones repeated.
         take_over: take the lock of `out` from another machine that has given no sign of life for ten minutes.
         data_root: see `evaluate`.
         progress: called with the number of runs that have ended, and of all runs.
@@ -133,7 +133,7 @@ def search(
         cluster: `local` processes, or `slurm`.
         max_parallel: trials at a time; by default one per core, and without submitit one.
         slurm: options of SLURM by name, for example `partition`.
-        resume: continue a folder that was begun: what is done is kept, what failed is tried again.
+        resume: continue an unfinished folder: finished runs are kept, failed ones repeated.
         take_over: take the lock of `out` from another machine that has given no sign of life for ten minutes.
         data_root: see `evaluate`.
         progress: called with the number of trials that have ended, and of all trials.
@@ -229,7 +229,7 @@ def _run_grid(
     check_options(options)
     out, resume = start.out, start.resume
     if not resume and out.exists() and not RunFolder(out).is_unbegun():
-        raise InputError(f"{out} exists already; name another folder, or continue it with --resume.")
+        raise InputError(f"{out} exists already; choose another --out, or continue it with --resume.")
     check()
     with _open_folder(start, config, system) if resume else _create_folder(out, config, system) as folder:
         jobs = _jobs(config.grid, folder.path, data_root)
@@ -263,9 +263,9 @@ def _open_folder(start: Start, config: GridConfig, system: str) -> Iterator[RunF
     folder = RunFolder.open(out)
     begun = folder.read_record().get("system")
     if begun != system:
-        raise InputError(f"{out} was begun as {begun!r}, not as {system!r}; name another folder.")
+        raise InputError(f"{out} was started as {begun!r}, not as {system!r}; choose another --out.")
     if folder.config.read_text(encoding="utf-8") != config.to_yaml():
-        raise InputError(f"{out} was begun with another grid, seeds or settings; give the same, or name another folder.")
+        raise InputError(f"{out} was started with another grid, seeds or settings; give the same, or choose another --out.")
     with folder.locked("worked on", start.take_over):
         yield folder
 

@@ -49,7 +49,7 @@ def adapt(
     if styles < 1:
         raise InputError(f"--styles {styles} makes no image; give 1 or more.")
     if out.exists() and not resume:
-        raise InputError(f"{out} exists already; name another folder, or go on with --resume.")
+        raise InputError(f"{out} exists already; choose another --out, or continue with --resume.")
     from pixelscope.pixelda.checkpoints import load_checkpoint
     from pixelscope.pixelda.inference.torch_model import TorchGenerator
 

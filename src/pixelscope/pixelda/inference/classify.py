@@ -64,9 +64,9 @@ def classify(
 
 def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierModel]) -> None:
     if answering[0].classes != answering[1].classes:
-        raise InputError(f"{model} and {baseline} know different classes; give a baseline of the same ones.")
+        raise InputError(f"{model} and {baseline} have different classes; give a baseline with the same ones.")
     if answering[0].size != answering[1].size:
-        raise InputError(f"{model} and {baseline} take images of different sizes; give two of one size.")
+        raise InputError(f"{model} and {baseline} have different image sizes; give two of one size.")
 
 
 def _decoded(item: InputFile, size: int, value_range: tuple[float, float] | None) -> Bytes:

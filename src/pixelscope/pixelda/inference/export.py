@@ -25,7 +25,7 @@ NOTE = "For research only."
 SYSTEMS = {
     "pixelda": "PixelDA (Bousmalis et al., CVPR 2017)",
     "baseline": "the classifier of PixelDA on the source alone",
-    "refined": "PixelDA, then a classifier trained on its generated images and on target images that a network labelled",
+    "refined": "PixelDA, then a classifier trained on its generated images and on pseudo-labelled target images",
 }
 BATCH = 250
 
@@ -118,7 +118,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
         title=f"Classifier adapted from {source} to {target}" if adapted else f"Classifier trained on {source} alone",
         file=file,
         format=form,
-        intended_use=f"Research on unsupervised domain adaptation: tells {', '.join(classes)} apart.",
+        intended_use=f"Research on unsupervised domain adaptation: classification of {', '.join(classes)}.",
         not_for="decisions about people or their health, and images of other domains than those it was trained on.",
         data=record.data,
         protocol={
@@ -135,7 +135,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
         outputs=_outputs(form, len(classes)),
         limits=(
             "It assigns one of its classes to any image, and its probabilities are not calibrated.",
-            f"Images are cut to the square in their middle and brought to {size} x {size} pixels; the rest is not seen.",
+            f"Images are cropped to their centre square and resized to {size} x {size} pixels.",
             *_framed(checkpoint, form),
         ),
         parity=f"Probabilities of {compared} differ from the run's by at most {largest:.2g}.",
@@ -149,7 +149,7 @@ def _framed(checkpoint: "Checkpoint", form: Format) -> list[str]:
     if framing is None:
         return []
     whose = (
-        "the model does it" if form == "onnx" else "`pixelscope pixelda classify` does it, another program has to do it itself"
+        "the model does it" if form == "onnx" else "`pixelscope pixelda classify` does it, other programs must do it themselves"
     )
     return [f"They are then {framing.describe(checkpoint.size)}, on the colour {framing.fill}; {whose}."]
 

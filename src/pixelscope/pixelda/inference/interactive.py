@@ -34,7 +34,7 @@ class InteractiveGenerator:
         if baseline is not None:
             other = load_checkpoint(baseline, finished=False)
             if (other.classes, other.size) != (self.classes, self.size):
-                raise InputError(f"{baseline} knows other classes or sizes than {run}; give a baseline of the same ones.")
+                raise InputError(f"{baseline} has other classes or sizes than {run}; give a baseline with the same ones.")
             self._classifiers["baseline"] = TorchClassifier.from_checkpoint(other)
 
     def style(self, seed: int) -> NDArray[np.float32]:

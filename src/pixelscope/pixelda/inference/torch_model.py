@@ -57,7 +57,7 @@ class TorchClassifier:
             lambda: build_classifier(about.config, len(about.classes), about.size),
             tensors,
             PREFIX,
-            f"{path} holds weights of other shapes than it says; export the run again.",
+            f"{path} has weights of other shapes than its metadata; export the run again.",
         )
         return cls(classifier, about.classes, exported_data(about.config, str(path)), devices)
 
@@ -95,7 +95,7 @@ class TorchGenerator:
         """Wrap G of a checkpoint; raises InputError if there is none."""
         if checkpoint.generator is None or not isinstance(checkpoint.config, PixelDAConfig):
             run, system = checkpoint.folder.path, checkpoint.system
-            raise InputError(f"{run} is a run of the {system}, which draws nothing; give one of `pixelscope pixelda train`.")
+            raise InputError(f"{run} is a run of the {system}, which has no generator; give one of `pixelscope pixelda train`.")
         self.config, self.identity = checkpoint.config, {"model": weights_sha256(checkpoint.generator)}
         self._replicas: ReplicaPool[Generator] = ReplicaPool(checkpoint.generator, devices)
 

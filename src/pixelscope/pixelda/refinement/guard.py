@@ -18,7 +18,7 @@ from pixelscope.pixelda.results import SWAPPED
 from pixelscope.pixelda.verdict import CRITERIA as VERDICT_CRITERIA
 from pixelscope.pixelda.verdict import IMAGES, answers_of, criterion_values, swapped_share
 
-CRITERIA = {"redrawn accuracy": "accuracy on source images held out and redrawn by G", **VERDICT_CRITERIA}
+CRITERIA = {"redrawn accuracy": "accuracy on held-out source images translated by G", **VERDICT_CRITERIA}
 """Description of each criterion; higher values are better."""
 
 DECIDES = "cluster agreement"
@@ -88,10 +88,10 @@ def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float, shares
         )
     before, after = criteria[DECIDES]
     if before - after > FALL:
-        reasons.append(f"its answers agree less with clusters of its features ({after:.2f}, before {before:.2f})")
+        reasons.append(f"its predictions agree less with clusters of its features ({after:.2f}, before {before:.2f})")
     if swapped > SWAPPED:
         reasons.append("it swaps classes")
     gone = [one.name for one in shares if one.refined < VANISHED * min(one.start, one.source)]
     if gone:
-        reasons.append(f"it hardly ever answers {', '.join(gone)}")
+        reasons.append(f"it hardly ever predicts {', '.join(gone)}")
     return tuple(reasons)

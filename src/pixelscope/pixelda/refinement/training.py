@@ -166,7 +166,7 @@ def load_inputs(
         InputError: a run or its images cannot be used, or there are fewer images than a batch.
     """
     if not config.run:
-        raise InputError("No run is given; name a finished run of `pixelscope pixelda train`.")
+        raise InputError("No run is given; give a finished run of `pixelscope pixelda train`.")
     opened = load_checkpoint(read_run(RunFolder.open(Path(config.run))) if run is None else run, config.checkpoint)
     if not isinstance(opened.config, PixelDAConfig):
         raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")

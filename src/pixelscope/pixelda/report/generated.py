@@ -121,19 +121,19 @@ def styles_gallery(source: np.ndarray, generated: np.ndarray) -> Figure:
         generated: uint8 (R, Z, H, W, 3).
     """
     draws = generated.shape[1]
-    apart = 2 * GAP
-    side = max(SMALLEST, min(LARGEST, (WIDTH - apart) / (draws + 1) - GAP))
-    width = (draws + 1) * (side + GAP) + apart
+    group_gap = 2 * GAP
+    side = max(SMALLEST, min(LARGEST, (WIDTH - group_gap) / (draws + 1) - GAP))
+    width = (draws + 1) * (side + GAP) + group_gap
     canvas = Canvas.of(width, LINE + 8 + len(source) * (side + GAP))
     canvas.text(side / 2 + GAP / 2, LINE - 2, "source", fontweight="bold")
-    left = GAP / 2 + side + GAP + apart
+    left = GAP / 2 + side + GAP + group_gap
     for draw in range(draws):
         canvas.text(left + draw * (side + GAP) + side / 2, LINE - 2, f"z {draw + 1}")
     for row, (image, drawn) in enumerate(zip(source, generated, strict=True)):
         top = LINE + 8 + row * (side + GAP)
         canvas.tiles(image[None], GAP / 2, top, side, GAP)
         canvas.tiles(drawn, left, top, side, GAP)
-    canvas.axes.axvline(GAP / 2 + side + GAP / 2 + apart / 2, color=GREY, linewidth=1)
+    canvas.axes.axvline(GAP / 2 + side + GAP / 2 + group_gap / 2, color=GREY, linewidth=1)
     return canvas.figure
 
 
