@@ -150,7 +150,7 @@ def sections_of(path: Path) -> list[Section]:
     return [
         Section(f"<q>{path.name}", "summary", headline="5 < 6 & 7 > 3", notes=("<mark>",)),
         Section(
-            "Sect<hr>", "one", ("p<br>",), (CaptionedFigure("f", figure, '"<a>"', "<cite>"), odd, Details("<kbd>", "</pre>"))
+            "Sect<hr>", "one", ("p<br>",), (CaptionedFigure("f", figure, "<cite>", '"<a>"'), odd, Details("<kbd>", "</pre>"))
         ),
     ]
 

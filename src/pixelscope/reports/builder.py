@@ -103,7 +103,7 @@ def _is(kind: type[Part]) -> Callable[[Any], bool]:
 
 
 def _draw(figure: CaptionedFigure, run: RunReport) -> Markup:
-    return inline_svg(figure.figure, f"{run.anchor}-{figure.name}", figure.alt)
+    return inline_svg(figure.figure, f"{run.anchor}-{figure.name}", figure.alt or figure.caption)
 
 
 NOTHING = {"Date": None, "Creator": None, "Format": None, "Type": None}

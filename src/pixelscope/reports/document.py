@@ -17,9 +17,9 @@ class CaptionedFigure:
     name: str
     """Short and unique among the figures of a run: letters, digits and hyphens."""
     figure: "Figure"
-    alt: str
-    """Alternative text, for readers who cannot see the figure."""
     caption: str
+    alt: str = ""
+    """Alternative text, for readers who cannot see the figure; by default the caption."""
 
 
 @dataclass(frozen=True)

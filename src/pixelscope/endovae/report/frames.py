@@ -55,7 +55,7 @@ def augmentation_section(data: ReportData) -> Section:
     if arrays is not None:
         count, versions = arrays["versions"].shape[:2]
         caption = f"{plural(count, 'training frame')}, each above its {plural(versions - 1, 'augmented version')}."
-        parts = (CaptionedFigure("augmentation", versions_gallery(arrays["versions"]), caption, caption),)
+        parts = (CaptionedFigure("augmentation", versions_gallery(arrays["versions"]), caption),)
     return Section("Augmentation", "augmentation", prose=(_augmentation(data),), parts=parts)
 
 

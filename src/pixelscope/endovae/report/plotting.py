@@ -52,8 +52,8 @@ def legend_below(axes: Axes, offset: float = 0.17) -> None:
 
 
 def captioned(name: str, figure: Figure | None, caption: str, alt: str = "") -> CaptionedFigure | None:
-    """Return a figure with its caption, which is its description too unless `alt` is given; None without a figure."""
-    return None if figure is None else CaptionedFigure(name, figure, alt or caption, caption)
+    """Return a figure with its caption; None without a figure."""
+    return None if figure is None else CaptionedFigure(name, figure, caption, alt)
 
 
 def margin_for(names: Sequence[str]) -> float:

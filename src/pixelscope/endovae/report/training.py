@@ -191,7 +191,7 @@ def _progress(data: ReportData) -> CaptionedFigure | None:
         f"{plural(shown, 'point')} of the training, from {images[0]:,} to {images[-1]:,} images seen."
     )
     figure = progress_gallery(images, arrays["originals"], arrays["reconstructions"], arrays["generated"])
-    return CaptionedFigure("progress", figure, f"{caption} The first row shows the originals.", caption)
+    return CaptionedFigure("progress", figure, caption, f"{caption} The first row shows the originals.")
 
 
 @styled

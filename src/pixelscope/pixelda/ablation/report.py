@@ -111,7 +111,7 @@ def _result(numbers: AblationResult) -> Section:
     measured = [one for one in numbers.conditions if one.accuracy is not None]
     parts: list[Part] = []
     if measured:
-        parts.append(CaptionedFigure("accuracy", _dots(measured, numbers.reference), ACCURACY_CAPTION, ACCURACY_CAPTION))
+        parts.append(CaptionedFigure("accuracy", _dots(measured, numbers.reference), ACCURACY_CAPTION))
     caption = (
         "Target accuracy over seeds. Late std: standard deviation of T's target accuracy over the last half of a run's "
         "evaluations, mean over seeds."
@@ -132,7 +132,7 @@ def _curves(numbers: AblationResult) -> Section:
     measured = [one for one in numbers.conditions if any(len(seed.curve) > 1 for seed in one.seeds)]
     reference = next((one for one in measured if one.name == numbers.reference), None)
     figure = _panels([(one.name, partial(_draw_curves, one=one, reference=reference)) for one in measured])
-    shown = () if figure is None else (CaptionedFigure("curves", figure, CURVES_CAPTION, CURVES_CAPTION),)
+    shown = () if figure is None else (CaptionedFigure("curves", figure, CURVES_CAPTION),)
     return Section("Over the training", "curves", parts=shown)
 
 
@@ -141,9 +141,7 @@ def _samples(folder: RunFolder) -> Section:
     if arrays is None:
         return Section("Samples", "samples")
     rows = [(str(name), drawn) for name, drawn in zip(arrays["names"], arrays["drawn"], strict=True)]
-    return Section(
-        "Samples", "samples", parts=(CaptionedFigure("samples", named_rows(rows), SAMPLES_CAPTION, SAMPLES_CAPTION),)
-    )
+    return Section("Samples", "samples", parts=(CaptionedFigure("samples", named_rows(rows), SAMPLES_CAPTION),))
 
 
 def _diagnostics(numbers: AblationResult) -> Section:

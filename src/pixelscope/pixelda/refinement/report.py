@@ -125,7 +125,7 @@ def _choosing(numbers: RefinementResult) -> Section:
     parts: list[Part] = [Table(caption, header, tuple(rows))]
     if len(numbers.curve) > 1:
         about = "Accuracy over the training, and the value of each criterion without target labels, scaled to its range."
-        parts.append(CaptionedFigure("criteria", _criteria_figure(numbers.curve), about, about))
+        parts.append(CaptionedFigure("criteria", _criteria_figure(numbers.curve), about))
     return Section("Choosing without target labels", "choosing", parts=tuple(parts))
 
 
@@ -156,7 +156,7 @@ def _classes(numbers: RefinementResult) -> Section:
         return Section("Classes", "classes")
     figure = confusion_matrices([("target test split", found.confusion)], numbers.classes)
     caption = CONFUSION_CAPTION
-    return Section("Classes", "classes", parts=(CaptionedFigure("confusion", figure, caption, caption),) if figure else ())
+    return Section("Classes", "classes", parts=(CaptionedFigure("confusion", figure, caption),) if figure else ())
 
 
 def _training(lines: Sequence[dict]) -> Section:
@@ -164,7 +164,7 @@ def _training(lines: Sequence[dict]) -> Section:
     if len(trained) < 2:
         return Section("Training", "training")
     caption = "Losses per kind of image; fraction of target images with a pseudo-label, and agreement with it."
-    return Section("Training", "training", parts=(CaptionedFigure("training", _training_figure(trained), caption, caption),))
+    return Section("Training", "training", parts=(CaptionedFigure("training", _training_figure(trained), caption),))
 
 
 @styled

@@ -34,10 +34,10 @@ def classes_section(data: ReportData) -> Section:
     accuracies = [(title, [entry.accuracy for entry in result.per_class]) for title, result in compared]
     parts: list[Part] = []
     if (figure := confusion_matrices(matrices, data.classes)) is not None:
-        parts.append(CaptionedFigure("confusion", figure, f"Confusion matrices: {titles}.", CONFUSION_CAPTION))
+        parts.append(CaptionedFigure("confusion", figure, CONFUSION_CAPTION, f"Confusion matrices: {titles}."))
     if (figure := class_accuracies(accuracies, data.classes, (ORANGE, BLUE) if data.adapted else (BLUE, GREEN))) is not None:
         caption = f"Accuracy on each class: {titles}."
-        parts.append(CaptionedFigure("classes", figure, caption, caption))
+        parts.append(CaptionedFigure("classes", figure, caption))
     return Section("Class by class", "classes", prose=(_most_confused(*compared[-1], data.classes),), parts=tuple(parts))
 
 

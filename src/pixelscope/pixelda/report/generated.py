@@ -40,7 +40,7 @@ def domains_section(data: ReportData) -> Section:
         caption = (
             f"Corresponding images of {source} (top) and {target} (bottom), with their class. Training does not pair them."
         )
-        parts = (CaptionedFigure("pairs", figure, alt, caption),)
+        parts = (CaptionedFigure("pairs", figure, caption, alt),)
     return Section("The two domains", "domains", parts=parts)
 
 
@@ -216,7 +216,7 @@ def _gallery(data: ReportData) -> CaptionedFigure | None:
         "Top: source images. Middle: what G makes of each. Bottom: unrelated target images. Real: the class. Pred: T's "
         f"prediction; a wrong one is framed, crossed and bold.{unknown}"
     )
-    return CaptionedFigure("gallery", adapted_gallery(rows, data.classes), alt, caption)
+    return CaptionedFigure("gallery", adapted_gallery(rows, data.classes), caption, alt)
 
 
 def _gallery_prose(data: ReportData) -> tuple[str, ...]:
@@ -243,7 +243,7 @@ def _styles(data: ReportData) -> CaptionedFigure | None:
     rows, draws = styles["generated"].shape[:2]
     alt = f"{rows} source images, and what G makes of each with {draws} values of the noise z."
     caption = "One row per source image, one column per z. G ignores z where all images of a row are equal."
-    return CaptionedFigure("styles", styles_gallery(styles["source"], styles["generated"]), alt, caption)
+    return CaptionedFigure("styles", styles_gallery(styles["source"], styles["generated"]), caption, alt)
 
 
 def _progress(data: ReportData) -> CaptionedFigure | None:
@@ -253,4 +253,4 @@ def _progress(data: ReportData) -> CaptionedFigure | None:
     images = progress["images"]
     alt = f"What G makes of the same source images at {len(images)} points, from {images[0]:,} to {images[-1]:,} images seen."
     caption = f"The same source images and z over the training, up to {images[-1]:,} images seen."
-    return CaptionedFigure("progress", progress_gallery(images, progress["generated"], progress["source"]), alt, caption)
+    return CaptionedFigure("progress", progress_gallery(images, progress["generated"], progress["source"]), caption, alt)

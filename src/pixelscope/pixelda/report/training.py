@@ -73,7 +73,7 @@ def baseline_section(data: ReportData) -> Section:
     caption = "The baseline's loss and accuracy. The target is measured only, never trained on."
     if "target_test" not in accuracies:
         caption = "The baseline's loss and accuracy on its own domain."
-    parts = () if figure is None else (CaptionedFigure("baseline", figure, alt, caption),)
+    parts = () if figure is None else (CaptionedFigure("baseline", figure, caption, alt),)
     return Section("The baseline and the gap", "baseline", prose=(_gap_sentence(data),), parts=parts)
 
 
@@ -82,7 +82,7 @@ def training_section(data: ReportData) -> Section:
     accuracies, before = data.accuracies(), data.results_before("target_test")
     figure = training_panels(data.train, accuracies, before.accuracy if before else None)
     alt = f"Losses of G, D and T, and accuracies of T, over the images seen. {_last_values(accuracies)}"
-    parts = () if figure is None else (CaptionedFigure("training", figure, alt, TRAINING_CAPTION if data.train else NO_LOSSES),)
+    parts = () if figure is None else (CaptionedFigure("training", figure, TRAINING_CAPTION if data.train else NO_LOSSES, alt),)
     speed = data.record.images_per_second
     prose = f"{data.steps:,} steps, each of D and T together, then of G" + (
         f"; {speed:,.0f} images per second." if speed else "."
@@ -96,7 +96,7 @@ def stability_section(data: ReportData) -> Section:
     figure = stability_panels(data.train, data.evaluations, data.warnings, data.classes)
     if figure is not None:
         alt = "D's probabilities, norms of G's gradients, generated classes and diversity over z, over the images seen."
-        parts.append(CaptionedFigure("stability", figure, alt, STABILITY_CAPTION))
+        parts.append(CaptionedFigure("stability", figure, STABILITY_CAPTION, alt))
     if data.warnings:
         parts.append(_warnings_table(data.warnings))
     count = len(data.warnings)
