@@ -260,7 +260,7 @@ def test_names_with_braces_are_names(tmp_path: Path) -> None:
     (tmp_path / "x.{0}").touch()
     write_image(tmp_path / "loose.png")
     notes = load_folder(tmp_path).provenance.notes
-    assert "beside the folders {a}, {}: loose.png" in notes[0]
+    assert "folders {a}, {}: loose.png" in notes[0]
     assert notes[1].endswith("1 files (1 .{0}): x.{0}.")
 
 

@@ -278,7 +278,7 @@ def test_a_file_of_the_recipe_with_grey_digits_is_refused(tmp_path: Path, mnist:
     for changed, message in (
         ({k: v for k, v in recipe.items() if k not in ("version", "form")}, "^[^ ]*old.npz was made by an earlier version"),
         ({**recipe, "version": 3}, "^[^ ]*old.npz was made by version 3 of the recipe and this version of Pixelscope reads 2"),
-        ({**recipe, "form": "round"}, "does not say how it was made"),
+        ({**recipe, "form": "round"}, "no record of how it was made"),
         ({**recipe, "form": "distributed"}, "holds images of shape"),
     ):
         np.savez(tmp_path / "old.npz", pixelscope_mnist_m=np.array(json.dumps(changed)), **arrays_in_it)

@@ -287,7 +287,7 @@ SPOILT: dict[str, Callable[[Path, Path], Any]] = {
     r"red\.png is fully transparent": lambda signs, _: write(signs / "red.png", np.zeros((9, 9, 4), np.uint8)),
     r"Cannot read the image .*red\.png": lambda signs, _: (signs / "red.png").write_bytes(b"not an image"),
     r"class folder .*green has no pictogram": lambda signs, _: (signs / "green").mkdir(),
-    "pictograms of one class alone, blue": lambda signs, _: (signs / "red.png").unlink(),
+    "pictograms of one class only, blue": lambda signs, _: (signs / "red.png").unlink(),
     r"no pictograms in .*2 files \(2 \.svg\)": lambda signs, _: rename(signs, ".svg"),
     "called test: its folder would be read as a part of a split": lambda signs, _: rename_one(signs, "test"),
     "called thumbs.db": lambda signs, _: rename_one(signs, "thumbs.db"),
@@ -330,9 +330,9 @@ def test_a_folder_that_exists_is_refused_before_anything_is_read(tmp_path: Path)
 
 def test_folders_must_be_apart(tmp_path: Path, signs: Path, photos: Path) -> None:
     for inner in (signs, photos):
-        with pytest.raises(InputError, match="lies in .* choose another --out"):
+        with pytest.raises(InputError, match="is inside .* choose another --out"):
             render_pictograms(signs, photos, inner / "out")
-    with pytest.raises(InputError, match="lie in one another"):
+    with pytest.raises(InputError, match="nested"):
         render_pictograms(signs, tmp_path, tmp_path / "out")
     with pytest.raises(InputError, match="There is no folder .* --photos"):
         render_pictograms(signs, tmp_path / "nothing", tmp_path / "out")

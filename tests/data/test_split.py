@@ -235,7 +235,7 @@ def test_groups_are_counted_in_the_notes() -> None:
     given_split = replace(images, test=np.arange(30) >= 20)
     assert given_split.test is not None
     notes = split(given_split, given_split.test, 0.0, 0).notes
-    assert "1 test images are of groups with images in training or validation" in notes[0]
+    assert "1 test images belong to groups with images in training or validation" in notes[0]
 
 
 def test_a_group_too_large_to_leave_a_validation_part_is_said() -> None:

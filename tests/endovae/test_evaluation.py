@@ -172,7 +172,7 @@ def test_a_folder_of_frames_keeps_its_folders_and_broken_ones_are_rows(run: Path
     assert made == {path.relative_to(frame_folder).as_posix() for path in frame_folder.rglob("*.png")}
     with (tmp_path / "out" / "manifest.csv").open(encoding="utf-8") as file:
         rows = {Path(row["source"]).name: row for row in csv.DictReader(file)}
-    assert "no image of a known format" in rows["broken.jpg"]["error"] and not rows["broken.jpg"]["file"]
+    assert "image of a known format" in rows["broken.jpg"]["error"] and not rows["broken.jpg"]["file"]
     assert {(row["file"], row["label"]) for row in rows.values()} >= {("polyps/03.png", "polyps")}
     with pytest.raises(InputError, match="--resume"):
         reconstruct(run, [frames], tmp_path / "out")

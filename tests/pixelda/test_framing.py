@@ -60,7 +60,7 @@ def test_the_target_is_framed_and_the_framing_kept(folders: Path, run: Path) -> 
     edge = found.target.test.images[:, :, 0]
     assert int(edge.max()) == 0
     assert int(load_images(str(folders / "target"), size=16).images[:, :, 0].max()) == 200
-    assert any("Scaled and placed" in note for note in RunFolder(run).read_record()["data"]["target"]["notes"])
+    assert any("Scaled and shifted" in note for note in RunFolder(run).read_record()["data"]["target"]["notes"])
 
 
 def test_without_the_setting_nothing_is_framed(folders: Path) -> None:

@@ -186,7 +186,7 @@ def test_several_runs_share_one_page(tmp_path: Path) -> None:
 
 def test_a_page_on_several_runs_must_be_named(tmp_path: Path) -> None:
     for runs in ([tmp_path, tmp_path], []):
-        with pytest.raises(InputError, match="name the page"):
+        with pytest.raises(InputError, match="give `out`"):
             build_report(runs, sections_of=sections_of)
 
 

@@ -149,7 +149,7 @@ def _without_text(lit: Bytes) -> Bytes:
 
 
 def _main_rectangle(lit: Bytes) -> Box:
-    """Return the rectangle of the main part, in blocks; without area where nothing is lit, which is 1."""
+    """Return the rectangle of the main part, in blocks; its area is 0 if nothing is lit."""
     if not cv2.countNonZero(lit):
         return Box(0, 0, 0, 0)
     left, right = _main_run(_sums(lit, 0))
@@ -164,7 +164,7 @@ def _sums(lit: Bytes, axis: int) -> NDArray[np.int32]:
 
 
 def _main_run(counts: NDArray[np.int32]) -> tuple[int, int]:
-    """Return where the main run of lines with lit blocks starts and ends, joined with runs that are not much smaller."""
+    """Return start and end of the main run of lines with lit blocks, joined with runs that are not much smaller."""
     lit = np.concatenate([[False], counts > 0, [False]])
     turns = np.flatnonzero(lit[1:] != lit[:-1])
     starts, ends = turns[::2], turns[1::2]
@@ -174,7 +174,7 @@ def _main_run(counts: NDArray[np.int32]) -> tuple[int, int]:
 
 
 def _refine(brightest: Bytes, rough: Box, block: int, black: float) -> Box:
-    """Return the rectangle in pixels, with each side moved by up to a block to where the picture begins."""
+    """Return the rectangle in pixels, with each side moved by up to a block to the edge of the image."""
     height, width = brightest.shape
     rows, columns = (slice(part.start * block, part.stop * block) for part in rough.slices)
     across, down = brightest[rows], brightest[:, columns].T

@@ -228,7 +228,7 @@ class _Corner:
         """Return the dark pixels above and to the left of each pixel, shape (H + 1, W + 1)."""
         return np.asarray(cv2.integral(self.dark), np.int32)
 
-    # Edges are looked for two pixels apart, as one is seldom sharper.
+    # Edges are differences over two pixels: they are seldom sharper.
 
     @cached_property
     def rightward(self) -> Bytes:
@@ -312,5 +312,5 @@ def _peaks(votes: NDArray[Any], least: int) -> Iterator[int]:
 
 
 def _run(flags: Flags) -> int:
-    """Return how many flags are set before the first that is not."""
+    """Return the number of set flags before the first unset one."""
     return len(flags) if flags.all() else int(flags.argmin())
