@@ -142,14 +142,14 @@ def resume(run: Path, **changes: Any) -> Path:
 
     Args:
         run: the run folder.
-        changes: what the system lets change. All: `devices`, and `take_over` to take the run's lock from another machine that has
-            given no sign of life for ten minutes. PixelDA and its baseline: total training `images`, new places of `source` and
+        changes: what the system lets change. All: `devices`, and `take_over` to take the run's lock from another machine that
+            has given no sign of life for ten minutes. PixelDA and its baseline: total training `images`, new places of `source` and
             `target`, `data_root`. EndoVAE: total `epochs`, new place of `frames`. Refinement: new places of `origin` and
             `teacher`, `data_root`.
 
     Raises:
-        InputError: the run or its images cannot be used, another process trains it, or the system does not let something change;
-            the run is unchanged.
+        InputError: the run or its images cannot be used, another process trains it, or the system does not let something
+            change; the run is unchanged.
     """
     return _call(run, "resume", (run,), changes)
 
