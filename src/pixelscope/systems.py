@@ -143,8 +143,8 @@ def resume(run: Path, **changes: Any) -> Path:
     Args:
         run: the run folder.
         changes: what the system lets change. All: `devices`, and `take_over` to take the run's lock from another machine that
-            has given no sign of life for ten minutes. PixelDA and its baseline: total training `images`, new places of `source` and
-            `target`, `data_root`. EndoVAE: total `epochs`, new place of `frames`. Refinement: new places of `origin` and
+            has given no sign of life for ten minutes. PixelDA and its baseline: total training `images`, new places of `source`
+            and `target`, `data_root`. EndoVAE: total `epochs`, new place of `frames`. Refinement: new places of `origin` and
             `teacher`, `data_root`.
 
     Raises:
