@@ -142,6 +142,17 @@ def baseline_plain() -> Round:
     return Round(work, 32 * 50)
 
 
+def refinement_plain() -> Round:
+    """Return the steps of a refinement, plain: batches of 128 source, generated and target images."""
+    from benchmarks.plain.data import endless
+    from benchmarks.plain.refinement import PlainRefinement, Views
+
+    model = PlainRefinement()
+    sets = [Views(random_bytes(DIGITS, 32, 32, 3), random_bytes(DIGITS) % 10) for _ in range(3)]
+    source, generated, target = (endless(images, 128) for images in sets)
+    return Round(lambda: model.step(next(source), next(generated), next(target)), 128)
+
+
 def endovae_ours(precision: str = "auto", steps: int = 6, frames: int = FRAMES) -> Round:
     """Return EndoVAE's steps, preset paper, with augmentation."""
     from pixelscope.endovae.config import EndoVAEConfig

@@ -32,8 +32,8 @@ class System:
     title: str
     build: Callable[[bool], Built]
     """Takes whether to build it at tiny size."""
-    plain: str = ""
-    """Function in contenders.py that makes the plain program; empty where there is none."""
+    plain: str
+    """Function in contenders.py that makes the plain program."""
 
 
 def _pixelda(tiny: bool) -> Built:
@@ -93,6 +93,6 @@ def _endovae(tiny: bool) -> Built:
 SYSTEMS = {
     "pixelda": System("PixelDA, preset paper, batch 32", _pixelda, "pixelda_plain"),
     "baseline": System("baseline, batch 32", _baseline, "baseline_plain"),
-    "refinement": System("refinement, width 96, batch 128", _refinement),
+    "refinement": System("refinement, width 96, batch 128", _refinement, "refinement_plain"),
     "endovae": System("EndoVAE, preset paper, batch 128, with augmentation", _endovae, "endovae_plain"),
 }

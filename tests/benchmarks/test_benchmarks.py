@@ -9,16 +9,19 @@ import torch
 from torch import nn
 
 from benchmarks.__main__ import main, store
+from benchmarks.contenders import random_bytes
+from benchmarks.gpu.systems import SYSTEMS
 from benchmarks.items import ITEMS, START
 from benchmarks.measure import Contender, measure
 from benchmarks.plain.data import Digits, Frames
 from benchmarks.plain.endovae import PlainEndoVAE
 from benchmarks.plain.pixelda import PlainPixelDA
+from benchmarks.plain.refinement import PlainRefinement, Views
 from benchmarks.table import page
 from pixelscope.endovae.losses import reconstruction_loss
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
-from pixelscope.pixelda.networks import Classifier, Discriminator, Generator
+from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, StrongClassifier
 
 CEILING = {"float32": {"convolution": 400.0, "matrix product": 200.0}}
 
@@ -76,11 +79,30 @@ def test_plain_data_is_in_range_and_tripled() -> None:
     assert not torch.equal(frames[5], frames[5])
 
 
+def test_plain_refinement_has_our_classifier_and_trains_it_without_target_labels() -> None:
+    images = random_bytes(4, 32, 32, 3)
+    views, plain, ours = Views(images, np.arange(4, dtype=np.uint8)), PlainRefinement(width=4), StrongClassifier(10, 4)
+    assert _parameters(plain.t) == _parameters(ours)
+    _copied(plain.t, ours)
+    batch = [torch.stack([views[i][part] for i in range(4)]) for part in range(2)]
+    assert all(part.shape == (4, 3, 32, 32) and part.abs().max() <= 1 for part in batch)
+    assert torch.allclose(plain.t.eval()(batch[0]), ours.eval()(batch[0]), atol=1e-6)
+    weights = []
+    for target_label in (0, 1):
+        torch.manual_seed(0)
+        model = PlainRefinement(width=4)
+        labels = torch.arange(4)
+        model.step([*batch, labels], [*batch, labels], [*batch, torch.full((4,), target_label)])
+        weights.append(torch.cat([p.detach().flatten() for p in model.t.parameters()]))
+    assert torch.equal(*weights)
+
+
 def test_every_contender_exists() -> None:
     from benchmarks import contenders
 
     for item in ITEMS.values():
         assert all(callable(getattr(contenders, name)) for name in item.contenders.values())
+    assert all(callable(getattr(contenders, system.plain)) for system in SYSTEMS.values())
 
 
 def test_what_is_measured_arrives_in_the_table(tmp_path: Path) -> None:

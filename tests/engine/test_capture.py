@@ -160,6 +160,18 @@ def test_what_steps_move_is_put_back_in_place(case: TaskCase, device: str) -> No
     assert not any(bool(after[name].any()) for name in after.keys() - before.keys()), "what optimizers made is at its start"
 
 
+@every_device
+def test_statistics_of_the_average_are_updated_every_eighth_step_alone(device: str) -> None:
+    case = next(case for case in TASKS if case.name == "pixelda")
+    task, captured = _captured(case, device)
+    updates = []
+    for step in range(17):
+        captured(_context(step, device))
+        tensors = checkpoint.weights(task)
+        updates.append(int(tensors["average.generator.blocks.0.layers.1.num_batches_tracked"]))
+    assert updates == [1] * 8 + [2] * 8 + [3]
+
+
 COMPILED = [
     pytest.param("baseline", "cpu", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler"), id="cpu"),
     pytest.param("baseline", "cuda", marks=pytest.mark.gpu, id="gpu"),
@@ -243,7 +255,7 @@ class Refusing(Task[None]):
         self.optimizers, self.averages, self.passes, self.taken = {}, {}, {}, 0
 
     def inputs(self, context: StepContext) -> StepInputs:
-        return StepInputs({"added": 1.0})
+        return StepInputs({"added": 1.0}, branch="even" if context.step % 2 == 0 else "odd")
 
     def compute(self, batch: None, inputs: StepInputs) -> Mapping[str, Tensor]:
         self.taken += 1
@@ -280,6 +292,7 @@ def test_a_capture_that_fails_says_so_once_and_training_goes_on() -> None:
     for step in range(5):
         steps(_context(step))
     assert task.layer.weight.item() == pytest.approx(before + 5)
+    assert task.taken == 2 + 5, "two steps of the first warm-up, and no other warm-up"
     assert len(said) == 1
     assert "RuntimeError: operation not permitted when stream is capturing)" in said[0]
 
