@@ -1,6 +1,7 @@
 """Where the time of a training step goes, by kind of operation, with each of the engine's choices on or off.
 
-python -m benchmarks.profile SYSTEM [--precision 32-true] [--layout contiguous] [--return-memory] [--threads 2] [--json]
+python -m benchmarks.profile SYSTEM [--precision 32-true] [--layout contiguous] [--return-memory] [--compile] [--threads 2]
+    [--json]
 
 SYSTEM is pixelda or endovae, with the settings of preset paper. The step is timed without the profiler, and its shares come
 from a profiled one, which is slower.
@@ -51,19 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--return-memory", action="store_true", help="let the C library return freed memory, as it does by default"
     )
+    parser.add_argument("--compile", action="store_true", help="compile the networks' passes, as --runtime.compile on does")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     if not chosen.return_memory:
         keep_heap()
-    step = stepper(chosen.system, chosen.precision, chosen.layout)
+    step = stepper(chosen.system, chosen.precision, chosen.layout, chosen.compile)
     result = {**vars(chosen), "torch": torch.__version__, "seconds": timed(step), "shares": shares(step)}
     print(json.dumps(result) if chosen.json else text(result))
     return 0
 
 
-def stepper(system: str, precision: Any, layout: str) -> Callable[[int], object]:
+def stepper(system: str, precision: Any, layout: str, compiled: bool = False) -> Callable[[int], object]:
     """Return a function that takes the training step of a number, on one random batch."""
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     draw = torch.Generator().manual_seed(0)
@@ -82,6 +84,8 @@ def stepper(system: str, precision: Any, layout: str) -> Callable[[int], object]
         task, size = PixelDATask(pixelda, 10, fabric), pixelda.training.batch_size
         labels = torch.randint(0, 10, (size,), generator=draw)
         batch = PairedBatch(images(size, pixelda.data.size) * 2 - 1, labels, images(size, pixelda.data.size) * 2 - 1)
+    if compiled:
+        task.compile()
     return lambda number: task.step(batch, StepContext(number * size, number, size, 0))
 
 
@@ -116,7 +120,10 @@ def kind(operator: str) -> str:
 def text(result: dict[str, Any]) -> str:
     """Return the lines that a person reads."""
     memory = "memory returned" if result["return_memory"] else "memory kept"
-    head = f"{result['system']}, {result['precision']}, {result['layout']}, {memory}: {result['seconds']:.3f} s a step"
+    compiled = ", compiled" if result["compile"] else ""
+    head = (
+        f"{result['system']}, {result['precision']}, {result['layout']}, {memory}{compiled}: {result['seconds']:.3f} s a step"
+    )
     return "\n".join([head, *(f"  {name:<20}{share:6.1%}" for name, share in result["shares"].items())])
 
 

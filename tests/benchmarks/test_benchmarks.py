@@ -17,6 +17,7 @@ from benchmarks.plain.data import Digits, Frames
 from benchmarks.plain.endovae import PlainEndoVAE
 from benchmarks.plain.pixelda import PlainPixelDA
 from benchmarks.plain.refinement import PlainRefinement, Views
+from benchmarks.side_by_side import rates
 from benchmarks.table import page
 from pixelscope.endovae.losses import reconstruction_loss
 from pixelscope.endovae.networks import Decoder, Encoder
@@ -118,6 +119,11 @@ def test_what_is_measured_arrives_in_the_table(tmp_path: Path) -> None:
     assert f"{ours / theirs:.2f}x" in text
     assert measured["ours"]["slowest"] <= ours <= measured["ours"]["fastest"]
     assert re.search(r"\| pixelscope --help \| 25.0 \| 2.50 \|", text)
+
+
+def test_trainings_side_by_side_are_measured_while_all_run() -> None:
+    found = rates([1, 1], "quality_ours")
+    assert len(found) == 2 and min(found) > 0
 
 
 def test_a_worker_that_ends_without_an_answer_is_named() -> None:
