@@ -3,6 +3,7 @@
 import copy
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +118,14 @@ def test_static_tensors_change_no_bit_of_the_weights_on_a_cpu(case: TaskCase) ->
 def _train(folder: Path, case: TaskCase, device: str, images: int, resumed: bool = False) -> RunFolder:
     task, batches = case.build(device)
     fabric = tiny.fabric(accelerator=device)
-    run = RunFolder(folder) if resumed else RunFolder.create(folder.parent, "run", folder)
     often = {"log_every": 40, "evaluate_every": 200, "sample_every": 400, "checkpoint_every": 80}
     config = TrainingConfig(batch_size=8, images=images, **often)
-    loop = Loop(fabric, task, batches, run, config, RunIdentity("any", {}, {}), seed=0, capture=True)
-    if resumed:
-        run.forget_stats_after(loop.restore())
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True):
-        loop.train()
+    with nullcontext(RunFolder(folder)) if resumed else RunFolder.create(folder.parent, "run", folder) as run:
+        loop = Loop(fabric, task, batches, run, config, RunIdentity("any", {}, {}), seed=0, capture=True)
+        if resumed:
+            run.forget_stats_after(loop.restore())
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+            loop.train()
     return run
 
 
