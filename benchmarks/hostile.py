@@ -20,6 +20,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -181,11 +182,11 @@ def _measured(chosen: argparse.Namespace, spool: Path) -> dict[str, object]:
         early = resident(server.pid)
         load.run(chosen.clients, chosen.seconds - min(60, chosen.seconds / 5))
         late = resident(server.pid)
-        left = _kill_in_upload(server, load.look)
+        _kill_in_upload(server, load.look)
     finally:
         server.kill()
         server.wait(20)
-    left += [str(path) for path in spool.rglob("*")] + sorted(_listing(chosen.runs) ^ before)
+    left = [str(path) for path in spool.rglob("*")] + sorted(_listing(chosen.runs) ^ before)
     statuses = {kind: dict(count) for kind, count in sorted(load.statuses.items())}
     failed = sum(count.get("500", 0) for count in statuses.values())
     p99, growth = float(np.quantile(load.times, 0.99)), late / early - 1
@@ -204,18 +205,18 @@ def _measured(chosen: argparse.Namespace, spool: Path) -> dict[str, object]:
     }
 
 
-def _kill_in_upload(server: "subprocess.Popen[bytes]", path: str) -> list[str]:
+def _kill_in_upload(server: "subprocess.Popen[bytes]", path: str) -> None:
     """Kill the app while it receives uploads; what they leave is looked for afterwards."""
-    half = post(path, form(bytes(8 * 2**20), "frame"))[: 6 * 2**20]
+    half = post(path, form(bytes(900_000), "frame"))[:600_000]
     connections = [socket.create_connection(("127.0.0.1", PORT), timeout=20) for _ in range(4)]
     for connection in connections:
-        connection.sendall(half)
+        with suppress(OSError):  # the app may refuse it by then
+            connection.sendall(half)
     time.sleep(1)
     server.kill()
     server.wait(20)
     for connection in connections:
         connection.close()
-    return []
 
 
 def _listing(folder: Path) -> set[str]:

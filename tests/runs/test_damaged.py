@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import pixelscope
 from fixtures import tiny
 from pixelscope.config import MAX_NODES, read_yaml
+from pixelscope.endovae.results import METHODS, METRICS, Evaluation
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
 from pixelscope.files import naming
@@ -119,6 +120,34 @@ def test_networks_that_the_checkpoint_does_not_hold_are_not_built(
         pixelscope.pixelda.load_classifier(run)
     assert "meta" in built
     assert built.count("cpu") <= 5, "no more than T, which the checkpoint does hold"
+
+
+def test_an_evaluation_without_what_the_report_shows_is_damaged(tmp_path: Path) -> None:
+    metrics = {name: {"mean": 1.0, "std": 0.0} for name in METRICS}
+    found = {"title": "normal", "count": 1, "classes": {}, "by_class": {"a": metrics}, "by_size": [], "kl": [0.0]}
+    found |= {"methods": dict.fromkeys(METHODS, metrics), "detail_kept": dict.fromkeys(METHODS, 1.0)}
+    found |= {"spectra": {name: [1.0] for name in ("original", *METHODS)}, "region_error": {}, "region_share": {}}
+    whole = {"system": "endovae", "images": 1, "epochs": 1.0, "checkpoint": "last", "latent": 1, "components": 1}
+    whole |= {"ssim_method": "", "separation": {}, "sets": {"normal": found}}
+    whole |= {"checkpoints": {"last": {"images": 1, "normal_psnr": 1.0, "normal_ssim": 1.0}}}
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(whole))
+    assert Evaluation.load(path).sets["normal"].count == 1
+    for places, lacks in (
+        (("checkpoints", "last"), "normal_ssim"),
+        (("sets", "normal", "methods"), "pca"),
+        (("sets", "normal", "spectra"), "original"),
+        (("sets", "normal", "by_class", "a"), "ssim"),
+        (("sets", "normal", "detail_kept"), "endovae"),
+    ):
+        damaged = json.loads(json.dumps(whole))
+        holder = damaged
+        for place in places:
+            holder = holder[place]
+        del holder[lacks]
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(InputError, match=rf"evaluation\.json is damaged.*has no {lacks}"):
+            Evaluation.load(path)
 
 
 def test_weights_of_other_names_are_refused(run: Path) -> None:

@@ -1,13 +1,14 @@
 """Schema of the evaluation of EndoVAE, evaluation.json; imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pixelscope.config import Config
 from pixelscope.runs.record import ResultFile
 
+METRICS = ("psnr", "ssim", "squared_error")
 MODEL, PCA, MEAN = METHODS = ("endovae", "pca", "mean image")
 """Names of the model and its linear baselines in an evaluation."""
 RESEARCH = "For research only: an anomaly score is no diagnosis and no measure of health."
@@ -56,6 +57,17 @@ class SetResult(Config):
     region_share: dict[str, float]
     unmeasured: int = 0
     """Number of frames whose pixels are all ignored; no mean includes them."""
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> "SetResult":
+        _require("methods", self.methods, METHODS)
+        for name, metrics in self.methods.items():
+            _require(f"methods.{name}", metrics, METRICS)
+        for name, metrics in self.by_class.items():
+            _require(f"by_class.{name}", metrics, METRICS)
+        _require("detail_kept", self.detail_kept, METHODS)
+        _require("spectra", self.spectra, ("original", *METHODS))
+        return self
 
 
 class Interval(Config):
@@ -136,6 +148,13 @@ class Anomaly(Config):
         return "\n".join([*_selection_lines(self), *_table_lines(self), *_end_lines(self), *self.warnings, RESEARCH])
 
 
+def _require(where: str, values: Mapping[str, object], names: Iterable[str]) -> None:
+    """Raise ValueError, which makes the file a damaged one, where an entry is missing that the report shows."""
+    for name in names:
+        if name not in values:
+            raise ValueError(f"{where} has no {name}")
+
+
 class Evaluation(ResultFile):
     """Results of a run; the content of evaluation.json."""
 
@@ -156,6 +175,13 @@ class Evaluation(ResultFile):
     """AUROC of the squared error per method, abnormal against normal test frames."""
     anomaly: Anomaly | None = None
     """None unless the run was trained on healthy frames and there are abnormal ones."""
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> "Evaluation":
+        measured = ("images", *(f"{kind}_{metric}" for kind in self.sets for metric in ("psnr", "ssim")))
+        for name, values in self.checkpoints.items():
+            _require(f"checkpoints.{name}", values, measured)
+        return self
 
     @property
     def method_names(self) -> dict[str, str]:

@@ -237,13 +237,11 @@ def _full_disk(folder: RunFolder) -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         files = folder.checkpoint_files()
-        if files:
-            kept = f"its checkpoint after {int(files[-1].stem.removeprefix('images-')):,} images"
-            fix = f"continue with --resume {folder.path}"
-        else:
-            kept, fix = "no checkpoint yet", "start it again, which replaces the folder"
+        newest = [f"its checkpoint after {int(path.stem.removeprefix('images-')):,} images" for path in files[-1:]]
+        kept = next(iter(newest), "no checkpoint yet")
         raise TrainingStopped(
-            f"The disk is full ({error.filename}); {folder.path} has {kept}; free some space, then {fix}."
+            f"The disk is full ({error.filename}); {folder.path} has {kept}; free some space, then continue with --resume "
+            f"{folder.path}."
         ) from None
 
 
