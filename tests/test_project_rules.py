@@ -6,6 +6,8 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from collections.abc import Collection
+from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
@@ -30,6 +32,42 @@ def test_imports_keep_to_the_layers() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
+
+
+def test_no_import_leads_back() -> None:
+    """Imports inside functions count; those for type checkers alone do not."""
+    modules = {module_name(path): path for path in SOURCES}
+    graph = {name: imports_of(TREES[path], name, modules) for name, path in modules.items()}
+    assert sum(map(len, graph.values())) > 500
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(tree: ast.Module, name: str, modules: Collection[str]) -> set[str]:
+    """Return the modules of ours that one imports, those inside functions too."""
+    skipped = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            # `from package import module` needs the module; the package itself only for other names.
+            found |= members & set(modules) or {node.module}
+    return {module for module in found if module in modules} - {name}
 
 
 def test_nothing_brings_torchvision() -> None:

@@ -11,7 +11,8 @@ from fixtures import tiny
 from pixelscope import describe_source, load_images
 from pixelscope.data import load
 from pixelscope.data.disk_array import DiskArray
-from pixelscope.data.pack import load_pack, pack
+from pixelscope.data.pack import pack
+from pixelscope.data.sources.packed import load_pack
 from pixelscope.errors import InputError
 
 

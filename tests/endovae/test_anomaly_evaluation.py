@@ -11,14 +11,15 @@ from fixtures import tiny
 from pixelscope.data.frames.duplicates import clusters
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
-from pixelscope.endovae.anomaly.calibrate import DEFAULT, calibrate, compute_raw_scores, split_for_anomaly
+from pixelscope.endovae.anomaly.calibrate import DEFAULT, calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, GaussianReference, read_calibration
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax, overlay, smoothed
-from pixelscope.endovae.anomaly.scores import SCORES
+from pixelscope.endovae.anomaly.scores import SCORES, raw_scores
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
 from pixelscope.endovae.data import Splits, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
-from pixelscope.endovae.pca import PrincipalComponents
+from pixelscope.endovae.inference.torch_model import TorchVAE
+from pixelscope.endovae.measurement import fit_references, measure
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import train_endovae
 from pixelscope.runs.folder import RunFolder
@@ -50,7 +51,8 @@ def test_no_frame_that_chose_is_tested_on(run: Path) -> None:
 def test_the_calibration_is_of_the_validation_frames_and_lies_beside_the_weights(run: Path, result: Evaluation) -> None:
     found = read_calibration(run / "checkpoints" / FILE)
     splits, checkpoint = opened(run)
-    measured = compute_raw_scores(checkpoint, splits.validation, found.latent)
+    frames, insets = splits.validation.frames, splits.validation.insets
+    measured = raw_scores(TorchVAE(checkpoint.encoder, checkpoint.decoder).analyze(frames)[0], frames, insets, found.latent)
     assert found.count == len(splits.validation) == len(found.scores["mse_tissue"])
     assert found.scores["mse_tissue"] == pytest.approx(sorted(measured["mse_tissue"]), rel=1e-4)
     assert (found.checkpoint, found.images) == ("best-validation", checkpoint.images)
@@ -66,7 +68,9 @@ def test_the_score_of_the_greatest_auroc_on_the_choosing_frames_is_chosen(result
 
 def test_without_abnormal_frames_the_default_is_taken(run: Path) -> None:
     splits, checkpoint = opened(run)
-    found = calibrate(checkpoint, splits.train, {"normal": splits.validation})
+    references = fit_references(checkpoint, splits.train)
+    healthy = measure(splits.validation, checkpoint, references, splits.validation.positions)
+    found = calibrate(checkpoint, references.latent, {"normal": healthy.scores.raw}, healthy.maps)
     assert (found.selected, found.selection_auroc) == (DEFAULT, {})
 
 
@@ -145,11 +149,9 @@ def test_trivial_scores_see_no_inset_but_the_size_of_the_file_and_the_whole_erro
     changed = frames.copy()
     changed[insets] = np.random.default_rng(0).integers(0, 256, changed[insets].shape)
     colours = GaussianReference.fit(mean_colours(frames, insets))
-    import torch
-
-    images = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
-    components = PrincipalComponents(images.mean(0).flatten(), torch.zeros(1, images[0].numel()))
-    found = [baseline_scores(some, insets, colours, components) for some in (frames, changed)]
+    mean = (frames / 255).mean(0)
+    errors = [((some / 255 - mean) ** 2).mean(-1).astype(np.float32) for some in (frames, changed)]
+    found = [baseline_scores(some, insets, colours, error) for some, error in zip((frames, changed), errors, strict=True)]
     same = {name for name in BASELINES if np.allclose(found[0][name], found[1][name])}
     assert same == {"mean colour", "black fraction", "PCA error"}
 

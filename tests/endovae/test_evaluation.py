@@ -17,7 +17,7 @@ from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config
 from pixelscope.endovae.data import load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
-from pixelscope.endovae.forward import reconstruct_batches
+from pixelscope.endovae.forward import reconstruct as reconstruct_batch
 from pixelscope.endovae.inference.generate import generate
 from pixelscope.endovae.inference.reconstruct import reconstruct
 from pixelscope.endovae.training import train_endovae
@@ -58,7 +58,7 @@ def test_numbers_are_those_of_the_reconstructions(run: Path) -> None:
     checkpoint = load_checkpoint(run)
     splits = load_splits(checkpoint.config)
     part = splits.test["abnormal"]
-    (found,) = reconstruct_batches(checkpoint, part.frames)
+    found = reconstruct_batch(checkpoint, part.frames)
     pairs = zip(found.images.numpy(), found.reconstructions.numpy(), strict=True)
     expected = [peak_signal_noise_ratio(image, other, data_range=1.0) for image, other in pairs]
     with (run / "evaluation.csv").open(encoding="utf-8") as file:

@@ -115,4 +115,6 @@ def test_components_of_few_or_equal_images() -> None:
     torch.testing.assert_close(found.reconstruct(images), images, rtol=0, atol=1e-4)
     same = PrincipalComponents.fit(images[:1].repeat(4, 1, 1, 1), 6)
     torch.testing.assert_close(same.reconstruct(images[:1]), images[:1])
-    assert torch.equal(same.mean_image(images)[2], same.mean.view(3, 8, 8))
+    projected, mean_image = found.baselines(images)
+    assert torch.equal(projected, found.reconstruct(images))
+    assert torch.equal(mean_image[2], found.mean.view(3, 8, 8))

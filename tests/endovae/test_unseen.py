@@ -16,14 +16,14 @@ from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibrate import calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
-from pixelscope.endovae.anomaly.localization import localize
-from pixelscope.endovae.checkpoints import load_checkpoint, read_config
+from pixelscope.endovae.anomaly.localization import localize, outlined
+from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
 from pixelscope.endovae.data import FrameSubset, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
+from pixelscope.endovae.measurement import References, fit_references, measure
 from pixelscope.endovae.metrics import psnr, squared_error, ssim
-from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.report.data import ReportData
-from pixelscope.endovae.results import Evaluation
+from pixelscope.endovae.results import Evaluation, Localization
 from pixelscope.endovae.training import train_endovae
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.runs.folder import RunFolder
@@ -86,8 +86,10 @@ def test_a_calibration_is_of_frames_with_tissue_alone(blank_run: Path) -> None:
     assert found.count == sum("white-" not in name for name in names) == found.selection_counts["normal"]
     assert all(len(values) == found.count and np.isfinite(values).all() for values in found.scores.values())
     white = FrameSubset(splits.store, np.array([i for i, name in enumerate(splits.store.names) if "white-" in name]))
+    references = fit_references(checkpoint, splits.train)
+    measured = measure(white, checkpoint, references, white.positions)
     with pytest.raises(InputError, match="16 healthy validation frames"):
-        calibrate(checkpoint, splits.train, {"normal": white})
+        calibrate(checkpoint, references.latent, {"normal": measured.scores.raw}, measured.maps)
 
 
 def test_other_frames_without_any_tissue_are_no_result(blank_run: Path, tmp_path: Path, monkeypatch) -> None:
@@ -165,14 +167,17 @@ def test_lesions_are_located_only_where_pixels_are_in_and_out_of_them(blank_run:
     for frame in index["frames"]:
         frame["lesion"] = True
     (tmp_path / "store" / "index.json").write_text(json.dumps(index), encoding="utf-8")
-    pixels = own.frames[0].size
-    components = PrincipalComponents(torch.zeros(pixels), torch.zeros(1, pixels))
+    references = fit_references(checkpoint, FrameSubset(own, np.arange(12)))
     lesions = np.zeros_like(own.lesions)
     for inside in (0, 1):
         np.save(tmp_path / "store" / "lesions.npy", np.full_like(lesions, inside))
-        store = FrameStore.open(tmp_path / "store")
-        assert localize(FrameSubset(store, np.arange(4)), checkpoint, components) is None
+        assert _localized(tmp_path / "store", checkpoint, references) is None
     lesions[:, 4:9, 4:9] = 1
     np.save(tmp_path / "store" / "lesions.npy", lesions)
-    found = localize(FrameSubset(FrameStore.open(tmp_path / "store"), np.arange(4)), checkpoint, components)
+    found = _localized(tmp_path / "store", checkpoint, references)
     assert found is not None and found.lesion_share == pytest.approx(25 / tiny.SIZE**2)
+
+
+def _localized(store: Path, checkpoint: Checkpoint, references: References) -> Localization | None:
+    part = FrameSubset(FrameStore.open(store), np.arange(4))
+    return localize(part, measure(part, checkpoint, references, outlined(part).positions).maps)

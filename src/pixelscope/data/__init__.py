@@ -74,7 +74,7 @@ def _folder(path: str, options: Options) -> "ImageSet":
 
 
 def _pack(path: str, options: Options) -> "ImageSet":
-    from pixelscope.data.pack import load_pack
+    from pixelscope.data.sources.packed import load_pack
 
     return load_pack(require_path("pack", path, "a folder made by `pixelscope data pack`"), options.size, options.value_range)
 
@@ -159,8 +159,8 @@ def split_settings(path: str) -> tuple[str, str | None]:
 
 def detect(path: Path) -> str:
     """Return the kind of source that an existing `path` holds, by its names and, for an .npz, its keys."""
-    from pixelscope.data.pack import is_pack
     from pixelscope.data.sources import mnist, mnist_m
+    from pixelscope.data.sources.packed import is_pack
 
     if path.is_dir():
         if is_pack(path):

@@ -1,5 +1,6 @@
 """Arrays on disk whose rows are read on demand, for images that do not fit into memory."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,14 @@ def blocks(images: Pixels, size: int = BLOCK) -> Iterator[Bytes]:
     """Yield all images in order, `size` at a time."""
     for start in range(0, len(images), size):
         yield images[start : start + size]
+
+
+def rows_sha256(path: Path, positions: Positions) -> str:
+    """Return the SHA-256 of the rows of an .npy file at int64 `positions`, in their order."""
+    digest = hashlib.sha256()
+    for block in blocks(DiskArray(path, positions)):
+        digest.update(block.data)
+    return digest.hexdigest()
 
 
 def _runs(rows: Positions) -> list[tuple[int, int]]:

@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pixelscope.config import read_yaml
 from pixelscope.endovae.anomaly.calibration import FILE, Calibration, read_calibration
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.networks import Decoder, Encoder
-from pixelscope.endovae.task import build_networks
+from pixelscope.endovae.networks import Decoder, Encoder, make_networks
 from pixelscope.engine import checkpoint
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
@@ -75,22 +75,23 @@ def load_checkpoint(run: Path, name: str = "auto", *, finished: bool = True) -> 
     opened = _open(run)
     if finished and name == "auto":
         opened.folder.require_finished(opened.record)
-    return select_checkpoint(_read(opened), name)
+    return _select(_read(opened), name)
 
 
-def list_checkpoints(run: Path) -> list[Checkpoint]:
-    """Open a run with all its checkpoints, the one of `auto` first.
+def load_checkpoints(run: Path, name: str = "auto") -> tuple[Checkpoint, list[Checkpoint]]:
+    """Open a run with all its checkpoints, and return the one called `name` and all.
 
     best-validation: lowest validation loss, as in the reference study, with moving averages if the run has them. last: the
-    newest weights. ema-last: their moving averages.
+    newest weights. ema-last: their moving averages. `auto` is the first of these that the run has.
 
     Raises:
-        InputError: `run` is not a run of EndoVAE, is damaged, or has no checkpoint yet.
+        InputError: `run` is not a run of EndoVAE, is damaged, or has no such checkpoint.
     """
-    return list(_read(_open(run)))
+    checkpoints = list(_read(_open(run)))
+    return _select(checkpoints, name), checkpoints
 
 
-def select_checkpoint(checkpoints: Iterable[Checkpoint], name: str) -> Checkpoint:
+def _select(checkpoints: Iterable[Checkpoint], name: str) -> Checkpoint:
     """Return a checkpoint by name, the first for `auto`; raises InputError if there is none."""
     others: list[Checkpoint] = []
     for one in checkpoints:
@@ -154,6 +155,12 @@ def _built(
             f"The networks in a checkpoint of {run.folder.path} differ from those in its config.yaml; restore that file."
         )
     return Checkpoint(run.folder, run.record, run.config, name, header.progress.images, *found)
+
+
+def build_networks(config: EndoVAEConfig) -> tuple[Encoder, Decoder]:
+    """Return the networks of a configuration, their weights not yet loaded."""
+    with torch.random.fork_rng(devices=[]):  # Initial weights are drawn and thrown away.
+        return make_networks(config.prepare.size, config.model.latent, config.model.width)
 
 
 def load_networks(config: EndoVAEConfig, tensors: Mapping[str, Tensor], prefix: str = "") -> tuple[Encoder, Decoder] | None:

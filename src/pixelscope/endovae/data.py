@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelscope.data.disk_array import DiskArray, Pixels, blocks
+from pixelscope.data.disk_array import DiskArray, Pixels, rows_sha256
 from pixelscope.data.frames.duplicates import clusters, split_by_cluster
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
@@ -72,10 +72,7 @@ class FrameSubset:
 
     def digest(self) -> str:
         """Return a SHA-256 of the pixels."""
-        digest = hashlib.sha256()
-        for block in blocks(self.rows):
-            digest.update(block.data)
-        return digest.hexdigest()
+        return rows_sha256(self.store.path / "frames.npy", self.positions)
 
 
 @dataclass(frozen=True)
@@ -299,6 +296,11 @@ def as_channels_first(frames: np.ndarray | Tensor) -> Tensor:
 def to_unit(images: Tensor) -> Tensor:
     """Return uint8 images as float32 in [0, 1], of the same shape and layout."""
     return images.float().mul_(1 / 255)
+
+
+def to_images(frames: np.ndarray | Tensor) -> Tensor:
+    """Return uint8 frames (N, S, S, 3) as float32 images (N, 3, S, S) in [0, 1], in channels_last memory."""
+    return to_unit(as_channels_first(frames))
 
 
 def from_unit(images: Tensor) -> Tensor:

@@ -4,42 +4,23 @@ Test frames were not used in training, nor to choose anything; of a kind that wa
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pixelscope.data.imageset import image_hashes
+from pixelscope.endovae.anomaly.calibrate import AnomalySplits, split_for_anomaly
 from pixelscope.endovae.anomaly.evaluation import AnomalyMeasured, measure_anomaly, number
-from pixelscope.endovae.checkpoints import SYSTEM, Checkpoint, list_checkpoints, select_checkpoint
+from pixelscope.endovae.anomaly.localization import outlined
+from pixelscope.endovae.checkpoints import SYSTEM, Checkpoint, load_checkpoints
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.data import (
-    FrameSubset,
-    Splits,
-    as_channels_first,
-    load_run_splits,
-    load_splits,
-    subsets_by_kind,
-    to_unit,
-)
-from pixelscope.endovae.forward import Reconstructed, reconstruct_batches
-from pixelscope.endovae.metrics import (
-    REGIONS,
-    SSIM_METHOD,
-    auroc,
-    fine_detail_kept,
-    psnr,
-    regions,
-    spectrum,
-    squared_error,
-    ssim,
-)
-from pixelscope.endovae.pca import PrincipalComponents
-from pixelscope.endovae.results import MEAN, METHODS, MODEL, PCA, Evaluation, MeanStd, SetResult, SizeResult
+from pixelscope.endovae.data import FrameSubset, Splits, load_run_splits, load_splits, subsets_by_kind
+from pixelscope.endovae.measurement import METRICS, Measured, fit_references, measure, measure_quality
+from pixelscope.endovae.metrics import SSIM_METHOD, auroc, fine_detail_kept
+from pixelscope.endovae.results import METHODS, MODEL, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.endovae.samples import save_samples
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
@@ -47,33 +28,7 @@ from pixelscope.heap import keep_heap
 from pixelscope.inference.table import csv_text
 from pixelscope.runs.folder import RunFolder
 
-Metric = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-METRICS: dict[str, Metric] = {"psnr": psnr, "ssim": ssim, "squared_error": squared_error}
-MAX_FIT_FRAMES = 20_000
-"""Maximum number of training frames, evenly spaced, that the principal components are fitted to: 5 GB in float32."""
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Measurements of one subset; the first dimension of each array is the frame."""
-
-    values: dict[str, dict[str, np.ndarray]]
-    """By method, then by metric, (N,); NaN for a frame without a valid pixel."""
-    kl: np.ndarray
-    """Nats per latent dimension, (N, latent)."""
-    spectra: dict[str, np.ndarray]
-    """Energy per spatial frequency, (N, F), of the originals ("original") and of each method's reconstructions."""
-    region_error: dict[str, np.ndarray]
-    """Squared error of the model, summed per region, (N,)."""
-    region_pixels: dict[str, np.ndarray]
-    """Number of pixels per region, (N,)."""
-
-    @property
-    def known(self) -> np.ndarray:
-        """Return the frames with a valid pixel, bool (N,)."""
-        return ~np.isnan(self.values[MODEL]["psnr"] + self.values[MODEL]["ssim"])
 
 
 def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = "auto", take_over: bool = False) -> Evaluation:
@@ -103,29 +58,24 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = 
 
 
 def _evaluate(run: Path, frames: str | None, checkpoint: str, may_write: bool) -> Evaluation:
-    checkpoints = list_checkpoints(run)
-    found = select_checkpoint(checkpoints, checkpoint)
+    found, checkpoints = load_checkpoints(run, checkpoint)
     config = found.config
     splits = load_run_splits(found.folder, config, found.record)
     others = None if frames is None else _other_frames(frames, config, splits)
     parts = splits.test if others is None else others
-    components = _fit(splits.train, config.model.latent)
-    measured = {kind: measure(part, found, components) for kind, part in parts.items()}
-    for kind, one in measured.items():
-        if not one.known.any():
-            raise InputError(
-                f"All pixels of all {len(one.known):,} {kind} frames are ignored, because they lie in insets; give other "
-                "frames to measure."
-            )
-    anomaly = measure_anomaly(splits, found, components, others)
+    tested = _anomaly_splits(splits, config, others)
+    references = fit_references(found, splits.train)
+    measured = {kind: measure(part, found, references, _outlined(tested, kind)) for kind, part in parts.items()}
+    _require_valid_pixels(measured)
+    anomaly = None if tested is None else measure_anomaly(tested, found, references, measured)
     result = Evaluation(
         system=SYSTEM,
         images=found.images,
         epochs=found.images / (len(splits.train) * (1 + config.augmentation.copies_per_frame)),
         checkpoint=found.name,
-        checkpoints={one.name: _quality(one, parts) for one in checkpoints},
+        checkpoints={one.name: _quality(one, parts, measured if one is found else None) for one in checkpoints},
         latent=config.model.latent,
-        components=len(components.directions),
+        components=len(references.components.directions),
         ssim_method=SSIM_METHOD,
         sets={kind: _result(_title(kind, config, own=others is None), parts[kind], one) for kind, one in measured.items()},
         separation=_separation(measured),
@@ -136,49 +86,24 @@ def _evaluate(run: Path, frames: str | None, checkpoint: str, may_write: bool) -
     return result
 
 
-def measure(part: FrameSubset, checkpoint: Checkpoint, components: PrincipalComponents) -> Measured:
-    """Reconstruct frames from the posterior's mode, and measure the model and its linear baselines."""
-    insets = part.insets
-    batches = [
-        _measure_batch(batch, components, insets[batch.rows], valid_mask) for batch, valid_mask in _batches(part, checkpoint)
-    ]
-
-    def joined(array: Callable[[Measured], np.ndarray]) -> np.ndarray:
-        return np.concatenate([array(batch) for batch in batches])
-
-    return Measured(
-        values={m: {name: joined(lambda one, m=m, n=name: one.values[m][n]) for name in METRICS} for m in METHODS},
-        kl=joined(lambda one: one.kl),
-        spectra={name: joined(lambda one, n=name: one.spectra[n]) for name in ("original", *METHODS)},
-        region_error={name: joined(lambda one, n=name: one.region_error[n]) for name in REGIONS},
-        region_pixels={name: joined(lambda one, n=name: one.region_pixels[n]) for name in REGIONS},
-    )
+def _anomaly_splits(splits: Splits, config: EndoVAEConfig, others: dict[str, FrameSubset] | None) -> AnomalySplits | None:
+    """Return `split_for_anomaly`, with `others` as the frames to test where they are given."""
+    found = split_for_anomaly(splits, config.split)
+    return found if found is None or others is None else replace(found, test=others)
 
 
-def _batches(part: FrameSubset, checkpoint: Checkpoint) -> Iterator[tuple[Reconstructed, Tensor | None]]:
-    """Yield the reconstructions batch by batch, with the mask of the valid pixels."""
-    ignored = part.ignore_mask
-    for batch in reconstruct_batches(checkpoint, part.frames):
-        yield batch, None if ignored is None else 1 - torch.from_numpy(ignored[batch.rows]).unsqueeze(1).float()
+def _outlined(parts: AnomalySplits | None, kind: str) -> np.ndarray | None:
+    """Return the positions of the frames whose maps are compared with masks of lesions; None without any."""
+    return outlined(parts.test[kind]).positions if parts is not None and kind == "abnormal" else None
 
 
-def _measure_batch(
-    batch: Reconstructed, components: PrincipalComponents, insets: np.ndarray, valid_mask: Tensor | None
-) -> Measured:
-    images = batch.images
-    methods = {MODEL: batch.reconstructions, PCA: components.reconstruct(images), MEAN: components.mean_image(images)}
-    errors = (images - batch.reconstructions).square().mean(1)
-    inside = regions(images, insets)
-    return Measured(
-        values={
-            method: {name: metric(images, reconstructions, valid_mask).numpy() for name, metric in METRICS.items()}
-            for method, reconstructions in methods.items()
-        },
-        kl=batch.posterior.kl().numpy(),
-        spectra={name: spectrum(some).numpy() for name, some in {"original": images, **methods}.items()},
-        region_error={name: (errors * mask).sum((1, 2)).numpy() for name, mask in inside.items()},
-        region_pixels={name: mask.sum((1, 2)).numpy() for name, mask in inside.items()},
-    )
+def _require_valid_pixels(measured: Mapping[str, Measured]) -> None:
+    for kind, found in measured.items():
+        if not found.known.any():
+            raise InputError(
+                f"All pixels of all {len(found.known):,} {kind} frames are ignored, because they lie in insets; give other "
+                "frames to measure."
+            )
 
 
 def frame_table(parts: dict[str, FrameSubset], measured: dict[str, Measured]) -> str:
@@ -205,7 +130,7 @@ def _store(
         anomaly.store(checkpoint)
     result.save(checkpoint.folder.evaluation)
     write_text(checkpoint.folder.path / "evaluation.csv", frame_table(splits.test, measured))
-    save_samples(checkpoint, splits, {kind: found.values[MODEL] for kind, found in measured.items()})
+    save_samples(checkpoint, splits, measured)
 
 
 def _other_frames(frames: str, config: EndoVAEConfig, own: Splits) -> dict[str, FrameSubset]:
@@ -222,19 +147,14 @@ def _other_frames(frames: str, config: EndoVAEConfig, own: Splits) -> dict[str, 
     return subsets_by_kind(everything.store, unseen)
 
 
-def _fit(train: FrameSubset, latent: int) -> PrincipalComponents:
-    images = to_unit(as_channels_first(train.at_most(MAX_FIT_FRAMES).frames)).contiguous()
-    return PrincipalComponents.fit(torch.cat([images, images.flip(-1)]), latent)
-
-
-def _quality(checkpoint: Checkpoint, parts: dict[str, FrameSubset]) -> dict[str, int | float]:
-    """Return the model's mean metrics per kind of frame."""
+def _quality(
+    checkpoint: Checkpoint, parts: dict[str, FrameSubset], measured: Mapping[str, Measured] | None
+) -> dict[str, int | float]:
+    """Return the model's mean metrics per kind of frame; `measured`: of this checkpoint, if it was measured already."""
     found: dict[str, int | float] = {"images": checkpoint.images}
     for kind, part in parts.items():
-        batches = list(_batches(part, checkpoint))
-        for name, metric in METRICS.items():
-            values = [metric(batch.images, batch.reconstructions, valid_mask) for batch, valid_mask in batches]
-            found[f"{kind}_{name}"] = _mean_std(torch.cat(values).numpy()).mean
+        values = measure_quality(part, checkpoint) if measured is None else measured[kind].values[MODEL]
+        found |= {f"{kind}_{name}": _mean_std(values[name]).mean for name in METRICS}
     return found
 
 

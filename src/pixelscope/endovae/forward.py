@@ -1,14 +1,14 @@
 """Frames through encoder and decoder in batches, and latent vectors to decode."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.data import as_channels_first, from_unit, to_unit
+from pixelscope.endovae.data import from_unit, to_images
 from pixelscope.endovae.posterior import Posterior
 
 BATCH = 64
@@ -24,17 +24,21 @@ class Reconstructed:
     reconstructions: Tensor
     """The same shape and range."""
     posterior: Posterior
-    rows: slice = field(default_factory=lambda: slice(None))
-    """The rows of a batch among all frames."""
 
 
 @torch.no_grad()
-def reconstruct_batches(checkpoint: Checkpoint, frames: np.ndarray) -> Iterator[Reconstructed]:
-    """Reconstruct uint8 frames (N, S, S, 3), in memory or on disk, from the posterior's mode, batch by batch."""
-    for start in range(0, len(frames), BATCH):
-        images = to_unit(as_channels_first(frames[start : start + BATCH]))
-        posterior = Posterior.from_parameters(checkpoint.encoder(images))
-        yield Reconstructed(images, checkpoint.decoder(posterior.mode), posterior, slice(start, start + len(images)))
+def encode(checkpoint: Checkpoint, frames: np.ndarray) -> Posterior:
+    """Return the posterior of uint8 frames (N, S, S, 3), in batches."""
+    parts = [checkpoint.encoder(to_images(frames[start : start + BATCH])) for start in range(0, len(frames), BATCH)]
+    return Posterior.from_parameters(torch.cat(parts))
+
+
+@torch.no_grad()
+def reconstruct(checkpoint: Checkpoint, frames: np.ndarray) -> Reconstructed:
+    """Reconstruct one batch of uint8 frames (N, S, S, 3) from the posterior's mode."""
+    images = to_images(frames)
+    posterior = Posterior.from_parameters(checkpoint.encoder(images))
+    return Reconstructed(images, checkpoint.decoder(posterior.mode), posterior)
 
 
 def random_latents(count: int, latent: int, draw: torch.Generator) -> Tensor:

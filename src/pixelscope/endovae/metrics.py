@@ -46,13 +46,12 @@ def squared_error(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | 
     Returns:
         Shape (N,); NaN for an image without a valid pixel, as for `psnr` and `ssim`.
     """
-    errors = (images - reconstructions).square().mean(1, keepdim=True)
-    return _mean(errors, valid_mask)
+    return _mean(_squared_errors(images, reconstructions), valid_mask)
 
 
 def psnr(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = None) -> Tensor:
     """Return the peak signal-to-noise ratio per image in dB for a peak of 1, shape (N,); infinite for equal images."""
-    return -10 * squared_error(images, reconstructions, valid_mask).log10()
+    return _decibel(squared_error(images, reconstructions, valid_mask))
 
 
 def ssim(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = None) -> Tensor:
@@ -61,9 +60,29 @@ def ssim(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = No
     Averages the positions where the whole window lies inside the image, as Wang's code and scikit-image do. An ignored pixel
     is excluded from the average, but windows next to it still see it.
     """
-    margin = WINDOW // 2
-    inner = None if valid_mask is None else valid_mask[..., margin:-margin, margin:-margin]
-    return 1 - _mean(Dissimilarity(images.shape[-1]).to(images.device)(images, reconstructions).unsqueeze(1), inner)
+    dissimilarity = Dissimilarity(images.shape[-1]).to(images.device)(images, reconstructions)
+    return 1 - _mean(dissimilarity, _inner(valid_mask))
+
+
+@dataclass(frozen=True)
+class PixelMaps:
+    """Per pixel, how images and their reconstructions differ; both float32."""
+
+    error: Tensor
+    """(N, S, S): squared error, mean over channels."""
+    dissimilarity: Tensor
+    """(N, S - 10, S - 10): see `Dissimilarity`."""
+
+    def quality(self, valid_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Return `psnr`, `ssim` and `squared_error` per image, (N,), by name."""
+        error = _mean(self.error, valid_mask)
+        similarity = 1 - _mean(self.dissimilarity, _inner(valid_mask))
+        return {"psnr": _decibel(error), "ssim": similarity, "squared_error": error}
+
+
+def pixel_maps(images: Tensor, reconstructions: Tensor) -> PixelMaps:
+    """Compare images with their reconstructions per pixel; both float (N, 3, S, S) in [0, 1]."""
+    return PixelMaps(_squared_errors(images, reconstructions), Dissimilarity(images.shape[-1])(images, reconstructions))
 
 
 class Dissimilarity(nn.Module):
@@ -101,11 +120,27 @@ class Dissimilarity(nn.Module):
         return self.blur @ images @ self.blur.T
 
 
+def _squared_errors(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """Return the squared error per pixel, mean over channels, (N, H, W)."""
+    return (images - reconstructions).square().mean(1)
+
+
+def _decibel(error: Tensor) -> Tensor:
+    return -10 * error.log10()
+
+
+def _inner(valid_mask: Tensor | None) -> Tensor | None:
+    """Return the part of a mask (N, 1, H, W) where the whole window of SSIM lies inside the image."""
+    margin = WINDOW // 2
+    return None if valid_mask is None else valid_mask[..., margin:-margin, margin:-margin]
+
+
 def _mean(values: Tensor, valid_mask: Tensor | None) -> Tensor:
-    """Return the mean over the valid pixels of `values` (N, 1, H, W), shape (N,); NaN where there is none."""
+    """Return the mean over the valid pixels of `values` (N, H, W), shape (N,); NaN where there is none."""
     if valid_mask is None:
-        return values.mean((1, 2, 3))
-    return (values * valid_mask).sum((1, 2, 3)) / valid_mask.sum((1, 2, 3))
+        return values.mean((1, 2))
+    valid = valid_mask[:, 0]
+    return (values * valid).sum((1, 2)) / valid.sum((1, 2))
 
 
 def brightness(images: Tensor) -> Tensor:

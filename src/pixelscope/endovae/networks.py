@@ -70,6 +70,11 @@ class Decoder(nn.Module):
         return torch.sigmoid(self.logits(z))
 
 
+def make_networks(size: int, latent: int, width: int) -> tuple[Encoder, Decoder]:
+    """Return an encoder and a decoder for images of side `size`; their initial weights are drawn from torch's generator."""
+    return Encoder(size, latent, width), Decoder(size, latent, width)
+
+
 def _initialise(module: nn.Module) -> None:
     """Initialize weights by Glorot uniform and biases with zero, the defaults of the reference study's framework."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):

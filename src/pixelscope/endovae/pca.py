@@ -45,6 +45,6 @@ class PrincipalComponents:
         projected = self.mean + (rows @ self.directions.T) @ self.directions
         return projected.clamp(0, 1).view_as(images)
 
-    def mean_image(self, images: Tensor) -> Tensor:
-        """Return the mean image, repeated to the shape of `images`."""
-        return self.mean.view(1, *images.shape[1:]).expand_as(images)
+    def baselines(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `reconstruct(images)`, and the mean image repeated to the shape of `images`."""
+        return self.reconstruct(images), self.mean.view(1, *images.shape[1:]).expand_as(images)

@@ -9,11 +9,13 @@ from pixelscope.data.disk_array import Pixels
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
-from pixelscope.endovae.anomaly.maps import error_map_batches
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.data import AugmentedBatches, FrameSubset, Splits, as_channels_first, to_frames, to_unit
-from pixelscope.endovae.forward import BATCH, decode, interpolate, random_latents, reconstruct_batches, traverse
+from pixelscope.endovae.data import AugmentedBatches, FrameSubset, Splits, to_frames, to_images
+from pixelscope.endovae.forward import decode, encode, interpolate, random_latents, reconstruct, traverse
+from pixelscope.endovae.measurement import Measured
+from pixelscope.endovae.metrics import pixel_maps
 from pixelscope.endovae.posterior import Posterior
+from pixelscope.endovae.results import MODEL
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.rng import generator
 from pixelscope.runs.arrays import read_arrays, save_arrays
@@ -73,7 +75,7 @@ class ProgressSamples:
     def draw(self, task: EndoVAETask, images: int) -> None:
         """Append a row after `images` images seen."""
         device = task.fabric.device
-        posterior = Posterior.from_parameters(task.encoder(to_unit(as_channels_first(self.frames)).to(device)))
+        posterior = Posterior.from_parameters(task.encoder(to_images(self.frames).to(device)))
         z = random_latents(PROGRESS_FRAMES, task.config.model.latent, generator("cpu", self.seed, "progress")).to(device)
         new = {
             "images": np.array(images),
@@ -94,22 +96,22 @@ class ProgressSamples:
         save_arrays(self.path, originals=self.frames, **rows)
 
 
-def save_samples(checkpoint: Checkpoint, splits: Splits, metrics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+def save_samples(checkpoint: Checkpoint, splits: Splits, measured: Mapping[str, Measured]) -> None:
     """Store reconstructions of the test frames, generated frames, interpolations and traversals.
 
     Args:
         checkpoint: encoder and decoder.
         splits: of the run.
-        metrics: PSNR and SSIM of the test frames by kind.
+        measured: the test frames by kind.
     """
     for kind, part in splits.test.items():
-        _save_reconstructions(checkpoint, kind, part, metrics[kind])
+        _save_reconstructions(checkpoint, kind, part, measured[kind])
     z = random_latents(GENERATED, checkpoint.config.model.latent, generator("cpu", checkpoint.config.seed, "generated"))
     save_arrays(checkpoint.folder.samples / "generated.npz", generated=decode(checkpoint.decoder, z).numpy())
     part = splits.test.get("normal", splits.validation)
-    posterior = _posterior(checkpoint, part)
-    _save_interpolations(checkpoint, part, posterior.mode)
-    _save_traversals(checkpoint, posterior.kl().mean(0))
+    mean, kl = _latents(checkpoint, part, measured.get("normal"))
+    _save_interpolations(checkpoint, part, mean)
+    _save_traversals(checkpoint, kl.mean(0))
 
 
 def save_heatmaps(
@@ -130,7 +132,7 @@ def save_heatmaps(
         shown = scored[_random(len(scored), HEATMAPS, checkpoint.config.seed, "heat maps")]
         some = FrameSubset(part.store, part.positions[shown])
         frames = some.frames
-        errors = smoothed(np.concatenate([maps.error for _, maps in error_map_batches(checkpoint, frames)])) * ~some.insets
+        errors = smoothed(_errors(checkpoint, frames)) * ~some.insets
         overlays = [overlay(frame, error, calibration.vmax) for frame, error in zip(frames, errors, strict=True)]
         save_arrays(
             checkpoint.folder.samples / f"heatmaps-{kind}.npz",
@@ -141,9 +143,9 @@ def save_heatmaps(
         )
 
 
-def _save_reconstructions(checkpoint: Checkpoint, kind: str, part: FrameSubset, metrics: Mapping[str, np.ndarray]) -> None:
+def _save_reconstructions(checkpoint: Checkpoint, kind: str, part: FrameSubset, measured: Measured) -> None:
     # A frame without a valid pixel has no quality, and would be sorted as the best of all.
-    known = np.flatnonzero(~np.isnan(metrics["psnr"] + metrics["ssim"]))
+    metrics, known = measured.values[MODEL], np.flatnonzero(measured.known)
     order = known[np.argsort(metrics["psnr"][known], kind="stable")]
     rows = {
         "random": known[_random(len(known), RECONSTRUCTED, checkpoint.config.seed, "reconstructions")],
@@ -151,7 +153,7 @@ def _save_reconstructions(checkpoint: Checkpoint, kind: str, part: FrameSubset, 
         "best": order[::-1][:RECONSTRUCTED],
     }
     for name, shown in rows.items():
-        found = next(reconstruct_batches(checkpoint, part.store.frames[part.positions[shown]]))
+        found = reconstruct(checkpoint, part.store.frames[part.positions[shown]])
         save_arrays(
             checkpoint.folder.samples / f"reconstructions-{kind}-{name}.npz",
             originals=to_frames(found.images),
@@ -184,10 +186,18 @@ def _save_traversals(checkpoint: Checkpoint, kl: torch.Tensor) -> None:
     )
 
 
-@torch.no_grad()
-def _posterior(checkpoint: Checkpoint, part: FrameSubset) -> Posterior:
-    images = to_unit(as_channels_first(part.frames))
-    return Posterior.from_parameters(torch.cat([checkpoint.encoder(some) for some in images.split(BATCH)]))
+def _errors(checkpoint: Checkpoint, frames: np.ndarray) -> np.ndarray:
+    """Return the squared error per pixel, mean over channels, (N, S, S), of a few frames."""
+    found = reconstruct(checkpoint, frames)
+    return pixel_maps(found.images, found.reconstructions).error.numpy()
+
+
+def _latents(checkpoint: Checkpoint, part: FrameSubset, measured: Measured | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return posterior means and KL divergences, (N, latent) each; the frames are encoded unless they were measured."""
+    if measured is not None:
+        return torch.from_numpy(measured.mean), torch.from_numpy(measured.kl)
+    posterior = encode(checkpoint, part.frames)
+    return posterior.mean, posterior.kl()
 
 
 def _random(count: int, shown: int, seed: int, *purpose: str | int) -> np.ndarray:

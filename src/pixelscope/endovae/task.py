@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pixelscope.data.disk_array import Pixels
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.data import FrameBatch, as_channels_first, to_unit
+from pixelscope.endovae.data import FrameBatch, to_images
 from pixelscope.endovae.losses import reconstruction_loss
-from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.endovae.networks import Decoder, Encoder, make_networks
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.schedule import PlateauSchedule
 from pixelscope.engine.ema import EMA
@@ -149,7 +149,7 @@ class EndoVAETask(Task[FrameBatch]):
 
     def _validation_batch(self, rows: slice) -> FrameBatch:
         assert self._validation is not None
-        images = to_unit(as_channels_first(torch.from_numpy(self._validation[rows]).to(self.fabric.device)))
+        images = to_images(torch.from_numpy(self._validation[rows]).to(self.fabric.device))
         if self._ignore_mask is None:
             return FrameBatch(images)
         ignored = torch.from_numpy(self._ignore_mask[rows]).to(self.fabric.device)
@@ -178,10 +178,9 @@ class EndoVAETask(Task[FrameBatch]):
 
 def build_networks(config: EndoVAEConfig) -> tuple[Encoder, Decoder]:
     """Build encoder and decoder; their initial weights depend on the seed of the configuration only."""
-    size, model = config.prepare.size, config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
-        return Encoder(size, model.latent, model.width), Decoder(size, model.latent, model.width)
+        return make_networks(config.prepare.size, config.model.latent, config.model.width)
 
 
 def _adam(networks: list[torch.nn.Module], config: EndoVAEConfig) -> torch.optim.Adam:

@@ -91,6 +91,24 @@ class FrameStore:
     frames: Bytes
     insets: Bytes
     lesions: Bytes
+    settings: PrepareConfig
+    """How the frames were prepared."""
+    classes: tuple[str, ...]
+    """Names of the classes, the normal ones first."""
+    kinds: tuple[Kind, ...]
+    """Kind of each class."""
+    names: tuple[str, ...]
+    """Name of each frame, `CLASS/FILE`."""
+    labels: Positions
+    """Class of each frame, int64 (N,), an index into `classes`."""
+    abnormal: NDArray[np.bool_]
+    """Whether each frame's class is abnormal, bool (N,)."""
+    has_lesion: NDArray[np.bool_]
+    """Whether each frame came with a mask, bool (N,); where not, its `lesions` are all 0."""
+    sizes: Positions
+    """Width and height of the originals, int64 (N, 2)."""
+    hashes: NDArray[np.uint64]
+    """Perceptual hash of each prepared frame, uint64 (N,)."""
 
     @classmethod
     def open(cls, path: Path) -> FrameStore:
@@ -100,8 +118,22 @@ class FrameStore:
             InputError: it is not a store, is of another version, or is damaged.
         """
         index = read_index(path)
-        shapes = array_shapes(len(index.frames), index.settings.size)
-        return cls(path, index, **{name: _array(path, name, shape) for name, shape in shapes.items()})
+        records, kinds = index.frames, tuple(index.kinds.values())
+        labels = np.array([frame.label for frame in records], np.int64)
+        return cls(
+            path,
+            index,
+            **{name: _array(path, name, shape) for name, shape in array_shapes(len(records), index.settings.size).items()},
+            settings=index.settings,
+            classes=tuple(index.kinds),
+            kinds=kinds,
+            names=tuple(frame.name for frame in records),
+            labels=labels,
+            abnormal=np.array([kind == "abnormal" for kind in kinds], bool)[labels],
+            has_lesion=np.array([frame.lesion for frame in records], bool),
+            sizes=np.array([frame.size for frame in records], np.int64).reshape(-1, 2),
+            hashes=np.array([int(frame.hash, 16) for frame in records], np.uint64),
+        )
 
     def __reduce__(self) -> tuple[Callable[[Path], FrameStore], tuple[Path]]:
         # To another process goes the path alone: NumPy would send everything that is mapped.
@@ -126,49 +158,9 @@ class FrameStore:
         return self.index.key
 
     @property
-    def settings(self) -> PrepareConfig:
-        """Return how the frames were prepared."""
-        return self.index.settings
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Return notes on skipped files."""
         return self.index.notes
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Return the names of the classes, normal ones first."""
-        return tuple(self.index.kinds)
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """Return the kind of each class."""
-        return tuple(self.index.kinds.values())
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the name of each frame, `CLASS/FILE`."""
-        return tuple(frame.name for frame in self.index.frames)
-
-    @cached_property
-    def labels(self) -> Positions:
-        """Return the class of each frame, int64 (N,), indices into `classes`."""
-        return np.array([frame.label for frame in self.index.frames], np.int64)
-
-    @cached_property
-    def abnormal(self) -> NDArray[np.bool_]:
-        """Return whether each frame's class is abnormal, bool (N,)."""
-        return np.array([kind == "abnormal" for kind in self.kinds])[self.labels]
-
-    @cached_property
-    def has_lesion(self) -> NDArray[np.bool_]:
-        """Return whether each frame came with a mask, bool (N,); without one, its `lesions` are 0."""
-        return np.array([frame.lesion for frame in self.index.frames], bool)
-
-    @cached_property
-    def sizes(self) -> Positions:
-        """Return width and height of the originals, int64 (N, 2)."""
-        return np.array([frame.size for frame in self.index.frames], np.int64)
 
     @cached_property
     def boxes(self) -> Positions:
@@ -177,11 +169,6 @@ class FrameStore:
         The stored frame is the centre square of its content area, `Box.centre_square`.
         """
         return np.array([frame.content for frame in self.index.frames], np.int64)
-
-    @cached_property
-    def hashes(self) -> NDArray[np.uint64]:
-        """Return the perceptual hash of each prepared frame, uint64 (N,)."""
-        return np.array([int(frame.hash, 16) for frame in self.index.frames], np.uint64)
 
     @property
     def figures(self) -> list[Stages]:

@@ -8,8 +8,6 @@ from PIL import Image
 
 from pixelscope.endovae.anomaly.scores import Values, masked_mean
 from pixelscope.endovae.anomaly.statistics import GaussianReference
-from pixelscope.endovae.data import as_channels_first, to_unit
-from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.imaging.tissue import BLACK, LUMA
 
 BASELINES = {
@@ -28,7 +26,7 @@ def mean_colours(frames: NDArray[np.uint8], insets: NDArray[np.bool_]) -> Values
 
 
 def baseline_scores(
-    frames: NDArray[np.uint8], insets: NDArray[np.bool_], colours: GaussianReference, components: PrincipalComponents
+    frames: NDArray[np.uint8], insets: NDArray[np.bool_], colours: GaussianReference, errors: NDArray[np.float32]
 ) -> dict[str, Values]:
     """Return every baseline score.
 
@@ -36,12 +34,11 @@ def baseline_scores(
         frames: uint8 (N, S, S, 3).
         insets: bool (N, S, S).
         colours: of the mean colours of the training frames.
-        components: of the training frames.
+        errors: (N, S, S), squared error of the principal components of the training frames.
 
     Returns:
         float64 (N,) by name; NaN for a frame without a pixel outside insets.
     """
-    errors = pca_errors(frames, components)
     black = (frames @ np.array(LUMA) < BLACK * 255).astype(np.float32)
     return {
         "mean colour": colours.distance(mean_colours(frames, insets)),
@@ -50,12 +47,6 @@ def baseline_scores(
         "PCA error": masked_mean(errors, ~insets),
         "PCA error, whole": errors.mean((1, 2), dtype=np.float64),
     }
-
-
-def pca_errors(frames: NDArray[np.uint8], components: PrincipalComponents) -> NDArray[np.float32]:
-    """Return the squared error of the components per pixel, (N, S, S)."""
-    images = to_unit(as_channels_first(frames)).contiguous()
-    return (images - components.reconstruct(images)).square().mean(1).numpy()
 
 
 def _jpeg_bytes(frame: NDArray[np.uint8]) -> int:

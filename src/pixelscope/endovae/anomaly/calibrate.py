@@ -1,5 +1,6 @@
 """Makes the calibration of a run: selects a score and stores how healthy validation frames score."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,12 +8,12 @@ import numpy as np
 from pixelscope.data.frames.duplicates import clusters, split_by_cluster
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
-from pixelscope.endovae.anomaly.maps import error_map_batches
-from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, log_spread, raw_scores, scores
+from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, log_spread, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.config import SplitConfig
 from pixelscope.endovae.data import FrameSubset, Splits
+from pixelscope.endovae.measurement import FrameMaps
 from pixelscope.endovae.metrics import auroc
 from pixelscope.errors import InputError
 
@@ -22,8 +23,6 @@ SELECTION_FRACTION = 0.25
 """Fraction of the abnormal frames used to select the score; they are not tested on."""
 MAX_HEATMAPS = 1_000
 """Maximum number of calibration frames that determine the brightness of heat maps."""
-MAX_FIT_FRAMES = 20_000
-"""Maximum number of training frames that the latent reference is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ def split_for_anomaly(splits: Splits, split: SplitConfig) -> AnomalySplits | Non
     A run that was trained on abnormal frames has abnormal validation frames. Otherwise whole clusters of near-duplicates of
     the abnormal test frames are used.
     """
-    store, test = splits.store, dict(splits.test)
+    store, test = splits.train.store, dict(splits.test)
     abnormal = store.abnormal[splits.validation.positions]
     normal = FrameSubset(store, splits.validation.positions[~abnormal])
-    if not len(normal) or split.train_on == "abnormal":
+    if abnormal.all() or split.train_on == "abnormal":
         return None
     if abnormal.any():
         return AnomalySplits({"normal": normal, "abnormal": FrameSubset(store, splits.validation.positions[abnormal])}, test)
@@ -59,30 +58,24 @@ def split_for_anomaly(splits: Splits, split: SplitConfig) -> AnomalySplits | Non
     return AnomalySplits({"normal": normal, "abnormal": FrameSubset(store, np.sort(positions[selecting]))}, test)
 
 
-def fit_latent_reference(checkpoint: Checkpoint, train: FrameSubset) -> GaussianReference:
-    """Fit the posterior means of at most `MAX_FIT_FRAMES` training frames."""
-    batches = error_map_batches(checkpoint, train.at_most(MAX_FIT_FRAMES).frames)
-    return GaussianReference.fit(np.concatenate([maps.mean for _, maps in batches]))
-
-
-def compute_raw_scores(checkpoint: Checkpoint, part: FrameSubset, latent: GaussianReference) -> dict[str, Values]:
-    """Return the raw scores of frames, float64 (N,); NaN for a frame without visible tissue."""
-    frames, insets = part.frames, part.insets
-    batches = [raw_scores(maps, frames[rows], insets[rows], latent) for rows, maps in error_map_batches(checkpoint, frames)]
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def calibrate(checkpoint: Checkpoint, train: FrameSubset, selection: dict[str, FrameSubset]) -> Calibration:
+def calibrate(
+    checkpoint: Checkpoint, latent: GaussianReference, selection: Mapping[str, Mapping[str, Values]], maps: FrameMaps
+) -> Calibration:
     """Make the calibration of a checkpoint.
 
     Selects the score with the largest AUROC on `selection`, except for `NEVER_SELECTED`. Frames without visible tissue are
     left out.
 
+    Args:
+        checkpoint: what is calibrated.
+        latent: of the posterior means of the training frames.
+        selection: raw scores of the frames that select, by kind; `normal` calibrates.
+        maps: of healthy frames; they determine the brightness of heat maps.
+
     Raises:
         InputError: no healthy frame is left.
     """
-    latent = fit_latent_reference(checkpoint, train)
-    raw = _with_tissue({kind: compute_raw_scores(checkpoint, part, latent) for kind, part in selection.items()})
+    raw = _with_tissue(selection)
     spreads = {name: log_spread(raw["normal"][name]) for parts in COMBINED_SCORES.values() for name in parts}
     found = {kind: scores(values, spreads) for kind, values in raw.items()}
     areas: dict[str, float] = {}
@@ -98,12 +91,12 @@ def calibrate(checkpoint: Checkpoint, train: FrameSubset, selection: dict[str, F
         selection_counts={kind: len(values["mse"]) for kind, values in raw.items()},
         latent=latent,
         log_spreads=spreads,
-        vmax=_vmax(checkpoint, selection["normal"]),
+        vmax=heatmap_vmax(maps.error, maps.insets),
         scores={name: tuple(np.sort(values).tolist()) for name, values in found["normal"].items()},
     )
 
 
-def _with_tissue(raw: dict[str, dict[str, Values]]) -> dict[str, dict[str, Values]]:
+def _with_tissue(raw: Mapping[str, Mapping[str, Values]]) -> dict[str, dict[str, Values]]:
     """Return the raw scores of the frames with visible tissue; a kind without any is left out."""
     found = {}
     for kind, values in raw.items():
@@ -116,8 +109,3 @@ def _with_tissue(raw: dict[str, dict[str, Values]]) -> dict[str, dict[str, Value
             "calibrated; prepare other frames, or raise --split.validation-fraction."
         )
     return found
-
-
-def _vmax(checkpoint: Checkpoint, normal: FrameSubset) -> float:
-    some = normal.at_most(MAX_HEATMAPS)
-    return heatmap_vmax(np.concatenate([maps.error for _, maps in error_map_batches(checkpoint, some.frames)]), some.insets)

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
-from pixelscope.endovae.anomaly.calibrate import MAX_FIT_FRAMES, calibrate, compute_raw_scores, split_for_anomaly
+from pixelscope.endovae.anomaly.baselines import BASELINES
+from pixelscope.endovae.anomaly.calibrate import MAX_HEATMAPS, AnomalySplits, calibrate
 from pixelscope.endovae.anomaly.calibration import FILE, RATE, Calibration
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
-from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.data import FrameSubset, Splits
+from pixelscope.endovae.data import FrameSubset
+from pixelscope.endovae.measurement import Measured, References, measure
 from pixelscope.endovae.metrics import auroc_with_ci
-from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import Anomaly, ScoreSeparation
 from pixelscope.endovae.samples import save_heatmaps
 from pixelscope.errors import InputError
@@ -66,47 +65,33 @@ class AnomalyMeasured:
 
 
 def measure_anomaly(
-    splits: Splits, checkpoint: Checkpoint, components: PrincipalComponents, others: dict[str, FrameSubset] | None = None
-) -> AnomalyMeasured | None:
-    """Calibrate on the validation frames of a run, and test on its test frames or on `others`.
+    parts: AnomalySplits, checkpoint: Checkpoint, references: References, measured: Mapping[str, Measured]
+) -> AnomalyMeasured:
+    """Calibrate on the frames that select a score, and test on the others.
 
-    Returns:
-        None for a run that was not trained on healthy frames.
+    Args:
+        parts: the frames that select, and the frames to test.
+        checkpoint: what is evaluated.
+        references: of the training frames.
+        measured: the frames to test and others, by kind, with the maps of `outlined` abnormal frames. Frames that select and
+            are not among them are measured here.
     """
-    parts = split_for_anomaly(splits, checkpoint.config.split)
-    if parts is None:
-        return None
-    calibration = calibrate(checkpoint, splits.train, parts.selection)
-    test = parts.test if others is None else others
-    colours = fit_colour_reference(splits.train)
-    scored = {kind: score_subset(part, checkpoint, calibration, colours, components) for kind, part in test.items()}
+    normal = parts.selection["normal"]
+    healthy = measure(normal, checkpoint, references, normal.at_most(MAX_HEATMAPS).positions)
+    selection = {"normal": healthy.scores}
+    if "abnormal" in parts.selection:
+        part, known = parts.selection["abnormal"], measured.get("abnormal")
+        found = known if known is not None and known.scores.covers(part) else measure(part, checkpoint, references)
+        selection["abnormal"] = found.scores.select(part)
+    calibration = calibrate(checkpoint, references.latent, {kind: one.raw for kind, one in selection.items()}, healthy.maps)
+    tested = {kind: measured[kind].scores.select(part) for kind, part in parts.test.items()}
+    scored = {kind: Scored(scores(one.raw, calibration.log_spreads), one.baselines) for kind, one in tested.items()}
     selected = calibration.selected
     p = {kind: calibration.p_values(selected, one.scores[selected]) for kind, one in scored.items()}
-    found = evaluate_anomaly(test, scored, p, calibration)
+    found = evaluate_anomaly(parts.test, scored, p, calibration)
     if found is not None:
-        found = found.model_copy(update={"localization": localize(test["abnormal"], checkpoint, components)})
-    return AnomalyMeasured(calibration, test, scored, p, found)
-
-
-def fit_colour_reference(train: FrameSubset) -> GaussianReference:
-    """Fit the mean colours of at most `MAX_FIT_FRAMES` training frames."""
-    some = train.at_most(MAX_FIT_FRAMES)
-    colours = mean_colours(some.frames, some.insets)
-    return GaussianReference.fit(colours[np.isfinite(colours).all(1)])
-
-
-def score_subset(
-    part: FrameSubset,
-    checkpoint: Checkpoint,
-    calibration: Calibration,
-    colours: GaussianReference,
-    components: PrincipalComponents,
-) -> Scored:
-    """Return all scores and baseline scores of frames; `colours`: see `fit_colour_reference`."""
-    return Scored(
-        scores(compute_raw_scores(checkpoint, part, calibration.latent), calibration.log_spreads),
-        baseline_scores(part.frames, part.insets, colours, components),
-    )
+        found = found.model_copy(update={"localization": localize(parts.test["abnormal"], measured["abnormal"].maps)})
+    return AnomalyMeasured(calibration, parts.test, scored, p, found)
 
 
 def evaluate_anomaly(

@@ -3,13 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.endovae.anomaly.baselines import pca_errors
 from pixelscope.endovae.anomaly.heatmap import smoothed
-from pixelscope.endovae.anomaly.maps import error_map_batches
-from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
+from pixelscope.endovae.measurement import FrameMaps
 from pixelscope.endovae.metrics import auroc, best_dice
-from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import Localization, MapResult
 
 MAX_FRAMES = 2_000
@@ -17,13 +14,23 @@ MAX_FRAMES = 2_000
 Map = NDArray[np.float32]
 
 
-def localize(part: FrameSubset, checkpoint: Checkpoint, components: PrincipalComponents) -> Localization | None:
-    """Compare maps with the lesion masks of frames; None unless there are pixels both inside and outside lesions."""
-    masked = part.positions[part.store.has_lesion[part.positions]]
-    if not len(masked):
-        return None
-    some = FrameSubset(part.store, masked).at_most(MAX_FRAMES)
-    inside, valid = some.store.lesions[some.positions] > 0, ~some.insets
+def outlined(part: FrameSubset) -> FrameSubset:
+    """Return the frames whose pixels are compared: those that came with a mask, at most `MAX_FRAMES`, evenly spaced."""
+    return FrameSubset(part.store, part.positions[part.store.has_lesion[part.positions]]).at_most(MAX_FRAMES)
+
+
+def localize(part: FrameSubset, maps: FrameMaps) -> Localization | None:
+    """Compare maps with the lesion masks of frames.
+
+    Args:
+        part: the frames.
+        maps: of the frames `outlined(part)`.
+
+    Returns:
+        None unless there are pixels both inside and outside lesions.
+    """
+    store, positions = part.store, maps.positions
+    inside, valid = store.lesions[positions] > 0, ~maps.insets
     truth = inside[valid]
     if truth.all() or not truth.any():
         return None
@@ -32,15 +39,15 @@ def localize(part: FrameSubset, checkpoint: Checkpoint, components: PrincipalCom
         scores = values[valid]
         return MapResult(auroc=auroc(scores[~truth], scores[truth]), dice=best_dice(scores, truth))
 
-    frames, side = some.frames, inside.shape[1]
-    maps = [maps for _, maps in error_map_batches(checkpoint, frames)]
+    side = inside.shape[1]
     found = {
-        "error, smoothed": compared(smoothed(np.concatenate([one.error for one in maps]))),
-        "1 - SSIM": compared(padded(np.concatenate([one.dissimilarity for one in maps]), side)),
-        "PCA error, smoothed": compared(smoothed(pca_errors(frames, components))),
+        "error, smoothed": compared(smoothed(maps.error)),
+        "1 - SSIM": compared(padded(maps.dissimilarity, side)),
+        "PCA error, smoothed": compared(smoothed(maps.pca_error)),
         "nearness to the centre": compared(np.broadcast_to(_nearness(side), inside.shape)),
     }
-    return Localization(frames=len(masked), lesion_share=float(truth.mean()), maps=found)
+    count = int(store.has_lesion[part.positions].sum())
+    return Localization(frames=count, lesion_share=float(truth.mean()), maps=found)
 
 
 def padded(dissimilarity: Map, side: int) -> Map:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pixelscope.data.decode import reject_decompression_bombs
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
-from pixelscope.endovae.inference.model import Bytes, Floats
+from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.inference.files import COLUMNS, MANIFEST

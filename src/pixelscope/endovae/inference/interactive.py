@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pixelscope.data.frames.preprocess import prepare_frame
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.scores import raw_scores, scores, why_unscored
-from pixelscope.endovae.inference.model import Bytes, Floats
+from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.results import Evaluation
 from pixelscope.errors import InputError
 from pixelscope.imaging.preview import sheet_html

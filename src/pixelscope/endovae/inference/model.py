@@ -1,20 +1,15 @@
 """A trained EndoVAE, from a run folder or an exported file, as a function of frames; importing this imports no torch."""
 
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.scores import ErrorMaps
+from pixelscope.endovae.inference.metadata import Bytes, read_metadata
 from pixelscope.errors import InputError
-from pixelscope.exports.metadata import Metadata, require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 MAPS = ("error", "dissimilarity", "kl", "mean")
 """The outputs that scores are computed from, as `ErrorMaps` names them."""
 
@@ -73,10 +68,3 @@ def load_scorer(path: Path, checkpoint: str = "auto", devices: int = 1) -> Scori
     from pixelscope.endovae.inference.torch_model import TorchScorer
 
     return TorchScorer.from_file(path, devices) if path.is_file() else TorchScorer.from_run(path, checkpoint, devices)
-
-
-def read_metadata(about: Metadata, origin: str) -> tuple[PrepareConfig, Calibration]:
-    """Return how frames are prepared for an exported model, and its calibration; raises InputError if either is missing."""
-    require_system(about, "endovae", origin)
-    prepare: dict[str, Any] = about.config.get("prepare", {})
-    return PrepareConfig.parse(prepare, origin), Calibration.parse(about.calibration or {}, origin)

@@ -12,7 +12,7 @@ import numpy as np
 from pixelscope.data.decode import reject_decompression_bombs
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
-from pixelscope.endovae.inference.model import Floats
+from pixelscope.endovae.inference.metadata import Floats
 from pixelscope.errors import InputError
 from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, require_distinct_names, require_paths, text_of
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from pixelscope.endovae.anomaly.calibration import Calibration
-from pixelscope.endovae.anomaly.maps import error_maps
 from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, load_networks
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import as_channels_first, to_frames, to_unit
 from pixelscope.endovae.forward import BATCH, Reconstructed, decode, random_latents
-from pixelscope.endovae.inference.model import Bytes, Floats, read_metadata
-from pixelscope.endovae.metrics import Dissimilarity, psnr, ssim
+from pixelscope.endovae.inference.metadata import Bytes, Floats, read_metadata
+from pixelscope.endovae.metrics import Dissimilarity, pixel_maps, psnr, ssim
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.posterior import Posterior
 from pixelscope.engine.checkpoint import weights_sha256
@@ -74,7 +73,7 @@ class TorchVAE:
     def analyze(self, frames: Bytes) -> tuple[ErrorMaps, Bytes]:
         """Return the maps that scores are computed from, and reconstructions, of uint8 frames (N, S, S, 3)."""
         found = self._reconstruct(frames)
-        return error_maps(found), to_frames(found.reconstructions)
+        return _error_maps(found), to_frames(found.reconstructions)
 
     @torch.no_grad()
     def _reconstruct(self, frames: Bytes, noise: Floats | None = None) -> Reconstructed:
@@ -126,7 +125,7 @@ class TorchScorer(TorchVAE):
 
     def __call__(self, frames: Bytes) -> ErrorMaps:
         """Return the maps that scores are computed from, of uint8 frames (N, S, S, 3)."""
-        return error_maps(self._reconstruct(frames))
+        return _error_maps(self._reconstruct(frames))
 
 
 class EndoVAEGraph(nn.Module):
@@ -155,6 +154,13 @@ def exported_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def draw_latents(count: int, latent: int, seed: int, *path: int | str) -> Floats:
     """Return random latent vectors (count, latent), z ~ N(0, I), a function of `seed` and `path`."""
     return random_latents(count, latent, generator("cpu", seed, *path)).numpy()
+
+
+@torch.no_grad()
+def _error_maps(batch: Reconstructed) -> ErrorMaps:
+    found = pixel_maps(batch.images, batch.reconstructions)
+    kl, mean = batch.posterior.kl(), batch.posterior.mean
+    return ErrorMaps(found.error.numpy(), found.dissimilarity.numpy(), kl.numpy(), mean.numpy())
 
 
 def _batches(count: int) -> Iterator[slice]:

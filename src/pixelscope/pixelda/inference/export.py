@@ -11,7 +11,7 @@ from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle
 from pixelscope.exports.metadata import Metadata
 from pixelscope.exports.model_card import ModelCard, TensorSpec
-from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, load_classifier
+from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, TorchClassifier, load_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.results import Evaluation, SetResult
 from pixelscope.runs.folder import versions
@@ -46,7 +46,6 @@ def export_classifier(
     as `pixelscope.export` does.
     """
     from pixelscope.pixelda.checkpoints import likely_better, load_checkpoint
-    from pixelscope.pixelda.inference.torch_model import TorchClassifier
 
     require_absent(out, form)
     loaded = load_checkpoint(run, checkpoint)

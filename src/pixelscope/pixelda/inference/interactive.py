@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
-from pixelscope.pixelda.inference.model import ClassifierModel
+from pixelscope.pixelda.inference.model import ClassifierModel, TorchClassifier
 from pixelscope.runs.arrays import read_arrays
 
 Bytes = NDArray[np.uint8]
@@ -23,7 +23,7 @@ class InteractiveGenerator:
             InputError: it is not a run of PixelDA, or the baseline has other classes.
         """
         from pixelscope.pixelda.checkpoints import load_checkpoint
-        from pixelscope.pixelda.inference.torch_model import TorchClassifier, TorchGenerator
+        from pixelscope.pixelda.inference.torch_model import TorchGenerator
 
         adapted = load_checkpoint(run, finished=False)
         self._redraw = TorchGenerator(adapted)

@@ -1,7 +1,8 @@
 """Load a classifier from a run folder or an exported file; importing this imports no torch."""
 
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +10,20 @@ from numpy.typing import NDArray
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
-from pixelscope.pixelda.config import exported_data
+from pixelscope.pixelda.config import DataConfig, exported_data
+
+if TYPE_CHECKING:
+    # They bring torch, which an .onnx file does without.
+    from torch import nn
+
+    from pixelscope.inference.replicas import ReplicaPool
+    from pixelscope.pixelda.checkpoints import Checkpoint
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 PROBABILITIES = "probabilities"
+PREFIX = "classifier."
+"""What the names of T's tensors begin with in a .safetensors file."""
 
 
 class ClassifierModel(Protocol):
@@ -77,8 +87,6 @@ def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1) -> C
         return OnnxClassifier(path, devices)
     if path.is_file() and suffix != ".safetensors":
         raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
-    from pixelscope.pixelda.inference.torch_model import TorchClassifier
-
     return TorchClassifier.from_file(path, devices) if path.is_file() else TorchClassifier.from_run(path, checkpoint, devices)
 
 
@@ -100,3 +108,75 @@ class OnnxClassifier:
     def __call__(self, images: Bytes) -> Floats:
         """Return probabilities (N, classes) for uint8 images (N, H, W, 3)."""
         return np.asarray(self._model(images, [PROBABILITIES])[PROBABILITIES], np.float32)
+
+
+class TorchClassifier:
+    """T of a run or of exported weights, on one or several devices; see `ClassifierModel`. It runs in torch."""
+
+    def __init__(
+        self, classifier: "nn.Module", classes: tuple[str, ...], data: DataConfig, devices: int = 1, framed: bool = True
+    ) -> None:
+        """Take over a classifier of images that `data` describes; framed: frame them as those of the target were."""
+        self.classifier, self.classes, self.size, self.devices = classifier, classes, data.size, devices
+        self.value_range, self._framing = data.input_values, data.framed if framed else None
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: "Checkpoint", devices: int = 1, framed: bool = True) -> Self:
+        """Take over the classifier of an opened run."""
+        return cls(checkpoint.classifier, checkpoint.classes, checkpoint.config.data, devices, framed)
+
+    @classmethod
+    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int = 1) -> Self:
+        """Open a run of PixelDA, its baseline or a refinement; raises InputError if it cannot be used."""
+        from pixelscope.pixelda.checkpoints import load_checkpoint
+
+        return cls.from_checkpoint(load_checkpoint(run, checkpoint), devices)
+
+    @classmethod
+    def from_file(cls, path: Path, devices: int = 1) -> Self:
+        """Open a .safetensors file that `export` made; raises InputError if it cannot be used."""
+        from pixelscope.exports.weights import read_weights
+        from pixelscope.pixelda.checkpoints import build_classifier, load_weights
+
+        tensors, about = read_weights(path)
+        require_system(about, "pixelda", str(path))
+        classifier = load_weights(
+            lambda: build_classifier(about.config, len(about.classes), about.size),
+            tensors,
+            PREFIX,
+            f"{path} has weights of other shapes than its metadata; export the run again.",
+        )
+        return cls(classifier, about.classes, exported_data(about.config, str(path)), devices)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Return the SHA-256 of the weights."""
+        return {"model": self._sha256}
+
+    @cached_property
+    def _sha256(self) -> str:
+        from pixelscope.engine.checkpoint import weights_sha256
+
+        return weights_sha256(self.classifier)
+
+    @cached_property
+    def _replicas(self) -> "ReplicaPool[nn.Module]":
+        from pixelscope.inference.replicas import ReplicaPool
+
+        return ReplicaPool(self.classifier, self.devices)
+
+    def prepare(self) -> None:
+        """Copy the network to the devices; raises InputError if there are fewer."""
+        _ = self._replicas
+
+    def __call__(self, images: Bytes) -> Floats:
+        """Return probabilities (N, classes) of uint8 images (N, size, size, 3)."""
+        import torch
+
+        from pixelscope.data.loader import to_float
+
+        with self._replicas.acquire() as (classifier, device), torch.no_grad():
+            framed = images if self._framing is None else self._framing.apply(images)
+            given = torch.from_numpy(np.require(framed, requirements=["C", "W"])).permute(0, 3, 1, 2)
+            logits: torch.Tensor = classifier(to_float(given.to(device)))
+            return torch.softmax(logits.float(), 1).cpu().numpy()

@@ -1,91 +1,24 @@
-"""Trained networks in torch, from a run or from exported weights, as functions of NumPy arrays."""
+"""G in torch as a function of NumPy arrays, and the networks as they are exported."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pixelscope.data.loader import to_float
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
-from pixelscope.exports.metadata import require_system
-from pixelscope.exports.weights import read_weights
 from pixelscope.inference.replicas import ReplicaPool
-from pixelscope.pixelda.checkpoints import Checkpoint, build_classifier, load_checkpoint, load_weights
-from pixelscope.pixelda.config import DataConfig, PixelDAConfig, exported_data
+from pixelscope.pixelda.checkpoints import Checkpoint
+from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise, pixels, redraw
+from pixelscope.pixelda.inference.model import PREFIX
 from pixelscope.pixelda.networks import Generator
 from pixelscope.rng import generator
 
-PREFIX = "classifier."
-"""Prefix of the classifier's tensors in a .safetensors file."""
 AT_ONCE = 64
 """Images per pass of G."""
-
-
-class TorchClassifier:
-    """T on one or several devices; see `ClassifierModel`."""
-
-    def __init__(
-        self, classifier: nn.Module, classes: tuple[str, ...], data: DataConfig, devices: int = 1, framed: bool = True
-    ) -> None:
-        """Wrap a classifier of images described by `data`; `framed`: frame its input as the target's images were."""
-        self.classifier, self.classes, self.size, self.devices = classifier, classes, data.size, devices
-        self.value_range, self._framing = data.input_values, data.framed if framed else None
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, devices: int = 1, framed: bool = True) -> Self:
-        """Wrap the classifier of a checkpoint."""
-        return cls(checkpoint.classifier, checkpoint.classes, checkpoint.config.data, devices, framed)
-
-    @classmethod
-    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int = 1) -> Self:
-        """Open a run of PixelDA, its baseline or a refinement; raises InputError if it cannot be used."""
-        return cls.from_checkpoint(load_checkpoint(run, checkpoint), devices)
-
-    @classmethod
-    def from_file(cls, path: Path, devices: int = 1) -> Self:
-        """Open a .safetensors file that `export` made; raises InputError if it cannot be used."""
-        tensors, about = read_weights(path)
-        require_system(about, "pixelda", str(path))
-        classifier = load_weights(
-            lambda: build_classifier(about.config, len(about.classes), about.size),
-            tensors,
-            PREFIX,
-            f"{path} has weights of other shapes than its metadata; export the run again.",
-        )
-        return cls(classifier, about.classes, exported_data(about.config, str(path)), devices)
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """Return the SHA-256 of the weights."""
-        return {"model": self._sha256}
-
-    @cached_property
-    def _sha256(self) -> str:
-        return weights_sha256(self.classifier)
-
-    @cached_property
-    def _replicas(self) -> ReplicaPool[nn.Module]:
-        return ReplicaPool(self.classifier, self.devices)
-
-    def prepare(self) -> None:
-        """Copy the network to the devices; raises InputError if there are fewer."""
-        _ = self._replicas
-
-    @torch.no_grad()
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return probabilities (N, classes) for uint8 images (N, size, size, 3)."""
-        with self._replicas.acquire() as (classifier, device):
-            framed = images if self._framing is None else self._framing.apply(images)
-            given = torch.from_numpy(np.require(framed, requirements=["C", "W"])).permute(0, 3, 1, 2)
-            logits: Tensor = classifier(to_float(given.to(device)))
-            return torch.softmax(logits.float(), 1).cpu().numpy()
 
 
 class TorchGenerator:
