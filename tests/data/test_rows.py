@@ -84,7 +84,8 @@ def test_small_sets_are_brought_to_the_device_and_large_ones_stay(path: Path, im
     assert isinstance(DeviceImages(rows, CPU, limit=images.nbytes).images, torch.Tensor)
     assert DeviceImages(rows, CPU, limit=images.nbytes - 1).images is rows
     positions = torch.tensor([7, 3, 3])
-    assert torch.equal(DeviceImages(rows, CPU, limit=0)[positions], torch.from_numpy(images[positions.numpy()]))
+    held = DeviceImages(rows, CPU, limit=0)
+    assert torch.equal(held.take(held.read(positions)), torch.from_numpy(images[positions.numpy()]))
 
 
 class Watched(DiskArray):
@@ -105,7 +106,7 @@ def test_each_rank_reads_its_part_alone_and_every_image_once_an_epoch(path: Path
         rows = Watched(path)
         stream = ShuffledStream(ImageSet(rows, Provenance("rows", "rows")), 0, "source", CPU, limit=0)
         for step in range(5):
-            stream.take(StepContext(step * 8, step, 8, seed=0, rank=rank, ranks=2))
+            stream.take(stream.read(StepContext(step * 8, step, 8, seed=0, rank=rank, ranks=2)))
         read.append(rows.read)
     assert [len(mine) for mine in read] == [20, 20]
     assert sorted(read[0] + read[1]) == list(range(40))
@@ -119,7 +120,8 @@ def test_batches_do_not_depend_on_where_images_lie(path: Path, images: np.ndarra
     some = np.array([5, 1, 9, 30, 31, 32, 2, 0, 17])
     assert there.select(some).digest() == here.select(some).digest()
     for images_limit in (0, None):
-        pairs = [ShuffledStream(one, 0, "s", CPU, limit=images_limit).take(StepContext(16, 2, 8, 0)) for one in (there, here)]
+        streams = [ShuffledStream(one, 0, "s", CPU, limit=images_limit) for one in (there, here)]
+        pairs = [stream.take(stream.read(StepContext(16, 2, 8, 0))) for stream in streams]
         assert torch.equal(pairs[0][0], pairs[1][0])
         assert pairs[0][1] is not None
         assert pairs[1][1] is not None
