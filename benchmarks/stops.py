@@ -1,8 +1,8 @@
 """python -m benchmarks.stops {evaluate,export,load} RUN: how far a reader walks who follows a run through the code.
 
 A stop is a function of Pixelscope that is called from outside or from another of its files, directly or through a library. Each
-function counts once. Left out are engine/checkpoint.py, runs/ and the config.py files, where every way leads. `evaluate`
-writes into RUN.
+function counts once. Left out are engine/checkpoint.py, runs/ and the config.py files, where every way leads, and what they
+call. `evaluate` writes into RUN.
 """
 
 import argparse
@@ -33,8 +33,9 @@ def stops(call: Callable[[], Any]) -> list[tuple[str, str]]:
         if event != "call" or file is None or frame.f_code.co_name == "<module>":
             return
         caller = next((one for one in _callers(frame) if _file(one) is not None), None)
-        # What a module calls while it is imported is no part of the way.
-        if caller is None or (caller.f_code.co_name != "<module>" and _file(caller) != file):
+        # What a module calls while it is imported is no part of the way, nor is what a file calls that is left out.
+        by = "" if caller is None else _file(caller) or ""
+        if caller is None or (caller.f_code.co_name != "<module>" and by != file and not _left_out(by)):
             found[file, frame.f_code.co_qualname] = None
 
     sys.setprofile(observe)

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import re
@@ -13,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any
 
+from pixelscope.errors import InputError
 from pixelscope.processes import Process, short_name
 
 UNREADABLE = (
@@ -227,3 +230,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str, Any]:
+    """Read a JSON object; raises InputError with the remedy where the file is missing or broken."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"There is no {path}; is the run folder complete?") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); {remedy}.") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__} in place of names and values; {remedy}.")
+    return values

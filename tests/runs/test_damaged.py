@@ -15,9 +15,9 @@ from pixelscope.config import MAX_NODES, read_yaml
 from pixelscope.endovae.results import METHODS, METRICS, Evaluation
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
-from pixelscope.files import naming
+from pixelscope.files import naming, read_json
 from pixelscope.pixelda.training import train_pixelda
-from pixelscope.runs.folder import RunFolder, read_json, read_stats
+from pixelscope.runs.folder import RunFolder, read_stats
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelscope.errors import InputError
-from pixelscope.files import LOCK, TEMPORARY, find_link, naming, write_text
+from pixelscope.files import LOCK, TEMPORARY, find_link, naming, read_json, write_text
 from pixelscope.runs.lock import FACTS, RunLock, find_holder, locked, require_free
 
 Stats = Mapping[str, float | list[float] | str]
@@ -253,19 +253,6 @@ class RunFolder:
     def checkpoint_files(self) -> list[Path]:
         """Return the numbered checkpoints, oldest first."""
         return sorted(self.checkpoints.glob("images-*.safetensors"))
-
-
-def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str, Any]:
-    """Read a JSON object; raises InputError with the remedy where the file is missing or broken."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"There is no {path}; is the run folder complete?") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); {remedy}.") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds a {type(values).__name__} in place of names and values; {remedy}.")
-    return values
 
 
 def read_stats(path: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from pixelscope.config import read_yaml
 from pixelscope.errors import InputError
-from pixelscope.files import UNREADABLE
-from pixelscope.runs.folder import RunFolder, read_json, read_stats
+from pixelscope.files import UNREADABLE, read_json
+from pixelscope.runs.folder import RunFolder, read_stats
 
 STALE = 120.0
 """Seconds without a new line of statistics after which a running run without a lock counts as stopped."""

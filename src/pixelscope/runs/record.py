@@ -4,14 +4,16 @@ import json
 from collections.abc import Iterator, Mapping, Sized
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ValidationError
 
 from pixelscope.config import Config
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
-from pixelscope.runs.folder import RunFolder, read_json
+from pixelscope.files import read_json, write_text
+
+if TYPE_CHECKING:
+    from pixelscope.runs.folder import RunFolder
 
 LONGEST = 80
 """Maximum length of a value in a result's `repr`."""
@@ -60,12 +62,12 @@ class RunRecord(BaseModel):
     """Why the training stopped early; empty if it did not."""
 
 
-def read_record(folder: RunFolder) -> RunRecord:
+def read_record(folder: "RunFolder") -> RunRecord:
     """Read run.json; raises InputError with the invalid entry."""
     return parse_record(folder.read_record(), folder)
 
 
-def parse_record(values: Mapping[str, Any], folder: RunFolder) -> RunRecord:
+def parse_record(values: Mapping[str, Any], folder: "RunFolder") -> RunRecord:
     """Validate the content of run.json; raises InputError with the invalid entry."""
     try:
         return RunRecord.model_validate(values)
