@@ -238,7 +238,7 @@ def test_a_table_resumes_at_its_own_place_alone(tmp_path: Path) -> None:
     out = tmp_path / "labels.csv"
     (tmp_path / "labels.csv.part").write_text("name\n")
     (tmp_path / "labels.csv.part.json").write_text(json.dumps({"columns": ["name"], "out": "/tmp/elsewhere"}))
-    _refused(lambda: ResumableTable(out, ["name"], {}, resume=True), "begun with another out")
+    _refused(lambda: ResumableTable(out, ["name"], {}, resume=True), "another out")
 
 
 def _model(external: bytes) -> bytes:
