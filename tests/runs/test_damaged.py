@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +17,9 @@ from pixelscope.endovae.results import METHODS, METRICS, Evaluation
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
 from pixelscope.files import naming, read_json
+from pixelscope.pixelda.results import SetResult
 from pixelscope.pixelda.training import train_pixelda
+from pixelscope.runs.arrays import read_arrays, save_arrays
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
@@ -163,3 +166,22 @@ def test_an_array_that_the_disk_did_not_take_is_a_full_disk(tmp_path: Path) -> N
     with pytest.raises(OSError, match="No space") as full, naming(tmp_path / "a.npy"):
         raise OSError("100000 requested and 99984 written")
     assert full.value.filename == str(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("confusion", [[[1, 0]], [[1, 0], [0]], [[1], [0]], [[1, 0, 0], [0, 1, 0]]])
+def test_a_confusion_matrix_that_is_not_square_is_damaged(confusion: list[list[int]]) -> None:
+    classes = [{"class": name, "count": 1, "accuracy": 1.0} for name in "ab"]
+    about = {"title": "", "count": 2, "correct": 2, "accuracy": 1.0, "standard_error": 0.0, "per_class": classes}
+    assert SetResult.model_validate(about | {"confusion": [[1, 0], [0, 1]]}).correct == 2
+    with pytest.raises(ValueError, match="confusion"):
+        SetResult.model_validate(about | {"confusion": confusion})
+
+
+def test_sample_images_with_a_flipped_byte_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "gallery.npz"
+    save_arrays(path, target=np.random.default_rng(0).integers(0, 256, (4, 3, 16, 16), np.uint8))
+    whole = path.read_bytes()
+    for at in range(60, len(whole) - 200, 50):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with pytest.raises(InputError, match=r"gallery\.npz"):
+            read_arrays(path, {"target": 4})

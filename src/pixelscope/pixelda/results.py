@@ -1,8 +1,8 @@
 """Schema of evaluation.json of PixelDA and its baseline, and its tables for a terminal."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pixelscope.config import Config
 from pixelscope.runs.record import ResultFile
@@ -41,6 +41,12 @@ class SetResult(Config):
     per_class: tuple[ClassAccuracy, ...]
     confusion: list[list[int]]
     """Counts; rows are true classes, columns predicted ones."""
+
+    @model_validator(mode="after")
+    def _check_square(self) -> Self:
+        if [len(row) for row in self.confusion] != [len(self.per_class)] * len(self.per_class):
+            raise ValueError("the confusion matrix has other rows or columns than there are classes")
+        return self
 
 
 class Point(Config):

@@ -1,13 +1,12 @@
 """Sample images of a run, stored as arrays in samples/, from which figures are drawn later."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from pixelscope.errors import InputError
-from pixelscope.files import written_whole
+from pixelscope.files import UNREADABLE, written_whole
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
@@ -27,7 +26,7 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in dimensions}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} is damaged ({error}); delete it, or evaluate the run again.") from None
     wrong = [key for key, count in dimensions.items() if arrays[key].ndim != count]
     if wrong:
