@@ -302,7 +302,7 @@ def attempt(target: Target, content: bytes, count: Count) -> str | None:
 
 def _names(text: str, file: Path) -> bool:
     """Say whether an error names a file, or the run, the store or the folder that it is read as part of."""
-    return str(file) in text or str(file.parent) in text or text.startswith(f"{file.parent.name} is no run folder")
+    return str(file) in text or str(file.parent) in text or text.startswith(f"{file.parent.name} is not a run folder")
 
 
 def _told(error: BaseException) -> str:

@@ -241,5 +241,5 @@ def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); {remedy}.") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds a {type(values).__name__} in place of names and values; {remedy}.")
+        raise InputError(f"{path} is damaged: its top level is a {type(values).__name__}, not names and values; {remedy}.")
     return values

@@ -81,7 +81,7 @@ def test_drop_a_frame_and_read_the_score(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#scored img")).to_have_count(4)
     (tmp_path / "bad.png").write_text("<html>")
     page.set_input_files("#frame", tmp_path / "bad.png")
-    expect(page.get_by_role("alert")).to_contain_text("no image")
+    expect(page.get_by_role("alert")).to_contain_text("not an image")
 
 
 def test_watch_a_training_while_the_page_is_open(page: Page, place: Path, tmp_path: Path) -> None:

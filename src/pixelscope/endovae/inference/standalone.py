@@ -88,7 +88,7 @@ class Model:
         ]
 
 
-def read_frame(path):
+def open_frame(path):
     """Return a file as uint8 (H, W, 3); grey values deeper than 8 bits are read by the range of the training, or their type."""
     image = Image.open(path)
     if not image.mode.startswith(("I", "F")):
@@ -99,7 +99,7 @@ def read_frame(path):
 
 
 if __name__ == "__main__":
-    frames = [read_frame(path) for path in sys.argv[1:]]
+    frames = [open_frame(path) for path in sys.argv[1:]]
     for path, found in zip(sys.argv[1:], Model("{model}").score(frames)):
         print(path, found)
 '''
