@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from fixtures.figures import drawn, panel
 from pixelscope.pixelda.report.classes import class_accuracies, confusion_matrices
 from pixelscope.pixelda.report.generated import (
     MAX_ROWS,
@@ -60,18 +60,6 @@ ACCURACIES = {
 
 def images(*shape: int) -> np.ndarray:
     return RNG.integers(0, 256, (*shape, 32, 32, 3), dtype=np.uint8)
-
-
-def drawn(figure: Figure | None) -> Figure:
-    assert figure is not None
-    FigureCanvasAgg(figure).draw()
-    return figure
-
-
-def panel(figure: Figure | None, title: str) -> Axes:
-    assert figure is not None
-    (found,) = [axes for axes in figure.axes if axes.get_title(loc="left").startswith(title)]
-    return found
 
 
 def titles(figure: Figure | None) -> list[str]:
