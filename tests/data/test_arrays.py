@@ -91,7 +91,10 @@ def test_arrays_of_any_name_are_read_where_settings_name_them(tmp_path: Path) ->
     assert load(f"{path}@images=arr_0,axes=H-W-N", size=None).labels is None
 
 
-@pytest.mark.parametrize("settings", ["images=", "labels=arr_1", "names=arr_0", "images=nowhere", "images=arr_0,labels=none"])
+@pytest.mark.parametrize(
+    "settings",
+    ["images=", "labels=arr_1", "names=arr_0", "images=nowhere", "images=arr_0,labels=none", "images=arr_0,images=arr_1"],
+)
 def test_settings_that_name_no_array_are_refused(tmp_path: Path, settings: str) -> None:
     with pytest.raises(InputError, match="images=NAME,labels=NAME"):
         load(f"{written(tmp_path, arr_0=GREY, arr_1=DIGITS)}@{settings}")
@@ -119,7 +122,7 @@ def test_both_parts_share_one_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.full((2, 4, 4), 300.5), "values from 300.5 to 300.5; scale them to 0..1, -1..1 or 0..255"),
+        (np.full((2, 4, 4), 300.5), "values from 300.5 to 300.5.*@range=LOW:HIGH"),
         (np.full((2, 4, 4), -5), "values from -5 to -5"),
         (np.full((2, 4, 4), 70_000), "values from 70000 to 70000"),
         (np.full((2, 4, 4), np.nan), "values that are not finite"),
@@ -143,15 +146,13 @@ def test_labels_must_be_as_many_as_images(tmp_path: Path) -> None:
     ("name", "labels", "expected", "classes"),
     [
         ("labels", np.array([0, 9, 1, 0, 0, 0, 0]), [0, 2, 1, 0, 0, 0, 0], ("0", "1", "9")),
-        ("y", np.array([[1.0], [10.0], [2], [1], [1], [1], [1]]), [1, 0, 2, 1, 1, 1, 1], ("0", "1", "2")),
-        ("gnd", np.array([1, 10, 2, 1, 1, 1, 1]), [0, 2, 1, 0, 0, 0, 0], ("0", "1", "9")),
         ("y", np.array([1, 2, 3, 1, 1, 1, 1]), [0, 1, 2, 0, 0, 0, 0], ("1", "2", "3")),
         ("targets", np.array(["cat", "dog", "cat", "cat", "cat", "cat", "ant"]), [1, 2, 1, 1, 1, 1, 0], ("ant", "cat", "dog")),
         ("labels", np.eye(10)[[3, 1, 3, 3, 3, 3, 3]], [1, 0, 1, 1, 1, 1, 1], ("1", "3")),
         ("labels", np.eye(8)[[3, 1, 3, 3, 3, 3, 3]], [1, 0, 1, 1, 1, 1, 1], ("1", "3")),
         ("labels", 2 * np.eye(10)[[3, 1, 3, 3, 3, 3, 3]].T - 1, [1, 0, 1, 1, 1, 1, 1], ("1", "3")),
     ],
-    ids=["0-9", "10 is 0", "gnd", "other", "names", "one column a class", "as many classes as pixels", "one row a class"],
+    ids=["0-9", "other", "names", "one column a class", "as many classes as pixels", "one row a class"],
 )
 def test_labels_of_every_kind(
     tmp_path: Path, name: str, labels: NDArray[np.generic], expected: list[int], classes: tuple[str, ...]
@@ -161,11 +162,86 @@ def test_labels_of_every_kind(
     assert images.classes == classes
 
 
-def test_what_was_assumed_of_labels_is_noted(tmp_path: Path) -> None:
-    labels = np.array([1, 10, 2, 3, 4, 5, 6])
-    assert load_arrays(written(tmp_path, x=GREY, y=labels)).provenance.notes == ("Labels 1 to 10 are read as digits, 10 as 0.",)
-    assert "1 to 10 are read as the digits 0 to 9" in load_arrays(written(tmp_path, fea=GREY, gnd=labels)).provenance.notes[0]
-    assert load_arrays(written(tmp_path, x=GREY, y=DIGITS)).provenance.notes == ()
+@pytest.mark.parametrize("name", ["y", "gnd"])
+@pytest.mark.parametrize(
+    ("zero", "expected", "classes"),
+    [
+        ("10", [1, 0, 2, 1, 1, 1, 1], ("0", "1", "2")),
+        ("1", [0, 2, 1, 0, 0, 0, 0], ("0", "1", "9")),
+        ("none", [0, 2, 1, 0, 0, 0, 0], ("1", "2", "10")),
+    ],
+)
+def test_labels_from_1_to_10_need_a_setting(
+    tmp_path: Path, name: str, zero: str, expected: list[int], classes: tuple[str, ...]
+) -> None:
+    path = written(tmp_path, x=GREY, **{name: np.array([[1.0], [10.0], [2], [1], [1], [1], [1]])})
+    with pytest.raises(InputError, match=f"@digit-0={zero}"):
+        load(str(path))
+    images = load(f"{path}@digit-0={zero}")
+    assert (listed(images.labels), images.classes) == (expected, classes)
+    assert len(images.provenance.notes) == (zero != "none")
+    assert load(images.provenance.source).digest() == images.digest()
+
+
+@pytest.mark.parametrize("labels", [DIGITS, DIGITS + 5])
+def test_a_digit_0_that_the_labels_do_not_have_is_refused(tmp_path: Path, labels: NDArray[np.int64]) -> None:
+    path = written(tmp_path, x=GREY, y=labels)
+    for zero in ("10", "1"):
+        with pytest.raises(InputError, match="leave out digit-0"):
+            load(f"{path}@digit-0={zero}")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.int64])
+def test_a_range_after_the_path_holds_for_every_type(tmp_path: Path, kind: type) -> None:
+    stored = np.array([0, 8, 16]).repeat(9).reshape(3, 3, 3)
+    path = written(tmp_path, images=stored.astype(kind))
+    images = load(f"{path}@range=0:16", size=None)
+    assert images.images[:, 0, 0, 0].tolist() == [0, 128, 255]
+    assert images.provenance.value_range == (0, 16)
+    assert load(f"{path}@N-H-W,range=0:16", size=None, value_range=(0, 99)).digest() == images.digest()
+
+
+@pytest.mark.parametrize("stored", [GREY - 300.0, GREY / 100.0, GREY.astype(int) - 1000, GREY.astype(int) * 300])
+def test_values_in_no_usual_range_need_a_setting(tmp_path: Path, stored: NDArray[np.generic]) -> None:
+    path = written(tmp_path, images=stored)
+    with pytest.raises(InputError, match="@range=LOW:HIGH"):
+        load(str(path))
+    images = load(f"{path}@range={float(stored.min())}:{float(stored.max())}", size=None)
+    assert (images.images.min(), images.images.max()) == (0, 255)
+
+
+@pytest.mark.parametrize(
+    "setting", ["range=1", "range=2:1", "range=1:1", "range=a:b", "range=0:inf", "range=0:1:2", "digit-0=2"]
+)
+def test_settings_without_a_meaning_are_refused(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(InputError, match=setting):
+        load(f"{written(tmp_path, images=GREY)}@{setting}")
+
+
+def test_svhn_is_recognised(tmp_path: Path) -> None:
+    digits = noise((20, 32, 32, 3))
+    labels = np.arange(20)[:, None] % 10 + 1
+    savemat(tmp_path / "train_32x32.mat", {"X": digits.transpose(1, 2, 3, 0), "y": labels})
+    images = load(str(tmp_path / "train_32x32.mat"), size=None)
+    np.testing.assert_array_equal(images.images, digits.transpose(0, 3, 1, 2))
+    assert listed(images.labels) == (labels[:, 0] % 10).tolist()
+    assert any("SVHN" in note for note in images.provenance.notes)
+    given = load(f"{tmp_path / 'train_32x32.mat'}@digit-0=none", size=None)
+    assert given.classes == tuple(str(number) for number in range(1, 11))
+
+
+@pytest.mark.parametrize(("width", "first"), [(16, 1), (8, 1), (16, 0)])
+def test_usps_of_cai_is_recognised(tmp_path: Path, width: int, first: int) -> None:
+    digits = noise((20, width, width))
+    savemat(tmp_path / "USPS.mat", {"fea": digits.reshape(20, -1) / 127.5 - 1, "gnd": np.arange(20)[:, None] % 10 + first})
+    if width != 16:
+        with pytest.raises(InputError, match="@digit-0"):
+            load(str(tmp_path / "USPS.mat"), size=None)
+        return
+    images = load(str(tmp_path / "USPS.mat"), size=None)
+    np.testing.assert_array_equal(images.images[:, 0], digits)
+    assert listed(images.labels) == [*range(10), *range(10)]
+    assert images.classes == tuple("0123456789")
 
 
 def test_labels_of_no_matching_shape_are_refused(tmp_path: Path) -> None:
@@ -391,6 +467,14 @@ def test_usps_as_roweis_distributes_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(images.images[images.labels == digit][:, 0], digits[labels == digit])
 
 
+def test_usps_of_roweis_is_recognised_at_its_size(tmp_path: Path) -> None:
+    digits, labels = noise((11_000, 16, 16)), np.arange(11_000) % 10
+    savemat(tmp_path / "usps_all.mat", {"data": usps_as_roweis_has_it(digits, labels)})
+    images = load(str(tmp_path / "usps_all.mat"), size=None)
+    assert len(images) == 11_000
+    np.testing.assert_array_equal(images.images[images.labels == 3][:, 0], digits[labels == 3])
+
+
 def test_real_usps_digits_come_back_from_roweis_layout(tmp_path: Path, shared_data: Path) -> None:
     with np.load(shared_data / "usps_sample.npz") as file:
         digits, labels = file["images"], file["labels"]
@@ -414,9 +498,10 @@ def test_real_usps_digits_come_back_from_roweis_layout(tmp_path: Path, shared_da
 def test_parts_of_different_ranges_are_refused_unless_one_is_given(tmp_path: Path, train: np.ndarray, test: np.ndarray) -> None:
     parts = {f"{name}_images": np.broadcast_to(part, (4, 2, 2)) for name, part in (("train", train), ("test", test))}
     np.savez(tmp_path / "a.npz", **parts)
-    with pytest.raises(InputError, match=r"train_images .* test_images .*--data\.range LOW HIGH"):
+    with pytest.raises(InputError, match=r"train_images .* test_images .*@range=LOW:HIGH"):
         load_arrays(tmp_path / "a.npz")
     assert len(load_arrays(tmp_path / "a.npz", value_range=(0, 255))) == 8
+    assert len(load_arrays(tmp_path / "a.npz", settings="range=0:255")) == 8
 
 
 def test_parts_whose_greatest_values_differ_by_chance_are_one_set(tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def load(
 
     Args:
         source: `KIND:PATH`; or a PATH, whose kind is found by looking; or a KIND alone, read from the data root
-            (and downloaded to it where an address is known). Arrays may be followed by @ and the order of their axes, as in
-            `arrays:digits.mat@H-W-N`, or their names, as in `arrays:a.npz@images=x,labels=y`; see `data.sources.arrays`.
+            (and downloaded to it where an address is known). Arrays may be followed by @ and settings, as in
+            `arrays:digits.mat@H-W-N` and `arrays:a.npz@images=x,labels=y,range=0:16`; see `data.sources.arrays.ArraySettings`.
         size: side in pixels to which images are resized; None keeps their own size, which must be one for all.
         strict: refuse a folder with an unreadable image, instead of skipping and counting it.
         data_root: folder in which a KIND alone is looked up; default $PIXELSCOPE_DATA, else the user's cache folder.

@@ -17,10 +17,14 @@ BYTES_FROM = 128
 
 
 def common_range(lowest: float, highest: float, whole: bool) -> Range:
-    """Return the range of images with values from `lowest` to `highest`.
+    """Return the `known_range` of images with values from `lowest` to `highest`; `lowest` to `highest` if there is none."""
+    return known_range(lowest, highest, whole) or (lowest, highest)
 
-    For integers it is that of the smallest of 8, 10, 12 and 16 bits that holds them; for floats 0 to 1 or -1 to 1. Otherwise
-    it is `lowest` to `highest`.
+
+def known_range(lowest: float, highest: float, whole: bool) -> Range | None:
+    """Return the usual range of images with values from `lowest` to `highest`; None if there is none.
+
+    For integers it is that of the smallest of 8, 10, 12 and 16 bits that contains them; for floats 0 to 1 or -1 to 1.
 
     Args:
         lowest: minimum of all images.
@@ -28,7 +32,7 @@ def common_range(lowest: float, highest: float, whole: bool) -> Range:
         whole: whether they are stored as integers.
     """
     known = [(0.0, 2.0**bits - 1) for bits in BITS] if whole else [(0.0, 1.0), (-1.0, 1.0)]
-    return next(((low, high) for low, high in known if low <= lowest and highest <= high), (lowest, highest))
+    return next(((low, high) for low, high in known if low <= lowest and highest <= high), None)
 
 
 def type_range(lowest: float, highest: float, whole: bool) -> Range:

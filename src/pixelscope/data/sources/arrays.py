@@ -3,12 +3,15 @@
 A layout names the axes in order, separated by dashes: N counts images, H and W are rows and columns, C is the colour. Letters
 without a dash share one axis, the first of them varying slowest: `N-HW` is one row of pixels per image. Without a layout the
 first axis counts images.
+
+What an array does not say is a setting after the path, never a guess; see `ArraySettings`. Three published files are
+recognised by their names of arrays and shapes; see `KNOWN_FORMATS`.
 """
 
 import math
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE
-from pixelscope.imaging.convert import BYTES_FROM, Range, common_range, range_note, range_text, to_eight_bits
+from pixelscope.imaging.convert import BYTES_FROM, Range, known_range, range_note, range_text, to_eight_bits
 from pixelscope.imaging.resize import resize
 
 IMAGE_NAMES = frozenset(("images", "image", "imgs", "img", "x", "xs", "xt", "data", "fea", "features", "pixels", "patterns"))
@@ -33,6 +36,7 @@ _BLOCK = 1024
 
 Array = NDArray[np.generic]
 Arrays = dict[str, Array]
+Shape = tuple[int, ...]
 
 
 PARTS = {
@@ -47,27 +51,71 @@ PARTS = {
 """Words in the names of arrays, and the part of the split that they stand for."""
 
 
+DIGIT_ZERO = {"10": 10, "1": 1, "none": None}
+"""Values of the setting `digit-0`, and the label of digit 0; None if labels are not digits."""
+
+
 @dataclass(frozen=True)
 class ArraySettings:
-    """What follows the path and an @: the names of arrays and the order of their axes."""
+    """Settings after the path and an @, as in `a.mat@axes=H-W-N,range=0:16`."""
 
     images: str | None = None
+    """Name of the array of images."""
     labels: str | None = None
+    """Name of the array of labels."""
     axes: str | None = None
+    """Order of the axes of the images."""
+    range: Range | None = None
+    """Values that become black and white, in arrays of any type."""
+    digit_zero: str | None = None
+    """Meaning of labels 1 to 10: `10` if label 10 is digit 0, `1` if label 1 is, `none` if they are not digits."""
 
     @classmethod
     def parse(cls, text: str | None) -> "ArraySettings":
-        """Parse `ORDER`, or `images=NAME,labels=NAME,axes=ORDER` of which each may be absent; None has no setting."""
-        if text is None or "=" not in text:
-            return cls(axes=text)
-        given = {entry.partition("=")[0]: entry.partition("=")[2] for entry in text.split(",")}
-        if (
-            not given.keys() <= {"images", "labels", "axes"}
-            or not all(given.values())
-            or ("labels" in given) > ("images" in given)
-        ):
-            raise InputError(f"@{text} is not understood; write @ORDER or @images=NAME,labels=NAME,axes=ORDER.")
-        return cls(**given)
+        """Parse some of `images=NAME,labels=NAME,axes=ORDER,range=LOW:HIGH,digit-0=LABEL`; ORDER alone means `axes=ORDER`.
+
+        Raises:
+            InputError: a setting is unknown, empty or given twice; or `labels` is given without `images`.
+        """
+        if text is None:
+            return cls()
+        first, *rest = text.split(",")
+        entries = [entry.partition("=") for entry in (first if "=" in first else f"axes={first}", *rest)]
+        given = {name: value for name, _, value in entries}
+        known = given.keys() <= {"images", "labels", "axes", "range", "digit-0"} and len(given) == len(entries)
+        complete = all(given.values()) or text == ""
+        if not (known and complete) or ("labels" in given) > ("images" in given):
+            raise InputError(
+                f"@{text} is not understood; write @ORDER, or some of "
+                "@images=NAME,labels=NAME,axes=ORDER,range=LOW:HIGH,digit-0=LABEL."
+            )
+        digit_zero = given.get("digit-0")
+        if digit_zero not in (None, *DIGIT_ZERO):
+            raise InputError(
+                f"digit-0={digit_zero} is not the label of digit 0; write digit-0={' or digit-0='.join(DIGIT_ZERO)}."
+            )
+        return cls(given.get("images"), given.get("labels"), given.get("axes"), _parse_range(given.get("range")), digit_zero)
+
+
+@dataclass(frozen=True)
+class KnownFormat:
+    """A published file, recognised by its names of arrays and the shape of its images."""
+
+    names: frozenset[str]
+    """All arrays of the file."""
+    shape: tuple[int | None, ...]
+    """Of the images; None is the number of images."""
+    axes: str
+    digit_zero: str | None = None
+
+
+KNOWN_FORMATS = {
+    "SVHN, cropped digits": KnownFormat(frozenset(("X", "y")), (32, 32, 3, None), "H-W-C-N", "10"),
+    "USPS of Cai": KnownFormat(frozenset(("fea", "gnd")), (None, 256), "N-HW", "1"),
+    "USPS of Roweis": KnownFormat(frozenset(("data",)), (256, 1100, 10), "usps"),
+}
+"""Published .mat files: SVHN `train_32x32.mat` (Netzer et al. 2011; label 10 is digit 0), Deng Cai's `USPS.mat` (label 1 is
+digit 0), and Sam Roweis' `usps_all.mat` (1,100 images of each digit)."""
 
 
 @dataclass(frozen=True)
@@ -97,35 +145,39 @@ def load_arrays(path: Path, size: int | None = 32, settings: str | None = None, 
 
     Unless settings name the order of the axes, images are (N, H, W), (N, H, W, C), (N, C, H, W) or (N, H * W).
 
-    Values are uint8; or in 0..1, -1..1 or 0..255 (floats that reach 128); or of 10, 12 or 16 bits; else the minimum becomes
-    black and the maximum white. All parts have one range.
+    Values are uint8; or in 0..1, -1..1 or 0..255 (floats that reach 128); or integers of 10, 12 or 16 bits, with a note. The
+    setting `range=LOW:HIGH` is needed for all others. All parts have one range.
 
-    Labels are numbers, names, or one-hot (0 and 1, or -1 and 1). Labels 1 to 10 are digits: 10 means 0, except in an array
-    named gnd, where 1 means 0.
+    Labels are numbers, names, or one-hot (0 and 1, or -1 and 1). Labels that run from 1 to 10 need the setting `digit-0`: 10 if
+    label 10 is digit 0 (as in SVHN), 1 if label 1 is (as in Cai's USPS), `none` if they are not digits.
+
+    `KNOWN_FORMATS` need no settings.
 
     Args:
         path: a .mat (up to version 7) or .npz file; an .npy file of images, with its labels in NAME_labels.npy, labels.npy or
             y.npy next to it; or a folder of .npy files.
         size: side in pixels to which images are resized; None keeps their own.
-        settings: order of the axes, and names of the arrays; see `ArraySettings.parse`. None uses the conventions above.
-        value_range: values that become black and white in arrays that are not uint8; None determines them.
+        settings: see `ArraySettings.parse`. None uses the conventions above.
+        value_range: values that become black and white in arrays deeper than 8 bits; `range` of the settings takes precedence.
 
     Raises:
-        InputError: images are not found, or their axes are ambiguous; labels are not one class per image; values are not finite
-            or constant; or the parts have values of different ranges.
+        InputError: images are not found; their axes, range or labels are ambiguous; labels are not one class per image; values
+            are not finite; or the parts have values of different ranges.
     """
-    arrays, chosen = read_arrays(path), ArraySettings.parse(settings)
+    arrays = read_arrays(path)
+    chosen, format_notes = recognise(arrays, ArraySettings.parse(settings))
     parts = find_parts(path, arrays, chosen)
     read = _read_parts(path, arrays, parts, chosen.axes)
-    labels, classes, label_notes = _labels(path, parts, [part.labels for part in read])
-    if value_range is None:
+    labels, classes, label_notes = _labels(path, [part.labels for part in read], chosen.digit_zero)
+    if chosen.range is None and value_range is None:
         _check_one_range(path, {part.images_name: one.images for part, one in zip(parts.values(), read, strict=True)})
     joined = _joined(path, [part.images for part in read])
-    low_high = find_range(joined, path) if value_range is None else value_range
+    given = chosen.range or (None if _is_bytes(joined) else value_range)
+    low_high = given or find_range(joined, path)
     scaled = to_bytes(joined, path, low_high)
     is_test = [name == "test" for name, part in zip(parts, read, strict=True) for _ in part.images]
-    notes = (*label_notes, *_part_notes(parts, read), *_unread_notes(arrays, parts), *_flat_notes(scaled))
-    deep = None if scaled is joined or (value_range is None and low_high in _USUAL) else low_high
+    notes = (*format_notes, *label_notes, *_part_notes(parts, read), *_unread_notes(arrays, parts), *_flat_notes(scaled))
+    deep = None if given is None and low_high in _USUAL else low_high
     return ImageSet(
         images=scaled if size is None else resize(scaled, size),
         provenance=Provenance(
@@ -154,6 +206,17 @@ def read_arrays(path: Path) -> Arrays:
         raise InputError(f"{path} cannot be read ({reason}); save the arrays again, as numbers.") from None
 
 
+def recognise(arrays: Arrays, given: ArraySettings) -> tuple[ArraySettings, tuple[str, ...]]:
+    """Return the settings, completed by those of the `KNOWN_FORMATS` that the arrays have, and a note that names it."""
+    for name, known in KNOWN_FORMATS.items():
+        shapes = [array.shape for key, array in arrays.items() if array.ndim == len(known.shape) and key in known.names]
+        if arrays.keys() == known.names and any(_has_shape(shape, known.shape) for shape in shapes):
+            ten = known.digit_zero if _runs_to_ten(arrays) else None
+            completed = replace(given, axes=given.axes or known.axes, digit_zero=given.digit_zero or ten)
+            return completed, (f"Recognised as {name}.",) if completed != given else ()
+    return given, ()
+
+
 def find_parts(path: Path, arrays: Arrays, settings: ArraySettings = ArraySettings()) -> dict[str, Part]:
     """Return the names of images and labels by part: some of `train`, `val` and `test`, or all under the name ``.
 
@@ -180,35 +243,70 @@ def find_parts(path: Path, arrays: Arrays, settings: ArraySettings = ArraySettin
 
 
 def find_range(images: Array, path: Path) -> Range:
-    """Return the values that become black and white: see `load_arrays`."""
-    lowest, highest = float(images.min()), float(images.max())
-    if not np.isfinite(lowest + highest):
-        raise InputError(f"The images of {path} have values that are not finite; replace them.")
+    """Return the values that become black and white: see `load_arrays`.
+
+    Raises InputError if a value is not finite, or no usual range holds all values.
+    """
+    lowest, highest = _least_and_greatest(images, path)
     whole = images.dtype.kind != "f"
-    if (whole and lowest >= 0 and highest <= 1) or images.dtype == np.bool_:
+    if whole and lowest >= 0 and highest <= 1:
         return 0.0, 1.0
-    bytes_as_floats = not whole and lowest >= 0 and BYTES_FROM <= highest <= 255
-    low, high = (0.0, 255.0) if bytes_as_floats else common_range(lowest, highest, whole)
-    if low == high:
+    if not whole and lowest >= 0 and BYTES_FROM <= highest <= 255:
+        return 0.0, 255.0
+    found = known_range(lowest, highest, whole)
+    if found is None:
         raise InputError(
-            f"The images of {path} have values from {lowest:g} to {highest:g}; scale them to 0..1, -1..1 or 0..255."
+            f"The images of {path} have values from {lowest:g} to {highest:g}, which are not in 0..1, -1..1, 0..255 or "
+            f"0..65535; write the values of black and white after the path: arrays:{path}@range=LOW:HIGH."
         )
-    return low, high
+    return found
 
 
 def to_bytes(images: Array, path: Path, value_range: Range | None = None) -> NDArray[np.uint8]:
-    """Scale images to 0..255 by `value_range`, by default that of their values; uint8 stays as it is, but for 0 and 1.
+    """Scale images to 0..255 by `value_range`, by default that of their values.
 
-    Raises InputError if a value is not finite, or all values are the same and outside of every known range.
+    Raises InputError if a value is not finite, or no usual range holds all values.
     """
-    found = find_range(images, path)
-    low_high = value_range or found
-    if images.dtype == np.uint8 and found != (0.0, 1.0):
+    _least_and_greatest(images, path)
+    low_high = value_range or find_range(images, path)
+    if images.dtype == np.uint8 and low_high == (0.0, 255.0):
         return images  # pyright: ignore[reportReturnType]
     scaled = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), _BLOCK):
         scaled[start : start + _BLOCK] = to_eight_bits(images[start : start + _BLOCK], low_high)
     return scaled
+
+
+def _parse_range(text: str | None) -> Range | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not (low < high and math.isfinite(high - low)):
+        raise InputError(f"range={text} is not a range; write range=LOW:HIGH, with LOW below HIGH, for example range=0:4095.")
+    return low, high
+
+
+def _has_shape(shape: Shape, wanted: tuple[int | None, ...]) -> bool:
+    return all(length in (None, actual) for actual, length in zip(shape, wanted, strict=True))
+
+
+def _runs_to_ten(arrays: Arrays) -> bool:
+    """Return whether an array's values run from 1 to 10."""
+    return any((array.min(), array.max()) == (1, 10) for array in arrays.values() if array.dtype.kind in "iuf" and array.size)
+
+
+def _least_and_greatest(images: Array, path: Path) -> Range:
+    lowest, highest = float(images.min()), float(images.max())
+    if not math.isfinite(lowest + highest):
+        raise InputError(f"The images of {path} have values that are not finite; replace them.")
+    return lowest, highest
+
+
+def _is_bytes(images: Array) -> bool:
+    return images.dtype == np.uint8 or images.dtype == np.bool_
 
 
 def _read_parts(path: Path, arrays: Arrays, parts: dict[str, Part], layout: str | None) -> list[ReadPart]:
@@ -260,7 +358,7 @@ def _check_one_range(path: Path, parts: Arrays) -> None:
         if low_high != its_range and (stored != storage or beyond_1):
             raise InputError(
                 f"{path} has values of {range_text(its_range)} in {first} ({parts[first].dtype}) and of {range_text(low_high)} "
-                f"in {name} ({parts[name].dtype}); store all in one range, or give it with --data.range LOW HIGH."
+                f"in {name} ({parts[name].dtype}); write the range of all after the path, as in arrays:{path}@range=LOW:HIGH."
             )
 
 
@@ -329,7 +427,7 @@ def _unread_notes(arrays: Arrays, parts: dict[str, Part]) -> tuple[str, ...]:
 
 
 def _labels(
-    path: Path, parts: dict[str, Part], found: list[Array | None]
+    path: Path, found: list[Array | None], digit_zero: str | None
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...], tuple[str, ...]]:
     """Return the class of each image, the names of the classes, and notes."""
     given = [labels for labels in found if labels is not None]
@@ -339,7 +437,7 @@ def _labels(
     if labels.dtype.kind in "fiub":
         if not np.isfinite(labels).all() or not np.array_equal(numbers := labels.astype(np.int64), labels):
             raise InputError(f"The labels of {path} are not whole numbers; give one class number per image.")
-        labels, notes = _as_digits(numbers, next(iter(parts.values())).labels_name or "")
+        labels, notes = _as_digits(numbers, digit_zero, path)
     elif labels.dtype.kind in "US":
         labels, notes = np.char.strip(labels.astype(str)), ()
     else:
@@ -348,13 +446,21 @@ def _labels(
     return positions.reshape(-1).astype(np.int64), tuple(str(value) for value in values), notes
 
 
-def _as_digits(labels: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Turn labels 1 to 10 into digits; the array's name says which of two conventions is in use."""
-    if (labels.min(), labels.max()) != (1, 10):
+def _as_digits(labels: NDArray[np.int64], digit_zero: str | None, path: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return labels as digits, by the setting `digit-0`, and a note on it; labels that do not run from 1 to 10 need none."""
+    lowest, highest = labels.min(), labels.max()
+    if digit_zero is None and (lowest, highest) == (1, 10):
+        raise InputError(
+            f"The labels of {path} run from 1 to 10; write arrays:{path}@digit-0=10 if label 10 is digit 0, @digit-0=1 if "
+            "label 1 is digit 0, or @digit-0=none if they are not digits."
+        )
+    zero = DIGIT_ZERO[digit_zero or "none"]
+    if zero is None:
         return labels, ()
-    if "gnd" in name.lower():
-        return labels - 1, ("Labels 1 to 10 are read as the digits 0 to 9.",)
-    return labels % 10, ("Labels 1 to 10 are read as digits, 10 as 0.",)
+    if lowest < 1 or highest > 10:
+        raise InputError(f"The labels of {path} run from {lowest} to {highest}, not from 1 to 10; leave out digit-0.")
+    digits = labels % 10 if zero == 10 else labels - 1
+    return digits, (f"Labels 1 to 10 are read as digits: {zero} is 0.",)
 
 
 def _by_part(arrays: Arrays, names: frozenset[str], least: int) -> dict[str, list[str]]:
@@ -410,8 +516,6 @@ def _read_npy(path: Path) -> Arrays:
 
 _READERS: dict[str, Callable[[Path], Arrays]] = {".mat": _read_mat, ".npz": _read_npz, ".npy": _read_npy}
 
-
-Shape = tuple[int, ...]
 
 USPS = "usps"
 """Layout of Roweis' usps_all.mat: pixels column by column, then the digits of one class, then the classes 1, 2, ..., 9, 0."""
