@@ -344,7 +344,8 @@ def test_out_is_used_as_it_is(kvasir: Path) -> None:
     store = prepare([kvasir], config=SMALL, out=Path("mine"))
     assert store.path == Path("mine")
     assert not Path("stores").exists()
-    assert sorted(contents(store.path)) == ["figures.npz", "frames.npy", "index.json", "insets.npy", "lesions.npy"]
+    arrays = [f"{view}{name}.npy" for view in ("", "centre_") for name in ("insets", "lesions")]
+    assert sorted(contents(store.path)) == sorted(["centre.npy", "figures.npz", "frames.npy", "index.json", *arrays])
     assert prepare([kvasir], config=SMALL, out=Path("mine")).key == store.key
 
 
@@ -369,7 +370,9 @@ def test_a_store_of_another_version_is_refused(kvasir: Path) -> None:
             attempt()
 
 
-@pytest.mark.parametrize("name", ["frames.npy", "insets.npy", "lesions.npy", "index.json"])
+@pytest.mark.parametrize(
+    "name", ["frames.npy", "insets.npy", "lesions.npy", "centre.npy", "centre_insets.npy", "centre_lesions.npy", "index.json"]
+)
 @pytest.mark.parametrize("keep", [0, 0.5])
 def test_a_cut_off_store_is_refused(kvasir: Path, name: str, keep: float) -> None:
     store = prepare([kvasir], config=SMALL)

@@ -1,4 +1,4 @@
-"""Folders of endoscopy frames, prepared once into a frame store that later stages map into memory.
+"""Folders of endoscopy frames, prepared once into a frame store, in two views, that later stages map into memory.
 
 A store is written in a hidden folder and renamed, so that it is complete or absent.
 """
@@ -22,13 +22,16 @@ from pixelscope.data.disk_array import RowWriter
 from pixelscope.data.frames.discovery import ListedFrame, Listing, find_classes, list_frames
 from pixelscope.data.frames.duplicates import perceptual_hash
 from pixelscope.data.frames.preprocess import (
+    CentreFrame,
     FrameImage,
     PreparedFrame,
     Stages,
+    cut_centre,
     cut_square,
     frame_mask,
     is_black,
     read_frame,
+    read_whole,
     stages,
     three_channels,
     write_stages,
@@ -183,10 +186,13 @@ def _check_enough(listing: Listing, frames: Sequence[FrameRecord], left_out: Seq
 
 
 def _notes(left_out: Sequence[SkippedFile], count: int) -> tuple[str, ...]:
-    unreadable, black = ([file.name for file in left_out if file.reason == reason] for reason in ("unreadable", "black"))
+    unreadable, black, small = (
+        [file.name for file in left_out if file.reason == reason] for reason in ("unreadable", "black", "small")
+    )
     return (
         *note(f"Skipped {{count}} unreadable of {count:,} frames: {{names}}.", unreadable),
         *note(f"Left out {{count}} of {count:,} frames, black all over: {{names}}.", black),
+        *note(f"Left out {{count}} of {count:,} frames, too small for the centre view: {{names}}.", small),
     )
 
 
@@ -210,9 +216,9 @@ def _write_arrays(
             if isinstance(result, SkippedFile):
                 left_out.append(result)
             else:
-                record, prepared = result
+                record, arrays = result
                 frames.append(record)
-                for name, array in (("frames", prepared.frame), ("insets", prepared.inset), ("lesions", prepared.lesion)):
+                for name, array in arrays.items():
                     rows[name].write(array[None])
             if config.strict:
                 raise_if_skipped(left_out)
@@ -258,7 +264,7 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 def _prepared(
     listed: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor, threads: int
-) -> Iterator[tuple[FrameRecord, PreparedFrame] | SkippedFile]:
+) -> Iterator[tuple[FrameRecord, dict[str, Bytes]] | SkippedFile]:
     """Give the frames in order, prepared.
 
     The pool's threads decode and resize, which they do side by side. This thread does what takes many short calls, between
@@ -295,6 +301,8 @@ class _Opened:
 
     file: ListedFrame
     image: FrameImage
+    whole: Bytes
+    """uint8, shape (H, W, 3): the frame at its own size; `image.pixels`, unless that is half as large."""
     lesion: NDArray[np.bool_] | None
 
 
@@ -309,11 +317,24 @@ class _LookedAt:
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """A prepared frame, and the size of its original."""
+    """A prepared frame, its centre view, and the size of its original."""
 
     file: ListedFrame
     size: tuple[int, int]
     prepared: PreparedFrame
+    centre: CentreFrame
+
+    def arrays(self) -> dict[str, Bytes]:
+        """Return the arrays that are stored, by name."""
+        full, centre = self.prepared, self.centre
+        return {
+            "frames": full.frame,
+            "insets": full.inset,
+            "lesions": full.lesion,
+            "centre": centre.frame,
+            "centre_insets": centre.inset,
+            "centre_lesions": centre.lesion,
+        }
 
 
 def _open(frames: Sequence[_File], config: PrepareConfig) -> list[_Opened | SkippedFile]:
@@ -325,9 +346,11 @@ def _opened(read: _File, config: PrepareConfig) -> _Opened | SkippedFile:
     file = read.file
     try:
         image = read_frame(file.path, config, read.frame)
+        whole = image.pixels if image.factor == 1 else read_whole(file.path, config, read.frame)
     except InputError as error:
         return SkippedFile(name=file.name, reason="unreadable", message=str(error))
-    return _Opened(file, image, None if file.mask is None else frame_mask(file.mask, (image.size[1], image.size[0]), read.mask))
+    lesion = None if file.mask is None else frame_mask(file.mask, (image.size[1], image.size[0]), read.mask)
+    return _Opened(file, image, whole, lesion)
 
 
 def _looked_at(opened: _Opened | SkippedFile, config: PrepareConfig) -> _LookedAt | SkippedFile:
@@ -342,20 +365,22 @@ def _cut(frames: Sequence[_LookedAt | SkippedFile], config: PrepareConfig) -> li
     return [frame if isinstance(frame, SkippedFile) else _square(frame, config) for frame in frames]
 
 
-def _square(found: _LookedAt, config: PrepareConfig) -> _Cut:
-    opened = found.opened
+def _square(found: _LookedAt, config: PrepareConfig) -> _Cut | SkippedFile:
+    """Return both views of a frame, or why it is left out."""
+    opened, file = found.opened, found.opened.file
     prepared = cut_square(opened.image, opened.lesion, found.content, found.insets, config)
-    return _Cut(opened.file, opened.image.size, prepared)
+    if is_black(prepared.frame):
+        return SkippedFile(name=file.name, reason="black", message=f"The frame {file.path} is black all over; remove it.")
+    try:
+        centre = cut_centre(opened.whole, opened.lesion, prepared, config)
+    except InputError as error:
+        return SkippedFile(name=file.name, reason="small", message=f"{file.path} has no centre view. {error}")
+    return _Cut(file, opened.image.size, prepared, centre)
 
 
-def _described(cut: _Cut | SkippedFile) -> tuple[FrameRecord, PreparedFrame] | SkippedFile:
-    """Return a prepared frame and its record, or why it is left out."""
-    if isinstance(cut, SkippedFile):
-        return cut
-    if is_black(cut.prepared.frame):
-        why = f"The frame {cut.file.path} is black all over; remove it."
-        return SkippedFile(name=cut.file.name, reason="black", message=why)
-    return _record(cut), cut.prepared
+def _described(cut: _Cut | SkippedFile) -> tuple[FrameRecord, dict[str, Bytes]] | SkippedFile:
+    """Return the record and the arrays of a prepared frame, or why it is left out."""
+    return cut if isinstance(cut, SkippedFile) else (_record(cut), cut.arrays())
 
 
 def _record(cut: _Cut) -> FrameRecord:

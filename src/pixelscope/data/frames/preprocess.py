@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelscope.data.decode import decode_halved, load_stored, reject_decompression_bombs
+from pixelscope.data.decode import decode, decode_halved, load_stored, reject_decompression_bombs
+from pixelscope.data.frames.view import CENTRE_SIZE, require_centre
 from pixelscope.errors import InputError
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
@@ -39,6 +40,18 @@ class PreparedFrame:
     """Content area in the original; the frame is its `centre_square()`."""
     insets: tuple[Inset, ...]
     """Insets in the original."""
+
+
+@dataclass(frozen=True, eq=False)
+class CentreFrame:
+    """The centre view of a frame, `view.centre_box`; S is `view.CENTRE_SIZE`."""
+
+    frame: Bytes
+    """uint8, shape (S, S, 3)."""
+    inset: Bytes
+    """uint8, shape (S, S), as in `PreparedFrame`."""
+    lesion: Bytes
+    """uint8, shape (S, S), as in `PreparedFrame`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +89,11 @@ def read_frame(path: Path, config: PrepareConfig, content: bytes | None = None) 
     return FrameImage(three_channels(pixels), size)
 
 
+def read_whole(path: Path, config: PrepareConfig, content: bytes | None = None) -> Bytes:
+    """Read a frame at its own size, uint8 (H, W, 3); arguments and errors as for `read_frame`."""
+    return three_channels(decode(path, value_range=config.range, content=content))
+
+
 def three_channels(image: Bytes) -> Bytes:
     """Return a decoded image (H, W, 1) or (H, W, 3) with three channels."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
@@ -84,6 +102,18 @@ def three_channels(image: Bytes) -> Bytes:
 def prepare_file(path: Path, config: PrepareConfig) -> PreparedFrame:
     """Read and prepare a frame; call it within `reject_decompression_bombs`."""
     return _prepared(read_frame(path, config), None, config)
+
+
+def prepare_views(path: Path, config: PrepareConfig) -> tuple[PreparedFrame, CentreFrame]:
+    """Read a frame and prepare both views, as in a store; call it within `reject_decompression_bombs`.
+
+    Raises:
+        InputError: the file cannot be read, or its content area is too small for the centre view.
+    """
+    image = read_frame(path, config)
+    prepared = _prepared(image, None, config)
+    whole = image.pixels if image.factor == 1 else read_whole(path, config)
+    return prepared, cut_centre(whole, None, prepared, config)
 
 
 def prepare_frame(original: Bytes, lesion: Mask | None, config: PrepareConfig) -> PreparedFrame:
@@ -110,11 +140,7 @@ def cut_square(
     lesion: bool, shape of the whole frame.
     """
     square = content.centre_square()
-    frame = resize_square(image.pixels[square.slices], config.size)
-    inset = _touched([inset.box for inset in insets], square, config.size)
-    if config.insets == "inpaint" and inset.any():
-        # After the black border is cut off, which would flow into the fill, and at the small size, where it is quick.
-        frame = inpaint(frame, inset > 0)
+    frame, inset = _resized(image.pixels, square, insets, config.size, config)
     inside = None if lesion is None else lesion[:: image.factor, :: image.factor][square.slices]
     return PreparedFrame(
         frame=frame,
@@ -123,6 +149,35 @@ def cut_square(
         content=image.in_whole(content),
         insets=tuple(Inset(inset.kind, image.in_whole(inset.box)) for inset in insets),
     )
+
+
+def cut_centre(whole: Bytes, lesion: Mask | None, prepared: PreparedFrame, config: PrepareConfig) -> CentreFrame:
+    """Cut the centre view out of a frame decoded at its own size, with one resampling, whatever that size is.
+
+    A frame decoded at half its size is never used here: it would have gone through two resamplings, and others through one.
+
+    Args:
+        whole: uint8, shape (H, W, 3), RGB.
+        lesion: bool, shape (H, W); None if the frame has no mask.
+        prepared: content area and insets of the frame.
+        config: treatment of insets.
+
+    Raises:
+        InputError: the content area is too small.
+    """
+    square = require_centre(prepared.content)
+    frame, inset = _resized(whole, square, prepared.insets, CENTRE_SIZE, config)
+    return CentreFrame(frame, inset, _covered(None if lesion is None else lesion[square.slices], CENTRE_SIZE))
+
+
+def _resized(pixels: Bytes, square: Box, insets: Sequence[Inset], size: int, config: PrepareConfig) -> tuple[Bytes, Bytes]:
+    """Return a square of a frame resized, uint8 (size, size, 3), and which pixels insets touch, uint8 (size, size)."""
+    frame = resize_square(pixels[square.slices], size)
+    inset = _touched([inset.box for inset in insets], square, size)
+    if config.insets == "inpaint" and inset.any():
+        # After the black border is cut off, which would flow into the fill, and at the small size, where it is quick.
+        frame = inpaint(frame, inset > 0)
+    return frame, inset
 
 
 def is_black(frame: Bytes) -> bool:

@@ -17,13 +17,14 @@ from pydantic import Field, ValidationError
 from pixelscope.config import Config
 from pixelscope.data.frames.discovery import Kind
 from pixelscope.data.frames.preprocess import Stages, read_stages
+from pixelscope.data.frames.view import CENTRE_SIZE, View, ViewName
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE, find_link
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.preview import sheet_html
 from pixelscope.runs.record import ResultFile
 
-VERSION = 2
+VERSION = 3
 """Version of format and preprocessing; it changes when the same files would give other arrays."""
 
 INDEX = "index.json"
@@ -60,7 +61,7 @@ class SkippedFile(Config):
     """A file without a usable frame."""
 
     name: str
-    reason: Literal["unreadable", "black"]
+    reason: Literal["unreadable", "black", "small"]
     message: str
     """Error message of a strict preparation."""
 
@@ -84,6 +85,7 @@ class FrameStore:
     frames: uint8, shape (N, size, size, 3), RGB, memory-mapped.
     insets: uint8, shape (N, size, size), 1 inside an inset, memory-mapped.
     lesions: uint8, shape (N, size, size), 1 inside a lesion, memory-mapped; see `has_lesion`.
+    centre, centre_insets, centre_lesions: the same of the centre view, at 224 pixels; see `view`.
     """
 
     path: Path
@@ -91,6 +93,9 @@ class FrameStore:
     frames: Bytes
     insets: Bytes
     lesions: Bytes
+    centre: Bytes
+    centre_insets: Bytes
+    centre_lesions: Bytes
     settings: PrepareConfig
     """How the frames were prepared."""
     classes: tuple[str, ...]
@@ -152,6 +157,18 @@ class FrameStore:
         rows = [(self.classes[label], self.frames[evenly_spaced(found, 8)]) for label, found in enumerate(members)]
         return sheet_html(f"{len(self):,} frames in {self.path}", rows)
 
+    def view(self, name: ViewName) -> View:
+        """Return all frames in one view: `full`, or `centre`, which holds no border and no inset; see `view.centre_box`.
+
+        Raises:
+            InputError: there is no such view.
+        """
+        if name == "full":
+            return View(name, self.frames, self.insets, self.lesions)
+        if name == "centre":
+            return View(name, self.centre, self.centre_insets, self.centre_lesions)
+        raise InputError(f"There is no view {name!r}; choose full or centre.")
+
     @property
     def key(self) -> str:
         """Return the SHA-256 of the settings, names and contents that the store was made from."""
@@ -194,7 +211,9 @@ def evenly_spaced(positions: Positions, count: int) -> Positions:
 
 def array_shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays of a store of `count` frames, all uint8, by file name."""
-    return {"frames": (count, size, size, 3), "insets": (count, size, size), "lesions": (count, size, size)}
+    sides = {"": size, "centre_": CENTRE_SIZE}
+    masks = {f"{view}{name}": (count, side, side) for view, side in sides.items() for name in ("insets", "lesions")}
+    return {"frames": (count, size, size, 3), "centre": (count, CENTRE_SIZE, CENTRE_SIZE, 3), **masks}
 
 
 def read_index(path: Path) -> StoreIndex:
