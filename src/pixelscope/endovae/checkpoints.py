@@ -134,12 +134,13 @@ def _read(run: _Opened) -> Iterator[Checkpoint]:
         raise InputError(f"{run.folder.path} has no checkpoint yet; let the training reach its first one.")
     if best.is_file():
         tensors, header = checkpoint.load(best)
-        yield _built(run, "best-validation", "average" if _has_average(tensors) else "network", tensors, header)
+        yield _built(run, "best-validation", best, "average" if _has_average(tensors) else "network", tensors, header)
     if numbered:
-        tensors, header = checkpoint.load(numbered[-1])
-        yield _built(run, "last", "network", tensors, header)
+        newest = numbered[-1]
+        tensors, header = checkpoint.load(newest)
+        yield _built(run, "last", newest, "network", tensors, header)
         if _has_average(tensors):
-            yield _built(run, "ema-last", "average", tensors, header)
+            yield _built(run, "ema-last", newest, "average", tensors, header)
 
 
 def _has_average(tensors: Mapping[str, Tensor]) -> bool:
@@ -147,13 +148,11 @@ def _has_average(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _built(
-    run: _Opened, name: str, kind: str, tensors: Mapping[str, Tensor], header: checkpoint.CheckpointHeader
+    run: _Opened, name: str, path: Path, kind: str, tensors: Mapping[str, Tensor], header: checkpoint.CheckpointHeader
 ) -> Checkpoint:
     found = load_networks(run.config, tensors, f"{kind}.")
     if found is None:
-        raise InputError(
-            f"The networks in a checkpoint of {run.folder.path} differ from those in its config.yaml; restore that file."
-        )
+        raise InputError(f"The networks in {path} differ from those in the run's config.yaml; restore that file.")
     return Checkpoint(run.folder, run.record, run.config, name, header.progress.images, *found)
 
 

@@ -34,7 +34,7 @@ START = "start"
 
 REFINED_CHECKPOINT = "ema-last"
 """Checkpoint of a refinement: the moving averages in its newest file."""
-OTHER_NETWORKS = "{path} has networks that differ from the run's config.yaml; restore that file."
+OTHER_NETWORKS = "The networks in {path} differ from those in the run's config.yaml; restore that file."
 
 
 @dataclass(frozen=True)
@@ -126,16 +126,17 @@ def list_checkpoints(run: StoredRun) -> dict[str, Checkpoint]:
     Raises:
         InputError: the run has no checkpoint.
     """
-    newest, header = checkpoint.load(newest_file(run.folder))
+    path = newest_file(run.folder)
+    newest, header = checkpoint.load(path)
     images = header.progress.images
-    found = {"last": _checkpoint(run, "last", images, newest, "network")}
+    found = {"last": _checkpoint(run, "last", path, images, newest, "network")}
     if _has_average(newest):
-        found["ema-last"] = _checkpoint(run, "ema-last", images, newest, "average")
+        found["ema-last"] = _checkpoint(run, "ema-last", path, images, newest, "average")
     best = run.folder.checkpoints / "best.safetensors"
     if best.is_file():
         tensors, header = checkpoint.load(best)
         kind = "average" if _has_average(tensors) else "network"
-        found["best-source"] = _checkpoint(run, "best-source", header.progress.images, tensors, kind)
+        found["best-source"] = _checkpoint(run, "best-source", best, header.progress.images, tensors, kind)
     return found
 
 
@@ -288,10 +289,10 @@ def _newest(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:
     )
 
 
-def _checkpoint(run: StoredRun, name: str, images: int, tensors: Mapping[str, Tensor], kind: str) -> Checkpoint:
+def _checkpoint(run: StoredRun, name: str, path: Path, images: int, tensors: Mapping[str, Tensor], kind: str) -> Checkpoint:
     config, classes = run.config, tuple(run.record.get("classes", ()))
     networks: dict[str, Any] = {
-        part: load_weights(build, tensors, f"{kind}.{part}.", OTHER_NETWORKS.format(path=run.folder.path))
+        part: load_weights(build, tensors, f"{kind}.{part}.", OTHER_NETWORKS.format(path=path))
         for part, build in _builders(config, len(classes)).items()
     }
     for network in networks.values():
