@@ -74,7 +74,7 @@ def _train(system: str) -> Callable[[Path, Path], object]:
                 pixelscope.resume(run)
                 return
             except InputError as error:
-                if "give the command that started it once more" not in str(error) or (run / "checkpoints").exists():
+                if "stopped before the first checkpoint" not in str(error) or (run / "checkpoints").exists():
                     raise
         start(model.parse(small_settings(system, given)), run=run)  # pyright: ignore[reportArgumentType]
 

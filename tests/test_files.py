@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from pixelscope.files import TEMPORARY, HeldElsewhere, held, naming, write_text
+from pixelscope.files import TEMPORARY, AlreadyLocked, folder_lock, naming, write_text
 
 SOURCE = """
 #define _GNU_SOURCE
@@ -49,7 +49,9 @@ def _run(program: str, folder: Path, library: Path, number: int, **more: str) ->
 
 
 WRITE = "from pathlib import Path; from pixelscope.files import write_text; write_text(Path('a.txt'), 'whole')"
-HOLD = "from pathlib import Path; from pixelscope.files import held\nwith held(Path('.'), wait=False): print('done')"
+HOLD = (
+    "from pathlib import Path; from pixelscope.files import folder_lock\nwith folder_lock(Path('.'), wait=False): print('done')"
+)
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
@@ -74,9 +76,9 @@ def test_without_locks_it_goes_on_with_a_note(tmp_path: Path, poor_disk: Path, n
 
 
 def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    with held(tmp_path), pytest.raises(HeldElsewhere), held(tmp_path, wait=False):
+    with folder_lock(tmp_path), pytest.raises(AlreadyLocked), folder_lock(tmp_path, wait=False):
         pass
-    with held(tmp_path, wait=False):
+    with folder_lock(tmp_path, wait=False):
         pass
 
 

@@ -138,6 +138,33 @@ def test_functions_are_short() -> None:
     assert lengths[int(0.9 * len(lengths))] < 30
 
 
+PRIVATE_WORDS = re.compile(
+    r"\b(mend(s|ed|ing)?|sittings?|yardsticks?|(un)?begun|anew|lest|rite|in place of|of (its|their) own|gone on with|told from|"
+    r"stands? beside|take_off|stop_after|classifier_sees|share_generated|draw_together|be_patient)\b|--(rule|cells|at-once)\b"
+)
+"""Words that no reader searches for; each has a standard term (fix, session, baseline, started, again, instead of, ...)."""
+PROSE = [
+    *(
+        path
+        for folder in ("src", "docs")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".pyi", ".md", ".yaml", ".j2"}
+    ),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+]
+
+
+def test_the_standard_terms_are_used() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in PROSE
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for match in PRIVATE_WORDS.finditer(line)
+    ]
+    assert len(PROSE) > 200
+    assert found == []
+
+
 def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Return the lines of a function's body, its docstring aside."""
     documented = ast.get_docstring(node) is not None and len(node.body) > 1

@@ -22,7 +22,7 @@ from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import Metadata
 from pixelscope.exports.onnx_runtime import CHECKSUM, _entry, read_verified, with_checksum
-from pixelscope.files import held
+from pixelscope.files import folder_lock
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.table import ResumableTable
 from pixelscope.pixelda.training import train_baseline, train_pixelda
@@ -143,7 +143,7 @@ def test_a_link_within_a_folder_of_the_run_is_refused(run: Path, tmp_path: Path)
 
 def test_the_lock_of_a_folder_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "made")
-    with pytest.raises(OSError, match="lock"), held(tmp_path):
+    with pytest.raises(OSError, match="lock"), folder_lock(tmp_path):
         pass
     assert not (tmp_path / "made").exists()
 

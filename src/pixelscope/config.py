@@ -19,7 +19,7 @@ def _short(value: object) -> str:
 
 def _ascending(low_high: tuple[float, float]) -> tuple[float, float]:
     if low_high[0] >= low_high[1]:
-        raise ValueError(f"a range goes from LOW to a greater HIGH, not from {low_high[0]:g} to {low_high[1]:g}")
+        raise ValueError(f"a range goes from LOW to a higher HIGH, not from {low_high[0]:g} to {low_high[1]:g}")
     return low_high
 
 
@@ -28,9 +28,9 @@ ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascendin
 
 
 MAX_SHOWN = 200
-"""Most characters of a wrong value that a message shows."""
+"""Maximum length of a wrong value in a message."""
 MAX_NODES = 100_000
-"""Most values that a YAML file of settings may have: references to references multiply."""
+"""Maximum number of values in a YAML file once all references are written out; nested ones multiply."""
 
 
 class Config(BaseModel):
@@ -92,17 +92,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{path} must hold settings as `name: value`, not a {type(values).__name__}.")
+        raise InputError(f"{path} must contain settings as `name: value`, not a {type(values).__name__}.")
     return values
 
 
 def _written_out(node: yaml.Node | None) -> float:
-    """Return how many values a document has once every reference (`*name`) is written out; infinite for a circle."""
+    """Return the number of values of a document once all references (`*name`) are written out; infinite for a cycle."""
     known: dict[int, float] = {}
 
     def size(node: yaml.Node) -> float:
         if id(node) not in known:
-            known[id(node)] = float("inf")  # until it is known: what refers to it meanwhile is a part of it
+            known[id(node)] = float("inf")  # until it is counted: a reference found before that is a cycle
             pairs = node.value if isinstance(node, yaml.MappingNode) else ()
             parts = [part for pair in pairs for part in pair] if pairs else node.value
             known[id(node)] = 1 + sum(map(size, parts)) if isinstance(node, yaml.CollectionNode) else 1
@@ -125,7 +125,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings: later layers win, groups are merged key by key."""
+    """Merge nested mappings key by key; later layers take precedence."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that one process at a time works in."""
+"""Atomic writes of files and folders, and a lock on a folder for one process at a time."""
 
 import errno
 import fcntl
@@ -23,46 +23,48 @@ UNREADABLE = (
     OSError, EOFError, ValueError, TypeError, LookupError, NameError, ArithmeticError, SyntaxError, MemoryError,
     NotImplementedError, RecursionError, TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What NumPy, SciPy and json raise for files that are damaged or cut off."""
+"""Errors of NumPy, SciPy and json for damaged or truncated files."""
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
-"""What file systems answer that cannot sync a folder (CIFS, some FUSE mounts); what lies in it is synced by then."""
+"""Errors of file systems that cannot sync a folder (CIFS, some FUSE mounts); the files in it are synced before."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EROFS, errno.EACCES}
-"""What file systems answer that have no locks, or none for this user."""
-TOLD_AS_TEXT = {
+"""Errors of file systems without locks, or without locks for this user."""
+ERRNO_BY_TEXT = {
     "No space left on device": errno.ENOSPC,
     "Read-only file system": errno.EROFS,
     "Disk quota exceeded": errno.EDQUOT,
 }
-"""Errors of the file system that safetensors and torch report in classes of their own, by the system's text."""
+"""Errors that safetensors and torch raise without an error number, by the text of the system."""
 _CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
-"""How NumPy says that the disk did not take all of an array, without a number of the system."""
+"""Message of NumPy when the disk takes only a part of an array; it has no error number."""
 DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
-"""What file systems answer that are full."""
+"""Errors of a full file system."""
 LOCK = "lock"
 TEMPORARY = ".pixelscope-"
-"""What temporary names begin with; the machine, the number and the start of the process that writes follow."""
+"""Prefix of temporary names; machine, number and start time of the writing process follow."""
 _OWNER = re.compile(re.escape(TEMPORARY) + r"([0-9a-f]{8})-(\d+)-([\w-]+?)-\w{8}(\.[^.]*)?", re.ASCII)
 _tidied: set[str] = set()
-"""Folders in which this process has looked for what killed processes left."""
+"""Folders that this process has searched for files of killed processes."""
 LONGEST_ENDING = 16
-"""Bytes of the ending that a temporary name takes over at most."""
+"""Maximum length in bytes of a suffix that a temporary name keeps."""
 
 
-class HeldElsewhere(OSError):
-    """Another process works in a folder."""
+class AlreadyLocked(OSError):
+    """Another process holds the lock of a folder."""
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, sync it and rename it to `path`.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; sync it and rename it to `path` when the block ends without an error.
 
-    Whatever interrupts the block (an error, Ctrl-C, a full disk), `path` keeps its earlier content, or stays absent. What a
-    killed process leaves is removed by the next one that writes to the folder.
-    Raises OSError that names `path` where the file system refuses.
+    If an error, Ctrl-C or a full disk interrupts the block, `path` keeps its earlier content, or stays absent. The next process
+    that writes to the folder removes the temporary files of killed ones.
+
+    Raises:
+        OSError: the file system refuses; the error names `path`.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Of the name its ending alone, which some writers ask for, lest this name is too long where `path` is not.
+        # Only the suffix of the name is kept, because some writers need it and a full copy of the name could be too long.
         ending = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_ENDING else ""
         _remove_abandoned(path.parent)
         handle, name = tempfile.mkstemp(prefix=_prefix(), suffix=ending, dir=path.parent)
@@ -79,11 +81,11 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
-    """Give a hidden temporary folder beside `path`; when the block ends well, rename it to `path`, which must not exist.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a hidden temporary folder next to `path`; rename it to `path` when the block ends without an error.
 
-    Whatever interrupts the block, `path` stays absent. What a killed process leaves is removed by the next one that writes
-    to the folder.
+    `path` must not exist, and stays absent if the block is interrupted. The next process that writes to the folder removes the
+    temporary folders of killed ones.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,14 +101,14 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
-    with written_whole(path) as temporary:
+    """Write `text` as UTF-8 to `path`, atomically."""
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of the file system that names no file, or a temporary one beside `path`, name `path`."""
+    """Make errors of the file system name `path`, if they name no file or a temporary one next to it."""
     try:
         yield
     except OSError as error:
@@ -116,36 +118,36 @@ def naming(path: Path) -> Iterator[None]:
             error.filename = str(path)
         raise
     except Exception as error:
-        number = next((number for text, number in TOLD_AS_TEXT.items() if text in str(error)), None)
+        number = next((number for text, number in ERRNO_BY_TEXT.items() if text in str(error)), None)
         if number is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
 @contextmanager
-def held(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Keep other processes out of `folder` while the block runs; the system lets go of it however a process ends.
+def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Lock `folder` while the block runs; the operating system releases the lock whenever the process ends.
 
-    On a file system without locks the block runs all the same, with a note.
+    On a file system without locks, the block runs without one and a warning is logged.
 
     Args:
-        folder: an existing folder; a file `lock` is made in it.
-        wait: wait for another process that holds it; else raise HeldElsewhere.
+        folder: an existing folder; a file `lock` is created in it.
+        wait: wait until another process releases the lock; else raise AlreadyLocked.
     """
     descriptor = None
     try:
-        # Opened for writing: NFS has no exclusive lock on what is open for reading only.
+        # Opened for writing, because NFS gives no exclusive lock on a file that is open for reading only.
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         _close(descriptor)
-        raise HeldElsewhere(errno.EWOULDBLOCK, "Another process works in it", str(folder)) from None
+        raise AlreadyLocked(errno.EWOULDBLOCK, "Another process is using it", str(folder)) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             _close(descriptor)
             raise
         logging.getLogger(__name__).warning(
-            "%s cannot be locked (%s); make sure that no other process works in it.", folder, error.strerror
+            "%s cannot be locked (%s); make sure that no other process uses it.", folder, error.strerror
         )
     try:
         yield
@@ -154,9 +156,9 @@ def held(folder: Path, wait: bool = True) -> Iterator[None]:
 
 
 def find_link(folder: Path, depth: int = 2) -> Path | None:
-    """Return a symbolic link in `folder`, or in its folders down to `depth` levels; None where there is none.
+    """Return the first symbolic link in `folder` and `depth` - 1 levels below it; None if there is none.
 
-    What comes from somebody else may have links that lead writing, and reading, to files anywhere.
+    A link in somebody else's folder could redirect reads and writes to any file.
     """
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -174,7 +176,7 @@ def _prefix() -> str:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove temporary files and folders of this machine's processes that have ended; once per process and folder."""
+    """Remove temporary files of this machine's ended processes, once per process and folder."""
     known = str(folder.absolute())
     if known in _tidied:
         return
@@ -204,7 +206,7 @@ def _close(descriptor: int | None) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)  # some file systems sync nothing that is open for reading only
+    descriptor = os.open(path, os.O_RDWR)  # some file systems do not sync a file that is open for reading only
     try:
         os.fsync(descriptor)
     finally:
@@ -214,7 +216,7 @@ def _sync(path: Path) -> None:
 def _sync_folder(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder that can be written to and not listed
+    except PermissionError:  # a folder that is writable, but not readable
         return
     try:
         os.fsync(descriptor)
@@ -226,20 +228,20 @@ def _sync_folder(path: Path) -> None:
 
 
 def _umask() -> int:
-    # The only way to read the umask is to set it; mkstemp's own 0600 would hide results from a user's group.
+    # The umask can only be read by setting it. Without it, mkstemp's mode 0600 would hide results from the user's group.
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str, Any]:
-    """Read a JSON object; raises InputError with the remedy where the file is missing or broken."""
+    """Read a JSON object; raises InputError with the remedy if the file is missing or damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"There is no {path}; is the run folder complete?") from None
+        raise InputError(f"There is no {path}, so the run folder is incomplete; {remedy}.") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); {remedy}.") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path} is damaged: its top level is a {type(values).__name__}, not names and values; {remedy}.")
+        raise InputError(f"{path} is damaged: its top level is a {type(values).__name__}, not an object; {remedy}.")
     return values

@@ -1,4 +1,4 @@
-"""What the C library does with memory that is freed."""
+"""Keeps freed memory in the heap of the C library."""
 
 import ctypes
 import platform

@@ -1,7 +1,6 @@
-"""Which process something belongs to, and whether that process still lives.
+"""Identifies processes, and tells whether one is still running.
 
-A number alone does not name a process, because the system gives the numbers of ended processes to new ones; number and start
-time do.
+A process is identified by its number and its start time, because the system reuses the numbers of ended processes.
 """
 
 import errno
@@ -24,7 +23,7 @@ class Process:
 
     number: int
     started: str
-    """Start time, in the system's own unit: of use only to compare with another one of the same machine."""
+    """Start time in the system's unit; comparable only with others of the same machine."""
     host: str
 
     @classmethod
@@ -33,11 +32,11 @@ class Process:
         return _current(os.getpid())
 
     def is_local(self) -> bool:
-        """Return whether it belongs to this machine, so that `is_alive` knows of it."""
+        """Return whether it runs on this machine; only then `is_alive` is meaningful."""
         return self.host == host_name()
 
     def is_alive(self) -> bool:
-        """Return whether a process of this machine has its number and its start time."""
+        """Return whether a process of this machine has this number and start time."""
         return self.is_local() and _start_time(self.number) == self.started
 
 
@@ -52,12 +51,12 @@ def host_name() -> str:
 
 
 def short_name(host: str) -> str:
-    """Return eight characters that stand for a machine in the name of a file."""
+    """Return eight characters that identify a machine in a file name."""
     return hashlib.sha256(host.encode("utf-8", "backslashreplace")).hexdigest()[:8]
 
 
 def _start_time(number: int) -> str | None:
-    """Return the start time of a process; None where there is no such process."""
+    """Return the start time of a process; None if there is no such process."""
     return _from_proc(number) if _has_proc() else _from_ps(number)
 
 
@@ -66,7 +65,7 @@ def _from_proc(number: int) -> str | None:
         text = (_PROC / str(number) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The name of the program stands in parentheses and may have spaces and parentheses itself.
+    # The program name is in parentheses and may contain spaces and parentheses itself.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in _GONE else fields[19]
 

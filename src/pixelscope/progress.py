@@ -18,7 +18,7 @@ Labels = Mapping[str, str]
 
 
 def make_bar(console: Console, *, transient: bool = False) -> Progress:
-    """Return the one bar of this package: description, bar, items done of all, time elapsed and time left."""
+    """Return the progress bar of this package: description, bar, items done and total, time elapsed and time left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -40,7 +40,7 @@ class ProgressBar:
     """
 
     def __init__(self, description: str, console: Console | None = None) -> None:
-        """Take the text before the bar, for example `preparing frames`."""
+        """description: text before the bar, for example `preparing frames`."""
         self._description = description
         self._console = console or Console(stderr=True)
         self._bar: Progress | None = None
@@ -64,7 +64,7 @@ class ProgressBar:
 
 
 class Display(Protocol):
-    """Shows the course of a training."""
+    """Shows the progress of a training."""
 
     def show(self, images: int, numbers: Numbers) -> None:
         """Show the latest numbers."""

@@ -26,7 +26,7 @@ class ShuffledOrder:
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
 
     def take(self, start: int, size: int) -> torch.Tensor:
-        """Return int64 positions, shape (size,), of the items from the `start`-th on; runs on into the next epoch."""
+        """Return int64 positions, shape (size,), of the items from the `start`-th on, across epochs."""
         parts: list[torch.Tensor] = []
         while size > 0:
             epoch, offset = divmod(start, self.count)

@@ -14,7 +14,7 @@ from pixelscope.pixelda import report as pixelda_charts
 from pixelscope.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    # They bring torch, which a table does without.
+    # Imported for types only, because they import torch.
     from pixelscope.exports.bundle import ExportResult, Format
     from pixelscope.reports.document import Section
 
@@ -143,7 +143,7 @@ def resume(run: Path, **changes: Any) -> Path:
     Args:
         run: the run folder.
         changes: what the system lets change. All: `devices`, and `take_over` to take the run's lock from another machine that
-            has given no sign of life for ten minutes. PixelDA and its baseline: total training `images`, new places of `source`
+            has been silent for ten minutes. PixelDA and its baseline: total training `images`, new places of `source`
             and `target`, `data_root`. EndoVAE: total `epochs`, new place of `frames`. Refinement: new places of `origin` and
             `teacher`, `data_root`.
 
@@ -166,8 +166,8 @@ def evaluate(
 ) -> Any:
     """Measure a run of any system, finished or not, and return the results of its system.
 
-    They are written to the run folder too, unless other images were measured, another process holds the run's lock (as one that
-    trains it does), or the folder is read-only.
+    They are written to the run folder too, unless other images were measured, another process holds the lock (for example to
+    train the run), or the folder is read-only.
 
     Args:
         run: a run of PixelDA, its baseline, a refinement or EndoVAE. Of an unfinished one the newest checkpoint is measured.
@@ -176,7 +176,7 @@ def evaluate(
         checkpoint: which weights: `last`, `ema-last` or `best-source` for PixelDA and its baseline; `auto` is the system's
             default.
         data_root: folder in which a source given as a KIND alone is looked up.
-        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
+        take_over: take the run's lock from another machine that has been silent for ten minutes.
 
     Raises:
         InputError: run or images cannot be used, or the system does not take an option.

@@ -88,7 +88,7 @@ def test_a_dry_run_tells_the_plan_and_makes_no_run(
     monkeypatch.chdir(tmp_path)
     done = cli("endovae", "train", "--frames", frames, *SMALL, "--training.epochs", "7", "--dry-run")
     assert done.code == 0
-    assert "epochs: 7" in done.out and "GFLOP an image, 42 steps" in done.out
+    assert "epochs: 7" in done.out and "GFLOP per image, 42 steps" in done.out
     assert not (tmp_path / "runs").exists()
 
 

@@ -102,12 +102,12 @@ def _hungry(fabric: Fabric, rank: int) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_without_memory_ends_both_and_says_so(rank: int) -> None:
     runtime = RuntimeConfig(devices=2, accelerator="cpu", threads=1, collective_timeout=TIMEOUT)
-    with pytest.raises(TrainingStopped, match=f"Process {rank + 1} of 2 has run out of memory|Another process has ended"):
+    with pytest.raises(TrainingStopped, match=f"Process {rank + 1} of 2 ran out of memory|Another process has ended"):
         launch(runtime, _hungry, rank)
 
 
 def test_a_single_process_without_memory_says_so() -> None:
-    with pytest.raises(TrainingStopped, match="The training has run out of memory"):
+    with pytest.raises(TrainingStopped, match="The training ran out of memory"):
         launch(RuntimeConfig(accelerator="cpu", threads=1), _hungry, 0)
 
 
@@ -116,5 +116,5 @@ def test_a_process_that_is_killed_ends_the_other(training: "subprocess.Popen[str
     workers = _workers(training.pid)
     os.kill(workers[rank], signal.SIGKILL)
     last = _ended(training, workers)
-    assert f"Process {rank + 1} of 2 has died (SIGKILL)" in last or "Another process has ended" in last
+    assert f"Process {rank + 1} of 2 ended (SIGKILL)" in last or "Another process has ended" in last
     _resumable(tmp_path / "run")

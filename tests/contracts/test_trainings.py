@@ -22,7 +22,7 @@ from pixelscope.cli.options import setting_names
 from pixelscope.config import Config
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError, TrainingStopped
-from pixelscope.files import held
+from pixelscope.files import folder_lock
 from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.lock import FACTS, Holder
 
@@ -218,7 +218,7 @@ def test_a_process_that_dies_stops_the_others_with_a_sentence(case: SystemCase, 
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "--resume RUN" in output.splitlines()[-1]
-    assert "Process 2 of 2 has died (SIGKILL)" in output or "Another process has ended" in output
+    assert "Process 2 of 2 ended (SIGKILL)" in output or "Another process has ended" in output
     assert not any(_alive(worker) for worker in workers)
     stopped = RunFolder.open(tmp_path / "run")
     kept = checkpoint.load(stopped.checkpoint_files()[-1])[1].progress.images
@@ -284,7 +284,7 @@ def _files(run: Path) -> dict[str, bytes]:
 def test_a_refused_resume_changes_no_file(case: SystemCase, tmp_path: Path) -> None:
     run = case.train(case.config(tmp_path, 32), run=tmp_path / "run")
     before = _files(run)
-    with held(run), pytest.raises(InputError, match="used by another process"):
+    with folder_lock(run), pytest.raises(InputError, match="used by another process"):
         case.resume(run, **case.more(64))
     assert _files(run) == before
     case.spoil(tmp_path)
@@ -297,7 +297,7 @@ def test_a_refused_resume_changes_no_file(case: SystemCase, tmp_path: Path) -> N
 def test_what_a_dead_start_leaves_is_replaced_by_the_same_command(case: SystemCase, tmp_path: Path) -> None:
     config = case.config(tmp_path, 32)
     (tmp_path / "run").mkdir()
-    with pytest.raises(InputError, match="give the command that started it once more"):
+    with pytest.raises(InputError, match="stopped before the first checkpoint"):
         case.resume(tmp_path / "run")
     run = case.train(config, run=tmp_path / "run")
     for file in RunFolder(run).checkpoint_files():
@@ -305,7 +305,7 @@ def test_what_a_dead_start_leaves_is_replaced_by_the_same_command(case: SystemCa
     record = {"system": case.name, "state": "running"}
     (run / "run.json").write_text(json.dumps(record))
     (run / "config.yaml").unlink()  # the last file of a start
-    with pytest.raises(InputError, match="give the command that started it once more"):
+    with pytest.raises(InputError, match="stopped before the first checkpoint"):
         case.resume(run)
     with RunFolder(run).locked("trained"), pytest.raises(InputError, match=f"trained by process {os.getpid()} "):
         case.train(config, run=run)
@@ -350,7 +350,7 @@ def test_a_cut_off_checkpoint_can_be_deleted_to_go_on_from_the_one_before(case: 
     newest = RunFolder(run).checkpoint_files()[-1]
     complete = newest.read_bytes()
     newest.write_bytes(complete[:-100])
-    with pytest.raises(InputError, match="damaged or cut off"):
+    with pytest.raises(InputError, match="damaged"):
         case.resume(run)
     newest.unlink()
     case.resume(run)

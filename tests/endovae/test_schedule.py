@@ -9,7 +9,7 @@ CONFIG = ScheduleConfig(patience=3, early_stopping_patience=7, min_learning_rate
 def _follow(losses: list[float], divergence: float = 5.0, config: ScheduleConfig = CONFIG) -> PlateauSchedule:
     schedule = PlateauSchedule(config)
     for loss in losses:
-        schedule.observe(loss, divergence, 1e-3 * schedule.factor)
+        schedule.update(loss, divergence, 1e-3 * schedule.factor)
     return schedule
 
 
@@ -21,9 +21,9 @@ def test_it_halves_after_so_many_epochs_without_a_lower_loss() -> None:
 
 
 def test_it_ends_after_so_many_epochs_without_a_lower_loss() -> None:
-    assert not _follow([2.0, *[2.0] * 6]).ended
-    assert _follow([2.0, *[2.0] * 7]).ended
-    assert not _follow([2.0, *[2.0] * 6, 1.0]).ended
+    assert not _follow([2.0, *[2.0] * 6]).should_stop
+    assert _follow([2.0, *[2.0] * 7]).should_stop
+    assert not _follow([2.0, *[2.0] * 6, 1.0]).should_stop
 
 
 def test_it_does_not_fall_under_its_floor() -> None:
@@ -37,15 +37,15 @@ def test_nothing_is_counted_before_the_start() -> None:
     schedule = _follow([2.0] * 100, divergence=0.2)
     assert not schedule.started
     assert schedule.factor == 1
-    assert not schedule.ended
+    assert not schedule.should_stop
     for _ in range(3):
-        schedule.observe(2.0, 1.5, 1e-3)
+        schedule.update(2.0, 1.5, 1e-3)
     assert schedule.started
     assert schedule.factor == 0.5
 
 
 def test_it_stays_off_the_ground_once_it_took_off() -> None:
     schedule = _follow([2.0, 2.0])
-    schedule.observe(2.0, 0.1, 1e-3)
-    schedule.observe(2.0, 0.1, 1e-3)
+    schedule.update(2.0, 0.1, 1e-3)
+    schedule.update(2.0, 0.1, 1e-3)
     assert schedule.factor == 0.5

@@ -20,7 +20,7 @@ from pixelscope.data.loader import DeviceImages
 from pixelscope.endovae.data import AugmentedBatches
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine import checkpoint
-from pixelscope.engine.capture import CapturedSteps, EagerSteps, StaticTensors, undone
+from pixelscope.engine.capture import CapturedSteps, EagerSteps, StaticTensors, restoring
 from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.session import streamed
@@ -152,7 +152,7 @@ def test_what_steps_move_is_put_back_in_place(case: TaskCase, device: str) -> No
     task, batches = case.build(device)
     before = copy.deepcopy(checkpoint.state(task))
     places = {name: tensor.data_ptr() for name, tensor in checkpoint.state(task).items()}
-    with undone(task):
+    with restoring(task):
         for step in range(3):
             task.step(batches(_context(step, device)), _context(step, device))
     after = checkpoint.state(task)

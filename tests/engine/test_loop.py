@@ -94,6 +94,6 @@ def _part(fabric: Fabric, folder: Path) -> None:
 
 def test_processes_whose_weights_part_write_no_checkpoint(tmp_path: Path) -> None:
     runtime = RuntimeConfig(devices=2, accelerator="cpu", threads=1)
-    with pytest.raises(TrainingStopped, match="hold different weights; nothing was written"):
+    with pytest.raises(TrainingStopped, match="different weights"):
         launch(runtime, _part, tmp_path)
     assert not list((tmp_path / "run").rglob("*.safetensors"))

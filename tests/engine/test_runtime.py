@@ -91,7 +91,7 @@ def test_switches_are_read_as_yaml_writes_them(written: str, read: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_more_gpus_than_there_are() -> None:
-    with pytest.raises(InputError, match="2 GPUs .* has 0; lower --devices"):
+    with pytest.raises(InputError, match="2 GPUs.*has 0.*--devices"):
         resolve_runtime(RuntimeConfig(devices=2, accelerator="cuda"))
 
 
@@ -103,7 +103,7 @@ def _disagree(fabric: object) -> None:
 
 
 def test_processes_that_disagree_are_stopped() -> None:
-    with pytest.raises(TrainingStopped, match="hold different weights; nothing was written"):
+    with pytest.raises(TrainingStopped, match="different weights"):
         launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1), _disagree)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pixelscope import InputError, Interrupted
 from pixelscope.data.decode import decode
-from pixelscope.files import written_whole
+from pixelscope.files import atomic_file
 from pixelscope.inference.files import InputFile, batches, count_files, in_order, iterate_files, label_of, skipped_notes
 from pixelscope.inference.pipeline import BATCH, ERROR, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable
@@ -176,13 +176,13 @@ def test_several_rows_of_an_item_are_kept_or_made_anew_together(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["گ" * 127, "a" * 251 + ".png", "b." + "c" * 253, "d" * 238 + ".safetensors.json"])
 def test_whatever_name_the_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
-    with written_whole(tmp_path / name) as temporary:
+    with atomic_file(tmp_path / name) as temporary:
         temporary.write_bytes(b"here")
     assert (tmp_path / name).read_bytes() == b"here" and [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_temporary_name_has_the_ending_that_writers_go_by(tmp_path: Path) -> None:
-    with written_whole(tmp_path / "model.safetensors") as temporary:
+    with atomic_file(tmp_path / "model.safetensors") as temporary:
         assert temporary.suffix == ".safetensors" and temporary.parent == tmp_path and temporary.name.startswith(".")
         temporary.write_bytes(b"")
 

@@ -95,7 +95,7 @@ def test_masks_from_a_source_train(tmp_path: Path) -> None:
 def test_more_gpus_than_there_are(tmp_path: Path) -> None:
     source, target = tiny.write_domains(tmp_path)
     config = tiny.pixelda(source=source, target=target, runtime={"accelerator": "cuda", "devices": 512})
-    with pytest.raises(InputError, match="512 GPUs are asked for and this machine has"):
+    with pytest.raises(InputError, match="needs 512 GPUs"):
         train_pixelda(config, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -61,7 +61,7 @@ def test_a_plan_says_what_a_run_would_cost() -> None:
     assert found.steps == 12
     assert found.images_per_second > 0
     assert found.seconds == 96 / found.images_per_second
-    assert "GFLOP an image" in found.to_text() and "source: mnist" in found.to_text()
+    assert "GFLOP per image" in found.to_text() and "source: mnist" in found.to_text()
     forward = sum(n.gflop for n in summarize("pixelda", tiny.pixelda()).networks)
     assert 2 * forward < found.gflop_per_image < 12 * forward
     assert found.to_dict()["config"]["generator"]["blocks"] == 1

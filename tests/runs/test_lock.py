@@ -14,7 +14,7 @@ import pytest
 
 from pixelscope import run_info
 from pixelscope.errors import InputError, TrainingStopped
-from pixelscope.files import held, written_whole
+from pixelscope.files import atomic_file, folder_lock
 from pixelscope.processes import Process
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.listing import STALE
@@ -31,8 +31,8 @@ with RunFolder(Path(sys.argv[1])).locked("trained"):
 WRITE = """
 import sys, time
 from pathlib import Path
-from pixelscope.files import folder_written_whole, written_whole
-with written_whole(Path(sys.argv[1]) / "a.txt") as one, folder_written_whole(Path(sys.argv[1]) / "b") as two:
+from pixelscope.files import atomic_folder, atomic_file
+with atomic_file(Path(sys.argv[1]) / "a.txt") as one, atomic_folder(Path(sys.argv[1]) / "b") as two:
     one.write_text("half"), (two / "c.txt").write_text("half")
     print("begun", flush=True)
     time.sleep(1000)
@@ -114,7 +114,7 @@ def test_a_process_whose_lock_was_taken_writes_nothing_more(tmp_path: Path) -> N
     with folder.locked("trained"):
         folder.update_record(images=1)
         other = _write(tmp_path)
-        for write in (lambda: folder.update_record(images=2), lambda: folder.append_stats({"images": 2}), folder.require_own):
+        for write in (lambda: folder.update_record(images=2), lambda: folder.append_stats({"images": 2}), folder.require_lock):
             with pytest.raises(TrainingStopped, match="elsewhere"):
                 write()
     assert json.loads(folder.record.read_text()) == {"images": 1} and not folder.stats.exists()
@@ -125,7 +125,7 @@ def test_a_process_whose_lock_was_taken_writes_nothing_more(tmp_path: Path) -> N
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"process": "x"}', "[" * 100_000, '{"process": 1e999}'])
 def test_a_damaged_lock_keeps_nobody_out_but_a_live_process(tmp_path: Path, text: str) -> None:
     (tmp_path / FACTS).write_text(text)
-    with held(tmp_path), pytest.raises(InputError, match="another process"), RunFolder(tmp_path).locked("trained"):
+    with folder_lock(tmp_path), pytest.raises(InputError, match="another process"), RunFolder(tmp_path).locked("trained"):
         pass
     with RunFolder(tmp_path).locked("trained"):
         pass
@@ -177,7 +177,7 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next_one(tmp_path: Path)
     foreign.write_text("another machine's")
     (tmp_path / ".pixelscope-mine").write_text("somebody's")
     try:
-        with written_whole(tmp_path / "d.txt") as temporary:
+        with atomic_file(tmp_path / "d.txt") as temporary:
             temporary.write_text("whole")
         left = {path.name for path in tmp_path.iterdir()}
         assert left == others | {foreign.name, ".pixelscope-mine", "d.txt"}

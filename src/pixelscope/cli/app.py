@@ -99,7 +99,7 @@ def serve(
         runs: Run folders, or folders of them; by default `runs`.
         host: Address to listen on. 0.0.0.0 opens the app to the network, without a password.
         port: Port to listen on; 0 takes a free one.
-        allowed_host: Further host name to answer to, for example that of a proxy; may be repeated.
+        allowed_host: Further host name to answer to, for example of a proxy; may be repeated.
         root_path: Prefix that a proxy adds to every path, for example /pixelscope.
     """
     places = list(runs) or [Path("runs")]

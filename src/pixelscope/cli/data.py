@@ -104,7 +104,7 @@ def pack(
 ) -> None:
     """Write a source to disk as one array, so that trainings can read more images than fit into memory.
 
-    Give the folder made in place of the source, for example --source packed/photos.
+    Give this folder instead of the source, for example --source packed/photos.
 
     Args:
         source: PATH, KIND:PATH, or a KIND alone. A folder may hold any number of images.

@@ -39,7 +39,7 @@ class Failure:
 def format_error(error: BaseException, arguments: Sequence[str] = ()) -> Failure | None:
     """Return the line to print and the exit code, or None if the error is a defect of the program.
 
-    arguments: those of the command; for a training the line names the command that resumes it.
+    arguments: of the command; for a training the line names the command that resumes it.
     """
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return Failure(_one_line(str(error) or f"Interrupted; {_how_to_continue(arguments)}."), INTERRUPTED)
@@ -64,7 +64,7 @@ def _sentence(error: BaseException, arguments: Sequence[str]) -> str | None:
         return str(error)
     if isinstance(error, CycloptsError):
         return f"{_usage_error(error)} See `{' '.join(['pixelscope', *(error.command_chain or ())])} --help`."
-    # safetensors and torch raise a full disk as classes of their own, with the text of the operating system.
+    # safetensors and torch raise other classes for a full disk, with the text of the operating system.
     if (isinstance(error, OSError) and error.errno in DISK_FULL) or "No space left on device" in str(error):
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         return f"The disk is full{where}; {_what_is_kept(arguments)}free some space, then {_how_to_continue(arguments)}."

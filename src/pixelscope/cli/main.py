@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     Args:
-        arguments: the command's arguments; by default those of this process.
+        arguments: of the command; by default sys.argv.
 
     Returns:
         0: success. 2: an error that the user can fix, printed as one line on stderr. 130: interrupted.
@@ -74,7 +74,7 @@ def _replace_unencodable_characters() -> None:
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Raise Interrupted on SIGTERM, so that half-written files are removed; a training installs a handler of its own."""
+    """Raise Interrupted on SIGTERM, so that half-written files are removed; a training installs another handler."""
 
     def stop(number: int, frame: object) -> None:
         from pixelscope.errors import Interrupted

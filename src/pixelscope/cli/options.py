@@ -44,9 +44,7 @@ ConfigFile = Annotated[
 ]
 TakeOver = Annotated[
     Flag,
-    Parameter(
-        help="Take the lock on the run from a process on another machine that has given no sign of life for ten minutes."
-    ),
+    Parameter(help="Take the lock on the run from a process on another machine that has been silent for ten minutes."),
 ]
 Files = Annotated[Path, Parameter(help="Image files, or folders of them at any depth.")]
 Devices = Annotated[int, Parameter(help="Number of GPUs to use; on a machine without GPUs, of threads.")]
@@ -61,7 +59,7 @@ GeneratorCheckpoint = Annotated[
 ]
 EndoVAECheckpoint = Annotated[
     Literal["auto", "best-validation", "last", "ema-last"],
-    Parameter(help="Weights of the run to use; `auto` takes those of the lowest validation loss of a finished run."),
+    Parameter(help="Weights of the run to use; `auto`: lowest validation loss, of a finished run."),
 ]
 
 

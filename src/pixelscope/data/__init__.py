@@ -158,7 +158,7 @@ def split_settings(path: str) -> tuple[str, str | None]:
 
 
 def detect(path: Path) -> str:
-    """Return the kind of source that an existing `path` holds, by its names and, for an .npz, its keys."""
+    """Return the kind of source at an existing `path`, by the names of its files and, for an .npz, its keys."""
     from pixelscope.data.sources import mnist, mnist_m
     from pixelscope.data.sources.packed import is_pack
 

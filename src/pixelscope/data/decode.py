@@ -119,14 +119,14 @@ def _extremes(path: Path, formats: Sequence[str], decode: bool) -> tuple[float, 
             if not is_deep(image):
                 return None
             values = deep_values(image, path) if decode else np.zeros(1)
-    except Exception:  # noqa: BLE001 - decoders raise anything; whoever reads the file says what
+    except Exception:  # noqa: BLE001 - decoders raise any exception; reading the file reports it
         return None
     colours = values[..., :3] if values.ndim == 3 else values
     return float(colours.min()), float(colours.max()), values.dtype.kind != "f"
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
-    # After decoding, the tiles are gone; what is asked here is asked before.
+    # Decoding removes the tiles, so this is checked before.
     return image.mode in _COLOUR and bool(re.search(r"[A-Z];16", str([tile[3] for tile in getattr(image, "tile", ())])))
 
 
@@ -198,7 +198,7 @@ def read_image(path: Path, size: int | None = None, value_range: Range | None = 
 
 
 def depth_of(paths: Sequence[Path], value_range: Range | None = None) -> Depth:
-    """Return how many files are deeper than 8 bits, and their range: `value_range`, or the smallest range that holds all.
+    """Return how many files are deeper than 8 bits, and their range: `value_range`, or the smallest range that fits.
 
     Raises:
         InputError: integers and floats are mixed, and no range is given.
@@ -424,7 +424,7 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
                 if size is not None:
                     # JPEG is decoded at a half, quarter or eighth, still at least twice what is needed.
                     image.draft(None, (2 * size, 2 * size))
-                # Asked in this order: reading the EXIF data of a PNG decodes it, after which nothing says its depth.
+                # In this order, because reading the EXIF data of a PNG decodes it, and then its depth is unknown.
                 values = deep_values(image, file) if is_deep(image) else None
                 turn = _turn(image)
                 image.load()
@@ -442,7 +442,7 @@ def _prepare(loaded: _Loaded, size: int | None, value_range: Range | None) -> Im
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    # ImageOps.exif_transpose would also write the EXIF data anew, and fail on images whose other entries are damaged.
+    # ImageOps.exif_transpose would also rewrite the EXIF data, and fail on images with other damaged entries.
     return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 

@@ -14,7 +14,7 @@ from pixelscope.data.decode import image_size
 from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
-from pixelscope.files import written_whole
+from pixelscope.files import atomic_file
 from pixelscope.imaging.framing import SAMPLE, Foreground, find_foreground, matching
 from pixelscope.imaging.preview import text_html
 from pixelscope.imaging.resize import resize
@@ -29,7 +29,7 @@ _GAP = 4
 _MARGIN = 16
 _COLUMNS = 10
 _ROWS = 40
-"""Maximum number of rows of a contact sheet; if there are more classes, it says how many are omitted."""
+"""Maximum number of rows of a contact sheet; if there are more classes, a last line counts the omitted ones."""
 _NAME_WIDTH = 220
 _FONT_SIZE = 15
 
@@ -157,7 +157,7 @@ def stacked_sheets(sets: Sequence[ImageSet], path: Path) -> Path:
     for sheet in sheets:
         whole.paste(sheet, (0, top))
         top += sheet.height
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         whole.save(temporary, "PNG")
     return path
 
@@ -237,7 +237,7 @@ def _fitted(name: str, font: ImageFont.FreeTypeFont) -> str:
 
 
 def _font_file() -> Path:
-    # matplotlib's font holds Greek, Cyrillic and more; Pillow's own only Latin letters.
+    # matplotlib's font contains Greek, Cyrillic and more; Pillow's contains only Latin letters.
     import matplotlib
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

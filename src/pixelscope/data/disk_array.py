@@ -24,7 +24,7 @@ class DiskArray:
     """uint8 rows of an .npy file, or a selection of them, with the shape and indexing of an array.
 
     Consecutive rows are read by one call. The file is not memory-mapped: a map counts every touched page as the process's own
-    and reads 4 KB at a time. The system's page cache keeps what was read while memory allows.
+    and reads 4 KB at a time. The system's page cache keeps these pages while memory allows.
     """
 
     dtype = np.dtype(np.uint8)
@@ -150,7 +150,7 @@ class RowWriter:
         self.count += len(rows)
 
     def _write_header(self) -> None:
-        # NumPy leaves room in the header for a larger count.
+        # NumPy leaves space in the header for a larger count.
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
         np.lib.format.write_array_header_1_0(self._file, header)
 

@@ -33,7 +33,7 @@ def to_uint8(images: Tensor) -> Tensor:
 class StepBatches(ABC, Generic[Batch_co]):
     """Returns this rank's shard of the batch at a given step, in two halves; deterministic.
 
-    `read` works on the CPU and says what the batch is made of, `make` works on the device and never waits for it, so that a
+    `read` runs on the CPU and returns the batch's tensors, `make` runs on the device and never waits for it, so that a
     step can be captured with its data.
     """
 
@@ -99,7 +99,7 @@ class DeviceImages:
         return self.images[read["positions"]]
 
     def overwrite(self, images: Bytes) -> None:
-        """Put other images in the place of all, uint8 of the same shape; a captured step goes on reading from this place."""
+        """Replace all images in place, uint8 of the same shape, so that a captured step reads the new ones."""
         assert isinstance(self.images, Tensor)
         self.images.copy_(torch.from_numpy(images))
 

@@ -1,6 +1,6 @@
 """Packed images: any source, written once as rows on disk, from which trainings read batches.
 
-`pixelscope.data.sources.packed` reads packs, and says what they are made of.
+`pixelscope.data.sources.packed` reads packs, and describes their files.
 """
 
 import json
@@ -18,7 +18,7 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
 from pixelscope.data.sources.packed import FORMAT, INDEX, NAMES, load_pack
 from pixelscope.errors import InputError
-from pixelscope.files import write_text, written_whole
+from pixelscope.files import atomic_file, write_text
 from pixelscope.progress import ProgressCallback
 
 
@@ -141,7 +141,7 @@ def _write(
         if count < 2:
             raise InputError(f"{count} image(s) could be read; a pack needs at least 2.")
         for name, values in extras().items():
-            with written_whole(work / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            with atomic_file(work / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, values, allow_pickle=False)
         if names():
             write_text(work / NAMES, json.dumps(list(names())))

@@ -1,4 +1,4 @@
-"""Opens trained runs with one of their checkpoints; no checkpoint is selected by test frames."""
+"""Opens trained runs with one of their checkpoints; no checkpoint is selected on test frames."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Checkpoint:
         """Return the calibration of these weights.
 
         Raises:
-            InputError: there is none, or it is of other weights.
+            InputError: the run has no calibration, or one of other weights.
         """
         path = self.folder.path
         found = read_calibration(self.folder.checkpoints / FILE)
@@ -123,7 +123,7 @@ def _open(run: Path) -> _Opened:
 def _config(folder: RunFolder, record: Mapping[str, Any]) -> EndoVAEConfig:
     system = record.get("system")
     if system != SYSTEM:
-        raise InputError(f"{folder.path} is a run of {system!r}, not of endovae; give one of those.")
+        raise InputError(f"{folder.path} is a run of {system!r}, not of endovae; give a run of endovae.")
     return EndoVAEConfig.parse(read_yaml(folder.config), str(folder.config))
 
 
@@ -131,7 +131,7 @@ def _read(run: _Opened) -> Iterator[Checkpoint]:
     """Yield the checkpoints; each file is read once, when it is needed."""
     best, numbered = run.folder.checkpoints / "best.safetensors", run.folder.checkpoint_files()
     if not numbered and not best.is_file():
-        raise InputError(f"{run.folder.path} has no checkpoint yet; let the training reach its first one.")
+        raise InputError(f"{run.folder.path} has no checkpoint yet; wait until the training has saved its first one.")
     if best.is_file():
         tensors, header = checkpoint.load(best)
         yield _built(run, "best-validation", best, "average" if _has_average(tensors) else "network", tensors, header)
@@ -158,7 +158,7 @@ def _built(
 
 def build_networks(config: EndoVAEConfig) -> tuple[Encoder, Decoder]:
     """Return the networks of a configuration, their weights not yet loaded."""
-    with torch.random.fork_rng(devices=[]):  # Initial weights are drawn and thrown away.
+    with torch.random.fork_rng(devices=[]):  # The initial weights are replaced.
         return make_networks(config.prepare.size, config.model.latent, config.model.width)
 
 
@@ -166,7 +166,7 @@ def load_networks(config: EndoVAEConfig, tensors: Mapping[str, Tensor], prefix: 
     """Build encoder and decoder and load their tensors, which are named PREFIXencoder.NAME and PREFIXdecoder.NAME.
 
     Returns:
-        Both in evaluation mode; None, and nothing is built, where names or shapes differ.
+        Both in evaluation mode; None if names or shapes differ.
     """
     own = [
         {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -11,7 +11,7 @@ from pixelscope.imaging.config import PrepareConfig
 
 Count = Annotated[int, Field(ge=1)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
-"""Also for lengths of z. The limit keeps a damaged file from asking for more memory than there is."""
+"""Channels of a layer, or dimensions of z; limited, so that a damaged file cannot allocate too much memory."""
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 TrainOn = Literal["normal", "abnormal", "both"]
@@ -20,7 +20,7 @@ PRESETS = ("paper", "demo")
 
 
 class SplitConfig(Config):
-    """Split of the frames; near-duplicates stay in one part."""
+    """Split of the frames; near-duplicates stay together."""
 
     train_on: TrainOn = "normal"
     """Kind of frames to train on; the other kind is only tested. The paper used both."""

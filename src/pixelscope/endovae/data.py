@@ -56,7 +56,7 @@ class FrameSubset:
 
     @property
     def ignore_mask(self) -> np.ndarray | None:
-        """Return the pixels ignored by loss and metrics, bool (N, S, S); None where the store ignores none."""
+        """Return the pixels ignored by loss and metrics, bool (N, S, S); None if the store ignores none."""
         return self.insets if self.store.settings.insets == "mask" else None
 
     @property
@@ -77,12 +77,12 @@ class FrameSubset:
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint subsets of one store; near-duplicates of one kind never lie in two of them."""
+    """Disjoint subsets of one store; near-duplicates of one kind are always in the same subset."""
 
     train: FrameSubset
     validation: FrameSubset
     test: dict[str, FrameSubset]
-    """By kind, `normal` and `abnormal`, as far as the store has them; all frames of a kind that was not trained on."""
+    """By kind, `normal` and `abnormal`, if the store has it; all frames of a kind that is not trained on."""
 
     @property
     def store(self) -> FrameStore:
@@ -95,7 +95,7 @@ class Splits:
         return FrameSubset(self.store, np.arange(len(self.store)))
 
     def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of what a resumed run must find unchanged."""
+        """Return the SHA-256 of the data that a resumed run needs unchanged."""
         return {"train": self.train.digest(), "validation": self.validation.digest()}
 
     def split_digests(self) -> dict[str, str]:
@@ -144,7 +144,7 @@ def load_run_splits(folder: RunFolder, config: EndoVAEConfig, record: Mapping[st
         folder: the run folder.
         config: of the run.
         record: content of run.json.
-        frames: where the frames are now, if they have moved: the store, or the folder that it was prepared from.
+        frames: new path of the frames, if they have moved: the store, or the folder that it was prepared from.
 
     Raises:
         InputError: frames are missing, or are not those of the run by the SHA-256 in its run.json.
@@ -226,7 +226,7 @@ class AugmentedBatches(StepBatches[FrameBatch]):
     def __init__(
         self, frames: Pixels, ignore_mask: Pixels | None, config: AugmentationConfig, seed: int, device: torch.device
     ) -> None:
-        """Hold the frames on the device, or read them batch by batch where they do not fit.
+        """Copy the frames to the device, or read them batch by batch if they do not fit.
 
         Args:
             frames: uint8 (N, S, S, 3).
@@ -243,19 +243,19 @@ class AugmentedBatches(StepBatches[FrameBatch]):
         self._fixed = draw_transforms(self.epoch, config, generator("cpu", seed, "augmentation"))
 
     def read(self, context: StepContext) -> dict[str, Tensor]:
-        """Return what the batch at `context` is made of."""
+        """Return the tensors that `make` needs for the batch at `context`."""
         whole = self._order.take(context.images, context.batch_size)
         mine = context.shard(torch.arange(len(whole)))
         return self._read(whole[mine], self._transforms(whole, context)[mine])
 
     def make(self, read: Mapping[str, Tensor]) -> FrameBatch:
-        """Return the batch."""
+        """Make the batch from the tensors of `read`."""
         transforms = Transforms(**under("transforms", read))
         images = augment(to_unit(self.frames.take(under("frames", read)).permute(0, 3, 1, 2)), transforms)
         return FrameBatch(images, self._valid_mask(read, transforms))
 
     def sets(self) -> dict[str, DeviceImages]:
-        """Return the frames, and the masks of their insets where there are any."""
+        """Return the frames, and the masks of their insets if there are any."""
         return {"frames": self.frames} | ({} if self.ignore_mask is None else {"insets": self.ignore_mask})
 
     def version(self, copy: int, count: int) -> Tensor:
@@ -265,14 +265,14 @@ class AugmentedBatches(StepBatches[FrameBatch]):
         return self.make({name: tensor.to(self.device) for name, tensor in read.items()}).images
 
     def _read(self, items: Tensor, transforms: Transforms) -> dict[str, Tensor]:
-        """Return what the frames of `items` are made of; all originals come first, then all first copies, and so on."""
+        """Return the tensors for the frames `items`; originals are numbered first, then all first copies, and so on."""
         frames, original = items % len(self.frames), items < len(self.frames)
         insets = {} if self.ignore_mask is None else self.ignore_mask.read(frames)
         return {
             **with_prefix("frames", self.frames.read(frames)),
             **with_prefix("insets", insets),
-            # Originals are altered by the identity: a selection of the copies would have another size in each step.
-            **with_prefix("transforms", vars(transforms.undone(original))),
+            # Originals get the identity, because selecting the copies would give another size in each step.
+            **with_prefix("transforms", vars(transforms.identity_where(original))),
         }
 
     def _transforms(self, items: Tensor, context: StepContext) -> Transforms:

@@ -35,14 +35,14 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = 
     """Measure a run on its test frames, or on other frames.
 
     Stores in the run folder evaluation.json, evaluation.csv and anomaly.csv (one row per frame), the images of the report and
-    the calibration of the anomaly scores; nothing while another process holds the run's lock, as one that trains it does.
+    the calibration of the anomaly scores; nothing while another process holds the run's lock, for example to train it.
 
     Args:
         run: a run folder of EndoVAE.
         frames: a store or folder of other frames. Those that the run was trained or validated on are left out. The result is
             returned and not stored.
         checkpoint: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
-        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
+        take_over: take the run's lock from another machine that has been silent for ten minutes.
 
     Returns:
         The results.

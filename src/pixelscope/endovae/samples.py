@@ -1,4 +1,4 @@
-"""The images of a run, stored as arrays in samples/ and drawn in the report."""
+"""Stores the images of a run as arrays in samples/, for the report."""
 
 from collections.abc import Mapping
 
@@ -28,14 +28,14 @@ AUGMENTED = 5
 PROGRESS_FRAMES = 5
 """Reconstructions, and decoded random latent vectors, per point of a training."""
 PROGRESS = {"images": 1, "originals": 4, "reconstructions": 5, "generated": 5}
-"""The arrays of samples/progress.npz, and how many dimensions each has."""
+"""Number of dimensions of each array of samples/progress.npz."""
 RECONSTRUCTED = 5
 """Random reconstructions per kind of frame, as in the reference study; as many of the best and of the worst."""
 GENERATED = 9
 INTERPOLATIONS, STEPS = 3, 9
 """Number of interpolations, and of latent vectors in each."""
 DIMENSIONS, REACH = 8, 3.0
-"""Maximum number of latent dimensions traversed, by decreasing KL, and how far, in standard deviations of the prior."""
+"""Maximum number of latent dimensions traversed, by decreasing KL; range in standard deviations of the prior."""
 HEATMAPS = 8
 """Heat maps per kind of frame, drawn at random."""
 
@@ -122,7 +122,7 @@ def save_heatmaps(
     Args:
         checkpoint: encoder and decoder.
         parts: test frames by kind.
-        p: their p-values by kind; frames without one (NaN) are left out.
+        p: their p-values by kind; frames without a p-value (NaN) are left out.
         calibration: sets the brightness.
     """
     for kind, part in parts.items():
@@ -144,7 +144,7 @@ def save_heatmaps(
 
 
 def _save_reconstructions(checkpoint: Checkpoint, kind: str, part: FrameSubset, measured: Measured) -> None:
-    # A frame without a valid pixel has no quality, and would be sorted as the best of all.
+    # A frame without a valid pixel has no quality (NaN), and would be sorted as the best.
     metrics, known = measured.values[MODEL], np.flatnonzero(measured.known)
     order = known[np.argsort(metrics["psnr"][known], kind="stable")]
     rows = {

@@ -11,9 +11,9 @@ from pixelscope.endovae.config import ScheduleConfig
 class PlateauSchedule:
     """Lowers the learning rate on a plateau of the validation loss and ends the training on a longer one.
 
-    At first, for some hundred steps, the network decodes the mean image and its KL divergence is near 0; counters that ran then
-    would end the training too early. They start once the KL divergence has reached `start_kl` nats. The whole state is in
-    `state`.
+    For the first few hundred steps, the network decodes the mean image and its KL divergence is near 0. The counters start only
+    when the KL divergence has reached `start_kl` nats, because otherwise the training would end too early. `state` contains the
+    whole state.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
@@ -35,17 +35,17 @@ class PlateauSchedule:
         return self.config.factor ** int(self.state["lr_drops"])
 
     @property
-    def ended(self) -> bool:
-        """Return whether the training ends."""
+    def should_stop(self) -> bool:
+        """Return whether the training should stop."""
         return bool(self.state["wait_stop"] >= self.config.early_stopping_patience)
 
-    def observe(self, validation_loss: float, divergence: float, learning_rate: float) -> None:
+    def update(self, validation_loss: float, divergence: float, learning_rate: float) -> None:
         """Update the counters after an epoch.
 
         Args:
             validation_loss: of the epoch, in nats per image.
             divergence: KL divergence of the validation frames in nats.
-            learning_rate: the epoch was trained with it.
+            learning_rate: of the epoch.
         """
         state = self.state
         state["evaluations"].add_(1)

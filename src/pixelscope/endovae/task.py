@@ -83,7 +83,7 @@ class EndoVAETask(Task[FrameBatch]):
         return max(optimizer.learning_rate * self.schedule.factor, min(schedule.min_learning_rate, optimizer.learning_rate))
 
     def inputs(self, context: StepContext) -> StepInputs:
-        """Return the learning rate, what the averages keep, and the noise of the latent vectors."""
+        """Return the learning rate, the decays of the moving averages, and the noise of the latent vectors."""
         shape = (context.batch_size, self.config.model.latent)
         noise = context.shard(torch.randn(shape, generator=context.shared_generator("z")))
         numbers = {"learning rate": self.learning_rate, **self.averaging(context)}
@@ -126,17 +126,17 @@ class EndoVAETask(Task[FrameBatch]):
         """Update the schedule."""
         if evaluation:
             loss, divergence = evaluation["loss/validation_total"], evaluation["loss/validation_kl"]
-            self.schedule.observe(loss, divergence, self.learning_rate)
+            self.schedule.update(loss, divergence, self.learning_rate)
 
     def stop_reason(self) -> str | None:
-        """Return why the training ends early, once it does."""
-        if not self.schedule.ended:
+        """Return why the training ends early; None to continue."""
+        if not self.schedule.should_stop:
             return None
         patience = self.config.schedule.early_stopping_patience
         return f"Early stopping: no lower validation loss for {patience} epochs."
 
     def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
-        """Warn of a posterior collapse that lasts."""
+        """Warn of a persistent posterior collapse."""
         divergence = stats.get("loss/validation_kl")
         if (
             not isinstance(divergence, float)

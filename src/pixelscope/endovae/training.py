@@ -85,8 +85,8 @@ def resume_endovae(
         run: the run folder.
         devices: number of devices, if it changes.
         epochs: number of epochs, if it changes.
-        frames: where the frame store, or the folder that it was prepared from, is now, if it has moved.
-        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
+        frames: new path of the frame store, or of the folder that it was prepared from, if it has moved.
+        take_over: take the run's lock from another machine that has been silent for ten minutes.
 
     Returns:
         The run folder.
@@ -101,7 +101,7 @@ def resume_endovae(
 
 
 def _save_frame_figures(splits: Splits, batches: AugmentedBatches, folder: RunFolder) -> None:
-    """Copy what the report shows of the frames into the run, because the store may be deleted later."""
+    """Store the frames shown in the report in the run, because the frame store may be deleted later."""
     folder.samples.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(splits.store.path / FIGURES, folder.samples / "preparation.npz")
     splits.store.summary().save(folder.path / "frames.json")

@@ -34,8 +34,8 @@ class Transforms:
         """Return the rows at `positions`, int64 (K,), or those where it is True, bool (N,)."""
         return Transforms(*(getattr(self, field.name)[positions] for field in fields(self)))
 
-    def undone(self, chosen: Tensor) -> "Transforms":
-        """Return them with the identity in the rows where `chosen`, bool (N,), is True."""
+    def identity_where(self, chosen: Tensor) -> "Transforms":
+        """Return the transforms with the identity in the rows where `chosen`, bool (N,), is True."""
         same = Transforms.identity(len(self))
         return Transforms(
             flip=self.flip & ~chosen,
@@ -45,15 +45,15 @@ class Transforms:
         )
 
     def to(self, device: torch.device | str) -> "Transforms":
-        """Return them on `device`."""
+        """Return the transforms on `device`."""
         return Transforms(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def draw_transforms(count: int, config: AugmentConfig, generator: torch.Generator) -> Transforms:
     """Draw the transforms of `count` images, on the generator's device.
 
-    Turns, zooms of height and of width, and contrasts are uniform within their limits. Each image takes the same number
-    of draws whatever `config` says, so that a setting changes its own transform alone.
+    Rotation, zoom of height, zoom of width and contrast are uniform within their limits. The number of draws per image does not
+    depend on `config`, so a setting changes its own transform only.
     """
     mirror, *rest = torch.rand(count, 5, generator=generator, device=generator.device).unbind(1)
     turn, height, width, contrast = (2 * draw - 1 for draw in rest)
@@ -66,22 +66,22 @@ def draw_transforms(count: int, config: AugmentConfig, generator: torch.Generato
 
 
 def augment(images: Tensor, transforms: Transforms) -> Tensor:
-    """Flip, turn and zoom, in one bilinear interpolation; then change the contrast; then clamp.
+    """Flip, rotate and zoom in one bilinear interpolation; then change the contrast; then clamp.
 
-    The contrast is that of Keras: (x - mean) * factor + mean, the mean that of the image's channel. What is looked up
-    outside the image is its mirror image, edge pixels doubled, as in Keras' fill mode "reflect".
+    The contrast is (x - mean) * factor + mean with the mean per image and channel, as in Keras. Pixels outside the image are
+    mirrored with doubled edge pixels, as in Keras' fill mode "reflect".
 
     Args:
         images: float, shape (N, C, S, S), in [0, 1].
         transforms: N rows, on the same device.
 
     Returns:
-        Of the same shape, type, range and layout in memory; unchanged if the transform is the identity.
+        The same shape, type, range and memory format; bit-identical if the transform is the identity.
     """
     warped = _warp(images, transforms)
     factor = transforms.contrast.to(images.dtype)[:, None, None, None]
     mean = warped.mean((2, 3), keepdim=True)
-    # The factor 1 must not change a bit, which mean + factor * (x - mean) would.
+    # A factor of 1 must not change a bit; mean + factor * (x - mean) would.
     return _match_memory_format(images, torch.addcmul(mean * (1 - factor), warped, factor, out=warped).clamp_(0, 1))
 
 
@@ -93,7 +93,7 @@ def augment_masks(masks: Tensor, transforms: Transforms) -> Tensor:
         transforms: N rows, on the same device.
 
     Returns:
-        Of the same shape, type and range.
+        The same shape, type and range.
     """
     return _match_memory_format(masks, _warp(masks, transforms).clamp_(0, 1))
 
@@ -101,21 +101,21 @@ def augment_masks(masks: Tensor, transforms: Transforms) -> Tensor:
 def _warp(images: Tensor, transforms: Transforms) -> Tensor:
     grid = _grid(transforms, images.shape[-1]).to(images.dtype)
     warped = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    # Coordinates are rounded, so that even the identity would change an image in the sixth digit.
+    # Coordinates are rounded, so even the identity would change an image in the sixth digit.
     still = ~transforms.flip & (transforms.angle == 0) & (transforms.zoom == 1).all(1)
-    # A selection by `still` would wait for its size, which no captured step may do.
+    # Selecting by `still` would synchronize with the device, which a captured step must not do.
     return torch.where(still[:, None, None, None], images, warped, out=warped)
 
 
 def _match_memory_format(images: Tensor, altered: Tensor) -> Tensor:
-    """Return altered images in the memory format of the given ones; sampling returns contiguous ones."""
+    """Return `altered` in the memory format of `images`, because sampling returns contiguous images."""
     last = images.is_contiguous(memory_format=torch.channels_last)
     return altered.contiguous(memory_format=torch.channels_last) if last else altered
 
 
 def _grid(transforms: Transforms, size: int) -> Tensor:
-    """Return where each pixel is looked up, (N, S, S, 2): x and y, each from -1 to 1 between the image's outer edges."""
-    # Backwards: out of the zoom, then of the turn, then of the flip.
+    """Return the source position of each pixel, (N, S, S, 2): x and y, from -1 to 1 between the image's outer edges."""
+    # Inverse transforms: zoom first, then rotation, then flip.
     cosine, sine = transforms.angle.cos(), transforms.angle.sin()
     height, width = transforms.zoom.unbind(1)
     mirror = 1 - 2 * transforms.flip.float()

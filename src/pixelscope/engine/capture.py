@@ -1,4 +1,4 @@
-"""Training steps one after the other: eager, or captured once as CUDA graphs and replayed (docs/decisions/0018)."""
+"""Runs training steps eagerly, or captures them once as CUDA graphs and replays them (docs/decisions/0018)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,28 +20,28 @@ Batch_co = TypeVar("Batch_co", covariant=True)
 Work = Callable[[], StepNumbers]
 
 WARM_UP = 3
-"""Steps before a capture, in which libraries choose their kernels and the compiler compiles; they are undone."""
+"""Steps before a capture, in which libraries choose kernels and the compiler compiles; the task is restored afterwards."""
 ALIGNMENT = 16
-"""Bytes on whose multiples static tensors begin."""
+"""Alignment of static tensors in bytes."""
 
 
 class Batches(Protocol[Batch_co]):
-    """Returns this rank's shard of the batch at a given step, whole or in two halves; deterministic."""
+    """Returns this rank's shard of the batch at a given step, in one call or in two halves; deterministic."""
 
     def __call__(self, context: StepContext) -> Batch_co:
         """Return the batch on the training device."""
         ...
 
     def read(self, context: StepContext) -> dict[str, Tensor]:
-        """Return what the batch is made of, on the CPU; every step has the same names, shapes and types."""
+        """Return the tensors that `make` needs, on the CPU; names, shapes and types are the same for every step."""
         ...
 
     def make(self, read: Mapping[str, Tensor]) -> Batch_co:
-        """Return the batch made of what `read` returned, moved to the training device, without waiting for the device."""
+        """Make the batch from the tensors of `read`, moved to the training device, without synchronizing with it."""
         ...
 
     def sets(self) -> Mapping[str, "ImagesOfStep"]:
-        """Return the sets that batches are taken from, by name."""
+        """Return the sets from which batches are taken, by name."""
         ...
 
 
@@ -62,7 +62,7 @@ class ImagesOfStep(Protocol):
 
 
 class EagerSteps(Generic[Batch]):
-    """Takes each step as PyTorch does by default: one launch per operation."""
+    """Runs each step as PyTorch does by default: one launch per operation."""
 
     def __init__(self, task: Task[Batch], batches: Batches[Batch]) -> None:
         self.task, self.batches = task, batches
@@ -80,13 +80,13 @@ class EagerSteps(Generic[Batch]):
 class CapturedSteps(Generic[Batch]):
     """Captures the steps of each branch once, with their data, as a CUDA graph, and replays it: one launch per step.
 
-    All values that differ between steps are copied into static tensors before a replay, and each generator is seeded. Logged
-    steps run the same code on the same tensors eagerly. So do all steps on a CPU, which has no graphs, and all steps after a
-    capture has failed. Whether a step is captured depends on its context alone, so a resumed run repeats the bits.
+    Before a replay, all values that differ between steps are copied into static tensors, and each generator is seeded. Logged
+    steps run the same code eagerly on the same tensors. So do all steps on a CPU, which has no graphs, and all steps after a
+    failed capture. Whether a step is captured depends on its context only, so a resumed run is bit-identical.
     """
 
     def __init__(self, task: Task[Batch], batches: Batches[Batch], device: torch.device, say: Callable[[str], object]) -> None:
-        """say: is given the reason, once, if capture fails."""
+        """say: called once with the reason if the capture fails."""
         self.task, self.batches, self.device, self.say = task, batches, device, say
         self.failed = False
         self._static: StaticTensors | None = None
@@ -114,7 +114,7 @@ class CapturedSteps(Generic[Batch]):
         return StepNumbers.pack(self.task.compute(batch, inputs))
 
     def _fill(self, read: Mapping[str, Tensor], inputs: StepInputs) -> Mapping[str, Tensor]:
-        """Copy what a step reads into the static tensors, in one copy, and return these."""
+        """Copy the inputs of a step into the static tensors, in one copy, and return these."""
         values = {f"batch/{name}": tensor for name, tensor in read.items()}
         values |= {f"tensor/{name}": tensor for name, tensor in inputs.tensors.items()}
         values["numbers"] = torch.tensor([float(value) for value in inputs.numbers.values()], dtype=torch.float64)
@@ -133,14 +133,14 @@ class CapturedSteps(Generic[Batch]):
         }
 
     def _seed(self, inputs: StepInputs) -> None:
-        """Set each generator to the start of this step's draws: they are those of the eager step."""
+        """Set each generator to the start of this step's draws, which are the same as in the eager step."""
         for purpose, generator in inputs.generators.items():
             self._generators[purpose].manual_seed(generator.initial_seed())
 
     def _record(self, work: Work, inputs: StepInputs) -> Work:
-        """Return what replays `work`: a graph, or `work` itself on a CPU and where capture fails."""
+        """Return a graph that replays `work`; on a CPU, or if the capture fails, `work` itself."""
         try:
-            with undone(self.task):
+            with restoring(self.task):
                 self._seed(inputs)
                 self._warm_up(work)
                 self._seed(inputs)
@@ -148,10 +148,10 @@ class CapturedSteps(Generic[Batch]):
         except RuntimeError as error:
             _raise_if_compiler(error)
             self.failed = True
-            # Generators may still count as captured; these are new ones in the same dictionary, which `work` holds.
+            # The old generators may still count as captured; `work` reads the new ones from the same dictionary.
             self._generators |= {purpose: torch.Generator(self.device) for purpose in self._generators}
             reason = " ".join(str(error).split("\n", 1)[0].split())
-            self.say(f"Steps are not captured, and training goes on more slowly ({type(error).__name__}: {reason}).")
+            self.say(f"Steps cannot be captured ({type(error).__name__}: {reason}); training continues without, more slowly.")
             return work
 
     def _warm_up(self, work: Work) -> None:
@@ -170,7 +170,7 @@ class CapturedSteps(Generic[Batch]):
         for generator in self._generators.values():
             graph.register_generator_state(generator)
         assert self._stream is not None
-        # Thread-local: another thread may read images from disk meanwhile.
+        # Thread-local, because another thread may read images from disk during the capture.
         whole = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
         with _capturable(self.task), whole:
             numbers = work()
@@ -186,7 +186,7 @@ class StaticTensors:
     """Tensors at fixed addresses on a device, all filled from the CPU in one copy."""
 
     def __init__(self, like: Mapping[str, Tensor], device: torch.device) -> None:
-        """Make room for tensors with the shapes and types of `like`, which may lie anywhere."""
+        """Allocate tensors with the shapes and types of `like`, which may be on any device."""
         self._shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in like.items()}
         self._device = device
         size = sum(_padded(tensor.nbytes) for tensor in like.values())
@@ -198,7 +198,7 @@ class StaticTensors:
         given = {name: (tensor.shape, tensor.dtype) for name, tensor in values.items()}
         if given != self._shapes:
             raise ValueError(f"a step reads {given}, and the first one read {self._shapes}")
-        # Pinned memory is given out again only after the copy from it is done, so that nothing has to wait for it here.
+        # PyTorch reuses pinned memory only after the copy from it is done, so there is no need to wait here.
         staged = torch.empty(len(self._buffer), dtype=torch.uint8, pin_memory=self._device.type == "cuda")
         for name, view in self._views(staged).items():
             view.copy_(values[name])
@@ -214,8 +214,8 @@ class StaticTensors:
 
 
 @contextmanager
-def undone(task: Task[Any]) -> Iterator[None]:
-    """Put every tensor of `task` back in place afterwards; what an optimizer makes meanwhile is set to 0, its initial state."""
+def restoring(task: Task[Any]) -> Iterator[None]:
+    """Restore every tensor of `task` after the block; state that an optimizer adds in it is set to 0, its initial value."""
     before = {name: tensor.clone() for name, tensor in checkpoint.state(task).items()}
     try:
         yield
@@ -228,7 +228,7 @@ def undone(task: Task[Any]) -> Iterator[None]:
 
 @contextmanager
 def _capturable(task: Task[Any]) -> Iterator[None]:
-    """Let optimizers be captured: fused ones do the same work either way, but refuse to unless they are told."""
+    """Mark optimizers as capturable; fused ones compute the same either way, but refuse a capture without the mark."""
     groups = [group for optimizer in task.optimizers.values() for group in optimizer.param_groups]
     before = [group["capturable"] for group in groups]
     try:

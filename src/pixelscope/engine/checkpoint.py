@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from pixelscope.engine.task import Task
 from pixelscope.errors import InputError
-from pixelscope.files import UNREADABLE, written_whole
+from pixelscope.files import UNREADABLE, atomic_file
 
 FORMAT = 2
-"""Increased when the file layout changes; files of other formats are refused."""
+"""Format of the file; files of other formats are refused."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class CheckpointHeader:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], header: CheckpointHeader) -> None:
-    """Write tensors and header to `path`, whole or not at all."""
+    """Write tensors and header to `path`, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with written_whole(path) as temporary:
-        # Not by safetensors' own writing, which leaves a file of another name where the process is killed.
+    with atomic_file(path) as temporary:
+        # Not with safetensors.save_file, which leaves a temporary file if the process is killed.
         temporary.write_bytes(to_bytes(plain, metadata={"pixelscope": json.dumps(asdict(header))}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], CheckpointHeader]:
-    """Read what `save` wrote; raises InputError for a missing, cut-off or foreign file or one of another format."""
+    """Read a file of `save`; raises InputError if it is missing, truncated, of another program or of another format."""
     try:
         with safe_open(path, "pt") as file:
             metadata = (file.metadata() or {}).get("pixelscope")
@@ -62,7 +62,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], CheckpointHeader]:
     except FileNotFoundError:
         raise InputError(f"There is no checkpoint {path}; give a run folder that has one.") from None
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or cut off ({error}); delete it to use the one before it.") from None
+        raise InputError(f"{path} is damaged or truncated ({error}); delete it to use the checkpoint before it.") from None
     if metadata is None:
         raise InputError(f"{path} was not written by pixelscope; give a checkpoint of a run.")
     return tensors, _read_header(path, metadata)
@@ -74,7 +74,7 @@ def _read_header(path: Path, metadata: str) -> CheckpointHeader:
     except UNREADABLE:
         values = None
     if not isinstance(values, dict):
-        raise InputError(f"{path} is damaged (its header is not a JSON object); delete it to use the one before it.")
+        raise InputError(f"{path} is damaged (its header is not a JSON object); delete it to use the checkpoint before it.")
     if values.get("format") != FORMAT:
         raise InputError(
             f"{path} has format {values.get('format')}, and this version of pixelscope reads format {FORMAT}; "
@@ -86,18 +86,18 @@ def _read_header(path: Path, metadata: str) -> CheckpointHeader:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"{path} is damaged (its header: {where}: {first['msg']}); delete it to use the one before it."
+            f"{path} is damaged (its header: {where}: {first['msg']}); delete it to use the checkpoint before it."
         ) from None
 
 
 def has_shapes(build: Callable[[], Iterable[nn.Module | None]], *tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether networks have just the tensors given for each, by name and shape.
+    """Return whether each network has exactly the given tensors, by name and shape.
 
-    The networks are built without their weights, so that a damaged configuration of billions of weights takes no memory.
+    The networks are built without weights, so that a damaged configuration with billions of weights takes no memory.
 
     Args:
-        build: builds the networks; None in place of one that there is not.
-        tensors: what each network is to be loaded with.
+        build: builds the networks; None for an absent one.
+        tensors: the tensors to load into each network.
     """
     with torch.device("meta"):
         shapes = [{} if one is None else {name: t.shape for name, t in one.state_dict().items()} for one in build()]
@@ -123,7 +123,7 @@ def state(task: Task[Any]) -> dict[str, Tensor]:
 
 
 def restore(task: Task[Any], tensors: Mapping[str, Tensor], origin: Path) -> None:
-    """Restore what `state` returned; raises InputError if names or shapes differ from those of `task`."""
+    """Restore the tensors of `state`; raises InputError if names or shapes differ from those of `task`."""
     try:
         for name, network in task.networks.items():
             network.load_state_dict(_under(tensors, f"network.{name}"))
@@ -167,13 +167,13 @@ def _restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
 
 
 def _match_memory_format(parameter: Tensor, moment: Tensor) -> Tensor:
-    # A file holds tensors in plain order; a fused optimizer iterates over weights and moments in memory order, so the
-    # moments of a channels-last weight must be channels last too.
+    # A file contains tensors in contiguous order. A fused optimizer iterates over weights and moments in memory order, so the
+    # moments of a channels-last weight must be channels-last too.
     return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment) if moment.shape == parameter.shape else moment
 
 
 def weights_sha256(*networks: nn.Module) -> str:
-    """Return a SHA-256 over the names, shapes and values of all tensors of some networks."""
+    """Return the SHA-256 of the names, shapes and values of all tensors of the networks."""
     digest = hashlib.sha256()
     for network in networks:
         for name, tensor in network.state_dict().items():

@@ -27,7 +27,7 @@ class TrainingConfig(Config):
     log_every: Images = 1_600
     """Images between log lines in stats.jsonl."""
     evaluate_every: Images = 56_000
-    """Images between evaluations on the source; a classifier is stored at each."""
+    """Images between evaluations; each stores a classifier."""
     sample_every: Images = 56_000
     """Images between grids of samples."""
     checkpoint_every: Images = 16_000
@@ -53,13 +53,13 @@ class RuntimeConfig(Config):
     """Compile the networks' passes in the training step with torch.compile; needs a C++ compiler, on a GPU also Triton. `auto`:
     off."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads per process; 0 divides the cores among the processes, less those that other programs keep busy."""
+    """CPU threads per process; 0 divides the cores among the processes, without cores that other programs keep busy."""
     collective_timeout: Annotated[float, Field(gt=0)] = 50.0
     """Seconds that a process waits for the others in a step before it stops with an error."""
 
 
 class AdamConfig(Config):
-    """What every optimizer has; a system adds its own schedule."""
+    """Settings of Adam; a system adds its schedule."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Initial learning rate."""

@@ -1,4 +1,4 @@
-"""Cores that other programs keep busy, and the threads that a training leaves to them."""
+"""Measures how many cores other programs keep busy, and leaves these cores to them."""
 
 import os
 import time
@@ -16,12 +16,12 @@ _IDLE = (3, 4)
 
 
 def leave_busy_cores(config: RuntimeConfig) -> tuple[RuntimeConfig, str]:
-    """Return settings with a thread per free core, and the reason, if other programs keep cores busy; else unchanged settings.
+    """Return settings with one thread per free core, and the reason; unchanged settings if no core is busy.
 
-    The threads of a step wait for each other thousands of times. If one of them shares its core with another program, each of
-    these waits can last as long as that program's turn: docs/performance.md has the speed of two trainings on two cores.
+    The threads of a step wait for each other thousands of times. If one of them shares its core with another program, each wait
+    can last as long as that program's time slice; docs/performance.md has the speed of two trainings on two cores.
 
-    Only the automatic number of threads of one CPU process changes, and only on Linux, which counts the time of each core.
+    Changes only the automatic number of threads of one CPU process, and only on Linux, which counts the time per core.
     """
     if config.threads or launched_from_outside():
         return config, ""
@@ -33,14 +33,14 @@ def leave_busy_cores(config: RuntimeConfig) -> tuple[RuntimeConfig, str]:
     if threads >= runtime.threads:
         return config, ""
     why = (
-        f"Takes {threads} of {runtime.threads} cores, because other programs keep {busy:.1f} busy; "
-        f"take them all with --runtime.threads {runtime.threads}."
+        f"Uses {threads} of {runtime.threads} cores, because other programs keep {busy:.1f} busy; "
+        f"use all with --runtime.threads {runtime.threads}."
     )
     return config.model_copy(update={"threads": threads}), why
 
 
 def busy_cores(seconds: float = SECONDS) -> float:
-    """Return how many of this process's cores other programs keep busy, over `seconds`; 0 if the system does not say."""
+    """Return how many of this process's cores other programs keep busy during `seconds`; 0 if the system does not tell."""
     before, own = _core_times(), time.process_time()
     if not before:
         return 0.0
@@ -55,14 +55,14 @@ def busy_cores(seconds: float = SECONDS) -> float:
 
 
 def _core_times() -> dict[int, list[int]]:
-    """Return the time that each of this process's cores spent in each state, in ticks."""
+    """Return the time per state of each of this process's cores, in ticks."""
     try:
         lines = _STATISTICS.read_text(encoding="ascii").splitlines()
         allowed = os.sched_getaffinity(0)
     except (OSError, AttributeError):
         return {}
     rows = [line.split() for line in lines if line.startswith("cpu") and line[3:4].isdigit()]
-    # The last two columns, guests, are part of others.
+    # The last two columns, guests, are included in others.
     times = {int(row[0][3:]): [int(value) for value in row[1:9]] for row in rows}
     return {core: values for core, values in times.items() if core in allowed}
 

@@ -1,4 +1,4 @@
-"""Layers and parameters of networks, and what a training would cost: a few steps, timed before anything is written."""
+"""Summarizes networks, and estimates the cost of a training by timing a few steps."""
 
 import time
 from collections.abc import Callable
@@ -17,15 +17,15 @@ WARM_UP, TIMED = 2, 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training would do and cost."""
+    """Length and cost of a training."""
 
     system: str
     config: Config
     images: int
-    """Training images in all, each as often as it is seen."""
+    """Total number of training images, counted as often as each is seen."""
     parameters: dict[str, int]
     gflop_per_image: float
-    """Of one training step, forward and backward of all networks, for each training image."""
+    """Of one training step per training image, forward and backward of all networks."""
     steps: int
     machine: str
     images_per_second: float
@@ -44,7 +44,7 @@ class Plan:
                 self.config.to_yaml().rstrip(),
                 "",
                 f"parameters       {counts}",
-                f"cost             {self.gflop_per_image:.2f} GFLOP an image, {self.steps:,} steps",
+                f"cost             {self.gflop_per_image:.2f} GFLOP per image, {self.steps:,} steps",
                 f"machine          {self.machine}",
                 f"estimated time   {_duration(self.seconds)} at {self.images_per_second:.0f} images/s (measured)",
             ]
@@ -56,7 +56,7 @@ class Plan:
 
 
 def time_steps(step: Callable[[StepContext], object], batch_size: int, seed: int, device: torch.device) -> tuple[float, float]:
-    """Return (images a second, GFLOP of a step for each image) of `step`, timed on `device`."""
+    """Return images per second, and GFLOP per image, of `step`, timed on `device`."""
 
     def take(number: int) -> None:
         step(StepContext(number * batch_size, number, batch_size, seed, device=device))
@@ -90,7 +90,7 @@ class Layer:
     name: str
     kind: str
     output: tuple[int, ...]
-    """Shape of one image's output, without the batch."""
+    """Shape of the output for one image."""
     parameters: int
 
 
@@ -109,7 +109,7 @@ class NetworkSummary:
         rows = [("layer", "kind", "output", "parameters")]
         rows += [(x.name, x.kind, " x ".join(map(str, x.output)), f"{x.parameters:,}") for x in self.layers]
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = [f"{self.name}: {self.parameters:,} parameters, {self.gflop:.3f} GFLOP an image"]
+        lines = [f"{self.name}: {self.parameters:,} parameters, {self.gflop:.3f} GFLOP per image"]
         for row in rows:
             left = "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False))
             lines.append(f"  {left}  {row[3].rjust(widths[3])}")
@@ -129,7 +129,7 @@ class Summary:
         return sum(network.parameters for network in self.networks)
 
     def to_text(self) -> str:
-        """Return tables, one a network, and the total."""
+        """Return one table per network, and the total."""
         tables = [network.to_text() for network in self.networks]
         return "\n\n".join([*tables, f"{self.system}: {self.parameters:,} parameters in all"])
 

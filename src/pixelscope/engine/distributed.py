@@ -1,4 +1,4 @@
-"""Several processes that train one model: who starts them, how gradients are averaged, and what they must agree on."""
+"""Training with several processes: launchers, averaged gradients, and checks that all processes agree."""
 
 import errno
 import logging
@@ -26,11 +26,11 @@ def ranks() -> int:
 
 
 BARRIER_TIMEOUT = timedelta(minutes=30)
-"""Timeout of a barrier, where a process may rightly be late: reading data, evaluating, writing."""
+"""Timeout of a barrier, long because one process may read data, evaluate or write before it arrives."""
 
 
 class Barrier:
-    """A barrier for all training processes, with a process group and timeout of its own."""
+    """A barrier for all training processes, with a separate process group and timeout."""
 
     def __init__(self) -> None:
         """Create the process group; every process must do so."""
@@ -45,7 +45,7 @@ class Barrier:
 def set_collective_timeout(seconds: float) -> None:
     """Set the timeout of collective operations within a step."""
     if ranks() > 1:
-        # Set now and not at the start: processes arrive when each has read its data.
+        # Set here and not at the start, because processes may need long to read their data.
         dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds))
 
 
@@ -71,7 +71,7 @@ def average(values: Tensor) -> Tensor:
 
 
 def check_agreement(networks: Iterable[nn.Module]) -> None:
-    """Raise TrainingStopped unless all ranks hold bit-identical weights."""
+    """Raise TrainingStopped unless all ranks have bit-identical weights."""
     if ranks() == 1:
         return
     weights = torch.cat([p.detach().double().flatten() for n in networks for p in n.parameters()])
@@ -80,11 +80,13 @@ def check_agreement(networks: Iterable[nn.Module]) -> None:
     dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
     dist.all_reduce(highest, op=dist.ReduceOp.MAX)
     if not torch.equal(lowest, highest):
-        raise TrainingStopped("The processes hold different weights; nothing was written: resume from the last checkpoint.")
+        raise TrainingStopped(
+            "The processes have different weights, so no checkpoint was written; resume from the last one with --resume."
+        )
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """The sum over the ranks; its gradient is the sum of what all ranks pass back."""
+    """Sum over the ranks; its gradient is the sum of the gradients of all ranks."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -103,10 +105,9 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """Return the sum of `values` over the ranks, through which gradients flow; every rank must pass back through it.
+    """Return the sum of `values` over the ranks, differentiable; every rank must run its backward pass.
 
-    Of torch's own two, `torch.distributed.nn.functional` is deprecated, and the collectives that replace it for compiled code
-    are private.
+    PyTorch's `torch.distributed.nn.functional` is deprecated, and its replacement for compiled code is private.
     """
     total: Tensor | None = _SumOverRanks.apply(values)
     assert total is not None
@@ -114,7 +115,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the images of all ranks, on CPU and GPU alike (torch's own has no CPU kernel)."""
+    """Batch norm over the images of all ranks, on CPU and GPU (PyTorch's has no CPU kernel)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input` (N, C, H, W) by the mean and variance over all ranks in training."""
@@ -147,26 +148,26 @@ def synchronize_batch_norm(network: nn.Module) -> None:
 
 
 SHELLS = {"interactive", "bash", "sh", "dash", "zsh", "fish", "ksh", "csh", "tcsh"}
-"""Names of SLURM jobs that are a shell, in which a person types commands; the first is salloc's."""
+"""Names of interactive SLURM jobs; the first is the default of salloc."""
 SHARED_MEMORY = "/dev/shm"
 UNGUARDED = 97
-"""Exit code of a started process that, instead of its task, came to start a training."""
+"""Exit code of a spawned process that tries to start a training, because its script has no `__main__` guard."""
 _PORTS = 10_000
-"""How far the port on which tasks meet before they read data lies from the one they train over."""
+"""Offset of the port on which tasks wait for each other from the port of the training."""
 _NO_MEMORY = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOSYS}
 GUARD = (
     'a script that trains on several devices must start it under `if __name__ == "__main__":`, because each process reads the '
-    "script anew"
+    "script again"
 )
 
 
 def launched_from_outside() -> bool:
-    """Return whether torchrun or srun has started several processes, of which this is one."""
+    """Return whether this is one of several processes started by torchrun or srun."""
     return "TORCHELASTIC_RUN_ID" in os.environ or _is_task_of_srun()
 
 
 def launched_processes() -> int:
-    """Return how many processes torchrun or SLURM has started on this machine; 0 where neither has."""
+    """Return how many processes torchrun or SLURM has started on this machine; 0 if neither has."""
     if not launched_from_outside():
         return 0
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -186,14 +187,14 @@ def nodes() -> int:
 
 
 def launcher() -> ClusterEnvironment:
-    """Say who has started the processes: within a job of one task fabric takes SLURM for it, even where we spawn them."""
+    """Return the launcher of the processes; by itself, fabric would pick SLURM in a job of one task, even if we spawn them."""
     if not launched_from_outside():
         return LightningEnvironment()
     return TorchElasticEnvironment() if "TORCHELASTIC_RUN_ID" in os.environ else SLURMEnvironment()
 
 
 def share_of_cores(devices: int) -> int:
-    """Return the number of cores per process; SLURM's own setting wins."""
+    """Return the number of cores per process; SLURM's setting takes precedence."""
     if launched_from_outside() and "SLURM_CPUS_PER_TASK" in os.environ:
         return int(os.environ["SLURM_CPUS_PER_TASK"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -201,17 +202,19 @@ def share_of_cores(devices: int) -> int:
 
 
 def await_tasks(timeout: float) -> None:
-    """Wait until srun has started every task of the job; a script that srun did not start would wait for the others for ever.
+    """Wait until srun has started every task of the job, because a script without srun would wait for the others forever.
 
-    timeout: in seconds. This is asked before data are read, for which some machines need longer than others.
-    Raises InputError if not all come.
+    Called before data are read, because that takes longer on some machines.
+
+    timeout: in seconds.
+    Raises InputError if a task is missing.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return
     count = int(os.environ.get("SLURM_NTASKS", "1"))
     if not _is_task_of_srun():
         if count > 1:
-            message = "SLURM gave this job %d tasks, and srun started none of them here: this trains as one process."
+            message = "This SLURM job has %d tasks, but srun did not start them; this trains as one process."
             logging.getLogger(__name__).warning(message, count)
         return
     job = SLURMEnvironment()
@@ -220,24 +223,24 @@ def await_tasks(timeout: float) -> None:
         TCPStore(job.main_address, port, count, job.global_rank() == 0, timedelta(seconds=timeout), wait_for_workers=True)
     except RuntimeError as error:
         raise InputError(
-            f"Of the {count} tasks of this SLURM job not all have come within {timeout:g} seconds; start them all with srun, "
-            "as in `srun pixelscope ...`, ask for a job of one task, or raise --runtime.collective-timeout."
+            f"Not all {count} tasks of this SLURM job have started within {timeout:g} seconds; start them with srun, as in "
+            "`srun pixelscope ...`, request a job of one task, or raise --runtime.collective-timeout."
         ) from error
 
 
 def require_main_guard() -> None:
-    """End a process that was started to train and instead comes here, because the script has no `__main__` guard.
+    """Exit if this is a spawned process, which gets here only if its script has no `__main__` guard.
 
-    The process that started it sees the exit code and says so, once.
+    The process that spawned it reports the exit code, once.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(UNGUARDED)
 
 
 def refused_start(error: OSError | RuntimeError) -> InputError | None:
-    """Return what to tell the user where processes could not be started, or None if `error` has another cause."""
+    """Return an error for the user if processes could not be started; None if `error` has another cause."""
     if isinstance(error, BrokenPipeError):
-        return InputError(f"A process has ended before it began to train; {GUARD}.")
+        return InputError(f"A process ended before its training started; {GUARD}.")
     of_system = isinstance(error, OSError) and error.filename is None and error.errno in _NO_MEMORY
     of_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in ("/torch_", "shared memory", "mmap"))
     if not (of_system or of_torch):
@@ -246,7 +249,7 @@ def refused_start(error: OSError | RuntimeError) -> InputError | None:
 
 
 def shared_memory_fault(reason: str) -> InputError:
-    """Return what to tell the user where the processes have no memory to share."""
+    """Return an error for the user if the processes have no shared memory."""
     return InputError(
         f"Several processes need shared memory, and {SHARED_MEMORY} is full or cannot be written to ({reason}); make it larger "
         "(in a container with --shm-size 1g), free some of it, or train with --devices 1."
@@ -256,7 +259,7 @@ def shared_memory_fault(reason: str) -> InputError:
 def _is_task_of_srun() -> bool:
     """Return whether srun started this process together with others, and it is not an interactive shell.
 
-    Within a job's shell or script, SLURM sets the number of tasks that the job may have, whether srun was used or not.
+    In the shell or script of a job, SLURM sets the number of tasks whether srun was used or not.
     """
     tasks = int(os.environ.get("SLURM_NTASKS", "1"))
     of_step = int(os.environ.get("SLURM_STEP_NUM_TASKS", tasks))

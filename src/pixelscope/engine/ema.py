@@ -15,7 +15,7 @@ class EMA:
     half_life: images after which a weight's contribution has halved; capped at a twentieth of the images seen, so that the
     initial weights are forgotten early (Karras et al. 2024, section 3).
 
-    Batch norm's running statistics are its own, computed in `updating_batch_norm`: those of the network belong to other
+    Batch norm's running statistics are recomputed in `updating_batch_norm`, because the network's statistics belong to other
     weights and would shift the outputs of the averaged ones.
     """
 
@@ -24,27 +24,27 @@ class EMA:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
     def kept(self, images: int, seen: int) -> float:
-        """Return the share of itself that the average keeps in a step of `images` images, `seen` images after the start."""
+        """Return the decay of a step of `images` images, `seen` images after the start."""
         half_life = min(self.half_life, max(seen, images) / 20)
         return 0.5 ** (images / half_life)
 
     @torch.no_grad()
     def update(self, network: nn.Module, kept: float | Tensor) -> None:
-        """Move towards `network`, keeping the share `kept`: a float, or in a captured step a float32 scalar on the device."""
-        # All parameters in one call: one by one, a GPU waits for the processor.
+        """Move towards `network` with the decay `kept`: a float, or in a captured step a float32 scalar on the device."""
+        # All parameters in one call, because one call each would leave a GPU waiting for the CPU.
         averaged: list[Tensor] = list(self.network.parameters())
         current: list[Tensor] = list(network.parameters())
         if not isinstance(kept, Tensor):
             get_ema_multi_avg_fn(kept)(averaged, current, None)
             return
-        # lerp would read a weight that is a tensor, which no captured step may do.
+        # lerp would synchronize to read a weight that is a tensor, which a captured step must not do.
         difference = torch._foreach_sub(current, averaged)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_mul_(difference, 1 - kept)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_add_(averaged, difference)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def updating_batch_norm(self) -> Iterator[nn.Module]:
-        """Yield the averaged network, its batch norm normalising each batch by itself and keeping the statistics for use."""
+        """Yield the averaged network with batch norm in training mode, which updates its running statistics."""
         layers = [module for module in self.network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         for layer in layers:
             layer.train()

@@ -31,7 +31,7 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a checkpoint and the run that resumes from it must have in common."""
+    """What a checkpoint and the run that resumes from it must share."""
 
     system: str
     config: dict[str, Any]
@@ -103,13 +103,13 @@ class Loop(Generic[Batch]):
                 if self.progress.images == 0:
                     self._evaluate()
                     self._sample()
-                self.barrier.wait()  # the first process has written the record meanwhile
+                self.barrier.wait()  # until the first process has written the record
                 while self._should_continue():
                     self._step()
                 if not self.run.checkpoint_files() or not self._is_due(self.config.checkpoint_every):
                     self._save()
                 elif first:
-                    self._record()  # a killed session may have saved its last checkpoint and not recorded it
+                    self._record()  # a killed session may not have recorded its last checkpoint
                 self._announce_stop()
         finally:
             self._display.close()
@@ -121,7 +121,7 @@ class Loop(Generic[Batch]):
         numbers = self._take_step(context)
         self.meter.add(numbers)
         self.guard.watch(numbers, context.step)
-        # Checking synchronizes a GPU and is free on a CPU. Where a step is logged, the clock waits for the GPU, too.
+        # Checking is free on a CPU, but synchronizes a GPU; on a logged step, the clock must wait for the GPU anyway.
         if self.fabric.device.type == "cpu" or context.log_now:
             self.guard.check()
         seconds = self.progress.seconds + time.monotonic() - began
@@ -189,7 +189,7 @@ class Loop(Generic[Batch]):
 
     def _sample(self) -> None:
         if self.fabric.is_global_zero:
-            self.run.require_own()
+            self.run.require_lock()
             self.sample(self.progress.images)
         self.barrier.wait()
 
@@ -212,7 +212,7 @@ class Loop(Generic[Batch]):
 
     def _write_checkpoint(self, name: str, tensors: Callable[[Task[Any]], dict[str, Tensor]]) -> None:
         if self.fabric.is_global_zero:
-            self.run.require_own()
+            self.run.require_lock()
             header = CheckpointHeader(self.identity.system, self.identity.config, self.identity.data, self.progress)
             checkpoint.save(self.run.checkpoints / f"{name}.safetensors", tensors(self.task), header)
         self.barrier.wait()
@@ -254,14 +254,14 @@ class Loop(Generic[Batch]):
         if header.system != self.identity.system or not same:
             raise InputError(
                 f"The checkpoint in {self.run.path} was made with another configuration than its config.yaml; "
-                "restore the file, or train anew with the new settings."
+                "restore that file, or start a new training."
             )
         if header.data != self.identity.data:
             kinds = sorted({*header.data, *self.identity.data})
             other = [kind for kind in kinds if header.data.get(kind) != self.identity.data.get(kind)]
             raise InputError(
                 f"The images ({', '.join(other)}) are not those that the run {self.run.path} was trained on (their SHA-256 "
-                "differs); give the same data, or train anew."
+                "differs); give the same images, or start a new training."
             )
 
     @contextmanager
@@ -275,7 +275,7 @@ class Loop(Generic[Batch]):
 
         try:
             before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: whoever started it handles signals
+        except ValueError:  # not the main thread, whose owner handles signals
             before = {}
         try:
             yield

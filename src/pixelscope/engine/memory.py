@@ -1,4 +1,4 @@
-"""Order of images and weights in memory."""
+"""Memory format of images and weights."""
 
 from typing import TypeVar
 
@@ -11,10 +11,10 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def to_device(network: N, device: torch.device, memory_format: str) -> N:
-    """Move a network to a device, its convolution weights in this memory format, and return it."""
+    """Move a network to a device, with its convolution weights in this memory format, and return it."""
     return network.to(device, memory_format=FORMATS[memory_format])  # pyright: ignore[reportCallIssue]
 
 
 def to_memory_format(images: Tensor, memory_format: str) -> Tensor:
-    """Return images (N, C, H, W) in this memory format; a convolution runs channels-last if its images or its weights are."""
+    """Return images (N, C, H, W) in this memory format; a convolution runs channels-last if its images or weights are."""
     return images.contiguous(memory_format=FORMATS[memory_format])

@@ -1,4 +1,4 @@
-"""Numbers of each step: packed into one tensor, averaged for the log, and guarded, so that a run stops if one is not finite."""
+"""Packs the numbers of a step into one tensor, averages them for the log, and stops a run if one is not finite."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pixelscope.errors import TrainingStopped
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """The named numbers of one step in one tensor: whatever is done with them takes one launch and not one per name."""
+    """The named numbers of one step in one tensor, so that each operation on them takes one launch, not one per name."""
 
     layout: tuple[tuple[str, torch.Size], ...]
     """Names and shapes, in the order of `values`."""
@@ -40,14 +40,14 @@ class Meter:
         self._steps: dict[tuple[tuple[str, torch.Size], ...], int] = {}
 
     def add(self, numbers: StepNumbers) -> None:
-        """Add one step's numbers; a name need not come with every step."""
+        """Add one step's numbers; a step may lack some names."""
         layout = numbers.layout
-        # Copied first: a captured step writes its numbers to the same place each time.
+        # Copied, because a captured step writes its numbers to the same memory each time.
         self._sums[layout] = self._sums[layout] + numbers.values if layout in self._sums else numbers.values.clone()
         self._steps[layout] = self._steps.get(layout, 0) + 1
 
     def read(self) -> dict[str, float | list[float]]:
-        """Return the means over steps and ranks, numbers or lists of them, and start anew."""
+        """Return the means over steps and ranks, numbers or lists of them, and reset."""
         means = dict(sorted(self._means()))
         flat = average(torch.cat([mean.flatten() for mean in means.values()])).tolist() if means else []
         result: dict[str, float | list[float]] = {}

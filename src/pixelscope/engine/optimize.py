@@ -1,4 +1,4 @@
-"""One optimizer step: average gradients over ranks, measure, clip, apply."""
+"""Builds optimizers, and takes optimizer steps: average gradients over ranks, measure, clip, apply."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Devices, precision and threads of a run, and the launch of its processes."""
+"""Resolves devices, precision and threads of a run, and launches its processes."""
 
 import importlib.util
 import logging
@@ -35,9 +35,9 @@ from pixelscope.engine.distributed import (
 from pixelscope.errors import InputError, Interrupted, TrainingStopped
 from pixelscope.heap import keep_heap
 
-GO_ON = "resume from the last checkpoint with --resume RUN"
+RESUME_HINT = "resume from the last checkpoint with --resume RUN"
 _OF_SYSTEM = re.compile(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?")
-"""An error of the system as Python prints it: number, text, and the file where there is one."""
+"""An error of the system as Python prints it: number, text and, if given, the file."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:
     devices = launched_processes() or config.devices
     if accelerator == "cuda" and torch.cuda.device_count() < devices:
         raise InputError(
-            f"{devices} GPUs are asked for and this machine has {torch.cuda.device_count()}; "
+            f"--devices {devices} needs {devices} GPUs, but this machine has {torch.cuda.device_count()}; "
             "lower --devices or use --runtime.accelerator cpu."
         )
     native = _computes_in_bf16(accelerator)
@@ -96,16 +96,16 @@ def computing_device() -> torch.device:
 
 
 def check_batch(size: int, config: RuntimeConfig) -> None:
-    """Raise InputError if the batch size is not a multiple of the number of processes; called before anything is written."""
+    """Raise InputError unless the batch size is a multiple of the number of processes; called before anything is written."""
     count = resolve_runtime(config).devices * nodes()
     if size % count:
         raise InputError(f"A batch of {size} cannot be divided among {count} devices; change one of them.")
 
 
 def choose_precision(asked: str, accelerator: str, native: bool) -> str:
-    """Return the precision to compute in; `native` says whether the hardware has bfloat16.
+    """Return the precision to compute in; `native`: whether the hardware supports bfloat16.
 
-    Raises InputError if bfloat16 is asked of a GPU that has none; a CPU emulates it.
+    Raises InputError if bfloat16 is requested on a GPU without it; a CPU emulates it.
     """
     if asked == "auto":
         return "bf16-mixed" if native else "32-true"
@@ -115,19 +115,19 @@ def choose_precision(asked: str, accelerator: str, native: bool) -> str:
 
 
 def choose_capture(asked: str, accelerator: str, processes: int) -> tuple[bool, str]:
-    """Return whether steps are captured as CUDA graphs, and why; a matter of speed, so nothing is refused."""
+    """Return whether steps are captured as CUDA graphs, and why; raises no error, because it changes the speed only."""
     if accelerator != "cuda":
         return False, "no GPU"
     if processes > 1:
         return False, "several processes"
     if asked == "auto":
-        # Turned on here once `python -m benchmarks.gpu` has passed on a GPU: docs/decisions/0018.
+        # To be turned on once `python -m benchmarks.gpu` has passed on a GPU: docs/decisions/0018.
         return False, "auto: not yet measured on a GPU; --runtime.capture on turns it on"
     return asked == "on", "as asked"
 
 
 def choose_compile(asked: str, accelerator: str) -> tuple[bool, str]:
-    """Return whether networks are compiled, and why; raises InputError where that is asked for and a compiler is missing."""
+    """Return whether networks are compiled, and why; raises InputError if this is requested and a compiler is missing."""
     if asked != "on":
         return False, "as asked" if asked == "off" else "auto: not yet measured; --runtime.compile on turns it on"
     missing = _missing_compiler(accelerator)
@@ -139,7 +139,7 @@ def choose_compile(asked: str, accelerator: str) -> tuple[bool, str]:
 
 
 def _missing_compiler(accelerator: str) -> str | None:
-    """Return what torch.compile needs on this machine and does not find."""
+    """Return what torch.compile needs and this machine lacks; None if it lacks nothing."""
     if accelerator == "cuda" and importlib.util.find_spec("triton") is None:
         return "the package triton"
     names = ("CC", "gcc", "clang", "cc") if accelerator == "cuda" else ("CXX", "g++", "clang++", "c++")
@@ -152,10 +152,10 @@ def _missing_compiler(accelerator: str) -> str | None:
 def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call `function(fabric, *arguments)` on every device and return what it returns on the first.
 
-    Under torchrun or SLURM the processes are theirs; otherwise they are spawned.
+    Under torchrun or SLURM, these have started the processes; otherwise they are spawned.
     """
     runtime = resolve_runtime(config)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run says itself what it uses
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run prints what it uses
     single = runtime.devices == 1 and not launched_from_outside()
     method: Literal["popen", "spawn"] = "popen" if launched_from_outside() else "spawn"
     strategy = "auto" if single else DDPStrategy(start_method=method, timeout=BARRIER_TIMEOUT)
@@ -167,7 +167,7 @@ def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any)
         precision=runtime.precision,  # pyright: ignore[reportArgumentType] - one of fabric's literals
         num_nodes=nodes(),
     )
-    # Bound beforehand: fabric walks through the arguments of a launch and refuses frozen dataclasses among them.
+    # Bound with partial, because fabric searches the arguments of a launch and refuses frozen dataclasses.
     prepared = partial(_prepared, threads=runtime.threads, timeout=config.collective_timeout)
     bound = partial(prepared, function=function, arguments=arguments)
     return fabric.launch(bound) if single else _launch_several(fabric, bound, runtime.devices, spawned=method == "spawn")
@@ -182,21 +182,21 @@ def _launch_several(fabric: Fabric, function: Callable[[Fabric], Any], count: in
         raise _ended(error, count) from None
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and _lost_contact(error):
-            message = f"Not all processes have started; start them again, or {GO_ON}."
+            message = f"Not all processes have started; start them again, or {RESUME_HINT}."
             raise TrainingStopped(message) from error
         refused = refused_start(error) if spawned else None
         raise refused or error from None
 
 
 def _ended(error: ProcessExitedException, count: int) -> InputError:
-    """Describe the end of a process that raised no error of its own."""
+    """Describe the end of a process that raised no error."""
     if error.exit_code in (1, UNGUARDED):  # an error within the training arrives as a text instead
-        return InputError(f"Process {error.error_index + 1} of {count} has ended before it began to train; {GUARD}.")
+        return InputError(f"Process {error.error_index + 1} of {count} ended before its training started; {GUARD}.")
     if error.signal_name == "SIGBUS":
-        return shared_memory_fault(f"process {error.error_index + 1} of {count} has died, SIGBUS")
+        return shared_memory_fault(f"process {error.error_index + 1} of {count} was killed by SIGBUS")
     how = error.signal_name or f"exit code {error.exit_code}"
     return TrainingStopped(
-        f"Process {error.error_index + 1} of {count} has died ({how}), and the others were stopped; {GO_ON}."
+        f"Process {error.error_index + 1} of {count} ended ({how}), and the others were stopped; {RESUME_HINT}."
     )
 
 
@@ -221,25 +221,25 @@ def _prepared(fabric: Fabric, *, threads: int, timeout: float, function: Callabl
     if fabric.device.type == "cpu":
         keep_heap()
     else:
-        # Some of cuDNN's gradients add in the order of arrival, and a resumed run must repeat the bits.
+        # Some of cuDNN's gradients are summed in varying order, but a resumed run must be bit-identical.
         torch.backends.cudnn.deterministic = True
     try:
         result = function(fabric, *arguments)
     except (RuntimeError, MemoryError) as error:
         if _is_out_of_memory(error):
             whose = f"Process {fabric.global_rank + 1} of {ranks()}" if ranks() > 1 else "The training"
-            raise TrainingStopped(f"{whose} has run out of memory; free some, and {GO_ON}.") from error
+            raise TrainingStopped(f"{whose} ran out of memory; free some, and {RESUME_HINT}.") from error
         if ranks() > 1 and _lost_contact(error):
-            raise TrainingStopped(f"Another process has ended or cannot be reached any more; {GO_ON}.") from error
+            raise TrainingStopped(f"Another process has ended or cannot be reached; {RESUME_HINT}.") from error
         raise
     if ranks() > 1:
-        # Left to the interpreter's end, gloo's threads sometimes abort the process after all is done.
+        # Otherwise gloo's threads sometimes abort the process when the interpreter exits.
         torch.distributed.destroy_process_group()
     return result
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether an allocation failed; torch raises a plain RuntimeError for the memory of a CPU."""
+    """Return whether an allocation failed; on a CPU, torch raises a plain RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -267,7 +267,7 @@ def _accelerator(config: RuntimeConfig) -> str:
 def _computes_in_bf16(accelerator: str) -> bool:
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Without these instructions bf16 is emulated, slower than float32.
+    # Without these instructions, bf16 is emulated and slower than float32.
     return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
 
 
@@ -276,7 +276,7 @@ def _cpu_flags() -> set[str]:
 
 
 def cpu_name() -> str:
-    """Return what the processor calls itself."""
+    """Return the name of the processor."""
     return _cpuinfo("model name") or platform.processor() or "unknown"
 
 

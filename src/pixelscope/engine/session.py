@@ -1,4 +1,4 @@
-"""A training session: starts a run or resumes one, on one process or several; a `Job` says what is trained."""
+"""A training session: starts or resumes a run, on one process or several; a `Job` defines what is trained."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -26,19 +26,19 @@ C = TypeVar("C", bound=Config)
 
 
 class Samples(Protocol):
-    """The same images drawn again and again while a training runs."""
+    """Images drawn at intervals during a training, always from the same inputs."""
 
     def draw(self, task: Any, images: int) -> None:
-        """Store what `task` draws after `images` images."""
+        """Store the images of `task` after `images` images."""
         ...
 
     def forget_after(self, images: int) -> None:
-        """Drop what was drawn after `images` images."""
+        """Drop the images of later points."""
         ...
 
 
 class NoSamples:
-    """The samples of a task that draws nothing."""
+    """Samples of a task without images."""
 
     def __init__(self, folder: RunFolder) -> None:
         pass
@@ -52,42 +52,42 @@ class NoSamples:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a session writes: a run folder, made once everything is ready, or the run that it resumes."""
+    """Where a session writes: a new run folder, created once everything is ready, or the run that it resumes."""
 
     runs: Path
-    """Where a numbered folder is made."""
+    """Parent of a numbered run folder."""
     run: Path | None = None
-    """A folder of the user's own choice, or the run to resume."""
+    """Folder chosen by the user, or the run to resume."""
     resumed: bool = False
     take_over: bool = False
-    """Whether the lock of another machine's process that has given no sign of life for ten minutes is taken."""
+    """Whether to take the lock of another machine's process that has been silent for ten minutes."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What one process trains, and what it keeps in the run folder besides checkpoints and statistics."""
+    """What one process trains, and what it writes to the run folder besides checkpoints and statistics."""
 
     name: str
-    """What a numbered run folder is called after its number."""
+    """Name of a numbered run folder, after its number."""
     task: Task[Any]
     batches: Batches[Any]
     durations: TrainingConfig
     settings: dict[str, Any]
-    """Settings that decide the weights; a checkpoint made with others is refused."""
+    """Settings that determine the weights; a checkpoint with others is refused."""
     digests: dict[str, str]
-    """SHA-256 of everything that is trained on; a checkpoint made with other data is refused."""
+    """SHA-256 of all training data; a checkpoint with others is refused."""
     describe: Callable[[Path], dict[str, Any]]
-    """Returns what run.json says of the data, given the run folder's path."""
+    """Returns the entries of run.json about the data, given the path of the run folder."""
     begin: Callable[[RunFolder], None] = lambda folder: None
-    """Writes what a new run begins with besides its record and configuration."""
+    """Writes the first files of a new run besides record and configuration."""
     snapshot: Callable[[RunFolder, int], None] = lambda folder, images: None
-    """Stores, at each evaluation, what later stages need of the networks after so many images."""
+    """Called at each evaluation with the number of images seen; stores the networks that later stages need."""
     samples: Callable[[RunFolder], Samples] = NoSamples
 
 
 @dataclass(frozen=True)
 class Job(ABC):
-    """One training that can be sent to every process: everything that could be refused has been looked at."""
+    """A checked training, ready to be sent to every process."""
 
     system: str
     config: Any
@@ -96,7 +96,7 @@ class Job(ABC):
 
     @abstractmethod
     def build(self, fabric: Fabric) -> Training:
-        """Build networks and batches on one process; nothing is written yet."""
+        """Build networks and batches on one process, without writing anything."""
 
     def run(self) -> Path:
         """Train to the end on every process, and return the path of the run folder."""
@@ -105,7 +105,7 @@ class Job(ABC):
 
 
 def _leaving_busy_cores(job: Job) -> Job:
-    """Return a job with fewer threads if cores are busy, and print why; config.yaml keeps the number for resuming."""
+    """Return a job with fewer threads if cores are busy, and print why; config.yaml records the number for resuming."""
     settings, why = leave_busy_cores(job.config.runtime)
     if not why:
         return job
@@ -114,9 +114,9 @@ def _leaving_busy_cores(job: Job) -> Job:
 
 
 def check_start(config: Any, run: Path | None) -> None:
-    """Refuse, before minutes of reading, a run folder that exists and a batch that cannot be divided; meet the other tasks."""
+    """Check, before data are read, that the run folder is new and the batch divisible; then wait for the other tasks."""
     require_main_guard()
-    # Of processes that a launcher started, the first makes the folder while others may still be on their way here.
+    # Only the first process checks, because it may have created the folder before the others get here.
     if run is not None and runtime.is_first_process():
         RunFolder.refuse_existing(run)
     _check_runtime(config)
@@ -125,15 +125,15 @@ def check_start(config: Any, run: Path | None) -> None:
 def check_resume(
     run: Path, read: Callable[[RunFolder], C], changes: dict[str, Any], take_over: bool = False
 ) -> tuple[RunFolder, C, Place]:
-    """Find a run to resume, and return it with its configuration, `changes` laid over it, and its place.
+    """Open a run to resume; return it, its configuration with `changes`, and its place.
 
-    read: reads the configuration, and raises InputError where the run is of another system.
-    changes: nested settings; None leaves one as it is.
+    read: reads the configuration; raises InputError if the run is of another system.
+    changes: nested settings; None leaves a setting unchanged.
     take_over: see `RunFolder.locked`.
     """
     require_main_guard()
     folder = RunFolder.open(run)
-    # Of processes that a launcher started, the first takes the lock while others may still be on their way here.
+    # Only the first process checks, because it may have taken the lock before the others get here.
     if runtime.is_first_process():
         folder.require_free(take_over)
     config = read(folder).with_settings(changes)
@@ -147,10 +147,9 @@ def _check_runtime(config: Any) -> None:
 
 
 def _run_session(fabric: Fabric, job: Job) -> Path:
-    """Train on one process, and return the run folder's path; its record says in which state it is left.
+    """Train on one process, and return the path of the run folder; run.json records the final state.
 
-    Of a resumed run nothing is changed before its newest checkpoint has been read and found to be of this configuration and
-    these images.
+    A resumed run is changed only after its newest checkpoint has been read and matches configuration and images.
     """
     training = job.build(fabric)
     resolved = runtime.resolve_runtime(job.config.runtime)
@@ -186,15 +185,15 @@ def _run_session(fabric: Fabric, job: Job) -> Path:
 
 
 def _folder(fabric: Fabric, job: Job, training: Training, stack: ExitStack) -> RunFolder:
-    """Return the run folder on every process; the first process makes that of a new run, and locks it until `stack` ends.
+    """Return the run folder on every process; the first process creates it for a new run, and locks it until `stack` ends.
 
-    A new run has left nothing on disk before.
+    A new run writes nothing to disk before this.
     """
 
     def begin(folder: RunFolder) -> None:
         folder.update_record(system=job.system, state="running", command=command_line())
         training.begin(folder)
-        job.config.save(folder.config)  # at last: without it, what a killed start leaves is no run that could be resumed
+        job.config.save(folder.config)  # last, so that a folder with it can be resumed
 
     place = job.place
     if not fabric.is_global_zero:
@@ -224,13 +223,15 @@ def _train(loop: Loop[Any], folder: RunFolder, first: bool) -> None:
         state = "finished"
     finally:
         if first and not folder.is_lost():
-            with suppress(OSError) if state == "stopped" else nullcontext():  # what stopped it is the error to report
+            with (
+                suppress(OSError) if state == "stopped" else nullcontext()
+            ):  # the error that stopped the training is the one to report
                 folder.update_record(state=state)
 
 
 @contextmanager
 def _full_disk(folder: RunFolder) -> Iterator[None]:
-    """Say, where the disk is full, what the run folder keeps and how to continue."""
+    """Turn the error of a full disk into one that names the newest checkpoint and how to continue."""
     try:
         yield
     except OSError as error:
@@ -246,16 +247,16 @@ def _full_disk(folder: RunFolder) -> Iterator[None]:
 
 
 def streamed(sets: Mapping[str, ImagesOfStep]) -> list[str]:
-    """Return a line for each set that is too large for the memory of the GPU."""
+    """Return a note per set that does not fit into the memory of the GPU."""
     return [
-        f"Note on the {name}: {images.nbytes / 1e9:.1f} GB are too much for the GPU's memory; each step sends its own images."
+        f"Note on the {name}: {images.nbytes / 1e9:.1f} GB do not fit into the GPU's memory; each step copies its images."
         for name, images in sets.items()
         if images.device.type != "cpu" and not images.resident
     ]
 
 
 def _record_session(fabric: Fabric, folder: RunFolder, job: Job, training: Training) -> None:
-    """Write into run.json what runs, on what and with which data, and print the notes on the data."""
+    """Write versions, hardware, settings and data to run.json, and print the notes on the data."""
     about, resolved = training.describe(folder.path), runtime.resolve_runtime(job.config.runtime)
     notes = [f"Note on the {role}: {note}" for role, data in about["data"].items() for note in data.get("notes", ())]
     notes += streamed(training.batches.sets())

@@ -31,7 +31,7 @@ class StepInputs:
     log_now: bool = False
     """Whether the step is logged; costly diagnostics run on such steps only, and these steps are never captured."""
     branch: str = ""
-    """Steps of one branch, unless they are logged, run the same operations; each branch is captured once."""
+    """Steps of one branch run the same operations, unless they are logged; each branch is captured once."""
 
     def number(self, name: str) -> float | Tensor:
         """Return a number to multiply with float32 tensors: a float, or a float32 scalar."""
@@ -39,18 +39,16 @@ class StepInputs:
         return value.float() if isinstance(value, Tensor) else value
 
     def to(self, device: torch.device) -> "StepInputs":
-        """Return the same inputs, their tensors on `device`."""
+        """Return the same inputs with their tensors on `device`."""
         return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
 
 
 class Task(ABC, Generic[Batch]):
     """A system in training. Owns networks, optimizers and moving averages; `step` trains on one batch.
 
-    A step has two halves, so that the second can be captured as a CUDA graph: `inputs` works on the CPU and says what the step
-    reads, `compute` works on the device and never waits for a number from it. Whatever `compute` changes is in `networks`,
-    `optimizers`, `averages` or `schedule_state`.
-
-    The loop saves and restores exactly what `networks`, `optimizers`, `averages` and `schedule_state` hold.
+    A step has two halves, so that the second can be captured as a CUDA graph. `inputs` runs on the CPU and returns the values
+    of the step. `compute` runs on the device, never waits for a number from it, and changes only `networks`, `optimizers`,
+    `averages` and `schedule_state`. A checkpoint contains exactly these four.
     """
 
     networks: dict[str, nn.Module]
@@ -72,7 +70,7 @@ class Task(ABC, Generic[Batch]):
 
     @abstractmethod
     def inputs(self, context: StepContext) -> StepInputs:
-        """Return what the step at `context` reads besides its images; nothing is changed."""
+        """Return everything that the step at `context` reads besides its images; changes nothing."""
 
     @abstractmethod
     def compute(self, batch: Batch, inputs: StepInputs) -> Mapping[str, Tensor]:
@@ -85,12 +83,12 @@ class Task(ABC, Generic[Batch]):
         """Compile the forward passes, and with them their gradients; networks, names and weights stay as they are."""
         import torch._functorch.config
 
-        # A logged step takes several gradients of one pass, which donated buffers rule out.
+        # A logged step computes several gradients of one pass, which is impossible with donated buffers.
         torch._functorch.config.donated_buffer = False
         self.passes = {name: torch.compile(function, dynamic=False) for name, function in self.passes.items()}
 
     def averaging(self, context: StepContext) -> dict[str, float]:
-        """Return, for `inputs`, what share of itself each moving average keeps in the step at `context`."""
+        """Return the decay of each moving average in the step at `context`, as numbers for `inputs`."""
         return {f"kept by {name}": average.kept(context.batch_size, context.images) for name, average in self.averages.items()}
 
     def update_averages(self, inputs: StepInputs) -> None:

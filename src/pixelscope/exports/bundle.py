@@ -1,4 +1,4 @@
-"""Write an exported model and its sidecar files, if its outputs agree with those of the run."""
+"""Write an exported model and its sidecar files, if its outputs agree with the run's."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ import numpy as np
 
 from pixelscope.errors import InputError
 from pixelscope.exports.model_card import ModelCard
-from pixelscope.files import write_text, written_whole
+from pixelscope.files import atomic_file, write_text
 
 TOLERANCE = 1e-4
 """Maximum difference, absolute for values below 1 and relative above."""
@@ -104,7 +104,7 @@ def require_absent(out: Path, form: Format) -> None:
 
 
 def _unfinished(out: Path) -> Path:
-    """Return the file that lies next to an export from its first sidecar file to its end."""
+    """Return the file that is next to an export from its first sidecar file until it is complete."""
     return out.with_name(f".{out.name}.unfinished")
 
 
@@ -128,7 +128,7 @@ def write_bundle(
         InputError: file and run differ; nothing is written.
     """
     texts: Mapping[Path, str] = {}
-    with written_whole(out) as temporary:
+    with atomic_file(out) as temporary:
         write(temporary)
         parity = compare(temporary)
         parity.require()

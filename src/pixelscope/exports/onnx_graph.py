@@ -82,7 +82,7 @@ def _preparation(size: int, mean: float, scale: float, framing: Framing | None) 
     nodes = [
         node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2]),
         node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
-        # The centre square: sides (H, W), the shorter one, and half of what is over.
+        # The centre square: sides (H, W), the shorter one, and half of the difference.
         node("Shape", ["planes"], ["sides"], start=2, end=4),
         node("ReduceMin", ["sides"], ["side"], keepdims=1),
         node("Sub", ["sides", "side"], ["over"]),
@@ -95,7 +95,7 @@ def _preparation(size: int, mean: float, scale: float, framing: Framing | None) 
             ["resized"],
             mode="linear",
             antialias=1,
-            # At the edges the filter's weights add up to 1 over what lies inside, as in Pillow and torch.
+            # At the edges the filter's weights are normalised over the pixels inside the image, as in Pillow and torch.
             exclude_outside=1,
             coordinate_transformation_mode="half_pixel",
             axes=[2, 3],
@@ -148,7 +148,7 @@ def _framing_nodes() -> list[Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    # The exporter reports its progress on stdout, and deprecations of its own making.
+    # The exporter prints its progress to stdout, and warns of deprecations in its own code.
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -22,7 +22,7 @@ CHECKSUM = f"{KEY}.sha256"
 _METADATA = 14 << 3 | 2
 """Tag of a ModelProto's metadata entry: field 14, length-delimited."""
 _OTHER_FILES = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
-"""How a tensor says that its values lie in another file: the key of an entry, `location`, in every encoding of its tag and
+"""How a tensor refers to values in another file: the key of an entry, `location`, in every encoding of its tag and
 length. JSON, as in the metadata, has no such control characters."""
 _FIRST, _SECOND = 1 << 3 | 2, 2 << 3 | 2
 """Tags of an entry's key and value."""
@@ -72,7 +72,7 @@ class OnnxModel:
             )
         except Exception as error:  # noqa: BLE001 - its own kinds of errors share no other base
             raise InputError(
-                f"{path} holds no model that onnxruntime can run ({' '.join(str(error).split())[:160]}); export the run again."
+                f"{path} has no model that onnxruntime can run ({' '.join(str(error).split())[:160]}); export the run again."
             ) from None
         self.about = parse_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY, ""), str(path))
 

@@ -56,7 +56,7 @@ class RenderConfig(Config):
     shift: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Maximum shift along each axis, as a fraction of the image's side."""
     crop: Factors = (1.0, 4.0)
-    """LOW HIGH: side of the crop from a photo, in sides of the image, as far as the photo is large enough."""
+    """LOW HIGH: side of the crop from a photo, in sides of the image; limited by the size of the photo."""
     background: Factors = (0.4, 2.5)
     """LOW HIGH: factor on the background's brightness, because a pictogram and its background may be lit differently."""
     brightness: Factors = (0.2, 1.8)

@@ -154,7 +154,7 @@ def _main_rectangle(lit: Bytes) -> Box:
         return Box(0, 0, 0, 0)
     left, right = _main_run(_sums(lit, 0))
     top, bottom = _main_run(_sums(lit[:, left:right], 1))
-    # A side panel's rows are gone by now.
+    # Rows of a side panel are removed before.
     inner_left, inner_right = _main_run(_sums(lit[top:bottom, left:right], 0))
     return Box(left + inner_left, top, inner_right - inner_left, bottom - top)
 
@@ -187,7 +187,7 @@ def _refine(brightest: Bytes, rough: Box, block: int, black: float) -> Box:
 
 def _first_line(lines: Bytes, rough: int, block: int, black: float) -> int:
     """Return the first column near `rough` that is half as bright as the brightest one there."""
-    # The outermost lit block may be lit in part only, and the one inside it has the picture's full length.
+    # The outermost lit block may be partly lit; the one inside it has the full length of the picture.
     start = max(0, rough - block)
     # A glint counts no more than tissue does.
     light = lines[:, start : rough + 2 * block].clip(black, black + _TISSUE).mean(0) - black

@@ -1,6 +1,6 @@
 """Framing: position and size of the foreground in images; needs only NumPy.
 
-Digits of USPS touch the edges of their images, those of MNIST have margins. A generator that changes appearance but not
+Digits of USPS touch the edges of their images; digits of MNIST have margins. A generator that changes appearance but not
 geometry cannot bridge this, so one domain is scaled and shifted to match the other.
 """
 
@@ -88,7 +88,7 @@ class Framing:
             n, size, _, channels = block.shape
             rows = np.matmul(down, block.reshape(n, size, size * channels))
             placed = np.matmul(across, rows.reshape(n * size, size, channels)).reshape(block.shape)
-            # Rounded to a thousandth first: sums in another order then round alike where they lie half between two values.
+            # Rounded to a thousandth first, so that sums in another order round the same way near a half.
             framed[start : start + _BLOCK] = (placed + fill).round(3).round().clip(0, 255)
         return framed
 

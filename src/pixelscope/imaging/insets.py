@@ -107,7 +107,7 @@ def find_insets(frame: Bytes, content: Box) -> list[Inset]:
     if side < _SMALLEST:
         return []
     step = max(1, side // _ENOUGH)
-    # Of pixels that lie apart, OpenCV takes four times as long to part the channels.
+    # OpenCV takes four times as long to split the channels of pixels that are not contiguous.
     picture = np.ascontiguousarray(frame[content.slices][::step, ::step])
     red, green, blue = cv2.split(picture)
     brightest = np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
@@ -152,7 +152,7 @@ def _green_boxes(greener: Bytes, brightest: Bytes) -> list[Box]:
 
 
 def _around(mask: Bytes, margin: int) -> Box:
-    """Return the rectangle about all that is set in a mask, with a margin as far as the mask goes."""
+    """Return the rectangle around all set pixels of a mask, with a margin, within the mask."""
     left, top, width, height = cv2.boundingRect(mask)
     wider = Box(left - margin, top - margin, width + 2 * margin, height + 2 * margin)
     return wider.intersection(Box(0, 0, mask.shape[1], mask.shape[0]))

@@ -124,7 +124,7 @@ def text_of(path: Path) -> str:
 def in_order(function: Callable[[In], Out], items: Iterable[In], workers: int, ahead: int) -> Iterator[Out]:
     """Yield `function(item)` for each item in order, computed by `workers` threads, at most `ahead` items in advance.
 
-    An exception of `function` is raised in place of its result. Items are taken from the caller's thread.
+    An exception of `function` is raised instead of returning its result. Items are taken from the caller's thread.
     """
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[Out]] = deque()

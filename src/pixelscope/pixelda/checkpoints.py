@@ -102,7 +102,7 @@ def load_checkpoint(run: Path | StoredRun | StoredRefinement, name: str = "auto"
     Args:
         run: run folder of PixelDA, its baseline or a refinement, or its content if it was read already.
         name: `last`, `ema-last` or `best-source`; see `default_checkpoint` for `auto`. A refinement has `ema-last` alone;
-            `auto` is the T that it started from if its evaluation says that it likely harms.
+            `auto` is the initial T if the evaluation finds that the refinement likely harms.
         finished: refuse an unfinished run, unless a checkpoint is named.
 
     Raises:
@@ -141,7 +141,7 @@ def list_checkpoints(run: StoredRun) -> dict[str, Checkpoint]:
 
 
 def default_checkpoint(name: str, system: System, available: Collection[str]) -> str:
-    """Return `name`, or the checkpoint that `auto` stands for.
+    """Return `name`, or the checkpoint that `auto` means.
 
     For PixelDA that is ema-last, or last without averages. For a baseline it is best-source if source images were held out for
     validation, else last.

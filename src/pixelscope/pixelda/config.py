@@ -164,7 +164,7 @@ class LossConfig(Config):
     """Maximum of `generator_task` under `task_bound`."""
     semantic: Weight = 0.0
     """Weight of the judge's loss on generated images in the G step (semantic consistency, Hoffman et al. 2018), which keeps G
-    and T from agreeing on wrong classes. Above 0 a judge is trained, whatever `judge` says."""
+    and T from agreeing on wrong classes. Above 0, a judge is trained even if `judge` is off."""
     content: Weight = 0.0
     """Weight of the content-similarity loss in the G step; 0 turns it off."""
     content_mask: str = "pixels"

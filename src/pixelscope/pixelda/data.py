@@ -19,7 +19,7 @@ from pixelscope.data.sources.masks import load_masks, require_same_names
 from pixelscope.data.sources.relocate import find, written
 from pixelscope.data.split import Split, group_by_name, own_test_mask, shared_test_mask, split
 from pixelscope.errors import InputError
-from pixelscope.files import written_whole
+from pixelscope.files import atomic_file
 from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
 from pixelscope.runs.folder import RunFolder
@@ -156,7 +156,7 @@ def load_own(run: StoredRun, data_root: Path | None = None, names: Collection[st
     Args:
         run: the run.
         data_root: folder in which a source given as a KIND alone is looked up.
-        names: the domains whose images must be those of the run.
+        names: the domains whose images must be the run's.
 
     Raises:
         InputError: images are missing, or their SHA-256 differs from the one in run.json.
@@ -168,7 +168,7 @@ def load_own(run: StoredRun, data_root: Path | None = None, names: Collection[st
 
 
 def load_unframed_test(run: StoredRun, data_root: Path | None = None) -> ImageSet:
-    """Return the test images of a run's target, or of a baseline's source, before any framing: what a user gives to the model.
+    """Return the test images of a run's target, or of a baseline's source, before any framing, as a user has them.
 
     Raises:
         InputError: images are missing, or their SHA-256 differs from the one in run.json.
@@ -413,7 +413,7 @@ class SeenImages:
     def save(self, folder: RunFolder) -> None:
         """Write the hashes and items into a run folder."""
         tensors = {_HASHES: self.hashes} | {f"{_ITEMS}{name}": values for name, values in self.items.items()}
-        with written_whole(folder.path / FILE) as temporary:
+        with atomic_file(folder.path / FILE) as temporary:
             temporary.write_bytes(save(tensors))
 
     @classmethod

@@ -129,7 +129,7 @@ def _collapsed_noise(stats: Mapping[str, float | list[float]]) -> tuple[str, str
 
 
 def _lost_content(stats: Mapping[str, float | list[float]]) -> tuple[str, str] | None:
-    """Check layout and class of generated images, the class by the judge if there is one: T may come to agree with G."""
+    """Check layout and class of generated images, the class by the judge if possible, because T may learn to agree with G."""
     layout, reader = _number(stats, "layout"), "judge" if "accuracy/judge_generated" in stats else "batch"
     source, generated = _number(stats, f"accuracy/{reader}_source"), _number(stats, f"accuracy/{reader}_generated")
     if layout is None or source is None or generated is None or source < 0.9:

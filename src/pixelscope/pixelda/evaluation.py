@@ -33,18 +33,18 @@ def evaluate_pixelda(
 ) -> Evaluation:
     """Measure a run on its own domains, or on others.
 
-    Results on the run's own domains are written to evaluation.json, unless another process holds the run's lock, as one that
-    trains it does; results on other images are only returned.
+    Results on the run's own domains are written to evaluation.json, unless another process holds the run's lock, for example to
+    train it; results on other images are only returned.
 
     Args:
         run: the run folder.
-        source: source images to measure in place of the run's own.
-        target: target images to measure in place of the run's own. Images that the run trained on, and other images of the
+        source: source images to measure instead of the run's own.
+        target: target images to measure instead of the run's own. Images that the run trained on, and other images of the
             same digits, are left out. The set `target_test_partly_seen` then has the whole test split.
         checkpoint: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last if there is no average). For a
             baseline it is best-source if source images were held out for validation, else last.
         data_root: folder in which a source given as a KIND alone is looked up.
-        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
+        take_over: take the run's lock from another machine that has been silent for ten minutes.
 
     Returns:
         The results.

@@ -45,7 +45,7 @@ def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 @dataclass
 class SourceEvaluation:
-    """Measures T in training, on the source's splits alone; it holds no target labels."""
+    """Measures T in training, on the source's splits only; it has no target labels."""
 
     source: Split
 

@@ -93,7 +93,7 @@ class Discriminator(nn.Module):
     def draw(self, count: int, device: torch.device, generator: RandomGenerator | None) -> list[Tensor]:
         """Return the random bits of noise and dropout for `count` images, one tensor per layer; none where they are off.
 
-        A compiler makes draws of its own, which do not come from `generator`: compiled code is handed these.
+        Compiled code gets these values as input, because a compiler's own draws do not use `generator`.
         """
         if not self.noise.active:
             return []
@@ -123,7 +123,7 @@ class TaskNetwork(nn.Module):
     def forward(self, images: Tensor, source: bool = False) -> Tensor:
         """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1].
 
-        `source` says that the images come from the source domain; it matters with private first layers only.
+        `source`: whether the images are from the source domain; it matters with private first layers only.
         """
         conv1 = self.conv1_source if source and self.conv1_source is not None else self.conv1
         return self.shared(conv1(images))
@@ -207,7 +207,7 @@ class StrongClassifier(nn.Module):
         self.fc = nn.Linear(before, classes)
 
     def draw(self, count: int, device: torch.device, generator: RandomGenerator | None) -> Tensor:
-        """Return values (count, features) uniform on [0, 1), which decide what is dropped; compiled code is handed these."""
+        """Return values (count, features) uniform on [0, 1), which decide what is dropped; compiled code gets them as input."""
         return torch.rand((count, self.fc.in_features), generator=generator, device=device)
 
     def forward(self, images: Tensor, source: bool = False, uniform: Tensor | None = None) -> Tensor:

@@ -30,7 +30,7 @@ class NoisyDropout(nn.Module):
 
     In training only. A single uniform 16-bit value per activation drives both effects: the lowest `probability` of the range
     is dropped, and the rest is mapped through the inverse normal CDF (a lookup table) to Gaussian noise. The noise of a dropped
-    activation is never seen. No noise lies beyond 4.4 standard deviations, its spacing near zero is finer than bfloat16's, and
+    activation is never seen. Noise is limited to 4.4 standard deviations, its spacing near zero is finer than bfloat16's, and
     the probability is rounded to a multiple of 1/65,536.
     """
 

@@ -10,7 +10,7 @@ from pixelscope.data.disk_array import Bytes, Positions
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import permutation
 from pixelscope.engine.task import Task
-from pixelscope.files import written_whole
+from pixelscope.files import atomic_file
 from pixelscope.pixelda.checkpoints import Checkpoint
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import Domains
@@ -29,7 +29,7 @@ def save_classifiers(folder: RunFolder, task: Task[Any], images: int) -> None:
     if "classifier" in task.averages:
         averaged = task.averages["classifier"].network.state_dict()
         tensors |= {f"ema.{name}": tensor for name, tensor in averaged.items()}
-    with written_whole(folder.classifiers / f"{images:012d}.safetensors") as temporary:
+    with atomic_file(folder.classifiers / f"{images:012d}.safetensors") as temporary:
         temporary.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
@@ -51,14 +51,14 @@ class ProgressSamples:
         averaged = task.averages.get("generator")
         network = task.generator if averaged is None else averaged.network
         drawn = pixels(redraw(network, self.source, task.fixed_z(len(self.source))))
-        moments, rows = self._read()
-        self._write(np.append(moments, images), np.concatenate([rows, drawn[None]]))
+        points, rows = self._read()
+        self._write(np.append(points, images), np.concatenate([rows, drawn[None]]))
 
     def forget_after(self, images: int) -> None:
         """Remove the rows after `images` images, which a run that resumes there generates again."""
         if self.path.is_file():
-            moments, rows = self._read()
-            self._write(moments[moments <= images], rows[moments <= images])
+            points, rows = self._read()
+            self._write(points[points <= images], rows[points <= images])
 
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
         if not self.path.is_file():
@@ -67,8 +67,8 @@ class ProgressSamples:
         with np.load(self.path, allow_pickle=False) as stored:
             return stored["images"], stored["generated"]
 
-    def _write(self, moments: np.ndarray, rows: np.ndarray) -> None:
-        save_arrays(self.path, images=moments, generated=rows, source=pixels(self.source))
+    def _write(self, points: np.ndarray, rows: np.ndarray) -> None:
+        save_arrays(self.path, images=points, generated=rows, source=pixels(self.source))
 
 
 SHOWN = 16

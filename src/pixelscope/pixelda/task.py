@@ -123,7 +123,7 @@ def build_classifier(config: BaselineConfig, classes: int) -> TaskNetwork:
 
 @dataclass(frozen=True)
 class PairedBatch:
-    """Unpaired images of both domains for one step. A task never holds target labels."""
+    """Unpaired images of both domains for one step. A task never has target labels."""
 
     source: Tensor
     """(n, 3, S, S) in [-1, 1]."""

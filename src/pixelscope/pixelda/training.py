@@ -162,7 +162,7 @@ def resume_pixelda(
         source: where the run's source images are now, if they have moved.
         target: where the run's target images are now, if they have moved.
         data_root: folder in which a source given as a KIND alone is looked up.
-        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
+        take_over: take the run's lock from another machine that has been silent for ten minutes.
 
     Returns:
         The run folder.

@@ -39,7 +39,7 @@ MARGIN = 0.02
 """Difference in view information, in nats, below which neither classifier is likely better."""
 
 VIEWS = (weak, strong)
-"""Altered views for `view_information`: those of a refinement with its default ranges."""
+"""Altered views for `view_information`, with the default ranges of a refinement."""
 
 
 def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: ImageSet) -> Verdict:

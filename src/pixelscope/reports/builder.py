@@ -64,7 +64,7 @@ def build_report(runs: Sequence[Path] | Path, out: Path | None = None, sections_
 
 @contextmanager
 def _page_elsewhere() -> Iterator[None]:
-    """Let the refusal of a locked folder say where else the page can be written."""
+    """Add to the error of a locked folder how to write the page elsewhere."""
     try:
         yield
     except InputError as error:

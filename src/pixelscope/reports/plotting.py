@@ -253,7 +253,7 @@ class Canvas:
         for column, image in enumerate(images):
             x = left + column * (side + gap)
             extent = (x, x + side, top + side * image.shape[0] / image.shape[1], top)
-            # "none" embeds the pixels as they are; anything else would draw them anew at the figure's resolution.
+            # "none" embeds the pixels as they are; any other value would resample them at the figure's resolution.
             self.axes.imshow(_embedded(image), extent=extent, interpolation="none", aspect="auto")
 
     def text(self, x: float, y: float, text: str, **look: Any) -> None:

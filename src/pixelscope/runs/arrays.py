@@ -1,4 +1,4 @@
-"""Sample images of a run, stored as arrays in samples/, from which figures are drawn later."""
+"""Reads and writes the sample images of a run: arrays in samples/, drawn in reports."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from pixelscope.errors import InputError
-from pixelscope.files import UNREADABLE, written_whole
+from pixelscope.files import UNREADABLE, atomic_file
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays as one .npz file, atomically."""
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] - keyword arrays
 
 

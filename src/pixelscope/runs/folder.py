@@ -1,4 +1,4 @@
-"""A run folder: the only thing that the stages after training read."""
+"""A run folder: written by a training, and all that later stages read."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from pixelscope.files import LOCK, TEMPORARY, find_link, naming, read_json, writ
 from pixelscope.runs.lock import FACTS, RunLock, find_holder, locked, require_free
 
 Stats = Mapping[str, float | list[float] | str]
-UNBEGUN = {
+START_FILES = {
     "config.yaml",
     "run.json",
     "stats.jsonl",
@@ -31,15 +31,15 @@ UNBEGUN = {
     "checkpoints",
     "baseline",
 }
-"""What may lie in a run folder before the first checkpoint."""
+"""Files and folders of a run before its first checkpoint."""
 FURTHER = ("frames.json", "seen.safetensors", "evaluation.csv", "anomaly.csv", "ablation.json", "search.json", "samples.npz")
 """Files of some runs only."""
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
-"""What the system answers where a folder can be read and not written to."""
+"""Errors of a folder that can be read but not written to."""
 
 
 class RunFolder:
-    """The files of one run, by name; made by `create`, found again by `open`."""
+    """The files of one run, by name; `create` makes a new run, `open` finds an existing one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,21 +64,21 @@ class RunFolder:
         fill: "Callable[[RunFolder], None]" = lambda folder: None,
         task: str = "trained",
     ) -> "Iterator[RunFolder]":
-        """Make a run folder, and hold its lock while the block runs.
+        """Create a run folder, and lock it while the block runs.
 
-        A folder left by a start that died before its first checkpoint is replaced.
+        A folder of a start that ended before its first checkpoint is replaced.
 
         Args:
-            runs: where the folder is made, called by the next number and `name`, if `run` is None.
+            runs: parent of a folder called NUMBER-`name`, with the next free number; used if `run` is None.
             name: see `runs`.
-            run: the folder to make; it must not hold a run yet.
-            fill: writes what the run begins with, the record first; where it fails, no folder is left.
+            run: the folder to create; it must not contain a run.
+            fill: writes the first files of the run, the record before all others. If it fails, the folder is removed.
             task: see `locked`.
         """
         folder = cls(_make_numbered(runs, name) if run is None else run)
         if run is not None:
             cls.refuse_existing(run)
-            folder._remove_unbegun()
+            folder._remove_abandoned_start()
             run.mkdir(parents=True)
         with folder.locked(task):
             try:
@@ -90,42 +90,42 @@ class RunFolder:
 
     @classmethod
     def refuse_existing(cls, path: Path) -> None:
-        """Raise InputError where `path` exists, unless it is empty or left by a start that died before its first checkpoint.
+        """Raise InputError if `path` exists, unless it is empty or an abandoned start.
 
-        A path that is no UTF-8 is refused too: checkpoints in it could be written and not read.
+        A path that is not UTF-8 is refused too, because checkpoints in it could be written but not read.
         """
         _require_text(path)
-        if path.exists() and not cls(path).is_unbegun():
+        if path.exists() and not cls(path).is_abandoned_start():
             other = f"continue it with --resume {path}" if cls(path).record.is_file() else "remove it"
             raise InputError(f"{path} exists already; name another folder, or {other}.")
         require_free(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Find an existing run; raises InputError where `path` is not one, or its own files are links."""
+        """Open an existing run; raises InputError if `path` is not a run folder, or files in it are links."""
         run = cls(Path(path))
         _require_text(run.path)
         if run.record.is_file() and run.config.is_file():
             run._refuse_links()
             return run
-        if run.path.is_dir() and run.is_unbegun():
+        if run.path.is_dir() and run.is_abandoned_start():
             raise InputError(
-                f"{path} is not a run folder yet: its training was stopped before anything was written; give the command that "
-                "started it once more, which replaces the folder."
+                f"{path} is not a run folder yet: its training stopped before the first checkpoint; start it again with the "
+                "same command, which replaces the folder."
             )
-        raise InputError(f"{path} is not a run folder (no run.json and config.yaml in it); give one that training made.")
+        raise InputError(f"{path} is not a run folder (it has no run.json and config.yaml); give the folder of a training.")
 
-    def is_unbegun(self) -> bool:
-        """Return whether the folder is empty, or left by a start that died before its first checkpoint.
+    def is_abandoned_start(self) -> bool:
+        """Return whether the folder is empty, or left by a start that ended before its first checkpoint.
 
-        The record is the first file that a start writes; a folder without one holds somebody else's files.
+        A start writes the record first, so the files of a folder without one belong to somebody else.
         """
         if self.path.is_symlink() or not self.path.is_dir():
             return False
         names = {path.name for path in self.path.iterdir() if not path.name.startswith(TEMPORARY)} - {LOCK, FACTS}
         if not self.record.is_file():
             return not names
-        return names <= UNBEGUN and not self.checkpoint_files() and "images" not in self._begun()
+        return names <= START_FILES and not self.checkpoint_files() and "images" not in self._read_record_unless_damaged()
 
     def _refuse_links(self) -> None:
         own = [value for value in vars(self).values() if isinstance(value, Path) and value != self.path]
@@ -133,16 +133,16 @@ class RunFolder:
             link = path if path.is_symlink() else find_link(path, 1) if path.is_dir() else None
             if link is not None:
                 raise InputError(
-                    f"{link} is a link, which could lead to any file; put the file itself into the run folder if you trust it."
+                    f"{link} is a link, which could lead to any file; if you trust it, replace it with the file itself."
                 )
 
     @contextmanager
     def locked(self, task: str, take_over: bool = False) -> Iterator[None]:
-        """Be the one process that writes to this folder while the block runs.
+        """Lock the folder while the block runs, so that no other process writes to it.
 
         Args:
             task: what is done to the run, as a participle: `trained`.
-            take_over: take the lock of another machine's process that has given no sign of life for ten minutes.
+            take_over: take the lock of another machine's process that has been silent for ten minutes.
 
         Raises:
             InputError: another process holds the lock.
@@ -155,9 +155,9 @@ class RunFolder:
 
     @contextmanager
     def locked_if_free(self, task: str, take_over: bool = False) -> Iterator[bool]:
-        """Lock the folder where that is possible; gives whether it is, and says why where it is not.
+        """Lock the folder if possible; yields whether it is locked, and logs a warning with the reason if not.
 
-        Where it is not, the caller must leave the folder alone.
+        If it is not, the caller must not write to the folder.
         """
         with ExitStack() as stack:
             try:
@@ -175,41 +175,41 @@ class RunFolder:
         yield False
 
     def require_free(self, take_over: bool = False) -> None:
-        """Raise InputError where another process writes to this folder, or may do so; see `locked`."""
+        """Raise InputError if another process writes to this folder, or may do so; see `locked`."""
         require_free(self.path, take_over)
 
     def is_in_use(self) -> bool:
-        """Return whether a process that writes to this folder is known to live."""
+        """Return whether a running process is known to write to this folder."""
         found = find_holder(self.path)
         return found is not None and found[1] == "alive"
 
     def was_locked(self) -> bool:
-        """Return whether a lock lies in this folder, whether its holder lives or not."""
+        """Return whether the folder has a lock file, whether its process is still running or not."""
         return find_holder(self.path) is not None
 
-    def require_own(self) -> None:
-        """Raise TrainingStopped where another process has taken the lock that this object holds."""
+    def require_lock(self) -> None:
+        """Raise TrainingStopped if another process has taken over the lock of this object."""
         if self._lock is not None:
             self._lock.check()
 
     def is_lost(self) -> bool:
-        """Return whether another process has taken the lock that this object holds."""
+        """Return whether another process has taken over the lock of this object."""
         return self._lock is not None and self._lock.is_lost()
 
-    def _remove_unbegun(self) -> None:
+    def _remove_abandoned_start(self) -> None:
         if self.path.exists():
             with self.locked("replaced"):
                 shutil.rmtree(self.path)
 
-    def _begun(self) -> Mapping[str, Any]:
+    def _read_record_unless_damaged(self) -> Mapping[str, Any]:
         try:
             return self.read_record()
         except InputError:  # damaged: it may have been a run, so it is not removed
             return {"images": 0}
 
     def read_record(self) -> dict[str, Any]:
-        """Return the content of run.json; raises InputError where it is damaged, or was written by version 0.1."""
-        # Imported here: it imports this module, and pydantic, which --help does without.
+        """Return the content of run.json; raises InputError if it is damaged, or was written by version 0.1."""
+        # Imported here, because it imports this module, and pydantic, which --help does not need.
         from pixelscope.runs.record import parse_record
 
         record = read_json(self.record)
@@ -224,7 +224,7 @@ class RunFolder:
         return record
 
     def require_finished(self, record: Mapping[str, Any] | None = None) -> None:
-        """Raise InputError where the training has not come to its end; `record`: run.json, where it was read already."""
+        """Raise InputError if the training is not finished; `record`: content of run.json, if it was read before."""
         record = self.read_record() if record is None else record
         if record.get("state") != "finished":
             raise InputError(
@@ -234,18 +234,18 @@ class RunFolder:
 
     def update_record(self, **values: Any) -> None:
         """Set top-level entries of run.json, keeping the others."""
-        self.require_own()
+        self.require_lock()
         before = read_json(self.record) if self.record.is_file() else {}
         write_text(self.record, json.dumps(before | values, indent=2) + "\n")
 
     def append_stats(self, line: Stats) -> None:
         """Add one line to stats.jsonl."""
-        self.require_own()
+        self.require_lock()
         with naming(self.stats), self.stats.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def forget_stats_after(self, images: int) -> None:
-        """Drop the lines written after a checkpoint that a resumed run starts from, a cut-off last line too."""
+        """Drop the lines after the checkpoint from which a run resumes, and a truncated last line."""
         lines = self.stats.read_text(encoding="utf-8").splitlines() if self.stats.is_file() else []
         kept = [line for line in lines if _images_of(line) <= images]
         write_text(self.stats, "".join(f"{line}\n" for line in kept))
@@ -256,7 +256,7 @@ class RunFolder:
 
 
 def read_stats(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of stats.jsonl; a last line that a killed run left unfinished is skipped.
+    """Read the lines of stats.jsonl; a truncated last line, left by a killed run, is skipped.
 
     Raises:
         InputError: another line is not JSON, or is not a line of statistics.
@@ -296,7 +296,7 @@ def _is_statistic(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # An integer of more digits is none that a float can hold.
+    # An integer with more digits does not fit into a float.
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
@@ -306,14 +306,14 @@ def versions(packages: Iterable[str] = ("pixelscope", "torch", "lightning-fabric
 
 
 def command_line() -> str:
-    """Return the command of this process, quoted for a shell; the program by its name alone."""
+    """Return the command of this process, quoted for a shell, with the program's name instead of its path."""
     program = Path(sys.argv[0])
     name = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
     return shlex.join([*name, *sys.argv[1:]])
 
 
 def git_revision() -> str | None:
-    """Return the revision of the source tree that this package runs from, with `+changes` where it was edited."""
+    """Return the git revision of this package's source tree, with `+changes` if files in it differ."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -327,7 +327,7 @@ def git_revision() -> str | None:
 
 
 def _make_numbered(runs: Path, name: str) -> Path:
-    """Make a folder with the next number that no other process has taken."""
+    """Create a folder with the next free number."""
     while True:
         taken = [int(match[1]) for path in runs.glob("*") if (match := re.match(r"(\d{5})-", path.name))]
         path = runs / f"{max(taken, default=-1) + 1:05d}-{name}"

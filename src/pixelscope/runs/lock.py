@@ -1,8 +1,7 @@
 """The lock on a run folder: one process at a time writes to it.
 
-Two things make the lock. The operating system's lock on the file `lock` is released however a process ends, and does not exist
-on every file system. `lock.json` says which process holds the lock, for people, for readers, and for other machines; its
-modification time is the process's last sign of life.
+The lock has two parts. The operating system locks the file `lock` and releases it whenever the process ends, but not every file
+system supports this. `lock.json` names the process that holds the lock; its modification time is the last heartbeat.
 """
 
 import json
@@ -17,14 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 from pixelscope.errors import InputError, TrainingStopped
-from pixelscope.files import UNREADABLE, HeldElsewhere, held, naming, write_text
+from pixelscope.files import UNREADABLE, AlreadyLocked, folder_lock, naming, write_text
 from pixelscope.processes import Process
 
 FACTS = "lock.json"
 HEARTBEAT = 30.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 SILENCE = 600.0
-"""Seconds without a sign of life after which the lock of another machine may be taken over."""
+"""Seconds without a heartbeat after which the lock of another machine may be taken over."""
 
 State = Literal["alive", "silent", "gone"]
 
@@ -37,11 +36,11 @@ class Holder:
     started: str
     host: str
     since: str
-    """When it took the lock, in local time with its offset from UTC."""
+    """Local time at which it took the lock, with the offset from UTC."""
     task: str
     """What it does to the run, as a participle: `trained`."""
     token: str
-    """Tells this lock from every other one."""
+    """Random identifier of this lock."""
 
     @classmethod
     def new(cls, task: str) -> "Holder":
@@ -51,10 +50,10 @@ class Holder:
         return cls(own.number, own.started, own.host, since, task, secrets.token_hex(8))
 
     def state(self, heartbeat: float) -> State:
-        """Return whether it lives.
+        """Return whether the process is still running.
 
-        A process of this machine is alive or gone. One of another machine is alive for `SILENCE` seconds after its last
-        heartbeat, then silent: nobody here can know more.
+        A process of this machine is alive or gone. A process of another machine is alive for `SILENCE` seconds after its last
+        heartbeat, and then silent, because this machine cannot know more.
         """
         process = Process(self.process, self.started, self.host)
         if process.is_local():
@@ -62,14 +61,14 @@ class Holder:
         return "alive" if time.time() - heartbeat < SILENCE else "silent"
 
     def describe(self) -> str:
-        """Return who it is, for a message."""
+        """Return the process in words, for a message."""
         return f"process {self.process} on {self.host}, since {self.since}"
 
 
 def find_holder(folder: Path) -> tuple[Holder, State] | None:
-    """Return who holds the lock on a run folder, and whether it lives; None where nobody does.
+    """Return the holder of the lock on a run folder, and whether it is still running; None if the folder is not locked.
 
-    Only reads. A damaged lock.json counts as none: the operating system's lock still holds.
+    Nothing is written. A damaged lock.json counts as no lock; the operating system's lock is still in place.
     """
     path = folder / FACTS
     try:
@@ -81,20 +80,20 @@ def find_holder(folder: Path) -> tuple[Holder, State] | None:
 
 
 def require_free(folder: Path, take_over: bool = False) -> None:
-    """Raise InputError where another process holds the lock on a run folder, or may hold it.
+    """Raise InputError if another process holds the lock on a run folder, or may hold it.
 
-    take_over: ignore a process of another machine that has given no sign of life for ten minutes.
+    take_over: ignore a process of another machine that has been silent for ten minutes.
     """
     found = find_holder(folder)
     if found is None:
         return
     holder, state = found
     if state == "alive":
-        raise InputError(f"{folder} is being {holder.task} by {holder.describe()}; wait for its end, or stop it.")
+        raise InputError(f"{folder} is being {holder.task} by {holder.describe()}; wait until it ends, or stop it.")
     if state == "silent" and not take_over:
         raise InputError(
-            f"{folder} was being {holder.task} by {holder.describe()}, which has given no sign of life for ten minutes; if it "
-            "has ended, give --take-over."
+            f"{folder} was being {holder.task} by {holder.describe()}, which has been silent for ten minutes; if it has "
+            "ended, give --take-over."
         )
 
 
@@ -104,20 +103,20 @@ class RunLock:
     def __init__(self, folder: Path, holder: Holder) -> None:
         self.folder, self.holder = folder, holder
         self._ended = threading.Event()
-        # A daemon: a process that ends must not wait for its heart.
+        # A daemon thread, so that it does not keep an ending process alive.
         self._thread = threading.Thread(target=self._beat, name="pixelscope-heartbeat", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise TrainingStopped where another process has taken the lock; asked before each write to the folder."""
+        """Raise TrainingStopped if another process has taken over the lock; called before each write to the folder."""
         found = find_holder(self.folder)
         if found is not None and found[0].token != self.holder.token:
             raise TrainingStopped(
-                f"{self.folder} has been taken over by {found[0].describe()}; this training has stopped and leaves it alone."
+                f"{self.folder} has been taken over by {found[0].describe()}; this training stops and leaves the run unchanged."
             )
 
     def is_lost(self) -> bool:
-        """Return whether another process has taken the lock."""
+        """Return whether another process has taken over the lock."""
         try:
             self.check()
         except TrainingStopped:
@@ -125,7 +124,7 @@ class RunLock:
         return False
 
     def release(self) -> None:
-        """Stop the heartbeat, and remove lock.json unless it is another process's by now."""
+        """Stop the heartbeat, and remove lock.json unless another process has taken it over."""
         self._ended.set()
         self._thread.join()
         if not self.is_lost():
@@ -141,7 +140,7 @@ class RunLock:
 
 @contextmanager
 def locked(folder: Path, task: str, take_over: bool = False) -> Iterator[RunLock]:
-    """Be the one process that writes to a run folder while the block runs.
+    """Lock a run folder while the block runs, so that no other process writes to it.
 
     Args:
         folder: an existing run folder.
@@ -154,11 +153,11 @@ def locked(folder: Path, task: str, take_over: bool = False) -> Iterator[RunLock
     with ExitStack() as stack:
         require_free(folder, take_over)
         try:
-            stack.enter_context(held(folder, wait=False))
-        except HeldElsewhere:
-            # Its holder is one that `require_free` cannot see: just starting or ending, or without a readable lock.json.
-            raise InputError(f"{folder} is being used by another process; wait for its end, or stop it.") from None
-        require_free(folder, take_over)  # it may have been taken since, where the file system has no locks
+            stack.enter_context(folder_lock(folder, wait=False))
+        except AlreadyLocked:
+            # `require_free` does not see this process: it is starting or ending, or its lock.json is unreadable.
+            raise InputError(f"{folder} is being used by another process; wait until it ends, or stop it.") from None
+        require_free(folder, take_over)  # on a file system without locks, it may have been taken meanwhile
         holder = Holder.new(task)
         with naming(folder / FACTS):
             write_text(folder / FACTS, json.dumps(asdict(holder), indent=1) + "\n")

@@ -55,7 +55,7 @@ class RunRecord(BaseModel):
     images_per_second: float | None = None
     sessions: int | None = None
     paths: dict[str, dict[str, str]] = {}
-    """Where each source or run that the run was given lies: as given, absolute, and relative to the run folder."""
+    """Path of each source or run given to this run: as given, absolute, and relative to the run folder."""
     epoch: int | None = None
     """Images per epoch; None if the training does not count epochs."""
     ended: str = ""

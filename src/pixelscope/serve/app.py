@@ -89,7 +89,7 @@ def serve_runs(
         root_path: prefix that a proxy adds to every path, for example /pixelscope.
 
     Raises:
-        InputError: the port is taken, `host` is no address of this machine, or a name or path is invalid.
+        InputError: the port is taken, `host` is not an address of this machine, or a name or path is invalid.
     """
     import uvicorn
 

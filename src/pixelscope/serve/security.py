@@ -108,7 +108,7 @@ def _has_port(host: str) -> bool:
 
 
 def _address(text: str) -> str:
-    """Return an address in its usual form; "" if `text` is no address."""
+    """Return an address in its usual form; "" if `text` is not an address."""
     try:
         found = ip_address(text.partition("%")[0])
     except ValueError:

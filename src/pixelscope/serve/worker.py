@@ -12,7 +12,7 @@ QUEUE_SIZE = 48
 
 
 class QueueFull(Exception):
-    """The queue holds `queue_size` calls already."""
+    """The queue has `queue_size` calls already."""
 
 
 class Worker:

@@ -28,7 +28,7 @@ KINDS: dict[str, Kind] = {
     # HyperKvasir, the labelled images.
     "barretts": "abnormal",
     "barretts-short-segment": "abnormal",
-    # Poor views are no disease, but nothing healthy is seen in them either.
+    # Poor views are not a disease, but they do not show healthy tissue either.
     "bbps-0-1": "abnormal",
     "bbps-2-3": "normal",
     "cecum": "normal",
@@ -82,7 +82,7 @@ def find_classes(
 ) -> Found:
     """Return the frames, masks and classes in `folders`, by folder names alone.
 
-    A folder is a class if `KINDS`, `normal` or `abnormal` names it, or if images lie in it; its frames may lie at any depth.
+    A folder is a class if `KINDS`, `normal` or `abnormal` names it, or if it contains images; its frames may be at any depth.
     Folders of other names are searched for class folders. Folders named `masks`, or `NAME-masks` for the class NAME
     (`polyp-masks` for polyps), contain masks. Folders named train, val, test, Training and so on (see `part_of`) are not
     classes, unless `normal` or `abnormal` names them: their files belong to the classes around or inside them.
@@ -167,7 +167,7 @@ def _asked(normal: Sequence[str], abnormal: Sequence[str]) -> dict[str, Kind]:
 def _folder(path: Path) -> Path:
     if not path.is_dir():
         raise InputError(f"There is no folder {path}; give a folder of frames, or of class folders.")
-    # The name of the folder is what counts, and `.` has none; that of a link is the link's own.
+    # The name of the folder decides. `.` has no name; a link counts by the name of the link.
     return path if path.name not in ("", "..") else path.resolve()
 
 

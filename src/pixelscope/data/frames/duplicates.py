@@ -173,7 +173,7 @@ def _deal(
     members: Sequence[int], sizes: Positions, shares: NDArray[np.float64], left_over: NDArray[np.float64], part_of: Positions
 ) -> NDArray[np.float64]:
     """Set the part of each cluster of a class, the largest first; return what each part still lacks, at most one frame."""
-    # A part of no share never lacks a frame, while those of the others together lack all that are left to deal.
+    # A part with share 0 never lacks a frame; the other parts together lack all frames that remain.
     lacking = shares * sizes[list(members)].sum() + left_over
     for i, cluster in enumerate(members):
         part = 0 if i == 0 else int(lacking.argmax())

@@ -50,7 +50,7 @@ from pixelscope.data.frames.store import (
 )
 from pixelscope.data.sources.listing import note
 from pixelscope.errors import InputError
-from pixelscope.files import held, write_text, written_whole
+from pixelscope.files import atomic_file, folder_lock, write_text
 from pixelscope.heap import keep_heap
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
@@ -82,7 +82,7 @@ def prepare(
     masks: Mapping[str, Path] | None = None,
     progress: ProgressCallback | None = None,
 ) -> FrameStore:
-    """Prepare the frames in `folders`: content area, centre square, one size; or open the store that holds them already.
+    """Prepare the frames in `folders`: content area, centre square, one size; or open the store that already has them.
 
     A store is identified by its key, a SHA-256 over the settings, the classes, and the names and contents of all files.
 
@@ -94,10 +94,10 @@ def prepare(
         normal: names of further classes that are healthy.
         abnormal: names of further classes that are not.
         masks: folders of masks by class, where their name does not tell.
-        progress: called with the frames done and all frames, as preparation goes on.
+        progress: called with the number of prepared frames and of all frames.
 
     Raises:
-        InputError: folders, frames or masks cannot be used; `out` holds something else.
+        InputError: folders, frames or masks cannot be used; `out` has other content.
     """
     config = config or PrepareConfig()
     listing = list_frames(find_classes(folders, normal, abnormal, masks), config.strict)
@@ -111,9 +111,7 @@ def prepare(
         _build(listing, config, key, place, progress)
     store = FrameStore.open(place)
     if store.key != key:
-        raise InputError(
-            f"{place} holds a store of other frames or settings; remove it, or choose another --out, or leave --out away."
-        )
+        raise InputError(f"{place} is a store of other frames or settings; remove it, give another --out, or leave out --out.")
     if config.strict:
         raise_if_skipped(store.index.left_out)
     return store
@@ -131,7 +129,7 @@ def _is_filled(place: Path) -> bool:
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return False
     if not (place / INDEX).is_file():
-        raise InputError(f"{place} exists and is no store of frames; choose another --out, or remove it.")
+        raise InputError(f"{place} exists and is not a store of frames; give another --out, or remove it.")
     return True
 
 
@@ -140,7 +138,7 @@ def _build(listing: Listing, config: PrepareConfig, key: str, place: Path, progr
     work = place.parent / f".{place.name}-{key[:12]}.part"
     work.mkdir(parents=True, exist_ok=True)
     try:
-        with held(work):
+        with folder_lock(work):
             if not _is_filled(place):
                 whole = work / "store"
                 shutil.rmtree(whole, ignore_errors=True)
@@ -239,7 +237,7 @@ def _write_figures(folder: Path, index: StoreIndex, listing: Listing, pool: Thre
         image = decode(paths[frame.name], value_range=index.settings.range)
         return stages(i, three_channels(image), Box(*frame.content))
 
-    with written_whole(folder / FIGURES) as temporary:
+    with atomic_file(folder / FIGURES) as temporary:
         write_stages(temporary, list(pool.map(drawn, chosen)))
 
 
@@ -251,7 +249,7 @@ def raise_if_skipped(left_out: Sequence[SkippedFile]) -> None:
 
 @contextmanager
 def _workers() -> Iterator[ThreadPoolExecutor]:
-    """Give the threads that read and prepare frames; OpenCV starts none of its own in each of them."""
+    """Yield the threads that read and prepare frames; OpenCV starts no further threads."""
     keep_heap()
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -308,7 +306,7 @@ class _Opened:
 
 @dataclass(frozen=True, eq=False)
 class _LookedAt:
-    """A decoded frame, and what was found in its pixels."""
+    """A decoded frame, and the properties found in its pixels."""
 
     opened: _Opened
     content: Box

@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 Value = TypeVar("Value", np.uint8, np.float32)
 
 _HALVED = 4
-"""A frame is decoded at half its size if the half's shorter side is at least so many times that of its square."""
+"""A frame is decoded at half its size if the half's shorter side is at least this many times the side of its square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +226,7 @@ _LONGEST = 320
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """Intermediate results of preparing one frame; arrays and coordinates are those of the resized original."""
+    """Intermediate results of preparing one frame; arrays and coordinates refer to the resized original."""
 
     position: int
     """Position in the store, which has the prepared frame."""
@@ -268,7 +268,7 @@ def stages(position: int, frame: Bytes, content: Box) -> Stages:
 
 
 def write_stages(path: Path, frames: Sequence[Stages]) -> None:
-    """Write stages as .npz, not compressed, which took longer than preparing the frames they come from."""
+    """Write stages as .npz, uncompressed, because compression took longer than preparing the frames."""
     arrays = {f"{i}/{part}": np.asarray(getattr(one, part)) for i, one in enumerate(frames) for part in _PARTS}
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, count=np.array(len(frames)), **arrays)

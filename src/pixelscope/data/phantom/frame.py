@@ -199,7 +199,7 @@ NORMAL, POLYPS, MASKS = "normal-phantom", "polyps", "polyp-masks"
 RECIPE = "phantom.json"
 """File with the arguments of the frames next to it."""
 DRAWING = 1
-"""Version of the drawing, increased whenever a seed gives another frame."""
+"""Version of the drawing; it is increased whenever the same seed draws another frame."""
 
 _QUALITY = 92
 

@@ -42,7 +42,7 @@ def draw_polyp(
         mucosa: light on the wall.
         tint: colour of the tissue.
         free: bool, shape (H, W), where it may be visible.
-        size: maximum diameter in pixels; smaller if there is no room.
+        size: maximum diameter in pixels; smaller if there is no space.
 
     Returns:
         bool, shape (H, W), True on its silhouette.
@@ -53,7 +53,7 @@ def draw_polyp(
     make = _stalked if random.random() < _WITH_STALK else _sessile
     height = make(random, place.reach, np.arctan2(near_y, near_x))
     lit, glint = _lighting(random, height, (float(wall.x[place.y, place.x]), float(wall.y[place.y, place.x])))
-    # It stands out from the wall towards the lamp, and so is brighter.
+    # It protrudes from the wall towards the lamp, so it is brighter.
     around = np.clip(cv2.blur(mucosa.light[patch], (place.reach, place.reach)), 0.4, 1.2) * np.float32(random.uniform(1.1, 1.8))
     own = _own_tint(random, tint).exposed(lit * around, _mottling(random, height.shape))
     cover = _cover(height, near_x, near_y)
@@ -126,7 +126,7 @@ def _dome(random: np.random.Generator, x: Floats, y: Floats, radius: float) -> F
     turn, flat = random.uniform(0, 2 * np.pi), random.uniform(0.7, 1.0)
     long, short = x * np.cos(turn) + y * np.sin(turn), (y * np.cos(turn) - x * np.sin(turn)) / flat
     distance, angle = cv2.cartToPolar(long.astype(np.float32), short.astype(np.float32))
-    # No lobe leaves the circle: they are what is left of it.
+    # Lobes stay within the circle.
     lobes = sum(random.uniform(0, 0.1) / n * (np.cos(n * angle + random.uniform(0, 2 * np.pi)) - 1) for n in range(2, 6))
     share = distance / (np.float32(radius) * np.exp(lobes))
     return np.sqrt(np.maximum(1 - share**2, 0)).astype(np.float32)

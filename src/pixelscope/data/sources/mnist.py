@@ -138,7 +138,7 @@ def _read_pair(folder: Path, images_name: str, labels_name: str) -> tuple[Bytes,
     images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
     if len(images) != len(labels):
         raise InputError(
-            f"{images_file.name} holds {len(images)} images but {labels_file.name} {len(labels)} labels; "
+            f"{images_file.name} has {len(images)} images but {labels_file.name} {len(labels)} labels; "
             f"use two files of one set ({folder})."
         )
     if not images.size:
@@ -218,7 +218,7 @@ def fetch(url: str, file: Path, sha256: str, alternative: str) -> Path:
     Raises:
         InputError: the address is unreachable, or the bytes differ; the message ends with `alternative`.
     """
-    # pooch tells the hash of what it fetched, which is no news to the user: it is verified here.
+    # pooch logs the hash of a downloaded file; this is not shown, because the hash is verified here.
     pooch.get_logger().setLevel(logging.WARNING)
     try:
         pooch.retrieve(url, known_hash=None, fname=file.name, path=file.parent, downloader=_verified(sha256))

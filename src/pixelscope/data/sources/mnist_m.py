@@ -19,7 +19,7 @@ from pixelscope.data.sources.listing import image_files
 from pixelscope.data.sources.mnist import CLASSES, MNIST_SHA256, load_mnist
 from pixelscope.data.split import random_test_mask
 from pixelscope.errors import InputError
-from pixelscope.files import UNREADABLE, written_whole
+from pixelscope.files import UNREADABLE, atomic_file
 from pixelscope.imaging.resize import resize
 
 CITATION = "Ganin, Ustinova, Ajakan et al.: Domain-adversarial training of neural networks, JMLR 17(59), 2016"
@@ -34,7 +34,7 @@ OTHER_TITLES = {
 }
 """Titles of sets generated from images other than MNIST, by form."""
 TITLE_ORIGINAL = "MNIST-M, as originally distributed"
-LICENCE_GENERATED = "digits CC BY-SA 3.0; photos as their source says"
+LICENCE_GENERATED = "digits CC BY-SA 3.0; photos as stated by their source"
 
 RECIPE_VERSION = 2
 """Version 1, absent from its files, blended grey digits instead of masks."""
@@ -110,7 +110,7 @@ def generate_mnist_m(
         RECIPE_VERSION, form, seed, fraction, digits.collection, _digest(photos, {*behind_train, *behind_test}),
         len(behind_train), len(behind_test), behind_train != behind_test,
     )  # fmt: skip
-    with written_whole(out) as temporary, temporary.open("wb") as file:
+    with atomic_file(out) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             allow_pickle=False,
@@ -222,7 +222,7 @@ def _origin(path: Path, recipe: Recipe) -> Provenance:
     source = f"mnist-m:{path}"
     if recipe.digits == MNIST_SHA256:
         return Provenance(source, TITLES[recipe.form], LICENCE_GENERATED, CITATION, (_note(recipe),))
-    other = "Its digits are not those of MNIST: their digest differs."
+    other = "Its digits are not MNIST: their digest differs."
     return Provenance(source, OTHER_TITLES[recipe.form], notes=(_note(recipe), other))
 
 
@@ -234,7 +234,7 @@ def _check_arrays(path: Path, recipe: Recipe, arrays: dict[str, NDArray[Any]]) -
         found = arrays[name]
         if found.shape != shape or found.dtype != kind or not count:
             raise InputError(
-                f"{path} holds {name} of shape {found.shape} and type {found.dtype}, where the form {recipe.form} has "
+                f"{path} has {name} of shape {found.shape} and type {found.dtype}, where the form {recipe.form} has "
                 f"{(count or 'N', *shape[1:])} and {kind}; make it again with `pixelscope data mnist-m`."
             )
 

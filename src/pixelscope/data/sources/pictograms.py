@@ -17,7 +17,7 @@ from pixelscope.data.decode import image_size, load_stored, reject_decompression
 from pixelscope.data.sources.listing import RENDER_RECORD, contents, is_passed_over, parts_among
 from pixelscope.data.sources.mnist_m import read_photo
 from pixelscope.errors import InputError
-from pixelscope.files import folder_written_whole, write_text
+from pixelscope.files import atomic_folder, write_text
 from pixelscope.imaging.config import RenderConfig
 from pixelscope.progress import ProgressCallback
 
@@ -101,7 +101,7 @@ def render_pictograms(
     _check_apart(pictograms, photos, out)
     drawings, sums, notes = _read_pictograms(pictograms)
     files, about_photos = _find_photos(photos, config.size)
-    with folder_written_whole(out) as work:
+    with atomic_folder(out) as work:
         for name in drawings:
             (work / name).mkdir()
         jobs = _jobs(list(drawings), len(files), config)
@@ -307,7 +307,7 @@ def _find_photos(folder: Path, size: int) -> tuple[list[Path], tuple[str, ...]]:
     for path in found.images:
         sides = image_size(path)
         if sides is None or min(sides) < size:
-            read_photo(path, size)  # says what is wrong with it
+            read_photo(path, size)  # raises an error that names the fault
     return found.images, found.notes()
 
 

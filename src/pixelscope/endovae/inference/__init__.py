@@ -1,1 +1,1 @@
-"""Uses a trained EndoVAE: score, reconstruct, generate, export, and one frame at a time."""
+"""Applies a trained EndoVAE: score, reconstruct, generate, export, and interactive use on one frame."""

@@ -1,4 +1,4 @@
-"""EndoVAE as a file for other programs, and for `score` without torch; importing this imports no torch."""
+"""Exports EndoVAE to a file for other programs, and for `score` without torch; imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -34,10 +34,12 @@ BATCH = 50
 
 
 def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = None, checkpoint: str = "auto") -> ExportResult:
-    """Write encoder and decoder of a finished run to `out`, with card and preparation, once file and run agree.
+    """Export encoder and decoder of a finished run to `out`, with model card and preparation code.
+
+    The file is compared with the run first, and kept only if their outputs agree.
 
     images: a store or folder of frames to compare on; by default the run's own.
-    Raises InputError as `pixelscope.export` says.
+    Raises InputError; see `pixelscope.export`.
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
     from pixelscope.endovae.inference.torch_model import TorchScorer
@@ -74,7 +76,7 @@ def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: Metadata) 
 
 
 def _frames(checkpoint: "Checkpoint", images: str | None) -> tuple[np.ndarray, str]:
-    """Return uint8 frames (N, S, S, 3), evenly spaced over a store, and which they are: the run's, or those in `images`."""
+    """Return uint8 frames (N, S, S, 3), evenly spaced over the run's store or `images`, and their description."""
     from pixelscope.endovae.data import load_run_splits, load_splits
 
     if images is None:
@@ -109,7 +111,7 @@ def _about(checkpoint: "Checkpoint", calibration: Calibration) -> Metadata:
 
 
 def _threshold(calibration: Calibration) -> tuple[float | None, float | None]:
-    """Return the chosen score's threshold at the usual rate; none where the calibration is too small to tell."""
+    """Return threshold and rate of the selected score at the default rate; None if the calibration is too small."""
     try:
         return calibration.threshold(calibration.selected, RATE), RATE
     except InputError:
@@ -121,7 +123,7 @@ def _card(
 ) -> ModelCard:
     record, config = parse_record(checkpoint.record, checkpoint.folder), checkpoint.config
     size, latent = config.prepare.size, config.model.latent
-    files = {sidecar_files(out)["preparation"].name: "content area, insets and scores in NumPy; needs nothing of this package"}
+    files = {sidecar_files(out)["preparation"].name: "content area, insets and scores in NumPy; does not need this package"}
     return ModelCard(
         title=f"EndoVAE of {config.split.train_on} frames",
         file=out.name,
@@ -131,14 +133,14 @@ def _card(
         data=record.data,
         protocol=_protocol(checkpoint, calibration),
         results=_results(checkpoint),
-        results_note="AUROC and average precision with 95% bootstrap intervals, by `pixelscope endovae evaluate`. Trivial "
-        "scores that come near show that the data differ in something other than disease.",
+        results_note="AUROC and average precision with 95% bootstrap intervals, by `pixelscope endovae evaluate`. If a trivial "
+        "baseline comes close, the data differ in something other than disease.",
         inputs=_inputs(form, size),
         outputs=_outputs(form, size, latent),
         limits=(
-            "It was trained on frames of few devices and hospitals; to it, what another camera does differently is an anomaly.",
-            "Borders, glints and overlays are not tissue: prepare frames with the code next to the model file.",
-            f"Scores are calibrated on {calibration.count:,} healthy frames; p-values hold for frames like these.",
+            "It was trained on frames of few devices and hospitals; frames of another camera may be flagged as anomalies.",
+            "Borders, glints and overlays are not tissue; prepare frames with the code next to the model file.",
+            f"Scores are calibrated on {calibration.count:,} healthy frames; p-values are valid for similar frames only.",
         ),
         parity=f"Outputs for {compared} differ from the run's by at most {largest:.2g}.",
         versions=versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {}),
@@ -149,13 +151,17 @@ def _card(
 def _protocol(checkpoint: "Checkpoint", calibration: Calibration) -> dict[str, str]:
     config = checkpoint.config
     threshold, rate = _threshold(calibration)
-    flagged = "too few frames for one" if threshold is None else f"{threshold:.6g}, at a false-positive rate of {rate:g}"
+    flagged = (
+        "none, because there are too few frames"
+        if threshold is None
+        else f"{threshold:.6g}, at a false-positive rate of {rate:g}"
+    )
     return {
         "System": "EndoVAE (Diamantis et al., IVMSP 2022)",
         "Trained on": f"{checkpoint.images:,} images in batches of {config.training.batch_size}",
         "Checkpoint": checkpoint.name,
         "Seed": str(config.seed),
-        "Anomaly score": f"{calibration.selected}, chosen on validation frames "
+        "Anomaly score": f"{calibration.selected}, selected on validation frames "
         f"({', '.join(f'{count:,} {kind}' for kind, count in calibration.selection_counts.items())})",
         "Threshold": flagged,
     }
@@ -183,7 +189,7 @@ def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
 
 def _inputs(form: Format, size: int) -> list[TensorSpec]:
     if form == "onnx":
-        meaning = f"RGB; prepared squares of {size} pixels give the run's own numbers, other sizes are resized in the graph"
+        meaning = f"RGB; prepared frames of side {size} give the numbers of the run, other sizes are resized in the graph"
         return [TensorSpec("images", "uint8", "(N, H, W, 3), any N, H and W", "0 to 255", meaning)]
     return [TensorSpec("images", "float32", f"(N, 3, {size}, {size})", "0 to 1", "RGB; byte / 255")]
 
@@ -200,8 +206,14 @@ def _outputs(form: Format, size: int, latent: int) -> list[TensorSpec]:
         ]
     return [
         reconstruction,
-        TensorSpec("error", "float32", f"(N, {size}, {size})", "0 to 1", "squared difference, mean of the colours"),
-        TensorSpec("dissimilarity", "float32", f"(N, {inner}, {inner})", "0 to 2", "1 - SSIM where its window fits"),
-        TensorSpec("kl", "float32", f"(N, {latent})", "nats, from 0", "divergence of each latent dimension"),
+        TensorSpec("error", "float32", f"(N, {size}, {size})", "0 to 1", "squared difference, mean over channels"),
+        TensorSpec(
+            "dissimilarity",
+            "float32",
+            f"(N, {inner}, {inner})",
+            "0 to 2",
+            "1 - SSIM, where the whole window lies inside the image",
+        ),
+        TensorSpec("kl", "float32", f"(N, {latent})", "nats, from 0", "KL divergence per latent dimension"),
         mean,
     ]

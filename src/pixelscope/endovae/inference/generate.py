@@ -1,4 +1,4 @@
-"""New frames of a run: from random latent vectors, between two frames, or along one latent dimension.
+"""Generates frames from random latent vectors, between two frames, or along one latent dimension.
 
 Importing this imports no torch.
 """
@@ -17,9 +17,9 @@ from pixelscope.inference.files import COLUMNS, MANIFEST
 from pixelscope.inference.table import csv_text
 
 REACH = 3.0
-"""How far a latent dimension is walked along either way, in standard deviations of the prior."""
+"""Range of a traversal to either side, in standard deviations of the prior."""
 AT_ONCE = 256
-"""Frames drawn before they are written."""
+"""Frames decoded at a time, before they are written."""
 
 
 def generate(
@@ -32,19 +32,19 @@ def generate(
     dimension: int | None = None,
     checkpoint: str = "auto",
 ) -> ImagesWritten:
-    """Draw new frames: of random z ~ N(0, I), on the way between two frames, or along one latent dimension.
+    """Generate frames: from random z ~ N(0, I), by interpolation between two frames, or along one latent dimension.
 
     Args:
         run: a run folder of EndoVAE.
-        out: a file ending in .png for one grid; else a folder for a PNG a frame, and manifest.csv with a row of each.
-        count: how many.
+        out: a file ending in .png for one grid; else a folder for one PNG per frame, and manifest.csv with one row per frame.
+        count: number of frames.
         seed: of the random z.
-        between: two image files, whose posterior means are the ends of the way.
-        dimension: latent dimension, from 0, that goes from -3 to 3 while the others are 0.
+        between: two image files, between whose posterior means to interpolate.
+        dimension: latent dimension, from 0, to vary from -3 to 3 while the others are 0.
         checkpoint: which weights; see `evaluate_endovae`.
 
     Raises:
-        InputError: settings exclude each other, or the run has no such dimension or checkpoint.
+        InputError: `between` and `dimension` are both given, or the run has no such dimension or checkpoint.
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
@@ -52,9 +52,9 @@ def generate(
     loaded = load_checkpoint(run, checkpoint, finished=False)
     vae, latent = TorchVAE(loaded.encoder, loaded.decoder), loaded.config.model.latent
     if count < 1 or (between is not None and dimension is not None):
-        raise InputError("Give a --count of at least 1, and one of --between and --dimension at most.")
+        raise InputError("Give a --count of at least 1, and only one of --between and --dimension.")
     if dimension is not None and not 0 <= dimension < latent:
-        raise InputError(f"{run} has the latent dimensions 0 to {latent - 1}, not {dimension}; name one of them.")
+        raise InputError(f"{run} has no latent dimension {dimension}; give one from 0 to {latent - 1}.")
     about: dict[str, object] = {"run": str(run), "checkpoint": loaded.name, "images": loaded.images}
     about |= {"seed": seed, "dimension": dimension}
     if between is not None:
@@ -77,13 +77,13 @@ def generate(
 
 
 def interpolate(ends: Floats, steps: int) -> Floats:
-    """Return latent vectors (steps, latent) on the straight line between two `ends`, (2, latent), both included."""
+    """Return latent vectors (steps, latent) on the straight line between `ends`, (2, latent), both included."""
     share = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
     return (1 - share) * ends[0] + share * ends[1]
 
 
 def traverse(latent: int, dimension: int, steps: int) -> Floats:
-    """Return latent vectors (steps, latent), 0 but for one dimension, which goes from -`REACH` to `REACH`."""
+    """Return latent vectors (steps, latent) with one dimension from -`REACH` to `REACH` and the others 0."""
     z = np.zeros((steps, latent), np.float32)
     z[:, dimension] = np.linspace(-REACH, REACH, steps)
     return z
@@ -99,7 +99,7 @@ def _write_files(out: Path, names: list[str], z: Floats, decode: Callable[[Float
 
 
 def _rows(frames: np.ndarray, columns: int) -> np.ndarray:
-    """Return frames (N, S, S, 3) in rows of `columns`, the last one filled up with white."""
+    """Return frames (N, S, S, 3) in rows of `columns`; the last row is padded with white frames."""
     missing = -len(frames) % columns
     filled = np.concatenate([frames, np.full((missing, *frames.shape[1:]), 255, np.uint8)])
     return filled.reshape(-1, columns, *frames.shape[1:])

@@ -1,4 +1,4 @@
-"""PNG files of frames: one grid, or one file per frame."""
+"""Writes frames as PNG: one grid, or one file per frame."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pixelscope.data.frames.preprocess import prepare_file
-from pixelscope.files import written_whole
+from pixelscope.files import atomic_file
 from pixelscope.imaging.config import PrepareConfig
 
 GAP = 2
@@ -26,34 +26,34 @@ class ImagesWritten:
     checkpoint: str
     seed: int
     frames: list[dict[str, Any]] = field(repr=False)
-    """By frame: name, and psnr in dB and ssim of a reconstruction."""
+    """Per frame: name and, of a reconstruction, psnr in dB and ssim."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
 
     def to_text(self) -> str:
-        """Return a line a reconstruction, and where the files are."""
+        """Return one line per reconstruction, and where the files are."""
         widest = max((len(frame["name"]) for frame in self.frames), default=0)
         lines = [f"{f['name']:<{widest}}  {f['psnr']:6.2f} dB  SSIM {f['ssim']:.3f}" for f in self.frames if "psnr" in f]
         return "\n".join([*lines, f"{self.count:,} frames, checkpoint {self.checkpoint}: {self.out}"])
 
 
 def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:
-    """Return one file as uint8 (S, S, 3), prepared as a run's frames were; on a thread within `reject_decompression_bombs`."""
+    """Read and prepare a file like a run's frames, uint8 (S, S, 3); call it within `reject_decompression_bombs`."""
     return prepare_file(path, config).frame
 
 
 def save_png(path: Path, image: np.ndarray, about: dict[str, object]) -> None:
-    """Write a uint8 image (H, W, 3), with what it is in the entry `pixelscope` of the file's text."""
+    """Write a uint8 image (H, W, 3), with `about` as JSON in the text entry `pixelscope`."""
     note = PngInfo()
     note.add_text("pixelscope", json.dumps(about))
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", pnginfo=note)
 
 
 def grid(rows: np.ndarray) -> np.ndarray:
-    """Return one image of rows of frames: uint8 (R, K, S, S, 3) to (H, W, 3), white between them."""
+    """Return rows of frames, uint8 (R, K, S, S, 3), as one image (H, W, 3) with white gaps."""
     count, columns, side = rows.shape[:3]
     step = side + GAP
     page = np.full((count * step + GAP, columns * step + GAP, 3), 255, np.uint8)

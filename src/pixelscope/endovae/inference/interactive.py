@@ -1,4 +1,4 @@
-"""A run of EndoVAE for one frame at a time: generated from a latent vector, or analyzed. For research only.
+"""Generates or analyzes one frame at a time with a run of EndoVAE. For research only.
 
 Importing this imports no torch.
 """
@@ -24,46 +24,46 @@ if TYPE_CHECKING:
     from pixelscope.endovae.data import Splits
 
 SHOWN = 8
-"""Latent dimensions offered at most, those of the largest divergence first."""
+"""Maximum number of latent dimensions offered, by decreasing KL divergence."""
 SEARCHED = 5_000
-"""Training frames among which the nearest one is looked for at most."""
+"""Maximum number of training frames searched for the nearest one."""
 LARGEST = 640
-"""Side in pixels to which a frame is shrunk before it is looked at in a browser."""
+"""Maximum side in pixels of a frame shown in a browser."""
 
 
 @dataclass(frozen=True)
 class FrameAnalysis:
-    """What a run makes of one frame."""
+    """Reconstruction and anomaly score of one frame."""
 
     frame: Bytes
-    """The frame, (H, W, 3), its content area outlined."""
+    """The frame with its content area outlined, (H, W, 3)."""
     heatmap: Bytes
-    """The frame with its error map laid over, of the same size."""
+    """The frame overlaid with its error map, of the same size."""
     prepared: Bytes
-    """What the network saw, (S, S, 3)."""
+    """The prepared frame, as the network sees it, (S, S, 3)."""
     reconstruction: Bytes
     score: float
     p: float
     name: str
-    """Which score it is."""
+    """Name of the score."""
     calibration: NDArray[np.float64]
-    """That score of the healthy frames of the calibration, ascending."""
+    """Scores of the healthy calibration frames, ascending."""
 
     def __repr__(self) -> str:
         return f"<FrameAnalysis: {self.name} {self.score:.4g}, p {self.p:.3f}>"
 
     def _repr_html_(self) -> str:
-        """Return the frame with its error map over it, then what the network saw and its reconstruction."""
+        """Return the frame overlaid with its error map, then the prepared frame and its reconstruction."""
         whole = [("frame", self.frame[None]), ("error map", self.heatmap[None])]
         small = [("prepared", self.prepared[None]), ("reconstruction", self.reconstruction[None])]
         return sheet_html(f"{self.name} {self.score:.4g}, p {self.p:.3f}", [*whole, *small])
 
 
 class InteractiveVAE:
-    """Encoder and decoder of a run with its calibration."""
+    """Encoder and decoder of a run, with its calibration."""
 
     def __init__(self, run: Path) -> None:
-        """Open a run, finished or not; raises InputError if it is none of EndoVAE."""
+        """Open a run, finished or not; raises InputError if it is not a run of EndoVAE."""
         from pixelscope.endovae.checkpoints import load_checkpoint
         from pixelscope.endovae.inference.torch_model import TorchVAE
 
@@ -74,7 +74,7 @@ class InteractiveVAE:
 
     @property
     def uncalibrated(self) -> str:
-        """Return why no frame can be scored yet: there is no calibration of these weights. Empty where there is."""
+        """Return why frames cannot be scored: these weights have no calibration. Empty if they have one."""
         try:
             self._checkpoint.calibration()
         except InputError as error:
@@ -83,7 +83,7 @@ class InteractiveVAE:
 
     @cached_property
     def dimensions(self) -> list[int]:
-        """Return the latent dimensions of the largest divergence on held-out frames, or the first ones."""
+        """Return the latent dimensions with the largest KL divergence on test frames; without an evaluation, the first ones."""
         path = self._checkpoint.folder.evaluation
         sets = Evaluation.load(path).sets if path.is_file() else {}
         divergence = next((one.kl for one in sets.values() if len(one.kl) == self.latent), None)
@@ -91,17 +91,17 @@ class InteractiveVAE:
         return [int(dimension) for dimension in order][:SHOWN]
 
     def random(self, seed: int) -> Floats:
-        """Return a latent vector z ~ N(0, I), (latent,), a function of `seed`."""
+        """Return a latent vector z ~ N(0, I), (latent,), determined by `seed`."""
         from pixelscope.endovae.inference.torch_model import draw_latents
 
         return draw_latents(1, self.latent, seed, "interactive")[0]
 
     def draw(self, z: Floats) -> Bytes:
-        """Return the frame of a latent vector (latent,), uint8 (S, S, 3)."""
+        """Decode a latent vector (latent,) into a frame, uint8 (S, S, 3)."""
         return self._vae.decode(np.asarray(z)[None])[0]
 
     def nearest(self, z: Floats) -> tuple[Bytes, str, Floats]:
-        """Return the training frame whose posterior mean is nearest to `z`, its name, and that mean."""
+        """Return the training frame with the posterior mean nearest to `z`, its name, and this mean."""
         means, positions, splits = self._training
         index = int(((means - np.asarray(z)) ** 2).sum(1).argmin())
         position = int(positions[index])
@@ -110,7 +110,7 @@ class InteractiveVAE:
     def analyze(self, image: Bytes) -> FrameAnalysis:
         """Reconstruct and score one frame, uint8 (H, W, 3).
 
-        Raises InputError if the run has no calibration of these weights, or no tissue is seen in the frame.
+        Raises InputError if these weights have no calibration, or the frame shows no tissue.
         """
         calibration = self._checkpoint.calibration()
         original = _shrunk(image)
@@ -121,7 +121,7 @@ class InteractiveVAE:
             scores(raw_scores(maps, frames, insets, calibration.latent), calibration.log_spreads)[calibration.selected][0]
         )
         if not np.isfinite(value):
-            raise InputError(f"This frame: {why_unscored(maps)[0]}; give another.")
+            raise InputError(f"This frame cannot be scored ({why_unscored(maps)[0]}); give another.")
         square = prepared.content.centre_square()
         heatmap = original.copy()
         grown = cv2.resize((smoothed(maps.error) * ~insets)[0], (square.width, square.height), interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""What an exported file says of the model in it; importing this imports no torch."""
+"""Reads the metadata of an exported file; importing this imports no torch."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 
 
 def read_metadata(about: Metadata, origin: str) -> tuple[PrepareConfig, Calibration]:
-    """Return how frames are prepared for an exported model, and its calibration; raises InputError where either is missing."""
+    """Return the preparation settings and the calibration of an exported model; raises InputError if either is missing."""
     require_system(about, "endovae", origin)
     prepare: dict[str, Any] = about.config.get("prepare", {})
     return PrepareConfig.parse(prepare, origin), Calibration.parse(about.calibration or {}, origin)

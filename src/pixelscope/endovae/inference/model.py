@@ -1,4 +1,4 @@
-"""A trained EndoVAE, from a run folder or an exported file, as a function of frames; importing this imports no torch."""
+"""Loads a trained EndoVAE, from a run folder or an exported file, to score frames; importing this imports no torch."""
 
 from pathlib import Path
 from typing import Protocol
@@ -11,25 +11,25 @@ from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 
 MAPS = ("error", "dissimilarity", "kl", "mean")
-"""The outputs that scores are computed from, as `ErrorMaps` names them."""
+"""Outputs that scores are computed from: the fields of `ErrorMaps`."""
 
 
 class ScoringModel(Protocol):
-    """What frames are scored with."""
+    """A model that scores are computed with."""
 
     prepare: PrepareConfig
-    """How frames are prepared before it is called with them."""
+    """Settings to prepare frames with."""
     calibration: Calibration
     devices: int
-    """How many threads may call it at a time."""
+    """Maximum number of threads that call it at a time."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """What identifies it among models, by name."""
+        """Named values that identify the model."""
         ...
 
     def __call__(self, frames: Bytes) -> ErrorMaps:
-        """Return what the networks make of uint8 frames (N, S, S, 3)."""
+        """Return the error maps of uint8 frames (N, S, S, 3)."""
         ...
 
 
@@ -38,26 +38,26 @@ class OnnxScorer:
 
     def __init__(self, path: Path, devices: int = 1) -> None:
         if devices != 1:
-            raise InputError(f"{path} runs on the cores of this machine; drop --devices, or give the run folder.")
+            raise InputError(f"{path} runs on the CPU; leave out --devices, or give the run folder.")
         self._model, self.devices = OnnxModel(path), 1
         self.prepare, self.calibration = read_metadata(self._model.about, str(path))
         self.identity = {"model": self._model.about.weights_sha256}
 
     def __call__(self, frames: Bytes) -> ErrorMaps:
-        """Return what the networks make of uint8 frames (N, S, S, 3)."""
+        """Return the error maps of uint8 frames (N, S, S, 3)."""
         return ErrorMaps(**self._model(frames, MAPS))
 
 
 def load_scorer(path: Path, checkpoint: str = "auto", devices: int = 1) -> ScoringModel:
-    """Open a run folder of `endovae train`, or a file that `export` made of one; only an ONNX file needs no torch.
+    """Open a run folder of EndoVAE, or a file made by `export`; only an ONNX file works without torch.
 
     Args:
         path: the run folder or the file.
         checkpoint: which weights of a run folder; see `load_checkpoint`.
-        devices: how many GPUs, or without one threads, may be used at a time.
+        devices: number of GPUs, or of CPU threads if there is no GPU.
 
     Raises:
-        InputError: `path` is neither, has no calibration, or cannot be used.
+        InputError: `path` is neither a run nor an exported file, or has no calibration.
     """
     path = Path(path)
     suffix = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""Frames reconstructed: any number of them into a folder, with a table of PSNR and SSIM, or a few into one grid.
+"""Reconstructs frames: any number into a folder, with a table of PSNR and SSIM, or a few into one grid.
 
 Importing this imports no torch.
 """
@@ -35,20 +35,19 @@ def reconstruct(
     resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BatchResult | ImagesWritten:
-    """Reconstruct image files, and those in folders, from the posterior's mean, and write what comes out.
+    """Reconstruct image files, and all images in folders, from the posterior mean.
 
     Args:
         run: a run folder of EndoVAE.
-        paths: files of frames, and folders of them at any depth; each is prepared as the run's own frames were.
-        out: a file ending in .png for one grid, originals over reconstructions, which all are held in memory for; else a folder
-            to make for a PNG a frame, any number of them, with a manifest.csv: source, file, label (the class folder), PSNR and
-            SSIM.
-        sampled: reconstruct from a sample of the posterior, drawn from `seed`, in place of its mean.
+        paths: image files, and folders that are searched at any depth; frames are prepared like the run's.
+        out: a file ending in .png for one grid of originals above reconstructions, all in memory at once; else a new folder for
+            one PNG per frame and manifest.csv: source, file, label (the class folder), PSNR and SSIM.
+        sampled: reconstruct from a sample of the posterior, drawn with `seed`, instead of its mean.
         checkpoint: which weights; see `evaluate_endovae`.
-        devices, resume, progress: of a folder; see `score`.
+        devices, resume, progress: for a folder; see `score`.
 
     Raises:
-        InputError: no frame or no checkpoint is there, a frame of a grid cannot be read, or the folder exists.
+        InputError: there is no frame or no checkpoint, a frame of a grid cannot be read, or the folder exists.
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
 
@@ -60,7 +59,7 @@ def reconstruct(
 
 
 def _grid(checkpoint: "Checkpoint", paths: Sequence[Path], out: Path, about: dict[str, Any]) -> ImagesWritten:
-    """Write frames over their reconstructions as one PNG."""
+    """Write frames above their reconstructions as one PNG."""
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
 
     files, seed = _files(paths), about["seed"]
@@ -83,10 +82,10 @@ def _folder(
     resume: bool,
     progress: ProgressCallback | None,
 ) -> BatchResult:
-    """Write a PNG per frame, in its folder, and manifest.csv with its PSNR and SSIM.
+    """Write one PNG per frame, in the same subfolder, and manifest.csv with PSNR and SSIM.
 
-    A frame that cannot be read, or a file that cannot be written, is a row with its error. With `about["sampled"]`, the noise
-    of a frame is a function of the seed and of its place in its folder.
+    A frame that cannot be read, or a file that cannot be written, gets a row with its error. With `about["sampled"]`, the noise
+    of a frame depends on the seed and on its path in the folder.
     """
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
 
@@ -113,7 +112,7 @@ def _folder(
 
 
 def _written(out: Path, item: InputFile, drawn: np.ndarray, about: dict[str, object]) -> dict[str, str | None]:
-    """Write one reconstruction, and return what its row says of the file."""
+    """Write one reconstruction, and return the columns `file` and `error` of its row."""
     error = unwritable(out / item.png, lambda: save_png(out / item.png, drawn, about))
     return {"file": None if error else text_of(item.png), "label": label_of(item), ERROR: error}
 

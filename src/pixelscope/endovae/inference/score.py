@@ -1,4 +1,4 @@
-"""Any number of frames through a trained model into a table of anomaly scores; importing this imports no torch."""
+"""Writes the anomaly scores of any number of frames to a table; importing this imports no torch."""
 
 import os
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from pixelscope.endovae.anomaly.scores import raw_scores, scores, why_unscored
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
-from pixelscope.files import written_whole
+from pixelscope.files import atomic_file
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.files import InputFile, require_distinct_names, require_paths
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
@@ -29,23 +29,23 @@ from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.progress import ProgressCallback
 
 QUICK = 1
-"""Compression of maps: a higher one takes longer than everything else together."""
+"""PNG compression of maps; a higher level takes longer than everything else together."""
 COLUMNS = ("name", "score", "p", "flagged", ERROR)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What was written, and what the numbers in it mean."""
+    """A written table, and the meaning of its numbers."""
 
     written: BatchResult
     score: str
-    """Which score it is."""
+    """Name of the score."""
     rate: float
-    """The false-positive rate at which frames were flagged."""
+    """False-positive rate at which frames are flagged."""
     threshold: float
-    """The score above which they were."""
+    """Score above which frames are flagged."""
     calibrated_on: int
-    """Number of healthy frames that the p-values are computed from."""
+    """Number of healthy calibration frames."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -53,7 +53,7 @@ class Scores:
 
     def to_text(self) -> str:
         """Return lines for a terminal."""
-        like = f"{self.rate:.1%} of healthy frames like the {self.calibrated_on:,} of the calibration"
+        like = f"{self.rate:.1%} of healthy frames, if they are like the {self.calibrated_on:,} calibration frames"
         return f"{self.written.to_text()}\nscore {self.score}, flagged above {self.threshold:.6g}: at most {like}\n{RESEARCH}"
 
 
@@ -70,22 +70,21 @@ def score(
     resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Scores:
-    """Write a row per frame: name, anomaly score, calibrated p-value, flagged or not, and an error.
+    """Write one row per frame: name, anomaly score, calibrated p-value, flagged or not, and an error.
 
-    A frame that cannot be read, or in which no tissue is seen, has an error and no score.
-    For research only, never a diagnosis.
+    A frame that cannot be read, or shows no tissue, has an error and no score. For research only, never a diagnosis.
 
     Args:
-        model: a finished and evaluated run of EndoVAE, or a file that `export` made of one, which needs no torch.
-        paths: image files, and folders of them at any depth; rows come in their order.
+        model: a finished and evaluated run of EndoVAE, or a file made by `export`, which needs no torch.
+        paths: image files, and folders that are searched at any depth; rows are in this order.
         out: a file ending in .csv or .jsonl, which must not exist.
-        score: one of `pixelscope.endovae.anomaly.scores.SCORES`; `auto` takes the one that the calibration chose.
-        false_positive_rate: share of healthy frames that may be flagged.
-        maps: a folder to make, for a PNG a frame: where the reconstruction differs, at the frame's own size.
-        checkpoint: which weights of a run; see `evaluate_endovae`. A run that is not finished is used only where one is named.
-        devices: GPUs, or without one threads, that compute.
+        score: one of `pixelscope.endovae.anomaly.scores.SCORES`; `auto` is the one selected by the calibration.
+        false_positive_rate: fraction of healthy frames that may be flagged.
+        maps: a new folder for one PNG per frame, the frame overlaid with its error map.
+        checkpoint: which weights of a run; see `evaluate_endovae`. An unfinished run is used only if one is named.
+        devices: number of GPUs, or of CPU threads if there is no GPU.
         resume: continue an unfinished table.
-        progress: called with the rows done and all of them.
+        progress: called with the number of rows done and of all rows.
 
     Raises:
         InputError: model, paths or out cannot be used, or the disk is full.
@@ -93,9 +92,7 @@ def score(
     """
     require_paths(paths)
     if not 0 < false_positive_rate < 1:
-        raise InputError(
-            f"A false-positive rate of {false_positive_rate:g} is none; give one between 0 and 1, for example 0.05."
-        )
+        raise InputError(f"--false-positive-rate must be between 0 and 1, got {false_positive_rate:g}; give for example 0.05.")
     scorer = load_scorer(model, checkpoint, devices)
     name = scorer.calibration.require(score)
     threshold = scorer.calibration.threshold(name, false_positive_rate)
@@ -116,7 +113,7 @@ def score(
 
 def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
     if maps.exists() and not resume:
-        raise InputError(f"{maps} exists already; name another folder, or move it away.")
+        raise InputError(f"{maps} exists already; give another folder, or remove it.")
     require_distinct_names(paths)
 
 
@@ -160,7 +157,7 @@ def _rows(
 def _map_error(
     path: Path, item: InputFile, prepared: PreparedFrame, errors: np.ndarray | None, brightest: float, config: PrepareConfig
 ) -> str | None:
-    """Write the map of a frame that has one; return why it cannot be written, None if it is."""
+    """Write the error map of a frame, if it has one; return the error if it cannot be written."""
     if errors is None:
         return None
     return unwritable(path, lambda: _write_map(path, item, prepared, errors, brightest, config))
@@ -169,11 +166,11 @@ def _map_error(
 def _write_map(
     path: Path, item: InputFile, prepared: PreparedFrame, errors: np.ndarray, brightest: float, config: PrepareConfig
 ) -> None:
-    """Write the frame with its map laid over the square that the model saw; what it did not see stays as it is."""
+    """Write the frame with its error map over the square seen by the model; the rest is unchanged."""
     rows, columns = prepared.content.centre_square().slices
     drawn = _original(item, config).copy()
     square = drawn[rows, columns]
     grown = cv2.resize(errors, (square.shape[1], square.shape[0]), interpolation=cv2.INTER_LINEAR)
     drawn[rows, columns] = overlay(square, np.asarray(grown, np.float32), brightest)
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         Image.fromarray(drawn).save(temporary, format="PNG", compress_level=QUICK)

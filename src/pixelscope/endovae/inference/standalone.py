@@ -1,4 +1,4 @@
-"""Code next to an exported model: preparation and scoring for programs without this package."""
+"""Writes the code next to an exported model: preparation and scoring for programs without this package."""
 
 import ast
 import importlib
@@ -17,9 +17,9 @@ MODULES = (
     "pixelscope.endovae.anomaly.statistics",
     "pixelscope.endovae.anomaly.scores",
 )
-"""What is put together, each after what it uses."""
+"""Modules to concatenate, each after those it uses."""
 
-HEAD = '''"""Frames in, anomaly scores out, around {model}: content area, insets, resizing and scores. For research only.
+HEAD = '''"""Anomaly scores of frames with {model}: content area, insets, resizing and scores. For research only.
 
 Needs numpy, scipy, opencv-python-headless, pillow and onnxruntime. Written by `pixelscope export`; Apache-2.0.
 
@@ -41,14 +41,14 @@ import sys
 
 
 class InputError(ValueError):
-    """Something given cannot be used."""
+    """An input cannot be used."""
 
 
 VALUE_RANGE = {value_range}
 
 
 class PrepareConfig(NamedTuple):
-    """How a frame becomes a small square."""
+    """Settings of the preparation of frames."""
 
     size: int = {size}
     method: str = "{method}"
@@ -68,9 +68,9 @@ class Model:
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["pixelscope"])
 
     def score(self, frames):
-        """Return by frame: score, p (share of healthy calibration frames that score as high), flagged, and error.
+        """Return per frame: score, p (fraction of healthy calibration frames with a score as high), flagged, and error.
 
-        A frame in which no tissue is seen has an error and no score.
+        A frame that shows no tissue has an error and no score.
         """
         prepared = [prepare_frame(np.ascontiguousarray(frame), None, PrepareConfig()) for frame in frames]
         squares, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
@@ -89,7 +89,7 @@ class Model:
 
 
 def open_frame(path):
-    """Return a file as uint8 (H, W, 3); grey values deeper than 8 bits are read by the range of the training, or their type."""
+    """Read a file as uint8 (H, W, 3); grey values deeper than 8 bits are scaled by the training's range, or by their type."""
     image = Image.open(path)
     if not image.mode.startswith(("I", "F")):
         return np.asarray(image.convert("RGB"))
@@ -106,7 +106,7 @@ if __name__ == "__main__":
 
 
 def standalone_code(config: PrepareConfig, model: str) -> str:
-    """Return a Python file that prepares frames as `config` says and scores them with the exported file `model`."""
+    """Return a Python file that prepares frames by `config` and scores them with the exported file `model`."""
     imports, bodies = set[str](), []
     for name in MODULES:
         found, body = _parted(inspect.getsource(importlib.import_module(name)), name.rsplit(".", 1)[1])
@@ -126,7 +126,7 @@ def standalone_code(config: PrepareConfig, model: str) -> str:
 
 
 def _parted(source: str, module: str) -> tuple[set[str], str]:
-    """Return the imports of a module from elsewhere, and what follows all of its imports, its private names made its own."""
+    """Return the imports of other packages, and the code after all imports, with private names made unique."""
     tree, lines = ast.parse(source), source.split("\n")
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     others = {ast.unparse(node) for node in imports if not ast.unparse(node).startswith("from pixelscope")}

@@ -1,4 +1,4 @@
-"""Encoder and decoder in torch, from a run or from exported weights, as functions of NumPy arrays."""
+"""Encoder and decoder in torch, from a run or from exported weights, on NumPy arrays."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,16 +28,16 @@ from pixelscope.inference.replicas import ReplicaPool
 from pixelscope.rng import generator
 
 NETWORKS = ("encoder", "decoder")
-"""What the names of its tensors begin with in a .safetensors file."""
+"""Prefix of tensor names in a .safetensors file."""
 
 
 class TorchVAE:
     """Encoder and decoder of a run."""
 
     def __init__(self, encoder: Encoder, decoder: Decoder, devices: int | None = None) -> None:
-        """Take over the networks.
+        """Use these networks.
 
-        devices: GPUs, or without one threads, that compute; None computes on the CPU, on the caller's thread.
+        devices: number of GPUs, or of CPU threads if there is no GPU; None computes on the CPU, on the caller's thread.
         """
         self._networks = nn.ModuleDict(dict(zip(NETWORKS, (encoder, decoder), strict=True)))
         self._replicas = None if devices is None else ReplicaPool(self._networks, devices)
@@ -57,13 +57,13 @@ class TorchVAE:
 
     def decode(self, z: Floats) -> Bytes:
         """Return the uint8 frames (N, S, S, 3) of latent vectors (N, latent)."""
-        with self._lent() as (networks, device):
+        with self._acquire() as (networks, device):
             return decode(networks["decoder"], torch.from_numpy(np.asarray(z, np.float32)).to(device)).cpu().numpy()
 
     def reconstruct(self, frames: Bytes, noise: Floats | None = None) -> tuple[Bytes, Floats, Floats]:
         """Return reconstructions of uint8 frames (N, S, S, 3), and their PSNR in dB and SSIM, (N,) each.
 
-        noise: standard normal values (N, latent) that draw a sample of each posterior; its mode where None.
+        noise: standard normal values (N, latent) to sample each posterior with; None uses its mode.
         """
         parts = [self._reconstruct(frames[rows], None if noise is None else noise[rows]) for rows in _batches(len(frames))]
         drawn = np.concatenate([to_frames(part.reconstructions) for part in parts])
@@ -71,13 +71,13 @@ class TorchVAE:
         return drawn, quality[0], quality[1]
 
     def analyze(self, frames: Bytes) -> tuple[ErrorMaps, Bytes]:
-        """Return the maps that scores are computed from, and reconstructions, of uint8 frames (N, S, S, 3)."""
+        """Return error maps and reconstructions of uint8 frames (N, S, S, 3)."""
         found = self._reconstruct(frames)
         return _error_maps(found), to_frames(found.reconstructions)
 
     @torch.no_grad()
     def _reconstruct(self, frames: Bytes, noise: Floats | None = None) -> Reconstructed:
-        with self._lent() as (networks, device):
+        with self._acquire() as (networks, device):
             images = to_unit(as_channels_first(frames).to(device))
             posterior = Posterior.from_parameters(networks["encoder"](images))
             z = posterior.mode if noise is None else posterior.sample(torch.from_numpy(noise).to(device))
@@ -85,7 +85,7 @@ class TorchVAE:
             return Reconstructed(images.cpu(), reconstructions, Posterior(posterior.mean.cpu(), posterior.log_variance.cpu()))
 
     @contextmanager
-    def _lent(self) -> Iterator[tuple[nn.ModuleDict, torch.device]]:
+    def _acquire(self) -> Iterator[tuple[nn.ModuleDict, torch.device]]:
         if self._replicas is None:
             yield self._networks, torch.device("cpu")
         else:
@@ -104,7 +104,7 @@ class TorchScorer(TorchVAE):
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, calibration: Calibration, devices: int = 1) -> Self:
-        """Take over the networks of a checkpoint; `calibration` is of these weights."""
+        """Use the networks of a checkpoint; `calibration` must be of these weights."""
         return cls(checkpoint.encoder, checkpoint.decoder, checkpoint.config.prepare, calibration, devices)
 
     @classmethod
@@ -115,21 +115,21 @@ class TorchScorer(TorchVAE):
 
     @classmethod
     def from_file(cls, path: Path, devices: int = 1) -> Self:
-        """Open a .safetensors file that `export` made; raises InputError if it cannot be used."""
+        """Open a .safetensors file made by `export`; raises InputError if it cannot be used."""
         tensors, about = read_weights(path)
         prepare, calibration = read_metadata(about, str(path))
         networks = load_networks(EndoVAEConfig.parse(about.config, str(path)), tensors)
         if networks is None:
-            raise InputError(f"{path} holds weights of other shapes than it says; export the run again.")
+            raise InputError(f"The weights in {path} do not match the configuration in its metadata; export the run again.")
         return cls(*networks, prepare, calibration, devices)
 
     def __call__(self, frames: Bytes) -> ErrorMaps:
-        """Return the maps that scores are computed from, of uint8 frames (N, S, S, 3)."""
+        """Return the error maps of uint8 frames (N, S, S, 3)."""
         return _error_maps(self._reconstruct(frames))
 
 
 class EndoVAEGraph(nn.Module):
-    """Frames to their reconstruction from the posterior's mode, and to `ErrorMaps`: the network that is exported to ONNX."""
+    """The network exported to ONNX: maps frames to reconstructions from the posterior mode, and to `ErrorMaps`."""
 
     OUTPUTS = ("reconstruction", "error", "dissimilarity", "kl", "mean")
 
@@ -138,7 +138,7 @@ class EndoVAEGraph(nn.Module):
         self.encoder, self.decoder, self.dissimilarity = encoder, decoder, Dissimilarity(size)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """Return what `OUTPUTS` names, for frames (N, 3, S, S) in [0, 1]."""
+        """Return the outputs named in `OUTPUTS` for frames (N, 3, S, S) in [0, 1]."""
         posterior = Posterior.from_parameters(self.encoder(frames))
         reconstruction = self.decoder(posterior.mode)
         error = (frames - reconstruction).square().mean(1)
@@ -146,13 +146,13 @@ class EndoVAEGraph(nn.Module):
 
 
 def exported_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the tensors of encoder and decoder by the names that a .safetensors file has them under."""
+    """Return the tensors of encoder and decoder by their names in a .safetensors file."""
     named = zip(NETWORKS, (checkpoint.encoder, checkpoint.decoder), strict=True)
     return {f"{name}.{key}": value for name, network in named for key, value in network.state_dict().items()}
 
 
 def draw_latents(count: int, latent: int, seed: int, *path: int | str) -> Floats:
-    """Return random latent vectors (count, latent), z ~ N(0, I), a function of `seed` and `path`."""
+    """Return random latent vectors (count, latent), z ~ N(0, I), determined by `seed` and `path`."""
     return random_latents(count, latent, generator("cpu", seed, *path)).numpy()
 
 

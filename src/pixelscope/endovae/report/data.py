@@ -31,7 +31,7 @@ SAMPLES = {
     **{f"reconstructions-{kind}-{which}": RECONSTRUCTIONS for kind in KINDS for which in ("random", "worst", "best")},
     **{f"heatmaps-{kind}": HEATMAPS for kind in KINDS},
 }
-"""The arrays of each file in samples/, and how many dimensions each has."""
+"""Number of dimensions of each array in samples/, by file."""
 
 Lines = list[dict[str, Any]]
 
@@ -95,7 +95,7 @@ class ReportData:
 
     @property
     def training_frames(self) -> int:
-        """Return the number of training frames; 0 where run.json does not say."""
+        """Return the number of training frames; 0 if run.json does not have it."""
         frames = self.record.data.get("frames")
         return (frames.train or 0) if frames else 0
 

@@ -18,7 +18,7 @@ from pixelscope.endovae.report.plotting import (
     evenly_spaced,
     rows_gallery,
 )
-from pixelscope.files import written_whole
+from pixelscope.files import atomic_file
 from pixelscope.imaging.box import Box
 from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
 from pixelscope.reports.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, fitted, styled, text_width
@@ -74,7 +74,7 @@ def draw_frames(store: FrameStore) -> list[Path]:
 def _write(store: FrameStore, path: Path, draw: Callable[[FrameStore], Figure | None]) -> None:
     figure = None if path.is_file() else draw(store)
     if figure is not None:
-        with written_whole(path) as temporary:
+        with atomic_file(path) as temporary:
             figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
 
 

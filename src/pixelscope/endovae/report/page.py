@@ -24,7 +24,7 @@ CHECKPOINTS = {
 REFERENCE = Row(
     ("reference study, Kvasir polyps (other frames)", "500", "17.16 ± 2.37", "0.424 ± 0.100", "", ""), separate=True
 )
-"""What the reference study gives for its own polyps."""
+"""Results that the reference study reports for its own polyps."""
 DECIMALS = {"psnr": 2, "ssim": 3, "squared_error": 4}
 
 

@@ -12,7 +12,7 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAConfig, preset
 
 GRIDS = ("claims", "search")
-"""Grids that come with the package."""
+"""Packaged grids."""
 
 Measure = Literal["accuracy", "accuracy_std_late"]
 System = Literal["pixelda", "baseline"]
@@ -34,7 +34,7 @@ class Condition(Config):
     expect: Expectation | None = None
     system: System = "pixelda"
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings that override those of the grid."""
+    """Settings that override the grid's."""
 
 
 class Grid(Config):
@@ -97,7 +97,7 @@ def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
 
 
 def _baseline_settings(base: dict[str, Any]) -> dict[str, Any]:
-    """Return those of PixelDA's settings that a baseline has, too."""
+    """Return the settings of PixelDA that a baseline has too."""
     known = {name: value for name, value in base.items() if name in BaselineConfig.model_fields}
     if isinstance(known.get("classifier"), dict):
         known["classifier"] = {k: v for k, v in known["classifier"].items() if k in ClassifierConfig.model_fields}

@@ -41,7 +41,7 @@ class Job:
 
     @property
     def failure(self) -> Path:
-        """Return the file, next to the run folder, that holds the reason why the job failed."""
+        """Return the file, next to the run folder, with the reason why the job failed."""
         return self.run.with_name(f"{self.run.name}.failure.txt")
 
     def state(self) -> State:

@@ -43,7 +43,7 @@ DIAGNOSTICS_CAPTION = (
 )
 TRIALS_CAPTION = (
     "T of the source alone → adapted T. Information: entropy of the mean prediction less the mean entropy of predictions, in "
-    "nats, on target images without labels. Same classes: share of target images in classes that both mostly predict alike. "
+    "nats, on target images without labels. Same classes: share of target images in classes where both mostly agree. "
     "Accuracies choose nothing."
 )
 
@@ -52,7 +52,7 @@ def ablation_sections(run: Path) -> list[Section]:
     """Return the sections of the report on an ablation.
 
     Raises:
-        InputError: `run` is no such folder, or a file in it is damaged.
+        InputError: `run` is not such a folder, or a file in it is damaged.
     """
     folder = RunFolder.open(run)
     grid = GridConfig.parse(read_yaml(folder.config), str(folder.config)).grid
@@ -69,7 +69,7 @@ def search_sections(run: Path) -> list[Section]:
     """Return the sections of the report on a search.
 
     Raises:
-        InputError: `run` is no such folder, or a file in it is damaged.
+        InputError: `run` is not such a folder, or a file in it is damaged.
     """
     folder = RunFolder.open(run)
     path = folder.path / SEARCH

@@ -151,7 +151,7 @@ class Trial(Config):
     about: str
     """What it is, in a sentence."""
     settings: dict[str, Any]
-    """The settings in which it differs from the other trials; its run's config.yaml holds all."""
+    """The settings in which it differs from the other trials; its run's config.yaml has all."""
     run: str
     verdict: Verdict | None = None
     """T of the source alone compared with the adapted T, without target labels; None if the trial failed."""

@@ -33,11 +33,11 @@ Jobs = dict[tuple[str, int], Job]
 
 @dataclass(frozen=True)
 class Start:
-    """The folder of a grid, and how it is begun."""
+    """The folder of a grid, and how to start in it."""
 
     out: Path
     resume: bool
-    """Whether what is done is kept and what failed is tried again."""
+    """Whether to keep finished jobs and retry failed ones."""
     take_over: bool
     """See `RunFolder.locked`."""
 
@@ -66,13 +66,13 @@ def ablate(
         grid: a packaged grid by name (`claims`), or a YAML file.
         out: the folder to make.
         changes: settings that override the grid's base, for example another source and target.
-        seeds: seeds to use in place of the grid's.
+        seeds: seeds to use instead of the grid's.
         conditions: names of the conditions to run; the reference is always included. All of them by default.
         cluster: `local` processes, or `slurm`.
         max_parallel: runs at a time.
         slurm: options of SLURM by name, for example `partition`.
         resume: continue an unfinished folder: finished runs are kept, failed ones repeated.
-        take_over: take the lock of `out` from another machine that has given no sign of life for ten minutes.
+        take_over: take the lock of `out` from another machine that has been silent for ten minutes.
         data_root: see `evaluate`.
         progress: called with the number of runs that have ended, and of all runs.
 
@@ -122,7 +122,7 @@ def search(
     """Train a few settings for a short time on two sources, and choose one without target labels.
 
     Each trial is a normal run folder in OUT/conditions. A trial that fails does not stop the others. Where a trial is chosen,
-    OUT/settings.yaml holds its settings in full size.
+    OUT/settings.yaml has its settings at full length.
 
     Args:
         source: labelled images.
@@ -134,7 +134,7 @@ def search(
         max_parallel: trials at a time; by default one per core, and without submitit one.
         slurm: options of SLURM by name, for example `partition`.
         resume: continue an unfinished folder: finished runs are kept, failed ones repeated.
-        take_over: take the lock of `out` from another machine that has given no sign of life for ten minutes.
+        take_over: take the lock of `out` from another machine that has been silent for ten minutes.
         data_root: see `evaluate`.
         progress: called with the number of trials that have ended, and of all trials.
 
@@ -212,7 +212,7 @@ def _run_grid(
     data_root: Path | None,
     check: Callable[[], None],
 ) -> Iterator[tuple[RunFolder, Jobs]]:
-    """Run every condition of a grid for every seed; gives the folder, locked, and the jobs by condition and seed.
+    """Run every condition of a grid for every seed; yields the locked folder, and the jobs by condition and seed.
 
     Args:
         config: the grid.
@@ -228,7 +228,7 @@ def _run_grid(
     """
     check_options(options)
     out, resume = start.out, start.resume
-    if not resume and out.exists() and not RunFolder(out).is_unbegun():
+    if not resume and out.exists() and not RunFolder(out).is_abandoned_start():
         raise InputError(f"{out} exists already; choose another --out, or continue it with --resume.")
     check()
     with _open_folder(start, config, system) if resume else _create_folder(out, config, system) as folder:
@@ -236,7 +236,7 @@ def _run_grid(
         left = [job for job in jobs.values() if job.state() != "done"]
         for job in left:
             job.failure.unlink(missing_ok=True)
-        # A folder of its own: submitit unpickles what it finds there, and an earlier one may be somebody else's.
+        # A new folder, because submitit unpickles files in it, and files of an earlier one may be somebody else's.
         launch(left, folder.path / LOGS / secrets.token_hex(4), options)
         yield folder, jobs
 
@@ -254,16 +254,16 @@ def _create_folder(out: Path, config: GridConfig, system: str) -> AbstractContex
 
 @contextmanager
 def _open_folder(start: Start, config: GridConfig, system: str) -> Iterator[RunFolder]:
-    """Open and lock a folder to resume; one that does not exist or holds nothing is made."""
+    """Open and lock a folder to resume; create it if it does not exist or is empty."""
     out = start.out
-    if not out.exists() or RunFolder(out).is_unbegun():
+    if not out.exists() or RunFolder(out).is_abandoned_start():
         with _create_folder(out, config, system) as folder:
             yield folder
         return
     folder = RunFolder.open(out)
-    begun = folder.read_record().get("system")
-    if begun != system:
-        raise InputError(f"{out} was started as {begun!r}, not as {system!r}; choose another --out.")
+    started = folder.read_record().get("system")
+    if started != system:
+        raise InputError(f"{out} was started as {started!r}, not as {system!r}; choose another --out.")
     if folder.config.read_text(encoding="utf-8") != config.to_yaml():
         raise InputError(f"{out} was started with another grid, seeds or settings; give the same, or choose another --out.")
     with folder.locked("worked on", start.take_over):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
-from pixelscope.files import written_whole
+from pixelscope.files import atomic_file
 from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, labels_in, require_paths, text_of
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable, Row
@@ -81,5 +81,5 @@ def _row(out: Path, item: InputFile, style: int, image: np.ndarray, label: str) 
 
 
 def _save(path: Path, image: np.ndarray) -> None:
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")

@@ -116,7 +116,7 @@ class TorchClassifier:
     def __init__(
         self, classifier: "nn.Module", classes: tuple[str, ...], data: DataConfig, devices: int = 1, framed: bool = True
     ) -> None:
-        """Take over a classifier of images that `data` describes; framed: frame them as those of the target were."""
+        """Use a classifier of images described by `data`; framed: frame images like the target's."""
         self.classifier, self.classes, self.size, self.devices = classifier, classes, data.size, devices
         self.value_range, self._framing = data.input_values, data.framed if framed else None
 

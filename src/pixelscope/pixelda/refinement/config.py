@@ -36,7 +36,7 @@ class GeneratedConfig(Config):
     enabled: bool = True
     """Train on them."""
     pool_size: Count = 16_000
-    """Number of generated images held at a time, each with its own z."""
+    """Number of generated images in the pool, each with its own z."""
     refresh_every: Count = 160_000
     """Training images after which the pool is generated again."""
 
@@ -56,7 +56,7 @@ class SelfTrainingConfig(Config):
     """`source` assumes that the target has the source's class frequencies, and corrects pseudo-labels towards them (Berthelot
     et al. 2020). `none` assumes nothing; use it if classes are rare or absent in the target."""
     teacher: str = ""
-    """A finished run whose classifier labels the target images in place of the moving average, for example a refinement with a
+    """A finished run whose classifier labels the target images instead of the moving average, for example a refinement with a
     stronger network (distillation, Hinton et al. 2015)."""
 
 

@@ -30,12 +30,12 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None, take_over: 
     """Measure a refinement on the test splits of both domains, and write evaluation.json.
 
     It measures the weights that are exported and used: the averages in the newest checkpoint. Nothing is written while another
-    process holds the run's lock, as one that trains it does.
+    process holds the run's lock, for example to train it.
 
     Args:
         run: its run folder.
         data_root: folder in which a source given as a KIND alone is looked up.
-        take_over: take the run's lock from another machine that has given no sign of life for ten minutes.
+        take_over: take the run's lock from another machine that has been silent for ten minutes.
 
     Raises:
         InputError: `run` is not a refinement with a checkpoint, or its images cannot be used.

@@ -83,7 +83,7 @@ def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float, shares
     before, after = criteria["source accuracy"]
     if after < UNLEARNED * before:
         reasons.append(
-            f"it has not learned the source ({after:.0%} right, before {before:.0%}); raise --training.images, or go on from T "
+            f"it has not learned the source ({after:.0%} right, before {before:.0%}); raise --training.images, or start from T "
             "with --preset paper-classifier"
         )
     before, after = criteria[DECIDES]
@@ -93,5 +93,5 @@ def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float, shares
         reasons.append("it swaps classes")
     gone = [one.name for one in shares if one.refined < VANISHED * min(one.start, one.source)]
     if gone:
-        reasons.append(f"it hardly ever predicts {', '.join(gone)}")
+        reasons.append(f"it almost never predicts {', '.join(gone)}")
     return tuple(reasons)

@@ -60,7 +60,7 @@ class RefineTask(Task[RefineBatch]):
             class_prior: class frequencies of the source, shape (classes,), sum 1.
             fabric: the launched fabric.
             validation: source images held out, to measure on.
-            teacher: network that labels target images in place of the moving average.
+            teacher: network that labels target images instead of the moving average.
         """
         self.config, self.fabric, self.validation = config, fabric, validation
         self.classifier = to_device(classifier, fabric.device, config.runtime.memory_format)

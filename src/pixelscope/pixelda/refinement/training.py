@@ -1,4 +1,4 @@
-"""Starts and resumes a refinement: from a trained run to a run folder of its own."""
+"""Starts and resumes a refinement: from a trained run to a new run folder."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +100,7 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
     Args:
         config: settings; `config.run` names the run.
         runs: parent of the new numbered run folder.
-        run: path of the new run folder in place of a numbered one; it must not exist.
+        run: path of the new run folder instead of a numbered one; it must not exist.
         data_root: folder in which a source given as a KIND alone is looked up.
 
     Returns:
@@ -136,7 +136,7 @@ def resume_refinement(
         origin: current place of the run that it started from, if it has moved.
         teacher: current place of its teacher, if it has moved.
         data_root: folder in which a source given as a KIND alone is looked up.
-        take_over: take the lock from another machine that has given no sign of life for ten minutes.
+        take_over: take the lock from another machine that has been silent for ten minutes.
 
     Returns:
         The run folder.
@@ -230,7 +230,7 @@ def _likely_harms(judge: TaskNetwork, inputs: RefinementInputs) -> bool:
 
 
 def generated_validation(inputs: RefinementInputs, seed: int) -> ImageSet:
-    """Return what the run's G makes of source images held out, with their labels."""
+    """Return held-out source images translated by the run's G, with their labels."""
     opened, holdout = inputs.opened, inputs.source.validation
     assert isinstance(opened.config, PixelDAConfig) and opened.generator is not None
     some = holdout.select(np.arange(min(IMAGES, len(holdout))))

@@ -15,11 +15,11 @@ from pixelscope.reports.document import CaptionedFigure, Part, Section
 from pixelscope.reports.plotting import BLUE, FONT, GREEN, GREY, INK, ORANGE, WIDTH, padded_figure, shortened, styled
 
 MAX_ANNOTATED = 15
-"""Largest number of classes at which every cell of a confusion matrix holds its numbers."""
+"""Largest number of classes at which every cell of a confusion matrix shows its numbers."""
 MAX_NAMED = 40
 """Largest number of classes named along an axis."""
 DEEP = "#2563a8"
-"""The colour of a cell that holds its whole row."""
+"""The colour of a cell with all images of its row."""
 
 CONFUSION_CAPTION = "Rows: true class. Columns: predicted class. Each cell: its share of the row, and the number of images."
 
@@ -45,7 +45,7 @@ def classes_section(data: ReportData) -> Section:
 def confusion_matrices(matrices: Sequence[tuple[str, Sequence[Sequence[int]]]], classes: Sequence[str]) -> Figure | None:
     """Draw confusion counts side by side, each under its title; rows are the true class, columns the predicted one.
 
-    A cell's shade is its share of the row. With up to 15 classes it holds that share in percent and the count below.
+    A cell's shade is its share of the row. With up to 15 classes, it shows this share in percent and the count below.
     """
     if not matrices:
         return None

@@ -107,7 +107,7 @@ class ReportData:
 
     @property
     def planned_steps(self) -> int | None:
-        """Return the number of steps that the configuration asks for; None if it does not say."""
+        """Return the number of steps that the configuration sets; None if it sets none."""
         training = self.config.get("training")
         if not isinstance(training, dict) or not training.get("images") or not training.get("batch_size"):
             return None

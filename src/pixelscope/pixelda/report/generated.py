@@ -18,7 +18,7 @@ GAP = 8.0
 LARGEST, SMALLEST = 96.0, 54.0
 """Sides of a tile."""
 WIDEST = 112.0
-"""Largest side of a tile that makes room for the text above it."""
+"""Largest side of a tile with space for the text above it."""
 TEXT_SIZE = 11.0
 """Font size of the text above a tile."""
 MAX_ROWS = 12

@@ -92,7 +92,7 @@ def _trained_on_source(data: ReportData) -> str:
     gap = own.accuracy - other.accuracy
     here, there = percent(own.accuracy, own.count), percent(other.accuracy, other.count)
     end = f"a gap of {points(gap, other.count).lstrip('+')} points" if gap > 0 else "no gap between the domains"
-    return f"Trained on {source} alone, T reaches {here} on its test split and {there} on that of {target}: {end}."
+    return f"Trained on {source} alone, T reaches {here} on its test split and {there} on the test split of {target}: {end}."
 
 
 def _without_target(data: ReportData) -> str:

@@ -25,7 +25,7 @@ def result_section(data: ReportData) -> Section:
 
 
 def verdict_section(data: ReportData) -> Section:
-    """Return what is known without target labels: T of the source alone next to the adapted T."""
+    """Compare T of the source alone with the adapted T, without target labels."""
     numbers, title = data.numbers, "Does adaptation help?"
     if numbers is None or numbers.verdict is None:
         return Section(title, "verdict")

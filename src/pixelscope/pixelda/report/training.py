@@ -36,7 +36,7 @@ from pixelscope.reports.plotting import (
 )
 
 UNDECIDED = 2 * float(np.log(2))
-"""D's loss when it gives every image a probability of one half."""
+"""D's loss if it predicts a probability of one half for every image."""
 
 MAX_LABELLED = 24
 """Largest number of classes whose names fit below the bars."""
