@@ -122,3 +122,29 @@ def test_real_frames_of_one_video_cluster_and_those_of_classes_do_not(real_frame
     assert len(set(found[120:])) >= 118
     assert 50 <= len(set(found[:120])) <= 90
     assert np.bincount(found).max() <= 25
+
+
+def near(value: int, bits: int) -> int:
+    """Return a hash that differs in so many bits."""
+    return value ^ ((1 << bits) - 1)
+
+
+def test_frames_that_follow_each_other_by_name_belong_together() -> None:
+    names = [f"polyps/video-{video}_{frame:04d}.jpg" for video in (1, 2) for frame in (5, 10, 15, 200)]
+    draw = np.random.default_rng(0)
+    bases = [int(draw.integers(0, 2**63)) for _ in range(2)]
+    # Each frame 12 bits from the one before, and the last of each video as if the view had changed.
+    hashes = np.array([near(base, bits) for base in bases for bits in (0, 12, 24, 50)], np.uint64)
+    assert clusters(hashes, 8, names).tolist() == [0, 0, 0, 1, 2, 2, 2, 3]
+    assert clusters(hashes, 8).tolist() == list(range(8))
+    assert clusters(hashes, 5, names).tolist() == list(range(8))
+
+
+def test_names_without_a_sequence_tell_nothing() -> None:
+    hashes = np.array([near(77, bits) for bits in (0, 12, 24)], np.uint64)
+    others = (["a/x.jpg", "a/y.jpg", "a/z.jpg"], ["a/1.jpg", "b/2.jpg", "c/3.jpg"], ["a/x1b.jpg", "a/y2c.jpg", "a/z3d.jpg"])
+    for names in others:
+        assert clusters(hashes, 8, names).tolist() == [0, 1, 2]
+    # The order of the numbers counts, not that of the files.
+    assert clusters(hashes, 8, ["a/10.jpg", "a/9.jpg", "a/2.jpg"]).tolist() == [0, 0, 0]
+    assert clusters(hashes, 8, ["a/2.jpg", "a/10.jpg", "a/9.jpg"]).tolist() == [0, 1, 1]

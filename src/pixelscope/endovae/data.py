@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pixelscope.data.disk_array import DiskArray, Pixels, rows_sha256
-from pixelscope.data.frames.duplicates import clusters, split_by_cluster
+from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
 from pixelscope.data.loader import DeviceImages, StepBatches, under, with_prefix
@@ -186,7 +186,7 @@ def split_store(store: FrameStore, config: EndoVAEConfig) -> Splits:
     if not len(positions):
         present = " and ".join(sorted(set(store.kinds)))
         raise InputError(f"{store.path} has no {split.train_on} frames, only {present}; change --split.train-on.")
-    groups = clusters(store.hashes[positions], split.duplicate_distance)
+    groups = store.clusters(positions, split.duplicate_distance)
     fractions = (split.validation_fraction, split.test_fraction)
     train, validation, rest = split_by_cluster(groups, store.labels[positions], fractions, split.seed)
     test = np.zeros(len(kinds), bool)

@@ -1,6 +1,7 @@
 """Metrics of reconstructions and scores: PSNR, SSIM, energy by frequency, error regions, AUROC, average precision, Dice."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -205,21 +206,84 @@ def auroc(normal: ArrayLike, abnormal: ArrayLike) -> float:
     return float(ranking.areas(np.ones((1, ranking.total)))[0, 0])
 
 
-def auroc_with_ci(normal: ArrayLike, abnormal: ArrayLike, seed: int = 0) -> ScoreSeparation:
+@dataclass(frozen=True)
+class ClusterBootstrap:
+    """Resamples of frames for intervals: whole clusters of near-duplicates are drawn with replacement, within each kind.
+
+    Frames of one cluster are not independent; where frames are drawn, intervals are too narrow.
+    """
+
+    normal: NDArray[np.int64]
+    """The cluster of each normal frame, numbered from 0, (N,)."""
+    abnormal: NDArray[np.int64]
+    """Likewise, (M,)."""
+    seed: int = 0
+
+    @classmethod
+    def of(cls, normal: ArrayLike, abnormal: ArrayLike, seed: int = 0) -> "ClusterBootstrap":
+        """Number the clusters of normal (N,) and abnormal (M,) frames, any integers."""
+        numbered = [np.unique(np.asarray(some), return_inverse=True)[1].reshape(-1) for some in (normal, abnormal)]
+        return cls(numbered[0], numbered[1], seed)
+
+    @classmethod
+    def of_frames(cls, normal: int, abnormal: int, seed: int = 0) -> "ClusterBootstrap":
+        """Let each of so many frames be a cluster of its own."""
+        return cls(np.arange(normal), np.arange(abnormal), seed)
+
+    def weights(self) -> Iterator[Values]:
+        """Yield how often each frame is drawn per resample, (times, N + M), in chunks; always the same numbers.
+
+        There are `RESAMPLES` resamples, fewer for very many frames.
+        """
+        total = len(self.normal) + len(self.abnormal)
+        resamples = max(100, min(RESAMPLES, _MAX_DRAWS // total))
+        chunk = max(1, min(resamples, _MAX_CHUNK // total))
+        rng = np.random.default_rng(self.seed)
+        for _ in range(-(-resamples // chunk)):
+            yield np.concatenate([_drawn(rng, some, chunk) for some in (self.normal, self.abnormal)], axis=1)
+
+
+def _drawn(rng: np.random.Generator, clusters: NDArray[np.int64], times: int) -> Values:
+    """Return how often each frame is drawn, (times, N), where as many clusters are drawn as there are."""
+    count = int(clusters.max()) + 1
+    return rng.multinomial(count, np.full(count, 1 / count), size=times)[:, clusters].astype(np.float64)
+
+
+def auroc_with_ci(normal: ArrayLike, abnormal: ArrayLike, bootstrap: ClusterBootstrap | None = None) -> ScoreSeparation:
     """Return AUROC and average precision of scores, higher for abnormal, with 95% percentile bootstrap intervals.
 
-    Resamples frames with replacement within each kind, `RESAMPLES` times (fewer for very many frames). Ties count half in the
-    AUROC. The average precision is the sum over thresholds of (recall step) x precision; ties share a threshold.
+    Ties count half in the AUROC. The average precision is the sum over thresholds of (recall step) x precision; ties share a
+    threshold.
+
+    Args:
+        normal: scores (N,).
+        abnormal: scores (M,).
+        bootstrap: of these frames; by default each frame is drawn on its own.
     """
     ranking = _Ranking.from_scores(normal, abnormal)
-    resamples = max(100, min(RESAMPLES, _MAX_DRAWS // ranking.total))
-    chunk = max(1, min(resamples, _MAX_CHUNK // ranking.total))
-    rng = np.random.default_rng(seed)
-    drawn = [ranking.areas(ranking.resampled(rng, chunk)) for _ in range(-(-resamples // chunk))]
-    low, high = np.quantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    draw = bootstrap or ClusterBootstrap.of_frames(ranking.normal, ranking.total - ranking.normal)
+    areas = np.concatenate([ranking.areas(weights) for weights in draw.weights()])
     found = ranking.areas(np.ones((1, ranking.total)))[0]
-    area, precision = (Interval(value=float(found[i]), low=float(low[i]), high=float(high[i])) for i in range(2))
+    area, precision = (_interval(float(found[i]), areas[:, i]) for i in range(2))
     return ScoreSeparation(auroc=area, average_precision=precision)
+
+
+def auroc_lead(one: tuple[ArrayLike, ArrayLike], other: tuple[ArrayLike, ArrayLike], bootstrap: ClusterBootstrap) -> Interval:
+    """Return how far the AUROC of one score is above that of another on the same frames, with a paired 95% interval.
+
+    Args:
+        one: scores of normal (N,) and abnormal (M,) frames.
+        other: another score of the same frames.
+        bootstrap: of these frames; in each resample both scores are compared on the same draws.
+    """
+    first, second = (_Ranking.from_scores(*scores) for scores in (one, other))
+    leads = np.concatenate([first.areas(weights)[:, 0] - second.areas(weights)[:, 0] for weights in bootstrap.weights()])
+    return _interval(auroc(*one) - auroc(*other), leads)
+
+
+def _interval(value: float, resampled: Values) -> Interval:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value=value, low=float(low), high=float(high))
 
 
 def best_dice(scores: ArrayLike, inside: ArrayLike) -> float:
@@ -255,12 +319,6 @@ class _Ranking:
     @property
     def total(self) -> int:
         return len(self.order)
-
-    def resampled(self, rng: np.random.Generator, times: int) -> Values:
-        """Return how often each frame is drawn per resample, (times, N)."""
-        kinds = (self.normal, self.total - self.normal)
-        drawn = [rng.multinomial(count, np.full(count, 1 / count), size=times) for count in kinds]
-        return np.concatenate(drawn, axis=1).astype(np.float64)
 
     def areas(self, weights: Values) -> Values:
         """Return AUROC and average precision, (B, 2), for frames weighted by `weights` (B, N)."""

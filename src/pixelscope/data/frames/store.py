@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from pixelscope.config import Config
 from pixelscope.data.frames.discovery import Kind
+from pixelscope.data.frames.duplicates import DISTANCE, clusters
 from pixelscope.data.frames.preprocess import Stages, read_stages
 from pixelscope.data.frames.view import CENTRE_SIZE, View, ViewName
 from pixelscope.errors import InputError
@@ -168,6 +169,10 @@ class FrameStore:
         if name == "centre":
             return View(name, self.centre, self.centre_insets, self.centre_lesions)
         raise InputError(f"There is no view {name!r}; choose full or centre.")
+
+    def clusters(self, positions: Positions, distance: int = DISTANCE) -> Positions:
+        """Return the cluster of near-duplicates of some frames, int64 (N,), by hashes and names; see `duplicates.clusters`."""
+        return clusters(self.hashes[positions], distance, [self.names[i] for i in positions])
 
     @property
     def key(self) -> str:

@@ -39,17 +39,22 @@ def baseline_scores(
     Returns:
         float64 (N,) by name; NaN for a frame without a pixel outside insets.
     """
-    black = (frames @ np.array(LUMA) < BLACK * 255).astype(np.float32)
     return {
         "mean colour": colours.distance(mean_colours(frames, insets)),
-        "black fraction": masked_mean(black, ~insets),
-        "JPEG size": np.array([_jpeg_bytes(frame) for frame in frames], np.float64),
+        "black fraction": masked_mean(black_pixels(frames).astype(np.float32), ~insets),
+        "JPEG size": np.array([jpeg_bytes(frame) for frame in frames], np.float64),
         "PCA error": masked_mean(errors, ~insets),
         "PCA error, whole": errors.mean((1, 2), dtype=np.float64),
     }
 
 
-def _jpeg_bytes(frame: NDArray[np.uint8]) -> int:
+def black_pixels(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which pixels of frames (N, S, S, 3) are black, (N, S, S)."""
+    return frames @ np.array(LUMA) < BLACK * 255
+
+
+def jpeg_bytes(frame: NDArray[np.uint8]) -> int:
+    """Return the size in bytes of a frame, uint8 (S, S, 3), as JPEG of quality 85."""
     file = io.BytesIO()
     Image.fromarray(frame).save(file, "JPEG", quality=QUALITY)
     return file.tell()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelscope.data.frames.duplicates import clusters, split_by_cluster
+from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, log_spread, scores
@@ -50,7 +50,7 @@ def split_for_anomaly(splits: Splits, split: SplitConfig) -> AnomalySplits | Non
     if "abnormal" not in test:
         return AnomalySplits({"normal": normal}, test)
     positions = test["abnormal"].positions
-    groups = clusters(store.hashes[positions], split.duplicate_distance)
+    groups = store.clusters(positions, split.duplicate_distance)
     if len(np.unique(groups)) < 2:
         return AnomalySplits({"normal": normal}, test)
     tested, _, selecting = split_by_cluster(groups, store.labels[positions], (0.0, SELECTION_FRACTION), split.seed)
