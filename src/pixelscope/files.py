@@ -21,7 +21,7 @@ from pixelscope.processes import Process, short_name
 
 UNREADABLE = (
     OSError, EOFError, ValueError, TypeError, LookupError, NameError, ArithmeticError, SyntaxError, MemoryError,
-    NotImplementedError, RecursionError, TokenError, zipfile.BadZipFile, zlib.error,
+    RuntimeError, TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """Errors of NumPy, SciPy and json for damaged or truncated files."""
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}

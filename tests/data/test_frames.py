@@ -405,6 +405,19 @@ def test_damaged_figures_are_refused_when_they_are_asked_for(kvasir: Path) -> No
         _ = FrameStore.open(store.path).figures
 
 
+def test_encrypted_figures_are_refused_like_damaged_ones(kvasir: Path) -> None:
+    file = prepare([kvasir], config=SMALL).path / "figures.npz"
+    content = bytearray(file.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = content.find(signature)
+        while start >= 0:
+            content[start + flags] |= 1
+            start = content.find(signature, start + 1)
+    file.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="is damaged"):
+        _ = FrameStore.open(file.parent).figures
+
+
 @pytest.mark.parametrize("name", ["nowhere", "kvasir"])
 def test_a_folder_that_is_no_store_is_refused(kvasir: Path, name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is not a frame store"):

@@ -12,7 +12,18 @@ from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snaps
 from pixelscope.pixelda.refinement.selection import SELECTORS
 from pixelscope.pixelda.report.classes import CONFUSION_CAPTION, confusion_matrices
 from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table
-from pixelscope.reports.plotting import BLUE, DASHED, GREEN, GREY, ORANGE, count_images, count_percent, padded_figure, styled
+from pixelscope.reports.plotting import (
+    BLUE,
+    DASHED,
+    GREEN,
+    GREY,
+    ORANGE,
+    count_images,
+    count_percent,
+    padded_figure,
+    series,
+    styled,
+)
 from pixelscope.reports.record import record_section
 from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.record import parse_record
@@ -175,9 +186,9 @@ def _training_figure(lines: Sequence[dict]) -> Figure:
     shares = {"pseudo_label_rate": ("pseudo-labelled", GREEN), "agreement": ("agreement", ORANGE)}
     for axes, drawn, title in ((left, names, "Loss"), (right, shares, "Target images")):
         for name, (label, colour) in drawn.items():
-            points = [(line["images"], line[name]) for line in lines if name in line]
-            if points:
-                axes.plot(*np.array(points, float).T, color=colour, label=label)
+            points = series(lines, name)
+            if points is not None:
+                axes.plot(points.x, points.y, color=colour, label=label)
         axes.set_title(title)
         if axes.lines:
             axes.legend(loc="best")
