@@ -1,0 +1,53 @@
+"""Settings of anomaly detectors that are fitted to a view of healthy frames."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pixelscope.config import Config
+from pixelscope.data.frames.view import ViewName
+from pixelscope.imaging.config import PrepareConfig
+
+DetectorName = Literal[
+    "lite0-mahalanobis",
+    "lite0-padim",
+    "lite0-patchcore",
+    "learned-mahalanobis",
+    "learned-padim",
+    "learned-patchcore",
+    "pseudo-lesions",
+]
+LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-patchcore")
+LEARNED: tuple[DetectorName, ...] = ("learned-mahalanobis", "learned-padim", "learned-patchcore", "pseudo-lesions")
+DETECTORS: dict[DetectorName, str] = {
+    "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0 (extra `pretrained`)",
+    "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from a Gaussian of its own",
+    "lite0-patchcore": "PatchCore on features of EfficientNet-Lite0: distance of each patch from the nearest healthy one",
+    "learned-mahalanobis": "Mahalanobis distance of pooled features of the network that finds pseudo-lesions",
+    "learned-padim": "PaDiM on features of that network",
+    "learned-patchcore": "PatchCore on features of that network",
+    "pseudo-lesions": "what a network that learned to find pseudo-lesions takes for one; highest tenth of its map",
+}
+"""Definition of every detector."""
+
+
+class DetectConfig(Config):
+    """Detectors, and how they are measured."""
+
+    frames: str = ""
+    """Frame store made by `pixelscope endovae prepare`, or a folder of frames, which is prepared first."""
+    view: ViewName = "centre"
+    """Which part of the frames is seen; `centre` has no border and no inset, which tell data sets apart."""
+    detectors: tuple[DetectorName, ...] = ()
+    """Detectors to measure; none: all for which the packages are installed."""
+    folds: Annotated[int, Field(ge=3, le=20)] = 5
+    """Folds of the healthy frames; each is tested once."""
+    images: Annotated[int, Field(ge=32)] = 9600
+    """Drawn examples that the network that finds pseudo-lesions is trained on, in each fold and for the model file."""
+    min_lesion: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Fraction of the view that a lesion must cover; abnormal frames whose mask shows less are left out."""
+    duplicate_distance: Annotated[int, Field(ge=0, le=64)] = 8
+    """Maximum Hamming distance of two 64-bit perceptual hashes that count as near-duplicates."""
+    seed: int = 0
+    """Seed of the folds, the networks and all random draws."""
+    prepare: PrepareConfig = PrepareConfig()

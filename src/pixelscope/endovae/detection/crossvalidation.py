@@ -1,0 +1,285 @@
+"""Cross-validation of detectors: every frame is tested once, by detectors that saw nothing like it.
+
+In each fold, detectors are fitted to the training frames, one is selected on frames that are not tested, and a threshold is set
+on healthy frames that choose nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixelscope.data.frames.store import FrameStore, evenly_spaced
+from pixelscope.endovae.anomaly.baselines import baseline_scores, mean_colours
+from pixelscope.endovae.anomaly.calibration import RATE
+from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
+from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p
+from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName
+from pixelscope.endovae.detection.detectors import Detection
+from pixelscope.endovae.detection.features import FrameFeatures, resized
+from pixelscope.endovae.detection.fit import FITS, chosen_detectors, learned_extractor, pretrained_extractor
+from pixelscope.endovae.detection.folds import Fold, make_folds
+from pixelscope.endovae.detection.localization import compared, compared_lesions, measure_maps, trivial_maps
+from pixelscope.endovae.detection.results import ALL, SELECTED, DetectionResult, MapResult, ScoreResult
+from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
+from pixelscope.endovae.pca import PrincipalComponents
+from pixelscope.progress import ProgressCallback
+
+MAX_FRAMES = 4_000
+"""Maximum number of frames that are measured, evenly spaced: a frame's features take 400 KB."""
+BASELINE_SIDE = 96
+"""Side in pixels at which trivial scores are computed."""
+COMPONENTS = 6
+
+Positions = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of a store that are measured, in one view."""
+
+    store: FrameStore
+    positions: Positions
+    """In the store, ascending."""
+    pixels: NDArray[np.uint8]
+    """(N, S, S, 3)."""
+    insets: Mask
+    lesions: NDArray[np.uint8]
+    groups: Positions
+    """Cluster of near-duplicates of each frame, (N,)."""
+    clipped: int
+    """Abnormal frames left out because the view does not show their lesion."""
+
+    @classmethod
+    def read(cls, store: FrameStore, config: DetectConfig) -> "Frames":
+        """Read the frames, at most `MAX_FRAMES`, whose lesion is visible in the view or that have no mask."""
+        view = store.view(config.view)
+        shares = np.array([float((lesion > 0).mean()) for lesion in view.lesions])
+        clipped = store.abnormal & store.has_lesion & (shares < config.min_lesion)
+        positions = evenly_spaced(np.flatnonzero(~clipped), MAX_FRAMES)
+        pixels, insets, lesions = (np.asarray(array[positions]) for array in (view.frames, view.insets, view.lesions))
+        groups = store.clusters(positions, config.duplicate_distance)
+        return cls(store, positions, pixels, insets > 0, lesions, groups, int(clipped.sum()))
+
+    @property
+    def abnormal(self) -> Mask:
+        """Return the abnormal frames, bool (N,)."""
+        return self.store.abnormal[self.positions]
+
+    @property
+    def classes(self) -> NDArray[np.str_]:
+        """Return the class of each healthy frame, and `abnormal`, (N,)."""
+        names = [name if kind == "normal" else kind for name, kind in zip(self.store.classes, self.store.kinds, strict=True)]
+        return np.array(names)[self.store.labels[self.positions]]
+
+    @property
+    def outlined(self) -> Mask:
+        """Return the abnormal frames with pixels both inside and outside a lesion, bool (N,)."""
+        shares = compared_lesions(self.lesions).mean((1, 2))
+        return self.abnormal & self.store.has_lesion[self.positions] & (shares > 0) & (shares < 1)
+
+    def rows(self, positions: Positions) -> Positions:
+        """Return the rows of frames of the store, all of them measured."""
+        return np.searchsorted(self.positions, positions)
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold found in its test frames."""
+
+    rows: Positions
+    """The test frames."""
+    scores: dict[str, Floats]
+    """By detector, standardized by the calibration frames."""
+    baselines: dict[str, Floats]
+    """By trivial score, likewise."""
+    maps: dict[str, MapResult]
+    """By detector with a map."""
+    selection: dict[str, float]
+    """AUROC by detector on the frames that select."""
+    p: Floats
+    """p-values by the selected detector."""
+
+    @property
+    def selected(self) -> str:
+        """Return the detector with the largest AUROC on the frames that select."""
+        return max(self.selection, key=self.selection.__getitem__)
+
+
+def cross_validate(store: FrameStore, config: DetectConfig, progress: ProgressCallback | None = None) -> DetectionResult:
+    """Measure detectors on a store.
+
+    Args:
+        store: healthy and abnormal frames.
+        config: view, detectors, folds and seed.
+        progress: called with the folds done and all folds.
+
+    Raises:
+        InputError: one kind of frames is missing, or there are too few.
+    """
+    names = chosen_detectors(config.detectors)
+    frames = Frames.read(store, config)
+    used = np.zeros(len(store), bool)
+    used[frames.positions] = True
+    folds = make_folds(store, used, config.folds, config.duplicate_distance, config.seed)
+    pretrained = pretrained_extractor()(frames.pixels) if set(names) & set(LITE0) else None
+    results = []
+    for number, fold in enumerate(folds):
+        found = _detections(frames, frames.rows(fold.train), names, pretrained, config, number)
+        results.append(_measure_fold(frames, fold, found))
+        if progress is not None:
+            progress(number + 1, len(folds))
+    return _summarised(config, frames, results)
+
+
+def _detections(
+    frames: Frames,
+    train: Positions,
+    names: Sequence[DetectorName],
+    pretrained: FrameFeatures | None,
+    config: DetectConfig,
+    number: int,
+) -> Iterator[tuple[str, Detection]]:
+    """Yield what each detector, fitted to `train`, finds in all frames."""
+    learned: FrameFeatures | None = None
+    for name in names:
+        features = pretrained if name in LITE0 else learned
+        if features is None:
+            extractor = learned_extractor(frames.pixels[train], config.images, config.seed, number)
+            features = learned = extractor(frames.pixels)
+        yield name, FITS[name].fit(features[train], config.seed)(features)
+
+
+def _measure_fold(frames: Frames, fold: Fold, detections: Iterator[tuple[str, Detection]]) -> FoldResult:
+    test, calibration, selection = (frames.rows(some) for some in (fold.test, fold.calibration, fold.selection))
+    outlined = test[frames.outlined[test]]
+    lesions = compared_lesions(frames.lesions[outlined]) if len(outlined) else None
+    scores, maps = {}, {}
+    for name, found in detections:
+        scores[name] = _standardized(found.scores, calibration)
+        if found.maps is not None and lesions is not None:
+            maps[name] = measure_maps(compared(found.maps[outlined]), lesions)
+    abnormal = frames.abnormal[selection]
+    areas = {name: auroc(one[selection][~abnormal], one[selection][abnormal]) for name, one in scores.items()}
+    selected = scores[max(areas, key=areas.__getitem__)]
+    baselines = _baselines(frames, frames.rows(fold.train))
+    return FoldResult(
+        test,
+        {name: one[test] for name, one in scores.items()},
+        {name: _standardized(one, calibration)[test] for name, one in baselines.items()},
+        maps,
+        areas,
+        conformal_p(np.sort(selected[calibration]), selected[test]),
+    )
+
+
+def _standardized(scores: Floats, calibration: Positions) -> Floats:
+    """Return scores (N,) in standard deviations of the calibration frames, so that folds can be compared."""
+    known = scores[calibration]
+    return (scores - known.mean()) / max(float(known.std()), 1e-12)
+
+
+def _baselines(frames: Frames, train: Positions) -> dict[str, Floats]:
+    """Return the trivial scores of all frames, fitted to `train`, (N,) by name."""
+    small = resized(frames.pixels, BASELINE_SIDE)
+    insets = resized(frames.insets.astype(np.uint8) * 255, BASELINE_SIDE) > 0
+    images = torch.from_numpy(small).permute(0, 3, 1, 2).float().div_(255)
+    components = PrincipalComponents.fit(images[torch.from_numpy(train)], COMPONENTS)
+    errors = (images - components.reconstruct(images)).square().mean(1).numpy()
+    colours = mean_colours(small[train], insets[train])
+    reference = GaussianReference.fit(colours[np.isfinite(colours).all(1)])
+    return {name: np.nan_to_num(values) for name, values in baseline_scores(small, insets, reference, errors).items()}
+
+
+def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResult]) -> DetectionResult:
+    classes, outlined = frames.classes, frames.outlined
+    scores = {name: _gathered(frames, results, [one.scores[name] for one in results]) for name in results[0].scores}
+    scores[SELECTED] = _gathered(frames, results, [one.scores[one.selected] for one in results])
+    trivial = {name: _gathered(frames, results, [one.baselines[name] for one in results]) for name in results[0].baselines}
+    groups = {ALL: ~frames.abnormal} | {name: classes == name for name in dict.fromkeys(classes[~frames.abnormal].tolist())}
+    selection = {name: float(np.mean([one.selection[name] for one in results])) for name in results[0].selection}
+    return DetectionResult(
+        store=str(frames.store.path),
+        view=config.view,
+        folds=config.folds,
+        seed=config.seed,
+        images=config.images,
+        counts={name: int(rows.sum()) for name, rows in (groups | {"abnormal": frames.abnormal}).items()},
+        clusters={
+            kind: len(np.unique(frames.groups[frames.abnormal == (kind == "abnormal")])) for kind in ("normal", "abnormal")
+        },
+        invisible=frames.clipped,
+        scores={name: _separation(frames, one, groups, trivial) for name, one in scores.items()},
+        baselines={name: _separation(frames, one, groups) for name, one in trivial.items()},
+        shortcuts=_shortcuts(config, frames, groups),
+        selected=max(selection, key=selection.__getitem__),
+        selected_by_fold=tuple(one.selected for one in results),
+        selection_auroc=selection,
+        rate=RATE,
+        flagged=_flagged(frames, results),
+        lesion_frames=int(outlined.sum()),
+        lesion_share=float(compared_lesions(frames.lesions[outlined]).mean()) if outlined.any() else 0.0,
+        maps=_maps(frames, outlined, results),
+    )
+
+
+def _gathered(frames: Frames, results: Sequence[FoldResult], by_fold: Sequence[Floats]) -> Floats:
+    """Return the scores of all frames, (N,), each from the fold that tests it."""
+    found = np.full(len(frames.positions), np.nan)
+    for one, values in zip(results, by_fold, strict=True):
+        found[one.rows] = values
+    return found
+
+
+def _separation(
+    frames: Frames, scores: Floats, groups: Mapping[str, Mask], trivial: Mapping[str, Floats] | None = None
+) -> ScoreResult:
+    """Return how scores (N,) separate abnormal frames from each group, and their lead over the best of `trivial`, if given."""
+    areas, leads = {}, {}
+    for group, normal in groups.items():
+        bootstrap = ClusterBootstrap.of(frames.groups[normal], frames.groups[frames.abnormal])
+
+        def kinds(values: Floats, rows: Mask = normal) -> tuple[Floats, Floats]:
+            return values[rows], values[frames.abnormal]
+
+        areas[group] = auroc_with_ci(*kinds(scores), bootstrap).auroc
+        if trivial is not None:
+            best = max(trivial.values(), key=lambda values: auroc(*kinds(values)))
+            leads[group] = auroc_lead(kinds(scores), kinds(best), bootstrap)
+    return ScoreResult(auroc=areas, lead=leads)
+
+
+def _shortcuts(config: DetectConfig, frames: Frames, groups: Mapping[str, Mask]) -> dict[str, ScoreResult]:
+    """Return how well classifiers that see no tissue, or the mean colour alone, tell abnormal from healthy frames."""
+    features, colours = shortcut_features(frames.store, config.view, frames.positions)
+    found = {}
+    for name, values in (("no tissue", features), ("mean colour alone", colours)):
+        scores = cross_validated(values, frames.abnormal, frames.groups)
+        if scores is not None:
+            found[name] = _separation(frames, scores, groups)
+    return found
+
+
+def _flagged(frames: Frames, results: Sequence[FoldResult]) -> dict[str, float]:
+    """Return the fraction of frames with p <= RATE per healthy class, and of the abnormal ones."""
+    flagged = _gathered(frames, results, [one.p for one in results]) <= RATE
+    classes = frames.classes
+    return {name: float(flagged[classes == name].mean()) for name in dict.fromkeys(classes.tolist())}
+
+
+def _maps(frames: Frames, outlined: Mask, results: Sequence[FoldResult]) -> dict[str, MapResult]:
+    """Return how well maps localize lesions, mean over folds, beside maps that know nothing of disease."""
+    known = [one.maps for one in results if one.maps]
+    if not known:
+        return {}
+    lesions = compared_lesions(frames.lesions[outlined])
+    trivial = {name: measure_maps(maps, lesions) for name, maps in trivial_maps(frames.pixels[outlined]).items()}
+    return {name: _mean_map([maps[name] for maps in known]) for name in known[0]} | trivial
+
+
+def _mean_map(found: Sequence[MapResult]) -> MapResult:
+    return MapResult(**{key: float(np.mean([getattr(one, key) for one in found])) for key in MapResult.model_fields})

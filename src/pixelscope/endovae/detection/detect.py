@@ -1,0 +1,83 @@
+"""Measures detectors by cross-validation, and writes the selected one to a file; for research only."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
+from pixelscope.endovae.detection.config import DETECTORS, DetectConfig, DetectorName
+from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_validate
+from pixelscope.endovae.detection.figures import draw_detection
+from pixelscope.endovae.detection.folds import halves
+from pixelscope.endovae.detection.model import FittedDetector, fit_detector
+from pixelscope.endovae.detection.results import DetectionResult
+from pixelscope.errors import InputError
+from pixelscope.files import atomic_folder
+from pixelscope.progress import ProgressCallback
+
+RESULT, MODEL = "detection.json", "detector.safetensors"
+CALIBRATION_FRACTION = 0.2
+"""Fraction of the healthy frames that calibrate the detector of the file; it is fitted to the others."""
+
+
+def detect(config: DetectConfig, out: Path, progress: ProgressCallback | None = None) -> DetectionResult:
+    """Measure detectors on a store, and write results, figures and the selected detector to a folder.
+
+    The detector of the file is fitted anew to four fifths of the healthy frames and calibrated on the others; the abnormal
+    frames only select it. For research only, never a diagnosis.
+
+    Args:
+        config: frames, view, detectors and folds.
+        out: folder to make: detection.json, detector.safetensors, PNG files.
+        progress: called with the folds done and all folds; before that with the frames prepared and all frames.
+
+    Returns:
+        The content of detection.json.
+
+    Raises:
+        InputError: `out` exists, frames of one kind are missing, or there are too few.
+
+    Example:
+        >>> config = pixelscope.endovae.DetectConfig(frames="stores/kvasir")
+        >>> print(pixelscope.endovae.detect(config, Path("detector")).to_text())
+    """
+    if out.exists():
+        raise InputError(f"{out} exists; choose another --out, or remove it.")
+    store = open_store(config, progress)
+    config = config.model_copy(update={"prepare": store.settings, "frames": str(store.path)})
+    result = cross_validate(store, config, progress)
+    fitted = fit_to_store(store, _named(result.selected), config)
+    with atomic_folder(out) as work:
+        result.save(work / RESULT)
+        fitted.save(work / MODEL)
+        draw_detection(store, config, result, fitted, work)
+    return result
+
+
+def open_store(config: DetectConfig, progress: ProgressCallback | None = None) -> FrameStore:
+    """Open the configured store, or prepare the configured folder.
+
+    Raises:
+        InputError: no frames are given, or they cannot be prepared.
+    """
+    if not config.frames:
+        raise InputError("No frames are given; name a frame store or a folder of frames.")
+    path = Path(config.frames)
+    return FrameStore.open(path) if (path / INDEX).is_file() else prepare([path], config=config.prepare, progress=progress)
+
+
+def fit_to_store(store: FrameStore, name: DetectorName, config: DetectConfig) -> FittedDetector:
+    """Fit a detector to four fifths of the healthy frames of a store, and calibrate it on the others, by cluster.
+
+    Raises:
+        InputError: all healthy frames are near-duplicates of each other.
+    """
+    healthy = evenly_spaced(np.flatnonzero(~store.abnormal), MAX_FRAMES)
+    calibration, train = halves(store, healthy, config.duplicate_distance, config.seed, CALIBRATION_FRACTION)
+    frames = store.view(config.view).frames
+    return fit_detector(name, np.asarray(frames[train]), np.asarray(frames[calibration]), config)
+
+
+def _named(name: str) -> DetectorName:
+    return next(known for known in DETECTORS if known == name)

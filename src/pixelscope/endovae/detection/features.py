@@ -1,0 +1,120 @@
+"""Features of a view's frames: maps of a network, summarised per frame and per patch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixelscope.endovae.detection import pretrained, segmentation
+from pixelscope.endovae.detection.pretrained import Lite0Features
+from pixelscope.endovae.detection.segmentation import LesionNet
+
+BATCH = 32
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """What detectors measure of N frames; the first dimension of each array is the frame."""
+
+    pooled: Floats
+    """(N, 2 C): mean and standard deviation of each channel over all positions."""
+    patches: Floats
+    """(N, G, G, C'): two maps side by side, at the size of the coarser."""
+    fine: Floats
+    """(N, H, W, C'): the same at the size of the finer, averaged over 3 x 3 positions (Roth et al. 2022, equation 2)."""
+    lesion: Floats | None = None
+    """(N, h, w) in [0, 1]: how much each position looks like a pseudo-lesion; None for networks that do not say."""
+
+    def __getitem__(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "FrameFeatures":
+        lesion = None if self.lesion is None else self.lesion[rows]
+        return FrameFeatures(self.pooled[rows], self.patches[rows], self.fine[rows], lesion)
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+
+class Extractor(Protocol):
+    """A network that makes features."""
+
+    def __call__(self, frames: Bytes) -> FrameFeatures:
+        """Return the features of uint8 frames (N, S, S, 3)."""
+        ...
+
+
+class PretrainedExtractor:
+    """Features of EfficientNet-Lite0; see `Extractor`."""
+
+    def __init__(self, network: Lite0Features) -> None:
+        self.network = network
+
+    def __call__(self, frames: Bytes) -> FrameFeatures:
+        """Return the features of uint8 frames (N, S, S, 3)."""
+        return _joined([self._batch(frames[i : i + BATCH]) for i in range(0, len(frames), BATCH)])
+
+    @torch.no_grad()
+    def _batch(self, frames: Bytes) -> FrameFeatures:
+        found = self.network(_images(frames, pretrained.SIDE))
+        return _summarised(found, found[:2])
+
+
+class LearnedExtractor:
+    """Features of a network that learned to find pseudo-lesions; see `Extractor`."""
+
+    def __init__(self, network: LesionNet) -> None:
+        self.network = network
+
+    def __call__(self, frames: Bytes) -> FrameFeatures:
+        """Return the features of uint8 frames (N, S, S, 3)."""
+        return _joined([self._batch(frames[i : i + BATCH]) for i in range(0, len(frames), BATCH)])
+
+    @torch.no_grad()
+    def _batch(self, frames: Bytes) -> FrameFeatures:
+        images = _images(frames, segmentation.SIDE)
+        encoded = self.network.encode(images)
+        return _summarised(encoded, encoded[1:], self.network.decode(*encoded).sigmoid().numpy())
+
+
+def resized(frames: Bytes, side: int) -> Bytes:
+    """Return uint8 frames (N, S, S, 3) at another side, by area where they shrink."""
+    if frames.shape[1] == side:
+        return frames
+    how = cv2.INTER_AREA if frames.shape[1] > side else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, (side, side), interpolation=how) for frame in frames])
+
+
+def _images(frames: Bytes, side: int) -> Tensor:
+    """Return uint8 frames (N, S, S, 3) as float32 images (N, 3, side, side) in [0, 1]."""
+    images = torch.from_numpy(np.ascontiguousarray(resized(frames, side))).permute(0, 3, 1, 2)
+    return images.float().div_(255)
+
+
+def _summarised(maps: Sequence[Tensor], patched: Sequence[Tensor], lesion: Floats | None = None) -> FrameFeatures:
+    """Summarise maps (N, C, h, w): all of them pooled, and two as patches, the finer one first."""
+    pooled = torch.cat([torch.cat([one.mean((2, 3)), one.std((2, 3))], 1) for one in maps], 1)
+    fine, coarse = patched
+    patches = torch.cat([F.adaptive_avg_pool2d(fine, (coarse.shape[2], coarse.shape[3])), coarse], 1)
+    sharp = torch.cat([fine, F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)], 1)
+    smooth = F.avg_pool2d(sharp, 3, 1, 1, count_include_pad=False)
+    return FrameFeatures(pooled.numpy(), _last(patches), _last(smooth), lesion)
+
+
+def _last(maps: Tensor) -> Floats:
+    return maps.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _joined(parts: Sequence[FrameFeatures]) -> FrameFeatures:
+    lesions = [part.lesion for part in parts if part.lesion is not None]
+    return FrameFeatures(
+        np.concatenate([part.pooled for part in parts]),
+        np.concatenate([part.patches for part in parts]),
+        np.concatenate([part.fine for part in parts]),
+        np.concatenate(lesions) if lesions else None,
+    )

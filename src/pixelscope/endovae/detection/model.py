@@ -1,0 +1,147 @@
+"""A fitted detector as a file: what was fitted, its network where it learned one, and how healthy frames score."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+
+from pixelscope.config import Config
+from pixelscope.data.frames.view import ViewName
+from pixelscope.endovae.detection.config import DETECTORS, LITE0, DetectConfig, DetectorName
+from pixelscope.endovae.detection.detectors import Detection, Detector
+from pixelscope.endovae.detection.features import Extractor, LearnedExtractor
+from pixelscope.endovae.detection.fit import FITS, learned_extractor, pretrained_extractor
+from pixelscope.endovae.detection.segmentation import LesionNet
+from pixelscope.endovae.results import RESEARCH
+from pixelscope.errors import InputError
+from pixelscope.exports.metadata import Metadata, require_system
+from pixelscope.exports.weights import read_weights, write_weights
+from pixelscope.files import atomic_file
+from pixelscope.runs.folder import versions
+
+SYSTEM = "endovae-detector"
+NETWORK, FITTED = "network.", "fitted."
+"""Prefixes of the tensors in a file."""
+
+
+class DetectorCalibration(Config):
+    """How healthy frames that were not trained on score."""
+
+    scores: tuple[FiniteFloat, ...] = Field(min_length=1)
+    """Ascending."""
+    vmax: float
+    """Value at which a map is brightest; 0 where there are no maps."""
+
+
+@dataclass(frozen=True)
+class FittedDetector:
+    """A detector that scores frames in a view."""
+
+    name: DetectorName
+    config: DetectConfig
+    extractor: Extractor
+    detector: Detector
+    calibration: DetectorCalibration
+
+    @property
+    def view(self) -> ViewName:
+        """Return the view that it sees."""
+        return self.config.view
+
+    def __call__(self, frames: NDArray[np.uint8]) -> Detection:
+        """Score frames in that view, uint8 (N, S, S, 3)."""
+        return self.detector(self.extractor(frames))
+
+    def save(self, path: Path) -> None:
+        """Write the detector to a .safetensors file, whole or not at all; weights that an extra brings are not repeated."""
+        tensors = {FITTED + name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in self.detector.tensors().items()}
+        if isinstance(self.extractor, LearnedExtractor):
+            tensors |= {NETWORK + name: one for name, one in self.extractor.network.state_dict().items()}
+        about = Metadata(
+            system=SYSTEM,
+            config=self.config.model_dump(mode="json"),
+            checkpoint=self.name,
+            images=self.config.images,
+            weights_sha256=_digest(tensors),
+            size=self.config.prepare.size,
+            mean=0.0,
+            scale=255.0,
+            calibration=self.calibration.model_dump(mode="json"),
+            note=RESEARCH,
+            versions=versions(),
+        )
+        with atomic_file(path) as temporary:
+            write_weights(temporary, tensors, about)
+
+    @classmethod
+    def load(cls, path: Path) -> "FittedDetector":
+        """Read a file that `save` wrote.
+
+        Raises:
+            InputError: it is damaged, of another system, or needs an extra that is not installed.
+        """
+        tensors, about = read_weights(path)
+        require_system(about, SYSTEM, str(path))
+        name = _known(about.checkpoint, path)
+        config = DetectConfig.parse(about.config, str(path))
+        calibration = DetectorCalibration.parse(about.calibration or {}, str(path))
+        try:
+            extractor = pretrained_extractor() if name in LITE0 else _learned(tensors)
+            detector = FITS[name].from_tensors({key: one.numpy() for key, one in _under(FITTED, tensors).items()})
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"{path} has other tensors than it says ({error}); run `pixelscope endovae detect` again."
+            ) from None
+        return cls(name, config, extractor, detector, calibration)
+
+
+def fit_detector(
+    name: DetectorName, train: NDArray[np.uint8], calibration: NDArray[np.uint8], config: DetectConfig
+) -> FittedDetector:
+    """Fit a detector to healthy frames, and calibrate it on others.
+
+    Args:
+        name: which detector.
+        train: frames in the configured view, uint8 (N, S, S, 3).
+        calibration: likewise.
+        config: settings.
+    """
+    learns = name not in LITE0
+    extractor = learned_extractor(train, config.images, config.seed, config.folds) if learns else pretrained_extractor()
+    detector = FITS[name].fit(extractor(train), config.seed)
+    known = detector(extractor(calibration))
+    brightest = 0.0 if known.maps is None else float(np.quantile(known.maps, 0.99))
+    return FittedDetector(
+        name, config, extractor, detector, DetectorCalibration(scores=tuple(np.sort(known.scores).tolist()), vmax=brightest)
+    )
+
+
+def _known(name: str, path: Path) -> DetectorName:
+    for known in DETECTORS:
+        if known == name:
+            return known
+    raise InputError(f"{path} holds an unknown detector {name!r}; update pixelscope.")
+
+
+def _learned(tensors: Mapping[str, torch.Tensor]) -> LearnedExtractor:
+    network = LesionNet()
+    network.load_state_dict(_under(NETWORK, tensors))
+    return LearnedExtractor(network.eval())
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+
+def _digest(tensors: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

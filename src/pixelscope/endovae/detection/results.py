@@ -1,0 +1,120 @@
+"""Schema of the cross-validation of detectors, detection.json; imports no torch."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from pixelscope.config import Config
+from pixelscope.endovae.results import RESEARCH, Interval
+from pixelscope.runs.record import ResultFile
+
+ALL = "all"
+"""The group of all healthy frames."""
+SELECTED = "selected in each fold"
+"""Row of the detectors that each fold selected on frames that it does not test."""
+
+
+class ScoreResult(Config):
+    """How well a score separates abnormal from healthy frames, by group of healthy frames."""
+
+    auroc: dict[str, Interval]
+    lead: dict[str, Interval] = Field(default_factory=dict)
+    """AUROC minus that of the best trivial score in the same group, paired; empty for trivial scores."""
+
+
+class MapResult(Config):
+    """How well a map localizes lesions: mean over folds."""
+
+    auroc: float
+    """Of pixels inside against outside lesions."""
+    aupro: float
+    """Area under the per-region overlap up to a false-positive rate of 0.3, of 1."""
+    dice: float
+    """Best over thresholds, chosen on the masks themselves."""
+    hottest: float
+    """Fraction of frames whose hottest pixel lies on the lesion."""
+
+
+class DetectionResult(ResultFile):
+    """Results of the cross-validation of detectors on one view of a frame store."""
+
+    remedy: ClassVar[str] = "run `pixelscope endovae detect` again"
+
+    version: Literal[1] = 1
+    store: str
+    view: str
+    folds: int
+    seed: int
+    images: int
+    """Drawn examples per network that finds pseudo-lesions."""
+    counts: dict[str, int]
+    """Number of tested frames by healthy class, and of `all` healthy and `abnormal` ones."""
+    clusters: dict[str, int]
+    """Number of clusters of near-duplicates, of healthy and abnormal ones; intervals resample them."""
+    invisible: int
+    """Abnormal frames left out because this view does not show their lesion."""
+    scores: dict[str, ScoreResult]
+    baselines: dict[str, ScoreResult]
+    """Trivial scores, fitted to the same training frames."""
+    shortcuts: dict[str, ScoreResult]
+    """Classifiers with labels that see no tissue, or the mean colour alone; see `endovae.anomaly.shortcuts`."""
+    selected: str
+    """The detector with the largest mean AUROC on the frames that select; the one in the model file."""
+    selected_by_fold: tuple[str, ...]
+    selection_auroc: dict[str, float]
+    """Mean over folds, on the frames that select."""
+    rate: float
+    """False-positive rate at which frames are flagged."""
+    flagged: dict[str, float]
+    """Fraction of flagged frames per healthy class and of the abnormal ones, by each fold's selected detector."""
+    lesion_frames: int
+    """Frames with a lesion and pixels outside it, on which maps are measured."""
+    lesion_share: float
+    """Fraction of their pixels inside a lesion."""
+    maps: dict[str, MapResult]
+    """By detector with a map, and of maps that know nothing of disease."""
+
+    @property
+    def groups(self) -> list[str]:
+        """Return the groups of healthy frames; `all` only if there are several classes."""
+        classes = [name for name in self.counts if name not in (ALL, "abnormal")]
+        return [ALL, *classes] if len(classes) > 1 else classes
+
+    def to_text(self) -> str:
+        """Return tables for a terminal."""
+        return "\n".join([*self._head(), *self._areas(), *self._maps(), *self._flagged(), RESEARCH])
+
+    def _head(self) -> Iterator[str]:
+        yield f"{self.store}, view {self.view}: {self.folds} folds by cluster of near-duplicates, seed {self.seed}"
+        if self.invisible:
+            yield f"{self.invisible:,} abnormal frames are left out, because this view does not show their lesion"
+        yield f"AUROC of {self.counts['abnormal']:,} abnormal frames against healthy ones, each tested once,"
+        yield "with 95% intervals over clusters"
+
+    def _areas(self) -> Iterator[str]:
+        groups = self.groups
+        heads = "".join(f"{f'{name} ({self.counts[name]:,})':>26}" for name in groups)
+        yield f"  {'':<22}{heads}{'lead over trivial':>26}"
+        tables = {"": self.scores, "trivial scores:": self.baselines, "classifiers with labels:": self.shortcuts}
+        for title, rows in tables.items():
+            if title:
+                yield f"  {title}"
+            for name, one in rows.items():
+                mark = "*" if name == self.selected else " "
+                lead = f"{one.lead[groups[0]]!s:>26}" if one.lead else ""
+                yield f"{mark} {name:<22}" + "".join(f"{one.auroc[group]!s:>26}" for group in groups) + lead
+        area = self.selection_auroc[self.selected]
+        yield f"* the detector of the model file, selected on validation frames (mean AUROC {area:.3f})"
+
+    def _maps(self) -> Iterator[str]:
+        if not self.maps:
+            return
+        yield f"lesions inside {self.lesion_frames:,} frames ({self.lesion_share:.1%} of their pixels)"
+        yield f"  {'':<22}{'pixel AUROC':>12}{'AUPRO':>8}{'best Dice':>11}{'hottest on it':>15}"
+        for name, one in self.maps.items():
+            yield f"  {name:<22}{one.auroc:>12.3f}{one.aupro:>8.3f}{one.dice:>11.3f}{one.hottest:>15.1%}"
+
+    def _flagged(self) -> Iterator[str]:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.flagged.items())
+        yield f"flagged at a false-positive rate of {self.rate:g}: {shares}"
