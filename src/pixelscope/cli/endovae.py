@@ -24,7 +24,7 @@ from pixelscope.cli.options import (
 )
 from pixelscope.cli.output import evaluate_and_report, show
 from pixelscope.config import Config
-from pixelscope.endovae import EndoVAEConfig, PrepareConfig
+from pixelscope.endovae import DetectConfig, EndoVAEConfig, PrepareConfig
 
 app = App(name="endovae")
 
@@ -151,6 +151,30 @@ def evaluate(
         frames: Store or folder of frames to evaluate on, all of them, instead of the run's own test frames.
     """
     show(pixelscope.evaluate(run, frames=frames, checkpoint=checkpoint, take_over=take_over), json)
+
+
+@app.command
+def detect(
+    frames: Path,
+    /,
+    *,
+    out: Path,
+    settings: Annotated[DetectConfig, Parameter(name="*")] = DetectConfig(),
+    json: Json = False,
+) -> None:
+    """Measure anomaly detectors on healthy and abnormal frames, and write the best one to a file. For research only.
+
+    Every frame is tested once, by detectors fitted to other clusters of near-duplicates. `score` takes the file.
+
+    For example: `pixelscope endovae detect stores/kvasir --out detector`
+
+    Args:
+        frames: Frame store made by `endovae prepare`, or a folder of frames, which is prepared first.
+        out: Folder to make: detection.json, detector.safetensors, scores.png and maps.png.
+    """
+    with pixelscope.ProgressBar("preparing frames, then measuring folds") as progress:
+        result = pixelscope.endovae.detect(frames, out, config=settings, progress=progress)
+    show(result, json)
 
 
 @app.command

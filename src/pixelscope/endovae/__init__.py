@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "detect": "pixelscope.endovae.detection.detect",
+    "DetectConfig": "pixelscope.endovae.detection.config",
     "draw_frames": "pixelscope.endovae.report.frames",
     "EndoVAEConfig": "pixelscope.endovae.config",
     "Evaluation": "pixelscope.endovae.results",

@@ -6,6 +6,8 @@ from pixelscope.endovae.config import EndoVAEConfig as EndoVAEConfig
 from pixelscope.endovae.config import endovae_preset as preset
 from pixelscope.endovae.cost import plan_endovae as plan
 from pixelscope.endovae.cost import summarize_endovae as summarize
+from pixelscope.endovae.detection.config import DetectConfig as DetectConfig
+from pixelscope.endovae.detection.detect import detect as detect
 from pixelscope.endovae.inference.generate import generate as generate
 from pixelscope.endovae.inference.interactive import FrameAnalysis as FrameAnalysis
 from pixelscope.endovae.inference.interactive import InteractiveVAE as InteractiveVAE
@@ -18,12 +20,14 @@ from pixelscope.endovae.training import train_endovae as train
 from pixelscope.imaging.config import PrepareConfig as PrepareConfig
 
 __all__ = [
+    "DetectConfig",
     "EndoVAEConfig",
     "Evaluation",
     "FrameAnalysis",
     "FrameStore",
     "InteractiveVAE",
     "PrepareConfig",
+    "detect",
     "draw_frames",
     "generate",
     "load_scorer",

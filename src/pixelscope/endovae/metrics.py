@@ -227,7 +227,7 @@ class ClusterBootstrap:
 
     @classmethod
     def of_frames(cls, normal: int, abnormal: int, seed: int = 0) -> "ClusterBootstrap":
-        """Let each of so many frames be a cluster of its own."""
+        """Return the bootstrap in which each frame is one cluster."""
         return cls(np.arange(normal), np.arange(abnormal), seed)
 
     def weights(self) -> Iterator[Values]:

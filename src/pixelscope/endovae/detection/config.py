@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pixelscope.config import Config
-from pixelscope.data.frames.view import ViewName
 from pixelscope.imaging.config import PrepareConfig
 
 DetectorName = Literal[
@@ -21,7 +20,7 @@ LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-pa
 LEARNED: tuple[DetectorName, ...] = ("learned-mahalanobis", "learned-padim", "learned-patchcore", "pseudo-lesions")
 DETECTORS: dict[DetectorName, str] = {
     "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0 (extra `pretrained`)",
-    "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from a Gaussian of its own",
+    "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from its Gaussian",
     "lite0-patchcore": "PatchCore on features of EfficientNet-Lite0: distance of each patch from the nearest healthy one",
     "learned-mahalanobis": "Mahalanobis distance of pooled features of the network that finds pseudo-lesions",
     "learned-padim": "PaDiM on features of that network",
@@ -34,9 +33,7 @@ DETECTORS: dict[DetectorName, str] = {
 class DetectConfig(Config):
     """Detectors, and how they are measured."""
 
-    frames: str = ""
-    """Frame store made by `pixelscope endovae prepare`, or a folder of frames, which is prepared first."""
-    view: ViewName = "centre"
+    view: Literal["full", "centre"] = "centre"
     """Which part of the frames is seen; `centre` has no border and no inset, which tell data sets apart."""
     detectors: tuple[DetectorName, ...] = ()
     """Detectors to measure; none: all for which the packages are installed."""

@@ -9,6 +9,7 @@ from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
 from pixelscope.endovae.detection.config import DETECTORS, DetectConfig, DetectorName
 from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_validate
 from pixelscope.endovae.detection.figures import draw_detection
+from pixelscope.endovae.detection.fit import chosen_detectors
 from pixelscope.endovae.detection.folds import halves
 from pixelscope.endovae.detection.model import FittedDetector, fit_detector
 from pixelscope.endovae.detection.results import DetectionResult
@@ -21,15 +22,18 @@ CALIBRATION_FRACTION = 0.2
 """Fraction of the healthy frames that calibrate the detector of the file; it is fitted to the others."""
 
 
-def detect(config: DetectConfig, out: Path, progress: ProgressCallback | None = None) -> DetectionResult:
-    """Measure detectors on a store, and write results, figures and the selected detector to a folder.
+def detect(
+    frames: Path, out: Path, *, config: DetectConfig | None = None, progress: ProgressCallback | None = None
+) -> DetectionResult:
+    """Measure detectors by cross-validation, and write results, figures and the selected detector to a folder.
 
-    The detector of the file is fitted anew to four fifths of the healthy frames and calibrated on the others; the abnormal
+    The detector of the file is fitted to four fifths of the healthy frames and calibrated on the others; the abnormal
     frames only select it. For research only, never a diagnosis.
 
     Args:
-        config: frames, view, detectors and folds.
+        frames: frame store made by `prepare`, or a folder of frames, which is prepared first.
         out: folder to make: detection.json, detector.safetensors, PNG files.
+        config: view, detectors and folds.
         progress: called with the folds done and all folds; before that with the frames prepared and all frames.
 
     Returns:
@@ -39,13 +43,16 @@ def detect(config: DetectConfig, out: Path, progress: ProgressCallback | None = 
         InputError: `out` exists, frames of one kind are missing, or there are too few.
 
     Example:
-        >>> config = pixelscope.endovae.DetectConfig(frames="stores/kvasir")
-        >>> print(pixelscope.endovae.detect(config, Path("detector")).to_text())
+        >>> result = pixelscope.endovae.detect(Path("stores/kvasir"), Path("detector"))
+        >>> print(result.to_text())
     """
     if out.exists():
         raise InputError(f"{out} exists; choose another --out, or remove it.")
-    store = open_store(config, progress)
-    config = config.model_copy(update={"prepare": store.settings, "frames": str(store.path)})
+    config = config or DetectConfig()
+    chosen_detectors(config.detectors)
+    is_store = (frames / INDEX).is_file()
+    store = FrameStore.open(frames) if is_store else prepare([frames], config=config.prepare, progress=progress)
+    config = config.model_copy(update={"prepare": store.settings})
     result = cross_validate(store, config, progress)
     fitted = fit_to_store(store, _named(result.selected), config)
     with atomic_folder(out) as work:
@@ -53,18 +60,6 @@ def detect(config: DetectConfig, out: Path, progress: ProgressCallback | None = 
         fitted.save(work / MODEL)
         draw_detection(store, config, result, fitted, work)
     return result
-
-
-def open_store(config: DetectConfig, progress: ProgressCallback | None = None) -> FrameStore:
-    """Open the configured store, or prepare the configured folder.
-
-    Raises:
-        InputError: no frames are given, or they cannot be prepared.
-    """
-    if not config.frames:
-        raise InputError("No frames are given; name a frame store or a folder of frames.")
-    path = Path(config.frames)
-    return FrameStore.open(path) if (path / INDEX).is_file() else prepare([path], config=config.prepare, progress=progress)
 
 
 def fit_to_store(store: FrameStore, name: DetectorName, config: DetectConfig) -> FittedDetector:

@@ -86,7 +86,7 @@ class Mahalanobis:
 
 @dataclass(frozen=True)
 class PaDiM:
-    """Distance of each position's features from a Gaussian of its own (Defard et al., ICPR 2021).
+    """Distance of each position's features from the Gaussian of that position (Defard et al., ICPR 2021).
 
     A frame's score is the mean over its positions, where the paper takes the maximum: lesions fill a third of a view.
     """

@@ -92,8 +92,8 @@ def resized(frames: Bytes, side: int) -> Bytes:
 
 def _images(frames: Bytes, side: int) -> Tensor:
     """Return uint8 frames (N, S, S, 3) as float32 images (N, 3, side, side) in [0, 1]."""
-    images = torch.from_numpy(np.ascontiguousarray(resized(frames, side))).permute(0, 3, 1, 2)
-    return images.float().div_(255)
+    # A copy: frames of a store are mapped and cannot be written to.
+    return torch.from_numpy(np.array(resized(frames, side))).permute(0, 3, 1, 2).float().div_(255)
 
 
 def _summarised(maps: Sequence[Tensor], patched: Sequence[Tensor], lesion: Floats | None = None) -> FrameFeatures:

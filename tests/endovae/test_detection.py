@@ -1,0 +1,374 @@
+"""Detectors on a view of frames: what is drawn, fitted, localized, cross-validated, stored."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import mahalanobis
+from sklearn.covariance import LedoitWolf
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+import pixelscope.endovae
+from pixelscope.cli import main
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.store import FrameStore
+from pixelscope.data.phantom import write_phantom
+from pixelscope.endovae.detection import pretrained
+from pixelscope.endovae.detection.config import DetectConfig
+from pixelscope.endovae.detection.crossvalidation import cross_validate
+from pixelscope.endovae.detection.detect import fit_to_store
+from pixelscope.endovae.detection.detectors import Mahalanobis, PaDiM, PatchCore, highest
+from pixelscope.endovae.detection.features import FrameFeatures, LearnedExtractor
+from pixelscope.endovae.detection.folds import halves, make_folds
+from pixelscope.endovae.detection.localization import SIDE, compared_lesions, hottest_inside, measure_maps, region_overlap
+from pixelscope.endovae.detection.model import FittedDetector
+from pixelscope.endovae.detection.pretrained import is_installed, load_pretrained, read_pretrained
+from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesion, vary
+from pixelscope.endovae.detection.results import DetectionResult
+from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_net
+from pixelscope.errors import InputError
+
+LEARNED = ("learned-mahalanobis", "pseudo-lesions")
+QUICK = DetectConfig(detectors=LEARNED, folds=3, images=32, min_lesion=0)
+needs_pretrained = pytest.mark.skipif(not is_installed(), reason="the extra `pretrained` is not installed")
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(folder, normal=30, polyps=16, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def phantoms(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    return prepare([phantom], out=tmp_path_factory.mktemp("stores") / "phantom")
+
+
+@pytest.fixture(scope="module")
+def result(phantoms: FrameStore) -> DetectionResult:
+    return cross_validate(phantoms, QUICK)
+
+
+def features(count: int, seed: int = 0) -> FrameFeatures:
+    rng = np.random.default_rng(seed)
+    pooled, patches, fine = ((count, 6), (count, 2, 2, 5), (count, 4, 4, 5))
+    return FrameFeatures(*(rng.standard_normal(shape).astype(np.float32) for shape in (pooled, patches, fine)))
+
+
+def textures(count: int, seed: int = 0, side: int = 64) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    noise = [cv2.GaussianBlur(rng.uniform(0, 255, (side, side, 3)), (0, 0), 6) for _ in range(count)]
+    return np.stack([((one - one.min()) / np.ptp(one) * 120 + 60) for one in noise]).astype(np.uint8)
+
+
+def test_a_lesion_changes_its_own_pixels_and_no_others_much() -> None:
+    first, second = textures(2)
+    seen = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        frame = vary(first, rng)
+        drawn, lesion = draw_lesion(frame, vary(second, rng), rng)
+        change = np.abs(drawn - frame).mean(2)
+        assert drawn.min() >= 0 and drawn.max() <= 1
+        if lesion.any():
+            assert change[lesion].min() > 0.02
+        far = cv2.dilate(lesion.astype(np.uint8), np.ones((25, 25))) == 0
+        seen += int(lesion.any())
+        assert not lesion.any() or not far.any() or change[far].mean() < change[lesion].mean() / 2
+    assert seen > 20
+
+
+def test_an_example_without_a_lesion_is_the_frame_itself_and_a_seed_repeats() -> None:
+    frame, other = textures(2)[:, :, :].astype(np.float32) / 255
+    kinds = set()
+    for seed in range(40):
+        drawn, lesion = draw_example(frame, other, np.random.default_rng(seed))
+        again, _ = draw_example(frame, other, np.random.default_rng(seed))
+        np.testing.assert_array_equal(drawn, again)
+        kinds.add(bool(lesion.any()))
+        if np.array_equal(drawn, frame):
+            assert not lesion.any()
+    assert kinds == {True, False}
+
+
+def test_the_loss_is_cross_entropy_plus_half_of_dice() -> None:
+    logits = torch.tensor([[[2.0, -1.0], [0.5, -3.0]]], dtype=torch.float64)
+    lesions = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]], dtype=torch.float64)
+    p = 1 / (1 + np.exp(-logits.numpy()))
+    truth = lesions.numpy()
+    entropy = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean()
+    dice = 1 - (2 * (p * truth).sum() + 1) / ((p + truth).sum() + 1)
+    assert segmentation_loss(logits, lesions).item() == pytest.approx(entropy + 0.5 * dice, rel=1e-9)
+
+
+def found_area(network: LesionNet) -> float:
+    """Return the AUROC of pixels inside against outside pseudo-lesions that the network has not seen."""
+    rng = np.random.default_rng(5)
+    frames = textures(40, seed=1, side=112)
+    drawn = [draw_lesion(vary(one, rng), vary(frames[0], rng), rng) for one in frames]
+    with torch.no_grad():
+        found = network(torch.from_numpy(np.stack([one for one, _ in drawn])).permute(0, 3, 1, 2)).numpy()
+    lesions = [cv2.resize(one.astype(np.float32), (28, 28), interpolation=cv2.INTER_AREA) > 0.5 for _, one in drawn]
+    return float(roc_auc_score(np.stack(lesions).reshape(-1), found.reshape(-1)))
+
+
+def test_the_network_learns_to_find_what_is_drawn() -> None:
+    frames = textures(8, side=112)
+    longer, shorter = (found_area(train_lesion_net(frames, images, seed=0)) for images in (640, 32))
+    assert longer > 0.57 and longer > shorter + 0.05
+
+
+def test_a_training_is_a_function_of_its_seed() -> None:
+    frames = textures(4, side=112)
+    first, same, other = (train_lesion_net(frames, 64, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["map.weight"], other["map.weight"])
+
+
+def test_the_pooled_distance_is_scipys() -> None:
+    train, test = features(40), features(7, seed=1)
+    found = Mahalanobis.fit(train, 0)(test)
+    fitted = LedoitWolf().fit(train.pooled.astype(np.float64))
+    expected = [mahalanobis(one, fitted.location_, fitted.precision_) for one in test.pooled]
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+    assert found.maps is None
+
+
+def test_padim_is_a_distance_for_each_position() -> None:
+    train, test = features(40), features(3, seed=1)
+    found = PaDiM.fit(train, 0)(test)
+    assert found.maps is not None
+    for row, column in ((0, 1), (1, 0)):
+        known = train.patches[:, row, column].astype(np.float64)
+        precision = np.linalg.inv(np.cov(known.T) + 0.01 * np.eye(5))
+        expected = [mahalanobis(one, known.mean(0), precision) for one in test.patches[:, row, column]]
+        np.testing.assert_allclose(found.maps[:, row, column], expected, rtol=1e-4)
+    np.testing.assert_allclose(found.scores, found.maps.mean((1, 2)), rtol=1e-6)
+
+
+def test_patchcore_is_the_distance_to_the_nearest_patch_of_its_bank() -> None:
+    train, test = features(30), features(3, seed=1)
+    fitted = PatchCore.fit(train, 0)
+    patches = {tuple(one) for one in train.fine.reshape(-1, 5).tolist()}
+    assert {tuple(one) for one in fitted.bank.tolist()} == patches
+    nearest, _ = NearestNeighbors(n_neighbors=1).fit(fitted.bank).kneighbors(test.fine.reshape(-1, 5))
+    found = fitted(test)
+    assert found.maps is not None
+    np.testing.assert_allclose(found.maps.reshape(-1), nearest[:, 0], atol=1e-5)
+
+
+def test_a_small_bank_covers_the_patches_better_than_a_random_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixelscope.endovae.detection.detectors.BANK", 24)
+    train = features(60)
+    patches = train.fine.reshape(-1, 5)
+
+    def radius(bank: np.ndarray) -> float:
+        return float(NearestNeighbors(n_neighbors=1).fit(bank).kneighbors(patches)[0].max())
+
+    drawn = [radius(patches[np.random.default_rng(seed).permutation(len(patches))[:24]]) for seed in range(5)]
+    assert radius(PatchCore.fit(train, 0).bank) < min(drawn)
+
+
+def test_the_highest_tenth_is_averaged() -> None:
+    maps = np.arange(200, dtype=np.float32).reshape(2, 10, 10)
+    np.testing.assert_allclose(highest(maps), [np.mean(range(90, 100)), np.mean(range(190, 200))])
+
+
+@pytest.mark.parametrize("kind", [Mahalanobis, PaDiM, PatchCore])
+def test_tensors_bring_a_detector_back(kind: type) -> None:
+    train, test = features(30), features(4, seed=2)
+    fitted = kind.fit(train, 0)
+    np.testing.assert_array_equal(kind.from_tensors(fitted.tensors())(test).scores, fitted(test).scores)
+
+
+def test_folds_test_every_frame_once_and_part_no_cluster(phantoms: FrameStore) -> None:
+    folds = make_folds(phantoms, np.ones(len(phantoms), bool), 4, 8, seed=0)
+    assert sorted(np.concatenate([fold.test for fold in folds]).tolist()) == list(range(len(phantoms)))
+    for fold in folds:
+        parts = [fold.train, fold.selection, fold.calibration, fold.test]
+        for i, one in enumerate(parts):
+            for other in parts[i + 1 :]:
+                both = np.concatenate([one, other])
+                kinds = phantoms.abnormal[both]
+                for kind in (False, True):
+                    groups = phantoms.clusters(both[kinds == kind], 8)
+                    first = np.isin(both[kinds == kind], one)
+                    assert not set(groups[first]) & set(groups[~first])
+        assert not phantoms.abnormal[fold.train].any() and not phantoms.abnormal[fold.calibration].any()
+        assert set(phantoms.abnormal[fold.selection]) == {False, True} == set(phantoms.abnormal[fold.test])
+
+
+def test_a_fraction_of_the_frames_is_set_apart(phantoms: FrameStore) -> None:
+    healthy = np.flatnonzero(~phantoms.abnormal)
+    fifth, others = halves(phantoms, healthy, 8, 0, 0.2)
+    assert sorted([*fifth, *others]) == healthy.tolist()
+    assert 0 < len(fifth) <= len(healthy) / 3
+
+
+def test_maps_are_measured_as_scikit_learn_does() -> None:
+    rng = np.random.default_rng(0)
+    lesions = np.zeros((3, SIDE, SIDE), bool)
+    lesions[0, 5:20, 5:20] = lesions[1, 30:50, 10:25] = lesions[2, :10, :10] = True
+    noisy = (rng.standard_normal(lesions.shape) + lesions).astype(np.float32)
+    assert measure_maps(noisy, lesions).auroc == pytest.approx(roc_auc_score(lesions.reshape(-1), noisy.reshape(-1)), abs=1e-6)
+    perfect = measure_maps(lesions + 0.1 * noisy / np.abs(noisy).max(), lesions)
+    assert (perfect.aupro, perfect.hottest, perfect.dice) == (pytest.approx(1), 1, pytest.approx(1))
+
+
+def test_regions_count_alike_whatever_their_size() -> None:
+    lesions = np.zeros((1, SIDE, SIDE), bool)
+    lesions[0, :4, :4] = lesions[0, 20:50, 20:50] = True
+    small, large = np.zeros((2, 1, SIDE, SIDE), np.float32)
+    small[0, :4, :4] = large[0, 20:50, 20:50] = 1
+    assert region_overlap(small, lesions) == pytest.approx(region_overlap(large, lesions)) == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_hottest_pixel_is_on_the_lesion_or_not() -> None:
+    lesions = np.zeros((2, SIDE, SIDE), bool)
+    lesions[:, :10, :10] = True
+    maps = np.zeros((2, SIDE, SIDE), np.float32)
+    maps[0, 3, 3] = maps[1, 40, 40] = 1
+    assert hottest_inside(maps, lesions) == 0.5
+
+
+def test_lesions_count_where_they_cover_more_than_half_of_a_pixel() -> None:
+    mask = np.zeros((1, 4 * SIDE, 4 * SIDE), np.uint8)
+    mask[0, :4, :3] = mask[0, 8:12, :2] = 1
+    found = compared_lesions(mask)
+    assert found[0, 0, 0] and not found[0, 2, 0] and found.sum() == 1
+
+
+def test_a_cross_validation_counts_every_frame_and_compares_with_trivial_scores(
+    result: DetectionResult, phantoms: FrameStore
+) -> None:
+    assert result.counts["all"] == int((~phantoms.abnormal).sum()) and result.counts["abnormal"] == int(phantoms.abnormal.sum())
+    assert set(result.scores) == {*LEARNED, "selected in each fold"} and result.selected in LEARNED
+    for name, one in result.scores.items():
+        area, lead = one.auroc["all"], one.lead["all"]
+        best = max(other.auroc["all"].value for other in result.baselines.values())
+        assert 0 <= area.low <= area.value <= area.high <= 1, name
+        assert lead.value == pytest.approx(area.value - best, abs=1e-9)
+    assert all(0 <= share <= 1 for share in result.flagged.values())
+    assert "everything" in result.maps and result.maps["everything"].auroc == 0.5
+
+
+def test_frames_that_differ_all_over_are_told_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    for name, seed, change in (
+        ("normal-a", 0, lambda one: one),
+        ("polyps", 1, lambda one: 255 - cv2.GaussianBlur(one, (0, 0), 3)),
+    ):
+        (folder / name).mkdir(parents=True)
+        for number, frame in enumerate(textures(18, seed, 120)):
+            cv2.imwrite(str(folder / name / f"{number}.png"), change(frame))
+    store = prepare([folder], out=tmp_path / "store")
+    found = cross_validate(store, replace_config(detectors=("learned-mahalanobis",)))
+    assert found.scores["learned-mahalanobis"].auroc["normal-a"].value > 0.8
+
+
+def replace_config(**changes: object) -> DetectConfig:
+    return DetectConfig.model_validate(QUICK.model_dump() | changes)
+
+
+def test_results_are_read_back_whole(result: DetectionResult, tmp_path: Path) -> None:
+    result.save(tmp_path / "detection.json")
+    assert DetectionResult.load(tmp_path / "detection.json") == result
+    (tmp_path / "detection.json").write_text(json.dumps({"version": 9}))
+    with pytest.raises(InputError, match="detection.json"):
+        DetectionResult.load(tmp_path / "detection.json")
+
+
+@pytest.mark.parametrize("name", ["learned-padim", "pseudo-lesions"])
+def test_a_file_scores_as_the_detector_that_was_saved(phantoms: FrameStore, tmp_path: Path, name: str) -> None:
+    fitted = fit_to_store(phantoms, name, QUICK)  # type: ignore[arg-type]
+    fitted.save(tmp_path / "detector.safetensors")
+    again = FittedDetector.load(tmp_path / "detector.safetensors")
+    frames = np.asarray(phantoms.view("centre").frames[:5])
+    np.testing.assert_allclose(again(frames).scores, fitted(frames).scores, rtol=1e-6)
+    assert again.calibration == fitted.calibration and again.name == name and again.view == "centre"
+
+
+def test_a_file_of_another_system_or_a_damaged_one_is_refused(phantoms: FrameStore, tmp_path: Path) -> None:
+    path = tmp_path / "detector.safetensors"
+    fit_to_store(phantoms, "pseudo-lesions", QUICK).save(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"detector\.safetensors"):
+        FittedDetector.load(path)
+
+
+def test_one_kind_of_frames_is_not_enough(phantoms: FrameStore) -> None:
+    with pytest.raises(InputError, match="no abnormal frames"):
+        make_folds(phantoms, ~phantoms.abnormal, 3, 8, seed=0)
+    with pytest.raises(InputError, match="no healthy frames"):
+        make_folds(phantoms, phantoms.abnormal, 3, 8, seed=0)
+
+
+def test_more_folds_than_clusters_are_refused(phantoms: FrameStore) -> None:
+    with pytest.raises(InputError, match="lower --folds"):
+        make_folds(phantoms, np.ones(len(phantoms), bool), 20, 64, seed=0)
+
+
+def test_abnormal_frames_whose_lesion_the_view_does_not_show_are_left_out(phantoms: FrameStore) -> None:
+    lesions = phantoms.view("centre").lesions
+    hidden = sum(float((one > 0).mean()) < 0.01 for one in np.asarray(lesions)[phantoms.abnormal])
+    assert hidden
+    found = cross_validate(phantoms, replace_config(min_lesion=0.01, detectors=("pseudo-lesions",)))
+    assert found.invisible == hidden
+    assert found.counts["abnormal"] + hidden == int(phantoms.abnormal.sum())
+
+
+def test_detectors_without_their_packages_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "PACKAGES", ("no_such_package", "nor_this_one"))
+    with pytest.raises(InputError, match=r"pixelscope\[pretrained\]"):
+        load_pretrained()
+
+
+def test_other_weights_than_the_known_ones_are_not_unpickled(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"weights\.pth"):
+        read_pretrained(tmp_path / "weights.pth")
+
+
+@needs_pretrained
+def test_pretrained_features_have_the_resolutions_that_are_said() -> None:
+    found = load_pretrained()(torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
+    assert [tuple(one.shape) for one in found] == [(2, 112, 14, 14), (2, 192, 7, 7), (2, 320, 7, 7)]
+    assert not any(parameter.requires_grad for parameter in load_pretrained().parameters())
+
+
+@needs_pretrained
+def test_a_pretrained_detector_is_saved_without_the_weights_of_the_extra(phantoms: FrameStore, tmp_path: Path) -> None:
+    fitted = fit_to_store(phantoms, "lite0-patchcore", QUICK)
+    fitted.save(tmp_path / "detector.safetensors")
+    frames = np.asarray(phantoms.view("centre").frames[:3])
+    again = FittedDetector.load(tmp_path / "detector.safetensors")(frames)
+    np.testing.assert_allclose(again.scores, fitted(frames).scores, rtol=1e-5)
+    assert (tmp_path / "detector.safetensors").stat().st_size < 4_000_000
+
+
+def test_the_command_writes_results_model_and_figures_and_refuses_to_overwrite(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ["endovae", "detect", str(phantom), "--out", "found", "--folds", "3", "--images", "32", "--min-lesion", "0"]
+    assert main([*args, "--detectors", "pseudo-lesions"]) == 0
+    assert "pseudo-lesions" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "found").iterdir()}
+    assert names == {"detection.json", "detector.safetensors", "scores.png", "maps.png"}
+    before = {path: path.read_bytes() for path in (tmp_path / "found").iterdir()}
+    assert main(args) == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "found").iterdir()} == before
+
+
+def test_the_public_functions_are_those_of_the_command_line() -> None:
+    assert {"detect", "DetectConfig"} <= set(dir(pixelscope.endovae))
+    assert isinstance(LearnedExtractor(LesionNet().eval())(textures(2)), FrameFeatures)
+    assert replace(features(2), lesion=None).lesion is None
