@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
@@ -58,18 +59,23 @@ def detect(
     with atomic_folder(out) as work:
         result.save(work / RESULT)
         fitted.save(work / MODEL)
-        draw_detection(store, config, result, fitted, work)
+        draw_detection(store, calibration_split(store, config)[0], result, fitted, work)
     return result
 
 
-def fit_to_store(store: FrameStore, name: DetectorName, config: DetectConfig) -> FittedDetector:
-    """Fit a detector to four fifths of the healthy frames of a store, and calibrate it on the others, by cluster.
+def calibration_split(store: FrameStore, config: DetectConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the healthy frames that calibrate, and those that a detector is fitted to, by position in the store.
 
     Raises:
         InputError: all healthy frames are near-duplicates of each other.
     """
     healthy = evenly_spaced(np.flatnonzero(~store.abnormal), MAX_FRAMES)
-    calibration, train = halves(store, healthy, config.duplicate_distance, config.seed, CALIBRATION_FRACTION)
+    return halves(store, healthy, config.duplicate_distance, config.seed, CALIBRATION_FRACTION)
+
+
+def fit_to_store(store: FrameStore, name: DetectorName, config: DetectConfig) -> FittedDetector:
+    """Fit a detector to healthy frames of a store, and calibrate it on others; see `calibration_split`."""
+    calibration, train = calibration_split(store, config)
     frames = store.view(config.view).frames
     return fit_detector(name, np.asarray(frames[train]), np.asarray(frames[calibration]), config)
 

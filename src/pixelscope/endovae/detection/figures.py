@@ -5,11 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from pixelscope.data.frames.store import FrameStore, evenly_spaced
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.statistics import conformal_p
-from pixelscope.endovae.detection.config import DetectConfig
 from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.results import DetectionResult, ScoreResult
 from pixelscope.endovae.report.anomaly import HeatMaps, Point, heatmap_gallery, separation_panel
@@ -21,10 +21,18 @@ DPI = 144
 
 
 def draw_detection(
-    store: FrameStore, config: DetectConfig, result: DetectionResult, fitted: FittedDetector, folder: Path
+    store: FrameStore, healthy: NDArray[np.int64], result: DetectionResult, fitted: FittedDetector, folder: Path
 ) -> list[Path]:
-    """Write scores.png, and maps.png if the detector has maps, into a folder; return their paths."""
-    figures = {"scores.png": _separation(result), "maps.png": _maps(store, config, fitted)}
+    """Write scores.png, and maps.png if the detector has maps, into a folder; return their paths.
+
+    Args:
+        store: the frames.
+        healthy: positions of healthy frames that the detector was not fitted to; some are shown.
+        result: what scores.png shows.
+        fitted: what maps.png shows.
+        folder: where the files are written.
+    """
+    figures = {"scores.png": _separation(result), "maps.png": _maps(store, healthy, fitted)}
     written = []
     for name, figure in figures.items():
         if figure is not None:
@@ -43,11 +51,11 @@ def _points(one: ScoreResult, result: DetectionResult) -> dict[str, Point]:
     return {group: (area.value, area.low, area.high) for group in result.groups for area in [one.auroc[group]]}
 
 
-def _maps(store: FrameStore, config: DetectConfig, fitted: FittedDetector) -> Figure | None:
-    """Draw frames of both kinds above their heat maps; the healthy ones are among those that the detector was fitted to."""
-    view, groups = store.view(config.view), []
-    for kind, wanted in (("normal", False), ("abnormal", True)):
-        positions = evenly_spaced(np.flatnonzero(store.abnormal == wanted), SHOWN)
+def _maps(store: FrameStore, healthy: NDArray[np.int64], fitted: FittedDetector) -> Figure | None:
+    """Draw frames of both kinds above their heat maps; None if the detector has no maps."""
+    view, groups = store.view(fitted.view), []
+    for kind, members in (("normal", healthy), ("abnormal", np.flatnonzero(store.abnormal))):
+        positions = evenly_spaced(members, SHOWN)
         frames = np.asarray(view.frames[positions])
         found = fitted(frames)
         if found.maps is None:
