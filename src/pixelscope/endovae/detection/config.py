@@ -19,10 +19,10 @@ DetectorName = Literal[
 LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-patchcore")
 LEARNED: tuple[DetectorName, ...] = ("learned-mahalanobis", "learned-padim", "learned-patchcore", "pseudo-lesions")
 DETECTORS: dict[DetectorName, str] = {
-    "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0 (extra `pretrained`)",
+    "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0 (extra `pretrained`); maps of PaDiM",
     "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from its Gaussian",
     "lite0-patchcore": "PatchCore on features of EfficientNet-Lite0: distance of each patch from the nearest healthy one",
-    "learned-mahalanobis": "Mahalanobis distance of pooled features of the network that finds pseudo-lesions",
+    "learned-mahalanobis": "Mahalanobis distance of pooled features of the network that finds pseudo-lesions; maps of PaDiM",
     "learned-padim": "PaDiM on features of that network",
     "learned-patchcore": "PatchCore on features of that network",
     "pseudo-lesions": "what a network that learned to find pseudo-lesions takes for one; highest tenth of its map",

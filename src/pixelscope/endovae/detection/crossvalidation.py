@@ -98,7 +98,7 @@ class FoldResult:
     baselines: dict[str, Floats]
     """By trivial score, likewise."""
     maps: dict[str, MapResult]
-    """By detector with a map."""
+    """By detector; empty if no tested frame has a lesion and pixels outside it."""
     selection: dict[str, float]
     """AUROC by detector on the frames that select."""
     p: Floats
@@ -161,7 +161,7 @@ def _measure_fold(frames: Frames, fold: Fold, detections: Iterator[tuple[str, De
     scores, maps = {}, {}
     for name, found in detections:
         scores[name] = _standardized(found.scores, calibration)
-        if found.maps is not None and lesions is not None:
+        if lesions is not None:
             maps[name] = measure_maps(compared(found.maps[outlined]), lesions)
     abnormal = frames.abnormal[selection]
     areas = {name: auroc(one[selection][~abnormal], one[selection][abnormal]) for name, one in scores.items()}

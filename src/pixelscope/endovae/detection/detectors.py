@@ -34,8 +34,8 @@ class Detection:
 
     scores: NDArray[np.float64]
     """(N,); higher is less like the healthy frames."""
-    maps: Floats | None
-    """(N, h, w): the same per position; None where the detector cannot tell."""
+    maps: Floats
+    """(N, h, w): the same per position."""
 
 
 class Detector(Protocol):
@@ -53,35 +53,6 @@ class Detector(Protocol):
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> Self:
         """Return the detector that `tensors` belong to."""
         ...
-
-
-@dataclass(frozen=True)
-class Mahalanobis:
-    """Distance of a frame's pooled features from one Gaussian, with the shrinkage of Ledoit and Wolf (2004)."""
-
-    mean: NDArray[np.float64]
-    precision: NDArray[np.float64]
-
-    @classmethod
-    def fit(cls, features: FrameFeatures, seed: int) -> "Mahalanobis":
-        """Fit to the features of healthy frames; `seed` is not used."""
-        fitted = LedoitWolf().fit(features.pooled.astype(np.float64))
-        return cls(fitted.location_, np.asarray(fitted.precision_))
-
-    def __call__(self, features: FrameFeatures) -> Detection:
-        """Return the distance of each frame; there are no maps."""
-        centred = features.pooled - self.mean
-        squares = np.einsum("ni,ij,nj->n", centred, self.precision, centred, optimize=True)
-        return Detection(np.sqrt(np.maximum(squares, 0)), None)
-
-    def tensors(self) -> Tensors:
-        """Return mean (D,) and precision (D, D)."""
-        return {"mean": self.mean, "precision": self.precision}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "Mahalanobis":
-        """Return the detector that `tensors` belong to."""
-        return cls(tensors["mean"], tensors["precision"])
 
 
 @dataclass(frozen=True)
@@ -121,6 +92,42 @@ class PaDiM:
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "PaDiM":
         """Return the detector that `tensors` belong to."""
         return cls(tensors["mean"], tensors["precision"])
+
+
+@dataclass(frozen=True)
+class Mahalanobis:
+    """Distance of a frame's pooled features from one Gaussian, with the shrinkage of Ledoit and Wolf (2004).
+
+    A pooled distance has no place; the maps are those of `PaDiM` on the same network.
+    """
+
+    mean: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    positions: PaDiM
+    """Makes the maps."""
+
+    @classmethod
+    def fit(cls, features: FrameFeatures, seed: int) -> "Mahalanobis":
+        """Fit to the features of healthy frames; `seed` is not used."""
+        fitted = LedoitWolf().fit(features.pooled.astype(np.float64))
+        return cls(fitted.location_, np.asarray(fitted.precision_), PaDiM.fit(features, seed))
+
+    def __call__(self, features: FrameFeatures) -> Detection:
+        """Return the distance of each frame, and the distance of each position, (N, G, G)."""
+        centred = features.pooled - self.mean
+        squares = np.einsum("ni,ij,nj->n", centred, self.precision, centred, optimize=True)
+        return Detection(np.sqrt(np.maximum(squares, 0)), self.positions(features).maps)
+
+    def tensors(self) -> Tensors:
+        """Return mean (D,) and precision (D, D), and those of `PaDiM`."""
+        positions = {f"positions.{name}": one for name, one in self.positions.tensors().items()}
+        return {"mean": self.mean, "precision": self.precision, **positions}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "Mahalanobis":
+        """Return the detector that `tensors` belong to."""
+        positions = PaDiM(tensors["positions.mean"], tensors["positions.precision"])
+        return cls(tensors["mean"], tensors["precision"], positions)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ DPI = 144
 def draw_detection(
     store: FrameStore, healthy: NDArray[np.int64], result: DetectionResult, fitted: FittedDetector, folder: Path
 ) -> list[Path]:
-    """Write scores.png, and maps.png if the detector has maps, into a folder; return their paths.
+    """Write scores.png, and maps.png into a folder; return their paths.
 
     Args:
         store: the frames.
@@ -35,10 +35,9 @@ def draw_detection(
     figures = {"scores.png": _separation(result), "maps.png": _maps(store, healthy, fitted)}
     written = []
     for name, figure in figures.items():
-        if figure is not None:
-            with atomic_file(folder / name) as temporary:
-                figure.savefig(temporary, format="png", dpi=DPI)
-            written.append(folder / name)
+        with atomic_file(folder / name) as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI)
+        written.append(folder / name)
     return written
 
 
@@ -51,15 +50,13 @@ def _points(one: ScoreResult, result: DetectionResult) -> dict[str, Point]:
     return {group: (area.value, area.low, area.high) for group in result.groups for area in [one.auroc[group]]}
 
 
-def _maps(store: FrameStore, healthy: NDArray[np.int64], fitted: FittedDetector) -> Figure | None:
-    """Draw frames of both kinds above their heat maps; None if the detector has no maps."""
+def _maps(store: FrameStore, healthy: NDArray[np.int64], fitted: FittedDetector) -> Figure:
+    """Draw frames of both kinds above their heat maps."""
     view, groups = store.view(fitted.view), []
     for kind, members in (("normal", healthy), ("abnormal", np.flatnonzero(store.abnormal))):
         positions = evenly_spaced(members, SHOWN)
         frames = np.asarray(view.frames[positions])
         found = fitted(frames)
-        if found.maps is None:
-            return None
         side = frames.shape[1]
         maps = np.stack([cv2.resize(one, (side, side), interpolation=cv2.INTER_LINEAR) for one in found.maps])
         overlays = np.stack([overlay(frame, one, fitted.calibration.vmax) for frame, one in zip(frames, maps, strict=True)])

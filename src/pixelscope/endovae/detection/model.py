@@ -13,6 +13,7 @@ from pydantic import Field, FiniteFloat
 
 from pixelscope.config import Config
 from pixelscope.data.frames.view import ViewName
+from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
 from pixelscope.endovae.detection.config import DETECTORS, LITE0, DetectConfig, DetectorName
 from pixelscope.endovae.detection.detectors import Detection, Detector
 from pixelscope.endovae.detection.features import Extractor, LearnedExtractor
@@ -36,7 +37,7 @@ class DetectorCalibration(Config):
     scores: tuple[FiniteFloat, ...] = Field(min_length=1)
     """Ascending."""
     vmax: float
-    """Value at which a map is brightest; 0 where there are no maps."""
+    """Value at which a map is brightest."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def fit_detector(
     extractor = learned_extractor(train, config.images, config.seed, config.folds) if learns else pretrained_extractor()
     detector = FITS[name].fit(extractor(train), config.seed)
     known = detector(extractor(calibration))
-    brightest = 0.0 if known.maps is None else float(np.quantile(known.maps, 0.99))
+    brightest = float(np.quantile(known.maps, VMAX_QUANTILE))
     return FittedDetector(
         name, config, extractor, detector, DetectorCalibration(scores=tuple(np.sort(known.scores).tolist()), vmax=brightest)
     )

@@ -73,7 +73,7 @@ class DetectionResult(ResultFile):
     lesion_share: float
     """Fraction of their pixels inside a lesion."""
     maps: dict[str, MapResult]
-    """By detector with a map, and of maps that know nothing of disease."""
+    """By detector, and of maps that know nothing of disease; empty without frames to measure them on."""
 
     @property
     def groups(self) -> list[str]:
