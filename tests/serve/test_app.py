@@ -27,6 +27,7 @@ from pixelscope.pixelda.inference.interactive import InteractiveGenerator
 from pixelscope.pixelda.inference.model import load_classifier
 from pixelscope.runs.folder import RunFolder
 from pixelscope.serve import create_app
+from pixelscope.serve.charts import short_number
 from pixelscope.serve.security import LOOPBACK, allowed_names, own_names
 from pixelscope.serve.worker import QueueFull, Worker
 
@@ -462,3 +463,10 @@ def test_runs_are_found_one_level_down(place: Path, tmp_path: Path) -> None:
     assert [run.name for run in find_runs([place / "healthy"])] == ["healthy"]
     assert find_runs([tmp_path / "nowhere"]) == []
     assert {run.state for run in find_runs([place])} == {"finished"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.032468, "0.03247"), (-12.3456, "-12.35"), (9999.4, "9999"), (16396.7, "16,397")]
+)
+def test_numbers_of_charts_have_no_exponent(value: float, text: str) -> None:
+    assert short_number(value) == text

@@ -169,6 +169,17 @@ def panels(parts: Sequence[Panel], columns: int, height: float) -> Figure | None
     return figure
 
 
+def legend_above(axes: Axes, columns: int = 2) -> None:
+    """Place the legend above the axes."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2)
+
+
+def legend_below(axes: Axes, offset: float = 0.17, columns: int = 2) -> None:
+    """Place the legend below the label of the horizontal axis, `offset` axes heights down."""
+    place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -offset), "borderaxespad": 0}
+    axes.legend(**place, ncols=columns, columnspacing=1.4, labelspacing=0.35)
+
+
 ROUND = (1, 2, 2.5, 5, 10)
 """Steps between ticks."""
 

@@ -38,7 +38,7 @@ def _facts(record: RunRecord, warnings: int | None) -> dict[str, str]:
         "Warnings raised": "" if warnings is None else f"{warnings:,}",
         "Parameters": ", ".join(f"{name} {count:,}" for name, count in record.parameters.items()),
         "Hardware": _hardware(record.hardware),
-        "Runtime": _listed(record.runtime),
+        "Runtime": _runtime(record.runtime),
         "Versions": _listed(record.versions),
         "Revision": record.git or "",
     }
@@ -68,6 +68,12 @@ def _rows(facts: Mapping[str, str]) -> tuple[Row, ...]:
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _runtime(values: Mapping[str, Any]) -> str:
+    """Return the runtime as text, without switches that are off and without reasons."""
+    shown = {name: value for name, value in values.items() if value is not False and not name.endswith("_reason")}
+    return ", ".join(name if value is True else f"{name} {value}" for name, value in shown.items()).replace("_", " ")
 
 
 def _hardware(values: Mapping[str, Any]) -> str:

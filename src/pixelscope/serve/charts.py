@@ -16,6 +16,11 @@ def data_uri(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+def short_number(value: float) -> str:
+    """Return a number with four significant digits, or as a whole number if it has more: 0.03247, 16,397."""
+    return f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:.4g}"
+
+
 WIDTH = 560.0
 """Width of a chart in its own coordinates; the page scales it."""
 

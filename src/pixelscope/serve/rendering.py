@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import pixelscope
+from pixelscope.serve.charts import short_number
 
 HERE = Path(__file__).parent
 
@@ -23,6 +24,7 @@ def environment() -> Environment:
     )
     pages = [system.page for system in pixelscope.SYSTEMS.values() if system.page]
     made.globals["navigation"] = [("/runs", "Runs"), *((page.address, page.title) for page in pages)]
+    made.filters["short"] = short_number
     return made
 
 

@@ -105,11 +105,6 @@ def _neighbours(names: Sequence[str]) -> tuple[Positions, Positions]:
     return found_pairs[:, 0], found_pairs[:, 1]
 
 
-def hamming(first: Hashes, second: Hashes) -> NDArray[np.int64]:
-    """Return the Hamming distances of hashes, shapes (N,) and (M,) to (N, M)."""
-    return (64 - _signs(first) @ _signs(second).T).astype(np.int64) // 2
-
-
 @lru_cache
 def _window(height: int, width: int) -> NDArray[np.float32]:
     """Return weights (height, width): 1 up to three quarters of the way from the centre to the sides, 0 in the corners."""

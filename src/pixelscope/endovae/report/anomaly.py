@@ -17,13 +17,12 @@ from pixelscope.endovae.report.plotting import (
     LINE,
     captioned,
     draw_row,
-    legend_above,
     margin_for,
     tile_side,
 )
 from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation
 from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
-from pixelscope.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Canvas, padded_figure, styled
+from pixelscope.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Canvas, legend_above, padded_figure, styled
 
 Point = tuple[float, float, float]
 """A value, and the low and high end of its interval."""

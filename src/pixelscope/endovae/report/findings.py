@@ -23,8 +23,6 @@ from pixelscope.endovae.report.plotting import (
     filled,
     hatched,
     kind_bar,
-    legend_above,
-    legend_below,
 )
 from pixelscope.endovae.results import MODEL, PCA, SizeResult
 from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
@@ -41,6 +39,8 @@ from pixelscope.reports.plotting import (
     Panel,
     Stroke,
     count_percent,
+    legend_above,
+    legend_below,
     padded_figure,
     panels,
     series,
@@ -207,8 +207,8 @@ def _scale(data: ReportData) -> str:
     if best is None or best.kl <= 0:
         return ""
     return (
-        f"The two terms of the loss differ in scale. At the lowest validation loss ({data.epochs_at(best.images)}), the "
-        f"reconstruction term is {best.reconstruction:,.1f} nats per image and KL is {best.kl:.2f}, a ratio of "
+        f"The two terms of the loss differ in scale. At the lowest validation loss, after {data.epochs_at(best.images)}, "
+        f"the reconstruction term is {best.reconstruction:,.1f} nats per image and KL is {best.kl:.2f}, a ratio of "
         f"{best.reconstruction / best.kl:,.0f}. The cross-entropy of an image is "
         f"{REDUCTIONS[data.config.losses.reduction]}."
     )

@@ -19,11 +19,10 @@ from pixelscope.endovae.report.plotting import (
     draw_row,
     filled,
     hatched,
-    legend_above,
     tile_side,
 )
 from pixelscope.reports.document import CaptionedFigure, Section
-from pixelscope.reports.plotting import BLUE, DOTTED, GREY, ORANGE, WIDTH, Canvas, fitted, padded_figure, styled
+from pixelscope.reports.plotting import BLUE, DOTTED, GREY, ORANGE, WIDTH, Canvas, fitted, legend_above, padded_figure, styled
 
 MAX_NUMBERED = 24
 """Maximum number of latent dimensions that are all numbered in a chart."""

@@ -102,8 +102,8 @@ def _trained_kind(data: ReportData) -> str:
 def _quality(data: ReportData) -> str:
     sentence = "; ".join(_compared(data, kind, numbers) for kind, numbers in data.sets.items())
     wins = pca_wins(data)
-    verdict = f"PCA is better in {listed(wins)}" if wins else "PCA is better in none of these"
-    return f"Reconstructions of {sentence}. {verdict}."
+    better = "all of these" if len(wins) == len(METRICS) * len(data.sets) else listed(wins) or "none of these"
+    return f"Reconstructions of {sentence}. PCA is better in {better}."
 
 
 def _compared(data: ReportData, kind: str, numbers: SetResult) -> str:

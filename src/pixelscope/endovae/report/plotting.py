@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pixelscope.reports.document import CaptionedFigure
@@ -39,16 +38,6 @@ def hatched(colour: str) -> dict[str, Any]:
 def kind_bar(kind: str) -> dict[str, Any]:
     """Return the look of the bars of a kind of frame."""
     return (filled if kind == "normal" else hatched)(KIND_COLOURS[kind])
-
-
-def legend_above(axes: Axes, columns: int = 2) -> None:
-    """Place the legend above the axes."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2)
-
-
-def legend_below(axes: Axes, offset: float = 0.17) -> None:
-    """Place the legend below the label of the horizontal axis, `offset` axes heights down."""
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -offset), ncols=2, borderaxespad=0, columnspacing=1.4)
 
 
 def captioned(name: str, figure: Figure | None, caption: str, alt: str = "") -> CaptionedFigure | None:

@@ -18,7 +18,6 @@ from pixelscope.endovae.report.plotting import (
     captioned,
     draw_row,
     evenly_spaced,
-    legend_below,
     margin_for,
 )
 from pixelscope.reports.document import CaptionedFigure, Section
@@ -38,6 +37,7 @@ from pixelscope.reports.plotting import (
     Stroke,
     count_images,
     draw_line,
+    legend_below,
     panels,
     series,
     styled,

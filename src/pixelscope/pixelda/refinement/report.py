@@ -11,6 +11,7 @@ from pixelscope.pixelda.refinement.guard import CRITERIA
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
 from pixelscope.pixelda.report.classes import CONFUSION_CAPTION, confusion_matrices
+from pixelscope.pixelda.results import ORACLE
 from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table
 from pixelscope.reports.plotting import (
     BLUE,
@@ -20,6 +21,7 @@ from pixelscope.reports.plotting import (
     ORANGE,
     count_images,
     count_percent,
+    legend_below,
     padded_figure,
     series,
     styled,
@@ -127,7 +129,10 @@ def _guard(found: Guard) -> Section:
 
 def _choosing(numbers: RefinementResult) -> Section:
     rows = [
-        Row((one.criterion, f"{one.images:,}", _percent(one.target_test), "" if one.gap is None else f"{100 * one.gap:.2f}"))
+        Row(
+            (one.criterion, f"{one.images:,}", _percent(one.target_test), "" if one.gap is None else f"{100 * one.gap:.2f}"),
+            separate=one.criterion == ORACLE,
+        )
         for one in numbers.selections
     ]
     words = "; ".join(f"{name}: {text}" for name, text in SELECTORS.items())
@@ -142,7 +147,7 @@ def _choosing(numbers: RefinementResult) -> Section:
 
 @styled
 def _criteria_figure(curve: Sequence[Snapshot]) -> Figure:
-    figure = padded_figure(1040, 300)
+    figure = padded_figure(1040, 340)
     left, right = figure.subplots(1, 2)
     images = [point.images for point in curve]
     if curve[0].target_test is not None:
@@ -155,8 +160,8 @@ def _criteria_figure(curve: Sequence[Snapshot]) -> Figure:
         right.plot(images, (values - values.min()) / max(np.ptp(values), 1e-12), color=colour, linestyle=dashes, label=name)
     for axes, title in ((left, "Accuracy"), (right, "Criteria without target labels")):
         axes.set_title(title)
-        axes.legend(loc="lower right")
         count_images(axes)
+        legend_below(axes, 0.2)
     count_percent(left)
     return figure
 
@@ -180,7 +185,7 @@ def _training(lines: Sequence[dict]) -> Section:
 
 @styled
 def _training_figure(lines: Sequence[dict]) -> Figure:
-    figure = padded_figure(1040, 300)
+    figure = padded_figure(1040, 340)
     left, right = figure.subplots(1, 2)
     names = {"loss/source": ("source", GREY), "loss/generated": ("generated", BLUE), "loss/target": ("target", ORANGE)}
     shares = {"pseudo_label_rate": ("pseudo-labelled", GREEN), "agreement": ("agreement", ORANGE)}
@@ -190,9 +195,10 @@ def _training_figure(lines: Sequence[dict]) -> Figure:
             if points is not None:
                 axes.plot(points.x, points.y, color=colour, label=label)
         axes.set_title(title)
-        if axes.lines:
-            axes.legend(loc="best")
         count_images(axes)
+        if axes.lines:
+            legend_below(axes, 0.2, 3)
+    right.set_ylim(-0.02, 1.02)
     count_percent(right)
     return figure
 

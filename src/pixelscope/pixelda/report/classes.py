@@ -12,7 +12,19 @@ from matplotlib.ticker import FuncFormatter
 from pixelscope.pixelda.report.data import ReportData, percent
 from pixelscope.pixelda.results import SetResult
 from pixelscope.reports.document import CaptionedFigure, Part, Section
-from pixelscope.reports.plotting import BLUE, FONT, GREEN, GREY, INK, ORANGE, WIDTH, padded_figure, shortened, styled
+from pixelscope.reports.plotting import (
+    BLUE,
+    FONT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    WIDTH,
+    legend_above,
+    padded_figure,
+    shortened,
+    styled,
+)
 
 MAX_ANNOTATED = 15
 """Largest number of classes at which every cell of a confusion matrix shows its numbers."""
@@ -77,7 +89,7 @@ def class_accuracies(
     axes.set_xlim(-0.02, 1.03)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
     axes.set_xlabel("accuracy on the images of the class")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2)
+    legend_above(axes)
     return figure
 
 

@@ -29,6 +29,7 @@ from pixelscope.reports.plotting import (
     count_images,
     count_percent,
     draw_line,
+    legend_below,
     panels,
     series,
     shortened,
@@ -341,7 +342,7 @@ def _histogram(axes: Axes, histograms: tuple[np.ndarray, np.ndarray], classes: S
     axes.set_xticks(at[::every], names[::every], rotation=90 if crowded else 0)
     axes.set_ylabel("share of images")
     count_percent(axes)
-    _legend_below(axes, columns=2)
+    legend_below(axes, 0.2)
 
 
 def _mark_warnings(axes: Axes, warnings: Lines, cause: str) -> None:
@@ -360,9 +361,4 @@ def _finish(axes: Axes, epoch: int | None = None, columns: int = 1) -> None:
         axes.set_xlabel(f"epochs of {epoch:,} images")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    _legend_below(axes, columns)
-
-
-def _legend_below(axes: Axes, columns: int) -> None:
-    place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.2), "borderaxespad": 0}
-    axes.legend(**place, ncols=columns, columnspacing=1.4, labelspacing=0.35)
+    legend_below(axes, 0.2, columns)
