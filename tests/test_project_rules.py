@@ -169,6 +169,14 @@ def test_the_standard_terms_are_used() -> None:
     assert found == []
 
 
+def test_the_tree_of_the_architecture_page_is_complete() -> None:
+    tree = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    package = ROOT / "src" / "pixelscope"
+    folders = {f"{path.parent.name}/" for path in [*package.glob("*/__init__.py"), *package.glob("[pe]*/*/__init__.py")]}
+    files = {path.name for path in package.glob("*.py")} - {"__main__.py"}
+    assert sorted(name for name in folders | files if not re.search(rf"(^|\s){re.escape(name)}(\s|$)", tree)) == []
+
+
 def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Return the lines of a function's body, its docstring aside."""
     documented = ast.get_docstring(node) is not None and len(node.body) > 1

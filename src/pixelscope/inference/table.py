@@ -49,7 +49,7 @@ class ResumableTable:
         if out.suffix.lower() not in FORMATS:
             raise InputError(f"{out} does not end in .csv or .jsonl; change the name.")
         if out.exists():
-            raise InputError(f"{out} exists already; name another file, or move it away.")
+            raise InputError(f"{out} exists already; give another file, or move it away.")
         self.out, self.columns, self.several = out, tuple(columns), several
         self.part, self.about = (out.with_name(out.name + ending) for ending in (".part", ".part.json"))
         self._csv = out.suffix.lower() == ".csv"

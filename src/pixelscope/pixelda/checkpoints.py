@@ -167,7 +167,7 @@ def newest_file(folder: RunFolder) -> Path:
     """Return the newest checkpoint of a run; raises InputError if it has none."""
     files = folder.checkpoint_files()
     if not files:
-        raise InputError(f"{folder.path} has no checkpoint yet; let the training reach its first one.")
+        raise InputError(f"{folder.path} has no checkpoint yet; wait until the training has saved its first one.")
     return files[-1]
 
 

@@ -97,7 +97,7 @@ class RunFolder:
         _require_text(path)
         if path.exists() and not cls(path).is_abandoned_start():
             other = f"continue it with --resume {path}" if cls(path).record.is_file() else "remove it"
-            raise InputError(f"{path} exists already; name another folder, or {other}.")
+            raise InputError(f"{path} exists already; give another folder, or {other}.")
         require_free(path)
 
     @classmethod
@@ -347,4 +347,4 @@ def _images_of(line: str) -> float:
 def _require_text(path: Path) -> None:
     named = str(path).encode("utf-8", "backslashreplace").decode()
     if named != str(path):
-        raise InputError(f"The path {named} is not UTF-8, which checkpoints need; rename the folder, or name another.")
+        raise InputError(f"The path {named} is not UTF-8, which checkpoints need; rename the folder, or give another.")

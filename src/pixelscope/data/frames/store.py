@@ -228,7 +228,7 @@ def read_index(path: Path) -> StoreIndex:
         raise InputError(f"{path} is not a frame store (no {INDEX}); give the folder that `pixelscope endovae prepare` made.")
     link = find_link(path)
     if link is not None:
-        raise InputError(f"{link} is a link, which could lead to any file; put the file itself into the store if you trust it.")
+        raise InputError(f"{link} is a link, which could lead to any file; if you trust it, replace it with the file itself.")
     values = _or_damaged(path, lambda: json.loads(file.read_bytes()))
     version = values.get("version") if isinstance(values, dict) else None
     if isinstance(version, int) and version != VERSION:

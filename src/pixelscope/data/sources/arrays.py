@@ -231,7 +231,7 @@ def find_parts(path: Path, arrays: Arrays, settings: ArraySettings = ArraySettin
     images, labels = _by_part(arrays, IMAGE_NAMES, 2), _by_part(arrays, LABEL_NAMES, 1)
     several = [names for found in (images, labels) for names in found.values() if len(names) > 1]
     if several:
-        raise InputError(f"{path} has several such arrays, {' and '.join(several[0])}; {_listing(path, arrays)}")
+        raise InputError(f"{path} has several arrays of that kind, {' and '.join(several[0])}; {_listing(path, arrays)}")
     if not images:
         raise InputError(f"{path} has no array that is named like images; {_listing(path, arrays)}")
     if "" in images and len(images) > 1:
@@ -335,7 +335,7 @@ def _labels_of(shape: tuple[int, ...], readings: dict[int, Array], layout: str, 
     if readings and count not in readings:
         given = " or ".join(map(str, readings))
         raise InputError(
-            f"The array {name} of shape {shape} has {count} images as {layout}, but {given} labels; write another."
+            f"The array {name} of shape {shape} has {count} images as {layout}, but {given} labels; write another order of axes."
         )
     return readings.get(count)
 
@@ -382,7 +382,7 @@ def _label_readings(arrays: Arrays, part: Part) -> dict[int, Array]:
     if flat.ndim == 1:
         return {len(flat): flat}
     if flat.ndim > 2 or flat.dtype.kind not in "biuf":
-        raise InputError(f"The array {name} of shape {labels.shape} is not one label per image; give (N,).")
+        raise InputError(f"The array {name} of shape {labels.shape} is not one label per image; give labels of shape (N,).")
     return _one_hot_readings(flat, arrays[part.images_name].shape, name)
 
 
@@ -390,12 +390,14 @@ def _one_hot_readings(labels: Array, images: tuple[int, ...], name: str) -> dict
     """Return the classes of one-hot labels, one row per image or one column per image, by the number of images."""
     readings = [one for one in (labels, labels.T) if len(one) in images]
     if not readings:
-        raise InputError(f"The array {name} of shape {labels.shape} is not one label per image; give (N,).")
+        raise InputError(f"The array {name} of shape {labels.shape} is not one label per image; give labels of shape (N,).")
     found: dict[int, Array] = {}
     for one in (one for one in readings if _first_not_one_hot(one) is None):
         classes = one.argmax(axis=1)
         if not np.array_equal(found.setdefault(len(one), classes), classes):
-            raise InputError(f"The array {name} of shape {labels.shape} is one-hot by rows and by columns; give (N,).")
+            raise InputError(
+                f"The array {name} of shape {labels.shape} is one-hot by rows and by columns; give class numbers of shape (N,)."
+            )
     if not found:
         row = _first_not_one_hot(readings[0])
         text = np.array2string(readings[0][row], threshold=20, max_line_width=10_000)

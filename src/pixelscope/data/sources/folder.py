@@ -347,7 +347,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         if len(row) != 2 or not row[0].strip() or not row[1].strip():
             raise InputError(
                 f"{path} has {len([value for value in row if value.strip()])} values in line {line}, not 2; write name,label, "
-                "and put values that hold a comma in double quotes."
+                "and put values that contain a comma in double quotes."
             )
     return rows
 

@@ -95,7 +95,7 @@ class OnnxClassifier:
 
     def __init__(self, path: Path, devices: int = 1) -> None:
         if devices != 1:
-            raise InputError(f"{path} runs on the cores of this machine; drop --devices, or give the run folder.")
+            raise InputError(f"{path} runs on the CPU; leave out --devices, or give the run folder.")
         self._model, self.devices = OnnxModel(path), 1
         about = self._model.about
         require_system(about, "pixelda", str(path))
