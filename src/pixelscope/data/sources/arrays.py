@@ -335,7 +335,7 @@ def _labels_of(shape: tuple[int, ...], readings: dict[int, Array], layout: str, 
     if readings and count not in readings:
         given = " or ".join(map(str, readings))
         raise InputError(
-            f"The array {name} of shape {shape} has {count} images as {layout}, but {given} labels; write another order of axes."
+            f"The array {name} of shape {shape} has {count} images as {layout}, but {given} labels; write another order."
         )
     return readings.get(count)
 
