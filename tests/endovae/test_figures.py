@@ -41,11 +41,10 @@ from pixelscope.endovae.report.generated import (
     reconstruction_gallery,
     traversal_gallery,
 )
-from pixelscope.endovae.report.plotting import evenly_spaced
 from pixelscope.endovae.report.training import SMALL, loss_panels, lr_drops, progress_gallery
 from pixelscope.endovae.results import SizeResult
 from pixelscope.imaging.box import Box
-from pixelscope.reports.plotting import INK, smoothed
+from pixelscope.reports.plotting import INK, evenly_spaced, smoothed
 
 RNG = np.random.default_rng(7)
 

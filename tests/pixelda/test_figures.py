@@ -11,9 +11,7 @@ from matplotlib.text import Text
 from fixtures.figures import drawn, panel
 from pixelscope.pixelda.report.classes import class_accuracies, confusion_matrices
 from pixelscope.pixelda.report.generated import (
-    MAX_ROWS,
     adapted_gallery,
-    evenly_chosen,
     pairs_gallery,
     progress_gallery,
     styles_gallery,
@@ -187,12 +185,6 @@ def test_progress_names_each_moment_by_images_seen() -> None:
     figure = progress_gallery(moments, generated, source)
     assert texts(figure) == ["source", "0\nimages", "56,000\nimages", "1,120,000\nimages"]
     np.testing.assert_array_equal(tiles(figure), np.concatenate([source[None], generated]).reshape(-1, 32, 32, 3))
-
-
-@given(st.integers(1, 500))
-def test_of_many_moments_the_first_and_last_are_among_those_drawn(count: int) -> None:
-    chosen = evenly_chosen(count)
-    assert (chosen[0], chosen[-1], len(chosen)) == (0, count - 1, min(count, MAX_ROWS))
 
 
 def test_large_images_are_embedded_small() -> None:

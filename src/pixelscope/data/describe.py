@@ -204,13 +204,13 @@ def _shortened(sizes: dict[str, int]) -> dict[str, int]:
 def _sheet_rows(images: ImageSet) -> list[tuple[str, list[int]]]:
     """Return the rows of a contact sheet: class name and positions of the images."""
     if images.labels is None:
-        chosen = _spread(list(range(len(images))), _COLUMNS * _COLUMNS)
+        chosen = _evenly_spaced(list(range(len(images))), _COLUMNS * _COLUMNS)
         return [("", chosen[i : i + _COLUMNS]) for i in range(0, len(chosen), _COLUMNS)]
     members = [np.flatnonzero(images.labels == index).tolist() for index in range(len(images.classes))]
-    return [(name, _spread(found, _COLUMNS)) for name, found in zip(images.classes, members, strict=True)][:_ROWS]
+    return [(name, _evenly_spaced(found, _COLUMNS)) for name, found in zip(images.classes, members, strict=True)][:_ROWS]
 
 
-def _spread(positions: list[int], count: int) -> list[int]:
+def _evenly_spaced(positions: list[int], count: int) -> list[int]:
     if len(positions) <= count:
         return positions
     return [positions[i * len(positions) // count] for i in range(count)]

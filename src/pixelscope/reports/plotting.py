@@ -209,6 +209,11 @@ def count_percent(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g}%"))
 
 
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Return at most `most` of `count` positions, the first and the last among them."""
+    return sorted({round(float(position)) for position in np.linspace(0, count - 1, min(count, most))})
+
+
 def short_count(number: float) -> str:
     """Return a count as an axis label: 800, 56k, 1.12M."""
     for size, unit in ((1e6, "M"), (1e3, "k")):

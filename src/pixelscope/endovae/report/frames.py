@@ -15,13 +15,12 @@ from pixelscope.endovae.report.plotting import (
     MAX_MARGIN,
     NAME_SIZE,
     captioned,
-    evenly_spaced,
     rows_gallery,
 )
 from pixelscope.files import atomic_file
 from pixelscope.imaging.box import Box
 from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
-from pixelscope.reports.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, fitted, styled, text_width
+from pixelscope.reports.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, evenly_spaced, fitted, styled, text_width
 
 MAX_SIZES = 3
 """Maximum number of original sizes listed per class; the others are counted."""

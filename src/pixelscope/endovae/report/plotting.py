@@ -70,8 +70,3 @@ def rows_gallery(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
     for row, (name, images) in enumerate(rows):
         draw_row(canvas, fitted(name, margin - 14, NAME_SIZE), images, GAP + row * (side + GAP), side, margin)
     return canvas.figure
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Return at most `most` of `count` positions, the first and the last among them."""
-    return sorted({round(float(position)) for position in np.linspace(0, count - 1, min(count, most))})

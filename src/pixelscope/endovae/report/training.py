@@ -17,7 +17,6 @@ from pixelscope.endovae.report.plotting import (
     LINE,
     captioned,
     draw_row,
-    evenly_spaced,
     margin_for,
 )
 from pixelscope.reports.document import CaptionedFigure, Section
@@ -37,6 +36,7 @@ from pixelscope.reports.plotting import (
     Stroke,
     count_images,
     draw_line,
+    evenly_spaced,
     legend_below,
     panels,
     series,

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from pixelscope.pixelda.report.data import ReportData
 from pixelscope.reports.document import CaptionedFigure, Section
-from pixelscope.reports.plotting import FONT, GREY, RED, WIDTH, Canvas, fitted, styled, text_width
+from pixelscope.reports.plotting import FONT, GREY, RED, WIDTH, Canvas, evenly_spaced, fitted, styled, text_width
 
 MARGIN = 84.0
 """Room at the left for the names of the rows."""
@@ -146,7 +146,7 @@ def progress_gallery(images: np.ndarray, generated: np.ndarray, source: np.ndarr
         generated: uint8 (S, K, H, W, 3).
         source: uint8 (K, H, W, 3).
     """
-    chosen = evenly_chosen(len(images))
+    chosen = evenly_spaced(len(images), MAX_ROWS)
     side = max(SMALLEST, min(76.0, (WIDTH - MARGIN) / len(source) - 4))
     step = side + 4
     canvas = Canvas.of(MARGIN + len(source) * step + 4, (len(chosen) + 1) * step + 12)
@@ -155,11 +155,6 @@ def progress_gallery(images: np.ndarray, generated: np.ndarray, source: np.ndarr
     for row, point in enumerate(chosen):
         _row(canvas, f"{int(images[point]):,}\nimages", generated[point], (row + 1) * step + 8, side, 4)
     return canvas.figure
-
-
-def evenly_chosen(count: int) -> list[int]:
-    """Return at most 12 evenly spaced positions below `count`, the first and the last among them."""
-    return sorted({round(float(p)) for p in np.linspace(0, count - 1, min(count, MAX_ROWS))})
 
 
 def _columns(count: int, words: Sequence[str]) -> tuple[int, float]:
