@@ -1,6 +1,10 @@
 """What README and examples say is so."""
 
+import ast
+import doctest
 import importlib.util
+import inspect
+import operator
 import os
 import re
 import subprocess
@@ -115,3 +119,21 @@ def test_the_public_names_are_all_there() -> None:
         assert getattr(pixelscope, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = pixelscope.nothing
+
+
+ENTRY_POINTS = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in (pixelscope, pixelscope.pixelda, pixelscope.endovae)
+    for name in module._PUBLIC
+    if inspect.isfunction(getattr(module, name))
+}
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_every_entry_point_has_an_example_that_calls_it(name: str) -> None:
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(ENTRY_POINTS[name]) or "")
+    nodes = [node for one in examples for node in ast.walk(ast.parse(one.source)) if isinstance(node, ast.Attribute)]
+    named = {dotted for node in nodes if re.fullmatch(r"pixelscope(\.\w+)+", dotted := ast.unparse(node))}
+    assert name in named
+    for dotted in named:
+        operator.attrgetter(dotted.removeprefix("pixelscope."))(pixelscope)

@@ -77,6 +77,9 @@ def run_demo(runs: Path = Path("runs"), seed: int = 0) -> DemoResult:
 
     Raises:
         InputError: the packages of the extra `demo` are not installed.
+
+    Example:
+        >>> print(pixelscope.run_demo().to_text())
     """
     adapted, before, after = adapt_digits(runs, seed)
     learnt, frames = learn_frames(runs, seed)

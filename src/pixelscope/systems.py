@@ -150,6 +150,9 @@ def resume(run: Path, **changes: Any) -> Path:
     Raises:
         InputError: the run or its images cannot be used, another process trains it, or the system does not let something
             change; the run is unchanged.
+
+    Example:
+        >>> pixelscope.resume(Path("runs/adapted"), devices=2)
     """
     return _call(run, "resume", (run,), changes)
 
@@ -180,6 +183,9 @@ def evaluate(
 
     Raises:
         InputError: run or images cannot be used, or the system does not take an option.
+
+    Example:
+        >>> print(pixelscope.evaluate(Path("runs/adapted")).to_text())
     """
     chosen = None if checkpoint == "auto" else checkpoint
     options = {"source": source, "target": target, "frames": frames, "checkpoint": chosen, "data_root": data_root}
@@ -215,6 +221,9 @@ def export(
 
     Raises:
         InputError: run, out or images cannot be used, an extra is not installed, or file and run disagree.
+
+    Example:
+        >>> pixelscope.export(Path("runs/adapted"), Path("classifier.onnx"))
     """
     chosen = None if choose == "adapted" else choose
     options = {"images": images, "checkpoint": checkpoint, "choose": chosen, "data_root": data_root}
@@ -222,7 +231,11 @@ def export(
 
 
 def sections(run: Path) -> "list[Section]":
-    """Return the sections of the report on `run`, made by its system; raises InputError for an unknown system."""
+    """Return the sections of the report on `run`, made by its system; raises InputError for an unknown system.
+
+    Example:
+        >>> [section.title for section in pixelscope.sections(Path("runs/adapted"))]
+    """
     return _call(run, "sections", (run,), {})
 
 

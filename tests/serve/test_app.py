@@ -378,7 +378,7 @@ def test_weights_of_other_shapes_get_a_sentence(place: Path, tmp_path: Path) -> 
     (tmp_path / "adapted" / "config.yaml").write_text(text)
     with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
         found = adapt(client, png())
-        assert found.status_code == 400 and "networks that differ from the run" in found.text
+        assert found.status_code == 400 and "networks" in found.text
 
 
 def test_requests_beyond_the_queue_are_told_to_come_again(place: Path) -> None:

@@ -117,6 +117,10 @@ def load(
 
     Raises:
         InputError: the source cannot be found or read as what it is.
+
+    Example:
+        >>> images = pixelscope.load_images("arrays:digits.mat@H-W-N", size=32)
+        >>> images.images.shape
     """
     if size is not None and size < 1:
         raise InputError(f"Images cannot be resized to {size} pixels; give a size of at least 1.")

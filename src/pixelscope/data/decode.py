@@ -368,6 +368,10 @@ def decode_bytes(
 
     Raises:
         InputError: it has no known format, has more than `most_pixels`, or is damaged.
+
+    Example:
+        >>> pixelscope.decode_bytes(Path("photo.jpg").read_bytes(), size=32).shape
+        (32, 32, 3)
     """
     try:
         return _to_bytes(_prepare(_loaded(io.BytesIO(content), size, most_pixels), size, value_range))

@@ -108,6 +108,9 @@ def describe_source(source: str, *, data_root: Path | None = None, strict: bool 
 
     Raises:
         InputError: the source is not found or cannot be read.
+
+    Example:
+        >>> print(pixelscope.describe_source("my/labelled").to_text())
     """
     kind, rest = parse(source)
     sizes = _folder_sizes(Path(rest)) if kind == "folder" and Path(rest).is_dir() else Counter[str]()
@@ -145,6 +148,10 @@ def contact_sheet(images: ImageSet, path: Path) -> Path:
     """Write a PNG with sample images: a row of ten per class, or ten rows of ten if they are unlabelled; return `path`.
 
     Images are evenly spaced over the set; small ones are enlarged without smoothing.
+
+    Example:
+        >>> images = pixelscope.load_images("my/labelled")
+        >>> pixelscope.contact_sheet(images, Path("sheet.png"))
     """
     return stacked_sheets([images], path)
 
@@ -332,6 +339,9 @@ def compare_sources(source: str, target: str, *, data_root: Path | None = None, 
 
     Raises:
         InputError: one of them is not found or cannot be read.
+
+    Example:
+        >>> print(pixelscope.compare_sources("my/labelled", "my/unlabelled").to_text())
     """
     ours, theirs = (describe_source(one, data_root=data_root, strict=strict) for one in (source, target))
     appearances = _appearance(ours.images), _appearance(theirs.images)

@@ -48,6 +48,9 @@ def pack(
 
     Raises:
         InputError: the source cannot be read, or `out` exists.
+
+    Example:
+        >>> pixelscope.pack("my/photos", Path("packed/photos"), size=32)
     """
     kind, rest = parse(source)
     if kind == "folder":

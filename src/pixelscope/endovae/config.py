@@ -137,5 +137,9 @@ class EndoVAEConfig(Config):
 
 
 def endovae_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the settings of a packaged preset, `paper` by default; `known` is not used."""
+    """Return the settings of a packaged preset, `paper` by default; `known` is not used.
+
+    Example:
+        >>> pixelscope.endovae.EndoVAEConfig.parse(pixelscope.endovae.preset("demo"))
+    """
     return load_preset("pixelscope.endovae", "endovae", name or "paper", PRESETS)

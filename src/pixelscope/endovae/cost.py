@@ -12,7 +12,11 @@ from pixelscope.rng import StepContext, generator
 
 
 def summarize_endovae(config: EndoVAEConfig | None = None) -> Summary:
-    """Describe encoder and decoder layer by layer, by default those of preset `paper`."""
+    """Describe encoder and decoder layer by layer, by default those of preset `paper`.
+
+    Example:
+        >>> print(pixelscope.endovae.summarize().to_text())
+    """
     chosen = config or EndoVAEConfig()
     encoder, decoder = build_networks(chosen)
     image = torch.zeros(1, 3, chosen.prepare.size, chosen.prepare.size)
@@ -25,6 +29,10 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
 
     Prepares the frames first, because the length of an epoch depends on them. Assumes all configured epochs; early stopping
     may end the training before.
+
+    Example:
+        >>> config = pixelscope.endovae.EndoVAEConfig(frames="stores/kvasir")
+        >>> print(pixelscope.endovae.plan(config).to_text())
     """
     splits = load_splits(config)
     config = with_store_settings(config, splits)

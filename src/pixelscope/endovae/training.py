@@ -67,9 +67,8 @@ def train_endovae(
         InputError: frames or settings cannot be used; no run folder is created.
 
     Example:
-        ```python
-        run = train_endovae(EndoVAEConfig(frames="stores/kvasir"))
-        ```
+        >>> config = pixelscope.endovae.EndoVAEConfig(frames="stores/kvasir")
+        >>> run = pixelscope.endovae.train(config, run=Path("runs/healthy"))
     """
     check_start(config, run)
     splits = load_splits(config, progress)

@@ -201,7 +201,12 @@ def _ended(error: ProcessExitedException, count: int) -> InputError:
 
 
 def is_first_process() -> bool:
-    """Return whether this is rank 0, which creates the run folder."""
+    """Return whether this is rank 0, which creates the run folder.
+
+    Example:
+        >>> if pixelscope.is_first_process():
+        ...     print("training has ended")
+    """
     return not launched_from_outside() or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
 

@@ -230,7 +230,12 @@ class PixelDAConfig(BaselineConfig):
 
 
 def preset(system: Literal["pixelda", "baseline"], name: str) -> dict[str, Any]:
-    """Return the settings of a packaged preset, which a file and flags override."""
+    """Return the settings of a packaged preset, which a file and flags override.
+
+    Example:
+        >>> settings = pixelscope.pixelda.preset("pixelda", "paper")
+        >>> config = pixelscope.pixelda.PixelDAConfig.parse(settings)
+    """
     return load_preset("pixelscope.pixelda", system, name, PRESETS)
 
 
@@ -249,7 +254,12 @@ def _default_preset(known: Mapping[str, Any] | None) -> str:
 
 
 def default_preset(source: str | None, target: str | None) -> str:
-    """Return the preset used if none is named: `paper` for MNIST and MNIST-M, `auto` for two other sources."""
+    """Return the preset used if none is named: `paper` for MNIST and MNIST-M, `auto` for two other sources.
+
+    Example:
+        >>> pixelscope.pixelda.default_preset("my/labelled", "my/unlabelled")
+        'auto'
+    """
     from pixelscope.data import parse
 
     if not source or not target:

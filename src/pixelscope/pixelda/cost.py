@@ -19,13 +19,22 @@ CLASSES = 10
 
 
 def summarize(system: Literal["pixelda", "baseline"], config: BaselineConfig | None = None) -> Summary:
-    """Return the layers of a system's networks; of preset `paper` if no configuration is given."""
+    """Return the layers of a system's networks; of preset `paper` if no configuration is given.
+
+    Example:
+        >>> print(pixelscope.pixelda.summarize("pixelda").to_text())
+    """
     chosen = config or (PixelDAConfig() if system == "pixelda" else BaselineConfig())
     return Summary(system, [describe_network(name, network, inputs) for name, (network, inputs) in _networks(chosen).items()])
 
 
 def plan(config: BaselineConfig, system: Literal["pixelda", "baseline"] | None = None) -> Plan:
-    """Estimate the cost of a training by timing a few steps on random images; reads and writes nothing."""
+    """Estimate the cost of a training by timing a few steps on random images; reads and writes nothing.
+
+    Example:
+        >>> config = pixelscope.pixelda.PixelDAConfig(source="my/labelled", target="my/unlabelled")
+        >>> print(pixelscope.pixelda.plan(config).to_text())
+    """
     name = "pixelda" if isinstance(config, PixelDAConfig) else "baseline"
     summary = summarize(name, config)
     speed, gflop = rehearse(config)

@@ -54,7 +54,7 @@ def evaluate_pixelda(
             have changed since the training.
 
     Example:
-        >>> evaluate_pixelda(Path("runs/adapted")).sets["target_test"].accuracy
+        >>> pixelscope.evaluate(Path("runs/adapted")).sets["target_test"].accuracy
     """
     keep_heap()
     stored = read_run(RunFolder.open(run))

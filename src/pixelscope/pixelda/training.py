@@ -108,7 +108,8 @@ def train_baseline(
         InputError: data or settings cannot be used; nothing is written then.
 
     Example:
-        >>> train_baseline(BaselineConfig(source="my/labelled"), run=Path("runs/baseline"))
+        >>> config = pixelscope.pixelda.BaselineConfig(source="my/labelled", target="my/unlabelled")
+        >>> pixelscope.pixelda.baseline(config, run=Path("runs/before"))
     """
     return _train("baseline", config, runs, run, None, data_root)
 
@@ -137,8 +138,8 @@ def train_pixelda(
         InputError: data, settings or the baseline cannot be used; nothing is written then.
 
     Example:
-        >>> config = PixelDAConfig(source="my/labelled", target="my/unlabelled")
-        >>> train_pixelda(config, run=Path("runs/adapted"))
+        >>> config = pixelscope.pixelda.PixelDAConfig(source="my/labelled", target="my/unlabelled")
+        >>> pixelscope.pixelda.train(config, run=Path("runs/adapted"))
     """
     return _train("pixelda", config, runs, run, baseline, data_root)
 

@@ -46,6 +46,9 @@ def build_report(runs: Sequence[Path] | Path, out: Path | None = None, sections_
     Raises:
         InputError: a folder is not a run, a file in it is damaged, or the page belongs into a folder that another process
             writes to.
+
+    Example:
+        >>> pixelscope.report(Path("runs/adapted"))
     """
     paths = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
     if out is None and len(paths) != 1:

@@ -35,7 +35,12 @@ class RunInfo:
 
 
 def find_runs(places: Sequence[Path]) -> list[RunInfo]:
-    """Return the run folders among `places` and one level below, newest first; incomplete ones are skipped."""
+    """Return the run folders among `places` and one level below, newest first; incomplete ones are skipped.
+
+    Example:
+        >>> for run in pixelscope.find_runs([Path("runs")]):
+        ...     print(run.name, run.state)
+    """
     candidates: dict[Path, None] = {}
     for place in places:
         if not place.is_dir():
@@ -47,7 +52,12 @@ def find_runs(places: Sequence[Path]) -> list[RunInfo]:
 
 
 def run_info(path: Path) -> RunInfo:
-    """Return the state of a run folder; raises InputError if it is not a run folder, or incomplete."""
+    """Return the state of a run folder; raises InputError if it is not a run folder, or incomplete.
+
+    Example:
+        >>> pixelscope.run_info(Path("runs/adapted")).state
+        'finished'
+    """
     info = _read(Path(path))
     if info is None:
         raise InputError(f"{Path(path).name} is not a run folder; choose another one.")
@@ -55,7 +65,12 @@ def run_info(path: Path) -> RunInfo:
 
 
 def run_statistics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of statistics of a run; empty if there are none."""
+    """Return the lines of statistics of a run; empty if there are none.
+
+    Example:
+        >>> lines = pixelscope.run_statistics(Path("runs/adapted"))
+        >>> [line["images"] for line in lines if line["kind"] == "train"]
+    """
     try:
         return read_stats(RunFolder.open(path).stats)
     except (InputError, OSError):
@@ -63,7 +78,11 @@ def run_statistics(path: Path) -> list[dict[str, Any]]:
 
 
 def run_settings(path: Path) -> dict[str, str]:
-    """Return the settings of a run by their dotted names, as text; empty if its configuration cannot be read."""
+    """Return the settings of a run by their dotted names, as text; empty if its configuration cannot be read.
+
+    Example:
+        >>> pixelscope.run_settings(Path("runs/adapted"))["training.images"]
+    """
     try:
         return dict(_flat(read_yaml(RunFolder.open(path).config)))
     except InputError:
@@ -79,7 +98,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def newest_samples(path: Path) -> dict[str, np.ndarray]:
-    """Return the newest sample images of a training by name, uint8 (K, S, S, 3); empty before the first."""
+    """Return the newest sample images of a training by name, uint8 (K, S, S, 3); empty before the first.
+
+    Example:
+        >>> pixelscope.newest_samples(Path("runs/adapted"))["generated"].shape
+    """
     try:
         file = RunFolder.open(path).samples / "progress.npz"
         with np.load(file, allow_pickle=False) as stored:

@@ -90,6 +90,9 @@ def serve_runs(
 
     Raises:
         InputError: the port is taken, `host` is not an address of this machine, or a name or path is invalid.
+
+    Example:
+        >>> pixelscope.serve_runs([Path("runs")], port=8000)
     """
     import uvicorn
 

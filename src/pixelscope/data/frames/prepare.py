@@ -98,6 +98,9 @@ def prepare(
 
     Raises:
         InputError: folders, frames or masks cannot be used; `out` has other content.
+
+    Example:
+        >>> store = pixelscope.endovae.prepare([Path("my/frames")], out=Path("stores/frames"))
     """
     config = config or PrepareConfig()
     listing = list_frames(find_classes(folders, normal, abnormal, masks), config.strict)

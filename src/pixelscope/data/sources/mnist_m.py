@@ -97,7 +97,7 @@ def generate_mnist_m(
         InputError: digits or photos cannot be used, `out` exists, or a test fraction is given for the distributed form.
 
     Example:
-        >>> generate_mnist_m(Path("data/mnist"), Path("data/bsds500"), Path("data/mnist-m.npz"), form="aligned")
+        >>> pixelscope.generate_mnist_m(Path("data/mnist"), Path("data/bsds500"), Path("data/mnist-m.npz"), form="aligned")
     """
     _check_request(out, seed, form, test_fraction)
     behind_train, behind_test = find_photos(photos)

@@ -94,7 +94,8 @@ def render_pictograms(
             classes; there are no photos, or one is unreadable or too small.
 
     Example:
-        >>> render_pictograms(Path("pictograms"), Path("photos"), Path("rendered"), RenderConfig(count=50))
+        >>> config = pixelscope.RenderConfig(count=50)
+        >>> pixelscope.render_pictograms(Path("pictograms"), Path("photos"), Path("rendered"), config)
     """
     if out.exists() or out.is_symlink():
         raise InputError(f"{out} exists already; remove it, or choose another --out.")

@@ -45,6 +45,9 @@ def generate(
 
     Raises:
         InputError: `between` and `dimension` are both given, or the run has no such dimension or checkpoint.
+
+    Example:
+        >>> pixelscope.endovae.generate(Path("runs/healthy"), Path("new.png"), count=9)
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents

@@ -58,6 +58,9 @@ def load_scorer(path: Path, checkpoint: str = "auto", devices: int = 1) -> Scori
 
     Raises:
         InputError: `path` is neither a run nor an exported file, or has no calibration.
+
+    Example:
+        >>> scorer = pixelscope.endovae.load_scorer(Path("healthy.onnx"))
     """
     path = Path(path)
     suffix = path.suffix.lower()

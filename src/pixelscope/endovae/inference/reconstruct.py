@@ -48,6 +48,9 @@ def reconstruct(
 
     Raises:
         InputError: there is no frame or no checkpoint, a frame of a grid cannot be read, or the folder exists.
+
+    Example:
+        >>> pixelscope.endovae.reconstruct(Path("runs/healthy"), [Path("my/frames")], Path("reconstructed"))
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
 

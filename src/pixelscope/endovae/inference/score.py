@@ -89,6 +89,10 @@ def score(
     Raises:
         InputError: model, paths or out cannot be used, or the disk is full.
         Interrupted: Ctrl-C; the rows so far are kept.
+
+    Example:
+        >>> scores = pixelscope.endovae.score(Path("runs/healthy"), [Path("my/frames")], Path("scores.csv"))
+        >>> print(scores.to_text())
     """
     require_paths(paths)
     if not 0 < false_positive_rate < 1:

@@ -63,6 +63,10 @@ def draw_frames(store: FrameStore) -> list[Path]:
 
     Returns:
         The paths of those that exist; stages.png needs frames whose stages were kept.
+
+    Example:
+        >>> store = pixelscope.endovae.FrameStore.open(Path("stores/kvasir"))
+        >>> pixelscope.endovae.draw_frames(store)
     """
     draws = {"stages.png": _draw_stages, "samples.png": _draw_samples}
     for name, draw in draws.items():

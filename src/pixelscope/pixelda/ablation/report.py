@@ -36,13 +36,13 @@ ACCURACY_CAPTION = (
     "95% interval of the mean (Student's t). Dotted line: mean of the reference."
 )
 CURVES_CAPTION = "Target accuracy over the training. Thin: one line per seed. Bold: their mean. Grey: mean of the reference."
-SAMPLES_CAPTION = "Source images, what each condition's G makes of them at the end with the same z, and target images."
+SAMPLES_CAPTION = "Source images, their translations by each condition's G at the end, with the same z, and target images."
 DIAGNOSTICS_CAPTION = (
     "Means over seeds; swapped classes (most often predicted as another one) and warnings per run. D(real), D(generated): D's "
     "mean probability over the last tenth. Diversity: standard deviation of generated images over z."
 )
 TRIALS_CAPTION = (
-    "T of the source alone → adapted T. Information: entropy of the mean prediction less the mean entropy of predictions, in "
+    "T of the source alone → adapted T. Information: entropy of the mean prediction minus the mean entropy of predictions, in "
     "nats, on target images without labels. Same classes: share of target images in classes where both mostly agree. "
     "Accuracies choose nothing."
 )
@@ -122,7 +122,7 @@ def _result(numbers: AblationResult) -> Section:
 def _claims(numbers: AblationResult) -> Section:
     rows = numbers.comparison_rows()
     caption = (
-        "Condition less reference, paired by seed. A claim is supported or contradicted where the 95% interval of the mean "
+        "Condition minus reference, paired by seed. A claim is supported or contradicted if the 95% interval of the mean "
         "difference leaves out 0."
     )
     return Section("Claims", "claims", parts=(_table(caption, COMPARISON_HEADER, rows, numeric=False),) if rows else ())

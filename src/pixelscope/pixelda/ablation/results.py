@@ -13,7 +13,7 @@ Cells = tuple[str, ...]
 HEADER = ("condition", "seeds", "mean", "std", "95% of the mean", "late std, points")
 """Columns of the table of conditions; mean, std and interval are of the target accuracy."""
 
-COMPARISON_HEADER = ("condition", "claim", "verdict", "measure", "difference, points", "95% interval", "seeds")
+COMPARISON_HEADER = ("condition", "claim", "outcome", "measure", "difference, points", "95% interval", "seeds")
 """Columns of the table of claims; the difference is condition less reference."""
 
 TRIAL_HEADER = ("trial", "likely better", DECIDES, "swapped classes", "content warnings", "accuracy with target labels")
@@ -98,7 +98,7 @@ class Comparison(Config):
     judgement: Judgement
     measure: str
     difference: MeanStd | None = None
-    """Condition less reference, paired by seed, in percentage points."""
+    """Condition minus reference, paired by seed, in percentage points."""
     seeds: int = 0
     """Number of seeds that both have."""
 

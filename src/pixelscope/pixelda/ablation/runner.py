@@ -84,7 +84,7 @@ def ablate(
         Interrupted: Ctrl-C.
 
     Example:
-        >>> found = ablate("claims", Path("runs/claims"), seeds=[0, 1, 2])
+        >>> found = pixelscope.pixelda.ablate("claims", Path("runs/claims"), seeds=[0, 1, 2])
         >>> print(found.to_text())
     """
     chosen = _select(read_grid(grid, changes), seeds, conditions)
@@ -147,7 +147,7 @@ def search(
         Interrupted: Ctrl-C.
 
     Example:
-        >>> found = search("renders", "photos", Path("runs/search"))
+        >>> found = pixelscope.pixelda.search("renders", "photos", Path("runs/search"))
         >>> found.chosen
     """
     given = merge(changes or {}, {"source": source, "target": target})

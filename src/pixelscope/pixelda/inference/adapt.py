@@ -44,6 +44,9 @@ def adapt(
 
     Raises:
         InputError, Interrupted: as in `classify`.
+
+    Example:
+        >>> pixelscope.pixelda.adapt(Path("runs/adapted"), Path("my/labelled"), Path("adapted"), styles=4)
     """
     require_paths([folder])
     if styles < 1:

@@ -43,6 +43,9 @@ def classify(
     Raises:
         InputError: model, paths or out cannot be used, or the disk is full.
         Interrupted: Ctrl-C; existing rows are kept.
+
+    Example:
+        >>> pixelscope.pixelda.classify(Path("runs/adapted"), [Path("my/unlabelled")], Path("labels.csv"))
     """
     require_paths(paths)
     answering = [load_classifier(path, checkpoint if path is model else "auto", devices) for path in (model, baseline) if path]

@@ -78,7 +78,7 @@ def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1) -> C
         InputError: `path` is neither, or cannot be used.
 
     Example:
-        >>> model = pixelscope.pixelda.load_classifier(Path("runs/00000-pixelda-mnist-to-mnist-m-seed0"))
+        >>> model = pixelscope.pixelda.load_classifier(Path("runs/adapted"))
         >>> labels = [model.classes[best] for best in model(images).argmax(1)]
     """
     path = Path(path)

@@ -141,7 +141,11 @@ class RefineConfig(Config):
 
 
 def refine_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the settings of a packaged preset, `full` by default; `known` is not used."""
+    """Return the settings of a packaged preset, `full` by default; `known` is not used.
+
+    Example:
+        >>> pixelscope.pixelda.RefineConfig.parse(pixelscope.pixelda.refine_preset("demo"))
+    """
     return load_preset("pixelscope.pixelda", "refine", name or "full", PRESETS)
 
 

@@ -41,7 +41,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None, take_over: 
         InputError: `run` is not a refinement with a checkpoint, or its images cannot be used.
 
     Example:
-        >>> evaluate_refinement(Path("runs/refined")).sets["target_test"].accuracy
+        >>> pixelscope.evaluate(Path("runs/refined")).sets["target_test"].accuracy
     """
     keep_heap()
     stored = read_refinement(RunFolder.open(run))

@@ -10,7 +10,7 @@ from torchmetrics.functional.clustering import adjusted_mutual_info_score
 
 SELECTORS = {
     "cluster agreement": "adjusted mutual information of the predictions with k-means clusters of the features",
-    "information maximisation": "entropy of the mean prediction less the mean entropy of predictions, in nats",
+    "information maximisation": "entropy of the mean prediction minus the mean entropy of predictions, in nats",
     "source validation": "accuracy on held-out source images",
 }
 """Description of each criterion; the checkpoint with the highest value is selected."""

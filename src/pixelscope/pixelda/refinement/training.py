@@ -110,7 +110,8 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
         InputError: the run is not a finished one of PixelDA, its images are missing, or settings exclude each other.
 
     Example:
-        >>> refined = refine(RefineConfig(run="runs/00001-pixelda"))
+        >>> config = pixelscope.pixelda.RefineConfig(run="runs/adapted")
+        >>> refined = pixelscope.pixelda.refine(config, run=Path("runs/refined"))
     """
     check_start(config, run)
     if not (config.generated.enabled or config.self_training.enabled):

@@ -45,7 +45,7 @@ def domains_section(data: ReportData) -> Section:
 
 
 def generated_section(data: ReportData) -> Section:
-    """Return what G makes of source images: with T's predictions, for several z, and over the training."""
+    """Return the images that G generates from source images: with T's predictions, for several z, and over the training."""
     parts = tuple(part for part in (_gallery(data), _styles(data), _progress(data)) if part is not None)
     return Section("What G generates", "generated", prose=_gallery_prose(data), parts=parts)
 
@@ -114,7 +114,7 @@ def named_rows(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
 
 @styled
 def styles_gallery(source: np.ndarray, generated: np.ndarray) -> Figure:
-    """Draw each source image and, next to it, what G makes of it with Z values of z.
+    """Draw each source image and, next to it, its translations by G with Z values of z.
 
     Args:
         source: uint8 (R, H, W, 3).
@@ -139,7 +139,7 @@ def styles_gallery(source: np.ndarray, generated: np.ndarray) -> Figure:
 
 @styled
 def progress_gallery(images: np.ndarray, generated: np.ndarray, source: np.ndarray) -> Figure:
-    """Draw what G makes of the same source images over the training: one row per point, at most 12, the sources on top.
+    """Draw the translations of the same source images over the training: one row per point, at most 12, the sources on top.
 
     Args:
         images: images seen at each point, int (S,).
@@ -206,9 +206,11 @@ def _gallery(data: ReportData) -> CaptionedFigure | None:
     ]
     wrong = [f"{name} {_count_wrong(labels, predictions)}" for name, _, labels, predictions in rows]
     unknown = " The target's labels are unknown." if (gallery["target_labels"] == UNKNOWN).all() else ""
-    alt = f"{len(own)} source images, what G makes of them, and as many target images; wrong predictions: {', '.join(wrong)}."
+    alt = (
+        f"{len(own)} source images, their translations by G, and as many target images; wrong predictions: {', '.join(wrong)}."
+    )
     caption = (
-        "Top: source images. Middle: what G makes of each. Bottom: unrelated target images. Real: the class. Pred: T's "
+        "Top: source images. Middle: the translation of each by G. Bottom: unrelated target images. Real: the class. Pred: T's "
         f"prediction; a wrong one is framed, crossed and bold.{unknown}"
     )
     return CaptionedFigure("gallery", adapted_gallery(rows, data.classes), caption, alt)
@@ -236,7 +238,7 @@ def _styles(data: ReportData) -> CaptionedFigure | None:
     if styles is None:
         return None
     rows, draws = styles["generated"].shape[:2]
-    alt = f"{rows} source images, and what G makes of each with {draws} values of the noise z."
+    alt = f"{rows} source images, and the translations of each by G with {draws} values of the noise z."
     caption = "One row per source image, one column per z. G ignores z where all images of a row are equal."
     return CaptionedFigure("styles", styles_gallery(styles["source"], styles["generated"]), caption, alt)
 
@@ -246,6 +248,7 @@ def _progress(data: ReportData) -> CaptionedFigure | None:
     if progress is None:
         return None
     images = progress["images"]
-    alt = f"What G makes of the same source images at {len(images)} points, from {images[0]:,} to {images[-1]:,} images seen."
+    seen = f"from {images[0]:,} to {images[-1]:,} images seen"
+    alt = f"Translations of the same source images by G at {len(images)} points, {seen}."
     caption = f"The same source images and z over the training, up to {images[-1]:,} images seen."
     return CaptionedFigure("progress", progress_gallery(images, progress["generated"], progress["source"]), caption, alt)
