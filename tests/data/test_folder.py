@@ -330,7 +330,7 @@ def test_labels_lie_beside_the_images(tmp_path: Path, head: str, name: str) -> N
     assert dict(zip(images.names, images.labels.tolist(), strict=True)) == {"0.png": 0, "3.png": 0, "deep/a, b.png": 1}
     np.testing.assert_array_equal(images.images[1].transpose(1, 2, 0), noise((12, 12, 3), 3))
     assert images.provenance.notes == (
-        f"Labels are those of {name}, for 3 images.",
+        f"Labels are from {name}, for 3 images.",
         f"Left out 2 of 5 images, which {name} does not list: 1.png, 2.png.",
     )
 

@@ -279,7 +279,7 @@ def test_a_file_of_the_recipe_with_grey_digits_is_refused(tmp_path: Path, mnist:
         ({k: v for k, v in recipe.items() if k not in ("version", "form")}, "^[^ ]*old.npz was made by an earlier version"),
         ({**recipe, "version": 3}, "^[^ ]*old.npz was made by version 3 of the recipe and this version of Pixelscope reads 2"),
         ({**recipe, "form": "round"}, "no record of how it was made"),
-        ({**recipe, "form": "distributed"}, "holds images of shape"),
+        ({**recipe, "form": "distributed"}, "has images of shape"),
     ):
         np.savez(tmp_path / "old.npz", pixelscope_mnist_m=np.array(json.dumps(changed)), **arrays_in_it)
         with pytest.raises(InputError, match=message):
@@ -296,7 +296,7 @@ def test_arrays_that_no_recipe_makes_are_refused(
     with np.load(path) as file:
         arrays_in_it = dict(file)
     np.savez(tmp_path / "wrong.npz", **{**arrays_in_it, **changed})
-    with pytest.raises(InputError, match=f"holds {next(iter(changed))} of shape"):
+    with pytest.raises(InputError, match=f"has {next(iter(changed))} of shape"):
         load(str(tmp_path / "wrong.npz"))
 
 

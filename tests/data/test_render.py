@@ -206,7 +206,7 @@ def test_a_rendered_set_is_a_labelled_folder(tmp_path: Path, signs: Path, photos
     description = describe_source(str(out))
     assert description.classes == rendered.images == {"blue": 3, "red": 3}
     assert description.sizes == {"16 x 16": 6}
-    assert description.notes == ("Rendered from 2 pictograms over 3 photos, seed 0, as pixelscope-render.json says.",)
+    assert description.notes == ("Rendered from 2 pictograms over 3 photos, seed 0, according to pixelscope-render.json.",)
     assert sorted(made(out)) == [f"{name}/0000{i}.png" for name in ("blue", "red") for i in range(3)]
     assert [path.name for path in out.parent.iterdir()] == ["rendered"]
     assert out.stat().st_mode & 0o055 == signs.stat().st_mode & 0o055

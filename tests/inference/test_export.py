@@ -244,7 +244,7 @@ def test_weights_that_were_changed_are_refused(models: Path, digits: Path, tmp_p
     tensors, about = read_weights(path)
     name = next(iter(tensors))
     write_weights(tmp_path / "shape.safetensors", tensors | {name: torch.zeros(3)}, about)
-    with pytest.raises(InputError, match="weights of other shapes"):
+    with pytest.raises(InputError, match="weights.*export the run again"):
         classify(tmp_path / "shape.safetensors", [digits], tmp_path / "labels.csv")
 
 
@@ -259,7 +259,7 @@ def test_a_file_of_another_version_or_another_system_is_refused(models: Path, di
         parse_metadata("{}", "model.onnx")
     with pytest.raises(InputError, match="model of endovae, not of pixelda"):
         classify(models / "endovae" / "model.onnx", [digits], tmp_path / "labels.csv")
-    with pytest.raises(InputError, match="drop --devices"):
+    with pytest.raises(InputError, match="--devices"):
         classify(models / "pixelda" / "model.onnx", [digits], tmp_path / "labels.csv", devices=2)
     (tmp_path / "model.pt").write_bytes(b"x")
     with pytest.raises(InputError, match=".onnx or .safetensors"):

@@ -76,7 +76,7 @@ def test_a_mask_beside_another_image_is_refused(folders: Path) -> None:
     """One mask is missing and another too many: their number fits, and most would lie beside another image."""
     first, *_, last = sorted((folders / "masks" / "0").iterdir())
     first.rename(last.with_name(f"{last.stem}b.png"))
-    with pytest.raises(InputError, match="in place of that of the image"):
+    with pytest.raises(InputError, match="where the mask of the image"):
         _read(folders, str(folders / "masks"))
 
 
@@ -97,7 +97,7 @@ def test_masks_that_their_own_names_order_otherwise_are_refused(folders: Path, p
     masks = _renamed(folders, pattern)
     (folders / "source").rename(folders / "old")
     (folders / "flat" / "source").rename(folders / "source")
-    with pytest.raises(InputError, match="in place of that of the image"):
+    with pytest.raises(InputError, match="where the mask of the image"):
         _read(folders, masks)
 
 
