@@ -5,16 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from fixtures import tiny
 from pixelscope.data.frames.duplicates import clusters
 from pixelscope.data.frames.store import FrameStore
+from pixelscope.data.frames.view import ViewName
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
-from pixelscope.endovae.anomaly.calibrate import DEFAULT, calibrate, split_for_anomaly
+from pixelscope.endovae.anomaly.calibrate import DEFAULT, AnomalySplits, calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, GaussianReference, read_calibration
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax, overlay, smoothed
 from pixelscope.endovae.anomaly.scores import SCORES, raw_scores
+from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
 from pixelscope.endovae.data import Splits, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
@@ -45,64 +48,122 @@ def test_no_frame_that_chose_is_tested_on(run: Path) -> None:
     assert sorted([*apart, *tested]) == splits.test["abnormal"].positions.tolist()
     groups = clusters(splits.store.hashes, config.split.duplicate_distance)
     assert not set(groups[apart]) & set(groups[tested])
+    assert parts.calibration.positions.tolist() == splits.calibration.positions.tolist() and parts.held_out
+    chose = [*splits.train.positions, *splits.validation.positions]
+    assert not set(groups[splits.calibration.positions]) & set(groups[chose])
     assert parts.test["normal"].positions.tolist() == splits.test["normal"].positions.tolist()
 
 
-def test_the_calibration_is_of_the_validation_frames_and_lies_beside_the_weights(run: Path, result: Evaluation) -> None:
-    found = read_calibration(run / "checkpoints" / FILE)
+def test_the_calibration_is_of_frames_that_chose_nothing_and_lies_beside_the_weights(run: Path, result: Evaluation) -> None:
+    made = read_calibration(run / "checkpoints" / FILE)
     splits, checkpoint = opened(run)
-    frames, insets = splits.validation.frames, splits.validation.insets
-    measured = raw_scores(TorchVAE(checkpoint.encoder, checkpoint.decoder).analyze(frames)[0], frames, insets, found.latent)
-    assert found.count == len(splits.validation) == len(found.scores["mse_tissue"])
-    assert found.scores["mse_tissue"] == pytest.approx(sorted(measured["mse_tissue"]), rel=1e-4)
-    assert (found.checkpoint, found.images) == ("best-validation", checkpoint.images)
-    assert result.anomaly is not None and found.selected == result.anomaly.selected
+    frames, insets = splits.calibration.frames, splits.calibration.insets
+    maps = TorchVAE(checkpoint.encoder, checkpoint.decoder).analyze(frames)[0]
+    assert (made.checkpoint, made.images, made.held_out) == ("best-validation", checkpoint.images, True)
+    assert sum(one.count for one in made.cameras) == len(splits.calibration)
+    assert result.anomaly is not None and result.anomaly.headline == "centre"
+    for view, found in made.views.items():
+        measured = raw_scores(maps, frames, insets, made.latent, view)
+        assert found.count == len(splits.calibration) == len(found.scores["mse_tissue"])
+        assert found.scores["mse_tissue"] == pytest.approx(sorted(measured["mse_tissue"]), rel=1e-4)
+        assert found.selected == result.anomaly.views[view].selected
+        assert found.count == result.anomaly.views[view].calibration_count
 
 
-def test_the_score_of_the_greatest_auroc_on_the_choosing_frames_is_chosen(result: Evaluation) -> None:
+def test_spreads_are_those_of_the_frames_that_select(run: Path, result: Evaluation) -> None:
+    made = read_calibration(run / "checkpoints" / FILE)
+    splits, checkpoint = opened(run)
+    maps = TorchVAE(checkpoint.encoder, checkpoint.decoder).analyze(splits.validation.frames)[0]
+    measured = raw_scores(maps, splits.validation.frames, splits.validation.insets, made.latent, "centre")
+    logarithms = np.log(measured["mse_tissue"])
+    expected = (logarithms.mean(), logarithms.std())
+    assert made.views["centre"].log_spreads["mse_tissue"] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("view", ["full", "centre"])
+def test_the_score_of_the_greatest_auroc_on_the_choosing_frames_is_chosen(result: Evaluation, view: ViewName) -> None:
     assert result.anomaly is not None
-    choice = {name: value for name, value in result.anomaly.selection_auroc.items() if name != "mse"}
-    assert choice[result.anomaly.selected] == max(choice.values())
-    assert result.anomaly.selection_auroc.keys() == SCORES.keys()
+    found = result.anomaly.views[view]
+    choice = {name: value for name, value in found.selection_auroc.items() if name != "mse"}
+    assert choice[found.selected] == max(choice.values())
+    assert found.selection_auroc.keys() == SCORES.keys()
 
 
 def test_without_abnormal_frames_the_default_is_taken(run: Path) -> None:
     splits, checkpoint = opened(run)
     references = fit_references(checkpoint, splits.train)
-    healthy = measure(splits.validation, checkpoint, references, splits.validation.positions)
-    found = calibrate(checkpoint, references.latent, {"normal": healthy.scores.raw}, healthy.maps)
-    assert (found.selected, found.selection_auroc) == (DEFAULT, {})
+    parts = AnomalySplits({"normal": splits.validation}, splits.calibration, {})
+    healthy, selecting = (
+        measure(part, checkpoint, references, part.positions) for part in (parts.calibration, splits.validation)
+    )
+    found = calibrate(checkpoint, references.latent, parts, {"normal": selecting.scores}, healthy)
+    assert [(one.selected, one.selection_auroc) for one in found.views.values()] == [(DEFAULT, {})] * 2
 
 
-def test_every_score_and_trivial_score_is_compared_class_by_class(run: Path, result: Evaluation) -> None:
-    found = result.anomaly
-    assert found is not None
+@pytest.mark.parametrize("view", ["full", "centre"])
+def test_every_score_and_baseline_is_compared_class_by_class(run: Path, result: Evaluation, view: ViewName) -> None:
+    assert result.anomaly is not None
+    found = result.anomaly.views[view]
     assert found.scores.keys() == SCORES.keys() and found.baselines.keys() == BASELINES.keys()
     assert set(found.counts) == {"all", "normal-tiny", "abnormal"} and found.counts["abnormal"] == 9
-    with (run / "anomaly.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = [row for row in table(run) if row["view"] == view]
     truth = [row["kind"] == "abnormal" for row in rows]
     assert len(rows) == found.counts["all"] + 9
     for name, by in (found.scores | found.baselines).items():
         values = [float(row[name]) for row in rows]
         assert by["all"].auroc.value == pytest.approx(roc_auc_score(truth, values), abs=1e-3), name
         assert by["all"].auroc.low <= by["all"].auroc.value <= by["all"].auroc.high
-    flagged = [row["flagged"] == "1" for row in rows if row["kind"] == "abnormal"]
-    assert found.flagged["abnormal"] == pytest.approx(np.mean(flagged))
+    flagged = {kind: [row["flagged"] == "1" for row in rows if row["kind"] == kind] for kind in ("normal", "abnormal")}
+    assert found.flagged["abnormal"] == pytest.approx(np.mean(flagged["abnormal"]))
+    assert list(found.cameras) == ["normal-tiny, 16 x 16"]
+    assert found.cameras["normal-tiny, 16 x 16"].flagged == pytest.approx(np.mean(flagged["normal"]))
 
 
-def test_a_trivial_score_that_comes_near_is_warned_of(result: Evaluation) -> None:
-    found = result.anomaly
-    assert found is not None
-    model = found.scores[found.selected]
+def table(run: Path) -> list[dict[str, str]]:
+    with (run / "anomaly.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("view", ["full", "centre"])
+def test_the_lead_is_over_the_best_baseline_and_warned_of_where_it_may_be_none(result: Evaluation, view: ViewName) -> None:
+    assert result.anomaly is not None
+    found = result.anomaly.views[view]
     for group in ("all", "normal-tiny"):
-        best = max(by[group].auroc.value for by in found.baselines.values())
+        areas = {name: by[group].auroc.value for name, by in found.baselines.items()}
+        lead = found.leads[group]
+        assert areas[lead.baseline] == max(areas.values())
+        expected = found.scores[found.selected][group].auroc.value - max(areas.values())
+        assert lead.difference.value == pytest.approx(expected)
+        assert lead.difference.low <= lead.difference.value <= lead.difference.high
         where = "all healthy frames" if group == "all" else group
-        warned = any(where in warning and "Do not credit the network" in warning for warning in found.warnings)
-        assert warned == (best > model[group].auroc.value - 0.03)
-    assert found.warnings, "the tiny frames are told apart by trivial scores"
-    assert all(warning in result.to_text() for warning in found.warnings)
-    assert "no diagnosis" in result.to_text()
+        warned = any(f"against {where}" in warning and lead.baseline in warning for warning in found.warnings)
+        assert warned == (lead.difference.low <= 0)
+    text = result.to_text()
+    assert all(warning in text for warning in found.warnings)
+    assert "no diagnosis" in text.splitlines()[-1]
+
+
+def test_the_headline_is_of_the_centre_and_comes_last(result: Evaluation) -> None:
+    assert result.anomaly is not None
+    text, found = result.to_text(), result.anomaly.views["centre"]
+    last = text[text.rindex("On the view") :]
+    assert last.startswith("On the view centre") and str(found.scores[found.selected]["normal-tiny"].auroc) in last
+    assert list(result.anomaly.ordered) == ["centre", "full"]
+    alone = result.only("full")
+    assert alone.anomaly is not None and list(alone.anomaly.views) == ["full"]
+    assert "View centre" not in alone.to_text() and "View full" in alone.to_text()
+
+
+def test_the_shortcut_test_is_of_all_frames_by_cluster(run: Path, result: Evaluation) -> None:
+    store = opened(run)[0].store
+    for view, found in () if result.anomaly is None else result.anomaly.views.items():
+        features = shortcut_features(store, view, np.arange(len(store)))
+        groups = clusters(store.hashes, tiny.endovae().split.duplicate_distance, store.names)
+        assert found.shortcuts is not None and found.shortcuts.frames == len(store)
+        for some, measured in zip(features, (found.shortcuts.shortcuts, found.shortcuts.mean_colour), strict=True):
+            values = cross_validated(some, store.abnormal, groups)
+            assert values is not None
+            assert measured["all"].value == pytest.approx(roc_auc_score(store.abnormal, values))
 
 
 def test_a_run_of_both_kinds_chooses_on_its_own_validation_frames(store: FrameStore, tmp_path: Path) -> None:
@@ -116,6 +177,7 @@ def test_a_run_of_both_kinds_chooses_on_its_own_validation_frames(store: FrameSt
     parts = split_for_anomaly(splits, config.split)
     assert parts is not None
     chosen = [*parts.selection["normal"].positions, *parts.selection["abnormal"].positions]
+    assert not set(chosen) & set(parts.calibration.positions)
     assert sorted(chosen) == splits.validation.positions.tolist()
     assert {kind: len(part) for kind, part in parts.test.items()} == {k: len(p) for k, p in splits.test.items()}
     assert evaluate_endovae(run).anomaly is not None
@@ -130,6 +192,39 @@ def test_a_run_of_abnormal_frames_has_no_calibration(store: FrameStore, tmp_path
     assert not (run / "checkpoints" / FILE).exists()
 
 
+def test_calibration_frames_that_chose_are_said_to_have_chosen(store: FrameStore, tmp_path: Path) -> None:
+    config = tiny.endovae(frames=str(store.path), split={"validation_fraction": 0.04}, training={"epochs": 1})
+    run = train_endovae(config, run=tmp_path / "run")
+    assert len(opened(run)[0].calibration) == 0
+    found = evaluate_endovae(run).anomaly
+    assert found is not None and any("also selected" in warning for warning in found.warnings)
+    assert not read_calibration(run / "checkpoints" / FILE).held_out
+
+
+def test_frames_of_another_camera_are_warned_of_with_both_numbers(run: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, seed, count in (("normal-tiny", 50, 8), ("polyps", 60, 6)):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+        for number, frame in enumerate(tiny.frames(count, seed)):
+            large = Image.fromarray(frame).resize((40, 40), Image.Resampling.NEAREST)
+            large.save(tmp_path / "frames" / name / f"{number}.png")
+    found = evaluate_endovae(run, frames=str(tmp_path / "frames")).anomaly
+    assert found is not None
+    healthy, abnormal = found.warnings
+    assert "100% of the 8 healthy test frames are normal-tiny, 40 x 40, and 0% of the" in healthy
+    assert "100% of the 6 abnormal test frames are 40 x 40, and 0% of the" in abnormal
+
+
+def test_a_folder_of_one_class_has_nothing_to_compare(run: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frames" / "normal-tiny").mkdir(parents=True)
+    for number, frame in enumerate(tiny.frames(5, 70)):
+        Image.fromarray(frame).save(tmp_path / "frames" / "normal-tiny" / f"{number}.png")
+    found = evaluate_endovae(run, frames=str(tmp_path / "frames"))
+    assert set(found.sets) == {"normal"} and found.anomaly is None
+    assert found.only("centre") == found
+
+
 def test_other_frames_are_compared_and_no_calibration_is_written(
     run: Path, frame_folder: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -138,7 +233,7 @@ def test_other_frames_are_compared_and_no_calibration_is_written(
     found = evaluate_endovae(run, frames=str(frame_folder), checkpoint="last").anomaly
     test = {kind: len(part) for kind, part in opened(run)[0].test.items()}
     assert found is not None, "frames that the run trained on are left out"
-    assert found.counts == {"all": test["normal"], "normal-tiny": test["normal"], "abnormal": test["abnormal"]}
+    assert found.views["centre"].counts == {"all": test["normal"], "normal-tiny": test["normal"], "abnormal": test["abnormal"]}
     assert (run / "checkpoints" / FILE).read_bytes() == before
 
 

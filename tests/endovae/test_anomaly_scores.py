@@ -11,7 +11,7 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from pixelscope import InputError
-from pixelscope.endovae.anomaly.calibration import Calibration, read_calibration
+from pixelscope.endovae.anomaly.calibration import Calibration, CameraCount, ViewCalibration, read_calibration
 from pixelscope.endovae.anomaly.localization import padded
 from pixelscope.endovae.anomaly.scores import SCORES, ErrorMaps, log_spread, masked_mean, raw_scores, scores, why_unscored
 from pixelscope.endovae.anomaly.statistics import GaussianReference
@@ -23,19 +23,26 @@ few = st.integers(0, 6)
 """Scores so coarse that many are equal."""
 
 
-def calibration(values: list[float]) -> Calibration:
+def calibration(values: list[float]) -> ViewCalibration:
+    return ViewCalibration(
+        selected="mse_tissue",
+        selection_auroc={},
+        selection_counts={"normal": len(values)},
+        log_spreads={},
+        scores={name: tuple(sorted(values)) for name in SCORES},
+    )
+
+
+def stored(values: list[float]) -> Calibration:
     return Calibration(
         checkpoint="last",
         images=10,
         weights_sha256="0" * 64,
-        count=len(values),
-        selected="mse_tissue",
-        selection_auroc={},
-        selection_counts={"normal": len(values)},
+        held_out=True,
+        cameras=(CameraCount(width=720, height=576, count=len(values)),),
         latent=GaussianReference(mean=(0.0,), precision=((1.0,),)),
-        log_spreads={},
         vmax=1.0,
-        scores={name: tuple(sorted(values)) for name in SCORES},
+        views={"full": calibration(values), "centre": calibration(values)},
     )
 
 
@@ -246,6 +253,52 @@ def test_each_score_is_blind_to_what_it_leaves_out(changed: tuple[slice, slice],
     assert found[1]["mse"] > found[0]["mse"]
 
 
+@pytest.mark.parametrize("side", [96, 48, 24])
+def test_the_centre_is_scored_by_what_lies_in_it(side: int) -> None:
+    """Against a slow count of the pixels, and of the windows that lie inside; in small frames, of those whose middle does."""
+    rng = np.random.default_rng(0)
+    frame = rng.integers(60, 180, (2, side, side, 3), dtype=np.uint8)
+    insets = rng.random((2, side, side)) < 0.1
+    seen = ErrorMaps(
+        *(rng.random((2, some, some), np.float32) for some in (side, side - 10)),
+        *(rng.random((2, 3), np.float32) for _ in range(2)),
+    )
+    latent = GaussianReference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
+    found, full = (raw_scores(seen, frame, insets, latent, view) for view in ("centre", "full"))
+    length, left, top = round(0.45 * side), round(0.5 * side), round(0.275 * side)
+    inside = [(y, x) for y in range(top, top + length) for x in range(left, left + length)]
+    reach = 5 if length >= 22 else 0
+    middles = [
+        (y, x)
+        for y in range(max(5, top + reach), min(side - 5, top + length - reach))
+        for x in range(max(5, left + reach), min(side - 5, left + length - reach))
+    ]
+    tissue = tissue_mask(frame, insets)
+    for row in range(2):
+        assert found["mse"][row] == pytest.approx(np.mean([seen.error[row][at] for at in inside]))
+        outside_insets = [seen.error[row][at] for at in inside if not insets[row][at]]
+        assert found["mse_no_overlay"][row] == pytest.approx(np.mean(outside_insets))
+        assert found["mse_tissue"][row] == pytest.approx(np.mean([seen.error[row][at] for at in inside if tissue[row][at]]))
+        windows = [seen.dissimilarity[row][y - 5, x - 5] for y, x in middles if tissue[row][y, x]]
+        assert found["dssim_tissue"][row] == pytest.approx(np.mean(windows))
+        assert (found["mahalanobis"][row], found["kl"][row]) == (full["mahalanobis"][row], full["kl"][row])
+
+
+def test_what_lies_outside_the_centre_changes_no_error_in_it() -> None:
+    rng = np.random.default_rng(0)
+    frame = rng.integers(60, 180, (1, 96, 96, 3), dtype=np.uint8)
+    latent = GaussianReference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
+    kl, mean = (rng.random((1, 3), np.float32) for _ in range(2))
+    error, dissimilarity = rng.random((1, 96, 96), np.float32), rng.random((1, 86, 86), np.float32)
+    before = raw_scores(ErrorMaps(error, dissimilarity, kl, mean), frame, np.zeros((1, 96, 96), bool), latent, "centre")
+    changed, other = frame.copy(), error.copy()
+    insets = np.zeros((1, 96, 96), bool)
+    insets[0, 50:, :40], changed[0, 50:, :40], other[0, 50:, :40] = True, 0, 9
+    changed[0, :20], other[0, :20], changed[0, :, 92:] = 0, 9, 0
+    after = raw_scores(ErrorMaps(other, dissimilarity, kl, mean), changed, insets, latent, "centre")
+    assert {name: values.tolist() for name, values in before.items()} == {name: v.tolist() for name, v in after.items()}
+
+
 @settings(max_examples=20)
 @given(st.integers(1, 5), st.integers(0, 10**6))
 def test_the_score_of_a_frame_does_not_depend_on_the_others(count: int, seed: int) -> None:
@@ -313,7 +366,7 @@ def test_too_few_frames_say_nothing_of_others() -> None:
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
-    made = calibration([0.5, 0.25])
+    made = stored([0.5, 0.25])
     made.save(tmp_path / "calibration.json")
     assert read_calibration(tmp_path / "calibration.json") == made
 
@@ -322,16 +375,17 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda text: text[: len(text) // 2], "is not valid JSON"),
-        (lambda text: text.replace('"version": 3', '"version": 1'), "version"),
+        (lambda text: text.replace('"version": 4', '"version": 3'), "version"),
         (lambda text: text.replace('"vmax"', '"vmin"'), "is damaged"),
         (lambda text: "[]", "is damaged"),
+        (lambda text: text.replace('"centre"', '"center"'), "is damaged"),
         (lambda text: re.sub(r'"dssim_tissue": \[[^\]]*\]', '"dssim_tissue": []', text), "is damaged"),
         (lambda text: re.sub(r'"dssim_tissue": \[[^\]]*\]', '"dssim_tissue": [NaN]', text), "is damaged"),
     ],
 )
 def test_a_damaged_calibration_is_refused(change, message: str, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
-    path.write_text(change(calibration([0.5]).model_dump_json(indent=1)), encoding="utf-8")
+    path.write_text(change(stored([0.5]).model_dump_json(indent=1)), encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_calibration(path)
 

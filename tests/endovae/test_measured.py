@@ -194,28 +194,29 @@ def test_epochs_are_told_from_images_seen(result: Evaluation, splits: Splits) ->
     assert result.epochs == pytest.approx(result.images / len(splits.train))
 
 
-def test_the_latent_space_is_described_by_training_frames_and_the_scores_by_validation_frames(
+def test_the_latent_space_is_described_by_training_frames_and_the_scores_by_calibration_frames(
     averaged_run: Path, result: Evaluation, splits: Splits
 ) -> None:
     """In-sample distances would be too small, and healthy frames too often flagged."""
     found, networks = read_calibration(averaged_run / "checkpoints" / FILE), _best(averaged_run)
+    known = found.views["full"]
     means = networks.means(splits.train)
     assert np.array(found.latent.mean) == pytest.approx(means.mean(0), rel=1e-3, abs=1e-5)
     inverse = np.linalg.inv(np.cov(means.T))
-    centred = networks.means(splits.validation) - means.mean(0)
+    centred = networks.means(splits.calibration) - means.mean(0)
     distances = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
-    assert np.array(found.scores["mahalanobis"]) == pytest.approx(np.sort(distances), rel=2e-2)
-    errors = _errors(splits.validation, networks.reconstructions(splits.validation))
-    assert np.array(found.scores["mse"]) == pytest.approx(np.sort(errors.mean((1, 2))), rel=1e-3)
-    assert np.array(found.scores["mse_no_overlay"]) == pytest.approx(np.sort(_outside(errors, splits.validation)), rel=1e-3)
-    heatmap = np.quantile(smoothed(errors.astype(np.float32))[~splits.validation.insets], 0.99)
+    assert np.array(known.scores["mahalanobis"]) == pytest.approx(np.sort(distances), rel=2e-2)
+    errors = _errors(splits.calibration, networks.reconstructions(splits.calibration))
+    assert np.array(known.scores["mse"]) == pytest.approx(np.sort(errors.mean((1, 2))), rel=1e-3)
+    assert np.array(known.scores["mse_no_overlay"]) == pytest.approx(np.sort(_outside(errors, splits.calibration)), rel=1e-3)
+    heatmap = np.quantile(smoothed(errors.astype(np.float32))[~splits.calibration.insets], 0.99)
     assert found.vmax == pytest.approx(heatmap, rel=1e-3)
 
 
 def test_a_score_that_sees_what_is_drawn_over_a_frame_is_never_chosen(result: Evaluation) -> None:
     """Noise in the insets of abnormal frames alone: the whole frame tells them apart best, and by nothing of the tissue."""
-    found = result.anomaly
-    assert found is not None
+    assert result.anomaly is not None
+    found = result.anomaly.views["full"]
     assert found.selection_auroc["mse"] == max(found.selection_auroc.values())
     assert found.selected != "mse"
     others = {name: value for name, value in found.selection_auroc.items() if name != "mse"}
@@ -224,7 +225,7 @@ def test_a_score_that_sees_what_is_drawn_over_a_frame_is_never_chosen(result: Ev
 
 def test_lesions_are_marked_by_the_maps_outside_insets(averaged_run: Path, result: Evaluation, splits: Splits) -> None:
     with (averaged_run / "anomaly.csv").open(encoding="utf-8") as file:
-        tested = [row["name"] for row in csv.DictReader(file) if row["kind"] == "abnormal"]
+        tested = [row["name"] for row in csv.DictReader(file) if (row["kind"], row["view"]) == ("abnormal", "full")]
     store: FrameStore = splits.store
     positions = np.array([store.names.index(name) for name in tested])
     part = FrameSubset(store, positions[store.has_lesion[positions]])

@@ -44,7 +44,7 @@ FIGURES = {
     "training": ["training", "progress"],
     "reconstructions": ["reconstructions-random", "reconstructions-normal", "reconstructions-abnormal"],
     "latent": ["generated", "interpolation", "traversal", "divergence"],
-    "anomaly": ["separation", "heat-maps"],
+    "anomaly": ["separation-centre", "separation-full", "heat-maps"],
     "findings": ["sharpness", "regions", "kinds", "sizes", "capacity"],
 }
 

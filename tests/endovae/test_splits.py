@@ -20,7 +20,7 @@ def _divide(store: FrameStore, **split: Any) -> Splits:
 
 
 def _positions(splits: Splits) -> list[np.ndarray]:
-    return [part.positions for part in (splits.train, splits.validation, *splits.test.values())]
+    return [part.positions for part in (splits.train, splits.validation, splits.calibration, *splits.test.values())]
 
 
 def _kinds(store: FrameStore, positions: np.ndarray) -> set[str]:
@@ -57,9 +57,26 @@ def test_near_duplicates_stay_together(tmp_path: Path) -> None:
         brighter = np.clip(frame.astype(int) + 3, 0, 255).astype(np.uint8)
         Image.fromarray(brighter).save(tmp_path / "frames" / "normal-tiny" / f"again-{number:02d}.png")
     store = prepare([tmp_path / "frames"], config=PrepareConfig(size=tiny.SIZE), out=tmp_path / "store")
-    for part in _positions(_divide(store, seed=3))[:2]:
+    for part in _positions(_divide(store, seed=3))[:3]:
         names = {store.names[i].removeprefix("normal-tiny/").removeprefix("again-") for i in part}
         assert 2 * len(names) == len(part), "a frame and its near-duplicate are in the same part"
+
+
+def test_half_of_the_healthy_validation_frames_only_calibrate(store: FrameStore) -> None:
+    splits = _divide(store, validation_fraction=0.4)
+    assert len(splits.validation) + len(splits.calibration) == pytest.approx(12, abs=2)
+    assert len(splits.calibration) == pytest.approx(len(splits.validation), abs=1)
+    both = _divide(store, train_on="both", validation_fraction=0.4)
+    assert _kinds(store, both.calibration.positions) == {"normal"}
+    assert _kinds(store, both.validation.positions) == {"normal", "abnormal"}
+    assert len(_divide(store, train_on="abnormal").calibration) == 0
+
+
+def test_a_validation_part_of_one_cluster_is_not_parted(tmp_path: Path) -> None:
+    tiny.write_frames(tmp_path / "frames", normal=6, abnormal=1)
+    store = prepare([tmp_path / "frames"], config=PrepareConfig(size=tiny.SIZE), out=tmp_path / "store")
+    splits = _divide(store, validation_fraction=0.1)
+    assert (len(splits.validation), len(splits.calibration)) == (1, 0)
 
 
 def test_what_is_not_there_is_said(store: FrameStore, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.endovae.anomaly.calibrate import calibrate, split_for_anomaly
+from pixelscope.data.frames.view import ViewName
+from pixelscope.endovae.anomaly.calibrate import AnomalySplits, calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.localization import localize, outlined
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
@@ -51,10 +52,12 @@ def blank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Path) -> None:
-    found = Evaluation.load(blank_run / "evaluation.json").anomaly
-    assert found is not None
-    table = rows(blank_run / "anomaly.csv")
+@pytest.mark.parametrize("view", ["full", "centre"])
+def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Path, view: ViewName) -> None:
+    anomaly = Evaluation.load(blank_run / "evaluation.json").anomaly
+    assert anomaly is not None
+    found = anomaly.views[view]
+    table = [row for row in rows(blank_run / "anomaly.csv") if row["view"] == view]
     white = [row for row in table if "white-" in row["name"]]
     assert "normal" in {row["kind"] for row in white}
     for row in table:
@@ -70,26 +73,38 @@ def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Pat
     assert found.counts["abnormal"] == sum(row["kind"] == "abnormal" for row in scored)
     flagged = [row["flagged"] == "1" for row in scored if row["kind"] == "abnormal"]
     assert found.flagged["abnormal"] == pytest.approx(np.mean(flagged))
+
+
+def test_an_evaluation_says_what_is_not_scored(blank_run: Path) -> None:
     assert "not scored" in evaluate_endovae(blank_run).to_text()
     for kind in ("normal", "abnormal"):
         maps = ReportData.read(blank_run).samples(f"heatmaps-{kind}")
         assert maps is not None and np.isfinite(maps["p"]).all()
 
 
-def test_a_calibration_is_of_frames_with_tissue_alone(blank_run: Path) -> None:
+@pytest.mark.parametrize("view", ["full", "centre"])
+def test_a_calibration_is_of_frames_with_tissue_alone(blank_run: Path, view: ViewName) -> None:
     folder = RunFolder(blank_run)
     checkpoint = load_checkpoint(blank_run)
     splits = load_splits(checkpoint.config)
-    found = read_calibration(folder.checkpoints / FILE)
-    names = splits.validation.names
-    assert any("white-" in name for name in names)
-    assert found.count == sum("white-" not in name for name in names) == found.selection_counts["normal"]
+    found = read_calibration(folder.checkpoints / FILE).views[view]
+    both = [*splits.validation.names, *splits.calibration.names]
+    assert any("white-" in name for name in both)
+    assert found.count == sum("white-" not in name for name in splits.calibration.names)
+    assert found.selection_counts["normal"] == sum("white-" not in name for name in splits.validation.names)
     assert all(len(values) == found.count and np.isfinite(values).all() for values in found.scores.values())
+
+
+def test_frames_without_tissue_alone_calibrate_nothing(blank_run: Path) -> None:
+    checkpoint = load_checkpoint(blank_run)
+    splits = load_splits(checkpoint.config)
     white = FrameSubset(splits.store, np.array([i for i, name in enumerate(splits.store.names) if "white-" in name]))
     references = fit_references(checkpoint, splits.train)
-    measured = measure(white, checkpoint, references, white.positions)
-    with pytest.raises(InputError, match="16 healthy validation frames"):
-        calibrate(checkpoint, references.latent, {"normal": measured.scores.raw}, measured.maps)
+    blank, seen = (measure(part, checkpoint, references, part.positions) for part in (white, splits.validation))
+    parts = AnomalySplits({"normal": splits.validation}, white, {})
+    for selecting, healthy, message in ((blank, seen, "16 healthy validation"), (seen, blank, "16 healthy calibration")):
+        with pytest.raises(InputError, match=f"No tissue is visible on the view full in any of the {message} frames"):
+            calibrate(checkpoint, references.latent, parts, {"normal": selecting.scores}, healthy)
 
 
 def test_other_frames_without_any_tissue_are_no_result(blank_run: Path, tmp_path: Path, monkeypatch) -> None:
@@ -146,7 +161,9 @@ def test_frames_that_are_all_inset_are_in_no_mean(masked_run: tuple[Path, list[s
     for kind in result.sets:
         best = data.samples(f"reconstructions-{kind}-best")
         assert best is not None and np.isfinite(best["psnr"]).all()
-    assert result.anomaly is not None and result.anomaly.unscored == {"normal": 1, "abnormal": 1}
+    assert result.anomaly is not None and all(
+        one.unscored == {"normal": 1, "abnormal": 1} for one in result.anomaly.views.values()
+    )
     assert "1 of them are not measured" in result.to_text()
 
 

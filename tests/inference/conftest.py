@@ -64,7 +64,7 @@ def endovae_run(frame_files: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     config = tiny.endovae(
         frames=str(store.path),
         prepare={"size": 24},
-        split={"validation_fraction": 0.4},
+        split={"validation_fraction": 0.7},
         training={"epochs": 30},
         model={"width": 4},
     )

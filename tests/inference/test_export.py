@@ -131,7 +131,8 @@ def test_what_it_takes_is_in_the_metadata(models: Path, endovae_run: Path) -> No
     about = OnnxModel(models / "endovae" / "model.onnx").about
     calibration = read_calibration(endovae_run / "checkpoints" / FILE)
     assert about.calibration == json.loads(calibration.model_dump_json())
-    assert about.threshold == calibration.threshold(calibration.selected, 0.05) and about.false_positive_rate == 0.05
+    known = calibration.views["centre"]
+    assert about.threshold == known.threshold(known.selected, 0.05) and about.false_positive_rate == 0.05
     assert OnnxModel(models / "pixelda" / "model.onnx").about.classes == ("0", "1", "2")
 
 
@@ -161,20 +162,22 @@ def test_the_code_beside_it_needs_nothing_of_this_package(
         "from PIL import Image\n"
         "from model_prepare import Model\n"
         "frames = [np.asarray(Image.open(path).convert('RGB')) for path in sys.argv[1:]]\n"
-        "print(json.dumps(Model('model.onnx').score(frames)))\n"
+        "model = Model('model.onnx')\n"
+        "print(json.dumps([model.score(frames), model.score(frames, view='full')]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", blocked, *map(str, files)], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    score(endovae_run, files, tmp_path / "run.csv")
-    *rows, white = zip(read(tmp_path / "run.csv"), json.loads(done.stdout), strict=True)
-    assert not white[0]["score"] and white[1]["score"] is white[1]["p"] is white[1]["flagged"] is None
-    assert white[1]["error"] in white[0]["error"] and "no tissue is seen" in white[1]["error"]
-    for row, found in rows:
-        assert found["score"] == pytest.approx(float(row["score"]), rel=2e-3, abs=1e-3)
-        assert found["p"] == pytest.approx(float(row["p"]), rel=1e-3)
-        assert found["flagged"] == (row["flagged"] == "true")
+    for view, scored in zip(("centre", "full"), json.loads(done.stdout), strict=True):
+        score(endovae_run, files, tmp_path / f"{view}.csv", view=view)
+        *rows, white = zip(read(tmp_path / f"{view}.csv"), scored, strict=True)
+        assert not white[0]["score"] and white[1]["score"] is white[1]["p"] is white[1]["flagged"] is None
+        assert white[1]["error"] in white[0]["error"] and "no tissue is seen" in white[1]["error"]
+        for row, found in rows:
+            assert found["score"] == pytest.approx(float(row["score"]), rel=2e-3, abs=1e-3)
+            assert found["p"] == pytest.approx(float(row["p"]), rel=1e-3)
+            assert found["flagged"] == (row["flagged"] == "true")
 
 
 def test_no_name_of_the_code_beside_it_stands_for_two_things() -> None:

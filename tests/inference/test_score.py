@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pixelscope import InputError, Interrupted
+from pixelscope.data.frames.view import ViewName
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.scores import SCORES
@@ -22,20 +23,25 @@ def read(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.parametrize("view", ["full", "centre"])
 @pytest.mark.parametrize("name", SCORES)
-def test_scores_of_files_are_those_of_the_evaluation(endovae_run: Path, frame_files: Path, tmp_path: Path, name: str) -> None:
-    score(endovae_run, [frame_files], tmp_path / "scores.csv", score=name)
+def test_scores_of_files_are_those_of_the_evaluation(
+    endovae_run: Path, frame_files: Path, tmp_path: Path, name: str, view: ViewName
+) -> None:
+    score(endovae_run, [frame_files], tmp_path / "scores.csv", score=name, view=view)
     found = {Path(row["name"]).relative_to(frame_files).as_posix(): row for row in read(tmp_path / "scores.csv")}
-    tested = read(endovae_run / "anomaly.csv")
+    tested = [row for row in read(endovae_run / "anomaly.csv") if row["view"] == view]
     assert len(tested) > 20
     for row in tested:
         assert float(found[row["name"]]["score"]) == pytest.approx(float(row[name]), rel=2e-3, abs=1e-4)
 
 
-def test_the_calibration_flags_and_gives_p(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
-    result = score(endovae_run, [frame_files], tmp_path / "scores.csv", false_positive_rate=0.2)
-    calibration = read_calibration(endovae_run / "checkpoints" / FILE)
+@pytest.mark.parametrize("view", ["full", "centre"])
+def test_the_calibration_flags_and_gives_p(endovae_run: Path, frame_files: Path, tmp_path: Path, view: ViewName) -> None:
+    result = score(endovae_run, [frame_files], tmp_path / "scores.csv", false_positive_rate=0.2, view=view)
+    calibration = read_calibration(endovae_run / "checkpoints" / FILE).views[view]
     assert result.score == calibration.selected and result.calibrated_on == calibration.count
+    assert result.view == view and result.warnings == ()
     known = np.array(calibration.scores[calibration.selected])
     for row in read(tmp_path / "scores.csv"):
         value, p = float(row["score"]), float(row["p"])
@@ -43,6 +49,18 @@ def test_the_calibration_flags_and_gives_p(endovae_run: Path, frame_files: Path,
             assert p == pytest.approx((1 + (known >= value).sum()) / (1 + len(known)), rel=1e-3)
             assert row["flagged"] == ("true" if p <= 0.2 else "false")
     assert "no diagnosis" in result.to_text() and "no diagnosis" in str(result.to_dict())
+
+
+def test_files_of_another_camera_are_warned_of_with_both_numbers(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for file in image_files(frame_files / "polyps")[:6]:
+        Image.open(file).resize((220, 180)).save(folder / file.name)
+    found = score(endovae_run, [folder], tmp_path / "scores.csv", false_positive_rate=0.2)
+    count = sum(one.count for one in read_calibration(endovae_run / "checkpoints" / FILE).cameras)
+    (warning,) = found.warnings
+    assert f"100% of the 6 scored frames are 220 x 180, and 0% of the {count} calibration frames" in warning
+    assert warning in found.to_text() and found.to_dict()["warnings"] == (warning,)
 
 
 def test_a_score_depends_on_its_frame_alone(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:

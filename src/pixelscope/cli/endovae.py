@@ -31,6 +31,7 @@ app = App(name="endovae")
 Score = Literal[
     "auto", "mse", "mse_no_overlay", "mse_tissue", "dssim_tissue", "mahalanobis", "mse_tissue+kl", "mse_no_overlay+mahalanobis"
 ]
+View = Literal["centre", "full"]
 Classes = Annotated[list[str] | None, Parameter(negative=())]
 EndoVAESettings = Annotated[EndoVAEConfig, Parameter(name="*", group=SETTINGS)]
 
@@ -141,6 +142,7 @@ def evaluate(
     *,
     frames: str | None = None,
     checkpoint: EndoVAECheckpoint = "auto",
+    view: View | None = None,
     take_over: TakeOver = False,
     json: Json = False,
 ) -> None:
@@ -149,8 +151,12 @@ def evaluate(
     Args:
         run: Run folder of `endovae train`.
         frames: Store or folder of frames to evaluate on, all of them, instead of the run's own test frames.
+        view: Print the anomaly scores of one view alone: `centre`, a square without border and insets, or `full`. Both are
+            measured and stored.
     """
-    show(pixelscope.evaluate(run, frames=frames, checkpoint=checkpoint, take_over=take_over), json)
+    found = pixelscope.evaluate(run, frames=frames, checkpoint=checkpoint, take_over=take_over)
+    chosen = found.only(view) if view is not None and isinstance(found, pixelscope.endovae.Evaluation) else found
+    show(chosen, json)
 
 
 @app.command
@@ -184,6 +190,7 @@ def score(
     *paths: Files,
     out: Path,
     score: Score = "auto",
+    view: View = "centre",
     false_positive_rate: float = 0.05,
     maps: Path | None = None,
     checkpoint: EndoVAECheckpoint = "auto",
@@ -198,6 +205,7 @@ def score(
     Args:
         model: Evaluated run folder of `endovae train`, or a file made by `export`.
         out: File to write, ending in .csv or .jsonl: name, score, p-value, flagged or not; it must not exist.
+        view: `centre` scores a square of each frame without border and insets; `full` scores all of it.
         score: Anomaly score; `auto` takes the one selected on the run's validation frames.
         false_positive_rate: Fraction of healthy frames that may be flagged.
         maps: Folder to make, with one PNG per frame: its reconstruction error as a heatmap over it, at its own size.
@@ -208,6 +216,7 @@ def score(
             paths,
             out,
             score=score,
+            view=view,
             false_positive_rate=false_positive_rate,
             maps=maps,
             checkpoint=checkpoint,

@@ -25,7 +25,8 @@ class SplitConfig(Config):
     train_on: TrainOn = "normal"
     """Kind of frames to train on; the other kind is only tested. The paper used both."""
     validation_fraction: Fraction = 0.1
-    """Fraction of the frames of that kind for validation: they drive the schedule and select the checkpoint."""
+    """Fraction of the frames of that kind for validation: they drive the schedule and select the checkpoint. Of the healthy
+    ones, half calibrate anomaly scores and choose nothing."""
     test_fraction: Fraction = 0.1
     """Fraction of the frames of that kind for the test."""
     duplicate_distance: Annotated[int, Field(ge=0, le=64)] = 8

@@ -16,7 +16,7 @@ from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
 from pixelscope.data.loader import DeviceImages, StepBatches, under, with_prefix
 from pixelscope.data.sources.relocate import find
-from pixelscope.endovae.config import AugmentationConfig, EndoVAEConfig
+from pixelscope.endovae.config import AugmentationConfig, EndoVAEConfig, SplitConfig
 from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
 from pixelscope.errors import InputError
 from pixelscope.progress import ProgressCallback
@@ -75,12 +75,19 @@ class FrameSubset:
         return rows_sha256(self.store.path / "frames.npy", self.positions)
 
 
+CALIBRATION_SHARE = 0.5
+"""Fraction of the healthy validation frames set aside to calibrate anomaly scores."""
+
+
 @dataclass(frozen=True)
 class Splits:
     """Disjoint subsets of one store; near-duplicates of one kind are always in the same subset."""
 
     train: FrameSubset
     validation: FrameSubset
+    """Drives the schedule, and selects the checkpoint and the anomaly score."""
+    calibration: FrameSubset
+    """Healthy frames that calibrate anomaly scores and choose nothing; empty if the validation part has only one cluster."""
     test: dict[str, FrameSubset]
     """By kind, `normal` and `abnormal`, if the store has it; all frames of a kind that is not trained on."""
 
@@ -101,11 +108,17 @@ class Splits:
     def split_digests(self) -> dict[str, str]:
         """Return the SHA-256 per subset, by the keys of run.json."""
         test = hashlib.sha256("".join(part.digest() for _, part in sorted(self.test.items())).encode()).hexdigest()
-        return {"sha256": self.train.digest(), "sha256_validation": self.validation.digest(), "sha256_test": test}
+        return {
+            "sha256": self.train.digest(),
+            "sha256_validation": self.validation.digest(),
+            "sha256_calibration": self.calibration.digest(),
+            "sha256_test": test,
+        }
 
     def describe(self, config: EndoVAEConfig) -> dict[str, Any]:
         """Return the entry of run.json about the data."""
-        sizes = {"train": len(self.train), "validation": len(self.validation), "test": sum(map(len, self.test.values()))}
+        held_out = {"validation": len(self.validation), "calibration": len(self.calibration)}
+        sizes = {"train": len(self.train), **held_out, "test": sum(map(len, self.test.values()))}
         kind = "frames of both kinds" if config.split.train_on == "both" else f"{config.split.train_on} frames"
         size = self.store.frames.shape[1]
         return {
@@ -159,7 +172,7 @@ def load_run_splits(folder: RunFolder, config: EndoVAEConfig, record: Mapping[st
     else:
         splits = at({"frames": frames})
     recorded = record.get("data", {}).get("frames", {})
-    names = {"sha256": "training", "sha256_validation": "validation", "sha256_test": "test"}
+    names = {"sha256": "training", **{f"sha256_{part}": part for part in ("validation", "calibration", "test")}}
     changed = [names[key] for key, digest in splits.split_digests().items() if recorded.get(key, digest) != digest]
     if changed:
         raise InputError(
@@ -191,11 +204,27 @@ def split_store(store: FrameStore, config: EndoVAEConfig) -> Splits:
     train, validation, rest = split_by_cluster(groups, store.labels[positions], fractions, split.seed)
     test = np.zeros(len(kinds), bool)
     test[positions[rest]] = True
+    held_out = np.sort(positions[validation])
+    calibration = _calibration_half(store, held_out, split)
     return Splits(
         FrameSubset(store, np.sort(positions[train])),
-        FrameSubset(store, np.sort(positions[validation])),
+        FrameSubset(store, np.setdiff1d(held_out, calibration)),
+        FrameSubset(store, calibration),
         subsets_by_kind(store, test | ~trained),
     )
+
+
+def _calibration_half(store: FrameStore, validation: np.ndarray, split: SplitConfig) -> np.ndarray:
+    """Return the validation frames set aside to calibrate: whole clusters of healthy ones, int64, ascending.
+
+    There are none where the healthy ones are one cluster, which cannot be parted.
+    """
+    healthy = validation[~store.abnormal[validation]]
+    groups = store.clusters(healthy, split.duplicate_distance)
+    if len(np.unique(groups)) < 2:
+        return np.empty(0, np.int64)
+    _, calibrating, _ = split_by_cluster(groups, store.labels[healthy], (CALIBRATION_SHARE, 0.0), split.seed)
+    return np.sort(healthy[calibrating])
 
 
 def frame_kinds(store: FrameStore) -> np.ndarray:

@@ -138,7 +138,7 @@ def _other_frames(frames: str, config: EndoVAEConfig, own: Splits) -> dict[str, 
     everything = load_splits(config.model_copy(update={"frames": frames})).all_frames
     for note in everything.store.notes:
         _log.warning(note)
-    seen = np.concatenate([image_hashes(part.rows) for part in (own.train, own.validation)])
+    seen = np.concatenate([image_hashes(part.rows) for part in (own.train, own.validation, own.calibration)])
     unseen = ~np.isin(image_hashes(everything.rows), seen)
     if not unseen.any():
         raise InputError(f"The run was trained or validated on all frames in {frames}; give other frames.")

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelscope.data.frames.view import VIEWS, ViewName
 from pixelscope.endovae.anomaly.baselines import baseline_scores, mean_colours
-from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores
+from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, view_box
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset, to_images
@@ -29,8 +30,8 @@ class References:
     components: PrincipalComponents
     latent: GaussianReference
     """Of the posterior means."""
-    colours: GaussianReference
-    """Of the mean colours outside insets."""
+    colours: dict[ViewName, GaussianReference]
+    """Of the mean colours outside insets, by view."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,25 @@ class FrameMaps:
 
 
 @dataclass(frozen=True)
-class RawScores:
-    """What anomaly scores are computed from, float64 (N,) by name; NaN where there is nothing to measure."""
+class ViewScores:
+    """What anomaly scores on one view are computed from, float64 (N,) by name; NaN where there is nothing to measure."""
 
-    part: FrameSubset
     raw: dict[str, Values]
     """See `raw_scores`."""
     baselines: dict[str, Values]
     """See `baseline_scores`."""
+
+    def select(self, rows: NDArray) -> "ViewScores":
+        """Return those of some frames, by position."""
+        return ViewScores(*({name: values[rows] for name, values in some.items()} for some in (self.raw, self.baselines)))
+
+
+@dataclass(frozen=True)
+class RawScores:
+    """What anomaly scores are computed from, by view."""
+
+    part: FrameSubset
+    views: dict[ViewName, ViewScores]
 
     def covers(self, part: FrameSubset) -> bool:
         """Return whether all frames of `part` are among these."""
@@ -66,7 +78,7 @@ class RawScores:
     def select(self, part: FrameSubset) -> "RawScores":
         """Return those of the frames of `part`, all of them among these."""
         rows = np.searchsorted(self.part.positions, part.positions)
-        return RawScores(part, *({name: values[rows] for name, values in some.items()} for some in (self.raw, self.baselines)))
+        return RawScores(part, {name: one.select(rows) for name, one in self.views.items()})
 
 
 @dataclass(frozen=True)
@@ -103,12 +115,18 @@ def fit_references(checkpoint: Checkpoint, train: FrameSubset) -> References:
     """
     some = train.at_most(MAX_FIT_FRAMES)
     frames = some.frames
-    colours = mean_colours(frames, some.insets)
     return References(
         _fit_components(frames, checkpoint.config.model.latent),
         GaussianReference.fit(encode(checkpoint, frames).mean.numpy()),
-        GaussianReference.fit(colours[np.isfinite(colours).all(1)]),
+        {name: _fit_colours(some, name) for name in VIEWS},
     )
+
+
+def _fit_colours(part: FrameSubset, name: ViewName) -> GaussianReference:
+    view, starts = part.store.view(name), range(0, len(part), BATCH)
+    rows = [part.positions[start : start + BATCH] for start in starts]
+    colours = np.concatenate([mean_colours(view.frames[some], view.insets[some] > 0) for some in rows])
+    return GaussianReference.fit(colours[np.isfinite(colours).all(1)])
 
 
 def _fit_components(frames: NDArray[np.uint8], count: int) -> PrincipalComponents:
@@ -171,8 +189,7 @@ def _measure_batch(batch: _Batch, checkpoint: Checkpoint, references: References
     )
     kept = np.isin(batch.part.positions, keep)
     inside = regions(images, batch.insets)
-    raw = raw_scores(outputs, batch.frames, batch.insets, references.latent)
-    baselines = baseline_scores(batch.frames, batch.insets, references.colours, pca_error)
+    views: dict[ViewName, ViewScores] = {name: _view_scores(batch, name, outputs, pca_error, references) for name in VIEWS}
     return Measured(
         values={
             method: {name: value.numpy() for name, value in one.quality(batch.valid_mask).items()}
@@ -183,9 +200,22 @@ def _measure_batch(batch: _Batch, checkpoint: Checkpoint, references: References
         spectra={name: spectrum(some).numpy() for name, some in {"original": images, **methods}.items()},
         region_error={name: (model.error * mask).sum((1, 2)).numpy() for name, mask in inside.items()},
         region_pixels={name: mask.sum((1, 2)).numpy() for name, mask in inside.items()},
-        scores=RawScores(batch.part, raw, baselines),
+        scores=RawScores(batch.part, views),
         maps=FrameMaps(
             batch.part.positions[kept], batch.insets[kept], outputs.error[kept], outputs.dissimilarity[kept], pca_error[kept]
+        ),
+    )
+
+
+def _view_scores(
+    batch: _Batch, name: ViewName, outputs: ErrorMaps, pca_error: NDArray[np.float32], references: References
+) -> ViewScores:
+    rows, view = batch.part.positions, batch.part.store.view(name)
+    inside = (slice(None), *view_box(pca_error.shape[1], name).slices)
+    return ViewScores(
+        raw_scores(outputs, batch.frames, batch.insets, references.latent, name),
+        baseline_scores(
+            view.frames[rows], view.insets[rows] > 0, references.colours[name], pca_error[inside], ~batch.insets[inside]
         ),
     )
 
@@ -200,7 +230,7 @@ def _joined(part: FrameSubset, batches: list[Measured]) -> Measured:
         spectra=_by_name([one.spectra for one in batches]),
         region_error=_by_name([one.region_error for one in batches]),
         region_pixels=_by_name([one.region_pixels for one in batches]),
-        scores=RawScores(part, _by_name([one.raw for one in scores]), _by_name([one.baselines for one in scores])),
+        scores=RawScores(part, _joined_views(scores)),
         maps=FrameMaps(
             np.concatenate([one.positions for one in maps]),
             np.concatenate([one.insets for one in maps]),
@@ -209,6 +239,11 @@ def _joined(part: FrameSubset, batches: list[Measured]) -> Measured:
             np.concatenate([one.pca_error for one in maps]),
         ),
     )
+
+
+def _joined_views(batches: list[RawScores]) -> dict[ViewName, ViewScores]:
+    raw = {name: _by_name([one.views[name].raw for one in batches]) for name in VIEWS}
+    return {name: ViewScores(raw[name], _by_name([one.views[name].baselines for one in batches])) for name in VIEWS}
 
 
 def _by_name(batches: list[dict[str, NDArray]]) -> dict[str, NDArray]:

@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pixelscope.config import Config
+from pixelscope.data.frames.view import ViewName
+from pixelscope.errors import InputError
 from pixelscope.runs.record import ResultFile
 
 METRICS = ("psnr", "ssim", "squared_error")
@@ -112,8 +114,36 @@ class Localization(Config):
         return "\n".join([head, *rows])
 
 
-class Anomaly(Config):
-    """How well scores separate the test frames; AUROC and average precision with 95% bootstrap intervals."""
+class Lead(Config):
+    """How far the selected score is above the best trivial baseline, on the same frames."""
+
+    baseline: str
+    """The baseline with the largest AUROC on these frames."""
+    difference: Interval
+    """AUROC of the score minus that of the baseline, paired: both on the same frames in each resample."""
+
+
+class CameraResult(Config):
+    """Healthy test frames of one camera: one class, one size."""
+
+    count: int
+    flagged: float
+    """Fraction of them that is flagged."""
+
+
+class ShortcutTest(Config):
+    """AUROC of cross-validated classifiers without tissue, by class of healthy frames and `all`, against all abnormal ones."""
+
+    frames: int
+    """All frames of the store, those of the training included: whole clusters are held out in turn."""
+    shortcuts: dict[str, Interval]
+    """A classifier of border, insets, size and compression; see `anomaly.shortcuts.SHORTCUTS`."""
+    mean_colour: dict[str, Interval]
+    """A classifier of the mean colour alone."""
+
+
+class ViewResult(Config):
+    """How well scores separate the test frames in one view; AUROC and average precision with 95% bootstrap intervals."""
 
     selected: str
     """The score selected on validation frames."""
@@ -121,21 +151,36 @@ class Anomaly(Config):
     """AUROC of every score on these frames."""
     selection_counts: dict[str, int]
     """Number of these frames by kind."""
+    calibration_count: int
+    """Number of healthy frames that calibrate."""
     counts: dict[str, int]
     """Number of test frames per healthy class, and of `all` healthy and `abnormal` ones."""
     scores: dict[str, dict[str, ScoreSeparation]]
     """By score, then by class of healthy frames and `all` of them, against all abnormal frames."""
     baselines: dict[str, dict[str, ScoreSeparation]]
     """Likewise, of the trivial baselines."""
-    rate: float
-    """False-positive rate at which frames are flagged."""
+    leads: dict[str, Lead]
+    """By class of healthy frames and `all` of them."""
     flagged: dict[str, float]
     """Fraction of flagged frames per healthy class, and of the abnormal ones."""
-    localization: Localization | None
-    """None unless a test frame has a lesion mask."""
+    cameras: dict[str, CameraResult]
+    """Healthy frames by class and original size."""
+    shortcuts: ShortcutTest | None
+    """None where a kind has too few clusters to hold any out."""
     warnings: tuple[str, ...]
     unscored: dict[str, int] = Field(default_factory=dict)
     """Number of test frames by kind without visible tissue; no number includes them."""
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> "ViewResult":
+        for name, values in {"scores": self.scores, "baselines": self.baselines}.items():
+            for one, by in values.items():
+                _require(f"{name}.{one}", by, self.groups)
+        _require("scores", self.scores, (self.selected,))
+        _require("leads", self.leads, self.groups)
+        for one in () if self.shortcuts is None else (self.shortcuts.shortcuts, self.shortcuts.mean_colour):
+            _require("shortcuts", one, self.groups)
+        return self
 
     @property
     def groups(self) -> dict[str, str]:
@@ -143,9 +188,46 @@ class Anomaly(Config):
         classes = {name: name for name in self.counts if name not in ("all", "abnormal")}
         return {"all": "all healthy", **classes} if len(classes) > 1 else classes
 
+
+class Anomaly(Config):
+    """How well anomaly scores separate abnormal from healthy test frames."""
+
+    headline: ViewName
+    """The view of the first numbers."""
+    views: dict[ViewName, ViewResult]
+    rate: float
+    """False-positive rate at which frames are flagged."""
+    localization: Localization | None
+    """On the view `full`; None unless a test frame has a lesion mask."""
+    warnings: tuple[str, ...]
+    """Of the calibration frames; those of a view stand there."""
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> "Anomaly":
+        if self.headline not in self.views:
+            raise ValueError(f"views has no {self.headline}")
+        return self
+
+    @property
+    def ordered(self) -> dict[ViewName, ViewResult]:
+        """Return the views, that of the headline first."""
+        return {self.headline: self.views[self.headline], **self.views}
+
+    def only(self, view: ViewName) -> "Anomaly":
+        """Return the numbers of one view alone.
+
+        Raises:
+            InputError: it was not measured.
+        """
+        if view not in self.views:
+            raise InputError(f"There is no view {view!r}; choose one of {', '.join(self.views)}.")
+        return self.model_copy(update={"headline": view, "views": {view: self.views[view]}})
+
     def to_text(self) -> str:
-        """Return tables for a terminal."""
-        return "\n".join([*_selection_lines(self), *_table_lines(self), *_end_lines(self), *self.warnings, RESEARCH])
+        """Return tables for a terminal, the headline last."""
+        views = [line for name in reversed(self.ordered) for line in [*_view_lines(name, self.views[name], self.rate), ""]]
+        located = [] if self.localization is None else [self.localization.to_text(), ""]
+        return "\n".join([*located, *views, *self.warnings, *_headline(self), RESEARCH])
 
 
 def _require(where: str, values: Mapping[str, object], names: Iterable[str]) -> None:
@@ -158,7 +240,7 @@ def _require(where: str, values: Mapping[str, object], names: Iterable[str]) -> 
 class Evaluation(ResultFile):
     """Results of a run; the content of evaluation.json."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     system: str
     images: int
     epochs: float
@@ -188,6 +270,10 @@ class Evaluation(ResultFile):
         """Return the titles of the methods."""
         return {MODEL: "EndoVAE", PCA: f"PCA, {self.components} components", MEAN: "mean image"}
 
+    def only(self, view: ViewName) -> "Evaluation":
+        """Return the results with the anomaly scores of one view alone; raises InputError if it was not measured."""
+        return self if self.anomaly is None else self.model_copy(update={"anomaly": self.anomaly.only(view)})
+
     def to_text(self) -> str:
         """Return tables for a terminal."""
         head = f"{self.system}: {self.images:,} images, {self.epochs:.1f} epochs; checkpoint {self.checkpoint}"
@@ -214,15 +300,27 @@ def _set_lines(result: SetResult, names: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _selection_lines(found: Anomaly) -> list[str]:
+def _view_lines(name: ViewName, found: ViewResult, rate: float) -> list[str]:
+    return [
+        f"View {name}",
+        *_selection_lines(found),
+        *_table_lines(found),
+        *_shortcut_lines(found),
+        *_end_lines(found, rate),
+        *found.warnings,
+    ]
+
+
+def _selection_lines(found: ViewResult) -> list[str]:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.selection_counts.items())
+    calibrated = f"calibrated on {found.calibration_count:,} healthy frames"
     if not found.selection_auroc:
-        return [f"anomaly score: {found.selected}, the default without abnormal validation frames (calibrated on {kinds})"]
+        return [f"anomaly score: {found.selected}, the default without abnormal validation frames; {calibrated}"]
     area = found.selection_auroc[found.selected]
-    return [f"anomaly score: {found.selected}, selected on validation frames ({kinds}; AUROC {area:.3f})"]
+    return [f"anomaly score: {found.selected}, selected on validation frames ({kinds}; AUROC {area:.3f}); {calibrated}"]
 
 
-def _table_lines(found: Anomaly) -> list[str]:
+def _table_lines(found: ViewResult) -> list[str]:
     groups = found.groups
     first = next(iter(groups))
     lines = [f"AUROC of {found.counts['abnormal']:,} abnormal frames against healthy ones, 95% bootstrap intervals"]
@@ -234,13 +332,37 @@ def _table_lines(found: Anomaly) -> list[str]:
             cells = "  ".join(f"{by[key].auroc!s:>22}" for key in groups)
             mark = "*" if name == found.selected and rows is found.scores else " "
             lines.append(f"{mark} {name:<26}{cells}  {by[first].average_precision!s:>24}")
-    return lines
+    leads = "  ".join(f"{found.leads[key].difference!s:>22}" for key in groups)
+    return [*lines, f"  {'lead over the best of them':<26}{leads}"]
 
 
-def _end_lines(found: Anomaly) -> list[str]:
+def _shortcut_lines(found: ViewResult) -> list[str]:
+    if found.shortcuts is None:
+        return []
+    rows = {"without tissue": found.shortcuts.shortcuts, "mean colour alone": found.shortcuts.mean_colour}
+    lines = [f"  shortcut test: classifiers with labels, cross-validated on {found.shortcuts.frames:,} frames:"]
+    return lines + [f"  {name:<26}{'  '.join(f'{by[key]!s:>22}' for key in found.groups)}" for name, by in rows.items()]
+
+
+def _end_lines(found: ViewResult, rate: float) -> list[str]:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
-    lines = [f"flagged at a false-positive rate of {found.rate:g}: {shares}"]
+    lines = [f"flagged at a false-positive rate of {rate:g}: {shares}"]
+    cameras = "; ".join(f"{name}: {one.flagged:.1%} of {one.count:,}" for name, one in found.cameras.items())
+    lines.append(f"  healthy frames by class and original size: {cameras}")
     if found.unscored:
         unscored = ", ".join(f"{count:,} {kind}" for kind, count in found.unscored.items())
         lines.append(f"not scored, because no tissue is visible: {unscored}")
-    return lines if found.localization is None else [*lines, found.localization.to_text()]
+    return lines
+
+
+def _headline(anomaly: Anomaly) -> list[str]:
+    """Return what a reader should take away: the numbers of the headline's view."""
+    found = anomaly.views[anomaly.headline]
+    lines = [f"On the view {anomaly.headline}, {found.selected} of {found.counts['abnormal']:,} abnormal test frames:"]
+    for key, title in found.groups.items():
+        area, lead = found.scores[found.selected][key].auroc, found.leads[key]
+        against = f"against {title} ({found.counts[key]:,})"
+        lines.append(f"  AUROC {area} {against}; lead over {lead.baseline}, the best trivial baseline: {lead.difference}")
+        if found.shortcuts is not None:
+            lines[-1] += f"; shortcut test {found.shortcuts.shortcuts[key].value:.3f}"
+    return lines

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from pixelscope.config import Config
 from pixelscope.errors import InputError
 
-FORMAT = 3
+FORMAT = 4
 """Increased when files need another reader; files of other formats are refused."""
 KEY = "pixelscope"
 """Key of the JSON entry in a file's metadata."""

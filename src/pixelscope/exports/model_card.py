@@ -67,7 +67,8 @@ class ModelCard:
 
 
 def _data(role: str, data: DataRecord) -> str:
-    counts = {"images": data.count, "training": data.train, "validation": data.validation, "test": data.test}
+    held_out = {"validation": data.validation, "calibration": data.calibration, "test": data.test}
+    counts = {"images": data.count, "training": data.train, **held_out}
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     lines = [f"- {role}: {data.title or data.spec} ({parts})", f"  - licence: {data.licence or 'not recorded'}"]
     lines += [f"  - citation: {data.citation}"] if data.citation else []

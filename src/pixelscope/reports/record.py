@@ -49,7 +49,8 @@ def _title(role: str) -> str:
 
 
 def _origin(data: DataRecord) -> dict[str, str]:
-    sizes = {"training": data.train, "validation": data.validation, "test": data.test}
+    held_out = {"validation": data.validation, "calibration": data.calibration, "test": data.test}
+    sizes = {"training": data.train, **held_out}
     split = ", ".join(f"{count:,} {name}" for name, count in sizes.items() if count)
     return {
         "What": data.title,

@@ -27,6 +27,7 @@ class DataRecord(BaseModel):
     count: int | None = None
     train: int | None = None
     validation: int | None = None
+    calibration: int | None = None
     test: int | None = None
     sha256: str = ""
     licence: str = ""

@@ -318,10 +318,9 @@ class _LookedAt:
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """A prepared frame, its centre view, and the size of its original."""
+    """A prepared frame and its centre view."""
 
     file: ListedFrame
-    size: tuple[int, int]
     prepared: PreparedFrame
     centre: CentreFrame
 
@@ -376,7 +375,7 @@ def _square(found: _LookedAt, config: PrepareConfig) -> _Cut | SkippedFile:
         centre = cut_centre(opened.whole, opened.lesion, prepared, config)
     except InputError as error:
         return SkippedFile(name=file.name, reason="small", message=f"{file.path} has no centre view. {error}")
-    return _Cut(file, opened.image.size, prepared, centre)
+    return _Cut(file, prepared, centre)
 
 
 def _described(cut: _Cut | SkippedFile) -> tuple[FrameRecord, dict[str, Bytes]] | SkippedFile:
@@ -389,7 +388,7 @@ def _record(cut: _Cut) -> FrameRecord:
         name=cut.file.name,
         label=cut.file.label,
         content=_rectangle(cut.prepared.content),
-        size=cut.size,
+        size=cut.prepared.size,
         insets=tuple(InsetRecord(kind=inset.kind, box=_rectangle(inset.box)) for inset in cut.prepared.insets),
         lesion=cut.file.mask is not None,
         sha256=cut.file.sha256,

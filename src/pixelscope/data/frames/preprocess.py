@@ -40,6 +40,8 @@ class PreparedFrame:
     """Content area in the original; the frame is its `centre_square()`."""
     insets: tuple[Inset, ...]
     """Insets in the original."""
+    size: tuple[int, int]
+    """Width and height of the original."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +150,7 @@ def cut_square(
         lesion=_covered(inside, config.size),
         content=image.in_whole(content),
         insets=tuple(Inset(inset.kind, image.in_whole(inset.box)) for inset in insets),
+        size=image.size,
     )
 
 

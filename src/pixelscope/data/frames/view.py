@@ -11,6 +11,7 @@ from pixelscope.imaging.box import Box
 
 ViewName = Literal["full", "centre"]
 """`full`: the centre square of the content area. `centre`: one square inside it, see `centre_box`."""
+VIEWS: tuple[ViewName, ...] = ("full", "centre")
 
 CENTRE_LEFT, CENTRE_TOP, CENTRE_SIDE = 0.50, 0.275, 0.45
 """Left, top and side of the centre view, as fractions of the side of the content area's centre square.

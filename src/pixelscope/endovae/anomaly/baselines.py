@@ -13,10 +13,11 @@ from pixelscope.imaging.tissue import BLACK, LUMA
 BASELINES = {
     "mean colour": "Mahalanobis distance of the mean colour outside insets from those of the training frames",
     "black fraction": "fraction of black pixels outside insets",
-    "JPEG size": "size in bytes of the prepared frame as JPEG of quality 85, insets included",
+    "JPEG size": "size in bytes of the view as JPEG of quality 85, insets included",
     "PCA error": "squared error outside insets of principal components, as many as the latent vector has dimensions",
-    "PCA error, whole": "the same, over the whole frame",
+    "PCA error, whole": "the same, insets included",
 }
+"""Definition of every baseline; each is of the pixels that a view shows."""
 QUALITY = 85
 
 
@@ -26,15 +27,20 @@ def mean_colours(frames: NDArray[np.uint8], insets: NDArray[np.bool_]) -> Values
 
 
 def baseline_scores(
-    frames: NDArray[np.uint8], insets: NDArray[np.bool_], colours: GaussianReference, errors: NDArray[np.float32]
+    frames: NDArray[np.uint8],
+    insets: NDArray[np.bool_],
+    colours: GaussianReference,
+    errors: NDArray[np.float32],
+    valid_mask: NDArray[np.bool_] | None = None,
 ) -> dict[str, Values]:
-    """Return every baseline score.
+    """Return every baseline score of frames in one view.
 
     Args:
-        frames: uint8 (N, S, S, 3).
+        frames: what the view shows, uint8 (N, S, S, 3).
         insets: bool (N, S, S).
-        colours: of the mean colours of the training frames.
-        errors: (N, S, S), squared error of the principal components of the training frames.
+        colours: of the mean colours of the training frames in this view.
+        errors: (N, T, T), squared error of the principal components of the training frames, inside the view.
+        valid_mask: bool (N, T, T), where these are outside insets; by default `~insets`.
 
     Returns:
         float64 (N,) by name; NaN for a frame without a pixel outside insets.
@@ -43,7 +49,7 @@ def baseline_scores(
         "mean colour": colours.distance(mean_colours(frames, insets)),
         "black fraction": masked_mean(black_pixels(frames).astype(np.float32), ~insets),
         "JPEG size": np.array([jpeg_bytes(frame) for frame in frames], np.float64),
-        "PCA error": masked_mean(errors, ~insets),
+        "PCA error": masked_mean(errors, ~insets if valid_mask is None else valid_mask),
         "PCA error, whole": errors.mean((1, 2), dtype=np.float64),
     }
 

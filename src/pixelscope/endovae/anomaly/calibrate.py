@@ -1,19 +1,22 @@
-"""Makes the calibration of a run: selects a score and stores how healthy validation frames score."""
+"""Makes the calibration of a run: selects a score per view, and stores how healthy frames that chose nothing score."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from pixelscope.data.frames.duplicates import split_by_cluster
-from pixelscope.endovae.anomaly.calibration import Calibration
+from pixelscope.data.frames.view import VIEWS, ViewName
+from pixelscope.endovae.anomaly.calibration import Calibration, CameraCount, ViewCalibration
+from pixelscope.endovae.anomaly.cameras import Size, group_sizes
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, log_spread, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.config import SplitConfig
 from pixelscope.endovae.data import FrameSubset, Splits
-from pixelscope.endovae.measurement import FrameMaps
+from pixelscope.endovae.measurement import Measured, RawScores
 from pixelscope.endovae.metrics import auroc
 from pixelscope.errors import InputError
 
@@ -27,11 +30,18 @@ MAX_HEATMAPS = 1_000
 
 @dataclass(frozen=True)
 class AnomalySplits:
-    """Frames to select and calibrate a score on, and frames to test it on, without near-duplicates across the two."""
+    """Frames to select a score on, to calibrate it, and to test it, without near-duplicates across the three."""
 
     selection: dict[str, FrameSubset]
-    """`normal`, the validation frames, which also calibrate; `abnormal` if there are enough."""
+    """`normal`, the validation frames, which also selected the checkpoint; `abnormal` if there are enough."""
+    calibration: FrameSubset
+    """Healthy frames that chose nothing; those of `selection` where there are too few for both."""
     test: dict[str, FrameSubset]
+
+    @property
+    def held_out(self) -> bool:
+        """Return whether the calibration frames chose nothing."""
+        return not np.isin(self.calibration.positions, self.selection["normal"].positions).any()
 
 
 def split_for_anomaly(splits: Splits, split: SplitConfig) -> AnomalySplits | None:
@@ -45,67 +55,87 @@ def split_for_anomaly(splits: Splits, split: SplitConfig) -> AnomalySplits | Non
     normal = FrameSubset(store, splits.validation.positions[~abnormal])
     if abnormal.all() or split.train_on == "abnormal":
         return None
+    selection = {"normal": normal}
+    calibration = splits.calibration if len(splits.calibration) else normal
     if abnormal.any():
-        return AnomalySplits({"normal": normal, "abnormal": FrameSubset(store, splits.validation.positions[abnormal])}, test)
-    if "abnormal" not in test:
-        return AnomalySplits({"normal": normal}, test)
-    positions = test["abnormal"].positions
-    groups = store.clusters(positions, split.duplicate_distance)
-    if len(np.unique(groups)) < 2:
-        return AnomalySplits({"normal": normal}, test)
-    tested, _, selecting = split_by_cluster(groups, store.labels[positions], (0.0, SELECTION_FRACTION), split.seed)
-    test["abnormal"] = FrameSubset(store, np.sort(positions[tested]))
-    return AnomalySplits({"normal": normal, "abnormal": FrameSubset(store, np.sort(positions[selecting]))}, test)
+        selection["abnormal"] = FrameSubset(store, splits.validation.positions[abnormal])
+    elif "abnormal" in test:
+        positions = test["abnormal"].positions
+        groups = store.clusters(positions, split.duplicate_distance)
+        if len(np.unique(groups)) > 1:
+            tested, _, selecting = split_by_cluster(groups, store.labels[positions], (0.0, SELECTION_FRACTION), split.seed)
+            test["abnormal"] = FrameSubset(store, np.sort(positions[tested]))
+            selection["abnormal"] = FrameSubset(store, np.sort(positions[selecting]))
+    return AnomalySplits(selection, calibration, test)
 
 
 def calibrate(
-    checkpoint: Checkpoint, latent: GaussianReference, selection: Mapping[str, Mapping[str, Values]], maps: FrameMaps
+    checkpoint: Checkpoint,
+    latent: GaussianReference,
+    parts: AnomalySplits,
+    selection: Mapping[str, RawScores],
+    healthy: Measured,
 ) -> Calibration:
     """Make the calibration of a checkpoint.
-
-    Selects the score with the largest AUROC on `selection`, except for `NEVER_SELECTED`. Frames without visible tissue are
-    left out.
 
     Args:
         checkpoint: what is calibrated.
         latent: of the posterior means of the training frames.
-        selection: raw scores of the frames that select, by kind; `normal` calibrates.
-        maps: of healthy frames; they determine the brightness of heat maps.
+        parts: the frames.
+        selection: raw scores of the frames that select, by kind.
+        healthy: the calibration frames; their maps determine the brightness of heat maps.
 
     Raises:
-        InputError: no healthy frame is left.
+        InputError: tissue is visible in no healthy frame that selects, or in none that calibrates.
     """
-    raw = _with_tissue(selection)
-    spreads = {name: log_spread(raw["normal"][name]) for parts in COMBINED_SCORES.values() for name in parts}
-    found = {kind: scores(values, spreads) for kind, values in raw.items()}
-    areas: dict[str, float] = {}
-    if "abnormal" in found:
-        areas = {name: auroc(values, found["abnormal"][name]) for name, values in found["normal"].items()}
     return Calibration(
         checkpoint=checkpoint.name,
         images=checkpoint.images,
         weights_sha256=checkpoint.sha256,
-        count=len(raw["normal"]["mse"]),
-        selected=max((name for name in areas if name not in NEVER_SELECTED), key=areas.__getitem__) if areas else DEFAULT,
-        selection_auroc=areas,
-        selection_counts={kind: len(values["mse"]) for kind, values in raw.items()},
+        held_out=parts.held_out,
+        cameras=_cameras(parts.calibration),
         latent=latent,
-        log_spreads=spreads,
-        vmax=heatmap_vmax(maps.error, maps.insets),
-        scores={name: tuple(np.sort(values).tolist()) for name, values in found["normal"].items()},
+        vmax=heatmap_vmax(healthy.maps.error, healthy.maps.insets),
+        views={name: _calibrate_view(name, selection, healthy.scores) for name in VIEWS},
     )
 
 
-def _with_tissue(raw: Mapping[str, Mapping[str, Values]]) -> dict[str, dict[str, Values]]:
-    """Return the raw scores of the frames with visible tissue; a kind without any is left out."""
-    found = {}
-    for kind, values in raw.items():
-        visible = np.isfinite(values["mse"])
-        if visible.any():
-            found[kind] = {name: some[visible] for name, some in values.items()}
-    if "normal" not in found:
-        raise InputError(
-            f"No tissue is visible in any of the {len(raw['normal']['mse']):,} healthy validation frames, so scores cannot be "
-            "calibrated; prepare other frames, or raise --split.validation-fraction."
-        )
-    return found
+def _calibrate_view(name: ViewName, selection: Mapping[str, RawScores], healthy: RawScores) -> ViewCalibration:
+    """Select the score with the largest AUROC on `selection`, except for `NEVER_SELECTED`, and score the calibration frames.
+
+    Frames without visible tissue are left out.
+    """
+    raw = {kind: _with_tissue(one.views[name].raw) for kind, one in selection.items()}
+    raw = {kind: one for kind, one in raw.items() if kind == "normal" or len(one["mse"])}
+    calibrating = _with_tissue(healthy.views[name].raw)
+    for which, one, part in (("validation", raw["normal"], selection["normal"]), ("calibration", calibrating, healthy)):
+        if not len(one["mse"]):
+            raise InputError(
+                f"No tissue is visible on the view {name} in any of the {len(part.part):,} healthy {which} frames, so scores "
+                "cannot be calibrated; prepare other frames, or raise --split.validation-fraction."
+            )
+    spreads = {score: log_spread(raw["normal"][score]) for some in COMBINED_SCORES.values() for score in some}
+    found = {kind: scores(values, spreads) for kind, values in raw.items()}
+    areas: dict[str, float] = {}
+    if "abnormal" in found:
+        areas = {score: auroc(values, found["abnormal"][score]) for score, values in found["normal"].items()}
+    return ViewCalibration(
+        selected=max((score for score in areas if score not in NEVER_SELECTED), key=areas.__getitem__) if areas else DEFAULT,
+        selection_auroc=areas,
+        selection_counts={kind: len(values["mse"]) for kind, values in raw.items()},
+        log_spreads=spreads,
+        scores={score: tuple(np.sort(values).tolist()) for score, values in scores(calibrating, spreads).items()},
+    )
+
+
+def _with_tissue(raw: Mapping[str, Values]) -> dict[str, Values]:
+    """Return the raw scores of the frames with visible tissue."""
+    visible = np.isfinite(raw["mse"])
+    return {name: some[visible] for name, some in raw.items()}
+
+
+def _cameras(part: FrameSubset) -> tuple[CameraCount, ...]:
+    sizes: list[Size] = [(int(width), int(height)) for width, height in part.store.sizes[part.positions]]
+    groups = group_sizes(sizes)
+    counts = Counter(groups[size] for size in sizes).most_common()
+    return tuple(CameraCount(width=width, height=height, count=count) for (width, height), count in counts)

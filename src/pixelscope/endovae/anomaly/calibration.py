@@ -5,8 +5,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, model_validator
 
+from pixelscope.config import Config
+from pixelscope.data.frames.view import VIEWS, ViewName
+from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, tie_tolerance
 from pixelscope.errors import InputError
 from pixelscope.runs.record import ResultFile
@@ -14,33 +17,28 @@ from pixelscope.runs.record import ResultFile
 FILE = "calibration.json"
 RATE = 0.05
 """Default false-positive rate."""
+HEADLINE: ViewName = "centre"
+"""The view of the first numbers and of `score` by default: it holds no border and no inset, which tell data sets apart."""
 
 
-class Calibration(ResultFile):
-    """Scores of healthy validation frames, and the statistics that make scores of new frames comparable."""
+class ViewCalibration(Config):
+    """Scores of the healthy calibration frames in one view."""
 
-    version: Literal[3] = 3
-    checkpoint: str
-    """Name of the calibrated checkpoint."""
-    images: int
-    """Images seen at that checkpoint."""
-    weights_sha256: str
-    count: int
-    """Number of calibration frames."""
     selected: str
     """The default score."""
     selection_auroc: dict[str, float]
     """AUROC of every score on the validation frames, by which it was selected; empty without abnormal frames."""
     selection_counts: dict[str, int]
     """Number of these frames by kind."""
-    latent: GaussianReference
-    """Of the posterior means of the training frames."""
     log_spreads: dict[str, tuple[float, float]]
-    """Mean and standard deviation of the logarithm of each raw score that is combined."""
-    vmax: float
-    """Smoothed squared error at which a heat map is brightest; see `heatmap.heatmap_vmax`."""
+    """Mean and standard deviation of the logarithm of each raw score that is combined, on the healthy validation frames."""
     scores: dict[str, Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]]
-    """Scores of the calibration frames, ascending."""
+    """Scores of the calibration frames with visible tissue, ascending."""
+
+    @property
+    def count(self) -> int:
+        """Return the number of these frames."""
+        return len(next(iter(self.scores.values())))
 
     def p_values(self, name: str, values: ArrayLike) -> NDArray[np.float64]:
         """Return the p-values of scores; see `conformal_p`."""
@@ -71,6 +69,48 @@ class Calibration(ResultFile):
         if wanted not in self.scores:
             raise InputError(f"There is no anomaly score {name!r}; choose one of {', '.join(self.scores)}.")
         return wanted
+
+
+class CameraCount(Config):
+    """Calibration frames of one camera, as far as original sizes tell; see `cameras.group_sizes`."""
+
+    width: int
+    height: int
+    count: int
+
+
+class Calibration(ResultFile):
+    """Scores of healthy calibration frames, and the statistics that make scores of new frames comparable."""
+
+    version: Literal[4] = 4
+    checkpoint: str
+    """Name of the calibrated checkpoint."""
+    images: int
+    """Images seen at that checkpoint."""
+    weights_sha256: str
+    held_out: bool
+    """Whether the calibration frames chose nothing; if not, they are the validation frames, which chose checkpoint and
+    score."""
+    cameras: tuple[CameraCount, ...]
+    """Of the calibration frames, most frequent first."""
+    latent: GaussianReference
+    """Of the posterior means of the training frames."""
+    vmax: float
+    """Smoothed squared error at which a heat map is brightest; see `heatmap.heatmap_vmax`."""
+    views: dict[ViewName, ViewCalibration]
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> "Calibration":
+        for name in VIEWS:
+            if name not in self.views:
+                raise ValueError(f"views has no {name}")
+        return self
+
+    def scores(
+        self, view: ViewName, maps: ErrorMaps, frames: NDArray[np.uint8], insets: NDArray[np.bool_]
+    ) -> dict[str, Values]:
+        """Return every score of frames in a view; the arguments are those of `scores.raw_scores`."""
+        return scores(raw_scores(maps, frames, insets, self.latent, view), self.views[view].log_spreads)
 
 
 def read_calibration(path: Path) -> Calibration:

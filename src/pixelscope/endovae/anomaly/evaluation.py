@@ -3,46 +3,64 @@
 Each class of healthy frames is compared separately: frames of another camera than the abnormal ones are easily distinguished.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pixelscope.data.frames.store import evenly_spaced
+from pixelscope.data.frames.view import VIEWS, ViewName
 from pixelscope.endovae.anomaly.baselines import BASELINES
 from pixelscope.endovae.anomaly.calibrate import MAX_HEATMAPS, AnomalySplits, calibrate
-from pixelscope.endovae.anomaly.calibration import FILE, RATE, Calibration
+from pixelscope.endovae.anomaly.calibration import FILE, HEADLINE, RATE, Calibration
+from pixelscope.endovae.anomaly.cameras import Size, camera_warnings, cameras, group_sizes, title
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
+from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
-from pixelscope.endovae.measurement import Measured, References, measure
-from pixelscope.endovae.metrics import auroc_with_ci
-from pixelscope.endovae.results import Anomaly, ScoreSeparation
+from pixelscope.endovae.measurement import Measured, RawScores, References, measure
+from pixelscope.endovae.metrics import ClusterBootstrap, auroc_lead, auroc_with_ci
+from pixelscope.endovae.results import Anomaly, CameraResult, Interval, Lead, ScoreSeparation, ShortcutTest, ViewResult
 from pixelscope.endovae.samples import save_heatmaps
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.inference.table import csv_text
 
-MIN_MARGIN = 0.03
-"""Minimum AUROC margin over every trivial baseline; a warning is printed below it."""
+MAX_SHORTCUT_FRAMES = 5_000
+"""Maximum number of frames of the shortcut test, evenly spaced."""
+Flags = np.ndarray
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of one subset, float64 (N,) each; NaN where there is nothing to measure."""
+    """Scores of one subset in one view, float64 (N,) each; NaN where there is nothing to measure."""
 
+    part: FrameSubset
+    clusters: np.ndarray
+    """The cluster of near-duplicates of each frame, int64 (N,)."""
     scores: dict[str, Values]
     baselines: dict[str, Values]
+    p: Values
+    """p-values of the selected score."""
 
     @property
-    def visible(self) -> np.ndarray:
+    def visible(self) -> Flags:
         """Return the frames with visible tissue, bool (N,)."""
         return np.isfinite(self.scores["mse"])
 
+    @property
+    def flagged(self) -> Flags:
+        """Return the flagged frames, bool (N,)."""
+        return self.p <= RATE
+
     def select(self, rows: np.ndarray) -> "Scored":
         """Return the scores of some frames, by position or bool (N,)."""
-        return Scored(*({name: values[rows] for name, values in some.items()} for some in (self.scores, self.baselines)))
+        part = FrameSubset(self.part.store, self.part.positions[rows])
+        scores, baselines = ({name: one[rows] for name, one in some.items()} for some in (self.scores, self.baselines))
+        return Scored(part, self.clusters[rows], scores, baselines, self.p[rows])
 
 
 @dataclass(frozen=True)
@@ -50,100 +68,143 @@ class AnomalyMeasured:
     """The anomaly evaluation of a run, per frame and in total."""
 
     calibration: Calibration
-    test: dict[str, FrameSubset]
-    scored: dict[str, Scored]
-    p: dict[str, Values]
-    """p-values of the selected score, (N,); NaN where there is nothing to measure."""
+    scored: dict[ViewName, dict[str, Scored]]
+    """By view and kind."""
     found: Anomaly | None
 
     def store(self, checkpoint: Checkpoint) -> None:
         """Write the calibration, anomaly.csv and heat maps into the run folder."""
         folder = checkpoint.folder
         self.calibration.save(folder.checkpoints / FILE)
-        write_text(folder.path / "anomaly.csv", anomaly_table(self.test, self.scored, self.p))
-        save_heatmaps(checkpoint, self.test, self.p, self.calibration)
+        write_text(folder.path / "anomaly.csv", anomaly_table(self.scored))
+        first = self.scored[HEADLINE]
+        test, p = {kind: one.part for kind, one in first.items()}, {kind: one.p for kind, one in first.items()}
+        save_heatmaps(checkpoint, test, p, self.calibration)
 
 
 def measure_anomaly(
     parts: AnomalySplits, checkpoint: Checkpoint, references: References, measured: Mapping[str, Measured]
 ) -> AnomalyMeasured:
-    """Calibrate on the frames that select a score, and test on the others.
+    """Select a score per view, calibrate on other frames, and test on others again.
 
     Args:
-        parts: the frames that select, and the frames to test.
+        parts: the frames that select, calibrate and test.
         checkpoint: what is evaluated.
         references: of the training frames.
         measured: the frames to test and others, by kind, with the maps of `outlined` abnormal frames. Frames that select and
             are not among them are measured here.
     """
-    normal = parts.selection["normal"]
-    healthy = measure(normal, checkpoint, references, normal.at_most(MAX_HEATMAPS).positions)
-    selection = {"normal": healthy.scores}
-    if "abnormal" in parts.selection:
-        part, known = parts.selection["abnormal"], measured.get("abnormal")
-        found = known if known is not None and known.scores.covers(part) else measure(part, checkpoint, references)
-        selection["abnormal"] = found.scores.select(part)
-    calibration = calibrate(checkpoint, references.latent, {kind: one.raw for kind, one in selection.items()}, healthy.maps)
-    tested = {kind: measured[kind].scores.select(part) for kind, part in parts.test.items()}
-    scored = {kind: Scored(scores(one.raw, calibration.log_spreads), one.baselines) for kind, one in tested.items()}
-    selected = calibration.selected
-    p = {kind: calibration.p_values(selected, one.scores[selected]) for kind, one in scored.items()}
-    found = evaluate_anomaly(parts.test, scored, p, calibration)
-    if found is not None:
-        found = found.model_copy(update={"localization": localize(parts.test["abnormal"], measured["abnormal"].maps)})
-    return AnomalyMeasured(calibration, parts.test, scored, p, found)
+    some = parts.calibration.at_most(MAX_HEATMAPS).positions
+    healthy = measure(parts.calibration, checkpoint, references, some)
+    selection = {kind: _raw_scores(part, checkpoint, references, measured) for kind, part in parts.selection.items()}
+    calibration = calibrate(checkpoint, references.latent, parts, selection, healthy)
+    distance = checkpoint.config.split.duplicate_distance
+    scored: dict[ViewName, dict[str, Scored]] = {
+        view: {
+            kind: _scored(part, view, measured[kind].scores.select(part), calibration, distance)
+            for kind, part in parts.test.items()
+        }
+        for view in VIEWS
+    }
+    if set(parts.test) != {"normal", "abnormal"}:
+        return AnomalyMeasured(calibration, scored, None)
+    found = Anomaly(
+        headline=HEADLINE,
+        views={view: evaluate_view(view, scored[view], calibration, distance) for view in VIEWS},
+        rate=RATE,
+        localization=localize(parts.test["abnormal"], measured["abnormal"].maps),
+        warnings=_calibration_warnings(parts),
+    )
+    return AnomalyMeasured(calibration, scored, found)
 
 
-def evaluate_anomaly(
-    test: Mapping[str, FrameSubset], scored: Mapping[str, Scored], p: Mapping[str, Values], calibration: Calibration
-) -> Anomaly | None:
-    """Compare the scores of healthy and abnormal test frames with visible tissue.
+def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Calibration, distance: int) -> ViewResult:
+    """Compare the scores of healthy and abnormal test frames with visible tissue, in one view.
 
-    Returns:
-        None unless there are frames of both kinds.
+    Args:
+        view: which one.
+        scored: of the test frames, by kind.
+        calibration: of the run.
+        distance: maximum Hamming distance of near-duplicates.
 
     Raises:
         InputError: no frame of a kind shows tissue.
     """
-    if set(test) != {"normal", "abnormal"}:
-        return None
     for kind, one in scored.items():
         if not one.visible.any():
-            raise InputError(f"No tissue is visible in any of the {len(one.visible):,} {kind} test frames; give others.")
-    visible = {kind: one.visible for kind, one in scored.items()}
-    seen = {kind: one.select(visible[kind]) for kind, one in scored.items()}
-    flagged = {kind: p[kind][which] <= RATE for kind, which in visible.items()}
-    groups = {"all": np.ones(len(test["normal"]), bool), **_by_class(test["normal"])}
-    groups = {name: which[visible["normal"]] for name, which in groups.items() if which[visible["normal"]].any()}
-    found = _separations(seen["normal"].scores, seen["abnormal"].scores, groups)
-    baselines = _separations(seen["normal"].baselines, seen["abnormal"].baselines, groups)
-    shares = {name: float(flagged["normal"][which].mean()) for name, which in groups.items()}
-    return Anomaly(
-        selected=calibration.selected,
-        selection_auroc=calibration.selection_auroc,
-        selection_counts=calibration.selection_counts,
-        counts={name: int(which.sum()) for name, which in groups.items()} | {"abnormal": int(visible["abnormal"].sum())},
+            raise InputError(
+                f"No tissue is visible on the view {view} in any of the {len(one.visible):,} {kind} test frames; give others."
+            )
+    normal, abnormal = (scored[kind].select(scored[kind].visible) for kind in ("normal", "abnormal"))
+    groups = {"all": np.ones(len(normal.part), bool), **_by_class(normal.part)}
+    draws = {name: ClusterBootstrap.of(normal.clusters[which], abnormal.clusters) for name, which in groups.items()}
+    found = _separations(normal.scores, abnormal.scores, groups, draws)
+    baselines = _separations(normal.baselines, abnormal.baselines, groups, draws)
+    known = calibration.views[view]
+    leads = {
+        name: _lead(
+            normal.select(which), abnormal, known.selected, {one: by[name] for one, by in baselines.items()}, draws[name]
+        )
+        for name, which in groups.items()
+    }
+    return ViewResult(
+        selected=known.selected,
+        selection_auroc=known.selection_auroc,
+        selection_counts=known.selection_counts,
+        calibration_count=known.count,
+        counts={name: int(which.sum()) for name, which in groups.items()} | {"abnormal": len(abnormal.part)},
         scores=found,
         baselines=baselines,
-        rate=RATE,
-        flagged=shares | {"abnormal": float(flagged["abnormal"].mean())},
-        localization=None,
-        warnings=_warnings(found[calibration.selected], baselines, calibration.selected),
-        unscored={kind: int((~which).sum()) for kind, which in visible.items() if not which.all()},
+        leads=leads,
+        flagged={name: float(normal.flagged[which].mean()) for name, which in groups.items()}
+        | {"abnormal": float(abnormal.flagged.mean())},
+        cameras=_flagged_by_camera(normal),
+        shortcuts=shortcut_test(view, abnormal.part, distance, tuple(groups)),
+        warnings=_warnings(view, known.selected, found[known.selected], leads),
+        unscored={kind: int((~one.visible).sum()) for kind, one in scored.items() if not one.visible.all()},
     )
 
 
-def anomaly_table(parts: Mapping[str, FrameSubset], scored: Mapping[str, Scored], p: Mapping[str, Values]) -> str:
-    """Return a CSV with one row per test frame: name, class, kind, p-value, flagged, all scores, all baselines, and error."""
-    rows: list[list[Any]] = [["name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"]]
-    for kind, part in parts.items():
-        found = scored[kind]
-        classes = [part.store.classes[label] for label in part.store.labels[part.positions]]
+def shortcut_test(view: ViewName, part: FrameSubset, distance: int, groups: tuple[str, ...]) -> ShortcutTest | None:
+    """Measure how well all frames of the store of `part` are told apart without tissue.
+
+    Args:
+        view: what the classifier can see.
+        part: frames of the store.
+        distance: maximum Hamming distance of near-duplicates, which are held out together.
+        groups: classes of healthy frames, and `all`.
+
+    Returns:
+        None where a kind has too few clusters.
+    """
+    store = part.store
+    positions = evenly_spaced(np.arange(len(store)), MAX_SHORTCUT_FRAMES)
+    abnormal, clusters, labels = store.abnormal[positions], store.clusters(positions, distance), store.labels[positions]
+    found: list[dict[str, Interval]] = []
+    for features in shortcut_features(store, view, positions):
+        values = cross_validated(features, abnormal, clusters)
+        if values is None:
+            return None
+        areas = {}
+        for name in groups:
+            normal = ~abnormal if name == "all" else labels == store.classes.index(name)
+            draw = ClusterBootstrap.of(clusters[normal], clusters[abnormal])
+            areas[name] = auroc_with_ci(values[normal], values[abnormal], draw).auroc
+        found.append(areas)
+    return ShortcutTest(frames=len(positions), shortcuts=found[0], mean_colour=found[1])
+
+
+def anomaly_table(scored: Mapping[ViewName, Mapping[str, Scored]]) -> str:
+    """Return a CSV with one row per view and test frame: name, class, kind, p-value, flagged, scores, baselines, and error."""
+    rows: list[list[Any]] = [["view", "name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"]]
+    for view, kind, found in ((view, kind, found) for view, by in scored.items() for kind, found in by.items()):
+        store = found.part.store
+        classes = [store.classes[label] for label in store.labels[found.part.positions]]
         columns = [*(found.scores[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
-        for row, (name, label) in enumerate(zip(part.names, classes, strict=True)):
+        for row, (name, label) in enumerate(zip(found.part.names, classes, strict=True)):
             values = [number(column[row]) for column in columns]
-            flagged, error = (int(p[kind][row] <= RATE), "") if found.visible[row] else ("", NO_TISSUE)
-            rows.append([name, label, kind, number(p[kind][row]), flagged, *values, error])
+            flagged, error = (int(found.flagged[row]), "") if found.visible[row] else ("", NO_TISSUE)
+            rows.append([view, name, label, kind, number(found.p[row]), flagged, *values, error])
     return csv_text(rows)
 
 
@@ -152,33 +213,88 @@ def number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.6g}"
 
 
-def _by_class(part: FrameSubset) -> dict[str, np.ndarray]:
+def _raw_scores(
+    part: FrameSubset, checkpoint: Checkpoint, references: References, measured: Mapping[str, Measured]
+) -> RawScores:
+    """Return the raw scores of a part, measured here unless they are known."""
+    known = next((one.scores for one in measured.values() if one.scores.covers(part)), None)
+    return measure(part, checkpoint, references).scores if known is None else known.select(part)
+
+
+def _scored(part: FrameSubset, view: ViewName, raw: RawScores, calibration: Calibration, distance: int) -> Scored:
+    known, one = calibration.views[view], raw.views[view]
+    found = scores(one.raw, known.log_spreads)
+    clusters = part.store.clusters(part.positions, distance)
+    return Scored(part, clusters, found, one.baselines, known.p_values(known.selected, found[known.selected]))
+
+
+def _by_class(part: FrameSubset) -> dict[str, Flags]:
     labels = part.store.labels[part.positions]
     return {part.store.classes[label]: labels == label for label in np.unique(labels)}
 
 
 def _separations(
-    normal: Mapping[str, Values], abnormal: Mapping[str, Values], groups: Mapping[str, np.ndarray]
+    normal: Mapping[str, Values],
+    abnormal: Mapping[str, Values],
+    groups: Mapping[str, Flags],
+    draws: Mapping[str, ClusterBootstrap],
 ) -> dict[str, dict[str, ScoreSeparation]]:
     """Return AUROC and average precision by score, then by group of normal frames, against all abnormal ones."""
     return {
-        name: {group: auroc_with_ci(values[which], abnormal[name]) for group, which in groups.items()}
+        name: {group: auroc_with_ci(values[which], abnormal[name], draws[group]) for group, which in groups.items()}
         for name, values in normal.items()
     }
 
 
-def _warnings(
-    model: Mapping[str, ScoreSeparation], baselines: Mapping[str, Mapping[str, ScoreSeparation]], selected: str
-) -> tuple[str, ...]:
-    found = []
-    for group, one in model.items():
-        area = one.auroc.value
-        near = {name: by[group].auroc.value for name, by in baselines.items() if by[group].auroc.value > area - MIN_MARGIN}
-        if near:
-            rivals = " and ".join(f"{name} ({value:.3f})" for name, value in near.items())
-            where = "all healthy frames" if group == "all" else group
-            found.append(
-                f"Warning: against {where}, {selected} (AUROC {area:.3f}) is less than {MIN_MARGIN:g} above trivial baselines: "
-                f"{rivals}. Do not credit the network with the separation."
-            )
+def _lead(
+    normal: Scored, abnormal: Scored, selected: str, baselines: Mapping[str, ScoreSeparation], draw: ClusterBootstrap
+) -> Lead:
+    """Compare the selected score with the baseline of the largest AUROC on the same frames, which favours the baseline."""
+    best = max(baselines, key=lambda name: baselines[name].auroc.value)
+    one = normal.scores[selected], abnormal.scores[selected]
+    return Lead(baseline=best, difference=auroc_lead(one, (normal.baselines[best], abnormal.baselines[best]), draw))
+
+
+def _sizes(part: FrameSubset) -> list[Size]:
+    return [(int(width), int(height)) for width, height in part.store.sizes[part.positions]]
+
+
+def _cameras(part: FrameSubset, groups: Mapping[Size, Size]) -> list[str]:
+    return cameras(_sizes(part), [part.store.classes[label] for label in part.store.labels[part.positions]], groups)
+
+
+def _flagged_by_camera(normal: Scored) -> dict[str, CameraResult]:
+    found = np.array(_cameras(normal.part, group_sizes(_sizes(normal.part))))
+    shares = {str(name): normal.flagged[found == name] for name in np.unique(found)}
+    return {name: CameraResult(count=len(flagged), flagged=float(flagged.mean())) for name, flagged in shares.items()}
+
+
+def _calibration_warnings(parts: AnomalySplits) -> tuple[str, ...]:
+    """Return warnings of calibration frames that chose, and of cameras that they lack."""
+    known, healthy, abnormal = parts.calibration, parts.test["normal"], parts.test["abnormal"]
+    groups = group_sizes([size for part in (known, healthy, abnormal) for size in _sizes(part)])
+    same = Counter(_cameras(known, groups))
+    ours, theirs = (Counter(title(groups[size]) for size in _sizes(part)) for part in (known, abnormal))
+    found = [
+        *camera_warnings(same, Counter(_cameras(healthy, groups)), "healthy test frames"),
+        *camera_warnings(ours, theirs, "abnormal test frames"),
+    ]
+    if not parts.held_out:
+        found.append(
+            f"Warning: the {len(known):,} calibration frames also selected checkpoint and score, because there are too few for "
+            "both, so that p-values are too small; raise --split.validation-fraction."
+        )
     return tuple(found)
+
+
+def _warnings(
+    view: ViewName, selected: str, model: Mapping[str, ScoreSeparation], leads: Mapping[str, Lead]
+) -> tuple[str, ...]:
+    """Return a warning for each group of healthy frames in which a trivial baseline may be as good."""
+    return tuple(
+        f"Warning: on the view {view}, against {'all healthy frames' if group == 'all' else group}, {selected} (AUROC "
+        f"{model[group].auroc.value:.3f}) is not clearly above the trivial baseline {lead.baseline}: by {lead.difference}. "
+        "Do not credit the network with the separation."
+        for group, lead in leads.items()
+        if lead.difference.low <= 0
+    )

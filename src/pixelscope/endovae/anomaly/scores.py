@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelscope.data.frames.view import ViewName, centre_box
 from pixelscope.endovae.anomaly.statistics import GaussianReference
+from pixelscope.imaging.box import Box
 from pixelscope.imaging.tissue import tissue_mask
 
 Values = NDArray[np.float64]
@@ -20,10 +22,11 @@ SCORES = {
     "mse_tissue": "mean squared error on tissue: without insets, border and glints",
     "dssim_tissue": "1 - SSIM, averaged over tissue",
     "mahalanobis": "Mahalanobis distance of the posterior mean from those of the training frames",
-    "mse_tissue+kl": "sum of log mse_tissue and log KL divergence, each standardized on the calibration frames",
+    "mse_tissue+kl": "sum of log mse_tissue and log KL divergence, each standardized on healthy validation frames",
     "mse_no_overlay+mahalanobis": "sum of log mse_no_overlay and log mahalanobis, standardized likewise",
 }
-"""Definition of every score."""
+"""Definition of every score. On the view `centre`, errors are those inside the centre square of the prepared frame.
+`mahalanobis` and the KL divergence are of the whole frame on every view, because the encoder sees it whole."""
 
 NEVER_SELECTED = frozenset({"mse"})
 """Scores shown for comparison only: overlays drawn by the device distinguish data sets and say nothing about tissue."""
@@ -51,7 +54,11 @@ class ErrorMaps:
 
 
 def raw_scores(
-    maps: ErrorMaps, frames: NDArray[np.uint8], insets: NDArray[np.bool_], latent: GaussianReference
+    maps: ErrorMaps,
+    frames: NDArray[np.uint8],
+    insets: NDArray[np.bool_],
+    latent: GaussianReference,
+    view: ViewName = "full",
 ) -> dict[str, Values]:
     """Return the single scores and the KL divergence, before any combination.
 
@@ -60,23 +67,51 @@ def raw_scores(
         frames: the frames, uint8 (N, S, S, 3).
         insets: bool (N, S, S).
         latent: of the posterior means of the training frames.
+        view: where errors are averaged; see `SCORES`.
 
     Returns:
-        float64 (N,) by name; NaN for a frame without visible tissue.
+        float64 (N,) by name; NaN for a frame without visible tissue in the view.
     """
+    square = view_box(maps.error.shape[1], view)
+    windows = _windows(square, (maps.error.shape[1] - maps.dissimilarity.shape[1]) // 2)
     tissue = tissue_mask(frames, insets)
-    margin = (maps.error.shape[1] - maps.dissimilarity.shape[1]) // 2
-    inner = slice(margin, maps.error.shape[1] - margin)
-    visible = (tissue.mean((1, 2)) >= MIN_TISSUE) & tissue[:, inner, inner].any((1, 2))
+    inner = _middles(tissue, maps.dissimilarity.shape[1])[windows]
+    seen, error = tissue[(slice(None), *square.slices)], maps.error[(slice(None), *square.slices)]
+    visible = (seen.mean((1, 2)) >= MIN_TISSUE) & inner.any((1, 2))
     found = {
-        "mse": maps.error.mean((1, 2), dtype=np.float64),
-        "mse_no_overlay": masked_mean(maps.error, ~insets),
-        "mse_tissue": masked_mean(maps.error, tissue),
-        "dssim_tissue": masked_mean(maps.dissimilarity, tissue[:, inner, inner]),
+        "mse": error.mean((1, 2), dtype=np.float64),
+        "mse_no_overlay": masked_mean(error, ~insets[(slice(None), *square.slices)]),
+        "mse_tissue": masked_mean(error, seen),
+        "dssim_tissue": masked_mean(maps.dissimilarity[windows], inner),
         "mahalanobis": latent.distance(maps.mean),
         "kl": maps.kl.sum(1, dtype=np.float64),
     }
     return {name: np.where(visible, values, np.nan) for name, values in found.items()}
+
+
+def view_box(side: int, view: ViewName) -> Box:
+    """Return the square of a prepared frame of `side` pixels that a view shows."""
+    whole = Box(0, 0, side, side)
+    return centre_box(whole) if view == "centre" else whole
+
+
+def _windows(square: Box, margin: int) -> tuple[slice, slice, slice]:
+    """Return the part of SSIM maps (N, S - 2 margin, S - 2 margin) whose windows lie inside a square of the frame.
+
+    A square smaller than two windows, in frames of under 48 pixels, has those whose middle lies inside.
+    """
+    if square.height >= 2 * (2 * margin + 1):
+        length, top, left = square.height - 2 * margin, square.top, square.left
+    else:
+        length, top, left = square.height, square.top - margin, square.left - margin
+    rows, columns = (slice(max(0, start), start + length) for start in (top, left))
+    return slice(None), rows, columns
+
+
+def _middles(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Return a mask (N, S, S) at the middles of the windows of maps (N, side, side)."""
+    margin = (mask.shape[1] - side) // 2
+    return mask[:, margin : margin + side, margin : margin + side]
 
 
 def scores(raw: Mapping[str, Values], log_spreads: Mapping[str, tuple[float, float]]) -> dict[str, Values]:
@@ -84,7 +119,7 @@ def scores(raw: Mapping[str, Values], log_spreads: Mapping[str, tuple[float, flo
 
     Args:
         raw: see `raw_scores`.
-        log_spreads: mean and standard deviation of the logarithm of each raw score on the calibration frames.
+        log_spreads: mean and standard deviation of the logarithm of each raw score on healthy validation frames.
     """
     combined = {
         name: np.add(*(standardized(raw[part], log_spreads[part]) for part in parts), dtype=np.float64)

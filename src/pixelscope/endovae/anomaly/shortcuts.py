@@ -8,10 +8,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.data.frames.view import View, ViewName
@@ -63,6 +59,11 @@ def cross_validated(features: Values, abnormal: NDArray[np.bool_], clusters: NDA
     Returns:
         None where a kind has fewer than two clusters.
     """
+    # The report imports this module, and has no use for a second of scikit-learn.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     folds = min(FOLDS, *(len(np.unique(clusters[abnormal == kind])) for kind in (False, True)))
     if folds < 2:
         return None
@@ -78,6 +79,8 @@ def cross_validated(features: Values, abnormal: NDArray[np.bool_], clusters: NDA
 def _folds(
     abnormal: NDArray[np.bool_], clusters: NDArray[np.int64], folds: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
     with warnings.catch_warnings():
         # Of fewer frames than folds in a kind: the clusters were counted before.
         warnings.simplefilter("ignore", UserWarning)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixelscope.endovae.anomaly.calibration import RATE, Calibration
+from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.inference.standalone import standalone_code
-from pixelscope.endovae.results import RESEARCH, Evaluation
+from pixelscope.endovae.results import RESEARCH, Evaluation, ViewResult
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import (
     MAX_COMPARED,
@@ -113,7 +113,8 @@ def _about(checkpoint: "Checkpoint", calibration: Calibration) -> Metadata:
 def _threshold(calibration: Calibration) -> tuple[float | None, float | None]:
     """Return threshold and rate of the selected score at the default rate; None if the calibration is too small."""
     try:
-        return calibration.threshold(calibration.selected, RATE), RATE
+        known = calibration.views[HEADLINE]
+        return known.threshold(known.selected, RATE), RATE
     except InputError:
         return None, None
 
@@ -122,7 +123,7 @@ def _card(
     checkpoint: "Checkpoint", calibration: Calibration, out: Path, form: Format, compared: str, largest: float
 ) -> ModelCard:
     record, config = parse_record(checkpoint.record, checkpoint.folder), checkpoint.config
-    size, latent = config.prepare.size, config.model.latent
+    size, latent, known = config.prepare.size, config.model.latent, calibration.views[HEADLINE]
     files = {sidecar_files(out)["preparation"].name: "content area, insets and scores in NumPy; does not need this package"}
     return ModelCard(
         title=f"EndoVAE of {config.split.train_on} frames",
@@ -140,7 +141,8 @@ def _card(
         limits=(
             "It was trained on frames of few devices and hospitals; frames of another camera may be flagged as anomalies.",
             "Borders, glints and overlays are not tissue; prepare frames with the code next to the model file.",
-            f"Scores are calibrated on {calibration.count:,} healthy frames; p-values are valid for similar frames only.",
+            f"Scores are calibrated on {known.count:,} healthy frames; p-values are valid for similar frames only.",
+            "The view centre is a fifth of a frame. The view full has border and insets too, in which data sets differ.",
         ),
         parity=f"Outputs for {compared} differ from the run's by at most {largest:.2g}.",
         versions=versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {}),
@@ -150,6 +152,7 @@ def _card(
 
 def _protocol(checkpoint: "Checkpoint", calibration: Calibration) -> dict[str, str]:
     config = checkpoint.config
+    known = calibration.views[HEADLINE]
     threshold, rate = _threshold(calibration)
     flagged = (
         "none, because there are too few frames"
@@ -161,8 +164,8 @@ def _protocol(checkpoint: "Checkpoint", calibration: Calibration) -> dict[str, s
         "Trained on": f"{checkpoint.images:,} images in batches of {config.training.batch_size}",
         "Checkpoint": checkpoint.name,
         "Seed": str(config.seed),
-        "Anomaly score": f"{calibration.selected}, selected on validation frames "
-        f"({', '.join(f'{count:,} {kind}' for kind, count in calibration.selection_counts.items())})",
+        "Anomaly score": f"{known.selected} on the view {HEADLINE}, selected on validation frames "
+        f"({', '.join(f'{count:,} {kind}' for kind, count in known.selection_counts.items())})",
         "Threshold": flagged,
     }
 
@@ -174,17 +177,31 @@ def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
     anomaly = found.anomaly
     if anomaly is None or (found.images, found.checkpoint) != (checkpoint.images, checkpoint.name):
         return []
-    compared = {anomaly.selected: anomaly.scores[anomaly.selected], **anomaly.baselines}
-    return [
+    return [row for view, one in anomaly.ordered.items() for row in _view_results(view, one)]
+
+
+def _view_results(view: str, found: ViewResult) -> list[Mapping[str, str]]:
+    compared = {found.selected: found.scores[found.selected], **found.baselines}
+    rows: list[Mapping[str, str]] = [
         {
-            "score": name if name == anomaly.selected else f"trivial: {name}",
-            "healthy frames": f"{group} ({anomaly.counts[group]:,})",
+            "view": view,
+            "score": name if name == found.selected else f"trivial: {name}",
+            "healthy frames": f"{group} ({found.counts[group]:,})",
             "AUROC": str(one.auroc),
             "AP": str(one.average_precision),
         }
         for name, by in compared.items()
         for group, one in by.items()
     ]
+    if found.shortcuts is None:
+        return rows
+    tests = {"shortcut test": found.shortcuts.shortcuts, "shortcut test, mean colour": found.shortcuts.mean_colour}
+    rows += [
+        {"view": view, "score": name, "healthy frames": group, "AUROC": str(area), "AP": ""}
+        for name, by in tests.items()
+        for group, area in by.items()
+    ]
+    return rows
 
 
 def _inputs(form: Format, size: int) -> list[TensorSpec]:

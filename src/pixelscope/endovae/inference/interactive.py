@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.data.frames.preprocess import prepare_frame
+from pixelscope.endovae.anomaly.calibration import HEADLINE
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
-from pixelscope.endovae.anomaly.scores import raw_scores, scores, why_unscored
+from pixelscope.endovae.anomaly.scores import why_unscored
 from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.results import Evaluation
 from pixelscope.errors import InputError
@@ -117,9 +118,8 @@ class InteractiveVAE:
         prepared = prepare_frame(original, None, self.config.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
         maps, reconstructions = self._vae.analyze(frames)
-        value = float(
-            scores(raw_scores(maps, frames, insets, calibration.latent), calibration.log_spreads)[calibration.selected][0]
-        )
+        known = calibration.views[HEADLINE]
+        value = float(calibration.scores(HEADLINE, maps, frames, insets)[known.selected][0])
         if not np.isfinite(value):
             raise InputError(f"This frame cannot be scored ({why_unscored(maps)[0]}); give another.")
         square = prepared.content.centre_square()
@@ -136,9 +136,9 @@ class InteractiveVAE:
             prepared=prepared.frame,
             reconstruction=reconstructions[0],
             score=value,
-            p=float(calibration.p_values(calibration.selected, [value])[0]),
-            name=calibration.selected,
-            calibration=np.array(calibration.scores[calibration.selected]),
+            p=float(known.p_values(known.selected, [value])[0]),
+            name=f"{known.selected}, view {HEADLINE}",
+            calibration=np.array(known.scores[known.selected]),
         )
 
     @cached_property

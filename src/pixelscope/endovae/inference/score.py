@@ -14,10 +14,12 @@ from PIL import Image
 
 from pixelscope.data.decode import decode
 from pixelscope.data.frames.preprocess import PreparedFrame, prepare_file
+from pixelscope.data.frames.view import ViewName
 from pixelscope.data.sources.listing import mark_as_own
-from pixelscope.endovae.anomaly.calibration import RATE
+from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration
+from pixelscope.endovae.anomaly.cameras import Size, camera_warnings, known_cameras, title
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
-from pixelscope.endovae.anomaly.scores import raw_scores, scores, why_unscored
+from pixelscope.endovae.anomaly.scores import why_unscored
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
@@ -46,6 +48,10 @@ class Scores:
     """Score above which frames are flagged."""
     calibrated_on: int
     """Number of healthy calibration frames."""
+    view: ViewName
+    """What of each frame was scored."""
+    warnings: tuple[str, ...] = ()
+    """Of cameras that many of the frames, and few of the calibration frames, come from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -54,7 +60,8 @@ class Scores:
     def to_text(self) -> str:
         """Return lines for a terminal."""
         like = f"{self.rate:.1%} of healthy frames, if they are like the {self.calibrated_on:,} calibration frames"
-        return f"{self.written.to_text()}\nscore {self.score}, flagged above {self.threshold:.6g}: at most {like}\n{RESEARCH}"
+        what = f"score {self.score} on the view {self.view}, flagged above {self.threshold:.6g}: at most {like}"
+        return "\n".join([self.written.to_text(), what, *self.warnings, RESEARCH])
 
 
 def score(
@@ -63,6 +70,7 @@ def score(
     out: Path,
     *,
     score: str = "auto",
+    view: ViewName = HEADLINE,
     false_positive_rate: float = RATE,
     maps: Path | None = None,
     checkpoint: str = "auto",
@@ -78,6 +86,7 @@ def score(
         model: a finished and evaluated run of EndoVAE, or a file made by `export`, which needs no torch.
         paths: image files, and folders that are searched at any depth; rows are in this order.
         out: a file ending in .csv or .jsonl, which must not exist.
+        view: `centre` scores one square of each frame without border and insets; `full` scores all of it.
         score: one of `pixelscope.endovae.anomaly.scores.SCORES`; `auto` is the one selected by the calibration.
         false_positive_rate: fraction of healthy frames that may be flagged.
         maps: a new folder for one PNG per frame, the frame overlaid with its error map.
@@ -98,21 +107,41 @@ def score(
     if not 0 < false_positive_rate < 1:
         raise InputError(f"--false-positive-rate must be between 0 and 1, got {false_positive_rate:g}; give for example 0.05.")
     scorer = load_scorer(model, checkpoint, devices)
-    name = scorer.calibration.require(score)
-    threshold = scorer.calibration.threshold(name, false_positive_rate)
+    known = scorer.calibration.views[view]
+    name = known.require(score)
+    wanted = _Wanted(view, name, known.threshold(name, false_positive_rate), maps)
     if maps is not None:
         _require_maps(maps, paths, resume)
-    identity = scorer.identity | {"score": name, "false_positive_rate": f"{false_positive_rate:g}", "maps": str(maps)}
+    settings = {"view": view, "score": name, "false_positive_rate": f"{false_positive_rate:g}", "maps": str(maps)}
+    identity, sizes = scorer.identity | settings, list[Size]()
     table = ResumableTable(out, COLUMNS, identity, resume)
     stages = Steps(
         prepare=lambda item: _prepared(item, scorer.prepare),
-        compute=lambda items, frames: _rows(scorer, items, frames, name, threshold, maps),
+        compute=lambda items, frames: _rows(scorer, items, frames, wanted, sizes),
         devices=scorer.devices,
     )
     if maps is not None:
         mark_as_own(maps)
     written = run_pipeline(table, paths, stages, progress)
-    return Scores(written, name, false_positive_rate, threshold, scorer.calibration.count)
+    warnings = _camera_warnings(scorer.calibration, sizes)
+    return Scores(written, name, false_positive_rate, wanted.threshold, known.count, view, warnings)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is computed for each frame."""
+
+    view: ViewName
+    score: str
+    threshold: float
+    maps: Path | None
+
+
+def _camera_warnings(calibration: Calibration, sizes: Sequence[Size]) -> tuple[str, ...]:
+    """Return warnings of cameras that many of the scored frames, and few of the calibration frames, come from."""
+    known = {(one.width, one.height): one.count for one in calibration.cameras}
+    counts = {title(size): count for size, count in known.items()}
+    return camera_warnings(counts, known_cameras(sizes, known), "scored frames") if sizes else ()
 
 
 def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
@@ -134,25 +163,26 @@ def _rows(
     scorer: ScoringModel,
     items: Sequence[InputFile],
     prepared: Sequence[PreparedFrame],
-    name: str,
-    threshold: float,
-    maps: Path | None,
+    wanted: _Wanted,
+    sizes: list[Size],
 ) -> list[Row]:
+    """Return the rows of some frames, and add their original sizes to `sizes`."""
     frames, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
+    sizes.extend(one.size for one in prepared)
     seen, calibration = scorer(frames), scorer.calibration
-    values = scores(raw_scores(seen, frames, insets, calibration.latent), calibration.log_spreads)[name]
-    p = calibration.p_values(name, values)
+    values = calibration.scores(wanted.view, seen, frames, insets)[wanted.score]
+    p = calibration.views[wanted.view].p_values(wanted.score, values)
     rows: list[Row] = [
-        {"score": float(value), "p": float(chance), "flagged": bool(value > threshold)}
+        {"score": float(value), "p": float(chance), "flagged": bool(value > wanted.threshold)}
         if np.isfinite(value)
         else {ERROR: f"{item.name}: {why}."}
         for item, value, chance, why in zip(items, values, p, why_unscored(seen), strict=True)
     ]
-    if maps is None:
+    if wanted.maps is None:
         return rows
     drawn = [None if ERROR in row else error for row, error in zip(rows, smoothed(seen.error) * ~insets, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        files = [maps / item.png for item in items]
+        files = [wanted.maps / item.png for item in items]
         heat, config = repeat(calibration.vmax), repeat(scorer.prepare)
         unwritten = pool.map(_map_error, files, items, prepared, drawn, heat, config)
         return [row if why is None else {**row, ERROR: why} for row, why in zip(rows, unwritten, strict=True)]

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 
+from pixelscope.endovae.anomaly.calibration import HEADLINE
 from pixelscope.imaging.config import PrepareConfig
 
 MODULES = (
@@ -12,6 +13,7 @@ MODULES = (
     "pixelscope.imaging.box",
     "pixelscope.imaging.content_area",
     "pixelscope.imaging.insets",
+    "pixelscope.data.frames.view",
     "pixelscope.data.frames.preprocess",
     "pixelscope.imaging.tissue",
     "pixelscope.endovae.anomaly.statistics",
@@ -67,18 +69,18 @@ class Model:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["pixelscope"])
 
-    def score(self, frames):
+    def score(self, frames, view="{view}"):
         """Return per frame: score, p (fraction of healthy calibration frames with a score as high), flagged, and error.
 
+        view: "centre", a square without border and insets, or "full".
         A frame that shows no tissue has an error and no score.
         """
         prepared = [prepare_frame(np.ascontiguousarray(frame), None, PrepareConfig()) for frame in frames]
         squares, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
         maps = ErrorMaps(*self.session.run(list(self.OUTPUTS), {"images": squares}))
-        calibration, name = self.about["calibration"], self.about["calibration"]["selected"]
-        latent = GaussianReference(**calibration["latent"])
-        values = scores(raw_scores(maps, squares, insets, latent), calibration["log_spreads"])[name]
-        p = conformal_p(calibration["scores"][name], values)
+        latent, known = GaussianReference(**self.about["calibration"]["latent"]), self.about["calibration"]["views"][view]
+        values = scores(raw_scores(maps, squares, insets, latent, view), known["log_spreads"])[known["selected"]]
+        p = conformal_p(known["scores"][known["selected"]], values)
         rate = self.about["false_positive_rate"]
         return [
             {"score": float(v), "p": float(q), "flagged": None if rate is None else bool(q <= rate), "error": None}
@@ -122,7 +124,7 @@ def standalone_code(config: PrepareConfig, model: str) -> str:
         insets=config.insets,
         value_range=None if config.range is None else tuple(config.range),
     )
-    return "\n\n".join([head, *bodies, TAIL.replace("{model}", model)])
+    return "\n\n".join([head, *bodies, TAIL.replace("{model}", model).replace("{view}", HEADLINE)])
 
 
 def _parted(source: str, module: str) -> tuple[set[str], str]:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from pixelscope.endovae.anomaly.baselines import BASELINES
 from pixelscope.endovae.anomaly.scores import SCORES
+from pixelscope.endovae.anomaly.shortcuts import SHORTCUTS
 from pixelscope.endovae.report.data import KINDS, ReportData
 from pixelscope.endovae.report.plotting import (
     GAP,
@@ -20,7 +21,7 @@ from pixelscope.endovae.report.plotting import (
     margin_for,
     tile_side,
 )
-from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation
+from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation, ViewResult
 from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
 from pixelscope.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Canvas, legend_above, padded_figure, styled
 
@@ -47,53 +48,82 @@ def anomaly_section(data: ReportData) -> Section:
     found = None if data.numbers is None else data.numbers.anomaly
     if found is None:
         return Section("Anomaly scores", "anomaly")
-    parts = (_separation(found), _score_table(found), _definitions(found), _heatmaps(data), _localization(found))
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
+    views = [part for view, one in found.ordered.items() for part in _view_parts(view, one)]
+    parts = (*views, _definitions(found), _heatmaps(data), _localization(found))
     return Section(
         "Anomaly scores",
         "anomaly",
         prose=(
-            f"{RESEARCH} {_selection(found)}",
-            f"Flagged at a calibrated false-positive rate of {found.rate:.0%}: {shares}.",
+            f"{RESEARCH} The first numbers are of the view {found.headline}.",
+            VIEW_TEXT,
+            *(_selection(view, one, found.rate) for view, one in found.ordered.items()),
         ),
         parts=tuple(part for part in parts if part is not None),
-        notes=found.warnings,
+        notes=(*found.warnings, *(warning for one in found.ordered.values() for warning in one.warnings)),
     )
 
 
-def _selection(found: Anomaly) -> str:
+VIEW_TEXT = (
+    "The view centre is one square for all frames, without border, insets and margin; the view full is the whole prepared "
+    "frame. Border, insets and size differ between data sets, and say nothing about tissue. Scores of the latent vector are "
+    "of the whole frame on both views."
+)
+
+
+def _view_parts(view: str, found: ViewResult) -> tuple[CaptionedFigure | Table | None, ...]:
+    return _separation(view, found), _score_table(view, found), _camera_table(view, found)
+
+
+def _selection(view: str, found: ViewResult, rate: float) -> str:
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
+    flagged = f"Flagged at a calibrated false-positive rate of {rate:.0%}: {shares}."
     if not found.selection_auroc:
-        return f"The score is {found.selected}, the default, because there are no abnormal frames to select one on."
+        return f"View {view}: the score is {found.selected}, the default without abnormal frames to select on. {flagged}"
     kinds = " and ".join(f"{count:,} {kind}" for kind, count in found.selection_counts.items())
     return (
-        f"The score {found.selected} was selected on {kinds} validation frames "
-        f"(AUROC {found.selection_auroc[found.selected]:.3f}). The healthy ones also "
-        "calibrate it. The frames below are other frames."
+        f"View {view}: the score {found.selected} was selected on {kinds} validation frames "
+        f"(AUROC {found.selection_auroc[found.selected]:.3f}), and calibrated on {found.calibration_count:,} healthy frames. "
+        f"The frames below are other frames. {flagged}"
     )
 
 
-def _separation(found: Anomaly) -> CaptionedFigure | None:
+def _separation(view: str, found: ViewResult) -> CaptionedFigure | None:
     scores, baselines = (
         {name: _points(by, found.groups) for name, by in table.items()} for table in (found.scores, found.baselines)
     )
     caption = (
-        f"AUROC with 95% bootstrap interval, {found.counts['abnormal']:,} abnormal against healthy test frames, by class. "
-        f"Scores of the model above the line, trivial baselines below; the selected score is {found.selected}."
+        f"View {view}: AUROC with 95% bootstrap interval, {found.counts['abnormal']:,} abnormal against healthy test frames, "
+        f"by class; whole clusters are resampled. Scores of the model above the line, trivial baselines below. "
+        f"The selected score is {found.selected}."
     )
-    return captioned("separation", separation_panel(scores, baselines, found.selected), caption)
+    return captioned(f"separation-{view}", separation_panel(scores, baselines, found.selected), caption)
 
 
 def _points(by: Mapping[str, ScoreSeparation], groups: Mapping[str, str]) -> dict[str, Point]:
     return {title: (by[key].auroc.value, by[key].auroc.low, by[key].auroc.high) for key, title in groups.items()}
 
 
-def _score_table(found: Anomaly) -> Table:
+def _score_table(view: str, found: ViewResult) -> Table:
     groups = found.groups
     rows = [_row(f"{name} (selected)" if name == found.selected else name, by, groups) for name, by in found.scores.items()]
     rows += [_row(name, by, groups, separate=True) for name, by in found.baselines.items()]
+    rows.append(Row(("best of them", *(found.leads[key].baseline for key in groups), ""), separate=True))
+    rows.append(Row(("lead over it", *(str(found.leads[key].difference) for key in groups), ""), separate=True))
+    if found.shortcuts is not None:
+        tests = {"without tissue": found.shortcuts.shortcuts, "mean colour": found.shortcuts.mean_colour}
+        rows += [Row((f"shortcut test, {name}", *(str(by[key]) for key in groups), "")) for name, by in tests.items()]
     heads = [f"{title} ({found.counts[key]:,})" for key, title in groups.items()]
-    caption = "AUROC per class of healthy frames, and average precision against all of them, with 95% bootstrap intervals."
+    caption = (
+        f"View {view}: AUROC per class of healthy frames, and average precision against all of them, with 95% bootstrap "
+        "intervals. The lead is paired: both scores on the same resampled frames. The shortcut tests are classifiers, "
+        "cross-validated on all frames, whole clusters held out; the first is defined below."
+    )
     return Table(caption, ("Score", *heads, "average precision"), tuple(rows))
+
+
+def _camera_table(view: str, found: ViewResult) -> Table:
+    rows = [Row((name, f"{one.count:,}", f"{one.flagged:.1%}")) for name, one in found.cameras.items()]
+    return Table(f"View {view}: healthy test frames by class and original size.", ("Camera", "frames", "flagged"), tuple(rows))
 
 
 def _row(name: str, by: Mapping[str, ScoreSeparation], groups: Mapping[str, str], separate: bool = False) -> Row:
@@ -102,7 +132,13 @@ def _row(name: str, by: Mapping[str, ScoreSeparation], groups: Mapping[str, str]
 
 
 def _definitions(found: Anomaly) -> Table:
-    rows = [Row((name, text)) for name, text in (SCORES | BASELINES).items() if name in found.scores or name in found.baselines]
+    shown = {name for one in found.views.values() for name in (*one.scores, *one.baselines)}
+    rows = [Row((name, text)) for name, text in (SCORES | BASELINES).items() if name in shown]
+    rows += [
+        Row((f"shortcut test without tissue, {view}", "; ".join(f"{name}: {text}" for name, text in SHORTCUTS[view].items())))
+        for view, one in found.ordered.items()
+        if one.shortcuts is not None
+    ]
     return Table("Definitions of the scores.", ("Score", "definition"), tuple(rows), numeric=False)
 
 
@@ -116,7 +152,8 @@ def _heatmaps(data: ReportData) -> CaptionedFigure | None:
         return None
     caption = (
         "Random test frames above their heat maps, with known lesions outlined in white. Brighter means a larger squared error "
-        "of the reconstruction; all maps have the same scale. p: fraction of healthy calibration frames that score as high."
+        "of the reconstruction; all maps have the same scale. p: fraction of healthy calibration frames that "
+        "score as high, on the view centre."
     )
     return captioned("heat-maps", heatmap_gallery(groups), caption)
 
