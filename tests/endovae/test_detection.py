@@ -17,6 +17,7 @@ import pixelscope.endovae
 from pixelscope.cli import main
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
+from pixelscope.data.frames.view import centre_box
 from pixelscope.data.phantom import write_phantom
 from pixelscope.endovae.detection import pretrained
 from pixelscope.endovae.detection.config import DetectConfig
@@ -32,6 +33,7 @@ from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesio
 from pixelscope.endovae.detection.results import DetectionResult
 from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_net
 from pixelscope.errors import InputError
+from pixelscope.imaging.box import Box
 
 LEARNED = ("learned-mahalanobis", "pseudo-lesions")
 QUICK = DetectConfig(detectors=LEARNED, folds=3, images=32, min_lesion=0)
@@ -364,6 +366,41 @@ def test_the_command_writes_results_model_and_figures_and_refuses_to_overwrite(
     before = {path: path.read_bytes() for path in (tmp_path / "found").iterdir()}
     assert main(args) == 2
     assert {path: path.read_bytes() for path in (tmp_path / "found").iterdir()} == before
+
+
+def test_a_detector_scores_files_with_maps_as_it_scores_the_frames_of_a_store(
+    phantoms: FrameStore, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, table = tmp_path / "detector.safetensors", tmp_path / "scores.jsonl"
+    fitted = fit_to_store(phantoms, "learned-padim", QUICK)
+    fitted.save(model)
+    names = [name for name in phantoms.names if name.startswith("polyps")][:4]
+    files = [phantom / name for name in names]
+    pixelscope.endovae.score(model, files, table, false_positive_rate=0.2, maps=tmp_path / "maps")
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    rows = [row for row in rows if "score" in row]
+    expected = fitted(np.asarray(phantoms.view("centre").frames[[phantoms.names.index(name) for name in names]]))
+    np.testing.assert_allclose([row["score"] for row in rows], expected.scores, rtol=1e-3)
+    assert np.ptp(expected.scores) > 0.02 * expected.scores.max()
+    assert all(0 < row["p"] <= 1 for row in rows)
+    drawn = [cv2.imread(str(path)) for path in sorted((tmp_path / "maps").glob("*.png"))]
+    assert len(drawn) == 4
+    box = centre_box(Box(*phantoms.index.frames[phantoms.names.index(names[0])].content).centre_square())
+    original = cv2.imread(str(files[0]))
+    changed = np.abs(drawn[0].astype(int) - original).max(2) > 0
+    assert changed[box.slices].mean() > 0.5
+    changed[box.slices] = False
+    assert not changed.any()
+
+
+def test_a_detector_has_one_view_and_one_score(phantoms: FrameStore, phantom: Path, tmp_path: Path) -> None:
+    path = tmp_path / "detector.safetensors"
+    fit_to_store(phantoms, "pseudo-lesions", QUICK).save(path)
+    for change in ({"view": "full"}, {"score": "mse"}):
+        with pytest.raises(InputError):
+            pixelscope.endovae.score(path, [phantom], tmp_path / "scores.csv", **change)  # type: ignore[arg-type]
+    assert not (tmp_path / "scores.csv").exists()
 
 
 def test_the_public_functions_are_those_of_the_command_line() -> None:

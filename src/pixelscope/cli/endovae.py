@@ -190,7 +190,7 @@ def score(
     *paths: Files,
     out: Path,
     score: Score = "auto",
-    view: View = "centre",
+    view: View | None = None,
     false_positive_rate: float = 0.05,
     maps: Path | None = None,
     checkpoint: EndoVAECheckpoint = "auto",
@@ -203,9 +203,10 @@ def score(
     For example: `pixelscope endovae score runs/00001-endovae frames/ --out scores.csv --maps maps/`
 
     Args:
-        model: Evaluated run folder of `endovae train`, or a file made by `export`.
+        model: Evaluated run folder of `endovae train`, or a file made by `export` or `endovae detect`.
         out: File to write, ending in .csv or .jsonl: name, score, p-value, flagged or not; it must not exist.
-        view: `centre` scores a square of each frame without border and insets; `full` scores all of it.
+        view: `centre` scores a square of each frame without border and insets, the default for a run; `full` scores all of
+            it. A detector has one view.
         score: Anomaly score; `auto` takes the one selected on the run's validation frames.
         false_positive_rate: Fraction of healthy frames that may be flagged.
         maps: Folder to make, with one PNG per frame: its reconstruction error as a heatmap over it, at its own size.

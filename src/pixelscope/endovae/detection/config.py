@@ -7,6 +7,8 @@ from pydantic import Field
 from pixelscope.config import Config
 from pixelscope.imaging.config import PrepareConfig
 
+SYSTEM = "endovae-detector"
+"""Name of the system in the metadata of a detector's file."""
 DetectorName = Literal[
     "lite0-mahalanobis",
     "lite0-padim",

@@ -77,7 +77,8 @@ def fit_to_store(store: FrameStore, name: DetectorName, config: DetectConfig) ->
     """Fit a detector to healthy frames of a store, and calibrate it on others; see `calibration_split`."""
     calibration, train = calibration_split(store, config)
     frames = store.view(config.view).frames
-    return fit_detector(name, np.asarray(frames[train]), np.asarray(frames[calibration]), config)
+    sizes = [(int(width), int(height)) for width, height in store.sizes[calibration]]
+    return fit_detector(name, np.asarray(frames[train]), np.asarray(frames[calibration]), sizes, config)
 
 
 def _named(name: str) -> DetectorName:

@@ -1,7 +1,8 @@
 """A fitted detector as a file: what was fitted, its network where it learned one, and how healthy frames score."""
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from pydantic import Field, FiniteFloat
 
 from pixelscope.config import Config
 from pixelscope.data.frames.view import ViewName
+from pixelscope.endovae.anomaly.calibration import CameraCount
+from pixelscope.endovae.anomaly.cameras import Size, group_sizes
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
-from pixelscope.endovae.detection.config import DETECTORS, LITE0, DetectConfig, DetectorName
+from pixelscope.endovae.detection.config import DETECTORS, LITE0, SYSTEM, DetectConfig, DetectorName
 from pixelscope.endovae.detection.detectors import Detection, Detector
 from pixelscope.endovae.detection.features import Extractor, LearnedExtractor
 from pixelscope.endovae.detection.fit import FITS, learned_extractor, pretrained_extractor
@@ -26,7 +29,6 @@ from pixelscope.exports.weights import read_weights, write_weights
 from pixelscope.files import atomic_file
 from pixelscope.runs.folder import versions
 
-SYSTEM = "endovae-detector"
 NETWORK, FITTED = "network.", "fitted."
 """Prefixes of the tensors in a file."""
 
@@ -38,6 +40,8 @@ class DetectorCalibration(Config):
     """Ascending."""
     vmax: float
     """Value at which a map is brightest."""
+    cameras: tuple[CameraCount, ...]
+    """Number of these frames by original size."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class FittedDetector:
     calibration: DetectorCalibration
 
     @property
+    def sha256(self) -> str:
+        """Return the SHA-256 of all tensors in the file."""
+        return _digest(self._tensors())
+
+    @property
     def view(self) -> ViewName:
         """Return the view that it sees."""
         return self.config.view
@@ -61,9 +70,7 @@ class FittedDetector:
 
     def save(self, path: Path) -> None:
         """Write the detector to a .safetensors file, whole or not at all; weights that an extra brings are not repeated."""
-        tensors = {FITTED + name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in self.detector.tensors().items()}
-        if isinstance(self.extractor, LearnedExtractor):
-            tensors |= {NETWORK + name: one for name, one in self.extractor.network.state_dict().items()}
+        tensors = self._tensors()
         about = Metadata(
             system=SYSTEM,
             config=self.config.model_dump(mode="json"),
@@ -79,6 +86,12 @@ class FittedDetector:
         )
         with atomic_file(path) as temporary:
             write_weights(temporary, tensors, about)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {FITTED + name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in self.detector.tensors().items()}
+        if isinstance(self.extractor, LearnedExtractor):
+            tensors |= {NETWORK + name: one for name, one in self.extractor.network.state_dict().items()}
+        return tensors
 
     @classmethod
     def load(cls, path: Path) -> "FittedDetector":
@@ -103,7 +116,7 @@ class FittedDetector:
 
 
 def fit_detector(
-    name: DetectorName, train: NDArray[np.uint8], calibration: NDArray[np.uint8], config: DetectConfig
+    name: DetectorName, train: NDArray[np.uint8], calibration: NDArray[np.uint8], sizes: Sequence[Size], config: DetectConfig
 ) -> FittedDetector:
     """Fit a detector to healthy frames, and calibrate it on others.
 
@@ -111,6 +124,7 @@ def fit_detector(
         name: which detector.
         train: frames in the configured view, uint8 (N, S, S, 3).
         calibration: likewise.
+        sizes: original sizes of the calibration frames.
         config: settings.
     """
     learns = name not in LITE0
@@ -118,9 +132,13 @@ def fit_detector(
     detector = FITS[name].fit(extractor(train), config.seed)
     known = detector(extractor(calibration))
     brightest = float(np.quantile(known.maps, VMAX_QUANTILE))
-    return FittedDetector(
-        name, config, extractor, detector, DetectorCalibration(scores=tuple(np.sort(known.scores).tolist()), vmax=brightest)
+    groups = Counter(group_sizes(sizes)[size] for size in sizes).most_common()
+    found = DetectorCalibration(
+        scores=tuple(np.sort(known.scores).tolist()),
+        vmax=brightest,
+        cameras=tuple(CameraCount(width=width, height=height, count=count) for (width, height), count in groups),
     )
+    return FittedDetector(name, config, extractor, detector, found)
 
 
 def _known(name: str, path: Path) -> DetectorName:

@@ -13,14 +13,12 @@ import numpy as np
 from PIL import Image
 
 from pixelscope.data.decode import decode
-from pixelscope.data.frames.preprocess import PreparedFrame, prepare_file
 from pixelscope.data.frames.view import ViewName
 from pixelscope.data.sources.listing import mark_as_own
-from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration
+from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.cameras import Size, camera_warnings, known_cameras, title
-from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
-from pixelscope.endovae.anomaly.scores import why_unscored
-from pixelscope.endovae.inference.model import ScoringModel, load_scorer
+from pixelscope.endovae.anomaly.heatmap import overlay
+from pixelscope.endovae.inference.scorers import PreparedViews, Scorer, open_scorer
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file
@@ -70,7 +68,7 @@ def score(
     out: Path,
     *,
     score: str = "auto",
-    view: ViewName = HEADLINE,
+    view: ViewName | None = None,
     false_positive_rate: float = RATE,
     maps: Path | None = None,
     checkpoint: str = "auto",
@@ -83,11 +81,12 @@ def score(
     A frame that cannot be read, or shows no tissue, has an error and no score. For research only, never a diagnosis.
 
     Args:
-        model: a finished and evaluated run of EndoVAE, or a file made by `export`, which needs no torch.
+        model: a finished and evaluated run of EndoVAE, a file made by `export`, which needs no torch, or one by `detect`.
         paths: image files, and folders that are searched at any depth; rows are in this order.
         out: a file ending in .csv or .jsonl, which must not exist.
-        view: `centre` scores one square of each frame without border and insets; `full` scores all of it.
-        score: one of `pixelscope.endovae.anomaly.scores.SCORES`; `auto` is the one selected by the calibration.
+        view: `centre` scores one square of each frame without border and insets, the default for a run; `full` scores all of
+            it. A detector has one view.
+        score: one of `pixelscope.endovae.anomaly.scores.SCORES`; `auto` is the selected one, or that of the detector.
         false_positive_rate: fraction of healthy frames that may be flagged.
         maps: a new folder for one PNG per frame, the frame overlaid with its error map.
         checkpoint: which weights of a run; see `evaluate_endovae`. An unfinished run is used only if one is named.
@@ -106,42 +105,41 @@ def score(
     require_paths(paths)
     if not 0 < false_positive_rate < 1:
         raise InputError(f"--false-positive-rate must be between 0 and 1, got {false_positive_rate:g}; give for example 0.05.")
-    scorer = load_scorer(model, checkpoint, devices)
-    known = scorer.calibration.views[view]
-    name = known.require(score)
-    wanted = _Wanted(view, name, known.threshold(name, false_positive_rate), maps)
+    scorer = open_scorer(model, view, score, checkpoint, devices)
+    wanted = _Wanted(scorer.calibration.threshold(scorer.name, false_positive_rate), maps)
     if maps is not None:
         _require_maps(maps, paths, resume)
-    settings = {"view": view, "score": name, "false_positive_rate": f"{false_positive_rate:g}", "maps": str(maps)}
-    identity, sizes = scorer.identity | settings, list[Size]()
-    table = ResumableTable(out, COLUMNS, identity, resume)
+    settings = {
+        "view": scorer.view,
+        "score": scorer.name,
+        "false_positive_rate": f"{false_positive_rate:g}",
+        "maps": str(maps),
+    }
+    table, sizes = ResumableTable(out, COLUMNS, {**scorer.identity, **settings}, resume), list[Size]()
     stages = Steps(
-        prepare=lambda item: _prepared(item, scorer.prepare),
+        prepare=lambda item: scorer.prepared(item.path),
         compute=lambda items, frames: _rows(scorer, items, frames, wanted, sizes),
         devices=scorer.devices,
     )
     if maps is not None:
         mark_as_own(maps)
     written = run_pipeline(table, paths, stages, progress)
-    warnings = _camera_warnings(scorer.calibration, sizes)
-    return Scores(written, name, false_positive_rate, wanted.threshold, known.count, view, warnings)
+    count = scorer.calibration.count
+    return Scores(written, scorer.name, false_positive_rate, wanted.threshold, count, scorer.view, _warnings(scorer, sizes))
 
 
 @dataclass(frozen=True)
 class _Wanted:
     """What is computed for each frame."""
 
-    view: ViewName
-    score: str
     threshold: float
     maps: Path | None
 
 
-def _camera_warnings(calibration: Calibration, sizes: Sequence[Size]) -> tuple[str, ...]:
+def _warnings(scorer: Scorer, sizes: Sequence[Size]) -> tuple[str, ...]:
     """Return warnings of cameras that many of the scored frames, and few of the calibration frames, come from."""
-    known = {(one.width, one.height): one.count for one in calibration.cameras}
-    counts = {title(size): count for size, count in known.items()}
-    return camera_warnings(counts, known_cameras(sizes, known), "scored frames") if sizes else ()
+    counts = {title(size): count for size, count in scorer.cameras.items()}
+    return camera_warnings(counts, known_cameras(sizes, scorer.cameras), "scored frames") if sizes else ()
 
 
 def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
@@ -150,61 +148,46 @@ def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
     require_distinct_names(paths)
 
 
-def _prepared(item: InputFile, config: PrepareConfig) -> PreparedFrame:
-    return prepare_file(item.path, config)
-
-
 def _original(item: InputFile, config: PrepareConfig) -> np.ndarray:
     image = decode(item.path, value_range=config.range)
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
 def _rows(
-    scorer: ScoringModel,
-    items: Sequence[InputFile],
-    prepared: Sequence[PreparedFrame],
-    wanted: _Wanted,
-    sizes: list[Size],
+    scorer: Scorer, items: Sequence[InputFile], frames: Sequence[PreparedViews], wanted: _Wanted, sizes: list[Size]
 ) -> list[Row]:
     """Return the rows of some frames, and add their original sizes to `sizes`."""
-    frames, insets = np.stack([one.frame for one in prepared]), np.stack([one.inset > 0 for one in prepared])
-    sizes.extend(one.size for one in prepared)
-    seen, calibration = scorer(frames), scorer.calibration
-    values = calibration.scores(wanted.view, seen, frames, insets)[wanted.score]
-    p = calibration.views[wanted.view].p_values(wanted.score, values)
+    sizes.extend(one.full.size for one in frames)
+    found = scorer.score(frames)
+    p = scorer.calibration.p_values(scorer.name, found.values)
     rows: list[Row] = [
         {"score": float(value), "p": float(chance), "flagged": bool(value > wanted.threshold)}
         if np.isfinite(value)
         else {ERROR: f"{item.name}: {why}."}
-        for item, value, chance, why in zip(items, values, p, why_unscored(seen), strict=True)
+        for item, value, chance, why in zip(items, found.values, p, found.reasons, strict=True)
     ]
     if wanted.maps is None:
         return rows
-    drawn = [None if ERROR in row else error for row, error in zip(rows, smoothed(seen.error) * ~insets, strict=True)]
+    drawn = [None if ERROR in row else one for row, one in zip(rows, found.maps, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         files = [wanted.maps / item.png for item in items]
-        heat, config = repeat(calibration.vmax), repeat(scorer.prepare)
-        unwritten = pool.map(_map_error, files, items, prepared, drawn, heat, config)
+        unwritten = pool.map(_map_error, files, items, frames, drawn, repeat(scorer))
         return [row if why is None else {**row, ERROR: why} for row, why in zip(rows, unwritten, strict=True)]
 
 
-def _map_error(
-    path: Path, item: InputFile, prepared: PreparedFrame, errors: np.ndarray | None, brightest: float, config: PrepareConfig
-) -> str | None:
-    """Write the error map of a frame, if it has one; return the error if it cannot be written."""
-    if errors is None:
+def _map_error(path: Path, item: InputFile, frame: PreparedViews, drawn: np.ndarray | None, scorer: Scorer) -> str | None:
+    """Write the map of a frame, if it has one; return the error if it cannot be written."""
+    if drawn is None:
         return None
-    return unwritable(path, lambda: _write_map(path, item, prepared, errors, brightest, config))
+    return unwritable(path, lambda: _write_map(path, item, frame, drawn, scorer))
 
 
-def _write_map(
-    path: Path, item: InputFile, prepared: PreparedFrame, errors: np.ndarray, brightest: float, config: PrepareConfig
-) -> None:
-    """Write the frame with its error map over the square seen by the model; the rest is unchanged."""
-    rows, columns = prepared.content.centre_square().slices
-    drawn = _original(item, config).copy()
-    square = drawn[rows, columns]
-    grown = cv2.resize(errors, (square.shape[1], square.shape[0]), interpolation=cv2.INTER_LINEAR)
-    drawn[rows, columns] = overlay(square, np.asarray(grown, np.float32), brightest)
+def _write_map(path: Path, item: InputFile, frame: PreparedViews, drawn: np.ndarray, scorer: Scorer) -> None:
+    """Write the frame with its map over the square seen by the model; the rest is unchanged."""
+    rows, columns = scorer.square(frame.full.content).slices
+    whole = _original(item, scorer.prepare).copy()
+    square = whole[rows, columns]
+    grown = cv2.resize(drawn, (square.shape[1], square.shape[0]), interpolation=cv2.INTER_LINEAR)
+    whole[rows, columns] = overlay(square, np.asarray(grown, np.float32), scorer.vmax)
     with atomic_file(path) as temporary:
-        Image.fromarray(drawn).save(temporary, format="PNG", compress_level=QUICK)
+        Image.fromarray(whole).save(temporary, format="PNG", compress_level=QUICK)

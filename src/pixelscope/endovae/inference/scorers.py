@@ -1,0 +1,178 @@
+"""What frames are scored with: a trained EndoVAE, or a fitted detector; importing this imports no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from pixelscope.data.frames.preprocess import CentreFrame, PreparedFrame, prepare_file, prepare_views
+from pixelscope.data.frames.view import ViewName, centre_box
+from pixelscope.endovae.anomaly.calibration import HEADLINE, ViewCalibration
+from pixelscope.endovae.anomaly.cameras import Size
+from pixelscope.endovae.anomaly.heatmap import smoothed
+from pixelscope.endovae.anomaly.scores import MIN_TISSUE, NO_TISSUE, why_unscored
+from pixelscope.endovae.detection.config import SYSTEM
+from pixelscope.endovae.inference.model import ScoringModel, load_scorer
+from pixelscope.errors import InputError
+from pixelscope.exports.metadata import KEY
+from pixelscope.imaging.box import Box
+from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.tissue import tissue_mask
+
+if TYPE_CHECKING:
+    # It brings torch, which an ONNX file does without.
+    pass
+
+
+@dataclass(frozen=True)
+class PreparedViews:
+    """A frame, prepared in the views that a scorer sees."""
+
+    full: PreparedFrame
+    centre: CentreFrame | None
+
+
+@dataclass(frozen=True)
+class FrameScores:
+    """Scores of N frames."""
+
+    values: NDArray[np.float64]
+    """(N,); NaN where there is nothing to score."""
+    reasons: Sequence[str]
+    """Per frame, why it has no score, if it has none."""
+    maps: NDArray[np.float32]
+    """(N, h, w), over the square that `Scorer.square` returns."""
+
+
+class Scorer(Protocol):
+    """Scores prepared frames in one view."""
+
+    prepare: PrepareConfig
+    view: ViewName
+    name: str
+    """The score."""
+    calibration: ViewCalibration
+    cameras: Mapping[Size, int]
+    """Number of calibration frames by original size."""
+    vmax: float
+    """Value at which a map is brightest."""
+    devices: int
+    identity: Mapping[str, str]
+
+    def prepared(self, path: Path) -> PreparedViews:
+        """Read and prepare a frame; raises InputError if it cannot be read."""
+        ...
+
+    def score(self, frames: Sequence[PreparedViews]) -> FrameScores:
+        """Score frames."""
+        ...
+
+    def square(self, content: Box) -> Box:
+        """Return the square of a frame's content area that maps are laid over."""
+        ...
+
+
+class VAEScorer:
+    """Scores of a trained EndoVAE; see `Scorer`."""
+
+    def __init__(self, model: ScoringModel, view: ViewName, score: str) -> None:
+        self._model = model
+        self.view: ViewName = view
+        self.calibration = model.calibration.views[view]
+        self.name = self.calibration.require(score)
+        self.cameras: Mapping[Size, int] = {(one.width, one.height): one.count for one in model.calibration.cameras}
+        self.prepare, self.vmax, self.devices = model.prepare, model.calibration.vmax, model.devices
+        self.identity: Mapping[str, str] = model.identity
+
+    def prepared(self, path: Path) -> PreparedViews:
+        """Read and prepare a frame; raises InputError if it cannot be read."""
+        return PreparedViews(prepare_file(path, self.prepare), None)
+
+    def score(self, frames: Sequence[PreparedViews]) -> FrameScores:
+        """Score frames."""
+        pixels, insets = np.stack([one.full.frame for one in frames]), np.stack([one.full.inset > 0 for one in frames])
+        seen = self._model(pixels)
+        values = self._model.calibration.scores(self.view, seen, pixels, insets)[self.name]
+        return FrameScores(values, why_unscored(seen), smoothed(seen.error) * ~insets)
+
+    def square(self, content: Box) -> Box:
+        """Return the whole square that the model reconstructs, in whatever view its errors are scored."""
+        return content.centre_square()
+
+
+class DetectorScorer:
+    """Scores of a detector that `endovae detect` wrote; see `Scorer`."""
+
+    def __init__(self, path: Path, view: ViewName | None, score: str) -> None:
+        from pixelscope.endovae.detection.model import FittedDetector
+
+        self._detector: FittedDetector = FittedDetector.load(path)
+        known = self._detector.calibration
+        self.view: ViewName = self._detector.view
+        self.prepare = self._detector.config.prepare
+        if view not in (None, self.view):
+            raise InputError(f"{path} scores the view {self.view}, not {view}; leave out --view.")
+        self.calibration = ViewCalibration(
+            selected=self._detector.name,
+            selection_auroc={},
+            selection_counts={},
+            log_spreads={},
+            scores={self._detector.name: known.scores},
+        )
+        self.name = self.calibration.require(score)
+        self.cameras: Mapping[Size, int] = {(one.width, one.height): one.count for one in known.cameras}
+        self.vmax, self.devices = known.vmax, 1
+        self.identity: Mapping[str, str] = {"model": self._detector.sha256}
+
+    def prepared(self, path: Path) -> PreparedViews:
+        """Read and prepare a frame; raises InputError if it cannot be read, or leaves nothing of the view."""
+        if self.view == "full":
+            return PreparedViews(prepare_file(path, self.prepare), None)
+        return PreparedViews(*prepare_views(path, self.prepare))
+
+    def score(self, frames: Sequence[PreparedViews]) -> FrameScores:
+        """Score frames."""
+        seen = [one.full if one.centre is None else one.centre for one in frames]
+        pixels = np.stack([one.frame for one in seen])
+        found = self._detector(pixels)
+        tissue = tissue_mask(pixels, np.stack([one.inset > 0 for one in seen])).mean((1, 2))
+        return FrameScores(np.where(tissue >= MIN_TISSUE, found.scores, np.nan), [NO_TISSUE] * len(frames), found.maps)
+
+    def square(self, content: Box) -> Box:
+        """Return the square that the detector sees."""
+        square = content.centre_square()
+        return square if self.view == "full" else centre_box(square)
+
+
+def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str = "auto", devices: int = 1) -> Scorer:
+    """Open a run folder of `endovae train`, a file that `export` made of one, or a file that `endovae detect` wrote.
+
+    Args:
+        model: the folder or file.
+        view: which part of a frame is scored; None for that of a detector, and the centre otherwise.
+        score: name of the score; `auto` for the selected one.
+        checkpoint: which weights of a run folder.
+        devices: maximum number of GPUs, or of threads without one; a detector uses all cores at once.
+
+    Raises:
+        InputError: `model` is none of them, or has no such view or score.
+    """
+    if is_detector(model):
+        return DetectorScorer(model, view, score)
+    return VAEScorer(load_scorer(model, checkpoint, devices), view or HEADLINE, score)
+
+
+def is_detector(path: Path) -> bool:
+    """Return whether a file was written by `endovae detect`, by its metadata."""
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, "np") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return False
+    return f'"system":"{SYSTEM}"' in metadata.get(KEY, "")
