@@ -41,10 +41,10 @@ def blank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = tiny.write_frames(tmp_path_factory.mktemp("frames"), normal=36, abnormal=16)
     for folder, count in (("normal-tiny", 12), ("polyps", 4)):
         for number in range(count):
-            # Different enough in their hashes to be no near-duplicates of each other.
+            # Different enough in their hashes to be no near-duplicates of each other, and by their names no sequence.
             white = np.full((tiny.SIZE, tiny.SIZE, 3), 255, np.uint8)
             white[number : number + 2] = 215 if folder == "polyps" else 220
-            Image.fromarray(white).save(frames / folder / f"white-{number:02d}.png")
+            Image.fromarray(white).save(frames / folder / f"white-{chr(97 + number)}.png")
     store = prepare([frames], config=PrepareConfig(size=tiny.SIZE), out=tmp_path_factory.mktemp("stores") / "blank-0")
     config = tiny.endovae(frames=str(store.path), split={"validation_fraction": 0.3, "test_fraction": 0.3})
     run = train_endovae(config, run=tmp_path_factory.mktemp("runs") / "blank")
