@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from pixelscope.errors import PACKAGES
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
@@ -70,31 +72,56 @@ def imports_of(tree: ast.Module, name: str, modules: Collection[str]) -> set[str
     return {module for module in found if module in modules} - {name}
 
 
+def requirements_of(*extras: str) -> list[Requirement]:
+    """Return what the base install and these extras need, extras within extras too."""
+    found = [Requirement(line) for line in PROJECT["dependencies"]]
+    waiting = list(extras)
+    for extra in waiting:
+        for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
+            if requirement.name == PROJECT["name"]:
+                waiting += sorted(requirement.extras - set(waiting))
+            else:
+                found.append(requirement)
+    return found
+
+
 def test_nothing_brings_torchvision() -> None:
-    ours = [Requirement(line) for line in PROJECT["dependencies"]]
-    for group in PROJECT["optional-dependencies"].values():
-        ours += [requirement for line in group if (requirement := Requirement(line)).name != PROJECT["name"]]
-    names = closure(ours)
+    names = closure(requirements_of(*PROJECT["optional-dependencies"]))
     assert {"torch", "lightning-fabric", "torchmetrics"} <= names
     assert "torchvision" not in names | pins().keys()
 
 
 def test_everything_that_is_needed_is_pinned() -> None:
-    ours = [Requirement(line) for group in ("demo", "test") for line in PROJECT["optional-dependencies"][group]]
-    needed = closure([*map(Requirement, PROJECT["dependencies"]), *ours])
+    needed = closure(requirements_of("test"))
     # torch names the exact versions of what it brings for CUDA, which differ from machine to machine.
     brought = re.compile(r"nvidia-|cuda-|triton|pip$|setuptools$")
     assert sorted(name for name in needed - pins().keys() if not brought.match(name)) == []
 
 
 def test_pins_satisfy_what_is_required() -> None:
-    for requirement in map(Requirement, PROJECT["dependencies"]):
-        assert requirement.specifier.contains(pins()[requirement.name]), requirement
+    for requirement in requirements_of("test", "bench"):
+        assert requirement.specifier.contains(pins()[normal(requirement.name)]), requirement
+
+
+def test_every_extra_is_one_that_an_error_may_name_or_a_collection() -> None:
+    collections = {"bench", "dev", "docs", "mat", "runtime", "test"}
+    assert set(PACKAGES.values()) | collections == set(PROJECT["optional-dependencies"])
+
+
+def test_the_base_install_brings_nothing_that_only_training_needs() -> None:
+    names = closure(requirements_of())
+    assert {"numpy", "onnxruntime"} <= names
+    assert not {"torch", "lightning-fabric", "scipy", "matplotlib", "jinja2", "safetensors", "requests", "pooch"} & names
+
+
+def test_description_and_keywords_name_both_systems() -> None:
+    for text in (PROJECT["description"], " ".join(PROJECT["keywords"])):
+        assert "PixelDA" in text and "EndoVAE" in text
 
 
 @pytest.mark.parametrize("release", ["2.6.2", "2.6.3"])
 def test_the_malicious_releases_of_lightning_are_refused(release: str) -> None:
-    (fabric,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "lightning-fabric"]
+    (fabric,) = [r for r in requirements_of("train") if r.name == "lightning-fabric"]
     assert not fabric.specifier.contains(release)
     assert fabric.specifier.contains("2.6.4")
 

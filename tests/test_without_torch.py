@@ -1,4 +1,4 @@
-"""What needs no torch does not import it: images, frames, run folders and exported files are read without it."""
+"""What needs no extra does not import one: images, frames, run folders and exported files are read without torch."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import pixelscope
+from pixelscope.errors import PACKAGES as EXTRA_PACKAGES
 
 SOURCE = Path(pixelscope.__file__).parent
 WITH_TORCH = {
@@ -29,6 +30,8 @@ SINGLE = (
     "pixelscope.pixelda.results",
     "pixelscope.systems",
 )
+BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({sorted(EXTRA_PACKAGES)}))"
+"""Code after which no package of an extra can be imported."""
 PACKAGES = ("data", "imaging", "endovae/inference", "pixelda/inference", "exports", "inference", "runs", "single")
 
 
@@ -42,16 +45,16 @@ def modules_of(package: str) -> list[str]:
 def test_modules_are_imported_where_torch_cannot_be(package: str) -> None:
     names = list(SINGLE) if package == "single" else modules_of(package)
     assert len(names) > 2
-    code = "import importlib, sys; sys.modules['torch'] = None; [importlib.import_module(name) for name in sys.argv[1:]]"
+    code = f"{BLOCKED}; import importlib; [importlib.import_module(name) for name in sys.argv[1:]]"
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_source_is_split_where_torch_cannot_be_imported(tmp_path: Path) -> None:
     """All the way from files to a split, so that what is imported inside functions is seen, too."""
-    code = """
-import sys
-sys.modules["torch"] = None
+    code = (
+        BLOCKED
+        + """
 import numpy as np
 from pixelscope.data import load
 from pixelscope.data.split import own_test_mask, split
@@ -62,6 +65,33 @@ parts = split(images, own_test_mask(images, 0.2, 0), 0.2, 0)
 assert (len(parts.train), len(parts.validation), len(parts.test)) == (13, 3, 4), parts
 print(parts.train.digest())
 """
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip()) == 64
+
+
+COMMANDS = {
+    "train": ("pixelda", "train", "--source", "demo:mnist", "--target", "demo:mnist-m"),
+    "dicom": ("data", "info", "scans"),
+    "mat": ("data", "info", "arrays:digits.mat"),
+    "serve": ("serve", "."),
+    "demo": ("demo",),
+}
+
+
+@pytest.mark.parametrize(("extra", "command"), COMMANDS.items())
+def test_a_command_whose_extra_is_missing_says_which(tmp_path: Path, extra: str, command: tuple[str, ...]) -> None:
+    (tmp_path / "digits.mat").write_bytes(b"x")
+    (tmp_path / "scans").mkdir()
+    for name in ("a.dcm", "b.dcm"):
+        (tmp_path / "scans" / name).write_bytes(bytes(128) + b"DICM" + bytes(100))
+    missing = ["scipy"] if extra == "mat" else [name for name, of in EXTRA_PACKAGES.items() if of == extra]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing}));"
+        "from pixelscope.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f'pip install "pixelscope[{extra}]"' in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -49,6 +49,8 @@ _PUBLIC = {
     "System": "pixelscope.systems",
     "SYSTEMS": "pixelscope.systems",
     "TrainingStopped": "pixelscope.errors",
+    "write_pages": "pixelscope.data.pages",
+    "WrittenPages": "pixelscope.data.pages",
 }
 """Public names, and where each is defined: its module, with `:name` where it has another name there."""
 

@@ -10,6 +10,8 @@ from pixelscope.data.describe import contact_sheet as contact_sheet
 from pixelscope.data.describe import describe_source as describe_source
 from pixelscope.data.imageset import ImageSet as ImageSet
 from pixelscope.data.pack import pack as pack
+from pixelscope.data.pages import WrittenPages as WrittenPages
+from pixelscope.data.pages import write_pages as write_pages
 from pixelscope.data.sources.mnist_m import generate_mnist_m as generate_mnist_m
 from pixelscope.data.sources.pictograms import Rendered as Rendered
 from pixelscope.data.sources.pictograms import render_pictograms as render_pictograms

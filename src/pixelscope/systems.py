@@ -174,7 +174,8 @@ def evaluate(
 
     Args:
         run: a run of PixelDA, its baseline, a refinement or EndoVAE. Of an unfinished one the newest checkpoint is measured.
-        source, target: for PixelDA and its baseline: images to measure instead of the run's own.
+        source: for PixelDA and its baseline: images to measure instead of the run's own.
+        target: see `source`.
         frames: for EndoVAE: a store or folder of frames to measure instead of the run's own.
         checkpoint: which weights: `last`, `ema-last` or `best-source` for PixelDA and its baseline; `auto` is the system's
             default.
@@ -211,7 +212,8 @@ def export(
 
     Args:
         run: a finished run of PixelDA, its baseline, a refinement or EndoVAE; the last one evaluated.
-        out: file ending in .onnx or .safetensors; it must not exist.
+        out: file ending in .onnx or .safetensors; or a path without a suffix, a folder to make, with model, README.md (the
+            model card with a YAML header) and LICENSE. It must not exist.
         form: the format.
         images: a source of images, or a store or folder of frames, to compare on; by default the run's own.
         checkpoint: which weights; see `evaluate`. An unfinished run is exported only if one is named.
@@ -227,7 +229,12 @@ def export(
     """
     chosen = None if choose == "adapted" else choose
     options = {"images": images, "checkpoint": checkpoint, "choose": chosen, "data_root": data_root}
-    return _call(run, "export", (run, out, form), options)
+    if out.suffix:
+        return _call(run, "export", (run, out, form), options)
+    from pixelscope.exports.folder import write_model_folder  # it imports NumPy, which --help does without
+
+    system = _system(run)
+    return write_model_folder(out, system.name, form, lambda model: _call(run, "export", (run, model, form), options))
 
 
 def sections(run: Path) -> "list[Section]":

@@ -63,6 +63,22 @@ def test_classes_of_other_names(cli: Cli, frames: Path, tmp_path: Path) -> None:
     }
 
 
+def test_masks_of_a_folder_of_any_name(cli: Cli, frames: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "annotations"
+    masks.mkdir()
+    with Image.open(min((frames / "polyps").iterdir())) as frame:
+        Image.new("L", frame.size, 255).save(masks / f"{min((frames / 'polyps').iterdir()).stem}_mask.png")
+    done = cli("endovae", "prepare", frames, "--size", "16", "--masks", f"polyps={masks}", "--out", tmp_path / "store")
+    assert done.code == 0, done.err
+    index = json.loads((tmp_path / "store" / "index.json").read_text())
+    assert [frame["name"] for frame in index["frames"] if frame["lesion"]] == [
+        f"polyps/{min((frames / 'polyps').iterdir()).name}"
+    ]
+    for given, message in ((("polyps",), "CLASS=DIR"), ((f"polyps={masks}", "--masks", f"polyps={masks}"), "twice")):
+        refused = cli("endovae", "prepare", frames, "--masks", *given, "--out", tmp_path / "other")
+        assert refused.code == 2 and message in refused.err
+
+
 def test_from_frames_to_new_ones(cli: Cli, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     trained = cli("endovae", "train", "--frames", frames, *SMALL, "--training.epochs", "2")

@@ -175,6 +175,22 @@ def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert image_size(tmp_path / "image.png") is None
 
 
+def test_a_larger_limit_may_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
+    path = saved(tmp_path, Image.new("L", (10, 8), 5))
+    with pytest.raises(InputError, match="PIXELSCOPE_MAX_PIXELS"):
+        read_image(path)
+    monkeypatch.setenv("PIXELSCOPE_MAX_PIXELS", "80")
+    assert read_image(path)[0, 0].tolist() == [5]
+    monkeypatch.setenv("PIXELSCOPE_MAX_PIXELS", "79")
+    with pytest.raises(InputError, match="PIXELSCOPE_MAX_PIXELS"):
+        read_image(path)
+    monkeypatch.setenv("PIXELSCOPE_MAX_PIXELS", "many")
+    with pytest.raises(InputError, match="'many'"):
+        read_image(path)
+    assert Image.MAX_IMAGE_PIXELS == 60
+
+
 def test_formats_that_start_other_programs_are_not_tried(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("RGB", (4, 4)), "a.eps").rename(tmp_path / "a.png")
     assert image_size(path) is None

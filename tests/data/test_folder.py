@@ -308,8 +308,8 @@ def test_further_pages_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_files_says_which(tmp_path: Path) -> None:
-    (tmp_path / "a.dcm").touch()
-    with pytest.raises(InputError, match=r"There are no images in .*1 \.dcm"):
+    (tmp_path / "a.doc").touch()
+    with pytest.raises(InputError, match=r"There are no images in .*1 \.doc"):
         load_folder(tmp_path)
 
 

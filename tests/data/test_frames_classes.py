@@ -124,6 +124,15 @@ def test_masks_of_any_folder_may_be_given_by_class(tmp_path: Path) -> None:
     assert found.masks[0].path == tmp_path / "Ground Truth" / "a.png"
 
 
+def test_files_named_as_a_frame_and_mask_are_masks(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "polyps/a.jpg", "polyps/a_mask.png", "polyps/b.png", "polyps/b_Segmentation.png", "normal-cecum/face_mask.jpg"
+    )
+    found = find_classes([tmp_path])
+    assert frames(found) == ["normal-cecum: face_mask.jpg", "polyps: a.jpg", "polyps: b.png"]
+    assert masks(found) == ["polyps: a_mask.png", "polyps: b_Segmentation.png"]
+
+
 def test_masks_given_by_hand_for_no_class_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "polyps/a.png", "other/a.png")
     with pytest.raises(InputError, match="'typo' .* belong to no class"):
@@ -212,10 +221,10 @@ def test_masks_are_those_of_their_part(tmp_path: Path) -> None:
 
 
 def test_files_of_other_programs_are_no_frames_and_are_noted(tmp_path: Path) -> None:
-    names = ["normal-x/1.jpg", "normal-x/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/normal-x/._1.jpg", "normal-x/2.dcm"]
+    names = ["normal-x/1.jpg", "normal-x/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/normal-x/._1.jpg", "normal-x/2.doc"]
     found = find_classes([touch(tmp_path, *names)])
     assert frames(found) == ["normal-x: 1.jpg"]
-    assert found.notes[0].endswith("1 files (1 .dcm): normal-x/2.dcm.")
+    assert found.notes[0].endswith("1 files (1 .doc): normal-x/2.doc.")
     assert found.notes[1].endswith(": 2 folders, 0 files.")
 
 

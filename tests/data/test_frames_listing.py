@@ -57,6 +57,12 @@ def test_masks_match_by_path_and_else_by_name(tmp_path: Path) -> None:
     }
 
 
+def test_the_suffix_of_a_mask_is_no_part_of_its_name(tmp_path: Path) -> None:
+    write(tmp_path, polyps__x="1", polyps__y="2", polyps__y_mask="m2", polyp_masks__x_mask="m1")
+    masks = {frame.name: frame.mask and frame.mask.relative_to(tmp_path).as_posix() for frame in listed(tmp_path).frames}
+    assert masks == {"polyps/x.png": "polyp-masks/x-mask.png", "polyps/y.png": "polyps/y-mask.png"}
+
+
 def test_a_mask_that_could_be_of_two_frames_is_refused(tmp_path: Path) -> None:
     write(tmp_path, polyps__one__x="1", polyps__two__x="2", polyp_masks__x="m")
     with pytest.raises(InputError, match=r"masks/x\.png could be of polyps/one/x\.png and polyps/two/x\.png"):

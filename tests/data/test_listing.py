@@ -17,12 +17,12 @@ def touch(folder: Path, *names: str) -> Path:
 
 def test_every_file_is_an_image_another_file_or_passed_over(tmp_path: Path) -> None:
     found = contents(
-        touch(tmp_path, "b/1.PNG", "b/scan.dcm", "b-c/1.jpg", "notes.txt", ".DS_Store", "b/._1.PNG", "Thumbs.db", "b/~$x.docx")
+        touch(tmp_path, "b/1.PNG", "b/scan.doc", "b-c/1.jpg", "notes.txt", ".DS_Store", "b/._1.PNG", "Thumbs.db", "b/~$x.docx")
     )
     assert found.names == ["b-c/1.jpg", "b/1.PNG"]
     assert found.images == [tmp_path / name for name in found.names]
     assert found.folders == ["b", "b-c"]
-    assert found.others == ["b/scan.dcm", "notes.txt"]
+    assert found.others == ["b/scan.doc", "notes.txt"]
     assert found.skipped == [".DS_Store", "Thumbs.db", "b/._1.PNG", "b/~$x.docx"]
     assert found.own == []
 
@@ -88,11 +88,11 @@ def test_children_are_folders_with_their_emptiness(tmp_path: Path) -> None:
 
 
 def test_notes_count_by_kind(tmp_path: Path) -> None:
-    found = contents(touch(tmp_path, "1.png", "2.dcm", "3.dcm", "4.heic", "README", "__MACOSX/x", ".a"))
+    found = contents(touch(tmp_path, "1.png", "2.doc", "3.doc", "4.heic", "README", "__MACOSX/x", ".a"))
     others, skipped = found.notes()
-    assert "4 files (2 .dcm, 1 .heic, 1 without an ending): 2.dcm, 3.dcm, 4.heic, README." in others
+    assert "4 files (2 .doc, 1 .heic, 1 without an ending): 2.doc, 3.doc, 4.heic, README." in others
     assert skipped.endswith(": 1 folders, 1 files.")
-    assert found.notes(used=["2.dcm", "3.dcm", "4.heic", "README"]) == (skipped,)
+    assert found.notes(used=["2.doc", "3.doc", "4.heic", "README"]) == (skipped,)
     assert Contents([], [], [], [], [], []).notes() == ()
 
 

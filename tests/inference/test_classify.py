@@ -13,6 +13,7 @@ from PIL import Image
 
 from fixtures import tiny
 from pixelscope import InputError, Interrupted
+from pixelscope.data import load
 from pixelscope.data.decode import read_image
 from pixelscope.data.loader import to_float
 from pixelscope.data.sources.listing import image_files
@@ -138,8 +139,38 @@ def test_labels_of_a_file_beside_the_images_are_in_the_manifest(pixelda_run: Pat
         Image.fromarray(tiny.pictures(1)[0][0]).save(tmp_path / "in" / name)
     (tmp_path / "in" / "labels.csv").write_text('name,label\none.png,"a, b"\ntrain/two.png,c\n', encoding="utf-8")
     adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
-    rows = {row["file"]: row["label"] for row in read(tmp_path / "out" / "manifest.csv")}
-    assert rows["one.png-0.png"] == "a, b" and rows["train/two.png-0.png"] == "c"
+    rows = {row["file"]: row["label"] for row in read(tmp_path / "out" / "manifest.csv") if not row["error"]}
+    assert rows == {"a, b/one.png-0.png": "a, b", "c/train/two.png-0.png": "c"}
+    images = load(str(tmp_path / "out"), size=None)
+    assert [images.classes[label] for label in images.labels] == ["a, b", "c"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library and what it brings
+def test_redrawn_images_are_read_by_the_datasets_library(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")
+    source = tmp_path / "in"
+    shutil.copytree(digits, source)
+    (source / "top" / "broken.png").write_bytes(b"no image")
+    assert adapt(pixelda_run, source, tmp_path / "out", styles=2).failed == 1
+    found = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))["train"]
+    rows = {row["file"]: row for row in read(tmp_path / "out" / "manifest.csv") if row["file"]}
+    assert len(found) == len(rows) == 80
+    assert set(found.column_names) == {"image", "label", "source", "style"}
+    named = {(row["source"], row["style"]): row for row in rows.values()}
+    for example in found:
+        row = named[example["source"], str(example["style"])]
+        assert example["label"] == row["label"]
+        assert np.array_equal(np.asarray(example["image"]), np.asarray(Image.open(tmp_path / "out" / row["file"])))
+
+
+def test_metadata_names_what_was_written_alone(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    shutil.copytree(digits, source)
+    (source / "top" / "broken.png").write_bytes(b"no image")
+    adapt(pixelda_run, source, tmp_path / "out", styles=2)
+    rows = read(tmp_path / "out" / "metadata.csv")
+    assert [row["file_name"] for row in rows] == [row["file"] for row in read(tmp_path / "out" / "manifest.csv") if row["file"]]
+    assert all(row["label"] == row["file_name"].split("/")[0] for row in rows) and len(rows) == 80
 
 
 def test_a_file_that_cannot_be_written_is_a_row_with_its_error_and_the_others_go_on(

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import yaml
 from PIL import Image
 from skimage.metrics import structural_similarity
 
@@ -74,6 +75,41 @@ def test_score_takes_a_file_and_gives_the_runs_rows(
     drawn = [np.asarray(Image.open(file), int) for file in image_files(tmp_path / "maps")]
     others = [np.asarray(Image.open(file), int) for file in image_files(tmp_path / "maps-run")]
     assert max(np.abs(a - b).max() for a, b in zip(drawn, others, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("system", ["pixelda", "endovae"])
+def test_a_folder_holds_what_model_hubs_expect(
+    request: pytest.FixtureRequest, models: Path, tmp_path: Path, system: str
+) -> None:
+    run = request.getfixturevalue(f"{system}_run")
+    result = export(run, tmp_path / "model")
+    assert {Path(name).relative_to(tmp_path / "model").as_posix() for name in result.files} == {
+        path.relative_to(tmp_path / "model").as_posix() for path in (tmp_path / "model").rglob("*")
+    }
+    assert {"model.onnx", "README.md", "LICENSE", "card.json"} <= {path.name for path in (tmp_path / "model").iterdir()}
+    _, header, text = (tmp_path / "model" / "README.md").read_text().split("---\n", 2)
+    values = yaml.safe_load(header)
+    assert values["license_link"] == "LICENSE" and "pixelscope" in values["tags"]
+    assert text.strip().startswith(f"# {values['model_name']}") and "## Intended use" in text
+    assert "no right is granted" in (tmp_path / "model" / "LICENSE").read_text()
+    alone = OnnxModel(models / system / "model.onnx").about
+    assert OnnxModel(tmp_path / "model" / "model.onnx").about.weights_sha256 == alone.weights_sha256
+    with pytest.raises(InputError, match="exists already"):
+        export(run, tmp_path / "model")
+
+
+def test_the_card_is_read_by_the_hubs_library(pixelda_run: Path, tmp_path: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    export(pixelda_run, tmp_path / "model", form="safetensors")
+    card = hub.ModelCard.load(tmp_path / "model" / "README.md")
+    assert (card.data.license, card.data.pipeline_tag) == ("other", "image-classification")
+    assert card.text.strip().startswith("# Classifier adapted")
+
+
+def test_a_folder_of_a_run_that_cannot_be_exported_is_not_made(endovae_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        export(endovae_run, tmp_path / "model", checkpoint="ema-last", images=str(tmp_path / "nowhere"))
+    assert list(tmp_path.iterdir()) == []
 
 
 WITHOUT_TORCH = """

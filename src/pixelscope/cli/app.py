@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 import pixelscope
 from pixelscope.cli.options import DataRoot, Json, Runs
 from pixelscope.cli.output import show
+from pixelscope.errors import require_extra
 
 app = App(
     name="pixelscope",
@@ -18,6 +19,7 @@ app = App(
     # main() answers Ctrl-C: it knows how to resume.
     suppress_keyboard_interrupt=False,
 )
+app.register_install_completion_command(help="Install tab completion for this shell (bash, zsh or fish).")
 
 
 for name, help_text in (
@@ -38,6 +40,7 @@ def demo(*, runs: Runs = Path("runs"), seed: int = 0) -> None:
     Args:
         seed: Seed of weights, data order and every random draw.
     """
+    require_extra("demo")
     print(pixelscope.run_demo(runs=runs, seed=seed).to_text())
 
 
@@ -71,7 +74,8 @@ def export(
 
     Args:
         run: Finished run folder; a run of EndoVAE must be evaluated.
-        out: File to write, ending in .onnx or .safetensors; it must not exist.
+        out: File to write, ending in .onnx or .safetensors; or a folder to make, without a suffix: model, README.md (the model
+            card with a YAML header), LICENSE. It must not exist.
         format: onnx: a graph from uint8 RGB images of any size, for onnxruntime. safetensors: the weights only.
         images: Images, or a store or folder of frames, on which file and run are compared; by default the run's own.
         checkpoint: Weights to export; `auto` takes the default of a finished run.

@@ -92,6 +92,21 @@ def render(
 
 
 @app.command
+def pages(source: Path, /, *, out: Path, json: Json = False) -> None:
+    """Write every page of multi-page TIFF, GIF, WebP and PNG files as a separate file; other commands read the first page.
+
+    Class folders stay, files of one page are copied, and lines of labels.csv are repeated for each page.
+
+    Args:
+        source: Image file, or a folder of images at any depth.
+        out: Folder to make; it must not exist.
+    """
+    with pixelscope.ProgressBar("writing pages") as progress:
+        written = pixelscope.write_pages(source, out, progress)
+    show(written, json)
+
+
+@app.command
 def pack(
     source: str,
     /,

@@ -1,5 +1,7 @@
 """The commands of `pixelscope endovae`."""
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,16 +17,20 @@ from pixelscope.cli.options import (
     EndoVAECheckpoint,
     Files,
     Json,
+    PipedFiles,
     Resume,
     RunOptions,
+    TableFile,
     TakeOver,
     explicit_settings,
     require_resumable,
     resolve_config,
 )
 from pixelscope.cli.output import evaluate_and_report, show
+from pixelscope.cli.pipes import input_paths
 from pixelscope.config import Config
 from pixelscope.endovae import DetectConfig, EndoVAEConfig, PrepareConfig
+from pixelscope.errors import InputError, missing_extra
 
 app = App(name="endovae")
 
@@ -72,6 +78,7 @@ def prepare(
     *folders: Path,
     normal: Classes = None,
     abnormal: Classes = None,
+    masks: Annotated[list[str] | None, Parameter(negative=())] = None,
     out: Path | None = None,
     stores: Path = Path("stores"),
     settings: Annotated[PrepareConfig, Parameter(name="*")] = PrepareConfig(),
@@ -83,9 +90,10 @@ def prepare(
 
     Args:
         folders: Class folders of frames, or folders of class folders. The names of Kvasir are known; masks are read from
-            CLASS-masks.
+            CLASS-masks, and from files named as a frame and `_mask`.
         normal: Name of a further healthy class; may be repeated.
         abnormal: Name of a further abnormal class; may be repeated.
+        masks: CLASS=DIR: a folder of masks with another name, for example polyps=annotations/; may be repeated.
         out: Folder of the store, instead of a named one in --stores.
         stores: Folder in which stores are made and found again.
     """
@@ -97,12 +105,27 @@ def prepare(
             stores=stores,
             normal=normal or (),
             abnormal=abnormal or (),
+            masks=_mask_folders(masks or ()),
             progress=progress,
         )
-    figures = pixelscope.endovae.draw_frames(store)
     show(store.summary(), json)
-    if not json:
-        print("Figures: " + ", ".join(map(str, figures)))
+    try:
+        figures = pixelscope.endovae.draw_frames(store)
+    except ImportError as error:
+        print(missing_extra(error, "Figures of the frames") or error, file=sys.stderr)
+    else:
+        print("Figures: " + ", ".join(map(str, figures)), file=sys.stderr if json else sys.stdout)
+
+
+def _mask_folders(given: Sequence[str]) -> dict[str, Path]:
+    """Return the folder of masks of each class, from CLASS=DIR."""
+    pairs = [text.partition("=") for text in given]
+    for text, (name, _, folder) in zip(given, pairs, strict=True):
+        if not name or not folder:
+            raise InputError(f"--masks {text} is not CLASS=DIR; give for example --masks polyps=annotations/polyps.")
+        if [other for other, _, _ in pairs].count(name) > 1:
+            raise InputError(f"--masks names the class {name} twice; give one folder for it.")
+    return {name: Path(folder) for name, _, folder in pairs}
 
 
 @app.command
@@ -187,8 +210,8 @@ def detect(
 def score(
     model: Path,
     /,
-    *paths: Files,
-    out: Path,
+    *paths: PipedFiles,
+    out: TableFile,
     score: Score = "auto",
     view: View | None = None,
     false_positive_rate: float = 0.05,
@@ -204,7 +227,8 @@ def score(
 
     Args:
         model: Evaluated run folder of `endovae train`, or a file made by `export` or `endovae detect`.
-        out: File to write, ending in .csv or .jsonl: name, score, p-value, flagged or not; it must not exist.
+        out: File to write, ending in .csv or .jsonl: name, score, p-value, flagged or not; it must not exist. `-` prints JSON
+            lines.
         view: `centre` scores a square of each frame without border and insets, the default for a run; `full` scores all of
             it. A detector has one view.
         score: Anomaly score; `auto` takes the one selected on the run's validation frames.
@@ -214,7 +238,7 @@ def score(
     with pixelscope.ProgressBar("scoring") as progress:
         written = pixelscope.endovae.score(
             model,
-            paths,
+            input_paths(paths),
             out,
             score=score,
             view=view,
@@ -225,7 +249,7 @@ def score(
             resume=resume,
             progress=progress,
         )
-    show(written, json)
+    show(written, json, out)
 
 
 @app.command

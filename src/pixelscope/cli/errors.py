@@ -9,7 +9,7 @@ from cyclopts.exceptions import UnusedCliTokensError, ValidationError
 from pydantic import ValidationError as SettingsError
 
 import pixelscope
-from pixelscope.errors import InputError, Interrupted
+from pixelscope.errors import InputError, Interrupted, missing_extra
 from pixelscope.files import DISK_FULL
 
 USER_ERROR = 2
@@ -62,6 +62,9 @@ def _what_is_kept(arguments: Sequence[str]) -> str:
 def _sentence(error: BaseException, arguments: Sequence[str]) -> str | None:
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, ImportError):
+        missing = missing_extra(error)
+        return None if missing is None else str(missing)
     if isinstance(error, CycloptsError):
         return f"{_usage_error(error)} See `{' '.join(['pixelscope', *(error.command_chain or ())])} --help`."
     # safetensors and torch raise other classes for a full disk, with the text of the operating system.

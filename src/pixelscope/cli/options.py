@@ -47,6 +47,13 @@ TakeOver = Annotated[
     Parameter(help="Take the lock on the run from a process on another machine that has been silent for ten minutes."),
 ]
 Files = Annotated[Path, Parameter(help="Image files, or folders of them at any depth.")]
+PipedFiles = Annotated[
+    Path,
+    Parameter(
+        allow_leading_hyphen=True, help="Image files, or folders of them at any depth. `-` reads the names from standard input."
+    ),
+]
+TableFile = Annotated[Path, Parameter(allow_leading_hyphen=True)]
 Devices = Annotated[int, Parameter(help="Number of GPUs to use; on a machine without GPUs, of threads.")]
 Resume = Annotated[Flag, Parameter(help="Continue unfinished output.")]
 PixelDACheckpoint = Annotated[

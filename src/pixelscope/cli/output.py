@@ -1,10 +1,12 @@
 """Prints results, as text or as JSON."""
 
 import json as json_format
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
 import pixelscope
+from pixelscope.cli.pipes import STANDARD_STREAM
 
 
 class Result(Protocol):
@@ -19,9 +21,10 @@ class Result(Protocol):
         ...
 
 
-def show(result: Result, json: bool) -> None:
-    """Print a result."""
-    print(json_format.dumps(result.to_dict(), indent=2, allow_nan=False) if json else result.to_text())
+def show(result: Result, json: bool, table: Path | None = None) -> None:
+    """Print a result; on stderr if standard output has the rows of its `table`."""
+    text = json_format.dumps(result.to_dict(), indent=2, allow_nan=False) if json else result.to_text()
+    print(text, file=sys.stderr if table == STANDARD_STREAM else sys.stdout)
 
 
 def evaluate_and_report(run: Path, *, data_root: Path | None = None, json: bool = False) -> None:

@@ -15,16 +15,17 @@ from pixelscope.cli.options import (
     ConfigSources,
     DataRoot,
     Devices,
-    Files,
     GeneratorCheckpoint,
     JobOptions,
     Json,
+    PipedFiles,
     PixelDACheckpoint,
     Resume,
     ResumeRun,
     RunFolder,
     RunOptions,
     Runs,
+    TableFile,
     TakeOver,
     explicit_settings,
     read_settings,
@@ -32,6 +33,7 @@ from pixelscope.cli.options import (
     resolve_config,
 )
 from pixelscope.cli.output import evaluate_and_report, show
+from pixelscope.cli.pipes import input_paths
 from pixelscope.errors import InputError
 from pixelscope.pixelda import BaselineConfig, PixelDAConfig, RefineConfig
 
@@ -201,8 +203,8 @@ def evaluate(
 def classify(
     model: Path,
     /,
-    *paths: Files,
-    out: Path,
+    *paths: PipedFiles,
+    out: TableFile,
     baseline: Path | None = None,
     checkpoint: PixelDACheckpoint = "auto",
     devices: Devices = 1,
@@ -215,14 +217,22 @@ def classify(
 
     Args:
         model: Run folder of `pixelda train`, `pixelda baseline` or `pixelda refine`, or a file made by `export`.
-        out: File to write, ending in .csv or .jsonl: name, label, probability, runner-up; it must not exist.
+        out: File to write, ending in .csv or .jsonl: name, label, probability, runner-up; it must not exist. `-` prints JSON
+            lines.
         baseline: Run folder or exported file of a baseline, whose predictions are added.
     """
     with pixelscope.ProgressBar("classifying") as progress:
         written = pixelscope.pixelda.classify(
-            model, paths, out, baseline=baseline, checkpoint=checkpoint, devices=devices, resume=resume, progress=progress
+            model,
+            input_paths(paths),
+            out,
+            baseline=baseline,
+            checkpoint=checkpoint,
+            devices=devices,
+            resume=resume,
+            progress=progress,
         )
-    show(written, json)
+    show(written, json, out)
 
 
 @app.command
@@ -245,8 +255,9 @@ def adapt(
 
     Args:
         run: Run folder of `pixelda train`.
-        folder: Images of the source in class folders, which are kept.
-        out: Folder to make, with one PNG per image and style, and manifest.csv; it must not exist.
+        folder: Images of the source in class folders, which are kept, or with a labels.csv.
+        out: Folder to make: class folders with one PNG per image and style, manifest.csv, and metadata.csv, as the `datasets`
+            library reads it; it must not exist.
         styles: Number of noise samples, each another version of an image.
         seed: Seed of the noise samples.
     """

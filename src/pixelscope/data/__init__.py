@@ -5,6 +5,7 @@ One file a kind. Nothing is found by searching: `SOURCES` names them all.
 
 import difflib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,9 +37,8 @@ class Options:
             return self.data_root
         if os.environ.get("PIXELSCOPE_DATA"):
             return Path(os.environ["PIXELSCOPE_DATA"])
-        import pooch
-
-        return Path(pooch.os_cache("pixelscope"))
+        caches = Path("~/Library/Caches") if sys.platform == "darwin" else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        return caches.expanduser() / "pixelscope"
 
 
 def _mnist(path: str, options: Options) -> "ImageSet":

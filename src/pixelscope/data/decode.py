@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
-from pixelscope.errors import InputError
+from pixelscope.data.dicom import SUFFIX, dicom_size, is_dicom, read_dicom
+from pixelscope.errors import InputError, MissingExtra
 from pixelscope.imaging.convert import Range, common_range, range_text, to_eight_bits, type_range
+from pixelscope.imaging.icc import to_srgb
 
 Values = NDArray[np.generic]
 
@@ -138,6 +140,7 @@ _READ = [_OPTIONAL[name] for name in _OPTIONAL if name in features.get_supported
 SUFFIXES = frozenset(
     (
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"),
+        SUFFIX,
         *(suffix for _, suffix in _READ),
     )
 )
@@ -159,6 +162,9 @@ _TURNS = {
 }
 """Transposition that turns an image upright, by EXIF orientation."""
 
+MOST_PIXELS = "PIXELSCOPE_MAX_PIXELS"
+"""Environment variable with the largest number of pixels of an image that is decoded."""
+
 _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 _CHUNK = 512
@@ -177,9 +183,10 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 def read_image(path: Path, size: int | None = None, value_range: Range | None = None) -> Bytes:
     """Read an image as grey or RGB bytes.
 
-    EXIF rotation is applied; transparent images are composited on white. Images deeper than 8 bits are scaled from
-    `value_range`. By default this is the range of their type: 16 bits; for floats 0 to 1, -1 to 1, 0 to 255, or the image's
-    own minimum and maximum. A set of images has one range; see `depth_of`.
+    EXIF rotation is applied, 8-bit images with an ICC profile are converted to sRGB, and transparent images are composited on
+    white. DICOM files (extra `dicom`) are read through their own window; see `read_dicom`. Images deeper than 8 bits are scaled
+    from `value_range`. By default this is the range of their type: 16 bits; for floats 0 to 1, -1 to 1, 0 to 255, or the
+    image's own minimum and maximum. A set of images has one range; see `depth_of`.
 
     Args:
         path: the file.
@@ -264,9 +271,16 @@ def is_flat(image: Bytes) -> bool:
     return bool(image.size) and bool((image == image[0, 0]).all())
 
 
+def open_image(path: Path) -> Image.Image:
+    """Open an image file of a known format without decoding it; call it within `reject_decompression_bombs`."""
+    return Image.open(path, formats=_FORMATS)
+
+
 def image_size(path: Path) -> tuple[int, int] | None:
     """Return width and height of an upright image, without decoding it; None if the file is unreadable."""
     try:
+        if path.suffix.lower() == SUFFIX:
+            return dicom_size(path)
         with reject_decompression_bombs(), Image.open(path, formats=_FORMATS) as image:
             return (image.height, image.width) if _turn(image) in _SIDEWAYS else image.size
     except Exception:  # noqa: BLE001 - decoders raise anything, see `_loaded`
@@ -298,13 +312,35 @@ def pages_after_first(path: Path) -> int:
 
 @contextmanager
 def reject_decompression_bombs() -> Iterator[None]:
-    """Refuse enormous images within the block; enter it before starting threads that call `decode`."""
+    """Refuse enormous images within the block; enter it before starting threads that call `decode`.
+
+    The limit is Pillow's, 89 million pixels, or the number in $PIXELSCOPE_MAX_PIXELS.
+    """
     # Pillow refuses a picture of twice its limit of pixels and warns of one over it; both are held for a bomb. Warning
-    # filters belong to the whole process, so that this is set around threads and not in them.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+    # filters and the limit belong to the whole process, so that this is set around threads and not in them.
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = _most_pixels(before)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            warnings.filterwarnings("ignore", module="pydicom")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _most_pixels(default: int | None) -> int | None:
+    given = os.environ.get(MOST_PIXELS, "")
+    if not given:
+        return default
+    try:
+        most = int(float(given))
+    except (ValueError, OverflowError):
+        most = 0
+    if most < 1:
+        raise InputError(f"${MOST_PIXELS} is {given!r}; give the largest number of pixels of an image, for example 400000000.")
+    return most
 
 
 def _try_decode(path: Path, size: int | None, value_range: Range | None) -> Bytes | InputError:
@@ -420,6 +456,9 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
         if isinstance(file, Path) and file.is_fifo():
             # Opening it would wait for a program that writes to it.
             raise ValueError("it is a pipe and no file")
+        if _is_dicom(file):
+            found = read_dicom(file, most_pixels or Image.MAX_IMAGE_PIXELS)
+            return _Loaded(found, None, None, found.size)
         with Image.open(file, formats=_FORMATS) as image:
             if most_pixels is None or image.width * image.height <= most_pixels:
                 width, height = image.size
@@ -439,8 +478,18 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
     raise InputError(f"The image is {image.width} x {image.height}, over {limit}; give a smaller one.")
 
 
+def _is_dicom(file: Path | io.BytesIO) -> bool:
+    """Return whether a file that is called so, or content, begins as DICOM does."""
+    if isinstance(file, io.BytesIO):
+        return is_dicom(file.getbuffer()[:132].tobytes())
+    if file.suffix.lower() != SUFFIX:
+        return False
+    with file.open("rb") as opened:
+        return is_dicom(opened.read(132))
+
+
 def _prepare(loaded: _Loaded, size: int | None, value_range: Range | None) -> Image.Image:
-    image = loaded.image if loaded.values is None else _scaled(loaded.values, value_range)
+    image = to_srgb(loaded.image) if loaded.values is None else _scaled(loaded.values, value_range)
     upright = _eight_bit(image if loaded.turn is None else image.transpose(loaded.turn))
     return upright if size is None else _square(upright, size)
 
@@ -490,6 +539,8 @@ def _size(image: Bytes) -> str:
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
+    if isinstance(error.__cause__, MissingExtra):
+        return InputError(f"Cannot read the image {path}: {error.__cause__}")
     return InputError(f"Cannot read the image {path}: {_reason(error)}; repair or remove it.")
 
 
@@ -499,4 +550,6 @@ def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not an image of a known format"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"{text.rstrip('.')}; if it comes from a source that you trust, set {MOST_PIXELS} to a larger number"
     return getattr(error, "strerror", None) or text or type(error).__name__

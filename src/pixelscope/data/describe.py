@@ -14,6 +14,7 @@ from pixelscope.data.decode import image_size
 from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
+from pixelscope.errors import MissingExtra
 from pixelscope.files import atomic_file
 from pixelscope.imaging.framing import SAMPLE, Foreground, find_foreground, matching
 from pixelscope.imaging.preview import text_html
@@ -245,7 +246,10 @@ def _fitted(name: str, font: ImageFont.FreeTypeFont) -> str:
 
 def _font_file() -> Path:
     # matplotlib's font contains Greek, Cyrillic and more; Pillow's contains only Latin letters.
-    import matplotlib
+    try:
+        import matplotlib
+    except ImportError:
+        raise MissingExtra("Contact sheets", "train") from None
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 

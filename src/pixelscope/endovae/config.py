@@ -101,6 +101,8 @@ class EpochsConfig(Config):
     """Epochs between checkpoints; the last two are kept."""
     ema_half_life: Annotated[float, Field(ge=0)] = 0
     """Half-life of the moving average of the weights; 0 disables it."""
+    tensorboard: bool = False
+    """Write TensorBoard event files into the run folder, too; needs the extra tensorboard."""
 
     def in_images(self, epoch: int) -> TrainingConfig:
         """Return the same durations in images seen, the unit of the engine; `epoch` is the number of images per epoch."""
@@ -116,6 +118,7 @@ class EpochsConfig(Config):
             sample_every=images(self.sample_every),
             checkpoint_every=images(self.checkpoint_every),
             ema_half_life=round(self.ema_half_life * epoch),
+            tensorboard=self.tensorboard,
         )
 
 

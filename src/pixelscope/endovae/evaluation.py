@@ -23,9 +23,8 @@ from pixelscope.endovae.metrics import SSIM_METHOD, auroc, fine_detail_kept
 from pixelscope.endovae.results import METHODS, MODEL, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.endovae.samples import save_samples
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
+from pixelscope.files import csv_text, write_text
 from pixelscope.heap import keep_heap
-from pixelscope.inference.table import csv_text
 from pixelscope.runs.folder import RunFolder
 
 _log = logging.getLogger(__name__)

@@ -111,6 +111,7 @@ def _save_frame_figures(splits: Splits, batches: AugmentedBatches, folder: RunFo
 def _identity(config: EndoVAEConfig) -> dict[str, Any]:
     """Return the settings that determine the weights: without runtime, number of epochs and paths."""
     values = config.model_dump(mode="json", exclude={"runtime": True, "frames": True})
-    values["training"].pop("epochs")
+    for name in ("epochs", "tensorboard"):
+        values["training"].pop(name)
     values["prepare"] = {name: value for name, value in values["prepare"].items() if value is not None}
     return values

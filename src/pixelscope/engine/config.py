@@ -34,6 +34,8 @@ class TrainingConfig(Config):
     """Images between checkpoints; the last two are kept."""
     ema_half_life: Annotated[int, Field(ge=0)] = 22_000
     """Half-life of the weights' moving average, in images; 0 disables it."""
+    tensorboard: bool = False
+    """Write TensorBoard event files into the run folder, too; needs the extra tensorboard."""
 
 
 class RuntimeConfig(Config):

@@ -19,6 +19,7 @@ from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import Barrier, average, check_agreement, ranks
 from pixelscope.engine.monitor import FiniteGuard, Meter
 from pixelscope.engine.task import Task
+from pixelscope.engine.tensorboard import Events, NoEvents
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.progress import Display, Silent, training_display
 from pixelscope.rng import StepContext
@@ -58,12 +59,14 @@ class Loop(Generic[Batch]):
         snapshot: Callable[[int], None] = lambda images: None,
         sample: Callable[[int], None] = lambda images: None,
         capture: bool = False,
+        events: Events | None = None,
     ) -> None:
         if config.batch_size % ranks():
             raise InputError(f"A batch of {config.batch_size} cannot be divided among {ranks()} devices; change one of them.")
         self.fabric, self.task, self.run = fabric, task, run
         self.config, self.identity, self.seed = config, identity, seed
         self.snapshot, self.sample, self.barrier = snapshot, sample, Barrier()
+        self.events: Events = events or NoEvents()
         self.progress, self.meter, self.guard = Progress(), Meter(), FiniteGuard(task.if_not_finite)
         self._display: Display = Silent()
         self._logged = self.progress
@@ -228,6 +231,7 @@ class Loop(Generic[Batch]):
         if self.fabric.is_global_zero:
             place = {"kind": kind, "images": self.progress.images, "step": self.progress.step}
             self.run.append_stats({**place, "seconds": round(self.progress.seconds, 3), **numbers})
+            self.events.log(kind, numbers, self.progress.images)
 
     def _asked_to_stop(self) -> bool:
         if ranks() == 1:

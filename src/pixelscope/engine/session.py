@@ -18,9 +18,11 @@ from pixelscope.engine.cores import leave_busy_cores
 from pixelscope.engine.distributed import await_tasks, require_main_guard
 from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.task import Task
+from pixelscope.engine.tensorboard import NoEvents, TensorBoardEvents, require_tensorboard
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.files import DISK_FULL
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
+from pixelscope.runs.listing import newest_samples
 
 C = TypeVar("C", bound=Config)
 
@@ -142,6 +144,7 @@ def check_resume(
 
 
 def _check_runtime(config: Any) -> None:
+    require_tensorboard(config.training.tensorboard)
     runtime.check_batch(config.training.batch_size, config.runtime)
     await_tasks(config.runtime.collective_timeout)
 
@@ -167,7 +170,7 @@ def _run_session(fabric: Fabric, job: Job) -> Path:
             RunIdentity(job.system, training.settings, training.digests),
             job.config.seed,
             snapshot=lambda images: training.snapshot(folder, images),
-            sample=lambda images: samples.draw(training.task, images),
+            sample=lambda images: _sample(loop, samples, training.task, images),
             capture=resolved.capture,
         )
         stack.enter_context(_full_disk(folder))
@@ -180,8 +183,18 @@ def _run_session(fabric: Fabric, job: Job) -> Path:
             samples.forget_after(kept)
         if first:
             _record_session(fabric, folder, job, training)
+        if first and training.durations.tensorboard:
+            events = TensorBoardEvents(folder.path, kept if job.place.resumed else None)
+            stack.callback(events.close)
+            loop.events = events
         _train(loop, folder, first)
     return folder.path
+
+
+def _sample(loop: Loop[Any], samples: Samples, task: Task[Any], images: int) -> None:
+    samples.draw(task, images)
+    if not isinstance(loop.events, NoEvents):
+        loop.events.samples(newest_samples(loop.run.path), images)
 
 
 def _folder(fabric: Fabric, job: Job, training: Training, stack: ExitStack) -> RunFolder:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pixelscope.errors import InputError
+from pixelscope.errors import MissingExtra
 from pixelscope.imaging.framing import Framing
 
 OPSET = 20
@@ -35,7 +35,7 @@ def build_graph(
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError:
-        raise InputError('Exporting to ONNX needs more packages; run: pip install "pixelscope[export]".') from None
+        raise MissingExtra("Exports to ONNX", "export") from None
     inner = _exported(core, size, outputs)
     before = onnx.compose.add_prefix(
         _preparation(size, mean, scale, framing), "preparation/", rename_inputs=False, rename_outputs=False

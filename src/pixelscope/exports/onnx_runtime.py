@@ -86,7 +86,7 @@ def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise InputError('An exported .onnx file needs onnxruntime; run: pip install "pixelscope[runtime]".') from None
+        raise InputError("An exported .onnx file needs onnxruntime; run: pip install onnxruntime.") from None
     return onnxruntime
 
 

@@ -1,8 +1,8 @@
 """Mask of tissue in prepared frames: without border, insets and specular reflections."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Flags = NDArray[np.bool_]
 
@@ -10,6 +10,8 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
 BLACK, BRIGHT = 0.10, 0.75
 """Maximum brightness of a black pixel; minimum channel value of a glint."""
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+"""A pixel and its four neighbours."""
 
 
 def tissue_mask(frames: NDArray[np.uint8], insets: Flags) -> Flags:
@@ -27,8 +29,7 @@ def tissue_mask(frames: NDArray[np.uint8], insets: Flags) -> Flags:
 
 def touching_edge(black: Flags) -> Flags:
     """Return the connected parts of `black`, bool (H, W), that touch the frame's edge."""
-    labels = np.empty(black.shape, np.int32)
-    ndimage.label(black, output=labels)
+    labels = np.asarray(cv2.connectedComponents(black.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1])
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return np.isin(labels, np.unique(edge[edge > 0]))
 
@@ -36,5 +37,6 @@ def touching_edge(black: Flags) -> Flags:
 def _tissue(frame: NDArray[np.uint8], inset: Flags) -> Flags:
     border = touching_edge(frame @ np.array(LUMA) < BLACK * 255)
     glints = frame.min(2) > BRIGHT * 255
-    left = ~(inset | np.asarray(ndimage.binary_dilation(border | glints), bool))
+    around = cv2.dilate((border | glints).astype(np.uint8), _CROSS) > 0
+    left = ~(inset | around)
     return left & (np.ptp(frame[left], axis=0).any() if left.any() else False)

@@ -10,11 +10,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from pixelscope.data.decode import is_flat, pages_after_first, reject_decompression_bombs
+from pixelscope.data.dicom import windows
 from pixelscope.data.sources.listing import note
+from pixelscope.data.sources.reading import window_notes
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.files import DISK_FULL
 from pixelscope.inference.files import InputFile, batches, count_files, in_order, iterate_files, skipped_notes
-from pixelscope.inference.table import ResumableTable, Row
+from pixelscope.inference.table import ResumableTable, Row, Table
 from pixelscope.progress import ProgressCallback
 
 P = TypeVar("P")
@@ -43,7 +45,12 @@ class BatchResult:
     def to_text(self) -> str:
         """Return the text for a terminal: a line, and one per note."""
         failed = f", {self.failed:,} of them with an error instead of a result" if self.failed else ""
-        return "\n".join([f"{self.out}: {self.rows:,} rows{failed}", *(f"note: {note}" for note in self.notes)])
+        return "\n".join(
+            [
+                f"{'standard output' if self.out == '-' else self.out}: {self.rows:,} rows{failed}",
+                *(f"note: {note}" for note in self.notes),
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Steps(Generic[P]):
 
 
 def run_pipeline(
-    table: ResumableTable, paths: Sequence[Path], stages: Steps[P], progress: ProgressCallback | None = None
+    table: Table, paths: Sequence[Path], stages: Steps[P], progress: ProgressCallback | None = None
 ) -> BatchResult:
     """Write one row per file, in order, and finish the table; existing rows are not computed again.
 
@@ -80,12 +87,11 @@ def run_pipeline(
                 say(done, max(done, total))
         table.finish()
     except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted; {_kept(table, rows)}; to continue, repeat the command with --resume.") from None
+        raise Interrupted(f"Interrupted; {table.kept(rows)}; to continue, {table.how_to_continue()}.") from None
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        fix = "free some space, then repeat the command with --resume"
-        raise InputError(f"The disk is full; {_kept(table, rows)}; {fix}.") from None
+        raise InputError(f"The disk is full; {table.kept(rows)}; free some space, then {table.how_to_continue()}.") from None
     finally:
         table.close()
     return BatchResult(str(table.out), rows, failed, (*skipped_notes(paths, table.out), *remarks.notes()))
@@ -105,19 +111,16 @@ def unwritable(path: Path, write: Callable[[], None]) -> str | None:
     return None
 
 
-def _kept(table: ResumableTable, rows: int) -> str:
-    return f"{rows:,} rows are kept in {table.part}"
-
-
-def _after(table: ResumableTable, items: Iterator[InputFile]) -> Iterator[InputFile]:
+def _after(table: Table, items: Iterator[InputFile]) -> Iterator[InputFile]:
     """Yield the items without a row in the table."""
     names = table.names()
     for number, name in enumerate((name for name, _ in groupby(names)) if table.several else names, 1):
         item = next(items, None)
         if item is None or item.name != name:
             there = "nothing" if item is None else item.name
+            part = table.part if isinstance(table, ResumableTable) else table.out
             raise InputError(
-                f"Row {number:,} of {table.part} is of {name}, but the files now have {there}; restore them, or delete the "
+                f"Row {number:,} of {part} is of {name}, but the files now have {there}; restore them, or delete the "
                 "table and start again."
             )
     return items
@@ -129,16 +132,20 @@ class _Remarks:
 
     paged: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
+    windows: dict[str, str] = field(default_factory=dict)
 
     def add(self, item: InputFile, value: object, pages: int) -> None:
         if pages and not isinstance(value, InputError):
             self.paged.append(f"{item.name} ({pages:,})")
+        if not isinstance(value, InputError):
+            self.windows.update((item.name, window) for window in windows([item.path]).values())
         if isinstance(value, np.ndarray) and is_flat(value):
             self.flat.append(item.name)
 
     def notes(self) -> tuple[str, ...]:
         return (
             *note("Read only the first page of {count} files (pages left): {names}.", self.paged),
+            *window_notes(self.windows),
             *note("A single flat colour, so that the result is meaningless: {count} ({names}).", self.flat),
         )
 

@@ -1,22 +1,115 @@
-"""Tables written row by row as CSV or JSON lines; written rows survive any interruption."""
+"""Tables written row by row: files, whose rows survive any interruption, or JSON lines on standard output."""
 
 import contextlib
 import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pixelscope.errors import InputError
-from pixelscope.files import naming, write_text
+from pixelscope.files import csv_text, naming, write_text
 
 Row = Mapping[str, str | float | bool | None]
 
 FORMATS = (".csv", ".jsonl")
 DIGITS = 4
 """Significant digits of written numbers; two runtimes agree in these, except at rounding boundaries."""
+
+STANDARD_OUTPUT = Path("-")
+"""Given as the path of a table, it means standard output."""
+
+
+class Table(Protocol):
+    """Takes the rows of a pipeline, in order."""
+
+    out: Path
+    columns: tuple[str, ...]
+    several: bool
+    """Whether consecutive rows may have one name."""
+    count: int
+    """Rows that exist already."""
+    items: int
+    """Files that these rows are of."""
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of the existing rows in order."""
+        ...
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append rows."""
+        ...
+
+    def finish(self) -> None:
+        """Complete the table after its last row."""
+        ...
+
+    def close(self) -> None:
+        """Stop writing, complete or not."""
+        ...
+
+    def kept(self, rows: int) -> str:
+        """Return what is left of `rows` rows after an interruption, for a message."""
+        ...
+
+    def how_to_continue(self) -> str:
+        """Return what to do after an interruption, for a message."""
+        ...
+
+
+def open_table(
+    out: Path, columns: Sequence[str], identity: Mapping[str, str], resume: bool = False, several: bool = False
+) -> Table:
+    """Return the table `out`: a file (see `ResumableTable`), or with `-` JSON lines on standard output.
+
+    Raises:
+        InputError: `out` cannot be used, or standard output is to be resumed.
+    """
+    if out != STANDARD_OUTPUT:
+        return ResumableTable(out, columns, identity, resume, several)
+    if resume:
+        raise InputError("--resume cannot continue standard output; drop it, or name a file with --out.")
+    return StandardOutput(columns, several)
+
+
+class StandardOutput:
+    """A table of JSON lines on standard output, each batch of rows passed on at once."""
+
+    def __init__(self, columns: Sequence[str], several: bool = False) -> None:
+        self.out, self.columns, self.several = STANDARD_OUTPUT, tuple(columns), several
+        self.count = self.items = 0
+
+    def names(self) -> Iterator[str]:
+        """Yield nothing: no row exists."""
+        return iter(())
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Print rows; undecodable bytes in names are escaped."""
+        sys.stdout.flush()
+        binary = getattr(sys.stdout, "buffer", None)
+        content = _json_lines(rows, self.columns)
+        if binary is None:  # a stream that a caller put in its place, such as io.StringIO
+            sys.stdout.write(content.decode())
+        else:
+            binary.write(content)
+        sys.stdout.flush()
+
+    def finish(self) -> None:
+        """Do nothing: every row is printed."""
+
+    def close(self) -> None:
+        """Do nothing: the stream stays open."""
+
+    def kept(self, rows: int) -> str:
+        """Return how many rows were printed."""
+        return f"{rows:,} rows are printed"
+
+    def how_to_continue(self) -> str:
+        """Return what to do after an interruption."""
+        return "run the command again"
 
 
 class ResumableTable:
@@ -82,6 +175,14 @@ class ResumableTable:
             self._file.close()
         self.part.replace(self.out)
         self.about.unlink(missing_ok=True)
+
+    def kept(self, rows: int) -> str:
+        """Return how many rows are kept, and where."""
+        return f"{rows:,} rows are kept in {self.part}"
+
+    def how_to_continue(self) -> str:
+        """Return what to do after an interruption."""
+        return "repeat the command with --resume"
 
     def close(self) -> None:
         """Close the table; it can be resumed."""
@@ -153,25 +254,16 @@ class ResumableTable:
             yield name, len(line.encode())
 
     def _encoded(self, rows: Sequence[Row], head: bool = True) -> bytes:
-        if self._csv:
-            cells = [[_cell(row.get(name)) for name in self.columns] for row in rows]
-            text = csv_text([self.columns, *cells] if head else cells)
-        else:
-            kept = [{name: _number(row.get(name)) for name in self.columns} for row in rows]
-            text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in kept)
-        return text.encode("utf-8", "backslashreplace")
+        if not self._csv:
+            return _json_lines(rows, self.columns)
+        cells = [[_cell(row.get(name)) for name in self.columns] for row in rows]
+        return csv_text([self.columns, *cells] if head else cells).encode("utf-8", "backslashreplace")
 
 
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows as CSV, quoted as in RFC 4180, also cells with a carriage return; lines end with a newline."""
-    return "".join(map(_csv_line, rows))
-
-
-def _csv_line(cells: Sequence[Any]) -> str:
-    text = io.StringIO()
-    # The writer quotes the characters that its own end of a line has, and by "\n" alone no "\r".
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue()[:-2] + "\n"
+def _json_lines(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
+    kept = [{name: _number(row.get(name)) for name in columns} for row in rows]
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in kept)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _number(value: str | float | bool | None) -> str | float | bool | None:

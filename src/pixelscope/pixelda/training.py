@@ -236,6 +236,7 @@ def _check_same_images(baseline: RunFolder, domains: Domains) -> None:
 def _decisive(config: BaselineConfig) -> dict[str, Any]:
     """Return the settings that determine the weights: without hardware, length and places of the data."""
     values = config.model_dump(mode="json", exclude={"runtime": True, "source": True, "target": True})
-    values["training"].pop("images")
+    for name in ("images", "tensorboard"):
+        values["training"].pop(name)
     values["data"] = {name: value for name, value in values["data"].items() if value is not None}
     return values

@@ -30,6 +30,7 @@ START_FILES = {
     "classifiers",
     "checkpoints",
     "baseline",
+    "tensorboard",
 }
 """Files and folders of a run before its first checkpoint."""
 FURTHER = ("frames.json", "seen.safetensors", "evaluation.csv", "anomaly.csv", "ablation.json", "search.json", "samples.npz")

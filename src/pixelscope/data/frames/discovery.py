@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pixelscope.data.decode import further_pages, map_files, read_content
+from pixelscope.data.decode import map_files, read_content
 from pixelscope.data.sources.listing import Contents, contents, note, parts_among
+from pixelscope.data.sources.reading import reading_notes
 from pixelscope.errors import InputError
 
 Kind = Literal["normal", "abnormal"]
@@ -84,7 +85,8 @@ def find_classes(
 
     A folder is a class if `KINDS`, `normal` or `abnormal` names it, or if it contains images; its frames may be at any depth.
     Folders of other names are searched for class folders. Folders named `masks`, or `NAME-masks` for the class NAME
-    (`polyp-masks` for polyps), contain masks. Folders named train, val, test, Training and so on (see `part_of`) are not
+    (`polyp-masks` for polyps), contain masks. A file named as a frame next to it and `_mask` (`7_mask.png` for `7.jpg`) is its
+    mask. Folders named train, val, test, Training and so on (see `part_of`) are not
     classes, unless `normal` or `abnormal` names them: their files belong to the classes around or inside them.
 
     Args:
@@ -199,8 +201,21 @@ def _sort(folder: Path, files: Sequence[Path], asked: Mapping[str, Kind], given:
             masks.append(FoundFile(file, _within(file, mask, chains[file.parent], named), owner))
         elif home is not None:
             frames.append(FoundFile(file, _within(file, home, chains[file.parent], named), home.name))
+    frames, beside = _masks_beside(frames)
+    masks += beside
     holding_frames = {part for file in frames for part in file.path.parents if part in named}
     return _Sorted(frames, masks, {part.name for part in holding_frames})
+
+
+def _masks_beside(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[FoundFile]]:
+    """Return the frames among files, and the masks: those named as a frame in the same folder, and a suffix of masks."""
+    stems = {(file.owner, stem(file.within)) for file in files}
+    frames: list[FoundFile] = []
+    masks: list[FoundFile] = []
+    for file in files:
+        plain = without_mask_suffix(stem(file.within))
+        (masks if plain is not None and (file.owner, plain) in stems else frames).append(file)
+    return frames, masks
 
 
 def _whole(folder: Path, halves: set[Path]) -> Path:
@@ -314,6 +329,15 @@ def stem(within: str) -> str:
     return PurePosixPath(within).with_suffix("").as_posix()
 
 
+_MASK_SUFFIXES = ("_mask", "-mask", "_segmentation")
+"""What follows the name of a frame in the name of its mask."""
+
+
+def without_mask_suffix(name: str) -> str | None:
+    """Return a name without the suffix of a mask; None if it has none."""
+    return next((name[: -len(suffix)] for suffix in _MASK_SUFFIXES if name.lower().endswith(suffix)), None)
+
+
 _NO_CONTENT = ("", hashlib.sha256().hexdigest())
 """Digests of unreadable and of empty files."""
 
@@ -358,7 +382,8 @@ def list_frames(found: Found, strict: bool = False) -> Listing:
     """Read every file once and list the frames.
 
     Duplicates in a class are kept once, under the first name. A mask matches the frame of its class that has the same path
-    without suffix, or else the same file name without suffix.
+    without suffix, or else the same file name without suffix; `_mask`, `-mask` or `_segmentation` at the end of a mask's name
+    is not part of it.
 
     Args:
         found: frames, masks and classes.
@@ -395,13 +420,7 @@ def list_frames(found: Found, strict: bool = False) -> Listing:
             f"Left out {{count}} of {len(found.masks)} masks, without a frame: {{names}}.", [mask.path.name for mask in orphans]
         ),
     )
-    return Listing(tuple(frames), found.kinds, notes, (*found.notes, *_page_notes(kept)))
-
-
-def _page_notes(frames: Sequence[FoundFile]) -> tuple[str, ...]:
-    paged = further_pages([file.path for file in frames])
-    text = f"Read only the first page of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}."
-    return note(text, [_name(file) for file in frames if file.path in paged])
+    return Listing(tuple(frames), found.kinds, notes, (*found.notes, *reading_notes({file.path: _name(file) for file in kept})))
 
 
 def _name(file: FoundFile) -> str:
@@ -443,7 +462,9 @@ def _match(found: Found) -> tuple[dict[FoundFile, FoundFile], list[FoundFile]]:
     masks: dict[FoundFile, FoundFile] = {}
     orphans = []
     for mask in found.masks:
-        frames = by_stem.get((mask.owner, stem(mask.within))) or by_stem.get((mask.owner, mask.path.stem), set())
+        frames = next(
+            (by_stem[mask.owner, name] for name in _frame_names(mask) if (mask.owner, name) in by_stem), set[FoundFile]()
+        )
         if not frames:
             orphans.append(mask)
             continue
@@ -451,6 +472,15 @@ def _match(found: Found) -> tuple[dict[FoundFile, FoundFile], list[FoundFile]]:
         masks[min(frames, key=_name)] = mask
     _check_owners(found, masks, orphans)
     return masks, orphans
+
+
+def _frame_names(mask: FoundFile) -> Iterator[str]:
+    """Yield the names that the frame of a mask may have: paths without suffix, then file names without suffix."""
+    for name in (stem(mask.within), mask.path.stem):
+        yield name
+        plain = without_mask_suffix(name)
+        if plain is not None:
+            yield plain
 
 
 def _check_pair(mask: FoundFile, frames: set[FoundFile], masks: Mapping[FoundFile, FoundFile]) -> None:

@@ -9,8 +9,6 @@ from itertools import chain, pairwise
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from pixelscope.errors import InputError
 from pixelscope.imaging.content_area import brightest_channel
@@ -76,6 +74,7 @@ def clusters(hashes: Hashes, distance: int = DISTANCE, names: Sequence[str] = ()
     Returns:
         int64, shape (N,), numbered from 0 in the order in which clusters first appear.
     """
+
     unique, inverse = np.unique(hashes, return_inverse=True)
     labels = np.arange(len(unique))
     for first, second in _near(unique, distance):
@@ -88,6 +87,9 @@ def clusters(hashes: Hashes, distance: int = DISTANCE, names: Sequence[str] = ()
 
 def _joined(labels: NDArray[np.integer], first: NDArray[np.integer], second: NDArray[np.integer]) -> NDArray[np.integer]:
     """Return labels in which those of `first` and `second` are the same, pair by pair."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     edges = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(labels),) * 2)
     return connected_components(edges, directed=False)[1][labels]
 

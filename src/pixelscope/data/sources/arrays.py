@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pixelscope.data.decode import is_flat
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import note
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, MissingExtra
 from pixelscope.files import UNREADABLE
 from pixelscope.imaging.convert import BYTES_FROM, Range, known_range, range_note, range_text, to_eight_bits
 from pixelscope.imaging.resize import resize
@@ -491,8 +491,11 @@ def _listing(path: Path, arrays: Arrays) -> str:
 
 
 def _read_mat(path: Path) -> Arrays:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    try:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+    except ImportError:
+        raise MissingExtra("MATLAB files (.mat)", "mat") from None
 
     try:
         content = loadmat(path)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelscope.data.decode import depth_of, further_pages, is_flat, read_readable
+from pixelscope.data.decode import depth_of, is_flat, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import Contents, Part, by_ending, contents, is_render_record, note, part_of, parts_among
+from pixelscope.data.sources.reading import reading_notes
 from pixelscope.errors import InputError
 
 _FLAT = "A single flat colour: {{count}} of {} images (transparency becomes white, which hides white drawings): {{names}}."
@@ -42,11 +43,9 @@ class Layout:
         """
         unreadable = [self.names[position] for position in sorted(errors)]
         files = dict(zip(self.files, self.names, strict=True))
-        paged = further_pages(self.files)
-        text = f"Read only the first page of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}."
         return (
             *note(f"Skipped {{count}} unreadable of {len(self.files):,} images: {{names}}.", unreadable),
-            *note(text, [files[path] for path in paged]),
+            *reading_notes(files),
             *note(_FLAT.format(f"{len(self.files):,}"), [self.names[position] for position in flat]),
             *self._mixture(),
             *self.notes,

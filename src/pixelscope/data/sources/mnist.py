@@ -9,17 +9,18 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pooch
 from numpy.typing import NDArray
-from requests import RequestException
 
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, MissingExtra
 from pixelscope.imaging.resize import resize
 from pixelscope.progress import ProgressBar, ProgressCallback
+
+if TYPE_CHECKING:
+    from requests import RequestException
 
 CLASSES = tuple("0123456789")
 LICENCE = "CC BY-SA 3.0"
@@ -218,6 +219,11 @@ def fetch(url: str, file: Path, sha256: str, alternative: str) -> Path:
     Raises:
         InputError: the address is unreachable, or the bytes differ; the message ends with `alternative`.
     """
+    try:
+        import pooch
+        from requests import RequestException
+    except ImportError:
+        raise MissingExtra("Downloads", "train") from None
     # pooch logs the hash of a downloaded file; this is not shown, because the hash is verified here.
     pooch.get_logger().setLevel(logging.WARNING)
     try:
@@ -235,6 +241,8 @@ class _OtherBytesError(Exception):
 
 def _verified(sha256: str) -> Any:
     """Return a downloader for pooch that fails if the uncompressed bytes differ, before the file is put in place."""
+
+    import pooch
 
     def download(url: str, output: str, manager: object) -> None:
         with ProgressBar(f"downloading {url.rpartition('/')[2]} (KiB)") as progress:
@@ -274,7 +282,7 @@ def _unpacked_sha256(file: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _reason(error: RequestException) -> str:
+def _reason(error: "RequestException") -> str:
     if error.response is not None:
         return f"the server answers {error.response.status_code} {error.response.reason}"
     return "no connection" if "Connection" in type(error).__name__ else type(error).__name__

@@ -26,8 +26,7 @@ from pixelscope.endovae.metrics import ClusterBootstrap, auroc_lead, auroc_with_
 from pixelscope.endovae.results import Anomaly, CameraResult, Interval, Lead, ScoreSeparation, ShortcutTest, ViewResult
 from pixelscope.endovae.samples import save_heatmaps
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
-from pixelscope.inference.table import csv_text
+from pixelscope.files import csv_text, write_text
 
 MAX_SHORTCUT_FRAMES = 5_000
 """Maximum number of frames of the shortcut test, evenly spaced."""

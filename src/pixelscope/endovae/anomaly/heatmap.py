@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Map = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -18,8 +17,16 @@ MAX_ALPHA = 0.75
 
 def smoothed(errors: Map) -> Map:
     """Return error maps (N, S, S) blurred by a few pixels, because single pixels are noise."""
-    sigma = SMOOTHING * errors.shape[-1]
-    return np.asarray(ndimage.gaussian_filter(errors, (0, sigma, sigma)), np.float32)
+    kernel = _gaussian(SMOOTHING * errors.shape[-1])
+    blurred = [cv2.sepFilter2D(one.astype(np.float64), -1, kernel, kernel, borderType=cv2.BORDER_REFLECT) for one in errors]
+    return np.asarray(blurred, np.float32).reshape(errors.shape)
+
+
+def _gaussian(sigma: float) -> NDArray[np.float64]:
+    """Return the weights of a Gaussian blur, cut off at four standard deviations."""
+    radius = int(4 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return weights / weights.sum()
 
 
 def heatmap_vmax(errors: Map, insets: NDArray[np.bool_]) -> float:

@@ -12,9 +12,8 @@ from pixelscope.data.decode import reject_decompression_bombs
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
 from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
+from pixelscope.files import csv_text, write_text
 from pixelscope.inference.files import COLUMNS, MANIFEST
-from pixelscope.inference.table import csv_text
 
 REACH = 3.0
 """Range of a traversal to either side, in standard deviations of the prior."""

@@ -44,7 +44,9 @@ def reconstruct(
             one PNG per frame and manifest.csv: source, file, label (the class folder), PSNR and SSIM.
         sampled: reconstruct from a sample of the posterior, drawn with `seed`, instead of its mean.
         checkpoint: which weights; see `evaluate_endovae`.
-        devices, resume, progress: for a folder; see `score`.
+        devices: for a folder; see `score`.
+        resume: for a folder; see `score`.
+        progress: for a folder; see `score`.
 
     Raises:
         InputError: there is no frame or no checkpoint, a frame of a grid cannot be read, or the folder exists.

@@ -25,7 +25,7 @@ from pixelscope.files import atomic_file
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.files import InputFile, require_distinct_names, require_paths
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
-from pixelscope.inference.table import ResumableTable, Row
+from pixelscope.inference.table import Row, open_table
 from pixelscope.progress import ProgressCallback
 
 QUICK = 1
@@ -83,7 +83,7 @@ def score(
     Args:
         model: a finished and evaluated run of EndoVAE, a file made by `export`, which needs no torch, or one by `detect`.
         paths: image files, and folders that are searched at any depth; rows are in this order.
-        out: a file ending in .csv or .jsonl, which must not exist.
+        out: a file ending in .csv or .jsonl, which must not exist; or `-` for JSON lines on standard output.
         view: `centre` scores one square of each frame without border and insets, the default for a run; `full` scores all of
             it. A detector has one view.
         score: one of `pixelscope.endovae.anomaly.scores.SCORES`; `auto` is the selected one, or that of the detector.
@@ -115,7 +115,7 @@ def score(
         "false_positive_rate": f"{false_positive_rate:g}",
         "maps": str(maps),
     }
-    table, sizes = ResumableTable(out, COLUMNS, {**scorer.identity, **settings}, resume), list[Size]()
+    table, sizes = open_table(out, COLUMNS, {**scorer.identity, **settings}, resume), list[Size]()
     stages = Steps(
         prepare=lambda item: scorer.prepared(item.path),
         compute=lambda items, frames: _rows(scorer, items, frames, wanted, sizes),

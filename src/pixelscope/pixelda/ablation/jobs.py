@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pixelscope.config import merge
-from pixelscope.errors import InputError, Interrupted
+from pixelscope.errors import InputError, Interrupted, MissingExtra
 from pixelscope.files import write_text
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.evaluation import evaluate_pixelda
@@ -135,7 +135,7 @@ def check_options(options: LaunchOptions) -> None:
         raise InputError(f"--max-parallel must be at least 1, got {options.max_parallel}.")
     if not has_submitit():
         if options.cluster == "slurm" or options.max_parallel > 1:
-            raise InputError('SLURM and parallel runs need submitit; run: pip install "pixelscope[ablate]".')
+            raise MissingExtra("SLURM and parallel runs", "ablate")
         return
     import submitit
 

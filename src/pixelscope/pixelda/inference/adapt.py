@@ -1,6 +1,8 @@
 """Translate a labelled folder of source images to the target domain; importing this imports no torch."""
 
+import csv
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,15 @@ from PIL import Image
 
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
-from pixelscope.files import atomic_file
+from pixelscope.files import atomic_file, csv_text
 from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, labels_in, require_paths, text_of
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.progress import ProgressCallback
+
+METADATA = "metadata.csv"
+"""Table of generated images, as the image folders of the `datasets` library have it."""
+METADATA_COLUMNS = ("file_name", "label", "source", "style")
 
 
 def adapt(
@@ -29,18 +35,22 @@ def adapt(
 ) -> BatchResult:
     """Translate every image of `folder` to the target domain with `styles` noise samples each, as PNG files of the run's size.
 
-    `cats/1.jpg` becomes `cats/1.jpg-0.png`, `cats/1.jpg-1.png` and so on. Each z is a function of `seed`, the image's path in
-    the folder and the number of the sample, so that other files do not change it.
+    `cats/1.jpg` becomes `cats/1.jpg-0.png`, `cats/1.jpg-1.png` and so on; labels of a labels.csv become class folders.
+    metadata.csv names files and labels as the image folders of the `datasets` library do. Each z is a function of `seed`, the
+    image's path in the folder and the number of the sample, so that other files do not change it.
 
     Args:
         run: a finished run of PixelDA.
         folder: images, usually in class folders.
         out: folder to make; it must not exist. Its manifest.csv has one row per file: source, file, label (the class folder,
             or that of labels.csv), style. An image that cannot be read, or a file that cannot be written, has a row with its
-            error.
+            error. Its metadata.csv has file_name, label, source and style of the others.
         styles: number of noise samples per image.
         seed: seed of the noise samples.
-        checkpoint, devices, resume, progress: see `classify`.
+        checkpoint: see `classify`.
+        devices: see `classify`.
+        resume: see `classify`.
+        progress: see `classify`.
 
     Raises:
         InputError, Interrupted: as in `classify`.
@@ -73,14 +83,34 @@ def adapt(
         size, values = redraw.config.data.size, redraw.config.data.source_values
         return np.broadcast_to(decode(item.path, size, values), (size, size, 3))
 
-    return run_pipeline(table, [folder], Steps(prepare, compute, devices), progress)
+    written = run_pipeline(table, [folder], Steps(prepare, compute, devices), progress)
+    _write_metadata(out)
+    return written
 
 
 def _row(out: Path, item: InputFile, style: int, image: np.ndarray, label: str) -> Row:
     """Write one generated image, and return its row."""
-    name = item.inner.parent / f"{item.inner.name}-{style}.png"
+    name = _class_folder(item, label) / item.inner.parent / f"{item.inner.name}-{style}.png"
     error = unwritable(out / name, lambda: _save(out / name, image))
     return {"file": None if error else text_of(name), "label": label, "style": style, ERROR: error}
+
+
+def _class_folder(item: InputFile, label: str) -> Path:
+    """Return the folder to add around an image whose label is not that of its folder."""
+    if not label or label == label_of(item):
+        return Path()
+    plain = label.replace("/", "_").replace("\0", "_")
+    return Path("_" if plain in (".", "..") else plain)
+
+
+def _write_metadata(out: Path) -> None:
+    """Write metadata.csv from the rows of the manifest that have a file."""
+    with ExitStack() as stack:
+        rows = csv.DictReader(stack.enter_context((out / MANIFEST).open(encoding="utf-8", newline="")))
+        temporary = stack.enter_context(atomic_file(out / METADATA))
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(csv_text([METADATA_COLUMNS]))
+            file.writelines(csv_text([[row["file"], row["label"], row["source"], row["style"]]]) for row in rows if row["file"])
 
 
 def _save(path: Path, image: np.ndarray) -> None:

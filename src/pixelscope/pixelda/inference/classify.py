@@ -9,7 +9,7 @@ from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
 from pixelscope.inference.files import InputFile, require_paths
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline
-from pixelscope.inference.table import ResumableTable, Row
+from pixelscope.inference.table import Row, open_table
 from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
 from pixelscope.progress import ProgressCallback
 
@@ -33,7 +33,7 @@ def classify(
     Args:
         model: a finished run of PixelDA or its baseline, or a file that `export` made of one, which needs no torch.
         paths: image files, and folders of them at any depth, in the order of the rows.
-        out: file ending in .csv or .jsonl; it must not exist.
+        out: file ending in .csv or .jsonl, which must not exist; or `-` for JSON lines on standard output.
         baseline: another run or exported file, whose predictions are added.
         checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named.
         devices: number of GPUs, or without a GPU of threads.
@@ -55,7 +55,7 @@ def classify(
     if baseline is not None:
         _require_alike(model, baseline, answering)
         identity |= {f"baseline_{name}": value for name, value in answering[1].identity.items()}
-    table = ResumableTable(out, [*COLUMNS, *(BASELINE if baseline else ()), ERROR], identity, resume)
+    table = open_table(out, [*COLUMNS, *(BASELINE if baseline else ()), ERROR], identity, resume)
 
     def compute(_: Sequence[InputFile], images: Sequence[Bytes]) -> Sequence[Row]:
         return _rows([_probabilities(one, images) for one in answering], list(answering[0].classes))

@@ -320,4 +320,11 @@ def _networks(inputs: RefinementInputs) -> str:
 
 def _decisive(config: RefineConfig) -> dict[str, Any]:
     """Return the settings that decide the weights, the length of training included; the T to start from has a digest."""
-    return config.model_dump(mode="json", exclude={"runtime": True, "run": True, "choose": True, "self_training": {"teacher"}})
+    others: dict[str, Any] = {
+        "runtime": True,
+        "run": True,
+        "choose": True,
+        "self_training": {"teacher"},
+        "training": {"tensorboard"},
+    }
+    return config.model_dump(mode="json", exclude=others)

@@ -1,0 +1,140 @@
+"""Write every page of multi-page image files as a separate file, so that whatever reads folders reads them all."""
+
+import csv
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+from PIL import Image
+
+from pixelscope.data.decode import is_deep, map_files, open_image, pages_after_first, reject_decompression_bombs
+from pixelscope.data.sources.folder import is_label_file
+from pixelscope.data.sources.listing import scan
+from pixelscope.errors import InputError
+from pixelscope.files import DISK_FULL, atomic_folder, csv_text, write_text
+from pixelscope.progress import ProgressCallback
+
+
+@dataclass(frozen=True)
+class WrittenPages:
+    """What was written."""
+
+    out: str
+    pages: int
+    """Files made of the pages of others."""
+    files: int
+    """Files of several pages that they come from."""
+    copied: int
+    """Files of one page, copied as they are."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return a line for a terminal."""
+        return f"{self.out}: {self.pages:,} pages of {self.files:,} files, and {self.copied:,} files of one page, copied"
+
+
+def write_pages(source: Path, out: Path, progress: ProgressCallback | None = None) -> WrittenPages:
+    """Write every page of the TIFF, GIF, WebP and PNG files in `source` as a separate file, with the same values.
+
+    `a/scan.tif` of three pages becomes `a/scan-0001.tif` to `a/scan-0003.tif`; pages of GIF, WebP and PNG become PNG. Images of
+    one page are copied. Class folders stay, and the lines of a labels.csv are repeated for each page.
+
+    Args:
+        source: a file, or a folder of images at any depth.
+        out: folder to make; it must not exist.
+        progress: called with the files done and all files.
+
+    Raises:
+        InputError: there is no image, a page cannot be read, or `out` exists.
+
+    Example:
+        >>> pixelscope.write_pages(Path("scans"), Path("pages"))
+    """
+    if out.exists():
+        raise InputError(f"{out} exists already; choose another --out, or remove it.")
+    images, tables = _found(source)
+    with reject_decompression_bombs():
+        counts = map_files(pages_after_first, [path for path, _ in images])
+    made: dict[str, list[str]] = {}
+    with reject_decompression_bombs(), atomic_folder(out) as folder:
+        for done, ((path, name), more) in enumerate(zip(images, counts, strict=True), 1):
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if more:
+                made[name] = [page.relative_to(folder).as_posix() for page in _split(path, place)]
+            else:
+                shutil.copyfile(path, place)
+            if progress is not None:
+                progress(done, len(images))
+        for path, name in tables:
+            write_text(folder / name, _labels(path, name, made))
+    return WrittenPages(str(out), sum(map(len, made.values())), len(made), len(images) - len(made))
+
+
+Named = tuple[Path, str]
+"""A file, and its POSIX path in the new folder."""
+
+
+def _found(source: Path) -> tuple[list[Named], list[Named]]:
+    """Return the images and the label files to read."""
+    if not source.exists():
+        raise InputError(f"There is no {source}; give an image file, or a folder of images.")
+    entries = [] if source.is_file() else list(scan(source))
+    images = [(entry.path, entry.name) for entry in entries if entry.kind == "image"] or (
+        [(source, source.name)] * source.is_file()
+    )
+    if not images:
+        raise InputError(f"There are no images in {source}; give an image file, or a folder of images.")
+    return images, [(entry.path, entry.name) for entry in entries if is_label_file(entry.name)]
+
+
+def _labels(path: Path, name: str, made: Mapping[str, Sequence[str]]) -> str:
+    """Return a label file with a line per page instead of the line of a file of several pages."""
+    home = name.rpartition("/")[0]
+    prefix = f"{home}/" if home else ""
+    rows = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.reader(file):
+            pages = made.get(prefix + row[0].strip().replace("\\", "/").removeprefix("./"), []) if row else []
+            rows += [[page.removeprefix(prefix), *row[1:]] for page in pages] or [row]
+    return csv_text(rows)
+
+
+def _split(path: Path, place: Path) -> list[Path]:
+    """Write the pages of a file next to each other; return their paths."""
+    suffix = ".tif" if path.suffix.lower() in (".tif", ".tiff") else ".png"
+    written: list[Path] = []
+    try:
+        for page in _pages(path):
+            target = place.with_name(f"{place.stem}-{len(written) + 1:04d}{suffix}")
+            if isinstance(page, Image.Image):
+                page.save(target, save_all=False)
+            elif not cv2.imwrite(str(target), page):
+                raise OSError(f"{target} cannot be written")
+            written.append(target)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
+        why = " ".join(str(error).split())
+        raise InputError(f"Cannot read page {len(written) + 1} of {path}: {why}; repair or remove it.") from None
+    return written
+
+
+def _pages(path: Path) -> Iterator[Any]:
+    """Yield the pages of a file: as Pillow images, or as arrays in OpenCV's order where Pillow drops bits of 16-bit colours."""
+    with open_image(path) as image:
+        if is_deep(image) and image.mode in ("RGB", "RGBA"):
+            read, found = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
+            if not read:
+                raise ValueError("its 16-bit colours cannot be decoded")
+            yield from found
+            return
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            yield image.copy()

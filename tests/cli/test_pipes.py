@@ -1,0 +1,75 @@
+"""Names from standard input, rows on standard output, and completion in the shell."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pixelscope.cli.app import app
+
+Cli = Callable[..., Any]
+Process = Callable[..., "subprocess.Popen[str]"]
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
+def test_names_come_in_and_rows_go_out(
+    process: Process, cli: Cli, trained: Path, images: Path, tmp_path: Path, separator: str
+) -> None:
+    files = sorted((images / "target").rglob("*.png"))[:5]
+    with process("pixelda", "classify", trained, "-", "--out", "-", stdin=subprocess.PIPE) as running:
+        out, err = running.communicate(separator.join(map(str, files)) + separator)
+    assert running.returncode == 0, err
+    assert "5 rows" in err
+    assert cli("pixelda", "classify", trained, *files, "--out", tmp_path / "labels.jsonl").code == 0
+    assert rows(out) == rows((tmp_path / "labels.jsonl").read_text())
+    assert [row["name"] for row in rows(out)] == [str(file) for file in files]
+
+
+def test_the_summary_in_json_leaves_standard_output_to_the_rows(cli: Cli, trained: Path, images: Path) -> None:
+    done = cli("pixelda", "classify", trained, images / "target" / "dark", "--out", "-", "--json")
+    assert (done.code, len(rows(done.out))) == (0, 10)
+    assert json.loads(done.err[done.err.index("{") :])["rows"] == 10
+
+
+def test_names_that_are_missing_or_cannot_be_resumed_are_refused(
+    process: Process, cli: Cli, trained: Path, tmp_path: Path
+) -> None:
+    with process("pixelda", "classify", trained, "-", "--out", "-", stdin=subprocess.PIPE) as running:
+        out, err = running.communicate("\n")
+    assert (running.returncode, out) == (2, "") and "names no file" in err
+    done = cli("pixelda", "classify", trained, "-", "-", "--out", tmp_path / "a.csv")
+    assert done.code == 2 and "twice" in done.err
+    done = cli("pixelda", "classify", trained, tmp_path, "--out", "-", "--resume")
+    assert done.code == 2 and "--resume" in done.err
+
+
+def test_a_reader_that_leaves_ends_the_command(trained: Path, images: Path) -> None:
+    """`| head -1` closes the pipe; the command stops without a traceback, as programs on a pipe do."""
+    command = f'"{sys.executable}" -m pixelscope pixelda classify "{trained}" "{images / "target"}" --out - | head -1'
+    shell = ["bash", "-c", f"set -o pipefail; {command}"]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 141)
+    assert len(rows(done.stdout)) == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_settings(shell: Any) -> None:
+    script = app.generate_completion(shell=shell)
+    assert all(name in script for name in ("classify", "endovae", "generator.blocks"))
+
+
+def test_completion_of_bash_completes(tmp_path: Path) -> None:
+    script = tmp_path / "completion.bash"
+    script.write_text(app.generate_completion(shell="bash"))
+    code = f'source "{script}"; COMP_WORDS=(pixelscope pixelda cla); COMP_CWORD=2; _pixelscope; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["classify"]

@@ -1,0 +1,72 @@
+"""`data pages`: every page of a file becomes a file, with the same values."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelscope import InputError, load_images, write_pages
+from pixelscope.data.decode import read_image
+
+
+def paged(path: Path, pages: list[np.ndarray]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = [Image.fromarray(page) for page in pages]
+    first.save(path, save_all=True, append_images=others)
+    return path
+
+
+def noise(shape: tuple[int, ...], seed: int, dtype: type = np.uint8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256 if dtype is np.uint8 else 65536, shape).astype(dtype)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((6, 5), np.uint8), ((6, 5, 3), np.uint8), ((6, 5), np.uint16)])
+def test_pages_of_a_tiff_keep_their_values(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    pages = [noise(shape, seed, dtype) for seed in range(3)]
+    paged(tmp_path / "in" / "a" / "scan.tif", pages)
+    written = write_pages(tmp_path / "in", tmp_path / "out")
+    assert (written.pages, written.files, written.copied) == (3, 1, 0)
+    for number, page in enumerate(pages, 1):
+        with Image.open(tmp_path / "out" / "a" / f"scan-{number:04d}.tif") as image:
+            assert (np.asarray(image) == page).all()
+
+
+def test_deep_colours_keep_all_bits(tmp_path: Path) -> None:
+    pages = [noise((6, 5, 3), seed, np.uint16) for seed in range(2)]
+    (tmp_path / "in").mkdir()
+    assert cv2.imwritemulti(str(tmp_path / "in" / "deep.tif"), pages)
+    write_pages(tmp_path / "in", tmp_path / "out")
+    found = cv2.imread(str(tmp_path / "out" / "deep-0002.tif"), cv2.IMREAD_UNCHANGED)
+    assert found is not None and (found == pages[1]).all()
+
+
+def test_class_folders_labels_and_single_pages_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    paged(folder / "scan.tif", [noise((6, 5), seed) for seed in range(2)])
+    paged(folder / "moving.gif", [noise((6, 5), seed) for seed in range(2, 5)])
+    Image.fromarray(noise((6, 5), 9)).save(folder / "one.png")
+    (folder / "labels.csv").write_text("name,label\nscan.tif,a\nmoving.gif,b\none.png,a\n")
+    written = write_pages(folder, tmp_path / "out")
+    assert (written.pages, written.files, written.copied) == (5, 2, 1)
+    images = load_images(str(tmp_path / "out"), size=None)
+    assert len(images) == 6 and images.class_counts() == [3, 3]
+    assert (tmp_path / "out" / "one.png").read_bytes() == (folder / "one.png").read_bytes()
+    assert not any("first page" in note for note in images.provenance.notes)
+
+
+def test_what_cannot_be_split_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    whole = paged(tmp_path / "in" / "scan.tif", [noise((60, 50), seed) for seed in range(3)])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="no images"):
+        write_pages(tmp_path / "none", tmp_path / "out")
+    with pytest.raises(InputError, match="exists already"):
+        write_pages(tmp_path / "in", tmp_path / "in")
+    written = write_pages(whole, tmp_path / "single")
+    assert written.pages == 3
+    whole.write_bytes(whole.read_bytes().replace(noise((60, 50), 2).tobytes()[:200], b""))
+    with pytest.raises(InputError, match="Cannot read page 3"):
+        write_pages(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert read_image(tmp_path / "single" / "scan-0003.tif").shape == (60, 50, 1)
