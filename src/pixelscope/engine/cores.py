@@ -19,7 +19,7 @@ def leave_busy_cores(config: RuntimeConfig) -> tuple[RuntimeConfig, str]:
     """Return settings with one thread per free core, and the reason; unchanged settings if no core is busy.
 
     The threads of a step wait for each other thousands of times. If one of them shares its core with another program, each wait
-    can last as long as that program's time slice; docs/performance.md has the speed of two trainings on two cores.
+    can last as long as that program's time slice; results/performance.md has the speed of two trainings on two cores.
 
     Changes only the automatic number of threads of one CPU process, and only on Linux, which counts the time per core.
     """
