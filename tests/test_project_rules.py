@@ -111,7 +111,7 @@ def test_every_extra_is_one_that_an_error_may_name_or_a_collection() -> None:
 def test_the_base_install_brings_nothing_that_only_training_needs() -> None:
     names = closure(requirements_of())
     assert {"numpy", "onnxruntime"} <= names
-    assert not {"torch", "lightning-fabric", "scipy", "matplotlib", "jinja2", "safetensors", "requests", "pooch"} & names
+    assert not {"torch", "lightning-fabric", "scipy", "matplotlib", "jinja2", "requests", "pooch"} & names
 
 
 def test_description_and_keywords_name_both_systems() -> None:

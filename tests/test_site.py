@@ -25,7 +25,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     pages = {path.relative_to(tmp_path / "site").as_posix(): path.read_text() for path in (tmp_path / "site").rglob("*.html")}
     assert "pixelda classify" in pages["reference/cli/index.html"]
-    for name in ("pixelscope.evaluate", "pixelscope.pixelda.train", "pixelscope.endovae.score_frames"):
+    for name in ("pixelscope.evaluate", "pixelscope.pixelda.train", "pixelscope.endovae.score"):
         assert name in pages["reference/api/index.html"]
     assert {f"tutorials/{name}/index.html" for name in SMALL} <= pages.keys()
     elsewhere = {
