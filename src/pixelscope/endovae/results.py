@@ -333,7 +333,7 @@ def _table_lines(found: ViewResult) -> list[str]:
             mark = "*" if name == found.selected and rows is found.scores else " "
             lines.append(f"{mark} {name:<26}{cells}  {by[first].average_precision!s:>24}")
     leads = "  ".join(f"{found.leads[key].difference!s:>22}" for key in groups)
-    return [*lines, f"  {'lead over the best of them':<26}{leads}"]
+    return [*lines, f"  {'lead over the best':<26}{leads}"]
 
 
 def _shortcut_lines(found: ViewResult) -> list[str]:

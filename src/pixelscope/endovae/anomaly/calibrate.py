@@ -20,8 +20,8 @@ from pixelscope.endovae.measurement import Measured, RawScores
 from pixelscope.endovae.metrics import auroc
 from pixelscope.errors import InputError
 
-DEFAULT = "mse_no_overlay+mahalanobis"
-"""The score used without abnormal frames to select one on: docs/decisions/0005-anomaly-score.md."""
+DEFAULT: dict[ViewName, str] = {"full": "mse_no_overlay+mahalanobis", "centre": "mse_no_overlay"}
+"""The scores used without abnormal frames to select one on: docs/decisions/0005-anomaly-score.md."""
 SELECTION_FRACTION = 0.25
 """Fraction of the abnormal frames used to select the score; they are not tested on."""
 MAX_HEATMAPS = 1_000
@@ -119,8 +119,9 @@ def _calibrate_view(name: ViewName, selection: Mapping[str, RawScores], healthy:
     areas: dict[str, float] = {}
     if "abnormal" in found:
         areas = {score: auroc(values, found["abnormal"][score]) for score, values in found["normal"].items()}
+    allowed = [score for score in areas if score not in NEVER_SELECTED[name]]
     return ViewCalibration(
-        selected=max((score for score in areas if score not in NEVER_SELECTED), key=areas.__getitem__) if areas else DEFAULT,
+        selected=max(allowed, key=areas.__getitem__) if areas else DEFAULT[name],
         selection_auroc=areas,
         selection_counts={kind: len(values["mse"]) for kind, values in raw.items()},
         log_spreads=spreads,

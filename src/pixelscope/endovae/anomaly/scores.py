@@ -28,8 +28,12 @@ SCORES = {
 """Definition of every score. On the view `centre`, errors are those inside the centre square of the prepared frame.
 `mahalanobis` and the KL divergence are of the whole frame on every view, because the encoder sees it whole."""
 
-NEVER_SELECTED = frozenset({"mse"})
-"""Scores shown for comparison only: overlays drawn by the device distinguish data sets and say nothing about tissue."""
+NEVER_SELECTED: dict[ViewName, frozenset[str]] = {
+    "full": frozenset({"mse"}),
+    "centre": frozenset({"mse", "mahalanobis", "mse_tissue+kl", "mse_no_overlay+mahalanobis"}),
+}
+"""Scores shown for comparison only. Overlays drawn by the device distinguish data sets and say nothing about tissue. On the
+view `centre`, a score of the latent vector would bring in the border and insets that the view leaves out."""
 COMBINED_SCORES = {"mse_tissue+kl": ("mse_tissue", "kl"), "mse_no_overlay+mahalanobis": ("mse_no_overlay", "mahalanobis")}
 """The scores that are sums of two raw scores."""
 EPSILON = 1e-12
