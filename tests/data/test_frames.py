@@ -357,7 +357,7 @@ def test_out_with_something_else_is_refused(kvasir: Path) -> None:
     assert contents(Path("mine")) == before
     (kvasir / "notes.txt").touch()
     for place in (kvasir, kvasir / "notes.txt"):
-        with pytest.raises(InputError, match="no store of frames"):
+        with pytest.raises(InputError, match="not a store of frames"):
             prepare([kvasir], config=SMALL, out=place)
 
 
