@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 SMALL = {
     "pixelda": {"DIGITS": "60", "IMAGES": "64"},
-    "endovae": {"NORMAL": "120", "POLYPS": "20", "EPOCHS": "1"},
+    "endovae": {"NORMAL": "300", "POLYPS": "20", "EPOCHS": "1"},
 }
 """Sizes at which the tests run each tutorial."""
 
