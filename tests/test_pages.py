@@ -21,7 +21,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages start from, and settings that make trainings short."""
     root = tmp_path_factory.mktemp("place")
     write_signs(root)
-    for seed, (name, count) in enumerate((("frames/normal-tiny", 60), ("frames/polyps", 24), ("new-frames", 5))):
+    for seed, (name, count) in enumerate((("frames/normal-tiny", 110), ("frames/polyps", 24), ("new-frames", 5))):
         (root / name).mkdir(parents=True)
         for number, frame in enumerate(tiny.frames(count, seed)):
             Image.fromarray(frame).resize((60, 60)).save(root / name / f"{number}.png")
@@ -54,6 +54,7 @@ SHORT = {
     "pixelscope pixelda train": "--config pixelda.yaml",
     "pixelscope pixelda search": "--config pixelda.yaml",
     "pixelscope endovae prepare": "--size 24",
+    "pixelscope endovae detect": "--images 32 --folds 3 --detectors pseudo-lesions",
     "pixelscope endovae train": "--config endovae.yaml",
 }
 """What makes a command short enough for a test."""

@@ -213,7 +213,8 @@ def test_frames_of_another_camera_are_warned_of_with_both_numbers(run: Path, tmp
             large.save(tmp_path / "frames" / name / f"{number}.png")
     found = evaluate_endovae(run, frames=str(tmp_path / "frames")).anomaly
     assert found is not None
-    healthy, abnormal = found.warnings
+    few, healthy, abnormal = found.warnings
+    assert "at least 19 calibration frames" in few
     assert "100% of the 8 healthy test frames are normal-tiny, 40 x 40, and 0% of the" in healthy
     assert "100% of the 6 abnormal test frames are 40 x 40, and 0% of the" in abnormal
 

@@ -198,7 +198,8 @@ def detect(
     For example: `pixelscope endovae detect stores/kvasir --out detector`
 
     Args:
-        frames: Frame store made by `endovae prepare`, or a folder of frames, which is prepared first.
+        frames: Frame store made by `endovae prepare`, or a folder of frames, which is prepared first, into the folder `stores`.
+            To name classes or masks, use `prepare`.
         out: Folder to make: detection.json, detector.safetensors, scores.png and maps.png.
     """
     with pixelscope.ProgressBar("preparing frames, then measuring folds") as progress:

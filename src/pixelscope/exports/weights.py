@@ -13,6 +13,7 @@ from pixelscope.errors import InputError
 from pixelscope.exports.metadata import KEY, Metadata, parse_metadata
 
 CHECKSUM = f"{KEY}.sha256"
+REMEDY = "write it again with the command that made it"
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], about: Metadata) -> None:
@@ -29,11 +30,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or truncated ({error}); export the run again.") from None
+        raise InputError(
+            f"{path} is damaged or no safetensors file ({error}); write it again with the command that made it."
+        ) from None
     if KEY not in metadata or CHECKSUM not in metadata:
-        raise InputError(f"{path} was not made by `pixelscope export`; give a file that was, or the run.")
+        raise InputError(
+            f"{path} was not made by `pixelscope export` or `pixelscope endovae detect`; give a file that was, or the run."
+        )
     if metadata[CHECKSUM] != _checksum(tensors, metadata[KEY]):
-        raise InputError(f"{path} was changed since it was exported; export the run again.")
+        raise InputError(f"{path} was changed since it was written; {REMEDY}.")
     return tensors, parse_metadata(metadata[KEY], str(path))
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from pixelscope.config import Config
 from pixelscope.data.frames.view import VIEWS, ViewName
 from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, scores
-from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, tie_tolerance
+from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, frames_needed, tie_tolerance
 from pixelscope.errors import InputError
 from pixelscope.runs.record import ResultFile
 
@@ -54,7 +54,7 @@ class ViewCalibration(Config):
         allowed = int(np.floor(rate * (1 + len(known)) + 1e-9)) - 1
         if allowed < 0:
             raise InputError(
-                f"A false-positive rate of {rate:g} needs at least {int(np.ceil(1 / rate)) - 1} calibration frames, and there "
+                f"A false-positive rate of {rate:g} needs at least {frames_needed(rate)} calibration frames, and there "
                 f"are {len(known)}; use {1 / (1 + len(known)):.3g} or more."
             )
         return known[len(known) - 1 - allowed] + tie_tolerance(known)

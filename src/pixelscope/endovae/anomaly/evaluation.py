@@ -19,6 +19,7 @@ from pixelscope.endovae.anomaly.cameras import Size, camera_warnings, cameras, g
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
 from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
+from pixelscope.endovae.anomaly.statistics import few_frames_warning
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
 from pixelscope.endovae.measurement import Measured, RawScores, References, measure
@@ -112,7 +113,7 @@ def measure_anomaly(
         views={view: evaluate_view(view, scored[view], calibration, distance) for view in VIEWS},
         rate=RATE,
         localization=localize(parts.test["abnormal"], measured["abnormal"].maps),
-        warnings=_calibration_warnings(parts),
+        warnings=(*few_frames_warning(calibration.views[HEADLINE].count, RATE), *_calibration_warnings(parts)),
     )
     return AnomalyMeasured(calibration, scored, found)
 

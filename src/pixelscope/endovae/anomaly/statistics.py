@@ -59,3 +59,20 @@ def conformal_p(known: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
     scores, given = np.asarray(known, np.float64), np.asarray(values, np.float64)
     as_high = len(scores) - np.searchsorted(scores, given - tie_tolerance(scores), side="left")
     return np.where(np.isnan(given), np.nan, (1 + as_high) / (1 + len(scores)))
+
+
+def frames_needed(rate: float) -> int:
+    """Return the minimum number of calibration frames for a false-positive rate: with fewer, no p-value is that small."""
+    return int(np.ceil(1 / rate - 1e-9)) - 1
+
+
+def few_frames_warning(count: int, rate: float) -> tuple[str, ...]:
+    """Return a warning if `count` calibration frames are too few for a false-positive rate; nothing is flagged then."""
+    if count >= frames_needed(rate):
+        return ()
+    warning = (
+        f"Warning: a false-positive rate of {rate:g} needs at least {frames_needed(rate)} calibration frames, and there are "
+        f"{count}, so that nothing is flagged; give more healthy frames, or `score --false-positive-rate` "
+        f"{1 / (1 + count):.3g} or more."
+    )
+    return (warning,)

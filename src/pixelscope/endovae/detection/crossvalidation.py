@@ -15,7 +15,7 @@ from pixelscope.data.frames.store import FrameStore, evenly_spaced
 from pixelscope.endovae.anomaly.baselines import baseline_scores, mean_colours
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
-from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p
+from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, few_frames_warning
 from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName
 from pixelscope.endovae.detection.detectors import Detection
 from pixelscope.endovae.detection.features import FrameFeatures, resized
@@ -103,6 +103,8 @@ class FoldResult:
     """AUROC by detector on the frames that select."""
     p: Floats
     """p-values by the selected detector."""
+    calibrated_on: int
+    """Number of calibration frames."""
 
     @property
     def selected(self) -> str:
@@ -174,6 +176,7 @@ def _measure_fold(frames: Frames, fold: Fold, detections: Iterator[tuple[str, De
         maps,
         areas,
         conformal_p(np.sort(selected[calibration]), selected[test]),
+        len(calibration),
     )
 
 
@@ -202,6 +205,7 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
     trivial = {name: _gathered(frames, results, [one.baselines[name] for one in results]) for name in results[0].baselines}
     groups = {ALL: ~frames.abnormal} | {name: classes == name for name in dict.fromkeys(classes[~frames.abnormal].tolist())}
     selection = {name: float(np.mean([one.selection[name] for one in results])) for name in results[0].selection}
+    warnings = few_frames_warning(min(one.calibrated_on for one in results), RATE)
     return DetectionResult(
         store=str(frames.store.path),
         view=config.view,
@@ -220,7 +224,8 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
         selected_by_fold=tuple(one.selected for one in results),
         selection_auroc=selection,
         rate=RATE,
-        flagged=_flagged(frames, results),
+        flagged={} if warnings else _flagged(frames, results),
+        warnings=warnings,
         lesion_frames=int(outlined.sum()),
         lesion_share=float(compared_lesions(frames.lesions[outlined]).mean()) if outlined.any() else 0.0,
         maps=_maps(frames, outlined, results),

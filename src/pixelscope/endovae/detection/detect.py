@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
+from pixelscope.endovae.anomaly.calibration import RATE
+from pixelscope.endovae.anomaly.statistics import few_frames_warning
 from pixelscope.endovae.detection.config import DETECTORS, DetectConfig, DetectorName
 from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_validate
 from pixelscope.endovae.detection.figures import draw_detection
@@ -48,7 +50,7 @@ def detect(
         >>> print(result.to_text())
     """
     if out.exists():
-        raise InputError(f"{out} exists; choose another --out, or remove it.")
+        raise InputError(f"{out} exists already; choose another --out, or remove it.")
     config = config or DetectConfig()
     chosen_detectors(config.detectors)
     is_store = (frames / INDEX).is_file()
@@ -56,6 +58,8 @@ def detect(
     config = config.model_copy(update={"prepare": store.settings})
     result = cross_validate(store, config, progress)
     fitted = fit_to_store(store, _named(result.selected), config)
+    warnings = few_frames_warning(len(fitted.calibration.scores), RATE)
+    result = result.model_copy(update={"warnings": tuple(dict.fromkeys((*result.warnings, *warnings)))})
     with atomic_folder(out) as work:
         result.save(work / RESULT)
         fitted.save(work / MODEL)

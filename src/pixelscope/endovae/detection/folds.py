@@ -82,7 +82,7 @@ def halves(
 def _parts(store: FrameStore, positions: Positions, kind: str, count: int, distance: int, seed: int) -> list[Positions]:
     """Deal the clusters of each class, the largest first, to the part that has the fewest frames of the class."""
     if not len(positions):
-        raise InputError(f"{store.path} has no {kind} frames; detectors are measured on healthy and abnormal ones.")
+        raise InputError(f"{store.path} has no {kind} frames; give a folder or store that has classes of both kinds.")
     groups = store.clusters(positions, distance)
     members = [positions[groups == group] for group in range(groups.max() + 1)]
     if len(members) < count:

@@ -67,11 +67,13 @@ class DetectionResult(ResultFile):
     rate: float
     """False-positive rate at which frames are flagged."""
     flagged: dict[str, float]
-    """Fraction of flagged frames per healthy class and of the abnormal ones, by each fold's selected detector."""
+    """Fraction of flagged frames per healthy class and of the abnormal ones, by each fold's selected detector; empty if a fold
+    has too few calibration frames for this rate."""
     lesion_frames: int
     """Frames with a lesion and pixels outside it, on which maps are measured."""
     lesion_share: float
     """Fraction of their pixels inside a lesion."""
+    warnings: tuple[str, ...]
     maps: dict[str, MapResult]
     """By detector, and of maps that know nothing of disease; empty without frames to measure them on."""
 
@@ -116,5 +118,7 @@ class DetectionResult(ResultFile):
             yield f"  {name:<22}{one.auroc:>12.3f}{one.aupro:>8.3f}{one.dice:>11.3f}{one.hottest:>15.1%}"
 
     def _flagged(self) -> Iterator[str]:
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.flagged.items())
-        yield f"flagged at a false-positive rate of {self.rate:g}: {shares}"
+        if self.flagged:
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in self.flagged.items())
+            yield f"flagged at a false-positive rate of {self.rate:g}: {shares}"
+        yield from self.warnings

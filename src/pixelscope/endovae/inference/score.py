@@ -156,9 +156,9 @@ def _original(item: InputFile, config: PrepareConfig) -> np.ndarray:
 def _rows(
     scorer: Scorer, items: Sequence[InputFile], frames: Sequence[PreparedViews], wanted: _Wanted, sizes: list[Size]
 ) -> list[Row]:
-    """Return the rows of some frames, and add their original sizes to `sizes`."""
-    sizes.extend(one.full.size for one in frames)
+    """Return the rows of some frames, and add the original sizes of those with a score to `sizes`."""
     found = scorer.score(frames)
+    sizes.extend(one.full.size for one, value in zip(frames, found.values, strict=True) if np.isfinite(value))
     p = scorer.calibration.p_values(scorer.name, found.values)
     rows: list[Row] = [
         {"score": float(value), "p": float(chance), "flagged": bool(value > wanted.threshold)}
