@@ -275,10 +275,10 @@ def test_a_file_edited_with_onnx_is_refused(models: Path, digits: Path, tmp_path
 def test_weights_that_were_changed_are_refused(models: Path, digits: Path, tmp_path: Path) -> None:
     path = models / "pixelda-weights" / "model.safetensors"
     bad = changed(path, tmp_path / "bad.safetensors", -5)
-    with pytest.raises(InputError, match="was changed since it was exported"):
+    with pytest.raises(InputError, match=r"bad\.safetensors was changed"):
         classify(bad, [digits], tmp_path / "labels.csv")
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(InputError, match="is damaged or truncated"):
+    with pytest.raises(InputError, match=r"cut\.safetensors is damaged"):
         classify(tmp_path / "cut.safetensors", [digits], tmp_path / "labels.csv")
     tensors, about = read_weights(path)
     name = next(iter(tensors))
