@@ -40,8 +40,13 @@ def missing_extra(error: ImportError, what: str = "This command") -> MissingExtr
 
 def require_extra(extra: str, what: str = "This command") -> None:
     """Raise MissingExtra if a package of an extra is not installed; nothing is imported."""
-    if any(find_spec(package) is None for package, of in PACKAGES.items() if of == extra):
+    if not has_extra(extra):
         raise MissingExtra(what, extra)
+
+
+def has_extra(extra: str) -> bool:
+    """Return whether all packages of an extra are installed; nothing is imported."""
+    return all(find_spec(package) is not None for package, of in PACKAGES.items() if of == extra)
 
 
 class TrainingStopped(InputError):

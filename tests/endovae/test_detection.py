@@ -14,30 +14,30 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 import pixelscope.endovae
+from pixelscope import errors
 from pixelscope.cli import main
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.data.frames.view import centre_box
 from pixelscope.data.phantom import write_phantom
-from pixelscope.endovae.detection import pretrained
 from pixelscope.endovae.detection.config import DetectConfig
 from pixelscope.endovae.detection.crossvalidation import cross_validate
 from pixelscope.endovae.detection.detect import fit_to_store
 from pixelscope.endovae.detection.detectors import Mahalanobis, PaDiM, PatchCore, highest
-from pixelscope.endovae.detection.features import FrameFeatures, LearnedExtractor
+from pixelscope.endovae.detection.features import FrameFeatures
 from pixelscope.endovae.detection.folds import halves, make_folds
 from pixelscope.endovae.detection.localization import SIDE, compared_lesions, hottest_inside, measure_maps, region_overlap
 from pixelscope.endovae.detection.model import FittedDetector
-from pixelscope.endovae.detection.pretrained import is_installed, load_pretrained, read_pretrained
+from pixelscope.endovae.detection.pretrained import load_pretrained, read_pretrained
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesion, vary
 from pixelscope.endovae.detection.results import DetectionResult
 from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_net
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, has_extra
 from pixelscope.imaging.box import Box
 
 LEARNED = ("learned-mahalanobis", "pseudo-lesions")
 QUICK = DetectConfig(detectors=LEARNED, folds=3, images=32, min_lesion=0)
-needs_pretrained = pytest.mark.skipif(not is_installed(), reason="the extra `pretrained` is not installed")
+needs_pretrained = pytest.mark.skipif(not has_extra("pretrained"), reason="the extra `pretrained` is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +326,7 @@ def test_abnormal_frames_whose_lesion_the_view_does_not_show_are_left_out(phanto
 
 
 def test_detectors_without_their_packages_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "PACKAGES", ("no_such_package", "nor_this_one"))
+    monkeypatch.setitem(errors.PACKAGES, "no_such_package", "pretrained")
     with pytest.raises(InputError, match=r"pixelscope\[pretrained\]"):
         load_pretrained()
 
@@ -397,13 +397,14 @@ def test_a_detector_scores_files_with_maps_as_it_scores_the_frames_of_a_store(
 def test_a_detector_has_one_view_and_one_score(phantoms: FrameStore, phantom: Path, tmp_path: Path) -> None:
     path = tmp_path / "detector.safetensors"
     fit_to_store(phantoms, "pseudo-lesions", QUICK).save(path)
-    for change in ({"view": "full"}, {"score": "mse"}):
+    for change in ({"view": "full"}, {"score": "mse"}, {"devices": 2}, {"checkpoint": "last"}):
         with pytest.raises(InputError):
             pixelscope.endovae.score(path, [phantom], tmp_path / "scores.csv", **change)  # type: ignore[arg-type]
     assert not (tmp_path / "scores.csv").exists()
 
 
-def test_the_public_functions_are_those_of_the_command_line() -> None:
-    assert {"detect", "DetectConfig"} <= set(dir(pixelscope.endovae))
-    assert isinstance(LearnedExtractor(LesionNet().eval())(textures(2)), FrameFeatures)
-    assert replace(features(2), lesion=None).lesion is None
+def test_a_view_that_insets_cover_is_refused(phantoms: FrameStore) -> None:
+    insets = np.array(phantoms.centre_insets)
+    insets[3] = 1
+    with pytest.raises(InputError, match="Insets cover"):
+        cross_validate(replace(phantoms, centre_insets=insets), QUICK)

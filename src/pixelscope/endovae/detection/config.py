@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pixelscope.config import Config
+from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
 
 SYSTEM = "endovae-detector"
@@ -19,7 +20,6 @@ DetectorName = Literal[
     "pseudo-lesions",
 ]
 LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-patchcore")
-LEARNED: tuple[DetectorName, ...] = ("learned-mahalanobis", "learned-padim", "learned-patchcore", "pseudo-lesions")
 DETECTORS: dict[DetectorName, str] = {
     "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0 (extra `pretrained`); maps of PaDiM",
     "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from its Gaussian",
@@ -30,6 +30,18 @@ DETECTORS: dict[DetectorName, str] = {
     "pseudo-lesions": "what a network that learned to find pseudo-lesions takes for one; highest tenth of its map",
 }
 """Definition of every detector."""
+
+
+def detector_name(text: str) -> DetectorName:
+    """Return a name as one of `DETECTORS`.
+
+    Raises:
+        InputError: there is no such detector.
+    """
+    for name in DETECTORS:
+        if name == text:
+            return name
+    raise InputError(f"There is no detector {text!r}; update pixelscope, or choose one of {', '.join(DETECTORS)}.")
 
 
 class DetectConfig(Config):

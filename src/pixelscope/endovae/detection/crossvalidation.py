@@ -18,19 +18,21 @@ from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_featu
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, few_frames_warning
 from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName
 from pixelscope.endovae.detection.detectors import Detection
-from pixelscope.endovae.detection.features import FrameFeatures, resized
+from pixelscope.endovae.detection.features import FrameFeatures
 from pixelscope.endovae.detection.fit import FITS, chosen_detectors, learned_extractor, pretrained_extractor
 from pixelscope.endovae.detection.folds import Fold, make_folds
 from pixelscope.endovae.detection.localization import compared, compared_lesions, measure_maps, trivial_maps
 from pixelscope.endovae.detection.results import ALL, SELECTED, DetectionResult, MapResult, ScoreResult
+from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
 from pixelscope.endovae.pca import PrincipalComponents
+from pixelscope.errors import InputError
 from pixelscope.progress import ProgressCallback
 
 MAX_FRAMES = 4_000
 """Maximum number of frames that are measured, evenly spaced: a frame's features take 400 KB."""
 BASELINE_SIDE = 96
-"""Side in pixels at which trivial scores are computed."""
+"""Side in pixels at which trivial baselines are computed."""
 COMPONENTS = 6
 
 Positions = NDArray[np.int64]
@@ -56,8 +58,17 @@ class Frames:
 
     @classmethod
     def read(cls, store: FrameStore, config: DetectConfig) -> "Frames":
-        """Read the frames, at most `MAX_FRAMES`, whose lesion is visible in the view or that have no mask."""
+        """Read the frames, at most `MAX_FRAMES`, whose lesion is visible in the view or that have no mask.
+
+        Raises:
+            InputError: insets cover the whole view of a frame.
+        """
         view = store.view(config.view)
+        covered = [name for name, inset in zip(store.names, view.insets, strict=True) if inset.all()]
+        if covered:
+            raise InputError(
+                f"Insets cover the whole view {config.view} of {covered[0]}; remove the frame, or use another --view."
+            )
         shares = np.array([float((lesion > 0).mean()) for lesion in view.lesions])
         clipped = store.abnormal & store.has_lesion & (shares < config.min_lesion)
         positions = evenly_spaced(np.flatnonzero(~clipped), MAX_FRAMES)
@@ -96,7 +107,7 @@ class FoldResult:
     scores: dict[str, Floats]
     """By detector, standardized by the calibration frames."""
     baselines: dict[str, Floats]
-    """By trivial score, likewise."""
+    """By trivial baseline, likewise."""
     maps: dict[str, MapResult]
     """By detector; empty if no tested frame has a lesion and pixels outside it."""
     selection: dict[str, float]
@@ -187,7 +198,7 @@ def _standardized(scores: Floats, calibration: Positions) -> Floats:
 
 
 def _baselines(frames: Frames, train: Positions) -> dict[str, Floats]:
-    """Return the trivial scores of all frames, fitted to `train`, (N,) by name."""
+    """Return the trivial baselines of all frames, fitted to `train`, (N,) by name."""
     small = resized(frames.pixels, BASELINE_SIDE)
     insets = resized(frames.insets.astype(np.uint8) * 255, BASELINE_SIDE) > 0
     images = torch.from_numpy(small).permute(0, 3, 1, 2).float().div_(255)
@@ -195,7 +206,7 @@ def _baselines(frames: Frames, train: Positions) -> dict[str, Floats]:
     errors = (images - components.reconstruct(images)).square().mean(1).numpy()
     colours = mean_colours(small[train], insets[train])
     reference = GaussianReference.fit(colours[np.isfinite(colours).all(1)])
-    return {name: np.nan_to_num(values) for name, values in baseline_scores(small, insets, reference, errors).items()}
+    return baseline_scores(small, insets, reference, errors)
 
 
 def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResult]) -> DetectionResult:
@@ -205,7 +216,7 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
     trivial = {name: _gathered(frames, results, [one.baselines[name] for one in results]) for name in results[0].baselines}
     groups = {ALL: ~frames.abnormal} | {name: classes == name for name in dict.fromkeys(classes[~frames.abnormal].tolist())}
     selection = {name: float(np.mean([one.selection[name] for one in results])) for name in results[0].selection}
-    warnings = few_frames_warning(min(one.calibrated_on for one in results), RATE)
+    few = few_frames_warning(min(one.calibrated_on for one in results), RATE)
     return DetectionResult(
         store=str(frames.store.path),
         view=config.view,
@@ -224,12 +235,20 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
         selected_by_fold=tuple(one.selected for one in results),
         selection_auroc=selection,
         rate=RATE,
-        flagged={} if warnings else _flagged(frames, results),
-        warnings=warnings,
+        flagged={} if few else _flagged(frames, results),
+        warnings=(*few, *_left_out(frames)),
         lesion_frames=int(outlined.sum()),
         lesion_share=float(compared_lesions(frames.lesions[outlined]).mean()) if outlined.any() else 0.0,
         maps=_maps(frames, outlined, results),
     )
+
+
+def _left_out(frames: Frames) -> tuple[str, ...]:
+    """Return a warning if the store has more frames than are measured."""
+    count = len(frames.store) - frames.clipped
+    if len(frames.positions) == count:
+        return ()
+    return (f"Warning: {len(frames.positions):,} of {count:,} frames were measured, evenly spaced over the store.",)
 
 
 def _gathered(frames: Frames, results: Sequence[FoldResult], by_fold: Sequence[Floats]) -> Floats:

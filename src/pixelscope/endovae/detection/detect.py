@@ -9,7 +9,7 @@ from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.statistics import few_frames_warning
-from pixelscope.endovae.detection.config import DETECTORS, DetectConfig, DetectorName
+from pixelscope.endovae.detection.config import DetectConfig, DetectorName, detector_name
 from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_validate
 from pixelscope.endovae.detection.figures import draw_detection
 from pixelscope.endovae.detection.fit import chosen_detectors
@@ -57,7 +57,7 @@ def detect(
     store = FrameStore.open(frames) if is_store else prepare([frames], config=config.prepare, progress=progress)
     config = config.model_copy(update={"prepare": store.settings})
     result = cross_validate(store, config, progress)
-    fitted = fit_to_store(store, _named(result.selected), config)
+    fitted = fit_to_store(store, detector_name(result.selected), config)
     warnings = few_frames_warning(len(fitted.calibration.scores), RATE)
     result = result.model_copy(update={"warnings": tuple(dict.fromkeys((*result.warnings, *warnings)))})
     with atomic_folder(out) as work:
@@ -83,7 +83,3 @@ def fit_to_store(store: FrameStore, name: DetectorName, config: DetectConfig) ->
     frames = store.view(config.view).frames
     sizes = [(int(width), int(height)) for width, height in store.sizes[calibration]]
     return fit_detector(name, np.asarray(frames[train]), np.asarray(frames[calibration]), sizes, config)
-
-
-def _named(name: str) -> DetectorName:
-    return next(known for known in DETECTORS if known == name)

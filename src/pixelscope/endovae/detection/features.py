@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from pixelscope.endovae.detection import pretrained, segmentation
 from pixelscope.endovae.detection.pretrained import Lite0Features
-from pixelscope.endovae.detection.segmentation import LesionNet
+from pixelscope.endovae.detection.segmentation import LesionNet, resized
 
 BATCH = 32
 Bytes = NDArray[np.uint8]
@@ -80,14 +79,6 @@ class LearnedExtractor:
         images = _images(frames, segmentation.SIDE)
         encoded = self.network.encode(images)
         return _summarised(encoded, encoded[1:], self.network.decode(*encoded).sigmoid().numpy())
-
-
-def resized(frames: Bytes, side: int) -> Bytes:
-    """Return uint8 frames (N, S, S, 3) at another side, by area where they shrink."""
-    if frames.shape[1] == side:
-        return frames
-    how = cv2.INTER_AREA if frames.shape[1] > side else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (side, side), interpolation=how) for frame in frames])
 
 
 def _images(frames: Bytes, side: int) -> Tensor:

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from pixelscope.endovae.detection.config import DETECTORS, LITE0, DetectorName
 from pixelscope.endovae.detection.detectors import Mahalanobis, PaDiM, PatchCore, PseudoLesions
 from pixelscope.endovae.detection.features import LearnedExtractor, PretrainedExtractor
-from pixelscope.endovae.detection.pretrained import is_installed, load_pretrained
+from pixelscope.endovae.detection.pretrained import EXTRA, load_pretrained
 from pixelscope.endovae.detection.segmentation import train_lesion_net
+from pixelscope.errors import has_extra, require_extra
 from pixelscope.rng import derive
 
 FITS: dict[DetectorName, type[Mahalanobis] | type[PaDiM] | type[PatchCore] | type[PseudoLesions]] = {
@@ -30,9 +31,9 @@ def chosen_detectors(names: Sequence[DetectorName]) -> tuple[DetectorName, ...]:
         InputError: a named one needs the extra `pretrained`, which is not installed.
     """
     if not names:
-        return tuple(name for name in DETECTORS if name not in LITE0 or is_installed())
+        return tuple(name for name in DETECTORS if name not in LITE0 or has_extra(EXTRA))
     if set(names) & set(LITE0):
-        load_pretrained()
+        require_extra(EXTRA, "A detector on features of EfficientNet-Lite0")
     return tuple(dict.fromkeys(names))
 
 

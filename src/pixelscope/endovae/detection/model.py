@@ -17,7 +17,7 @@ from pixelscope.data.frames.view import ViewName
 from pixelscope.endovae.anomaly.calibration import CameraCount
 from pixelscope.endovae.anomaly.cameras import Size, group_sizes
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
-from pixelscope.endovae.detection.config import DETECTORS, LITE0, SYSTEM, DetectConfig, DetectorName
+from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name
 from pixelscope.endovae.detection.detectors import Detection, Detector
 from pixelscope.endovae.detection.features import Extractor, LearnedExtractor
 from pixelscope.endovae.detection.fit import FITS, learned_extractor, pretrained_extractor
@@ -102,7 +102,7 @@ class FittedDetector:
         """
         tensors, about = read_weights(path)
         require_system(about, SYSTEM, str(path))
-        name = _known(about.checkpoint, path)
+        name = detector_name(about.checkpoint)
         config = DetectConfig.parse(about.config, str(path))
         calibration = DetectorCalibration.parse(about.calibration or {}, str(path))
         try:
@@ -139,13 +139,6 @@ def fit_detector(
         cameras=tuple(CameraCount(width=width, height=height, count=count) for (width, height), count in groups),
     )
     return FittedDetector(name, config, extractor, detector, found)
-
-
-def _known(name: str, path: Path) -> DetectorName:
-    for known in DETECTORS:
-        if known == name:
-            return known
-    raise InputError(f"{path} holds an unknown detector {name!r}; update pixelscope.")
 
 
 def _learned(tensors: Mapping[str, torch.Tensor]) -> LearnedExtractor:

