@@ -116,10 +116,7 @@ def test_every_score_and_baseline_is_compared_class_by_class(run: Path, result: 
         values = [float(row[name]) for row in rows]
         assert by["all"].auroc.value == pytest.approx(roc_auc_score(truth, values), abs=1e-3), name
         assert by["all"].auroc.low <= by["all"].auroc.value <= by["all"].auroc.high
-    flagged = {kind: [row["flagged"] == "1" for row in rows if row["kind"] == kind] for kind in ("normal", "abnormal")}
-    assert found.flagged["abnormal"] == pytest.approx(np.mean(flagged["abnormal"]))
-    assert list(found.cameras) == ["normal-tiny, 16 x 16"]
-    assert found.cameras["normal-tiny, 16 x 16"].flagged == pytest.approx(np.mean(flagged["normal"]))
+    assert found.calibration_count < 19 and not found.flagged and not found.cameras, "a rate of 5% cannot be measured"
 
 
 def table(run: Path) -> list[dict[str, str]]:

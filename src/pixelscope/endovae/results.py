@@ -162,7 +162,8 @@ class ViewResult(Config):
     leads: dict[str, Lead]
     """By class of healthy frames and `all` of them."""
     flagged: dict[str, float]
-    """Fraction of flagged frames per healthy class, and of the abnormal ones."""
+    """Fraction of flagged frames per healthy class, and of the abnormal ones; empty with too few calibration frames, as is
+    `cameras`."""
     cameras: dict[str, CameraResult]
     """Healthy frames by class and original size."""
     shortcuts: ShortcutTest | None
@@ -346,9 +347,11 @@ def _shortcut_lines(found: ViewResult) -> list[str]:
 
 def _end_lines(found: ViewResult, rate: float) -> list[str]:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
+    shares = shares or f"not measured, with {found.calibration_count} calibration frames"
     lines = [f"flagged at a false-positive rate of {rate:g}: {shares}"]
     cameras = "; ".join(f"{name}: {one.flagged:.1%} of {one.count:,}" for name, one in found.cameras.items())
-    lines.append(f"  healthy frames by class and original size: {cameras}")
+    if cameras:
+        lines.append(f"  healthy frames by class and original size: {cameras}")
     if found.unscored:
         unscored = ", ".join(f"{count:,} {kind}" for kind, count in found.unscored.items())
         lines.append(f"not scored, because no tissue is visible: {unscored}")

@@ -19,7 +19,7 @@ from pixelscope.endovae.anomaly.cameras import Size, camera_warnings, cameras, g
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
 from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
-from pixelscope.endovae.anomaly.statistics import few_frames_warning
+from pixelscope.endovae.anomaly.statistics import few_frames_warning, frames_needed
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
 from pixelscope.endovae.measurement import Measured, RawScores, References, measure
@@ -156,9 +156,8 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
         scores=found,
         baselines=baselines,
         leads=leads,
-        flagged={name: float(normal.flagged[which].mean()) for name, which in groups.items()}
-        | {"abnormal": float(abnormal.flagged.mean())},
-        cameras=_flagged_by_camera(normal),
+        flagged=_flagged_by_group(normal, abnormal, groups) if known.count >= frames_needed(RATE) else {},
+        cameras=_flagged_by_camera(normal) if known.count >= frames_needed(RATE) else {},
         shortcuts=shortcut_test(view, abnormal.part, distance, tuple(groups)),
         warnings=_warnings(view, known.selected, found[known.selected], leads),
         unscored={kind: int((~one.visible).sum()) for kind, one in scored.items() if not one.visible.all()},
@@ -261,6 +260,11 @@ def _sizes(part: FrameSubset) -> list[Size]:
 
 def _cameras(part: FrameSubset, groups: Mapping[Size, Size]) -> list[str]:
     return cameras(_sizes(part), [part.store.classes[label] for label in part.store.labels[part.positions]], groups)
+
+
+def _flagged_by_group(normal: Scored, abnormal: Scored, groups: Mapping[str, Flags]) -> dict[str, float]:
+    shares = {name: float(normal.flagged[which].mean()) for name, which in groups.items()}
+    return shares | {"abnormal": float(abnormal.flagged.mean())}
 
 
 def _flagged_by_camera(normal: Scored) -> dict[str, CameraResult]:

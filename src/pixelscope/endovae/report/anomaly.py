@@ -76,6 +76,7 @@ def _view_parts(view: str, found: ViewResult) -> tuple[CaptionedFigure | Table |
 
 def _selection(view: str, found: ViewResult, rate: float) -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in found.flagged.items())
+    shares = shares or f"not measured, with {found.calibration_count} calibration frames"
     flagged = f"Flagged at a calibrated false-positive rate of {rate:.0%}: {shares}."
     if not found.selection_auroc:
         return f"View {view}: the score is {found.selected}, the default without abnormal frames to select on. {flagged}"
@@ -121,7 +122,9 @@ def _score_table(view: str, found: ViewResult) -> Table:
     return Table(caption, ("Score", *heads, "average precision"), tuple(rows))
 
 
-def _camera_table(view: str, found: ViewResult) -> Table:
+def _camera_table(view: str, found: ViewResult) -> Table | None:
+    if not found.cameras:
+        return None
     rows = [Row((name, f"{one.count:,}", f"{one.flagged:.1%}")) for name, one in found.cameras.items()]
     return Table(f"View {view}: healthy test frames by class and original size.", ("Camera", "frames", "flagged"), tuple(rows))
 
