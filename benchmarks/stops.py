@@ -30,7 +30,8 @@ def stops(call: Callable[[], Any]) -> list[tuple[str, str]]:
 
     def observe(frame: FrameType, event: str, _: Any) -> None:
         file = _file(frame)
-        if event != "call" or file is None or frame.f_code.co_name == "<module>":
+        # Python calls `__del__` whenever it likes.
+        if event != "call" or file is None or frame.f_code.co_name in ("<module>", "__del__"):
             return
         caller = next((one for one in _callers(frame) if _file(one) is not None), None)
         # What a module calls while it is imported is no part of the way, nor is what a file calls that is left out.

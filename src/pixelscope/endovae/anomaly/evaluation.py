@@ -19,7 +19,7 @@ from pixelscope.endovae.anomaly.cameras import Size, camera_warnings, cameras, g
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
 from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
-from pixelscope.endovae.anomaly.statistics import few_frames_warning, frames_needed
+from pixelscope.endovae.anomaly.statistics import few_frames_warning
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
 from pixelscope.endovae.measurement import Measured, RawScores, References, measure
@@ -141,6 +141,7 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
     found = _separations(normal.scores, abnormal.scores, groups, draws)
     baselines = _separations(normal.baselines, abnormal.baselines, groups, draws)
     known = calibration.views[view]
+    few = few_frames_warning(known.count, RATE)
     leads = {
         name: _lead(
             normal.select(which), abnormal, known.selected, {one: by[name] for one, by in baselines.items()}, draws[name]
@@ -156,8 +157,8 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
         scores=found,
         baselines=baselines,
         leads=leads,
-        flagged=_flagged_by_group(normal, abnormal, groups) if known.count >= frames_needed(RATE) else {},
-        cameras=_flagged_by_camera(normal) if known.count >= frames_needed(RATE) else {},
+        flagged={} if few else _flagged_by_group(normal, abnormal, groups),
+        cameras={} if few else _flagged_by_camera(normal),
         shortcuts=shortcut_test(view, abnormal.part, distance, tuple(groups)),
         warnings=_warnings(view, known.selected, found[known.selected], leads),
         unscored={kind: int((~one.visible).sum()) for kind, one in scored.items() if not one.visible.all()},
