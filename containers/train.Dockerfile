@@ -4,7 +4,7 @@ FROM python:3.11-slim-bookworm
 WORKDIR /opt/pixelscope
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY src src
-RUN python -m pip install --no-cache-dir -c constraints.txt '.[train,export,ablate,mat,dicom,tensorboard]' \
+RUN python -m pip install --no-cache-dir -c constraints.txt '.[train,export,ablate,dicom,tensorboard]' \
     && useradd --create-home --uid 1000 pixelscope \
     && install -d -o pixelscope /runs /data
 

@@ -74,7 +74,6 @@ print(parts.train.digest())
 COMMANDS = {
     "train": ("pixelda", "train", "--source", "demo:mnist", "--target", "demo:mnist-m"),
     "dicom": ("data", "info", "scans"),
-    "mat": ("data", "info", "arrays:digits.mat"),
     "serve": ("serve", "."),
     "demo": ("demo",),
 }
@@ -82,11 +81,10 @@ COMMANDS = {
 
 @pytest.mark.parametrize(("extra", "command"), COMMANDS.items())
 def test_a_command_whose_extra_is_missing_says_which(tmp_path: Path, extra: str, command: tuple[str, ...]) -> None:
-    (tmp_path / "digits.mat").write_bytes(b"x")
     (tmp_path / "scans").mkdir()
     for name in ("a.dcm", "b.dcm"):
         (tmp_path / "scans" / name).write_bytes(bytes(128) + b"DICM" + bytes(100))
-    missing = ["scipy"] if extra == "mat" else [name for name, of in EXTRA_PACKAGES.items() if of == extra]
+    missing = [name for name, of in EXTRA_PACKAGES.items() if of == extra]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing}));"
         "from pixelscope.cli import main; sys.exit(main(sys.argv[1:]))"

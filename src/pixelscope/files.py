@@ -25,7 +25,7 @@ UNREADABLE = (
     OSError, EOFError, ValueError, TypeError, LookupError, NameError, ArithmeticError, SyntaxError, MemoryError,
     RuntimeError, TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""Errors of NumPy, SciPy and json for damaged or truncated files."""
+"""Errors of NumPy and json for damaged or truncated files."""
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
 """Errors of file systems that cannot sync a folder (CIFS, some FUSE mounts); the files in it are synced before."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EROFS, errno.EACCES}

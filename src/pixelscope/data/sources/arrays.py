@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pixelscope.data.decode import is_flat
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import note
-from pixelscope.errors import InputError, MissingExtra
+from pixelscope.data.sources.mat import read_mat
+from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE
 from pixelscope.imaging.convert import BYTES_FROM, Range, known_range, range_note, range_text, to_eight_bits
 from pixelscope.imaging.resize import resize
@@ -490,23 +491,6 @@ def _listing(path: Path, arrays: Arrays) -> str:
     return f"it has {shapes or 'no arrays'}; write arrays:{path}@images=NAME,labels=NAME."
 
 
-def _read_mat(path: Path) -> Arrays:
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError:
-        raise MissingExtra("MATLAB files (.mat)", "mat") from None
-
-    try:
-        content = loadmat(path)
-    except NotImplementedError:
-        raise InputError(f"{path} is a MATLAB 7.3 file; save it with -v7, or as .npz.") from None
-    except MatReadError as error:
-        raise ValueError(error) from None
-    values = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
-    return {name: value for name, value in values.items() if value.dtype.kind in "biufSU"}
-
-
 def _read_npz(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
@@ -519,7 +503,7 @@ def _read_npy(path: Path) -> Arrays:
     return {name: np.load(file, allow_pickle=False) for name, file in files.items()}
 
 
-_READERS: dict[str, Callable[[Path], Arrays]] = {".mat": _read_mat, ".npz": _read_npz, ".npy": _read_npy}
+_READERS: dict[str, Callable[[Path], Arrays]] = {".mat": read_mat, ".npz": _read_npz, ".npy": _read_npy}
 
 
 USPS = "usps"
