@@ -2,8 +2,9 @@
 
 Files of every kind that Pixelscope reads are damaged at random (bytes flipped, cut out, doubled, put in from others; values of
 JSON and YAML exchanged for extreme ones) and opened as a user would. Each must be read, or refused with an error that names the
-file: none may raise anything else, take over 10 seconds, or raise the process's most memory by 1 GB. The seed is printed; it
-differs from run to run unless it is given. The counts go to FILE; the same command continues there.
+file: none may raise anything else, take over 10 seconds, raise the process's most memory by 1 GB, or end the process. The seed
+is printed; it differs from run to run unless it is given. The counts go to FILE; the same command continues there, and counts the
+processes that it took: more than one where it was stopped, or crashed.
 """
 
 import argparse
@@ -387,23 +388,26 @@ def main() -> int:
     seed = random.SystemRandom().randrange(2**31) if chosen.seed is None else chosen.seed
     print(f"seed {seed}", flush=True)
     torch.set_num_threads(1)
-    counts: dict[str, Count] = {}
+    faulthandler.enable()
+    counts, processes = dict[str, Count](), 1
     if chosen.out.is_file():
-        counts = {kind: Count(**values) for kind, values in json.loads(chosen.out.read_text())["kinds"].items()}
+        before = json.loads(chosen.out.read_text())
+        counts, processes = {kind: Count(**values) for kind, values in before["kinds"].items()}, before["processes"] + 1
     place = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
         targets = [one for one in corpus(place) if not chosen.only or one.kind in chosen.only]
-        fuzz(targets, chosen.count, seed, counts, lambda: _store_counts(chosen.out, counts))
+        fuzz(targets, chosen.count, seed, counts, lambda: _store_counts(chosen.out, counts, processes))
     finally:
         shutil.rmtree(place, ignore_errors=True)
     print(chosen.out.read_text())
     return 1 if any(count.defects for count in counts.values()) else 0
 
 
-def _store_counts(out: Path, counts: dict[str, Count]) -> None:
+def _store_counts(out: Path, counts: dict[str, Count], processes: int) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     summary = {
         "command": "python -m benchmarks.fuzz",
+        "processes": processes,
         "files": sum(count.files for count in counts.values()),
         "defects": sum(len(count.defects) for count in counts.values()),
         "most_memory_mb": round(_most_memory() / 2**20),
