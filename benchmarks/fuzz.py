@@ -3,8 +3,8 @@
 Files of every kind that Pixelscope reads are damaged at random (bytes flipped, cut out, doubled, put in from others; values of
 JSON and YAML exchanged for extreme ones) and opened as a user would. Each must be read, or refused with an error that names the
 file: none may raise anything else, take over 10 seconds, raise the process's most memory by 1 GB, or end the process. The seed
-is printed; it differs from run to run unless it is given. The counts go to FILE; the same command continues there, and counts the
-processes that it took: more than one where it was stopped, or crashed.
+is printed; it differs from run to run unless it is given. The counts go to FILE; the same command continues there, and counts
+the processes that it took: more than one where it was stopped, or crashed.
 """
 
 import argparse
