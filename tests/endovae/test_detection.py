@@ -20,13 +20,13 @@ from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.data.frames.view import centre_box
 from pixelscope.data.phantom import write_phantom
+from pixelscope.endovae.anomaly.localization import SIDE, hottest_inside, measure_maps, region_overlap, resized_lesions
 from pixelscope.endovae.detection.config import DetectConfig
 from pixelscope.endovae.detection.crossvalidation import cross_validate
 from pixelscope.endovae.detection.detect import fit_to_store
 from pixelscope.endovae.detection.detectors import Mahalanobis, PaDiM, PatchCore, highest
 from pixelscope.endovae.detection.features import FrameFeatures
 from pixelscope.endovae.detection.folds import halves, make_folds
-from pixelscope.endovae.detection.localization import SIDE, compared_lesions, hottest_inside, measure_maps, region_overlap
 from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.pretrained import load_pretrained, read_pretrained
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesion, vary
@@ -240,7 +240,7 @@ def test_the_hottest_pixel_is_on_the_lesion_or_not() -> None:
 def test_lesions_count_where_they_cover_more_than_half_of_a_pixel() -> None:
     mask = np.zeros((1, 4 * SIDE, 4 * SIDE), np.uint8)
     mask[0, :4, :3] = mask[0, 8:12, :2] = 1
-    found = compared_lesions(mask)
+    found = resized_lesions(mask)
     assert found[0, 0, 0] and not found[0, 2, 0] and found.sum() == 1
 
 
@@ -255,7 +255,7 @@ def test_a_cross_validation_counts_every_frame_and_compares_with_trivial_scores(
         assert 0 <= area.low <= area.value <= area.high <= 1, name
         assert lead.value == pytest.approx(area.value - best, abs=1e-9)
     assert all(0 <= share <= 1 for share in result.flagged.values())
-    assert "everything" in result.maps and result.maps["everything"].auroc == 0.5
+    assert "constant" in result.maps and result.maps["constant"].auroc == 0.5
 
 
 def test_frames_that_differ_all_over_are_told_apart(tmp_path: Path) -> None:

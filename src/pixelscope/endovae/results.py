@@ -94,8 +94,18 @@ class MapResult(Config):
     """How well one map localizes lesion pixels."""
 
     auroc: float
+    """AUROC of pixels inside lesions against those outside."""
     dice: float
     """Best Dice coefficient over all thresholds, chosen on the masks themselves."""
+
+
+class RegionMapResult(MapResult):
+    """How well one map localizes lesions, with measures per lesion and per frame."""
+
+    aupro: float
+    """Area under the per-region overlap up to a false-positive rate of 0.3, as a fraction of its maximum."""
+    hottest: float
+    """Fraction of frames whose highest value lies on the lesion."""
 
 
 class Localization(Config):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pixelscope.data.frames.store import FrameStore, evenly_spaced
 from pixelscope.endovae.anomaly.baselines import baseline_scores, mean_colours
 from pixelscope.endovae.anomaly.calibration import RATE
+from pixelscope.endovae.anomaly.localization import baseline_maps, measure_maps, resized_lesions, resized_maps
 from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, few_frames_warning
 from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName
@@ -21,11 +22,11 @@ from pixelscope.endovae.detection.detectors import Detection
 from pixelscope.endovae.detection.features import FrameFeatures
 from pixelscope.endovae.detection.fit import FITS, chosen_detectors, learned_extractor, pretrained_extractor
 from pixelscope.endovae.detection.folds import Fold, make_folds
-from pixelscope.endovae.detection.localization import compared, compared_lesions, measure_maps, trivial_maps
-from pixelscope.endovae.detection.results import ALL, SELECTED, DetectionResult, MapResult, ScoreResult
+from pixelscope.endovae.detection.results import ALL, SELECTED, DetectionResult, ScoreResult
 from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
 from pixelscope.endovae.pca import PrincipalComponents
+from pixelscope.endovae.results import RegionMapResult
 from pixelscope.errors import InputError
 from pixelscope.progress import ProgressCallback
 
@@ -90,7 +91,7 @@ class Frames:
     @property
     def outlined(self) -> Mask:
         """Return the abnormal frames with pixels both inside and outside a lesion, bool (N,)."""
-        shares = compared_lesions(self.lesions).mean((1, 2))
+        shares = resized_lesions(self.lesions).mean((1, 2))
         return self.abnormal & self.store.has_lesion[self.positions] & (shares > 0) & (shares < 1)
 
     def rows(self, positions: Positions) -> Positions:
@@ -108,7 +109,7 @@ class FoldResult:
     """By detector, standardized by the calibration frames."""
     baselines: dict[str, Floats]
     """By trivial baseline, likewise."""
-    maps: dict[str, MapResult]
+    maps: dict[str, RegionMapResult]
     """By detector; empty if no tested frame has a lesion and pixels outside it."""
     selection: dict[str, float]
     """AUROC by detector on the frames that select."""
@@ -170,12 +171,12 @@ def _detections(
 def _measure_fold(frames: Frames, fold: Fold, detections: Iterator[tuple[str, Detection]]) -> FoldResult:
     test, calibration, selection = (frames.rows(some) for some in (fold.test, fold.calibration, fold.selection))
     outlined = test[frames.outlined[test]]
-    lesions = compared_lesions(frames.lesions[outlined]) if len(outlined) else None
+    lesions = resized_lesions(frames.lesions[outlined]) if len(outlined) else None
     scores, maps = {}, {}
     for name, found in detections:
         scores[name] = _standardized(found.scores, calibration)
         if lesions is not None:
-            maps[name] = measure_maps(compared(found.maps[outlined]), lesions)
+            maps[name] = measure_maps(resized_maps(found.maps[outlined]), lesions)
     abnormal = frames.abnormal[selection]
     areas = {name: auroc(one[selection][~abnormal], one[selection][abnormal]) for name, one in scores.items()}
     selected = scores[max(areas, key=areas.__getitem__)]
@@ -238,7 +239,7 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
         flagged={} if few else _flagged(frames, results),
         warnings=(*few, *_left_out(frames)),
         lesion_frames=int(outlined.sum()),
-        lesion_share=float(compared_lesions(frames.lesions[outlined]).mean()) if outlined.any() else 0.0,
+        lesion_share=float(resized_lesions(frames.lesions[outlined]).mean()) if outlined.any() else 0.0,
         maps=_maps(frames, outlined, results),
     )
 
@@ -295,15 +296,17 @@ def _flagged(frames: Frames, results: Sequence[FoldResult]) -> dict[str, float]:
     return {name: float(flagged[classes == name].mean()) for name in dict.fromkeys(classes.tolist())}
 
 
-def _maps(frames: Frames, outlined: Mask, results: Sequence[FoldResult]) -> dict[str, MapResult]:
+def _maps(frames: Frames, outlined: Mask, results: Sequence[FoldResult]) -> dict[str, RegionMapResult]:
     """Return how well maps localize lesions, mean over folds, beside maps that know nothing of disease."""
     known = [one.maps for one in results if one.maps]
     if not known:
         return {}
-    lesions = compared_lesions(frames.lesions[outlined])
-    trivial = {name: measure_maps(maps, lesions) for name, maps in trivial_maps(frames.pixels[outlined]).items()}
+    lesions = resized_lesions(frames.lesions[outlined])
+    trivial = {name: measure_maps(maps, lesions) for name, maps in baseline_maps(frames.pixels[outlined]).items()}
     return {name: _mean_map([maps[name] for maps in known]) for name in known[0]} | trivial
 
 
-def _mean_map(found: Sequence[MapResult]) -> MapResult:
-    return MapResult(**{key: float(np.mean([getattr(one, key) for one in found])) for key in MapResult.model_fields})
+def _mean_map(found: Sequence[RegionMapResult]) -> RegionMapResult:
+    return RegionMapResult(
+        **{key: float(np.mean([getattr(one, key) for one in found])) for key in RegionMapResult.model_fields}
+    )

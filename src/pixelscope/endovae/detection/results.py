@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pixelscope.config import Config
-from pixelscope.endovae.results import RESEARCH, Interval
+from pixelscope.endovae.results import RESEARCH, Interval, RegionMapResult
 from pixelscope.runs.record import ResultFile
 
 ALL = "all"
@@ -21,19 +21,6 @@ class ScoreResult(Config):
     auroc: dict[str, Interval]
     lead: dict[str, Interval] = Field(default_factory=dict)
     """AUROC minus that of the best trivial baseline in the same group, paired; empty for trivial baselines."""
-
-
-class MapResult(Config):
-    """How well a map localizes lesions: mean over folds."""
-
-    auroc: float
-    """Of pixels inside against outside lesions."""
-    aupro: float
-    """Area under the per-region overlap up to a false-positive rate of 0.3, of 1."""
-    dice: float
-    """Best over thresholds, chosen on the masks themselves."""
-    hottest: float
-    """Fraction of frames whose hottest pixel lies on the lesion."""
 
 
 class DetectionResult(ResultFile):
@@ -74,8 +61,8 @@ class DetectionResult(ResultFile):
     lesion_share: float
     """Fraction of their pixels inside a lesion."""
     warnings: tuple[str, ...]
-    maps: dict[str, MapResult]
-    """By detector, and of maps that know nothing of disease; empty without frames to measure them on."""
+    maps: dict[str, RegionMapResult]
+    """By detector, mean over folds, and by baseline map; empty without frames to measure them on."""
 
     @property
     def groups(self) -> list[str]:
