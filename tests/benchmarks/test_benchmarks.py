@@ -19,9 +19,8 @@ from benchmarks.plain.pixelda import PlainPixelDA
 from benchmarks.plain.refinement import PlainRefinement, Views
 from benchmarks.side_by_side import rates
 from benchmarks.table import page
-from pixelscope.endovae.losses import reconstruction_loss
+from pixelscope.endovae.losses import Posterior, reconstruction_loss
 from pixelscope.endovae.networks import Decoder, Encoder
-from pixelscope.endovae.posterior import Posterior
 from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, StrongClassifier
 
 CEILING = {"float32": {"convolution": 400.0, "matrix product": 200.0}}

@@ -12,12 +12,11 @@ from fixtures import tiny
 from pixelscope.data.frames.duplicates import clusters
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.data.frames.view import ViewName
-from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, mean_colours
+from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, cross_validated, mean_colours, shortcut_features
 from pixelscope.endovae.anomaly.calibrate import DEFAULT, AnomalySplits, calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, GaussianReference, read_calibration
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax, overlay, smoothed
 from pixelscope.endovae.anomaly.scores import SCORES, raw_scores
-from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
 from pixelscope.endovae.data import Splits, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae

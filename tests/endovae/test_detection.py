@@ -22,13 +22,11 @@ from pixelscope.data.frames.view import centre_box
 from pixelscope.data.phantom import write_phantom
 from pixelscope.endovae.anomaly.localization import SIDE, hottest_inside, measure_maps, region_overlap, resized_lesions
 from pixelscope.endovae.detection.config import DetectConfig
-from pixelscope.endovae.detection.crossvalidation import cross_validate
+from pixelscope.endovae.detection.crossvalidation import cross_validate, halves, make_folds
 from pixelscope.endovae.detection.detect import fit_to_store
 from pixelscope.endovae.detection.detectors import Mahalanobis, PaDiM, PatchCore, highest
-from pixelscope.endovae.detection.features import FrameFeatures
-from pixelscope.endovae.detection.folds import halves, make_folds
+from pixelscope.endovae.detection.features import FrameFeatures, load_pretrained, read_pretrained
 from pixelscope.endovae.detection.model import FittedDetector
-from pixelscope.endovae.detection.pretrained import load_pretrained, read_pretrained
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesion, vary
 from pixelscope.endovae.detection.results import DetectionResult
 from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_net

@@ -9,10 +9,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
 
-from pixelscope.endovae.losses import reconstruction_loss
+from pixelscope.endovae.losses import Posterior, reconstruction_loss
 from pixelscope.endovae.metrics import psnr, squared_error, ssim
 from pixelscope.endovae.pca import PrincipalComponents
-from pixelscope.endovae.posterior import Posterior
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:

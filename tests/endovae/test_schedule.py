@@ -1,7 +1,7 @@
 """The schedule halves at a plateau, stops after a longer one, and counts nothing before start_kl."""
 
 from pixelscope.endovae.config import ScheduleConfig
-from pixelscope.endovae.schedule import PlateauSchedule
+from pixelscope.endovae.task import PlateauSchedule
 
 CONFIG = ScheduleConfig(patience=3, early_stopping_patience=7, min_learning_rate=1e-4)
 

@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 from fixtures.frames import drawn, save
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.endovae.anomaly.cameras import camera_warnings, cameras, group_sizes, known_cameras
-from pixelscope.endovae.anomaly.shortcuts import cross_validated, sharpness, shortcut_features
+from pixelscope.endovae.anomaly.baselines import cross_validated, sharpness, shortcut_features
+from pixelscope.endovae.anomaly.calibration import camera_warnings, cameras, group_sizes, known_cameras
 from pixelscope.imaging.config import PrepareConfig
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import from_unit, to_images
-from pixelscope.endovae.posterior import Posterior
+from pixelscope.endovae.losses import Posterior
 
 BATCH = 64
 """Frames or latent vectors per forward pass."""

@@ -12,9 +12,9 @@ from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import AugmentedBatches, FrameSubset, Splits, to_frames, to_images
 from pixelscope.endovae.forward import decode, encode, interpolate, random_latents, reconstruct, traverse
+from pixelscope.endovae.losses import Posterior
 from pixelscope.endovae.measurement import Measured
 from pixelscope.endovae.metrics import pixel_maps
-from pixelscope.endovae.posterior import Posterior
 from pixelscope.endovae.results import MODEL
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.rng import generator

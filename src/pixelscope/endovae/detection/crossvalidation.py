@@ -1,7 +1,7 @@
-"""Cross-validation of detectors: every frame is tested once, by detectors that saw nothing like it.
+"""Cross-validation of detectors: every frame is tested once, by detectors that were not fitted to it or a near-duplicate.
 
-In each fold, detectors are fitted to the training frames, one is selected on frames that are not tested, and a threshold is set
-on healthy frames that choose nothing.
+Folds hold whole clusters of near-duplicates. In each fold, detectors are fitted to the training frames. One is selected on
+frames that are not tested, and a threshold is set on healthy frames that select nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,17 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.data.frames.store import FrameStore, evenly_spaced
-from pixelscope.endovae.anomaly.baselines import baseline_scores, mean_colours
+from pixelscope.endovae.anomaly.baselines import baseline_scores, cross_validated, mean_colours, shortcut_features
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.localization import baseline_maps, measure_maps, resized_lesions, resized_maps
-from pixelscope.endovae.anomaly.shortcuts import cross_validated, shortcut_features
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, few_frames_warning
-from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName
-from pixelscope.endovae.detection.detectors import Detection
-from pixelscope.endovae.detection.features import FrameFeatures
-from pixelscope.endovae.detection.fit import FITS, chosen_detectors, learned_extractor, pretrained_extractor
-from pixelscope.endovae.detection.folds import Fold, make_folds
+from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName, chosen_detectors
+from pixelscope.endovae.detection.detectors import FITS, Detection
+from pixelscope.endovae.detection.features import FrameFeatures, learned_extractor, pretrained_extractor
 from pixelscope.endovae.detection.results import ALL, SELECTED, DetectionResult, ScoreResult
 from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
@@ -29,6 +27,102 @@ from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import RegionMapResult
 from pixelscope.errors import InputError
 from pixelscope.progress import ProgressCallback
+from pixelscope.rng import derive
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Frames of one fold, by position in the store, int64, ascending; no cluster is in two of them."""
+
+    train: Positions
+    """Healthy frames that detectors are fitted to."""
+    selection: Positions
+    """Healthy and abnormal frames that select a detector."""
+    calibration: Positions
+    """Healthy frames that set the threshold, and choose nothing."""
+    test: Positions
+    """Healthy and abnormal frames."""
+
+
+def make_folds(store: FrameStore, used: NDArray[np.bool_], count: int, distance: int, seed: int) -> list[Fold]:
+    """Divide the frames of a store.
+
+    In each fold one part is tested. Of the next one, half of the healthy frames calibrate; the other half and the abnormal
+    frames select. The healthy frames of all other parts are trained on.
+
+    Args:
+        store: has healthy and abnormal frames.
+        used: bool (N,), the frames to divide.
+        count: number of folds, at least 3.
+        distance: maximum Hamming distance of near-duplicates.
+        seed: of all random choices.
+
+    Raises:
+        InputError: there is one kind of frames only, or there are too few clusters.
+    """
+    normal, abnormal = (np.flatnonzero((store.abnormal == kind) & used) for kind in (False, True))
+    healthy = _parts(store, normal, "healthy", count, distance, seed)
+    others = _parts(store, abnormal, "abnormal", count, distance, seed)
+    found = []
+    for k in range(count):
+        following = (k + 1) % count
+        calibration, selection = halves(store, healthy[following], distance, seed)
+        found.append(
+            Fold(
+                train=_joined([part for j, part in enumerate(healthy) if j not in (k, following)]),
+                selection=_joined([selection, others[following]]),
+                calibration=calibration,
+                test=_joined([healthy[k], others[k]]),
+            )
+        )
+    return found
+
+
+def halves(
+    store: FrameStore, positions: Positions, distance: int, seed: int, fraction: float = 0.5
+) -> tuple[Positions, Positions]:
+    """Return `fraction` of the healthy frames `positions`, in whole clusters, and the others.
+
+    Raises:
+        InputError: all of them are near-duplicates of each other.
+    """
+    groups = store.clusters(positions, distance)
+    if len(np.unique(groups)) < 2:
+        raise InputError(
+            f"There are {len(positions)} healthy frames here, all near-duplicates of each other, which cannot be divided; "
+            "give more frames, or lower --folds."
+        )
+    rest, _, first = split_by_cluster(groups, np.zeros(len(groups), np.int64), (0.0, fraction), seed)
+    return np.sort(positions[first]), np.sort(positions[rest])
+
+
+def _parts(store: FrameStore, positions: Positions, kind: str, count: int, distance: int, seed: int) -> list[Positions]:
+    """Deal the clusters of each class, the largest first, to the part that has the fewest frames of the class."""
+    if not len(positions):
+        raise InputError(f"{store.path} has no {kind} frames; give a folder or store that has classes of both kinds.")
+    groups = store.clusters(positions, distance)
+    members = [positions[groups == group] for group in range(groups.max() + 1)]
+    if len(members) < count:
+        raise InputError(
+            f"{count} folds need at least {count} {kind} frames without near-duplicates, and there are {len(members)}; give "
+            "more, or lower --folds."
+        )
+    rng = np.random.default_rng(derive(seed, "folds", kind))
+    filled = np.zeros((len(store.classes), count), np.int64)
+    parts: list[list[Positions]] = [[] for _ in range(count)]
+    for group in sorted(members, key=lambda some: (-len(some), rng.random())):
+        label = int(np.bincount(store.labels[group]).argmax())
+        part = int(np.lexsort((filled.sum(0), filled[label]))[0])
+        filled[label, part] += len(group)
+        parts[part].append(group)
+    return [_joined(part) for part in parts]
+
+
+def _joined(parts: list[Positions]) -> Positions:
+    return np.sort(np.concatenate(parts))
+
 
 MAX_FRAMES = 4_000
 """Maximum number of frames that are measured, evenly spaced: a frame's features take 400 KB."""
@@ -36,7 +130,6 @@ BASELINE_SIDE = 96
 """Side in pixels at which trivial baselines are computed."""
 COMPONENTS = 6
 
-Positions = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 

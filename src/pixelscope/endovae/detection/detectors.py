@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import pairwise_distances_argmin_min
 
+from pixelscope.endovae.detection.config import DetectorName
 from pixelscope.endovae.detection.features import FrameFeatures
 from pixelscope.errors import InputError
 from pixelscope.rng import derive
@@ -203,3 +204,15 @@ def _furthest(points: Floats, count: int) -> NDArray[np.int64]:
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(1))
     return np.array(chosen, np.int64)
+
+
+FITS: dict[DetectorName, type[Mahalanobis] | type[PaDiM] | type[PatchCore] | type[PseudoLesions]] = {
+    "lite0-mahalanobis": Mahalanobis,
+    "lite0-padim": PaDiM,
+    "lite0-patchcore": PatchCore,
+    "learned-mahalanobis": Mahalanobis,
+    "learned-padim": PaDiM,
+    "learned-patchcore": PatchCore,
+    "pseudo-lesions": PseudoLesions,
+}
+"""The class that each detector is fitted as."""

@@ -14,13 +14,11 @@ from pydantic import Field, FiniteFloat
 
 from pixelscope.config import Config
 from pixelscope.data.frames.view import ViewName
-from pixelscope.endovae.anomaly.calibration import CameraCount
-from pixelscope.endovae.anomaly.cameras import Size, group_sizes
+from pixelscope.endovae.anomaly.calibration import CameraCount, Size, group_sizes
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
 from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name
-from pixelscope.endovae.detection.detectors import Detection, Detector
-from pixelscope.endovae.detection.features import Extractor, LearnedExtractor
-from pixelscope.endovae.detection.fit import FITS, learned_extractor, pretrained_extractor
+from pixelscope.endovae.detection.detectors import FITS, Detection, Detector
+from pixelscope.endovae.detection.features import Extractor, LearnedExtractor, learned_extractor, pretrained_extractor
 from pixelscope.endovae.detection.segmentation import LesionNet
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError

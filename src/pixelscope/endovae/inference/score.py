@@ -15,8 +15,7 @@ from PIL import Image
 from pixelscope.data.decode import decode
 from pixelscope.data.frames.view import ViewName
 from pixelscope.data.sources.listing import mark_as_own
-from pixelscope.endovae.anomaly.calibration import RATE
-from pixelscope.endovae.anomaly.cameras import Size, camera_warnings, known_cameras, title
+from pixelscope.endovae.anomaly.calibration import RATE, Size, camera_warnings, known_cameras, title
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.inference.scorers import PreparedViews, Scorer, open_scorer
 from pixelscope.endovae.results import RESEARCH

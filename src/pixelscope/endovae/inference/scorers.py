@@ -12,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from pixelscope.data.frames.preprocess import CentreFrame, PreparedFrame, prepare_file, prepare_views
 from pixelscope.data.frames.view import ViewName, centre_box
-from pixelscope.endovae.anomaly.calibration import HEADLINE, ViewCalibration
-from pixelscope.endovae.anomaly.cameras import Size
+from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.scores import MIN_TISSUE, NO_TISSUE, why_unscored
 from pixelscope.endovae.detection.config import SYSTEM

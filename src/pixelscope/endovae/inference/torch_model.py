@@ -17,9 +17,9 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import as_channels_first, to_frames, to_unit
 from pixelscope.endovae.forward import BATCH, Reconstructed, decode, random_latents
 from pixelscope.endovae.inference.metadata import Bytes, Floats, read_metadata
+from pixelscope.endovae.losses import Posterior
 from pixelscope.endovae.metrics import Dissimilarity, pixel_maps, psnr, ssim
 from pixelscope.endovae.networks import Decoder, Encoder
-from pixelscope.endovae.posterior import Posterior
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights

@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from pixelscope.endovae.anomaly.baselines import BASELINES
+from pixelscope.endovae.anomaly.baselines import BASELINES, SHORTCUTS
 from pixelscope.endovae.anomaly.scores import SCORES
-from pixelscope.endovae.anomaly.shortcuts import SHORTCUTS
 from pixelscope.endovae.report.data import KINDS, ReportData
 from pixelscope.endovae.report.plotting import (
     GAP,
