@@ -345,6 +345,16 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
         load(str(tmp_path / name))
 
 
+def test_an_archive_with_a_damaged_list_of_members_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, images=GREY, labels=DIGITS)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02")] ^= 1
+    path.write_bytes(content)
+    for spec in (str(path), f"arrays:{path}"):
+        with pytest.raises(InputError, match=r"a\.npz cannot be read"):
+            load(spec)
+
+
 def test_matlab_7_3_says_how_to_save(tmp_path: Path) -> None:
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM"
     (tmp_path / "a.mat").write_bytes(header + bytes(512))

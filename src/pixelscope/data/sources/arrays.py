@@ -492,8 +492,9 @@ def _listing(path: Path, arrays: Arrays) -> str:
 
 
 def _read_npz(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    # Opened here, because np.load leaves a file open that turns out damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _read_npy(path: Path) -> Arrays:

@@ -181,10 +181,11 @@ def path_in(root: Path) -> Path:
 
 def is_generated(path: Path) -> bool:
     """Return whether `generate_mnist_m` wrote `path`."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return f"{_PROVENANCE}.npy" in archive.namelist()
+    except UNREADABLE:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return f"{_PROVENANCE}.npy" in archive.namelist()
 
 
 def is_original(folder: Path) -> bool:
