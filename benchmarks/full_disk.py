@@ -2,8 +2,9 @@
 
 Each command runs in a process of its own, on a disk that is full from its Nth write on, for every N (or every few). A library
 that is loaded before the program says so, and thereby to Python, NumPy, safetensors and the system's copying alike. The command
-must end with one sentence that says what is kept. Given again with space on the disk, it must leave what an undisturbed one
-leaves, to the bit but for times. Needs a C compiler.
+must end with one sentence that says what is kept, and that must be there: every file whole, and those of before as they were,
+or as the command was to leave them. Given again with space on the disk, it must leave what an undisturbed one leaves, to the
+bit but for times. Needs a C compiler.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import ctypes
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -122,14 +124,20 @@ def _ablate(place: Path, given: Path) -> None:
     settings["training"] = {**settings["training"], "images": 32}
     conditions = {"full": {"claim": "All of it."}, "gap": {"claim": "The gap.", "system": "baseline"}}
     grid = {"preset": "paper", "seeds": [0], "reference": "full", "base": settings, "conditions": conditions}
-    (place.parent / "grid.yaml").write_text(yaml.safe_dump(grid))
-    found = pixelscope.pixelda.ablate(str(place.parent / "grid.yaml"), place / "out", resume=True)
+    (given / "grid.yaml").write_text(yaml.safe_dump(grid))
+    found = pixelscope.pixelda.ablate(str(given / "grid.yaml"), place / "out", resume=True)
     missing = [reason for condition in found.conditions for reason in condition.missing]
     if missing:
         raise InputError(f"{missing[0]} Finished runs are kept; give the command again with --resume.")
 
 
 ALL = {**CASES, "ablate": Case("ablate", "", _ablate)}
+
+
+ARGUMENTS = {"ablate": ("pixelda", "ablate")} | {
+    f"train-{name}": tuple(system.command.split()) for name, system in pixelscope.SYSTEMS.items()
+}
+"""The first words of the command line that does the same; messages name them."""
 
 
 class FullDisk(Attempts):
@@ -146,20 +154,21 @@ class FullDisk(Attempts):
         count.writes = self._limited(case, self._place(case, self.work / "attempt"), -1)[1]
         for room in range(0, count.writes, every):
             place = self._place(case, self.work / "attempt")
+            before = contents(place)
             said, _ = self._limited(case, place, room)
+            wrong = what_is_wrong(said, place, before, expected)
             again = self._in_a_process(case.work, place, None)
             found = contents(place)
             differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             count.tried += 1
-            sentence = said.replace(str(place), "OUT").replace(str(self.work), "WORK")
-            if again or differing or (said and not said.startswith("Error: ")):
-                count.different.append(
-                    f"full from write {room + 1}: {said}; then {again or ', '.join(differing) or 'the same'}"
-                )
+            sentence = re.sub(r"\d+", "N", said.replace(str(place), "OUT").replace(str(self.work), "WORK"))
+            if again or differing or wrong:
+                reason = wrong or f"then {again or ', '.join(differing)}"
+                count.different.append(f"full from write {room + 1}: {said or 'no error'}; {reason}")
                 print(f"{case.name}: {count.different[-1]}", flush=True)
             else:
                 count.same += 1
-            if sentence not in count.said and len(count.said) < 20:
+            if sentence not in count.said and len(count.said) < 40:
                 count.said.append(sentence)
             done(count)
 
@@ -173,7 +182,7 @@ class FullDisk(Attempts):
             try:
                 case.work(place, given)
             except Exception as error:  # noqa: BLE001 - what the user would see is the result
-                failure = format_error(error)
+                failure = format_error(error, ARGUMENTS.get(case.name, ()))
                 said = failure.line if failure else f"{type(error).__name__}: {error}"
             note.write_text(json.dumps([said, self.disk.disk_writes()]))
 
@@ -182,6 +191,31 @@ class FullDisk(Attempts):
             return ended, 0
         said, writes = json.loads(note.read_text())
         return said, writes
+
+
+def what_is_wrong(said: str, place: Path, before: dict[str, object], expected: dict[str, object]) -> str:
+    """Return what is wrong with a command's last sentence and with what it left on a full disk; "" for nothing.
+
+    before: contents of the place before. expected: those that an undisturbed command leaves.
+    """
+    if not said:  # what failed was not needed
+        return ""
+    if not said.startswith("Error: "):
+        return "is no message"
+    if not re.search("kept|checkpoint|no run was started", said):
+        return "does not say what is kept"
+    try:
+        found = contents(place)
+    except Exception as error:  # noqa: BLE001 - a half-written file is what is looked for
+        return f"left a damaged file: {error}"
+    lost = [name for name, content in before.items() if found.get(name) not in (content, expected.get(name))]
+    if lost:
+        return f"changed {', '.join(lost)}"
+    named = re.search(r"its checkpoint after ([\d,]+) images", said)
+    newest = sorted((place / "run" / "checkpoints").glob("images-*"))
+    if named and (not newest or int(newest[-1].stem.removeprefix("images-")) != int(named[1].replace(",", ""))):
+        return "names a checkpoint that is not the newest one"
+    return "started a run" if "no run was started" in said and (place / "run").exists() else ""
 
 
 def main() -> int:

@@ -116,6 +116,13 @@ def test_an_interrupted_command_that_trains_no_single_run_names_no_training(comm
     assert "--resume" in failure.line and "`" not in failure.line
 
 
+@pytest.mark.parametrize("command", ["pixelda ablate", "pixelda search", "endovae prepare", "export", *TRAINS])
+def test_a_full_disk_says_what_is_kept(command: str) -> None:
+    failure = format_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a"), command.split())
+    assert failure is not None and "kept" in failure.line
+    assert ("finished runs" in failure.line) == (command in ("pixelda ablate", "pixelda search"))
+
+
 def test_a_full_disk_during_a_training_of_endovae_names_its_own_command(process: Callable[..., subprocess.Popen[str]]) -> None:
     with Path("/dev/full").open("w") as full:
         _, err = process("endovae", "train", "--help", stdout=full).communicate(timeout=60)

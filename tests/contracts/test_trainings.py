@@ -144,6 +144,17 @@ def test_while_one_process_trains_the_others_read(case: SystemCase, tmp_path: Pa
 
 
 @every_system
+def test_a_run_with_an_evaluation_has_all_of_it(case: SystemCase, tmp_path: Path) -> None:
+    """Whatever ends an evaluation early, what takes a run with evaluation.json for measured finds the rest too."""
+    run = case.train(case.config(tmp_path, 64), run=tmp_path / "run")
+    before = _files(run)
+    pixelscope.evaluate(run)
+    written = {run / name for name, content in _files(run).items() if before.get(name) != content}
+    assert run / "evaluation.json" in written
+    assert max(path.stat().st_mtime_ns for path in written) == (run / "evaluation.json").stat().st_mtime_ns
+
+
+@every_system
 def test_a_training_whose_run_was_taken_over_stops_and_leaves_it_alone(case: SystemCase, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 9_600)))

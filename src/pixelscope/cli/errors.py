@@ -56,7 +56,8 @@ def _how_to_continue(arguments: Sequence[str]) -> str:
 
 
 def _what_is_kept(arguments: Sequence[str]) -> str:
-    return "finished runs are kept; " if list(arguments[:2]) in (["pixelda", "ablate"], ["pixelda", "search"]) else ""
+    several = list(arguments[:2]) in (["pixelda", "ablate"], ["pixelda", "search"])
+    return "finished runs are kept" if several else "whatever was complete before is kept"
 
 
 def _sentence(error: BaseException, arguments: Sequence[str]) -> str | None:
@@ -70,7 +71,7 @@ def _sentence(error: BaseException, arguments: Sequence[str]) -> str | None:
     # safetensors and torch raise other classes for a full disk, with the text of the operating system.
     if (isinstance(error, OSError) and error.errno in DISK_FULL) or "No space left on device" in str(error):
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-        return f"The disk is full{where}; {_what_is_kept(arguments)}free some space, then {_how_to_continue(arguments)}."
+        return f"The disk is full{where}; {_what_is_kept(arguments)}; free some space, then {_how_to_continue(arguments)}."
     if isinstance(error, OSError) and error.errno in FIXES:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; {FIXES[error.errno]}."

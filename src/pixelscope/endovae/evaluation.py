@@ -127,9 +127,9 @@ def _store(
 ) -> None:
     if anomaly is not None:
         anomaly.store(checkpoint)
-    result.save(checkpoint.folder.evaluation)
     write_text(checkpoint.folder.path / "evaluation.csv", frame_table(splits.test, measured))
     save_samples(checkpoint, splits, measured)
+    result.save(checkpoint.folder.evaluation)  # last, so that a run that has it has all of it
 
 
 def _other_frames(frames: str, config: EndoVAEConfig, own: Splits) -> dict[str, FrameSubset]:

@@ -91,8 +91,8 @@ def _measure_own(run: StoredRun, checkpoint: str, data_root: Path | None, may_wr
     notes = (*unfinished_notes(found["last"]), *unmeasured_notes(domains))
     result = result.model_copy(update={"notes": notes, **_against_source_only(domains, sets, found[headline])})
     if may_write:
-        result.save(run.folder.evaluation)
         write_galleries(domains, found[headline])
+        result.save(run.folder.evaluation)  # last, because an ablation takes a run with it for done
     return result
 
 
