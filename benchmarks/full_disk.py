@@ -215,7 +215,7 @@ def what_is_wrong(said: str, place: Path, before: dict[str, object], expected: d
     newest = sorted((place / "run" / "checkpoints").glob("images-*"))
     if named and (not newest or int(newest[-1].stem.removeprefix("images-")) != int(named[1].replace(",", ""))):
         return "names a checkpoint that is not the newest one"
-    return "started a run" if "no run was started" in said and (place / "run").exists() else ""
+    return "started a run" if "no run was started" in said and (place / "run" / "config.yaml").exists() else ""
 
 
 def main() -> int:

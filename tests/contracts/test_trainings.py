@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from safetensors.torch import load, load_file
 
 import pixelscope
@@ -25,6 +26,7 @@ from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.files import folder_lock
 from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.lock import FACTS, Holder
+from pixelscope.serve import create_app
 
 SCRIPT = """
 import sys
@@ -132,7 +134,11 @@ def test_while_one_process_trains_the_others_read(case: SystemCase, tmp_path: Pa
                 use()
         assert pixelscope.evaluate(run).images > 0
         assert trainer in caplog.text
+        assert "<html" in pixelscope.report(run, tmp_path / "meanwhile.html").read_text()
         assert pixelscope.run_info(run).state == "running"
+        with TestClient(create_app([tmp_path]), base_url="http://127.0.0.1") as client:
+            for page in ("/runs", "/runs/run", "/runs/run/live"):
+                assert client.get(page).status_code == 200, page
         assert _files(run) == before
     finally:
         process.send_signal(signal.SIGKILL)
