@@ -37,9 +37,9 @@ def test_two_thousand_mutated_files_are_read_or_refused_by_name(tmp_path: Path) 
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
-def test_a_full_disk_keeps_the_last_good_state(tmp_path: Path) -> None:
-    cases = ("train-baseline", "classify", "prepare")
+@pytest.mark.parametrize(("every", "cases"), [(29, ("train-baseline", "adapt", "prepare")), (1, ("classify",))])
+def test_a_full_disk_keeps_the_last_good_state(every: int, cases: tuple[str, ...], tmp_path: Path) -> None:
     options = [part for case in cases for part in ("--only", case)]
-    found = _run("full_disk", tmp_path / "disk.json", "--every", 29, *options)
+    found = _run("full_disk", tmp_path / "disk.json", "--every", every, *options)
     assert set(found["cases"]) == set(cases)
     assert all(count["same"] == count["tried"] > 0 for count in found["cases"].values())

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def _contents(places: dict[str, str]) -> dict[str, str]:
     return {name: Path(spec.removeprefix("arrays:")).read_text() for name, spec in places.items()}
 
 
-def _record(spec: str, digest: str = "own") -> dict[str, object]:
+def _record(spec: str, digest: str = "own") -> dict[str, Any]:
     return {"paths": written({"source": spec}, {"source": spec}, Path("run")), "data": {"source": {"sha256": digest}}}
 
 
@@ -72,6 +73,13 @@ def test_the_first_whose_images_fit_is_taken(
 def test_an_edited_configuration_has_its_own_word(project: Path) -> None:
     assert find({"source": "other"}, _record("src"), Path("run"), _contents) == {"source": "other"}
     assert find({"source": "src"}, {}, Path("run"), _contents) == {"source": "src"}
+
+
+@pytest.mark.parametrize("lost", ["given", "absolute", "relative"])
+def test_a_record_with_half_a_place_has_none(project: Path, lost: str) -> None:
+    record = _record("src")
+    del record["paths"]["source"][lost]
+    assert find({"source": "src"}, record, Path("run"), _contents) == {"source": "src"}
 
 
 def test_what_is_nowhere_is_told_with_every_place_that_was_tried(project: Path, tmp_path: Path) -> None:

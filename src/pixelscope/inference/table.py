@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pixelscope.errors import InputError
-from pixelscope.files import csv_text, naming, write_text
+from pixelscope.files import atomic_file, csv_text, naming, write_text
 
 Row = Mapping[str, str | float | bool | None]
 
@@ -153,8 +153,8 @@ class ResumableTable:
             self._check(wanted)
         else:
             write_text(self.about, json.dumps(wanted, indent=1) + "\n")
-            with naming(self.part):
-                self.part.write_bytes(self._encoded([]) if self._csv else b"")
+            with atomic_file(self.part) as temporary:  # with its head, or not at all
+                temporary.write_bytes(self._encoded([]) if self._csv else b"")
         self.count, self.items = self._cut_off()
         self._file = self.part.open("ab")
 

@@ -60,7 +60,7 @@ def _fits(places: dict[str, str], wanted: Mapping[str, str], digests: Digests) -
 def _existing(name: str, spec: str, place: Mapping[str, str], run: Path) -> list[str]:
     """Return where a place exists, the likeliest first; an edited configuration takes precedence over the record."""
     kind, path = _divided(spec)
-    if path is None or place.get("given") != spec or "absolute" not in place:
+    if path is None or place.get("given") != spec or not {"absolute", "relative"} <= place.keys():
         return [spec]
     beside_run = os.path.normpath(run.resolve() / place["relative"])
     tried = list(dict.fromkeys([beside_run, place["absolute"], str(Path(path).absolute())]))
