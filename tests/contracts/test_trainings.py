@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -356,7 +357,10 @@ def test_killed_between_its_last_checkpoint_and_its_record_it_is_recorded_on_res
     run = case.train(case.config(tmp_path), run=tmp_path / "run")
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"images": 80, "steps": 10, "state": "running"}))
+    kept = RunFolder(run).checkpoint_files()
+    shutil.copy(kept[-1], kept[-1].with_name("images-000000000008.safetensors"))
     case.resume(run)
+    assert RunFolder(run).checkpoint_files() == kept
     after = json.loads((run / "run.json").read_text())
     assert {name: after[name] for name in ("images", "steps", "state")} == {"images": 96, "steps": 12, "state": "finished"}
 

@@ -88,6 +88,17 @@ def test_what_was_interrupted_and_gone_on_with_is_what_one_go_makes(use: Use, tm
             assert path.stat().st_mtime_ns == changed, "what has its row is not made anew"
 
 
+def test_images_without_their_metadata_are_not_done(pixelda_run: Path, files: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn"
+    (drawn / "metadata.csv").mkdir(parents=True)  # where a file of that name cannot be put
+    with pytest.raises(OSError, match="metadata"):
+        adapt(pixelda_run, files, drawn, resume=True)
+    (drawn / "metadata.csv").rmdir()
+    adapt(pixelda_run, files, drawn, resume=True)
+    assert len((drawn / "metadata.csv").read_text().splitlines()) == COUNT + 1
+    assert (drawn / "manifest.csv").is_file()
+
+
 def test_what_was_begun_with_another_seed_is_not_gone_on_with(pixelda_run: Path, files: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         adapt(pixelda_run, files, tmp_path / "drawn", seed=1, progress=_interrupt)

@@ -112,7 +112,7 @@ class Loop(Generic[Batch]):
                 if not self.run.checkpoint_files() or not self._is_due(self.config.checkpoint_every):
                     self._save()
                 elif first:
-                    self._record()  # a killed session may not have recorded its last checkpoint
+                    self._record_checkpoint()  # a session that was ended early may not have done so with its last one
                 self._announce_stop()
         finally:
             self._display.close()
@@ -209,9 +209,7 @@ class Loop(Generic[Batch]):
         check_agreement(self.task.networks.values())
         self._write_checkpoint(f"images-{self.progress.images:012d}", checkpoint.state)
         if self.fabric.is_global_zero:
-            for old in self.run.checkpoint_files()[:-KEPT]:
-                old.unlink()
-            self._record()
+            self._record_checkpoint()
 
     def _write_checkpoint(self, name: str, tensors: Callable[[Task[Any]], dict[str, Tensor]]) -> None:
         if self.fabric.is_global_zero:
@@ -220,7 +218,10 @@ class Loop(Generic[Batch]):
             checkpoint.save(self.run.checkpoints / f"{name}.safetensors", tensors(self.task), header)
         self.barrier.wait()
 
-    def _record(self) -> None:
+    def _record_checkpoint(self) -> None:
+        """Remove older checkpoints than the newest ones, and record what the last one has."""
+        for old in self.run.checkpoint_files()[:-KEPT]:
+            old.unlink()
         done = self.progress
         speed = done.images / done.seconds if done.seconds else 0.0
         self.run.update_record(

@@ -68,7 +68,7 @@ def adapt(
 
     redraw = TorchGenerator(load_checkpoint(run, checkpoint), devices)
     identity, labels = {**redraw.identity, "seed": str(seed), "styles": str(styles)}, labels_in(folder)
-    table = ResumableTable(out / MANIFEST, [*COLUMNS, ERROR], identity, resume, several=styles > 1)
+    table = _Manifest(out / MANIFEST, [*COLUMNS, ERROR], identity, resume, several=styles > 1)
 
     def compute(items: Sequence[InputFile], images: Sequence[np.ndarray]) -> Sequence[Sequence[Row]]:
         z = [redraw.noise(seed, "adapt", item.inner.as_posix(), k) for item in items for k in range(styles)]
@@ -83,9 +83,16 @@ def adapt(
         size, values = redraw.config.data.size, redraw.config.data.source_values
         return np.broadcast_to(decode(item.path, size, values), (size, size, 3))
 
-    written = run_pipeline(table, [folder], Steps(prepare, compute, devices), progress)
-    _write_metadata(out)
-    return written
+    return run_pipeline(table, [folder], Steps(prepare, compute, devices), progress)
+
+
+class _Manifest(ResumableTable):
+    """manifest.csv, complete only when metadata.csv is written."""
+
+    def finish(self) -> None:
+        """Write metadata.csv from the rows that have a file, and complete the manifest."""
+        _write_metadata(self.part, self.out.with_name(METADATA))
+        super().finish()
 
 
 def _row(out: Path, item: InputFile, style: int, image: np.ndarray, label: str) -> Row:
@@ -103,11 +110,11 @@ def _class_folder(item: InputFile, label: str) -> Path:
     return Path("_" if plain in (".", "..") else plain)
 
 
-def _write_metadata(out: Path) -> None:
+def _write_metadata(manifest: Path, out: Path) -> None:
     """Write metadata.csv from the rows of the manifest that have a file."""
     with ExitStack() as stack:
-        rows = csv.DictReader(stack.enter_context((out / MANIFEST).open(encoding="utf-8", newline="")))
-        temporary = stack.enter_context(atomic_file(out / METADATA))
+        rows = csv.DictReader(stack.enter_context(manifest.open(encoding="utf-8", newline="")))
+        temporary = stack.enter_context(atomic_file(out))
         with temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(csv_text([METADATA_COLUMNS]))
             file.writelines(csv_text([[row["file"], row["label"], row["source"], row["style"]]]) for row in rows if row["file"])
