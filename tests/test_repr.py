@@ -54,7 +54,9 @@ def written() -> ImagesWritten:
 
 def analysis() -> FrameAnalysis:
     image = np.zeros((300, 400, 3), np.uint8)
-    return FrameAnalysis(image, image, image[:64, :64], image[:64, :64], 0.5, 0.04, "mse", np.linspace(0, 1, 5000))
+    return FrameAnalysis(
+        image, image, image[:64, :64], image[:64, :64], image[:64, :64], 0.5, 0.04, "mse", np.linspace(0, 1, 5000)
+    )
 
 
 @pytest.mark.parametrize(

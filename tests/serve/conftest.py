@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from fixtures import tiny
@@ -39,6 +40,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of frames: two of few frames, one that takes a while, a hidden one and a link."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, seed, count in (("ward/monday", 3, 20), ("ward/tuesday", 4, 5), (".hidden", 5, 2)):
+        (folder / name).mkdir(parents=True)
+        for number, frame in enumerate(tiny.frames(count, seed)):
+            Image.fromarray(frame).resize((40, 40)).save(folder / name / f"{number:02d}.png")
+    (folder / "ward" / "monday" / "broken.png").write_bytes(b"no image")
+    (folder / "ward" / "link").symlink_to("/etc")
+    (folder / "many").mkdir()
+    for number in range(8000):
+        (folder / "many" / f"{number}.png").hardlink_to(folder / "ward" / "monday" / "00.png")
+    return folder
+
+
 @pytest.fixture
 def client(place: Path) -> Iterator[TestClient]:
     with TestClient(create_app([place], HOSTS), raise_server_exceptions=False) as made:
@@ -46,9 +63,9 @@ def client(place: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="session")
-def address(place: Path) -> Iterator[str]:
+def address(place: Path, data: Path) -> Iterator[str]:
     """The app on a port of its own, as a browser meets it."""
-    server = uvicorn.Server(uvicorn.Config(create_app([place]), port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app([place], data=data), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

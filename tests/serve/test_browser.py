@@ -99,7 +99,7 @@ def test_watch_a_training_while_the_page_is_open(page: Page, place: Path, tmp_pa
     expect(points).to_have_count(1, timeout=20_000)
     before = points.get_attribute("points") or ""
     expect(points).not_to_have_attribute("points", before, timeout=20_000)
-    expect(page.locator("#live .state")).to_have_text("finished", timeout=90_000)
+    expect(page.locator("#live .state")).to_have_text("finished", timeout=240_000)
     thread.join(60)
 
 
@@ -122,7 +122,9 @@ def test_read_the_report_of_a_run_and_keep_its_folder_as_it_is(page: Page, place
 
 
 @pytest.mark.parametrize("width", [380, 1600])
-@pytest.mark.parametrize("path", ["/runs", "/runs/adapted", "/compare?run=adapted&run=before", "/adapt", "/endoscopy"])
+@pytest.mark.parametrize(
+    "path", ["/runs", "/runs/adapted", "/compare?run=adapted&run=before", "/adapt", "/endoscopy", "/folders"]
+)
 def test_nothing_is_wider_than_the_window(page: Page, width: int, path: str) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(path)

@@ -94,6 +94,7 @@ def serve(
     port: int = 8000,
     allowed_host: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     root_path: str = "",
+    data: Path | None = None,
 ) -> None:
     """Serve runs in the browser: watch a training, draw a digit, explore a latent space, score a frame.
 
@@ -105,6 +106,7 @@ def serve(
         port: Port to listen on; 0 takes a free one.
         allowed_host: Further host name to answer to, for example of a proxy; may be repeated.
         root_path: Prefix that a proxy adds to every path, for example /pixelscope.
+        data: Folder; the frames in any folder below it can be scored in the browser.
     """
     places = list(runs) or [Path("runs")]
-    pixelscope.serve_runs(places, host=host, port=port, allowed_hosts=allowed_host, root_path=root_path)
+    pixelscope.serve_runs(places, host=host, port=port, allowed_hosts=allowed_host, root_path=root_path, data=data)

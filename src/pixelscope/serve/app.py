@@ -15,8 +15,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from pixelscope.errors import InputError, Interrupted
+from pixelscope.serve.folders import ImageFolders, ScoringJobs
 from pixelscope.serve.models import ModelCache
-from pixelscope.serve.pages import adapt, endoscopy, runs
+from pixelscope.serve.pages import adapt, endoscopy, folders, runs
 from pixelscope.serve.rendering import environment, render
 from pixelscope.serve.security import LOOPBACK, SecurityMiddleware, allowed_names, own_names
 from pixelscope.serve.worker import QUEUE_SIZE, QueueFull, Worker
@@ -29,7 +30,11 @@ RETRY_AFTER = "2"
 
 
 def create_app(
-    places: Sequence[Path], hosts: frozenset[str] = LOOPBACK, queue_size: int = QUEUE_SIZE, root: str = ""
+    places: Sequence[Path],
+    hosts: frozenset[str] = LOOPBACK,
+    queue_size: int = QUEUE_SIZE,
+    root: str = "",
+    data: Path | None = None,
 ) -> FastAPI:
     """Make the app.
 
@@ -38,16 +43,23 @@ def create_app(
         hosts: host names to answer to, in lower case; the addresses of this machine need no name.
         queue_size: maximum number of calls of a model that wait or run.
         root: prefix that a proxy adds to every path, for example /pixelscope.
+        data: folder; the frames in it and in folders below it can be scored. None: there is no page for that.
+
+    Raises:
+        InputError: `data` is not a folder.
     """
-    worker = Worker(queue_size)
+    listed = None if data is None else ImageFolders(data)
+    worker, jobs = Worker(queue_size), ScoringJobs()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        jobs.close()
         worker.close()
 
     app = FastAPI(title="Pixelscope", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.models, app.state.worker, app.state.templates, app.state.root = ModelCache(places), worker, environment(), root
+    app.state.models, app.state.worker, app.state.root = ModelCache(places), worker, root
+    app.state.templates, app.state.folders, app.state.jobs = environment(folders=listed is not None), listed, jobs
     app.middleware("http")(SecurityMiddleware(hosts, root))
 
     @app.get("/static/report.css")
@@ -57,6 +69,8 @@ def create_app(
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     for page in (runs, adapt, endoscopy):
         app.include_router(page.router)
+    if listed is not None:
+        app.include_router(folders.router)
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(QueueFull, _queue_full)
@@ -77,6 +91,7 @@ def serve_runs(
     *,
     allowed_hosts: Sequence[str] = (),
     root_path: str = "",
+    data: Path | None = None,
 ) -> None:
     """Serve the app until Ctrl-C, and print its address.
 
@@ -87,9 +102,11 @@ def serve_runs(
         port: the port to listen on; 0 takes a free one.
         allowed_hosts: further host names to answer to, for example that of a proxy, which must forward the Host header.
         root_path: prefix that a proxy adds to every path, for example /pixelscope.
+        data: folder; the frames in it and in folders below it can be scored.
 
     Raises:
-        InputError: the port is taken, `host` is not an address of this machine, or a name or path is invalid.
+        InputError: `data` is not a folder, the port is taken, `host` is not an address of this machine, or a name or path is
+            invalid.
 
     Example:
         >>> pixelscope.serve_runs([Path("runs")], port=8000)
@@ -99,7 +116,7 @@ def serve_runs(
     root = root_path.rstrip("/")
     if root and not (root.startswith("/") and root.isprintable() and not set(root) & set('"<>?#& ')):
         raise InputError(f"--root-path must be a path such as /pixelscope, got {root_path!r}.")
-    app = create_app(places, own_names(host) | allowed_names(allowed_hosts), root=root)
+    app = create_app(places, own_names(host) | allowed_names(allowed_hosts), root=root, data=data)
     for place in places:
         if not place.exists():
             print(f"Note: the folder {place} does not exist yet; its runs appear once they are made.", file=sys.stderr)

@@ -13,8 +13,11 @@ from pixelscope.serve.charts import short_number
 HERE = Path(__file__).parent
 
 
-def environment() -> Environment:
-    """Return the templates; all values are escaped."""
+def environment(folders: bool = False) -> Environment:
+    """Return the templates; all values are escaped.
+
+    folders: whether the navigation has the page Folders.
+    """
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -24,6 +27,7 @@ def environment() -> Environment:
     )
     pages = [system.page for system in pixelscope.SYSTEMS.values() if system.page]
     made.globals["navigation"] = [("/runs", "Runs"), *((page.address, page.title) for page in pages)]
+    made.globals["navigation"] += [("/folders", "Folders")] if folders else []
     made.filters["short"] = short_number
     return made
 

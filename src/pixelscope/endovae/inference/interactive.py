@@ -40,6 +40,8 @@ class FrameAnalysis:
     """The frame with its content area outlined, (H, W, 3)."""
     heatmap: Bytes
     """The frame overlaid with its error map, of the same size."""
+    original: Bytes
+    """The square of the frame that the network sees, before it is prepared, (s, s, 3)."""
     prepared: Bytes
     """The prepared frame, as the network sees it, (S, S, 3)."""
     reconstruction: Bytes
@@ -133,6 +135,7 @@ class InteractiveVAE:
         return FrameAnalysis(
             frame=outlined,
             heatmap=heatmap,
+            original=original[square.slices],
             prepared=prepared.frame,
             reconstruction=reconstructions[0],
             score=value,

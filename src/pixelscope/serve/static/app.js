@@ -14,7 +14,8 @@ function showProblem(part, text) {
 function show(part, html, replace) {
   const focused = document.activeElement.id;
   if (replace) part.outerHTML = html; else part.innerHTML = html;
-  if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();
+  if (!focused || document.activeElement !== document.body) return;
+  (document.getElementById(focused) ?? document.getElementById(part.id)).focus();
 }
 
 // Fetches `address` and shows it; `sender` is discarded if it has left the page meanwhile.

@@ -1,0 +1,169 @@
+"""Folders of frames below one folder that the user named at the start, and the jobs that score them."""
+
+import csv
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pixelscope
+from pixelscope.errors import InputError, Interrupted
+
+MAX_DEPTH = 3
+"""Levels of folders that are listed."""
+MAX_FOLDERS = 500
+"""Folders that are listed."""
+VIEW = "centre"
+"""What of each frame is scored."""
+FALSE_POSITIVE_RATE = 0.05
+"""Fraction of healthy frames that may be flagged, if there are enough calibration frames for it."""
+MAX_JOBS = 8
+"""Jobs whose results are kept; the oldest is dropped for a new one."""
+
+
+class ImageFolders:
+    """A folder and those below it, by name; a folder is found by its listed name only."""
+
+    def __init__(self, root: Path) -> None:
+        """List `root` and below; raises InputError if it is not a folder."""
+        if not root.is_dir():
+            raise InputError(f"--data {root} is not a folder; give a folder of frames, or of folders of them.")
+        self.root = root.resolve()
+
+    def names(self) -> list[str]:
+        """Return the folders, as POSIX paths below the root, sorted; `.` is the root. Hidden ones and links are left out."""
+        found = ["."]
+        for here, folders, _ in os.walk(self.root):
+            inner = Path(here).relative_to(self.root)
+            folders[:] = sorted(name for name in folders if _is_listed(Path(here) / name))
+            found += [(inner / name).as_posix() for name in folders]
+            if len(inner.parts) + 1 >= MAX_DEPTH or len(found) > MAX_FOLDERS:
+                folders.clear()
+        return sorted(found[:MAX_FOLDERS])
+
+    def find(self, name: str) -> Path:
+        """Return the folder of a listed name; raises InputError for any other, whatever path it spells."""
+        if name not in self.names():
+            raise InputError(f"There is no folder {name[:80]!r} (any more); choose a folder of the list.")
+        return self.root / name
+
+
+@dataclass
+class ScoringJob:
+    """One folder, scored by one run in a thread."""
+
+    key: str
+    run: Any
+    """The run, as `pixelscope.find_runs` lists it."""
+    folder: str
+    """Listed name of the folder."""
+    path: Path
+    out: Path
+    """The table."""
+    done: int = 0
+    total: int = 0
+    """Frames; 0 until they are counted."""
+    state: str = "running"
+    """running, finished, stopped or failed."""
+    lines: tuple[str, ...] = ()
+    """The summary, or what went wrong."""
+    rows: list[dict[str, str]] = field(default_factory=list)
+    """Rows of the table, the highest score first, then those with an error."""
+    images: OrderedDict[int, Any] = field(default_factory=OrderedDict)
+    """Images last shown, by position in `rows`; used by the worker's thread only."""
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def work(self) -> None:
+        """Score the folder; the result, or the error, is kept in this object."""
+        try:
+            calibration = pixelscope.endovae.load_scorer(self.run.path).calibration.views[VIEW]
+            # With few calibration frames no frame can be flagged at the usual rate; then the smallest possible one is taken.
+            rate = max(FALSE_POSITIVE_RATE, 1 / (calibration.count + 1))
+            result = pixelscope.endovae.score(
+                self.run.path, [self.path], self.out, view=VIEW, false_positive_rate=rate, progress=self._progress
+            )
+            self.rows = _worst_first(self.out)
+            self.lines, self.state = _summary(result), "finished"
+        except Interrupted:
+            self.lines, self.state = ("Stopped before the end; nothing was kept.",), "stopped"
+        except InputError as error:
+            self.lines, self.state = (str(error),), "failed"
+        except Exception:
+            self.lines, self.state = ("Scoring has failed; the terminal of the app shows the error.",), "failed"
+            raise
+
+    def _progress(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+
+
+class ScoringJobs:
+    """Jobs by key, one running at a time; their tables are in a temporary folder, which is removed with the app."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._jobs: OrderedDict[str, ScoringJob] = OrderedDict()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self, run: Any, name: str, path: Path) -> ScoringJob:
+        """Start scoring the folder `path`, listed as `name`; raises InputError while another job runs."""
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                raise InputError("A folder is being scored; wait for it, or stop it.")
+            self._folder = self._folder or Path(tempfile.mkdtemp(prefix="pixelscope-serve-"))
+            key = secrets.token_urlsafe(9)
+            out = self._folder / key / "scores.csv"
+            out.parent.mkdir()
+            job = self._jobs[key] = ScoringJob(key, run, name, path, out)
+            while len(self._jobs) > MAX_JOBS:
+                shutil.rmtree(self._jobs.popitem(last=False)[1].out.parent, ignore_errors=True)
+            self._thread = threading.Thread(target=job.work, name="pixelscope-score", daemon=True)
+            self._thread.start()
+            return job
+
+    def find(self, key: str) -> ScoringJob:
+        """Return a job; raises InputError if there is none of this key."""
+        job = self._jobs.get(key)
+        if job is None:
+            raise InputError("These results are gone; score the folder again.")
+        return job
+
+    def newest_first(self) -> list[ScoringJob]:
+        """Return the jobs, the newest first."""
+        with self._lock:
+            return list(reversed(self._jobs.values()))
+
+    def close(self) -> None:
+        """Stop the running job and remove all tables."""
+        with self._lock:
+            for job in self._jobs.values():
+                job.stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _summary(result: Any) -> tuple[str, ...]:
+    """Return the lines of `Scores.to_text` without the first, which names a temporary file, and the note that each page has."""
+    _, *lines = result.to_text().splitlines()
+    note = result.to_dict()["note"]
+    return tuple(line[:1].upper() + line[1:] for line in lines if line != note)
+
+
+def _is_listed(folder: Path) -> bool:
+    """Return whether a folder is neither hidden nor a link, and its name can be shown."""
+    return not folder.name.startswith(".") and not folder.is_symlink() and folder.name.isprintable()
+
+
+def _worst_first(table: Path) -> list[dict[str, str]]:
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return sorted(rows, key=lambda row: -float(row["score"]) if row["score"] else float("inf"))

@@ -1,0 +1,142 @@
+"""The page Folders: scores the frames of a folder at or below the one given with --data. For research only."""
+
+import io
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, RedirectResponse
+from PIL import Image
+
+import pixelscope
+from pixelscope.errors import InputError
+from pixelscope.serve.folders import ScoringJob
+from pixelscope.serve.rendering import find_system, render
+
+router = APIRouter()
+
+SYSTEM = "endovae"
+PAGE = 12
+"""Frames per page of results."""
+KINDS = ("original", "reconstruction")
+"""Images of a frame."""
+MOST_PIXELS = 89_478_485
+"""Largest image that is shown: Pillow's limit, which scoring has, too."""
+
+
+@router.get("/folders")
+def page(request: Request) -> Response:
+    """List the folders and the runs that can score them, and earlier results."""
+    state = request.app.state
+    runs = [one.name for one in state.models.runs_of(SYSTEM) if one.state == "finished"]
+    jobs = [_progress(job) for job in state.jobs.newest_first()]
+    names = state.folders.names()
+    return render(request, "folders.html.j2", runs=runs, folders=names, jobs=jobs, system=find_system(SYSTEM).title)
+
+
+@router.post("/folders")
+async def start(request: Request) -> Response:
+    """Start scoring a listed folder with a listed run, and lead to its page."""
+    async with request.form(max_files=0, max_fields=2) as form:
+        run, folder = str(form.get("run", "")), str(form.get("folder", ""))
+    state = request.app.state
+    found = state.models.run(run)
+    if found.system != SYSTEM or found.state != "finished":
+        raise InputError(f"{run} is not a finished run of {find_system(SYSTEM).title}; choose one of the list.")
+    job = state.jobs.start(found, folder, state.folders.find(folder))
+    return RedirectResponse(f"{state.root}/folders/{job.key}", 303)
+
+
+@router.get("/folders/{key}")
+def results(request: Request, key: str, start: int = 0) -> Response:
+    """Show a job: its progress, then its frames, the highest score first."""
+    return render(request, "job.html.j2", **_shown(request.app.state.jobs.find(key), start))
+
+
+@router.get("/folders/{key}/live")
+def live(request: Request, key: str) -> Response:
+    """Return the part of a job's page that changes while it runs."""
+    return render(request, "job_live.html.j2", **_shown(request.app.state.jobs.find(key), 0))
+
+
+@router.post("/folders/{key}/stop")
+def stop(request: Request, key: str) -> Response:
+    """Stop a job, and lead back to its page."""
+    request.app.state.jobs.find(key).stop.set()
+    return RedirectResponse(f"{request.app.state.root}/folders/{key}", 303)
+
+
+@router.get("/folders/{key}/scores.csv")
+def table(request: Request, key: str) -> Response:
+    """Return the table of a finished job, as a download."""
+    job = _require_finished(request.app.state.jobs.find(key))
+    return FileResponse(job.out, media_type="text/csv; charset=utf-8", filename="scores.csv")
+
+
+@router.get("/folders/{key}/{number}/{kind}")
+async def image(request: Request, key: str, number: int, kind: str) -> Response:
+    """Return a frame of the results, or its reconstruction, as PNG."""
+    job = _require_finished(request.app.state.jobs.find(key))
+    if kind not in KINDS or not 0 <= number < len(job.rows):
+        raise InputError("There is no such image; use the links of the page.")
+    compute = partial(_image, request.app.state.models, job, number, kind)
+    return Response(await request.app.state.worker.submit(compute), media_type="image/png")
+
+
+def _image(models: Any, job: ScoringJob, number: int, kind: str) -> bytes:
+    if number not in job.images:
+        job.images[number] = _analyze(models.vae(job.run.name), Path(job.rows[number]["name"]))
+        while len(job.images) > PAGE:
+            job.images.popitem(last=False)
+    file = io.BytesIO()
+    Image.fromarray(job.images[number][kind]).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _analyze(vae: Any, path: Path) -> dict[str, np.ndarray]:
+    """Return the images of a frame by kind; raises InputError if it cannot be read (any more)."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read: {error.strerror}; score the folder again.") from None
+    pixels = pixelscope.decode_bytes(content, most_pixels=MOST_PIXELS, value_range=vae.config.prepare.range)
+    found = vae.analyze(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
+    return {kind: getattr(found, kind) for kind in KINDS}
+
+
+def _require_finished(job: ScoringJob) -> ScoringJob:
+    if job.state != "finished":
+        raise InputError("These results are not complete; wait for the end, or score the folder again.")
+    return job
+
+
+def _progress(job: ScoringJob) -> dict[str, Any]:
+    share = 100 if job.state == "finished" else round(100 * job.done / job.total) if job.total else 0
+    return {
+        "key": job.key,
+        "run": job.run.name,
+        "folder": "All folders" if job.folder == "." else job.folder,
+        "state": job.state,
+        "lines": job.lines,
+        "share": share,
+        "done": f"{job.done:,}",
+        "total": f"{job.total:,}",
+        "counted": job.total > 0,
+    }
+
+
+def _shown(job: ScoringJob, start: int) -> dict[str, Any]:
+    first = max(0, min(start, len(job.rows) - 1)) // PAGE * PAGE
+    rows = job.rows[first : first + PAGE]
+    below = f"{job.path.as_posix()}/"
+    frames = [{"number": first + i, "file": row["name"].removeprefix(below), **row} for i, row in enumerate(rows)]
+    return {
+        "job": _progress(job),
+        "frames": frames,
+        "count": f"{len(job.rows):,}",
+        "first": first,
+        "before": first - PAGE if first else None,
+        "after": first + PAGE if first + PAGE < len(job.rows) else None,
+    }
