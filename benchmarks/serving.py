@@ -81,9 +81,9 @@ def requests_of(runs: Path) -> list[urllib.request.Request]:
     base, origin = f"http://127.0.0.1:{PORT}", {"Origin": f"http://127.0.0.1:{PORT}"}
     head = {**origin, "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     found = [urllib.request.Request(f"{base}{path}") for path in ("/runs", f"/runs/{names['pixelda']}/live")]
-    found.append(urllib.request.Request(f"{base}/endoscopy/{names['endovae']}/draw?z0=1.5"))
+    found.append(urllib.request.Request(f"{base}/endoscopy/{names['endovae']}/decode?z0=1.5"))
     found.append(urllib.request.Request(f"{base}/adapt/{names['pixelda']}", body("image", 40), head, method="POST"))
-    found.append(urllib.request.Request(f"{base}/endoscopy/{names['endovae']}/look", body("frame", 300), head, method="POST"))
+    found.append(urllib.request.Request(f"{base}/endoscopy/{names['endovae']}/score", body("frame", 300), head, method="POST"))
     return found
 
 
