@@ -3,9 +3,9 @@
 RUNS: a folder with an evaluated run of PixelDA and one of EndoVAE. The app is started on the loopback address and stopped at
 the end. Half of the requests are a user's. The others are decompression bombs, damaged images, paths that lead outside, wrong
 hosts and origins, bodies without a length, lengths that lie, uploads that are broken off, and long headers. No answer may be
-500, good requests must be answered with 200 (or 503 where too many wait), the memory after the first minute (or fifth) may grow by
-2% at most, and 99 of 100 good answers must come within 3 seconds. In the end the app is killed in the middle of uploads, and must
-leave no file behind. What it loads for the first request of each kind is loaded before.
+500, good requests must be answered with 200 (or 503 where too many wait), the memory after the first minute (or fifth) may grow
+by 2% at most, and 99 of 100 good answers must come within 3 seconds. In the end the app is killed in the middle of uploads, and
+must leave no file behind. What it loads for the first request of each kind is loaded before.
 """
 
 import argparse
