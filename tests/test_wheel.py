@@ -64,7 +64,12 @@ def _link(distribution: metadata.Distribution, folder: Path) -> None:
 
 def run(installed: Path, *arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
     """Run the command line where nothing but the standard library and `installed` can be imported."""
-    command = [sys.executable, "-S", "-s", "-m", "pixelscope", *map(str, arguments)]
+    return run_python(installed, "-m", "pixelscope", *arguments, cwd=cwd)
+
+
+def run_python(installed: Path, *arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """Run Python likewise."""
+    command = [sys.executable, "-S", "-s", *map(str, arguments)]
     environment = {"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin", "HOME": str(cwd)}
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
@@ -154,6 +159,31 @@ def test_exported_files_classify_digits_and_score_frames(
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "scores.csv").read_text().count("\n") == 27
     assert len(list((tmp_path / "maps").rglob("*.png"))) == 26
+
+
+USE = """
+import sys
+from pathlib import Path
+import numpy as np
+import pixelscope
+from PIL import Image
+exported, digits, frames = map(Path, sys.argv[1:])
+read = lambda folder: [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.rglob("*.png"))]
+classifier = pixelscope.pixelda.load_classifier(exported / "digits.onnx")
+probabilities = classifier(np.stack(read(digits)))
+assert probabilities.shape == (12, len(classifier.classes)) and np.allclose(probabilities.sum(1), 1, atol=1e-5)
+pixelscope.pixelda.classify(exported / "digits.onnx", [digits], Path("labels.csv"))
+found = pixelscope.endovae.score_frames(exported / "frames.onnx", read(frames), false_positive_rate=0.2)
+assert len(found) == 26 and all(one.error is None and 0 < one.p <= 1 for one in found)
+print(pixelscope.endovae.score(exported / "frames.onnx", [frames], Path("s.csv"), false_positive_rate=0.2).to_text())
+assert "torch" not in sys.modules
+"""
+
+
+def test_the_same_in_python(installed: Path, tmp_path: Path, exported: Path, tiny_digits: Path, tiny_frames: Path) -> None:
+    done = run_python(installed, "-c", USE, exported, tiny_digits, tiny_frames, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "labels.csv").read_text().count("\n") == 13 and (tmp_path / "s.csv").read_text().count("\n") == 27
 
 
 def test_frames_are_prepared(installed: Path, tmp_path: Path, tiny_frames: Path) -> None:

@@ -212,8 +212,9 @@ def export(
 
     Args:
         run: a finished run of PixelDA, its baseline, a refinement or EndoVAE; the last one evaluated.
-        out: file ending in .onnx or .safetensors; or a path without a suffix, a folder to make, with model, README.md (the
-            model card with a YAML header) and LICENSE. It must not exist.
+        out: file ending in .onnx or .safetensors, with the model card next to it as NAME.card.md and NAME.card.json; or a
+            path without a suffix, a folder to make, of model.onnx or model.safetensors, README.md (the model card with a YAML
+            header) and LICENSE. It must not exist.
         form: the format.
         images: a source of images, or a store or folder of frames, to compare on; by default the run's own.
         checkpoint: which weights; see `evaluate`. An unfinished run is exported only if one is named.

@@ -18,19 +18,19 @@ from skimage.metrics import structural_similarity
 
 from fixtures import tiny
 from pixelscope import InputError, export
+from pixelscope.data.frames.view import ViewName
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.inference import torch_model
-from pixelscope.endovae.inference.model import MAPS
+from pixelscope.endovae.inference.model import MAPS, load_scorer
 from pixelscope.endovae.inference.score import score
-from pixelscope.endovae.inference.standalone import standalone_code
+from pixelscope.endovae.inference.score_frames import score_frames
 from pixelscope.endovae.metrics import Dissimilarity
 from pixelscope.exports.bundle import compare, require_absent, sidecar_files
 from pixelscope.exports.metadata import KEY, parse_metadata
 from pixelscope.exports.onnx_graph import build_graph
 from pixelscope.exports.onnx_runtime import CHECKSUM, OnnxModel, with_checksum
 from pixelscope.exports.weights import read_weights, write_weights
-from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.inference.classify import classify
 from pixelscope.pixelda.inference.model import load_classifier
@@ -86,7 +86,7 @@ def test_a_folder_holds_what_model_hubs_expect(
     assert {Path(name).relative_to(tmp_path / "model").as_posix() for name in result.files} == {
         path.relative_to(tmp_path / "model").as_posix() for path in (tmp_path / "model").rglob("*")
     }
-    assert {"model.onnx", "README.md", "LICENSE", "card.json"} <= {path.name for path in (tmp_path / "model").iterdir()}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"model.onnx", "README.md", "LICENSE"}
     _, header, text = (tmp_path / "model" / "README.md").read_text().split("---\n", 2)
     values = yaml.safe_load(header)
     assert values["license_link"] == "LICENSE" and "pixelscope" in values["tags"]
@@ -179,49 +179,30 @@ def test_onnx_itself_reads_the_file(models: Path) -> None:
     assert [output.name for output in model.graph.output] == ["reconstruction", *MAPS]
 
 
-def test_the_code_beside_it_needs_nothing_of_this_package(
-    models: Path, endovae_run: Path, frame_files: Path, tmp_path: Path
+@pytest.mark.parametrize("view", ["centre", "full"])
+def test_frames_in_memory_are_scored_as_files_are(
+    models: Path, endovae_run: Path, frame_files: Path, tmp_path: Path, view: ViewName
 ) -> None:
-    for name in ("model.onnx", "model_prepare.py"):
-        shutil.copyfile(models / "endovae" / name, tmp_path / name)
     files = image_files(frame_files)[::9]
     Image.new("RGB", (60, 60), (255, 255, 255)).save(tmp_path / "white.png")
     files.append(tmp_path / "white.png")
-    blocked = (
-        "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('pixelscope', 'torch', 'pydantic'): raise ImportError(name)\n"
-        "sys.meta_path.insert(0, Blocked())\n"
-        "sys.path.insert(0, '.')\n"
-        "import json, numpy as np\n"
-        "from PIL import Image\n"
-        "from model_prepare import Model\n"
-        "frames = [np.asarray(Image.open(path).convert('RGB')) for path in sys.argv[1:]]\n"
-        "model = Model('model.onnx')\n"
-        "print(json.dumps([model.score(frames), model.score(frames, view='full')]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", blocked, *map(str, files)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    for view, scored in zip(("centre", "full"), json.loads(done.stdout), strict=True):
-        score(endovae_run, files, tmp_path / f"{view}.csv", view=view)
-        *rows, white = zip(read(tmp_path / f"{view}.csv"), scored, strict=True)
-        assert not white[0]["score"] and white[1]["score"] is white[1]["p"] is white[1]["flagged"] is None
-        assert white[1]["error"] in white[0]["error"] and "no tissue is seen" in white[1]["error"]
+    score(endovae_run, files, tmp_path / "run.csv", view=view, false_positive_rate=0.1)
+    frames = [np.asarray(Image.open(path).convert("RGB")) for path in files]
+    exported = models / "endovae" / "model.onnx"
+    for model in (exported, load_scorer(exported), endovae_run):
+        *rows, white = zip(
+            read(tmp_path / "run.csv"), score_frames(model, frames, view=view, false_positive_rate=0.1), strict=True
+        )
+        assert not white[0]["score"] and white[1].score is white[1].p is white[1].flagged is None
+        assert str(white[1].error) in white[0]["error"] and "no tissue is seen" in str(white[1].error)
         for row, found in rows:
-            assert found["score"] == pytest.approx(float(row["score"]), rel=2e-3, abs=1e-3)
-            assert found["p"] == pytest.approx(float(row["p"]), rel=1e-3)
-            assert found["flagged"] == (row["flagged"] == "true")
-
-
-def test_no_name_of_the_code_beside_it_stands_for_two_things() -> None:
-    import ast
-
-    tree = ast.parse(standalone_code(PrepareConfig(size=24), "model.onnx"))
-    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    assert len(names) == len(set(names)) > 30
+            assert found.score == pytest.approx(float(row["score"]), rel=2e-3, abs=1e-3)
+            assert found.p == pytest.approx(float(row["p"]), rel=1e-3)
+            assert found.flagged == (row["flagged"] == "true") and found.error is None
+    assert score_frames(exported, []) == []
+    for bad in (frames[0][..., 0], frames[0] / 255):
+        with pytest.raises(InputError, match="Frame 1 is"):
+            score_frames(exported, [frames[0], bad])
 
 
 def test_the_dissimilarity_is_that_of_scikit_image() -> None:

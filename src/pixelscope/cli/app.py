@@ -74,8 +74,9 @@ def export(
 
     Args:
         run: Finished run folder; a run of EndoVAE must be evaluated.
-        out: File to write, ending in .onnx or .safetensors; or a folder to make, without a suffix: model, README.md (the model
-            card with a YAML header), LICENSE. It must not exist.
+        out: File to write, ending in .onnx or .safetensors, with the model card next to it as NAME.card.md and NAME.card.json;
+            or a folder to make, without a suffix, of model.onnx or model.safetensors, README.md (the model card with a YAML
+            header) and LICENSE. It must not exist.
         format: onnx: a graph from uint8 RGB images of any size, for onnxruntime. safetensors: the weights only.
         images: Images, or a store or folder of frames, on which file and run are compared; by default the run's own.
         checkpoint: Weights to export; `auto` takes the default of a finished run.

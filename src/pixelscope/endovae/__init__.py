@@ -13,6 +13,7 @@ _PUBLIC = {
     "EndoVAEConfig": "pixelscope.endovae.config",
     "Evaluation": "pixelscope.endovae.results",
     "FrameAnalysis": "pixelscope.endovae.inference.interactive",
+    "FrameScore": "pixelscope.endovae.inference.score_frames",
     "FrameStore": "pixelscope.data.frames.store",
     "generate": "pixelscope.endovae.inference.generate",
     "InteractiveVAE": "pixelscope.endovae.inference.interactive",
@@ -23,6 +24,7 @@ _PUBLIC = {
     "preset": "pixelscope.endovae.config:endovae_preset",
     "reconstruct": "pixelscope.endovae.inference.reconstruct",
     "score": "pixelscope.endovae.inference.score",
+    "score_frames": "pixelscope.endovae.inference.score_frames",
     "summarize": "pixelscope.endovae.cost:summarize_endovae",
     "train": "pixelscope.endovae.training:train_endovae",
 }

@@ -14,6 +14,8 @@ from pixelscope.endovae.inference.interactive import InteractiveVAE as Interacti
 from pixelscope.endovae.inference.model import load_scorer as load_scorer
 from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
 from pixelscope.endovae.inference.score import score as score
+from pixelscope.endovae.inference.score_frames import FrameScore as FrameScore
+from pixelscope.endovae.inference.score_frames import score_frames as score_frames
 from pixelscope.endovae.report.frames import draw_frames as draw_frames
 from pixelscope.endovae.results import Evaluation as Evaluation
 from pixelscope.endovae.training import train_endovae as train
@@ -24,6 +26,7 @@ __all__ = [
     "EndoVAEConfig",
     "Evaluation",
     "FrameAnalysis",
+    "FrameScore",
     "FrameStore",
     "InteractiveVAE",
     "PrepareConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "preset",
     "reconstruct",
     "score",
+    "score_frames",
     "summarize",
     "train",
 ]

@@ -83,7 +83,6 @@ def sidecar_files(out: Path) -> dict[str, Path]:
     return {
         "card": out.with_name(f"{out.stem}.card.md"),
         "card as data": out.with_name(f"{out.stem}.card.json"),
-        "preparation": out.with_name(f"{out.stem}_prepare.py"),
     }
 
 
@@ -113,16 +112,14 @@ def write_bundle(
     write: Callable[[Path], None],
     compare: Callable[[Path], Parity],
     card: Callable[[Parity], ModelCard],
-    code: str = "",
 ) -> tuple[list[str], Parity]:
-    """Write a model file, verify it against the run, write model card and code, then rename it to `out`.
+    """Write a model file, verify it against the run, write the model card, then rename it to `out`.
 
     Args:
         out: the model file.
         write: writes the file.
         compare: reads the file as its users do, and compares it with the run.
         card: returns the model card.
-        code: preparation code; none if empty.
 
     Raises:
         InputError: file and run differ; nothing is written.
@@ -134,7 +131,6 @@ def write_bundle(
         parity.require()
         filled, paths = card(parity), sidecar_files(out)
         texts = {paths["card"]: filled.to_markdown(), paths["card as data"]: json.dumps(filled.to_dict(), indent=1) + "\n"}
-        texts |= {paths["preparation"]: code} if code else {}
         write_text(_unfinished(out), "")
         for path, text in texts.items():
             write_text(path, text)

@@ -22,7 +22,7 @@ TAGS = {
 
 
 def write_model_folder(out: Path, system: str, form: Format, export: Callable[[Path], ExportResult]) -> ExportResult:
-    """Export a model into the new folder `out`: model.onnx or .safetensors, README.md, card.json and LICENSE.
+    """Export a model into the new folder `out`: model.onnx or .safetensors, README.md and LICENSE.
 
     Args:
         out: the folder; it must not exist.
@@ -41,8 +41,8 @@ def write_model_folder(out: Path, system: str, form: Format, export: Callable[[P
         sidecars = sidecar_files(model)
         card = json.loads(sidecars["card as data"].read_text(encoding="utf-8"))
         text = sidecars["card"].read_text(encoding="utf-8")
-        sidecars["card"].unlink()
-        sidecars["card as data"].rename(folder / "card.json")
+        for path in sidecars.values():
+            path.unlink()
         write_text(folder / "README.md", f"---\n{_header(card, system, form)}---\n\n{text}")
         write_text(folder / "LICENSE", _licence(card))
         names = [model.name, *sorted(path.name for path in folder.iterdir() if path != model)]

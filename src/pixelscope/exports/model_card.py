@@ -1,7 +1,7 @@
 """Model cards of exported models: intended use, data, measured results, inputs and outputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pixelscope.runs.record import DataRecord
@@ -39,8 +39,6 @@ class ModelCard:
     limits: Sequence[str]
     parity: str
     versions: dict[str, str]
-    files: dict[str, str] = field(default_factory=dict)
-    """Other exported files, by name."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -61,8 +59,6 @@ class ModelCard:
             f"## Agreement with the run\n{self.parity}",
             "## Versions\n" + "\n".join(f"- {name} {version}" for name, version in self.versions.items()),
         ]
-        if self.files:
-            parts.append("## Other files\n" + "\n".join(f"- `{name}`: {what}" for name, what in self.files.items()))
         return "\n\n".join(parts) + "\n"
 
 

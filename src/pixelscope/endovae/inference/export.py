@@ -9,7 +9,6 @@ import numpy as np
 
 from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
-from pixelscope.endovae.inference.standalone import standalone_code
 from pixelscope.endovae.results import RESEARCH, Evaluation, ViewResult
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import (
@@ -19,7 +18,6 @@ from pixelscope.exports.bundle import (
     Parity,
     compare,
     require_absent,
-    sidecar_files,
     write_bundle,
 )
 from pixelscope.exports.metadata import Metadata
@@ -34,7 +32,7 @@ BATCH = 50
 
 
 def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = None, checkpoint: str = "auto") -> ExportResult:
-    """Export encoder and decoder of a finished run to `out`, with model card and preparation code.
+    """Export encoder and decoder of a finished run to `out`, with a model card.
 
     The file is compared with the run first, and kept only if their outputs agree.
 
@@ -57,8 +55,7 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     def card(parity: Parity) -> ModelCard:
         return _card(loaded, calibration, out, form, f"{parity.images:,} frames ({compared_on})", parity.largest)
 
-    code = standalone_code(loaded.config.prepare, out.name) if form == "onnx" else ""
-    files, parity = write_bundle(out, lambda path: _write(path, form, loaded, about), agreement, card, code)
+    files, parity = write_bundle(out, lambda path: _write(path, form, loaded, about), agreement, card)
     return ExportResult(files, form, loaded.name, parity, compared_on, RESEARCH)
 
 
@@ -124,7 +121,6 @@ def _card(
 ) -> ModelCard:
     record, config = parse_record(checkpoint.record, checkpoint.folder), checkpoint.config
     size, latent, known = config.prepare.size, config.model.latent, calibration.views[HEADLINE]
-    files = {sidecar_files(out)["preparation"].name: "content area, insets and scores in NumPy; does not need this package"}
     return ModelCard(
         title=f"EndoVAE of {config.split.train_on} frames",
         file=out.name,
@@ -140,13 +136,12 @@ def _card(
         outputs=_outputs(form, size, latent),
         limits=(
             "It was trained on frames of few devices and hospitals; frames of another camera may be flagged as anomalies.",
-            "Borders, glints and overlays are not tissue; prepare frames with the code next to the model file.",
+            "Borders, glints and overlays are not tissue; `pixelscope endovae score` prepares frames.",
             f"Scores are calibrated on {known.count:,} healthy frames; p-values are valid for similar frames only.",
             "The view centre is a fifth of a frame. The view full has border and insets too, in which data sets differ.",
         ),
         parity=f"Outputs for {compared} differ from the run's by at most {largest:.2g}.",
         versions=versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {}),
-        files=files if form == "onnx" else {},
     )
 
 

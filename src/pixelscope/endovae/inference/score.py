@@ -17,6 +17,7 @@ from pixelscope.data.frames.view import ViewName
 from pixelscope.data.sources.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE, Size, camera_warnings, known_cameras, title
 from pixelscope.endovae.anomaly.heatmap import overlay
+from pixelscope.endovae.inference.score_frames import frame_scores
 from pixelscope.endovae.inference.scorers import PreparedViews, Scorer, open_scorer
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
@@ -98,7 +99,7 @@ def score(
         Interrupted: Ctrl-C; the rows so far are kept.
 
     Example:
-        >>> scores = pixelscope.endovae.score(Path("runs/healthy"), [Path("my/frames")], Path("scores.csv"))
+        >>> scores = pixelscope.endovae.score(Path("healthy.onnx"), [Path("my/frames")], Path("scores.csv"))
         >>> print(scores.to_text())
     """
     require_paths(paths)
@@ -158,12 +159,9 @@ def _rows(
     """Return the rows of some frames, and add the original sizes of those with a score to `sizes`."""
     found = scorer.score(frames)
     sizes.extend(one.full.size for one, value in zip(frames, found.values, strict=True) if np.isfinite(value))
-    p = scorer.calibration.p_values(scorer.name, found.values)
     rows: list[Row] = [
-        {"score": float(value), "p": float(chance), "flagged": bool(value > wanted.threshold)}
-        if np.isfinite(value)
-        else {ERROR: f"{item.name}: {why}."}
-        for item, value, chance, why in zip(items, found.values, p, found.reasons, strict=True)
+        {"score": one.score, "p": one.p, "flagged": one.flagged} if one.error is None else {ERROR: f"{item.name}: {one.error}."}
+        for item, one in zip(items, frame_scores(scorer, found, wanted.threshold), strict=True)
     ]
     if wanted.maps is None:
         return rows

@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from pixelscope.data.frames.preprocess import CentreFrame, PreparedFrame, prepare_file, prepare_views
+from pixelscope.data.frames.preprocess import CentreFrame, PreparedFrame, cut_centre, prepare_file, prepare_frame, prepare_views
 from pixelscope.data.frames.view import ViewName, centre_box
 from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
@@ -22,10 +22,6 @@ from pixelscope.exports.metadata import KEY
 from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.tissue import tissue_mask
-
-if TYPE_CHECKING:
-    # It brings torch, which an ONNX file does without.
-    pass
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,10 @@ class Scorer(Protocol):
         """Read and prepare a frame; raises InputError if it cannot be read."""
         ...
 
+    def prepared_pixels(self, frame: NDArray[np.uint8]) -> PreparedViews:
+        """Prepare a frame in memory, (H, W, 3); raises InputError if it leaves nothing of the view."""
+        ...
+
     def score(self, frames: Sequence[PreparedViews]) -> FrameScores:
         """Score frames."""
         ...
@@ -91,6 +91,10 @@ class VAEScorer:
     def prepared(self, path: Path) -> PreparedViews:
         """Read and prepare a frame; raises InputError if it cannot be read."""
         return PreparedViews(prepare_file(path, self.prepare), None)
+
+    def prepared_pixels(self, frame: NDArray[np.uint8]) -> PreparedViews:
+        """Prepare a frame in memory."""
+        return PreparedViews(prepare_frame(frame, None, self.prepare), None)
 
     def score(self, frames: Sequence[PreparedViews]) -> FrameScores:
         """Score frames."""
@@ -133,6 +137,11 @@ class DetectorScorer:
         if self.view == "full":
             return PreparedViews(prepare_file(path, self.prepare), None)
         return PreparedViews(*prepare_views(path, self.prepare))
+
+    def prepared_pixels(self, frame: NDArray[np.uint8]) -> PreparedViews:
+        """Prepare a frame in memory; raises InputError if it leaves nothing of the view."""
+        full = prepare_frame(frame, None, self.prepare)
+        return PreparedViews(full, None if self.view == "full" else cut_centre(frame, None, full, self.prepare))
 
     def score(self, frames: Sequence[PreparedViews]) -> FrameScores:
         """Score frames."""

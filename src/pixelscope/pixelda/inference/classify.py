@@ -45,7 +45,7 @@ def classify(
         Interrupted: Ctrl-C; existing rows are kept.
 
     Example:
-        >>> pixelscope.pixelda.classify(Path("runs/adapted"), [Path("my/unlabelled")], Path("labels.csv"))
+        >>> pixelscope.pixelda.classify(Path("classifier.onnx"), [Path("my/unlabelled")], Path("labels.csv"))
     """
     require_paths(paths)
     answering = [load_classifier(path, checkpoint if path is model else "auto", devices) for path in (model, baseline) if path]

@@ -78,7 +78,7 @@ def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1) -> C
         InputError: `path` is neither, or cannot be used.
 
     Example:
-        >>> model = pixelscope.pixelda.load_classifier(Path("runs/adapted"))
+        >>> model = pixelscope.pixelda.load_classifier(Path("classifier.onnx"))
         >>> labels = [model.classes[best] for best in model(images).argmax(1)]
     """
     path = Path(path)
