@@ -1,5 +1,6 @@
 """What the app answers, and what it refuses: hosts, origins, sizes, paths, broken runs, full queues."""
 
+import asyncio
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from pixelscope.runs.folder import RunFolder
 from pixelscope.serve import create_app
 from pixelscope.serve.charts import short_number
 from pixelscope.serve.security import LOOPBACK, allowed_names, own_names
-from pixelscope.serve.worker import QueueFull, Worker
+from pixelscope.serve.worker import PATIENT, QueueFull, Worker
 
 HOSTS = LOOPBACK | {"testserver"}
 """The test client's own name is one more."""
@@ -393,8 +394,6 @@ def test_requests_beyond_the_queue_are_told_to_come_again(place: Path) -> None:
 
 
 def test_a_worker_runs_one_call_after_the_other() -> None:
-    import asyncio
-
     async def run() -> list[int]:
         worker, order, gate = Worker(queue_size=3), list[int](), threading.Event()
 
@@ -416,6 +415,21 @@ def test_a_worker_runs_one_call_after_the_other() -> None:
     # In a thread of its own: the driver of the browser may have a loop in this one.
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(asyncio.run, run()).result() == [0, 1, 2]
+
+
+def test_a_call_far_behind_is_told_to_come_again_while_the_first_ones_wait() -> None:
+    async def run() -> list[object]:
+        worker, gate = Worker(queue_size=48, longest_wait=0.05), threading.Event()
+        first = [asyncio.create_task(worker.submit(lambda n=n: gate.wait(5) and n)) for n in range(PATIENT)]
+        await asyncio.sleep(0)
+        late = await asyncio.gather(*(worker.submit(lambda: 9) for _ in range(3)), return_exceptions=True)
+        gate.set()
+        found = await asyncio.gather(*first, worker.submit(lambda: 7))
+        worker.close()
+        return [*found, *(type(error) for error in late)]
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(asyncio.run, run()).result() == [*range(PATIENT), 7, QueueFull, QueueFull, QueueFull]
 
 
 def _touched(run: Path, ago: float, state: str = "finished") -> None:
