@@ -179,7 +179,8 @@ def _measured(chosen: argparse.Namespace, spool: Path) -> dict[str, object]:
         wait_until_up(began)
         load = Load(chosen.runs, chosen.seed)
         for request in load.good:
-            assert answer(request) == "200", request.full_url
+            status = answer(request, 600)
+            assert status == "200", f"{request.full_url} is answered with {status}"
         before = _listing(chosen.runs) | _listing(spool)
         load.run(chosen.clients, min(60, chosen.seconds / 5))
         early = resident(server.pid)

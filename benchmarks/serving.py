@@ -98,10 +98,10 @@ def body(field: str, side: int) -> bytes:
     return head.encode() + file.getvalue() + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-def answer(request: urllib.request.Request) -> str:
-    """Return the status of one answer, read whole."""
+def answer(request: urllib.request.Request, patience: float = 60) -> str:
+    """Return the status of one answer, read whole, or how it ended after `patience` seconds."""
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=patience) as response:
             response.read()
             return str(response.status)
     except urllib.error.HTTPError as error:

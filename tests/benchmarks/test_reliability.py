@@ -20,7 +20,7 @@ def _run(name: str, out: Path, *options: object, within: bool = True) -> dict[st
     """Return what a benchmark counted; `within`: it must have kept all of its limits."""
     command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(out), *map(str, options)]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    assert done.returncode in ((0,) if within else (0, 1)), done.stdout[-3_000:] + done.stderr[-3_000:]
+    assert out.is_file() and done.returncode in ((0,) if within else (0, 1)), done.stdout[-3_000:] + done.stderr[-3_000:]
     return json.loads(out.read_text())
 
 
