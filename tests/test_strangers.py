@@ -157,18 +157,48 @@ def test_a_baseline_with_links_is_not_copied(given: Path, run: Path, tmp_path: P
     assert not (tmp_path / "new").exists()
 
 
-def test_a_run_that_names_other_data_is_measured_on_its_own_or_not_at_all(given: Path, run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_run_that_names_other_data_is_measured_on_its_own_or_not_at_all(
+    given: Path, run: Path, tmp_path: Path, forgotten: bool
+) -> None:
     images, labels = tiny.pictures(60, seed=8)
     np.savez(tmp_path / "private.npz", images=images, labels=labels)
     for name in ("run.json", "config.yaml"):
         text = (run / name).read_text()
         assert str(given / "source.npz") in text
         (run / name).write_text(text.replace(str(given / "source.npz"), str(tmp_path / "private.npz")))
+    if forgotten:
+        record = json.loads((run / "run.json").read_text())
+        for domain in record["data"].values():
+            for key in [key for key in domain if key.startswith("sha256")]:
+                del domain[key]
+        (run / "run.json").write_text(json.dumps(record))
     before = _files(run)
     _refused(lambda: pixelscope.evaluate(run), "SHA-256")
     assert {name: content for name, content in _files(run).items() if name != "lock"} == {
         name: content for name, content in before.items() if name != "lock"
     }
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_refinement_that_names_another_run_measures_none_of_its_images(tmp_path: Path, forgotten: bool) -> None:
+    places = {}
+    for name, count in (("own", 60), ("private", 72)):
+        (tmp_path / name).mkdir()
+        source, target = tiny.write_domains(tmp_path / name, count)
+        places[name] = train_pixelda(
+            tiny.pixelda(source=source, target=target, training={"images": 32}), run=tmp_path / name / "run"
+        )
+    refined = pixelscope.pixelda.refine(tiny.refined(run=str(places["own"]), training={"images": 32}), run=tmp_path / "refined")
+    for name in ("run.json", "config.yaml"):
+        text = (refined / name).read_text()
+        (refined / name).write_text(text.replace(str(places["own"]), str(places["private"])).replace("own/run", "private/run"))
+    if forgotten:
+        record = json.loads((refined / "run.json").read_text()) | {"data": {}}
+        (refined / "run.json").write_text(json.dumps(record))
+    before = _files(refined)
+    _refused(lambda: pixelscope.evaluate(refined), "SHA-256")
+    assert {name for name, content in _files(refined).items() if before.get(name) != content} <= {"lock"}
 
 
 @pytest.mark.parametrize("name", ["frames.npy", "index.json", FIGURES])

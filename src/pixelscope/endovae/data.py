@@ -173,7 +173,10 @@ def load_run_splits(folder: RunFolder, config: EndoVAEConfig, record: Mapping[st
         splits = at({"frames": frames})
     recorded = record.get("data", {}).get("frames", {})
     names = {"sha256": "training", **{f"sha256_{part}": part for part in ("validation", "calibration", "test")}}
-    changed = [names[key] for key, digest in splits.split_digests().items() if recorded.get(key, digest) != digest]
+    # That of the training frames may not be missing: a run of somebody else's could name any frames without it.
+    changed = [
+        names[key] for key, digest in splits.split_digests().items() if recorded.get(key, key != "sha256" and digest) != digest
+    ]
     if changed:
         raise InputError(
             f"The {changed[0]} frames in {splits.store.path} differ from those of the run {folder.path} (by SHA-256); the "

@@ -196,7 +196,8 @@ def require_same_images(run: StoredRun, domains: Domains, names: Collection[str]
             continue
         known = recorded.get(domain, {})
         named = " ".join(f"--{name} {spec}" for name, spec in specs.items() if spec and (name == domain or domains.aligned))
-        changed = [part for part, key in DIGESTS.items() if known.get(key, digests[key]) != digests[key]]
+        # That of the training images may not be missing: a run of somebody else's could name any images without it.
+        changed = [part for part, key in DIGESTS.items() if known.get(key, key != "sha256" and digests[key]) != digests[key]]
         if changed:
             raise InputError(
                 f"The {changed[0]} images of the {domain} {specs[domain]} are not those of the run {run.folder.path} (their "

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from pixelscope.config import Config
 from pixelscope.errors import InputError
@@ -52,8 +52,8 @@ class RunRecord(BaseModel):
     parameters: dict[str, int] = {}
     images: int = 0
     steps: int = 0
-    seconds: float | None = None
-    images_per_second: float | None = None
+    seconds: FiniteFloat | None = None
+    images_per_second: FiniteFloat | None = None
     sessions: int | None = None
     paths: dict[str, dict[str, str]] = {}
     """Path of each source or run given to this run: as given, absolute, and relative to the run folder."""

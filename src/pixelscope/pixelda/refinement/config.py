@@ -168,10 +168,17 @@ class StoredRefinement:
             teacher: whether the teacher is looked up, too; only training needs it.
 
         Raises:
-            InputError: a run is not found.
+            InputError: a run is not found, or is of other images than those that were refined with.
         """
         names = {name: place for name, place in places_of(self.config).items() if teacher or name != "teacher"}
-        return at_places(self.config, find(names, self.record, self.folder.path, _digests))
+        found = find(names, self.record, self.folder.path, _digests)
+        recorded = {name: domain.get("sha256") for name, domain in self.record.get("data", {}).items()}
+        if _digests(found) != recorded:
+            raise InputError(
+                f"The images of {found['run']} are not those that {self.folder.path} was refined with (their SHA-256 differs); "
+                "restore the run that it started from."
+            )
+        return at_places(self.config, found)
 
 
 def read_refinement(folder: RunFolder, record: Mapping[str, Any] | None = None) -> StoredRefinement:
