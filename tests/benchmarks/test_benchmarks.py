@@ -19,7 +19,7 @@ from benchmarks.plain.pixelda import PlainPixelDA
 from benchmarks.plain.refinement import PlainRefinement, Views
 from benchmarks.side_by_side import rates
 from benchmarks.table import page
-from pixelscope.endovae.losses import Posterior, reconstruction_loss
+from pixelscope.endovae.losses import Posterior, cross_entropy_loss
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, StrongClassifier
 
@@ -63,8 +63,8 @@ def test_plain_endovae_has_our_loss() -> None:
     _copied(plain, encoder, decoder)
     images, noise = torch.rand(2, 3, 96, 96), torch.randn(2, 6)
     posterior = Posterior.from_parameters(encoder(images))
-    logits = decoder.logits(posterior.sample(noise))
-    loss = reconstruction_loss(logits, images, "channel-mean").mean() + posterior.kl().sum(1).mean()
+    logits = decoder.linear_output(posterior.sample(noise))
+    loss = cross_entropy_loss(logits, images, "channel-mean").mean() + posterior.kl().sum(1).mean()
     assert plain.loss(images, noise).item() == pytest.approx(loss.item(), rel=1e-5)
 
 

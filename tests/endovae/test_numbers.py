@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
 
-from pixelscope.endovae.losses import Posterior, reconstruction_loss
+from pixelscope.endovae.losses import Posterior, cross_entropy_loss
 from pixelscope.endovae.metrics import psnr, squared_error, ssim
 from pixelscope.endovae.pca import PrincipalComponents
 
@@ -42,20 +42,20 @@ def test_samples_have_the_posteriors_mean_and_deviation() -> None:
     assert torch.equal(posterior.sample(torch.zeros(1, 2)), posterior.mode)
 
 
-def test_both_readings_of_the_reconstruction_loss() -> None:
+def test_both_readings_of_the_cross_entropy_loss() -> None:
     logits, images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), _random(2, 3, 4, 4)
     p, x = torch.sigmoid(logits).double().numpy(), images.double().numpy()
     cross_entropy = -(x * np.log(p) + (1 - x) * np.log(1 - p))
-    np.testing.assert_allclose(reconstruction_loss(logits, images, "sum"), cross_entropy.sum((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(cross_entropy_loss(logits, images, "sum"), cross_entropy.sum((1, 2, 3)), rtol=1e-5)
     by_pixel = cross_entropy.mean(1).sum((1, 2))
-    np.testing.assert_allclose(reconstruction_loss(logits, images, "channel-mean"), by_pixel, rtol=1e-5)
+    np.testing.assert_allclose(cross_entropy_loss(logits, images, "channel-mean"), by_pixel, rtol=1e-5)
 
 
 def test_a_pixel_left_out_has_no_part_in_the_loss() -> None:
     logits, images = torch.zeros(1, 3, 4, 4, requires_grad=True), _random(1, 3, 4, 4)
     valid_mask = torch.ones(1, 1, 4, 4)
     valid_mask[0, 0, 1, 2] = 0
-    reconstruction_loss(logits, images, "sum", valid_mask).sum().backward()
+    cross_entropy_loss(logits, images, "sum", valid_mask).sum().backward()
     assert logits.grad is not None
     assert not bool(logits.grad[0, :, 1, 2].any())
     assert bool(logits.grad[0, :, 1, 1].all())

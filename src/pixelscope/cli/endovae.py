@@ -51,10 +51,10 @@ class EndoVAESources(ConfigSources):
     """Sources of a configuration of EndoVAE."""
 
     preset: Annotated[
-        Literal["paper", "demo"] | None,
+        Literal["paper", "demo", "spatial", "spatial-small"] | None,
         Parameter(
-            help="Packaged settings to start from. paper: the published protocol; demo: a few minutes on packaged images. By "
-            "default paper."
+            help="Packaged settings to start from. paper: the published protocol; demo: a few minutes on packaged images; "
+            "spatial and spatial-small: sharp reconstructions from a code of 24 x 24 x 8 or 12 x 12 x 4. By default paper."
         ),
     ] = None
 
@@ -311,7 +311,7 @@ def generate(
         count: Number of frames.
         seed: Seed of the random latent vectors.
         between: Two image files to interpolate between.
-        dimension: Latent dimension to traverse from -3 to 3, counted from 0.
+        dimension: Latent dimension to traverse from -3 to 3, counted from 0; of a spatial code, a principal component.
     """
     written = pixelscope.endovae.generate(
         run, out, count=count, seed=seed, between=between, dimension=dimension, checkpoint=checkpoint

@@ -12,7 +12,7 @@ from torch import Tensor
 from pixelscope.config import read_yaml
 from pixelscope.endovae.anomaly.calibration import FILE, Calibration, read_calibration
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.networks import Decoder, Encoder, make_networks
+from pixelscope.endovae.networks import AnyDecoder, AnyEncoder, Networks, make_networks
 from pixelscope.engine import checkpoint
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
@@ -34,8 +34,8 @@ class Checkpoint:
     """Name of the checkpoint: `best-validation`, `last` or `ema-last`."""
     images: int
     """Images seen at this checkpoint."""
-    encoder: Encoder
-    decoder: Decoder
+    encoder: AnyEncoder
+    decoder: AnyDecoder
 
     @cached_property
     def sha256(self) -> str:
@@ -144,7 +144,7 @@ def _read(run: _Opened) -> Iterator[Checkpoint]:
 
 
 def _has_average(tensors: Mapping[str, Tensor]) -> bool:
-    return "average.decoder.dense.weight" in tensors
+    return any(name.startswith("average.decoder.") for name in tensors)
 
 
 def _built(
@@ -156,13 +156,13 @@ def _built(
     return Checkpoint(run.folder, run.record, run.config, name, header.progress.images, *found)
 
 
-def build_networks(config: EndoVAEConfig) -> tuple[Encoder, Decoder]:
+def build_networks(config: EndoVAEConfig) -> Networks:
     """Return the networks of a configuration, their weights not yet loaded."""
     with torch.random.fork_rng(devices=[]):  # The initial weights are replaced.
-        return make_networks(config.prepare.size, config.model.latent, config.model.width)
+        return make_networks(config.prepare.size, **config.model.model_dump())
 
 
-def load_networks(config: EndoVAEConfig, tensors: Mapping[str, Tensor], prefix: str = "") -> tuple[Encoder, Decoder] | None:
+def load_networks(config: EndoVAEConfig, tensors: Mapping[str, Tensor], prefix: str = "") -> Networks | None:
     """Build encoder and decoder and load their tensors, which are named PREFIXencoder.NAME and PREFIXdecoder.NAME.
 
     Returns:

@@ -1,12 +1,14 @@
 """Settings of EndoVAE; the defaults are the protocol of the reference study (preset `paper`)."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pixelscope.config import Config, load_preset
 from pixelscope.engine.config import AdamConfig, AugmentConfig, RuntimeConfig, TrainingConfig
+from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
 
 Count = Annotated[int, Field(ge=1)]
@@ -16,7 +18,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 TrainOn = Literal["normal", "abnormal", "both"]
 
-PRESETS = ("paper", "demo")
+PRESETS = ("paper", "demo", "spatial", "spatial-small")
 
 
 class SplitConfig(Config):
@@ -47,19 +49,63 @@ class AugmentationConfig(AugmentConfig):
 class ModelConfig(Config):
     """Encoder and decoder."""
 
+    kind: Literal["global", "spatial"] = "global"
+    """Latent code: `global` is one vector per frame, as in the paper; `spatial` is one per block of pixels."""
     latent: Channels = 6
-    """Dimensions of the latent vector z."""
+    """Dimensions of the latent vector z; of a spatial code, per block."""
     width: Channels = 16
     """Channels of the first convolution; the widths of all other layers are multiples of it."""
+    stride: Literal[2, 4, 8, 16] = 4
+    """Side of a block in pixels, of a spatial code: 4 makes 24 x 24 positions of 96 x 96 pixels. Not used by a global code."""
+    blocks: Annotated[int, Field(ge=1, le=16)] = 2
+    """Residual blocks per halving, of a spatial code. Not used by a global code."""
+
+    @model_validator(mode="after")
+    def _check_latent(self) -> "ModelConfig":
+        if self.kind == "spatial" and self.latent > 3 * self.stride**2:
+            raise ValueError(f"a block of {self.stride} x {self.stride} pixels has {3 * self.stride**2} values; lower latent")
+        return self
+
+    def code_shape(self, size: int) -> tuple[int, ...]:
+        """Return the shape of the code of a frame of side `size`: (latent,), or (height, width, latent) of a spatial code.
+
+        Raises:
+            InputError: the side is not divisible by the stride.
+        """
+        if self.kind == "global":
+            return (self.latent,)
+        if size % self.stride:
+            raise InputError(
+                f"A spatial code with --model.stride {self.stride} needs frames whose side is divisible by it, and theirs is "
+                f"{size} pixels; prepare them with --size {size - size % self.stride or self.stride}, or change the stride."
+            )
+        return (size // self.stride, size // self.stride, self.latent)
+
+
+Weight = Annotated[float, Field(ge=0)]
 
 
 class LossConfig(Config):
-    """The two terms of the loss."""
+    """The terms of the loss, per frame: reconstruction and KL divergence."""
 
+    cross_entropy: Weight = 1.0
+    """Weight of the cross-entropy; the loss of a global code. A spatial code has none."""
     reduction: Literal["channel-mean", "sum"] = "channel-mean"
     """Reduction of the cross-entropy per image: `channel-mean` averages channels and sums pixels; `sum` sums all values."""
-    kl: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the KL divergence; 1 gives the evidence lower bound."""
+    l1: Weight = 0.0
+    """Weight of the mean absolute error."""
+    mse: Weight = 0.0
+    """Weight of the mean squared error."""
+    ssim: Weight = 0.0
+    """Weight of 1 - SSIM (Wang et al. 2004)."""
+    kl: Weight = 1.0
+    """Weight of the KL divergence, in nats summed over the code; 1 with the cross-entropy gives the evidence lower bound."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "LossConfig":
+        if not (self.cross_entropy or self.l1 or self.mse or self.ssim):
+            raise ValueError("all terms of the reconstruction have weight 0; give l1, mse, ssim or cross-entropy a weight")
+        return self
 
 
 class OptimizerConfig(AdamConfig):
@@ -138,6 +184,22 @@ class EndoVAEConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     training: EpochsConfig = EpochsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> "EndoVAEConfig":
+        if self.model.kind == "spatial" and self.losses.cross_entropy:
+            raise ValueError("a spatial code has no cross-entropy; set losses.cross_entropy to 0, and losses.l1 or losses.mse")
+        return self
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Return the shape of the code of one frame; see `ModelConfig.code_shape`."""
+        return self.model.code_shape(self.prepare.size)
+
+    @property
+    def code_values(self) -> int:
+        """Return the number of values of the code of one frame."""
+        return math.prod(self.code_shape)
 
 
 def endovae_preset(name: str | None = None, known: Mapping[str, Any] | None = None) -> dict[str, Any]:

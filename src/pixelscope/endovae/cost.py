@@ -20,7 +20,7 @@ def summarize_endovae(config: EndoVAEConfig | None = None) -> Summary:
     chosen = config or EndoVAEConfig()
     encoder, decoder = build_networks(chosen)
     image = torch.zeros(1, 3, chosen.prepare.size, chosen.prepare.size)
-    z = torch.zeros(1, chosen.model.latent)
+    z = torch.zeros(1, chosen.code_values)
     return Summary("endovae", [describe_network("encoder", encoder, (image,)), describe_network("decoder", decoder, (z,))])
 
 
@@ -36,6 +36,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     """
     splits = load_splits(config)
     config = with_store_settings(config, splits)
+    config.model.code_shape(config.prepare.size)
     images = config.training.epochs * len(splits.train) * (1 + config.augmentation.copies_per_frame)
     devices, threads = config.runtime.devices, runtime.resolve_runtime(config.runtime).threads
     alone = config.runtime.model_copy(update={"devices": 1, "threads": threads})

@@ -18,6 +18,7 @@ from pixelscope.endovae.anomaly.localization import outlined
 from pixelscope.endovae.checkpoints import SYSTEM, Checkpoint, load_checkpoints
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import FrameSubset, Splits, load_run_splits, load_splits, subsets_by_kind
+from pixelscope.endovae.forward import LatentAxes, save_axes
 from pixelscope.endovae.measurement import METRICS, Measured, fit_references, measure, measure_quality
 from pixelscope.endovae.metrics import SSIM_METHOD, auroc, fine_detail_kept
 from pixelscope.endovae.results import METHODS, MODEL, Evaluation, MeanStd, SetResult, SizeResult
@@ -73,15 +74,19 @@ def _evaluate(run: Path, frames: str | None, checkpoint: str, may_write: bool) -
         epochs=found.images / (len(splits.train) * (1 + config.augmentation.copies_per_frame)),
         checkpoint=found.name,
         checkpoints={one.name: _quality(one, parts, measured if one is found else None) for one in checkpoints},
-        latent=config.model.latent,
+        latent=config.code_values,
+        code=config.code_shape,
         components=len(references.components.directions),
         ssim_method=SSIM_METHOD,
-        sets={kind: _result(_title(kind, config, own=others is None), parts[kind], one) for kind, one in measured.items()},
+        sets={
+            kind: _result(_title(kind, config, own=others is None), parts[kind], one, config.model.latent)
+            for kind, one in measured.items()
+        },
         separation=_separation(measured),
         anomaly=None if anomaly is None else anomaly.found,
     )
     if may_write:
-        _store(found, result, splits, measured, anomaly)
+        _store(found, result, splits, measured, anomaly, references.axes)
     return result
 
 
@@ -124,11 +129,14 @@ def _store(
     splits: Splits,
     measured: dict[str, Measured],
     anomaly: AnomalyMeasured | None,
+    axes: LatentAxes,
 ) -> None:
     if anomaly is not None:
         anomaly.store(checkpoint)
     write_text(checkpoint.folder.path / "evaluation.csv", frame_table(splits.test, measured))
-    save_samples(checkpoint, splits, measured)
+    if checkpoint.config.model.kind == "spatial":
+        save_axes(checkpoint, axes)
+    save_samples(checkpoint, splits, measured, axes)
     result.save(checkpoint.folder.evaluation)  # last, so that a run that has it has all of it
 
 
@@ -162,7 +170,7 @@ def _title(kind: str, config: EndoVAEConfig, own: bool) -> str:
     return f"{kind} test frames" if trained else f"{kind} frames"
 
 
-def _result(title: str, part: FrameSubset, found: Measured) -> SetResult:
+def _result(title: str, part: FrameSubset, found: Measured, channels: int) -> SetResult:
     labels = part.store.labels[part.positions]
     present = {name: labels == label for label, name in enumerate(part.store.classes) if (labels == label).any()}
     model, known = found.values[MODEL], found.known
@@ -179,7 +187,7 @@ def _result(title: str, part: FrameSubset, found: Measured) -> SetResult:
             if known[inside].any()
         },
         by_size=_by_size(part, model, known),
-        kl=tuple(found.kl.mean(0).tolist()),
+        kl=tuple(found.kl.mean(0).reshape(-1, channels).sum(0).tolist()),
         detail_kept={method: fine_detail_kept(spectra["original"], spectra[method]) for method in METHODS},
         spectra={name: tuple(values.tolist()) for name, values in spectra.items()},
         region_error={name: float(found.region_error[name].sum(dtype=np.float64) / count) for name, count in pixels.items()},

@@ -1,4 +1,4 @@
-"""The reconstruction loss of EndoVAE, and the Gaussian posterior with its KL divergence."""
+"""The reconstruction losses of EndoVAE, and the Gaussian posterior with its KL divergence."""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -9,7 +9,7 @@ from torch import Tensor
 Reduction = Literal["channel-mean", "sum"]
 
 
-def reconstruction_loss(logits: Tensor, images: Tensor, reduction: Reduction, valid_mask: Tensor | None = None) -> Tensor:
+def cross_entropy_loss(logits: Tensor, images: Tensor, reduction: Reduction, valid_mask: Tensor | None = None) -> Tensor:
     """Return the binary cross-entropy per image, shape (N,).
 
     The reference study's "cross-entropy summed over pixels" is ambiguous. `sum` adds all values of all channels.
@@ -57,3 +57,26 @@ class Posterior:
         -0.5 * (1 + log var - mean^2 - var), the KL term of the reference study before its sum.
         """
         return -0.5 * (1 + self.log_variance - self.mean.square() - self.log_variance.exp())
+
+
+def pixel_loss(output: Tensor, images: Tensor, power: int, valid_mask: Tensor | None = None) -> Tensor:
+    """Return the mean of |output - images|^power per image, shape (N,); see `mean_per_image`.
+
+    Args:
+        output: (N, 3, H, W).
+        images: (N, 3, H, W) in [0, 1].
+        power: 1 for the mean absolute error, 2 for the mean squared error.
+        valid_mask: (N, 1, H, W), 0 where a pixel is ignored.
+    """
+    return mean_per_image((output.float() - images).abs().pow(power).mean(1), valid_mask)
+
+
+def mean_per_image(values: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+    """Return the mean of `values` (N, H, W) over the valid pixels, shape (N,); 0 for an image without any.
+
+    valid_mask: (N, 1, H, W), 0 where a pixel is ignored.
+    """
+    if valid_mask is None:
+        return values.mean((1, 2))
+    valid = valid_mask[:, 0]
+    return (values * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)

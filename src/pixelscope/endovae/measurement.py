@@ -1,5 +1,6 @@
 """One pass through the networks: quality, raw anomaly scores and baselines per frame, and the error maps of some frames."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,10 +13,11 @@ from pixelscope.endovae.anomaly.baselines import baseline_scores, mean_colours
 from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, view_box
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.checkpoints import Checkpoint
+from pixelscope.endovae.config import ModelConfig
 from pixelscope.endovae.data import FrameSubset, to_images
-from pixelscope.endovae.forward import BATCH, encode, reconstruct
+from pixelscope.endovae.forward import BATCH, LatentAxes, encode, reconstruct
 from pixelscope.endovae.metrics import pixel_maps, regions, spectrum
-from pixelscope.endovae.pca import PrincipalComponents
+from pixelscope.endovae.pca import BlockComponents, PrincipalComponents
 from pixelscope.endovae.results import MEAN, MODEL, PCA
 
 METRICS = ("psnr", "ssim", "squared_error")
@@ -27,9 +29,10 @@ MAX_FIT_FRAMES = 20_000
 class References:
     """What frames are compared with; all of it is fitted to training frames."""
 
-    components: PrincipalComponents
+    components: PrincipalComponents | BlockComponents
     latent: GaussianReference
     """Of the posterior means."""
+    axes: LatentAxes
     colours: dict[ViewName, GaussianReference]
     """Of the mean colours outside insets, by view."""
 
@@ -114,10 +117,12 @@ def fit_references(checkpoint: Checkpoint, train: FrameSubset) -> References:
         InputError: there are fewer than two frames with a pixel outside insets.
     """
     some = train.at_most(MAX_FIT_FRAMES)
-    frames = some.frames
+    frames, model, shape = some.frames, checkpoint.config.model, checkpoint.config.code_shape
+    means = encode(checkpoint, frames).mean
     return References(
-        _fit_components(frames, checkpoint.config.model.latent),
-        GaussianReference.fit(encode(checkpoint, frames).mean.numpy()),
+        _fit_components(frames, model),
+        GaussianReference.fit(means.numpy(), math.prod(shape[:-1])),
+        LatentAxes.of_prior(shape[0]) if model.kind == "global" else LatentAxes.fit(means),
         {name: _fit_colours(some, name) for name in VIEWS},
     )
 
@@ -129,9 +134,13 @@ def _fit_colours(part: FrameSubset, name: ViewName) -> GaussianReference:
     return GaussianReference.fit(colours[np.isfinite(colours).all(1)])
 
 
-def _fit_components(frames: NDArray[np.uint8], count: int) -> PrincipalComponents:
+def _fit_components(frames: NDArray[np.uint8], model: ModelConfig) -> PrincipalComponents | BlockComponents:
+    """Fit the linear baseline with a code of the same size to the frames and their mirror images."""
     images = to_images(frames).contiguous()
-    return PrincipalComponents.fit(torch.cat([images, images.flip(-1)]), count)
+    both = torch.cat([images, images.flip(-1)])
+    if model.kind == "spatial":
+        return BlockComponents.fit(both, model.latent, model.stride)
+    return PrincipalComponents.fit(both, model.latent)
 
 
 @torch.no_grad()

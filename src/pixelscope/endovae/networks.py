@@ -1,15 +1,30 @@
-"""The two networks of EndoVAE: encoder and decoder.
+"""The networks of EndoVAE: an encoder and a decoder of a global code, one vector per image, or of a spatial one.
 
-Images are float tensors of shape (N, 3, S, S) in [0, 1]. Source: Diamantis, Gatoula, Iakovidis, "EndoVAE: Generating
-Endoscopic Images with a Variational Autoencoder", IVMSP 2022, Figure 2, as implemented by the reference study. At 96 pixels,
-six latent dimensions and width 16, the encoder has 9,842,380 parameters and the decoder 1,282,467.
+Images are float tensors of shape (N, 3, S, S) in [0, 1]. Source of the global code: Diamantis, Gatoula, Iakovidis, "EndoVAE:
+Generating Endoscopic Images with a Variational Autoencoder", IVMSP 2022, Figure 2, as implemented by the reference study. At 96
+pixels, six latent dimensions and width 16, its encoder has 9,842,380 parameters and its decoder 1,282,467. The spatial code has
+no published model.
 """
+
+import math
+from itertools import product
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 HIDDEN = 256
 """Units of the encoder's dense layer."""
+GROUPS = 8
+"""Maximum number of groups of a group norm."""
+GAIN = 2.0
+"""Initial factor from the coefficients of a block to its code, whose values then vary by about 1."""
+LOG_VARIANCE = -6.0
+"""Initial log variance of a spatial code: noise that hides no detail."""
+SMALL = 0.01
+"""Initial factor on the weights of the last layer of residual blocks: at first, the linear path leads."""
+CHROMA = 5
+"""Factor on the squared frequency of colour differences, which are smooth, in the order of coefficients."""
 
 
 class Encoder(nn.Module):
@@ -58,7 +73,7 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 3, 3, padding=1))
         self.apply(_initialise)
 
-    def logits(self, z: Tensor) -> Tensor:
+    def linear_output(self, z: Tensor) -> Tensor:
         """Return the images before the sigmoid, (N, 3, S, S), for `z` (N, latent)."""
         features = torch.relu(self.dense(z)).view(-1, *self.start)
         # A convolution runs in channels_last if its input or its weights are: the features follow the weights.
@@ -67,12 +82,158 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images (N, 3, S, S) in [0, 1] for `z` (N, latent)."""
-        return torch.sigmoid(self.logits(z))
+        return torch.sigmoid(self.linear_output(z))
 
 
-def make_networks(size: int, latent: int, width: int) -> tuple[Encoder, Decoder]:
-    """Return an encoder and a decoder for images of side `size`; their initial weights are drawn from torch's generator."""
+class SpatialEncoder(nn.Module):
+    """Maps images to the posterior of a spatial code: `latent` numbers per block of `stride` x `stride` pixels.
+
+    The mean is a linear projection of each block, plus what residual blocks add to it. The
+    projection starts as the first coefficients of a cosine transform (Ahmed et al. 1974) in brightness and two colour
+    differences, so that training starts from a picture.
+    """
+
+    def __init__(self, stride: int, latent: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(3, latent, stride, stride)
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1)]
+        for level in range(int(math.log2(stride))):
+            before, after = _channels(width, level), _channels(width, level + 1)
+            layers += [_Downsample(before, after), *(_ResidualBlock(after) for _ in range(blocks))]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Conv2d(_channels(width, int(math.log2(stride))), 2 * latent, 1)
+        with torch.no_grad():
+            self.project.weight.copy_(GAIN * cosine_basis(stride, latent))
+            self.head.weight.mul_(SMALL)
+            _set_bias(self.head, torch.cat([torch.zeros(latent), torch.full((latent,), LOG_VARIANCE)]))
+            _set_bias(self.project, torch.zeros(latent))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (N, 2, latent h w) for `images` (N, 3, S, S) in [0, 1]: the mean at [:, 0], the log variance at [:, 1].
+
+        The values of one position are next to each other, positions by row.
+        """
+        centred = images - 0.5
+        mean, log_variance = self.head(self.layers(2 * centred)).chunk(2, 1)
+        maps = torch.stack([self.project(centred) + mean, log_variance], dim=1)
+        return maps.permute(0, 1, 3, 4, 2).flatten(2)
+
+
+class SpatialDecoder(nn.Module):
+    """Maps spatial codes to images, as `SpatialEncoder` maps images to codes."""
+
+    def __init__(self, size: int, stride: int, latent: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.start = (size // stride, size // stride, latent)
+        self.unproject = nn.ConvTranspose2d(latent, 3, stride, stride)
+        levels = int(math.log2(stride))
+        layers: list[nn.Module] = [nn.Conv2d(latent, _channels(width, levels), 3, padding=1)]
+        for level in reversed(range(levels)):
+            before, after = _channels(width, level + 1), _channels(width, level)
+            layers += [*(_ResidualBlock(before) for _ in range(blocks)), _Upsample(before, after)]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Conv2d(width, 3, 3, padding=1)
+        with torch.no_grad():
+            self.unproject.weight.copy_(cosine_basis(stride, latent) / GAIN)
+            self.head.weight.mul_(SMALL)
+            for layer in (self.head, self.unproject):
+                _set_bias(layer, torch.zeros(3))
+
+    def linear_output(self, z: Tensor) -> Tensor:
+        """Return the images before they are limited to [0, 1], (N, 3, S, S), for `z` (N, latent h w)."""
+        code = z.view(-1, *self.start).permute(0, 3, 1, 2)
+        return self.unproject(code) + 0.5 + self.head(self.layers(code))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return images (N, 3, S, S) in [0, 1] for `z` (N, latent h w)."""
+        return self.linear_output(z).clamp(0, 1)
+
+
+class _ResidualBlock(nn.Module):
+    """Group norm, SiLU and conv3x3, twice; added to the input (He et al. 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        groups = math.gcd(GROUPS, channels)
+        self.layers = nn.Sequential(
+            *(nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.layers(features)
+
+
+class _Downsample(nn.Module):
+    """Halves both sides: each 2 x 2 positions become channels, and a convolution mixes them."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(4 * before, after, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.mix(F.pixel_unshuffle(features, 2))
+
+
+class _Upsample(nn.Module):
+    """Doubles both sides: a convolution makes four times the channels, which become 2 x 2 positions (Shi et al. 2016)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(before, 4 * after, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.mix(features), 2)
+
+
+AnyEncoder = Encoder | SpatialEncoder
+AnyDecoder = Decoder | SpatialDecoder
+Networks = tuple[AnyEncoder, AnyDecoder]
+
+
+def cosine_basis(stride: int, count: int) -> Tensor:
+    """Return the `count` smoothest functions of a block of `stride` x `stride` pixels, (count, 3, stride, stride), orthonormal.
+
+    Products of cosines in brightness, red minus blue, and green minus both, ordered by `_roughness`.
+    """
+    positions = torch.arange(stride, dtype=torch.float64) + 0.5
+    waves = torch.cos(torch.pi * torch.outer(torch.arange(stride, dtype=torch.float64), positions) / stride)
+    waves = F.normalize(waves, dim=1)
+    colours = F.normalize(torch.tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]], dtype=torch.float64), dim=1)
+    order = sorted(product(range(3), range(stride), range(stride)), key=_roughness)
+    chosen = [torch.einsum("c,h,w->chw", colours[colour], waves[u], waves[v]) for colour, u, v in order[:count]]
+    return torch.stack(chosen).float()
+
+
+def _roughness(coefficient: tuple[int, int, int]) -> float:
+    colour, u, v = coefficient
+    return CHROMA * (u * u + v * v) + 0.5 if colour else u * u + v * v
+
+
+def make_networks(size: int, latent: int, width: int, kind: str = "global", stride: int = 4, blocks: int = 2) -> Networks:
+    """Return an encoder and a decoder; their initial weights are drawn from torch's generator.
+
+    Args:
+        size: side of the images; of a spatial code a multiple of `stride`.
+        latent: dimensions of the code; of a spatial one, per block of pixels, at most 3 stride^2.
+        width: channels at the images' size.
+        kind: `global` or `spatial`.
+        stride: side in pixels of the block that one position of a spatial code stands for, a power of 2.
+        blocks: residual blocks per halving, of a spatial code.
+    """
+    if kind == "spatial":
+        return SpatialEncoder(stride, latent, width, blocks), SpatialDecoder(size, stride, latent, width, blocks)
     return Encoder(size, latent, width), Decoder(size, latent, width)
+
+
+def _channels(width: int, level: int) -> int:
+    """Return the channels after `level` halvings."""
+    return width * min(2**level, 4)
+
+
+def _set_bias(layer: nn.Conv2d | nn.ConvTranspose2d, values: Tensor) -> None:
+    assert layer.bias is not None
+    layer.bias.copy_(values)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -50,7 +50,7 @@ class SetResult(Config):
     by_size: tuple[SizeResult, ...]
     """Mean metrics of the model by original size, most frequent first."""
     kl: tuple[float, ...]
-    """Mean KL divergence per latent dimension, in nats."""
+    """Mean KL divergence per latent dimension, in nats; of a spatial code per channel, summed over its positions."""
     detail_kept: dict[str, float]
     """Fine energy of each method's reconstructions, as a fraction of the originals'."""
     spectra: dict[str, tuple[float, ...]]
@@ -260,6 +260,9 @@ class Evaluation(ResultFile):
     checkpoints: dict[str, dict[str, int | float]]
     """Mean metrics per checkpoint."""
     latent: int
+    """Number of values of the code of one frame."""
+    code: tuple[int, ...] = ()
+    """Its shape: height, width and channels of a spatial code; one number or none of a global one."""
     components: int
     """Number of principal components of the PCA baseline."""
     ssim_method: str
@@ -279,7 +282,9 @@ class Evaluation(ResultFile):
     @property
     def method_names(self) -> dict[str, str]:
         """Return the titles of the methods."""
-        return {MODEL: "EndoVAE", PCA: f"PCA, {self.components} components", MEAN: "mean image"}
+        blocks = f"block PCA, {' x '.join(map(str, self.code))}"
+        linear = blocks if len(self.code) > 1 else f"PCA, {self.components} components"
+        return {MODEL: "EndoVAE", PCA: linear, MEAN: "mean image"}
 
     def only(self, view: ViewName) -> "Evaluation":
         """Return the results with the anomaly scores of one view alone; raises InputError if it was not measured."""

@@ -11,7 +11,7 @@ from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import AugmentedBatches, FrameSubset, Splits, to_frames, to_images
-from pixelscope.endovae.forward import decode, encode, interpolate, random_latents, reconstruct, traverse
+from pixelscope.endovae.forward import LatentAxes, decode, encode, interpolate, random_latents, reconstruct, traverse
 from pixelscope.endovae.losses import Posterior
 from pixelscope.endovae.measurement import Measured
 from pixelscope.endovae.metrics import pixel_maps
@@ -35,7 +35,7 @@ GENERATED = 9
 INTERPOLATIONS, STEPS = 3, 9
 """Number of interpolations, and of latent vectors in each."""
 DIMENSIONS, REACH = 8, 3.0
-"""Maximum number of latent dimensions traversed, by decreasing KL; range in standard deviations of the prior."""
+"""Maximum number of dimensions or axes traversed; range in standard deviations."""
 HEATMAPS = 8
 """Heat maps per kind of frame, drawn at random."""
 
@@ -76,7 +76,7 @@ class ProgressSamples:
         """Append a row after `images` images seen."""
         device = task.fabric.device
         posterior = Posterior.from_parameters(task.encoder(to_images(self.frames).to(device)))
-        z = random_latents(PROGRESS_FRAMES, task.config.model.latent, generator("cpu", self.seed, "progress")).to(device)
+        z = random_latents(PROGRESS_FRAMES, task.config.code_values, generator("cpu", self.seed, "progress")).to(device)
         new = {
             "images": np.array(images),
             "reconstructions": decode(task.decoder, posterior.mode).cpu().numpy(),
@@ -96,22 +96,23 @@ class ProgressSamples:
         save_arrays(self.path, originals=self.frames, **rows)
 
 
-def save_samples(checkpoint: Checkpoint, splits: Splits, measured: Mapping[str, Measured]) -> None:
+def save_samples(checkpoint: Checkpoint, splits: Splits, measured: Mapping[str, Measured], axes: LatentAxes) -> None:
     """Store reconstructions of the test frames, generated frames, interpolations and traversals.
 
     Args:
         checkpoint: encoder and decoder.
         splits: of the run.
         measured: the test frames by kind.
+        axes: along which frames are generated.
     """
     for kind, part in splits.test.items():
         _save_reconstructions(checkpoint, kind, part, measured[kind])
-    z = random_latents(GENERATED, checkpoint.config.model.latent, generator("cpu", checkpoint.config.seed, "generated"))
+    z = _vectors(axes, random_latents(GENERATED, len(axes.directions), generator("cpu", checkpoint.config.seed, "generated")))
     save_arrays(checkpoint.folder.samples / "generated.npz", generated=decode(checkpoint.decoder, z).numpy())
     part = splits.test.get("normal", splits.validation)
     mean, kl = _latents(checkpoint, part, measured.get("normal"))
     _save_interpolations(checkpoint, part, mean)
-    _save_traversals(checkpoint, kl.mean(0))
+    _save_traversals(checkpoint, axes, kl.mean(0))
 
 
 def save_heatmaps(
@@ -172,18 +173,23 @@ def _save_interpolations(checkpoint: Checkpoint, part: FrameSubset, modes: torch
     save_arrays(checkpoint.folder.samples / "interpolation.npz", ends=pairs, frames=np.stack(frames))
 
 
-def _save_traversals(checkpoint: Checkpoint, kl: torch.Tensor) -> None:
-    """Store traversals of the latent dimensions of largest mean KL, `kl` (latent,)."""
-    dimensions = kl.argsort(descending=True, stable=True)[:DIMENSIONS]
-    values, origin = torch.linspace(-REACH, REACH, STEPS), torch.zeros(len(kl))
-    frames = [decode(checkpoint.decoder, traverse(origin, int(d), values)).numpy() for d in dimensions]
+def _save_traversals(checkpoint: Checkpoint, axes: LatentAxes, kl: torch.Tensor) -> None:
+    """Store traversals: of the dimensions of a global code with the largest mean KL, `kl` (latent,); else of the first axes."""
+    divergence = kl if checkpoint.config.model.kind == "global" else torch.full((len(axes.directions),), torch.nan)
+    dimensions = divergence.nan_to_num().argsort(descending=True, stable=True)[:DIMENSIONS]
+    values, origin = torch.linspace(-REACH, REACH, STEPS), torch.zeros(len(axes.directions))
+    rows = [decode(checkpoint.decoder, _vectors(axes, traverse(origin, int(d), values))).numpy() for d in dimensions]
     save_arrays(
         checkpoint.folder.samples / "traversal.npz",
-        frames=np.stack(frames),
+        frames=np.stack(rows),
         values=values.numpy(),
         dimensions=dimensions.numpy(),
-        kl=kl[dimensions].numpy(),
+        kl=divergence[dimensions].numpy(),
     )
+
+
+def _vectors(axes: LatentAxes, coordinates: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(axes.vectors(coordinates.numpy()))
 
 
 def _errors(checkpoint: Checkpoint, frames: np.ndarray) -> np.ndarray:

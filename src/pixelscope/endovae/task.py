@@ -12,8 +12,9 @@ from torch import Tensor
 from pixelscope.data.disk_array import Pixels
 from pixelscope.endovae.config import EndoVAEConfig, ScheduleConfig
 from pixelscope.endovae.data import FrameBatch, to_images
-from pixelscope.endovae.losses import Posterior, reconstruction_loss
-from pixelscope.endovae.networks import Decoder, Encoder, make_networks
+from pixelscope.endovae.losses import Posterior, cross_entropy_loss, mean_per_image, pixel_loss
+from pixelscope.endovae.metrics import WINDOW, Dissimilarity
+from pixelscope.endovae.networks import AnyDecoder, AnyEncoder, Networks, make_networks
 from pixelscope.engine.ema import EMA
 from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
@@ -121,7 +122,7 @@ class EndoVAETask(Task[FrameBatch]):
         self.config, self.fabric = config, fabric
         self.encoder, self.decoder = build_networks(config)
         self.networks = {"encoder": self.encoder, "decoder": self.decoder}
-        self.passes = {"encoder": self.encoder, "decoder": self.decoder.logits}
+        self.passes = {"encoder": self.encoder, "decoder": self.decoder.linear_output}
         for network in self.networks.values():
             to_device(network, fabric.device, config.runtime.memory_format)
         self.optimizers = {"autoencoder": _adam([self.encoder, self.decoder], config)}
@@ -129,6 +130,7 @@ class EndoVAETask(Task[FrameBatch]):
         self.schedule = PlateauSchedule(config.schedule)
         self.schedule_state = self.schedule.state
         self._validation, self._ignore_mask = validation, ignore_mask
+        self._dissimilarity = Dissimilarity(config.prepare.size).to(fabric.device) if config.losses.ssim else None
 
     @property
     def learning_rate(self) -> float:
@@ -138,7 +140,7 @@ class EndoVAETask(Task[FrameBatch]):
 
     def inputs(self, context: StepContext) -> StepInputs:
         """Return the learning rate, the decays of the moving averages, and the noise of the latent vectors."""
-        shape = (context.batch_size, self.config.model.latent)
+        shape = (context.batch_size, self.config.code_values)
         noise = context.shard(torch.randn(shape, generator=context.shared_generator("z")))
         numbers = {"learning rate": self.learning_rate, **self.averaging(context)}
         return StepInputs(numbers, {"z": noise}, log_now=context.log_now)
@@ -165,8 +167,8 @@ class EndoVAETask(Task[FrameBatch]):
         count, sums = len(self._validation), defaultdict[str, float](float)
         for start in range(0, count, BATCH):
             batch = self._validation_batch(slice(start, start + BATCH))
-            noise = torch.randn((len(batch.images), self.config.model.latent), generator=draw).to(self.fabric.device)
-            for name, value in self._losses(encoder, decoder.logits, batch, noise).items():
+            noise = torch.randn((len(batch.images), self.config.code_values), generator=draw).to(self.fabric.device)
+            for name, value in self._losses(encoder, decoder.linear_output, batch, noise).items():
                 sums[name] += float(value) * len(batch.images)
         means = {name.replace("loss/", "loss/validation_"): value / count for name, value in sums.items()}
         return {**means, "learning_rate": self.learning_rate}
@@ -209,13 +211,13 @@ class EndoVAETask(Task[FrameBatch]):
         ignored = torch.from_numpy(self._ignore_mask[rows]).to(self.fabric.device)
         return FrameBatch(images, (ignored == 0).unsqueeze(1).float())
 
-    def _measured(self) -> tuple[Encoder, Decoder]:
+    def _measured(self) -> Networks:
         """Return the moving averages, or the networks themselves without them."""
         if not self.averages:
             return self.encoder, self.decoder
         encoder, decoder = (self.averages[name].network for name in ("encoder", "decoder"))
-        assert isinstance(encoder, Encoder)
-        assert isinstance(decoder, Decoder)
+        assert isinstance(encoder, AnyEncoder)
+        assert isinstance(decoder, AnyDecoder)
         return encoder, decoder
 
     def _losses(self, encode: Pass, decode: Pass, batch: FrameBatch, noise: Tensor) -> dict[str, Tensor]:
@@ -223,18 +225,34 @@ class EndoVAETask(Task[FrameBatch]):
             parameters = encode(batch.images)
         posterior = Posterior.from_parameters(parameters)
         with self.fabric.autocast():
-            logits = decode(posterior.sample(noise))
-        reconstruction = reconstruction_loss(logits, batch.images, self.config.losses.reduction, batch.valid_mask).mean()
+            output = decode(posterior.sample(noise)).float()
+        reconstruction = self._reconstruction_loss(output, batch).mean()
         kl = posterior.kl().sum(1).mean()
         total = reconstruction + self.config.losses.kl * kl
         return {"loss/total": total, "loss/reconstruction": reconstruction, "loss/kl": kl}
 
+    def _reconstruction_loss(self, output: Tensor, batch: FrameBatch) -> Tensor:
+        """Return the weighted sum of the terms per frame, shape (N,), for the decoder's linear output (N, 3, S, S)."""
+        weights, images, valid = self.config.losses, batch.images, batch.valid_mask
+        terms = list[Tensor]()
+        if weights.cross_entropy:
+            terms.append(weights.cross_entropy * cross_entropy_loss(output, images, weights.reduction, valid))
+        drawn = output if self.config.model.kind == "spatial" else output.sigmoid()
+        for weight, power in ((weights.l1, 1), (weights.mse, 2)):
+            if weight:
+                terms.append(weight * pixel_loss(drawn, images, power, valid))
+        if self._dissimilarity is not None:
+            margin = WINDOW // 2
+            inner = None if valid is None else valid[..., margin:-margin, margin:-margin]
+            terms.append(weights.ssim * mean_per_image(self._dissimilarity(images, drawn), inner))
+        return torch.stack(terms).sum(0)
 
-def build_networks(config: EndoVAEConfig) -> tuple[Encoder, Decoder]:
+
+def build_networks(config: EndoVAEConfig) -> Networks:
     """Build encoder and decoder; their initial weights depend on the seed of the configuration only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("cpu", config.seed, "weights").initial_seed())
-        return make_networks(config.prepare.size, config.model.latent, config.model.width)
+        return make_networks(config.prepare.size, **config.model.model_dump())
 
 
 def _adam(networks: list[torch.nn.Module], config: EndoVAEConfig) -> torch.optim.Adam:

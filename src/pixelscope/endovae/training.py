@@ -72,7 +72,9 @@ def train_endovae(
     """
     check_start(config, run)
     splits = load_splits(config, progress)
-    return FramesJob(SYSTEM, with_store_settings(config, splits), Place(runs, run), splits).run()
+    config = with_store_settings(config, splits)
+    config.model.code_shape(config.prepare.size)  # refused before a run folder is made
+    return FramesJob(SYSTEM, config, Place(runs, run), splits).run()
 
 
 def resume_endovae(

@@ -15,15 +15,19 @@ TIE_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class GaussianReference:
-    """A Gaussian fitted to reference vectors."""
+    """A Gaussian fitted to reference vectors, or one per position of a spatial code (Defard et al., ICPR 2021)."""
 
     mean: tuple[float, ...]
     precision: tuple[tuple[float, ...], ...]
-    """Inverse of the covariance."""
+    """Inverse of the covariance, (D, D); of P positions with D values each, the inverses below each other, (P D, D)."""
 
     @classmethod
-    def fit(cls, rows: ArrayLike) -> "GaussianReference":
-        """Fit vectors (N, D).
+    def fit(cls, rows: ArrayLike, positions: int = 1) -> "GaussianReference":
+        """Fit vectors (N, P D).
+
+        Args:
+            rows: the vectors; the values of one position are next to each other.
+            positions: P; values of different positions are taken as independent.
 
         Raises:
             InputError: there are fewer than two, which have no covariance.
@@ -31,15 +35,24 @@ class GaussianReference:
         values = np.asarray(rows, np.float64)
         if len(values) < 2:
             raise InputError(f"A reference distribution needs at least 2 frames, and there are {len(values)}; give more.")
-        covariance = np.atleast_2d(np.cov(values.T))
-        ridge = RIDGE * max(float(np.trace(covariance)) / len(covariance), RIDGE)
-        precision = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
-        return cls(tuple(values.mean(0).tolist()), tuple(map(tuple, precision.tolist())))
+        centred = (values - values.mean(0)).reshape(len(values), positions, -1)
+        covariance = np.einsum("npi,npj->pij", centred, centred, optimize=True) / (len(values) - 1)
+        size = covariance.shape[-1]
+        ridge = RIDGE * np.maximum(np.trace(covariance, axis1=1, axis2=2) / size, RIDGE)
+        precision = np.linalg.inv(covariance + ridge[:, None, None] * np.eye(size))
+        return cls(tuple(values.mean(0).tolist()), tuple(map(tuple, precision.reshape(-1, size).tolist())))
 
     def distance(self, rows: ArrayLike) -> NDArray[np.float64]:
-        """Return the Mahalanobis distance sqrt((x - mean)^T precision (x - mean)) of vectors (N, D), shape (N,)."""
-        centred = np.asarray(rows, np.float64) - np.asarray(self.mean, np.float64)
-        return np.sqrt(np.einsum("ni,ij,nj->n", centred, np.asarray(self.precision, np.float64), centred).clip(0))
+        """Return the Mahalanobis distance sqrt((x - mean)^T precision (x - mean)) of vectors (N, P D), shape (N,).
+
+        Of several positions, the root of the mean of their squares.
+        """
+        precision = np.asarray(self.precision, np.float64)
+        precision = precision.reshape(-1, precision.shape[1], precision.shape[1])
+        given = np.asarray(rows, np.float64)
+        centred = (given - np.asarray(self.mean, np.float64)).reshape(len(given), *precision.shape[:2])
+        squares = np.einsum("npi,pij,npj->np", centred, precision, centred, optimize=True)
+        return np.sqrt(squares.mean(1).clip(0))
 
 
 def tie_tolerance(known: ArrayLike) -> float:

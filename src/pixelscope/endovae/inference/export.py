@@ -120,7 +120,7 @@ def _card(
     checkpoint: "Checkpoint", calibration: Calibration, out: Path, form: Format, compared: str, largest: float
 ) -> ModelCard:
     record, config = parse_record(checkpoint.record, checkpoint.folder), checkpoint.config
-    size, latent, known = config.prepare.size, config.model.latent, calibration.views[HEADLINE]
+    size, latent, known = config.prepare.size, config.code_values, calibration.views[HEADLINE]
     return ModelCard(
         title=f"EndoVAE of {config.split.train_on} frames",
         file=out.name,

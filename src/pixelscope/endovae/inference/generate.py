@@ -5,6 +5,7 @@ Importing this imports no torch.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.errors import InputError
 from pixelscope.files import csv_text, write_text
 from pixelscope.inference.files import COLUMNS, MANIFEST
+
+if TYPE_CHECKING:
+    from pixelscope.endovae.checkpoints import Checkpoint
 
 REACH = 3.0
 """Range of a traversal to either side, in standard deviations of the prior."""
@@ -31,7 +35,10 @@ def generate(
     dimension: int | None = None,
     checkpoint: str = "auto",
 ) -> ImagesWritten:
-    """Generate frames: from random z ~ N(0, I), by interpolation between two frames, or along one latent dimension.
+    """Generate frames: random ones, by interpolation between two frames, or along one latent dimension.
+
+    Random frames are decoded from z ~ N(0, I). A spatial code has no prior that knows frames: its random frames are of a
+    Gaussian along the principal components of the training frames' codes, and so is its latent dimension.
 
     Args:
         run: a run folder of EndoVAE.
@@ -39,7 +46,8 @@ def generate(
         count: number of frames.
         seed: of the random z.
         between: two image files, between whose posterior means to interpolate.
-        dimension: latent dimension, from 0, to vary from -3 to 3 while the others are 0.
+        dimension: latent dimension, from 0, to vary from -3 to 3 while the others are 0; of a spatial code, a principal
+            component.
         checkpoint: which weights; see `evaluate_endovae`.
 
     Raises:
@@ -49,14 +57,12 @@ def generate(
         >>> pixelscope.endovae.generate(Path("runs/healthy"), Path("new.png"), count=9)
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
-    from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
+    from pixelscope.endovae.inference.torch_model import TorchVAE
 
     loaded = load_checkpoint(run, checkpoint, finished=False)
-    vae, latent = TorchVAE(loaded.encoder, loaded.decoder), loaded.config.model.latent
+    vae = TorchVAE(loaded.encoder, loaded.decoder)
     if count < 1 or (between is not None and dimension is not None):
         raise InputError("Give a --count of at least 1, and only one of --between and --dimension.")
-    if dimension is not None and not 0 <= dimension < latent:
-        raise InputError(f"{run} has no latent dimension {dimension}; give one from 0 to {latent - 1}.")
     about: dict[str, object] = {"run": str(run), "checkpoint": loaded.name, "images": loaded.images}
     about |= {"seed": seed, "dimension": dimension}
     if between is not None:
@@ -64,10 +70,8 @@ def generate(
         with reject_decompression_bombs():
             ends = np.stack([read_prepared(path, loaded.config.prepare) for path in between])
         z = interpolate(vae.encode(ends), count)
-    elif dimension is not None:
-        z = traverse(latent, dimension, count)
     else:
-        z = draw_latents(count, latent, seed, "generated")
+        z = _along_axes(loaded, count, seed, dimension)
     if out.suffix.lower() == ".png":
         one_row = between is not None or dimension is not None
         columns = count if one_row else int(np.ceil(np.sqrt(count)))
@@ -78,15 +82,27 @@ def generate(
     return ImagesWritten(str(out), count, loaded.name, seed, [{"name": name} for name in names])
 
 
+def _along_axes(checkpoint: "Checkpoint", count: int, seed: int, dimension: int | None) -> Floats:
+    """Return latent vectors (count, latent): random ones, or along one axis."""
+    from pixelscope.endovae.forward import read_axes
+    from pixelscope.endovae.inference.torch_model import draw_latents
+
+    axes = read_axes(checkpoint)
+    if dimension is not None and not 0 <= dimension < len(axes):
+        raise InputError(f"{checkpoint.folder.path} has no latent dimension {dimension}; give one from 0 to {len(axes) - 1}.")
+    drawn = draw_latents(count, len(axes), seed, "generated") if dimension is None else traverse(len(axes), dimension, count)
+    return axes.vectors(drawn)
+
+
 def interpolate(ends: Floats, steps: int) -> Floats:
     """Return latent vectors (steps, latent) on the straight line between `ends`, (2, latent), both included."""
     share = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
     return (1 - share) * ends[0] + share * ends[1]
 
 
-def traverse(latent: int, dimension: int, steps: int) -> Floats:
-    """Return latent vectors (steps, latent) with one dimension from -`REACH` to `REACH` and the others 0."""
-    z = np.zeros((steps, latent), np.float32)
+def traverse(axes: int, dimension: int, steps: int) -> Floats:
+    """Return coordinates (steps, axes) with one of them from -`REACH` to `REACH` and the others 0."""
+    z = np.zeros((steps, axes), np.float32)
     z[:, dimension] = np.linspace(-REACH, REACH, steps)
     return z
 

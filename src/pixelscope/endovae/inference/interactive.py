@@ -23,6 +23,7 @@ from pixelscope.imaging.preview import sheet_html
 
 if TYPE_CHECKING:
     from pixelscope.endovae.data import Splits
+    from pixelscope.endovae.forward import LatentAxes
 
 SHOWN = 8
 """Maximum number of latent dimensions offered, by decreasing KL divergence."""
@@ -73,7 +74,6 @@ class InteractiveVAE:
         self._checkpoint = load_checkpoint(run, finished=False)
         self._vae = TorchVAE(self._checkpoint.encoder, self._checkpoint.decoder)
         self.run, self.config = Path(run), self._checkpoint.config
-        self.latent = self.config.model.latent
 
     @property
     def uncalibrated(self) -> str:
@@ -85,8 +85,22 @@ class InteractiveVAE:
         return ""
 
     @cached_property
+    def axes(self) -> "LatentAxes":
+        """Return what sliders move along; raises InputError if the code is spatial, and the run was not evaluated."""
+        from pixelscope.endovae.forward import read_axes
+
+        return read_axes(self._checkpoint)
+
+    @property
+    def latent(self) -> int:
+        """Return the number of sliders."""
+        return len(self.axes)
+
+    @cached_property
     def dimensions(self) -> list[int]:
-        """Return the latent dimensions with the largest KL divergence on test frames; without an evaluation, the first ones."""
+        """Return the sliders shown: those of the largest KL divergence on test frames, or else the first ones."""
+        if self.config.model.kind == "spatial":
+            return list(range(min(SHOWN, self.latent)))
         path = self._checkpoint.folder.evaluation
         sets = Evaluation.load(path).sets if path.is_file() else {}
         divergence = next((one.kl for one in sets.values() if len(one.kl) == self.latent), None)
@@ -94,21 +108,25 @@ class InteractiveVAE:
         return [int(dimension) for dimension in order][:SHOWN]
 
     def random(self, seed: int) -> Floats:
-        """Return a latent vector z ~ N(0, I), (latent,), determined by `seed`."""
+        """Return random positions of the sliders, standard normal, (latent,), determined by `seed`."""
         from pixelscope.endovae.inference.torch_model import draw_latents
 
         return draw_latents(1, self.latent, seed, "interactive")[0]
 
     def draw(self, z: Floats) -> Bytes:
-        """Decode a latent vector (latent,) into a frame, uint8 (S, S, 3)."""
-        return self._vae.decode(np.asarray(z)[None])[0]
+        """Decode positions of the sliders (latent,) into a frame, uint8 (S, S, 3)."""
+        return self._vae.decode(self._vector(z))[0]
 
     def nearest(self, z: Floats) -> tuple[Bytes, str, Floats]:
-        """Return the training frame with the posterior mean nearest to `z`, its name, and this mean."""
+        """Return the training frame nearest to the sliders in latent space, its name, and their positions there."""
         means, positions, splits = self._training
-        index = int(((means - np.asarray(z)) ** 2).sum(1).argmin())
+        index = int(((means - self._vector(z)) ** 2).sum(1).argmin())
         position = int(positions[index])
-        return np.asarray(splits.store.frames[position]), splits.store.names[position], means[index]
+        sliders = self.axes.coordinates(means[index : index + 1])[0]
+        return np.asarray(splits.store.frames[position]), splits.store.names[position], sliders
+
+    def _vector(self, z: Floats) -> Floats:
+        return self.axes.vectors(np.asarray(z, np.float32)[None])
 
     def analyze(self, image: Bytes) -> FrameAnalysis:
         """Reconstruct and score one frame, uint8 (H, W, 3).

@@ -70,7 +70,7 @@ def _grid(checkpoint: "Checkpoint", paths: Sequence[Path], out: Path, about: dic
     files, seed = _files(paths), about["seed"]
     with reject_decompression_bombs():
         frames = np.stack([read_prepared(file, checkpoint.config.prepare) for file in files])
-    latent = checkpoint.config.model.latent
+    latent = checkpoint.config.code_values
     noise = draw_latents(len(files), latent, seed, "sampled reconstruction") if about["sampled"] else None
     drawn, *quality = TorchVAE(checkpoint.encoder, checkpoint.decoder).reconstruct(frames, noise)
     save_png(out, grid(np.stack([frames, drawn])), about)
@@ -103,7 +103,7 @@ def _folder(
     table = ResumableTable(out / MANIFEST, (*COLUMNS, "psnr", "ssim", ERROR), identity, resume)
 
     def noise(item: InputFile) -> Floats:
-        return draw_latents(1, config.model.latent, about["seed"], "sampled reconstruction", item.inner.as_posix())
+        return draw_latents(1, config.code_values, about["seed"], "sampled reconstruction", item.inner.as_posix())
 
     def compute(items: Sequence[InputFile], frames: Sequence[np.ndarray]) -> Sequence[Row]:
         noises = np.concatenate([noise(item) for item in items]) if about["sampled"] else None

@@ -19,7 +19,7 @@ from pixelscope.endovae.forward import BATCH, Reconstructed, decode, random_late
 from pixelscope.endovae.inference.metadata import Bytes, Floats, read_metadata
 from pixelscope.endovae.losses import Posterior
 from pixelscope.endovae.metrics import Dissimilarity, pixel_maps, psnr, ssim
-from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.endovae.networks import AnyDecoder, AnyEncoder
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights
@@ -34,7 +34,7 @@ NETWORKS = ("encoder", "decoder")
 class TorchVAE:
     """Encoder and decoder of a run."""
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, devices: int | None = None) -> None:
+    def __init__(self, encoder: AnyEncoder, decoder: AnyDecoder, devices: int | None = None) -> None:
         """Use these networks.
 
         devices: number of GPUs, or of CPU threads if there is no GPU; None computes on the CPU, on the caller's thread.
@@ -97,7 +97,7 @@ class TorchScorer(TorchVAE):
     """Encoder and decoder with the calibration of their scores; see `ScoringModel`."""
 
     def __init__(
-        self, encoder: Encoder, decoder: Decoder, prepare: PrepareConfig, calibration: Calibration, devices: int = 1
+        self, encoder: AnyEncoder, decoder: AnyDecoder, prepare: PrepareConfig, calibration: Calibration, devices: int = 1
     ) -> None:
         super().__init__(encoder, decoder, devices)
         self.prepare, self.calibration, self.devices = prepare, calibration, devices
@@ -133,7 +133,7 @@ class EndoVAEGraph(nn.Module):
 
     OUTPUTS = ("reconstruction", "error", "dissimilarity", "kl", "mean")
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, size: int) -> None:
+    def __init__(self, encoder: AnyEncoder, decoder: AnyDecoder, size: int) -> None:
         super().__init__()
         self.encoder, self.decoder, self.dissimilarity = encoder, decoder, Dissimilarity(size)
 

@@ -196,15 +196,14 @@ def _terms_table(data: ReportData) -> Table | None:
         f"KL{'' if weight == 1 else f', times {weight:g}'}": weight * best.kl,
         "loss": best.total,
     }
-    rows = [Row((name, f"{value:,.2f}", f"{value / best.total:.2%}")) for name, value in terms.items()]
-    return Table(
-        f"Lowest validation loss, at {best.images:,} images.", ("Term", "nats per image", "share of the loss"), tuple(rows)
-    )
+    rows = [Row((name, _number(value), f"{value / best.total:.2%}")) for name, value in terms.items()]
+    head = ("Term", f"{_unit(data)} per image", "share of the loss")
+    return Table(f"Lowest validation loss, at {best.images:,} images.", head, tuple(rows))
 
 
 def _scale(data: ReportData) -> str:
     best = data.best
-    if best is None or best.kl <= 0:
+    if best is None or best.kl <= 0 or not data.config.losses.cross_entropy:
         return ""
     return (
         f"The two terms of the loss differ in scale. At the lowest validation loss, after {data.epochs_at(best.images)}, "
@@ -212,6 +211,15 @@ def _scale(data: ReportData) -> str:
         f"{best.reconstruction / best.kl:,.0f}. The cross-entropy of an image is "
         f"{REDUCTIONS[data.config.losses.reduction]}."
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.2f}" if value >= 10 else f"{value:.3g}"
+
+
+def _unit(data: ReportData) -> str:
+    """Return the unit of the reconstruction term."""
+    return "nats" if data.config.losses.cross_entropy else "loss"
 
 
 def _data(data: ReportData) -> str:
@@ -231,8 +239,8 @@ def _gap(data: ReportData) -> str:
         return ""
     train, validation = (float(line.y[-max(1, len(line.y) // 10) :].mean()) for line in lines if line is not None)
     return (
-        f" Over the last tenth of the training, the reconstruction term is {train:,.1f} nats on training frames and "
-        f"{validation:,.1f} on validation frames."
+        f" Over the last tenth of the training, the reconstruction term is {_number(train)} {_unit(data)} on training frames "
+        f"and {_number(validation)} on validation frames."
     )
 
 

@@ -26,6 +26,15 @@ from pixelscope.reports.plotting import BLUE, DOTTED, GREY, ORANGE, WIDTH, Canva
 
 MAX_NUMBERED = 24
 """Maximum number of latent dimensions that are all numbered in a chart."""
+_DIMENSIONS_CAPTION = (
+    "One latent dimension per row, set to values from −3 to 3 standard deviations of the prior while the others are 0, with "
+    "its mean KL in nats. A dimension with a higher KL encodes more. If a row does not change, the decoder does not use the "
+    "dimension."
+)
+_AXES_CAPTION = (
+    "One principal component of the training frames' codes per row, from −3 to 3 standard deviations while the others are at "
+    "their mean. The components are in the order of their variance."
+)
 ACTIVE = 0.1
 """Mean KL in nats below which a latent dimension counts as inactive."""
 
@@ -70,7 +79,8 @@ def _generated(data: ReportData) -> CaptionedFigure | None:
     arrays = data.samples("generated")
     if arrays is None:
         return None
-    caption = f"{plural(len(arrays['generated']), 'generated frame')}, decoded from random z ~ N(0, I), without selection."
+    drawn = "z ~ N(0, I)" if data.config.model.kind == "global" else "points along the principal components of training codes"
+    caption = f"{plural(len(arrays['generated']), 'generated frame')}, decoded from random {drawn}, without selection."
     return captioned("generated", generated_gallery(arrays["generated"]), caption)
 
 
@@ -91,20 +101,18 @@ def _traversal(data: ReportData) -> CaptionedFigure | None:
     if arrays is None:
         return None
     values = arrays["values"]
-    caption = (
-        f"One latent dimension per row, set to values from {values[0]:g} to {values[-1]:g} standard deviations of the prior "
-        "while the others are 0, with its mean KL in nats. A dimension with a higher KL encodes more. If a row does not "
-        "change, the decoder does not use the dimension."
-    ).replace("from -", "from −")
+    caption = _AXES_CAPTION if data.config.model.kind == "spatial" else _DIMENSIONS_CAPTION
     figure = traversal_gallery(arrays["frames"], values, arrays["dimensions"], arrays["kl"])
     return captioned("traversal", figure, caption, f"Frames decoded at {plural(len(values), 'value')} each. {caption}")
 
 
 def _divergence(data: ReportData) -> CaptionedFigure | None:
     sets = [(data.set_name(kind), found.kl) for kind, found in data.sets.items()]
-    totals = [f"{sum(kl):.2f} nats, {active_dimensions(kl)} of {len(kl)} dimensions active ({title})" for title, kl in sets]
-    caption = f"Mean KL per latent dimension: {'; '.join(totals)}. Active: at least {ACTIVE:g} nats (dotted line)."
-    return captioned("divergence", divergence_bars(sets), caption)
+    spatial = data.config.model.kind == "spatial"
+    unit, of = ("channel", " of the code, summed over its positions") if spatial else ("latent dimension", "")
+    totals = [f"{sum(kl):.2f} nats, {active_dimensions(kl)} of {len(kl)} {unit}s active ({title})" for title, kl in sets]
+    caption = f"Mean KL per {unit}{of}: {'; '.join(totals)}. Active: at least {ACTIVE:g} nats (dotted line)."
+    return captioned("divergence", divergence_bars(sets, unit), caption)
 
 
 def active_dimensions(kl: Sequence[float]) -> int:
@@ -182,7 +190,7 @@ def traversal_gallery(frames: np.ndarray, values: np.ndarray, dimensions: np.nda
         frames: uint8 (D, K, H, W, 3).
         values: of the dimension, (K,).
         dimensions: int (D,), from 0.
-        kl: mean KL in nats, (D,).
+        kl: mean KL in nats, (D,); NaN for principal components.
     """
     side = tile_side(len(values))
     canvas = Canvas.of(MARGIN + len(values) * (side + GAP), LINE + 10 + len(frames) * (side + GAP))
@@ -190,13 +198,14 @@ def traversal_gallery(frames: np.ndarray, values: np.ndarray, dimensions: np.nda
         words = f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-6 else "0"
         canvas.text(MARGIN + column * (side + GAP) + side / 2, LINE, words)
     for row, (drawn, dimension, divergence) in enumerate(zip(frames, dimensions, kl, strict=True)):
-        draw_row(canvas, f"z {int(dimension) + 1}\nKL {divergence:.2f}", drawn, LINE + 10 + row * (side + GAP), side)
+        name = f"axis {int(dimension) + 1}" if np.isnan(divergence) else f"z {int(dimension) + 1}\nKL {divergence:.2f}"
+        draw_row(canvas, name, drawn, LINE + 10 + row * (side + GAP), side)
     return canvas.figure
 
 
 @styled
-def divergence_bars(sets: Sequence[tuple[str, Sequence[float]]]) -> Figure | None:
-    """Draw the mean KL in nats per latent dimension, one or two sets next to each other, sorted by the first set."""
+def divergence_bars(sets: Sequence[tuple[str, Sequence[float]]], unit: str = "latent dimension") -> Figure | None:
+    """Draw the mean KL in nats per `unit`, one or two sets next to each other, sorted by the first set."""
     if not sets:
         return None
     order = np.argsort(-np.asarray(sets[0][1]), kind="stable")
@@ -208,9 +217,9 @@ def divergence_bars(sets: Sequence[tuple[str, Sequence[float]]]) -> Figure | Non
     axes.axhline(ACTIVE, color=GREY, linewidth=1.2, linestyle=DOTTED)
     axes.grid(visible=False, axis="x")
     if len(order) <= MAX_NUMBERED:
-        axes.set_xticks(at, [f"z {dimension + 1}" for dimension in order])
+        axes.set_xticks(at, [f"{'z' if unit == 'latent dimension' else unit} {one + 1}" for one in order])
     else:
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.set(xlabel="latent dimension, by decreasing KL", ylabel="KL, nats")
+    axes.set(xlabel=f"{unit}, by decreasing KL", ylabel="KL, nats")
     legend_above(axes)
     return figure

@@ -89,10 +89,18 @@ def _what_was_done(data: ReportData) -> str:
     time = f" in {duration(data.record.seconds)}" if data.record.seconds is not None else ""
     ended = f" {data.record.ended}" if data.record.ended else ""
     return (
-        f"EndoVAE was trained to compress each frame into a {data.config.model.latent}-dimensional latent vector and to "
-        f"reconstruct it, on {f'{count:,} ' if count else ''}{_trained_kind(data)} frames{augmented}. It saw "
-        f"{data.epochs_at(data.images)}{time}.{ended}"
+        f"EndoVAE was trained to compress each frame into {_code(data)} and to reconstruct it, on "
+        f"{f'{count:,} ' if count else ''}{_trained_kind(data)} frames{augmented}. It saw {data.epochs_at(data.images)}{time}."
+        f"{ended}"
     )
+
+
+def _code(data: ReportData) -> str:
+    """Return `a 6-dimensional latent vector`, or the size of a spatial code."""
+    model = data.config.model
+    if model.kind == "global":
+        return f"a {model.latent}-dimensional latent vector"
+    return f"a spatial code of {' x '.join(map(str, data.config.code_shape))} numbers"
 
 
 def _trained_kind(data: ReportData) -> str:
@@ -111,10 +119,9 @@ def _compared(data: ReportData, kind: str, numbers: SetResult) -> str:
         {metric: f"{numbers.methods[method][metric].mean:.{DECIMALS[metric]}f}" for metric in METRICS}
         for method in (MODEL, PCA)
     )
-    components = data.numbers.components if data.numbers else 0
+    linear = data.numbers.method_names[PCA] if data.numbers else PCA
     return (
-        f"{data.set_name(kind)} reach {model['psnr']} dB and SSIM {model['ssim']} "
-        f"(PCA with {components} components: {pca['psnr']} dB, {pca['ssim']})"
+        f"{data.set_name(kind)} reach {model['psnr']} dB and SSIM {model['ssim']} ({linear}: {pca['psnr']} dB, {pca['ssim']})"
     )
 
 
@@ -171,8 +178,8 @@ def quality_table(data: ReportData) -> Table | None:
             rows.append(Row((title, f"{found.count:,}", *_cells(found.methods[method]), kept)))
     polyps = "abnormal" in data.sets and "polyps" in data.sets["abnormal"].classes
     caption = (
-        "Mean ± standard deviation over frames, reconstructed from the posterior mean. PCA has as many components as the "
-        "latent vector has dimensions, fitted to the training frames and their mirror images. Fine detail: energy above "
+        "Mean ± standard deviation over frames, reconstructed from the posterior mean. PCA codes frames by as many numbers as "
+        "EndoVAE, and is fitted to the training frames and their mirror images. Fine detail: energy above "
         f"a quarter of the Nyquist frequency, relative to the originals. SSIM: {data.numbers.ssim_method}."
     )
     header = ("Frames and method", "frames", "PSNR, dB", "SSIM", "squared error", "fine detail kept")

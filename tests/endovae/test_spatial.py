@@ -1,0 +1,217 @@
+"""The spatial code: networks, losses, linear baseline, axes, and a run through the commands."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.fft import dctn
+from skimage.metrics import structural_similarity
+from sklearn.decomposition import PCA
+
+import pixelscope
+from fixtures import tiny
+from pixelscope import InputError
+from pixelscope.data.frames.store import FrameStore
+from pixelscope.endovae.anomaly.statistics import GaussianReference
+from pixelscope.endovae.checkpoints import load_checkpoint
+from pixelscope.endovae.config import EndoVAEConfig, ModelConfig, endovae_preset
+from pixelscope.endovae.data import FrameBatch, to_images
+from pixelscope.endovae.evaluation import evaluate_endovae
+from pixelscope.endovae.forward import LatentAxes, read_axes
+from pixelscope.endovae.losses import pixel_loss
+from pixelscope.endovae.metrics import psnr
+from pixelscope.endovae.networks import GAIN, SpatialEncoder, make_networks
+from pixelscope.endovae.pca import BlockComponents
+from pixelscope.endovae.results import MEAN, MODEL
+from pixelscope.endovae.results import PCA as LINEAR
+from pixelscope.endovae.task import EndoVAETask
+from pixelscope.endovae.training import train_endovae
+
+SPATIAL = {
+    "model": {"kind": "spatial", "latent": 5, "width": 4, "stride": 4, "blocks": 1},
+    "losses": {"cross_entropy": 0.0, "l1": 1.0, "mse": 2.0, "ssim": 0.5, "kl": 1e-5},
+}
+
+
+def spatial(**changes: object) -> EndoVAEConfig:
+    return tiny.endovae(**{**SPATIAL, **changes})
+
+
+@pytest.fixture(scope="module")
+def spatial_run(store: FrameStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = spatial(frames=str(store.path), split={"validation_fraction": 0.3, "test_fraction": 0.2})
+    run = train_endovae(config, run=tmp_path_factory.mktemp("runs") / "spatial")
+    evaluate_endovae(run)
+    return run
+
+
+def test_the_projection_starts_as_a_cosine_transform() -> None:
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    encoder = SpatialEncoder(stride=8, latent=192, width=4, blocks=1)
+    coefficients = encoder.project(images).detach().numpy() / GAIN
+    light = images.numpy().sum(1) / np.sqrt(3)
+    for row, column in ((0, 0), (1, 0), (1, 1)):
+        block = dctn(light[1, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8], norm="ortho")
+        # The smoothest functions of brightness are the first ones; a colour difference stands between them.
+        found = coefficients[1, :, row, column]
+        for value in (block[0, 0], block[0, 1], block[1, 0], block[1, 1], block[7, 7]):
+            assert np.abs(found - value).min() < 1e-5
+    assert np.square(coefficients).sum() == pytest.approx(float(images.square().sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("stride", "latent", "least"), [(2, 12, 40), (4, 8, 26), (8, 12, 20)])
+def test_a_new_model_draws_pictures(stride: int, latent: int, least: float) -> None:
+    torch.manual_seed(0)
+    encoder, decoder = make_networks(16, latent, 4, "spatial", stride, 1)
+    images = to_images(tiny.frames(8))
+    with torch.no_grad():
+        drawn = decoder(encoder(images)[:, 0])
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    assert float(psnr(images, drawn).min()) > least
+
+
+def test_the_code_of_a_position_is_of_its_block() -> None:
+    model = ModelConfig(kind="spatial", latent=3, width=4, stride=4, blocks=1)
+    torch.manual_seed(0)
+    encoder, decoder = make_networks(16, **model.model_dump())
+    shape = model.code_shape(16)
+    z = torch.zeros(1, *shape)
+    z[0, 2, 1] = torch.tensor([3.0, 0, 0])
+    with torch.no_grad():
+        changed = (decoder(z.flatten(1)) - decoder(torch.zeros(1, z.numel()))).abs().sum((0, 1))
+        back = encoder(decoder(z.flatten(1)))[0, 0].view(shape)
+    assert changed[8:12, 4:8].min() > 10 * changed[:4, 12:].max()
+    assert float(back[2, 1, 0]) == pytest.approx(3, abs=0.3) and back.abs().sum() == pytest.approx(3, abs=1.5)
+
+
+def test_the_loss_is_the_sum_of_its_terms() -> None:
+    task = EndoVAETask(spatial(), tiny.fabric())
+    random = np.random.default_rng(0)
+    images, output = (torch.from_numpy(random.random((3, 3, 16, 16), np.float32)) for _ in range(2))
+    found = task._reconstruction_loss(output, FrameBatch(images))
+    for one, a, b in zip(found, images.numpy(), output.numpy(), strict=True):
+        similarity = structural_similarity(
+            a, b, channel_axis=0, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        expected = np.abs(a - b).mean() + 2 * np.square(a - b).mean() + 0.5 * (1 - similarity)
+        assert float(one) == pytest.approx(expected, abs=2e-3)
+
+
+def test_ignored_pixels_are_in_no_mean() -> None:
+    images, output = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
+    output[0, :, 0] = 9
+    valid = torch.ones(2, 1, 4, 4)
+    valid[0, :, 0], valid[1] = 0, 0
+    assert pixel_loss(output, images, 2, valid).tolist() == [1, 0]
+    assert pixel_loss(output, images, 1).tolist() == [3, 1]
+
+
+def test_block_components_are_those_of_another_library() -> None:
+    images = to_images(tiny.frames(30))
+    found = BlockComponents.fit(images, 5, 4)
+    blocks = images.numpy().reshape(30, 3, 4, 4, 4, 4).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 48)
+    other = PCA(5, svd_solver="full").fit(blocks)
+    expected = other.inverse_transform(other.transform(blocks)).clip(0, 1)
+    drawn, mean = found.baselines(images)
+    back = drawn.numpy().reshape(30, 3, 4, 4, 4, 4).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 48)
+    np.testing.assert_allclose(back, expected, atol=1e-4)
+    np.testing.assert_allclose(mean[3], images.mean(0), atol=1e-6)
+
+
+def test_a_gaussian_per_position_is_one_at_each() -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 3, 4)) * np.arange(1, 13).reshape(3, 4)
+    found = GaussianReference.fit(rows.reshape(60, 12), positions=3).distance(rows.reshape(60, 12))
+    each = [GaussianReference.fit(rows[:, one]).distance(rows[:, one]) for one in range(3)]
+    np.testing.assert_allclose(found, np.sqrt(np.square(each).mean(0)), rtol=1e-6)
+
+
+def test_axes_are_standard_deviations_of_the_codes() -> None:
+    drawn = np.random.default_rng(0).normal(size=(200, 5)) * [9, 4, 2, 1, 0.5]
+    codes = torch.from_numpy(drawn.astype(np.float32))
+    axes = LatentAxes.fit(codes + 7)
+    coordinates = axes.coordinates((codes + 7).numpy())
+    np.testing.assert_allclose(coordinates.std(0, ddof=1), 1, rtol=1e-3)
+    np.testing.assert_allclose(axes.vectors(coordinates), codes + 7, atol=1e-3)
+    assert (np.diff(np.linalg.norm(axes.directions, axis=1)) < 0).all()
+
+
+def test_a_spatial_run_is_measured_beside_block_components(spatial_run: Path) -> None:
+    found = pixelscope.endovae.Evaluation.load(spatial_run / "evaluation.json")
+    assert found.code == (4, 4, 5) and found.latent == 80
+    assert "block PCA, 4 x 4 x 5" in found.to_text()
+    for one in found.sets.values():
+        means = {name: one.methods[name]["psnr"].mean for name in (MODEL, LINEAR, MEAN)}
+        assert means[MEAN] < means[MODEL] and means[MEAN] + 5 < means[LINEAR]
+        assert len(one.kl) == 5
+    page = pixelscope.report(spatial_run).read_text(encoding="utf-8")
+    assert "4 x 4 x 5 numbers" in page
+
+
+def test_frames_are_generated_along_the_axes(spatial_run: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(spatial_run)
+    axes = read_axes(checkpoint)
+    assert axes.directions.shape[1] == 80
+    for name, options in (("random", {"count": 4}), ("along", {"count": 3, "dimension": 0})):
+        pixelscope.endovae.generate(spatial_run, tmp_path / name, **options)
+    first, middle, last = (np.asarray(Image.open(tmp_path / "along" / f"0000{i}.png"), np.float32) for i in range(3))
+    assert np.abs(last - first).mean() > np.abs(middle - first).mean() > 1
+    with pytest.raises(InputError, match=rf"from 0 to {len(axes) - 1}"):
+        pixelscope.endovae.generate(spatial_run, tmp_path / "none", dimension=len(axes))
+
+
+def test_axes_of_other_weights_are_refused(spatial_run: Path) -> None:
+    checkpoint = load_checkpoint(spatial_run)
+    other = make_networks(16, **checkpoint.config.model.model_dump())
+    with pytest.raises(InputError, match="endovae evaluate"):
+        read_axes(replace(checkpoint, encoder=other[0], decoder=other[1]))
+
+
+def test_a_spatial_run_is_exported_and_scores(spatial_run: Path, frame_folder: Path, tmp_path: Path) -> None:
+    tables = {}
+    exported = pixelscope.export(spatial_run, tmp_path / "model.onnx")
+    for name, model in (("run", spatial_run), ("file", Path(exported.files[0]))):
+        pixelscope.endovae.score(model, [frame_folder / "polyps"], tmp_path / f"{name}.csv", false_positive_rate=0.2)
+        with (tmp_path / f"{name}.csv").open(encoding="utf-8") as file:
+            tables[name] = [float(row["score"]) for row in csv.DictReader(file)]
+    assert len(tables["run"]) == 12
+    np.testing.assert_allclose(tables["file"], tables["run"], rtol=1e-3)
+
+
+def test_sliders_move_along_the_axes(spatial_run: Path) -> None:
+    vae = pixelscope.endovae.InteractiveVAE(spatial_run)
+    assert vae.dimensions == list(range(8)) and vae.latent > 8
+    still, moved = vae.draw(np.zeros(vae.latent, np.float32)), vae.draw(np.eye(vae.latent, dtype=np.float32)[0] * 2)
+    assert np.abs(moved.astype(float) - still).mean() > 1
+    frame, _, sliders = vae.nearest(np.zeros(vae.latent, np.float32))
+    assert np.abs(vae.draw(sliders).astype(float) - frame).mean() < np.abs(still.astype(float) - frame).mean()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"losses": {}}, "no cross-entropy"),
+        ({"model": {"kind": "spatial", "latent": 49}}, "48 values"),
+        ({"losses": {"cross_entropy": 0}}, "weight 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        spatial(**changes)
+
+
+def test_a_side_that_the_stride_does_not_divide_is_refused(store: FrameStore, tmp_path: Path) -> None:
+    config = spatial(frames=str(store.path), model={**SPATIAL["model"], "stride": 16})
+    assert config.code_shape == (1, 1, 5)
+    with pytest.raises(InputError, match="divisible"):
+        config.model.code_shape(24)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["spatial", "spatial-small"])
+def test_the_presets_have_the_codes_that_they_name(name: str) -> None:
+    config = EndoVAEConfig.parse(endovae_preset(name))
+    assert config.code_shape == {"spatial": (24, 24, 8), "spatial-small": (12, 12, 4)}[name]
