@@ -7,7 +7,7 @@ RUN python -m pip install --no-cache-dir -c constraints.txt '.[serve,export]' \
     && useradd --create-home --uid 1000 pixelscope \
     && install -d -o pixelscope /runs
 
-USER pixelscope
+USER 1000
 WORKDIR /home/pixelscope
 VOLUME ["/runs"]
 EXPOSE 8000

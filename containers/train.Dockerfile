@@ -8,7 +8,7 @@ RUN python -m pip install --no-cache-dir -c constraints.txt '.[train,export,abla
     && useradd --create-home --uid 1000 pixelscope \
     && install -d -o pixelscope /runs /data
 
-USER pixelscope
+USER 1000
 WORKDIR /home/pixelscope
 VOLUME ["/runs", "/data"]
 ENTRYPOINT ["pixelscope"]
