@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from pixelscope.progress import ProgressBar, TrainingBar, TrainingLines, format_numbers
+from pixelscope.runs.progress import ProgressBar, TrainingBar, TrainingLines, format_numbers
 
 NUMBERS = {"loss/b": 0.25, "images_per_second": 61.7, "loss/a": 1.0, "time_left": 3725.0, "histogram": [0.5], "other": 9.0}
 LABELS = {"loss/a": "A", "loss/b": "B"}

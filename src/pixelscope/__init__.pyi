@@ -24,8 +24,6 @@ from pixelscope.errors import InputError as InputError
 from pixelscope.errors import Interrupted as Interrupted
 from pixelscope.errors import TrainingStopped as TrainingStopped
 from pixelscope.imaging.config import RenderConfig as RenderConfig
-from pixelscope.progress import ProgressBar as ProgressBar
-from pixelscope.progress import ProgressCallback as ProgressCallback
 from pixelscope.reports.builder import build_report as report
 from pixelscope.runs.listing import RunInfo as RunInfo
 from pixelscope.runs.listing import find_runs as find_runs
@@ -33,6 +31,8 @@ from pixelscope.runs.listing import newest_samples as newest_samples
 from pixelscope.runs.listing import run_info as run_info
 from pixelscope.runs.listing import run_settings as run_settings
 from pixelscope.runs.listing import run_statistics as run_statistics
+from pixelscope.runs.progress import ProgressBar as ProgressBar
+from pixelscope.runs.progress import ProgressCallback as ProgressCallback
 from pixelscope.serve import serve_runs as serve_runs
 from pixelscope.systems import SYSTEMS as SYSTEMS
 from pixelscope.systems import System as System

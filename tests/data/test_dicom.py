@@ -9,7 +9,7 @@ from PIL import Image
 
 from pixelscope.data import load
 from pixelscope.data.decode import image_size, read_image
-from pixelscope.data.dicom import Window
+from pixelscope.data.sources.dicom import Window
 from pixelscope.errors import InputError
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")

@@ -20,12 +20,11 @@ from pixelscope.data.decode import read_image
 from pixelscope.data.frames import prepare as preparation
 from pixelscope.data.frames.duplicates import perceptual_hash
 from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.preprocess import read_mask
 from pixelscope.data.frames.store import VERSION, FrameStore
+from pixelscope.data.sources.masks import read_mask
 from pixelscope.errors import InputError
-from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.imaging.content_area import find_content_area
+from pixelscope.imaging.content_area import Box, find_content_area
 from pixelscope.imaging.insets import find_insets
 
 SMALL = PrepareConfig(size=16)

@@ -10,13 +10,12 @@ from PIL import Image
 from fixtures.frames import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
 from pixelscope.data.decode import reject_decompression_bombs
 from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.preprocess import cut_centre, prepare_frame, prepare_views
+from pixelscope.data.frames.preprocess import centre_box, cut_centre, prepare_frame, prepare_views
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.data.frames.view import centre_box
 from pixelscope.data.phantom.frame import draw_frame
 from pixelscope.errors import InputError
-from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.content_area import Box
 from pixelscope.imaging.insets import Inset
 
 SMALL = PrepareConfig(size=32)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from fixtures.frames import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
+from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.store import FrameStore, evenly_spaced
-from pixelscope.imaging.box import Box
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.imaging.content_area import otsu_stages
+from pixelscope.imaging.content_area import Box, otsu_stages
 
 
 def with_inset(frame: np.ndarray) -> np.ndarray:

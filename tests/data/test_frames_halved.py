@@ -12,8 +12,8 @@ from pixelscope.data.frames.duplicates import clusters, perceptual_hash, split_b
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.preprocess import prepare_file, prepare_frame
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.content_area import Box
 
 CONFIG = PrepareConfig(size=32)
 WIDTH, HEIGHT = 421, 343

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fixtures.frames import save
-from pixelscope.data.frames.preprocess import mask_from_values, read_mask
+from pixelscope.data.sources.masks import mask_from_values, read_mask
 from pixelscope.errors import InputError
 
 REGION = np.zeros((20, 30), bool)

@@ -31,7 +31,7 @@ from pixelscope.endovae.results import (
     ViewResult,
 )
 from pixelscope.imaging.content_area import find_content_area
-from pixelscope.runs.arrays import save_arrays
+from pixelscope.runs.folder import save_arrays
 
 WriteRun = Callable[..., Path]
 

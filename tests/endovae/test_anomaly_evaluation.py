@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from fixtures import tiny
 from pixelscope.data.frames.duplicates import clusters
+from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.data.frames.view import ViewName
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, cross_validated, mean_colours, shortcut_features
 from pixelscope.endovae.anomaly.calibrate import DEFAULT, AnomalySplits, calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, GaussianReference, read_calibration

@@ -17,8 +17,8 @@ import pixelscope.endovae
 from pixelscope import errors
 from pixelscope.cli import main
 from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.preprocess import centre_box
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.data.frames.view import centre_box
 from pixelscope.data.phantom import write_phantom
 from pixelscope.endovae.anomaly.localization import SIDE, hottest_inside, measure_maps, region_overlap, resized_lesions
 from pixelscope.endovae.detection.config import DetectConfig
@@ -31,7 +31,7 @@ from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesio
 from pixelscope.endovae.detection.results import DetectionResult
 from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_net
 from pixelscope.errors import InputError, has_extra
-from pixelscope.imaging.box import Box
+from pixelscope.imaging.content_area import Box
 
 LEARNED = ("learned-mahalanobis", "pseudo-lesions")
 QUICK = DetectConfig(detectors=LEARNED, folds=3, images=32, min_lesion=0)

@@ -43,7 +43,7 @@ from pixelscope.endovae.report.generated import (
 )
 from pixelscope.endovae.report.training import SMALL, loss_panels, lr_drops, progress_gallery
 from pixelscope.endovae.results import SizeResult
-from pixelscope.imaging.box import Box
+from pixelscope.imaging.content_area import Box
 from pixelscope.reports.plotting import INK, evenly_spaced, smoothed
 
 RNG = np.random.default_rng(7)

@@ -13,8 +13,8 @@ from PIL import Image
 from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.data.frames.view import ViewName
 from pixelscope.endovae.anomaly.calibrate import AnomalySplits, calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, RATE, read_calibration
 from pixelscope.endovae.anomaly.localization import localize, outlined

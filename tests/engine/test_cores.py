@@ -11,7 +11,7 @@ import pytest
 from fixtures import tiny
 from pixelscope import pixelda
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.engine.cores import busy_cores, leave_busy_cores
+from pixelscope.engine.runtime import busy_cores, leave_busy_cores
 from pixelscope.runs.folder import RunFolder
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -38,7 +38,7 @@ def test_cores_that_others_keep_busy_are_counted(busy: None) -> None:
 
 def test_own_work_is_not_counted() -> None:
     program = (
-        "import threading\nfrom pixelscope.engine.cores import busy_cores\n"
+        "import threading\nfrom pixelscope.engine.runtime import busy_cores\n"
         "others = busy_cores(0.5)\n"
         "threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()\n"
         "print(busy_cores(0.5) - others)"

@@ -13,8 +13,7 @@ from fixtures.borders import OUTLINES
 from fixtures.endoscope import border, disc, filled, lumen, noisy, octagon, overlap, text
 from pixelscope.data.decode import read_image
 from pixelscope.errors import InputError
-from pixelscope.imaging.box import Box
-from pixelscope.imaging.content_area import find_content_area, otsu_stages
+from pixelscope.imaging.content_area import Box, find_content_area, otsu_stages
 
 CONTENT = Box(60, 24, 310, 250)
 """Where the picture lies in most drawn frames, which are 300 high and 400 wide."""

@@ -11,8 +11,7 @@ from fixtures.borders import INSETS
 from fixtures.endoscope import TISSUE, border, disc, filled, inset_mask, lumen, noisy, octagon, overlap
 from pixelscope.data.decode import read_image
 from pixelscope.errors import InputError
-from pixelscope.imaging.box import Box
-from pixelscope.imaging.content_area import find_content_area
+from pixelscope.imaging.content_area import Box, find_content_area
 from pixelscope.imaging.insets import Inset, find_insets, inpaint
 
 CONTENT = Box(20, 10, 360, 280)

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 
 from pixelscope.data.decode import read_image
 from pixelscope.data.frames.discovery import find_classes
-from pixelscope.data.frames.preprocess import frame_mask
 from pixelscope.data.phantom import PhantomFrame, draw_frame, write_phantom
 from pixelscope.data.phantom import frame as phantom_folder
 from pixelscope.data.phantom.polyp import draw_polyp, find_place
 from pixelscope.data.phantom.wall import draw_mucosa, draw_tint, look
+from pixelscope.data.sources.masks import frame_mask
 from pixelscope.errors import InputError
-from pixelscope.imaging.box import Box
-from pixelscope.imaging.content_area import find_content_area
+from pixelscope.imaging.content_area import Box, find_content_area
 from pixelscope.imaging.insets import find_insets
 
 SEEDS = range(24)

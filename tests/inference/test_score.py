@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pixelscope import InputError, Interrupted
-from pixelscope.data.frames.view import ViewName
+from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.scores import SCORES

@@ -19,8 +19,7 @@ from pixelscope.errors import InputError
 from pixelscope.files import naming, read_json
 from pixelscope.pixelda.results import SetResult
 from pixelscope.pixelda.training import train_pixelda
-from pixelscope.runs.arrays import read_arrays, save_arrays
-from pixelscope.runs.folder import RunFolder, read_stats
+from pixelscope.runs.folder import RunFolder, read_arrays, read_stats, save_arrays
 
 
 @pytest.fixture(scope="module")

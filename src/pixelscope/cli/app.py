@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 import pixelscope
 from pixelscope.cli.options import DataRoot, Json, Runs
-from pixelscope.cli.output import show
+from pixelscope.cli.streams import show
 from pixelscope.errors import require_extra
 
 app = App(

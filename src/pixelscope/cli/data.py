@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 import pixelscope
 from pixelscope import RenderConfig
 from pixelscope.cli.options import DataRoot, Json, Strict
-from pixelscope.cli.output import show
+from pixelscope.cli.streams import show
 from pixelscope.pixelda import BaselineConfig
 
 app = App(name="data")

@@ -26,8 +26,7 @@ from pixelscope.cli.options import (
     require_resumable,
     resolve_config,
 )
-from pixelscope.cli.output import evaluate_and_report, show
-from pixelscope.cli.pipes import input_paths
+from pixelscope.cli.streams import evaluate_and_report, input_paths, show
 from pixelscope.config import Config
 from pixelscope.endovae import DetectConfig, EndoVAEConfig, PrepareConfig
 from pixelscope.errors import InputError, missing_extra

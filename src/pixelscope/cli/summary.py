@@ -5,8 +5,8 @@ from cyclopts import App
 import pixelscope
 from pixelscope.cli.endovae import EndoVAESettings, EndoVAESources
 from pixelscope.cli.options import Json, resolve_config
-from pixelscope.cli.output import show
 from pixelscope.cli.pixelda import BaselineSettings, PixelDASettings, PixelDASources
+from pixelscope.cli.streams import show
 from pixelscope.endovae import EndoVAEConfig
 from pixelscope.pixelda import BaselineConfig, PixelDAConfig
 

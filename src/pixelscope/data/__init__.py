@@ -1,6 +1,6 @@
 """Where images come from: `load` turns a source, `KIND:PATH`, `PATH` or `KIND`, into an ImageSet.
 
-One file a kind. Nothing is found by searching: `SOURCES` names them all.
+Each kind has one file, and `SOURCES` lists all kinds.
 """
 
 import difflib
@@ -28,7 +28,7 @@ class Options:
     data_root: Path | None = None
     """Folder in which a kind alone is looked for, and downloaded to."""
     value_range: tuple[float, float] | None = None
-    """Values that become black and white, of images deeper than 8 bits; None finds them."""
+    """Values mapped to black and white in images deeper than 8 bits; None detects them."""
 
     @property
     def root(self) -> Path:
@@ -93,7 +93,7 @@ SOURCES: dict[str, "Callable[[str, Options], ImageSet]"] = {
     "pack": _pack,
     "demo": _demo,
 }
-"""Each kind of source and what reads it, given the part after `KIND:` (empty for a kind alone)."""
+"""The function that reads each kind of source, given the part after `KIND:` (empty for a kind alone)."""
 
 
 def load(
@@ -107,13 +107,13 @@ def load(
     """Read images from `source`.
 
     Args:
-        source: `KIND:PATH`; or a PATH, whose kind is found by looking; or a KIND alone, read from the data root
+        source: `KIND:PATH`; or a PATH, whose kind is detected from its files; or a KIND alone, read from the data root
             (and downloaded to it where an address is known). Arrays may be followed by @ and settings, as in
             `arrays:digits.mat@H-W-N` and `arrays:a.npz@images=x,labels=y,range=0:16`; see `data.sources.arrays.ArraySettings`.
         size: side in pixels to which images are resized; None keeps their own size, which must be one for all.
         strict: refuse a folder with an unreadable image, instead of skipping and counting it.
         data_root: folder in which a KIND alone is looked up; default $PIXELSCOPE_DATA, else the user's cache folder.
-        value_range: values that become black and white in images deeper than 8 bits; None finds one range for all of them.
+        value_range: values mapped to black and white in images deeper than 8 bits; None detects one range for all of them.
 
     Raises:
         InputError: the source cannot be found or read as what it is.
@@ -129,7 +129,7 @@ def load(
 
 
 def with_range_note(images: "ImageSet", given: tuple[float, float] | None) -> "ImageSet":
-    """Return images with a note where a range was given and none of them needs one."""
+    """Return images with a note if a range was given and no image needs one."""
     from pixelscope.imaging.convert import unused_range_note
 
     about = images.provenance

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
-from pixelscope.data.dicom import SUFFIX, dicom_size, is_dicom, read_dicom
+from pixelscope.data.sources.dicom import SUFFIX, dicom_size, is_dicom, read_dicom
 from pixelscope.errors import InputError, MissingExtra
-from pixelscope.imaging.convert import Range, common_range, range_text, to_eight_bits, type_range
-from pixelscope.imaging.icc import to_srgb
+from pixelscope.imaging.convert import Range, common_range, range_text, to_eight_bits, to_srgb, type_range
 
 Values = NDArray[np.generic]
 
@@ -32,7 +31,7 @@ _STARTS = (b"\x89PNG", b"II", b"MM", b"P2", b"P5", b"Pf", b"PF", b"\x00\x00\x00\
 
 
 _RUN = 16
-"""Files per task of a thread, as one file takes less time than handing over a task."""
+"""Files per task of a thread, because handing over a task takes longer than reading one file."""
 
 Result = TypeVar("Result")
 
@@ -316,8 +315,8 @@ def reject_decompression_bombs() -> Iterator[None]:
 
     The limit is Pillow's, 89 million pixels, or the number in $PIXELSCOPE_MAX_PIXELS.
     """
-    # Pillow refuses a picture of twice its limit of pixels and warns of one over it; both are held for a bomb. Warning
-    # filters and the limit belong to the whole process, so that this is set around threads and not in them.
+    # Pillow raises an error above twice its limit and warns above the limit; here both are errors. Warning filters and the
+    # limit apply to the whole process, so this block encloses the threads.
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = _most_pixels(before)
     try:
@@ -479,7 +478,7 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
 
 
 def _is_dicom(file: Path | io.BytesIO) -> bool:
-    """Return whether a file that is called so, or content, begins as DICOM does."""
+    """Return whether a .dcm file, or content in memory, begins as DICOM does."""
     if isinstance(file, io.BytesIO):
         return is_dicom(file.getbuffer()[:132].tobytes())
     if file.suffix.lower() != SUFFIX:

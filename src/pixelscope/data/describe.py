@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixelscope.data import load, parse
 from pixelscope.data.decode import image_size
-from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced
+from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced, sampled
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import MissingExtra
@@ -212,16 +212,11 @@ def _shortened(sizes: dict[str, int]) -> dict[str, int]:
 def _sheet_rows(images: ImageSet) -> list[tuple[str, list[int]]]:
     """Return the rows of a contact sheet: class name and positions of the images."""
     if images.labels is None:
-        chosen = _evenly_spaced(list(range(len(images))), _COLUMNS * _COLUMNS)
+        chosen = evenly_spaced(np.arange(len(images)), _COLUMNS * _COLUMNS).tolist()
         return [("", chosen[i : i + _COLUMNS]) for i in range(0, len(chosen), _COLUMNS)]
-    members = [np.flatnonzero(images.labels == index).tolist() for index in range(len(images.classes))]
-    return [(name, _evenly_spaced(found, _COLUMNS)) for name, found in zip(images.classes, members, strict=True)][:_ROWS]
-
-
-def _evenly_spaced(positions: list[int], count: int) -> list[int]:
-    if len(positions) <= count:
-        return positions
-    return [positions[i * len(positions) // count] for i in range(count)]
+    members = [np.flatnonzero(images.labels == index) for index in range(len(images.classes))]
+    chosen = [evenly_spaced(found, _COLUMNS).tolist() for found in members]
+    return list(zip(images.classes, chosen, strict=True))[:_ROWS]
 
 
 def _left_out(images: ImageSet) -> str:
@@ -258,10 +253,10 @@ _SIDE = 32
 """Side in pixels at which two sources are compared."""
 
 _FEW = 500
-"""Number of target images below which a discriminator soon memorizes them."""
+"""Minimum number of target images; a discriminator soon memorizes fewer."""
 
 _RARE = 10
-"""Number of source images per class below which little is learned about the class."""
+"""Minimum number of source images per class; fewer teach little about the class."""
 
 
 _COLOURED, _GREY = 10, 2
@@ -359,7 +354,7 @@ def compare_sources(source: str, target: str, *, data_root: Path | None = None, 
 
 
 def _appearance(images: ImageSet) -> Appearance:
-    square = resize(evenly_spaced(images.images, SAMPLE), _SIDE).transpose(0, 2, 3, 1)
+    square = resize(sampled(images.images, SAMPLE), _SIDE).transpose(0, 2, 3, 1)
     means = square.reshape(-1, square.shape[3]).mean(axis=0).tolist()
     red, green, blue = means if len(means) == 3 else means * 3
     contrast = float(square.reshape(len(square), -1).std(axis=1).mean())

@@ -41,7 +41,7 @@ class DiskArray:
             InputError: the file is not an .npy file of bytes, or is truncated.
         """
         try:
-            # Opened as a map only to let NumPy read the head and compare it with the file's size; no page is touched.
+            # Memory-mapped only so that NumPy reads the header and compares it with the file's size; no page is read.
             head = np.load(path, mmap_mode="r", allow_pickle=False)
         except UNREADABLE as error:
             raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); make it again.") from None
@@ -175,8 +175,15 @@ def frame(images: Bytes, framing: Framing) -> Bytes:
     return np.ascontiguousarray(framing.apply(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
 
 
-def evenly_spaced(images: Pixels, count: int) -> Bytes:
-    """Return up to `count` evenly spaced images, in memory."""
+def evenly_spaced(positions: Positions, count: int) -> Positions:
+    """Return up to `count` evenly spaced elements of `positions`."""
+    if len(positions) <= count:
+        return positions
+    return positions[np.arange(count) * len(positions) // count]
+
+
+def sampled(images: Pixels, count: int) -> Bytes:
+    """Return every n-th image, in memory, with the smallest n that gives at most `count`."""
     return images[np.arange(0, len(images), max(1, -(-len(images) // count)))]
 
 

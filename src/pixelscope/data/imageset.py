@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.disk_array import Bytes, DiskArray, Pixels, Positions, blocks, frame, select
+from pixelscope.data.disk_array import Bytes, DiskArray, Pixels, Positions, blocks, evenly_spaced, frame, select
 from pixelscope.errors import InputError
 from pixelscope.imaging.framing import Framing
 from pixelscope.imaging.preview import sheet_html
@@ -94,8 +94,7 @@ class ImageSet:
 
     def _preview(self, positions: Positions) -> Bytes:
         """Return up to ten of the images at `positions`, evenly spaced, as uint8 (N, H, W, 3)."""
-        some = positions[np.arange(min(len(positions), PREVIEW)) * len(positions) // max(1, min(len(positions), PREVIEW))]
-        shown = np.moveaxis(self.images[some], 1, -1)
+        shown = np.moveaxis(self.images[evenly_spaced(positions, PREVIEW)], 1, -1)
         return np.broadcast_to(shown, (*shown.shape[:3], 3))
 
     def _describe_classes(self) -> str:

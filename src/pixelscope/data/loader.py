@@ -45,7 +45,7 @@ class StepBatches(ABC, Generic[Batch_co]):
 
     @abstractmethod
     def read(self, context: StepContext) -> dict[str, Tensor]:
-        """Return what the batch at `context` is made of, on the CPU; every step has the same names, shapes and types."""
+        """Return the tensors of the batch at `context`, on the CPU; names, shapes and types are the same at every step."""
 
     @abstractmethod
     def make(self, read: Mapping[str, Tensor]) -> Batch_co:
@@ -135,7 +135,7 @@ class ShuffledStream:
         return context.shard(self._order.take(context.images, context.batch_size))
 
     def _turns_over(self, context: StepContext) -> bool:
-        # To draw the order of the next epoch before its time would mean to draw both twice.
+        # Drawing the next epoch's order early would draw both orders twice.
         return context.images % len(self.images) + context.batch_size > len(self.images)
 
 

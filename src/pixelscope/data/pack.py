@@ -19,7 +19,7 @@ from pixelscope.data.sources.folder import find_images
 from pixelscope.data.sources.packed import FORMAT, INDEX, NAMES, load_pack
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, write_text
-from pixelscope.progress import ProgressCallback
+from pixelscope.runs.progress import ProgressCallback
 
 
 def pack(

@@ -15,7 +15,7 @@ from pixelscope.data.sources.folder import is_label_file
 from pixelscope.data.sources.listing import scan
 from pixelscope.errors import InputError
 from pixelscope.files import DISK_FULL, atomic_folder, csv_text, write_text
-from pixelscope.progress import ProgressCallback
+from pixelscope.runs.progress import ProgressCallback
 
 
 @dataclass(frozen=True)

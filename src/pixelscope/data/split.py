@@ -23,7 +23,7 @@ class Split:
     training_positions: Positions
     """Positions of the training images in the whole set, int64, in the order of `train`."""
     notes: tuple[str, ...] = ()
-    """Notes on copies, groups, and classes that a part has no image of."""
+    """Notes on copies, on groups, and on classes without images in a part."""
 
     @property
     def count(self) -> int:
@@ -119,7 +119,7 @@ def _together(images: ImageSet) -> Positions | None:
 
 
 def _joined(one: Positions | None, other: Positions | None) -> Positions | None:
-    """Return the finest grouping that keeps together what either of two groupings keeps together."""
+    """Return the finest grouping that keeps images together if either of two groupings does."""
     if one is None or other is None:
         return other if one is None else one
     both = [_numbered(numbers) for numbers in (one, other)]

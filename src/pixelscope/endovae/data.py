@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelscope.data.disk_array import DiskArray, Pixels, rows_sha256
+from pixelscope.data.disk_array import DiskArray, Pixels, evenly_spaced, rows_sha256
 from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
+from pixelscope.data.frames.store import INDEX, FrameStore
 from pixelscope.data.loader import DeviceImages, StepBatches, under, with_prefix
 from pixelscope.data.sources.relocate import find
 from pixelscope.endovae.config import AugmentationConfig, EndoVAEConfig, SplitConfig
 from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
 from pixelscope.errors import InputError
-from pixelscope.progress import ProgressCallback
 from pixelscope.rng import ShuffledOrder, StepContext, generator
 from pixelscope.runs.folder import RunFolder
+from pixelscope.runs.progress import ProgressCallback
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pixelscope.endovae.results import METHODS, MODEL, Evaluation, MeanStd, SetR
 from pixelscope.endovae.samples import save_samples
 from pixelscope.errors import InputError
 from pixelscope.files import csv_text, write_text
-from pixelscope.heap import keep_heap
+from pixelscope.processes import keep_heap
 from pixelscope.runs.folder import RunFolder
 
 _log = logging.getLogger(__name__)

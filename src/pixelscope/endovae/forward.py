@@ -15,7 +15,7 @@ from pixelscope.endovae.data import from_unit, to_images
 from pixelscope.endovae.losses import Posterior
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.errors import InputError
-from pixelscope.runs.arrays import read_arrays, save_arrays
+from pixelscope.runs.folder import read_arrays, save_arrays
 
 BATCH = 64
 """Frames or latent vectors per forward pass."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixelscope.data.frames.view import VIEWS, ViewName
+from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.baselines import baseline_scores, mean_colours
 from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, view_box
 from pixelscope.endovae.anomaly.statistics import GaussianReference
@@ -27,14 +27,14 @@ MAX_FIT_FRAMES = 20_000
 
 @dataclass(frozen=True)
 class References:
-    """What frames are compared with; all of it is fitted to training frames."""
+    """References that frames are compared with, fitted to training frames."""
 
     components: PrincipalComponents | BlockComponents
     latent: GaussianReference
-    """Of the posterior means."""
+    """Gaussian of the posterior means."""
     axes: LatentAxes
     colours: dict[ViewName, GaussianReference]
-    """Of the mean colours outside insets, by view."""
+    """Gaussian of the mean colours outside insets, by view."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class FrameMaps:
     """Error maps of some frames; float32."""
 
     positions: NDArray[np.int64]
-    """Of the frames in their store, ascending."""
+    """Positions of the frames in their store, ascending."""
     insets: NDArray[np.bool_]
     """(N, S, S)."""
     error: NDArray[np.float32]
@@ -55,7 +55,7 @@ class FrameMaps:
 
 @dataclass(frozen=True)
 class ViewScores:
-    """What anomaly scores on one view are computed from, float64 (N,) by name; NaN where there is nothing to measure."""
+    """Raw scores and baselines on one view, float64 (N,) by name; NaN where there is nothing to measure."""
 
     raw: dict[str, Values]
     """See `raw_scores`."""
@@ -63,13 +63,13 @@ class ViewScores:
     """See `baseline_scores`."""
 
     def select(self, rows: NDArray) -> "ViewScores":
-        """Return those of some frames, by position."""
+        """Return the scores of some frames, by position in the arrays."""
         return ViewScores(*({name: values[rows] for name, values in some.items()} for some in (self.raw, self.baselines)))
 
 
 @dataclass(frozen=True)
 class RawScores:
-    """What anomaly scores are computed from, by view."""
+    """Raw scores and baselines of some frames, by view."""
 
     part: FrameSubset
     views: dict[ViewName, ViewScores]
@@ -79,7 +79,7 @@ class RawScores:
         return part.store is self.part.store and bool(np.isin(part.positions, self.part.positions).all())
 
     def select(self, part: FrameSubset) -> "RawScores":
-        """Return those of the frames of `part`, all of them among these."""
+        """Return the scores of the frames of `part`, which are all among these."""
         rows = np.searchsorted(self.part.positions, part.positions)
         return RawScores(part, {name: one.select(rows) for name, one in self.views.items()})
 
@@ -102,7 +102,7 @@ class Measured:
     """Number of pixels per region, (N,)."""
     scores: RawScores
     maps: FrameMaps
-    """Of the frames that were asked for."""
+    """Maps of the frames in `keep`; see `measure`."""
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -152,7 +152,7 @@ def measure(
     Args:
         part: the frames.
         checkpoint: reconstructs them from the posterior's mode.
-        references: of the training frames.
+        references: references fitted to the training frames.
         keep: positions in the store of the frames whose error maps are kept, int64, ascending; none by default.
     """
     kept = np.empty(0, np.int64) if keep is None else keep

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pixelscope.config import Config
-from pixelscope.data.frames.view import ViewName
+from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.errors import InputError
 from pixelscope.runs.record import ResultFile
 

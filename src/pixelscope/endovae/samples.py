@@ -18,8 +18,7 @@ from pixelscope.endovae.metrics import pixel_maps
 from pixelscope.endovae.results import MODEL
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.rng import generator
-from pixelscope.runs.arrays import read_arrays, save_arrays
-from pixelscope.runs.folder import RunFolder
+from pixelscope.runs.folder import RunFolder, read_arrays, save_arrays
 
 PER_CLASS = 6
 """Frames per class in samples/frames.npz."""

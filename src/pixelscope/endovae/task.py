@@ -16,8 +16,8 @@ from pixelscope.endovae.losses import Posterior, cross_entropy_loss, mean_per_im
 from pixelscope.endovae.metrics import WINDOW, Dissimilarity
 from pixelscope.endovae.networks import AnyDecoder, AnyEncoder, Networks, make_networks
 from pixelscope.engine.ema import EMA
-from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
+from pixelscope.engine.runtime import to_device, to_memory_format
 from pixelscope.engine.task import StepInputs, Task
 from pixelscope.rng import StepContext, generator
 

@@ -15,8 +15,8 @@ from pixelscope.endovae.data import AugmentedBatches, Splits, load_run_splits, l
 from pixelscope.endovae.samples import ProgressSamples, save_augmentation, save_frame_samples
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
-from pixelscope.progress import ProgressCallback
 from pixelscope.runs.folder import RunFolder
+from pixelscope.runs.progress import ProgressCallback
 
 
 @dataclass(frozen=True)

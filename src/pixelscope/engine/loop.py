@@ -21,9 +21,9 @@ from pixelscope.engine.monitor import FiniteGuard, Meter
 from pixelscope.engine.task import Task
 from pixelscope.engine.tensorboard import Events, NoEvents
 from pixelscope.errors import InputError, Interrupted
-from pixelscope.progress import Display, Silent, training_display
 from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder
+from pixelscope.runs.progress import Display, Silent, training_display
 
 Batch = TypeVar("Batch")
 KEPT = 2

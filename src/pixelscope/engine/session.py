@@ -14,9 +14,9 @@ from pixelscope.config import Config
 from pixelscope.engine import runtime
 from pixelscope.engine.capture import Batches, ImagesOfStep
 from pixelscope.engine.config import TrainingConfig
-from pixelscope.engine.cores import leave_busy_cores
 from pixelscope.engine.distributed import await_tasks, require_main_guard
 from pixelscope.engine.loop import Loop, RunIdentity
+from pixelscope.engine.runtime import leave_busy_cores
 from pixelscope.engine.task import Task
 from pixelscope.engine.tensorboard import NoEvents, TensorBoardEvents, require_tensorboard
 from pixelscope.errors import InputError, TrainingStopped

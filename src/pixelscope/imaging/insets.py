@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.imaging.box import Box
-from pixelscope.imaging.content_area import require_frame
+from pixelscope.imaging.content_area import Box, require_frame
 
 Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]

@@ -10,14 +10,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from pixelscope.data.decode import is_flat, pages_after_first, reject_decompression_bombs
-from pixelscope.data.dicom import windows
-from pixelscope.data.sources.listing import note
-from pixelscope.data.sources.reading import window_notes
+from pixelscope.data.sources.dicom import windows
+from pixelscope.data.sources.listing import note, window_notes
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.files import DISK_FULL
 from pixelscope.inference.files import InputFile, batches, count_files, in_order, iterate_files, skipped_notes
 from pixelscope.inference.table import ResumableTable, Row, Table
-from pixelscope.progress import ProgressCallback
+from pixelscope.runs.progress import ProgressCallback
 
 P = TypeVar("P")
 

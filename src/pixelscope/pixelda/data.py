@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from pixelscope.data import load
-from pixelscope.data.disk_array import evenly_spaced
+from pixelscope.data.disk_array import sampled
 from pixelscope.data.imageset import ImageSet, image_hashes
 from pixelscope.data.sources.listing import note
 from pixelscope.data.sources.masks import load_masks, require_same_names
@@ -239,7 +239,7 @@ def _framed(domains: Domains, data: DataConfig) -> Domains:
 
 def match_framing(source: ImageSet, target: ImageSet) -> tuple[Framing | None, str]:
     """Return the framing that matches the target to the source, of one size; or None and the reason."""
-    found = [find_foreground(evenly_spaced(images.images, SAMPLE).transpose(0, 2, 3, 1)) for images in (source, target)]
+    found = [find_foreground(sampled(images.images, SAMPLE).transpose(0, 2, 3, 1)) for images in (source, target)]
     theirs, ours = found
     if ours is None or theirs is None:
         unclear = " and ".join(role for role, one in zip(("source", "target"), found, strict=True) if one is None)

@@ -11,7 +11,6 @@ from typing import Any
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
 from pixelscope.errors import InputError
-from pixelscope.heap import keep_heap
 from pixelscope.pixelda.checkpoints import Checkpoint, default_checkpoint, list_checkpoints, read_run, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.data import Domains, SeenImages, StoredRun, load_domain, load_own, with_classes_of
@@ -19,6 +18,7 @@ from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure
 from pixelscope.pixelda.results import ORACLE, CheckpointResult, CurvePoint, Evaluation, Oracle
 from pixelscope.pixelda.samples import write_galleries
 from pixelscope.pixelda.verdict import compare
+from pixelscope.processes import keep_heap
 from pixelscope.runs.folder import RunFolder, read_stats
 
 

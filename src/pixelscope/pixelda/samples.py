@@ -19,8 +19,7 @@ from pixelscope.pixelda.metrics import logits_of
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.task import PixelDATask
 from pixelscope.rng import derive, generator
-from pixelscope.runs.arrays import save_arrays
-from pixelscope.runs.folder import RunFolder
+from pixelscope.runs.folder import RunFolder, save_arrays
 
 
 def save_classifiers(folder: RunFolder, task: Task[Any], images: int) -> None:

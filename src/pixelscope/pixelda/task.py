@@ -12,8 +12,8 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import DeviceImages, ShuffledStream, StepBatches, to_float, under, with_prefix
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.ema import EMA
-from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import adam, apply_gradients, frozen, set_learning_rate
+from pixelscope.engine.runtime import to_device, to_memory_format
 from pixelscope.engine.task import StepInputs, Task
 from pixelscope.pixelda import diagnostics
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig

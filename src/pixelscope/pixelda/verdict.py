@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pixelscope.data.disk_array import Bytes, evenly_spaced
+from pixelscope.data.disk_array import Bytes, sampled
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.engine.runtime import computing_device
@@ -54,7 +54,7 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
     Returns:
         The value of each criterion for both, and the verdict.
     """
-    shown = evenly_spaced(target.images, IMAGES)
+    shown = sampled(target.images, IMAGES)
     some = source.select(np.arange(0, len(source), max(1, -(-len(source) // IMAGES))))
     known = {"source accuracy": MeasuredSet("source", [some], source=True)}
     values, answers = [], []

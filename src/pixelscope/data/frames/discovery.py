@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pixelscope.data.decode import map_files, read_content
-from pixelscope.data.sources.listing import Contents, contents, note, parts_among
-from pixelscope.data.sources.reading import reading_notes
+from pixelscope.data.sources.listing import Contents, contents, note, parts_among, reading_notes
 from pixelscope.errors import InputError
 
 Kind = Literal["normal", "abnormal"]

@@ -25,9 +25,9 @@ and up to 14, 732.
 """
 
 SEQUENCE_FACTOR = 2
-"""Frames that follow each other by their names are near-duplicates up to so many times that distance.
+"""Factor on the distance for frames that follow each other by name.
 
-At 16, one pair in 20,000 of unrelated hashes is that near: names and hashes tell together what neither tells alone.
+At 16, one pair in 20,000 of unrelated hashes is that near. A pair must therefore also follow each other by name.
 """
 
 _BLACK = 20
@@ -69,7 +69,7 @@ def clusters(hashes: Hashes, distance: int = DISTANCE, names: Sequence[str] = ()
     Args:
         hashes: uint64, shape (N,).
         distance: maximum Hamming distance of a pair.
-        names: of the frames, N of them; none: only hashes tell.
+        names: names of the N frames; if empty, only hashes are compared.
 
     Returns:
         int64, shape (N,), numbered from 0 in the order in which clusters first appear.
@@ -144,8 +144,6 @@ def _in_order(labels: NDArray[np.integer]) -> Positions:
     return rank[inverse]
 
 
-Positions = NDArray[np.int64]
-
 _PARTS = ("training", "validation", "test")
 
 
@@ -154,11 +152,10 @@ def split_by_cluster(
 ) -> tuple[Positions, Positions, Positions]:
     """Split frames into training, validation and test so that no cluster is in two parts.
 
-    Clusters are assigned class by class; a cluster with several classes counts for its most frequent one. They go from the
-    largest to the smallest, in random order among equal sizes, to the part that lacks most frames. So the largest clusters are
-    trained on, and small ones fill the other parts. The largest cluster of a class always goes to training. What rounding
-    leaves over in one class is carried to the next. A wanted part that stays empty gets the smallest cluster of a class that
-    has others in training, or else of a part that has others.
+    Clusters are assigned class by class. A cluster with several classes counts for its most frequent one. They go from the
+    largest to the smallest, in random order among equal sizes, to the part that lacks most frames. The largest cluster of a
+    class always goes to training. Rounding remainders of one class are carried to the next. If a part with a fraction above 0
+    stays empty, it gets the smallest cluster of a class with several clusters in training, or else of a part with several.
 
     Args:
         clusters: int64, shape (N,), the cluster of each frame.
@@ -218,7 +215,7 @@ def _deal(
 
 
 def _fill_empty(part_of: Positions, home: Positions, order: Positions, shares: NDArray[np.float64]) -> None:
-    """Give each wanted, empty part the smallest cluster that training or else another part can spare."""
+    """Give each empty part with a fraction above 0 the smallest cluster that training, or else another part, can spare."""
     for part in range(1, len(_PARTS)):
         if shares[part] == 0 or (part_of[order] == part).any():
             continue

@@ -1,4 +1,4 @@
-"""Folders of endoscopy frames, prepared once into a frame store, in two views, that later stages map into memory.
+"""Prepare folders of endoscopy frames into a frame store, in two views, which later stages map into memory.
 
 A store is written in a hidden folder and renamed, so that it is complete or absent.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.data.decode import decode, depth_of, read_content, reject_decompression_bombs
-from pixelscope.data.disk_array import RowWriter
+from pixelscope.data.disk_array import RowWriter, evenly_spaced
 from pixelscope.data.frames.discovery import ListedFrame, Listing, find_classes, list_frames
 from pixelscope.data.frames.duplicates import perceptual_hash
 from pixelscope.data.frames.preprocess import (
@@ -28,7 +28,6 @@ from pixelscope.data.frames.preprocess import (
     Stages,
     cut_centre,
     cut_square,
-    frame_mask,
     is_black,
     read_frame,
     read_whole,
@@ -46,18 +45,17 @@ from pixelscope.data.frames.store import (
     SkippedFile,
     StoreIndex,
     array_shapes,
-    evenly_spaced,
 )
 from pixelscope.data.sources.listing import note
+from pixelscope.data.sources.masks import frame_mask
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, folder_lock, write_text
-from pixelscope.heap import keep_heap
-from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.imaging.content_area import find_content_area
+from pixelscope.imaging.content_area import Box, find_content_area
 from pixelscope.imaging.convert import unused_range_note
 from pixelscope.imaging.insets import Inset, find_insets
-from pixelscope.progress import ProgressCallback
+from pixelscope.processes import keep_heap
+from pixelscope.runs.progress import ProgressCallback
 
 _FIGURES = 3
 """Frames per class whose stages are kept."""
@@ -66,7 +64,7 @@ _CHUNK = 64
 _THREADS = 8
 """Maximum number of threads that decode and resize."""
 _TOGETHER = 4
-"""Frames that a thread takes at once; of each thread, four times as many are in memory at most."""
+"""Frames per task of a thread; at most four times as many per thread are in memory."""
 
 Bytes = NDArray[np.uint8]
 
@@ -93,7 +91,7 @@ def prepare(
         stores: where stores are looked for and put.
         normal: names of further classes that are healthy.
         abnormal: names of further classes that are not.
-        masks: folders of masks by class, where their name does not tell.
+        masks: folders of masks by class, if their names do not name the class.
         progress: called with the number of prepared frames and of all frames.
 
     Raises:
@@ -121,14 +119,14 @@ def prepare(
 
 
 def _place(folders: Sequence[Path], stores: Path, key: str) -> Path:
-    """Return where the store of a key is, whatever the name before the key, or else where it is to be."""
+    """Return the folder of the store with a key, whatever name precedes the key; if there is none, the folder to make."""
     found = sorted(stores.glob(f"*-{key[:12]}"))
     name = Path(os.path.commonpath([folder.resolve() for folder in folders])).name
     return found[0] if found else stores / f"{name or 'frames'}-{key[:12]}"
 
 
 def _is_filled(place: Path) -> bool:
-    """Say whether a store is at `place` already; raises InputError where something else is."""
+    """Return whether `place` is a store already; raises InputError if it is something else."""
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return False
     if not (place / INDEX).is_file():
@@ -137,7 +135,7 @@ def _is_filled(place: Path) -> bool:
 
 
 def _build(listing: Listing, config: PrepareConfig, key: str, place: Path, progress: ProgressCallback | None) -> None:
-    """Write the store in a hidden folder next to `place`, then rename it; another process that builds it is waited for."""
+    """Write the store in a hidden folder next to `place`, then rename it; wait if another process builds it."""
     work = place.parent / f".{place.name}-{key[:12]}.part"
     work.mkdir(parents=True, exist_ok=True)
     try:
@@ -158,7 +156,7 @@ def _build(listing: Listing, config: PrepareConfig, key: str, place: Path, progr
 
 
 def _threads() -> int:
-    """Return how many threads decode and resize, besides the one that looks at frames."""
+    """Return the number of threads that decode and resize."""
     return min(_THREADS, os.cpu_count() or 1)
 
 
@@ -266,10 +264,10 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 def _prepared(
     listed: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor, threads: int
 ) -> Iterator[tuple[FrameRecord, dict[str, Bytes]] | SkippedFile]:
-    """Give the frames in order, prepared.
+    """Yield the prepared frames in order.
 
-    The pool's threads decode and resize, which they do side by side. This thread does what takes many short calls, between
-    which threads would wait for each other: it reads the files, finds content areas and insets, and hashes.
+    The pool's threads decode and resize in parallel. This thread reads the files, finds content areas and insets, and hashes:
+    these take many short calls, between which threads would wait for each other.
     """
     some = (list(map(_File.read, listed[start : start + _TOGETHER])) for start in range(0, len(listed), _TOGETHER))
     reading = deque(pool.submit(_open, frames, config) for frames in islice(some, threads + 1))
@@ -285,7 +283,7 @@ def _prepared(
 
 @dataclass(frozen=True)
 class _File:
-    """What the files of a frame hold; None where there is none, or it cannot be read."""
+    """Contents of the files of a frame; None if there is no file, or it cannot be read."""
 
     file: ListedFrame
     frame: bytes | None

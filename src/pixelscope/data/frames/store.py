@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from pixelscope.config import Config
+from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.discovery import Kind
 from pixelscope.data.frames.duplicates import DISTANCE, clusters
-from pixelscope.data.frames.preprocess import Stages, read_stages
-from pixelscope.data.frames.view import CENTRE_SIZE, View, ViewName
+from pixelscope.data.frames.preprocess import CENTRE_SIZE, Stages, View, ViewName, read_stages
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE, find_link
 from pixelscope.imaging.config import PrepareConfig
@@ -110,7 +110,7 @@ class FrameStore:
     abnormal: NDArray[np.bool_]
     """Whether each frame's class is abnormal, bool (N,)."""
     has_lesion: NDArray[np.bool_]
-    """Whether each frame came with a mask, bool (N,); where not, its `lesions` are all 0."""
+    """Whether each frame has a mask, bool (N,); without one, its `lesions` are all 0."""
     sizes: Positions
     """Width and height of the originals, int64 (N, 2)."""
     hashes: NDArray[np.uint64]
@@ -142,7 +142,7 @@ class FrameStore:
         )
 
     def __reduce__(self) -> tuple[Callable[[Path], FrameStore], tuple[Path]]:
-        # To another process goes the path alone: NumPy would send everything that is mapped.
+        # Only the path is sent to another process, because NumPy would send all mapped arrays.
         return FrameStore.open, (self.path,)
 
     def __len__(self) -> int:
@@ -159,7 +159,7 @@ class FrameStore:
         return sheet_html(f"{len(self):,} frames in {self.path}", rows)
 
     def view(self, name: ViewName) -> View:
-        """Return all frames in one view: `full`, or `centre`, which holds no border and no inset; see `view.centre_box`.
+        """Return all frames in one view: `full`, or `centre`, which holds no border and no inset; see `preprocess.centre_box`.
 
         Raises:
             InputError: there is no such view.
@@ -205,13 +205,6 @@ class FrameStore:
     def summary(self) -> FrameSummary:
         """Return counts and original sizes by class."""
         return summarise(self)
-
-
-def evenly_spaced(positions: Positions, count: int) -> Positions:
-    """Return up to `count` evenly spaced elements of `positions`."""
-    if len(positions) <= count:
-        return positions
-    return positions[np.arange(count) * len(positions) // count]
 
 
 def array_shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:

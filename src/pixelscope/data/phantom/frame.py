@@ -25,7 +25,7 @@ from pixelscope.data.phantom.wall import (
 )
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.imaging.box import Box
+from pixelscope.imaging.content_area import Box
 
 WIDTH, HEIGHT = 360, 300
 SMALLEST = 96

@@ -12,8 +12,17 @@ import numpy as np
 
 from pixelscope.data.decode import depth_of, is_flat, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.data.sources.listing import Contents, Part, by_ending, contents, is_render_record, note, part_of, parts_among
-from pixelscope.data.sources.reading import reading_notes
+from pixelscope.data.sources.listing import (
+    Contents,
+    Part,
+    by_ending,
+    contents,
+    is_render_record,
+    note,
+    part_of,
+    parts_among,
+    reading_notes,
+)
 from pixelscope.errors import InputError
 
 _FLAT = "A single flat colour: {{count}} of {} images (transparency becomes white, which hides white drawings): {{names}}."

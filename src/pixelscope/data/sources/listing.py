@@ -5,13 +5,14 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from pixelscope.data.decode import SUFFIXES
+from pixelscope.data.decode import SUFFIXES, further_pages
+from pixelscope.data.sources.dicom import windows
 from pixelscope.errors import InputError
 
 _NAMED = 10
@@ -257,3 +258,31 @@ def _is_result(path: Path) -> bool:
     except (OSError, ValueError, TypeError, csv.Error):
         return False
     return (len(columns) > 2 and (columns[0], columns[-1]) == ("name", "error")) or columns[:2] == ["source", "file"]
+
+
+def reading_notes(files: Mapping[Path, str]) -> tuple[str, ...]:
+    """Return notes on files of several pages, and on DICOM files.
+
+    files: the name to print of each file.
+    """
+    paged = further_pages(list(files))
+    text = (
+        f"Read only the first page of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}; "
+        "`pixelscope data pages` writes every page as a file."
+    )
+    return (
+        *note(text, [files[path] for path in paged]),
+        *window_notes({files[path]: how for path, how in windows(list(files)).items()}),
+    )
+
+
+def window_notes(found: Mapping[str, str]) -> tuple[str, ...]:
+    """Return notes on DICOM files: by name, the window that was applied, or "" if there is none."""
+    windowed = [f"{name} ({window})" for name, window in found.items() if window]
+    return (
+        *note("DICOM files, shown through the window that they store: {count}: {names}.", windowed),
+        *note(
+            "DICOM files without a window, shown from their minimum to their maximum: {count}: {names}.",
+            [name for name, window in found.items() if not window],
+        ),
+    )

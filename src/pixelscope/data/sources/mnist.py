@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.errors import InputError, MissingExtra
 from pixelscope.imaging.resize import resize
-from pixelscope.progress import ProgressBar, ProgressCallback
+from pixelscope.runs.progress import ProgressBar, ProgressCallback
 
 if TYPE_CHECKING:
     from requests import RequestException

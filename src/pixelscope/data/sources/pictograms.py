@@ -19,7 +19,7 @@ from pixelscope.data.sources.mnist_m import read_photo
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_folder, write_text
 from pixelscope.imaging.config import RenderConfig
-from pixelscope.progress import ProgressCallback
+from pixelscope.runs.progress import ProgressCallback
 
 Floats = NDArray[np.floating[Any] | np.integer[Any]]
 """Of type float32, as the type checker knows OpenCV's results."""

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixelscope.data.frames.preprocess import View, ViewName
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.data.frames.view import View, ViewName
 from pixelscope.endovae.anomaly.scores import Values, masked_mean
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.imaging.tissue import BLACK, LUMA, touching_edge
@@ -21,7 +21,7 @@ BASELINES = {
     "PCA error": "squared error outside insets of principal components, as many as the latent vector has dimensions",
     "PCA error, whole": "the same, insets included",
 }
-"""Definition of every baseline; each is of the pixels that a view shows."""
+"""Definition of every baseline. Each is computed from the pixels that a view shows."""
 QUALITY = 85
 
 
@@ -42,9 +42,9 @@ def baseline_scores(
     Args:
         frames: what the view shows, uint8 (N, S, S, 3).
         insets: bool (N, S, S).
-        colours: of the mean colours of the training frames in this view.
+        colours: Gaussian of the mean colours of the training frames in this view.
         errors: (N, T, T), squared error of the principal components of the training frames, inside the view.
-        valid_mask: bool (N, T, T), where these are outside insets; by default `~insets`.
+        valid_mask: bool (N, T, T), True outside insets at the size of `errors`; by default `~insets`.
 
     Returns:
         float64 (N,) by name; NaN for a frame without a pixel outside insets.
@@ -86,8 +86,9 @@ SHORTCUTS: dict[ViewName, dict[str, str]] = {
         "sharpness": "logarithm of the energy of the finest octave over that of the next: what resampling and compression left",
     },
 }
-"""What the classifier knows of a frame, by view. On `centre`, only what that view can show. Compression and sharpness are
-measured over tissue, so that the test rather overstates a shortcut than hides one."""
+"""Features that the classifier sees, by view; on `centre`, only those that the view shows.
+
+Compression and sharpness also depend on tissue, so that the test overstates a shortcut rather than hides it."""
 FOLDS = 5
 BATCH = 64
 """Frames in memory at a time."""
@@ -114,7 +115,7 @@ def cross_validated(features: Values, abnormal: NDArray[np.bool_], clusters: NDA
     Returns:
         None where a kind has fewer than two clusters.
     """
-    # The report imports this module, and has no use for a second of scikit-learn.
+    # Imported here, because the report imports this module and importing scikit-learn takes a second.
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -137,13 +138,13 @@ def _folds(
     from sklearn.model_selection import StratifiedGroupKFold
 
     with warnings.catch_warnings():
-        # Of fewer frames than folds in a kind: the clusters were counted before.
+        # scikit-learn warns if a kind has fewer frames than folds; `cross_validated` has counted the clusters.
         warnings.simplefilter("ignore", UserWarning)
         yield from StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(abnormal, abnormal, clusters)
 
 
 def _recorded(store: FrameStore, positions: NDArray[np.int64]) -> Values:
-    """Return size, content area and insets by the index of the store, (N, 8)."""
+    """Return features of size, content area and insets from the index of the store, (N, 8)."""
     rows = []
     for position in positions.tolist():
         frame = store.index.frames[position]
@@ -158,7 +159,7 @@ def _recorded(store: FrameStore, positions: NDArray[np.int64]) -> Values:
 
 
 def _pixel_features(view: View, rows: NDArray[np.int64]) -> tuple[Values, Values]:
-    """Return what the pixels show of border, insets, compression and sharpness, and the mean colours, of some frames."""
+    """Return the features of border, insets, compression and sharpness, and the mean colours, of some frames."""
     frames, insets = np.asarray(view.frames[rows]), np.asarray(view.insets[rows]) > 0
     black = black_pixels(frames)
     compression, sharp = np.log([jpeg_bytes(frame) for frame in frames]), sharpness(frames)
@@ -167,7 +168,7 @@ def _pixel_features(view: View, rows: NDArray[np.int64]) -> tuple[Values, Values
     else:
         border = np.stack([black.mean((1, 2)), insets.mean((1, 2))], axis=1)
     colours = mean_colours(frames, insets)
-    # A frame that is all inset has no colour; black is what it shows.
+    # A frame that is all inset has no mean colour outside insets; black replaces it.
     return np.column_stack([border, compression, sharp]), np.where(np.isfinite(colours), colours, 0)
 
 

@@ -1,4 +1,4 @@
-"""Makes the calibration of a run: selects a score per view, and stores how healthy frames that chose nothing score."""
+"""Makes the calibration of a run: selects a score per view, and stores the scores of healthy frames that selected nothing."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixelscope.data.frames.duplicates import split_by_cluster
-from pixelscope.data.frames.view import VIEWS, ViewName
+from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.calibration import Calibration, CameraCount, Size, ViewCalibration, group_sizes
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, log_spread, scores
@@ -34,20 +34,20 @@ class AnomalySplits:
     selection: dict[str, FrameSubset]
     """`normal`, the validation frames, which also selected the checkpoint; `abnormal` if there are enough."""
     calibration: FrameSubset
-    """Healthy frames that chose nothing; those of `selection` where there are too few for both."""
+    """Healthy frames that selected nothing; the healthy frames of `selection` if there are too few for both."""
     test: dict[str, FrameSubset]
 
     @property
     def held_out(self) -> bool:
-        """Return whether the calibration frames chose nothing."""
+        """Return whether the calibration frames selected neither checkpoint nor score."""
         return not np.isin(self.calibration.positions, self.selection["normal"].positions).any()
 
 
 def split_for_anomaly(splits: Splits, split: SplitConfig) -> AnomalySplits | None:
     """Return the frames that select, calibrate and test; None for a run that was not trained on healthy frames.
 
-    A run that was trained on abnormal frames has abnormal validation frames. Otherwise whole clusters of near-duplicates of
-    the abnormal test frames are used.
+    The abnormal frames that select are the abnormal validation frames, if the run was trained on abnormal frames, too.
+    Otherwise they are a quarter of the abnormal test frames, in whole clusters of near-duplicates.
     """
     store, test = splits.train.store, dict(splits.test)
     abnormal = store.abnormal[splits.validation.positions]
@@ -78,9 +78,9 @@ def calibrate(
     """Make the calibration of a checkpoint.
 
     Args:
-        checkpoint: what is calibrated.
-        latent: of the posterior means of the training frames.
-        parts: the frames.
+        checkpoint: the checkpoint to calibrate.
+        latent: Gaussian of the posterior means of the training frames.
+        parts: the frames that select, calibrate and test.
         selection: raw scores of the frames that select, by kind.
         healthy: the calibration frames; their maps determine the brightness of heat maps.
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, FiniteFloat, model_validator
 
 from pixelscope.config import Config
-from pixelscope.data.frames.view import VIEWS, ViewName
+from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, frames_needed, tie_tolerance
 from pixelscope.errors import InputError
@@ -22,13 +22,13 @@ Size = tuple[int, int]
 TOLERANCE = 0.1
 """Sizes that differ by less than this fraction along both sides count as one camera: crops differ by some pixels."""
 MIN_SHARE = 0.1
-"""Minimum share of scored frames from one camera for a warning, and share of calibration frames from which there is none."""
+"""Minimum fraction of scored frames of one camera for a warning. There is none if as many calibration frames are of it."""
 
 
 def group_sizes(sizes: Iterable[Size]) -> dict[Size, Size]:
     """Return the group of each size: the most frequent size that it differs from by less than `TOLERANCE`.
 
-    sizes: of all frames, with repetitions.
+    sizes: the sizes of all frames, with repetitions.
     """
     groups: dict[Size, Size] = {}
     leaders: list[Size] = []
@@ -70,7 +70,7 @@ def camera_warnings(known: Mapping[str, int], scored: Mapping[str, int], what: s
 
 
 def known_cameras(sizes: Iterable[Size], known: Mapping[Size, int]) -> dict[str, int]:
-    """Return the number of frames per camera, by original size: one of `known` where it is near, else a new one."""
+    """Return the number of frames per camera: a size near one of `known` is that camera, any other size is a new one."""
     leaders = list(known)
     found: Counter[str] = Counter()
     for size, count in Counter(sizes).most_common():
@@ -90,7 +90,7 @@ FILE = "calibration.json"
 RATE = 0.05
 """Default false-positive rate."""
 HEADLINE: ViewName = "centre"
-"""The view of the first numbers and of `score` by default: it holds no border and no inset, which tell data sets apart."""
+"""The default view of `score`, reported first. It shows no border and no inset, by which data sets differ."""
 
 
 class ViewCalibration(Config):
@@ -101,7 +101,7 @@ class ViewCalibration(Config):
     selection_auroc: dict[str, float]
     """AUROC of every score on the validation frames, by which it was selected; empty without abnormal frames."""
     selection_counts: dict[str, int]
-    """Number of these frames by kind."""
+    """Number of validation frames by kind."""
     log_spreads: dict[str, tuple[float, float]]
     """Mean and standard deviation of the logarithm of each raw score that is combined, on the healthy validation frames."""
     scores: dict[str, Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]]
@@ -109,7 +109,7 @@ class ViewCalibration(Config):
 
     @property
     def count(self) -> int:
-        """Return the number of these frames."""
+        """Return the number of calibration frames with visible tissue."""
         return len(next(iter(self.scores.values())))
 
     def p_values(self, name: str, values: ArrayLike) -> NDArray[np.float64]:
@@ -144,7 +144,7 @@ class ViewCalibration(Config):
 
 
 class CameraCount(Config):
-    """Calibration frames of one camera, as far as original sizes tell; see `cameras.group_sizes`."""
+    """Calibration frames of one camera, identified by its original size; see `group_sizes`."""
 
     width: int
     height: int
@@ -161,12 +161,12 @@ class Calibration(ResultFile):
     """Images seen at that checkpoint."""
     weights_sha256: str
     held_out: bool
-    """Whether the calibration frames chose nothing; if not, they are the validation frames, which chose checkpoint and
+    """Whether the calibration frames selected nothing; if False, they are the validation frames, which selected checkpoint and
     score."""
     cameras: tuple[CameraCount, ...]
-    """Of the calibration frames, most frequent first."""
+    """Cameras of the calibration frames, most frequent first."""
     latent: GaussianReference
-    """Of the posterior means of the training frames."""
+    """Gaussian of the posterior means of the training frames."""
     vmax: float
     """Smoothed squared error at which a heat map is brightest; see `heatmap.heatmap_vmax`."""
     views: dict[ViewName, ViewCalibration]

@@ -1,6 +1,7 @@
 """Evaluates how well anomaly scores separate abnormal from healthy frames, next to trivial baselines. For research only.
 
-Each class of healthy frames is compared separately: frames of another camera than the abnormal ones are easily distinguished.
+Each class of healthy frames is compared separately, because frames of another camera than the abnormal ones are easy to
+separate.
 """
 
 from collections import Counter
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pixelscope.data.frames.store import evenly_spaced
-from pixelscope.data.frames.view import VIEWS, ViewName
+from pixelscope.data.disk_array import evenly_spaced
+from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.baselines import BASELINES, cross_validated, shortcut_features
 from pixelscope.endovae.anomaly.calibrate import MAX_HEATMAPS, AnomalySplits, calibrate
 from pixelscope.endovae.anomaly.calibration import (
@@ -93,14 +94,14 @@ class AnomalyMeasured:
 def measure_anomaly(
     parts: AnomalySplits, checkpoint: Checkpoint, references: References, measured: Mapping[str, Measured]
 ) -> AnomalyMeasured:
-    """Select a score per view, calibrate on other frames, and test on others again.
+    """Select a score per view, calibrate it on other frames, and test it on a third set.
 
     Args:
         parts: the frames that select, calibrate and test.
-        checkpoint: what is evaluated.
-        references: of the training frames.
-        measured: the frames to test and others, by kind, with the maps of `outlined` abnormal frames. Frames that select and
-            are not among them are measured here.
+        checkpoint: the checkpoint to evaluate.
+        references: references fitted to the training frames.
+        measured: measurements by kind, which include the test frames, with the maps of `outlined` abnormal frames. Frames of
+            `parts.selection` that they lack are measured here.
     """
     some = parts.calibration.at_most(MAX_HEATMAPS).positions
     healthy = measure(parts.calibration, checkpoint, references, some)
@@ -130,9 +131,9 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
     """Compare the scores of healthy and abnormal test frames with visible tissue, in one view.
 
     Args:
-        view: which one.
-        scored: of the test frames, by kind.
-        calibration: of the run.
+        view: the view.
+        scored: scores of the test frames, by kind.
+        calibration: the calibration of the run.
         distance: maximum Hamming distance of near-duplicates.
 
     Raises:
@@ -174,11 +175,11 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
 
 
 def shortcut_test(view: ViewName, part: FrameSubset, distance: int, groups: tuple[str, ...]) -> ShortcutTest | None:
-    """Measure how well all frames of the store of `part` are told apart without tissue.
+    """Measure how well a classifier separates the frames of a store without seeing tissue.
 
     Args:
         view: what the classifier can see.
-        part: frames of the store.
+        part: any frames of the store; all its frames are classified.
         distance: maximum Hamming distance of near-duplicates, which are held out together.
         groups: classes of healthy frames, and `all`.
 
@@ -224,7 +225,7 @@ def number(value: float) -> str:
 def _raw_scores(
     part: FrameSubset, checkpoint: Checkpoint, references: References, measured: Mapping[str, Measured]
 ) -> RawScores:
-    """Return the raw scores of a part, measured here unless they are known."""
+    """Return the raw scores of a part; measure them unless `measured` has them."""
     known = next((one.scores for one in measured.values() if one.scores.covers(part)), None)
     return measure(part, checkpoint, references).scores if known is None else known.select(part)
 
@@ -283,7 +284,7 @@ def _flagged_by_camera(normal: Scored) -> dict[str, CameraResult]:
 
 
 def _calibration_warnings(parts: AnomalySplits) -> tuple[str, ...]:
-    """Return warnings of calibration frames that chose, and of cameras that they lack."""
+    """Return warnings on calibration frames that also selected, and on cameras that they lack."""
     known, healthy, abnormal = parts.calibration, parts.test["normal"], parts.test["abnormal"]
     groups = group_sizes([size for part in (known, healthy, abnormal) for size in _sizes(part)])
     same = Counter(_cameras(known, groups))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.frames.view import ViewName, centre_box
+from pixelscope.data.frames.preprocess import ViewName, centre_box
 from pixelscope.endovae.anomaly.statistics import GaussianReference
-from pixelscope.imaging.box import Box
+from pixelscope.imaging.content_area import Box
 from pixelscope.imaging.tissue import tissue_mask
 
 Values = NDArray[np.float64]
@@ -70,7 +70,7 @@ def raw_scores(
         maps: outputs of the networks.
         frames: the frames, uint8 (N, S, S, 3).
         insets: bool (N, S, S).
-        latent: of the posterior means of the training frames.
+        latent: Gaussian of the posterior means of the training frames.
         view: where errors are averaged; see `SCORES`.
 
     Returns:
@@ -133,7 +133,7 @@ def scores(raw: Mapping[str, Values], log_spreads: Mapping[str, tuple[float, flo
 
 
 def why_unscored(maps: ErrorMaps) -> list[str]:
-    """Return per frame why it has no score, if it has none."""
+    """Return the reason for each frame why it has no score."""
     finite = np.asarray(np.isfinite(maps.error).all((1, 2)) & np.isfinite(maps.mean).all(1))
     return [NO_TISSUE if one else "the outputs of the model are not finite" for one in finite]
 

@@ -27,10 +27,10 @@ DETECTORS: dict[DetectorName, str] = {
     "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0 (extra `pretrained`); maps of PaDiM",
     "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from its Gaussian",
     "lite0-patchcore": "PatchCore on features of EfficientNet-Lite0: distance of each patch from the nearest healthy one",
-    "learned-mahalanobis": "Mahalanobis distance of pooled features of the network that finds pseudo-lesions; maps of PaDiM",
+    "learned-mahalanobis": "Mahalanobis distance of pooled features of the network trained on pseudo-lesions; maps of PaDiM",
     "learned-padim": "PaDiM on features of that network",
     "learned-patchcore": "PatchCore on features of that network",
-    "pseudo-lesions": "what a network that learned to find pseudo-lesions takes for one; highest tenth of its map",
+    "pseudo-lesions": "map of a network trained to find pseudo-lesions; mean of the highest tenth",
 }
 """Definition of every detector."""
 
@@ -48,7 +48,7 @@ def detector_name(text: str) -> DetectorName:
 
 
 def chosen_detectors(names: Sequence[DetectorName]) -> tuple[DetectorName, ...]:
-    """Return the named detectors; without a name, all for which the packages are installed.
+    """Return the named detectors; without a name, all whose packages are installed.
 
     Raises:
         InputError: a named one needs the extra `pretrained`, which is not installed.
@@ -64,13 +64,13 @@ class DetectConfig(Config):
     """Detectors, and how they are measured."""
 
     view: Literal["full", "centre"] = "centre"
-    """Which part of the frames is seen; `centre` has no border and no inset, which tell data sets apart."""
+    """Part of the frames that detectors see; `centre` shows no border and no inset, by which data sets differ."""
     detectors: tuple[DetectorName, ...] = ()
-    """Detectors to measure; none: all for which the packages are installed."""
+    """Detectors to measure; by default all whose packages are installed."""
     folds: Annotated[int, Field(ge=3, le=20)] = 5
     """Folds of the healthy frames; each is tested once."""
     images: Annotated[int, Field(ge=32)] = 9600
-    """Drawn examples that the network that finds pseudo-lesions is trained on, in each fold and for the model file."""
+    """Number of examples with pseudo-lesions that a network is trained on, in each fold and for the model file."""
     min_lesion: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Fraction of the view that a lesion must cover; abnormal frames whose mask shows less are left out."""
     duplicate_distance: Annotated[int, Field(ge=0, le=64)] = 8

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.duplicates import split_by_cluster
-from pixelscope.data.frames.store import FrameStore, evenly_spaced
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.baselines import baseline_scores, cross_validated, mean_colours, shortcut_features
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.localization import baseline_maps, measure_maps, resized_lesions, resized_maps
@@ -26,8 +27,8 @@ from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auro
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import RegionMapResult
 from pixelscope.errors import InputError
-from pixelscope.progress import ProgressCallback
 from pixelscope.rng import derive
+from pixelscope.runs.progress import ProgressCallback
 
 Positions = NDArray[np.int64]
 
@@ -41,7 +42,7 @@ class Fold:
     selection: Positions
     """Healthy and abnormal frames that select a detector."""
     calibration: Positions
-    """Healthy frames that set the threshold, and choose nothing."""
+    """Healthy frames that set the threshold and select nothing."""
     test: Positions
     """Healthy and abnormal frames."""
 
@@ -194,7 +195,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold found in its test frames."""
+    """Results of one fold on its test frames."""
 
     rows: Positions
     """The test frames."""
@@ -251,7 +252,7 @@ def _detections(
     config: DetectConfig,
     number: int,
 ) -> Iterator[tuple[str, Detection]]:
-    """Yield what each detector, fitted to `train`, finds in all frames."""
+    """Fit each detector to `train`, and yield its scores and maps of all frames."""
     learned: FrameFeatures | None = None
     for name in names:
         features = pretrained if name in LITE0 else learned
@@ -372,7 +373,7 @@ def _separation(
 
 
 def _shortcuts(config: DetectConfig, frames: Frames, groups: Mapping[str, Mask]) -> dict[str, ScoreResult]:
-    """Return how well classifiers that see no tissue, or the mean colour alone, tell abnormal from healthy frames."""
+    """Return how well classifiers that see no tissue, or the mean colour alone, separate abnormal from healthy frames."""
     features, colours = shortcut_features(frames.store, config.view, frames.positions)
     found = {}
     for name, values in (("no tissue", features), ("mean colour alone", colours)):
@@ -390,7 +391,7 @@ def _flagged(frames: Frames, results: Sequence[FoldResult]) -> dict[str, float]:
 
 
 def _maps(frames: Frames, outlined: Mask, results: Sequence[FoldResult]) -> dict[str, RegionMapResult]:
-    """Return how well maps localize lesions, mean over folds, beside maps that know nothing of disease."""
+    """Return how well maps localize lesions: those of detectors, mean over folds, and the baseline maps."""
     known = [one.maps for one in results if one.maps]
     if not known:
         return {}

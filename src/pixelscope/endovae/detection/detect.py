@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.store import INDEX, FrameStore, evenly_spaced
+from pixelscope.data.frames.store import INDEX, FrameStore
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.statistics import conformal_p, few_frames_warning
@@ -19,7 +20,7 @@ from pixelscope.endovae.detection.results import DetectionResult, ScoreResult
 from pixelscope.endovae.report.anomaly import HeatMaps, Point, heatmap_gallery, separation_panel
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, atomic_folder
-from pixelscope.progress import ProgressCallback
+from pixelscope.runs.progress import ProgressCallback
 
 RESULT, MODEL = "detection.json", "detector.safetensors"
 CALIBRATION_FRACTION = 0.2

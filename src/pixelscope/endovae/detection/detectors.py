@@ -1,4 +1,4 @@
-"""Detectors: what is fitted to the features of healthy frames, and scores others by how unlike them they are."""
+"""Detectors: models fitted to the features of healthy frames, which score other frames by their distance from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ RIDGE = 0.01
 BANK = 2_000
 """Patches in the memory bank of PatchCore."""
 CANDIDATES = 20_000
-"""Patches, drawn at random, that the bank is chosen from."""
+"""Number of random patches from which the bank is chosen."""
 PROJECTED = 64
-"""Dimensions that the choice of the bank is made in, by a random projection (Roth et al. 2022, section 3.2)."""
+"""Dimensions of the random projection in which the bank is chosen (Roth et al. 2022, section 3.2)."""
 HIGHEST = 0.1
-"""Fraction of the positions of a map, the highest, whose mean is the score of a frame."""
+"""A frame's score is the mean of this fraction of its map, the highest positions."""
 
 Floats = NDArray[np.float32]
 Tensors = dict[str, NDArray]
@@ -31,12 +31,12 @@ Tensors = dict[str, NDArray]
 
 @dataclass(frozen=True)
 class Detection:
-    """Scores of N frames, and where they come from."""
+    """Scores of N frames, and the maps that they summarise."""
 
     scores: NDArray[np.float64]
     """(N,); higher is less like the healthy frames."""
     maps: Floats
-    """(N, h, w): the same per position."""
+    """(N, h, w): the score of each position."""
 
 
 class Detector(Protocol):
@@ -47,12 +47,12 @@ class Detector(Protocol):
         ...
 
     def tensors(self) -> Tensors:
-        """Return what was fitted, by name; `from_tensors` takes it back."""
+        """Return the fitted parameters by name, for `from_tensors`."""
         ...
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> Self:
-        """Return the detector that `tensors` belong to."""
+        """Return the detector with these parameters."""
         ...
 
 
@@ -91,7 +91,7 @@ class PaDiM:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "PaDiM":
-        """Return the detector that `tensors` belong to."""
+        """Return the detector with these parameters."""
         return cls(tensors["mean"], tensors["precision"])
 
 
@@ -99,7 +99,7 @@ class PaDiM:
 class Mahalanobis:
     """Distance of a frame's pooled features from one Gaussian, with the shrinkage of Ledoit and Wolf (2004).
 
-    A pooled distance has no place; the maps are those of `PaDiM` on the same network.
+    A pooled distance has no position, so the maps are those of `PaDiM` on the same features.
     """
 
     mean: NDArray[np.float64]
@@ -126,7 +126,7 @@ class Mahalanobis:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "Mahalanobis":
-        """Return the detector that `tensors` belong to."""
+        """Return the detector with these parameters."""
         positions = PaDiM(tensors["positions.mean"], tensors["positions.precision"])
         return cls(tensors["mean"], tensors["precision"], positions)
 
@@ -140,7 +140,7 @@ class PatchCore:
 
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "PatchCore":
-        """Choose the bank from the patches of healthy frames: greedily, each patch the furthest from those before it."""
+        """Choose the bank from the patches of healthy frames: repeatedly add the patch that is furthest from the bank."""
         patches = features.fine.reshape(-1, features.fine.shape[-1])
         rng = np.random.default_rng(derive(seed, "patches of the memory bank"))
         some = patches[np.sort(rng.permutation(len(patches))[:CANDIDATES])]
@@ -160,13 +160,13 @@ class PatchCore:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "PatchCore":
-        """Return the detector that `tensors` belong to."""
+        """Return the detector with these parameters."""
         return cls(tensors["bank"])
 
 
 @dataclass(frozen=True)
 class PseudoLesions:
-    """What a network takes for a pseudo-lesion; all of it is in the network, and nothing is fitted."""
+    """The lesion map of a network trained on pseudo-lesions; nothing is fitted."""
 
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "PseudoLesions":
@@ -176,7 +176,7 @@ class PseudoLesions:
     def __call__(self, features: FrameFeatures) -> Detection:
         """Return the map of each frame, (N, h, w) in [0, 1]; its score is the mean of the highest tenth."""
         if features.lesion is None:
-            raise InputError("These features do not say what looks like a lesion; use those that are learned.")
+            raise InputError("These features have no lesion map; use those of a network trained on pseudo-lesions.")
         return Detection(highest(features.lesion), features.lesion)
 
     def tensors(self) -> Tensors:
@@ -197,7 +197,7 @@ def highest(maps: Floats) -> NDArray[np.float64]:
 
 
 def _furthest(points: Floats, count: int) -> NDArray[np.int64]:
-    """Return the indices of up to `count` of the points (N, D), each the furthest from those before it."""
+    """Return the indices of up to `count` points (N, D); each is the point furthest from those before it."""
     chosen = [0]
     nearest = np.square(points - points[0]).sum(1)
     for _ in range(min(count, len(points)) - 1):

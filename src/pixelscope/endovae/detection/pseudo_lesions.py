@@ -1,7 +1,7 @@
 """Draws pseudo-lesions into healthy frames: patches that are cut, warped, recoloured and blended in.
 
-The idea is that of CutPaste (Li et al., CVPR 2021) and DRAEM (Zavrtanik et al., ICCV 2021): a network that finds what was drawn
-also finds what it never saw. The shapes here are those of tissue: blobs with a bulge, a shadow, another texture or colour.
+The idea is that of CutPaste (Li et al., CVPR 2021) and DRAEM (Zavrtanik et al., ICCV 2021): a network trained to find drawn
+lesions also finds real ones. The shapes here are those of tissue: blobs with a bulge, a shadow, another texture or colour.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 LESION_RATE = 0.6
 """Fraction of the frames that get a pseudo-lesion."""
 MIN_CHANGE = 0.02
-"""Mean absolute difference of the channels, of 1, from which a changed pixel counts as lesion."""
+"""Minimum mean absolute difference over channels, in [0, 1], at which a changed pixel counts as lesion."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def draw_lesion(frame: Floats, other: Floats, rng: np.random.Generator) -> tuple
 
     Args:
         frame: (S, S, 3) in [0, 1].
-        other: another frame of the same shape; patches come from it.
-        rng: draws shape, place and kind.
+        other: another frame of the same shape, from which patches are taken.
+        rng: generator of shape, position and kind.
     """
     blob = draw_blob(len(frame), rng)
     soft = _softened(blob, rng)
@@ -108,7 +108,7 @@ def _transplanted(frame: Floats, other: Floats, soft: Floats, rng: np.random.Gen
 
 
 def _bulged(frame: Floats, blob: Blob, rng: np.random.Generator) -> Floats:
-    """Return the frame magnified inside the blob, as a dome magnifies its surface."""
+    """Return the frame magnified inside the blob, like the surface of a dome."""
     rows, columns = np.mgrid[: len(frame), : len(frame)].astype(np.float32)
     least, power = rng.uniform(0.35, 0.9), rng.uniform(0.8, 2.5)
     scale = np.where(blob.inside, least + (1 - least) * np.power(blob.distance, power), 1).astype(np.float32)
@@ -122,7 +122,7 @@ def _bulged(frame: Floats, blob: Blob, rng: np.random.Generator) -> Floats:
 
 
 def _shaded(frame: Floats, blob: Blob, rng: np.random.Generator) -> Floats:
-    """Return the frame lit as a dome is from one side."""
+    """Return the frame shaded like a dome that is lit from one side."""
     rows, columns = np.mgrid[: len(frame), : len(frame)].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     towards = ((columns - blob.centre[0]) * np.cos(angle) + (rows - blob.centre[1]) * np.sin(angle)) / blob.radius
@@ -161,4 +161,4 @@ _CHANGES: tuple[tuple[float, Change], ...] = (
     (0.2, _roughened),
     (0.3, _glinting),
 )
-"""Changes of what is drawn, and how often each is applied."""
+"""Changes inside a pseudo-lesion, each with its probability."""

@@ -12,7 +12,7 @@ from pixelscope.runs.record import ResultFile
 ALL = "all"
 """The group of all healthy frames."""
 SELECTED = "selected in each fold"
-"""Row of the detectors that each fold selected on frames that it does not test."""
+"""Name of the row for the detector that each fold selected on frames that it does not test."""
 
 
 class ScoreResult(Config):
@@ -40,12 +40,12 @@ class DetectionResult(ResultFile):
     clusters: dict[str, int]
     """Number of clusters of near-duplicates, of healthy and abnormal ones; intervals resample them."""
     invisible: int
-    """Abnormal frames left out because this view does not show their lesion."""
+    """Number of abnormal frames left out because this view does not show their lesion."""
     scores: dict[str, ScoreResult]
     baselines: dict[str, ScoreResult]
     """Trivial baselines, fitted to the same training frames."""
     shortcuts: dict[str, ScoreResult]
-    """Classifiers with labels that see no tissue, or the mean colour alone; see `endovae.anomaly.shortcuts`."""
+    """Classifiers with labels that see no tissue, or the mean colour alone; see `endovae.anomaly.baselines`."""
     selected: str
     """The detector with the largest mean AUROC on the frames that select; the one in the model file."""
     selected_by_fold: tuple[str, ...]

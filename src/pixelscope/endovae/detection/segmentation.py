@@ -1,4 +1,4 @@
-"""A small U-Net that finds pseudo-lesions; it learns from healthy frames alone, without labels and without other weights."""
+"""A small U-Net that finds pseudo-lesions, trained from scratch on healthy frames without labels."""
 
 from collections.abc import Callable, Iterator
 
@@ -71,8 +71,8 @@ def train_lesion_net(
     Args:
         frames: healthy frames, uint8 (N, S, S, 3), N > 1.
         images: number of drawn examples to train on.
-        seed: of weights and examples.
-        progress: called with the number of examples seen and of all.
+        seed: seed of weights and examples.
+        progress: called with the number of examples seen and the total.
 
     Returns:
         The network, in evaluation mode.

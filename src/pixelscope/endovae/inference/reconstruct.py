@@ -17,7 +17,7 @@ from pixelscope.errors import InputError
 from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, require_distinct_names, require_paths, text_of
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable, Row
-from pixelscope.progress import ProgressCallback
+from pixelscope.runs.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from pixelscope.endovae.checkpoints import Checkpoint

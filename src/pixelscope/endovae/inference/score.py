@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pixelscope.data.decode import decode
-from pixelscope.data.frames.view import ViewName
+from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE, Size, camera_warnings, known_cameras, title
 from pixelscope.endovae.anomaly.heatmap import overlay
@@ -26,7 +26,7 @@ from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.files import InputFile, require_distinct_names, require_paths
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import Row, open_table
-from pixelscope.progress import ProgressCallback
+from pixelscope.runs.progress import ProgressCallback
 
 QUICK = 1
 """PNG compression of maps; a higher level takes longer than everything else together."""

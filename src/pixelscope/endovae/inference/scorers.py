@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from pixelscope.data.frames.preprocess import CentreFrame, PreparedFrame, cut_centre, prepare_file, prepare_frame, prepare_views
-from pixelscope.data.frames.view import ViewName, centre_box
+from pixelscope.data.frames.preprocess import (CentreFrame, PreparedFrame, ViewName, centre_box, cut_centre, prepare_file, prepare_frame, prepare_views)
 from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.scores import MIN_TISSUE, NO_TISSUE, why_unscored
@@ -19,8 +18,8 @@ from pixelscope.endovae.detection.config import SYSTEM
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import KEY
-from pixelscope.imaging.box import Box
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.content_area import Box
 from pixelscope.imaging.tissue import tissue_mask
 
 

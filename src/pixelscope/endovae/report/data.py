@@ -14,8 +14,7 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.results import Evaluation, SetResult
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE
-from pixelscope.runs.arrays import read_arrays
-from pixelscope.runs.folder import RunFolder, read_stats
+from pixelscope.runs.folder import RunFolder, read_arrays, read_stats
 from pixelscope.runs.record import RunRecord, read_record
 
 KINDS = ("normal", "abnormal")

@@ -18,7 +18,7 @@ from pixelscope.endovae.report.plotting import (
     rows_gallery,
 )
 from pixelscope.files import atomic_file
-from pixelscope.imaging.box import Box
+from pixelscope.imaging.content_area import Box
 from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
 from pixelscope.reports.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, evenly_spaced, fitted, styled, text_width
 

@@ -17,8 +17,8 @@ from pixelscope.files import write_text
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.evaluation import evaluate_pixelda
 from pixelscope.pixelda.training import resume_pixelda, train_baseline, train_pixelda
-from pixelscope.progress import ProgressCallback
 from pixelscope.runs.folder import RunFolder
+from pixelscope.runs.progress import ProgressCallback
 
 Cluster = Literal["local", "slurm"]
 State = Literal["done", "failed", "started", "new"]

@@ -27,8 +27,7 @@ from pixelscope.pixelda.report.generated import named_rows
 from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table
 from pixelscope.reports.plotting import BLUE, GREY, INK, Panel, count_images, count_percent, padded_figure, panels, styled
 from pixelscope.reports.record import record_section
-from pixelscope.runs.arrays import read_arrays
-from pixelscope.runs.folder import RunFolder
+from pixelscope.runs.folder import RunFolder, read_arrays
 from pixelscope.runs.record import read_record
 
 ACCURACY_CAPTION = (

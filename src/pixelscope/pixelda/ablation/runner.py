@@ -22,9 +22,8 @@ from pixelscope.pixelda.ablation.jobs import Cluster, Job, LaunchOptions, check_
 from pixelscope.pixelda.ablation.results import ABLATION, RUNS, SAMPLES, SEARCH, AblationResult, SearchResult, Trial
 from pixelscope.pixelda.config import preset
 from pixelscope.pixelda.data import load_domains
-from pixelscope.progress import ProgressCallback
-from pixelscope.runs.arrays import read_arrays, save_arrays
-from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
+from pixelscope.runs.folder import RunFolder, command_line, git_revision, read_arrays, save_arrays, versions
+from pixelscope.runs.progress import ProgressCallback
 
 LOGS, SETTINGS = "logs", "settings.yaml"
 

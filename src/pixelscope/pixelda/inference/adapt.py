@@ -14,7 +14,7 @@ from pixelscope.files import atomic_file, csv_text
 from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, labels_in, require_paths, text_of
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable, Row
-from pixelscope.progress import ProgressCallback
+from pixelscope.runs.progress import ProgressCallback
 
 METADATA = "metadata.csv"
 """Table of generated images, as the image folders of the `datasets` library have it."""

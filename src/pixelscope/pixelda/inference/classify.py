@@ -11,7 +11,7 @@ from pixelscope.inference.files import InputFile, require_paths
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline
 from pixelscope.inference.table import Row, open_table
 from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
-from pixelscope.progress import ProgressCallback
+from pixelscope.runs.progress import ProgressCallback
 
 COLUMNS = ("name", "label", "probability", "runner_up", "runner_up_probability")
 BASELINE = ("baseline_label", "baseline_probability")

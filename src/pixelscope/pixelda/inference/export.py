@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pixelscope.data import load
-from pixelscope.data.disk_array import evenly_spaced
+from pixelscope.data.disk_array import sampled
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle
 from pixelscope.exports.metadata import Metadata
 from pixelscope.exports.model_card import ModelCard, TensorSpec
@@ -73,7 +73,7 @@ def _images(checkpoint: "Checkpoint", images: str | None, data_root: Path | None
         test = load_unframed_test(checkpoint.run, data_root)
         return pixels(test.images[:MAX_COMPARED]), f"{test.provenance.title}, test split of the run"
     found = load(images, size=checkpoint.size, data_root=data_root, value_range=checkpoint.config.data.input_values)
-    return pixels(evenly_spaced(found.images, MAX_COMPARED)), found.provenance.title
+    return pixels(sampled(found.images, MAX_COMPARED)), found.provenance.title
 
 
 def _answers(model: ClassifierModel, images: np.ndarray) -> np.ndarray:

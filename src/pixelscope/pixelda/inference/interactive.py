@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
 from pixelscope.pixelda.inference.model import ClassifierModel, TorchClassifier
-from pixelscope.runs.arrays import read_arrays
+from pixelscope.runs.folder import read_arrays
 
 Bytes = NDArray[np.uint8]
 GALLERY = {"source": 4, "source_labels": 1}

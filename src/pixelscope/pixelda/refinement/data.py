@@ -11,7 +11,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import DeviceImages, ShuffledStream, StepBatches, to_float, under, with_prefix
-from pixelscope.engine.memory import to_device
+from pixelscope.engine.runtime import to_device
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise, redraw

@@ -10,9 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pixelscope.data.disk_array import evenly_spaced
+from pixelscope.data.disk_array import sampled
 from pixelscope.errors import InputError
-from pixelscope.heap import keep_heap
 from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint
 from pixelscope.pixelda.evaluation import own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
@@ -23,6 +22,7 @@ from pixelscope.pixelda.refinement.selection import select_checkpoints, selector
 from pixelscope.pixelda.refinement.training import RefinementInputs, build_classifier, generated_validation, load_inputs
 from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import IMAGES, answers_of
+from pixelscope.processes import keep_heap
 from pixelscope.runs.folder import RunFolder
 
 
@@ -104,7 +104,7 @@ def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module) -
 
 def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: dict[str, float]) -> Snapshot:
     """Return the accuracy on the target's test split, and the value of each criterion on held-out images."""
-    logits, features = answers_of(network, evenly_spaced(inputs.holdout.images, IMAGES))
+    logits, features = answers_of(network, sampled(inputs.holdout.images, IMAGES))
     known = measure(network, MeasuredSet("source, held out", [inputs.source.validation], source=True))
     values = selector_values(logits, features, accuracies({"": known})[""])
     return Snapshot.model_validate({"images": images, **reached, **values})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pixelscope.data.disk_array import evenly_spaced
+from pixelscope.data.disk_array import sampled
 from pixelscope.data.imageset import ImageSet
 from pixelscope.pixelda.metrics import MeasuredSet
 from pixelscope.pixelda.refinement.results import ClassShare, Guard
@@ -46,7 +46,7 @@ def guard(
         redrawn: the same images, translated by G; None without generated images.
         threshold: minimum probability of a pseudo-label.
     """
-    shown = evenly_spaced(target.images, IMAGES)
+    shown = sampled(target.images, IMAGES)
     found = {name: answers_of(network, shown) for name, network in (("start", start), ("refined", refined))}
     known = {"source accuracy": MeasuredSet("source", [source], source=True)}
     if redrawn is not None:

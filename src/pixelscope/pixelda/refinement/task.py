@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.ema import EMA
-from pixelscope.engine.memory import to_device, to_memory_format
 from pixelscope.engine.optimize import adam, apply_gradients, set_learning_rate
+from pixelscope.engine.runtime import to_device, to_memory_format
 from pixelscope.engine.task import StepInputs, Task
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.metrics import accuracy_and_loss

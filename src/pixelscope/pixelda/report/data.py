@@ -10,8 +10,7 @@ import numpy as np
 from pixelscope.config import read_yaml
 from pixelscope.pixelda.results import Evaluation, SetResult
 from pixelscope.reports.plotting import Series, series
-from pixelscope.runs.arrays import read_arrays
-from pixelscope.runs.folder import RunFolder, read_stats
+from pixelscope.runs.folder import RunFolder, read_arrays, read_stats
 from pixelscope.runs.record import RunRecord, read_record
 
 SAMPLES = {

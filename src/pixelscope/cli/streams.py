@@ -1,10 +1,13 @@
-"""Names of files from standard input, and results on standard output: `-` instead of a path."""
+"""Names of files from standard input, and results on standard output, as text or as JSON."""
 
+import json as json_format
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
+import pixelscope
 from pixelscope.errors import InputError
 
 STANDARD_STREAM = Path("-")
@@ -33,3 +36,31 @@ def _names_on_stdin() -> list[Path]:
     if not found:
         raise InputError("Standard input names no file; pipe one name per line into it, as `find` prints them.")
     return found
+
+
+class Result(Protocol):
+    """A result of the public API."""
+
+    def to_text(self) -> str:
+        """Return the text for a terminal."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        ...
+
+
+def show(result: Result, json: bool, table: Path | None = None) -> None:
+    """Print a result; on stderr if standard output has the rows of its `table`."""
+    text = json_format.dumps(result.to_dict(), indent=2, allow_nan=False) if json else result.to_text()
+    print(text, file=sys.stderr if table == STANDARD_STREAM else sys.stdout)
+
+
+def evaluate_and_report(run: Path, *, data_root: Path | None = None, json: bool = False) -> None:
+    """Evaluate a trained run, write its report and print both; only the first of several processes does."""
+    if not pixelscope.is_first_process():
+        return
+    show(pixelscope.evaluate(run, data_root=data_root), json)
+    report = pixelscope.report(run)
+    if not json:
+        print(f"\nRun folder: {run}\nReport: {report}")
