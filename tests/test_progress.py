@@ -20,6 +20,18 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert out.getvalue() == "      500 of 1,000 images  images/s 62  A 1  B 0.25  left 1:02:05\n"
 
 
+def test_progress_is_at_most_the_total() -> None:
+    """The last batch of a small set is larger than what is left of it."""
+    out = io.StringIO()
+    TrainingLines(Console(file=out, width=80), 144, LABELS).show(256, {"loss/a": 1.0})
+    assert "144 of 144 images" in out.getvalue()
+    out = io.StringIO()
+    bar = TrainingBar(Console(file=out, width=100, force_terminal=True, color_system=None), 144, 0, LABELS)
+    bar.advance(256)
+    bar.close()
+    assert "144/144" in out.getvalue() and "256" not in out.getvalue()
+
+
 def test_plain_lines_come_at_most_every_five_seconds_and_lose_no_number() -> None:
     out, now = io.StringIO(), [0.0]
     lines = TrainingLines(Console(file=out, width=80), 1000, LABELS, clock=lambda: now[0])

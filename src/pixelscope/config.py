@@ -1,6 +1,6 @@
 """Base class of all configurations: frozen, without unknown keys, read from YAML."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -12,8 +12,7 @@ from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE, write_text
 
 
-def _short(value: object) -> str:
-    text = repr(value)
+def _short(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
@@ -31,6 +30,45 @@ MAX_SHOWN = 200
 """Maximum length of a wrong value in a message."""
 MAX_NODES = 100_000
 """Maximum number of values in a YAML file once all references are written out; nested ones multiply."""
+
+
+_PROBLEMS = {
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "multiple_of": "must be a multiple of {multiple_of:g}",
+    "finite_number": "must be a finite number",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "too_short": "needs at least {min_length} values",
+    "too_long": "takes at most {max_length} values",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("string_type", "path_type"), "must be text"),
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be a group of settings"),
+}
+"""What is wrong with a setting, by the type of pydantic's error; pydantic's own words for other types."""
+
+
+def describe_invalid(error: ValidationError, show: Callable[[object], str] = repr) -> tuple[str, str]:
+    """Return the dotted name of the first invalid setting, and what is wrong with it.
+
+    show: returns the text of a given value.
+    """
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if isinstance(part, str)) or "the top level"
+    if first["type"] == "missing":
+        return where, "is missing; give it"
+    if first["type"] == "extra_forbidden":
+        return where, "is not a known setting; remove it, or correct its name"
+    if first["type"] == "value_error":
+        return where, f"is invalid: {first.get('ctx', {}).get('error', first['msg'])}"
+    problem = _PROBLEMS.get(first["type"])
+    described = f"is invalid ({first['msg']})" if problem is None else problem.format(**first.get("ctx", {}))
+    return where, f"{described}, got {_short(show(first['input']))}"
 
 
 class Config(BaseModel):
@@ -55,9 +93,8 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "top level"
-            raise InputError(f"{origin}: {where}: {first['msg']} (given: {_short(first['input'])}).") from None
+            where, problem = describe_invalid(error)
+            raise InputError(f"{origin}: {where} {problem}.") from None
 
     def with_settings(self, changes: dict[str, Any]) -> Self:
         """Return a copy with nested `changes`; None leaves a setting unchanged.

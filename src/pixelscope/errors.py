@@ -1,4 +1,4 @@
-"""Errors that the user can fix."""
+"""Errors that the user can fix, and counts in messages."""
 
 from importlib.util import find_spec
 
@@ -47,6 +47,11 @@ def require_extra(extra: str, what: str = "This command") -> None:
 def has_extra(extra: str) -> bool:
     """Return whether all packages of an extra are installed; nothing is imported."""
     return all(find_spec(package) is not None for package, of in PACKAGES.items() if of == extra)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 frame, 1,370 frames, 2 classes."""
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 class TrainingStopped(InputError):

@@ -169,6 +169,12 @@ def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
         _close(descriptor)
 
 
+def require_absent(path: Path) -> None:
+    """Raise InputError if an output exists already."""
+    if path.exists():
+        raise InputError(f"{path} exists already; choose another --out, or remove it.")
+
+
 def find_link(folder: Path, depth: int = 2) -> Path | None:
     """Return the first symbolic link in `folder` and `depth` - 1 levels below it; None if there is none.
 

@@ -101,3 +101,8 @@ def test_help_is_printed_wherever_its_flag_stands(cli: Cli, arguments: list[str]
 
 def test_no_arguments_print_the_help(cli: Cli) -> None:
     assert "Usage: pixelscope COMMAND" in cli().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_option_has_a_second_name_that_empties_it(command: str) -> None:
+    assert "--empty-" not in help_text(command)

@@ -190,10 +190,10 @@ def test_a_saved_configuration_is_a_file_to_start_from(tmp_path: Path) -> None:
         ("xyzzy: 3", "source, target, seed, data,"),
         ("1: 3", "source, target, seed, data,"),
         ("out: runs/a", "setting out"),
-        ("generator: {blocks: many}", "generator.blocks: "),
-        ("generator: 3", "generator: "),
-        ("source: 3", "source: "),
-        ("data: {test_fraction: 1.5}", "(given: 1.5)"),
+        ("generator: {blocks: many}", "generator.blocks must be a whole number"),
+        ("generator: 3", "generator must be a group of settings"),
+        ("source: 3", "source must be text, got 3"),
+        ("data: {test_fraction: 1.5}", "got 1.5"),
     ],
 )
 def test_a_fault_in_a_file_is_named_with_the_file(tmp_path: Path, content: str, said: str) -> None:

@@ -1,5 +1,6 @@
 """Names from standard input, rows on standard output, and completion in the shell."""
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from pixelscope.cli.app import app
+from pixelscope.cli.streams import input_paths
 
 Cli = Callable[..., Any]
 Process = Callable[..., "subprocess.Popen[str]"]
@@ -73,3 +75,22 @@ def test_completion_of_bash_completes(tmp_path: Path) -> None:
     code = f'source "{script}"; COMP_WORDS=(pixelscope pixelda cla); COMP_CWORD=2; _pixelscope; echo "${{COMPREPLY[@]}}"'
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["classify"]
+
+
+def test_a_name_given_twice_is_read_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.png\nb.png\na.png\n")))
+    assert input_paths([Path("-")]) == [Path("a.png"), Path("b.png")]
+    assert "1 repeated name " in capsys.readouterr().err
+    assert input_paths([Path("a.png"), Path("b.png")]) == [Path("a.png"), Path("b.png")]
+    assert capsys.readouterr().err == ""
+
+
+def test_detect_refuses_an_output_before_it_imports_what_computes(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pixelscope.cli import main; code = main(sys.argv[1:]);"
+        "assert not {'torch', 'sklearn', 'matplotlib'} & sys.modules.keys(); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "endovae", "detect", "absent", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "exists already" in done.stderr

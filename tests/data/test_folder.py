@@ -244,7 +244,7 @@ def test_a_split_beside_folders_without_images_is_one(tmp_path: Path) -> None:
     (folder / "annotations" / "a.xml").touch()
     images = load_folder(folder)
     assert images.classes == ("ants", "bees")
-    assert "1 files (1 .xml): annotations/a.xml" in images.provenance.notes[1]
+    assert "1 file (1 .xml): annotations/a.xml" in images.provenance.notes[1]
 
 
 @pytest.mark.parametrize("name", ["preview.png", "test/preview.png"])
@@ -261,7 +261,7 @@ def test_names_with_braces_are_names(tmp_path: Path) -> None:
     write_image(tmp_path / "loose.png")
     notes = load_folder(tmp_path).provenance.notes
     assert "folders {a}, {}: loose.png" in notes[0]
-    assert notes[1].endswith("1 files (1 .{0}): x.{0}.")
+    assert notes[1].endswith("1 file (1 .{0}): x.{0}.")
 
 
 def test_a_note_says_where_the_only_folder_is(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_folders_of_other_programs_are_no_classes(tmp_path: Path) -> None:
     images = load_folder(tmp_path)
     assert images.classes == ("a", "b")
     assert len(images) == 4
-    assert images.provenance.notes[0].endswith(": 2 folders, 1 files.")
+    assert images.provenance.notes[0].endswith(": 2 folders, 1 file.")
 
 
 def test_results_inside_the_folder_are_no_classes(tmp_path: Path) -> None:

@@ -245,8 +245,8 @@ def test_a_damaged_tiff_is_skipped_and_further_pages_are_noted(tmp_path: Path) -
     store = prepare([folder.parent], stores=tmp_path / "stores")
     assert len(store) == 3
     assert store.notes[0] == "Skipped 1 unreadable of 4 frames: normal-x/broken.tif."
-    assert any("1 files, of 2 further pages: normal-x/scan.tif" in note for note in store.notes)
-    assert any(note.endswith(": 0 folders, 1 files.") for note in store.notes)
+    assert any("1 file, of 2 further pages: normal-x/scan.tif" in note for note in store.notes)
+    assert any(note.endswith(": 0 folders, 1 file.") for note in store.notes)
     (folder / "Thumbs.db").touch()
     assert prepare([folder.parent], stores=tmp_path / "stores").key == store.key
 

@@ -224,7 +224,7 @@ def test_files_of_other_programs_are_no_frames_and_are_noted(tmp_path: Path) -> 
     names = ["normal-x/1.jpg", "normal-x/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/normal-x/._1.jpg", "normal-x/2.doc"]
     found = find_classes([touch(tmp_path, *names)])
     assert frames(found) == ["normal-x: 1.jpg"]
-    assert found.notes[0].endswith("1 files (1 .doc): normal-x/2.doc.")
+    assert found.notes[0].endswith("1 file (1 .doc): normal-x/2.doc.")
     assert found.notes[1].endswith(": 2 folders, 0 files.")
 
 

@@ -91,7 +91,7 @@ def test_notes_count_by_kind(tmp_path: Path) -> None:
     found = contents(touch(tmp_path, "1.png", "2.doc", "3.doc", "4.heic", "README", "__MACOSX/x", ".a"))
     others, skipped = found.notes()
     assert "4 files (2 .doc, 1 .heic, 1 without an ending): 2.doc, 3.doc, 4.heic, README." in others
-    assert skipped.endswith(": 1 folders, 1 files.")
+    assert skipped.endswith(": 1 folder, 1 file.")
     assert found.notes(used=["2.doc", "3.doc", "4.heic", "README"]) == (skipped,)
     assert Contents([], [], [], [], [], []).notes() == ()
 

@@ -186,7 +186,7 @@ def test_train_photos_are_never_under_test_digits(tmp_path: Path, mnist: Path) -
     assert np.array_equal(behind[BLUE] | behind[GREEN], made.test)
     assert behind[BLUE].any()
     assert behind[GREEN].any()
-    assert "1 photos behind training digits and 2 others behind test digits" in made.provenance.notes[0]
+    assert "1 photo behind training digits and 2 others behind test digits" in made.provenance.notes[0]
 
 
 @pytest.mark.parametrize("names", [("a.png", "b.png"), ("train/a.png", "train/b.png"), ("val/a.png", "test/b.png")])

@@ -18,7 +18,8 @@ from pixelscope.endovae.checkpoints import load_checkpoint, read_config
 from pixelscope.endovae.data import load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.forward import reconstruct as reconstruct_batch
-from pixelscope.endovae.inference.images import generate, reconstruct
+from pixelscope.endovae.inference.generate import generate
+from pixelscope.endovae.inference.reconstruct import reconstruct
 from pixelscope.endovae.training import train_endovae
 from pixelscope.runs.folder import RunFolder, read_stats
 

@@ -18,7 +18,7 @@ from skimage.metrics import structural_similarity
 
 from fixtures import tiny
 from pixelscope import InputError, export
-from pixelscope.data.frames.view import ViewName
+from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.inference import torch_model

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fixtures import tiny
 from pixelscope import InputError, Interrupted
-from pixelscope.endovae.inference.images import reconstruct
+from pixelscope.endovae.inference.reconstruct import reconstruct
 from pixelscope.endovae.inference.score import score
 from pixelscope.pixelda.inference.adapt import adapt
 from pixelscope.pixelda.inference.classify import classify

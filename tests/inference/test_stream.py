@@ -16,7 +16,16 @@ from PIL import Image
 from pixelscope import InputError, Interrupted
 from pixelscope.data.decode import decode
 from pixelscope.files import atomic_file
-from pixelscope.inference.files import InputFile, batches, count_files, in_order, iterate_files, label_of, skipped_notes
+from pixelscope.inference.files import (
+    InputFile,
+    batches,
+    count_files,
+    in_order,
+    is_frame,
+    iterate_files,
+    label_of,
+    skipped_notes,
+)
 from pixelscope.inference.pipeline import BATCH, ERROR, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable
 
@@ -68,6 +77,30 @@ def test_files_come_sorted_folder_by_folder_and_hidden_ones_not(tmp_path: Path) 
         list(iterate_files([tmp_path / "nothing"]))
     with pytest.raises(InputError, match="No images are given"):
         list(iterate_files([]))
+
+
+def test_frames_come_without_their_masks_and_without_other_files(tmp_path: Path) -> None:
+    """As `prepare` finds them: a mask is named after a frame next to it, or is in a folder of masks."""
+    for name in ("a/1.JPG", "a/1_mask.png", "a/1.json", "a/2_mask.png", "a/masks/1.png", "polyp-masks/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [item.path.relative_to(tmp_path).as_posix() for item in iterate_files([tmp_path], is_frame)]
+    assert found == ["a/1.JPG", "a/2_mask.png"]
+    assert count_files([tmp_path], is_frame) == 2
+    others, masks = skipped_notes([tmp_path], tmp_path / "out.csv", is_frame)
+    assert "1 file " in others and "1.json" in others
+    assert "3 masks" in masks and "3.png" in masks
+    given = [tmp_path / "a" / "1_mask.png"]
+    assert [item.path for item in iterate_files(given, is_frame)] == given
+
+
+def test_a_complete_table_says_that_nothing_is_left_to_resume(tmp_path: Path) -> None:
+    images = folder_of(tmp_path / "in", 3)
+    run_pipeline(table(tmp_path / "out.csv"), [images], means())
+    with pytest.raises(InputError, match="complete"):
+        table(tmp_path / "out.csv", resume=True)
+    with pytest.raises(InputError, match="exists already"):
+        table(tmp_path / "out.csv")
 
 
 @pytest.mark.parametrize("devices", [1, 3])
@@ -262,7 +295,7 @@ def test_results_inside_the_folder_are_no_inputs(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert count_files([images]) == 6
     skipped, own = skipped_notes([images], tmp_path / "out.csv")
-    assert skipped.endswith(": 1 folders, 0 files.")
+    assert skipped.endswith(": 1 folder, 0 files.")
     assert own.endswith(f"3 ({images}/drawn/, {images}/first.csv, {images}/second.jsonl).")
     assert first.notes[:-1] == (skipped,)
     assert third.notes[:-1] == (skipped, own.replace("3 (", "2 (").replace(f"{images}/drawn/, ", ""))

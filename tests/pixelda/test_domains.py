@@ -127,9 +127,9 @@ def test_images_of_classes_that_the_source_lacks_are_left_out_by_name_and_count(
     assert target.test.labels is not None
     for name, label in zip(target.test.names, target.test.labels.tolist(), strict=True):
         assert domains.classes[label] == name.split("/")[0].lower()
-    left_out = "Left out 12 of 52 images by their labels, of 1 classes that the source lacks: x."
+    left_out = "Left out 12 of 52 images by their labels, of 1 class that the source lacks: x."
     assert left_out in target.test.provenance.notes
-    assert [note for note in target.notes if " c" in note] == ["1 classes have no image: c."]
+    assert [note for note in target.notes if " c" in note] == ["1 class without an image: c."]
 
 
 def test_left_out_images_are_not_trained_on(tmp_path: Path, rendered: Path, photos: Path) -> None:

@@ -16,6 +16,8 @@ app = App(
     help="Learn from images that nobody labelled.",
     version=lambda: version("pixelscope"),
     help_format="markdown",
+    # A list is emptied by leaving its option out; --empty-NAME would be a second way.
+    default_parameter=Parameter(negative_iterable=()),
     # main() answers Ctrl-C: it knows how to resume.
     suppress_keyboard_interrupt=False,
 )

@@ -9,6 +9,7 @@ import pixelscope
 from pixelscope import RenderConfig
 from pixelscope.cli.options import DataRoot, Json, Strict
 from pixelscope.cli.streams import show
+from pixelscope.errors import plural
 from pixelscope.pixelda import BaselineConfig
 
 app = App(name="data")
@@ -134,4 +135,4 @@ def pack(
         )
     for note in packed.provenance.notes:
         print(note)
-    print(f"{out}: {len(packed):,} images of {size} x {size} pixels")
+    print(f"{out}: {plural(len(packed), 'image')} of {size} x {size} pixels")

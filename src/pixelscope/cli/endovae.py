@@ -30,6 +30,7 @@ from pixelscope.cli.streams import evaluate_and_report, input_paths, show
 from pixelscope.config import Config
 from pixelscope.endovae import DetectConfig, EndoVAEConfig, PrepareConfig
 from pixelscope.errors import InputError, missing_extra
+from pixelscope.files import require_absent
 
 app = App(name="endovae")
 
@@ -201,6 +202,8 @@ def detect(
             To name classes or masks, use `prepare`.
         out: Folder to make: detection.json, detector.safetensors, scores.png and maps.png.
     """
+    # Checked here, too, because the libraries of `detect` take seconds to import.
+    require_absent(out)
     with pixelscope.ProgressBar("preparing frames, then measuring folds") as progress:
         result = pixelscope.endovae.detect(frames, out, config=settings, progress=progress)
     show(result, json)

@@ -82,10 +82,16 @@ def _usage_error(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError):
         return f"Too many arguments: {' '.join(error.unused_tokens or ())}."
     if isinstance(error, ValidationError) and isinstance(error.__cause__, SettingsError):
-        first = error.__cause__.errors()[0]
-        flag = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        return f"{flag}: {first['msg']} (given: {first['input']!r})."
+        from pixelscope.config import describe_invalid
+
+        where, problem = describe_invalid(error.__cause__, _as_typed)
+        return f"--{where.replace('_', '-')} {problem}."
     return str(error)
+
+
+def _as_typed(value: object) -> str:
+    """Return the value of an option as it was typed."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _one_line(text: str) -> str:

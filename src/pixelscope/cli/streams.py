@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pixelscope
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 
 STANDARD_STREAM = Path("-")
 
@@ -35,7 +35,11 @@ def _names_on_stdin() -> list[Path]:
     found = [Path(os.fsdecode(name.removesuffix(b"\r"))) for name in names if name.strip()]
     if not found:
         raise InputError("Standard input names no file; pipe one name per line into it, as `find` prints them.")
-    return found
+    kept = list(dict.fromkeys(found))
+    if len(kept) < len(found):
+        repeated = len(found) - len(kept)
+        print(f"note: {plural(repeated, 'repeated name')} on standard input: each file is read once.", file=sys.stderr)
+    return kept
 
 
 class Result(Protocol):

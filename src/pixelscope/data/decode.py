@@ -51,9 +51,11 @@ class Depth:
         """Return the note that names the range; empty if all images have 8 bits."""
         if self.low_high is None or not self.count:
             return ()
-        number = f"All {self.of:,}" if self.count == self.of else f"{self.count:,} of {self.of:,}"
+        number = "The image is" if self.of == 1 else f"All {self.of:,} images are"
+        if self.count < self.of:
+            number = f"{self.count:,} of {self.of:,} images {'is' if self.count == 1 else 'are'}"
         values = f"values of {range_text(self.low_high)} became 0 to 255"
-        return (f"{number} images are deeper than 8 bits: {values}; fix it with {option} LOW HIGH.",)
+        return (f"{number} deeper than 8 bits: {values}; fix it with {option} LOW HIGH.",)
 
 
 def map_files(function: Callable[[Path], Result], paths: Sequence[Path]) -> list[Result]:
@@ -540,7 +542,18 @@ def _size(image: Bytes) -> str:
 def _unreadable(path: Path, error: BaseException) -> InputError:
     if isinstance(error.__cause__, MissingExtra):
         return InputError(f"Cannot read the image {path}: {error.__cause__}")
-    return InputError(f"Cannot read the image {path}: {_reason(error)}; repair or remove it.")
+    fix = (
+        f"set {MOST_PIXELS} to a larger number if you trust its source, or remove it"
+        if _is_bomb(error)
+        else "repair or remove it"
+    )
+    return InputError(f"Cannot read the image {path}: {_reason(error)}; {fix}.")
+
+
+def _is_bomb(error: BaseException) -> bool:
+    """Return whether an image was refused because it has too many pixels."""
+    found = error.__cause__ if isinstance(error, _Damaged) else error
+    return isinstance(found, (Image.DecompressionBombError, Image.DecompressionBombWarning))
 
 
 def _reason(error: BaseException) -> str:
@@ -549,6 +562,6 @@ def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not an image of a known format"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"{text.rstrip('.')}; if it comes from a source that you trust, set {MOST_PIXELS} to a larger number"
+    if _is_bomb(error):
+        return text.rstrip(".")
     return getattr(error, "strerror", None) or text or type(error).__name__

@@ -14,7 +14,7 @@ from pixelscope.data.decode import image_size
 from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced, sampled
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
-from pixelscope.errors import MissingExtra
+from pixelscope.errors import MissingExtra, plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.framing import SAMPLE, Foreground, find_foreground, matching
 from pixelscope.imaging.preview import text_html
@@ -62,7 +62,8 @@ class SourceDescription:
     images: ImageSet = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
-        return f"<SourceDescription: {self.title}, {self.count:,} images of {len(self.classes):,} classes, {self.source}>"
+        images = f"{plural(self.count, 'image')} of {plural(len(self.classes), 'class')}"
+        return f"<SourceDescription: {self.title}, {images}, {self.source}>"
 
     def _repr_html_(self) -> str:
         """Return the lines and a contact sheet."""
@@ -175,7 +176,7 @@ def _sheet(images: ImageSet) -> Image.Image:
     font = ImageFont.truetype(_font_file(), _FONT_SIZE)
     names = [_fitted(name, font) for name, _ in rows]
     left = _MARGIN + (round(max(map(font.getlength, names))) + 12 if any(names) else 0)
-    heading = f"{len(images):,} images: {images.provenance.title}" + _left_out(images)
+    heading = f"{plural(len(images), 'image')}: {images.provenance.title}" + _left_out(images)
     columns = max(len(positions) for _, positions in rows)
     width = max(left + columns * (_TILE + _GAP) - _GAP, _MARGIN + round(font.getlength(heading))) + _MARGIN
     top = _MARGIN + 2 * _FONT_SIZE
@@ -389,7 +390,9 @@ def _of_classes(source: SourceDescription, target: SourceDescription) -> list[st
 def _of_numbers(source: SourceDescription, target: SourceDescription) -> list[str]:
     found = []
     if target.count < _FEW:
-        found.append(f"The target has {target.count:,} images; the discriminator soon memorizes fewer than {_FEW}. Add more.")
+        found.append(
+            f"The target has {plural(target.count, 'image')}; the discriminator soon memorizes fewer than {_FEW}. Add more."
+        )
     for role, one in (("source", source), ("target", target)):
         wide = sum(count for size, count in one.sizes.items() if _is_wide(size))
         if wide > one.count / 2:

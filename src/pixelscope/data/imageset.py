@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.data.disk_array import Bytes, DiskArray, Pixels, Positions, blocks, evenly_spaced, frame, select
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.imaging.framing import Framing
 from pixelscope.imaging.preview import sheet_html
 
@@ -74,7 +74,7 @@ class ImageSet:
             ("groups", self.groups),
         ):
             if values is not None and len(values) != count:
-                raise InputError(f"{self.provenance.source}: {count} images but {len(values)} {what}.")
+                raise InputError(f"{self.provenance.source}: {plural(count, 'image')} but {len(values)} {what}.")
         if self.labels is not None and count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             raise InputError(f"{self.provenance.source}: labels must be between 0 and {len(self.classes) - 1}.")
 
@@ -83,14 +83,15 @@ class ImageSet:
 
     def __repr__(self) -> str:
         sides = " x ".join(map(str, self.images.shape[1:]))
-        return f"<ImageSet: {len(self):,} images of {sides} (C, H, W), {self._describe_classes()}, {self.provenance.source}>"
+        images = f"{plural(len(self), 'image')} of {sides} (C, H, W)"
+        return f"<ImageSet: {images}, {self._describe_classes()}, {self.provenance.source}>"
 
     def _repr_html_(self) -> str:
         """Return a contact sheet: up to ten images per class, of the first ten classes."""
         names = self.classes[:PREVIEW] if self.labels is not None else ("",)
         members = [np.arange(len(self)) if self.labels is None else np.flatnonzero(self.labels == i) for i in range(len(names))]
         rows = [(name, self._preview(positions)) for name, positions in zip(names, members, strict=True)]
-        return sheet_html(f"{len(self):,} images, {self._describe_classes()}: {self.provenance.title}", rows)
+        return sheet_html(f"{plural(len(self), 'image')}, {self._describe_classes()}: {self.provenance.title}", rows)
 
     def _preview(self, positions: Positions) -> Bytes:
         """Return up to ten of the images at `positions`, evenly spaced, as uint8 (N, H, W, 3)."""
@@ -101,7 +102,7 @@ class ImageSet:
         if self.labels is None:
             return "without labels"
         more = ", ..." if len(self.classes) > SHOWN_CLASSES else ""
-        return f"{len(self.classes):,} classes ({', '.join(name[:24] for name in self.classes[:SHOWN_CLASSES])}{more})"
+        return f"{plural(len(self.classes), 'class')} ({', '.join(name[:24] for name in self.classes[:SHOWN_CLASSES])}{more})"
 
     def in_memory(self) -> Bytes:
         """Return all images as one array in memory."""

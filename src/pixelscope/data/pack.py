@@ -17,8 +17,8 @@ from pixelscope.data.disk_array import BLOCK, RowWriter, blocks
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
 from pixelscope.data.sources.packed import FORMAT, INDEX, NAMES, load_pack
-from pixelscope.errors import InputError
-from pixelscope.files import atomic_file, write_text
+from pixelscope.errors import InputError, plural
+from pixelscope.files import atomic_file, require_absent, write_text
 from pixelscope.runs.progress import ProgressCallback
 
 
@@ -131,8 +131,7 @@ def _write(
     names: Callable[[], Sequence[str]],
 ) -> ImageSet:
     """Write a pack to a temporary folder, and rename it to `out`."""
-    if out.exists():
-        raise InputError(f"{out} exists already; choose another --out, or remove it.")
+    require_absent(out)
     work = out.parent / f".{out.name}.part"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -142,7 +141,7 @@ def _write(
                 rows.write(piece)
         count = rows.count
         if count < 2:
-            raise InputError(f"{count} image(s) could be read; a pack needs at least 2.")
+            raise InputError(f"Only {plural(count, 'image')} could be read, and a pack needs at least 2; give more.")
         for name, values in extras().items():
             with atomic_file(work / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, values, allow_pickle=False)

@@ -13,8 +13,8 @@ from PIL import Image
 from pixelscope.data.decode import is_deep, map_files, open_image, pages_after_first, reject_decompression_bombs
 from pixelscope.data.sources.folder import is_label_file
 from pixelscope.data.sources.listing import scan
-from pixelscope.errors import InputError
-from pixelscope.files import DISK_FULL, atomic_folder, csv_text, write_text
+from pixelscope.errors import InputError, plural
+from pixelscope.files import DISK_FULL, atomic_folder, csv_text, require_absent, write_text
 from pixelscope.runs.progress import ProgressCallback
 
 
@@ -36,7 +36,8 @@ class WrittenPages:
 
     def to_text(self) -> str:
         """Return a line for a terminal."""
-        return f"{self.out}: {self.pages:,} pages of {self.files:,} files, and {self.copied:,} files of one page, copied"
+        pages = f"{plural(self.pages, 'page')} of {plural(self.files, 'file')}"
+        return f"{self.out}: {pages}, and {plural(self.copied, 'file')} of one page, copied"
 
 
 def write_pages(source: Path, out: Path, progress: ProgressCallback | None = None) -> WrittenPages:
@@ -56,8 +57,7 @@ def write_pages(source: Path, out: Path, progress: ProgressCallback | None = Non
     Example:
         >>> pixelscope.write_pages(Path("scans"), Path("pages"))
     """
-    if out.exists():
-        raise InputError(f"{out} exists already; choose another --out, or remove it.")
+    require_absent(out)
     images, tables = _found(source)
     with reject_decompression_bombs():
         counts = map_files(pages_after_first, [path for path, _ in images])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pixelscope.data.disk_array import Positions
 from pixelscope.data.imageset import ImageSet, Mask, image_hashes
 from pixelscope.data.sources.listing import note
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def split(images: ImageSet, test: Mask, validation_fraction: float, seed: int) -
 def _too_few(images: ImageSet, copies: Positions | None) -> str:
     which = "that are not all copies of one image" if copies is not None else ""
     which += ", and more than one group of --data.group-by" if images.groups is not None else ""
-    what = f"{images.provenance.source} has {len(images)} image(s), too few to hold out a test split"
+    what = f"{images.provenance.source} has {plural(len(images), 'image')}, too few to hold out a test split"
     return f"{what}; give at least 2 per class{which}."
 
 
@@ -211,7 +211,7 @@ def _class_notes(images: ImageSet, part: Positions) -> tuple[str, ...]:
         return ()
     counts = [np.bincount(images.labels[part == number], minlength=len(images.classes)).tolist() for number in range(3)]
     absent = [name for name, *each in zip(images.classes, *counts, strict=True) if not any(each)]
-    notes = list(note("{count} classes have no image: {names}.", absent))
+    notes = list(note("{count:class} without an image: {names}.", absent))
     for name, train, validation, test in zip(images.classes, *counts, strict=True):
         if (not train or not test) and name not in absent:
             missing = " and ".join(what for what, count in (("training", train), ("test", test)) if not count)

@@ -8,11 +8,11 @@ from pixelscope.endovae.cost import plan_endovae as plan
 from pixelscope.endovae.cost import summarize_endovae as summarize
 from pixelscope.endovae.detection.config import DetectConfig as DetectConfig
 from pixelscope.endovae.detection.detect import detect as detect
-from pixelscope.endovae.inference.images import generate as generate
-from pixelscope.endovae.inference.images import reconstruct as reconstruct
+from pixelscope.endovae.inference.generate import generate as generate
 from pixelscope.endovae.inference.interactive import FrameAnalysis as FrameAnalysis
 from pixelscope.endovae.inference.interactive import InteractiveVAE as InteractiveVAE
 from pixelscope.endovae.inference.model import load_scorer as load_scorer
+from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
 from pixelscope.endovae.inference.score import score as score
 from pixelscope.endovae.inference.score_frames import FrameScore as FrameScore
 from pixelscope.endovae.inference.score_frames import score_frames as score_frames

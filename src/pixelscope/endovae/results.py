@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pixelscope.config import Config
 from pixelscope.data.frames.preprocess import ViewName
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.runs.record import ResultFile
 
 METRICS = ("psnr", "ssim", "squared_error")
@@ -119,7 +119,7 @@ class Localization(Config):
 
     def to_text(self) -> str:
         """Return lines for a terminal."""
-        head = f"lesion pixels ({self.frames:,} frames with masks, lesions {self.lesion_share:.1%} of their pixels):"
+        head = f"lesion pixels ({plural(self.frames, 'frame')} with masks, lesions {self.lesion_share:.1%} of their pixels):"
         rows = [f"  {name:<26} pixel AUROC {one.auroc:.3f}, best Dice {one.dice:.3f}" for name, one in self.maps.items()]
         return "\n".join([head, *rows])
 

@@ -34,7 +34,7 @@ from pixelscope.engine.distributed import (
     share_of_cores,
     shared_memory_fault,
 )
-from pixelscope.errors import InputError, Interrupted, TrainingStopped
+from pixelscope.errors import InputError, Interrupted, TrainingStopped, plural
 from pixelscope.processes import keep_heap
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -78,15 +78,15 @@ class ResolvedRuntime:
     def describe(self) -> str:
         """Return one line for the start of a run."""
         device = "GPU" if self.accelerator == "cuda" else "CPU process"
-        plural = "s" if self.devices > 1 else ""
+        ending = "s" if self.devices > 1 else ""
         if self.devices > 1 and self.accelerator != "cuda":
-            device, plural = "CPU", " processes"
+            device, ending = "CPU", " processes"
         slow = " (emulated on this processor, slower than 32-true)" if self.emulated else ""
         order = self.memory_format.replace("_", " ")
         steps = f"steps {'' if self.capture else 'not '}captured ({self.capture_reason})"
         networks = f"{'' if self.compile else 'not '}compiled ({self.compile_reason})"
-        chosen = (f"{self.devices} {device}{plural}", f"{self.precision}{slow}", order, steps, networks)
-        return f"{', '.join(chosen)}, {self.threads} threads each"
+        chosen = (f"{self.devices} {device}{ending}", f"{self.precision}{slow}", order, steps, networks)
+        return f"{', '.join(chosen)}, {plural(self.threads, 'thread')} each"
 
 
 def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:

@@ -58,7 +58,9 @@ def to_eight_bits(values: NDArray[np.generic], low_high: Range) -> NDArray[np.ui
 
 def range_note(low_high: Range) -> str:
     """Return the note that names the range of a set."""
-    return f"Values of {range_text(low_high)} became 0 to 255 in all images; set it with --data.range LOW HIGH."
+    return (
+        f"Values of {range_text(low_high)} became 0 to 255 in all images; to change it, write @range=LOW:HIGH after the path."
+    )
 
 
 def unused_range_note(low_high: Range) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from pixelscope.data.decode import SUFFIXES
+from pixelscope.data.frames.discovery import is_mask_of_a_frame
 from pixelscope.data.sources.folder import is_label_file, read_labels
-from pixelscope.data.sources.listing import contents, part_of, passed_over_notes, scan
+from pixelscope.data.sources.listing import Entry, contents, not_read_notes, note, part_of, passed_over_notes, scan
 from pixelscope.errors import InputError
 
 In = TypeVar("In")
@@ -46,11 +47,25 @@ class InputFile:
         return self.path.suffix.lower() in SUFFIXES
 
 
-def iterate_files(paths: Sequence[Path]) -> Iterator[InputFile]:
+def is_frame(entry: Entry) -> bool:
+    """Return whether a file in a folder is a frame, by the rule of `endovae prepare`: an image, and no mask."""
+    return entry.kind == "image" and not is_mask_of_a_frame(entry.path, entry.name)
+
+
+def is_file(entry: Entry) -> bool:
+    """Return whether an entry of a folder is a file that no other rule skips."""
+    return entry.kind in ("image", "other")
+
+
+def iterate_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file) -> Iterator[InputFile]:
     """Yield the files in `paths` in order; a folder's at any depth, sorted by name per folder.
 
     In folders, files that are hidden, of other programs, or results of this one are skipped; see `data.sources.listing`. Only
     one folder's names are in memory.
+
+    Args:
+        paths: files, which are all yielded, and folders.
+        takes: which entries of folders are yielded.
 
     Raises:
         InputError: a path does not exist, or a folder cannot be read.
@@ -60,24 +75,28 @@ def iterate_files(paths: Sequence[Path]) -> Iterator[InputFile]:
     for path in paths:
         if path.is_dir():
             inner = Path(path.name) if several else Path()
-            yield from (InputFile(entry.path, inner / entry.name) for entry in scan(path) if entry.kind in ("image", "other"))
+            yield from (InputFile(entry.path, inner / entry.name) for entry in scan(path) if takes(entry))
         else:
             yield InputFile(path, Path(path.name))
 
 
-def count_files(paths: Sequence[Path]) -> int:
+def count_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file) -> int:
     """Return the number of files that `iterate_files` yields at present."""
-    return sum(1 for _ in iterate_files(paths))
+    return sum(1 for _ in iterate_files(paths, takes))
 
 
-def skipped_notes(paths: Sequence[Path], out: Path) -> tuple[str, ...]:
+def skipped_notes(paths: Sequence[Path], out: Path, takes: Callable[[Entry], bool] = is_file) -> tuple[str, ...]:
     """Return notes on files that `iterate_files` skips in folders, with counts; of results only those older than `out`."""
-    found: dict[str, list[str]] = {"skipped": [], "own": []}
+    found: dict[str, list[str]] = {"skipped": [], "own": [], "image": [], "other": []}
     new = (out.resolve(), out.resolve().parent)
     for entry in (entry for path in paths if path.is_dir() for entry in scan(path)):
-        if entry.kind in found and entry.path.resolve() not in new:
+        if entry.kind in found and not takes(entry) and entry.path.resolve() not in new:
             found[entry.kind].append(InputFile(entry.path, Path()).name + "/" * entry.name.endswith("/"))
-    return passed_over_notes(found["skipped"], found["own"])
+    return (
+        *not_read_notes(found["other"]),
+        *note("Skipped {count:mask}: {names}.", found["image"]),
+        *passed_over_notes(found["skipped"], found["own"]),
+    )
 
 
 def require_paths(paths: Sequence[Path]) -> None:

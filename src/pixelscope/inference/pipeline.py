@@ -11,10 +11,10 @@ import numpy as np
 
 from pixelscope.data.decode import is_flat, pages_after_first, reject_decompression_bombs
 from pixelscope.data.sources.dicom import windows
-from pixelscope.data.sources.listing import note, window_notes
-from pixelscope.errors import InputError, Interrupted
+from pixelscope.data.sources.listing import Entry, note, window_notes
+from pixelscope.errors import InputError, Interrupted, plural
 from pixelscope.files import DISK_FULL
-from pixelscope.inference.files import InputFile, batches, count_files, in_order, iterate_files, skipped_notes
+from pixelscope.inference.files import InputFile, batches, count_files, in_order, is_file, iterate_files, skipped_notes
 from pixelscope.inference.table import ResumableTable, Row, Table
 from pixelscope.runs.progress import ProgressCallback
 
@@ -46,7 +46,7 @@ class BatchResult:
         failed = f", {self.failed:,} of them with an error instead of a result" if self.failed else ""
         return "\n".join(
             [
-                f"{'standard output' if self.out == '-' else self.out}: {self.rows:,} rows{failed}",
+                f"{'standard output' if self.out == '-' else self.out}: {plural(self.rows, 'row')}{failed}",
                 *(f"note: {note}" for note in self.notes),
             ]
         )
@@ -61,6 +61,8 @@ class Steps(Generic[P]):
     compute: Callable[[Sequence[InputFile], Sequence[P]], Sequence[Row | Sequence[Row]]]
     """Return the remaining row, or rows, of each item; called by one thread per device."""
     devices: int = 1
+    takes: Callable[[Entry], bool] = is_file
+    """Which files in folders get a row; those given by name always do."""
 
 
 def run_pipeline(
@@ -74,12 +76,12 @@ def run_pipeline(
         InputError: a resumed table has rows of other files, or the disk is full; existing rows are kept.
         Interrupted: Ctrl-C; existing rows are kept.
     """
-    total, done, rows, failed = count_files(paths), table.items, table.count, 0
+    total, done, rows, failed = count_files(paths, stages.takes), table.items, table.count, 0
     remarks = _Remarks()
     say = progress or _nothing
     try:
         with reject_decompression_bombs():
-            for items, some in _rows(_after(table, iterate_files(paths)), stages, table.columns[0], remarks):
+            for items, some in _rows(_after(table, iterate_files(paths, stages.takes)), stages, table.columns[0], remarks):
                 table.add(some)
                 done, rows = done + items, rows + len(some)
                 failed += sum(row.get(ERROR) is not None for row in some)
@@ -93,7 +95,7 @@ def run_pipeline(
         raise InputError(f"The disk is full; {table.kept(rows)}; free some space, then {table.how_to_continue()}.") from None
     finally:
         table.close()
-    return BatchResult(str(table.out), rows, failed, (*skipped_notes(paths, table.out), *remarks.notes()))
+    return BatchResult(str(table.out), rows, failed, (*skipped_notes(paths, table.out, stages.takes), *remarks.notes()))
 
 
 def unwritable(path: Path, write: Callable[[], None]) -> str | None:
@@ -143,7 +145,7 @@ class _Remarks:
 
     def notes(self) -> tuple[str, ...]:
         return (
-            *note("Read only the first page of {count} files (pages left): {names}.", self.paged),
+            *note("Read only the first page of {count:file} (pages left): {names}.", self.paged),
             *window_notes(self.windows),
             *note("A single flat colour, so that the result is meaningless: {count} ({names}).", self.flat),
         )

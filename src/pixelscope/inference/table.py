@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_file, csv_text, naming, write_text
 
 Row = Mapping[str, str | float | bool | None]
@@ -105,7 +105,7 @@ class StandardOutput:
 
     def kept(self, rows: int) -> str:
         """Return how many rows were printed."""
-        return f"{rows:,} rows are printed"
+        return f"{plural(rows, 'row')} {'is' if rows == 1 else 'are'} printed"
 
     def how_to_continue(self) -> str:
         """Return what to do after an interruption."""
@@ -141,6 +141,8 @@ class ResumableTable:
         """
         if out.suffix.lower() not in FORMATS:
             raise InputError(f"{out} does not end in .csv or .jsonl; change the name.")
+        if out.exists() and resume:
+            raise InputError(f"{out} is complete, so that nothing is left to resume; drop --resume and give another file.")
         if out.exists():
             raise InputError(f"{out} exists already; give another file, or move it away.")
         self.out, self.columns, self.several = out, tuple(columns), several
@@ -178,7 +180,7 @@ class ResumableTable:
 
     def kept(self, rows: int) -> str:
         """Return how many rows are kept, and where."""
-        return f"{rows:,} rows are kept in {self.part}"
+        return f"{plural(rows, 'row')} {'is' if rows == 1 else 'are'} kept in {self.part}"
 
     def how_to_continue(self) -> str:
         """Return what to do after an interruption."""

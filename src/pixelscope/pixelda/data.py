@@ -324,7 +324,7 @@ def _without(target: ImageSet, extra: Sequence[str], classes: Sequence[str]) -> 
         )
     left_out = len(target) - int(chosen.sum())
     what = f"Left out {left_out:,} of {len(target):,} images by their labels"
-    text = f"{what}, of {{count}} classes that the source lacks: {{names}}."
+    text = f"{what}, of {{count:class}} that the source lacks: {{names}}."
     noted = replace(target.provenance, notes=(*target.provenance.notes, *note(text, extra)))
     left = replace(target.select(chosen), provenance=noted)
     names = tuple(name for name in target.classes if name not in extra)

@@ -103,7 +103,7 @@ class TrainingBar:
     """The bar of images seen, with the latest numbers below it."""
 
     def __init__(self, console: Console, total: int, start: int, labels: Labels) -> None:
-        self._labels = labels
+        self._total, self._labels = total, labels
         self._bar = make_bar(console)
         self._task = self._bar.add_task("images", total=total, completed=start)
         self._live = Live(self._bar, console=console, refresh_per_second=4)
@@ -116,7 +116,7 @@ class TrainingBar:
 
     def advance(self, images: int) -> None:
         """Move the bar to `images`."""
-        self._bar.update(self._task, completed=images)
+        self._bar.update(self._task, completed=min(images, self._total))
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -151,7 +151,10 @@ class TrainingLines:
             self._print()
 
     def _print(self) -> None:
-        self.say(f"{self._images:>9,} of {self._total:,} images  {format_numbers(self._pending, self._labels)}")
+        # The last batch may be larger than what is left.
+        self.say(
+            f"{min(self._images, self._total):>9,} of {self._total:,} images  {format_numbers(self._pending, self._labels)}"
+        )
         self._pending, self._printed = {}, self._clock()
 
     def advance(self, images: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
-from pixelscope.config import Config
+from pixelscope.config import Config, describe_invalid
 from pixelscope.errors import InputError
 from pixelscope.files import read_json, write_text
 
@@ -120,6 +120,5 @@ class ResultFile(Config):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "top level"
-            raise InputError(f"{path} is damaged or of another version ({where}: {first['msg']}); {cls.remedy}.") from None
+            where, problem = describe_invalid(error)
+            raise InputError(f"{path} is damaged or of another version ({where} {problem}); {cls.remedy}.") from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pixelscope.data.decode import map_files, read_content
+from pixelscope.data.decode import SUFFIXES, map_files, read_content
 from pixelscope.data.sources.listing import Contents, contents, note, parts_among, reading_notes
 from pixelscope.errors import InputError
 
@@ -335,6 +335,21 @@ _MASK_SUFFIXES = ("_mask", "-mask", "_segmentation")
 def without_mask_suffix(name: str) -> str | None:
     """Return a name without the suffix of a mask; None if it has none."""
     return next((name[: -len(suffix)] for suffix in _MASK_SUFFIXES if name.lower().endswith(suffix)), None)
+
+
+def is_mask_of_a_frame(path: Path, within: str) -> bool:
+    """Return whether an image is a mask by its name: in a folder of masks, or next to the frame that it is named after.
+
+    Args:
+        path: the image.
+        within: its POSIX path relative to the searched folder.
+    """
+    if any(is_mask_folder(name) for name in PurePosixPath(within).parts[:-1]):
+        return True
+    plain = without_mask_suffix(path.stem)
+    return plain is not None and any(
+        path.with_name(plain + suffix).exists() for known in SUFFIXES for suffix in (known, known.upper())
+    )
 
 
 _NO_CONTENT = ("", hashlib.sha256().hexdigest())

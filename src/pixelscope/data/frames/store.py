@@ -19,7 +19,7 @@ from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.discovery import Kind
 from pixelscope.data.frames.duplicates import DISTANCE, clusters
 from pixelscope.data.frames.preprocess import CENTRE_SIZE, Stages, View, ViewName, read_stages
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.files import UNREADABLE, find_link
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.preview import sheet_html
@@ -150,13 +150,13 @@ class FrameStore:
 
     def __repr__(self) -> str:
         size, names = self.settings.size, ", ".join(self.classes[:6]) + (", ..." if len(self.classes) > 6 else "")
-        return f"<FrameStore: {len(self):,} frames of {size} x {size} pixels, {names}, {self.path}>"
+        return f"<FrameStore: {plural(len(self), 'frame')} of {size} x {size} pixels, {names}, {self.path}>"
 
     def _repr_html_(self) -> str:
         """Return a contact sheet: up to eight frames per class, of the first ten classes."""
         members = [np.flatnonzero(self.labels == label) for label in range(len(self.classes))][:10]
         rows = [(self.classes[label], self.frames[evenly_spaced(found, 8)]) for label, found in enumerate(members)]
-        return sheet_html(f"{len(self):,} frames in {self.path}", rows)
+        return sheet_html(f"{plural(len(self), 'frame')} in {self.path}", rows)
 
     def view(self, name: ViewName) -> View:
         """Return all frames in one view: `full`, or `centre`, which holds no border and no inset; see `preprocess.centre_box`.
@@ -290,7 +290,9 @@ class FrameSummary(ResultFile):
         rows += [("", "", "", "", "", ""), *map(_row, self.kinds)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(map(_aligned, row, widths, range(len(row)))).rstrip() for row in rows]
-        head = f"{self.store}: {self.count:,} frames of {self.size} x {self.size} pixels, content area by {self.method!r}"
+        head = (
+            f"{self.store}: {plural(self.count, 'frame')} of {self.size} x {self.size} pixels, content area by {self.method!r}"
+        )
         return "\n".join([head, "", *table, *(f"note: {note}" for note in self.notes)])
 
 
@@ -331,11 +333,7 @@ def _summary(store: FrameStore, name: str, kind: str, labels: list[int]) -> Clas
 def _row(summary: ClassSummary) -> tuple[str, ...]:
     shown = list(summary.sizes.items())[:_SIZES_SHOWN]
     others = len(summary.sizes) - len(shown)
-    rest = (
-        [f"{summary.count - sum(count for _, count in shown):,} at {others} other size{'s' if others > 1 else ''}"]
-        if others
-        else []
-    )
+    rest = [f"{summary.count - sum(count for _, count in shown):,} at {plural(others, 'other size')}"] if others else []
     sizes = ", ".join([*(f"{count:,} at {size}" for size, count in shown), *rest])
     insets = ", ".join(f"{count:,} {kind}" for kind, count in summary.insets.items())
     return summary.name, summary.kind, f"{summary.count:,}", f"{summary.masks:,}", insets, sizes

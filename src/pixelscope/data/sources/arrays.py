@@ -535,7 +535,9 @@ def check_layout(layout: str, shape: Shape, name: str) -> None:
             "for one row of pixels per image."
         )
     if layout not in possible_layouts(shape) and not (layout != USPS and _fits(shape, layout)):
-        raise InputError(f"The array {name} of shape {shape} cannot be read as {layout}; write the order of its axes.")
+        possible = " or ".join(f"@{one}" for one in possible_layouts(shape)[:2])
+        example = f", for example {possible}" if possible else ""
+        raise InputError(f"The array {name} of shape {shape} cannot be read as {layout}; write the order of its axes{example}.")
 
 
 def choose_layout(shapes: Sequence[Shape], counts: Sequence[Collection[int]], name: str, path: str) -> str:

@@ -262,7 +262,7 @@ def _unlabelled(folder: Path, loose: Sequence[str], children: dict[str, list[str
     """Return a note if folders that could be classes are not used as classes."""
     inside = [f"{home}/{child}" if home else child for home, children_of in children.items() for child in children_of]
     if loose and inside:
-        return note(f"Unlabelled, because {{count}} images are next to the folders {_listed(inside)}: {{names}}.", loose)
+        return note(f"Unlabelled, because of {{count:image}} next to the folders {_listed(inside)}: {{names}}.", loose)
     if len(inside) == 1:
         one = inside[0]
         return (f"Unlabelled, because all images are in one folder, {one}; give {folder / one} if its folders are classes.",)

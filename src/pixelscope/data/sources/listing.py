@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from pixelscope.data.decode import SUFFIXES, further_pages
 from pixelscope.data.sources.dicom import windows
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 
 _NAMED = 10
 """Number of files that a note names; the others are counted."""
@@ -104,7 +104,7 @@ class Contents:
         """Return notes on files that were not read, by name and count; `used` are other files that were."""
         others = [name for name in self.others if name not in used]
         return (
-            *note(f"Not read, as no images by their names: {{count}} files ({by_ending(others)}): {{names}}.", others),
+            *not_read_notes(others),
             *passed_over_notes(self.skipped, [name for name in self.own if not is_render_record(name)]),
         )
 
@@ -203,13 +203,22 @@ def is_symlink_loop(folder: Path) -> bool:
 
 
 def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return `text` with the `{count}` of the names and the first `{names}`; empty if there are no names."""
+    """Return `text` with the number of the names and the first `{names}`; empty if there are no names.
+
+    text: `{count}` stands for the number, `{count:file}` for `1 file` or `2 files`.
+    """
     if not names:
         return ()
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     # A name that is not text is escaped, so that the note can be written anywhere.
     named = ", ".join(names[:_NAMED]).encode("utf-8", "backslashreplace").decode()
-    return (text.replace("{count}", f"{len(names):,}").replace("{names}", named + more),)
+    counted = re.sub(r"\{count:([^}]*)\}", lambda found: plural(len(names), found[1]), text)
+    return (counted.replace("{count}", f"{len(names):,}").replace("{names}", named + more),)
+
+
+def not_read_notes(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on files that are no images by their names."""
+    return note(f"Not read, as no images by their names: {{count:file}} ({by_ending(names)}): {{names}}.", names)
 
 
 def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
@@ -217,7 +226,8 @@ def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, 
     folders = sum(name.endswith("/") for name in skipped)
     return (
         *note(
-            f"Passed over by name, as hidden or of another program: {folders:,} folders, {len(skipped) - folders:,} files.",
+            f"Passed over by name, as hidden or of another program: {plural(folders, 'folder')}, "
+            f"{plural(len(skipped) - folders, 'file')}.",
             skipped,
         ),
         *note("Skipped results of Pixelscope: {count} ({names}).", own),
@@ -267,7 +277,7 @@ def reading_notes(files: Mapping[Path, str]) -> tuple[str, ...]:
     """
     paged = further_pages(list(files))
     text = (
-        f"Read only the first page of {{count}} files, of {sum(paged.values()):,} further pages: {{names}}; "
+        f"Read only the first page of {{count:file}}, of {plural(sum(paged.values()), 'further page')}: {{names}}; "
         "`pixelscope data pages` writes every page as a file."
     )
     return (

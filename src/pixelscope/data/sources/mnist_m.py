@@ -18,7 +18,7 @@ from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import image_files
 from pixelscope.data.sources.mnist import CLASSES, MNIST_SHA256, load_mnist
 from pixelscope.data.split import random_test_mask
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.files import UNREADABLE, atomic_file
 from pixelscope.imaging.resize import resize
 
@@ -319,9 +319,9 @@ def _check_listing(file: Path, images: Path, lines: int, listed: Set[str], prese
 
 def _note(recipe: Recipe) -> str:
     photos = (
-        f"{recipe.photos_train} photos behind training digits and {recipe.photos_test} others behind test digits"
+        f"{plural(recipe.photos_train, 'photo')} behind training digits and {recipe.photos_test} others behind test digits"
         if recipe.photos_apart
-        else f"{recipe.photos_train} photos behind both training and test digits"
+        else f"{plural(recipe.photos_train, 'photo')} behind both training and test digits"
     )
     return (
         f"Generated with seed {recipe.seed} in the form {recipe.form!r} from {photos}; not the MNIST-M originally distributed."

@@ -16,7 +16,7 @@ from PIL import Image
 from pixelscope.data.decode import image_size, load_stored, reject_decompression_bombs
 from pixelscope.data.sources.listing import RENDER_RECORD, contents, is_passed_over, parts_among
 from pixelscope.data.sources.mnist_m import read_photo
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_folder, write_text
 from pixelscope.imaging.config import RenderConfig
 from pixelscope.runs.progress import ProgressCallback
@@ -52,8 +52,8 @@ class Rendered:
     def to_text(self) -> str:
         """Return text for a terminal."""
         count, size = sum(self.images.values()), self.settings["size"]
-        made = f"{count:,} images of {size} x {size} pixels in {len(self.images)} classes"
-        drawn = f"from {len(self.pictograms)} pictograms over {self.photos:,} photos, seed {self.seed}"
+        made = f"{plural(count, 'image')} of {size} x {size} pixels in {plural(len(self.images), 'class')}"
+        drawn = f"from {plural(len(self.pictograms), 'pictogram')} over {plural(self.photos, 'photo')}, seed {self.seed}"
         return "\n".join([*self.notes, f"{made}, {drawn}"])
 
     def to_dict(self) -> dict[str, Any]:

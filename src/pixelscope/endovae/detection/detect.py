@@ -18,8 +18,7 @@ from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_valid
 from pixelscope.endovae.detection.model import FittedDetector, fit_detector
 from pixelscope.endovae.detection.results import DetectionResult, ScoreResult
 from pixelscope.endovae.report.anomaly import HeatMaps, Point, heatmap_gallery, separation_panel
-from pixelscope.errors import InputError
-from pixelscope.files import atomic_file, atomic_folder
+from pixelscope.files import atomic_file, atomic_folder, require_absent
 from pixelscope.runs.progress import ProgressCallback
 
 RESULT, MODEL = "detection.json", "detector.safetensors"
@@ -51,8 +50,7 @@ def detect(
         >>> result = pixelscope.endovae.detect(Path("stores/kvasir"), Path("detector"))
         >>> print(result.to_text())
     """
-    if out.exists():
-        raise InputError(f"{out} exists already; choose another --out, or remove it.")
+    require_absent(out)
     config = config or DetectConfig()
     chosen_detectors(config.detectors)
     is_store = (frames / INDEX).is_file()

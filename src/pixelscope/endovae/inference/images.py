@@ -10,6 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pixelscope.data.frames.preprocess import prepare_file
+from pixelscope.errors import plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.config import PrepareConfig
 
@@ -36,7 +37,7 @@ class ImagesWritten:
         """Return one line per reconstruction, and where the files are."""
         widest = max((len(frame["name"]) for frame in self.frames), default=0)
         lines = [f"{f['name']:<{widest}}  {f['psnr']:6.2f} dB  SSIM {f['ssim']:.3f}" for f in self.frames if "psnr" in f]
-        return "\n".join([*lines, f"{self.count:,} frames, checkpoint {self.checkpoint}: {self.out}"])
+        return "\n".join([*lines, f"{plural(self.count, 'frame')}, checkpoint {self.checkpoint}: {self.out}"])
 
 
 def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:

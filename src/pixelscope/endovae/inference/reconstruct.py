@@ -14,7 +14,16 @@ from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
 from pixelscope.endovae.inference.metadata import Floats
 from pixelscope.errors import InputError
-from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, require_distinct_names, require_paths, text_of
+from pixelscope.inference.files import (
+    COLUMNS,
+    MANIFEST,
+    InputFile,
+    is_frame,
+    label_of,
+    require_distinct_names,
+    require_paths,
+    text_of,
+)
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.runs.progress import ProgressCallback
@@ -113,7 +122,8 @@ def _folder(
             for item, drawn, p, s in zip(items, *found, strict=True)
         ]
 
-    return run_pipeline(table, paths, Steps(lambda item: read_prepared(item.path, config.prepare), compute, devices), progress)
+    steps = Steps(lambda item: read_prepared(item.path, config.prepare), compute, devices, is_frame)
+    return run_pipeline(table, paths, steps, progress)
 
 
 def _written(out: Path, item: InputFile, drawn: np.ndarray, about: dict[str, object]) -> dict[str, str | None]:

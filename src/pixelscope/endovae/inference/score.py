@@ -23,7 +23,7 @@ from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.inference.files import InputFile, require_distinct_names, require_paths
+from pixelscope.inference.files import InputFile, is_frame, require_distinct_names, require_paths
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import Row, open_table
 from pixelscope.runs.progress import ProgressCallback
@@ -82,7 +82,8 @@ def score(
 
     Args:
         model: a finished and evaluated run of EndoVAE, a file made by `export`, which needs no torch, or one by `detect`.
-        paths: image files, and folders that are searched at any depth; rows are in this order.
+        paths: image files, and folders that are searched at any depth for frames, as `prepare` does, without masks and other
+            files; rows are in this order.
         out: a file ending in .csv or .jsonl, which must not exist; or `-` for JSON lines on standard output.
         view: `centre` scores one square of each frame without border and insets, the default for a run; `full` scores all of
             it. A detector has one view.
@@ -120,6 +121,7 @@ def score(
         prepare=lambda item: scorer.prepared(item.path),
         compute=lambda items, frames: _rows(scorer, items, frames, wanted, sizes),
         devices=scorer.devices,
+        takes=is_frame,
     )
     if maps is not None:
         mark_as_own(maps)

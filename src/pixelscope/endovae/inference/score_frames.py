@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelscope.data.frames.view import ViewName
+from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE
 from pixelscope.endovae.inference.metadata import Bytes
 from pixelscope.endovae.inference.model import ScoringModel

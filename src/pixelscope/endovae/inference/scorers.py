@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from pixelscope.data.frames.preprocess import (CentreFrame, PreparedFrame, ViewName, centre_box, cut_centre, prepare_file, prepare_frame, prepare_views)
+from pixelscope.data.frames.preprocess import (
+    CentreFrame,
+    PreparedFrame,
+    ViewName,
+    centre_box,
+    cut_centre,
+    prepare_file,
+    prepare_frame,
+    prepare_views,
+)
 from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.scores import MIN_TISSUE, NO_TISSUE, why_unscored

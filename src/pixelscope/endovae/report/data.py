@@ -130,11 +130,6 @@ class ReportData:
         return f"{images:,} images" + (f" (epoch {images / epoch:,.0f})" if epoch else "")
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun: 1 frame, 1,370 frames."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def listed(names: list[str]) -> str:
     """Return names as in a sentence: a, b and c."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pixelscope.data.frames.preprocess import Stages
 from pixelscope.data.frames.store import ClassSummary, FrameStore
-from pixelscope.endovae.report.data import ReportData, listed, plural
+from pixelscope.endovae.report.data import ReportData, listed
 from pixelscope.endovae.report.plotting import (
     LINE,
     MAX_MARGIN,
@@ -17,6 +17,7 @@ from pixelscope.endovae.report.plotting import (
     captioned,
     rows_gallery,
 )
+from pixelscope.errors import plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.content_area import Box
 from pixelscope.reports.document import CaptionedFigure, Row, Section, Table

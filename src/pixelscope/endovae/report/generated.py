@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pixelscope.endovae.report.data import KINDS, RECONSTRUCTIONS, ReportData, plural
+from pixelscope.endovae.report.data import KINDS, RECONSTRUCTIONS, ReportData
 from pixelscope.endovae.report.plotting import (
     GAP,
     GROUP_GAP,
@@ -21,6 +21,7 @@ from pixelscope.endovae.report.plotting import (
     hatched,
     tile_side,
 )
+from pixelscope.errors import plural
 from pixelscope.reports.document import CaptionedFigure, Section
 from pixelscope.reports.plotting import BLUE, DOTTED, GREY, ORANGE, WIDTH, Canvas, fitted, legend_above, padded_figure, styled
 

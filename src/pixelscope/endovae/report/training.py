@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from PIL import Image
 
-from pixelscope.endovae.report.data import ReportData, plural
+from pixelscope.endovae.report.data import ReportData
 from pixelscope.endovae.report.plotting import (
     GAP,
     GROUP_GAP,
@@ -19,6 +19,7 @@ from pixelscope.endovae.report.plotting import (
     draw_row,
     margin_for,
 )
+from pixelscope.errors import plural
 from pixelscope.reports.document import CaptionedFigure, Section
 from pixelscope.reports.plotting import (
     BLUE,

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pixelscope.config import read_yaml
+from pixelscope.errors import plural
 from pixelscope.pixelda.ablation.grid import Grid, GridConfig
 from pixelscope.pixelda.ablation.results import (
     ABLATION,
@@ -91,7 +92,7 @@ def search_sections(run: Path) -> list[Section]:
 
 
 def _summary(numbers: AblationResult | None, grid: Grid) -> Section:
-    seeds = f"{len(grid.seeds)} seed{'s' if len(grid.seeds) > 1 else ''}"
+    seeds = plural(len(grid.seeds), "seed")
     prose = f"{len(grid.conditions)} conditions, {seeds} each, preset {grid.preset}; their run folders are in {RUNS}/."
     if numbers is None:
         return Section("Ablation", "summary", prose=(prose,), headline="Not finished yet, so nothing is known.")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from pixelscope.errors import plural
 from pixelscope.pixelda.report.data import Lines, ReportData, percent, points
 from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table
 from pixelscope.reports.plotting import (
@@ -101,7 +102,7 @@ def stability_section(data: ReportData) -> Section:
     if data.warnings:
         parts.append(_warnings_table(data.warnings))
     count = len(data.warnings)
-    text = f"Training raised {count:,} warning{'s' if count > 1 else ''}." if count else "Training raised no warning."
+    text = f"Training raised {plural(count, 'warning')}." if count else "Training raised no warning."
     return Section("Stability", "stability", prose=(text + _last_probabilities(data),), parts=tuple(parts))
 
 
