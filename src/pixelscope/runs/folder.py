@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from pixelscope.errors import InputError
 from pixelscope.files import LOCK, TEMPORARY, UNREADABLE, atomic_file, find_link, naming, read_json, write_text
 from pixelscope.runs.lock import FACTS, RunLock, find_holder, locked, require_free
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Stats = Mapping[str, float | list[float] | str]
 START_FILES = {
@@ -353,18 +354,22 @@ def _require_text(path: Path) -> None:
         raise InputError(f"The path {named} is not UTF-8, which checkpoints need; rename the folder, or give another.")
 
 
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+def save_arrays(path: Path, **arrays: "np.ndarray") -> None:
     """Write arrays as one .npz file, atomically."""
+    import numpy as np  # the configurations import this module, and `--help` imports no NumPy
+
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] - keyword arrays
 
 
-def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarray] | None:
+def read_arrays(path: Path, dimensions: Mapping[str, int]) -> "dict[str, np.ndarray] | None":
     """Read the arrays named in `dimensions`; None if the file is missing, or an array is empty.
 
     Raises:
         InputError: the file is damaged, or an array has another number of dimensions.
     """
+    import numpy as np
+
     if not path.is_file():
         return None
     try:
