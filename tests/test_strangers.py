@@ -198,6 +198,10 @@ def test_a_refinement_that_names_another_run_measures_none_of_its_images(tmp_pat
         (refined / "run.json").write_text(json.dumps(record))
     before = _files(refined)
     _refused(lambda: pixelscope.evaluate(refined), "SHA-256")
+    text = (refined / "config.yaml").read_text()
+    (refined / "config.yaml").write_text("seed: 0\n")
+    _refused(lambda: pixelscope.evaluate(refined), "names no run")
+    (refined / "config.yaml").write_text(text)
     assert {name for name, content in _files(refined).items() if before.get(name) != content} <= {"lock"}
 
 

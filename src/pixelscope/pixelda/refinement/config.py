@@ -170,6 +170,8 @@ class StoredRefinement:
         Raises:
             InputError: a run is not found, or is of other images than those that were refined with.
         """
+        if not self.config.run:
+            raise InputError(f"{self.folder.config} names no run that the refinement started from; restore the file.")
         names = {name: place for name, place in places_of(self.config).items() if teacher or name != "teacher"}
         found = find(names, self.record, self.folder.path, _digests)
         recorded = {name: domain.get("sha256") for name, domain in self.record.get("data", {}).items()}
