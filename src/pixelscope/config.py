@@ -59,7 +59,7 @@ def describe_invalid(error: ValidationError, show: Callable[[object], str] = rep
     show: returns the text of a given value.
     """
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if isinstance(part, str)) or "the top level"
+    where = ".".join(map(str, first["loc"])) or "the top level"
     if first["type"] == "missing":
         return where, "is missing; give it"
     if first["type"] == "extra_forbidden":

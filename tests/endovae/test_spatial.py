@@ -194,6 +194,7 @@ def test_sliders_move_along_the_axes(spatial_run: Path) -> None:
     ("changes", "message"),
     [
         ({"losses": {}}, "no cross-entropy"),
+        ({"model": {"kind": "spatial", "stride": 6}}, "2, 4, 8 or 16"),
         ({"model": {"kind": "spatial", "latent": 49}}, "48 values"),
         ({"losses": {"cross_entropy": 0}}, "weight 0"),
     ],

@@ -149,8 +149,8 @@ def test_left_out_images_are_not_trained_on(tmp_path: Path, rendered: Path, phot
 
 
 BAD_PATTERNS = [
-    ("(", "--data.group-by: .*regular expression"),
-    ("a_", "--data.group-by: .*has no group"),
+    ("(", "--data.group-by .*regular expression"),
+    ("a_", "--data.group-by .*has no group"),
     ("^(none)_", r"'\^\(none\)_' matches the path of no image \(one is 'a/0.png'; one is 'A/0_0.png'\)"),
     (r"(\.png)", "puts all images of .*rendered into one group"),
     (r"^\w/\d+(_)", "puts all images of .*photos into one group"),

@@ -1,6 +1,7 @@
 """The line and exit code of errors that a user can fix."""
 
 import errno
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,6 +86,7 @@ def _usage_error(error: CycloptsError) -> str:
         from pixelscope.config import describe_invalid
 
         where, problem = describe_invalid(error.__cause__, _as_typed)
+        where = re.sub(r"(\.\d+)+$", "", where)  # a flag given several times has no numbers
         return f"--{where.replace('_', '-')} {problem}."
     return str(error)
 

@@ -55,13 +55,16 @@ class ModelConfig(Config):
     """Dimensions of the latent vector z; of a spatial code, per block."""
     width: Channels = 16
     """Channels of the first convolution; the widths of all other layers are multiples of it."""
-    stride: Literal[2, 4, 8, 16] = 4
-    """Side of a block in pixels, of a spatial code: 4 makes 24 x 24 positions of 96 x 96 pixels. Not used by a global code."""
+    stride: Annotated[int, Field(ge=2, le=16)] = 4
+    """Side of a block in pixels, of a spatial code, a power of 2: 4 makes 24 x 24 positions of 96 x 96 pixels. Not used by a
+    global code."""
     blocks: Annotated[int, Field(ge=1, le=16)] = 2
     """Residual blocks per halving, of a spatial code. Not used by a global code."""
 
     @model_validator(mode="after")
     def _check_latent(self) -> "ModelConfig":
+        if self.kind == "spatial" and self.stride.bit_count() != 1:
+            raise ValueError(f"a stride of {self.stride} cannot be made of halvings; give 2, 4, 8 or 16")
         if self.kind == "spatial" and self.latent > 3 * self.stride**2:
             raise ValueError(f"a block of {self.stride} x {self.stride} pixels has {3 * self.stride**2} values; lower latent")
         return self
@@ -188,7 +191,9 @@ class EndoVAEConfig(Config):
     @model_validator(mode="after")
     def _check_loss(self) -> "EndoVAEConfig":
         if self.model.kind == "spatial" and self.losses.cross_entropy:
-            raise ValueError("a spatial code has no cross-entropy; set losses.cross_entropy to 0, and losses.l1 or losses.mse")
+            raise ValueError(
+                "a spatial code has no cross-entropy; use preset spatial, or set losses.cross_entropy to 0, losses.l1 to 1"
+            )
         return self
 
     @property

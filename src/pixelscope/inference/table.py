@@ -142,7 +142,7 @@ class ResumableTable:
         if out.suffix.lower() not in FORMATS:
             raise InputError(f"{out} does not end in .csv or .jsonl; change the name.")
         if out.exists() and resume:
-            raise InputError(f"{out} is complete, so that nothing is left to resume; drop --resume and give another file.")
+            raise InputError(f"{out} exists already, so that nothing is left to resume; drop --resume and give another file.")
         if out.exists():
             raise InputError(f"{out} exists already; give another file, or move it away.")
         self.out, self.columns, self.several = out, tuple(columns), several
