@@ -38,6 +38,7 @@ Cli = Callable[..., Any]
         ("pixelda train --losses.classifier-inputs bot", "'generated'"),
         ("endovae prepare here --range 5 2", "--range is invalid: a range goes from LOW to a higher HIGH"),
         ("endovae detect here --out there --detectors fit", "--detectors must be 'lite0-mahalanobis'"),
+        ("endovae train --model.kind spatial", "The settings do not fit each other: a spatial code has no cross-entropy"),
         ("pixelda train --preset dem", '"demo"?'),
         ("pixelda train --seed 1 --seed 2", "--seed"),
         ("pixelda train these those", "these those"),

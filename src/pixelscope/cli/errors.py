@@ -86,6 +86,8 @@ def _usage_error(error: CycloptsError) -> str:
         from pixelscope.config import describe_invalid
 
         where, problem = describe_invalid(error.__cause__, _as_typed)
+        if not error.__cause__.errors()[0]["loc"]:
+            return f"The settings do not fit each other: {problem.removeprefix('is invalid: ')}."
         where = re.sub(r"(\.\d+)+$", "", where)  # a flag given several times has no numbers
         return f"--{where.replace('_', '-')} {problem}."
     return str(error)
