@@ -141,10 +141,9 @@ class ResumableTable:
         """
         if out.suffix.lower() not in FORMATS:
             raise InputError(f"{out} does not end in .csv or .jsonl; change the name.")
-        if out.exists() and resume:
-            raise InputError(f"{out} exists already, so that nothing is left to resume; drop --resume and give another file.")
         if out.exists():
-            raise InputError(f"{out} exists already; give another file, or move it away.")
+            ended = ", so that nothing is left to resume" if resume else ""
+            raise InputError(f"{out} exists already{ended}; give another file, or move it away.")
         self.out, self.columns, self.several = out, tuple(columns), several
         self.part, self.about = (out.with_name(out.name + ending) for ending in (".part", ".part.json"))
         self._csv = out.suffix.lower() == ".csv"
