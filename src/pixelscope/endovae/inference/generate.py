@@ -3,7 +3,8 @@
 Importing this imports no torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,41 +58,52 @@ def generate(
         >>> pixelscope.endovae.generate(Path("runs/healthy"), Path("new.png"), count=9)
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
-    from pixelscope.endovae.inference.torch_model import TorchVAE
 
     loaded = load_checkpoint(run, checkpoint, finished=False)
-    vae = TorchVAE(loaded.encoder, loaded.decoder)
     if count < 1 or (between is not None and dimension is not None):
         raise InputError("Give a --count of at least 1, and only one of --between and --dimension.")
     about: dict[str, object] = {"run": str(run), "checkpoint": loaded.name, "images": loaded.images}
     about |= {"seed": seed, "dimension": dimension}
     if between is not None:
         about["between"] = [str(path) for path in between]
-        with reject_decompression_bombs():
-            ends = np.stack([read_prepared(path, loaded.config.prepare) for path in between])
-        z = interpolate(vae.encode(ends), count)
-    else:
-        z = _along_axes(loaded, count, seed, dimension)
+    names = [f"{number:05d}.png" for number in range(count)]
+    frames = _frames(loaded, count, seed, between, dimension)
     if out.suffix.lower() == ".png":
         one_row = between is not None or dimension is not None
         columns = count if one_row else int(np.ceil(np.sqrt(count)))
-        save_png(out, grid(_rows(vae.decode(z), columns)), about)
-    names = [f"{number:05d}.png" for number in range(count)]
-    if out.suffix.lower() != ".png":
-        _write_files(out, names, z, vae.decode, about)
+        save_png(out, grid(_rows(np.concatenate(list(frames)), columns)), about)
+    else:
+        _write_files(out, names, frames, about)
     return ImagesWritten(str(out), count, loaded.name, seed, [{"name": name} for name in names])
 
 
-def _along_axes(checkpoint: "Checkpoint", count: int, seed: int, dimension: int | None) -> Floats:
-    """Return latent vectors (count, latent): random ones, or along one axis."""
+def _frames(
+    checkpoint: "Checkpoint", count: int, seed: int, between: tuple[Path, Path] | None, dimension: int | None
+) -> Iterator[Bytes]:
+    """Return an iterator over batches of frames, uint8 (n, S, S, 3)."""
+    from pixelscope.endovae.inference.torch_model import TorchVAE
+    from pixelscope.endovae.latent_prior.sample import iterate_frames
+
+    vae = TorchVAE(checkpoint.encoder, checkpoint.decoder)
+    if between is not None:
+        with reject_decompression_bombs():
+            ends = np.stack([read_prepared(path, checkpoint.config.prepare) for path in between])
+        z = interpolate(vae.encode(ends), count)
+    elif dimension is not None:
+        z = _along_axis(checkpoint, count, dimension)
+    else:
+        return iterate_frames(checkpoint, count, seed)
+    return (vae.decode(z[start : start + AT_ONCE]) for start in range(0, count, AT_ONCE))
+
+
+def _along_axis(checkpoint: "Checkpoint", count: int, dimension: int) -> Floats:
+    """Return latent vectors (count, latent) along one axis."""
     from pixelscope.endovae.forward import read_axes
-    from pixelscope.endovae.inference.torch_model import draw_latents
 
     axes = read_axes(checkpoint)
-    if dimension is not None and not 0 <= dimension < len(axes):
+    if not 0 <= dimension < len(axes):
         raise InputError(f"{checkpoint.folder.path} has no latent dimension {dimension}; give one from 0 to {len(axes) - 1}.")
-    drawn = draw_latents(count, len(axes), seed, "generated") if dimension is None else traverse(len(axes), dimension, count)
-    return axes.vectors(drawn)
+    return axes.vectors(traverse(len(axes), dimension, count))
 
 
 def interpolate(ends: Floats, steps: int) -> Floats:
@@ -107,11 +119,9 @@ def traverse(axes: int, dimension: int, steps: int) -> Floats:
     return z
 
 
-def _write_files(out: Path, names: list[str], z: Floats, decode: Callable[[Floats], Bytes], about: dict[str, object]) -> None:
-    for start in range(0, len(z), AT_ONCE):
-        frames = decode(z[start : start + AT_ONCE])
-        for name, frame in zip(names[start : start + AT_ONCE], frames, strict=True):
-            save_png(out / name, frame, about)
+def _write_files(out: Path, names: list[str], frames: Iterable[Bytes], about: dict[str, object]) -> None:
+    for name, frame in zip(names, chain.from_iterable(frames), strict=True):
+        save_png(out / name, frame, about)
     rows = [("", name, "", number) for number, name in enumerate(names)]
     write_text(out / MANIFEST, csv_text([COLUMNS, *rows]))
 

@@ -1,0 +1,1 @@
+"""Distributions of latent codes that new frames are drawn from."""
