@@ -25,11 +25,12 @@ from pixelscope.endovae.detection.config import DetectConfig
 from pixelscope.endovae.detection.crossvalidation import cross_validate, halves, make_folds
 from pixelscope.endovae.detection.detect import fit_to_store
 from pixelscope.endovae.detection.detectors import Mahalanobis, PaDiM, PatchCore, highest
-from pixelscope.endovae.detection.features import FrameFeatures, load_pretrained, read_pretrained
+from pixelscope.endovae.detection.features import FrameFeatures
 from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesion, vary
 from pixelscope.endovae.detection.results import DetectionResult
 from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_net
+from pixelscope.endovae.lite0 import load_lite0, read_weights
 from pixelscope.errors import InputError, has_extra
 from pixelscope.imaging.content_area import Box
 
@@ -326,20 +327,20 @@ def test_abnormal_frames_whose_lesion_the_view_does_not_show_are_left_out(phanto
 def test_detectors_without_their_packages_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(errors.PACKAGES, "no_such_package", "pretrained")
     with pytest.raises(InputError, match=r"pixelscope\[pretrained\]"):
-        load_pretrained()
+        load_lite0("A test")
 
 
 def test_other_weights_than_the_known_ones_are_not_unpickled(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")
     with pytest.raises(InputError, match=r"weights\.pth"):
-        read_pretrained(tmp_path / "weights.pth")
+        read_weights(tmp_path / "weights.pth")
 
 
 @needs_pretrained
 def test_pretrained_features_have_the_resolutions_that_are_said() -> None:
-    found = load_pretrained()(torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
+    found = load_lite0("A test")(torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
     assert [tuple(one.shape) for one in found] == [(2, 112, 14, 14), (2, 192, 7, 7), (2, 320, 7, 7)]
-    assert not any(parameter.requires_grad for parameter in load_pretrained().parameters())
+    assert not any(parameter.requires_grad for parameter in load_lite0("A test").parameters())
 
 
 @needs_pretrained

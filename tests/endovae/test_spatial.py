@@ -11,10 +11,11 @@ from PIL import Image
 from scipy.fft import dctn
 from skimage.metrics import structural_similarity
 from sklearn.decomposition import PCA
+from torch.nn import functional as F
 
 import pixelscope
 from fixtures import tiny
-from pixelscope import InputError
+from pixelscope import InputError, errors
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.statistics import GaussianReference
@@ -23,6 +24,7 @@ from pixelscope.endovae.config import EndoVAEConfig, ModelConfig, endovae_preset
 from pixelscope.endovae.data import FrameBatch, to_images
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.forward import LatentAxes, read_axes
+from pixelscope.endovae.lite0 import load_lite0
 from pixelscope.endovae.losses import pixel_loss
 from pixelscope.endovae.metrics import psnr
 from pixelscope.endovae.networks import GAIN, SpatialEncoder, make_networks
@@ -31,8 +33,10 @@ from pixelscope.endovae.results import MEAN, MODEL
 from pixelscope.endovae.results import PCA as LINEAR
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.endovae.training import train_endovae
+from pixelscope.errors import has_extra
 from pixelscope.imaging.config import PrepareConfig
 
+needs_pretrained = pytest.mark.skipif(not has_extra("pretrained"), reason="the extra `pretrained` is not installed")
 SPATIAL = {
     "model": {"kind": "spatial", "latent": 5, "width": 4, "stride": 4, "blocks": 1},
     "losses": {"cross_entropy": 0.0, "l1": 1.0, "mse": 2.0, "ssim": 0.5, "kl": 1e-5},
@@ -101,6 +105,35 @@ def test_the_loss_is_the_sum_of_its_terms() -> None:
         )
         expected = np.abs(a - b).mean() + 2 * np.square(a - b).mean() + 0.5 * (1 - similarity)
         assert float(one) == pytest.approx(expected, abs=2e-3)
+
+
+@needs_pretrained
+def test_the_perceptual_loss_sees_features_of_valid_pixels() -> None:
+    losses = {"cross_entropy": 0.0, "l1": 0.0, "mse": 0.0, "ssim": 0.0, "perceptual": 3.0}
+    task = EndoVAETask(spatial(losses=losses), tiny.fabric())
+    images = to_images(tiny.frames(2))
+    blurred = F.avg_pool2d(images, 5, 1, 2, count_include_pad=False).requires_grad_()
+    found = task._reconstruction_loss(blurred, FrameBatch(images))
+    a, b = (load_lite0("A test", (2, 4, 10))(one) for one in (blurred, images))
+    # On the unit sphere, a squared distance is twice 1 - cosine.
+    expected = torch.stack([2 - 2 * F.cosine_similarity(x, y).mean((1, 2)) for x, y in zip(a, b, strict=True)]).mean(0)
+    torch.testing.assert_close(found, 3 * expected, rtol=1e-4, atol=1e-5)
+    found.sum().backward()
+    assert blurred.grad is not None and blurred.grad.abs().sum() > 0
+    valid = torch.zeros(2, 1, 16, 16)
+    valid[1] = 1
+    masked = task._reconstruction_loss(blurred.detach(), FrameBatch(images, valid))
+    assert float(masked[0]) == 0 and float(masked[1]) == pytest.approx(found[1].item(), rel=1e-5)
+
+
+def test_a_perceptual_loss_without_its_packages_leaves_no_run(
+    monkeypatch: pytest.MonkeyPatch, store: FrameStore, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(errors.PACKAGES, "no_such_package", "pretrained")
+    losses = {**SPATIAL["losses"], "perceptual": 0.1}
+    with pytest.raises(InputError, match=r"pixelscope\[pretrained\]"):
+        train_endovae(spatial(frames=str(store.path), losses=losses), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_ignored_pixels_are_in_no_mean() -> None:

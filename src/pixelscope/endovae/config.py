@@ -18,6 +18,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 TrainOn = Literal["normal", "abnormal", "both"]
 
+PRETRAINED = "pretrained"
+"""The extra that brings EfficientNet-Lite0 and its weights."""
 PRESETS = ("paper", "demo", "spatial", "spatial-small")
 
 
@@ -101,13 +103,17 @@ class LossConfig(Config):
     """Weight of the mean squared error."""
     ssim: Weight = 0.0
     """Weight of 1 - SSIM (Wang et al. 2004)."""
+    perceptual: Weight = 0.0
+    """Weight of the distance of features of EfficientNet-Lite0 (Zhang et al. 2018); needs the extra `pretrained`."""
     kl: Weight = 1.0
     """Weight of the KL divergence, in nats summed over the code; 1 with the cross-entropy gives the evidence lower bound."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> "LossConfig":
-        if not (self.cross_entropy or self.l1 or self.mse or self.ssim):
-            raise ValueError("all terms of the reconstruction have weight 0; give l1, mse, ssim or cross-entropy a weight")
+        if not (self.cross_entropy or self.l1 or self.mse or self.ssim or self.perceptual):
+            raise ValueError(
+                "all terms of the reconstruction have weight 0; give l1, mse, ssim, perceptual or cross-entropy a weight"
+            )
         return self
 
 

@@ -1,8 +1,10 @@
 """The reconstruction losses of EndoVAE, and the Gaussian posterior with its KL divergence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -69,6 +71,21 @@ def pixel_loss(output: Tensor, images: Tensor, power: int, valid_mask: Tensor | 
         valid_mask: (N, 1, H, W), 0 where a pixel is ignored.
     """
     return mean_per_image((output.float() - images).abs().pow(power).mean(1), valid_mask)
+
+
+def perceptual_loss(drawn: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
+    """Return the mean distance of feature maps per image, shape (N,).
+
+    The features of a position are scaled to length 1; their squared distance is averaged over positions and layers (Zhang et
+    al. 2018, equation 1, without learned weights).
+
+    Args:
+        drawn: maps (N, C, h, w) of reconstructions, one per layer.
+        features: those of the images.
+    """
+    pairs = zip(drawn, features, strict=True)
+    distances = [(F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1) for a, b in pairs]
+    return torch.stack([distance.mean((1, 2)) for distance in distances]).mean(0)
 
 
 def mean_per_image(values: Tensor, valid_mask: Tensor | None = None) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from pixelscope.data.disk_array import Pixels
 from pixelscope.endovae.config import EndoVAEConfig, ScheduleConfig
 from pixelscope.endovae.data import FrameBatch, to_images
-from pixelscope.endovae.losses import Posterior, cross_entropy_loss, mean_per_image, pixel_loss
+from pixelscope.endovae.lite0 import load_lite0
+from pixelscope.endovae.losses import Posterior, cross_entropy_loss, mean_per_image, perceptual_loss, pixel_loss
 from pixelscope.endovae.metrics import WINDOW, Dissimilarity
 from pixelscope.endovae.networks import AnyDecoder, AnyEncoder, Networks, make_networks
 from pixelscope.engine.ema import EMA
@@ -83,6 +84,8 @@ COLLAPSED = 0.1
 """KL divergence in nats below which the latent vectors carry no information."""
 COLLAPSE_EPOCHS = 30
 """Epochs after which a collapsed KL divergence raises a warning; a training often starts collapsed."""
+PERCEPTUAL = (2, 4, 10)
+"""Blocks of EfficientNet-Lite0 whose features the perceptual loss compares: at 1/4, 1/8 and 1/16 of the side."""
 BATCH = 128
 """Frames per forward pass in evaluation."""
 
@@ -131,6 +134,7 @@ class EndoVAETask(Task[FrameBatch]):
         self.schedule_state = self.schedule.state
         self._validation, self._ignore_mask = validation, ignore_mask
         self._dissimilarity = Dissimilarity(config.prepare.size).to(fabric.device) if config.losses.ssim else None
+        self._features = load_lite0("A perceptual loss", PERCEPTUAL).to(fabric.device) if config.losses.perceptual else None
 
     @property
     def learning_rate(self) -> float:
@@ -245,6 +249,11 @@ class EndoVAETask(Task[FrameBatch]):
             margin = WINDOW // 2
             inner = None if valid is None else valid[..., margin:-margin, margin:-margin]
             terms.append(weights.ssim * mean_per_image(self._dissimilarity(images, drawn), inner))
+        if self._features is not None:
+            seen = drawn if valid is None else torch.where(valid > 0, drawn, images)
+            with torch.no_grad():
+                expected = self._features(images)
+            terms.append(weights.perceptual * perceptual_loss(self._features(seen), expected))
         return torch.stack(terms).sum(0)
 
 

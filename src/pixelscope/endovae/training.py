@@ -10,11 +10,12 @@ from lightning_fabric import Fabric
 from pixelscope.data.frames.store import FIGURES
 from pixelscope.data.sources.relocate import written
 from pixelscope.endovae.checkpoints import SYSTEM, read_config
-from pixelscope.endovae.config import EndoVAEConfig
+from pixelscope.endovae.config import PRETRAINED, EndoVAEConfig
 from pixelscope.endovae.data import AugmentedBatches, Splits, load_run_splits, load_splits, with_store_settings
 from pixelscope.endovae.samples import ProgressSamples, save_augmentation, save_frame_samples
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
+from pixelscope.errors import require_extra
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.progress import ProgressCallback
 
@@ -71,6 +72,8 @@ def train_endovae(
         >>> run = pixelscope.endovae.train(config, run=Path("runs/healthy"))
     """
     check_start(config, run)
+    if config.losses.perceptual:
+        require_extra(PRETRAINED, "A perceptual loss")
     splits = load_splits(config, progress)
     config = with_store_settings(config, splits)
     config.model.code_shape(config.prepare.size)  # refused before a run folder is made

