@@ -77,6 +77,8 @@ class Count:
     files: int = 0
     read: int = 0
     refused: int = 0
+    repeated: int = 0
+    """Files that were opened twice, because the first time took too long."""
     defects: list[str] = field(default_factory=list)
 
 
@@ -276,30 +278,47 @@ def _places(values: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def attempt(target: Target, content: bytes, count: Count) -> str | None:
-    """Open a file with other content, and put it back; returns what is wrong with how that went."""
+    """Open a file with other content, and put it back; returns what is wrong with how that went.
+
+    What takes too long is opened once more: a file that hangs does so every time, and a machine that pauses does not.
+    """
+    count.files += 1
+    outcome, found, slow = _opened(target, content)
+    if slow:
+        print(f"{target.file.parent.name}/{target.file.name} is opened once more: {found}", flush=True)
+        count.repeated += 1
+        outcome, found, _ = _opened(target, content)
+    count.read += outcome == "read"
+    count.refused += outcome == "refused"
+    return found
+
+
+def _opened(target: Target, content: bytes) -> tuple[str, str | None, bool]:
+    """Return whether the content was read or refused, what is wrong with how that went, and whether it took too long."""
     good = target.file.read_bytes()
     before, began = _most_memory(), time.process_time()
     target.file.write_bytes(content)
+    outcome, found = "read", None
     try:
         with _time_limit():
             target.open()
-        count.read += 1
-        found = None
     except InputError as error:
-        count.refused += 1
-        found = None if _names(str(error), target.file) else f"does not name the file: {error}"
+        outcome, found = "refused", None if _names(str(error), target.file) else f"does not name the file: {error}"
     except OSError as error:
-        count.refused += 1
-        found = None if error.filename and _names(str(error.filename), target.file) else _told(error)
-    except (Exception, Hang) as error:  # noqa: BLE001 - whatever it is, it is counted
-        found = _told(error)
+        named = error.filename and _names(str(error.filename), target.file)
+        outcome, found = "refused", None if named else _told(error)
+    except Hang as error:
+        return "failed", _told(error), True
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
+        outcome, found = "failed", _told(error)
     finally:
         target.file.write_bytes(good)
-    count.files += 1
     if found is None and _most_memory() - before > HIGH_WATER:
         found = f"takes {(_most_memory() - before) / 2**30:.1f} GB"
     took = time.process_time() - began
-    return found or (f"takes {took:.0f} s" if took > LIMIT else None)
+    if took > LIMIT:
+        return outcome, found or f"takes {took:.0f} s", True
+    return outcome, found, False
 
 
 def _names(text: str, file: Path) -> bool:
@@ -308,7 +327,8 @@ def _names(text: str, file: Path) -> bool:
 
 
 def _told(error: BaseException) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-2] if isinstance(error, Hang) else frames[-1]  # the innermost one of a hang is the alarm
     return f"{type(error).__name__}: {str(error)[:160]} ({Path(last.filename).name}:{last.lineno})"
 
 

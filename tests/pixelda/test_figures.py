@@ -245,6 +245,7 @@ def test_warnings_stand_where_they_were_raised() -> None:
 def test_diagnostics_that_were_not_kept_are_left_out() -> None:
     assert stability_panels([], [], WARNINGS, DIGITS) is None
     assert class_histograms([{"images": 1}]) is None
+    assert class_histograms([{"images": 1, "histogram/source": [1.0], "histogram/generated": [0.5, 0.5]}]) is None
     assert titles(stability_panels([], EVALUATIONS, [], [])) == ["Diversity over z"]
 
 

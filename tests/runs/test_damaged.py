@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import pixelscope
 from fixtures import tiny
 from pixelscope.config import MAX_NODES, read_yaml
+from pixelscope.data.sources.relocate import find
 from pixelscope.endovae.results import METHODS, METRICS, Evaluation
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
@@ -159,6 +160,18 @@ def test_weights_of_other_names_are_refused(run: Path) -> None:
     with pytest.raises(InputError, match=str(run)):
         pixelscope.pixelda.load_classifier(run)
     assert load_file(newest)
+
+
+@pytest.mark.parametrize("path", ["x" * 5_000, "x/" * 3_000])
+def test_a_path_that_no_system_opens_is_no_run(path: str) -> None:
+    with pytest.raises(InputError, match="too long"):
+        RunFolder.open(Path(path))
+
+
+def test_a_record_with_a_place_that_no_system_opens_is_of_a_moved_run(tmp_path: Path) -> None:
+    record = {"paths": {"frames": {"given": "a", "absolute": "x" * 5_000, "relative": "../" + "x" * 5_000}}}
+    with pytest.raises(InputError, match="has moved"):
+        find({"frames": "a"}, record, tmp_path, lambda places: {})
 
 
 def test_an_array_that_the_disk_did_not_take_is_a_full_disk(tmp_path: Path) -> None:

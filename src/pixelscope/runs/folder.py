@@ -98,7 +98,7 @@ class RunFolder:
 
         A path that is not UTF-8 is refused too, because checkpoints in it could be written but not read.
         """
-        _require_text(path)
+        _require_usable(path)
         if path.exists() and not cls(path).is_abandoned_start():
             other = f"continue it with --resume {path}" if cls(path).record.is_file() else "remove it"
             raise InputError(f"{path} exists already; give another folder, or {other}.")
@@ -108,7 +108,7 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """Open an existing run; raises InputError if `path` is not a run folder, or files in it are links."""
         run = cls(Path(path))
-        _require_text(run.path)
+        _require_usable(run.path)
         if run.record.is_file() and run.config.is_file():
             run._refuse_links()
             return run
@@ -335,7 +335,7 @@ def _make_numbered(runs: Path, name: str) -> Path:
     while True:
         taken = [int(match[1]) for path in runs.glob("*") if (match := re.match(r"(\d{5})-", path.name))]
         path = runs / f"{max(taken, default=-1) + 1:05d}-{name}"
-        _require_text(path)
+        _require_usable(path)
         with suppress(FileExistsError):
             path.mkdir(parents=True)
             return path
@@ -348,10 +348,14 @@ def _images_of(line: str) -> float:
         return float("inf")
 
 
-def _require_text(path: Path) -> None:
+def _require_usable(path: Path) -> None:
     named = str(path).encode("utf-8", "backslashreplace").decode()
     if named != str(path):
         raise InputError(f"The path {named} is not UTF-8, which checkpoints need; rename the folder, or give another.")
+    try:
+        path.exists()
+    except OSError as error:
+        raise InputError(f"The path {named[:100]} cannot be opened: {error.strerror}; give another folder.") from None
 
 
 def save_arrays(path: Path, **arrays: "np.ndarray") -> None:

@@ -76,7 +76,10 @@ def _existing(name: str, spec: str, place: Mapping[str, str], run: Path) -> list
 
 def _exists(path: str) -> bool:
     file, settings = split_settings(path)
-    return Path(path).exists() or (settings is not None and Path(file).is_file())
+    try:
+        return Path(path).exists() or (settings is not None and Path(file).is_file())
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _both(spec: str, run: Path) -> dict[str, str]:

@@ -182,10 +182,12 @@ def stability_panels(train: Lines, evaluations: Lines, warnings: Lines, classes:
 def class_histograms(train: Lines) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the share of each class in the source and in the generated images: the mean over the last tenth of the lines."""
     known = [line for line in train if line.get("histogram/source") and line.get("histogram/generated")]
-    if not known:
+    pairs = [(line["histogram/source"], line["histogram/generated"]) for line in known[-max(1, len(known) // 10) :]]
+    # A damaged line may lack a class.
+    whole = [pair for pair in pairs if {len(one) for one in pair} == {len(pairs[-1][0])}]
+    if not whole:
         return None
-    last = known[-max(1, len(known) // 10) :]
-    source, generated = (np.mean([line[f"histogram/{name}"] for line in last], axis=0) for name in ("source", "generated"))
+    source, generated = np.mean(whole, axis=0)
     return source, generated
 
 
