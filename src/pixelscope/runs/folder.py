@@ -213,7 +213,7 @@ class RunFolder:
 
     def read_record(self) -> dict[str, Any]:
         """Return the content of run.json; raises InputError if it is damaged, or was written by version 0.1."""
-        # Imported here, because it imports this module, and pydantic, which --help does not need.
+        # Imported here, because it imports pydantic, which --help does not need.
         from pixelscope.runs.record import parse_record
 
         record = read_json(self.record)
@@ -224,7 +224,7 @@ class RunFolder:
                 f"{self.path} is a run of version {writer} of pixelscope, which this version does not read; use that version, "
                 "or train again."
             )
-        parse_record(record, self)
+        parse_record(record, self.record)
         return record
 
     def require_finished(self, record: Mapping[str, Any] | None = None) -> None:

@@ -4,16 +4,13 @@ import json
 from collections.abc import Iterator, Mapping, Sized
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from pixelscope.config import Config, describe_invalid
 from pixelscope.errors import InputError
 from pixelscope.files import read_json, write_text
-
-if TYPE_CHECKING:
-    from pixelscope.runs.folder import RunFolder
 
 LONGEST = 80
 """Maximum length of a value in a result's `repr`."""
@@ -63,19 +60,14 @@ class RunRecord(BaseModel):
     """Why the training stopped early; empty if it did not."""
 
 
-def read_record(folder: "RunFolder") -> RunRecord:
-    """Read run.json; raises InputError with the invalid entry."""
-    return parse_record(folder.read_record(), folder)
-
-
-def parse_record(values: Mapping[str, Any], folder: "RunFolder") -> RunRecord:
-    """Validate the content of run.json; raises InputError with the invalid entry."""
+def parse_record(values: Mapping[str, Any], file: Path) -> RunRecord:
+    """Validate the content of the run.json at `file`; raises InputError with the invalid entry."""
     try:
         return RunRecord.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "top level"
-        raise InputError(f"{folder.record}: {where}: {first['msg']}; restore the file or train again.") from None
+        raise InputError(f"{file}: {where}: {first['msg']}; restore the file or train again.") from None
 
 
 class Count(int):

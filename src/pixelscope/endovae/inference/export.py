@@ -119,7 +119,7 @@ def _threshold(calibration: Calibration) -> tuple[float | None, float | None]:
 def _card(
     checkpoint: "Checkpoint", calibration: Calibration, out: Path, form: Format, compared: str, largest: float
 ) -> ModelCard:
-    record, config = parse_record(checkpoint.record, checkpoint.folder), checkpoint.config
+    record, config = parse_record(checkpoint.record, checkpoint.folder.record), checkpoint.config
     size, latent, known = config.prepare.size, config.code_values, calibration.views[HEADLINE]
     return ModelCard(
         title=f"EndoVAE of {config.split.train_on} frames",

@@ -15,7 +15,7 @@ from pixelscope.endovae.results import Evaluation, SetResult
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE
 from pixelscope.runs.folder import RunFolder, read_arrays, read_stats
-from pixelscope.runs.record import RunRecord, read_record
+from pixelscope.runs.record import RunRecord, parse_record
 
 KINDS = ("normal", "abnormal")
 RECONSTRUCTIONS = {"originals": 4, "reconstructions": 4, "psnr": 1, "ssim": 1}
@@ -72,7 +72,7 @@ class ReportData:
         lines, frames = read_stats(folder.stats), folder.path / "frames.json"
         return cls(
             folder=folder,
-            record=read_record(folder),
+            record=parse_record(folder.read_record(), folder.record),
             config=EndoVAEConfig.parse(read_yaml(folder.config), str(folder.config)),
             train=[line for line in lines if line["kind"] == "train"],
             evaluations=[line for line in lines if line["kind"] == "evaluation"],

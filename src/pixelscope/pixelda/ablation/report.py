@@ -29,7 +29,7 @@ from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Tab
 from pixelscope.reports.plotting import BLUE, GREY, INK, Panel, count_images, count_percent, padded_figure, panels, styled
 from pixelscope.reports.record import record_section
 from pixelscope.runs.folder import RunFolder, read_arrays
-from pixelscope.runs.record import read_record
+from pixelscope.runs.record import parse_record
 
 ACCURACY_CAPTION = (
     "Target accuracy on the test split, by each run's headline checkpoint, chosen without target labels. Dots: runs. Bar: "
@@ -56,7 +56,7 @@ def ablation_sections(run: Path) -> list[Section]:
     """
     folder = RunFolder.open(run)
     grid = GridConfig.parse(read_yaml(folder.config), str(folder.config)).grid
-    record = record_section(folder, read_record(folder), None)
+    record = record_section(folder, parse_record(folder.read_record(), folder.record), None)
     path = folder.path / ABLATION
     numbers = AblationResult.load(path) if path.is_file() else None
     if numbers is None:
@@ -73,7 +73,7 @@ def search_sections(run: Path) -> list[Section]:
     """
     folder = RunFolder.open(run)
     path = folder.path / SEARCH
-    record = record_section(folder, read_record(folder), None)
+    record = record_section(folder, parse_record(folder.read_record(), folder.record), None)
     if not path.is_file():
         return [Section("Search", "summary", headline="Not finished yet, so nothing is chosen."), record]
     found = SearchResult.load(path)

@@ -109,7 +109,7 @@ def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: Metadata) 
 
 
 def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, largest: float) -> ModelCard:
-    record = parse_record(checkpoint.record, checkpoint.folder)
+    record = parse_record(checkpoint.record, checkpoint.folder.record)
     adapted, classes, size = checkpoint.system != "baseline", checkpoint.classes, checkpoint.size
     source, target = (record.data[role].title if role in record.data else "" for role in ("source", "target"))
     target_labels = "No label of the target domain was used in training or in the choice of the weights. " if adapted else ""

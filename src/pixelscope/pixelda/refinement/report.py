@@ -43,7 +43,7 @@ def sections(run: Path) -> list[Section]:
     """
     folder = RunFolder.open(run)
     stored = read_refinement(folder)
-    config, record = stored.config, parse_record(stored.record, folder)
+    config, record = stored.config, parse_record(stored.record, folder.record)
     numbers = RefinementResult.load(folder.evaluation) if folder.evaluation.is_file() else None
     lines = read_stats(folder.stats)
     middle = [_training(lines)]

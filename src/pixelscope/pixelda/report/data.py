@@ -11,7 +11,7 @@ from pixelscope.config import read_yaml
 from pixelscope.pixelda.results import Evaluation, SetResult
 from pixelscope.reports.plotting import Series, series
 from pixelscope.runs.folder import RunFolder, read_arrays, read_stats
-from pixelscope.runs.record import RunRecord, read_record
+from pixelscope.runs.record import RunRecord, parse_record
 
 SAMPLES = {
     "pairs": {"source": 4, "target": 4, "labels": 1, "classes": 1},
@@ -62,7 +62,7 @@ class ReportData:
         lines = read_stats(folder.stats)
         return cls(
             folder=folder,
-            record=read_record(folder),
+            record=parse_record(folder.read_record(), folder.record),
             config=read_yaml(folder.config),
             train=[line for line in lines if line["kind"] == "train"],
             evaluations=[line for line in lines if line["kind"] == "evaluation"],
