@@ -52,6 +52,7 @@ SCHEMAS = (
     "pixelscope.runs.record",
     "pixelscope.endovae.results",
     "pixelscope.endovae.anomaly.calibration",
+    "pixelscope.endovae.generation.results",
     "pixelscope.pixelda.results",
     "pixelscope.pixelda.refinement.results",
     "pixelscope.pixelda.ablation.results",

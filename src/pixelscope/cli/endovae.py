@@ -183,6 +183,48 @@ def evaluate(
 
 
 @app.command
+def evaluate_generated(
+    run: Path,
+    /,
+    *,
+    against: Annotated[list[Path] | None, Parameter(negative=())] = None,
+    count: int | None = None,
+    checkpoint: EndoVAECheckpoint = "auto",
+    features: Literal["lite0", "encoder"] | None = None,
+    seed: int = 0,
+    take_over: TakeOver = False,
+    json: Json = False,
+) -> None:
+    """Measure the frames that runs generate: how real, how varied, how sharp, and whether they are copies.
+
+    They are compared with the run's test frames of the kind that it was trained on, and so are its training frames, as what is
+    possible. Writes generation.json and generation.png into the run folder.
+
+    For example: `pixelscope endovae evaluate-generated runs/00001-endovae --against runs/00000-endovae`
+
+    Args:
+        run: Run folder of `endovae train`.
+        against: Run folder of another model, trained on the same frames; may be repeated.
+        count: Generated frames per run, from 6 to 10,000; by default as many as there are training frames, at most 1,000.
+        features: Compare on one network's features: `lite0`, of EfficientNet-Lite0 (extra `pretrained`), or `encoder`, of this
+            run. By default both.
+        seed: Seed of the random latent vectors.
+    """
+    with pixelscope.ProgressBar("measuring runs") as progress:
+        found = pixelscope.endovae.evaluate_generated(
+            run,
+            against=against or (),
+            count=count,
+            checkpoint=checkpoint,
+            features=features,
+            seed=seed,
+            take_over=take_over,
+            progress=progress,
+        )
+    show(found, json)
+
+
+@app.command
 def detect(
     frames: Path,
     /,

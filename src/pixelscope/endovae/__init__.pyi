@@ -8,6 +8,8 @@ from pixelscope.endovae.cost import plan_endovae as plan
 from pixelscope.endovae.cost import summarize_endovae as summarize
 from pixelscope.endovae.detection.config import DetectConfig as DetectConfig
 from pixelscope.endovae.detection.detect import detect as detect
+from pixelscope.endovae.generation.evaluate import evaluate_generated as evaluate_generated
+from pixelscope.endovae.generation.results import GenerationResult as GenerationResult
 from pixelscope.endovae.inference.generate import generate as generate
 from pixelscope.endovae.inference.interactive import FrameAnalysis as FrameAnalysis
 from pixelscope.endovae.inference.interactive import InteractiveVAE as InteractiveVAE
@@ -28,10 +30,12 @@ __all__ = [
     "FrameAnalysis",
     "FrameScore",
     "FrameStore",
+    "GenerationResult",
     "InteractiveVAE",
     "PrepareConfig",
     "detect",
     "draw_frames",
+    "evaluate_generated",
     "generate",
     "load_scorer",
     "plan",

@@ -172,10 +172,15 @@ def spectrum(images: Tensor) -> Tensor:
     return sums[:, : side // 2 + 1]
 
 
+def fine_cycles(side: int) -> int:
+    """Return the lowest spatial frequency of frames of `side` pixels that counts as fine, in cycles per frame: 12 for 96."""
+    return math.ceil(FINE * (side // 2))
+
+
 def fine_detail_kept(originals: ArrayLike, reconstructions: ArrayLike) -> float:
     """Return the fine energy of reconstructions as a fraction of their originals', from spectra (F,) or (N, F)."""
     first, second = np.asarray(originals), np.asarray(reconstructions)
-    fine = math.ceil(FINE * (first.shape[-1] - 1))
+    fine = fine_cycles(2 * (first.shape[-1] - 1))
     return float(second[..., fine:].sum() / max(first[..., fine:].sum(), 1e-12))
 
 

@@ -4,7 +4,6 @@ The questions are those of the reference study: blur, error by region, one kind 
 originals, capacity, and the scale of the two terms of the loss.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -100,13 +99,13 @@ def findings_section(data: ReportData) -> Section:
 
 
 def _sharpness(data: ReportData) -> CaptionedFigure | None:
-    from pixelscope.endovae.metrics import FINE
+    from pixelscope.endovae.metrics import fine_cycles
 
     if data.numbers is None or not data.sets:
         return None
     sets = [(data.set_name(kind).capitalize(), found.spectra) for kind, found in data.sets.items()]
     frequencies = min(len(values) for _, spectra in sets for values in spectra.values())
-    fine = math.ceil(FINE * (frequencies - 1))
+    fine = fine_cycles(2 * (frequencies - 1))
     kept = [
         f"for {data.set_name(kind)}, EndoVAE keeps {_coarse_kept(found.spectra, fine):.0%} of the energy below {fine} "
         f"cycles per frame and {found.detail_kept[MODEL]:.1%} above (PCA {found.detail_kept[PCA]:.1%})"

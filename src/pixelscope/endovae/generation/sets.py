@@ -1,0 +1,181 @@
+"""Measures one set of frames, generated or real, against the held-out real frames of a run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixelscope.data.disk_array import evenly_spaced
+from pixelscope.endovae.checkpoints import Checkpoint
+from pixelscope.endovae.data import FrameSubset, Splits, load_run_splits, to_images
+from pixelscope.endovae.detection.segmentation import resized
+from pixelscope.endovae.generation.features import FeatureSpace
+from pixelscope.endovae.generation.measures import (
+    LEAST,
+    Nearest,
+    fraction_nearer,
+    frechet_distance,
+    kernel_distance,
+    manifolds,
+    nearest,
+)
+from pixelscope.endovae.generation.results import FeatureMeasures, FeaturesName, GeneratedSet
+from pixelscope.endovae.metrics import fine_detail_kept, spectrum
+from pixelscope.errors import InputError
+
+MOST = 10_000
+"""Most frames of a set: at 96 x 96 pixels they take 276 MB."""
+REAL = "real: training frames"
+COPY_SIDE = 32
+"""Side in pixels at which frames are compared to find copies; finer detail differs between copies."""
+_AT_ONCE = 256
+"""Frames transformed at a time."""
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RealFrames:
+    """Training and held-out frames of a run, and what is measured of them once."""
+
+    splits: Splits
+    training: Bytes
+    """(N, S, S, 3), at most `MOST`, evenly spaced; likewise `held_out`."""
+    held_out: Bytes
+    """The test frames of the kinds that the run was trained on."""
+    spaces: Sequence[FeatureSpace]
+    known: dict[FeaturesName, Floats]
+    """Features of the training frames."""
+    references: dict[FeaturesName, Floats]
+    """Features of the held-out frames."""
+    to_training: dict[FeaturesName, Nearest]
+    """The training frame nearest to each held-out one."""
+    spectrum: NDArray[np.float64]
+    """Mean spectrum of the held-out frames."""
+    small: Floats
+    """The training frames and then their mirror images, because models are trained on both, at `COPY_SIDE`; (2 N, D)."""
+    copy_error: float
+    """The smallest difference of a held-out frame from any of these; see `differences`."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, spaces: Sequence[FeatureSpace]) -> "RealFrames":
+        """Read and measure the frames of a run.
+
+        Raises:
+            InputError: they are not those of its training, or too few.
+        """
+        splits = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record)
+        training, held_out = splits.train.at_most(MOST).frames, _held_out(splits, checkpoint).frames
+        known, references = _features(spaces, training), _features(spaces, held_out)
+        small = _small(np.concatenate([training, training[:, :, ::-1]]))
+        return cls(
+            splits,
+            training,
+            held_out,
+            spaces,
+            known,
+            references,
+            {name: nearest(references[name], known[name]) for name in known},
+            mean_spectrum(held_out),
+            small,
+            float(nearest(_small(held_out), small).distance.min()),
+        )
+
+    def differences(self, frames: Bytes) -> Nearest:
+        """Return the nearest training frame or mirror image of each frame (N, S, S, 3), and how much it differs.
+
+        The difference is the root of the mean squared difference of all values at `COPY_SIDE`, from 0 to 255.
+        """
+        found = nearest(_small(frames), self.small)
+        return Nearest(found.distance, found.position % len(self.training))
+
+    def copies(self, frames: Nearest) -> int:
+        """Return how many frames differ less from a training frame or its mirror image than any held-out frame does."""
+        return int((frames.distance < self.copy_error).sum())
+
+    def fine_energy(self, frames: Bytes) -> float:
+        """Return the mean fine energy of frames as a fraction of that of the held-out frames."""
+        return fine_detail_kept(self.spectrum, mean_spectrum(frames))
+
+
+def _held_out(splits: Splits, checkpoint: Checkpoint) -> FrameSubset:
+    trained = checkpoint.config.split.train_on
+    parts = [part.positions for kind, part in splits.test.items() if trained in (kind, "both")]
+    positions = np.sort(np.concatenate([*parts, np.empty(0, np.int64)]))
+    if len(positions) < LEAST or len(splits.train) < LEAST:
+        raise InputError(
+            f"{checkpoint.folder.path} has {len(splits.train)} training and {len(positions)} test frames of the kind that it "
+            f"was trained on, and {LEAST} of each are needed; train on more frames, or with a larger --split.test-fraction."
+        )
+    return FrameSubset(splits.store, positions).at_most(MOST)
+
+
+def measure_real(real: RealFrames, count: int, seed: int) -> GeneratedSet:
+    """Measure up to `count` training frames, evenly spaced, as if they were generated: what is possible."""
+    rows = evenly_spaced(np.arange(len(real.training)), count)
+    return GeneratedSet(
+        title=REAL,
+        run="",
+        count=len(rows),
+        fine_energy=real.fine_energy(real.training[rows]),
+        copies=0,
+        features={
+            name: _compared(real.references[name], known[rows], real.to_training[name], None, seed)
+            for name, known in real.known.items()
+        },
+    )
+
+
+def measure_generated(checkpoint: Checkpoint, frames: Bytes, real: RealFrames, seed: int) -> tuple[GeneratedSet, Nearest]:
+    """Measure frames (N, S, S, 3) that a checkpoint generated; return, too, the training frame nearest to each."""
+    measured: dict[FeaturesName, FeatureMeasures] = {}
+    for name, features in _features(real.spaces, frames).items():
+        near = nearest(features, real.known[name])
+        measured[name] = _compared(real.references[name], features, near, real.to_training[name], seed)
+    closest = real.differences(frames)
+    row = GeneratedSet(
+        title=checkpoint.folder.path.name,
+        run=str(checkpoint.folder.path),
+        checkpoint=checkpoint.name,
+        images=checkpoint.images,
+        count=len(frames),
+        fine_energy=real.fine_energy(frames),
+        copies=real.copies(closest),
+        features=measured,
+    )
+    return row, closest
+
+
+def _features(spaces: Sequence[FeatureSpace], frames: Bytes) -> dict[FeaturesName, Floats]:
+    return {space.name: space.extract(frames) for space in spaces}
+
+
+def _compared(real: Floats, generated: Floats, to_training: Nearest, held_out: Nearest | None, seed: int) -> FeatureMeasures:
+    kernel, found = kernel_distance(real, generated, seed), manifolds(real, generated)
+    return FeatureMeasures(
+        frechet=frechet_distance(real, generated),
+        kernel=kernel.value,
+        kernel_std=kernel.std,
+        **found._asdict(),
+        nearest=float(np.median(to_training.distance)),
+        nearer=None if held_out is None else fraction_nearer(to_training.distance, held_out.distance),
+    )
+
+
+def mean_spectrum(frames: Bytes) -> NDArray[np.float64]:
+    """Return the mean spectrum (S // 2 + 1,) of uint8 frames (N, S, S, 3); see `metrics.spectrum`."""
+    sums = [spectrum(part).sum(0, dtype=torch.float64).numpy() for part in _images(frames)]
+    return np.sum(sums, axis=0) / len(frames)
+
+
+def _small(frames: Bytes) -> Floats:
+    """Return frames (N, S, S, 3) at `COPY_SIDE`, so that distances are roots of mean squared differences, (N, D)."""
+    values = resized(np.ascontiguousarray(frames), COPY_SIDE).reshape(len(frames), -1).astype(np.float32)
+    return values / np.float32(np.sqrt(values.shape[1]))
+
+
+def _images(frames: Bytes) -> Iterator[torch.Tensor]:
+    return (to_images(frames[start : start + _AT_ONCE]) for start in range(0, len(frames), _AT_ONCE))
