@@ -391,6 +391,7 @@ def test_a_damaged_index_is_refused(kvasir: Path) -> None:
         {"frames": index["frames"][1:]},
         {"frames": None},
         {"frames": [{**frame, "label": 2}, *index["frames"][1:]]},
+        {"frames": [{**frame, "size": [2**63, 8]}, *index["frames"][1:]]},
     ):
         file.write_text(json.dumps({**index, **change}))
         with pytest.raises(InputError, match="is damaged"):

@@ -33,7 +33,9 @@ FIGURES = "figures.npz"
 
 Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
-Rectangle = tuple[int, int, int, int]
+Length = Annotated[int, Field(ge=0, lt=2**31)]
+"""Pixels along a side of an original."""
+Rectangle = tuple[Length, Length, Length, Length]
 Read = TypeVar("Read")
 
 
@@ -51,7 +53,7 @@ class FrameRecord(Config):
     name: str
     label: int
     content: Rectangle
-    size: tuple[int, int]
+    size: tuple[Length, Length]
     insets: tuple[InsetRecord, ...]
     lesion: bool
     sha256: str
