@@ -66,7 +66,7 @@ def write_samples(folder: Path, classes: Sequence[str], at: Sequence[int], targe
     labels = rng.integers(len(classes), size=16)
     source = np.stack([digit(int(label)) for label in labels])
     target = np.stack([coloured(image, rng) for image in source])
-    save(folder, "pairs", source=source, target=target, labels=labels, classes=np.array(classes))
+    save(folder, "pairs", source=source, target=target, labels=labels)
     there = rng.integers(len(classes), size=16)
     save(
         folder,

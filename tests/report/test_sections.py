@@ -163,6 +163,14 @@ def test_what_is_missing_is_left_out(copied: WriteRun, missing: str, anchor: str
     assert (None if section is None else names(section)) == left
 
 
+@pytest.mark.parametrize("file", ["run.json", "evaluation.json"])
+def test_a_file_that_lost_a_class_is_damaged(copied: WriteRun, file: str) -> None:
+    run = copied(evaluated=file == "evaluation.json")
+    change(run / file, classes=["0", "1"])
+    with pytest.raises(InputError, match=str(run)):
+        sections(run)
+
+
 def test_one_evaluation_is_enough(written: WriteRun) -> None:
     assert "training" in names(by_anchor(written(moments=1))["training"])
 

@@ -1,11 +1,18 @@
 """Schema of evaluation.json of PixelDA and its baseline, and its tables for a terminal."""
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pixelscope.config import Config
+from pixelscope.errors import InputError, plural
+from pixelscope.runs.folder import read_arrays
 from pixelscope.runs.record import ResultFile
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ORACLE = "oracle: chosen with target labels"
 
@@ -139,6 +146,14 @@ class Evaluation(ResultFile):
     verdict: Verdict | None = None
     """Whether adaptation likely helps, estimated without target labels; None without a T of the source alone."""
 
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        names = tuple(self.classes)
+        other = next((key for key, found in self.sets.items() if tuple(entry.name for entry in found.per_class) != names), None)
+        if other is not None:
+            raise ValueError(f"the set {other} has other classes")
+        return self
+
     def to_text(self) -> str:
         """Return tables for a terminal."""
         head = f"{self.system}: {self.images:,} images, {self.steps:,} steps; checkpoint {self.checkpoint}"
@@ -162,6 +177,25 @@ class Evaluation(ResultFile):
         if self.oracle is not None:
             lines.append(f"  {'oracle':<12} target_test {self.oracle.target_test:.2%}  (chosen with target labels)")
         return lines
+
+
+def read_samples(path: Path, dimensions: Mapping[str, int], classes: int) -> "dict[str, np.ndarray] | None":
+    """Read sample images with their labels; None if the file is missing, or an array is empty.
+
+    Args:
+        path: a file in samples/ of a run folder.
+        dimensions: number of dimensions of each array to read; labels and predictions are -1 where unknown.
+        classes: number of classes of the run.
+
+    Raises:
+        InputError: the file is damaged, or a label names no class.
+    """
+    arrays = read_arrays(path, dimensions)
+    for name, array in (arrays or {}).items():
+        named = name.endswith(("labels", "predictions"))
+        if named and (array.dtype.kind not in "iu" or array.min() < -1 or array.max() >= classes):
+            raise InputError(f"{path} is damaged: its {name} are not of {plural(classes, 'class')}; evaluate the run again.")
+    return arrays
 
 
 TABLE_CLASSES = 12

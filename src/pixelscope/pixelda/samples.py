@@ -96,7 +96,6 @@ def _write_pairs(folder: RunFolder, source: ImageSet, target: ImageSet, seed: in
         source=pixels(source.images[shown]),
         target=pixels(target.images[shown]),
         labels=source.labels[shown],
-        classes=np.array(source.classes),
     )
 
 

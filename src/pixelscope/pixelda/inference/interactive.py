@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
 from pixelscope.pixelda.inference.model import ClassifierModel, TorchClassifier
-from pixelscope.runs.folder import read_arrays
+from pixelscope.pixelda.results import read_samples
 
 Bytes = NDArray[np.uint8]
 GALLERY = {"source": 4, "source_labels": 1}
@@ -51,7 +51,7 @@ class InteractiveGenerator:
 
     def examples(self) -> list[tuple[str, Bytes]]:
         """Return source images of the test split with their classes, as stored by an evaluation; empty before the first."""
-        arrays = read_arrays(self.run / "samples" / "gallery.npz", GALLERY)
+        arrays = read_samples(self.run / "samples" / "gallery.npz", GALLERY, len(self.classes))
         if arrays is None:
             return []
         return [

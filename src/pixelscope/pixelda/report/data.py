@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from pixelscope.config import read_yaml
-from pixelscope.pixelda.results import Evaluation, SetResult
+from pixelscope.pixelda.results import Evaluation, SetResult, read_samples
 from pixelscope.reports.plotting import Series, series
-from pixelscope.runs.folder import RunFolder, read_arrays, read_stats
+from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.record import RunRecord, parse_record
 
 SAMPLES = {
-    "pairs": {"source": 4, "target": 4, "labels": 1, "classes": 1},
+    "pairs": {"source": 4, "target": 4, "labels": 1},
     "gallery": {
         "source": 4,
         "generated": 4,
@@ -122,7 +122,7 @@ class ReportData:
 
     def samples(self, name: str) -> dict[str, np.ndarray] | None:
         """Return the arrays of samples/NAME.npz; None if there is no such file, or no image in it."""
-        return read_arrays(self.folder.samples / f"{name}.npz", SAMPLES[name])
+        return read_samples(self.folder.samples / f"{name}.npz", SAMPLES[name], len(self.classes))
 
     def accuracies(self) -> dict[str, Series]:
         """Return accuracy over images seen: the source's as measured in training, the target's as measured by `evaluate`."""

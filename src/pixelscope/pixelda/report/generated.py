@@ -33,9 +33,8 @@ def domains_section(data: ReportData) -> Section:
     source, target = data.names
     parts = ()
     if pairs is not None:
-        classes = [str(name) for name in pairs["classes"]]
-        figure = pairs_gallery(pairs["source"], pairs["target"], pairs["labels"], classes)
-        shown = ", ".join(classes[label] for label in pairs["labels"])
+        figure = pairs_gallery(pairs["source"], pairs["target"], pairs["labels"], data.classes)
+        shown = ", ".join(data.classes[label] for label in pairs["labels"])
         alt = f"Pairs of corresponding images of {source} and {target}; their classes: {shown}."
         caption = (
             f"Corresponding images of {source} (top) and {target} (bottom), with their class. Training does not pair them."
