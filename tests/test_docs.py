@@ -76,7 +76,7 @@ def test_the_example_in_python_runs(folders: tuple[Path, Path], tmp_path: Path, 
     spec.loader.exec_module(example)
     config = tiny.pixelda(source=str(folders[0]), target=str(folders[1]), training={"images": 32})
     assert example.adapt(config, tmp_path).is_file()
-    assert "images a class" in capsys.readouterr().out
+    assert "images per class" in capsys.readouterr().out
 
 
 def test_the_example_for_the_shell_runs_over_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_example_for_the_shell_runs_over_folders(folders: tuple[Path, Path],
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path}, check=False)
     assert done.returncode == 0, done.stderr
-    assert "images a class" in done.stdout and "source_test" in done.stdout
+    assert "images per class" in done.stdout and "source_test" in done.stdout
     assert (tmp_path / "adapted" / "report.html").is_file()
 
 

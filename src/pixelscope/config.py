@@ -1,12 +1,14 @@
 """Base class of all configurations: frozen, without unknown keys, read from YAML."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic_core import ErrorDetails
 
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE, write_text
@@ -26,6 +28,8 @@ ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascendin
 """Values mapped to black and white in images deeper than 8 bits."""
 
 
+MERGED = "settings"
+"""Origin of settings that come from several places: a preset, a file, flags."""
 MAX_SHOWN = 200
 """Maximum length of a wrong value in a message."""
 MAX_NODES = 100_000
@@ -65,10 +69,32 @@ def describe_invalid(error: ValidationError, show: Callable[[object], str] = rep
     if first["type"] == "extra_forbidden":
         return where, "is not a known setting; remove it, or correct its name"
     if first["type"] == "value_error":
-        return where, f"is invalid: {first.get('ctx', {}).get('error', first['msg'])}"
+        return where, f"is invalid: {_reason(first)}"
     problem = _PROBLEMS.get(first["type"])
     described = f"is invalid ({first['msg']})" if problem is None else problem.format(**first.get("ctx", {}))
     return where, f"{described}, got {_short(show(first['input']))}"
+
+
+def describe_misfit(error: ValidationError) -> str | None:
+    """Say why settings that are valid one by one do not fit each other; None if one setting is invalid."""
+    first = error.errors()[0]
+    if first["type"] != "value_error" or not isinstance(first["input"], Mapping | BaseModel):
+        return None
+    return f"The settings do not fit each other: {_reason(first)}"
+
+
+def _reason(problem: ErrorDetails) -> object:
+    """Return what a validator says of a wrong value."""
+    return problem.get("ctx", {}).get("error", problem["msg"])
+
+
+def _infinite(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the dotted name and the value of each setting that is infinite or NaN."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _infinite(value, f"{prefix}{name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield f"{prefix}{name}", value
 
 
 class Config(BaseModel):
@@ -91,10 +117,15 @@ class Config(BaseModel):
             InputError: a setting is invalid; the message has its path and what is expected.
         """
         try:
-            return cls.model_validate(values)
+            found = cls.model_validate(values)
         except ValidationError as error:
-            where, problem = describe_invalid(error)
-            raise InputError(f"{origin}: {where} {problem}.") from None
+            misfit = describe_misfit(error)
+            if misfit is not None and origin == MERGED:
+                raise InputError(f"{misfit}.") from None
+            raise InputError(f"{origin}: {misfit or ' '.join(describe_invalid(error))}.") from None
+        for name, value in _infinite(found.model_dump()):
+            raise InputError(f"{origin}: {name} must be a finite number, got {value}.")
+        return found
 
     def with_settings(self, changes: dict[str, Any]) -> Self:
         """Return a copy with nested `changes`; None leaves a setting unchanged.
@@ -102,7 +133,7 @@ class Config(BaseModel):
         Raises:
             InputError: a setting is invalid; the message has its path and what is expected.
         """
-        return self.parse(merge(self.model_dump(), _without_none(changes)), "settings")
+        return self.parse(merge(self.model_dump(), _without_none(changes)), MERGED)
 
     def to_yaml(self) -> str:
         """Return all settings as YAML; `parse` gives an equal configuration."""

@@ -108,16 +108,25 @@ def test_a_dry_run_tells_the_plan_and_makes_no_run(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_store_prepared_otherwise_than_the_flags_is_refused(cli: Cli, frames: Path, tmp_path: Path) -> None:
+    store, run = tmp_path / "store", tmp_path / "run"
+    assert cli("endovae", "prepare", frames, "--size", "16", "--out", store).code == 0
+    refused = cli("endovae", "train", "--frames", store, "--prepare.size", "24", "--out", run)
+    assert (refused.code, refused.err.count("\n"), run.exists()) == (2, 1, False)
+    assert "size 16, not 24" in refused.err and "--prepare.size" in refused.err
+    assert cli("endovae", "train", "--frames", store, *SMALL, "--dry-run").code == 0
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         ("endovae train", "frames"),
         ("endovae train --frames absent", "absent"),
         ("endovae train --frames . --preset dem", '"demo"?'),
-        ("endovae train --resume absent", "not a run folder"),
+        ("endovae train --resume absent", "no file or folder absent"),
         ("endovae train --resume absent --losses.kl 2", "--losses.kl"),
-        ("endovae evaluate absent", "not a run folder"),
-        ("endovae generate absent --out x.png", "not a run folder"),
+        ("endovae evaluate absent.onnx", "no file or folder absent.onnx"),
+        ("endovae generate absent --out x.png", "no file or folder absent"),
         ("endovae prepare", "folder"),
         ("endovae prepare absent", "absent"),
     ],

@@ -88,9 +88,7 @@ def test_the_command_shows_both(tmp_path: Path, capsys: pytest.CaptureFixture[st
     arguments = ["data", "info", source, str(tmp_path / "target"), "--sheet", str(tmp_path / "sheet.png")]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert [line.split()[1:] for line in out.splitlines() if line.startswith("images a class")] == [
-        ["a", "class", "30", "to", "30", "30", "to", "31"]
-    ]
+    assert [line.split()[3:] for line in out.splitlines() if line.startswith("images per class")] == [["30", "30", "to", "31"]]
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height > 2 * 64 * 2
     assert main([*arguments[:-2], "--json"]) == 0

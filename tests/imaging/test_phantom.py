@@ -14,6 +14,7 @@ from pixelscope.data.phantom import PhantomFrame, draw_frame, write_phantom
 from pixelscope.data.phantom import frame as phantom_folder
 from pixelscope.data.phantom.polyp import draw_polyp, find_place
 from pixelscope.data.phantom.wall import draw_mucosa, draw_tint, look
+from pixelscope.data.sources.listing import contents as listed
 from pixelscope.data.sources.masks import frame_mask
 from pixelscope.errors import InputError
 from pixelscope.imaging.content_area import Box, find_content_area
@@ -234,6 +235,10 @@ def test_the_same_frames_are_not_written_again(written: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in written.rglob("*")}
     assert write_phantom(written, normal=2, polyps=3, seed=1) == written
     assert {file: file.stat().st_mtime_ns for file in written.rglob("*")} == before
+
+
+def test_the_record_of_the_frames_is_no_file_that_was_not_read(written: Path) -> None:
+    assert listed(written).notes() == ()
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:

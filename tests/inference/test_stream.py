@@ -119,17 +119,19 @@ def test_what_is_no_image_broken_or_enormous_is_a_row_with_its_error(tmp_path: P
     images = folder_of(tmp_path / "in", 4)
     (images / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
     (images / "notes.txt").write_text("hello")
+    (images / "README").write_text("hello")
     (images / "page.png").write_text("<html>")
     Image.new("1", (400, 400)).save(images / "vast.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
     written = run_pipeline(table(tmp_path / "out.csv"), [images], means())
     errors = {Path(row["name"]).name: row[ERROR] for row in read(tmp_path / "out.csv") if row[ERROR]}
-    assert errors.keys() == {"broken.jpg", "notes.txt", "page.png", "vast.png"}
+    assert errors.keys() == {"broken.jpg", "notes.txt", "README", "page.png", "vast.png"}
     assert "its suffix is .txt" in errors["notes.txt"]
+    assert "no suffix" in errors["README"]
     assert "image of a known format" in errors["page.png"]
     assert "decompression bomb" in errors["vast.png"]
-    assert (written.rows, written.failed) == (8, 4)
-    assert "4 of them with an error" in written.to_text()
+    assert (written.rows, written.failed) == (9, 5)
+    assert "5 of them with an error" in written.to_text()
 
 
 def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:

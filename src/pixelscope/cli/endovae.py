@@ -1,7 +1,7 @@
 """The commands of `pixelscope endovae`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -150,12 +150,25 @@ def train(
         )
     else:
         config = resolve_config(settings, "endovae", sources, common)
+        _require_settings_of_store(explicit_settings(settings).get("prepare", {}), Path(config.frames))
         if options.dry_run:
             print(pixelscope.endovae.plan(config).to_text())
             return
         with pixelscope.ProgressBar("preparing frames") as progress:
             run = pixelscope.endovae.train(config, runs=options.runs, run=options.out, progress=progress)
     evaluate_and_report(run)
+
+
+def _require_settings_of_store(given: Mapping[str, Any], frames: Path) -> None:
+    """Raise InputError if the flags `--prepare.*` given differ from how a store was prepared."""
+    if not given or not pixelscope.endovae.FrameStore.is_store(frames):
+        return
+    used = pixelscope.endovae.FrameStore.open(frames).settings.model_dump()
+    for name in (name for name, value in given.items() if value != used[name]):
+        raise InputError(
+            f"The frames in {frames} were prepared with {name} {used[name]}, not {given[name]}; leave out --prepare.{name}, or "
+            f"prepare them again with --{name}."
+        )
 
 
 @app.command

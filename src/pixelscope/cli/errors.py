@@ -83,11 +83,11 @@ def _usage_error(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError):
         return f"Too many arguments: {' '.join(error.unused_tokens or ())}."
     if isinstance(error, ValidationError) and isinstance(error.__cause__, SettingsError):
-        from pixelscope.config import describe_invalid
+        from pixelscope.config import describe_invalid, describe_misfit
 
+        if misfit := describe_misfit(error.__cause__):
+            return f"{misfit}."
         where, problem = describe_invalid(error.__cause__, _as_typed)
-        if not error.__cause__.errors()[0]["loc"]:
-            return f"The settings do not fit each other: {problem.removeprefix('is invalid: ')}."
         where = re.sub(r"(\.\d+)+$", "", where)  # a flag given several times has no numbers
         return f"--{where.replace('_', '-')} {problem}."
     return str(error)

@@ -145,12 +145,12 @@ def resolve_config(flags: C, system: str, sources: ConfigSources, common: Common
     Raises:
         InputError: a setting is unknown or out of range; the message names the file, if it is one, and the setting.
     """
-    from pixelscope.config import merge
+    from pixelscope.config import MERGED, merge
 
     model = type(flags)
     file = {} if sources.config is None else read_settings(sources.config, model)
     given = merge(file, explicit_settings(flags), {} if common is None else common.settings(model))
-    return model.parse(merge(pixelscope.SYSTEMS[system].preset(sources.preset, given), given), origin="settings")
+    return model.parse(merge(pixelscope.SYSTEMS[system].preset(sources.preset, given), given), origin=MERGED)
 
 
 def explicit_settings(flags: "Config") -> dict[str, Any]:

@@ -316,7 +316,7 @@ class Comparison:
             "from": [one.source for one in both],
             "images": [f"{one.count:,}, {'grey' if one.channels == 1 else 'colour'}" for one in both],
             "classes": [f"{len(one.classes)}" if one.classes else "none: unlabelled" for one in both],
-            "images a class": [_span(one.classes) for one in both],
+            "images per class": [_span(one.classes) for one in both],
             "sizes": [_sizes(one.sizes) for one in both],
             "mean colour": [" ".join(f"{value:.0f}" for value in one.colours) for one in self.appearances],
             "contrast": [f"{one.contrast:.0f}" for one in self.appearances],
@@ -440,7 +440,9 @@ def _is_wide(size: str) -> bool:
 
 def _span(classes: dict[str, int]) -> str:
     counts = list(classes.values())
-    return f"{min(counts):,} to {max(counts):,}" if counts else ""
+    if len(set(counts)) < 2:
+        return f"{counts[0]:,}" if counts else ""
+    return f"{min(counts):,} to {max(counts):,}"
 
 
 def _sizes(sizes: dict[str, int]) -> str:

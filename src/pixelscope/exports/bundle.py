@@ -92,7 +92,9 @@ def require_absent(out: Path, form: Format) -> None:
     Sidecar files of a killed export are removed.
     """
     if out.suffix.lower() != f".{form}":
-        raise InputError(f"{out} does not end in .{form}; change the name, or give another --format.")
+        raise InputError(
+            f"{out} does not end in .{form}; change the name or --format, or give a name without a suffix for a folder."
+        )
     if _unfinished(out).exists():
         for path in () if out.exists() else sidecar_files(out).values():
             path.unlink(missing_ok=True)

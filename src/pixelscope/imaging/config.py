@@ -26,8 +26,9 @@ Factors = Annotated[
 class PrepareConfig(Config):
     """Preparation of frames: content area, insets, size."""
 
-    size: Annotated[int, Field(ge=8, le=4096, multiple_of=8)] = 96
-    """Side in pixels of the prepared frames; a multiple of 8, as the encoder halves it three times."""
+    size: Annotated[int, Field(ge=16, le=4096, multiple_of=8)] = 96
+    """Side in pixels of the prepared frames: a multiple of 8, as the encoder halves it three times, and at least 16, as SSIM
+    has windows of 11."""
     method: Literal["robust", "otsu"] = "robust"
     """How the content area is found: `robust` keeps dark lumen; `otsu` is the reference study's method."""
     insets: Literal["keep", "inpaint", "mask"] = "keep"

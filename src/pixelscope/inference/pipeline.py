@@ -171,11 +171,15 @@ def _rows(items: Iterator[InputFile], stages: Steps[P], first: str, remarks: _Re
 def _prepared(item: InputFile, stages: Steps[P]) -> tuple[P | InputError, int]:
     """Return the prepared file, or the error, and the number of its pages that are not read."""
     if not item.is_image:
-        return InputError(f"{item.name} is not an image: its suffix is {item.path.suffix or 'nothing'}."), 0
+        return InputError(f"{item.name} is not an image: {_about_suffix(item.path)}."), 0
     try:
         return stages.prepare(item), pages_after_first(item.path)
     except InputError as error:
         return error, 0
+
+
+def _about_suffix(path: Path) -> str:
+    return f"its suffix is {path.suffix}" if path.suffix else "its name has no suffix"
 
 
 def _computed(batch: Sequence[tuple[InputFile, P | InputError]], stages: Steps[P], first: str) -> Sequence[Row]:

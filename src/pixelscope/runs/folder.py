@@ -117,6 +117,8 @@ class RunFolder:
                 f"{path} is not a run folder yet: its training stopped before the first checkpoint; start it again with the "
                 "same command, which replaces the folder."
             )
+        if not run.path.exists():
+            raise InputError(f"There is no file or folder {path}; give the path of one.")
         raise InputError(f"{path} is not a run folder (it has no run.json and config.yaml); give the folder of a training.")
 
     def is_abandoned_start(self) -> bool:
@@ -232,8 +234,8 @@ class RunFolder:
         record = self.read_record() if record is None else record
         if record.get("state") != "finished":
             raise InputError(
-                f"The training of {self.path} is not finished ({record.get('images', 0):,} images so far); continue with "
-                f"--resume {self.path}, or use its newest weights as they are with --checkpoint last."
+                f"The training of {self.path} is not finished ({record.get('images', 0):,} images so far); resume it by its "
+                f"training command with --resume {self.path}, or use its newest weights as they are with --checkpoint last."
             )
 
     def update_record(self, **values: Any) -> None:

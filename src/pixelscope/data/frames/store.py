@@ -143,6 +143,11 @@ class FrameStore:
             hashes=np.array([int(frame.hash, 16) for frame in records], np.uint64),
         )
 
+    @staticmethod
+    def is_store(path: Path) -> bool:
+        """Return whether `path` is a frame store, by the name of its index."""
+        return (path / INDEX).is_file()
+
     def __reduce__(self) -> tuple[Callable[[Path], FrameStore], tuple[Path]]:
         # Only the path is sent to another process, because NumPy would send all mapped arrays.
         return FrameStore.open, (self.path,)

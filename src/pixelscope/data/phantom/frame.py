@@ -23,6 +23,7 @@ from pixelscope.data.phantom.wall import (
     smooth_noise,
     with_glints,
 )
+from pixelscope.data.sources.listing import PHANTOM_RECORD
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
 from pixelscope.imaging.content_area import Box
@@ -196,8 +197,6 @@ def _text(random: np.random.Generator, width: int, height: int) -> Bytes:
 
 NORMAL, POLYPS, MASKS = "normal-phantom", "polyps", "polyp-masks"
 """Folders of frames without a polyp, of frames with one, and of masks."""
-RECIPE = "phantom.json"
-"""File with the arguments of the frames next to it."""
 DRAWING = 1
 """Version of the drawing; it is increased whenever the same seed draws another frame."""
 
@@ -235,7 +234,7 @@ def write_phantom(folder: Path, *, normal: int, polyps: int, seed: int) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as outer:
         unfinished = Path(outer) / folder.name
         _write_frames(unfinished, seed, normal, polyps)
-        write_text(unfinished / RECIPE, json.dumps(recipe, indent=2) + "\n")
+        write_text(unfinished / PHANTOM_RECORD, json.dumps(recipe, indent=2) + "\n")
         if folder.exists():
             folder.rmdir()
         unfinished.rename(folder)
@@ -255,7 +254,7 @@ def _is_free(folder: Path, recipe: dict[str, int]) -> bool:
 
 def _holds(folder: Path, recipe: dict[str, int]) -> bool:
     try:
-        found = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+        found = json.loads((folder / PHANTOM_RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     parts = {NORMAL: recipe["normal"], POLYPS: recipe["polyps"], MASKS: recipe["polyps"]}

@@ -36,6 +36,8 @@ OWN_MARK = ".pixelscope"
 
 RENDER_RECORD = "pixelscope-render.json"
 """File in a folder of rendered images that records how they were made."""
+PHANTOM_RECORD = "phantom.json"
+"""File in a folder of synthetic frames that records how they were made."""
 
 _OWN_FOLDERS = (
     frozenset((OWN_MARK,)),
@@ -105,7 +107,7 @@ class Contents:
         others = [name for name in self.others if name not in used]
         return (
             *not_read_notes(others),
-            *passed_over_notes(self.skipped, [name for name in self.own if not is_render_record(name)]),
+            *passed_over_notes(self.skipped, self.own),
         )
 
     def _is_ours(self, folder: str) -> bool:
@@ -222,7 +224,10 @@ def not_read_notes(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
-    """Return notes on skipped files: files of other programs by number only, and results of this package."""
+    """Return notes on skipped files: files of other programs by number only, and results of this package.
+
+    Records of how the images were made are not mentioned.
+    """
     folders = sum(name.endswith("/") for name in skipped)
     return (
         *note(
@@ -230,13 +235,18 @@ def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, 
             f"{plural(len(skipped) - folders, 'file')}.",
             skipped,
         ),
-        *note("Skipped results of Pixelscope: {count} ({names}).", own),
+        *note("Skipped results of Pixelscope: {count} ({names}).", [name for name in own if not _is_record(name)]),
     )
 
 
 def is_render_record(name: str) -> bool:
     """Return whether this POSIX path names a record of rendered images."""
     return name.rpartition("/")[2] == RENDER_RECORD
+
+
+def _is_record(name: str) -> bool:
+    """Return whether this POSIX path names a record of how images were made."""
+    return name.rpartition("/")[2] in (RENDER_RECORD, PHANTOM_RECORD)
 
 
 def mark_as_own(folder: Path) -> None:
@@ -253,7 +263,7 @@ def _is_own_folder(folder: Path, names: set[str]) -> bool:
 
 def _is_own_file(path: Path) -> bool:
     return (
-        is_render_record(path.name)
+        _is_record(path.name)
         or path.name.endswith(_UNFINISHED)
         or (path.suffix.lower() in (".csv", ".jsonl") and _is_result(path))
     )
