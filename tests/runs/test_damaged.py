@@ -18,6 +18,7 @@ from pixelscope.endovae.results import METHODS, METRICS, Evaluation
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
 from pixelscope.files import naming, read_json
+from pixelscope.pixelda.results import Evaluation as PixelDAEvaluation
 from pixelscope.pixelda.results import SetResult
 from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder, read_arrays, read_stats, save_arrays
@@ -151,6 +152,23 @@ def test_an_evaluation_without_what_the_report_shows_is_damaged(tmp_path: Path) 
         path.write_text(json.dumps(damaged))
         with pytest.raises(InputError, match=rf"evaluation\.json is damaged.*has no {lacks}"):
             Evaluation.load(path)
+
+
+def test_a_name_with_half_a_character_is_damaged(tmp_path: Path) -> None:
+    classes = [{"class": "a", "count": 0, "accuracy": None}]
+    one = {
+        "title": "",
+        "count": 0,
+        "correct": 0,
+        "accuracy": 0.0,
+        "standard_error": 0.0,
+        "per_class": classes,
+        "confusion": [[0]],
+    }
+    whole = {"system": "pixelda", "images": 1, "steps": 1, "classes": [], "checkpoint": "", "checkpoints": {}, "curve": []}
+    (tmp_path / "evaluation.json").write_text(json.dumps(whole | {"sets": {"\ud800": one}, "oracle": None}))
+    with pytest.raises(InputError, match=r"evaluation\.json is damaged"):
+        PixelDAEvaluation.load(tmp_path / "evaluation.json")
 
 
 def test_weights_of_other_names_are_refused(run: Path) -> None:

@@ -114,3 +114,5 @@ class ResultFile(Config):
         except ValidationError as error:
             where, problem = describe_invalid(error)
             raise InputError(f"{path} is damaged or of another version ({where} {problem}); {cls.remedy}.") from None
+        except UnicodeEncodeError as error:  # a text that no validator can quote
+            raise InputError(f"{path} is damaged ({error.reason}); {cls.remedy}.") from None
