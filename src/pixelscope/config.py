@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import ErrorDetails
 
 from pixelscope.errors import InputError
@@ -26,6 +26,8 @@ def _ascending(low_high: tuple[float, float]) -> tuple[float, float]:
 
 ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
 """Values mapped to black and white in images deeper than 8 bits."""
+Natural = Annotated[int, Field(ge=0, lt=2**63)]
+"""A count in a file; a damaged one may hold any number."""
 
 
 MERGED = "settings"

@@ -1,6 +1,7 @@
 """Classify and adapt: what they write of a folder, against the networks themselves."""
 
 import csv
+import gc
 import json
 import os
 import shutil
@@ -161,6 +162,7 @@ def test_redrawn_images_are_read_by_the_datasets_library(pixelda_run: Path, digi
         row = named[example["source"], str(example["style"])]
         assert example["label"] == row["label"]
         assert np.array_equal(np.asarray(example["image"]), np.asarray(Image.open(tmp_path / "out" / row["file"])))
+    gc.collect()  # the library leaves files open, which would warn in a later test
 
 
 def test_metadata_names_what_was_written_alone(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_what_is_no_json_object_is_named(tmp_path: Path, text: str) -> None:
     [
         {"classes": 5}, {"classes": [1]}, {"data": []}, {"data": {"source": 1}}, {"paths": {"source": {"given": 1}}},
         {"versions": 3}, {"images": "x"}, {"system": None}, {"paths": []}, {"seconds": float("nan")},
+        {"images": 2**63}, {"steps": -1}, {"data": {"source": {"train": 10**400}}},
     ],
 )  # fmt: skip
 def test_an_entry_of_the_record_that_is_something_else_is_named(run: Path, entry: dict[str, Any]) -> None:

@@ -68,7 +68,9 @@ class ModelConfig(Config):
         if self.kind == "spatial" and self.stride.bit_count() != 1:
             raise ValueError(f"a stride of {self.stride} cannot be made of halvings; give 2, 4, 8 or 16")
         if self.kind == "spatial" and self.latent > 3 * self.stride**2:
-            raise ValueError(f"a block of {self.stride} x {self.stride} pixels has {3 * self.stride**2} values; lower latent")
+            raise ValueError(
+                f"a block of {self.stride} x {self.stride} pixels has {3 * self.stride**2} values; lower --model.latent"
+            )
         return self
 
     def code_shape(self, size: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pixelscope.config import Config
+from pixelscope.config import Config, Natural
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.errors import InputError, plural
 from pixelscope.runs.record import ResultFile
@@ -30,9 +30,9 @@ class MeanStd(Config):
 class SizeResult(Config):
     """Mean quality of the frames of one original size."""
 
-    width: int
-    height: int
-    count: int
+    width: Natural
+    height: Natural
+    count: Natural
     psnr: float
     ssim: float
 
@@ -41,8 +41,8 @@ class SetResult(Config):
     """Results on one set of test frames."""
 
     title: str
-    count: int
-    classes: dict[str, int]
+    count: Natural
+    classes: dict[str, Natural]
     methods: dict[str, dict[str, MeanStd]]
     """By method (endovae, pca, mean image), then by metric (psnr in dB, ssim, squared_error)."""
     by_class: dict[str, dict[str, MeanStd]]
@@ -57,7 +57,7 @@ class SetResult(Config):
     """Mean energy per spatial frequency, of the originals and of each method."""
     region_error: dict[str, float]
     region_share: dict[str, float]
-    unmeasured: int = 0
+    unmeasured: Natural = 0
     """Number of frames whose pixels are all ignored; no mean includes them."""
 
     @model_validator(mode="after")
@@ -111,7 +111,7 @@ class RegionMapResult(MapResult):
 class Localization(Config):
     """How well maps localize lesions in abnormal frames, insets ignored."""
 
-    frames: int
+    frames: Natural
     """Abnormal test frames with a lesion mask."""
     lesion_share: float
     """Fraction of their pixels inside a lesion."""
@@ -136,7 +136,7 @@ class Lead(Config):
 class CameraResult(Config):
     """Healthy test frames of one camera: one class, one size."""
 
-    count: int
+    count: Natural
     flagged: float
     """Fraction of them that is flagged."""
 
@@ -144,7 +144,7 @@ class CameraResult(Config):
 class ShortcutTest(Config):
     """AUROC of cross-validated classifiers without tissue, by class of healthy frames and `all`, against all abnormal ones."""
 
-    frames: int
+    frames: Natural
     """All frames of the store, those of the training included: whole clusters are held out in turn."""
     shortcuts: dict[str, Interval]
     """A classifier of border, insets, size and compression; see `anomaly.shortcuts.SHORTCUTS`."""
@@ -159,11 +159,11 @@ class ViewResult(Config):
     """The score selected on validation frames."""
     selection_auroc: dict[str, float]
     """AUROC of every score on these frames."""
-    selection_counts: dict[str, int]
+    selection_counts: dict[str, Natural]
     """Number of these frames by kind."""
-    calibration_count: int
+    calibration_count: Natural
     """Number of healthy frames that calibrate."""
-    counts: dict[str, int]
+    counts: dict[str, Natural]
     """Number of test frames per healthy class, and of `all` healthy and `abnormal` ones."""
     scores: dict[str, dict[str, ScoreSeparation]]
     """By score, then by class of healthy frames and `all` of them, against all abnormal frames."""
@@ -179,7 +179,7 @@ class ViewResult(Config):
     shortcuts: ShortcutTest | None
     """None where a kind has too few clusters to hold any out."""
     warnings: tuple[str, ...]
-    unscored: dict[str, int] = Field(default_factory=dict)
+    unscored: dict[str, Natural] = Field(default_factory=dict)
     """Number of test frames by kind without visible tissue; no number includes them."""
 
     @model_validator(mode="after")
@@ -253,17 +253,17 @@ class Evaluation(ResultFile):
 
     version: Literal[4] = 4
     system: str
-    images: int
+    images: Natural
     epochs: float
     checkpoint: str
     """Name of the measured checkpoint."""
-    checkpoints: dict[str, dict[str, int | float]]
+    checkpoints: dict[str, dict[str, Natural | float]]
     """Mean metrics per checkpoint."""
-    latent: int
+    latent: Natural
     """Number of values of the code of one frame."""
-    code: tuple[int, ...] = ()
+    code: tuple[Natural, ...] = ()
     """Its shape: height, width and channels of a spatial code; one number or none of a global one."""
-    components: int
+    components: Natural
     """Number of principal components of the PCA baseline."""
     ssim_method: str
     sets: dict[str, SetResult]

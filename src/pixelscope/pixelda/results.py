@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from pixelscope.config import Config
+from pixelscope.config import Config, Natural
 from pixelscope.errors import InputError, plural
 from pixelscope.runs.folder import read_arrays
 from pixelscope.runs.record import ResultFile
@@ -31,7 +31,7 @@ class ClassAccuracy(Config):
     model_config = ConfigDict(populate_by_name=True)
 
     name: str = Field(validation_alias="class", serialization_alias="class")
-    count: int
+    count: Natural
     accuracy: float | None
     """None if the set has no image of the class."""
 
@@ -40,13 +40,13 @@ class SetResult(Config):
     """Accuracy on one set of labelled images."""
 
     title: str
-    count: int
-    correct: int
+    count: Natural
+    correct: Natural
     accuracy: float
     standard_error: float
     """Binomial standard error of the accuracy."""
     per_class: tuple[ClassAccuracy, ...]
-    confusion: list[list[int]]
+    confusion: list[list[Natural]]
     """Counts; rows are true classes, columns predicted ones."""
 
     @model_validator(mode="after")
@@ -59,7 +59,7 @@ class SetResult(Config):
 class Point(Config):
     """Measurements after a number of images; absent ones are omitted from the file."""
 
-    images: int
+    images: Natural
 
     @model_serializer(mode="wrap")
     def _measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class CheckpointResult(Point):
 class CurvePoint(Point):
     """Accuracies of the classifier stored at one point of the training; `ema` is its moving average."""
 
-    step: int
+    step: Natural
     source_train: float | None = None
     source_test: float | None = None
     target_test: float | None = None
@@ -93,7 +93,7 @@ class Oracle(Config):
     """Best result of a selection by target labels."""
 
     label: str
-    images: int
+    images: Natural
     target_test: float
 
 
@@ -127,8 +127,8 @@ class Evaluation(ResultFile):
     """Results of a run per checkpoint; the content of evaluation.json."""
 
     system: Literal["baseline", "pixelda"]
-    images: int
-    steps: int
+    images: Natural
+    steps: Natural
     classes: list[str]
     checkpoint: str
     """Name of the checkpoint measured in `sets`."""

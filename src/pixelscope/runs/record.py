@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
-from pixelscope.config import Config, describe_invalid
+from pixelscope.config import Config, Natural, describe_invalid
 from pixelscope.errors import InputError
 from pixelscope.files import read_json, write_text
 
@@ -21,11 +21,11 @@ class DataRecord(BaseModel):
 
     spec: str = ""
     title: str = ""
-    count: int | None = None
-    train: int | None = None
-    validation: int | None = None
-    calibration: int | None = None
-    test: int | None = None
+    count: Natural | None = None
+    train: Natural | None = None
+    validation: Natural | None = None
+    calibration: Natural | None = None
+    test: Natural | None = None
     sha256: str = ""
     licence: str = ""
     citation: str = ""
@@ -46,15 +46,15 @@ class RunRecord(BaseModel):
     runtime: dict[str, Any] = {}
     data: dict[str, DataRecord] = {}
     classes: list[str] = []
-    parameters: dict[str, int] = {}
-    images: int = 0
-    steps: int = 0
+    parameters: dict[str, Natural] = {}
+    images: Natural = 0
+    steps: Natural = 0
     seconds: FiniteFloat | None = None
     images_per_second: FiniteFloat | None = None
-    sessions: int | None = None
+    sessions: Natural | None = None
     paths: dict[str, dict[str, str]] = {}
     """Path of each source or run given to this run: as given, absolute, and relative to the run folder."""
-    epoch: int | None = None
+    epoch: Natural | None = None
     """Images per epoch; None if the training does not count epochs."""
     ended: str = ""
     """Why the training stopped early; empty if it did not."""

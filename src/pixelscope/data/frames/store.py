@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from pixelscope.config import Config
+from pixelscope.config import Config, Natural
 from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.discovery import Kind
 from pixelscope.data.frames.duplicates import DISTANCE, clusters
@@ -51,7 +51,7 @@ class FrameRecord(Config):
     """Index entry of one stored frame."""
 
     name: str
-    label: int
+    label: Natural
     content: Rectangle
     size: tuple[Length, Length]
     insets: tuple[InsetRecord, ...]
@@ -268,12 +268,12 @@ class ClassSummary(Config):
 
     name: str
     kind: str
-    count: int
-    sizes: dict[str, int]
+    count: Natural
+    sizes: dict[str, Natural]
     """Number of frames per original size `width x height`, most frequent first."""
-    masks: int
+    masks: Natural
     """Number of frames with a lesion mask."""
-    insets: dict[str, int]
+    insets: dict[str, Natural]
     """Number of frames with an inset, per kind."""
 
 
@@ -283,10 +283,10 @@ class FrameSummary(ResultFile):
     remedy: ClassVar[str] = "restore the file or train again"
 
     store: str
-    size: int
+    size: Natural
     """Side of the stored frames in pixels."""
     method: str
-    count: int
+    count: Natural
     classes: tuple[ClassSummary, ...]
     kinds: tuple[ClassSummary, ...]
     notes: tuple[str, ...]

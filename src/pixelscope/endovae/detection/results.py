@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pixelscope.config import Config
+from pixelscope.config import Config, Natural
 from pixelscope.endovae.results import RESEARCH, Interval, RegionMapResult
 from pixelscope.runs.record import ResultFile
 
@@ -31,15 +31,15 @@ class DetectionResult(ResultFile):
     version: Literal[1] = 1
     store: str
     view: str
-    folds: int
+    folds: Natural
     seed: int
-    images: int
+    images: Natural
     """Drawn examples per network that finds pseudo-lesions."""
-    counts: dict[str, int]
+    counts: dict[str, Natural]
     """Number of tested frames by healthy class, and of `all` healthy and `abnormal` ones."""
-    clusters: dict[str, int]
+    clusters: dict[str, Natural]
     """Number of clusters of near-duplicates, of healthy and abnormal ones; intervals resample them."""
-    invisible: int
+    invisible: Natural
     """Number of abnormal frames left out because this view does not show their lesion."""
     scores: dict[str, ScoreResult]
     baselines: dict[str, ScoreResult]
@@ -56,7 +56,7 @@ class DetectionResult(ResultFile):
     flagged: dict[str, float]
     """Fraction of flagged frames per healthy class and of the abnormal ones, by each fold's selected detector; empty if a fold
     has too few calibration frames for this rate."""
-    lesion_frames: int
+    lesion_frames: Natural
     """Frames with a lesion and pixels outside it, on which maps are measured."""
     lesion_share: float
     """Fraction of their pixels inside a lesion."""

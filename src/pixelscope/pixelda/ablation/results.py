@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pixelscope.config import Config
+from pixelscope.config import Config, Natural
 from pixelscope.pixelda.results import DECIDES, Verdict
 from pixelscope.runs.record import ResultFile
 
@@ -49,7 +49,7 @@ class SeedResult(Config):
     accuracy_std_late: float | None
     """Standard deviation of T's target accuracy over the last half of the evaluations; None for fewer than two."""
     source_accuracy: float
-    swapped_classes: int
+    swapped_classes: Natural
     """Number of classes that are most often predicted as another one."""
     diversity: float | None
     """Variation of generated images over z at the end; see `diagnostics.diversity`."""
@@ -57,8 +57,8 @@ class SeedResult(Config):
     """D's mean probability of `real` for target images, over the last tenth of the training."""
     probability_generated: float | None
     """The same for generated images."""
-    warnings: int
-    curve: list[tuple[int, float]]
+    warnings: Natural
+    curve: list[tuple[Natural, float]]
     """Images seen and target accuracy of the averaged classifier, or of T where no average is kept."""
 
 
@@ -99,7 +99,7 @@ class Comparison(Config):
     measure: str
     difference: MeanStd | None = None
     """Condition minus reference, paired by seed, in percentage points."""
-    seeds: int = 0
+    seeds: Natural = 0
     """Number of seeds that both have."""
 
     def row(self, claim: str) -> Cells:
@@ -155,7 +155,7 @@ class Trial(Config):
     run: str
     verdict: Verdict | None = None
     """T of the source alone compared with the adapted T, without target labels; None if the trial failed."""
-    content_warnings: int = 0
+    content_warnings: Natural = 0
     """Number of warnings that G changes what images show."""
     with_target_labels: tuple[float, float] | None = None
     """Accuracies of both on the target's test split, where its labels are known. They choose nothing."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from pixelscope.config import Config
+from pixelscope.config import Config, Natural
 from pixelscope.pixelda.results import Point, SetResult
 from pixelscope.runs.record import ResultFile
 
@@ -60,7 +60,7 @@ class Selection(Config):
 
     criterion: str
     """What selected it: `ema-last` (the end of the schedule), a criterion of `SELECTORS`, or the oracle."""
-    images: int
+    images: Natural
     target_test: float | None
     """None if the target has no labels."""
     gap: float | None
@@ -88,7 +88,7 @@ class RefinementResult(ResultFile):
     system: Literal["refined"]
     run: str
     """The run that it started from."""
-    images: int
+    images: Natural
     classes: list[str]
     checkpoint: str
     sets: dict[str, SetResult]
@@ -97,7 +97,7 @@ class RefinementResult(ResultFile):
     """Accuracy of the T that it started from, by set."""
     selections: list[Selection]
     curve: list[Snapshot]
-    parameters: int
+    parameters: Natural
     guard: Guard
     """Whether it likely helps, estimated without target labels, and which classifier is used."""
     notes: tuple[str, ...] = ()
