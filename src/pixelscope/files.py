@@ -83,11 +83,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a hidden temporary folder next to `path`; rename it to `path` when the block ends without an error.
 
-    `path` must not exist, and stays absent if the block is interrupted. The next process that writes to the folder removes the
-    temporary folders of killed ones.
+    `path` must not exist, and stays absent if the block is interrupted. With `replace` it may exist, and is replaced at the
+    end; a process killed between the two renames leaves none. The next process that writes to the folder removes the temporary
+    folders of killed ones.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,10 +97,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             yield work
             work.chmod(0o777 & ~_umask())
+            if replace and path.exists():
+                _remove_folder(path)
             work.rename(path)
             _sync_folder(path.parent)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a folder; a killed process leaves all of it, or nothing under its name."""
+    aside = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
+    try:
+        path.rename(aside / path.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -41,7 +41,7 @@ def help_text(command: str, width: int = 800, *, terminal: bool = False) -> str:
 
 
 def test_all_commands_are_found() -> None:
-    assert len(COMMANDS) == 33
+    assert len(COMMANDS) == 34
     assert {"", "report", "data mnist-m", "pixelda refine", "endovae score", "summary baseline"} <= set(COMMANDS)
 
 

@@ -28,7 +28,7 @@ from pixelscope.cli.options import (
 )
 from pixelscope.cli.streams import evaluate_and_report, input_paths, show
 from pixelscope.config import Config
-from pixelscope.endovae import DetectConfig, EndoVAEConfig, PrepareConfig
+from pixelscope.endovae import DetectConfig, EndoVAEConfig, PrepareConfig, PriorConfig
 from pixelscope.errors import InputError, missing_extra
 from pixelscope.files import require_absent
 
@@ -348,6 +348,38 @@ def reconstruct(
 
 
 @app.command
+def prior(
+    run: Path,
+    /,
+    *,
+    checkpoint: EndoVAECheckpoint = "auto",
+    frames: str | None = None,
+    settings: Annotated[PriorConfig, Parameter(name="*")] = PriorConfig(),
+    take_over: TakeOver = False,
+    json: Json = False,
+) -> None:
+    """Fit a prior to the latent codes of a run's training frames, from which `generate` then draws.
+
+    It is written to RUN/prior. Of a spatial code, this takes minutes.
+
+    For example: `pixelscope endovae prior runs/00001-endovae`
+
+    Args:
+        run: Run folder of `endovae train`.
+        frames: Store or folder of the run's frames, if it has moved.
+    """
+    with pixelscope.ProgressBar("training the prior") as progress:
+        result = pixelscope.endovae.prior(
+            run, config=settings, checkpoint=checkpoint, frames=frames, take_over=take_over, progress=progress
+        )
+    show(result, json)
+
+
+FRAME_KINDS: dict[str, Literal["normal", "abnormal"]] = {"normal": "normal", "abnormal": "abnormal", "polyp": "abnormal"}
+"""Kind of frames by the names of --class."""
+
+
+@app.command
 def generate(
     run: Path,
     /,
@@ -355,22 +387,46 @@ def generate(
     out: Path,
     count: int = 9,
     seed: int = 0,
+    prior: Literal["auto", "none"] = "auto",
+    kind: Annotated[Literal["normal", "abnormal", "polyp"] | None, Parameter(name="--class")] = None,
+    guidance: float | None = None,
     between: tuple[Path, Path] | None = None,
     dimension: int | None = None,
+    inpaint: Path | None = None,
+    mask: Path | None = None,
     checkpoint: EndoVAECheckpoint = "auto",
     json: Json = False,
 ) -> None:
-    """Generate frames: random ones, an interpolation between two frames, or a traversal of one latent dimension.
+    """Generate frames: random ones, versions of a part of a frame, an interpolation, or a traversal of a latent dimension.
+
+    For example: `pixelscope endovae generate runs/00001-endovae --inpaint healthy.jpg --mask polyp.png --out polyps.png`
 
     Args:
         run: Run folder of `endovae train`.
         out: File ending in .png: one grid. Else a folder to make: one PNG per frame, manifest.csv.
         count: Number of frames.
         seed: Seed of the random latent vectors.
+        prior: `auto` draws from the prior in RUN/prior where `endovae prior` has fitted one; `none` never.
+        kind: Class of the frames, of a prior fitted to both; `polyp` is the same as `abnormal`. With --inpaint, abnormal by
+            default.
+        guidance: Weight of the class, with a spatial code: 1 by default, more exaggerates the class.
         between: Two image files to interpolate between.
         dimension: Latent dimension to traverse from -3 to 3, counted from 0; of a spatial code, a principal component.
+        inpaint: Image file of which a part is redrawn, with a spatial code; the rest stays as it is.
+        mask: Image file of the same size: white where the frame is redrawn, black elsewhere.
     """
     written = pixelscope.endovae.generate(
-        run, out, count=count, seed=seed, between=between, dimension=dimension, checkpoint=checkpoint
+        run,
+        out,
+        count=count,
+        seed=seed,
+        prior=prior,
+        kind=None if kind is None else FRAME_KINDS[kind],
+        guidance=guidance,
+        between=between,
+        dimension=dimension,
+        inpaint=inpaint,
+        mask=mask,
+        checkpoint=checkpoint,
     )
     show(written, json)

@@ -18,6 +18,9 @@ from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
 from pixelscope.endovae.inference.score import score as score
 from pixelscope.endovae.inference.score_frames import FrameScore as FrameScore
 from pixelscope.endovae.inference.score_frames import score_frames as score_frames
+from pixelscope.endovae.latent_prior.config import PriorConfig as PriorConfig
+from pixelscope.endovae.latent_prior.fit import fit_prior as prior
+from pixelscope.endovae.latent_prior.results import PriorResult as PriorResult
 from pixelscope.endovae.report.frames import draw_frames as draw_frames
 from pixelscope.endovae.results import Evaluation as Evaluation
 from pixelscope.endovae.training import train_endovae as train
@@ -33,6 +36,8 @@ __all__ = [
     "GenerationResult",
     "InteractiveVAE",
     "PrepareConfig",
+    "PriorConfig",
+    "PriorResult",
     "detect",
     "draw_frames",
     "evaluate_generated",
@@ -41,6 +46,7 @@ __all__ = [
     "plan",
     "prepare",
     "preset",
+    "prior",
     "reconstruct",
     "score",
     "score_frames",

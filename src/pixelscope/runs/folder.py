@@ -55,6 +55,7 @@ class RunFolder:
         self.classifiers = path / "classifiers"
         self.evaluation = path / "evaluation.json"
         self.baseline = path / "baseline"
+        self.prior = path / "prior"
         self.report = path / "report.html"
         self._lock: RunLock | None = None
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelscope.data.decode import decode, decode_halved
+from pixelscope.data.sources.masks import frame_mask
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box, find_content_area, otsu_stages
@@ -151,9 +152,14 @@ def three_channels(image: Bytes) -> Bytes:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def prepare_file(path: Path, config: PrepareConfig) -> PreparedFrame:
-    """Read and prepare a frame; call it within `reject_decompression_bombs`."""
-    return _prepared(read_frame(path, config), None, config)
+def prepare_file(path: Path, config: PrepareConfig, mask: Path | None = None) -> PreparedFrame:
+    """Read and prepare a frame, and its mask; call it within `reject_decompression_bombs`.
+
+    Raises:
+        InputError: a file cannot be read, or the mask differs from the frame in size.
+    """
+    image = read_frame(path, config)
+    return _prepared(image, None if mask is None else frame_mask(mask, (image.size[1], image.size[0])), config)
 
 
 def prepare_views(path: Path, config: PrepareConfig) -> tuple[PreparedFrame, CentreFrame]:

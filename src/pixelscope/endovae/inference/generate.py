@@ -1,9 +1,10 @@
-"""Generates frames from random latent vectors, between two frames, or along one latent dimension.
+"""Generates frames from random latent vectors, in a part of a frame, between two frames, or along one latent dimension.
 
 Importing this imports no torch.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pixelscope.data.decode import reject_decompression_bombs
+from pixelscope.data.frames.preprocess import prepare_file
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
 from pixelscope.endovae.inference.metadata import Bytes, Floats
+from pixelscope.endovae.latent_prior.config import Kind, UsePrior
 from pixelscope.errors import InputError
 from pixelscope.files import csv_text, write_text
 from pixelscope.inference.files import COLUMNS, MANIFEST
@@ -26,48 +29,92 @@ AT_ONCE = 256
 """Frames decoded at a time, before they are written."""
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What to generate; see `generate`."""
+
+    count: int
+    seed: int
+    prior: UsePrior
+    kind: Kind | None
+    guidance: float | None
+    between: tuple[Path, Path] | None
+    dimension: int | None
+    inpaint: Path | None
+    mask: Path | None
+
+    def check(self) -> None:
+        """Raise InputError for options that do not fit each other."""
+        named = {"--between": self.between, "--dimension": self.dimension, "--inpaint": self.inpaint}
+        given = [name for name, value in named.items() if value is not None]
+        if self.count < 1 or len(given) > 1:
+            raise InputError("Give a --count of at least 1, and only one of --between, --dimension and --inpaint.")
+        if (self.inpaint is None) is not (self.mask is None):
+            one, other = ("--inpaint", "--mask") if self.mask is None else ("--mask", "--inpaint")
+            raise InputError(f"{one} needs {other}: give a frame with --inpaint, and where to redraw it with --mask.")
+        if given not in ([], ["--inpaint"]) and (self.kind is not None or self.guidance is not None):
+            raise InputError(f"--class and --guidance are of random frames; drop them, or drop {given[0]}.")
+
+    def about(self) -> dict[str, object]:
+        """Return what a file says about its frame."""
+        found: dict[str, object] = {"seed": self.seed, "dimension": self.dimension}
+        if self.between is not None:
+            found["between"] = [str(path) for path in self.between]
+        return found if self.inpaint is None else found | {"inpaint": str(self.inpaint), "mask": str(self.mask)}
+
+
 def generate(
     run: Path,
     out: Path,
     *,
     count: int = 9,
     seed: int = 0,
+    prior: UsePrior = "auto",
+    kind: Kind | None = None,
+    guidance: float | None = None,
     between: tuple[Path, Path] | None = None,
     dimension: int | None = None,
+    inpaint: Path | None = None,
+    mask: Path | None = None,
     checkpoint: str = "auto",
 ) -> ImagesWritten:
-    """Generate frames: random ones, by interpolation between two frames, or along one latent dimension.
+    """Generate frames: random ones, versions of a part of a frame, between two frames, or along one latent dimension.
 
-    Random frames are decoded from z ~ N(0, I). A spatial code has no prior that knows frames: its random frames are of a
-    Gaussian along the principal components of the training frames' codes, and so is its latent dimension.
+    Random frames are drawn from the prior in the run folder, if `pixelscope.endovae.prior` has fitted one. Else a global code
+    is z ~ N(0, I), and a spatial code is of a Gaussian along the principal components of the training frames' codes. These are
+    also the latent dimensions of a spatial code.
 
     Args:
         run: a run folder of EndoVAE.
         out: a file ending in .png for one grid; else a folder for one PNG per frame, and manifest.csv with one row per frame.
         count: number of frames.
         seed: of the random z.
+        prior: `auto` uses the fitted prior in the run folder where there is one; `none` never.
+        kind: kind of random frames, `normal` or `abnormal`, of a fitted prior that knows both; None draws both. With `inpaint`,
+            by default `abnormal` where the prior knows it.
+        guidance: weight of the kind, of a spatial code: 1 by default, more exaggerates the kind.
         between: two image files, between whose posterior means to interpolate.
         dimension: latent dimension, from 0, to vary from -3 to 3 while the others are 0; of a spatial code, a principal
             component.
+        inpaint: image file of which to redraw a part with the fitted prior of a spatial code; the rest stays as it is.
+        mask: image file of the size of `inpaint`, black where the frame stays and white where it is redrawn.
         checkpoint: which weights; see `evaluate_endovae`.
 
     Raises:
-        InputError: `between` and `dimension` are both given, or the run has no such dimension or checkpoint.
+        InputError: options do not fit each other, the run has no such dimension, kind or checkpoint, its prior is of other
+            weights, or the mask is empty or does not fit the frame.
 
     Example:
         >>> pixelscope.endovae.generate(Path("runs/healthy"), Path("new.png"), count=9)
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
 
+    wanted = _Wanted(count, seed, prior, kind, guidance, between, dimension, inpaint, mask)
+    wanted.check()
     loaded = load_checkpoint(run, checkpoint, finished=False)
-    if count < 1 or (between is not None and dimension is not None):
-        raise InputError("Give a --count of at least 1, and only one of --between and --dimension.")
-    about: dict[str, object] = {"run": str(run), "checkpoint": loaded.name, "images": loaded.images}
-    about |= {"seed": seed, "dimension": dimension}
-    if between is not None:
-        about["between"] = [str(path) for path in between]
+    frames, drawn = _frames(loaded, wanted)
+    about = {"run": str(run), "checkpoint": loaded.name, "images": loaded.images} | wanted.about() | drawn
     names = [f"{number:05d}.png" for number in range(count)]
-    frames = _frames(loaded, count, seed, between, dimension)
     if out.suffix.lower() == ".png":
         one_row = between is not None or dimension is not None
         columns = count if one_row else int(np.ceil(np.sqrt(count)))
@@ -77,23 +124,40 @@ def generate(
     return ImagesWritten(str(out), count, loaded.name, seed, [{"name": name} for name in names])
 
 
-def _frames(
-    checkpoint: "Checkpoint", count: int, seed: int, between: tuple[Path, Path] | None, dimension: int | None
-) -> Iterator[Bytes]:
-    """Return an iterator over batches of frames, uint8 (n, S, S, 3)."""
+def _frames(checkpoint: "Checkpoint", wanted: _Wanted) -> tuple[Iterator[Bytes], dict[str, object]]:
+    """Return an iterator over batches of frames, uint8 (n, S, S, 3), and what files say about their distribution."""
+    from pixelscope.endovae.latent_prior.inpaint import FrameInpainter
+    from pixelscope.endovae.latent_prior.sample import FrameSampler
+
+    if wanted.between is not None or wanted.dimension is not None:
+        return _on_a_line(checkpoint, wanted), {}
+    sampler = FrameSampler.open(checkpoint, wanted.prior, wanted.kind, wanted.guidance)
+    if wanted.inpaint is None or wanted.mask is None:
+        return sampler.frames(wanted.count, wanted.seed), sampler.about
+    inpainter = FrameInpainter(sampler)
+    with reject_decompression_bombs():
+        found = prepare_file(wanted.inpaint, checkpoint.config.prepare, wanted.mask)
+    inside = found.lesion > 0
+    if not inside.any() or inside.all():
+        raise InputError(
+            f"The mask {wanted.mask} marks {'all' if inside.any() else 'nothing'} of the square of {wanted.inpaint} that the "
+            "model sees; give a mask that is white in a part of it."
+        )
+    return inpainter(found.frame, inside, wanted.count, wanted.seed), inpainter.about
+
+
+def _on_a_line(checkpoint: "Checkpoint", wanted: _Wanted) -> Iterator[Bytes]:
+    """Return an iterator over frames between two, or along one axis, uint8 (n, S, S, 3)."""
     from pixelscope.endovae.inference.torch_model import TorchVAE
-    from pixelscope.endovae.latent_prior.sample import iterate_frames
 
     vae = TorchVAE(checkpoint.encoder, checkpoint.decoder)
-    if between is not None:
+    if wanted.between is not None:
         with reject_decompression_bombs():
-            ends = np.stack([read_prepared(path, checkpoint.config.prepare) for path in between])
-        z = interpolate(vae.encode(ends), count)
-    elif dimension is not None:
-        z = _along_axis(checkpoint, count, dimension)
+            ends = np.stack([read_prepared(path, checkpoint.config.prepare) for path in wanted.between])
+        z = interpolate(vae.encode(ends), wanted.count)
     else:
-        return iterate_frames(checkpoint, count, seed)
-    return (vae.decode(z[start : start + AT_ONCE]) for start in range(0, count, AT_ONCE))
+        z = _along_axis(checkpoint, wanted.count, wanted.dimension or 0)
+    return (vae.decode(z[start : start + AT_ONCE]) for start in range(0, wanted.count, AT_ONCE))
 
 
 def _along_axis(checkpoint: "Checkpoint", count: int, dimension: int) -> Floats:

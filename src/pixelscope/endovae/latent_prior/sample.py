@@ -1,7 +1,8 @@
 """Draws new frames of a checkpoint, batch by batch."""
 
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -10,14 +11,56 @@ from torch import Tensor
 
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.forward import decode, random_latents, read_axes
+from pixelscope.endovae.latent_prior.config import Kind, UsePrior
+from pixelscope.endovae.latent_prior.stored import StoredPrior, load_prior
 from pixelscope.errors import InputError
 from pixelscope.rng import generator
 
 AT_ONCE = 256
 """Frames drawn and decoded at a time."""
 
-Kind = Literal["normal", "abnormal"]
-UsePrior = Literal["auto", "none"]
+
+@dataclass(frozen=True)
+class FrameSampler:
+    """Draws new frames of a checkpoint: from its fitted prior where there is one, else as it was trained."""
+
+    checkpoint: Checkpoint
+    stored: StoredPrior | None
+    kind: Kind | None
+    guidance: float
+
+    @classmethod
+    def open(
+        cls, checkpoint: Checkpoint, prior: UsePrior = "auto", kind: Kind | None = None, guidance: float | None = None
+    ) -> Self:
+        """Open the prior of a checkpoint; see `sample_frames` for arguments and errors."""
+        stored = None if prior == "none" else load_prior(checkpoint)
+        if kind is not None or guidance is not None:
+            _require_kind(checkpoint, stored, kind, guidance)
+        return cls(checkpoint, stored, kind, 1.0 if guidance is None else guidance)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Return what files say about the distribution that their frames were drawn from."""
+        if self.stored is None:
+            return {"prior": None}
+        found = self.stored.result
+        about = {"method": found.method, "sha256": found.tensors_sha256, "kind": self.kind, "guidance": self.guidance}
+        return {"prior": about if found.kinds else {name: about[name] for name in ("method", "sha256")}}
+
+    def frames(self, count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield `count` frames, uint8 (n, S, S, 3), up to `AT_ONCE` at a time."""
+        for z in self._codes(count, seed):
+            yield decode(self.checkpoint.decoder, z).numpy()
+
+    def _codes(self, count: int, seed: int) -> Iterator[Tensor]:
+        batches = [range(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
+        if self.stored is not None:
+            yield from (self.stored.draw(numbers, seed, self.kind, self.guidance) for numbers in batches)
+            return
+        axes = read_axes(self.checkpoint)
+        drawn = random_latents(count, len(axes), generator("cpu", seed, "generated")).numpy()
+        yield from (torch.from_numpy(axes.vectors(drawn[numbers.start : numbers.stop])) for numbers in batches)
 
 
 def sample_frames(
@@ -37,13 +80,13 @@ def sample_frames(
         seed: of the draws; the same seed and count give the same frames.
         prior: `auto` uses the fitted prior in the run folder where there is one; `none` never.
         kind: kind of frames, of a fitted prior with kinds; None draws both as often as in training.
-        guidance: weight of the kind, of a fitted prior with kinds.
+        guidance: weight of the kind, of a flow with kinds: 1 by default, more exaggerates the kind.
 
     Returns:
         uint8 (count, S, S, 3).
 
     Raises:
-        InputError: a kind is asked of a prior without kinds, or the prior cannot be used with this checkpoint.
+        InputError: a kind is asked of a prior without kinds, or the prior is damaged or of other weights.
 
     Example:
         >>> frames = sample_frames(load_checkpoint(Path("runs/healthy")), count=100, seed=0)
@@ -61,20 +104,22 @@ def iterate_frames(
     guidance: float | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield what `sample_frames` returns, up to `AT_ONCE` frames at a time."""
-    for z in _batches(checkpoint, count, seed, prior, kind, guidance):
-        yield decode(checkpoint.decoder, z).numpy()
+    return FrameSampler.open(checkpoint, prior, kind, guidance).frames(count, seed)
 
 
-def _batches(
-    checkpoint: Checkpoint, count: int, seed: int, prior: UsePrior, kind: Kind | None, guidance: float | None
-) -> Iterator[Tensor]:
-    """Yield latent vectors, (n, latent) each."""
-    if kind is not None or guidance is not None:
+def _require_kind(checkpoint: Checkpoint, stored: StoredPrior | None, kind: Kind | None, guidance: float | None) -> None:
+    run = checkpoint.folder.path
+    if stored is None:
         raise InputError(
-            f"{checkpoint.folder.path} has no prior with kinds of frames; drop the kind and the guidance, or train a run on "
-            "both with --split.train-on both and fit one."
+            f"Frames of {run} are drawn without a fitted prior, which alone knows classes; {_how_to_get_kinds(run)}."
         )
-    axes = read_axes(checkpoint)
-    drawn = random_latents(count, len(axes), generator("cpu", seed, "generated")).numpy()
-    for start in range(0, count, AT_ONCE):
-        yield torch.from_numpy(axes.vectors(drawn[start : start + AT_ONCE]))
+    if not stored.result.kinds:
+        raise InputError(f"The prior in {checkpoint.folder.prior} was fitted without classes; {_how_to_get_kinds(run)}.")
+    if guidance is not None and stored.result.method == "mixture":
+        raise InputError(f"The prior in {checkpoint.folder.prior} is a mixture, which cannot be guided; drop --guidance.")
+    if guidance is not None and not 0 <= guidance < np.inf:
+        raise InputError(f"--guidance {guidance:g} is not a weight; give 0 or more, for example 2.")
+
+
+def _how_to_get_kinds(run: object) -> str:
+    return f"drop --class and --guidance, or train with --split.train-on both and run `pixelscope endovae prior {run}`"

@@ -1,0 +1,433 @@
+"""Priors of latent codes: what they learn, what is drawn from them, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.fft import dctn
+from sklearn.mixture import GaussianMixture
+
+import pixelscope
+from fixtures import tiny
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.store import FrameStore
+from pixelscope.endovae.checkpoints import load_checkpoint
+from pixelscope.endovae.config import endovae_preset
+from pixelscope.endovae.data import load_run_splits
+from pixelscope.endovae.forward import encode
+from pixelscope.endovae.inference.generate import generate
+from pixelscope.endovae.latent_prior import fit
+from pixelscope.endovae.latent_prior.config import PriorConfig
+from pixelscope.endovae.latent_prior.fit import fit_prior
+from pixelscope.endovae.latent_prior.flow import integrate
+from pixelscope.endovae.latent_prior.inpaint import BORDER, blend_weights
+from pixelscope.endovae.latent_prior.mixture import MixturePrior
+from pixelscope.endovae.latent_prior.results import PriorResult
+from pixelscope.endovae.latent_prior.sample import iterate_frames, sample_frames
+from pixelscope.endovae.latent_prior.spatial import FlowPrior
+from pixelscope.endovae.latent_prior.stored import RESULT, TENSORS, load_prior
+from pixelscope.endovae.latent_prior.training import new_field, train_field
+from pixelscope.endovae.training import train_endovae
+from pixelscope.errors import InputError
+from pixelscope.imaging.config import PrepareConfig
+
+QUICK = PriorConfig(images=96, batch_size=8, width=8, steps=4, threads=1, components=3)
+KINDS = ("normal", "abnormal")
+MODELS: dict[str, dict[str, Any]] = {
+    "global": {"latent": 3, "width": 2},
+    "spatial": {"kind": "spatial", "latent": 4, "width": 4, "stride": 4, "blocks": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    """Forty dark healthy frames, and forty bright abnormal ones."""
+    folder = tmp_path_factory.mktemp("both")
+    for seed, (name, add) in enumerate((("normal-tiny", -60), ("polyps", 60))):
+        (folder / name).mkdir()
+        for number, frame in enumerate(tiny.frames(40, seed)):
+            shifted = (frame.astype(int) // 2 + 64 + add).clip(0, 255).astype(np.uint8)
+            Image.fromarray(shifted).save(folder / name / f"{number:02d}.png")
+    return prepare([folder], config=PrepareConfig(size=tiny.SIZE), out=tmp_path_factory.mktemp("stores") / "both-0")
+
+
+def trained(store: FrameStore, kind: str, path: Path, train_on: str = "both") -> Path:
+    losses = endovae_preset("spatial")["losses"] if kind == "spatial" else {}
+    split = {"train_on": train_on, "duplicate_distance": 0}
+    return train_endovae(tiny.endovae(frames=str(store.path), model=MODELS[kind], losses=losses, split=split), run=path)
+
+
+@pytest.fixture(scope="module")
+def runs(both: FrameStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs trained on frames of both kinds, with priors."""
+    folder = tmp_path_factory.mktemp("runs")
+    found = {kind: trained(both, kind, folder / kind) for kind in MODELS}
+    for run in found.values():
+        fit_prior(run, config=QUICK)
+    return found
+
+
+@pytest.fixture
+def run(runs: dict[str, Path], tmp_path: Path) -> Path:
+    """Return a copy of the run with a spatial code and its prior."""
+    return Path(shutil.copytree(runs["spatial"], tmp_path / "run"))
+
+
+def clusters(draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return 3,000 points of three clusters, and the number of each point's cluster."""
+    which = draw.choice(3, 3000, p=[0.5, 0.3, 0.2])
+    means, spreads = np.array([[0, 0, 9], [7, 0, 0], [0, -8, 0]]), np.array([[1, 2, 0.5], [0.3, 1, 1], [1, 1, 1]])
+    points = means[which] + spreads[which] * draw.normal(size=(3000, 3))
+    points[:, 1] += 0.7 * points[:, 0]
+    return points, which
+
+
+def test_a_mixture_draws_as_scikit_learn_does() -> None:
+    points, _ = clusters(np.random.default_rng(0))
+    mixture, loss = MixturePrior.fit(points, np.zeros(len(points), np.int64), (), PriorConfig(components=5))
+    oracle = GaussianMixture(3, n_init=3, random_state=0).fit(points)
+    assert len(mixture.weights) == 3
+    assert loss == pytest.approx(-oracle.score(points), abs=1e-3)
+    drawn, expected = mixture.draw(range(4000), 0, None, 1.0), oracle.sample(40_000)[0]
+    np.testing.assert_allclose(drawn.mean(0), expected.mean(0), atol=0.2)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(expected.T), atol=1.2)
+    near = oracle.predict(drawn)
+    for number in range(3):
+        assert (near == number).mean() == pytest.approx(oracle.weights_[number], abs=0.03)
+        np.testing.assert_allclose(np.cov(drawn[near == number].T), oracle.covariances_[number], atol=0.4)
+
+
+def test_a_mixture_draws_the_kind_asked_for_and_both_as_often_as_in_training() -> None:
+    points, which = clusters(np.random.default_rng(0))
+    mixture, _ = MixturePrior.fit(points, 1 + (which == 2).astype(np.int64), KINDS, PriorConfig(components=3))
+    assert sorted(mixture.kind.tolist()) == [1, 1, 2]
+    abnormal = mixture.draw(range(300), 0, "abnormal", 1.0)
+    np.testing.assert_allclose(abnormal.mean(0), points[which == 2].mean(0), atol=0.3)
+    normal = mixture.draw(range(3000), 0, "normal", 1.0)
+    np.testing.assert_allclose(normal.mean(0), points[which != 2].mean(0), atol=0.3)
+    drawn = mixture.draw(range(3000), 0, None, 1.0)
+    assert (drawn[:, 1] < -5).mean() == pytest.approx((points[:, 1] < -5).mean(), abs=0.03)
+    np.testing.assert_array_equal(mixture.draw(range(5, 9), 0, None, 1.0), mixture.draw(range(9), 0, None, 1.0)[5:])
+
+
+TOY = PriorConfig(images=60_000, batch_size=200, width=16, learning_rate=3e-3, ema_half_life=2000, steps=20, threads=1)
+PLACES = torch.tensor([[-1.2, 0.4], [0.8, -0.3]])
+
+
+def toy(count: int, spread: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return codes (count, 2, 4, 4) of two clusters, 40% and 60%, and the number of each code's cluster."""
+    draw = torch.Generator().manual_seed(0)
+    which = (torch.rand(count, generator=draw) < 0.6).long()
+    places = PLACES[which] + spread * torch.randn(count, 2, generator=draw)
+    return places[:, :, None, None] + 0.1 * torch.randn(count, 2, 4, 4, generator=draw), which
+
+
+def drawn(field: Any, labels: torch.Tensor, guidance: float = 1.0) -> torch.Tensor:
+    """Return the mean of each channel of codes that are drawn, (N, 2)."""
+    noise = torch.randn(len(labels), 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    return integrate(field, noise, 20, labels, guidance).mean((2, 3))
+
+
+def test_a_flow_finds_the_shares_and_places_of_two_clusters() -> None:
+    codes, _ = toy(2000)
+    found = train_field(codes, torch.zeros(2000, 2, dtype=torch.int64), 0, TOY)
+    points = drawn(found.field, torch.zeros(1000, 2, dtype=torch.int64))
+    distances = torch.cdist(points, PLACES)
+    nearest = distances.argmin(1)
+    assert (nearest == 1).float().mean() == pytest.approx(0.6, abs=0.06)
+    for number, place in enumerate(PLACES):
+        assert (points[nearest == number].mean(0) - place).abs().max() < 0.1
+    assert (distances.min(1).values < 0.4).float().mean() > 0.95
+    assert found.loss < 0.8 * found.start_loss
+
+
+def test_a_kind_draws_its_cluster_and_guidance_leads_away_from_the_other() -> None:
+    codes, which = toy(2000, spread=0.7)
+    labels = torch.stack([1 + which, torch.zeros(2000, dtype=torch.int64)], 1)
+    field = train_field(codes, labels, 2, TOY).field
+    asked = torch.tensor([[2, 0]]).repeat(500, 1)
+    plain, guided = drawn(field, asked), drawn(field, asked, 3.0)
+    assert (plain.mean(0) - PLACES[1]).abs().max() < 0.2
+    assert guided[:, 0].mean() > plain[:, 0].mean() + 0.1
+    ignored = drawn(field, asked, 0.0)
+    assert (plain[:, 0] < 0).float().mean() < 0.25 < (ignored[:, 0] < 0).float().mean() < 0.6
+
+
+def test_mirror_images_are_learned_and_not_drawn() -> None:
+    codes, which = toy(2000)
+    field = train_field(codes, torch.stack([torch.zeros_like(which), which], 1), 0, TOY).field
+    points = drawn(field, torch.zeros(300, 2, dtype=torch.int64))
+    assert (points.mean(0) - PLACES[0]).abs().max() < 0.1
+    assert (points[:, 0] < 0).float().mean() > 0.98
+
+
+def test_an_untrained_field_draws_mean_and_spectrum_of_the_codes() -> None:
+    draw = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(600, 2, 10, 10, generator=draw), 3, 1)
+    codes = 2 * smooth + torch.linspace(-1, 1, 8)
+    codes = torch.cat([codes, codes.flip(-1)])
+    labels = torch.zeros(1200, 2, dtype=torch.int64)
+    labels[600:, 1] = 1
+    field = new_field(codes, labels, 0, PriorConfig(width=8))
+    points = integrate(field, torch.randn(800, 2, 8, 8, generator=draw), 12, torch.zeros(800, 2, dtype=torch.int64))
+    assert (points.mean(0) - codes[:600].mean(0)).abs().max() < 0.1
+    power = [dctn((maps - maps.mean(0)).numpy(), axes=(2, 3), norm="ortho").var(0) for maps in (codes[:600], points)]
+    ratio = power[1] / power[0]
+    assert 0.97 < ratio.mean() < 1.03 and ratio.min() > 0.75 and ratio.max() < 1.25
+
+
+def test_known_positions_keep_their_values() -> None:
+    codes = torch.randn(50, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(50, 2, dtype=torch.int64)
+    field = new_field(codes, labels, 0, PriorConfig(width=8))
+    known = torch.ones(8, 8, dtype=torch.bool)
+    known[2:5, 3:6] = False
+    noise = torch.randn(50, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = integrate(field, noise, 6, labels, known=(codes, known))
+    torch.testing.assert_close(found[:, :, known], codes[:, :, known])
+    assert (found - codes)[:, :, ~known].abs().mean() > 0.3
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_prior_is_fitted_to_training_frames_alone(runs: dict[str, Path], kind: str) -> None:
+    loaded = load_checkpoint(runs[kind])
+    result = PriorResult.load(loaded.folder.prior / RESULT)
+    part = load_run_splits(loaded.folder, loaded.config, loaded.record).train
+    assert result.method == {"global": "mixture", "spatial": "flow"}[kind]
+    assert (result.weights_sha256, result.checkpoint, result.images) == (loaded.sha256, loaded.name, loaded.images)
+    assert result.frames == len(part) == sum(result.kinds.values()) and set(result.kinds) == set(KINDS)
+    assert result.config == QUICK and result.code == loaded.config.code_shape
+    stored, codes = load_prior(loaded), encode(loaded, part.frames).mean
+    assert stored is not None
+    if isinstance(stored.prior, FlowPrior):
+        mean = stored.prior.offset + stored.prior.scale * stored.prior.field.gaussian.mean[0]
+        torch.testing.assert_close(mean.permute(1, 2, 0).flatten(), codes.mean(0), atol=1e-4, rtol=1e-4)
+    else:
+        abnormal = codes[torch.from_numpy(part.store.abnormal[part.positions])].mean(0)
+        own = stored.prior.kind == 1 + stored.prior.kinds.index("abnormal")
+        np.testing.assert_allclose(stored.prior.weights @ stored.prior.means, codes.mean(0), atol=1e-3)
+        shares = stored.prior.weights[own] / stored.prior.weights[own].sum()
+        np.testing.assert_allclose(shares @ stored.prior.means[own], abnormal, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_frames_are_drawn_from_the_prior(runs: dict[str, Path], kind: str) -> None:
+    loaded = load_checkpoint(runs[kind])
+    frames = sample_frames(loaded, 6, 3)
+    assert frames.shape == (6, tiny.SIZE, tiny.SIZE, 3) and frames.dtype == np.uint8
+    np.testing.assert_array_equal(frames, sample_frames(loaded, 6, 3))
+    assert np.abs(frames.astype(int) - sample_frames(loaded, 9, 3)[:6]).max() <= 1
+    assert (frames != sample_frames(loaded, 6, 4)).any()
+    normal, abnormal = (sample_frames(loaded, 30, 0, kind=name) for name in KINDS)
+    assert (normal != abnormal).any()
+    assert sum(len(part) for part in iterate_frames(loaded, 300, 0)) == 300
+
+
+def test_without_its_prior_a_run_generates_as_before(runs: dict[str, Path], tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(runs["global"], tmp_path / "bare"))
+    shutil.rmtree(bare / "prior")
+    before, none = (sample_frames(load_checkpoint(path), 4, 0, prior="none") for path in (bare, runs["global"]))
+    np.testing.assert_array_equal(before, none)
+    np.testing.assert_array_equal(before, sample_frames(load_checkpoint(bare), 4, 0))
+    assert (before != sample_frames(load_checkpoint(runs["global"]), 4, 0)).any()
+
+
+def test_the_same_seed_gives_the_same_prior(run: Path) -> None:
+    stored = (run / "prior" / TENSORS).read_bytes()
+    fit_prior(run, config=QUICK)
+    assert (run / "prior" / TENSORS).read_bytes() == stored
+    fit_prior(run, config=QUICK.with_settings({"seed": 1}))
+    assert (run / "prior" / TENSORS).read_bytes() != stored
+
+
+def test_an_interrupted_fit_leaves_the_prior_before_it_or_none(run: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if 2 * done >= total:
+            raise KeyboardInterrupt
+
+    def content() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted((run / "prior").rglob("*"))}
+
+    before, names = content(), sorted(path.name for path in run.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        fit_prior(run, config=QUICK.with_settings({"seed": 1}), progress=stop)
+    assert content() == before and sorted(path.name for path in run.iterdir()) == names
+    shutil.rmtree(run / "prior")
+    with pytest.raises(KeyboardInterrupt):
+        fit_prior(run, config=QUICK, progress=stop)
+    assert sorted(path.name for path in run.iterdir()) == [name for name in names if name != "prior"]
+
+
+def refused(run: Path, **options: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        sample_frames(load_checkpoint(run), 2, 0, **options)
+    message = str(caught.value)
+    assert message.count(". ") == 0 and message.endswith(".")
+    return message
+
+
+def test_a_prior_of_other_weights_is_refused(runs: dict[str, Path], run: Path, both: FrameStore, tmp_path: Path) -> None:
+    pixelscope.resume(run, epochs=4)
+    message = refused(run)
+    assert "pixelscope endovae prior" in message and "--prior none" in message
+    assert len(sample_frames(load_checkpoint(runs["global"]), 2, 0, prior="none")) == 2
+    fit_prior(run, config=QUICK)
+    assert len(sample_frames(load_checkpoint(run), 2, 0)) == 2
+    shutil.rmtree(run / "prior")
+    shutil.copytree(runs["spatial"] / "prior", run / "prior")
+    assert "other weights" in refused(run)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_damaged_prior_is_refused(runs: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    run = Path(shutil.copytree(runs[kind], tmp_path / "run"))
+    tensors, about = run / "prior" / TENSORS, run / "prior" / RESULT
+    whole, text = tensors.read_bytes(), about.read_text()
+    tensors.write_bytes(whole[:-4] + b"abcd")
+    assert "damaged" in refused(run)
+    tensors.unlink()
+    assert "damaged" in refused(run)
+    tensors.write_bytes(whole)
+    changed = json.loads(text)
+    changed["kinds"] = {"abnormal": 3}
+    about.write_text(json.dumps(changed))
+    assert "damaged" in refused(run)
+    about.write_text(text[:50])
+    assert "pixelscope endovae prior" in refused(run)
+    about.write_text(text)
+    moved = tmp_path / "elsewhere"
+    (run / "prior").rename(moved)
+    (run / "prior").symlink_to(moved)
+    with pytest.raises(InputError, match="link"):
+        load_checkpoint(run)
+
+
+def test_kinds_are_refused_where_there_are_none(both: FrameStore, runs: dict[str, Path], run: Path, tmp_path: Path) -> None:
+    alone = trained(both, "global", tmp_path / "alone", "normal")
+    for options in ({"kind": "abnormal"}, {"guidance": 2.0}):
+        assert "--split.train-on both" in refused(alone, **options)
+        assert "prior" in refused(run, prior="none", **options)
+    result = fit_prior(alone, config=QUICK)
+    assert result.kinds == {} and result.frames == 32
+    assert "--split.train-on both" in refused(alone, kind="abnormal")
+    assert fit_prior(run, config=QUICK.with_settings({"kinds": False})).kinds == {}
+    assert "without classes" in refused(run, kind="normal")
+    assert "mixture" in refused(runs["global"], kind="normal", guidance=2.0)
+    assert "-1" in refused(runs["spatial"], kind="normal", guidance=-1.0)
+
+
+def test_too_few_frames_are_refused(store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(store, "global", tmp_path / "run")
+    with pytest.raises(InputError, match="abnormal training frames.*--no-kinds"):
+        fit_prior(run, config=QUICK)
+    monkeypatch.setattr(fit, "MIN_FRAMES", 100)
+    with pytest.raises(InputError, match=r"has \d+ training frames, and a prior needs at least 100; train on more"):
+        fit_prior(run, config=QUICK.with_settings({"kinds": False}))
+    assert not (run / "prior").exists()
+
+
+def test_the_mixture_needs_the_extra_to_be_fitted_and_not_to_be_drawn_from(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(runs["global"], tmp_path / "run"))
+    monkeypatch.setattr("pixelscope.errors.find_spec", lambda name: None if name == "sklearn" else object())
+    monkeypatch.setitem(__import__("sys").modules, "sklearn.mixture", None)
+    with pytest.raises(InputError, match="extra train"):
+        fit_prior(run, config=QUICK)
+    assert len(sample_frames(load_checkpoint(run), 2, 0)) == 2
+
+
+def test_a_loss_that_becomes_infinite_is_said(run: Path) -> None:
+    with pytest.raises(InputError, match="--learning-rate"):
+        fit_prior(run, config=QUICK.with_settings({"learning_rate": 1e30}))
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a healthy frame, and a mask of a square in it."""
+    folder = tmp_path_factory.mktemp("inpaint")
+    Image.fromarray(tiny.frames(1, 5)[0] // 2 + 20).save(folder / "frame.png")
+    mask = np.zeros((tiny.SIZE, tiny.SIZE), np.uint8)
+    mask[3:12, 5:16] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    return folder / "frame.png", folder / "mask.png"
+
+
+def test_an_inpainted_frame_is_the_frame_outside_of_the_mask(
+    runs: dict[str, Path], frame: tuple[Path, Path], tmp_path: Path
+) -> None:
+    generate(runs["spatial"], tmp_path / "new", count=3, inpaint=frame[0], mask=frame[1])
+    original = np.asarray(Image.open(frame[0])).astype(int)
+    outside = np.asarray(Image.open(frame[1])) == 0
+    versions = [np.asarray(Image.open(tmp_path / "new" / f"{number:05d}.png")) for number in range(3)]
+    for version in versions:
+        np.testing.assert_array_equal(version[outside], original[outside])
+        assert np.abs(version - original)[~outside].mean() > 3
+    assert (versions[0] != versions[1]).any()
+    with Image.open(tmp_path / "new" / "00000.png") as image:
+        about = json.loads(image.text["pixelscope"])  # pyright: ignore[reportAttributeAccessIssue]
+    assert about["prior"]["kind"] == "abnormal" and about["mask"] == str(frame[1])
+    generate(runs["spatial"], tmp_path / "healthy", count=3, inpaint=frame[0], mask=frame[1], kind="normal")
+    assert (np.asarray(Image.open(tmp_path / "healthy" / "00000.png")) != versions[0]).any()
+
+
+def test_what_is_drawn_fades_in_inside_the_mask() -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[4:20, 2:18] = True
+    weights = blend_weights(mask)
+    assert (weights[~mask] == 0).all() and (weights[mask] > 0).all()
+    assert weights[12, 10] == 1 and weights[19, 10] == 1
+    rising = weights[4 : 5 + BORDER, 10]
+    assert (np.diff(rising) > 0).all() and rising[-1] == 1
+
+
+def test_an_inpainting_that_cannot_be_done_is_refused(runs: dict[str, Path], frame: tuple[Path, Path], tmp_path: Path) -> None:
+    image, mask = frame
+    for name, values in {"empty": np.zeros((16, 16)), "all": np.full((16, 16), 255), "large": np.full((20, 16), 255)}.items():
+        values[0, 0] = 0 if name == "large" else values[0, 0]
+        Image.fromarray(values.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "text.png").write_text("no image")
+    bare = Path(shutil.copytree(runs["spatial"], tmp_path / "bare"))
+    shutil.rmtree(bare / "prior")
+    for run, options, message in (
+        (runs["spatial"], {"inpaint": image}, "--mask"),
+        (runs["spatial"], {"mask": mask}, "--inpaint"),
+        (runs["spatial"], {"inpaint": image, "mask": mask, "dimension": 0}, "only one"),
+        (runs["spatial"], {"inpaint": image, "mask": mask, "between": (image, image)}, "only one"),
+        (runs["spatial"], {"kind": "normal", "dimension": 0}, "--class"),
+        (runs["spatial"], {"inpaint": image, "mask": tmp_path / "empty.png"}, "nothing"),
+        (runs["spatial"], {"inpaint": image, "mask": tmp_path / "large.png"}, "16 x 20"),
+        (runs["spatial"], {"inpaint": image, "mask": tmp_path / "text.png"}, "text.png"),
+        (runs["spatial"], {"inpaint": image, "mask": tmp_path / "absent.png"}, "absent.png"),
+        (runs["spatial"], {"inpaint": tmp_path / "text.png", "mask": mask}, "text.png"),
+        (runs["spatial"], {"inpaint": image, "mask": mask, "prior": "none"}, "prior"),
+        (bare, {"inpaint": image, "mask": mask}, "pixelscope endovae prior"),
+        (runs["global"], {"inpaint": image, "mask": mask}, "--preset spatial"),
+    ):
+        with pytest.raises(InputError, match=message):
+            generate(run, tmp_path / "new.png", **options)
+    assert not (tmp_path / "new.png").exists()
+
+
+def test_from_the_command_line(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pixelscope.cli import main
+
+    run, out = shutil.copytree(runs["global"], tmp_path / "run"), tmp_path / "new"
+    assert main(["endovae", "prior", str(run), "--components", "2", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about == json.loads((tmp_path / "run" / "prior" / RESULT).read_text()) and about["config"]["components"] == 2
+    assert main(["endovae", "generate", str(run), "--out", str(out), "--count", "2", "--class", "polyp"]) == 0
+    with Image.open(out / "00000.png") as image:
+        found = json.loads(image.text["pixelscope"])["prior"]  # pyright: ignore[reportAttributeAccessIssue]
+    assert found == {"method": "mixture", "sha256": about["tensors_sha256"], "kind": "abnormal", "guidance": 1.0}
+    capsys.readouterr()
+    for options in (["--class", "fish"], ["--class", "polyp", "--guidance", "2"], ["--mask", "m.png"], ["--prior", "x"]):
+        assert main(["endovae", "generate", str(run), "--out", str(tmp_path / "no.png"), *options]) == 2
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1 and "Traceback" not in message
+    assert not (tmp_path / "no.png").exists()
