@@ -127,6 +127,8 @@ def test_a_store_prepared_otherwise_than_the_flags_is_refused(cli: Cli, frames: 
         ("endovae train --resume absent --losses.kl 2", "--losses.kl"),
         ("endovae evaluate absent.onnx", "no file or folder absent.onnx"),
         ("endovae generate absent --out x.png", "no file or folder absent"),
+        ("endovae evaluate-generated absent", "no file or folder absent"),
+        ("endovae evaluate-generated absent --count 3", "--count from 6"),
         ("endovae prepare", "folder"),
         ("endovae prepare absent", "absent"),
     ],
@@ -142,7 +144,11 @@ def test_a_user_error_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_of_the_other_system_is_refused(cli: Cli, trained: Path, tmp_path: Path) -> None:
-    done = cli("endovae", "generate", trained, "--out", tmp_path / "x.png")
+@pytest.mark.parametrize("command", [("generate", "--out", "x.png"), ("evaluate-generated", "--features", "encoder")])
+def test_a_run_of_the_other_system_is_refused(
+    cli: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("endovae", command[0], trained, *command[1:])
     assert done.code == 2
     assert "'pixelda'" in done.err

@@ -13,6 +13,7 @@ from PIL import Image
 import pixelscope
 from fixtures import tiny
 from pixelscope import InputError
+from pixelscope.cli import main
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae import GenerationResult
 from pixelscope.endovae.checkpoints import load_checkpoint
@@ -78,6 +79,15 @@ def test_the_same_seed_gives_the_same_numbers(runs: tuple[Path, Path]) -> None:
     assert measured(runs[0], count=8, seed=1) == first
     assert measured(runs[0], count=8, seed=2).sets[1] != first.sets[1]
     assert [row.count for row in first.sets] == [8, 8]
+
+
+def test_the_command_measures_several_runs(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--features", "encoder", "--count", "7", "--seed", "3", "--checkpoint", "last", "--json")
+    assert main(["endovae", "evaluate-generated", str(runs[0]), "--against", str(runs[1]), *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((runs[0] / "generation.json").read_text())
+    assert (found["seed"], [one["count"] for one in found["sets"]]) == (3, [7, 7, 7])
+    assert [one["checkpoint"] for one in found["sets"]] == ["", "last", "last"]
 
 
 def real_frames(run: Path) -> RealFrames:
