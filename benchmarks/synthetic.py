@@ -226,14 +226,16 @@ def table(made: Sequence[Fold], models: Sequence[str]) -> str:
         real = tested(made, REAL, view)
         for name in train_sets(models):
             found = tested(made, name, view)
-            rows.append(f"| {name} | " + ("| | | | |" if found is None else f"{_cells(found, real)} |"))
+            rows.append(
+                f"| {name} | " + ("| | | | |" if found is None else f"{_cells(found, None if name == REAL else real)} |")
+            )
         rows.append("")
     return "\n".join(rows)
 
 
 def _cells(found: Tested, real: Tested | None) -> str:
     compared = ["", ""]
-    if real is not None and found is not real:
+    if real is not None:
         share = auroc(*found.kinds) / auroc(*real.kinds)
         compared = [f"{share:.3f}", str(auroc_lead(found.kinds, real.kinds, found.bootstrap))]
     area = auroc_with_ci(*found.kinds, found.bootstrap).auroc

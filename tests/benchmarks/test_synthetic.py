@@ -122,7 +122,7 @@ def test_the_table_compares_within_folds(store: FrameStore, tmp_path: Path, caps
     write_cells(tmp_path, store, "paper", 0.0)
     rows = table(folds(store, tmp_path, 3, seed=0), ["paper"]).splitlines()
     real, paper, both = (next(row for row in rows if row.startswith(f"| {name} |")) for name in ("real", "paper", "real+paper"))
-    assert real.split(" | ")[2].startswith("1.000")
+    assert real.split(" | ")[2].startswith("1.000") and real.split(" | ")[3:5] == ["", ""]
     area = float(paper.split(" | ")[2].split()[0])
     assert 0.3 < area < 0.7 and float(paper.split(" | ")[3]) == pytest.approx(area, abs=1e-3)
     assert both == "| real+paper | | | | | |"
