@@ -15,6 +15,7 @@ from fixtures import tiny
 from pixelscope.config import MAX_NODES, read_yaml
 from pixelscope.data.sources.relocate import find
 from pixelscope.endovae.results import METHODS, METRICS, Evaluation
+from pixelscope.endovae.results import SetResult as FrameSetResult
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
 from pixelscope.files import naming, read_json
@@ -66,6 +67,8 @@ def test_an_entry_of_the_record_that_is_something_else_is_named(run: Path, entry
     [
         {"kind": 3, "images": 8}, {"kind": "train"}, {"kind": "train", "images": True}, {"kind": "train", "images": -8},
         {"kind": "train", "images": 8, "loss": {}}, {"kind": "train", "images": 8, "loss": 10**400}, [], 3,
+        {"kind": "train", "images": 8, "histogram/source": 0.5}, {"kind": "train", "images": 8, "loss/total": [1.0]},
+        {"kind": "train", "images": 8, "loss/total": "x"}, {"kind": "train", "images": 8, "loss/total": True},
         {"kind": "train", "images": 8, "histogram": ["a"]}, {"kind": "train", "images": 8, "step": "x"},
     ],
 )  # fmt: skip
@@ -153,6 +156,18 @@ def test_an_evaluation_without_what_the_report_shows_is_damaged(tmp_path: Path) 
         path.write_text(json.dumps(damaged))
         with pytest.raises(InputError, match=rf"evaluation\.json is damaged.*has no {lacks}"):
             Evaluation.load(path)
+
+
+def test_numbers_that_the_report_cannot_draw_are_damaged() -> None:
+    metrics = {name: {"mean": 1.0, "std": 0.0} for name in METRICS}
+    whole = {"title": "", "count": 1, "classes": {}, "methods": dict.fromkeys(METHODS, metrics), "by_class": {}, "by_size": []}
+    whole |= {"kl": [0.0], "detail_kept": dict.fromkeys(METHODS, 1.0), "region_error": {"tissue": 0.1}}
+    whole |= {"region_share": {"tissue": 1.0}, "spectra": {name: [1.0] for name in ("original", *METHODS)}}
+    assert FrameSetResult.model_validate(whole).kl == (0.0,)
+    infinite = metrics | {"squared_error": {"mean": float("inf"), "std": 0.0}}
+    for change in ({"kl": [float("nan")]}, {"region_share": {}}, {"methods": dict.fromkeys(METHODS, infinite)}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            FrameSetResult.model_validate(whole | change)
 
 
 def test_a_name_with_half_a_character_is_damaged(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Schema of the evaluation of EndoVAE, evaluation.json; imports no torch."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from pixelscope.config import Config, Natural
 from pixelscope.data.frames.preprocess import ViewName
@@ -49,14 +50,14 @@ class SetResult(Config):
     """Metrics of the model per class."""
     by_size: tuple[SizeResult, ...]
     """Mean metrics of the model by original size, most frequent first."""
-    kl: tuple[float, ...]
+    kl: tuple[FiniteFloat, ...]
     """Mean KL divergence per latent dimension, in nats; of a spatial code per channel, summed over its positions."""
     detail_kept: dict[str, float]
     """Fine energy of each method's reconstructions, as a fraction of the originals'."""
     spectra: dict[str, tuple[float, ...]]
     """Mean energy per spatial frequency, of the originals and of each method."""
-    region_error: dict[str, float]
-    region_share: dict[str, float]
+    region_error: dict[str, FiniteFloat]
+    region_share: dict[str, FiniteFloat]
     unmeasured: Natural = 0
     """Number of frames whose pixels are all ignored; no mean includes them."""
 
@@ -65,10 +66,13 @@ class SetResult(Config):
         _require("methods", self.methods, METHODS)
         for name, metrics in self.methods.items():
             _require(f"methods.{name}", metrics, METRICS)
+            if not math.isfinite(metrics["squared_error"].mean):
+                raise ValueError(f"methods.{name} has no finite squared_error")
         for name, metrics in self.by_class.items():
             _require(f"by_class.{name}", metrics, METRICS)
         _require("detail_kept", self.detail_kept, METHODS)
         _require("spectra", self.spectra, ("original", *METHODS))
+        _require("region_share", self.region_share, self.region_error)
         return self
 
 
@@ -277,6 +281,8 @@ class Evaluation(ResultFile):
         measured = ("images", *(f"{kind}_{metric}" for kind in self.sets for metric in ("psnr", "ssim")))
         for name, values in self.checkpoints.items():
             _require(f"checkpoints.{name}", values, measured)
+        if len({len(one.kl) for one in self.sets.values()}) > 1:
+            raise ValueError("the sets have different numbers of KL divergences")
         return self
 
     @property

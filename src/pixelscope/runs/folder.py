@@ -293,6 +293,10 @@ def _is_line_of_statistics(line: Any) -> bool:
     counts = [line.get(name, 0) for name in ("images", "step")]
     if "images" not in line or not all(type(count) is int and 0 <= count < 1 << 63 for count in counts):
         return False
+    # Measurements are named GROUP/NAME: numbers, but lists of them for histograms.
+    lists = {name: isinstance(value, list) for name, value in line.items() if "/" in name and value is not None}
+    if any(isinstance(line[name], str | bool) or found != name.startswith("histogram/") for name, found in lists.items()):
+        return False
     return all(_is_statistic(value) for value in line.values())
 
 

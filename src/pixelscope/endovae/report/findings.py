@@ -195,6 +195,8 @@ def _terms_table(data: ReportData) -> Table | None:
         f"KL{'' if weight == 1 else f', times {weight:g}'}": weight * best.kl,
         "loss": best.total,
     }
+    if not best.total:
+        return None
     rows = [Row((name, _number(value), f"{value / best.total:.2%}")) for name, value in terms.items()]
     head = ("Term", f"{_unit(data)} per image", "share of the loss")
     return Table(f"Lowest validation loss, at {best.images:,} images.", head, tuple(rows))
