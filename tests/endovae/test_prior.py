@@ -102,6 +102,13 @@ def test_a_mixture_draws_as_scikit_learn_does() -> None:
         np.testing.assert_allclose(np.cov(drawn[near == number].T), oracle.covariances_[number], atol=0.4)
 
 
+def test_a_mixture_follows_dimensions_that_hardly_vary() -> None:
+    points, _ = clusters(np.random.default_rng(0))
+    unit = np.array([1e-5, 1, 1e4])
+    plain, small = (MixturePrior.fit(some, np.zeros(3000, np.int64), (), QUICK)[0] for some in (points, unit * points))
+    np.testing.assert_allclose(small.draw(range(200), 0, None, 1.0) / unit, plain.draw(range(200), 0, None, 1.0), atol=0.05)
+
+
 def test_a_mixture_draws_the_kind_asked_for_and_both_as_often_as_in_training() -> None:
     points, which = clusters(np.random.default_rng(0))
     mixture, _ = MixturePrior.fit(points, 1 + (which == 2).astype(np.int64), KINDS, PriorConfig(components=3))

@@ -13,6 +13,8 @@ from pixelscope.rng import derive
 
 Floats = NDArray[np.float64]
 
+SMALLEST = 1e-8
+"""Minimum standard deviation of a dimension."""
 MAX_ITERATIONS = 500
 STARTS = 3
 """Random starts of a fit, of which the best is used."""
@@ -48,14 +50,17 @@ class MixturePrior:
         Returns:
             The mixture, and the mean negative log-likelihood of a code in nats, given its kind.
         """
-        found, loss = [], 0.0
+        # Dimensions that the decoder ignores hardly vary, and scikit-learn adds the same small variance to all.
+        scale = codes.std(0, dtype=np.float64).clip(SMALLEST)
+        found, loss = [], float(np.log(scale).sum())
         for number in np.unique(kind).tolist():
-            own = codes[kind == number].astype(np.float64)
+            own = codes[kind == number] / scale
             best = _lowest_bic(own, config, number)
             share = len(own) / len(codes)
             loss -= share * best.score(own)
-            count = len(best.weights_)
-            found.append((share * best.weights_, best.means_, np.linalg.cholesky(best.covariances_), np.full(count, number)))
+            factors = scale[:, None] * np.linalg.cholesky(best.covariances_)
+            numbers = np.full(len(best.weights_), number)
+            found.append((share * best.weights_, scale * best.means_, factors, numbers))
         return cls(tuple(kinds), *(np.concatenate(part) for part in zip(*found, strict=True))), loss
 
     def draw(self, numbers: range, seed: int, kind: Kind | None, guidance: float) -> NDArray[np.float32]:
