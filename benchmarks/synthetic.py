@@ -1,7 +1,7 @@
 """What generated frames are good for: classifiers of polyps trained on real frames, on generated ones, and on both.
 
-python -m benchmarks.synthetic --frames STORE --out DIR [--models paper spatial] [--folds 3] [--epochs N] [--images N]
-                               [--seed 0] [--threads N] [--table]
+python -m benchmarks.synthetic --frames STORE --out DIR [--models paper spatial] [--folds 3] [--epochs N]
+                               [--prior-images N] [--images N] [--seed 0] [--threads N] [--table]
 
 In each fold a third of the clusters of near-duplicates is tested. Of the others, generators are trained, one per model and
 kind of frame, and they generate as many frames as there are real ones of this kind. Classifiers are then trained equally long
@@ -42,8 +42,8 @@ KINDS: tuple[Kind, ...] = ("normal", "abnormal")
 Positions = NDArray[np.int64]
 Values = NDArray[np.float64]
 
-MODELS: dict[str, tuple[str, ...]] = {"paper": ("--preset", "paper"), "spatial": ("--preset", "spatial")}
-"""Options of the training of each model."""
+MODELS: dict[str, bool] = {"paper": False, "spatial": True}
+"""By preset, whether frames are drawn from a fitted prior; the paper draws from N(0, I)."""
 REAL = "real"
 VISIBLE = 0.01
 """Fraction of a view that a lesion with a mask must cover; frames whose mask shows less are not used on this view."""
@@ -98,7 +98,7 @@ def write_part(store: FrameStore, positions: Positions, out: Path) -> None:
 
 
 def generator_run(fold: Fold, model: str, kind: Kind, chosen: argparse.Namespace) -> Path:
-    """Train a model on the training frames of a kind, unless it is trained; continue it where it was begun."""
+    """Train a model on the training frames of a kind, and fit its prior, unless that is done; continue where it was begun."""
     run = fold.path / f"{model}-{kind}"
     if not (run / "evaluation.json").is_file():
         write_part(fold.store, fold.train, fold.path / "store")
@@ -106,9 +106,12 @@ def generator_run(fold: Fold, model: str, kind: Kind, chosen: argparse.Namespace
         length = ("--training.epochs", str(chosen.epochs)) if chosen.epochs else ()
         # All that the run does not train on is lost to it; its own test frames are not needed here.
         split = ("--split.train-on", kind, "--split.test-fraction", "0.02")
-        options = (*MODELS[model], *split, "--seed", str(fold.seed), "--runtime.threads", str(chosen.threads), *length)
+        options = ("--preset", model, *split, "--seed", str(fold.seed), "--runtime.threads", str(chosen.threads), *length)
         new = ("--frames", str(fold.path / "store"), "--out", str(run), *options)
         _pixelscope(run, "endovae", "train", *(("--resume", str(run)) if begun else new))
+    if MODELS[model] and not (run / "prior" / "prior.json").is_file():
+        drawn = ("--images", str(chosen.prior_images)) if chosen.prior_images else ()
+        _pixelscope(run, "endovae", "prior", str(run), "--seed", str(fold.seed), "--threads", str(chosen.threads), *drawn)
     return run
 
 
@@ -128,7 +131,8 @@ def synthetic(fold: Fold, model: str, kind: Kind, chosen: argparse.Namespace) ->
     stored = read_arrays(path, {"frames": 4})
     if stored is None:
         run = generator_run(fold, model, kind, chosen)
-        stored = {"frames": sample_frames(load_checkpoint(run), len(fold.of_kind(kind)), derive(fold.seed, "synthetic", kind))}
+        count, seed = len(fold.of_kind(kind)), derive(fold.seed, "synthetic", kind)
+        stored = {"frames": sample_frames(load_checkpoint(run), count, seed, prior="auto" if MODELS[model] else "none")}
         save_arrays(path, **stored)
     return stored["frames"]
 
@@ -244,7 +248,7 @@ def _cells(found: Tested, real: Tested | None) -> str:
 
 def _require_same_settings(out: Path, store: FrameStore, chosen: argparse.Namespace) -> None:
     """Exit if cells in `out` were measured with other settings."""
-    names = ("folds", "epochs", "images", "seed")
+    names = ("folds", "epochs", "prior_images", "images", "seed")
     settings = {"store": store.key, **{name: getattr(chosen, name) for name in names}}
     path = out / "settings.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
@@ -264,6 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="epochs of each generator; by default those of its preset")
+    parser.add_argument("--prior-images", type=int, help="codes that each prior is trained on; by default those of `prior`")
     parser.add_argument("--images", type=int, default=24_000, help="images that each classifier sees")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -23,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 
 def chosen(**changes: int) -> argparse.Namespace:
-    return argparse.Namespace(**{"folds": 3, "epochs": 1, "images": 64, "seed": 0, "threads": 1, **changes})
+    return argparse.Namespace(**{"folds": 3, "epochs": 1, "prior_images": 64, "images": 64, "seed": 0, "threads": 1, **changes})
 
 
 def test_every_frame_is_tested_once_and_never_trained_on(store: FrameStore, tmp_path: Path) -> None:

@@ -90,6 +90,16 @@ def test_the_command_measures_several_runs(runs: tuple[Path, Path], capsys: pyte
     assert [one["checkpoint"] for one in found["sets"]] == ["", "last", "last"]
 
 
+def test_frames_are_drawn_from_a_fitted_prior(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    copied = shutil.copytree(runs[0], tmp_path / "run")
+    before = measured(copied, count=12)
+    pixelscope.endovae.prior(copied)
+    fitted, without = measured(copied, count=12), measured(copied, count=12, prior="none")
+    assert without.sets[1] == before.sets[1] and before.sets[1].prior == ""
+    assert fitted.sets[1].prior and fitted.sets[1].prior in fitted.sets[1].title
+    assert fitted.sets[1].features != before.sets[1].features
+
+
 def real_frames(run: Path) -> RealFrames:
     checkpoint = load_checkpoint(run)
     return RealFrames.of(checkpoint, feature_spaces("encoder", checkpoint))

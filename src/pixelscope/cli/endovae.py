@@ -204,6 +204,7 @@ def evaluate_generated(
     count: int | None = None,
     checkpoint: EndoVAECheckpoint = "auto",
     features: Literal["lite0", "encoder"] | None = None,
+    prior: Literal["auto", "none"] = "auto",
     seed: int = 0,
     take_over: TakeOver = False,
     json: Json = False,
@@ -221,6 +222,7 @@ def evaluate_generated(
         count: Generated frames per run, from 6 to 10,000; by default as many as there are training frames, at most 1,000.
         features: Compare on one network's features: `lite0`, of EfficientNet-Lite0 (extra `pretrained`), or `encoder`, of this
             run. By default both.
+        prior: `auto` draws from a run's prior where `endovae prior` has fitted one; `none` never.
         seed: Seed of the random latent vectors.
     """
     with pixelscope.ProgressBar("measuring runs") as progress:
@@ -230,6 +232,7 @@ def evaluate_generated(
             count=count,
             checkpoint=checkpoint,
             features=features,
+            prior=prior,
             seed=seed,
             take_over=take_over,
             progress=progress,

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.endovae.generation.features import feature_spaces
 from pixelscope.endovae.generation.measures import LEAST
 from pixelscope.endovae.generation.results import FeaturesName, GeneratedSet, GenerationResult
 from pixelscope.endovae.generation.sets import MOST, RealFrames, measure_generated, measure_real
 from pixelscope.endovae.generation.sheet import Sample, draw_sheet
-from pixelscope.endovae.latent_prior.sample import sample_frames
+from pixelscope.endovae.latent_prior.sample import FrameSampler, UsePrior
 from pixelscope.endovae.metrics import fine_cycles
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file
@@ -30,6 +32,7 @@ def evaluate_generated(
     count: int | None = None,
     checkpoint: str = "auto",
     features: FeaturesName | None = None,
+    prior: UsePrior = "auto",
     seed: int = 0,
     take_over: bool = False,
     progress: ProgressCallback | None = None,
@@ -48,6 +51,7 @@ def evaluate_generated(
             because Frechet distances can only be compared between equal counts.
         checkpoint: which weights of each run; see `evaluate_endovae`.
         features: `lite0` (needs the extra `pretrained`) or `encoder`, that of `run`; None is both.
+        prior: `auto` draws from the fitted prior of a run where there is one; `none` never.
         seed: of the draws.
         take_over: take the run's lock from another machine that has been silent for ten minutes.
         progress: called with the runs measured and all runs.
@@ -71,7 +75,8 @@ def evaluate_generated(
         own = checkpoints[0]
         real = RealFrames.of(own, feature_spaces(features, own))
         wanted = min(DEFAULT, len(real.training)) if count is None else count
-        sets, samples = _measure(checkpoints, real, wanted, seed, progress)
+        samplers = [FrameSampler.open(one, prior) for one in checkpoints]
+        sets, samples = _measure(samplers, real, wanted, seed, progress)
         result = _result(own, real, sets, seed)
         if may_write:
             with atomic_file(own.folder.path / SHEET) as temporary:
@@ -92,18 +97,19 @@ def _require_same_frames(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def _measure(
-    checkpoints: Sequence[Checkpoint], real: RealFrames, count: int, seed: int, progress: ProgressCallback | None
+    samplers: Sequence[FrameSampler], real: RealFrames, count: int, seed: int, progress: ProgressCallback | None
 ) -> tuple[list[GeneratedSet], list[Sample]]:
     sets, samples = [measure_real(real, count, seed)], []
-    for number, checkpoint in enumerate(checkpoints):
+    for number, sampler in enumerate(samplers):
         if progress is not None:
-            progress(number, len(checkpoints))
-        frames = sample_frames(checkpoint, count, seed)
-        found, near = measure_generated(checkpoint, frames, real, seed)
+            progress(number, len(samplers))
+        frames = np.concatenate(list(sampler.frames(count, seed)))
+        method = "" if sampler.stored is None else sampler.stored.result.method
+        found, near = measure_generated(sampler.checkpoint, frames, real, seed, method)
         sets.append(found)
         samples.append(Sample.of(found.title, frames, real.training, near))
     if progress is not None:
-        progress(len(checkpoints), len(checkpoints))
+        progress(len(samplers), len(samplers))
     return sets, samples
 
 

@@ -41,6 +41,8 @@ class GeneratedSet(Config):
     checkpoint: str = ""
     images: int = 0
     """Images seen at this checkpoint."""
+    prior: str = ""
+    """Method of the fitted prior that frames were drawn from; empty without one."""
     count: int
     """Number of measured frames."""
     fine_energy: float

@@ -129,18 +129,24 @@ def measure_real(real: RealFrames, count: int, seed: int) -> GeneratedSet:
     )
 
 
-def measure_generated(checkpoint: Checkpoint, frames: Bytes, real: RealFrames, seed: int) -> tuple[GeneratedSet, Nearest]:
-    """Measure frames (N, S, S, 3) that a checkpoint generated; return, too, the training frame nearest to each."""
+def measure_generated(
+    checkpoint: Checkpoint, frames: Bytes, real: RealFrames, seed: int, prior: str = ""
+) -> tuple[GeneratedSet, Nearest]:
+    """Measure frames (N, S, S, 3) that a checkpoint generated; return, too, the training frame nearest to each.
+
+    prior: method of the fitted prior that they were drawn from; empty without one.
+    """
     measured: dict[FeaturesName, FeatureMeasures] = {}
     for name, features in _features(real.spaces, frames).items():
         near = nearest(features, real.known[name])
         measured[name] = _compared(real.references[name], features, near, real.to_training[name], seed)
     closest = real.differences(frames)
     row = GeneratedSet(
-        title=checkpoint.folder.path.name,
+        title=checkpoint.folder.path.name + (f", {prior} prior" if prior else ""),
         run=str(checkpoint.folder.path),
         checkpoint=checkpoint.name,
         images=checkpoint.images,
+        prior=prior,
         count=len(frames),
         fine_energy=real.fine_energy(frames),
         copies=real.copies(closest),
