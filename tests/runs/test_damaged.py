@@ -76,7 +76,7 @@ def test_a_line_that_is_none_of_statistics_is_named(tmp_path: Path, line: Any) -
     good = {"kind": "train", "images": 8, "loss": float("nan"), "text": "a", "list": [1, 2.5], "none": None}
     path = tmp_path / "stats.jsonl"
     path.write_text(json.dumps(good) + "\n")
-    assert len(read_stats(path)) == 1
+    assert [line.keys() for line in read_stats(path)] == [good.keys() - {"none"}]
     path.write_text(f"{json.dumps(line)}\n{json.dumps(good)}\n")
     with pytest.raises(InputError, match=r"stats\.jsonl, line 1"):
         read_stats(path)

@@ -263,7 +263,7 @@ class RunFolder:
 
 
 def read_stats(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of stats.jsonl; a truncated last line, left by a killed run, is skipped.
+    """Read the lines of stats.jsonl without empty entries; a truncated last line, left by a killed run, is skipped.
 
     Raises:
         InputError: another line is not JSON, or is not a line of statistics.
@@ -283,7 +283,7 @@ def read_stats(path: Path) -> list[dict[str, Any]]:
             raise InputError(
                 f"{path}, line {number} is not a line of statistics (a kind, images, and numbers by name); remove the line."
             )
-        found.append(line)
+        found.append({name: value for name, value in line.items() if value is not None})
     return found
 
 

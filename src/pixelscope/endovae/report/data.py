@@ -102,7 +102,7 @@ class ReportData:
     def best(self) -> BestEvaluation | None:
         """Return the evaluation of the lowest validation loss; None before the first evaluation in training."""
         names = ("total", "reconstruction", "kl")
-        known = [line for line in self.evaluations if all(line.get(f"loss/validation_{name}") is not None for name in names)]
+        known = [line for line in self.evaluations if all(f"loss/validation_{name}" in line for name in names)]
         if not known:
             return None
         line = min(known, key=lambda line: line["loss/validation_total"])
