@@ -279,7 +279,7 @@ def read_stats(path: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}, line {number} is not valid JSON; remove the line.") from None
         if not text:
             continue
-        if not _is_line_of_statistics(line):
+        if not isinstance(line, dict) or not _is_line_of_statistics(line):
             raise InputError(
                 f"{path}, line {number} is not a line of statistics (a kind, images, and numbers by name); remove the line."
             )
@@ -287,8 +287,8 @@ def read_stats(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _is_line_of_statistics(line: Any) -> bool:
-    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+def _is_line_of_statistics(line: dict[str, Any]) -> bool:
+    if not isinstance(line.get("kind"), str):
         return False
     counts = [line.get(name, 0) for name in ("images", "step")]
     if "images" not in line or not all(type(count) is int and 0 <= count < 1 << 63 for count in counts):
