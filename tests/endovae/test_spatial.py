@@ -21,6 +21,7 @@ from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.checkpoints import load_checkpoint
 from pixelscope.endovae.config import EndoVAEConfig, ModelConfig, endovae_preset
+from pixelscope.endovae.cost import plan_endovae, summarize_endovae
 from pixelscope.endovae.data import FrameBatch, to_images
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.forward import LatentAxes, read_axes
@@ -133,6 +134,15 @@ def test_a_perceptual_loss_without_its_packages_leaves_no_run(
     losses = {**SPATIAL["losses"], "perceptual": 0.1}
     with pytest.raises(InputError, match=r"pixelscope\[pretrained\]"):
         train_endovae(spatial(frames=str(store.path), losses=losses), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_networks_that_no_memory_holds_are_refused_before_anything_is_made(store: FrameStore, tmp_path: Path) -> None:
+    huge = spatial(frames=str(store.path), model={**SPATIAL["model"], "width": 4096, "blocks": 16})
+    assert summarize_endovae(huge).parameters > 10**11
+    for attempt in (lambda: plan_endovae(huge), lambda: train_endovae(huge, run=tmp_path / "run")):
+        with pytest.raises(InputError, match="GB of memory"):
+            attempt()
     assert not (tmp_path / "run").exists()
 
 

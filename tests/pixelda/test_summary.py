@@ -1,11 +1,16 @@
 """Parameters, shapes, cost, and the batches of the report."""
 
+from pathlib import Path
+
+import pytest
 from torch import nn
 
 from fixtures import tiny
+from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
 from pixelscope.pixelda.cost import plan, summarize
 from pixelscope.pixelda.task import build_networks
+from pixelscope.pixelda.training import train_pixelda
 
 
 def test_parameters_of_the_report() -> None:
@@ -65,3 +70,11 @@ def test_a_plan_says_what_a_run_would_cost() -> None:
     forward = sum(n.gflop for n in summarize("pixelda", tiny.pixelda()).networks)
     assert 2 * forward < found.gflop_per_image < 12 * forward
     assert found.to_dict()["config"]["generator"]["blocks"] == 1
+
+
+def test_networks_that_no_memory_holds_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    huge = tiny.pixelda(generator={"width": 4096, "blocks": 256})
+    for attempt in (lambda: plan(huge), lambda: train_pixelda(huge, run=tmp_path / "run")):
+        with pytest.raises(InputError, match="GB of memory"):
+            attempt()
+    assert not (tmp_path / "run").exists()

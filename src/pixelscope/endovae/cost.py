@@ -18,10 +18,12 @@ def summarize_endovae(config: EndoVAEConfig | None = None) -> Summary:
         >>> print(pixelscope.endovae.summarize().to_text())
     """
     chosen = config or EndoVAEConfig()
-    encoder, decoder = build_networks(chosen)
-    image = torch.zeros(1, 3, chosen.prepare.size, chosen.prepare.size)
-    z = torch.zeros(1, chosen.code_values)
-    return Summary("endovae", [describe_network("encoder", encoder, (image,)), describe_network("decoder", decoder, (z,))])
+    with torch.device("meta"):
+        encoder, decoder = build_networks(chosen)
+        image = torch.zeros(1, 3, chosen.prepare.size, chosen.prepare.size)
+        z = torch.zeros(1, chosen.code_values)
+        networks = [describe_network("encoder", encoder, (image,)), describe_network("decoder", decoder, (z,))]
+    return Summary("endovae", networks)
 
 
 def plan_endovae(config: EndoVAEConfig) -> Plan:
@@ -37,6 +39,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     splits = load_splits(config)
     config = with_store_settings(config, splits)
     config.model.code_shape(config.prepare.size)
+    networks = summarize_endovae(config).require_memory().networks
     images = config.training.epochs * len(splits.train) * (1 + config.augmentation.copies_per_frame)
     devices, threads = config.runtime.devices, runtime.resolve_runtime(config.runtime).threads
     alone = config.runtime.model_copy(update={"devices": 1, "threads": threads})
@@ -45,7 +48,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
         system="endovae",
         config=config,
         images=images,
-        parameters={network.name: network.parameters for network in summarize_endovae(config).networks},
+        parameters={network.name: network.parameters for network in networks},
         gflop_per_image=gflop,
         steps=-(-images // config.training.batch_size),
         machine=runtime.resolve_runtime(config.runtime).describe(),

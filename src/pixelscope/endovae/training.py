@@ -11,6 +11,7 @@ from pixelscope.data.frames.store import FIGURES
 from pixelscope.data.sources.relocate import written
 from pixelscope.endovae.checkpoints import SYSTEM, read_config
 from pixelscope.endovae.config import PRETRAINED, EndoVAEConfig
+from pixelscope.endovae.cost import summarize_endovae
 from pixelscope.endovae.data import AugmentedBatches, Splits, load_run_splits, load_splits, with_store_settings
 from pixelscope.endovae.samples import ProgressSamples, save_augmentation, save_frame_samples
 from pixelscope.endovae.task import EndoVAETask
@@ -77,6 +78,7 @@ def train_endovae(
     splits = load_splits(config, progress)
     config = with_store_settings(config, splits)
     config.model.code_shape(config.prepare.size)  # refused before a run folder is made
+    summarize_endovae(config).require_memory()
     return FramesJob(SYSTEM, config, Place(runs, run), splits).run()
 
 

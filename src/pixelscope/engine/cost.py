@@ -1,5 +1,6 @@
 """Summarizes networks, and estimates the cost of a training by timing a few steps."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelscope.config import Config
+from pixelscope.errors import InputError
 from pixelscope.rng import StepContext
 
 WARM_UP, TIMED = 2, 4
+BYTES = 16
+"""Memory per parameter in training: the weight, its gradient, and two moments of Adam."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,16 @@ class Summary:
         """Return the number of parameters of all networks."""
         return sum(network.parameters for network in self.networks)
 
+    def require_memory(self) -> "Summary":
+        """Return this; raises InputError if the machine has less memory than the networks alone take in training."""
+        needed, there = BYTES * self.parameters, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > there:
+            raise InputError(
+                f"Training {self.parameters:,} parameters takes at least {needed / 2**30:,.0f} GB of memory, and this machine "
+                f"has {there / 2**30:,.0f} GB; choose a smaller width."
+            )
+        return self
+
     def to_text(self) -> str:
         """Return one table per network, and the total."""
         tables = [network.to_text() for network in self.networks]
@@ -140,7 +154,7 @@ class Summary:
 
 @torch.no_grad()
 def describe_network(name: str, network: nn.Module, inputs: tuple[Tensor, ...]) -> NetworkSummary:
-    """Describe a network by passing `inputs`, a batch of one, through it in evaluation mode."""
+    """Describe a network by passing `inputs`, a batch of one, through it in evaluation mode, on any device."""
     layers: list[Layer] = []
     leaves = [(path, module) for path, module in network.named_modules() if not list(module.children())]
     handles = [leaf.register_forward_hook(_note(layers, path)) for path, leaf in leaves]

@@ -25,7 +25,9 @@ def summarize(system: Literal["pixelda", "baseline"], config: BaselineConfig | N
         >>> print(pixelscope.pixelda.summarize("pixelda").to_text())
     """
     chosen = config or (PixelDAConfig() if system == "pixelda" else BaselineConfig())
-    return Summary(system, [describe_network(name, network, inputs) for name, (network, inputs) in _networks(chosen).items()])
+    with torch.device("meta"):
+        found = [describe_network(name, network, inputs) for name, (network, inputs) in _networks(chosen).items()]
+    return Summary(system, found)
 
 
 def plan(config: BaselineConfig, system: Literal["pixelda", "baseline"] | None = None) -> Plan:
@@ -36,7 +38,7 @@ def plan(config: BaselineConfig, system: Literal["pixelda", "baseline"] | None =
         >>> print(pixelscope.pixelda.plan(config).to_text())
     """
     name = "pixelda" if isinstance(config, PixelDAConfig) else "baseline"
-    summary = summarize(name, config)
+    summary = summarize(name, config).require_memory()
     speed, gflop = rehearse(config)
     return Plan(
         system=system or name,

@@ -12,6 +12,7 @@ from pixelscope.engine.session import Job, NoSamples, Place, Training, check_res
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import read_run
 from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAConfig
+from pixelscope.pixelda.cost import summarize
 from pixelscope.pixelda.data import (
     Domains,
     SeenImages,
@@ -184,6 +185,7 @@ def _train(
     system: System, config: BaselineConfig, runs: Path, run: Path | None, baseline: Path | None, data_root: Path | None
 ) -> Path:
     check_start(config, run)
+    summarize(system, config).require_memory()
     before = None if baseline is None else _evaluated_baseline(baseline, config.classifier)
     domains = load_domains(config, data_root)
     masks = load_content_masks(config, domains, data_root)
