@@ -440,3 +440,12 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("given", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])
 def test_names_are_listed_as_in_a_sentence(given: list[str], text: str) -> None:
     assert listed(given) == text
+
+
+def test_an_evaluation_whose_views_lost_their_counts_is_damaged(copied: WriteRun) -> None:
+    run = copied()
+    anomaly = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["anomaly"]
+    anomaly["views"]["centre"]["counts"] = {}
+    change(run / "evaluation.json", anomaly=anomaly)
+    with pytest.raises(InputError, match=r"evaluation\.json is damaged"):
+        sections(run)

@@ -188,6 +188,7 @@ class ViewResult(Config):
 
     @model_validator(mode="after")
     def _check_complete(self) -> "ViewResult":
+        _require("counts", self.counts, ("all", "abnormal"))
         for name, values in {"scores": self.scores, "baselines": self.baselines}.items():
             for one, by in values.items():
                 _require(f"{name}.{one}", by, self.groups)
