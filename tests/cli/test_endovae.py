@@ -144,7 +144,9 @@ def test_a_user_error_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [("generate", "--out", "x.png"), ("evaluate-generated", "--features", "encoder")])
+@pytest.mark.parametrize(
+    "command", [("generate", "--out", "x.png"), ("evaluate-generated", "--features", "encoder"), ("prior",)]
+)
 def test_a_run_of_the_other_system_is_refused(
     cli: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:

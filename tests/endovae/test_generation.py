@@ -19,7 +19,8 @@ from pixelscope.endovae import GenerationResult
 from pixelscope.endovae.checkpoints import load_checkpoint
 from pixelscope.endovae.data import load_run_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
-from pixelscope.endovae.generation.features import LAST, encoder_features, feature_spaces, lite0_features
+from pixelscope.endovae.forward import AXES_FILE
+from pixelscope.endovae.generation.features import LAST_BLOCK, encoder_features, feature_spaces, lite0_features
 from pixelscope.endovae.generation.results import FeaturesName
 from pixelscope.endovae.generation.sets import RealFrames, measure_generated
 from pixelscope.endovae.lite0 import load_lite0
@@ -100,6 +101,45 @@ def test_frames_are_drawn_from_a_fitted_prior(runs: tuple[Path, Path], tmp_path:
     assert fitted.sets[1].features != before.sets[1].features
 
 
+def test_a_run_with_nothing_to_draw_from_is_refused_before_real_frames_are_measured(
+    runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*given: Any) -> None:
+        raise AssertionError("measured")
+
+    stale, bare = (Path(shutil.copytree(run, tmp_path / run.name)) for run in runs)
+    pixelscope.endovae.prior(stale)
+    pixelscope.resume(stale, epochs=4)
+    (bare / "checkpoints" / AXES_FILE).unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(RealFrames, "of", never)
+        with pytest.raises(InputError, match=f"pixelscope endovae prior {stale}.* --prior none"):
+            measured(stale)
+        with pytest.raises(InputError, match=f"pixelscope endovae evaluate {bare}"):
+            measured(runs[0], against=[bare])
+    assert measured(stale, count=6, prior="none").sets[1].prior == ""
+
+
+def test_frames_that_have_moved_can_be_named(
+    runs: tuple[Path, Path],
+    store: FrameStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved, run = shutil.copytree(store.path, tmp_path / "moved"), Path(shutil.copytree(runs[0], tmp_path / "run"))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(store.path), str(tmp_path / "absent")))
+    monkeypatch.chdir(run)
+    command = ("endovae", "evaluate-generated", ".", "--features", "encoder", "--count", "6")
+    assert main([*command]) == 2
+    assert "absent" in capsys.readouterr().err
+    assert main([*command, "--frames", str(moved), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["store"] == str(moved)
+    assert found["sets"][1]["title"] == "run" and found["spaces"]["encoder"].endswith("encoder of run")
+
+
 def real_frames(run: Path) -> RealFrames:
     checkpoint = load_checkpoint(run)
     return RealFrames.of(checkpoint, feature_spaces("encoder", checkpoint))
@@ -160,7 +200,7 @@ def test_features_of_lite0_are_measured_first(runs: tuple[Path, Path], store: Fr
     result = measured(runs[0], features=None, count=6)
     assert list(result.spaces) == list(result.sets[0].features) == ["lite0", "encoder"]
     assert result.dimensions["lite0"] == 320
-    network = load_lite0("This test", [LAST])
+    network = load_lite0("This test", [LAST_BLOCK])
     whole = lite0_features(network, store.frames[:40])
     assert whole.shape == (40, 320)
     assert lite0_features(network, store.frames[33:40]) == pytest.approx(whole[33:], abs=1e-3)

@@ -1,5 +1,6 @@
 """Priors of latent codes: what they learn, what is drawn from them, and what is refused."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from scipy.fft import dctn
 from sklearn.mixture import GaussianMixture
 
@@ -33,8 +36,9 @@ from pixelscope.endovae.latent_prior.spatial import FlowPrior
 from pixelscope.endovae.latent_prior.stored import RESULT, TENSORS, load_prior
 from pixelscope.endovae.latent_prior.training import new_field, train_field
 from pixelscope.endovae.training import train_endovae
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.runs.lock import FACTS
 
 QUICK = PriorConfig(images=96, batch_size=8, width=8, steps=4, threads=1, components=3)
 KINDS = ("normal", "abnormal")
@@ -107,6 +111,16 @@ def test_a_mixture_follows_dimensions_that_hardly_vary() -> None:
     unit = np.array([1e-5, 1, 1e4])
     plain, small = (MixturePrior.fit(some, np.zeros(3000, np.int64), (), QUICK)[0] for some in (points, unit * points))
     np.testing.assert_allclose(small.draw(range(200), 0, None, 1.0) / unit, plain.draw(range(200), 0, None, 1.0), atol=0.05)
+
+
+@pytest.mark.parametrize("count", [16, 30, 60])
+def test_a_mixture_of_few_codes_has_no_gaussian_of_a_few_of_them(count: int) -> None:
+    points = np.random.default_rng(count).normal(size=(count, 6))
+    mixture, _ = MixturePrior.fit(points, np.zeros(count, np.int64), (), PriorConfig())
+    assert (count * mixture.weights > 6).all()
+    drawn = mixture.draw(range(200), 0, None, 1.0)
+    nearest = np.linalg.norm(drawn[:, None] - points, axis=2).min(1)
+    assert nearest.min() > 0.1
 
 
 def test_a_mixture_draws_the_kind_asked_for_and_both_as_often_as_in_training() -> None:
@@ -270,6 +284,18 @@ def test_an_interrupted_fit_leaves_the_prior_before_it_or_none(run: Path) -> Non
     assert sorted(path.name for path in run.iterdir()) == [name for name in names if name != "prior"]
 
 
+def test_nothing_is_written_to_a_run_that_was_taken_over(run: Path) -> None:
+    before = (run / "prior" / TENSORS).read_bytes()
+
+    def take(done: int, total: int) -> None:
+        facts = json.loads((run / FACTS).read_text())
+        (run / FACTS).write_text(json.dumps(facts | {"token": "another"}))
+
+    with pytest.raises(TrainingStopped, match="taken over"):
+        fit_prior(run, config=QUICK.with_settings({"seed": 1}), progress=take)
+    assert (run / "prior" / TENSORS).read_bytes() == before
+
+
 def refused(run: Path, **options: Any) -> str:
     with pytest.raises(InputError) as caught:
         sample_frames(load_checkpoint(run), 2, 0, **options)
@@ -306,6 +332,18 @@ def test_a_damaged_prior_is_refused(runs: dict[str, Path], tmp_path: Path, kind:
     assert "damaged" in refused(run)
     about.write_text(text[:50])
     assert "pixelscope endovae prior" in refused(run)
+    stored = load_tensors(whole)
+    some = "offset" if kind == "spatial" else "means"
+    for name, tensor in (
+        (some, torch.full_like(stored[some], torch.nan)),
+        (some, stored[some].bfloat16()),
+        *([("shares", -stored["shares"])] if kind == "spatial" else []),
+    ):
+        content = save_tensors({**stored, name: tensor})
+        tensors.write_bytes(content)
+        about.write_text(json.dumps(json.loads(text) | {"tensors_sha256": hashlib.sha256(content).hexdigest()}))
+        assert "damaged" in refused(run)
+    tensors.write_bytes(whole)
     about.write_text(text)
     moved = tmp_path / "elsewhere"
     (run / "prior").rename(moved)
@@ -318,14 +356,17 @@ def test_kinds_are_refused_where_there_are_none(both: FrameStore, runs: dict[str
     alone = trained(both, "global", tmp_path / "alone", "normal")
     for options in ({"kind": "abnormal"}, {"guidance": 2.0}):
         assert "--split.train-on both" in refused(alone, **options)
-        assert "prior" in refused(run, prior="none", **options)
+        assert "drop --prior none" in refused(run, prior="none", **options)
     result = fit_prior(alone, config=QUICK)
     assert result.kinds == {} and result.frames == 32
     assert "--split.train-on both" in refused(alone, kind="abnormal")
     assert fit_prior(run, config=QUICK.with_settings({"kinds": False})).kinds == {}
-    assert "without classes" in refused(run, kind="normal")
+    message = refused(run, kind="normal")
+    assert "without classes" in message and "--split.train-on" not in message
     assert "mixture" in refused(runs["global"], kind="normal", guidance=2.0)
-    assert "-1" in refused(runs["spatial"], kind="normal", guidance=-1.0)
+    for guidance in (-1.0, 1e30, np.inf, np.nan):
+        assert "from 0 to 100" in refused(runs["spatial"], kind="normal", guidance=guidance)
+    assert len(np.unique(sample_frames(load_checkpoint(runs["spatial"]), 2, 0, kind="normal", guidance=100.0))) > 2
 
 
 def test_too_few_frames_are_refused(store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,6 +388,19 @@ def test_the_mixture_needs_the_extra_to_be_fitted_and_not_to_be_drawn_from(
     with pytest.raises(InputError, match="extra train"):
         fit_prior(run, config=QUICK)
     assert len(sample_frames(load_checkpoint(run), 2, 0)) == 2
+
+
+@pytest.mark.parametrize("steps", range(1, 13))
+def test_a_field_is_trained_in_any_number_of_steps(steps: int) -> None:
+    codes, labels = torch.randn(20, 2, 4, 4), torch.zeros(20, 2, dtype=torch.int64)
+    found = train_field(codes, labels, 0, QUICK.with_settings({"images": 8 * steps}))
+    assert np.isfinite([found.start_loss, found.loss]).all()
+
+
+def test_codes_that_are_not_finite_are_refused(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "_means", lambda *given, **options: torch.full((8, 3), torch.nan))
+    with pytest.raises(InputError, match="not finite; train the model again"):
+        fit_prior(runs["global"], config=QUICK)
 
 
 def test_a_loss_that_becomes_infinite_is_said(run: Path) -> None:
@@ -398,21 +452,28 @@ def test_an_inpainting_that_cannot_be_done_is_refused(runs: dict[str, Path], fra
     for name, values in {"empty": np.zeros((16, 16)), "all": np.full((16, 16), 255), "large": np.full((20, 16), 255)}.items():
         values[0, 0] = 0 if name == "large" else values[0, 0]
         Image.fromarray(values.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    everywhere = np.zeros((16, 16), np.uint8)
+    everywhere[::4] = 255
+    Image.fromarray(everywhere).save(tmp_path / "everywhere.png")
     (tmp_path / "text.png").write_text("no image")
     bare = Path(shutil.copytree(runs["spatial"], tmp_path / "bare"))
     shutil.rmtree(bare / "prior")
     for run, options, message in (
         (runs["spatial"], {"inpaint": image}, "--mask"),
         (runs["spatial"], {"mask": mask}, "--inpaint"),
-        (runs["spatial"], {"inpaint": image, "mask": mask, "dimension": 0}, "only one"),
-        (runs["spatial"], {"inpaint": image, "mask": mask, "between": (image, image)}, "only one"),
+        (runs["spatial"], {"inpaint": image, "mask": mask, "dimension": 0}, "--dimension and --inpaint cannot be combined"),
+        (runs["spatial"], {"between": (image, image), "dimension": 0}, "--between and --dimension cannot be combined"),
+        (runs["spatial"], {"count": 0}, "--count must be from 1"),
+        (runs["spatial"], {"count": 10**12}, "--count must be from 1"),
+        (runs["spatial"], {"count": 10_001}, "One grid has at most 10,000"),
+        (runs["spatial"], {"inpaint": image, "mask": tmp_path / "everywhere.png"}, "touches every block"),
         (runs["spatial"], {"kind": "normal", "dimension": 0}, "--class"),
         (runs["spatial"], {"inpaint": image, "mask": tmp_path / "empty.png"}, "nothing"),
         (runs["spatial"], {"inpaint": image, "mask": tmp_path / "large.png"}, "16 x 20"),
         (runs["spatial"], {"inpaint": image, "mask": tmp_path / "text.png"}, "text.png"),
         (runs["spatial"], {"inpaint": image, "mask": tmp_path / "absent.png"}, "absent.png"),
         (runs["spatial"], {"inpaint": tmp_path / "text.png", "mask": mask}, "text.png"),
-        (runs["spatial"], {"inpaint": image, "mask": mask, "prior": "none"}, "prior"),
+        (runs["spatial"], {"inpaint": image, "mask": mask, "prior": "none"}, "drop --prior none"),
         (bare, {"inpaint": image, "mask": mask}, "pixelscope endovae prior"),
         (runs["global"], {"inpaint": image, "mask": mask}, "--preset spatial"),
     ):
@@ -429,10 +490,12 @@ def test_from_the_command_line(runs: dict[str, Path], tmp_path: Path, capsys: py
     about = json.loads(capsys.readouterr().out)
     assert about == json.loads((tmp_path / "run" / "prior" / RESULT).read_text()) and about["config"]["components"] == 2
     assert main(["endovae", "generate", str(run), "--out", str(out), "--count", "2", "--class", "polyp"]) == 0
+    assert "mixture prior" in capsys.readouterr().out
     with Image.open(out / "00000.png") as image:
         found = json.loads(image.text["pixelscope"])["prior"]  # pyright: ignore[reportAttributeAccessIssue]
     assert found == {"method": "mixture", "sha256": about["tensors_sha256"], "kind": "abnormal", "guidance": 1.0}
-    capsys.readouterr()
+    none = ["endovae", "generate", str(run), "--out", str(out), "--count", "2", "--prior", "none", "--json"]
+    assert main(none) == 0 and json.loads(capsys.readouterr().out)["prior"] is None
     for options in (["--class", "fish"], ["--class", "polyp", "--guidance", "2"], ["--mask", "m.png"], ["--prior", "x"]):
         assert main(["endovae", "generate", str(run), "--out", str(tmp_path / "no.png"), *options]) == 2
         message = capsys.readouterr().err

@@ -205,14 +205,15 @@ def evaluate_generated(
     checkpoint: EndoVAECheckpoint = "auto",
     features: Literal["lite0", "encoder"] | None = None,
     prior: Literal["auto", "none"] = "auto",
+    frames: str | None = None,
     seed: int = 0,
     take_over: TakeOver = False,
     json: Json = False,
 ) -> None:
     """Measure the frames that runs generate: how real, how varied, how sharp, and whether they are copies.
 
-    They are compared with the run's test frames of the kind that it was trained on, and so are its training frames, as what is
-    possible. Writes generation.json and generation.png into the run folder.
+    They are compared with the test frames of the kind that the run was trained on. So are the training frames, whose values
+    are the best to expect. Writes generation.json and generation.png into the run folder.
 
     For example: `pixelscope endovae evaluate-generated runs/00001-endovae --against runs/00000-endovae`
 
@@ -223,6 +224,7 @@ def evaluate_generated(
         features: Compare on one network's features: `lite0`, of EfficientNet-Lite0 (extra `pretrained`), or `encoder`, of this
             run. By default both.
         prior: `auto` draws from a run's prior where `endovae prior` has fitted one; `none` never.
+        frames: Store or folder of the run's frames, if it has moved.
         seed: Seed of the random latent vectors.
     """
     with pixelscope.ProgressBar("measuring runs") as progress:
@@ -233,6 +235,7 @@ def evaluate_generated(
             checkpoint=checkpoint,
             features=features,
             prior=prior,
+            frames=frames,
             seed=seed,
             take_over=take_over,
             progress=progress,
@@ -407,12 +410,12 @@ def generate(
     Args:
         run: Run folder of `endovae train`.
         out: File ending in .png: one grid. Else a folder to make: one PNG per frame, manifest.csv.
-        count: Number of frames.
+        count: Number of frames, at most 1,000,000, and in one grid 10,000.
         seed: Seed of the random latent vectors.
         prior: `auto` draws from the prior in RUN/prior where `endovae prior` has fitted one; `none` never.
-        kind: Class of the frames, of a prior fitted to both; `polyp` is the same as `abnormal`. With --inpaint, abnormal by
-            default.
-        guidance: Weight of the class, with a spatial code: 1 by default, more exaggerates the class.
+        kind: Class of the frames, if the prior was fitted to both; `polyp` is the same as `abnormal`. With --inpaint, abnormal
+            by default.
+        guidance: Weight of the class, of a spatial code, from 0 to 100: 1 by default; larger ones exaggerate the class.
         between: Two image files to interpolate between.
         dimension: Latent dimension to traverse from -3 to 3, counted from 0; of a spatial code, a principal component.
         inpaint: Image file of which a part is redrawn, with a spatial code; the rest stays as it is.

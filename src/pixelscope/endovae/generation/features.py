@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 BATCH = 32
 """Frames per forward pass of EfficientNet-Lite0, at 224 x 224 pixels."""
-LAST = 15
+LAST_BLOCK = 15
 """The block of EfficientNet-Lite0 whose output is used, the last."""
 _PURPOSE = "Comparing frames on features of EfficientNet-Lite0"
 
@@ -47,10 +47,10 @@ def feature_spaces(chosen: FeaturesName | None, checkpoint: Checkpoint) -> list[
     found = []
     if chosen in (None, LITE0):
         found.append(
-            FeatureSpace(LITE0, "features of EfficientNet-Lite0", partial(lite0_features, load_lite0(_PURPOSE, [LAST])))
+            FeatureSpace(LITE0, "features of EfficientNet-Lite0", partial(lite0_features, load_lite0(_PURPOSE, [LAST_BLOCK])))
         )
     if chosen in (None, ENCODER):
-        title = f"features of the encoder of {checkpoint.folder.path.name}"
+        title = f"features of the encoder of {checkpoint.folder.path.resolve().name}"
         found.append(FeatureSpace(ENCODER, title, partial(encoder_features, checkpoint)))
     return found
 

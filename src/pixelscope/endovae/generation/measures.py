@@ -17,7 +17,7 @@ PRECISION_NEIGHBOURS = 3
 """k of precision and recall (Kynkaanniemi et al. 2019, section 3)."""
 DENSITY_NEIGHBOURS = 5
 """k of density and coverage (Naeem et al. 2020, section 4)."""
-LEAST = DENSITY_NEIGHBOURS + 1
+MIN_FRAMES = DENSITY_NEIGHBOURS + 1
 """Fewest frames of a set: each needs its k nearest others."""
 SUBSETS, SUBSET = 100, 1000
 """Number of subsets that give the spread of the kernel distance, and their maximum size."""
@@ -172,11 +172,13 @@ def checked(features: ArrayLike) -> Values:
     """Return features as float64 (N, D).
 
     Raises:
-        InputError: there are fewer than `LEAST` rows, or a value is not finite.
+        InputError: there are fewer than `MIN_FRAMES` rows, or a value is not finite.
     """
     values = np.asarray(features, np.float64)
-    if len(values) < LEAST:
-        raise InputError(f"{len(values)} frames cannot be measured: the k nearest of each need at least {LEAST}; give more.")
+    if len(values) < MIN_FRAMES:
+        raise InputError(
+            f"{len(values)} frames cannot be measured: the k nearest of each need at least {MIN_FRAMES}; give more."
+        )
     if not np.isfinite(values).all():
         rows = int((~np.isfinite(values).all(1)).sum())
         raise InputError(f"The features of {rows:,} of {len(values):,} frames are not finite; train the model again.")

@@ -13,7 +13,7 @@ from pixelscope.endovae.data import FrameSubset, Splits, load_run_splits, to_ima
 from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.generation.features import FeatureSpace
 from pixelscope.endovae.generation.measures import (
-    LEAST,
+    MIN_FRAMES,
     Nearest,
     fraction_nearer,
     frechet_distance,
@@ -25,7 +25,7 @@ from pixelscope.endovae.generation.results import FeatureMeasures, FeaturesName,
 from pixelscope.endovae.metrics import fine_detail_kept, spectrum
 from pixelscope.errors import InputError
 
-MOST = 10_000
+MAX_FRAMES = 10_000
 """Most frames of a set: at 96 x 96 pixels they take 276 MB."""
 REAL = "real: training frames"
 COPY_SIDE = 32
@@ -43,7 +43,7 @@ class RealFrames:
 
     splits: Splits
     training: Bytes
-    """(N, S, S, 3), at most `MOST`, evenly spaced; likewise `held_out`."""
+    """(N, S, S, 3), at most `MAX_FRAMES`, evenly spaced; likewise `held_out`."""
     held_out: Bytes
     """The test frames of the kinds that the run was trained on."""
     spaces: Sequence[FeatureSpace]
@@ -61,14 +61,14 @@ class RealFrames:
     """The smallest difference of a held-out frame from any of these; see `differences`."""
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, spaces: Sequence[FeatureSpace]) -> "RealFrames":
-        """Read and measure the frames of a run.
+    def of(cls, checkpoint: Checkpoint, spaces: Sequence[FeatureSpace], frames: str | None = None) -> "RealFrames":
+        """Read and measure the frames of a run; `frames`: their new path, if they have moved.
 
         Raises:
             InputError: they are not those of its training, or too few.
         """
-        splits = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record)
-        training, held_out = splits.train.at_most(MOST).frames, _held_out(splits, checkpoint).frames
+        splits = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record, frames)
+        training, held_out = splits.train.at_most(MAX_FRAMES).frames, _held_out(splits, checkpoint).frames
         known, references = _features(spaces, training), _features(spaces, held_out)
         small = _small(np.concatenate([training, training[:, :, ::-1]]))
         return cls(
@@ -105,12 +105,13 @@ def _held_out(splits: Splits, checkpoint: Checkpoint) -> FrameSubset:
     trained = checkpoint.config.split.train_on
     parts = [part.positions for kind, part in splits.test.items() if trained in (kind, "both")]
     positions = np.sort(np.concatenate([*parts, np.empty(0, np.int64)]))
-    if len(positions) < LEAST or len(splits.train) < LEAST:
+    if len(positions) < MIN_FRAMES or len(splits.train) < MIN_FRAMES:
         raise InputError(
             f"{checkpoint.folder.path} has {len(splits.train)} training and {len(positions)} test frames of the kind that it "
-            f"was trained on, and {LEAST} of each are needed; train on more frames, or with a larger --split.test-fraction."
+            f"was trained on, and {MIN_FRAMES} of each are needed; train on more frames, or with a larger "
+            "--split.test-fraction."
         )
-    return FrameSubset(splits.store, positions).at_most(MOST)
+    return FrameSubset(splits.store, positions).at_most(MAX_FRAMES)
 
 
 def measure_real(real: RealFrames, count: int, seed: int) -> GeneratedSet:
@@ -142,7 +143,7 @@ def measure_generated(
         measured[name] = _compared(real.references[name], features, near, real.to_training[name], seed)
     closest = real.differences(frames)
     row = GeneratedSet(
-        title=checkpoint.folder.path.name + (f", {prior} prior" if prior else ""),
+        title=checkpoint.folder.path.resolve().name + (f", {prior} prior" if prior else ""),
         run=str(checkpoint.folder.path),
         checkpoint=checkpoint.name,
         images=checkpoint.images,

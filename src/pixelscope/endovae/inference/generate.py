@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,8 @@ REACH = 3.0
 """Range of a traversal to either side, in standard deviations of the prior."""
 AT_ONCE = 256
 """Frames decoded at a time, before they are written."""
+MAX_FRAMES, MAX_TILES = 1_000_000, 10_000
+"""Maximum number of frames, and of those in one grid, which is held in memory: 276 MB of 96 x 96 pixels each."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,18 @@ class _Wanted:
     inpaint: Path | None
     mask: Path | None
 
-    def check(self) -> None:
-        """Raise InputError for options that do not fit each other."""
+    def check(self, grid: bool) -> None:
+        """Raise InputError for options that do not fit each other; `grid`: whether all frames go into one file."""
         named = {"--between": self.between, "--dimension": self.dimension, "--inpaint": self.inpaint}
         given = [name for name, value in named.items() if value is not None]
-        if self.count < 1 or len(given) > 1:
-            raise InputError("Give a --count of at least 1, and only one of --between, --dimension and --inpaint.")
+        if not 1 <= self.count <= MAX_FRAMES:
+            raise InputError(f"--count must be from 1 to {MAX_FRAMES:,}, got {self.count:,}.")
+        if grid and self.count > MAX_TILES:
+            raise InputError(
+                f"One grid has at most {MAX_TILES:,} frames, got --count {self.count:,}; give a folder with --out."
+            )
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(given)} cannot be combined; give only one of them.")
         if (self.inpaint is None) is not (self.mask is None):
             one, other = ("--inpaint", "--mask") if self.mask is None else ("--mask", "--inpaint")
             raise InputError(f"{one} needs {other}: give a frame with --inpaint, and where to redraw it with --mask.")
@@ -87,7 +95,7 @@ def generate(
     Args:
         run: a run folder of EndoVAE.
         out: a file ending in .png for one grid; else a folder for one PNG per frame, and manifest.csv with one row per frame.
-        count: number of frames.
+        count: number of frames, at most 1,000,000, and in one grid 10,000.
         seed: of the random z.
         prior: `auto` uses the fitted prior in the run folder where there is one; `none` never.
         kind: kind of random frames, `normal` or `abnormal`, of a fitted prior that knows both; None draws both. With `inpaint`,
@@ -110,21 +118,25 @@ def generate(
     from pixelscope.endovae.checkpoints import load_checkpoint
 
     wanted = _Wanted(count, seed, prior, kind, guidance, between, dimension, inpaint, mask)
-    wanted.check()
+    grid_wanted = out.suffix.lower() == ".png"
+    wanted.check(grid_wanted)
     loaded = load_checkpoint(run, checkpoint, finished=False)
     frames, drawn = _frames(loaded, wanted)
     about = {"run": str(run), "checkpoint": loaded.name, "images": loaded.images} | wanted.about() | drawn
     names = [f"{number:05d}.png" for number in range(count)]
-    if out.suffix.lower() == ".png":
+    if grid_wanted:
         one_row = between is not None or dimension is not None
         columns = count if one_row else int(np.ceil(np.sqrt(count)))
         save_png(out, grid(_rows(np.concatenate(list(frames)), columns)), about)
     else:
         _write_files(out, names, frames, about)
-    return ImagesWritten(str(out), count, loaded.name, seed, [{"name": name} for name in names])
+    found = drawn.get("prior")
+    return ImagesWritten(
+        str(out), count, loaded.name, seed, [{"name": name} for name in names], None if found is None else found["method"]
+    )
 
 
-def _frames(checkpoint: "Checkpoint", wanted: _Wanted) -> tuple[Iterator[Bytes], dict[str, object]]:
+def _frames(checkpoint: "Checkpoint", wanted: _Wanted) -> tuple[Iterator[Bytes], dict[str, Any]]:
     """Return an iterator over batches of frames, uint8 (n, S, S, 3), and what files say about their distribution."""
     from pixelscope.endovae.latent_prior.inpaint import FrameInpainter
     from pixelscope.endovae.latent_prior.sample import FrameSampler

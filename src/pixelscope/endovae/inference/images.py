@@ -28,6 +28,8 @@ class ImagesWritten:
     seed: int
     frames: list[dict[str, Any]] = field(repr=False)
     """Per frame: name and, of a reconstruction, psnr in dB and ssim."""
+    prior: str | None = None
+    """Method of the fitted prior that new frames were drawn from; None without one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -37,7 +39,8 @@ class ImagesWritten:
         """Return one line per reconstruction, and where the files are."""
         widest = max((len(frame["name"]) for frame in self.frames), default=0)
         lines = [f"{f['name']:<{widest}}  {f['psnr']:6.2f} dB  SSIM {f['ssim']:.3f}" for f in self.frames if "psnr" in f]
-        return "\n".join([*lines, f"{plural(self.count, 'frame')}, checkpoint {self.checkpoint}: {self.out}"])
+        prior = "" if self.prior is None else f", {self.prior} prior"
+        return "\n".join([*lines, f"{plural(self.count, 'frame')}, checkpoint {self.checkpoint}{prior}: {self.out}"])
 
 
 def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:

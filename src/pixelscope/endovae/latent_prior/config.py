@@ -15,12 +15,12 @@ class PriorConfig(Config):
     """Distribution of the codes of training frames, from which new frames are drawn."""
 
     kinds: bool = True
-    """Learn healthy and abnormal frames apart, if the run was trained on both."""
+    """Learn one distribution of healthy and one of abnormal frames, if the run was trained on both."""
     mirrored: bool = True
-    """Train the velocity field of a spatial code on mirror images, too; they are told apart, and none is generated."""
+    """Train the velocity field of a spatial code on mirror images too; they have their own label, and none is generated."""
     components: Annotated[int, Field(ge=1, le=100)] = 10
     """Maximum number of Gaussians per kind of frames, of a global code; the number with the lowest BIC is used."""
-    images: Annotated[int, Field(ge=1)] = 200_000
+    images: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200_000
     """Number of codes that the velocity field of a spatial code is trained on, with repetition."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Codes per step of that training."""

@@ -55,7 +55,8 @@ def fit_prior(
         The content of prior/prior.json.
 
     Raises:
-        InputError: the run has too few training frames, its frames have changed, or another process writes to it.
+        InputError: the run has too few training frames, their codes are not finite, its frames have changed, or another process
+            writes to it.
 
     Example:
         >>> result = pixelscope.endovae.prior(Path("runs/healthy"))
@@ -63,7 +64,8 @@ def fit_prior(
     """
     keep_heap()
     settings = config or PriorConfig()
-    with RunFolder.open(run).locked("fitted with a prior", take_over):
+    folder = RunFolder.open(run)
+    with folder.locked("fitted with a prior", take_over):
         loaded = load_checkpoint(run, checkpoint, finished=False)
         if loaded.config.model.kind == "global":
             require_extra("train", "A Gaussian mixture of codes")
@@ -72,7 +74,7 @@ def fit_prior(
         start = time.monotonic()
         prior, found = _fit(loaded, codes, settings, progress)
         about = _about(loaded, codes, settings) | found | {"seconds": time.monotonic() - start}
-        return save_prior(loaded.folder, prior, about)
+        return save_prior(folder, prior, about)
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def _encode(checkpoint: Checkpoint, part: FrameSubset, config: PriorConfig) -> _
     # A mixture has no label that keeps mirror images from being drawn.
     views = (False, True) if config.mirrored and checkpoint.config.model.kind == "spatial" else (False,)
     values = torch.cat([_means(checkpoint, part, mirrored=view) for view in views])
+    if not values.isfinite().all():
+        raise InputError(f"The codes of {checkpoint.folder.path} are not finite; train the model again.")
     labels = torch.cat([torch.stack([numbers, torch.full_like(numbers, view)], 1) for view in views])
     return _Codes(values, labels, counts, len(part))
 

@@ -32,10 +32,11 @@ class FrameInpainter:
         checkpoint, run = sampler.checkpoint, sampler.checkpoint.folder.path
         if checkpoint.config.model.kind == "global":
             raise InputError(
-                f"{run} has a global code, no part of which is of a part of the frame; inpaint with a run of --preset spatial."
+                f"{run} has a global code, whose numbers all describe the whole frame; inpaint with a run of --preset spatial."
             )
         if sampler.stored is None or not isinstance(sampler.stored.prior, FlowPrior):
-            raise InputError(f"Frames of {run} are inpainted from a prior; run `pixelscope endovae prior {run}` first.")
+            remedy = "drop --prior none" if checkpoint.folder.prior.exists() else f"run `pixelscope endovae prior {run}` first"
+            raise InputError(f"Frames are inpainted from the fitted prior of {run}; {remedy}.")
         self._prior = sampler.stored.prior
         kind = sampler.kind or ("abnormal" if "abnormal" in self._prior.kinds else None)
         self._sampler = replace(sampler, kind=kind)
@@ -55,10 +56,16 @@ class FrameInpainter:
             mask: bool (S, S).
             count: number of versions.
             seed: of the draws.
+
+        Raises:
+            InputError: the mask touches every block, so that no part of the frame says what fits to it.
         """
         checkpoint = self._sampler.checkpoint
         code = encode(checkpoint, frame[None]).mean[0]
         known = torch.from_numpy(~_touched(mask, checkpoint.config.model.stride))
+        if not known.any():
+            stride = checkpoint.config.model.stride
+            raise InputError(f"The mask touches every block of {stride} x {stride} pixels of the frame; give a smaller mask.")
         share = blend_weights(mask)[..., None]
         for start in range(0, count, AT_ONCE):
             numbers = range(start, min(start + AT_ONCE, count))

@@ -13,7 +13,7 @@ from pixelscope.rng import derive
 
 Floats = NDArray[np.float64]
 
-SMALLEST = 1e-8
+MIN_STD = 1e-8
 """Minimum standard deviation of a dimension."""
 MAX_ITERATIONS = 500
 STARTS = 3
@@ -41,6 +41,9 @@ class MixturePrior:
     ) -> tuple[Self, float]:
         """Fit a mixture per kind, each with the number of Gaussians of the lowest BIC (Schwarz 1978).
 
+        Each Gaussian holds more frames than a code has numbers: the likelihood of fewer grows without bound as the Gaussian
+        shrinks to them, and BIC would choose Gaussians that draw copies of single frames.
+
         Args:
             codes: (N, latent).
             kind: number of each code's kind, from 1, or 0 without kinds, (N,).
@@ -51,7 +54,7 @@ class MixturePrior:
             The mixture, and the mean negative log-likelihood of a code in nats, given its kind.
         """
         # Dimensions that the decoder ignores hardly vary, and scikit-learn adds the same small variance to all.
-        scale = codes.std(0, dtype=np.float64).clip(SMALLEST)
+        scale = codes.std(0, dtype=np.float64).clip(MIN_STD)
         found, loss = [], float(np.log(scale).sum())
         for number in np.unique(kind).tolist():
             own = codes[kind == number] / scale
@@ -113,7 +116,8 @@ def _lowest_bic(codes: Floats, config: PriorConfig, kind: int) -> Any:
     with warnings.catch_warnings():
         # A fit that has not converged has a worse BIC, and is then not used.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fits = [
+        fits: list[Any] = [
             GaussianMixture(count, n_init=STARTS, max_iter=MAX_ITERATIONS, random_state=state).fit(codes) for count in counts
         ]
-    return min(fits, key=lambda fit: fit.bic(codes))
+    regular = [fit for fit in fits if fit.weights_.min() * len(codes) > codes.shape[1]]
+    return min(regular or fits[:1], key=lambda fit: fit.bic(codes))

@@ -17,9 +17,9 @@ FREQUENCIES = 32
 """Cosines, and sines, that a time is described by."""
 LEVELS = 3
 """Maximum number of sizes of maps in the U-Net."""
-LAST = 0.05
+NOISE_OFFSET = 0.05
 """Added to the fraction of noise in a point, by which the point is divided to estimate the noise."""
-SMALLEST = 1e-4
+MIN_VARIANCE = 1e-4
 """Minimum variance of a coefficient."""
 
 
@@ -46,7 +46,7 @@ class GaussianField(nn.Module):
         """Take mean and variances from codes (N, C, S, S); `mirrored`: 1 for those of mirror images, else 0, int64 (N,)."""
         for number in mirrored.unique().tolist():
             self.mean[number] = codes[mirrored == number].mean(0)
-        self.variance.copy_(self._transform(codes - self.mean[mirrored]).var(0).clamp_min(SMALLEST))
+        self.variance.copy_(self._transform(codes - self.mean[mirrored]).var(0).clamp_min(MIN_VARIANCE))
 
     def forward(self, points: Tensor, time: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
         """Return the expected velocity and the expected code, (N, C, S, S) each, of points at times (N, 1, 1, 1)."""
@@ -128,7 +128,7 @@ class VelocityField(nn.Module):
                 maps = kept[level] + F.interpolate(self.grow[level](maps), kept[level].shape[-2:], mode="nearest")
             maps = self.up[level](maps, described)
         added, whole, rest = F.pixel_shuffle(self.leave(maps), self.fold).float().chunk(3, 1)
-        return velocity + added + (whole * points + rest * (points - at * code)) / (1 - at + LAST)
+        return velocity + added + (whole * points + rest * (points - at * code)) / (1 - at + NOISE_OFFSET)
 
 
 class _Stage(nn.Module):
@@ -137,7 +137,7 @@ class _Stage(nn.Module):
     def __init__(self, channels: int, described: int, blocks: int, size: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(_ResidualBlock(channels, described) for _ in range(blocks))
-        self.attention = _Attention(channels) if size <= ATTENDED else None
+        self.attention = _Attention(channels) if size <= MAX_ATTENTION_SIDE else None
 
     def forward(self, maps: Tensor, described: Tensor) -> Tensor:
         for block in self.blocks:
@@ -145,7 +145,7 @@ class _Stage(nn.Module):
         return maps if self.attention is None else self.attention(maps)
 
 
-ATTENDED = 6
+MAX_ATTENTION_SIDE = 6
 """Maximum side of maps with self-attention."""
 HEADS = 4
 

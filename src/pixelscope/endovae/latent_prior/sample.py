@@ -18,6 +18,8 @@ from pixelscope.rng import generator
 
 AT_ONCE = 256
 """Frames drawn and decoded at a time."""
+MAX_GUIDANCE = 100.0
+"""Maximum weight of the class; frames of far smaller ones are no longer of use."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class FrameSampler:
         found = self.stored.result
         about = {"method": found.method, "sha256": found.tensors_sha256, "kind": self.kind, "guidance": self.guidance}
         return {"prior": about if found.kinds else {name: about[name] for name in ("method", "sha256")}}
+
+    def require_source(self) -> None:
+        """Raise InputError if there is no prior, and no axes of a spatial code either."""
+        if self.stored is None:
+            read_axes(self.checkpoint)
 
     def frames(self, count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
         """Yield `count` frames, uint8 (n, S, S, 3), up to `AT_ONCE` at a time."""
@@ -110,16 +117,18 @@ def iterate_frames(
 def _require_kind(checkpoint: Checkpoint, stored: StoredPrior | None, kind: Kind | None, guidance: float | None) -> None:
     run = checkpoint.folder.path
     if stored is None:
-        raise InputError(
-            f"Frames of {run} are drawn without a fitted prior, which alone knows classes; {_how_to_get_kinds(run)}."
-        )
+        remedy = "drop --prior none" if checkpoint.folder.prior.exists() else _how_to_get_kinds(checkpoint)
+        raise InputError(f"--class and --guidance need a fitted prior, and frames of {run} are drawn without one; {remedy}.")
     if not stored.result.kinds:
-        raise InputError(f"The prior in {checkpoint.folder.prior} was fitted without classes; {_how_to_get_kinds(run)}.")
+        raise InputError(f"The prior in {checkpoint.folder.prior} was fitted without classes; {_how_to_get_kinds(checkpoint)}.")
     if guidance is not None and stored.result.method == "mixture":
-        raise InputError(f"The prior in {checkpoint.folder.prior} is a mixture, which cannot be guided; drop --guidance.")
-    if guidance is not None and not 0 <= guidance < np.inf:
-        raise InputError(f"--guidance {guidance:g} is not a weight; give 0 or more, for example 2.")
+        raise InputError(
+            f"The prior in {checkpoint.folder.prior} is a Gaussian mixture, which has no guidance; drop --guidance."
+        )
+    if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:
+        raise InputError(f"--guidance must be from 0 to {MAX_GUIDANCE:g}, got {guidance:g}; 1 is the default.")
 
 
-def _how_to_get_kinds(run: object) -> str:
-    return f"drop --class and --guidance, or train with --split.train-on both and run `pixelscope endovae prior {run}`"
+def _how_to_get_kinds(checkpoint: Checkpoint) -> str:
+    train = "" if checkpoint.config.split.train_on == "both" else "train with --split.train-on both and "
+    return f"drop --class and --guidance, or {train}run `pixelscope endovae prior {checkpoint.folder.path}`"

@@ -112,7 +112,7 @@ class FlowPrior:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], kinds: Sequence[Kind], shape: tuple[int, ...], config: PriorConfig
     ) -> Self | None:
-        """Return the prior of stored tensors; None if names or shapes are wrong."""
+        """Return the prior of stored tensors; None if names or shapes are wrong, or values do not fit."""
         side, _, channels = shape
 
         def build() -> VelocityField:
@@ -122,6 +122,8 @@ class FlowPrior:
         own = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith("field.")}
         expected = {"offset": (channels, 1, 1), "scale": (channels, 1, 1), "shares": (len(kinds),)}
         if own != expected or not has_shapes(lambda: [build()], weights):
+            return None
+        if not tensors["shares"].is_floating_point() or not (tensors["shares"] > 0).all():
             return None
         with torch.random.fork_rng(devices=[]):  # The initial weights are replaced.
             field = build()

@@ -24,6 +24,7 @@ from pixelscope.files import atomic_file, atomic_folder
 from pixelscope.runs.folder import RunFolder
 
 RESULT, TENSORS = "prior.json", "prior.safetensors"
+DTYPES = (torch.float32, torch.float64, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def _read_tensors(path: Path, result: PriorResult, checkpoint: Checkpoint) -> Mi
     try:
         tensors = from_bytes(content)
     except SafetensorError:
+        return None
+    if any(tensor.dtype not in DTYPES or not tensor.isfinite().all() for tensor in tensors.values()):
         return None
     if spatial:
         return FlowPrior.from_tensors(tensors, kinds, checkpoint.config.code_shape, result.config)

@@ -20,6 +20,8 @@ WEIGHT_DECAY = 1e-2
 CLIP_NORM = 1.0
 WARM_UP = 0.1
 """Fraction of the training over which the learning rate rises."""
+MIN_SCHEDULE = 11
+"""Minimum steps of the learning-rate schedule: `OneCycleLR` divides by zero if the rate rises over one step exactly."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def _train(
     steps = math.ceil(config.images / config.batch_size)
     optimizer = torch.optim.AdamW(field.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps + 1, pct_start=WARM_UP, cycle_momentum=False
+        optimizer, config.learning_rate, total_steps=max(steps + 1, MIN_SCHEDULE), pct_start=WARM_UP, cycle_momentum=False
     )
     order = ShuffledOrder(len(codes), config.seed, "prior")
     losses = torch.zeros(steps)
