@@ -93,16 +93,16 @@ class VelocityField(nn.Module):
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, described), nn.SiLU(), nn.Linear(described, described))
         self.kind = nn.Embedding(kinds + 1, described)
         self.mirrored = nn.Embedding(2, described)
-        self.enter = nn.Conv2d(3 * folded, width, 3, padding=1)
-        self.place = nn.Parameter(torch.zeros(1, width, sizes[0], sizes[0]))
+        self.conv_in = nn.Conv2d(3 * folded, width, 3, padding=1)
+        self.position = nn.Parameter(torch.zeros(1, width, sizes[0], sizes[0]))
         self.down = nn.ModuleList(_Stage(some, described, blocks, size) for some, size in zip(widths, sizes, strict=True))
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.downsample = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(_Stage(some, described, blocks, size) for some, size in zip(widths, sizes, strict=True))
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:], strict=False))
-        self.leave = nn.Sequential(_norm(width), nn.SiLU(), nn.Conv2d(width, 3 * folded, 3, padding=1))
+        self.upsample = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.conv_out = nn.Sequential(_norm(width), nn.SiLU(), nn.Conv2d(width, 3 * folded, 3, padding=1))
         # At first, the Gaussian field is the whole field.
-        nn.init.zeros_(self.leave[-1].weight)  # pyright: ignore[reportArgumentType]
-        nn.init.zeros_(self.leave[-1].bias)  # pyright: ignore[reportArgumentType]
+        nn.init.zeros_(self.conv_out[-1].weight)  # pyright: ignore[reportArgumentType]
+        nn.init.zeros_(self.conv_out[-1].bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, points: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """Return the velocity (N, C, S, S).
@@ -118,16 +118,16 @@ class VelocityField(nn.Module):
             scaled = points / (at.square() + (1 - at).square()).sqrt()
             given = torch.cat([scaled, scaled.abs(), code], 1)
         described = F.silu(self.time(_waves(time)) + self.kind(labels[:, 0]) + self.mirrored(labels[:, 1]))
-        maps = self.enter(F.pixel_unshuffle(given, self.fold)) + self.place
+        maps = self.conv_in(F.pixel_unshuffle(given, self.fold)) + self.position
         kept: list[Tensor] = []
         for level, stage in enumerate(self.down):
-            maps = stage(maps if level == 0 else self.shrink[level - 1](maps), described)
+            maps = stage(maps if level == 0 else self.downsample[level - 1](maps), described)
             kept.append(maps)
         for level in reversed(range(len(self.up))):
-            if level < len(self.grow):
-                maps = kept[level] + F.interpolate(self.grow[level](maps), kept[level].shape[-2:], mode="nearest")
+            if level < len(self.upsample):
+                maps = kept[level] + F.interpolate(self.upsample[level](maps), kept[level].shape[-2:], mode="nearest")
             maps = self.up[level](maps, described)
-        added, whole, rest = F.pixel_shuffle(self.leave(maps), self.fold).float().chunk(3, 1)
+        added, whole, rest = F.pixel_shuffle(self.conv_out(maps), self.fold).float().chunk(3, 1)
         return velocity + added + (whole * points + rest * (points - at * code)) / (1 - at + NOISE_OFFSET)
 
 
