@@ -236,3 +236,10 @@ def test_without_a_size_all_must_have_one(tmp_path: Path) -> None:
     paths = [saved(tmp_path, Image.new("L", (4, 2)), "a.png"), saved(tmp_path, Image.new("L", (2, 4)), "b.png")]
     with pytest.raises(InputError, match=r"b\.png is 2 x 4 and others are 4 x 2"):
         read_all(paths)
+
+
+@pytest.mark.parametrize("name", ["absent.png", "."])
+def test_what_is_no_file_is_not_to_be_repaired(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError) as refused:
+        read_image(tmp_path / name)
+    assert str(tmp_path / name) in str(refused.value) and "repair" not in str(refused.value)

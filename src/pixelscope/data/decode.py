@@ -542,23 +542,25 @@ def _size(image: Bytes) -> str:
 def _unreadable(path: Path, error: BaseException) -> InputError:
     if isinstance(error.__cause__, MissingExtra):
         return InputError(f"Cannot read the image {path}: {error.__cause__}")
-    fix = (
-        f"set {MOST_PIXELS} to a larger number if you trust its source, or remove it"
-        if _is_bomb(error)
-        else "repair or remove it"
-    )
+    fix = "repair or remove it"
+    if _is_bomb(error):
+        fix = f"set {MOST_PIXELS} to a larger number if you trust its source, or remove it"
+    elif isinstance(_cause(error), FileNotFoundError | IsADirectoryError):
+        fix = "give an image file"
     return InputError(f"Cannot read the image {path}: {_reason(error)}; {fix}.")
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ if isinstance(error, _Damaged) and error.__cause__ is not None else error
 
 
 def _is_bomb(error: BaseException) -> bool:
     """Return whether an image was refused because it has too many pixels."""
-    found = error.__cause__ if isinstance(error, _Damaged) else error
-    return isinstance(found, (Image.DecompressionBombError, Image.DecompressionBombWarning))
+    return isinstance(_cause(error), (Image.DecompressionBombError, Image.DecompressionBombWarning))
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, _Damaged) and error.__cause__ is not None:
-        error = error.__cause__
+    error = _cause(error)
     text = " ".join(str(error).split())
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not an image of a known format"
