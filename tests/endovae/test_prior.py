@@ -31,7 +31,7 @@ from pixelscope.endovae.latent_prior.flow import integrate
 from pixelscope.endovae.latent_prior.inpaint import BORDER, blend_weights
 from pixelscope.endovae.latent_prior.mixture import MixturePrior
 from pixelscope.endovae.latent_prior.results import PriorResult
-from pixelscope.endovae.latent_prior.sample import iterate_frames, sample_frames
+from pixelscope.endovae.latent_prior.sample import FrameSampler, sample_frames
 from pixelscope.endovae.latent_prior.spatial import FlowPrior
 from pixelscope.endovae.latent_prior.stored import RESULT, TENSORS, load_prior
 from pixelscope.endovae.latent_prior.training import new_field, train_field
@@ -246,7 +246,7 @@ def test_frames_are_drawn_from_the_prior(runs: dict[str, Path], kind: str) -> No
     assert (frames != sample_frames(loaded, 6, 4)).any()
     normal, abnormal = (sample_frames(loaded, 30, 0, kind=name) for name in KINDS)
     assert (normal != abnormal).any()
-    assert sum(len(part) for part in iterate_frames(loaded, 300, 0)) == 300
+    assert sum(len(part) for part in FrameSampler.open(loaded).frames(300, 0)) == 300
 
 
 def test_without_its_prior_a_run_generates_as_before(runs: dict[str, Path], tmp_path: Path) -> None:

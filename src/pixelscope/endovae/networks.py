@@ -191,14 +191,19 @@ AnyDecoder = Decoder | SpatialDecoder
 Networks = tuple[AnyEncoder, AnyDecoder]
 
 
+def cosine_transform(side: int) -> Tensor:
+    """Return the cosine transform of `side` values (Ahmed et al. 1974), orthonormal, smoothest first, float64 (side, side)."""
+    positions = torch.arange(side, dtype=torch.float64) + 0.5
+    waves = torch.cos(torch.pi * torch.outer(torch.arange(side, dtype=torch.float64), positions) / side)
+    return F.normalize(waves, dim=1)
+
+
 def cosine_basis(stride: int, count: int) -> Tensor:
     """Return the `count` smoothest functions of a block of `stride` x `stride` pixels, (count, 3, stride, stride), orthonormal.
 
     Products of cosines in brightness, red minus blue, and green minus both, ordered by `_roughness`.
     """
-    positions = torch.arange(stride, dtype=torch.float64) + 0.5
-    waves = torch.cos(torch.pi * torch.outer(torch.arange(stride, dtype=torch.float64), positions) / stride)
-    waves = F.normalize(waves, dim=1)
+    waves = cosine_transform(stride)
     colours = F.normalize(torch.tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]], dtype=torch.float64), dim=1)
     order = sorted(product(range(3), range(stride), range(stride)), key=_roughness)
     chosen = [torch.einsum("c,h,w->chw", colours[colour], waves[u], waves[v]) for colour, u, v in order[:count]]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.store import INDEX, FrameStore
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.statistics import conformal_p, few_frames_warning
@@ -53,8 +53,10 @@ def detect(
     require_absent(out)
     config = config or DetectConfig()
     chosen_detectors(config.detectors)
-    is_store = (frames / INDEX).is_file()
-    store = FrameStore.open(frames) if is_store else prepare([frames], config=config.prepare, progress=progress)
+    if FrameStore.is_store(frames):
+        store = FrameStore.open(frames)
+    else:
+        store = prepare([frames], config=config.prepare, progress=progress)
     config = config.model_copy(update={"prepare": store.settings})
     result = cross_validate(store, config, progress)
     fitted = fit_to_store(store, detector_name(result.selected), config)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pixelscope.config import Config
+from pixelscope.config import Config, Natural
 from pixelscope.runs.record import ResultFile
 
 FeaturesName = Literal["lite0", "encoder"]
@@ -39,15 +39,15 @@ class GeneratedSet(Config):
     run: str
     """The run folder; empty for real frames."""
     checkpoint: str = ""
-    images: int = 0
+    images: Natural = 0
     """Images seen at this checkpoint."""
     prior: str = ""
     """Method of the fitted prior that frames were drawn from; empty without one."""
-    count: int
+    count: Natural
     """Number of measured frames."""
     fine_energy: float
     """Mean energy above `GenerationResult.cycles`, as a fraction of that of the held-out frames."""
-    copies: int
+    copies: Natural
     """Frames that differ less than `GenerationResult.copy_error` from a training frame or its mirror image; 0 of real ones."""
     features: dict[FeaturesName, FeatureMeasures]
 
@@ -62,18 +62,18 @@ class GenerationResult(ResultFile):
     kind: str
     """Kind of frames that the runs were trained on: normal, abnormal or both."""
     seed: int
-    training: int
+    training: Natural
     """Number of training frames."""
-    held_out: int
+    held_out: Natural
     """Number of test frames of this kind, which all sets are compared with."""
-    cycles: int
+    cycles: Natural
     """Spatial frequency in cycles per frame from which detail counts as fine."""
     copy_error: float
     """The smallest difference of a held-out frame from a training frame or its mirror image: the root of the mean squared
     difference at 32 x 32 pixels, from 0 to 255."""
     spaces: dict[FeaturesName, str]
     """Titles of the features."""
-    dimensions: dict[FeaturesName, int]
+    dimensions: dict[FeaturesName, Natural]
     sets: tuple[GeneratedSet, ...]
     """The real training frames first, then the runs."""
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelscope.endovae.networks import cosine_transform
+
 GROUPS = 8
 """Maximum number of groups of a group norm."""
 FREQUENCIES = 32
@@ -40,7 +42,7 @@ class GaussianField(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(2, channels, side, side))
         self.register_buffer("variance", torch.ones(channels, side, side))
-        self.register_buffer("basis", _cosines(side), persistent=False)
+        self.register_buffer("basis", cosine_transform(side).float(), persistent=False)
 
     def fit(self, codes: Tensor, mirrored: Tensor) -> None:
         """Take mean and variances from codes (N, C, S, S); `mirrored`: 1 for those of mirror images, else 0, int64 (N,)."""
@@ -201,9 +203,3 @@ def _waves(time: Tensor) -> Tensor:
     """Return cosines and sines of times (N,), (N, 2 `FREQUENCIES`)."""
     angles = time[:, None] * torch.logspace(0, 2, FREQUENCIES, device=time.device) * math.pi
     return torch.cat([angles.cos(), angles.sin()], 1)
-
-
-def _cosines(side: int) -> Tensor:
-    positions = torch.arange(side, dtype=torch.float64) + 0.5
-    waves = torch.cos(torch.pi * torch.outer(torch.arange(side, dtype=torch.float64), positions) / side)
-    return F.normalize(waves, dim=1).float()

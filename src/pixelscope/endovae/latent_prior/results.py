@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import FiniteFloat
 
+from pixelscope.config import Natural
 from pixelscope.endovae.latent_prior.config import Kind, PriorConfig
 from pixelscope.errors import plural
 from pixelscope.runs.record import ResultFile
@@ -22,7 +23,7 @@ class PriorResult(ResultFile):
     config: PriorConfig
     checkpoint: str
     """Name of the run's checkpoint whose codes were fitted."""
-    images: int
+    images: Natural
     """Images seen at that checkpoint."""
     weights_sha256: str
     """SHA-256 of the weights of that checkpoint."""
@@ -30,13 +31,13 @@ class PriorResult(ResultFile):
     """SHA-256 of the tensors in prior.safetensors."""
     code: tuple[int, ...]
     """Shape of the code of one frame."""
-    frames: int
+    frames: Natural
     """Training frames that the prior was fitted to, without their mirror images."""
-    kinds: dict[Kind, int]
+    kinds: dict[Kind, Natural]
     """Number of these frames by kind, if kinds were learned apart; else empty."""
-    components: int | None = None
+    components: Natural | None = None
     """Number of Gaussians, of a mixture."""
-    parameters: int | None = None
+    parameters: Natural | None = None
     """Number of weights, of a velocity field."""
     loss: FiniteFloat
     """Of a mixture, the mean negative log-likelihood of a training code in nats. Of a flow, the mean squared error of the

@@ -19,7 +19,7 @@ from pixelscope.rng import generator
 AT_ONCE = 256
 """Frames drawn and decoded at a time."""
 MAX_GUIDANCE = 100.0
-"""Maximum weight of the class; frames of far smaller ones are no longer of use."""
+"""Maximum weight of the class."""
 
 
 @dataclass(frozen=True)
@@ -98,20 +98,7 @@ def sample_frames(
     Example:
         >>> frames = sample_frames(load_checkpoint(Path("runs/healthy")), count=100, seed=0)
     """
-    return np.concatenate(list(iterate_frames(checkpoint, count, seed, prior=prior, kind=kind, guidance=guidance)))
-
-
-def iterate_frames(
-    checkpoint: Checkpoint,
-    count: int,
-    seed: int,
-    *,
-    prior: UsePrior = "auto",
-    kind: Kind | None = None,
-    guidance: float | None = None,
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield what `sample_frames` returns, up to `AT_ONCE` frames at a time."""
-    return FrameSampler.open(checkpoint, prior, kind, guidance).frames(count, seed)
+    return np.concatenate(list(FrameSampler.open(checkpoint, prior, kind, guidance).frames(count, seed)))
 
 
 def _require_kind(checkpoint: Checkpoint, stored: StoredPrior | None, kind: Kind | None, guidance: float | None) -> None:
