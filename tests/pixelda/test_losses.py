@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -70,3 +72,30 @@ def test_foreground_is_every_pixel_above_black() -> None:
     images = torch.full((1, 3, 2, 2), -1.0)
     images[0, 1, 0, 1] = -1 + 2 / 255  # one grey level above black, in one channel
     assert losses.foreground(images)[0, 0].tolist() == [[0, 1], [0, 0]]
+
+
+def test_conditional_entropy_is_that_of_scipy() -> None:
+    logits = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    expected = scipy.stats.entropy(logits.softmax(1).double().numpy(), axis=1).mean()
+    assert losses.conditional_entropy(logits).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_virtual_adversarial_loss_moves_along_the_direction_that_changes_the_prediction() -> None:
+    """Of a linear classifier of two classes the worst change of a given length is along the difference of its weights."""
+    draw = torch.Generator().manual_seed(0)
+    weights = torch.randn(2, 12, generator=draw)
+    images = torch.randn(6, 3, 2, 2, generator=draw)
+
+    def classify(given: torch.Tensor) -> torch.Tensor:
+        return given.flatten(1) @ weights.T
+
+    logits = classify(images)
+    start = torch.randn(images.shape, generator=draw)
+    found = losses.virtual_adversarial_loss(classify, images, logits, start, radius=0.1)
+    worst = weights[1] - weights[0]
+    change = (0.1 * worst / worst.norm()).view(3, 2, 2)
+    side = torch.where((start.flatten(1) @ worst) > 0, 1.0, -1.0)[:, None, None, None]
+    expected = F.kl_div(classify(images + side * change).log_softmax(1), logits.softmax(1), reduction="batchmean")
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    other = F.kl_div(classify(images + 0.1 * start / 12**0.5).log_softmax(1), logits.softmax(1), reduction="batchmean")
+    assert found > other

@@ -367,16 +367,57 @@ def test_the_learning_rate_of_a_step_is_that_of_its_moment() -> None:
 
 
 def test_where_classes_are_missing_balance_can_be_turned_off() -> None:
-    """A target of one class of three: balancing spreads it over all, and nothing else does."""
-    said = torch.tensor([[0.9, 0.08, 0.02]]).repeat(20, 1)
+    """A target of one class of three: balancing spreads predictions over all, until none is confident."""
+    said = torch.tensor([[0.9, 0.08, 0.02]]).repeat(20, 1).log()
     for balance in ("source", "none"):
-        made = task(self_training={"distribution_alignment": balance})
+        pseudo_labels = task(self_training={"distribution_alignment": balance, "threshold": 0.5}).pseudo_labels
         for _ in range(600):
-            believed = made._align_distribution(said)
+            label, confident = pseudo_labels.label(said)
         if balance == "none":
-            assert torch.equal(believed, said)
+            assert confident.all() and (label == 0).all()
         else:
-            assert torch.allclose(believed, torch.full_like(said, 1 / 3), atol=0.02)
+            assert not confident.any()
+
+
+def test_a_class_that_is_learned_late_has_a_lower_threshold() -> None:
+    """Of three classes the last is predicted half as often as the source has it."""
+    made = {
+        name: task(self_training={"thresholds": name, "threshold": 0.65, "distribution_alignment": "none"}).pseudo_labels
+        for name in ("fixed", "adaptive")
+    }
+    said = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.25, 0.23, 0.52], [0.52, 0.23, 0.25]]).log()
+    for pseudo_labels in made.values():
+        for _ in range(1000):
+            label, _ = pseudo_labels.label(said)
+        assert label.tolist() == [0, 1, 2, 0]
+    # Mean predictions are 0.4175, 0.34 and 0.2425, the mean confidence 0.66.
+    torch.testing.assert_close(made["adaptive"].state["confidence"], torch.tensor(0.66), atol=1e-3, rtol=0)
+    expected = 0.66 * torch.tensor([0.4175, 0.34, 0.2425]) / 0.4175
+    torch.testing.assert_close(made["adaptive"].thresholds(), expected, atol=1e-3, rtol=0)
+    assert made["fixed"].label(said)[1].tolist() == [True, True, False, False]
+    assert made["adaptive"].label(said)[1].tolist() == [True, True, True, False]
+
+
+def test_a_label_that_differs_between_views_does_not_count() -> None:
+    pseudo_labels = task(self_training={"threshold": 0.5, "distribution_alignment": "none"}).pseudo_labels
+    one = torch.tensor([[0.9, 0.05, 0.05], [0.9, 0.05, 0.05], [0.5, 0.3, 0.2]]).log()
+    other = torch.tensor([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.4, 0.35, 0.25]]).log()
+    label, confident = pseudo_labels.label(one, other)
+    assert label.tolist() == [0, 0, 0]
+    assert confident.tolist() == [True, False, False], "the second differs, the third is 0.45 on average"
+
+
+@pytest.mark.parametrize("name", ["entropy", "virtual_adversarial"])
+def test_losses_without_labels_train_the_classifier(name: str) -> None:
+    """Each falls if it has weight, while source images are learned in either case; it is not computed at a weight of 0."""
+    given, last = batch(), {}
+    for weight in (1e-9, 5.0):
+        changes = {"self_training": {"enabled": False}, "views": STILL, "regularization": {name: weight, "radius": 2.0}}
+        made = task(training={"images": 800}, optimizer={"learning_rate": 0.01}, **changes)
+        reached = [float(made.step(given, StepContext(8 * step, step, 8, 0))[f"loss/{name}"]) for step in range(60)]
+        last[weight] = np.mean(reached[-5:])
+    assert last[5.0] < 0.5 * last[1e-9]
+    assert f"loss/{name}" not in task(self_training={"enabled": False}).step(given, StepContext(0, 0, 8, 0))
 
 
 def test_the_teacher_and_the_mean_of_its_answers_are_part_of_a_checkpoint() -> None:

@@ -48,6 +48,11 @@ class SelfTrainingConfig(Config):
     """Train on them."""
     threshold: Share = 0.95
     """Minimum probability of a pseudo-label."""
+    thresholds: Literal["fixed", "adaptive"] = "fixed"
+    """`fixed` uses the threshold for every class. `adaptive` learns one per class: the teacher's mean confidence, lower for
+    classes that it predicts less often than the source has them (FreeMatch, Wang et al. 2023, equations 5, 6 and 8)."""
+    weak_views: Literal[1, 2] = 1
+    """Weak views of a target image that the teacher labels. A pseudo-label counts only if it is the same for both."""
     weight: Weight = 1.0
     """Weight of their loss."""
     rampup_images: Annotated[int, Field(ge=0)] = 64_000
@@ -58,6 +63,17 @@ class SelfTrainingConfig(Config):
     teacher: str = ""
     """A finished run whose classifier labels the target images instead of the moving average, for example a refinement with a
     stronger network (distillation, Hinton et al. 2015)."""
+
+
+class RegularizationConfig(Config):
+    """Losses of target images that need no label (VADA, Shu et al. 2018)."""
+
+    entropy: Weight = 0.0
+    """Weight of the mean entropy of predictions, in nats: decision boundaries avoid target images."""
+    virtual_adversarial: Weight = 0.0
+    """Weight of the change of predictions under the worst small change of an image (Miyato et al. 2018)."""
+    radius: Annotated[float, Field(gt=0)] = 1.0
+    """L2 norm of that change, of an image with pixels in [-1, 1]."""
 
 
 class ViewsConfig(Config):
@@ -133,6 +149,7 @@ class RefineConfig(Config):
     network: NetworkConfig = NetworkConfig()
     generated: GeneratedConfig = GeneratedConfig()
     self_training: SelfTrainingConfig = SelfTrainingConfig()
+    regularization: RegularizationConfig = RegularizationConfig()
     views: ViewsConfig = ViewsConfig()
     optimizer: AdamWConfig = AdamWConfig()
     selection_holdout: HoldoutConfig = HoldoutConfig()

@@ -1,7 +1,8 @@
 """The training step of a refinement: source and generated images with labels, target images with pseudo-labels."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -15,17 +16,15 @@ from pixelscope.engine.ema import EMA
 from pixelscope.engine.optimize import adam, apply_gradients, set_learning_rate
 from pixelscope.engine.runtime import to_device, to_memory_format
 from pixelscope.engine.task import StepInputs, Task
-from pixelscope.pixelda.losses import task_loss
+from pixelscope.pixelda.losses import conditional_entropy, task_loss, virtual_adversarial_loss
 from pixelscope.pixelda.metrics import accuracy_and_loss
 from pixelscope.pixelda.networks import StrongClassifier
 from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
 from pixelscope.pixelda.refinement.data import RefineBatch, strong, weak
+from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.rng import StepContext
 
 View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
-
-PREDICTION_EMA = 0.99
-"""Decay per step of the running mean of predictions, which averages over some hundred steps."""
 
 
 class RefineTask(Task[RefineBatch]):
@@ -36,6 +35,8 @@ class RefineTask(Task[RefineBatch]):
             "loss/source": "source",
             "loss/generated": "generated",
             "loss/target": "target",
+            "loss/entropy": "entropy",
+            "loss/virtual_adversarial": "adversarial",
             "pseudo_label_rate": "pseudo-labelled",
             "agreement": "agreement",
             "accuracy/source_validation": "source validation",
@@ -74,10 +75,8 @@ class RefineTask(Task[RefineBatch]):
         }
         self.averages = {"classifier": EMA(self.classifier, max(1, config.training.ema_half_life))}
         self.teacher = None if teacher is None else to_device(teacher, fabric.device, config.runtime.memory_format).eval()
-        self.class_prior = class_prior.to(fabric.device)
-        # The teacher's mean prediction on target images, which distribution alignment corrects for.
-        self.running_prediction = self.class_prior.clone()
-        self.schedule_state = {"predicted": self.running_prediction}
+        self.pseudo_labels = PseudoLabels(config.self_training, class_prior, fabric)
+        self.schedule_state = self.pseudo_labels.state
 
     def inputs(self, context: StepContext) -> StepInputs:
         """Return learning rate, weight of the target's loss, what the average keeps, and the generator of the views."""
@@ -100,11 +99,18 @@ class RefineTask(Task[RefineBatch]):
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:
             losses["generated"] = self._labelled_loss(batch.generated, batch.generated_labels, draw)
-        views = self._view(weak, batch.target, draw)
-        teacher_logits = self._average_logits(views)
+        views = [self._view(weak, batch.target, draw) for _ in range(config.self_training.weak_views)]
+        teacher_logits = [self._average_logits(view) for view in views]
         if config.self_training.enabled:
             losses["target"], numbers = self._pseudo_label_loss(batch.target, views, teacher_logits, draw)
-        weights = {"target": inputs.number("target weight")}
+        if config.regularization.entropy or config.regularization.virtual_adversarial:
+            losses |= self._regularization(views[0], draw)
+        regularization = config.regularization
+        weights = {
+            "target": inputs.number("target weight"),
+            "entropy": regularization.entropy,
+            "virtual_adversarial": regularization.virtual_adversarial,
+        }
         total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
         total.backward()
         norms = apply_gradients(optimizer, self.networks)
@@ -130,47 +136,59 @@ class RefineTask(Task[RefineBatch]):
         return task_loss(logits, labels)
 
     def _pseudo_label_loss(
-        self, images: Tensor, views: Tensor, teacher_logits: Tensor, draw: torch.Generator
+        self, images: Tensor, views: Sequence[Tensor], teacher_logits: Sequence[Tensor], draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of target images with the teacher's confident labels (FixMatch), and numbers for the log.
 
         Args:
             images: target images (n, 3, S, S) in [-1, 1].
             views: weak views of them.
-            teacher_logits: the moving average's logits (n, classes) of the views.
+            teacher_logits: the moving average's logits (n, classes) of each view.
             draw: generator of the strong views.
         """
         if self.teacher is not None:
             with torch.no_grad(), self.fabric.autocast():
-                teacher_logits = self.teacher(views)
-        probabilities = self._align_distribution(teacher_logits.float().softmax(1))
-        confidence, label = probabilities.max(1)
-        mask = (confidence >= self.config.self_training.threshold).float()
+                teacher_logits = [self.teacher(view) for view in views]
+        label, confident = self.pseudo_labels.label(*teacher_logits)
+        mask = confident.float()
         with self.fabric.autocast():
             logits = self._logits(self._view(strong, images, draw), draw)
         loss = (F.cross_entropy(logits.float(), label, reduction="none") * mask).mean()
         agreed = ((logits.argmax(1) == label).float() * mask).sum() / mask.sum().clamp(min=1)
         return loss, {"pseudo_label_rate": mask.mean(), "agreement": agreed.detach()}
 
+    def _regularization(self, views: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
+        """Return the losses of weak views of target images that need no label, those whose weight is above 0."""
+        weights, uniform = self.config.regularization, self._dropout(views, draw)
+        classify = partial(self._classify, uniform=uniform)
+        losses = {}
+        with self.fabric.autocast():
+            logits = classify(views)
+            if weights.entropy:
+                losses["entropy"] = conditional_entropy(logits)
+            if weights.virtual_adversarial:
+                start = torch.randn(views.shape, generator=draw, device=views.device)
+                losses["virtual_adversarial"] = virtual_adversarial_loss(classify, views, logits, start, weights.radius)
+        return losses
+
     def _average_logits(self, views: Tensor) -> Tensor:
         """Return the average's logits of target images, which also update its batch norm statistics."""
         with self.averages["classifier"].updating_batch_norm() as network, self.fabric.autocast():
             return network(views)
 
-    def _align_distribution(self, probabilities: Tensor) -> Tensor:
-        """Return probabilities (n, classes) corrected towards the source's class frequencies, unless that is off."""
-        mean = self.fabric.all_reduce(probabilities.mean(0), reduce_op="mean")
-        self.running_prediction.mul_(PREDICTION_EMA).add_(torch.as_tensor(mean), alpha=1 - PREDICTION_EMA)
-        if self.config.self_training.distribution_alignment == "none":
-            return probabilities
-        corrected = probabilities * self.class_prior / self.running_prediction.clamp(min=1e-6)
-        return corrected / corrected.sum(1, keepdim=True)
-
     def _logits(self, views: Tensor, draw: torch.Generator) -> Tensor:
-        classifier, classify = self.classifier, self.passes["classifier"]
+        return self._classify(views, self._dropout(views, draw))
+
+    def _classify(self, views: Tensor, uniform: Tensor | None) -> Tensor:
+        classify = self.passes["classifier"]
+        return classify(views) if uniform is None else classify(views, uniform=uniform)
+
+    def _dropout(self, views: Tensor, draw: torch.Generator) -> Tensor | None:
+        """Return the values that decide what dropout drops for `views`; None without dropout."""
+        classifier = self.classifier
         if not (isinstance(classifier, StrongClassifier) and classifier.dropout):
-            return classify(views)
-        return classify(views, uniform=classifier.draw(len(views), views.device, draw))
+            return None
+        return classifier.draw(len(views), views.device, draw)
 
     def _view(self, alter: View, images: Tensor, draw: torch.Generator) -> Tensor:
         return to_memory_format(alter(images, self.config.views, draw), self.config.runtime.memory_format)
