@@ -9,7 +9,15 @@ from scipy import stats
 
 from pixelscope.pixelda.ablation.grid import Condition, Expectation, Grid
 from pixelscope.pixelda.ablation.jobs import Job
-from pixelscope.pixelda.ablation.results import Comparison, ConditionResult, Judgement, MeanStd, SeedResult, Trial
+from pixelscope.pixelda.ablation.results import (
+    MEASURES,
+    Comparison,
+    ConditionResult,
+    Judgement,
+    MeanStd,
+    SeedResult,
+    Trial,
+)
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.runs.folder import RunFolder, read_stats
 
@@ -33,12 +41,27 @@ def collect(grid: Grid, jobs: Mapping[tuple[str, int], Job]) -> list[ConditionRe
 
 
 def compare_to_reference(grid: Grid, conditions: Sequence[ConditionResult]) -> list[Comparison]:
-    """Return each condition compared with the reference, paired by seed.
+    """Return each condition compared with the reference, paired by seed: one comparison per expectation.
 
-    A claim is supported or contradicted where the 95% interval of the mean difference leaves out 0.
+    A claim is supported or contradicted where the corrected p is below 5%.
     """
     reference = next(one for one in conditions if one.name == grid.reference)
-    return [_compare(one, reference, grid.conditions[one.name].expect) for one in conditions]
+    expected = [(one, expect) for one in conditions for expect in grid.conditions[one.name].expect or (None,)]
+    compared = [_compare(one, reference, expect) for one, expect in expected]
+    values = iter(holm([one.p for one in compared if one.p is not None]))
+    corrected = [one if one.p is None else one.model_copy(update={"p": next(values)}) for one in compared]
+    return [
+        one if expect is None or one.difference is None else one.model_copy(update={"judgement": _judge(one, expect.direction)})
+        for one, (_, expect) in zip(corrected, expected, strict=True)
+    ]
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number, so that 5% limits the risk of any false finding (Holm 1979)."""
+    order = np.argsort(values)
+    corrected = np.empty(len(values))
+    corrected[order] = np.maximum.accumulate(np.sort(values) * np.arange(len(values), 0, -1))
+    return np.minimum(corrected, 1.0).tolist()
 
 
 def read_trial(name: str, condition: Condition, job: Job) -> Trial:
@@ -81,14 +104,14 @@ def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
 
 def _collect_condition(grid: Grid, name: str, jobs: Mapping[int, Job]) -> ConditionResult:
     found = [_read_seed(seed, job) for seed, job in jobs.items() if job.state() == "done"]
-    late = [one.accuracy_std_late for one in found if one.accuracy_std_late is not None]
+    swings = [one.accuracy_swing for one in found if one.accuracy_swing is not None]
     return ConditionResult(
         name=name,
         claim=grid.conditions[name].claim,
         seeds=found,
         missing={seed: job.reason() for seed, job in jobs.items() if job.state() != "done"},
         accuracy=mean_std([one.accuracy for one in found]) if found else None,
-        accuracy_std_late=mean_std(late) if late else None,
+        accuracy_swing=mean_std(swings) if swings else None,
     )
 
 
@@ -99,13 +122,13 @@ def _read_seed(seed: int, job: Job) -> SeedResult:
     counts = np.array(target.confusion)
     raw = [(point.images, point.target_test) for point in found.curve if point.target_test is not None]
     averaged = [(point.images, point.ema_target_test) for point in found.curve if point.ema_target_test is not None]
-    late = [accuracy for _, accuracy in raw[len(raw) // 2 :]]
     diversity, real, generated = (_values(lines, n) for n in ("diversity", "probability/real", "probability/generated"))
     return SeedResult(
         seed=seed,
         run=str(job.run),
         accuracy=target.accuracy,
-        accuracy_std_late=float(np.std(late)) if len(late) > 1 else None,
+        accuracy_swing=_swing(raw[len(raw) // 2 :]),
+        collapsed=bool(raw) and raw[-1][1] < max(accuracy for _, accuracy in raw) / 2,
         source_accuracy=found.sets["source_test"].accuracy,
         swapped_classes=int(((counts.argmax(1) != np.arange(len(counts))) & (counts.sum(1) > 0)).sum()),
         diversity=diversity[-1] if diversity else None,
@@ -114,6 +137,15 @@ def _read_seed(seed: int, job: Job) -> SeedResult:
         warnings=sum(line["kind"] == "warning" for line in lines),
         curve=averaged or raw,
     )
+
+
+def _swing(curve: Sequence[tuple[int, float]]) -> float | None:
+    """Return the standard deviation of accuracies around the line that fits them best; None for fewer than three."""
+    if len(curve) < 3:
+        return None
+    images, accuracies = np.array(curve, float).T
+    residuals = accuracies - stats.linregress(images, accuracies).slope * (images - images.mean()) - accuracies.mean()
+    return float(np.sqrt(np.square(residuals).sum() / (len(curve) - 2)))
 
 
 def _values(lines: Sequence[dict[str, Any]], name: str) -> list[float]:
@@ -130,20 +162,33 @@ def _compare(one: ConditionResult, reference: ConditionResult, expect: Expectati
     if one.name == reference.name or not pairs:
         judgement: Judgement = "reference" if one.name == reference.name else "not measured"
         return Comparison(condition=one.name, judgement=judgement, measure=measure)
-    difference = mean_std([100 * (value - other) for value, other in pairs])
-    judgement = "undecided" if expect is None else _judge(difference, expect.direction)
-    return Comparison(condition=one.name, judgement=judgement, measure=measure, difference=difference, seeds=len(pairs))
+    differences = [MEASURES[measure][1] * (value - other) for value, other in pairs]
+    p = None if expect is None else _paired_p(differences)
+    return Comparison(
+        condition=one.name,
+        judgement="undecided",
+        measure=measure,
+        difference=mean_std(differences),
+        p=p,
+        seeds=len(pairs),
+    )
+
+
+def _paired_p(differences: Sequence[float]) -> float | None:
+    """Return the p-value of a mean of 0 by Student's t; None for one difference."""
+    if len(differences) < 2:
+        return None
+    if np.ptp(differences) == 0:
+        return float(differences[0] == 0)
+    return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
 def _pairs(one: ConditionResult, reference: ConditionResult, measure: str) -> list[tuple[float, float]]:
-    def values(seeds: list[SeedResult]) -> dict[int, float]:
-        return {found.seed: value for found in seeds if (value := getattr(found, measure)) is not None}
-
-    mine, others = values(one.seeds), values(reference.seeds)
+    mine, others = one.values(measure), reference.values(measure)
     return [(mine[seed], others[seed]) for seed in mine if seed in others]
 
 
-def _judge(difference: MeanStd, direction: str) -> Judgement:
-    if difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
+def _judge(found: Comparison, direction: str) -> Judgement:
+    if found.difference is None or found.p is None or found.p >= 1 - LEVEL:
         return "undecided"
-    return "supported" if (difference.high < 0) == (direction == "lower") else "contradicted"
+    return "supported" if (found.difference.mean < 0) == (direction == "lower") else "contradicted"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pixelscope.config import Config, merge, read_yaml
 from pixelscope.errors import InputError
@@ -14,7 +14,7 @@ from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAC
 GRIDS = ("claims", "search")
 """Packaged grids."""
 
-Measure = Literal["accuracy", "accuracy_std_late"]
+Measure = Literal["accuracy", "accuracy_deviation", "accuracy_swing", "swapped_classes", "collapsed"]
 System = Literal["pixelda", "baseline"]
 
 
@@ -22,7 +22,9 @@ class Expectation(Config):
     """How a condition should differ from the reference if its claim holds."""
 
     measure: Measure
-    """`accuracy`: on the target. `accuracy_std_late`: its standard deviation over the last half of a run's evaluations."""
+    """`accuracy`: on the target. `accuracy_deviation`: its distance to the median over seeds. `accuracy_swing`: its standard
+    deviation around a line, over the last half of a run's evaluations. `swapped_classes`: number of classes that are mostly
+    predicted as another one. `collapsed`: whether a run ends with less than half of its own best accuracy."""
     direction: Literal["lower", "higher"]
 
 
@@ -31,10 +33,16 @@ class Condition(Config):
 
     claim: str = ""
     """What it should show, in a sentence."""
-    expect: Expectation | None = None
+    expect: tuple[Expectation, ...] = ()
+    """One, or a list; each is tested by itself."""
     system: System = "pixelda"
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings that override the grid's."""
+
+    @field_validator("expect", mode="before")
+    @classmethod
+    def _as_list(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, dict) else given
 
 
 class Grid(Config):

@@ -113,8 +113,9 @@ def _result(numbers: AblationResult) -> Section:
     if measured:
         parts.append(CaptionedFigure("accuracy", _dots(measured, numbers.reference), ACCURACY_CAPTION))
     caption = (
-        "Target accuracy over seeds. Late std: standard deviation of T's target accuracy over the last half of a run's "
-        "evaluations, mean over seeds."
+        "Target accuracy over seeds. Swing: standard deviation of T's target accuracy around a line, over the last half of "
+        "evaluations, mean over seeds. Swapped classes, per seed: classes mostly predicted as another one. Collapsed: runs "
+        "that end with less than half of their best accuracy."
     )
     return Section("Result", "result", parts=(*parts, _table(caption, HEADER, numbers.rows())))
 
@@ -122,8 +123,8 @@ def _result(numbers: AblationResult) -> Section:
 def _claims(numbers: AblationResult) -> Section:
     rows = numbers.comparison_rows()
     caption = (
-        "Condition minus reference, paired by seed. A claim is supported or contradicted if the 95% interval of the mean "
-        "difference leaves out 0."
+        "Condition minus reference, paired by seed. p: Student's t, corrected for all tests in this table (Holm). A claim is "
+        "supported or contradicted if p is below 0.05."
     )
     return Section("Claims", "claims", parts=(_table(caption, COMPARISON_HEADER, rows, numeric=False),) if rows else ())
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from pixelscope.config import Config, Natural
 from pixelscope.pixelda.results import DECIDES, Verdict
 from pixelscope.runs.record import ResultFile
@@ -10,11 +12,11 @@ from pixelscope.runs.record import ResultFile
 Judgement = Literal["supported", "contradicted", "undecided", "not measured", "reference"]
 Cells = tuple[str, ...]
 
-HEADER = ("condition", "seeds", "mean", "std", "95% of the mean", "late std, points")
-"""Columns of the table of conditions; mean, std and interval are of the target accuracy."""
+HEADER = ("condition", "seeds", "mean", "std", "95% of the mean", "swing, points", "swapped classes", "collapsed")
+"""Columns of the table of conditions; mean, std and interval are of the target accuracy, the last two of each seed."""
 
-COMPARISON_HEADER = ("condition", "claim", "outcome", "measure", "difference, points", "95% interval", "seeds")
-"""Columns of the table of claims; the difference is condition less reference."""
+COMPARISON_HEADER = ("condition", "claim", "outcome", "measure", "difference", "95% interval", "p", "seeds")
+"""Columns of the table of claims; the difference is condition less reference, and p is corrected (Holm)."""
 
 TRIAL_HEADER = ("trial", "likely better", DECIDES, "swapped classes", "content warnings", "accuracy with target labels")
 """Columns of the table of trials; view information and accuracy are those of T of the source alone and of the adapted T."""
@@ -25,8 +27,14 @@ ABLATION, SEARCH = "ablation.json", "search.json"
 RUNS, SAMPLES = "conditions", "samples.npz"
 """The run folders in a folder of runs, and the arrays of images that its report shows."""
 
-MEASURES = {"accuracy": "target accuracy", "accuracy_std_late": "late std of target accuracy"}
-"""What is compared, as a reader calls it."""
+MEASURES = {
+    "accuracy": ("target accuracy, points", 100),
+    "accuracy_deviation": ("deviation over seeds, points", 100),
+    "accuracy_swing": ("swing, points", 100),
+    "swapped_classes": ("swapped classes", 1),
+    "collapsed": ("collapsed runs, %", 100),
+}
+"""What is compared: its title, and the factor to the title's unit."""
 
 
 class MeanStd(Config):
@@ -46,8 +54,11 @@ class SeedResult(Config):
     run: str
     accuracy: float
     """On the target's test split, by the run's headline checkpoint."""
-    accuracy_std_late: float | None
-    """Standard deviation of T's target accuracy over the last half of the evaluations; None for fewer than two."""
+    accuracy_swing: float | None
+    """Standard deviation of T's target accuracy around a line, over the last half of the evaluations; None for fewer than
+    three."""
+    collapsed: bool
+    """Whether T's last target accuracy is less than half of its best of this run."""
     source_accuracy: float
     swapped_classes: Natural
     """Number of classes that are most often predicted as another one."""
@@ -71,23 +82,30 @@ class ConditionResult(Config):
     missing: dict[int, str]
     """Seeds without a result, with the reason."""
     accuracy: MeanStd | None
-    accuracy_std_late: MeanStd | None
+    accuracy_swing: MeanStd | None
+
+    def values(self, measure: str) -> dict[int, float]:
+        """Return what is measured by `measure`, one of `MEASURES`, by seed."""
+        if measure == "accuracy_deviation":
+            median = float(np.median([one.accuracy for one in self.seeds])) if self.seeds else 0.0
+            return {one.seed: abs(one.accuracy - median) for one in self.seeds}
+        return {one.seed: value for one in self.seeds if (value := getattr(one, measure)) is not None}
 
     def row(self, reference: str) -> Cells:
         """Return the cells under `HEADER`."""
         name = f"{self.name} (reference)" if self.name == reference else self.name
-        found, late = self.accuracy, self.accuracy_std_late
+        found, swing = self.accuracy, self.accuracy_swing
         if found is None:
-            return (name, "0", "", "", "", "")
-        interval = "" if found.low is None or found.high is None else f"{found.low:.2%} to {found.high:.2%}"
-        std = "" if found.std is None else f"{100 * found.std:.2f}"
+            return (name, "0", *[""] * (len(HEADER) - 2))
         return (
             name,
             str(len(self.seeds)),
             f"{found.mean:.2%}",
-            std,
-            interval,
-            "" if late is None else f"{100 * late.mean:.2f}",
+            "" if found.std is None else f"{100 * found.std:.2f}",
+            "" if found.low is None or found.high is None else f"{found.low:.2%} to {found.high:.2%}",
+            "" if swing is None else f"{100 * swing.mean:.2f}",
+            ", ".join(str(seed.swapped_classes) for seed in self.seeds),
+            f"{sum(seed.collapsed for seed in self.seeds)} of {len(self.seeds)}",
         )
 
 
@@ -98,7 +116,10 @@ class Comparison(Config):
     judgement: Judgement
     measure: str
     difference: MeanStd | None = None
-    """Condition minus reference, paired by seed, in percentage points."""
+    """Condition minus reference, paired by seed, in the unit of `MEASURES`."""
+    p: float | None = None
+    """Probability of such a difference without an effect: a paired t-test, corrected for all tests of the grid (Holm 1979).
+    None for fewer than two seeds."""
     seeds: Natural = 0
     """Number of seeds that both have."""
 
@@ -109,7 +130,8 @@ class Comparison(Config):
         interval = (
             "" if found is None or found.low is None or found.high is None else f"{_signed(found.low)} to {_signed(found.high)}"
         )
-        return (self.condition, claim, self.judgement, MEASURES[self.measure], mean, interval, str(self.seeds))
+        p = "" if self.p is None else f"{self.p:.3f}"
+        return (self.condition, claim, self.judgement, MEASURES[self.measure][0], mean, interval, p, str(self.seeds))
 
 
 class AblationResult(ResultFile):
