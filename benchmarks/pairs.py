@@ -117,6 +117,7 @@ def table(out: Path, pairs: Sequence[str]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for pair in pairs:
+        require_same_images(out, pair)
         found = {what: list(_evaluations(out, f"{pair}-{what}-s*")) for what in ("auto", "refined", "paper", "labels")}
         columns = [
             [one["source_only"]["target_test"] for one in found["auto"]],
@@ -129,6 +130,19 @@ def table(out: Path, pairs: Sequence[str]) -> str:
             labels = [_balanced(one["sets"]["source_test"]) for one in found["labels"]]
             rows.append(f"| ... balanced | | | {_mean(balanced[0])} | {_mean(balanced[1])} | | {_mean(labels)} |")
     return "\n".join(rows)
+
+
+def require_same_images(out: Path, pair: str) -> None:
+    """Raise SystemExit if the seeds of a pair are of different test images, which have no mean; a split per seed is meant."""
+    digests: dict[tuple[str, ...], Path] = {}
+    for path in sorted(out.glob(f"{pair}-*-s*/run.json")):
+        if not path.parent.name.startswith((f"{pair}-auto-", f"{pair}-paper-")):
+            continue
+        about = json.loads(path.read_text(encoding="utf-8")).get("data", {})
+        digests.setdefault(tuple(about[domain]["sha256_test"] for domain in ("source", "target")), path.parent)
+    if len(digests) > 1 and not PAIRS[pair].splits:
+        first, second = list(digests.values())[:2]
+        raise SystemExit(f"{first} and {second} are of different test images; delete one of them and train it again.")
 
 
 def verdicts(out: Path) -> str:

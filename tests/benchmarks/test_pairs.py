@@ -1,5 +1,6 @@
 """The runs of benchmarks.pairs, its pictures, and the patches of one of its pairs."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -25,6 +26,18 @@ def test_a_figure_shows_source_redrawn_and_target_from_above(tmp_path: Path) -> 
 def test_a_folder_without_runs_gives_an_empty_row(pair: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", "data", "--out", str(tmp_path), "--pairs", pair, "--table"]) == 0
     assert f"| {PAIRS[pair].title} | 0 |" in capsys.readouterr().out
+
+
+def test_seeds_of_different_images_have_no_mean(tmp_path: Path) -> None:
+    for pair in ("signs", "usps"):
+        for seed in (0, 1):
+            run = tmp_path / f"{pair}-auto-s{seed}"
+            run.mkdir()
+            data = {"source": {"sha256_test": "a"}, "target": {"sha256_test": str(seed)}}
+            (run / "run.json").write_text(json.dumps({"data": data}), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"signs-auto-s0.*signs-auto-s1"):
+        main(["--data", "data", "--out", str(tmp_path), "--pairs", "signs", "--table"])
+    assert main(["--data", "data", "--out", str(tmp_path), "--pairs", "usps", "--table"]) == 0, "it has a split per seed"
 
 
 def _frames(folder: Path, count: int, width: int, height: int, draw: np.random.Generator) -> None:

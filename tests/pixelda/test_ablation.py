@@ -91,6 +91,12 @@ def test_numbers_are_those_of_the_runs(domains: tuple[str, str], tmp_path: Path)
         raw = [point.target_test or 0 for point in run.curve]
         assert full.seeds[seed].collapsed == (raw[-1] < max(raw) / 2)
     assert full.accuracy is not None and full.accuracy.mean == pytest.approx(np.mean(accuracies))
+    record = tmp_path / "out" / "conditions" / "full-seed1" / "run.json"
+    stored = json.loads(record.read_text())
+    stored["data"]["target"]["sha256_test"] = "0" * 64
+    record.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"full-seed1 .*full-seed0"):
+        ablate(str(path), tmp_path / "out", resume=True)
     names = [section.anchor for section in ablation_sections(tmp_path / "out")]
     assert names == ["summary", "result", "curves", "samples", "diagnostics", "record"]
 
@@ -122,6 +128,7 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     lines = [{"kind": "train", "probability/real": n / 20, "probability/generated": n / 40} for n in range(20)]
     lines += [{"kind": "evaluation", "diversity": value} for value in (0.3, 0.1)]
     lines += [{"kind": "warning", "cause": "any", "text": "any"}] * 3
+    (run / "run.json").write_text('{"system": "pixelda"}')
     (run / "stats.jsonl").write_text("".join(json.dumps({"images": 0, **line}) + "\n" for line in lines))
     grid = Grid.parse({"reference": "full", "seeds": [7, 8], "conditions": {"full": {"claim": "All."}}})
     jobs = {("full", seed): Job(tmp_path / f"full-seed{seed}", "pixelda", {}, None) for seed in (7, 8)}

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from pixelscope.errors import InputError
 from pixelscope.pixelda.ablation.grid import Condition, Expectation, Grid
 from pixelscope.pixelda.ablation.jobs import Job
 from pixelscope.pixelda.ablation.results import (
@@ -18,6 +20,7 @@ from pixelscope.pixelda.ablation.results import (
     SeedResult,
     Trial,
 )
+from pixelscope.pixelda.data import DIGESTS
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.runs.folder import RunFolder, read_stats
 
@@ -36,7 +39,11 @@ def mean_std(values: Sequence[float]) -> MeanStd:
 
 
 def collect(grid: Grid, jobs: Mapping[tuple[str, int], Job]) -> list[ConditionResult]:
-    """Return the results of every condition, read from its run folders."""
+    """Return the results of every condition, read from its run folders.
+
+    Raises:
+        InputError: the images of a source changed between two seeds of a condition.
+    """
     return [_collect_condition(grid, name, {seed: jobs[name, seed] for seed in grid.seeds}) for name in grid.conditions]
 
 
@@ -103,7 +110,9 @@ def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
 
 
 def _collect_condition(grid: Grid, name: str, jobs: Mapping[int, Job]) -> ConditionResult:
-    found = [_read_seed(seed, job) for seed, job in jobs.items() if job.state() == "done"]
+    done = {seed: job for seed, job in jobs.items() if job.state() == "done"}
+    _require_same_data([job.run for job in done.values()])
+    found = [_read_seed(seed, job) for seed, job in done.items()]
     swings = [one.accuracy_swing for one in found if one.accuracy_swing is not None]
     return ConditionResult(
         name=name,
@@ -113,6 +122,25 @@ def _collect_condition(grid: Grid, name: str, jobs: Mapping[int, Job]) -> Condit
         accuracy=mean_std([one.accuracy for one in found]) if found else None,
         accuracy_swing=mean_std(swings) if swings else None,
     )
+
+
+def _require_same_data(runs: Sequence[Path]) -> None:
+    """Raise InputError if runs were trained or measured on different images."""
+    digests = [
+        {
+            (domain, key): value
+            for domain, about in RunFolder(run).read_record().get("data", {}).items()
+            for key, value in about.items()
+            if key in DIGESTS.values()
+        }
+        for run in runs
+    ]
+    for run, found in zip(runs, digests, strict=True):
+        if found != digests[0]:
+            raise InputError(
+                f"{run} is of other images than {runs[0]} (the SHA-256 in their run.json differ), so their results have no "
+                "mean. Delete the run folder of the wrong images, and run the same command with --resume."
+            )
 
 
 def _read_seed(seed: int, job: Job) -> SeedResult:
