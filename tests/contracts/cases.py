@@ -111,6 +111,10 @@ SPATIAL = {
     "model": {"kind": "spatial", "latent": 3, "width": 4, "blocks": 1},
     "losses": {"cross_entropy": 0.0, "l1": 1.0, "ssim": 0.1, "kl": 1e-5},
 }
+EVERY_LOSS = {
+    "self_training": {"rampup_images": 0, "thresholds": "adaptive", "weak_views": 2},
+    "regularization": {"entropy": 0.1, "virtual_adversarial": 1.0},
+}
 _ENDOVAE_TRAINS = {"autoencoder": {"encoder", "decoder"}}
 _REFINED_TRAINS = {"classifier": {"classifier"}}
 _PIXELDA_TRAINS = {"discriminator_classifier": {"discriminator", "classifier"}, "generator": {"generator"}}
@@ -130,5 +134,6 @@ TASKS = [
     TaskCase("pixelda, private layers", lambda: _pixelda(classifier={"private_first_layer": True}), _PIXELDA_TRAINS),
     TaskCase("refinement", _refined, _REFINED_TRAINS),
     TaskCase("refinement of the paper's T", lambda: _refined(kind="paper"), _REFINED_TRAINS),
+    TaskCase("refinement with every loss", lambda: _refined(**EVERY_LOSS), _REFINED_TRAINS),
     TaskCase("refinement, source and generated only", lambda: _refined(self_training={"enabled": False}), _REFINED_TRAINS),
 ]
