@@ -19,6 +19,7 @@ from pixelscope.reports.plotting import (
     GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     count_images,
     count_percent,
     legend_below,
@@ -66,7 +67,12 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None) -> Section:
         assumed = ", assuming the source's class frequencies" if aligned else ""
         teacher = config.self_training.teacher or "a moving average of the classifier"
         stages.append(f"target images with confident pseudo-labels by {teacher}{assumed}")
-    what = f"A classifier was trained on the source, {' and '.join(stages)}. No target label was used in training."
+    weights = config.regularization
+    losses = {"entropy": weights.entropy, "virtual adversarial training": weights.virtual_adversarial}
+    used = [name for name, weight in losses.items() if weight]
+    if used:
+        stages.append(f"target images without labels ({', '.join(used)})")
+    what = f"A classifier was trained on the source, {'; '.join(stages)}. No target label was used in training."
     if numbers is None:
         return Section("Refinement", "summary", prose=(what,), headline="Not evaluated yet, so no accuracy is known.")
     found, before = numbers.sets.get("target_test"), numbers.before.get("target_test")
@@ -187,7 +193,13 @@ def _training(lines: Sequence[dict]) -> Section:
 def _training_figure(lines: Sequence[dict]) -> Figure:
     figure = padded_figure(1040, 340)
     left, right = figure.subplots(1, 2)
-    names = {"loss/source": ("source", GREY), "loss/generated": ("generated", BLUE), "loss/target": ("target", ORANGE)}
+    names = {
+        "loss/source": ("source", GREY),
+        "loss/generated": ("generated", BLUE),
+        "loss/target": ("target", ORANGE),
+        "loss/entropy": ("entropy", GREEN),
+        "loss/virtual_adversarial": ("adversarial", PURPLE),
+    }
     shares = {"pseudo_label_rate": ("pseudo-labelled", GREEN), "agreement": ("agreement", ORANGE)}
     for axes, drawn, title in ((left, names, "Loss"), (right, shares, "Target images")):
         for name, (label, colour) in drawn.items():
