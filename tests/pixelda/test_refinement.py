@@ -276,9 +276,13 @@ def test_an_unfinished_teacher_teaches_only_where_a_checkpoint_is_named(origin: 
     assert load_inputs(config(origin, self_training=taught, checkpoint="ema-last")).teacher is not None
 
 
+PLAIN = {"self_training": {"thresholds": "fixed"}, "regularization": {"entropy": 0.0, "virtual_adversarial": 0.0}}
+"""One threshold for all classes, and no loss without labels."""
+
+
 def task(classes: int = 3, **changes) -> RefineTask:
     torch.manual_seed(0)
-    values = tiny.refined(**changes)
+    values = tiny.refined(**merge(PLAIN, changes))
     network = StrongClassifier(classes, 4, 0.0)
     return RefineTask(values, network, torch.full((classes,), 1 / classes), tiny.fabric())
 
@@ -350,7 +354,8 @@ def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
     made.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     colour = torch.full((8, 3, tiny.SIZE, tiny.SIZE), 0.5)
     given = RefineBatch(colour, torch.arange(8) % 3, None, None, colour)
-    made.config = tiny.refined(self_training={"threshold": 0.01}, views={**STILL, "shift": 0.25, "colour": 0.9})
+    changes = {"self_training": {"threshold": 0.01}, "views": {**STILL, "shift": 0.25, "colour": 0.9}}
+    made.config = tiny.refined(**merge(PLAIN, changes))
     made.step(given, StepContext(0, 0, 8, 0))
     source, weakly, strongly = seen
     assert torch.allclose(weakly, colour), "a grey image that is moved is itself"

@@ -47,8 +47,8 @@ class SelfTrainingConfig(Config):
     enabled: bool = True
     """Train on them."""
     threshold: Share = 0.95
-    """Minimum probability of a pseudo-label."""
-    thresholds: Literal["fixed", "adaptive"] = "fixed"
+    """Minimum probability of a pseudo-label, if it is fixed."""
+    thresholds: Literal["fixed", "adaptive"] = "adaptive"
     """`fixed` uses the threshold for every class. `adaptive` learns one per class: the teacher's mean confidence, lower for
     classes that it predicts less often than the source has them (FreeMatch, Wang et al. 2023, equations 5, 6 and 8)."""
     weak_views: Literal[1, 2] = 1
@@ -56,7 +56,7 @@ class SelfTrainingConfig(Config):
     weight: Weight = 1.0
     """Weight of their loss."""
     rampup_images: Annotated[int, Field(ge=0)] = 64_000
-    """Images over which the weight grows from 0, as early pseudo-labels are unreliable."""
+    """Images over which the weights of all losses of target images grow from 0, as early predictions are unreliable."""
     distribution_alignment: Literal["source", "none"] = "source"
     """`source` assumes that the target has the source's class frequencies, and corrects pseudo-labels towards them (Berthelot
     et al. 2020). `none` assumes nothing; use it if classes are rare or absent in the target."""
@@ -68,9 +68,9 @@ class SelfTrainingConfig(Config):
 class RegularizationConfig(Config):
     """Losses of target images that need no label (VADA, Shu et al. 2018)."""
 
-    entropy: Weight = 0.0
+    entropy: Weight = 0.1
     """Weight of the mean entropy of predictions, in nats: decision boundaries avoid target images."""
-    virtual_adversarial: Weight = 0.0
+    virtual_adversarial: Weight = 1.0
     """Weight of the change of predictions under the worst small change of an image (Miyato et al. 2018)."""
     radius: Annotated[float, Field(gt=0)] = 1.0
     """L2 norm of that change, of an image with pixels in [-1, 1]."""
@@ -89,7 +89,7 @@ class ViewsConfig(Config):
     """Maximum shear of a strong view."""
     colour: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Maximum change in contrast and brightness per channel of a strong view."""
-    invert: Annotated[float, Field(ge=0, le=1)] = 0.5
+    invert: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability of inverting a strong view."""
     erase: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Maximum side of the square erased from a strong view, as a fraction of the image's."""

@@ -79,12 +79,12 @@ class RefineTask(Task[RefineBatch]):
         self.schedule_state = self.pseudo_labels.state
 
     def inputs(self, context: StepContext) -> StepInputs:
-        """Return learning rate, weight of the target's loss, what the average keeps, and the generator of the views."""
+        """Return learning rate, the share of the target losses' weights, what the average keeps, and the generator of the views."""
         config = self.config
         return StepInputs(
             {
                 "learning rate": cosine(config.optimizer.learning_rate, context.images / config.training.images),
-                "target weight": self._weight(context),
+                "ramp": self._ramp(context),
                 **self.averaging(context),
             },
             generators={"views": context.generator("views")},
@@ -105,13 +105,13 @@ class RefineTask(Task[RefineBatch]):
             losses["target"], numbers = self._pseudo_label_loss(batch.target, views, teacher_logits, draw)
         if config.regularization.entropy or config.regularization.virtual_adversarial:
             losses |= self._regularization(views[0], draw)
-        regularization = config.regularization
         weights = {
-            "target": inputs.number("target weight"),
-            "entropy": regularization.entropy,
-            "virtual_adversarial": regularization.virtual_adversarial,
+            "target": config.self_training.weight,
+            "entropy": config.regularization.entropy,
+            "virtual_adversarial": config.regularization.virtual_adversarial,
         }
-        total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+        ramp = inputs.number("ramp")
+        total = torch.stack([weights[name] * ramp * loss if name in weights else loss for name, loss in losses.items()]).sum()
         total.backward()
         norms = apply_gradients(optimizer, self.networks)
         self.update_averages(inputs)
@@ -124,9 +124,9 @@ class RefineTask(Task[RefineBatch]):
             return {}
         return accuracy_and_loss(self.averages["classifier"].network, self.validation, "source_validation")
 
-    def _weight(self, context: StepContext) -> float:
-        config = self.config.self_training
-        return config.weight * min(1.0, context.images / config.rampup_images if config.rampup_images else 1.0)
+    def _ramp(self, context: StepContext) -> float:
+        images = self.config.self_training.rampup_images
+        return min(1.0, context.images / images) if images else 1.0
 
     def _labelled_loss(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> Tensor:
         """Return the loss of labelled images of one domain; batch norm normalises each domain by itself."""
