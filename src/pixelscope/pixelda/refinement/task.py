@@ -79,7 +79,7 @@ class RefineTask(Task[RefineBatch]):
         self.schedule_state = self.pseudo_labels.state
 
     def inputs(self, context: StepContext) -> StepInputs:
-        """Return learning rate, the share of the target losses' weights, what the average keeps, and the generator of the views."""
+        """Return learning rate, ramp of the target losses, what the average keeps, and the generator of the views."""
         config = self.config
         return StepInputs(
             {
