@@ -67,7 +67,12 @@ def _refinement(tiny: bool) -> Built:
     from pixelscope.pixelda.task import build_networks
 
     small = {"network": {"width": 4}, "generated": {"pool_size": 16}, "training": {"batch_size": 4}}
-    config = RefineConfig.parse(small if tiny else {"network": {"width": 96}})
+    fixmatch = {
+        "self_training": {"thresholds": "fixed"},
+        "regularization": {"entropy": 0.0, "virtual_adversarial": 0.0},
+        "views": {"invert": 0.5},
+    }
+    config = RefineConfig.parse({**fixmatch, **(small if tiny else {"network": {"width": 96}})})
     adapted = PixelDAConfig.parse({"generator": {"blocks": 1, "width": 4}} if tiny else {})
     fabric, _ = training_fabric("auto")
     source, target = digit_sets()
@@ -93,6 +98,6 @@ def _endovae(tiny: bool) -> Built:
 SYSTEMS = {
     "pixelda": System("PixelDA, preset paper, batch 32", _pixelda, "pixelda_plain"),
     "baseline": System("baseline, batch 32", _baseline, "baseline_plain"),
-    "refinement": System("refinement, width 96, batch 128", _refinement, "refinement_plain"),
+    "refinement": System("refinement as FixMatch, width 96, batch 128", _refinement, "refinement_plain"),
     "endovae": System("EndoVAE, preset paper, batch 128, with augmentation", _endovae, "endovae_plain"),
 }

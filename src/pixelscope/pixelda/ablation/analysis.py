@@ -1,7 +1,7 @@
 """Reads the runs of a grid: results over seeds, whether a claim holds, and which trial of a search to continue with."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,29 @@ def mean_std(values: Sequence[float]) -> MeanStd:
 
 
 def collect(grid: Grid, jobs: Mapping[tuple[str, int], Job]) -> list[ConditionResult]:
-    """Return the results of every condition, read from its run folders.
+    """Return the results of every condition, read from its run folders."""
+    return [_collect_condition(grid, name, {seed: jobs[name, seed] for seed in grid.seeds}) for name in grid.conditions]
+
+
+def require_same_images(jobs: Iterable[Job]) -> None:
+    """Check that finished runs with the same settings of their data have the same images.
 
     Raises:
-        InputError: the images of a source changed between two seeds of a condition.
+        InputError: the images of a source changed between two runs, so that their results cannot be compared.
     """
-    return [_collect_condition(grid, name, {seed: jobs[name, seed] for seed in grid.seeds}) for name in grid.conditions]
+    seen: dict[str, tuple[Path, str]] = {}
+    for job in jobs:
+        if job.state() != "done":
+            continue
+        for domain, about in RunFolder(job.run).read_record().get("data", {}).items():
+            settings = repr((domain, *(job.config.get(name) for name in ("source", "target", "data"))))
+            for key in filter(about.get, DIGESTS.values()):
+                first, digest = seen.setdefault(f"{settings} {key}", (job.run, about[key]))
+                if about[key] != digest:
+                    raise InputError(
+                        f"{job.run} is of other images than {first} (the SHA-256 in their run.json differ), so they cannot be "
+                        "compared. Delete the run folder of the wrong images, and run the same command with --resume."
+                    )
 
 
 def compare_to_reference(grid: Grid, conditions: Sequence[ConditionResult]) -> list[Comparison]:
@@ -110,9 +127,7 @@ def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
 
 
 def _collect_condition(grid: Grid, name: str, jobs: Mapping[int, Job]) -> ConditionResult:
-    done = {seed: job for seed, job in jobs.items() if job.state() == "done"}
-    _require_same_data([job.run for job in done.values()])
-    found = [_read_seed(seed, job) for seed, job in done.items()]
+    found = [_read_seed(seed, job) for seed, job in jobs.items() if job.state() == "done"]
     swings = [one.accuracy_swing for one in found if one.accuracy_swing is not None]
     return ConditionResult(
         name=name,
@@ -122,25 +137,6 @@ def _collect_condition(grid: Grid, name: str, jobs: Mapping[int, Job]) -> Condit
         accuracy=mean_std([one.accuracy for one in found]) if found else None,
         accuracy_swing=mean_std(swings) if swings else None,
     )
-
-
-def _require_same_data(runs: Sequence[Path]) -> None:
-    """Raise InputError if runs were trained or measured on different images."""
-    digests = [
-        {
-            (domain, key): value
-            for domain, about in RunFolder(run).read_record().get("data", {}).items()
-            for key, value in about.items()
-            if key in DIGESTS.values()
-        }
-        for run in runs
-    ]
-    for run, found in zip(runs, digests, strict=True):
-        if found != digests[0]:
-            raise InputError(
-                f"{run} is of other images than {runs[0]} (the SHA-256 in their run.json differ), so their results have no "
-                "mean. Delete the run folder of the wrong images, and run the same command with --resume."
-            )
 
 
 def _read_seed(seed: int, job: Job) -> SeedResult:
@@ -203,16 +199,17 @@ def _compare(one: ConditionResult, reference: ConditionResult, expect: Expectati
 
 
 def _paired_p(differences: Sequence[float]) -> float | None:
-    """Return the p-value of a mean of 0 by Student's t; None for one difference."""
+    """Return the p-value of a mean of 0: Student's t, or where all differences are equal, that of their signs; None for one."""
     if len(differences) < 2:
         return None
-    if np.ptp(differences) == 0:
-        return float(differences[0] == 0)
+    if np.allclose(differences, differences[0]):
+        return 1.0 if np.isclose(differences[0], 0, atol=1e-9) else 2.0 ** (1 - len(differences))
     return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
 def _pairs(one: ConditionResult, reference: ConditionResult, measure: str) -> list[tuple[float, float]]:
-    mine, others = one.values(measure), reference.values(measure)
+    shared = {seed.seed for seed in one.seeds} & {seed.seed for seed in reference.seeds}
+    mine, others = one.values(measure, shared), reference.values(measure, shared)
     return [(mine[seed], others[seed]) for seed in mine if seed in others]
 
 

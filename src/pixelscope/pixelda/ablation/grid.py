@@ -42,6 +42,8 @@ class Condition(Config):
     @field_validator("expect", mode="before")
     @classmethod
     def _as_list(cls, given: Any) -> Any:
+        if given is None:
+            return ()
         return (given,) if isinstance(given, dict) else given
 
 

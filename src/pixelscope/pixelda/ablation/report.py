@@ -123,8 +123,8 @@ def _result(numbers: AblationResult) -> Section:
 def _claims(numbers: AblationResult) -> Section:
     rows = numbers.comparison_rows()
     caption = (
-        "Condition minus reference, paired by seed. p: Student's t, corrected for all tests in this table (Holm). A claim is "
-        "supported or contradicted if p is below 0.05."
+        "Condition minus reference, paired by seed. p: Student's t, corrected for all tests in this table (Holm); "
+        "the intervals are not corrected. A claim is supported or contradicted if p is below 0.05."
     )
     return Section("Claims", "claims", parts=(_table(caption, COMPARISON_HEADER, rows, numeric=False),) if rows else ())
 

@@ -1,6 +1,6 @@
 """The schemas of ablation.json and search.json, and their tables for a terminal and for the report."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ Judgement = Literal["supported", "contradicted", "undecided", "not measured", "r
 Cells = tuple[str, ...]
 
 HEADER = ("condition", "seeds", "mean", "std", "95% of the mean", "swing, points", "swapped classes", "collapsed")
-"""Columns of the table of conditions; mean, std and interval are of the target accuracy, the last two of each seed."""
+"""Columns of the table of conditions; mean, std and interval are of the target accuracy, swapped classes of each seed."""
 
 COMPARISON_HEADER = ("condition", "claim", "outcome", "measure", "difference", "95% interval", "p", "seeds")
 """Columns of the table of claims; the difference is condition less reference, and p is corrected (Holm)."""
@@ -84,12 +84,13 @@ class ConditionResult(Config):
     accuracy: MeanStd | None
     accuracy_swing: MeanStd | None
 
-    def values(self, measure: str) -> dict[int, float]:
-        """Return what is measured by `measure`, one of `MEASURES`, by seed."""
+    def values(self, measure: str, seeds: Collection[int]) -> dict[int, float]:
+        """Return what is measured by `measure`, one of `MEASURES`, by seed, of some seeds."""
+        some = [one for one in self.seeds if one.seed in seeds]
         if measure == "accuracy_deviation":
-            median = float(np.median([one.accuracy for one in self.seeds])) if self.seeds else 0.0
-            return {one.seed: abs(one.accuracy - median) for one in self.seeds}
-        return {one.seed: value for one in self.seeds if (value := getattr(one, measure)) is not None}
+            median = float(np.median([one.accuracy for one in some])) if some else 0.0
+            return {one.seed: abs(one.accuracy - median) for one in some}
+        return {one.seed: value for one in some if (value := getattr(one, measure)) is not None}
 
     def row(self, reference: str) -> Cells:
         """Return the cells under `HEADER`."""
@@ -118,8 +119,8 @@ class Comparison(Config):
     difference: MeanStd | None = None
     """Condition minus reference, paired by seed, in the unit of `MEASURES`."""
     p: float | None = None
-    """Probability of such a difference without an effect: a paired t-test, corrected for all tests of the grid (Holm 1979).
-    None for fewer than two seeds."""
+    """Probability of a difference at least this large if there is no effect: a paired t-test, corrected for all tests of the
+    grid (Holm 1979). None for fewer than two seeds."""
     seeds: Natural = 0
     """Number of seeds that both have."""
 
@@ -130,7 +131,7 @@ class Comparison(Config):
         interval = (
             "" if found is None or found.low is None or found.high is None else f"{_signed(found.low)} to {_signed(found.high)}"
         )
-        p = "" if self.p is None else f"{self.p:.3f}"
+        p = "" if self.p is None else "<0.001" if self.p < 0.001 else f"{self.p:.3f}"
         return (self.condition, claim, self.judgement, MEASURES[self.measure][0], mean, interval, p, str(self.seeds))
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pixelscope.config import merge
+from pixelscope.config import merge, read_yaml
 from pixelscope.engine.runtime import cpu_name
 from pixelscope.errors import InputError
 from pixelscope.files import write_text
-from pixelscope.pixelda.ablation.analysis import choose_trial, collect, compare_to_reference, read_trial
+from pixelscope.pixelda.ablation.analysis import choose_trial, collect, compare_to_reference, read_trial, require_same_images
 from pixelscope.pixelda.ablation.grid import Grid, GridConfig, read_grid
 from pixelscope.pixelda.ablation.jobs import Cluster, Job, LaunchOptions, check_options, has_submitit, launch
 from pixelscope.pixelda.ablation.results import ABLATION, RUNS, SAMPLES, SEARCH, AblationResult, SearchResult, Trial
@@ -94,6 +94,7 @@ def ablate(
         folder,
         jobs,
     ):
+        require_same_images(jobs.values())
         found = collect(chosen, jobs)
         comparisons = compare_to_reference(chosen, found)
         result = AblationResult(out=str(out), grid=grid, reference=chosen.reference, conditions=found, comparisons=comparisons)
@@ -232,6 +233,7 @@ def _run_grid(
     check()
     with _open_folder(start, config, system) if resume else _create_folder(out, config, system) as folder:
         jobs = _jobs(config.grid, folder.path, data_root)
+        require_same_images(jobs.values())
         left = [job for job in jobs.values() if job.state() != "done"]
         for job in left:
             job.failure.unlink(missing_ok=True)
@@ -263,7 +265,7 @@ def _open_folder(start: Start, config: GridConfig, system: str) -> Iterator[RunF
     started = folder.read_record().get("system")
     if started != system:
         raise InputError(f"{out} was started as {started!r}, not as {system!r}; choose another --out.")
-    if folder.config.read_text(encoding="utf-8") != config.to_yaml():
+    if GridConfig.parse(read_yaml(folder.config), str(folder.config)) != config:
         raise InputError(f"{out} was started with another grid, seeds or settings; give the same, or choose another --out.")
     with folder.locked("worked on", start.take_over):
         yield folder

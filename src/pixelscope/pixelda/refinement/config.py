@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pixelscope.config import Config, load_preset, read_yaml
+from pixelscope.config import Config, load_preset, merge, read_yaml
 from pixelscope.data.sources.relocate import find
 from pixelscope.engine.config import AdamConfig, Images, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
@@ -42,7 +42,7 @@ class GeneratedConfig(Config):
 
 
 class SelfTrainingConfig(Config):
-    """Stage 2: target images with confident pseudo-labels by the classifier's moving average (FixMatch, Sohn et al. 2020)."""
+    """Target images with confident pseudo-labels by the classifier's moving average (FixMatch, Sohn et al. 2020)."""
 
     enabled: bool = True
     """Train on them."""
@@ -50,9 +50,9 @@ class SelfTrainingConfig(Config):
     """Minimum probability of a pseudo-label, if it is fixed."""
     thresholds: Literal["fixed", "adaptive"] = "adaptive"
     """`fixed` uses the threshold for every class. `adaptive` learns one per class: the teacher's mean confidence, lower for
-    classes that it predicts less often than the source has them (FreeMatch, Wang et al. 2023, equations 5, 6 and 8)."""
+    classes that it predicts less often than the source has them (after FreeMatch, Wang et al. 2023, section 3)."""
     weak_views: Literal[1, 2] = 1
-    """Weak views of a target image that the teacher labels. A pseudo-label counts only if it is the same for both."""
+    """Weak views of a target image that the teacher labels. A pseudo-label counts only if both views give it."""
     weight: Weight = 1.0
     """Weight of their loss."""
     rampup_images: Annotated[int, Field(ge=0)] = 64_000
@@ -68,9 +68,9 @@ class SelfTrainingConfig(Config):
 class RegularizationConfig(Config):
     """Losses of target images that need no label (VADA, Shu et al. 2018)."""
 
-    entropy: Weight = 0.1
+    entropy: Weight = 0.0
     """Weight of the mean entropy of predictions, in nats: decision boundaries avoid target images."""
-    virtual_adversarial: Weight = 1.0
+    virtual_adversarial: Weight = 0.0
     """Weight of the change of predictions under the worst small change of an image (Miyato et al. 2018)."""
     radius: Annotated[float, Field(gt=0)] = 1.0
     """L2 norm of that change, of an image with pixels in [-1, 1]."""
@@ -168,6 +168,9 @@ def refine_preset(name: str | None = None, known: Mapping[str, Any] | None = Non
 
 SYSTEM = "refined"
 
+UNRECORDED = {"self_training": {"thresholds": "fixed"}}
+"""Values of settings that a refinement used before they existed."""
+
 
 @dataclass(frozen=True)
 class StoredRefinement:
@@ -214,7 +217,8 @@ def read_refinement(folder: RunFolder, record: Mapping[str, Any] | None = None) 
     system = record.get("system")
     if system != SYSTEM:
         raise InputError(f"{folder.path} is a run of {system!r}, not a refinement; give one of `pixelscope pixelda refine`.")
-    return StoredRefinement(folder, record, RefineConfig.parse(read_yaml(folder.config), str(folder.config)))
+    values = read_yaml(folder.config)
+    return StoredRefinement(folder, record, RefineConfig.parse(merge(UNRECORDED, values), str(folder.config)))
 
 
 def places_of(config: RefineConfig) -> dict[str, str]:

@@ -17,14 +17,16 @@ class PseudoLabels:
 
     Attributes:
         state: the running means, changed in place; part of a checkpoint. `predicted`: mean prediction, shape (classes,), sum 1;
-            `confidence`: mean probability of the predicted class, a scalar.
+            `confidence`: mean probability of the predicted class, a scalar; only of adaptive thresholds.
     """
 
     def __init__(self, config: SelfTrainingConfig, class_prior: Tensor, fabric: Fabric) -> None:
         """Start from the class frequencies of the source, `class_prior` (classes,) with sum 1."""
         self.config, self.fabric = config, fabric
         self.class_prior = class_prior.to(fabric.device)
-        self.state: Mapping[str, Tensor] = {"predicted": self.class_prior.clone(), "confidence": self.class_prior.mean()}
+        self.state: Mapping[str, Tensor] = {"predicted": self.class_prior.clone()}
+        if config.thresholds == "adaptive":
+            self.state = {**self.state, "confidence": self.class_prior.mean()}
 
     def label(self, *logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return int64 labels (n,) and whether each is confident, bool (n,).
@@ -34,16 +36,31 @@ class PseudoLabels:
                 views give it.
         """
         probabilities = torch.stack([one.float().softmax(1) for one in logits]).mean(0)
-        mean = torch.as_tensor(self.fabric.all_reduce(probabilities.mean(0), reduce_op="mean"))
-        self.state["predicted"].lerp_(mean, 1 - DECAY)
-        probabilities = self._aligned(probabilities)
-        confidence, label = probabilities.max(1)
-        mean = torch.as_tensor(self.fabric.all_reduce(confidence.mean(), reduce_op="mean"))
-        self.state["confidence"].lerp_(mean, 1 - DECAY)
+        self._move("predicted", probabilities.mean(0))
+        confidence, label = self._aligned(probabilities).max(1)
+        if self.config.thresholds == "adaptive":
+            self._move("confidence", confidence.mean())
         confident = confidence >= self.thresholds()[label]
         for one in logits if len(logits) > 1 else ():
             confident = confident & (self._aligned(one.float().softmax(1)).argmax(1) == label)
         return label, confident
+
+    def thresholds(self) -> Tensor:
+        """Return each class's minimum probability, shape (classes,).
+
+        Adaptive ones are the mean confidence, times the frequency with which a class is predicted relative to the source's
+        frequency, at most 1. FreeMatch divides by the largest mean prediction instead, because its classes are equally
+        frequent. Without an assumption about frequencies, all classes have the mean confidence.
+        """
+        if self.config.thresholds == "fixed":
+            return torch.full_like(self.class_prior, self.config.threshold)
+        if self.config.distribution_alignment == "none":
+            return self.state["confidence"].expand_as(self.class_prior)
+        return self.state["confidence"] * (self.state["predicted"] / self.class_prior.clamp(min=1e-6)).clamp(max=1)
+
+    def _move(self, name: str, value: Tensor) -> None:
+        """Move a running mean towards the mean of `value` over all processes."""
+        self.state[name].lerp_(torch.as_tensor(self.fabric.all_reduce(value, reduce_op="mean")), 1 - DECAY)
 
     def _aligned(self, probabilities: Tensor) -> Tensor:
         """Return probabilities (n, classes) corrected towards the source's class frequencies, unless that is off."""
@@ -51,10 +68,3 @@ class PseudoLabels:
             return probabilities
         corrected = probabilities * self.class_prior / self.state["predicted"].clamp(min=1e-6)
         return corrected / corrected.sum(1, keepdim=True)
-
-    def thresholds(self) -> Tensor:
-        """Return each class's minimum probability, shape (classes,)."""
-        if self.config.thresholds == "fixed":
-            return torch.full_like(self.class_prior, self.config.threshold)
-        learned = self.state["predicted"] / self.class_prior.clamp(min=1e-6)
-        return self.state["confidence"] * learned / learned.max()
