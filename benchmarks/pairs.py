@@ -133,16 +133,23 @@ def table(out: Path, pairs: Sequence[str]) -> str:
 
 
 def require_same_images(out: Path, pair: str) -> None:
-    """Raise SystemExit if the seeds of a pair are of different test images, which have no mean; a split per seed is meant."""
-    digests: dict[tuple[str, ...], Path] = {}
-    for path in sorted(out.glob(f"{pair}-*-s*/run.json")):
-        if not path.parent.name.startswith((f"{pair}-auto-", f"{pair}-paper-")):
-            continue
-        about = json.loads(path.read_text(encoding="utf-8")).get("data", {})
-        digests.setdefault(tuple(about[domain]["sha256_test"] for domain in ("source", "target")), path.parent)
-    if len(digests) > 1 and not PAIRS[pair].splits:
-        first, second = list(digests.values())[:2]
-        raise SystemExit(f"{first} and {second} are of different test images; delete one of them and train it again.")
+    """Raise SystemExit if evaluated runs of a pair are of different test images, so that a row would mix them.
+
+    A pair with one split per seed is compared within each seed.
+    """
+    first: dict[tuple[str, ...], tuple[str, Path]] = {}
+    for path in sorted(out.glob(f"{pair}-*-s*/evaluation.json")):
+        kind, seed = path.parent.name.removeprefix(f"{pair}-").rsplit("-s", 1)
+        # A refinement has the images of its run of preset auto; other presets frame them in another way.
+        kind = "auto" if kind == "refined" else kind
+        about = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["data"]
+        for domain, images in about.items():
+            key = (kind, domain, seed if PAIRS[pair].splits else "")
+            digest, other = first.setdefault(key, (images["sha256_test"], path.parent))
+            if digest != images["sha256_test"]:
+                raise SystemExit(
+                    f"{other} and {path.parent} are of different test images; delete one of them and train it again."
+                )
 
 
 def verdicts(out: Path) -> str:

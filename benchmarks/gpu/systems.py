@@ -67,11 +67,7 @@ def _refinement(tiny: bool) -> Built:
     from pixelscope.pixelda.task import build_networks
 
     small = {"network": {"width": 4}, "generated": {"pool_size": 16}, "training": {"batch_size": 4}}
-    fixmatch = {
-        "self_training": {"thresholds": "fixed"},
-        "regularization": {"entropy": 0.0, "virtual_adversarial": 0.0},
-        "views": {"invert": 0.5},
-    }
+    fixmatch = {"self_training": {"thresholds": "fixed"}, "views": {"invert": 0.5}}
     config = RefineConfig.parse({**fixmatch, **(small if tiny else {"network": {"width": 96}})})
     adapted = PixelDAConfig.parse({"generator": {"blocks": 1, "width": 4}} if tiny else {})
     fabric, _ = training_fabric("auto")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import polyp_patches
-from benchmarks.pairs import PAIRS, figure, main
+from benchmarks.pairs import PAIRS, figure, main, require_same_images
 
 
 def test_a_figure_shows_source_redrawn_and_target_from_above(tmp_path: Path) -> None:
@@ -28,16 +28,24 @@ def test_a_folder_without_runs_gives_an_empty_row(pair: str, tmp_path: Path, cap
     assert f"| {PAIRS[pair].title} | 0 |" in capsys.readouterr().out
 
 
-def test_seeds_of_different_images_have_no_mean(tmp_path: Path) -> None:
+def test_runs_of_different_images_are_not_in_one_row(tmp_path: Path) -> None:
+    def write(name: str, target: str) -> None:
+        (tmp_path / name).mkdir()
+        data = {"source": {"sha256_test": "a"}, "target": {"sha256_test": target}}
+        (tmp_path / name / "run.json").write_text(json.dumps({"data": data}), encoding="utf-8")
+        (tmp_path / name / "evaluation.json").touch()
+
+    for name, target in (("signs-auto-s0", "b"), ("signs-paper-s0", "framed"), ("usps-auto-s0", "b"), ("usps-auto-s1", "c")):
+        write(name, target)
+    (tmp_path / "signs-auto-s2").mkdir()
     for pair in ("signs", "usps"):
-        for seed in (0, 1):
-            run = tmp_path / f"{pair}-auto-s{seed}"
-            run.mkdir()
-            data = {"source": {"sha256_test": "a"}, "target": {"sha256_test": str(seed)}}
-            (run / "run.json").write_text(json.dumps({"data": data}), encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"signs-auto-s0.*signs-auto-s1"):
-        main(["--data", "data", "--out", str(tmp_path), "--pairs", "signs", "--table"])
-    assert main(["--data", "data", "--out", str(tmp_path), "--pairs", "usps", "--table"]) == 0, "it has a split per seed"
+        require_same_images(tmp_path, pair)
+    write("signs-refined-s1", "c")
+    with pytest.raises(SystemExit, match=r"signs-auto-s0.*signs-refined-s1"):
+        require_same_images(tmp_path, "signs")
+    write("usps-refined-s1", "b")
+    with pytest.raises(SystemExit, match=r"usps-auto-s1.*usps-refined-s1"):
+        require_same_images(tmp_path, "usps")
 
 
 def _frames(folder: Path, count: int, width: int, height: int, draw: np.random.Generator) -> None:

@@ -106,7 +106,7 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     run = tmp_path / "full-seed7"
     run.mkdir()
     confusion = torch.tensor([[5, 0, 1, 0], [4, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]])
-    accuracies = [0.1, 0.2, 0.9, 0.8, 0.5, 0.4]
+    accuracies = [0.1, 0.2, 0.3, 0.4, 0.9, 0.8, 0.5, 0.6, 0.3, 0.4]
     curve = [
         CurvePoint(images=10 * n, step=n, target_test=value, ema_target_test=value + 0.05, source_test=0.9)
         for n, value in enumerate(accuracies)
@@ -144,9 +144,9 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
         0.1,
     )
     assert (one.probability_real, one.probability_generated) == pytest.approx((18.5 / 20, 18.5 / 40))
-    late = accuracies[3:]
-    line = np.polynomial.Polynomial.fit(range(3), late, 1)(np.arange(3))
-    assert one.accuracy_swing == pytest.approx(np.sqrt(np.sum((late - line) ** 2)))
+    late = accuracies[5:]
+    line = np.polynomial.Polynomial.fit(range(5), late, 1)(np.arange(5))
+    assert one.accuracy_swing == pytest.approx(np.sqrt(np.sum((late - line) ** 2) / 3))
     assert one.collapsed
     assert one.curve == [(10 * n, pytest.approx(value + 0.05)) for n, value in enumerate(accuracies)]
 
@@ -250,10 +250,11 @@ def test_the_judgement_follows_from_the_numbers(other: list[float], direction: s
 
 
 def test_differences_are_paired_by_seed_and_in_points() -> None:
-    conditions = [collected("full", [0.90, 0.80, 0.70]), collected("other", [0.89, 0.79, 0.69])]
+    conditions = [collected("full", [0.90, 0.80, 0.70]), collected("other", [0.88, 0.79, 0.69])]
     found = compare_to_reference(grid_of("accuracy", "lower"), conditions)[1]
-    assert found.difference is not None and found.difference.mean == pytest.approx(-1)
-    assert found.row("why") == ("other", "why", "supported", "target accuracy, points", "−1.00", "−1.00 to −1.00", "0.000", "3")
+    assert found.difference is not None and found.difference.mean == pytest.approx(-4 / 3)
+    assert found.row("why")[:5] == ("other", "why", "undecided", "target accuracy, points", "−1.33")
+    assert found.row("why")[5:] == ("−2.77 to +0.10", "0.057", "3")
     swings = compare_to_reference(
         grid_of("accuracy_swing", "higher"),
         [collected("full", [0.9] * 2, [0.01, 0.02]), collected("other", [0.9] * 2, [0.03, 0.05])],
@@ -279,11 +280,23 @@ def test_p_values_are_corrected_for_the_number_of_tests() -> None:
     assert judged(same) == ["reference", *["undecided"] * 4]
 
 
+@pytest.mark.parametrize(("seeds", "p", "judgement"), [(2, 0.5, "undecided"), (8, 2 / 2**8, "supported")])
+def test_equal_differences_are_judged_by_their_signs(seeds: int, p: float, judgement: str) -> None:
+    """Student's t is not defined without a spread."""
+    conditions = [collected("full", [0.9] * seeds), collected("other", [0.8] * seeds), collected("same", [0.9] * seeds)]
+    expect = {"expect": {"measure": "accuracy", "direction": "lower"}}
+    grid = Grid.parse({"reference": "full", "conditions": {"full": {}, "other": expect, "same": {"expect": None}}})
+    found = compare_to_reference(grid, conditions)
+    assert found[1].p == pytest.approx(p) and found[1].judgement == judgement
+    both = Grid.parse({"reference": "full", "conditions": {"full": {}, "other": expect, "same": expect}})
+    assert [one.p for one in compare_to_reference(both, conditions)[1:]] == pytest.approx([2 * p, 1])
+
+
 def test_a_claim_may_expect_two_things() -> None:
     """Each is tested by itself; one of seeds, one of each run."""
     full = collected("full", [0.9, 0.9, 0.9, 0.9], [0.01, 0.01, 0.01, 0.01])
     other = collected("other", [0.8, 0.9, 0.9, 0.99], [0.05, 0.06, 0.05, 0.06])
-    assert list(other.values("accuracy_deviation").values()) == pytest.approx([0.1, 0, 0, 0.09])
+    assert list(other.values("accuracy_deviation", range(4)).values()) == pytest.approx([0.1, 0, 0, 0.09])
     expect = [{"measure": name, "direction": "higher"} for name in ("accuracy_deviation", "accuracy_swing")]
     grid = Grid.parse({"reference": "full", "conditions": {"full": {}, "other": {"expect": expect}}})
     found = compare_to_reference(grid, [full, other])

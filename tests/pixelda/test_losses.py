@@ -89,7 +89,7 @@ def test_virtual_adversarial_loss_moves_along_the_direction_that_changes_the_pre
     def classify(given: torch.Tensor) -> torch.Tensor:
         return given.flatten(1) @ weights.T
 
-    logits = classify(images)
+    logits = classify(images).requires_grad_()
     start = torch.randn(images.shape, generator=draw)
     found = losses.virtual_adversarial_loss(classify, images, logits, start, radius=0.1)
     worst = weights[1] - weights[0]
@@ -99,3 +99,7 @@ def test_virtual_adversarial_loss_moves_along_the_direction_that_changes_the_pre
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
     other = F.kl_div(classify(images + 0.1 * start / 12**0.5).log_softmax(1), logits.softmax(1), reduction="batchmean")
     assert found > other
+    weights.requires_grad_()
+    losses.virtual_adversarial_loss(classify, images, logits, start, radius=0.1).backward()
+    assert logits.grad is None, "predictions of the unchanged images are the target"
+    assert weights.grad is not None

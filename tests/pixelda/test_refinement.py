@@ -27,6 +27,7 @@ from pixelscope.pixelda.networks import StrongClassifier
 from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, RefineConfig, ViewsConfig, refine_preset
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches, strong, weak
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
+from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.selection import SELECTORS, cluster_agreement, mutual_information, select_checkpoints
@@ -276,8 +277,8 @@ def test_an_unfinished_teacher_teaches_only_where_a_checkpoint_is_named(origin: 
     assert load_inputs(config(origin, self_training=taught, checkpoint="ema-last")).teacher is not None
 
 
-PLAIN = {"self_training": {"thresholds": "fixed"}, "regularization": {"entropy": 0.0, "virtual_adversarial": 0.0}}
-"""One threshold for all classes, and no loss without labels."""
+PLAIN = {"self_training": {"thresholds": "fixed"}}
+"""One threshold for all classes."""
 
 
 def task(classes: int = 3, **changes) -> RefineTask:
@@ -385,22 +386,36 @@ def test_where_classes_are_missing_balance_can_be_turned_off() -> None:
 
 
 def test_a_class_that_is_learned_late_has_a_lower_threshold() -> None:
-    """Of three classes the last is predicted half as often as the source has it."""
+    """Of three classes the last is predicted less often than the source has it."""
+    said = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.25, 0.23, 0.52], [0.52, 0.23, 0.25]]).log()
     made = {
         name: task(self_training={"thresholds": name, "threshold": 0.65, "distribution_alignment": "none"}).pseudo_labels
         for name in ("fixed", "adaptive")
     }
-    said = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.25, 0.23, 0.52], [0.52, 0.23, 0.25]]).log()
-    for pseudo_labels in made.values():
+    balanced = task(self_training={"thresholds": "adaptive"}).pseudo_labels
+    for pseudo_labels in (*made.values(), balanced):
         for _ in range(1000):
             label, _ = pseudo_labels.label(said)
         assert label.tolist() == [0, 1, 2, 0]
-    # Mean predictions are 0.4175, 0.34 and 0.2425, the mean confidence 0.66.
-    torch.testing.assert_close(made["adaptive"].state["confidence"], torch.tensor(0.66), atol=1e-3, rtol=0)
-    expected = 0.66 * torch.tensor([0.4175, 0.34, 0.2425]) / 0.4175
-    torch.testing.assert_close(made["adaptive"].thresholds(), expected, atol=1e-3, rtol=0)
     assert made["fixed"].label(said)[1].tolist() == [True, True, False, False]
-    assert made["adaptive"].label(said)[1].tolist() == [True, True, True, False]
+    assert made["adaptive"].thresholds().tolist() == pytest.approx([0.66] * 3, abs=1e-3), "the mean confidence"
+    # Mean predictions are 0.4175, 0.34 and 0.2425, a third of the source each.
+    expected = balanced.state["confidence"] * torch.tensor([1, 1, 3 * 0.2425])
+    torch.testing.assert_close(balanced.thresholds(), expected, atol=1e-3, rtol=0)
+    assert balanced.label(said)[1].tolist() == [True, True, True, False]
+
+
+def test_a_rare_class_does_not_lower_the_thresholds_of_the_others() -> None:
+    """One percent of the source, and most of what the teacher predicts; then a class that the source lacks."""
+    said = torch.tensor([[0.3, 0.1, 0.6], [0.1, 0.3, 0.6]]).log()
+    for prior in ((0.495, 0.495, 0.01), (0.5, 0.5, 0.0)):
+        config = tiny.refined(self_training={"thresholds": "adaptive"}).self_training
+        pseudo_labels = PseudoLabels(config, torch.tensor(prior), tiny.fabric())
+        for _ in range(1000):
+            pseudo_labels.label(said)
+        confidence = float(pseudo_labels.state["confidence"])
+        expected = [confidence * min(1, 0.2 / prior[0])] * 2 + [confidence]
+        assert pseudo_labels.thresholds().tolist() == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_label_that_differs_between_views_does_not_count() -> None:
@@ -426,8 +441,8 @@ def test_losses_without_labels_train_the_classifier(name: str) -> None:
 
 
 def test_the_teacher_and_the_mean_of_its_answers_are_part_of_a_checkpoint() -> None:
-    made = task()
-    assert set(checkpoint.state(made)) >= {"memory.predicted", "average.classifier.fc.weight"}
+    made = task(self_training={"thresholds": "adaptive"})
+    assert set(checkpoint.state(made)) >= {"memory.predicted", "memory.confidence", "average.classifier.fc.weight"}
 
 
 @pytest.mark.parametrize("labels_of_its_own", [True, False])
@@ -590,11 +605,16 @@ def test_two_classes_missing_in_the_target_are_no_harm_without_balance(tmp_path:
     pictures, labels = tiny.pictures(120, 1)
     kept = labels == 1
     run = adapted(tmp_path, tiny.pictures(120), (pictures[kept], labels[kept]), images=96)
-    # Inverted, these classes are others.
-    still = {"invert": 0.0, "colour": 0.2, "erase": 0.0, "rotation": 0.01}
+    still = {"colour": 0.2, "erase": 0.0, "rotation": 0.01}
     last = {}
     for balance in ("source", "none"):
-        taught = {"distribution_alignment": balance, "threshold": 0.6, "weight": 3.0, "rampup_images": 3200}
+        taught = {
+            "distribution_alignment": balance,
+            "threshold": 0.6,
+            "weight": 3.0,
+            "rampup_images": 3200,
+            "thresholds": "fixed",
+        }
         changes = {"generated": {"enabled": False}, "self_training": taught, "views": still}
         values = config(run, **changes, training={"images": 6400, "evaluate_every": 6400, "log_every": 640})
         refine(values, run=tmp_path / balance)
