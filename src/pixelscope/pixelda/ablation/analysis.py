@@ -168,7 +168,7 @@ def _swing(curve: Sequence[tuple[int, float]]) -> float | None:
     if len(curve) < 3:
         return None
     images, accuracies = np.array(curve, float).T
-    residuals = accuracies - stats.linregress(images, accuracies).slope * (images - images.mean()) - accuracies.mean()
+    residuals = accuracies - np.polynomial.Polynomial.fit(images, accuracies, 1)(images)
     return float(np.sqrt(np.square(residuals).sum() / (len(curve) - 2)))
 
 
@@ -204,7 +204,7 @@ def _paired_p(differences: Sequence[float]) -> float | None:
         return None
     if np.allclose(differences, differences[0]):
         return 1.0 if np.isclose(differences[0], 0, atol=1e-9) else 2.0 ** (1 - len(differences))
-    return float(stats.ttest_1samp(differences, 0).pvalue)
+    return float(stats.ttest_1samp(differences, 0)[1])
 
 
 def _pairs(one: ConditionResult, reference: ConditionResult, measure: str) -> list[tuple[float, float]]:
