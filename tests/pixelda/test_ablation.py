@@ -277,6 +277,9 @@ def test_p_values_are_corrected_for_the_number_of_tests() -> None:
         return [one.judgement for one in compare_to_reference(grid, [reference, worse, *others])]
 
     assert judged([]) == ["reference", "supported"]
+    grid = Grid.parse({"reference": "full", "conditions": {"full": {}, "other": expect}})
+    alone = compare_to_reference(grid, [reference, worse])[1]
+    assert alone.p == pytest.approx(stats.ttest_rel([0.87, 0.90, 0.90, 0.895], [0.90, 0.91, 0.92, 0.91]).pvalue)
     assert judged(same) == ["reference", *["undecided"] * 4]
 
 
