@@ -24,7 +24,7 @@ class Expectation(Config):
     measure: Measure
     """`accuracy`: on the target. `accuracy_deviation`: its distance to the median over seeds. `accuracy_swing`: its standard
     deviation around a line, over the last half of a run's evaluations. `swapped_classes`: number of classes that are mostly
-    predicted as another one. `collapsed`: whether a run ends with less than half of its own best accuracy."""
+    predicted as another one. `collapsed`: whether a run ends with less than half of its best accuracy."""
     direction: Literal["lower", "higher"]
 
 
