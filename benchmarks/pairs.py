@@ -117,7 +117,7 @@ def table(out: Path, pairs: Sequence[str]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for pair in pairs:
-        require_same_images(out, pair)
+        require_comparable(out, pair)
         found = {what: list(_evaluations(out, f"{pair}-{what}-s*")) for what in ("auto", "refined", "paper", "labels")}
         columns = [
             [one["source_only"]["target_test"] for one in found["auto"]],
@@ -132,24 +132,29 @@ def table(out: Path, pairs: Sequence[str]) -> str:
     return "\n".join(rows)
 
 
-def require_same_images(out: Path, pair: str) -> None:
-    """Raise SystemExit if evaluated runs of a pair are of different test images, so that a row would mix them.
+def require_comparable(out: Path, pair: str) -> None:
+    """Raise SystemExit if evaluated runs of one row are of different test images, or were trained for different lengths.
 
     A pair with one split per seed is compared within each seed.
     """
-    first: dict[tuple[str, ...], tuple[str, Path]] = {}
-    for path in sorted(out.glob(f"{pair}-*-s*/evaluation.json")):
-        kind, seed = path.parent.name.removeprefix(f"{pair}-").rsplit("-s", 1)
+    first: dict[tuple[str, ...], tuple[object, Path]] = {}
+
+    def require_equal(key: tuple[str, ...], value: object, path: Path, what: str) -> None:
+        known, other = first.setdefault(key, (value, path))
+        if value != known:
+            raise SystemExit(f"{other} and {path} {what}; move one of them away, or delete it and train it again.")
+
+    for path in sorted(out.glob(f"{pair}-*-s*")):
+        if not (path / "evaluation.json").is_file():
+            continue
+        kind, seed = path.name.removeprefix(f"{pair}-").rsplit("-s", 1)
+        images = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))["images"]
+        require_equal((kind, "length"), images, path, "were trained on different numbers of images")
         # A refinement has the images of its run of preset auto; other presets frame them in another way.
         kind = "auto" if kind == "refined" else kind
-        about = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["data"]
-        for domain, images in about.items():
+        for domain, about in json.loads((path / "run.json").read_text(encoding="utf-8"))["data"].items():
             key = (kind, domain, seed if PAIRS[pair].splits else "")
-            digest, other = first.setdefault(key, (images["sha256_test"], path.parent))
-            if digest != images["sha256_test"]:
-                raise SystemExit(
-                    f"{other} and {path.parent} are of different test images; delete one of them and train it again."
-                )
+            require_equal(key, about["sha256_test"], path, "are of different test images")
 
 
 def verdicts(out: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import polyp_patches
-from benchmarks.pairs import PAIRS, figure, main, require_same_images
+from benchmarks.pairs import PAIRS, figure, main, require_comparable
 
 
 def test_a_figure_shows_source_redrawn_and_target_from_above(tmp_path: Path) -> None:
@@ -28,24 +28,28 @@ def test_a_folder_without_runs_gives_an_empty_row(pair: str, tmp_path: Path, cap
     assert f"| {PAIRS[pair].title} | 0 |" in capsys.readouterr().out
 
 
-def test_runs_of_different_images_are_not_in_one_row(tmp_path: Path) -> None:
-    def write(name: str, target: str) -> None:
+def test_runs_that_cannot_be_compared_are_not_in_one_row(tmp_path: Path) -> None:
+    def write(name: str, target: str, images: int = 32) -> None:
         (tmp_path / name).mkdir()
         data = {"source": {"sha256_test": "a"}, "target": {"sha256_test": target}}
         (tmp_path / name / "run.json").write_text(json.dumps({"data": data}), encoding="utf-8")
-        (tmp_path / name / "evaluation.json").touch()
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({"images": images}), encoding="utf-8")
 
     for name, target in (("signs-auto-s0", "b"), ("signs-paper-s0", "framed"), ("usps-auto-s0", "b"), ("usps-auto-s1", "c")):
         write(name, target)
     (tmp_path / "signs-auto-s2").mkdir()
+    write("signs-refined-s0", "b", images=64)
     for pair in ("signs", "usps"):
-        require_same_images(tmp_path, pair)
-    write("signs-refined-s1", "c")
-    with pytest.raises(SystemExit, match=r"signs-auto-s0.*signs-refined-s1"):
-        require_same_images(tmp_path, "signs")
+        require_comparable(tmp_path, pair)
     write("usps-refined-s1", "b")
-    with pytest.raises(SystemExit, match=r"usps-auto-s1.*usps-refined-s1"):
-        require_same_images(tmp_path, "usps")
+    with pytest.raises(SystemExit, match=r"usps-auto-s1.*usps-refined-s1.*test images"):
+        require_comparable(tmp_path, "usps")
+    write("signs-refined-s1", "c", images=64)
+    with pytest.raises(SystemExit, match=r"signs-auto-s0.*signs-refined-s1.*test images"):
+        require_comparable(tmp_path, "signs")
+    write("signs-auto-s1", "b", images=64)
+    with pytest.raises(SystemExit, match=r"signs-auto-s0.*signs-auto-s1.*numbers of images"):
+        require_comparable(tmp_path, "signs")
 
 
 def _frames(folder: Path, count: int, width: int, height: int, draw: np.random.Generator) -> None:
