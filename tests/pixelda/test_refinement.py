@@ -583,6 +583,15 @@ def test_selectors_are_what_they_are_called() -> None:
     assert select_checkpoints(values) == dict.fromkeys(SELECTORS, 20)
 
 
+def test_cluster_agreement_does_not_depend_on_the_first_centres() -> None:
+    """Clear groups, some of which a single run of k-means merges."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(36).repeat_interleave(20)
+    features = torch.randn(36, 16, generator=draw)[labels] + 0.15 * torch.randn(720, 16, generator=draw)
+    logits = 8 * torch.eye(36)[labels]
+    assert min(cluster_agreement(logits, features, seed) for seed in range(5)) > 0.98
+
+
 def test_the_learning_rate_falls_along_a_cosine() -> None:
     assert (cosine(2.0, 0), cosine(2.0, 0.5), cosine(2.0, 1)) == pytest.approx((2, 1, 0))
 

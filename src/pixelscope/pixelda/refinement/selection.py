@@ -1,5 +1,6 @@
 """Criteria that select a checkpoint without target labels, from predictions for unlabelled target images."""
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,6 +8,9 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 from torchmetrics.functional.clustering import adjusted_mutual_info_score
+
+STARTS = 10
+"""Runs of k-means, each from other initial centres."""
 
 SELECTORS = {
     "cluster agreement": "adjusted mutual information of the predictions with k-means clusters of the features",
@@ -31,16 +35,25 @@ def selector_values(logits: Tensor, features: Tensor, source_validation: float, 
 def cluster_agreement(logits: Tensor, features: Tensor, seed: int = 0) -> float:
     """Return the adjusted mutual information of predicted classes and k-means clusters of L2-normalized features; at most 1.
 
-    k is the number of classes, or of distinct features if that is smaller, as for images of a few shapes or exact copies.
+    k is the number of classes, or of distinct features if that is smaller, as for images of a few shapes or exact copies. Of
+    `STARTS` runs of k-means the one with the smallest distortion counts, because one run alone depends on its first centres.
     """
     predicted = logits.argmax(1)
     if len(predicted.unique()) < 2:
         return 0.0
     unit = torch.nn.functional.normalize(features.float(), dim=1).double().numpy()
     count = min(logits.shape[1], len(np.unique(unit.round(6), axis=0)))
-    _, clusters = kmeans2(unit, count, minit="++", rng=np.random.default_rng(seed), missing="warn", iter=30)
+    clusters = min((_clusters(unit, count, (seed, start)) for start in range(STARTS)), key=lambda found: found[0])[1]
     with torch.sparse.check_sparse_tensor_invariants(enable=False):
         return float(adjusted_mutual_info_score(predicted, torch.from_numpy(clusters).long()))
+
+
+def _clusters(features: np.ndarray, count: int, seed: tuple[int, ...]) -> tuple[float, np.ndarray]:
+    """Return the distortion of one run of k-means on `features` (N, F), and each one's cluster (N,)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        centres, clusters = kmeans2(features, count, minit="++", rng=np.random.default_rng(seed), missing="warn", iter=30)
+    return float(np.square(features - centres[clusters]).sum()), clusters
 
 
 def mutual_information(logits: Tensor) -> float:
