@@ -51,7 +51,7 @@ def small_settings(system: str, given: Path) -> dict[str, Any]:
             "run": str(given / "pixelda"),
             "network": {"width": 4},
             "generated": {"pool_size": 16, "refresh_every": 48},
-            "self_training": {"rampup_images": 0, "threshold": 0.4},
+            "self_training": {"rampup_images": 0, "thresholds": "fixed", "threshold": 0.4},
             "training": TRAINING,
             "runtime": RUNTIME,
         },

@@ -112,7 +112,7 @@ SPATIAL = {
     "losses": {"cross_entropy": 0.0, "l1": 1.0, "ssim": 0.1, "kl": 1e-5},
 }
 EVERY_LOSS = {
-    "self_training": {"rampup_images": 0, "thresholds": "adaptive", "weak_views": 2},
+    "self_training": {"rampup_images": 0, "thresholds": "adaptive", "threshold": 0.95, "weak_views": 2},
     "regularization": {"entropy": 0.1, "virtual_adversarial": 1.0},
 }
 _ENDOVAE_TRAINS = {"autoencoder": {"encoder", "decoder"}}

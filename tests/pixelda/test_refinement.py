@@ -277,13 +277,12 @@ def test_an_unfinished_teacher_teaches_only_where_a_checkpoint_is_named(origin: 
     assert load_inputs(config(origin, self_training=taught, checkpoint="ema-last")).teacher is not None
 
 
-PLAIN = {"self_training": {"thresholds": "fixed"}}
-"""One threshold for all classes."""
+ADAPTIVE = {"thresholds": "adaptive", "threshold": 0.95}
 
 
 def task(classes: int = 3, **changes) -> RefineTask:
     torch.manual_seed(0)
-    values = tiny.refined(**merge(PLAIN, changes))
+    values = tiny.refined(**changes)
     network = StrongClassifier(classes, 4, 0.0)
     return RefineTask(values, network, torch.full((classes,), 1 / classes), tiny.fabric())
 
@@ -356,7 +355,7 @@ def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
     colour = torch.full((8, 3, tiny.SIZE, tiny.SIZE), 0.5)
     given = RefineBatch(colour, torch.arange(8) % 3, None, None, colour)
     changes = {"self_training": {"threshold": 0.01}, "views": {**STILL, "shift": 0.25, "colour": 0.9}}
-    made.config = tiny.refined(**merge(PLAIN, changes))
+    made.config = tiny.refined(**changes)
     made.step(given, StepContext(0, 0, 8, 0))
     source, weakly, strongly = seen
     assert torch.allclose(weakly, colour), "a grey image that is moved is itself"
@@ -389,10 +388,10 @@ def test_a_class_that_is_learned_late_has_a_lower_threshold() -> None:
     """Of three classes the last is predicted less often than the source has it."""
     said = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.25, 0.23, 0.52], [0.52, 0.23, 0.25]]).log()
     made = {
-        name: task(self_training={"thresholds": name, "threshold": 0.65, "distribution_alignment": "none"}).pseudo_labels
-        for name in ("fixed", "adaptive")
+        name: task(self_training={"thresholds": name, "threshold": level, "distribution_alignment": "none"}).pseudo_labels
+        for name, level in (("fixed", 0.65), ("adaptive", 0.95))
     }
-    balanced = task(self_training={"thresholds": "adaptive"}).pseudo_labels
+    balanced = task(self_training=ADAPTIVE).pseudo_labels
     for pseudo_labels in (*made.values(), balanced):
         for _ in range(1000):
             label, _ = pseudo_labels.label(said)
@@ -405,11 +404,17 @@ def test_a_class_that_is_learned_late_has_a_lower_threshold() -> None:
     assert balanced.label(said)[1].tolist() == [True, True, True, False]
 
 
+def test_a_threshold_that_has_no_effect_is_refused() -> None:
+    with pytest.raises(InputError, match="threshold 0.8"):
+        RefineConfig.parse({"self_training": {"threshold": 0.8}})
+    assert RefineConfig.parse({"self_training": {"threshold": 0.8, "thresholds": "fixed"}}).self_training.threshold == 0.8
+
+
 def test_a_rare_class_does_not_lower_the_thresholds_of_the_others() -> None:
     """One percent of the source, and most of what the teacher predicts; then a class that the source lacks."""
     said = torch.tensor([[0.3, 0.1, 0.6], [0.1, 0.3, 0.6]]).log()
     for prior in ((0.495, 0.495, 0.01), (0.5, 0.5, 0.0)):
-        config = tiny.refined(self_training={"thresholds": "adaptive"}).self_training
+        config = tiny.refined(self_training=ADAPTIVE).self_training
         pseudo_labels = PseudoLabels(config, torch.tensor(prior), tiny.fabric())
         for _ in range(1000):
             pseudo_labels.label(said)
@@ -441,7 +446,7 @@ def test_losses_without_labels_train_the_classifier(name: str) -> None:
 
 
 def test_the_teacher_and_the_mean_of_its_answers_are_part_of_a_checkpoint() -> None:
-    made = task(self_training={"thresholds": "adaptive"})
+    made = task(self_training=ADAPTIVE)
     assert set(checkpoint.state(made)) >= {"memory.predicted", "memory.confidence", "average.classifier.fc.weight"}
 
 

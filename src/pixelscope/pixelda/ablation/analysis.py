@@ -152,7 +152,7 @@ def _read_seed(seed: int, job: Job) -> SeedResult:
         run=str(job.run),
         accuracy=target.accuracy,
         accuracy_swing=_swing(raw[len(raw) // 2 :]),
-        collapsed=bool(raw) and raw[-1][1] < max(accuracy for _, accuracy in raw) / 2,
+        collapsed=raw[-1][1] < max(accuracy for _, accuracy in raw) / 2 if raw else None,
         source_accuracy=found.sets["source_test"].accuracy,
         swapped_classes=int(((counts.argmax(1) != np.arange(len(counts))) & (counts.sum(1) > 0)).sum()),
         diversity=diversity[-1] if diversity else None,

@@ -38,7 +38,7 @@ ACCURACY_CAPTION = (
 CURVES_CAPTION = "Target accuracy over the training. Thin: one line per seed. Bold: their mean. Grey: mean of the reference."
 SAMPLES_CAPTION = "Source images, their translations by each condition's G at the end, with the same z, and target images."
 DIAGNOSTICS_CAPTION = (
-    "Means over seeds; swapped classes (most often predicted as another one) and warnings per run. D(real), D(generated): D's "
+    "Means over seeds; warnings per run. D(real), D(generated): D's "
     "mean probability over the last tenth. Diversity: standard deviation of generated images over z."
 )
 TRIALS_CAPTION = (
@@ -98,7 +98,8 @@ def _summary(numbers: AblationResult | None, grid: Grid) -> Section:
         return Section("Ablation", "summary", prose=(prose,), headline="Not finished yet, so nothing is known.")
     judged = [one.judgement for one in numbers.comparisons]
     counts = {word: judged.count(word) for word in ("supported", "contradicted", "undecided")}
-    headline = ", ".join(f"{count} {'claim' if count == 1 else 'claims'} {word}" for word, count in counts.items())
+    # A claim may have two tests.
+    headline = f"{plural(sum(counts.values()), 'test')} of claims: " + ", ".join(f"{n} {word}" for word, n in counts.items())
     notes = tuple(numbers.missing)
     return Section(f"Ablation: {numbers.grid}", "summary", prose=(prose,), notes=notes, headline=f"{headline}.")
 
@@ -153,12 +154,11 @@ def _diagnostics(numbers: AblationResult) -> Section:
             _mean([seed.probability_real for seed in one.seeds], "{:.2f}"),
             _mean([seed.probability_generated for seed in one.seeds], "{:.2f}"),
             _mean([seed.diversity for seed in one.seeds], "{:.4f}"),
-            ", ".join(str(seed.swapped_classes) for seed in one.seeds),
             ", ".join(str(seed.warnings) for seed in one.seeds),
         )
         for one in numbers.conditions
     ]
-    header = ("condition", "source accuracy", "D(real)", "D(generated)", "diversity", "swapped classes", "warnings")
+    header = ("condition", "source accuracy", "D(real)", "D(generated)", "diversity", "warnings")
     return Section("Diagnostics", "diagnostics", parts=(_table(DIAGNOSTICS_CAPTION, header, rows),))
 
 

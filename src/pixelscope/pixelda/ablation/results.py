@@ -57,8 +57,8 @@ class SeedResult(Config):
     accuracy_swing: float | None
     """Standard deviation of T's target accuracy around a line, over the last half of the evaluations; None for fewer than
     three."""
-    collapsed: bool
-    """Whether T's last target accuracy is less than half of its best of this run."""
+    collapsed: bool | None
+    """Whether T's last target accuracy is less than half of its best of this run; None if no curve was measured."""
     source_accuracy: float
     swapped_classes: Natural
     """Number of classes that are most often predicted as another one."""
@@ -106,7 +106,7 @@ class ConditionResult(Config):
             "" if found.low is None or found.high is None else f"{found.low:.2%} to {found.high:.2%}",
             "" if swing is None else f"{100 * swing.mean:.2f}",
             ", ".join(str(seed.swapped_classes) for seed in self.seeds),
-            f"{sum(seed.collapsed for seed in self.seeds)} of {len(self.seeds)}",
+            _collapsed(self.seeds),
         )
 
 
@@ -234,6 +234,11 @@ class SearchResult(ResultFile):
         """Return a table, the choice and the next command for a terminal."""
         command = [] if self.command is None else ["To train it in full size:", f"  {self.command}"]
         return "\n".join([*_columns([TRIAL_HEADER, *self.rows()]), "", *self.failed, self.reason, *command])
+
+
+def _collapsed(seeds: Sequence[SeedResult]) -> str:
+    known = [seed.collapsed for seed in seeds if seed.collapsed is not None]
+    return f"{sum(known)} of {len(known)}" if known else ""
 
 
 def _signed(value: float) -> str:

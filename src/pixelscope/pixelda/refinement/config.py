@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pixelscope.config import Config, load_preset, merge, read_yaml
 from pixelscope.data.sources.relocate import find
@@ -63,6 +63,12 @@ class SelfTrainingConfig(Config):
     teacher: str = ""
     """A finished run whose classifier labels the target images instead of the moving average, for example a refinement with a
     stronger network (distillation, Hinton et al. 2015)."""
+
+    @model_validator(mode="after")
+    def _check_threshold(self) -> "SelfTrainingConfig":
+        if self.thresholds == "adaptive" and self.threshold != type(self).model_fields["threshold"].default:
+            raise ValueError(f"threshold {self.threshold} has no effect on adaptive thresholds; set thresholds to fixed")
+        return self
 
 
 class RegularizationConfig(Config):

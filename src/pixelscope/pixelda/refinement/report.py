@@ -107,7 +107,7 @@ def _result(numbers: RefinementResult) -> Section:
 def _guard(found: Guard) -> Section:
     """Return the comparison of the refined classifier with the T before, without target labels."""
     effect = "helps" if found.kept == "refined" else f"harms: {'; '.join(found.reasons)}"
-    share = f"the refined one is confident enough for a pseudo-label on {found.pseudo_label_rate:.0%}"
+    share = f"the refined one is above the fixed threshold for pseudo-labels on {found.pseudo_label_rate:.0%}"
     prose = (
         f"The refinement likely {effect}. This is estimated without target labels.",
         f"Both classifiers predict the same class for {found.agreement:.0%} of target images; {share}.",

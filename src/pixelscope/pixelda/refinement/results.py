@@ -34,7 +34,7 @@ class Guard(Config):
     agreement: float
     """Fraction of target images with the same prediction."""
     pseudo_label_rate: float
-    """Fraction of target images for which the refined classifier exceeds the pseudo-label threshold."""
+    """Fraction of target images for which the refined classifier exceeds `self_training.threshold`, adaptive or not."""
     classes: tuple[ClassShare, ...]
 
     def to_text(self) -> str:
@@ -45,7 +45,8 @@ class Guard(Config):
         lines = [f"{what} (estimated without target labels)."]
         if self.kept == "start":
             lines.append("classify and export use the T it started from; --checkpoint ema-last uses the refined one.")
-        lines.append(f"  Both agree on {self.agreement:.0%} of target images; {self.pseudo_label_rate:.0%} get a pseudo-label.")
+        above = f"{self.pseudo_label_rate:.0%} are above the fixed threshold"
+        lines.append(f"  Both agree on {self.agreement:.0%} of target images; {above}.")
         lines += [f"  {name:<20} start {before:.3f}  refined {after:.3f}" for name, (before, after) in self.criteria.items()]
         one = max(self.classes, key=lambda share: abs(share.refined - share.source))
         lines.append(
