@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pixelscope.data.disk_array import DiskArray, Pixels, evenly_spaced, rows_sha256
 from pixelscope.data.frames.duplicates import split_by_cluster
-from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.store import INDEX, FrameStore
+from pixelscope.data.frames.prepare import open_or_prepare
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.data.loader import DeviceImages, StepBatches, under, with_prefix
 from pixelscope.data.sources.relocate import find
 from pixelscope.endovae.config import AugmentationConfig, EndoVAEConfig, SplitConfig
@@ -145,9 +145,7 @@ def load_splits(config: EndoVAEConfig, progress: ProgressCallback | None = None)
     """
     if not config.frames:
         raise InputError("No frames are given; name a frame store or a folder of frames with --frames.")
-    path = Path(config.frames)
-    is_store = (path / INDEX).is_file()
-    return split_store(FrameStore.open(path) if is_store else prepare([path], config=config.prepare, progress=progress), config)
+    return split_store(open_or_prepare(Path(config.frames), config.prepare, progress), config)
 
 
 def load_run_splits(folder: RunFolder, config: EndoVAEConfig, record: Mapping[str, Any], frames: str | None = None) -> Splits:

@@ -118,6 +118,20 @@ def prepare(
     return store
 
 
+def open_or_prepare(frames: Path, config: PrepareConfig, progress: ProgressCallback | None = None) -> FrameStore:
+    """Open a frame store, or prepare a folder of frames as one.
+
+    Args:
+        frames: the store, which keeps its settings, or the folder.
+        config: how a folder is prepared.
+        progress: called with the number of prepared frames and of all frames.
+
+    Raises:
+        InputError: folders, frames or masks cannot be used.
+    """
+    return FrameStore.open(frames) if FrameStore.is_store(frames) else prepare([frames], config=config, progress=progress)
+
+
 def _place(folders: Sequence[Path], stores: Path, key: str) -> Path:
     """Return the folder of the store with a key, whatever name precedes the key; if there is none, the folder to make."""
     found = sorted(stores.glob(f"*-{key[:12]}"))
@@ -129,7 +143,7 @@ def _is_filled(place: Path) -> bool:
     """Return whether `place` is a store already; raises InputError if it is something else."""
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return False
-    if not (place / INDEX).is_file():
+    if not FrameStore.is_store(place):
         raise InputError(f"{place} exists and is not a store of frames; give another --out, or remove it.")
     return True
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pixelscope.data.disk_array import evenly_spaced
-from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.prepare import open_or_prepare
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heatmap import overlay
@@ -53,10 +53,7 @@ def detect(
     require_absent(out)
     config = config or DetectConfig()
     chosen_detectors(config.detectors)
-    if FrameStore.is_store(frames):
-        store = FrameStore.open(frames)
-    else:
-        store = prepare([frames], config=config.prepare, progress=progress)
+    store = open_or_prepare(frames, config.prepare, progress)
     config = config.model_copy(update={"prepare": store.settings})
     result = cross_validate(store, config, progress)
     fitted = fit_to_store(store, detector_name(result.selected), config)
