@@ -268,7 +268,7 @@ def test_a_note_says_where_the_only_folder_is(tmp_path: Path) -> None:
     write_classes(tmp_path / "photos", {"a": 2, "b": 2})
     images = load_folder(tmp_path)
     assert images.labels is None
-    assert f"give {tmp_path}/photos if" in images.provenance.notes[0]
+    assert f"give {tmp_path}/photos." in images.provenance.notes[0]
 
 
 def test_folders_of_other_programs_are_no_classes(tmp_path: Path) -> None:

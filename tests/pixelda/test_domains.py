@@ -127,6 +127,7 @@ def test_images_of_classes_that_the_source_lacks_are_left_out_by_name_and_count(
     assert target.test.labels is not None
     for name, label in zip(target.test.names, target.test.labels.tolist(), strict=True):
         assert domains.classes[label] == name.split("/")[0].lower()
+    assert "2 classes" in target.test.provenance.title
     left_out = "Left out 12 of 52 images by their labels, of 1 class that the source lacks: x."
     assert left_out in target.test.provenance.notes
     assert [note for note in target.notes if " c" in note] == ["1 class without an image: c."]
@@ -146,14 +147,18 @@ def test_left_out_images_are_not_trained_on(tmp_path: Path, rendered: Path, phot
         file.rename(file.with_name(f"{file.parent.name == 'b':d}_{file.name}"))
     other = evaluate(run, target=str(tmp_path / "other")).sets
     assert (other["target_all"].count, other["target_test"].count) == (8, 4), "a track of four is not parted"
+    (tmp_path / "other" / "loose.png").write_bytes((tmp_path / "other" / "a" / "0_0.png").read_bytes())
+    with pytest.raises(InputError, match="cannot be measured: .*other has no labels; give labelled images.$"):
+        evaluate(run, target=str(tmp_path / "other"))
 
 
 BAD_PATTERNS = [
     ("(", "--data.group-by .*regular expression"),
-    ("a_", "--data.group-by .*has no group"),
-    ("^(none)_", r"'\^\(none\)_' matches the path of no image \(one is 'a/0.png'; one is 'A/0_0.png'\)"),
-    (r"(\.png)", "puts all images of .*rendered into one group"),
-    (r"^\w/\d+(_)", "puts all images of .*photos into one group"),
+    ("a_", "--data.group-by .*has no parentheses"),
+    (r"^(\d{9})_", r"'\^\(\\d\{9\}\)_' matches the path of no image \(the source has a/0.png; the target has A/0_0.png\)"),
+    (r"(\.png)", "puts all images of the source .*rendered into one group"),
+    (r"^\w/\d+(_)", "puts all images of the target .*photos into one group"),
+    ("^([^/]+)/", r"'\^\(\[\^/\]\+\)/' puts each class of the source into one group.*CLASS/PATIENT/name"),
 ]
 
 
@@ -169,6 +174,36 @@ def test_a_pattern_that_groups_nothing_or_everything_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_groups_that_hold_out_a_class_are_refused(tmp_path: Path, rendered: Path, photos: Path) -> None:
+    for file in sorted((rendered / "a").glob("*.png")):
+        file.rename(file.with_name(f"0_{file.name}"))
+    config = adapting(rendered, photos, group_by=r"^(a|\w/\d+_)", test_fraction=0.4)
+    missing = [seed for seed in range(8) if "a" not in trained_classes(config, seed)]
+    assert missing, "one of the seeds holds out the class"
+    for seed in missing:
+        with pytest.raises(InputError, match=r"no training image of 1 class of the source \(a\).*--data\.seed"):
+            load_domains(with_seed(config, seed))
+
+
+def trained_classes(config: PixelDAConfig, seed: int) -> set[str]:
+    """Return the classes of the source that have training images."""
+    train = load_domains(with_seed(config, seed), training=False).source.train
+    return {name for name, count in zip(train.classes, train.class_counts(), strict=True) if count}
+
+
+def with_seed(config: PixelDAConfig, seed: int) -> PixelDAConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"seed": seed})})
+
+
+def test_groups_of_patients_in_classes_are_kept_together(tmp_path: Path, rendered: Path) -> None:
+    for file in sorted(rendered.rglob("*.png")):
+        (file.parent / f"patient-{int(file.stem) // 2}").mkdir(exist_ok=True)
+        file.rename(file.parent / f"patient-{int(file.stem) // 2}" / file.name)
+    domains = load_domains(adapting(rendered, rendered, group_by="^([^/]+/[^/]+)/"))
+    parts = [{name.rpartition("/")[0] for name in part.names or ()} for part in (domains.source.train, domains.source.test)]
+    assert [len(part) for part in parts] == [12, 3] and not parts[0] & parts[1]
+
+
 def test_a_pack_without_names_cannot_be_grouped(tmp_path: Path, photos: Path) -> None:
     pack(str(photos), tmp_path / "pack", size=tiny.SIZE)
     (tmp_path / "pack" / "names.json").unlink()
@@ -181,6 +216,8 @@ def test_a_target_without_labels_or_without_a_class_of_the_source_has_no_images_
     tmp_path: Path, rendered: Path
 ) -> None:
     flat = write_classes(tmp_path / "flat", {"only": 12}, side=tiny.SIZE)
+    with pytest.raises(InputError, match=r"flat has no labels.*two or more class folders, flat/CLASS/name\.jpg"):
+        load_domains(adapting(flat, rendered), training=False)
     with pytest.raises(InputError, match="has no labels.*--data.classes source"):
         load_domains(adapting(rendered, flat, classes="source"), training=False)
     other = write_classes(tmp_path / "other", {"x": 12, "y": 12}, side=tiny.SIZE)

@@ -29,9 +29,9 @@ def _with_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
+        raise ValueError(f"it is no regular expression ({error}); write one, such as ^([^/]+/[^/]+)/") from None
     if not groups:
-        raise ValueError(r"has no group; put the part that images of one group share in brackets, as in ^(\d+/\d+)_")
+        raise ValueError(r"it has no parentheses; put them around what the images of one group share, as in ^(\d+/\d+)_")
     return pattern
 
 

@@ -18,7 +18,7 @@ from pixelscope.data.sources.listing import note
 from pixelscope.data.sources.masks import load_masks, require_same_names
 from pixelscope.data.sources.relocate import find, written
 from pixelscope.data.split import Split, group_by_name, own_test_mask, shared_test_mask, split
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
@@ -101,17 +101,24 @@ def load_domains(config: BaselineConfig, data_root: Path | None = None, training
     data = config.data
     source = load_domain(config.source, data, data.source_values, data_root)
     _check_source(source, config)
-    if not config.target:
-        _check_groups(data, source)
+    if config.target:
+        domains = _load_both(source, config, data_root)
+    else:
+        _check_groups(data, {"source": source})
         mask = own_test_mask(source, data.test_fraction, data.seed)
-        return Domains(split(source, mask, data.validation_fraction, data.seed), None, aligned=False)
-    target = load_domain(config.target, data, data.target_values, data_root)
-    _check_groups(data, source, target)
-    target, unmeasured = with_classes_of(target, source.classes, data.classes == "source")
-    domains = replace(_framed(_split_both(source, target, data), data), target_unmeasured=unmeasured)
+        domains = Domains(split(source, mask, data.validation_fraction, data.seed), None, aligned=False)
     if training:
+        _check_grouped_classes(domains, data)
         _check_batch(domains, config)
     return domains
+
+
+def _load_both(source: ImageSet, config: BaselineConfig, data_root: Path | None) -> Domains:
+    data = config.data
+    target = load_domain(config.target, data, data.target_values, data_root)
+    _check_groups(data, {"source": source, "target": target})
+    target, unmeasured = with_classes_of(target, source.classes, data.classes == "source")
+    return replace(_framed(_split_both(source, target, data), data), target_unmeasured=unmeasured)
 
 
 def load_domain(spec: str, data: DataConfig, values: tuple[float, float] | None, data_root: Path | None) -> ImageSet:
@@ -120,20 +127,63 @@ def load_domain(spec: str, data: DataConfig, values: tuple[float, float] | None,
     return images if data.group_by is None else group_by_name(images, data.group_by)
 
 
-def _check_groups(data: DataConfig, *domains: ImageSet) -> None:
+def _check_groups(data: DataConfig, domains: Mapping[str, ImageSet]) -> None:
     """Raise InputError if --data.group-by matches no image, or puts all images of a domain into one group."""
     if data.group_by is None:
         return
-    what = f"--data.group-by {data.group_by!r}"
-    if all(images.groups is None for images in domains):
-        known = [f"one is {images.names[0]!r}" if images.names else _no_names(images) for images in domains]
+    what = _group_by(data)
+    if all(images.groups is None for images in domains.values()):
+        known = [
+            f"the {role} has {images.names[0]}" if images.names else f"the {role} {_no_names(images)}"
+            for role, images in domains.items()
+        ]
         raise InputError(f"{what} matches the path of no image ({'; '.join(known)}); change it, or leave it out.")
-    for images in domains:
+    for role, images in domains.items():
         if images.groups is not None and len(np.unique(images.groups)) == 1:
             raise InputError(
-                f"{what} puts all images of {images.provenance.source} into one group, which leaves no test split; "
-                "make its first group match less of the path."
+                f"{what} puts all images of the {role} {images.provenance.source} into one group, which leaves no test split; "
+                "put its first parentheses around text that differs between the groups."
             )
+
+
+def _check_grouped_classes(domains: Domains, data: DataConfig) -> None:
+    """Raise InputError if --data.group-by groups by class, or leaves a class of the source without a training image."""
+    if data.group_by is None:
+        return
+    for role, parts in (("source", domains.source), ("target", domains.target)):
+        if parts is not None and _by_class(parts):
+            raise InputError(
+                f"{_group_by(data)} puts each class of the {role} into one group, so whole classes are held out of "
+                f"training; give an expression for parts of classes, such as {PATIENT} for CLASS/PATIENT/name, or leave it out."
+            )
+    source = domains.source.train
+    if source.groups is None:
+        return
+    missing = [name for name, count in zip(source.classes, source.class_counts(), strict=True) if not count]
+    if missing:
+        raise InputError(
+            f"{_group_by(data)} leaves no training image of {plural(len(missing), 'class')} of the source "
+            f"({_listed(missing)}), because their groups are held out; make the groups smaller, such as {PATIENT} for "
+            "CLASS/PATIENT/name, or choose another --data.seed."
+        )
+
+
+PATIENT = "'^([^/]+/[^/]+)/'"
+"""Value of --data.group-by for images in CLASS/PATIENT/name."""
+
+
+def _group_by(data: DataConfig) -> str:
+    return f"--data.group-by '{data.group_by}'"
+
+
+def _by_class(parts: Split) -> bool:
+    """Return whether all images of each class are in one group, in a random split of a labelled domain."""
+    images = [one for one in (parts.train, parts.validation, parts.test) if len(one)]
+    if any(one.groups is None or one.labels is None for one in images):
+        return False
+    groups, labels = (np.concatenate([getattr(one, name) for one in images]) for name in ("groups", "labels"))
+    pairs = np.unique(np.stack([labels, groups]), axis=1)
+    return len(pairs[0]) == len(np.unique(labels)) < len(labels)
 
 
 def _no_names(images: ImageSet) -> str:
@@ -271,7 +321,15 @@ def _check_batch(domains: Domains, config: BaselineConfig) -> None:
             )
 
 
-def with_classes_of(target: ImageSet, classes: tuple[str, ...], leave_out: bool = False) -> tuple[ImageSet, str]:
+RENAME = "Rename its class folders or labels"
+
+
+def with_classes_of(
+    target: ImageSet,
+    classes: tuple[str, ...],
+    leave_out: bool = False,
+    remedy: str = f"{RENAME}, or leave the others out with --data.classes source.",
+) -> tuple[ImageSet, str]:
     """Map the target's labels to the source's `classes`.
 
     Case and surrounding blanks of class names are ignored.
@@ -280,6 +338,7 @@ def with_classes_of(target: ImageSet, classes: tuple[str, ...], leave_out: bool 
         target: images, labelled or not.
         classes: names of the source's classes.
         leave_out: leave out images of classes that the source lacks, with a note in the provenance.
+        remedy: sentence on what to do about such classes if they are not left out.
 
     Returns:
         The target, and why it cannot be measured (empty if it can). A target that cannot be measured has no labels.
@@ -305,7 +364,7 @@ def with_classes_of(target: ImageSet, classes: tuple[str, ...], leave_out: bool 
     if extra:
         why = (
             f"{target.provenance.source} has classes that the source does not have ({_listed(extra)}); the source has "
-            f"{_listed(classes)}. Rename its class folders or labels, or leave the others out with --data.classes source."
+            f"{_listed(classes)}. {remedy}"
         )
         noted = replace(target.provenance, notes=(*target.provenance.notes, f"Used without labels: {why}"))
         return replace(target.without_labels(), provenance=noted, groups=target.groups), why
@@ -320,14 +379,15 @@ def _without(target: ImageSet, extra: Sequence[str], classes: Sequence[str]) -> 
     if not chosen.any():
         raise InputError(
             f"No image of {target.provenance.source} has a class of the source ({_listed(classes)}); its classes are "
-            f"{_listed(target.classes)}. Rename its class folders or labels."
+            f"{_listed(target.classes)}. {RENAME}."
         )
     left_out = len(target) - int(chosen.sum())
     what = f"Left out {left_out:,} of {len(target):,} images by their labels"
     text = f"{what}, of {{count:class}} that the source lacks: {{names}}."
-    noted = replace(target.provenance, notes=(*target.provenance.notes, *note(text, extra)))
-    left = replace(target.select(chosen), provenance=noted)
     names = tuple(name for name in target.classes if name not in extra)
+    title = target.provenance.title.replace(f", {len(target.classes)} classes", f", {plural(len(names), 'class')}")
+    noted = replace(target.provenance, title=title, notes=(*target.provenance.notes, *note(text, extra)))
+    left = replace(target.select(chosen), provenance=noted)
     return left.relabelled((kept.cumsum() - 1).clip(min=0).tolist(), names)
 
 

@@ -13,7 +13,7 @@ from pixelscope.data.split import Split, own_test_mask
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import Checkpoint, default_checkpoint, list_checkpoints, read_run, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
-from pixelscope.pixelda.data import Domains, SeenImages, StoredRun, load_domain, load_own, with_classes_of
+from pixelscope.pixelda.data import RENAME, Domains, SeenImages, StoredRun, load_domain, load_own, with_classes_of
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
 from pixelscope.pixelda.results import ORACLE, CheckpointResult, CurvePoint, Evaluation, Oracle
 from pixelscope.pixelda.samples import write_galleries
@@ -240,8 +240,10 @@ def other_sets(
         sets, classes = _source_sets(source, images, seen, config) | _without(sets, "source"), images.classes
     if target is not None:
         images = load_domain(target, data, data.target_values, data_root)
+        if images.labels is None:
+            raise InputError(f"The target cannot be measured: {target} has no labels; give labelled images.")
         images = images if data.framed is None else images.framed(data.framed)
-        images, unmeasured = with_classes_of(images, classes, data.classes == "source")
+        images, unmeasured = with_classes_of(images, classes, data.classes == "source", f"{RENAME}.")
         if unmeasured:
             raise InputError(f"The target cannot be measured: {unmeasured}")
         if own is not None:

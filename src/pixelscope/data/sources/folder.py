@@ -265,7 +265,8 @@ def _unlabelled(folder: Path, loose: Sequence[str], children: dict[str, list[str
         return note(f"Unlabelled, because of {{count:image}} next to the folders {_listed(inside)}: {{names}}.", loose)
     if len(inside) == 1:
         one = inside[0]
-        return (f"Unlabelled, because all images are in one folder, {one}; give {folder / one} if its folders are classes.",)
+        why = f"all images are in one folder, {one}: labels need two or more class folders, {folder.name}/CLASS/name.jpg"
+        return (f"Unlabelled, because {why}. If the folders in {one} are the classes, give {folder / one}.",)
     return ()
 
 
