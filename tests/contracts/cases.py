@@ -75,12 +75,14 @@ def _endovae(device: str = "cpu", masked: bool = False, **changes: Any) -> tuple
     return task, AugmentedBatches(frames, insets, config.augmentation, config.seed, one.device)
 
 
-def _refined(device: str = "cpu", kind: str = "strong", **changes: Any) -> tuple[RefineTask, RefineBatches]:
+def _refined(
+    device: str = "cpu", kind: str = "strong", private: bool = False, **changes: Any
+) -> tuple[RefineTask, RefineBatches]:
     config, one = tiny.refined(training={"images": 16_000}, **changes), tiny.fabric(accelerator=device)
     source = tiny.image_set()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = StrongClassifier(3, 4) if kind == "strong" else Classifier(3, tiny.SIZE)
+        network = StrongClassifier(3, 4) if kind == "strong" else Classifier(3, tiny.SIZE, private)
     adapted = tiny.pixelda()
     pool = GeneratedPool(build_networks(adapted, 3)[0], adapted, source, 0, config.generated, one)
     target = tiny.image_set(seed=1, coloured=True, labelled=False)
@@ -134,6 +136,7 @@ TASKS = [
     TaskCase("pixelda, private layers", lambda: _pixelda(classifier={"private_first_layer": True}), _PIXELDA_TRAINS),
     TaskCase("refinement", _refined, _REFINED_TRAINS),
     TaskCase("refinement of the paper's T", lambda: _refined(kind="paper"), _REFINED_TRAINS),
+    TaskCase("refinement of T with private layers", lambda: _refined(kind="paper", private=True), _REFINED_TRAINS),
     TaskCase("refinement with every loss", lambda: _refined(**EVERY_LOSS), _REFINED_TRAINS),
     TaskCase("refinement, source and generated only", lambda: _refined(self_training={"enabled": False}), _REFINED_TRAINS),
 ]

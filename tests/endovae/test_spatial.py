@@ -240,6 +240,8 @@ def test_sliders_move_along_the_axes(spatial_run: Path) -> None:
     [
         ({"losses": {}}, "no cross-entropy"),
         ({"model": {"kind": "spatial", "stride": 6}}, "2, 4, 8 or 16"),
+        ({"model": {"kind": "global", "stride": 8}}, "stride 8 has no effect"),
+        ({"model": {"kind": "global", "blocks": 3}}, "blocks 3 has no effect"),
         ({"model": {"kind": "spatial", "latent": 49}}, "48 values"),
         ({"losses": {"cross_entropy": 0}}, "weight 0"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 import scipy.stats
 import torch
 import torch.nn.functional as F
+import yaml
 from sklearn.metrics import adjusted_mutual_info_score
 
 from fixtures import tiny
 from fixtures.weights import Tensors, always, edit, tensors_of
 from pixelscope import InputError, evaluate, export
-from pixelscope.config import merge
+from pixelscope.config import merge, read_yaml
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.listing import image_files
 from pixelscope.engine import checkpoint
@@ -24,7 +26,14 @@ from pixelscope.pixelda.evaluation import measure, own_sets
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.inference.classify import classify
 from pixelscope.pixelda.networks import StrongClassifier
-from pixelscope.pixelda.refinement.config import PRESETS, GeneratedConfig, RefineConfig, ViewsConfig, refine_preset
+from pixelscope.pixelda.refinement.config import (
+    PRESETS,
+    GeneratedConfig,
+    RefineConfig,
+    ViewsConfig,
+    read_refinement,
+    refine_preset,
+)
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches, strong, weak
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
 from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
@@ -32,7 +41,7 @@ from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.selection import SELECTORS, cluster_agreement, mutual_information, select_checkpoints
 from pixelscope.pixelda.refinement.task import RefineTask, cosine
-from pixelscope.pixelda.refinement.training import load_inputs, refine, resume_refinement
+from pixelscope.pixelda.refinement.training import generated_validation, load_inputs, refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.reports.builder import build_report
@@ -410,6 +419,28 @@ def test_a_threshold_that_has_no_effect_is_refused() -> None:
     assert RefineConfig.parse({"self_training": {"threshold": 0.8, "thresholds": "fixed"}}).self_training.threshold == 0.8
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"network": {"kind": "paper", "width": 64}}, "width 64"),
+        ({"network": {"kind": "paper", "dropout": 0.5}}, "dropout 0.5"),
+        ({"training": {"sample_every": 1_000}}, "sample_every 1000"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(values: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        RefineConfig.parse(values)
+    for name in PRESETS:
+        RefineConfig.parse(refine_preset(name))
+
+
+def test_a_refinement_that_recorded_an_interval_of_samples_is_read(copy: Path) -> None:
+    values = read_yaml(copy / "config.yaml")
+    values["training"]["sample_every"] = 64_000
+    (copy / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert read_refinement(RunFolder(copy)).config == tiny.refined(run=values["run"], choose=values["choose"])
+
+
 def test_a_rare_class_does_not_lower_the_thresholds_of_the_others() -> None:
     """One percent of the source, and most of what the teacher predicts; then a class that the source lacks."""
     said = torch.tensor([[0.3, 0.1, 0.6], [0.1, 0.3, 0.6]]).log()
@@ -499,6 +530,17 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) ->
             assert near and set(near) == {label}, "a redrawn image keeps the label of its source image"
     positions = {tuple(image.flatten().tolist()) for image in torch.cat([first[0][0], first[1][0]])}
     assert len(positions) == 16, "no image twice in one pass over the pool"
+
+
+def test_the_images_generated_for_the_guard_are_of_every_class(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of a source are often sorted by class."""
+    monkeypatch.setattr("pixelscope.pixelda.refinement.training.IMAGES", 6)
+    inputs = load_inputs(config(origin, selection_holdout={"source": 0.5}), training=False)
+    holdout = inputs.source.validation
+    assert holdout.labels is not None
+    by_class = holdout.select(np.argsort(holdout.labels, kind="stable"))
+    found = generated_validation(replace(inputs, source=replace(inputs.source, validation=by_class)), 0)
+    assert found.labels is not None and len(found) == 6 and set(found.labels) == {0, 1, 2}
 
 
 def test_missing_losses_leave_a_gap_in_the_report(refined: Path, tmp_path: Path) -> None:

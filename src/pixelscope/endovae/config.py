@@ -58,13 +58,17 @@ class ModelConfig(Config):
     width: Channels = 16
     """Channels of the first convolution; the widths of all other layers are multiples of it."""
     stride: Annotated[int, Field(ge=2, le=16)] = 4
-    """Side of a block in pixels, of a spatial code, a power of 2: 4 makes 24 x 24 positions of 96 x 96 pixels. Not used by a
-    global code."""
+    """Side of a block in pixels, of a spatial code, a power of 2: 4 makes 24 x 24 positions of 96 x 96 pixels. A
+    global code has none."""
     blocks: Annotated[int, Field(ge=1, le=16)] = 2
-    """Residual blocks per halving, of a spatial code. Not used by a global code."""
+    """Residual blocks per halving, of a spatial code. A global code has none."""
 
     @model_validator(mode="after")
     def _check_latent(self) -> "ModelConfig":
+        for name in ("stride", "blocks"):
+            value = getattr(self, name)
+            if self.kind == "global" and value != type(self).model_fields[name].default:
+                raise ValueError(f"{name} {value} has no effect on a global code; leave it out, or set kind to spatial")
         if self.kind == "spatial" and self.stride.bit_count() != 1:
             raise ValueError(f"a stride of {self.stride} cannot be made of halvings; give 2, 4, 8 or 16")
         if self.kind == "spatial" and self.latent > 3 * self.stride**2:

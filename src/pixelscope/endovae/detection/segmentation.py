@@ -1,6 +1,6 @@
 """A small U-Net that finds pseudo-lesions, trained from scratch on healthy frames without labels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -63,16 +63,13 @@ def segmentation_loss(logits: Tensor, lesions: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, lesions) + DICE_WEIGHT * dice.mean()
 
 
-def train_lesion_net(
-    frames: NDArray[np.uint8], images: int, seed: int, progress: Callable[[int, int], None] | None = None
-) -> LesionNet:
+def train_lesion_net(frames: NDArray[np.uint8], images: int, seed: int) -> LesionNet:
     """Train on pseudo-lesions.
 
     Args:
         frames: healthy frames, uint8 (N, S, S, 3), N > 1.
         images: number of drawn examples to train on.
         seed: seed of weights and examples.
-        progress: called with the number of examples seen and the total.
 
     Returns:
         The network, in evaluation mode.
@@ -83,13 +80,11 @@ def train_lesion_net(
     steps = max(1, images // BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
-    for step, (examples, lesions) in enumerate(_batches(resized(frames, SIDE), steps, seed), 1):
+    for examples, lesions in _batches(resized(frames, SIDE), steps, seed):
         optimizer.zero_grad()
         segmentation_loss(network(examples), lesions).backward()
         optimizer.step()
         schedule.step()
-        if progress is not None:
-            progress(step * BATCH, steps * BATCH)
     return network.eval()
 
 

@@ -29,6 +29,14 @@ class NetworkConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Dropout probability of the features before the last layer of `strong`."""
 
+    @model_validator(mode="after")
+    def _check_strong(self) -> "NetworkConfig":
+        for name in ("width", "dropout"):
+            value = getattr(self, name)
+            if self.kind == "paper" and value != type(self).model_fields[name].default:
+                raise ValueError(f"{name} {value} has no effect on the run's own T; leave it out, or set kind to strong")
+        return self
+
 
 class GeneratedConfig(Config):
     """Stage 1: images that the run's G generates from source images, with their labels."""
@@ -133,11 +141,19 @@ class ScheduleConfig(TrainingConfig):
     evaluate_every: Images = 64_000
     """Images between two evaluations on the source; each stores the classifier."""
     sample_every: Images = 640_000
-    """Not used."""
+    """Without effect, because a refinement draws no samples."""
     checkpoint_every: Images = 32_000
     """Images between two checkpoints; the last two are kept."""
     ema_half_life: Annotated[int, Field(ge=1)] = 32_000
     """Half-life, in images, of the moving average, which is the teacher and the result."""
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> "ScheduleConfig":
+        if self.sample_every != type(self).model_fields["sample_every"].default:
+            raise ValueError(
+                f"sample_every {self.sample_every} has no effect, because a refinement draws no samples; leave it out"
+            )
+        return self
 
 
 class RefineConfig(Config):
@@ -224,6 +240,9 @@ def read_refinement(folder: RunFolder, record: Mapping[str, Any] | None = None) 
     if system != SYSTEM:
         raise InputError(f"{folder.path} is a run of {system!r}, not a refinement; give one of `pixelscope pixelda refine`.")
     values = read_yaml(folder.config)
+    if isinstance(values.get("training"), dict):
+        # Presets once set it, without effect; now it is refused.
+        values["training"].pop("sample_every", None)
     return StoredRefinement(folder, record, RefineConfig.parse(merge(UNRECORDED, values), str(folder.config)))
 
 

@@ -95,10 +95,10 @@ class RefineTask(Task[RefineBatch]):
         """Train the classifier on one batch."""
         optimizer, config, draw = self.optimizers["classifier"], self.config, inputs.generators["views"]
         set_learning_rate(optimizer, inputs.numbers["learning rate"])
-        losses = {"source": self._labelled_loss(batch.source, batch.labels, draw)}
+        losses = {"source": self._labelled_loss(batch.source, batch.labels, draw, source=True)}
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:
-            losses["generated"] = self._labelled_loss(batch.generated, batch.generated_labels, draw)
+            losses["generated"] = self._labelled_loss(batch.generated, batch.generated_labels, draw, source=False)
         views = [self._view(weak, batch.target, draw) for _ in range(config.self_training.weak_views)]
         teacher_logits = [self._average_logits(view) for view in views]
         if config.self_training.enabled:
@@ -128,11 +128,11 @@ class RefineTask(Task[RefineBatch]):
         images = self.config.self_training.rampup_images
         return min(1.0, context.images / images) if images else 1.0
 
-    def _labelled_loss(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> Tensor:
+    def _labelled_loss(self, images: Tensor, labels: Tensor, draw: torch.Generator, source: bool) -> Tensor:
         """Return the loss of labelled images of one domain; batch norm normalises each domain by itself."""
         views = self._view(strong, images, draw)
         with self.fabric.autocast():
-            logits = self._logits(views, draw)
+            logits = self._logits(views, draw, source)
         return task_loss(logits, labels)
 
     def _pseudo_label_loss(
@@ -176,12 +176,13 @@ class RefineTask(Task[RefineBatch]):
         with self.averages["classifier"].updating_batch_norm() as network, self.fabric.autocast():
             return network(views)
 
-    def _logits(self, views: Tensor, draw: torch.Generator) -> Tensor:
-        return self._classify(views, self._dropout(views, draw))
+    def _logits(self, views: Tensor, draw: torch.Generator, source: bool = False) -> Tensor:
+        return self._classify(views, self._dropout(views, draw), source)
 
-    def _classify(self, views: Tensor, uniform: Tensor | None) -> Tensor:
+    def _classify(self, views: Tensor, uniform: Tensor | None, source: bool = False) -> Tensor:
+        """Return logits; `source` matters with private first layers only, which a network with dropout does not have."""
         classify = self.passes["classifier"]
-        return classify(views) if uniform is None else classify(views, uniform=uniform)
+        return classify(views, source=source) if uniform is None else classify(views, uniform=uniform)
 
     def _dropout(self, views: Tensor, draw: torch.Generator) -> Tensor | None:
         """Return the values that decide what dropout drops for `views`; None without dropout."""

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.relocate import written
 from pixelscope.data.split import Split, find_copies, random_test_mask
@@ -231,10 +232,10 @@ def _likely_harms(judge: TaskNetwork, inputs: RefinementInputs) -> bool:
 
 
 def generated_validation(inputs: RefinementInputs, seed: int) -> ImageSet:
-    """Return held-out source images translated by the run's G, with their labels."""
+    """Return up to `IMAGES` held-out source images, evenly spaced and translated by the run's G, with their labels."""
     opened, holdout = inputs.opened, inputs.source.validation
     assert isinstance(opened.config, PixelDAConfig) and opened.generator is not None
-    some = holdout.select(np.arange(min(IMAGES, len(holdout))))
+    some = holdout.select(evenly_spaced(np.arange(len(holdout)), IMAGES))
     z = draw_noise(opened.config, len(some), generator("cpu", seed, "redrawn for the guard"))
     parts = [
         redraw(opened.generator, some.images[start : start + GENERATE_BATCH], z[start : start + GENERATE_BATCH])
