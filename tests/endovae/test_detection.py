@@ -1,6 +1,7 @@
 """Detectors on a view of frames: what is drawn, fitted, localized, cross-validated, stored."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,25 +188,54 @@ def test_tensors_bring_a_detector_back(kind: type) -> None:
 
 
 def test_folds_test_every_frame_once_and_part_no_cluster(phantoms: FrameStore) -> None:
+    groups = phantoms.clusters(np.arange(len(phantoms)), 8)
     folds = make_folds(phantoms, np.ones(len(phantoms), bool), 4, 8, seed=0)
     assert sorted(np.concatenate([fold.test for fold in folds]).tolist()) == list(range(len(phantoms)))
     for fold in folds:
         parts = [fold.train, fold.selection, fold.calibration, fold.test]
         for i, one in enumerate(parts):
             for other in parts[i + 1 :]:
-                both = np.concatenate([one, other])
-                kinds = phantoms.abnormal[both]
-                for kind in (False, True):
-                    groups = phantoms.clusters(both[kinds == kind], 8)
-                    first = np.isin(both[kinds == kind], one)
-                    assert not set(groups[first]) & set(groups[~first])
+                assert not set(groups[one]) & set(groups[other])
         assert not phantoms.abnormal[fold.train].any() and not phantoms.abnormal[fold.calibration].any()
         assert set(phantoms.abnormal[fold.selection]) == {False, True} == set(phantoms.abnormal[fold.test])
 
 
+def test_near_duplicates_of_both_kinds_are_in_one_part_of_a_fold(phantom: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(phantom, tmp_path / "frames"))
+    for path in sorted((folder / "normal-phantom").iterdir())[:5]:
+        shutil.copy(path, folder / "polyps" / f"copy-{path.name}")
+    store = prepare([folder], out=tmp_path / "store")
+    groups, everything = store.clusters(np.arange(len(store)), 8), np.ones(len(store), bool)
+    both = set(groups[store.abnormal]) & set(groups[~store.abnormal])
+    assert len(both) >= 5
+    folds = make_folds(store, everything, 4, 8, seed=0)
+    for fold in folds:
+        parts = [set(groups[some]) for some in (fold.train, fold.selection, fold.calibration, fold.test)]
+        assert len(set.union(*parts)) == sum(map(len, parts)), "no cluster is in two parts"
+        assert not both & set(groups[fold.calibration])
+    for abnormal in (False, True):
+        counts = [int((store.abnormal[fold.test] == abnormal).sum()) for fold in folds]
+        assert max(counts) - min(counts) <= 2, counts
+    few = everything.copy()
+    few[np.flatnonzero(~store.abnormal & ~np.isin(groups, list(both)))] = False
+    with pytest.raises(InputError, match="lower --folds"):
+        make_folds(store, few, 4, 8, seed=0)
+
+
+def test_a_fold_calibrates_on_two_frames_at_least(phantoms: FrameStore) -> None:
+    groups = phantoms.clusters(np.arange(len(phantoms)), 8)
+    alone = [int(np.flatnonzero(groups == group)[0]) for group in np.unique(groups[~phantoms.abnormal])]
+    used = phantoms.abnormal.copy()
+    used[alone[:9]] = True
+    with pytest.raises(InputError, match="1 healthy frame to calibrate"):
+        make_folds(phantoms, used, 3, 8, seed=0)
+    used[alone[:12]] = True
+    assert {len(fold.calibration) for fold in make_folds(phantoms, used, 3, 8, seed=0)} == {2}
+
+
 def test_a_fraction_of_the_frames_is_set_apart(phantoms: FrameStore) -> None:
     healthy = np.flatnonzero(~phantoms.abnormal)
-    fifth, others = halves(phantoms, healthy, 8, 0, 0.2)
+    fifth, others = halves(healthy, phantoms.clusters(healthy, 8), 0, 0.2)
     assert sorted([*fifth, *others]) == healthy.tolist()
     assert 0 < len(fifth) <= len(healthy) / 3
 
@@ -300,6 +330,14 @@ def test_a_file_of_another_system_or_a_damaged_one_is_refused(phantoms: FrameSto
     content[-1] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(InputError, match=r"detector\.safetensors"):
+        FittedDetector.load(path)
+
+
+def test_a_file_without_a_tensor_is_refused_with_its_name(phantoms: FrameStore, tmp_path: Path) -> None:
+    path = tmp_path / "detector.safetensors"
+    fitted = fit_to_store(phantoms, "pseudo-lesions", QUICK)
+    replace(fitted, name="learned-padim").save(path)
+    with pytest.raises(InputError, match=r"^[^\n]* has no tensor 'mean' of its detector; [^\n]*$"):
         FittedDetector.load(path)
 
 

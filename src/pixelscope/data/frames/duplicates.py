@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.imaging.content_area import brightest_channel
 
 Hashes = NDArray[np.uint64]
@@ -222,7 +222,8 @@ def _fill_empty(part_of: Positions, home: Positions, order: Positions, shares: N
         spare = next(chain(_spare(part_of, home, order), _doubled(part_of, order)), None)
         if spare is None:
             raise InputError(
-                f"There are too few frames for a {_PARTS[part]} part: {len(order)} without near-duplicates; give more."
+                f"There are too few frames for a {_PARTS[part]} part: they form {plural(len(order), 'cluster')} of "
+                "near-duplicates; give more."
             )
         part_of[spare] = part
 

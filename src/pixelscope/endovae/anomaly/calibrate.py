@@ -1,6 +1,5 @@
 """Makes the calibration of a run: selects a score per view, and stores the scores of healthy frames that selected nothing."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.data.frames.preprocess import VIEWS, ViewName
-from pixelscope.endovae.anomaly.calibration import Calibration, CameraCount, Size, ViewCalibration, group_sizes
+from pixelscope.endovae.anomaly.calibration import Calibration, ViewCalibration, camera_counts
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, log_spread, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference
@@ -92,7 +91,7 @@ def calibrate(
         images=checkpoint.images,
         weights_sha256=checkpoint.sha256,
         held_out=parts.held_out,
-        cameras=_cameras(parts.calibration),
+        cameras=camera_counts(parts.calibration.store.sizes[parts.calibration.positions]),
         latent=latent,
         vmax=heatmap_vmax(healthy.maps.error, healthy.maps.insets),
         views={name: _calibrate_view(name, selection, healthy.scores) for name in VIEWS},
@@ -132,10 +131,3 @@ def _with_tissue(raw: Mapping[str, Values]) -> dict[str, Values]:
     """Return the raw scores of the frames with visible tissue."""
     visible = np.isfinite(raw["mse"])
     return {name: some[visible] for name, some in raw.items()}
-
-
-def _cameras(part: FrameSubset) -> tuple[CameraCount, ...]:
-    sizes: list[Size] = [(int(width), int(height)) for width, height in part.store.sizes[part.positions]]
-    groups = group_sizes(sizes)
-    counts = Counter(groups[size] for size in sizes).most_common()
-    return tuple(CameraCount(width=width, height=height, count=count) for (width, height), count in counts)

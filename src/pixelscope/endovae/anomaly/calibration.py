@@ -151,6 +151,14 @@ class CameraCount(Config):
     count: int
 
 
+def camera_counts(sizes: NDArray[np.int64]) -> tuple[CameraCount, ...]:
+    """Return the number of frames per camera, most frequent first; `sizes` are widths and heights, (N, 2)."""
+    every: list[Size] = [(int(width), int(height)) for width, height in sizes]
+    groups = group_sizes(every)
+    counts = Counter(groups[size] for size in every).most_common()
+    return tuple(CameraCount(width=width, height=height, count=count) for (width, height), count in counts)
+
+
 class Calibration(ResultFile):
     """Scores of healthy calibration frames, and the statistics that make scores of new frames comparable."""
 

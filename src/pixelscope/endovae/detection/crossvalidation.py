@@ -26,11 +26,16 @@ from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import RegionMapResult
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.rng import derive
 from pixelscope.runs.progress import ProgressCallback
 
 Positions = NDArray[np.int64]
+
+UNUSED = -1
+"""Cluster and part of frames that are left out."""
+MIN_CALIBRATION = 2
+"""Minimum number of calibration frames of a fold: scores are divided by the standard deviation of theirs."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ class Fold:
 def make_folds(store: FrameStore, used: NDArray[np.bool_], count: int, distance: int, seed: int) -> list[Fold]:
     """Divide the frames of a store.
 
-    In each fold one part is tested. Of the next one, half of the healthy frames calibrate; the other half and the abnormal
-    frames select. The healthy frames of all other parts are trained on.
+    Near-duplicates are clustered once, over both kinds. In each fold one part is tested. Of the next one, half of the healthy
+    frames without abnormal near-duplicates calibrate; all other frames select. The healthy frames of all other parts are
+    trained on.
 
     Args:
         store: has healthy and abnormal frames.
@@ -63,66 +69,91 @@ def make_folds(store: FrameStore, used: NDArray[np.bool_], count: int, distance:
     Raises:
         InputError: there is one kind of frames only, or there are too few clusters.
     """
-    normal, abnormal = (np.flatnonzero((store.abnormal == kind) & used) for kind in (False, True))
-    healthy = _parts(store, normal, "healthy", count, distance, seed)
-    others = _parts(store, abnormal, "abnormal", count, distance, seed)
-    found = []
-    for k in range(count):
-        following = (k + 1) % count
-        calibration, selection = halves(store, healthy[following], distance, seed)
-        found.append(
-            Fold(
-                train=_joined([part for j, part in enumerate(healthy) if j not in (k, following)]),
-                selection=_joined([selection, others[following]]),
-                calibration=calibration,
-                test=_joined([healthy[k], others[k]]),
-            )
-        )
-    return found
+    positions = np.flatnonzero(used)
+    groups = np.full(len(store), UNUSED)
+    groups[positions] = store.clusters(positions, distance)
+    parts = np.full(len(store), UNUSED)
+    parts[positions] = _parts(store, groups, count, seed)[groups[positions]]
+    return [_fold(store, groups, parts, k, (k + 1) % count, seed) for k in range(count)]
 
 
-def halves(
-    store: FrameStore, positions: Positions, distance: int, seed: int, fraction: float = 0.5
-) -> tuple[Positions, Positions]:
-    """Return `fraction` of the healthy frames `positions`, in whole clusters, and the others.
+def halves(positions: Positions, groups: Positions, seed: int, fraction: float = 0.5) -> tuple[Positions, Positions]:
+    """Return `fraction` of the healthy frames `positions`, in whole clusters, and the others; `groups` are their clusters.
 
     Raises:
-        InputError: all of them are near-duplicates of each other.
+        InputError: there are fewer than two clusters.
     """
-    groups = store.clusters(positions, distance)
-    if len(np.unique(groups)) < 2:
+    found, groups = np.unique(groups, return_inverse=True)
+    if len(found) < 2:
         raise InputError(
-            f"There are {len(positions)} healthy frames here, all near-duplicates of each other, which cannot be divided; "
-            "give more frames, or lower --folds."
+            f"{plural(len(positions), 'healthy frame')} in {plural(len(found), 'cluster')} of near-duplicates cannot be "
+            "divided; give more frames, or lower --folds."
         )
     rest, _, first = split_by_cluster(groups, np.zeros(len(groups), np.int64), (0.0, fraction), seed)
     return np.sort(positions[first]), np.sort(positions[rest])
 
 
-def _parts(store: FrameStore, positions: Positions, kind: str, count: int, distance: int, seed: int) -> list[Positions]:
-    """Deal the clusters of each class, the largest first, to the part that has the fewest frames of the class."""
+def _fold(store: FrameStore, groups: Positions, parts: Positions, tested: int, following: int, seed: int) -> Fold:
+    """Return the fold in which the part `tested` is tested, and the part `following` selects and calibrates.
+
+    groups, parts: int64 (N,), cluster and part of each frame of the store, `UNUSED` for frames that are left out.
+    """
+    healthy, here = (parts != UNUSED) & ~store.abnormal, parts == following
+    among_abnormal = np.isin(groups, groups[(parts != UNUSED) & store.abnormal])
+    alone = np.flatnonzero(healthy & here & ~among_abnormal)
+    calibration, selection = halves(alone, groups[alone], seed)
+    if len(calibration) < MIN_CALIBRATION:
+        raise InputError(
+            f"A fold has {plural(len(calibration), 'healthy frame')} to calibrate scores, and needs {MIN_CALIBRATION}; give "
+            "more frames, or lower --folds."
+        )
+    return Fold(
+        train=np.flatnonzero(healthy & ~here & (parts != tested)),
+        selection=np.sort(np.concatenate([selection, np.flatnonzero(here & among_abnormal)])),
+        calibration=calibration,
+        test=np.flatnonzero(parts == tested),
+    )
+
+
+def _parts(store: FrameStore, groups: Positions, count: int, seed: int) -> Positions:
+    """Return the part of each cluster, int64 (clusters,).
+
+    The clusters of each class are dealt, the largest first, to the part that has the fewest frames of the class. Clusters
+    with abnormal frames come first, and a cluster of both kinds counts for its abnormal class.
+    """
+    part_of = np.full(groups.max(initial=-1) + 1, UNUSED)
+    filled = np.zeros((len(store.classes), count), np.int64)
+    for kind in ("abnormal", "healthy"):
+        members = _members(store, groups, kind, count)
+        of_kind = np.array([(name == "abnormal") == (kind == "abnormal") for name in store.kinds])
+        rng = np.random.default_rng(derive(seed, "folds", kind))
+        # Clusters that were dealt as abnormal fill their parts first.
+        order = {cluster: (part_of[cluster] == UNUSED, -len(some), rng.random()) for cluster, some in members.items()}
+        for cluster in sorted(members, key=order.__getitem__):
+            label = int(np.bincount(store.labels[members[cluster]]).argmax())
+            if part_of[cluster] == UNUSED:
+                part_of[cluster] = np.lexsort((filled[of_kind].sum(0), filled[label]))[0]
+            filled[label, part_of[cluster]] += len(members[cluster])
+        if not filled[of_kind].sum(0).all():
+            raise InputError(
+                f"{count} folds cannot all have {kind} frames, because too many are near-duplicates of the other kind; give "
+                "more, or lower --folds."
+            )
+    return part_of
+
+
+def _members(store: FrameStore, groups: Positions, kind: str, count: int) -> dict[int, Positions]:
+    """Return the frames of one kind by cluster, which are at least `count` clusters."""
+    positions = np.flatnonzero((groups != UNUSED) & (store.abnormal == (kind == "abnormal")))
     if not len(positions):
         raise InputError(f"{store.path} has no {kind} frames; give a folder or store that has classes of both kinds.")
-    groups = store.clusters(positions, distance)
-    members = [positions[groups == group] for group in range(groups.max() + 1)]
+    members = {int(group): positions[groups[positions] == group] for group in np.unique(groups[positions])}
     if len(members) < count:
         raise InputError(
-            f"{count} folds need at least {count} {kind} frames without near-duplicates, and there are {len(members)}; give "
-            "more, or lower --folds."
+            f"{count} folds need at least {count} groups of {kind} frames that are not near-duplicates of each other, and "
+            f"there are {len(members)}; give more, or lower --folds."
         )
-    rng = np.random.default_rng(derive(seed, "folds", kind))
-    filled = np.zeros((len(store.classes), count), np.int64)
-    parts: list[list[Positions]] = [[] for _ in range(count)]
-    for group in sorted(members, key=lambda some: (-len(some), rng.random())):
-        label = int(np.bincount(store.labels[group]).argmax())
-        part = int(np.lexsort((filled.sum(0), filled[label]))[0])
-        filled[label, part] += len(group)
-        parts[part].append(group)
-    return [_joined(part) for part in parts]
-
-
-def _joined(parts: list[Positions]) -> Positions:
-    return np.sort(np.concatenate(parts))
+    return members
 
 
 MAX_FRAMES = 4_000

@@ -73,15 +73,15 @@ def calibration_split(store: FrameStore, config: DetectConfig) -> tuple[NDArray[
         InputError: all healthy frames are near-duplicates of each other.
     """
     healthy = evenly_spaced(np.flatnonzero(~store.abnormal), MAX_FRAMES)
-    return halves(store, healthy, config.duplicate_distance, config.seed, CALIBRATION_FRACTION)
+    groups = store.clusters(healthy, config.duplicate_distance)
+    return halves(healthy, groups, config.seed, CALIBRATION_FRACTION)
 
 
 def fit_to_store(store: FrameStore, name: DetectorName, config: DetectConfig) -> FittedDetector:
     """Fit a detector to healthy frames of a store, and calibrate it on others; see `calibration_split`."""
     calibration, train = calibration_split(store, config)
     frames = store.view(config.view).frames
-    sizes = [(int(width), int(height)) for width, height in store.sizes[calibration]]
-    return fit_detector(name, np.asarray(frames[train]), np.asarray(frames[calibration]), sizes, config)
+    return fit_detector(name, np.asarray(frames[train]), np.asarray(frames[calibration]), store.sizes[calibration], config)
 
 
 SHOWN = 8

@@ -1,8 +1,7 @@
 """A fitted detector and its file: parameters, learned network, and the scores of healthy calibration frames."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from pydantic import Field, FiniteFloat
 
 from pixelscope.config import Config
 from pixelscope.data.frames.preprocess import ViewName
-from pixelscope.endovae.anomaly.calibration import CameraCount, Size, group_sizes
+from pixelscope.endovae.anomaly.calibration import CameraCount, camera_counts
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
 from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name
 from pixelscope.endovae.detection.detectors import FITS, Detection, Detector
@@ -106,15 +105,19 @@ class FittedDetector:
         try:
             extractor = pretrained_extractor() if name in LITE0 else _learned(tensors)
             detector = FITS[name].from_tensors({key: one.numpy() for key, one in _under(FITTED, tensors).items()})
-        except (KeyError, RuntimeError) as error:
+        except KeyError as error:
             raise InputError(
-                f"{path} lacks tensors of its detector ({error}); run `pixelscope endovae detect` again."
+                f"{path} has no tensor {error.args[0]!r} of its detector; make it again with `pixelscope endovae detect`."
+            ) from None
+        except RuntimeError:
+            raise InputError(
+                f"{path} has other tensors than a network of this version; make it again with `pixelscope endovae detect`."
             ) from None
         return cls(name, config, extractor, detector, calibration)
 
 
 def fit_detector(
-    name: DetectorName, train: NDArray[np.uint8], calibration: NDArray[np.uint8], sizes: Sequence[Size], config: DetectConfig
+    name: DetectorName, train: NDArray[np.uint8], calibration: NDArray[np.uint8], sizes: NDArray[np.int64], config: DetectConfig
 ) -> FittedDetector:
     """Fit a detector to healthy frames, and calibrate it on others.
 
@@ -122,7 +125,7 @@ def fit_detector(
         name: name of the detector.
         train: frames in the configured view to fit to, uint8 (N, S, S, 3).
         calibration: frames in the same view to calibrate on, of the same shape.
-        sizes: original sizes of the calibration frames.
+        sizes: original widths and heights of the calibration frames, (N, 2).
         config: settings of the detector.
     """
     learns = name not in LITE0
@@ -130,11 +133,10 @@ def fit_detector(
     detector = FITS[name].fit(extractor(train), config.seed)
     known = detector(extractor(calibration))
     brightest = float(np.quantile(known.maps, VMAX_QUANTILE))
-    groups = Counter(group_sizes(sizes)[size] for size in sizes).most_common()
     found = DetectorCalibration(
         scores=tuple(np.sort(known.scores).tolist()),
         vmax=brightest,
-        cameras=tuple(CameraCount(width=width, height=height, count=count) for (width, height), count in groups),
+        cameras=camera_counts(sizes),
     )
     return FittedDetector(name, config, extractor, detector, found)
 
