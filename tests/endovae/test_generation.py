@@ -82,6 +82,14 @@ def test_the_same_seed_gives_the_same_numbers(runs: tuple[Path, Path]) -> None:
     assert [row.count for row in first.sets] == [8, 8]
 
 
+def test_a_note_says_where_counts_differ(runs: tuple[Path, Path]) -> None:
+    same, more = measured(runs[0], count=8), measured(runs[0], count=40)
+    assert more.sets[0].count == more.training < 40
+    assert "--count" not in same.to_text() and f"--count {more.training}" in more.to_text()
+    large = [one.model_copy(update={"count": count}) for one, count in zip(more.sets, (5_000, 6_000), strict=True)]
+    assert "--count 5000" in more.model_copy(update={"held_out": 5_000, "sets": tuple(large)}).to_text()
+
+
 def test_the_command_measures_several_runs(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--features", "encoder", "--count", "7", "--seed", "3", "--checkpoint", "last", "--json")
     assert main(["endovae", "evaluate-generated", str(runs[0]), "--against", str(runs[1]), *options]) == 0
@@ -157,7 +165,9 @@ def test_copies_of_training_frames_are_counted(runs: tuple[Path, Path]) -> None:
     assert closest.position[:16].tolist() == [*range(12), *range(4)]
     assert closest.distance[:12] == pytest.approx(np.zeros(12), abs=1e-4)
     copied, _ = measure_generated(checkpoint, training[:9], real, seed=0)
-    assert copied.features["encoder"].nearer == 1 and copied.features["encoder"].nearest < 1e-5
+    mirrored, _ = measure_generated(checkpoint, training[:9, :, ::-1], real, seed=0)
+    for row in (copied, mirrored):
+        assert row.features["encoder"].nearer == 1 and row.features["encoder"].nearest < 1e-5
     # The distance is the root mean square over pixels, here at the frames' own size of 16 x 16.
     one, other = real.held_out[0].astype(float), training.astype(float)
     errors = [np.sqrt(np.square(one - some).mean()) for known in other for some in (known, known[:, ::-1])]

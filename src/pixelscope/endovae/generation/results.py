@@ -26,10 +26,11 @@ class FeatureMeasures(Config):
     density: float
     coverage: float
     nearest: float
-    """Median distance to the nearest training frame; in the row of real frames, that of held-out frames."""
+    """Median distance to the nearest training frame or mirror image of one; in the row of real frames, that of held-out
+    frames."""
     nearer: float | None = None
-    """How often a frame is nearer to its nearest training frame than a held-out frame is to its own: 0.5 without copying, 1 for
-    copies; None in the row of real frames."""
+    """How often this distance is smaller than that of a held-out frame: 0.5 without copying, 1 for copies; None in the row of
+    real frames."""
 
 
 class GeneratedSet(Config):
@@ -99,14 +100,20 @@ class GenerationResult(ResultFile):
                 yield f"  {one.title:<34}" + _cells(one.features[name])
 
     def _notes(self) -> Iterator[str]:
-        yield "nearest: median distance to the nearest training frame; in the first row, that of held-out frames. nearer: how"
-        yield "often it is smaller than that of a held-out frame; 50% without copying. copies: frames that differ less from a"
-        yield f"training frame or its mirror image than any held-out frame does ({self.copy_error:.3g} of 255)."
+        yield "nearest: median distance to the nearest training frame or its mirror image; in the first row, that of held-out"
+        yield "frames. nearer: how often it is smaller than that of a held-out frame; 50% without copying. copies: frames that"
+        yield f"differ less from a training frame or its mirror image than any held-out frame does ({self.copy_error:.3g} of 255)."
         smallest = min(self.held_out, *(one.count for one in self.sets))
         if smallest < FEW:
             yield (
                 f"The Frechet distance is biased upwards with few frames (here {smallest:,}): compare it with the first row "
                 "alone, and where the counts are the same."
+            )
+        real, *generated = (one.count for one in self.sets)
+        if any(count != real for count in generated):
+            yield (
+                f"The first row is of {real:,} frames, and other rows are of other numbers of frames: their Frechet distances "
+                f"cannot be compared. Give --count {real}."
             )
 
 

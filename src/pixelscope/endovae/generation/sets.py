@@ -49,14 +49,16 @@ class RealFrames:
     spaces: Sequence[FeatureSpace]
     known: dict[FeaturesName, Floats]
     """Features of the training frames."""
+    with_mirrors: dict[FeaturesName, Floats]
+    """Features of the training frames and then of their mirror images, because models are trained on both, (2 N, D)."""
     references: dict[FeaturesName, Floats]
     """Features of the held-out frames."""
     to_training: dict[FeaturesName, Nearest]
-    """The training frame nearest to each held-out one."""
+    """The training frame or mirror image nearest to each held-out frame."""
     spectrum: NDArray[np.float64]
     """Mean spectrum of the held-out frames."""
     small: Floats
-    """The training frames and then their mirror images, because models are trained on both, at `COPY_SIDE`; (2 N, D)."""
+    """The training frames and then their mirror images at `COPY_SIDE`, (2 N, D)."""
     copy_error: float
     """The smallest difference of a held-out frame from any of these; see `differences`."""
 
@@ -69,16 +71,17 @@ class RealFrames:
         """
         splits = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record, frames)
         training, held_out = splits.train.at_most(MAX_FRAMES).frames, _held_out(splits, checkpoint).frames
-        known, references = _features(spaces, training), _features(spaces, held_out)
-        small = _small(np.concatenate([training, training[:, :, ::-1]]))
+        both = np.concatenate([training, training[:, :, ::-1]])
+        with_mirrors, references, small = _features(spaces, both), _features(spaces, held_out), _small(both)
         return cls(
             splits,
             training,
             held_out,
             spaces,
-            known,
+            {name: found[: len(training)] for name, found in with_mirrors.items()},
+            with_mirrors,
             references,
-            {name: nearest(references[name], known[name]) for name in known},
+            {name: nearest(references[name], found) for name, found in with_mirrors.items()},
             mean_spectrum(held_out),
             small,
             float(nearest(_small(held_out), small).distance.min()),
@@ -139,7 +142,7 @@ def measure_generated(
     """
     measured: dict[FeaturesName, FeatureMeasures] = {}
     for name, features in _features(real.spaces, frames).items():
-        near = nearest(features, real.known[name])
+        near = nearest(features, real.with_mirrors[name])
         measured[name] = _compared(real.references[name], features, near, real.to_training[name], seed)
     closest = real.differences(frames)
     row = GeneratedSet(
