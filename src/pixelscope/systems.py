@@ -53,6 +53,10 @@ class System:
     """Returns the sections of the report on a run folder."""
     export: str = ""
     """Exports the model of a run folder to a file in a format."""
+    hub_task: str = ""
+    """What an exported model does, by the name that model hubs use."""
+    hub_tags: tuple[str, ...] = ()
+    """Tags of an exported model on model hubs."""
     charts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Charts of a training by title: numbers of stats.jsonl with their labels."""
     samples: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +91,8 @@ SYSTEMS = {
             evaluate="pixelscope.pixelda.evaluation:evaluate_pixelda",
             sections="pixelscope.pixelda.report.page:sections",
             export="pixelscope.pixelda.inference.export:export_classifier",
+            hub_task="image-classification",
+            hub_tags=("domain-adaptation", "pixelda"),
             charts=pixelda_charts.PIXELDA,
             samples=pixelda_charts.SAMPLES,
             page=Page("/adapt", "Adapt", "Adapt an image"),
@@ -102,6 +108,8 @@ SYSTEMS = {
             evaluate="pixelscope.pixelda.evaluation:evaluate_pixelda",
             sections="pixelscope.pixelda.report.page:sections",
             export="pixelscope.pixelda.inference.export:export_classifier",
+            hub_task="image-classification",
+            hub_tags=("pixelda",),
             charts=pixelda_charts.BASELINE,
         ),
         System(
@@ -114,6 +122,8 @@ SYSTEMS = {
             evaluate="pixelscope.pixelda.refinement.evaluation:evaluate_refinement",
             sections="pixelscope.pixelda.refinement.report:sections",
             export="pixelscope.pixelda.inference.export:export_classifier",
+            hub_task="image-classification",
+            hub_tags=("domain-adaptation", "pixelda"),
             charts=pixelda_charts.REFINEMENT,
         ),
         System(
@@ -127,6 +137,8 @@ SYSTEMS = {
             evaluate="pixelscope.endovae.evaluation:evaluate_endovae",
             sections="pixelscope.endovae.report.page:sections",
             export="pixelscope.endovae.inference.export:export_scorer",
+            hub_task="image-feature-extraction",
+            hub_tags=("anomaly-detection", "endoscopy", "vae"),
             charts=endovae_report.CHARTS,
             samples=endovae_report.SAMPLES,
             page=Page("/endoscopy", "Endoscopy", "Explore the latent space, or score a frame"),
@@ -235,7 +247,11 @@ def export(
     from pixelscope.exports.folder import write_model_folder  # it imports NumPy, which --help does without
 
     system = _system(run)
-    return write_model_folder(out, system.name, form, lambda model: _call(run, "export", (run, model, form), options))
+
+    def write(model: Path) -> "ExportResult":
+        return _call(run, "export", (run, model, form), options)
+
+    return write_model_folder(out, system.hub_task, system.hub_tags, form, write)
 
 
 def sections(run: Path) -> "list[Section]":

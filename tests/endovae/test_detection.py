@@ -33,6 +33,8 @@ from pixelscope.endovae.detection.results import DetectionResult
 from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_net
 from pixelscope.endovae.lite0 import load_lite0, read_weights
 from pixelscope.errors import InputError, has_extra
+from pixelscope.exports.metadata import require_system
+from pixelscope.exports.weights import read_weights as read_weights_file
 from pixelscope.imaging.content_area import Box
 
 LEARNED = ("learned-mahalanobis", "pseudo-lesions")
@@ -326,6 +328,8 @@ def test_a_file_scores_as_the_detector_that_was_saved(phantoms: FrameStore, tmp_
 def test_a_file_of_another_system_or_a_damaged_one_is_refused(phantoms: FrameStore, tmp_path: Path) -> None:
     path = tmp_path / "detector.safetensors"
     fit_to_store(phantoms, "pseudo-lesions", QUICK).save(path)
+    with pytest.raises(InputError, match=r"a model of endovae-detector, not of pixelda; .*`pixelscope endovae score`"):
+        require_system(read_weights_file(path)[1], "pixelda", str(path))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))

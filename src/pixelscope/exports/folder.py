@@ -1,7 +1,7 @@
 """Export into a folder as model hubs expect it: the model, README.md with a YAML header, and LICENSE."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,16 @@ from pixelscope.errors import InputError
 from pixelscope.exports.bundle import ExportResult, Format, sidecar_files
 from pixelscope.files import atomic_folder, write_text
 
-TAGS = {
-    "pixelda": ("image-classification", ["domain-adaptation", "pixelda"]),
-    "baseline": ("image-classification", ["pixelda"]),
-    "refined": ("image-classification", ["domain-adaptation", "pixelda"]),
-    "endovae": ("image-feature-extraction", ["anomaly-detection", "endoscopy", "vae"]),
-}
-"""Task and tags of each system, by the names that model hubs use."""
 
-
-def write_model_folder(out: Path, system: str, form: Format, export: Callable[[Path], ExportResult]) -> ExportResult:
+def write_model_folder(
+    out: Path, task: str, tags: Sequence[str], form: Format, export: Callable[[Path], ExportResult]
+) -> ExportResult:
     """Export a model into the new folder `out`: model.onnx or .safetensors, README.md and LICENSE.
 
     Args:
         out: the folder; it must not exist.
-        system: the run's system, a key of `TAGS`.
+        task: what the model does, by the name that model hubs use.
+        tags: of the model, for model hubs.
         form: the format.
         export: writes the model and its sidecar files to a path.
 
@@ -43,14 +38,13 @@ def write_model_folder(out: Path, system: str, form: Format, export: Callable[[P
         text = sidecars["card"].read_text(encoding="utf-8")
         for path in sidecars.values():
             path.unlink()
-        write_text(folder / "README.md", f"---\n{_header(card, system, form)}---\n\n{text}")
+        write_text(folder / "README.md", f"---\n{_header(card, task, tags, form)}---\n\n{text}")
         write_text(folder / "LICENSE", _licence(card))
         names = [model.name, *sorted(path.name for path in folder.iterdir() if path != model)]
     return replace(result, files=[str(out / name) for name in names])
 
 
-def _header(card: dict[str, Any], system: str, form: Format) -> str:
-    task, tags = TAGS[system]
+def _header(card: dict[str, Any], task: str, tags: Sequence[str], form: Format) -> str:
     values = {
         "license": "other",
         "license_name": "see-license-file",

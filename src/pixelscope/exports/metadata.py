@@ -12,6 +12,8 @@ FORMAT = 4
 """Increased when files need another reader; files of other formats are refused."""
 KEY = "pixelscope"
 """Key of the JSON entry in a file's metadata."""
+COMMANDS = {"pixelda": "pixelda classify", "endovae": "endovae score", "endovae-detector": "endovae score"}
+"""Command that reads a file, by the system in its metadata."""
 
 
 class Metadata(Config):
@@ -70,4 +72,5 @@ def _other_format(found: int, origin: str, versions: Any) -> str:
 def require_system(about: Metadata, system: str, origin: str) -> None:
     """Raise InputError if a file is of another system."""
     if about.system != system:
-        raise InputError(f"{origin} is a model of {about.system}, not of {system}; give it to `pixelscope {about.system}`.")
+        command = COMMANDS.get(about.system, about.system)
+        raise InputError(f"{origin} is a model of {about.system}, not of {system}; give it to `pixelscope {command}`.")
