@@ -16,22 +16,24 @@ DetectorName = Literal[
     "lite0-mahalanobis",
     "lite0-padim",
     "lite0-patchcore",
+    "lite0-pseudo-lesions",
     "learned-mahalanobis",
     "learned-padim",
     "learned-patchcore",
     "pseudo-lesions",
 ]
-LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-patchcore")
+LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-patchcore", "lite0-pseudo-lesions")
 DETECTORS: dict[DetectorName, str] = {
-    "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0 (extra `pretrained`); maps of PaDiM",
+    "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0; maps of lite0-pseudo-lesions",
     "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from its Gaussian",
     "lite0-patchcore": "PatchCore on features of EfficientNet-Lite0: distance of each patch from the nearest healthy one",
-    "learned-mahalanobis": "Mahalanobis distance of pooled features of the network trained on pseudo-lesions; maps of PaDiM",
+    "lite0-pseudo-lesions": "map of layers trained on those features to find pseudo-lesions; mean of the highest tenth",
+    "learned-mahalanobis": "Mahalanobis distance of pooled features of the network of pseudo-lesions; its maps",
     "learned-padim": "PaDiM on features of that network",
     "learned-patchcore": "PatchCore on features of that network",
     "pseudo-lesions": "map of a network trained to find pseudo-lesions; mean of the highest tenth",
 }
-"""Definition of every detector."""
+"""Definition of every detector; those on features of EfficientNet-Lite0 need the extra `pretrained`."""
 
 
 def detector_name(text: str) -> DetectorName:
@@ -69,7 +71,8 @@ class DetectConfig(Config):
     folds: Annotated[int, Field(ge=3, le=20)] = 5
     """Folds of the healthy frames; each is tested once."""
     images: Annotated[int, Field(ge=32)] = 9600
-    """Number of examples with pseudo-lesions that a network is trained on, in each fold and for the model file."""
+    """Number of examples with pseudo-lesions that a network is trained on, in each fold and for the model file; layers on
+    pretrained features see each drawn example six times."""
     min_lesion: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Fraction of the view that a lesion must cover; abnormal frames whose mask shows less are left out."""
     duplicate_distance: Annotated[int, Field(ge=0, le=64)] = 8

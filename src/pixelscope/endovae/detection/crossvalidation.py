@@ -20,7 +20,7 @@ from pixelscope.endovae.anomaly.localization import baseline_maps, measure_maps,
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, few_frames_warning
 from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName, chosen_detectors
 from pixelscope.endovae.detection.detectors import FITS, Detection
-from pixelscope.endovae.detection.features import FrameFeatures, learned_extractor, pretrained_extractor
+from pixelscope.endovae.detection.features import FrameFeatures, PretrainedExtractor, learned_extractor, pretrained_extractor
 from pixelscope.endovae.detection.results import ALL, SELECTED, DetectionResult, ScoreResult
 from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
@@ -265,7 +265,8 @@ def cross_validate(store: FrameStore, config: DetectConfig, progress: ProgressCa
     used = np.zeros(len(store), bool)
     used[frames.positions] = True
     folds = make_folds(store, used, config.folds, config.duplicate_distance, config.seed)
-    pretrained = pretrained_extractor()(frames.pixels) if set(names) & set(LITE0) else None
+    extractor = pretrained_extractor() if set(names) & set(LITE0) else None
+    pretrained = None if extractor is None else Pretrained(extractor, extractor(frames.pixels))
     results = []
     for number, fold in enumerate(folds):
         found = _detections(frames, frames.rows(fold.train), names, pretrained, config, number)
@@ -275,22 +276,42 @@ def cross_validate(store: FrameStore, config: DetectConfig, progress: ProgressCa
     return _summarised(config, frames, results)
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained network, and its features of all frames, which are the same in every fold."""
+
+    extractor: PretrainedExtractor
+    features: FrameFeatures
+
+
 def _detections(
     frames: Frames,
     train: Positions,
     names: Sequence[DetectorName],
-    pretrained: FrameFeatures | None,
+    pretrained: Pretrained | None,
     config: DetectConfig,
     number: int,
 ) -> Iterator[tuple[str, Detection]]:
     """Fit each detector to `train`, and yield its scores and maps of all frames."""
-    learned: FrameFeatures | None = None
+    pixels = frames.pixels[train]
+    lite0: list[DetectorName] = [name for name in names if name in LITE0]
+    learned: list[DetectorName] = [name for name in names if name not in LITE0]
+    if pretrained is not None:
+        features = pretrained.features
+        if any(FITS[name].uses_lesion_maps for name in lite0):
+            extractor = pretrained.extractor.trained_on(pixels, config.images, config.seed, number)
+            features = extractor.with_lesion_maps(features)
+        yield from _fitted(lite0, features, train, config.seed)
+    if learned:
+        features = learned_extractor(pixels, config.images, config.seed, number)(frames.pixels)
+        yield from _fitted(learned, features, train, config.seed)
+
+
+def _fitted(
+    names: Sequence[DetectorName], features: FrameFeatures, train: Positions, seed: int
+) -> Iterator[tuple[str, Detection]]:
     for name in names:
-        features = pretrained if name in LITE0 else learned
-        if features is None:
-            extractor = learned_extractor(frames.pixels[train], config.images, config.seed, number)
-            features = learned = extractor(frames.pixels)
-        yield name, FITS[name].fit(features[train], config.seed)(features)
+        yield name, FITS[name].fit(features[train], seed)(features)
 
 
 def _measure_fold(frames: Frames, fold: Fold, detections: Iterator[tuple[str, Detection]]) -> FoldResult:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from sklearn.metrics import pairwise_distances_argmin_min
 
 from pixelscope.endovae.detection.config import DetectorName
 from pixelscope.endovae.detection.features import FrameFeatures
-from pixelscope.errors import InputError
 from pixelscope.rng import derive
 
 RIDGE = 0.01
@@ -42,6 +41,9 @@ class Detection:
 class Detector(Protocol):
     """A fitted detector."""
 
+    uses_lesion_maps: ClassVar[bool]
+    """Whether it needs features with lesion maps."""
+
     def __call__(self, features: FrameFeatures) -> Detection:
         """Score frames."""
         ...
@@ -63,6 +65,7 @@ class PaDiM:
     A frame's score is the mean over its positions, where the paper takes the maximum: lesions fill a third of a view.
     """
 
+    uses_lesion_maps: ClassVar[bool] = False
     mean: NDArray[np.float64]
     """(G, G, C)."""
     precision: Floats
@@ -99,42 +102,40 @@ class PaDiM:
 class Mahalanobis:
     """Distance of a frame's pooled features from one Gaussian, with the shrinkage of Ledoit and Wolf (2004).
 
-    A pooled distance has no position, so the maps are those of `PaDiM` on the same features.
+    A pooled distance has no position. The maps are the lesion maps of the features.
     """
 
+    uses_lesion_maps: ClassVar[bool] = True
     mean: NDArray[np.float64]
     precision: NDArray[np.float64]
-    positions: PaDiM
-    """Makes the maps."""
 
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "Mahalanobis":
         """Fit to the features of healthy frames; `seed` is not used."""
         fitted = LedoitWolf().fit(features.pooled.astype(np.float64))
-        return cls(fitted.location_, np.asarray(fitted.precision_), PaDiM.fit(features, seed))
+        return cls(fitted.location_, np.asarray(fitted.precision_))
 
     def __call__(self, features: FrameFeatures) -> Detection:
-        """Return the distance of each frame, and the distance of each position, (N, G, G)."""
+        """Return the distance of each frame, and its lesion map, (N, h, w) in [0, 1]."""
         centred = features.pooled - self.mean
         squares = np.einsum("ni,ij,nj->n", centred, self.precision, centred, optimize=True)
-        return Detection(np.sqrt(np.maximum(squares, 0)), self.positions(features).maps)
+        return Detection(np.sqrt(np.maximum(squares, 0)), features.lesion_maps())
 
     def tensors(self) -> Tensors:
-        """Return mean (D,) and precision (D, D), and those of `PaDiM`."""
-        positions = {f"positions.{name}": one for name, one in self.positions.tensors().items()}
-        return {"mean": self.mean, "precision": self.precision, **positions}
+        """Return mean (D,) and precision (D, D)."""
+        return {"mean": self.mean, "precision": self.precision}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "Mahalanobis":
         """Return the detector with these parameters."""
-        positions = PaDiM(tensors["positions.mean"], tensors["positions.precision"])
-        return cls(tensors["mean"], tensors["precision"], positions)
+        return cls(tensors["mean"], tensors["precision"])
 
 
 @dataclass(frozen=True)
 class PatchCore:
     """Distance of each patch from the nearest one in a memory bank (Roth et al., CVPR 2022)."""
 
+    uses_lesion_maps: ClassVar[bool] = False
     bank: Floats
     """(M, C)."""
 
@@ -168,6 +169,8 @@ class PatchCore:
 class PseudoLesions:
     """The lesion map of a network trained on pseudo-lesions; nothing is fitted."""
 
+    uses_lesion_maps: ClassVar[bool] = True
+
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "PseudoLesions":
         """Return the detector; neither argument is used."""
@@ -175,9 +178,8 @@ class PseudoLesions:
 
     def __call__(self, features: FrameFeatures) -> Detection:
         """Return the map of each frame, (N, h, w) in [0, 1]; its score is the mean of the highest tenth."""
-        if features.lesion is None:
-            raise InputError("These features have no lesion map; use those of a network trained on pseudo-lesions.")
-        return Detection(highest(features.lesion), features.lesion)
+        maps = features.lesion_maps()
+        return Detection(highest(maps), maps)
 
     def tensors(self) -> Tensors:
         """Return nothing."""
@@ -210,6 +212,7 @@ FITS: dict[DetectorName, type[Mahalanobis] | type[PaDiM] | type[PatchCore] | typ
     "lite0-mahalanobis": Mahalanobis,
     "lite0-padim": PaDiM,
     "lite0-patchcore": PatchCore,
+    "lite0-pseudo-lesions": PseudoLesions,
     "learned-mahalanobis": Mahalanobis,
     "learned-padim": PaDiM,
     "learned-patchcore": PatchCore,

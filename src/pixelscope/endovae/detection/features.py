@@ -1,17 +1,17 @@
 """Features of a view's frames: maps of a network, pretrained or learned, summarised per frame and per patch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelscope.endovae.detection import segmentation
-from pixelscope.endovae.detection.segmentation import LesionNet, resized, train_lesion_net
+from pixelscope.endovae.detection.segmentation import LesionHead, LesionNet, resized, train_lesion_head, train_lesion_net
 from pixelscope.endovae.lite0 import SIDE, Lite0Features, load_lite0
 from pixelscope.rng import derive
 
@@ -31,7 +31,7 @@ class FrameFeatures:
     fine: Floats
     """(N, H, W, C'): the same at the size of the finer, averaged over 3 x 3 positions (Roth et al. 2022, equation 2)."""
     lesion: Floats | None = None
-    """(N, h, w) in [0, 1]: probability of a pseudo-lesion at each position; None for pretrained networks."""
+    """(N, h, w) in [0, 1]: probability of a pseudo-lesion at each position; None if nothing was trained to find them."""
 
     def __getitem__(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "FrameFeatures":
         lesion = None if self.lesion is None else self.lesion[rows]
@@ -40,9 +40,24 @@ class FrameFeatures:
     def __len__(self) -> int:
         return len(self.pooled)
 
+    def lesion_maps(self) -> Floats:
+        """Return `lesion`.
+
+        Raises:
+            ValueError: it is None.
+        """
+        if self.lesion is None:
+            raise ValueError("these features have no lesion maps")
+        return self.lesion
+
 
 class Extractor(Protocol):
     """A network that makes features."""
+
+    @property
+    def trained(self) -> nn.Module | None:
+        """Return what was trained on pseudo-lesions, if anything was."""
+        ...
 
     def __call__(self, frames: Bytes) -> FrameFeatures:
         """Return the features of uint8 frames (N, S, S, 3)."""
@@ -52,12 +67,23 @@ class Extractor(Protocol):
 class PretrainedExtractor:
     """Features of EfficientNet-Lite0; see `Extractor`."""
 
-    def __init__(self, network: Lite0Features) -> None:
-        self.network = network
+    def __init__(self, network: Lite0Features, trained: LesionHead | None = None) -> None:
+        """Take the network, and the layers that make lesion maps of its features, if there are any."""
+        self.network, self.trained = network, trained
 
     def __call__(self, frames: Bytes) -> FrameFeatures:
         """Return the features of uint8 frames (N, S, S, 3)."""
-        return _joined([self._batch(frames[i : i + BATCH]) for i in range(0, len(frames), BATCH)])
+        return self.with_lesion_maps(_joined([self._batch(frames[i : i + BATCH]) for i in range(0, len(frames), BATCH)]))
+
+    def with_lesion_maps(self, features: FrameFeatures) -> FrameFeatures:
+        """Return features of this network with lesion maps, if it has layers that make them."""
+        return features if self.trained is None else replace(features, lesion=self.trained.probabilities(features.fine))
+
+    def trained_on(self, frames: Bytes, images: int, seed: int, fold: int) -> "PretrainedExtractor":
+        """Train layers that find pseudo-lesions in healthy frames, uint8 (N, S, S, 3), and return the extractor with them."""
+        bare = PretrainedExtractor(self.network)
+        head = train_lesion_head(lambda some: bare(some).fine, resized(frames, SIDE), images, derive(seed, "fold", fold))
+        return PretrainedExtractor(self.network, head)
 
     @torch.no_grad()
     def _batch(self, frames: Bytes) -> FrameFeatures:
@@ -68,8 +94,8 @@ class PretrainedExtractor:
 class LearnedExtractor:
     """Features of a network that learned to find pseudo-lesions; see `Extractor`."""
 
-    def __init__(self, network: LesionNet) -> None:
-        self.network = network
+    def __init__(self, trained: LesionNet) -> None:
+        self.trained = trained
 
     def __call__(self, frames: Bytes) -> FrameFeatures:
         """Return the features of uint8 frames (N, S, S, 3)."""
@@ -78,8 +104,8 @@ class LearnedExtractor:
     @torch.no_grad()
     def _batch(self, frames: Bytes) -> FrameFeatures:
         images = _images(frames, segmentation.SIDE)
-        encoded = self.network.encode(images)
-        return _summarised(encoded, encoded[1:], self.network.decode(*encoded).sigmoid().numpy())
+        encoded = self.trained.encode(images)
+        return _summarised(encoded, encoded[1:], self.trained.decode(*encoded).sigmoid().numpy())
 
 
 def pretrained_extractor() -> PretrainedExtractor:

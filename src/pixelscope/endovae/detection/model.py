@@ -17,8 +17,14 @@ from pixelscope.endovae.anomaly.calibration import CameraCount, camera_counts
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
 from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name
 from pixelscope.endovae.detection.detectors import FITS, Detection, Detector
-from pixelscope.endovae.detection.features import Extractor, LearnedExtractor, learned_extractor, pretrained_extractor
-from pixelscope.endovae.detection.segmentation import LesionNet
+from pixelscope.endovae.detection.features import (
+    Extractor,
+    LearnedExtractor,
+    PretrainedExtractor,
+    learned_extractor,
+    pretrained_extractor,
+)
+from pixelscope.endovae.detection.segmentation import LesionHead, LesionNet
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import Metadata, require_system
@@ -86,8 +92,8 @@ class FittedDetector:
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         tensors = {FITTED + name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in self.detector.tensors().items()}
-        if isinstance(self.extractor, LearnedExtractor):
-            tensors |= {NETWORK + name: one for name, one in self.extractor.network.state_dict().items()}
+        if self.extractor.trained is not None:
+            tensors |= {NETWORK + name: one for name, one in self.extractor.trained.state_dict().items()}
         return tensors
 
     @classmethod
@@ -103,7 +109,7 @@ class FittedDetector:
         config = DetectConfig.parse(about.config, str(path))
         calibration = DetectorCalibration.parse(about.calibration or {}, str(path))
         try:
-            extractor = pretrained_extractor() if name in LITE0 else _learned(tensors)
+            extractor = _extractor(name, _under(NETWORK, tensors))
             detector = FITS[name].from_tensors({key: one.numpy() for key, one in _under(FITTED, tensors).items()})
         except KeyError as error:
             raise InputError(
@@ -114,6 +120,14 @@ class FittedDetector:
                 f"{path} has other tensors than a network of this version; make it again with `pixelscope endovae detect`."
             ) from None
         return cls(name, config, extractor, detector, calibration)
+
+
+def fit_extractor(name: DetectorName, train: NDArray[np.uint8], config: DetectConfig, fold: int) -> Extractor:
+    """Return the extractor of a detector's features, and train on healthy frames, uint8 (N, S, S, 3), what it needs."""
+    if name not in LITE0:
+        return learned_extractor(train, config.images, config.seed, fold)
+    pretrained = pretrained_extractor()
+    return pretrained.trained_on(train, config.images, config.seed, fold) if FITS[name].uses_lesion_maps else pretrained
 
 
 def fit_detector(
@@ -128,8 +142,7 @@ def fit_detector(
         sizes: original widths and heights of the calibration frames, (N, 2).
         config: settings of the detector.
     """
-    learns = name not in LITE0
-    extractor = learned_extractor(train, config.images, config.seed, config.folds) if learns else pretrained_extractor()
+    extractor = fit_extractor(name, train, config, config.folds)
     detector = FITS[name].fit(extractor(train), config.seed)
     known = detector(extractor(calibration))
     brightest = float(np.quantile(known.maps, VMAX_QUANTILE))
@@ -141,10 +154,18 @@ def fit_detector(
     return FittedDetector(name, config, extractor, detector, found)
 
 
-def _learned(tensors: Mapping[str, torch.Tensor]) -> LearnedExtractor:
-    network = LesionNet()
-    network.load_state_dict(_under(NETWORK, tensors))
-    return LearnedExtractor(network.eval())
+def _extractor(name: DetectorName, tensors: Mapping[str, torch.Tensor]) -> Extractor:
+    """Return the extractor of a detector from the tensors of what was trained."""
+    if name not in LITE0:
+        network = LesionNet()
+        network.load_state_dict(tensors)
+        return LearnedExtractor(network.eval())
+    pretrained = pretrained_extractor()
+    if not FITS[name].uses_lesion_maps:
+        return pretrained
+    head = LesionHead()
+    head.load_state_dict(tensors)
+    return PretrainedExtractor(pretrained.network, head.eval())
 
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
