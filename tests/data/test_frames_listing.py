@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelscope.data.frames.discovery import Listing, find_classes, list_frames
+from pixelscope.data.frames.discovery import find_classes
+from pixelscope.data.frames.listing import Listing, list_frames
 from pixelscope.errors import InputError
 
 

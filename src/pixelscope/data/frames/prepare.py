@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from pixelscope.data.decode import decode, depth_of, read_content, reject_decompression_bombs
 from pixelscope.data.disk_array import RowWriter, evenly_spaced
-from pixelscope.data.frames.discovery import ListedFrame, Listing, find_classes, list_frames
+from pixelscope.data.frames.discovery import find_classes
 from pixelscope.data.frames.duplicates import perceptual_hash
+from pixelscope.data.frames.listing import ListedFrame, Listing, list_frames
 from pixelscope.data.frames.preprocess import (
     CentreFrame,
     FrameImage,
