@@ -72,6 +72,17 @@ def test_the_most_informative_of_those_that_likely_help_is_chosen() -> None:
     trials = [trial("a", "adapted", 1.0, 1.4), trial("b", "source only", 1.0, 2.2), trial("c", "adapted", 1.0, 1.5), failed]
     assert choose_trial(trials)[0] == "c"
     assert choose_trial([trials[1], trial("e", "neither", 1.0, 1.01), failed])[0] is None
+    chosen, reason = choose_trial([trial("f", "unknown", 0.0, 1.0), failed])
+    assert chosen is None and "learned the source" in reason and "--config" in reason
+
+
+def test_a_trial_that_target_labels_contradict_is_named() -> None:
+    good, bad = trial("good", "adapted", 1.0, 1.4), trial("bad", "adapted", 1.0, 1.5)
+    labels = {"good": (0.5, 0.7), "bad": (0.7, 0.5)}
+    trials = [one.model_copy(update={"with_target_labels": labels[one.name], "test_images": 400}) for one in (good, bad)]
+    found = SearchResult(out="", grid="search", trials=trials, chosen="bad", reason="", command=None)
+    assert found.contradictions == ["bad: The target labels contradict the verdict."]
+    assert found.contradictions[0] in found.to_text()
 
 
 def test_four_settings_are_tried_and_compared(found: Path) -> None:

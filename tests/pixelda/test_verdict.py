@@ -16,7 +16,7 @@ from pixelscope.data.loader import to_float
 from pixelscope.errors import InputError
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.networks import Classifier, StrongClassifier
-from pixelscope.pixelda.results import Evaluation
+from pixelscope.pixelda.results import Better, Evaluation, Verdict
 from pixelscope.pixelda.training import train_pixelda
 from pixelscope.pixelda.verdict import CRITERIA, compare, swapped_share, view_information
 from pixelscope.runs.folder import RunFolder
@@ -129,6 +129,53 @@ def test_one_that_never_saw_the_target_is_worse(good: Classifier) -> None:
     alone = _learned(SOURCE, steps=150)
     assert compare(good, alone, TARGET.without_labels(), SOURCE).better == "source only"
     assert compare(alone, good, TARGET.without_labels(), SOURCE).better == "adapted"
+
+
+def test_nothing_is_decided_where_the_source_was_not_learned(good: Classifier) -> None:
+    torch.manual_seed(3)
+    new = Classifier(3, tiny.SIZE).eval()
+    found = compare(new, good, TARGET.without_labels(), SOURCE)
+    assert found.better == "unknown" and found.unlearned == "T of the source alone"
+    assert "unknown" in found.to_text() and "likely" not in found.to_text()
+    assert compare(good, new, TARGET.without_labels(), SOURCE).better == "source only", "only the adapted T is bad"
+
+
+def test_an_adapted_classifier_at_chance_is_not_called_better(good: Classifier) -> None:
+    blind = _learned(SOURCE, ImageSet(TARGET.images, TARGET.provenance, np.zeros(len(TARGET), np.int64), TARGET.classes))
+    found = compare(blind, _permuted(good), TARGET.without_labels(), SOURCE)
+    before, after = found.criteria["view information"]
+    assert after > before and found.criteria["source accuracy"][1] < 0.3
+    assert (found.better, found.unlearned) == ("unknown", "the adapted T")
+    assert compare(blind, good, TARGET.without_labels(), SOURCE).better == "adapted"
+
+
+def test_the_numbers_of_images_are_said_and_few_ones_are_called_uncertain(good: Classifier) -> None:
+    found = compare(good, copy.deepcopy(good), TARGET.without_labels(), SOURCE)
+    assert (found.images, found.source_images) == (90, 90)
+    assert "90 target images and 90 source images" in found.to_text() and "uncertain" in found.to_text()
+    many = found.model_copy(update={"images": 2000})
+    assert "2,000 target images" in many.to_text() and "uncertain" not in many.to_text()
+    old = Verdict.parse(found.model_dump(exclude={"images", "source_images", "unlearned"}))
+    assert old.basis() == ""
+
+
+@pytest.mark.parametrize(
+    ("better", "before", "after", "contradicted"),
+    [
+        ("adapted", 0.7, 0.5, True),
+        ("adapted", 0.5, 0.7, False),
+        ("adapted", 0.5, 0.499, False),
+        ("source only", 0.5, 0.7, True),
+        ("neither", 0.5, 0.7, True),
+        ("neither", 0.5, 0.51, False),
+        ("unknown", 0.5, 0.7, False),
+    ],
+)
+def test_target_labels_that_contradict_the_verdict_are_pointed_at(
+    better: Better, before: float, after: float, contradicted: bool
+) -> None:
+    verdict = Verdict(better=better, criteria={}, agreement=1.0, swapped=0.0)
+    assert bool(verdict.contradicted_by(before, after, 400)) == contradicted
 
 
 @pytest.fixture(scope="module")

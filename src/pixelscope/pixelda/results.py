@@ -22,7 +22,10 @@ DECIDES = "view information"
 SWAPPED = 0.1
 """Maximum fraction of target images in swapped classes; above, adaptation harms."""
 
-Better = Literal["adapted", "source only", "neither"]
+FEW = 500
+"""Number of target images below which a verdict is uncertain."""
+
+Better = Literal["adapted", "source only", "neither", "unknown"]
 
 
 class ClassAccuracy(Config):
@@ -107,16 +110,55 @@ class Verdict(Config):
     """Fraction of target images with the same prediction."""
     swapped: float
     """Fraction of target images in classes whose names the classifiers exchange, in [0, 1]."""
+    images: Natural | None = None
+    """Number of target images compared; None in a file of an earlier version."""
+    source_images: Natural | None = None
+    """Number of source images that the source accuracy is measured on."""
+    unlearned: str = ""
+    """Which T has not learned the source, so that there is no verdict; empty if both have."""
 
-    def to_text(self) -> str:
-        """Return lines for a terminal."""
+    def headline(self) -> str:
+        """Return the verdict in one sentence."""
+        if self.better == "unknown":
+            return (
+                f"Whether adaptation helps is unknown: {self.unlearned} has not learned the source (its accuracy there is near "
+                "chance). Train longer, or check the labels."
+            )
         heads = {
             "adapted": "Adaptation likely helps",
             "source only": "Adaptation likely harms: T of the source alone is likely more accurate on the target",
             "neither": "Adaptation likely makes no difference",
         }
         why = f"by {DECIDES}" if self.swapped <= SWAPPED else "as the adapted T swaps classes"
-        lines = [f"{heads[self.better]}, {why}; estimated without target labels. Both agree on {self.agreement:.0%} of images."]
+        return f"{heads[self.better]}, {why}; estimated without target labels."
+
+    def basis(self) -> str:
+        """Return on how many images the verdict is based, and whether they are few; empty if the numbers are not known."""
+        if self.images is None or self.source_images is None:
+            return ""
+        few = f" With fewer than {FEW} target images the verdict is uncertain." if self.images < FEW else ""
+        target, source = plural(self.images, "target image"), plural(self.source_images, "source image")
+        return f"Measured on {target} and {source}.{few}"
+
+    def contradicted_by(self, before: float, after: float, count: int) -> str:
+        """Return a sentence if target labels contradict the verdict by more than their standard error, else nothing.
+
+        Args:
+            before: accuracy of T of the source alone on the target's test split.
+            after: accuracy of the adapted T.
+            count: number of test images.
+        """
+        gain = after - before
+        error = ((before * (1 - before) + after * (1 - after)) / count) ** 0.5
+        found = "adapted" if gain > error else "source only" if gain < -error else None
+        if found in (None, self.better) or self.better == "unknown":
+            return ""
+        return "The target labels contradict the verdict."
+
+    def to_text(self) -> str:
+        """Return lines for a terminal."""
+        agreed = f"Both agree on {self.agreement:.0%} of images."
+        lines = [" ".join(filter(None, (self.headline(), agreed))), *filter(None, [self.basis()])]
         lines += [
             f"  {name:<20} source only {before:.3f}  adapted {after:.3f}" for name, (before, after) in self.criteria.items()
         ]
@@ -166,8 +208,16 @@ class Evaluation(ResultFile):
         lines = [self.verdict.to_text()]
         if "target_test" in self.sets and self.source_only is not None:
             before, after = self.source_only["target_test"], self.sets["target_test"].accuracy
-            lines.append(f"With target labels: source only {before:.2%}, adapted {after:.2%} on the target's test split.")
+            text = f"With target labels: source only {before:.2%}, adapted {after:.2%} on the target's test split."
+            lines.append(f"{text} {self.contradiction()}".rstrip())
         return ["\n".join(lines)]
+
+    def contradiction(self) -> str:
+        """Return a sentence if target labels contradict the verdict; empty if they do not, or are not known."""
+        if self.verdict is None or self.source_only is None or "target_test" not in self.sets:
+            return ""
+        after = self.sets["target_test"]
+        return self.verdict.contradicted_by(self.source_only["target_test"], after.accuracy, after.count)
 
     def _checkpoint_lines(self) -> list[str]:
         lines = ["accuracy by checkpoint"]

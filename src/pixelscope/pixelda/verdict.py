@@ -38,6 +38,9 @@ CRITERIA: Mapping[str, str] = {
 MARGIN = 0.02
 """Difference in view information, in nats, below which neither classifier is likely better."""
 
+LEARNED = 0.1
+"""Part of the way from chance (the frequency of the most frequent class) to 1 that an accuracy on the source must exceed."""
+
 VIEWS = (weak, strong)
 """Altered views for `view_information`, with the default ranges of a refinement."""
 
@@ -52,7 +55,7 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
         source: labelled source images, if possible held out of training.
 
     Returns:
-        The value of each criterion for both, and the verdict.
+        The value of each criterion for both, and the verdict. It is `unknown` if the accuracy on the source is near chance.
     """
     shown = sampled(target.images, IMAGES)
     some = source.select(np.arange(0, len(source), max(1, -(-len(source) // IMAGES))))
@@ -66,8 +69,33 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
     swapped = swapped_share(answers[0], answers[1])
     gain = criteria[DECIDES][1] - criteria[DECIDES][0]
     better: Better = "source only" if swapped > SWAPPED or gain < -MARGIN else "adapted" if gain > MARGIN else "neither"
-    agreement = float((answers[0] == answers[1]).float().mean())
-    return Verdict(better=better, criteria=criteria, agreement=agreement, swapped=swapped)
+    unlearned = _unlearned(some, *criteria["source accuracy"], better)
+    return Verdict(
+        better="unknown" if unlearned else better,
+        criteria=criteria,
+        agreement=float((answers[0] == answers[1]).float().mean()),
+        swapped=swapped,
+        images=len(shown),
+        source_images=len(some),
+        unlearned=unlearned,
+    )
+
+
+def _unlearned(source: ImageSet, before: float, after: float, better: Better) -> str:
+    """Return which classifier has not learned the source, so that the comparison says nothing; empty if none.
+
+    Args:
+        source: the source images that the accuracies are measured on.
+        before: accuracy of T of the source alone.
+        after: accuracy of the adapted T; it matters only if it seems better.
+        better: the verdict by the other rules.
+    """
+    chance = max(source.class_counts()) / len(source)
+    error = (chance * (1 - chance) / len(source)) ** 0.5
+    learned = chance + max(LEARNED * (1 - chance), 2 * error)
+    if before <= learned:
+        return "T of the source alone"
+    return "the adapted T" if better == "adapted" and after <= learned else ""
 
 
 def swapped_share(before: Tensor, after: Tensor) -> float:

@@ -103,7 +103,8 @@ def read_trial(name: str, condition: Condition, job: Job) -> Trial:
     lost = [line for line in read_stats(folder.stats) if line.get("cause") == "content lost"]
     known = found.sets.get("target_test")
     truth = None if known is None else (found.source_only["target_test"], known.accuracy)
-    return trial(verdict=found.verdict, content_warnings=len(lost), with_target_labels=truth)
+    count = None if known is None else known.count
+    return trial(verdict=found.verdict, content_warnings=len(lost), with_target_labels=truth, test_images=count)
 
 
 def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
@@ -112,7 +113,13 @@ def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
     The choice depends on verdicts alone, which use no target label. The name is None if no trial is likely better than T of
     the source alone.
     """
+    judged = {trial.name: trial.verdict for trial in trials if trial.verdict is not None}
     better = [trial for trial in trials if trial.verdict is not None and trial.verdict.better == "adapted"]
+    if judged and all(verdict.better == "unknown" for verdict in judged.values()):
+        return None, (
+            "No trial has learned the source, so none is chosen. Train the trials longer, with `training: {images: 40960}` in "
+            "a file for --config, or check the labels of the source."
+        )
     if not better:
         return None, (
             "Nothing better than T of the source alone was found (estimated without target labels). Use the baseline "
@@ -122,8 +129,9 @@ def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:
     before, after = best.information
     return best.name, (
         f"Chosen: {best.name}. Of the trials that are likely better than T of the source alone, its predictions on the target "
-        f"carry the most view information ({after:.3f} nats; source only {before:.3f}), estimated without target labels."
-    )
+        f"carry the most view information ({after:.3f} nats; source only {before:.3f}), estimated without target labels. "
+        f"{judged[best.name].basis()}"
+    ).rstrip()
 
 
 def _collect_condition(grid: Grid, name: str, jobs: Mapping[int, Job]) -> ConditionResult:

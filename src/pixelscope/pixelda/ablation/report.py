@@ -80,9 +80,8 @@ def search_sections(run: Path) -> list[Section]:
     what, _, reason = found.reason.partition(". ")
     about = f"{len(found.trials)} settings of PixelDA, each trained for a short time; their run folders are in {RUNS}/."
     command = () if found.command is None else (f"To train it in full size: {found.command}",)
-    summary = Section(
-        "Search", "summary", prose=(reason, about, *command), notes=tuple(found.failed), headline=f"{what.rstrip('.')}."
-    )
+    notes = (*found.failed, *found.contradictions)
+    summary = Section("Search", "summary", prose=(reason, about, *command), notes=notes, headline=f"{what.rstrip('.')}.")
     tried = tuple((trial.name, trial.about) for trial in found.trials if trial.about)
     rows = [tuple(cell.replace("->", "→") for cell in cells) for cells in found.rows()]
     tables = [_table(TRIALS_CAPTION, TRIAL_HEADER, rows)]

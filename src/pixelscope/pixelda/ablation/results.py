@@ -182,6 +182,8 @@ class Trial(Config):
     """Number of warnings that G changes what images show."""
     with_target_labels: tuple[float, float] | None = None
     """Accuracies of both on the target's test split, where its labels are known. They choose nothing."""
+    test_images: Natural | None = None
+    """Number of labelled images of the target's test split; None if there are none."""
     failed: str = ""
     """Why it failed; empty if it did not."""
 
@@ -189,6 +191,13 @@ class Trial(Config):
     def information(self) -> tuple[float, float]:
         """Return the value that decides, of T of the source alone and of the adapted T; zeros for a failed trial."""
         return (0.0, 0.0) if self.verdict is None else self.verdict.criteria[DECIDES]
+
+    @property
+    def contradiction(self) -> str:
+        """Return a sentence if target labels contradict the verdict; empty if they do not, or are not known."""
+        if self.verdict is None or self.with_target_labels is None or not self.test_images:
+            return ""
+        return self.verdict.contradicted_by(*self.with_target_labels, self.test_images)
 
     def row(self, chosen: bool) -> Cells:
         """Return the cells under `TRIAL_HEADER`."""
@@ -226,6 +235,11 @@ class SearchResult(ResultFile):
         """Return a sentence per trial that failed."""
         return [f"{trial.name} failed: {trial.failed}" for trial in self.trials if trial.failed]
 
+    @property
+    def contradictions(self) -> list[str]:
+        """Return a sentence per trial whose verdict the target labels contradict."""
+        return [f"{trial.name}: {trial.contradiction}" for trial in self.trials if trial.contradiction]
+
     def rows(self) -> list[Cells]:
         """Return the rows under `TRIAL_HEADER`."""
         return [trial.row(trial.name == self.chosen) for trial in self.trials]
@@ -233,7 +247,8 @@ class SearchResult(ResultFile):
     def to_text(self) -> str:
         """Return a table, the choice and the next command for a terminal."""
         command = [] if self.command is None else ["To train it in full size:", f"  {self.command}"]
-        return "\n".join([*_columns([TRIAL_HEADER, *self.rows()]), "", *self.failed, self.reason, *command])
+        table = _columns([TRIAL_HEADER, *self.rows()])
+        return "\n".join([*table, "", *self.failed, *self.contradictions, self.reason, *command])
 
 
 def _collapsed(seeds: Sequence[SeedResult]) -> str:

@@ -122,12 +122,7 @@ def _outdated_note(data: ReportData) -> str:
 
 def _harm_note(data: ReportData) -> str:
     verdict = data.numbers.verdict if data.numbers else None
-    if verdict is None or verdict.better != "source only":
-        return ""
-    return (
-        "Adaptation likely harms: T trained on the source alone is likely more accurate on the target (estimated without "
-        "target labels)."
-    )
+    return verdict.headline() if verdict is not None and verdict.better in ("source only", "unknown") else ""
 
 
 def _label_note(data: ReportData) -> str:

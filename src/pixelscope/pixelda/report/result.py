@@ -11,12 +11,6 @@ CHECKPOINTS = {
 }
 """Checkpoints chosen without target labels, as the table names them."""
 
-VERDICTS = {
-    "adapted": "Adaptation likely helps.",
-    "source only": "Adaptation likely harms: a T trained on the source alone is likely more accurate on the target.",
-    "neither": "Adaptation likely makes no difference.",
-}
-
 
 def result_section(data: ReportData) -> Section:
     """Return accuracy by set, before and after adaptation, and by checkpoint."""
@@ -34,10 +28,8 @@ def verdict_section(data: ReportData) -> Section:
     if numbers.source_only is not None and truth is not None and "target_test" in numbers.source_only:
         known = (percent(numbers.source_only["target_test"], truth.count), percent(truth.accuracy, truth.count))
         rows.append(Row(("accuracy on the target's test split, by its labels", *known), separate=True))
-    text = (
-        f"{VERDICTS[numbers.verdict.better]} This is estimated without target labels, on target images that T was not trained "
-        f"on. Both classifiers predict the same class for {numbers.verdict.agreement:.0%} of them."
-    )
+    agreed = f"Both classifiers predict the same class for {numbers.verdict.agreement:.0%} of the target images."
+    text = " ".join(filter(None, (numbers.verdict.headline(), numbers.verdict.basis(), agreed, numbers.contradiction())))
     caption = f"Higher is better. {_label_caption(rows, 'Criteria')}"
     table = Table(caption, ("Criterion", "source alone", "adapted"), tuple(rows))
     return Section(title, "verdict", prose=(text,), parts=(table,))
