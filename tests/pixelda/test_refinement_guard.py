@@ -34,6 +34,7 @@ from pixelscope.pixelda.training import train_pixelda
 from pixelscope.runs.folder import RunFolder
 
 SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
+FREQUENCIES = (1 / 3,) * 3
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def good() -> Classifier:
 
 
 def told(start: Classifier, refined: Classifier, redrawn: ImageSet | None = TARGET) -> Guard:
-    return guard(start, refined, TARGET.without_labels(), SOURCE, redrawn, 0.95)
+    return guard(start, refined, TARGET.without_labels(), SOURCE, redrawn, 0.95, frequencies=FREQUENCIES)
 
 
 def changed(network: Classifier, weight: torch.Tensor, bias: torch.Tensor) -> Classifier:
@@ -76,7 +77,8 @@ def test_one_that_is_as_good_is_kept(good: Classifier) -> None:
     assert found.kept == "refined" and not found.reasons
     assert found.agreement == 1 and found.pseudo_label_rate > 0.5
     assert all(before == after for before, after in found.criteria.values())
-    assert {one.name: one.source for one in found.classes} == {name: pytest.approx(1 / 3) for name in SOURCE.classes}
+    assert {one.name: one.source for one in found.classes} == dict(zip(SOURCE.classes, FREQUENCIES, strict=True))
+    assert found.images == 90 and "90 target images" in found.to_text()
 
 
 def test_the_start_is_kept_where_answers_are_less_like_clusters(good: Classifier) -> None:
@@ -121,8 +123,20 @@ def test_the_start_is_kept_and_the_reason_comes_first_where_the_source_was_not_l
     torch.manual_seed(1)
     found = told(good, Classifier(3, tiny.SIZE).eval())
     assert found.criteria["source accuracy"][1] < 0.5 * found.criteria["source accuracy"][0]
-    assert found.kept == "start" and "--preset paper-classifier" in found.reasons[0]
-    assert not any("paper-classifier" in reason for reason in told(good, copy.deepcopy(good)).reasons)
+    assert found.kept == "start" and "has not learned the source" in found.reasons[0]
+    assert all(reason[0].isupper() and reason.count(". ") == 0 and reason.endswith(".") for reason in found.reasons)
+    assert "--preset paper-classifier" in found.advice and not told(good, copy.deepcopy(good)).advice
+    young = guard(
+        good,
+        Classifier(3, tiny.SIZE).eval(),
+        TARGET.without_labels(),
+        SOURCE,
+        None,
+        0.95,
+        frequencies=FREQUENCIES,
+        finished=False,
+    )
+    assert young.kept == "start" and not young.advice, "it may still learn"
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +201,8 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
         always(path, {"average.classifier." if path.parent == folder.checkpoints else "ema.": 2})
     found = evaluate_refinement(run)
     assert found.guard.kept == "start"
+    train = load_inputs(config(judged), training=False).source.train
+    assert [one.source for one in found.guard.classes] == pytest.approx([n / len(train) for n in train.class_counts()])
     start, refined = load_checkpoint(run), load_checkpoint(run, "ema-last")
     judge = load_inputs(config(judged)).opened.judge
     assert judge is not None

@@ -19,7 +19,13 @@ from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, StoredRef
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
 from pixelscope.pixelda.refinement.selection import select_checkpoints, selector_values
-from pixelscope.pixelda.refinement.training import RefinementInputs, build_classifier, generated_validation, load_inputs
+from pixelscope.pixelda.refinement.training import (
+    RefinementInputs,
+    build_classifier,
+    class_prior,
+    generated_validation,
+    load_inputs,
+)
 from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import IMAGES, answers_of
 from pixelscope.processes import keep_heap
@@ -73,7 +79,7 @@ def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResu
         selections=_selections(curve, last),
         curve=curve,
         parameters=sum(p.numel() for p in refined.classifier.parameters()),
-        guard=_guard(config, inputs, refined.classifier),
+        guard=_guard(config, inputs, refined.classifier, refined.record.get("state") == "finished"),
         notes=(*unfinished_notes(refined), *unmeasured_notes(inputs.domains)),
     )
 
@@ -96,10 +102,11 @@ def stored_snapshots(folder: RunFolder, config: RefineConfig, inputs: Refinement
     return found
 
 
-def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module) -> Guard:
+def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module, finished: bool) -> Guard:
     redrawn = generated_validation(inputs, config.seed) if config.generated.enabled else None
     source, threshold = inputs.source.validation, config.self_training.threshold
-    return guard(inputs.start, refined, inputs.holdout, source, redrawn, threshold)
+    frequencies = class_prior(inputs.source.train).tolist()
+    return guard(inputs.start, refined, inputs.holdout, source, redrawn, threshold, frequencies=frequencies, finished=finished)
 
 
 def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: dict[str, float]) -> Snapshot:

@@ -5,7 +5,7 @@ Accuracy on generated images falls as it learns the target. None of these decide
 of features does: it was right in all five refinements that were tested (docs/decisions/0013).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,15 @@ VANISHED = 0.25
 
 
 def guard(
-    start: nn.Module, refined: nn.Module, target: ImageSet, source: ImageSet, redrawn: ImageSet | None, threshold: float
+    start: nn.Module,
+    refined: nn.Module,
+    target: ImageSet,
+    source: ImageSet,
+    redrawn: ImageSet | None,
+    threshold: float,
+    *,
+    frequencies: Sequence[float],
+    finished: bool = True,
 ) -> Guard:
     """Compare a refined classifier with the T it started from.
 
@@ -45,6 +53,8 @@ def guard(
         source: labelled source images held out of it.
         redrawn: the same images, translated by G; None without generated images.
         threshold: minimum probability of a pseudo-label.
+        frequencies: fraction of the source's training images per class.
+        finished: whether the refinement is finished; advice is given only then.
     """
     shown = sampled(target.images, IMAGES)
     found = {name: answers_of(network, shown) for name, network in (("start", start), ("refined", refined))}
@@ -56,42 +66,50 @@ def guard(
     ]
     criteria = {name: (values[0][name], values[1][name]) for name in CRITERIA if name in values[0]}
     before, after = (logits.argmax(1) for logits, _ in found.values())
-    shares = _shares(source, before, after)
+    shares = _shares(source.classes, frequencies, before, after)
     reasons = _reasons(criteria, swapped_share(before, after), shares)
     confident = found["refined"][0].softmax(1).amax(1) >= threshold
     return Guard(
         kept="start" if reasons else "refined",
         reasons=reasons,
+        advice=_advice(criteria) if finished else "",
         criteria=criteria,
         agreement=float((before == after).float().mean()),
         pseudo_label_rate=float(confident.float().mean()),
         classes=shares,
+        images=len(shown),
     )
 
 
-def _shares(source: ImageSet, before: Tensor, after: Tensor) -> tuple[ClassShare, ...]:
+def _shares(classes: Sequence[str], frequencies: Sequence[float], before: Tensor, after: Tensor) -> tuple[ClassShare, ...]:
     def of(labels: Tensor) -> list[float]:
-        return (torch.bincount(labels, minlength=len(source.classes)).double() / len(labels)).tolist()
+        return (torch.bincount(labels, minlength=len(classes)).double() / len(labels)).tolist()
 
-    assert source.labels is not None
-    rows = zip(source.classes, of(torch.from_numpy(source.labels)), of(before), of(after), strict=True)
+    rows = zip(classes, frequencies, of(before), of(after), strict=True)
     return tuple(ClassShare(name=name, source=own, start=start, refined=refined) for name, own, start, refined in rows)
 
 
 def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float, shares: tuple[ClassShare, ...]) -> tuple[str, ...]:
     reasons = []
     before, after = criteria["source accuracy"]
-    if after < UNLEARNED * before:
-        reasons.append(
-            f"it has not learned the source ({after:.0%} right, before {before:.0%}); raise --training.images, or start from T "
-            "with --preset paper-classifier"
-        )
+    if _unlearned(criteria):
+        reasons.append(f"It has not learned the source: its accuracy there is {after:.0%}, before {before:.0%}.")
     before, after = criteria[DECIDES]
     if before - after > FALL:
-        reasons.append(f"its predictions agree less with clusters of its features ({after:.2f}, before {before:.2f})")
+        reasons.append(f"Its predictions agree less with clusters of its features: {after:.2f}, before {before:.2f}.")
     if swapped > SWAPPED:
-        reasons.append("it swaps classes")
+        reasons.append("It swaps classes.")
     gone = [one.name for one in shares if one.refined < VANISHED * min(one.start, one.source)]
     if gone:
-        reasons.append(f"it almost never predicts {', '.join(gone)}")
+        reasons.append(f"It almost never predicts {', '.join(gone)}.")
     return tuple(reasons)
+
+
+def _unlearned(criteria: Mapping[str, tuple[float, float]]) -> bool:
+    before, after = criteria["source accuracy"]
+    return after < UNLEARNED * before
+
+
+def _advice(criteria: Mapping[str, tuple[float, float]]) -> str:
+    """Return a sentence on what to do about a refinement that has not learned the source; empty if it has."""
+    return "Raise --training.images, or start from T with --preset paper-classifier." if _unlearned(criteria) else ""

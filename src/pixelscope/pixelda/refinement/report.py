@@ -72,7 +72,8 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None) -> Section:
     used = [name for name, weight in losses.items() if weight]
     if used:
         stages.append(f"target images without labels ({', '.join(used)})")
-    what = f"A classifier was trained on the source, {'; '.join(stages)}. No target label was used in training."
+    listed = "; ".join(("the source", *stages))
+    what = f"A classifier was trained on: {listed}. No target label was used in training."
     if numbers is None:
         return Section("Refinement", "summary", prose=(what,), headline="Not evaluated yet, so no accuracy is known.")
     found, before = numbers.sets.get("target_test"), numbers.before.get("target_test")
@@ -81,7 +82,7 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None) -> Section:
         headline = f"Target test: {found.accuracy:.2%} ± {found.standard_error:.2%}, before {before:.2%}."
     notes = ()
     if numbers.guard.kept == "start":
-        notes = (f"The refinement likely harms: {'; '.join(numbers.guard.reasons)}. The T it started from is used.",)
+        notes = (" ".join((*numbers.guard.sentences(), "The T it started from is used.")),)
     return Section("Refinement", "summary", prose=(what,), headline=headline, notes=notes)
 
 
@@ -106,11 +107,10 @@ def _result(numbers: RefinementResult) -> Section:
 
 def _guard(found: Guard) -> Section:
     """Return the comparison of the refined classifier with the T before, without target labels."""
-    effect = "helps" if found.kept == "refined" else f"harms: {'; '.join(found.reasons)}"
     share = f"the refined one is above the fixed threshold for pseudo-labels on {found.pseudo_label_rate:.0%}"
     prose = (
-        f"The refinement likely {effect}. This is estimated without target labels.",
-        f"Both classifiers predict the same class for {found.agreement:.0%} of target images; {share}.",
+        " ".join(found.sentences()),
+        f"Both classifiers predict the same class for {found.agreement:.0%} of {found.basis()}; {share}.",
     )
     criteria = tuple(Row((name, f"{before:.3f}", f"{after:.3f}")) for name, (before, after) in found.criteria.items())
     words = "; ".join(f"{name}: {CRITERIA[name]}" for name in found.criteria if name in CRITERIA)
@@ -125,7 +125,7 @@ def _guard(found: Guard) -> Section:
             criteria,
         ),
         Table(
-            f"How often each class occurs in the source, and how often each classifier predicts it on the target.{more}",
+            f"Frequency of each class in the source's training images, and in predictions for {found.basis()}.{more}",
             ("Class", "source", "T before", "refined"),
             shares,
         ),

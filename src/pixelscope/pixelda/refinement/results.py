@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from pixelscope.config import Config, Natural
+from pixelscope.errors import plural
 from pixelscope.pixelda.results import Point, SetResult
 from pixelscope.runs.record import ResultFile
 
@@ -16,7 +17,7 @@ class ClassShare(Config):
 
     name: str
     source: float
-    """Fraction of held-out source images with this label."""
+    """Fraction of the source's training images with this label."""
     start: float
     """Fraction of target images for which the T it started from predicts the class."""
     refined: float
@@ -28,7 +29,9 @@ class Guard(Config):
     kept: Kept
     """Classifier used by `classify` and `export`."""
     reasons: tuple[str, ...]
-    """Why the refinement likely harms; empty if it does not."""
+    """Why the refinement likely harms, one sentence each; empty if it does not."""
+    advice: str = ""
+    """What to do about it, in a sentence; empty if there is no advice, or the refinement is not finished."""
     criteria: dict[str, tuple[float, float]]
     """Per criterion, the values of the T it started from and of the refined classifier."""
     agreement: float
@@ -36,17 +39,27 @@ class Guard(Config):
     pseudo_label_rate: float
     """Fraction of target images for which the refined classifier exceeds `self_training.threshold`, adaptive or not."""
     classes: tuple[ClassShare, ...]
+    images: Natural | None = None
+    """Number of target images compared; None in a file of an earlier version."""
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return the verdict, its reasons and the advice, one sentence each."""
+        effect = "helps" if self.kept == "refined" else "harms"
+        advice = (self.advice,) if self.advice else ()
+        return (f"The refinement likely {effect} (estimated without target labels).", *self.reasons, *advice)
+
+    def basis(self) -> str:
+        """Return how many target images were compared, as `1,000 target images`."""
+        return "target images" if self.images is None else plural(self.images, "target image")
 
     def to_text(self) -> str:
         """Return lines for a terminal."""
-        what = "The refinement likely helps"
+        verdict, *others = self.sentences()
+        lines = [verdict, *(f"  {sentence}" for sentence in others)]
         if self.kept == "start":
-            what = f"The refinement likely harms: {'; '.join(self.reasons)}"
-        lines = [f"{what} (estimated without target labels)."]
-        if self.kept == "start":
-            lines.append("classify and export use the T it started from; --checkpoint ema-last uses the refined one.")
+            lines.append("classify and export use the T it started from. --checkpoint ema-last uses the refined one.")
         above = f"{self.pseudo_label_rate:.0%} are above the fixed threshold"
-        lines.append(f"  Both agree on {self.agreement:.0%} of target images; {above}.")
+        lines.append(f"  Both agree on {self.agreement:.0%} of {self.basis()}; {above}.")
         lines += [f"  {name:<20} start {before:.3f}  refined {after:.3f}" for name, (before, after) in self.criteria.items()]
         one = max(self.classes, key=lambda share: abs(share.refined - share.source))
         lines.append(

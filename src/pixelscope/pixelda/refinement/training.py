@@ -63,7 +63,7 @@ class RefineJob(Job):
         source, classifier = inputs.source, build_classifier(self.config, inputs)
         pool = _pool(config, inputs, fabric) if config.generated.enabled else None
         task = RefineTask(
-            config, classifier, _class_prior(source.train), fabric, validation=source.validation, teacher=inputs.teacher
+            config, classifier, class_prior(source.train), fabric, validation=source.validation, teacher=inputs.teacher
         )
         return Training(
             f"{SYSTEM}-{inputs.opened.folder.path.name}-seed{config.seed}",
@@ -308,7 +308,8 @@ def _notes(config: RefineConfig) -> list[str]:
     return [f"Starts from T of the source alone{redrawn} (--choose source-only, or auto where adaptation likely harms)."]
 
 
-def _class_prior(source: ImageSet) -> torch.Tensor:
+def class_prior(source: ImageSet) -> torch.Tensor:
+    """Return the fraction of the images per class, float (classes,)."""
     counts = torch.tensor(source.class_counts(), dtype=torch.float32)
     return counts / counts.sum()
 
