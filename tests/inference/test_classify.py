@@ -218,7 +218,7 @@ def test_drawing_goes_on_where_it_stopped(pixelda_run: Path, digits: Path, tmp_p
 
 
 def test_what_cannot_be_redrawn_is_said(pixelda_run: Path, baseline_run: Path, digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="run of the baseline"):
+    with pytest.raises(InputError, match="is a baseline, which has no generator"):
         adapt(baseline_run, digits, tmp_path / "out")
     with pytest.raises(InputError, match="--styles 0 makes no image"):
         adapt(pixelda_run, digits, tmp_path / "out", styles=0)

@@ -579,10 +579,14 @@ def test_a_refined_run_is_used_and_exported_like_any_other(refined: Path, tmp_pa
 def test_what_cannot_be_refined_is_said(origin: Path, refined: Path, tmp_path: Path) -> None:
     source = json.loads((origin / "run.json").read_text())["data"]["source"]["spec"]
     baseline = train_baseline(tiny.baseline(source=source), run=tmp_path / "baseline")
-    with pytest.raises(InputError, match="without G"):
+    with pytest.raises(InputError, match="is a baseline, which has no generator; give .*pixelda train"):
         refine(config(baseline), run=tmp_path / "out")
-    with pytest.raises(InputError, match="'refined'"):
+    with pytest.raises(InputError, match=f"is a refinement, .*started from, {origin}"):
         refine(config(refined), run=tmp_path / "out")
+    search = RunFolder(Path(shutil.copytree(baseline, tmp_path / "search")))
+    search.record.write_text(json.dumps(json.loads(search.record.read_text()) | {"system": "search"}))
+    with pytest.raises(InputError, match="is the folder of a search; give one of the runs in .*conditions"):
+        refine(config(search.path), run=tmp_path / "out")
     with pytest.raises(InputError, match="enabled"):
         refine(config(origin, generated={"enabled": False}, self_training={"enabled": False}), run=tmp_path / "out")
     with pytest.raises(InputError, match="512"):

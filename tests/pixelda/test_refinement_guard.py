@@ -216,8 +216,13 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
         classify(run, image_files(tmp_path / "in"), tmp_path / f"{name}.csv", checkpoint=which)
     answers = {n: [r.split(",")[1] for r in (tmp_path / f"{n}.csv").read_text().splitlines()[1:]] for n in ("start", "refined")}
     assert set(answers["refined"]) == {"2"} != set(answers["start"])
-    export(run, tmp_path / "model.safetensors", form="safetensors")
-    assert f"{found.before['target_test']:.2%}" in (tmp_path / "model.card.md").read_text(encoding="utf-8")
+    exported = export(run, tmp_path / "model.safetensors", form="safetensors")
+    card = (tmp_path / "model.card.md").read_text(encoding="utf-8")
+    assert f"{found.before['target_test']:.2%}" in card
+    assert "not refined" in card.splitlines()[0] and exported.choice in card
+    assert "from which the refinement started (the refinement likely harms" in exported.to_text()
+    with pytest.raises(InputError, match="is a refinement.*drop --choose auto"):
+        export(run, tmp_path / "other.safetensors", form="safetensors", choose="auto")
     assert any("likely harms" in note for note in sections(run)[0].notes)
     # A checkpoint that this evaluation is not of has not been judged.
     moved = Path(shutil.copytree(run, tmp_path / "moved"))

@@ -10,14 +10,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fixtures import tiny
+from fixtures.sources import write_classes
 from pixelscope import evaluate, export
+from pixelscope.cli import main
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.errors import InputError
+from pixelscope.pixelda.inference.model import TorchClassifier, load_classifier
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.networks import Classifier, StrongClassifier
 from pixelscope.pixelda.results import Better, Evaluation, Verdict
-from pixelscope.pixelda.training import train_pixelda
+from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.pixelda.verdict import CRITERIA, compare, swapped_share, view_information
 from pixelscope.runs.folder import RunFolder
 
@@ -210,13 +213,39 @@ def test_an_export_may_take_the_likely_better_one(judged: Path, tmp_path: Path, 
     weights = load_file(folder.checkpoint_files()[-1])
     for choose, name in (("auto", expected), ("adapted", "classifier")):
         out = tmp_path / f"{choose}.safetensors"
-        export(judged, out, form="safetensors", choose=choose)
+        exported = export(judged, out, form="safetensors", choose=choose)
         found = load_file(out)
         assert torch.equal(found["classifier.conv1.weight"], weights[f"average.{name}.conv1.weight"])
         card = (tmp_path / f"{choose}.card.md").read_text(encoding="utf-8")
         reached = stored.source_only["target_test"] if name == "judge" else stored.sets["target_test"].accuracy
         assert f"{reached:.2%}" in card
         assert ("alone" in card.splitlines()[0]) == (name == "judge")
+        assert exported.choice in card and exported.choice in exported.to_text()
+        assert exported.choice.startswith("T of the source alone" if name == "judge" else "the adapted T")
+        harms = better == "source only"
+        assert ("--choose auto" in exported.choice) == (choose == "auto" or harms)
+        assert ("harms" in exported.choice) == harms
+
+
+def test_classify_says_what_it_uses_and_takes_the_same_choice(
+    judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored, folder = evaluate(judged), RunFolder(judged)
+    assert stored.verdict is not None
+    stored.model_copy(update={"verdict": stored.verdict.model_copy(update={"better": "source only"})}).save(folder.evaluation)
+    write_classes(tmp_path / "photos", {"a": 2}, side=tiny.SIZE)
+    said = {}
+    for choose in ("adapted", "auto"):
+        words = ["pixelda", "classify", str(judged), str(tmp_path / "photos"), "--out", str(tmp_path / f"{choose}.csv")]
+        assert main([*words, "--choose", choose]) == 0
+        said[choose] = capsys.readouterr().out
+    assert "classified by the adapted T (although adaptation likely harms; --choose auto" in said["adapted"]
+    assert "classified by T of the source alone (chosen by --choose auto" in said["auto"]
+    probabilities = [TorchClassifier.from_run(judged, choose=choose).identity for choose in ("adapted", "auto")]
+    assert probabilities[0] != probabilities[1]
+    export(judged, tmp_path / "model.safetensors", form="safetensors", choose="auto")
+    with pytest.raises(InputError, match="one classifier only; drop --choose auto"):
+        load_classifier(tmp_path / "model.safetensors", choose="auto")
 
 
 def test_there_is_nothing_to_choose_from_without_a_verdict(tmp_path: Path) -> None:
@@ -225,3 +254,15 @@ def test_there_is_nothing_to_choose_from_without_a_verdict(tmp_path: Path) -> No
     with pytest.raises(InputError, match="--judge"):
         export(run, tmp_path / "model.safetensors", form="safetensors", choose="auto")
     assert not (tmp_path / "model.safetensors").exists()
+    baseline = train_baseline(tiny.baseline(**specs, training={"images": 16}), run=tmp_path / "baseline")
+    with pytest.raises(InputError, match="is a baseline, which has one classifier only"):
+        export(baseline, tmp_path / "model.safetensors", form="safetensors", choose="auto")
+
+
+def test_a_verdict_on_other_weights_names_the_command(judged: Path, tmp_path: Path) -> None:
+    evaluate(judged)
+    with pytest.raises(InputError, match=f"`pixelscope pixelda evaluate {judged} --checkpoint last`"):
+        export(judged, tmp_path / "model.safetensors", form="safetensors", checkpoint="last", choose="auto")
+    RunFolder(judged).evaluation.unlink()
+    with pytest.raises(InputError, match=f"no verdict yet; run `pixelscope pixelda evaluate {judged}`"):
+        export(judged, tmp_path / "model.safetensors", form="safetensors", choose="auto")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 import pixelscope
-from pixelscope.cli.options import DataRoot, Json, Runs
+from pixelscope.cli.options import Choose, DataRoot, Json, Runs
 from pixelscope.cli.streams import show
 from pixelscope.errors import require_extra
 
@@ -66,7 +66,7 @@ def export(
     format: Literal["onnx", "safetensors"] = "onnx",
     images: str | None = None,
     checkpoint: Literal["auto", "last", "ema-last", "best-source", "best-validation"] = "auto",
-    choose: Literal["adapted", "auto"] = "adapted",
+    choose: Choose = "adapted",
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
@@ -82,8 +82,6 @@ def export(
         format: onnx: a graph from uint8 RGB images of any size, for onnxruntime. safetensors: the weights only.
         images: Images, or a store or folder of frames, on which file and run are compared; by default the run's own.
         checkpoint: Weights to export; `auto` takes the default of a finished run.
-        choose: For a run of PixelDA: the adapted classifier, or with `auto` the classifier that its evaluation, without target
-            labels, predicts to be better on the target.
     """
     show(
         pixelscope.export(run, out, form=format, images=images, checkpoint=checkpoint, choose=choose, data_root=data_root), json

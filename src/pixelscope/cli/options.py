@@ -60,6 +60,13 @@ PixelDACheckpoint = Annotated[
     Literal["auto", "last", "ema-last", "best-source"],
     Parameter(help="Weights of the run to use; `auto` takes the default of a finished run. None is chosen by target labels."),
 ]
+Choose = Annotated[
+    Literal["adapted", "auto"],
+    Parameter(
+        help="For a run of PixelDA: the adapted classifier, or with `auto` the classifier that its evaluation, without target "
+        "labels, predicts to be better on the target."
+    ),
+]
 GeneratorCheckpoint = Annotated[
     Literal["auto", "last", "ema-last"],
     Parameter(help="Weights of the run to use; `auto` takes the default of a finished run."),

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 import pixelscope
 from pixelscope.cli.options import (
     SETTINGS,
+    Choose,
     CommonOptions,
     ConfigSources,
     DataRoot,
@@ -206,6 +207,7 @@ def classify(
     out: TableFile,
     baseline: Path | None = None,
     checkpoint: PixelDACheckpoint = "auto",
+    choose: Choose = "adapted",
     devices: Devices = 1,
     resume: Resume = False,
     json: Json = False,
@@ -227,6 +229,7 @@ def classify(
             out,
             baseline=baseline,
             checkpoint=checkpoint,
+            choose=choose,
             devices=devices,
             resume=resume,
             progress=progress,

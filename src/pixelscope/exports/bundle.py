@@ -67,6 +67,8 @@ class ExportResult:
     compared_on: str
     """Images on which model and run were compared."""
     note: str
+    choice: str = ""
+    """Which classifier of its run the model is, and why; empty if the run has one model only."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -75,7 +77,8 @@ class ExportResult:
     def to_text(self) -> str:
         """Return lines for a terminal."""
         agreed = f"agrees with the run on {self.parity.images:,} images ({self.compared_on}) to {self.parity.largest:.1g}"
-        return "\n".join([f"{self.files[0]}: {agreed}, checkpoint {self.checkpoint}", *self.files[1:], self.note])
+        choice = [f"Exported: {self.choice}."] if self.choice else []
+        return "\n".join([f"{self.files[0]}: {agreed}, checkpoint {self.checkpoint}", *self.files[1:], *choice, self.note])
 
 
 def sidecar_files(out: Path) -> dict[str, Path]:

@@ -6,7 +6,7 @@ No checkpoint is selected by target labels.
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +22,7 @@ from pixelscope.pixelda.networks import Generator, StrongClassifier, TaskNetwork
 from pixelscope.pixelda.refinement.config import SYSTEM as REFINED
 from pixelscope.pixelda.refinement.config import NetworkConfig, StoredRefinement, read_refinement
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.results import Evaluation
+from pixelscope.pixelda.results import Evaluation, Verdict
 from pixelscope.runs.folder import RunFolder
 
 N = TypeVar("N", bound=nn.Module)
@@ -60,6 +60,8 @@ class Checkpoint:
     generator: Generator | None
     judge: TaskNetwork | None = None
     """T trained on the source alone in the same run; None if there is none."""
+    why: str = ""
+    """Why this classifier is used, if a choice was made or could be; see `describe_choice`."""
 
     @property
     def config(self) -> BaselineConfig:
@@ -70,6 +72,12 @@ class Checkpoint:
     def size(self) -> int:
         """Return the side of the networks' input in pixels."""
         return self.run.config.data.size
+
+    def describe_choice(self) -> str:
+        """Return which classifier it is, and why it is used."""
+        names = {"pixelda": "the adapted T", "baseline": "T of the source alone", REFINED: "the refined classifier"}
+        start = ", from which the refinement started" if self.name == START else ""
+        return f"{names[self.system]}{start}" + (f" ({self.why})" if self.why else "")
 
     def describe_classifier(self) -> str:
         """Return kind, width and number of parameters of the classifier."""
@@ -92,8 +100,22 @@ def read_run(folder: RunFolder, record: Mapping[str, Any] | None = None) -> Stor
     record = folder.read_record() if record is None else record
     system = record.get("system")
     if system not in CONFIGS:
-        raise InputError(f"{folder.path} is a run of {system!r}, not of pixelda or its baseline; give one of those.")
+        raise InputError(_other_system(folder, record))
     return StoredRun(folder, record, system, CONFIGS[system].parse(read_yaml(folder.config), str(folder.config)))
+
+
+def _other_system(folder: RunFolder, record: Mapping[str, Any]) -> str:
+    """Return what a run folder of another system is, and what to give."""
+    system, path = record.get("system"), folder.path
+    several = {"search": "a search", "ablation": "an ablation"}
+    if system in several:
+        return f"{path} is the folder of {several[system]}; give one of the runs in {path / 'conditions'}."
+    if system == REFINED:
+        origin = record.get("refined_from", {}).get("run")
+        return (
+            f"{path} is a refinement, not a run of pixelda; give the run that it started from{f', {origin}' if origin else ''}."
+        )
+    return f"{path} is a run of {system!r}, not of pixelda or its baseline; give one of those."
 
 
 def load_checkpoint(run: Path | StoredRun | StoredRefinement, name: str = "auto", finished: bool = True) -> Checkpoint:
@@ -181,23 +203,64 @@ def stored_classifiers(run: StoredRun, until: int) -> Iterator[tuple[int, dict[s
             yield int(path.stem), _read_classifiers(path, run)
 
 
-def likely_better(found: Checkpoint) -> Checkpoint:
-    """Return the checkpoint with the classifier that the verdict of its evaluation prefers: the adapted T or T of the source
-    alone.
+Choose = Literal["adapted", "auto"]
+
+
+def choose_classifier(found: Checkpoint, choose: Choose = "adapted") -> Checkpoint:
+    """Return the checkpoint with the classifier to use, and the reason in `why`.
+
+    Args:
+        found: the checkpoint.
+        choose: `adapted` keeps the adapted T. `auto` takes the classifier that the verdict of the run's evaluation prefers: the
+            adapted T or T of the source alone.
 
     Raises:
-        InputError: there is no verdict on these weights.
+        InputError: `choose` is `auto`, and there is no verdict on these weights.
     """
-    path, judged = found.folder.evaluation, found.judge is not None and found.name != START
-    result = Evaluation.load(path) if judged and path.is_file() else None
+    if choose == "auto":
+        verdict = _required_verdict(found)
+        chosen = source_only(found) if verdict.better == "source only" else found
+        return replace(chosen, why=f"chosen by --choose auto: {VERDICTS[verdict.better]}")
+    result = _evaluation(found)
+    if result is None or (result.checkpoint, result.images) != (found.name, found.images):
+        return found
+    if result.verdict is None or result.verdict.better != "source only":
+        return found
+    return replace(found, why="although adaptation likely harms; --choose auto takes T of the source alone")
+
+
+VERDICTS = {
+    "adapted": "adaptation likely helps",
+    "source only": "adaptation likely harms",
+    "neither": "adaptation likely makes no difference",
+    "unknown": "whether adaptation helps is unknown",
+}
+"""What each verdict says."""
+
+
+def _evaluation(found: Checkpoint) -> Evaluation | None:
+    """Return the stored evaluation of a run with T of the source alone; None if there is none."""
+    path = found.folder.evaluation
+    return Evaluation.load(path) if found.judge is not None and found.name != START and path.is_file() else None
+
+
+def _required_verdict(found: Checkpoint) -> Verdict:
+    """Return the verdict on a checkpoint; raises InputError if there is none."""
+    path, result = found.folder.path, _evaluation(found)
+    if found.record.get("system") == REFINED:
+        raise InputError(f"{path} is a refinement, which makes its own choice by its evaluation; drop --choose auto.")
+    if found.system == "baseline":
+        raise InputError(f"{path} is a baseline, which has one classifier only; drop --choose auto.")
+    if found.judge is None:
+        raise InputError(f"{path} has no T of the source alone to choose; train with --judge, or drop --choose auto.")
     if result is None or result.verdict is None:
-        raise InputError(
-            f"{found.folder.path} has no verdict on whether adaptation helps; train with --judge and evaluate it, or drop "
-            "--choose auto."
-        )
+        raise InputError(f"{path} has no verdict yet; run `pixelscope pixelda evaluate {path}`, or drop --choose auto.")
     if (result.checkpoint, result.images) != (found.name, found.images):
-        raise InputError(f"The verdict of {found.folder.path} is on other weights; evaluate the run again.")
-    return source_only(found) if result.verdict.better == "source only" else found
+        raise InputError(
+            f"The verdict of {path} is on the checkpoint {result.checkpoint} at {result.images:,} images, not on {found.name} "
+            f"at {found.images:,}; run `pixelscope pixelda evaluate {path} --checkpoint {found.name}`."
+        )
+    return result.verdict
 
 
 def source_only(found: Checkpoint) -> Checkpoint:
@@ -248,7 +311,8 @@ def _refined(stored: StoredRefinement, name: str) -> Checkpoint:
     if name == "auto" and _kept(stored.folder) == START:
         found = load_checkpoint(origin, stored.config.checkpoint)
         found = source_only(found) if stored.config.choose == "source-only" else found
-        return replace(found, folder=stored.folder, record=stored.record, name=START)
+        why = f"the refinement likely harms; --checkpoint {REFINED_CHECKPOINT} takes the refined classifier"
+        return replace(found, folder=stored.folder, record=stored.record, name=START, why=why)
     return _newest(stored, origin)
 
 

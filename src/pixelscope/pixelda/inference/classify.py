@@ -1,7 +1,9 @@
 """Classify any number of images into a table; importing this imports no torch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +26,7 @@ def classify(
     *,
     baseline: Path | None = None,
     checkpoint: str = "auto",
+    choose: Literal["adapted", "auto"] = "adapted",
     devices: int = 1,
     resume: bool = False,
     progress: ProgressCallback | None = None,
@@ -36,6 +39,8 @@ def classify(
         out: file ending in .csv or .jsonl, which must not exist; or `-` for JSON lines on standard output.
         baseline: another run or exported file, whose predictions are added.
         checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named.
+        choose: for a run of PixelDA: the adapted classifier, or with `auto` the one that is likely more accurate on the
+            target. The notes of the result say which classifier of a run was used.
         devices: number of GPUs, or without a GPU of threads.
         resume: continue an unfinished table.
         progress: called with the rows done and all rows.
@@ -48,7 +53,8 @@ def classify(
         >>> pixelscope.pixelda.classify(Path("classifier.onnx"), [Path("my/unlabelled")], Path("labels.csv"))
     """
     require_paths(paths)
-    answering = [load_classifier(path, checkpoint if path is model else "auto", devices) for path in (model, baseline) if path]
+    answering = [load_classifier(model, checkpoint, devices, choose)]
+    answering += [load_classifier(baseline, devices=devices)] if baseline is not None else []
     for one in answering:
         one.prepare()
     identity = dict(answering[0].identity)
@@ -62,7 +68,8 @@ def classify(
 
     first = answering[0]
     stages = Steps(lambda item: _decoded(item, first.size, first.value_range), compute, first.devices)
-    return run_pipeline(table, paths, stages, progress)
+    written = run_pipeline(table, paths, stages, progress)
+    return replace(written, notes=(f"classified by {first.choice}", *written.notes)) if first.choice else written
 
 
 def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierModel]) -> None:

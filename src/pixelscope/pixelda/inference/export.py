@@ -45,11 +45,10 @@ def export_classifier(
     images: images to compare on; by default the test split of the run's target, or of a baseline's source. Raises InputError
     as `pixelscope.export` does.
     """
-    from pixelscope.pixelda.checkpoints import likely_better, load_checkpoint
+    from pixelscope.pixelda.checkpoints import choose_classifier, load_checkpoint
 
     require_absent(out, form)
-    loaded = load_checkpoint(run, checkpoint)
-    loaded = likely_better(loaded) if choose == "auto" else loaded
+    loaded = choose_classifier(load_checkpoint(run, checkpoint), choose)
     classifier = TorchClassifier.from_checkpoint(loaded)
     shown, compared_on = _images(loaded, images, data_root)
     about = _about(loaded, classifier.identity["model"])
@@ -61,7 +60,7 @@ def export_classifier(
         return _card(loaded, out.name, form, f"{parity.images:,} images ({compared_on})", parity.largest)
 
     files, parity = write_bundle(out, lambda path: _write(path, form, loaded, about), agreement, card)
-    return ExportResult(files, form, loaded.name, parity, compared_on, NOTE)
+    return ExportResult(files, form, loaded.name, parity, compared_on, NOTE, loaded.describe_choice())
 
 
 def _images(checkpoint: "Checkpoint", images: str | None, data_root: Path | None) -> tuple[np.ndarray, str]:
@@ -114,7 +113,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
     source, target = (record.data[role].title if role in record.data else "" for role in ("source", "target"))
     target_labels = "No label of the target domain was used in training or in the choice of the weights. " if adapted else ""
     return ModelCard(
-        title=f"Classifier adapted from {source} to {target}" if adapted else f"Classifier trained on {source} alone",
+        title=_title(checkpoint, source, target),
         file=file,
         format=form,
         intended_use=f"Research on unsupervised domain adaptation: classification of {', '.join(classes)}.",
@@ -122,6 +121,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
         data=record.data,
         protocol={
             "System": SYSTEMS[checkpoint.system],
+            "Chosen": checkpoint.describe_choice(),
             "Classifier": checkpoint.describe_classifier(),
             "Trained on": f"{checkpoint.images:,} images in batches of {checkpoint.batch_size}",
             "Checkpoint": checkpoint.name,
@@ -140,6 +140,15 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
         parity=f"Probabilities of {compared} differ from the run's by at most {largest:.2g}.",
         versions=versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {}),
     )
+
+
+def _title(checkpoint: "Checkpoint", source: str, target: str) -> str:
+    if checkpoint.system == "baseline":
+        title = f"Classifier trained on {source} alone"
+    else:
+        title = f"Classifier adapted from {source} to {target}"
+    rejected = checkpoint.name == "start"
+    return title + (", not refined" if rejected else ", refined" if checkpoint.system == "refined" else "")
 
 
 def _framed(checkpoint: "Checkpoint", form: Format) -> list[str]:

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,11 @@ class ClassifierModel(Protocol):
         """Identity of the model, for resumable tables."""
         ...
 
+    @property
+    def choice(self) -> str:
+        """Which classifier of its run it is, and why; empty for an exported file."""
+        ...
+
     def prepare(self) -> None:
         """Copy the networks to the devices, before several threads call it; raises InputError if there are fewer."""
         ...
@@ -63,13 +68,17 @@ class ClassifierModel(Protocol):
         ...
 
 
-def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1) -> ClassifierModel:
+def load_classifier(
+    path: Path, checkpoint: str = "auto", devices: int = 1, choose: Literal["adapted", "auto"] = "adapted"
+) -> ClassifierModel:
     """Return the classifier of a run of PixelDA, its baseline or a refinement, or of an exported file.
 
     Args:
         path: a finished run, which needs torch; or a file ending in .onnx, which does not, or .safetensors.
         checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named.
         devices: number of GPUs, or without a GPU of threads.
+        choose: for a run of PixelDA: the adapted classifier, or with `auto` the one that is likely more accurate on the
+            target.
 
     Returns:
         A function from uint8 images (N, size, size, 3) to probabilities (N, classes).
@@ -83,11 +92,15 @@ def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1) -> C
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if path.is_file() and choose == "auto":
+        raise InputError(f"{path} is a file, which has one classifier only; drop --choose auto, or give the run folder.")
     if path.is_file() and suffix == ".onnx":
         return OnnxClassifier(path, devices)
     if path.is_file() and suffix != ".safetensors":
         raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
-    return TorchClassifier.from_file(path, devices) if path.is_file() else TorchClassifier.from_run(path, checkpoint, devices)
+    if path.is_file():
+        return TorchClassifier.from_file(path, devices)
+    return TorchClassifier.from_run(path, checkpoint, devices, choose)
 
 
 class OnnxClassifier:
@@ -96,7 +109,7 @@ class OnnxClassifier:
     def __init__(self, path: Path, devices: int = 1) -> None:
         if devices != 1:
             raise InputError(f"{path} runs on the CPU; leave out --devices, or give the run folder.")
-        self._model, self.devices = OnnxModel(path), 1
+        self._model, self.devices, self.choice = OnnxModel(path), 1, ""
         about = self._model.about
         require_system(about, "pixelda", str(path))
         self.classes, self.size, self.identity = about.classes, about.size, {"model": about.weights_sha256}
@@ -119,18 +132,23 @@ class TorchClassifier:
         """Use a classifier of images described by `data`; framed: frame images like the target's."""
         self.classifier, self.classes, self.size, self.devices = classifier, classes, data.size, devices
         self.value_range, self._framing = data.input_values, data.framed if framed else None
+        self.choice = ""
 
     @classmethod
     def from_checkpoint(cls, checkpoint: "Checkpoint", devices: int = 1, framed: bool = True) -> Self:
         """Take over the classifier of an opened run."""
-        return cls(checkpoint.classifier, checkpoint.classes, checkpoint.config.data, devices, framed)
+        found = cls(checkpoint.classifier, checkpoint.classes, checkpoint.config.data, devices, framed)
+        found.choice = checkpoint.describe_choice()
+        return found
 
     @classmethod
-    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int = 1) -> Self:
+    def from_run(
+        cls, run: Path, checkpoint: str = "auto", devices: int = 1, choose: Literal["adapted", "auto"] = "adapted"
+    ) -> Self:
         """Open a run of PixelDA, its baseline or a refinement; raises InputError if it cannot be used."""
-        from pixelscope.pixelda.checkpoints import load_checkpoint
+        from pixelscope.pixelda.checkpoints import choose_classifier, load_checkpoint
 
-        return cls.from_checkpoint(load_checkpoint(run, checkpoint), devices)
+        return cls.from_checkpoint(choose_classifier(load_checkpoint(run, checkpoint), choose), devices)
 
     @classmethod
     def from_file(cls, path: Path, devices: int = 1) -> Self:

@@ -27,8 +27,8 @@ class TorchGenerator:
     def __init__(self, checkpoint: Checkpoint, devices: int = 1) -> None:
         """Wrap G of a checkpoint; raises InputError if there is none."""
         if checkpoint.generator is None or not isinstance(checkpoint.config, PixelDAConfig):
-            run, system = checkpoint.folder.path, checkpoint.system
-            raise InputError(f"{run} is a run of the {system}, which has no generator; give one of `pixelscope pixelda train`.")
+            run, what = checkpoint.folder.path, "refinement" if checkpoint.system == "refined" else "baseline"
+            raise InputError(f"{run} is a {what}, which has no generator; give a run of `pixelscope pixelda train`.")
         self.config, self.identity = checkpoint.config, {"model": weights_sha256(checkpoint.generator)}
         self._replicas: ReplicaPool[Generator] = ReplicaPool(checkpoint.generator, devices)
 

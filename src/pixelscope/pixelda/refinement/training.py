@@ -169,9 +169,12 @@ def load_inputs(
     """
     if not config.run:
         raise InputError("No run is given; give a finished run of `pixelscope pixelda train`.")
-    opened = load_checkpoint(read_run(RunFolder.open(Path(config.run))) if run is None else run, config.checkpoint)
-    if not isinstance(opened.config, PixelDAConfig):
-        raise InputError(f"{config.run} is a run of the {opened.system}, without G; give one of `pixelscope pixelda train`.")
+    stored = read_run(RunFolder.open(Path(config.run))) if run is None else run
+    if not isinstance(stored.config, PixelDAConfig):
+        raise InputError(
+            f"{config.run} is a baseline, which has no generator; give a finished run of `pixelscope pixelda train`."
+        )
+    opened = load_checkpoint(stored, config.checkpoint)
     domains = load_own(opened.run, data_root)
     assert domains.target is not None
     held = config.selection_holdout
