@@ -160,7 +160,8 @@ def require_comparable(out: Path, pair: str) -> None:
 def verdicts(out: Path) -> str:
     """Return Markdown: what each run's verdict says, next to the true difference, and how many are right.
 
-    A verdict is right where it names the better side; "neither" where the difference is within two standard errors.
+    A verdict is right where it names the better side; "neither" where the difference is within two standard errors. A run that
+    has not learned the source has no verdict.
     """
     rows = ["| run | verdict | source only | adapted | right |", "|---|---|---|---|---|"]
     right = []
@@ -170,6 +171,9 @@ def verdicts(out: Path) -> str:
         before, after = one["source_only"]["target_test"], _target(one)
         error = 2 * one["sets"]["target_test"]["standard_error"]
         truth = {"adapted": after > before, "source only": after < before, "neither": abs(after - before) <= error}
+        if one["verdict"]["better"] not in truth:
+            rows.append(f"| {one['run']} | none | {before:.2%} | {after:.2%} | |")
+            continue
         right.append(truth[one["verdict"]["better"]])
         rows.append(
             f"| {one['run']} | {one['verdict']['better']} | {before:.2%} | {after:.2%} | {'yes' if right[-1] else '**no**'} |"
