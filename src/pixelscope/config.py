@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import ErrorDetails
 
 from pixelscope.errors import InputError
@@ -24,6 +24,12 @@ def _ascending(low_high: tuple[float, float]) -> tuple[float, float]:
     return low_high
 
 
+def _none(value: object) -> object:
+    return None if value == "none" else value
+
+
+Unsettable = BeforeValidator(_none)
+"""Of an optional setting: `none`, as a flag has it, unsets what a preset or a file sets."""
 ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
 """Values mapped to black and white in images deeper than 8 bits."""
 Natural = Annotated[int, Field(ge=0, lt=2**63)]

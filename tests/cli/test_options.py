@@ -135,6 +135,17 @@ def test_a_flag_with_the_default_value_still_wins(tmp_path: Path) -> None:
     assert config == PixelDAConfig()
 
 
+def test_none_unsets_an_optional_setting(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {group_by: '^(a)'}\noptimizer: {clip_norm: 1.0}\n")
+    preset = train("--preset", "auto", "--config", str(file))
+    assert preset.losses.task_bound and preset.optimizer.clip_norm and preset.data.group_by
+    flags = ("--losses.task-bound", "none", "--optimizer.clip-norm", "none", "--data.group-by", "none")
+    unset = train("--preset", "auto", "--config", str(file), *flags)
+    assert unset.losses.task_bound is unset.optimizer.clip_norm is unset.data.group_by is None
+    assert PixelDAConfig.parse({"losses": {"task_bound": "none"}}).losses.task_bound is None, "in a file, too"
+
+
 def test_shorthands_are_the_long_flags() -> None:
     short = train("--devices", "2", "--precision", "bf16-mixed", "--strict")
     assert short == train("--runtime.devices", "2", "--runtime.precision", "bf16-mixed", "--data.strict")

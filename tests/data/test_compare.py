@@ -12,12 +12,12 @@ from pixelscope.cli import main
 from pixelscope.data.describe import compare_sources
 
 
-def _drawn(folder: Path, classes: tuple[str, ...], count: int, margin: int) -> str:
-    """Write white squares on black in class folders; `margin`: pixels of 32 around each."""
+def _drawn(folder: Path, classes: tuple[str, ...], count: int, margin: int, shade: int = 0) -> str:
+    """Write white squares on black in class folders; `margin`: pixels of 32 around each; `shade`: how much darker they are."""
     for label, name in enumerate(classes):
         for number in range(count):
             image = np.zeros((32, 32), np.uint8)
-            image[margin + label : 32 - margin, margin : 32 - margin] = 255 - number % 40
+            image[margin + label : 32 - margin, margin : 32 - margin] = 255 - shade - number % 40
             (folder / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / name / f"{number}.png")
     return str(folder)
@@ -29,7 +29,32 @@ def _problems(tmp_path: Path, source: str, target: str) -> list[str]:
 
 def test_alike_sources_make_no_trouble(tmp_path: Path) -> None:
     source = _drawn(tmp_path / "source", ("a", "b"), 260, 6)
-    assert _problems(tmp_path, source, _drawn(tmp_path / "target", ("A", "b "), 260, 6)) == []
+    assert _problems(tmp_path, source, _drawn(tmp_path / "target", ("A", "b "), 260, 6, 50)) == []
+
+
+def test_images_of_the_source_among_the_target_are_said(tmp_path: Path) -> None:
+    source = _drawn(tmp_path / "source", ("a", "b"), 260, 6)
+    (text,) = _problems(tmp_path, source, source)
+    assert text.startswith("Every image of the target is also in the source")
+    target = Path(_drawn(tmp_path / "target", ("a", "b"), 260, 6, 50))
+    (target / "a" / "copy.png").write_bytes((Path(source) / "a" / "0.png").read_bytes())
+    (text,) = _problems(tmp_path, source, str(target))
+    assert text.startswith("1 of 521 images of the target are also in the source")
+
+
+def test_no_shared_class_is_one_line(tmp_path: Path) -> None:
+    source = _drawn(tmp_path / "source", ("a", "b"), 260, 6)
+    (text,) = _problems(tmp_path, source, _drawn(tmp_path / "target", ("x", "y"), 260, 6, 50))
+    assert "No class of the target is in the source: the target has x, y; the source has a, b." in text
+
+
+def test_images_of_a_few_pixels_are_said(tmp_path: Path) -> None:
+    source = _drawn(tmp_path / "source", ("a", "b"), 260, 6)
+    for number in range(500):
+        (tmp_path / "target").mkdir(exist_ok=True)
+        Image.fromarray(noise((2, 3, 3), number)).save(tmp_path / "target" / f"{number}.png")
+    small, *_ = _problems(tmp_path, source, str(tmp_path / "target"))
+    assert "target are smaller than 16 x 16 pixels" in small
 
 
 def test_framing_that_differs_is_said_with_its_scale(tmp_path: Path) -> None:
@@ -42,24 +67,24 @@ def test_framing_that_differs_is_said_with_its_scale(tmp_path: Path) -> None:
 
 def test_classes_that_one_side_lacks_are_named(tmp_path: Path) -> None:
     source = _drawn(tmp_path / "source", ("a", "b", "c"), 180, 6)
-    lacking, absent = _problems(tmp_path, source, _drawn(tmp_path / "target", ("a", "b", "d"), 180, 6))
+    lacking, absent = _problems(tmp_path, source, _drawn(tmp_path / "target", ("a", "b", "d"), 180, 6, 50))
     assert "d;" in lacking
     assert "--data.classes source" in lacking
     assert ": c;" in absent
 
 
 def test_few_images_and_rare_classes_are_said(tmp_path: Path) -> None:
-    write_classes(tmp_path / "source", {"a": 30, "b": 9})
-    write_classes(tmp_path / "target", {"a": 30, "b": 30})
-    rare, few = _problems(tmp_path, str(tmp_path / "source"), str(tmp_path / "target"))
+    write_classes(tmp_path / "source", {"a": 30, "b": 9}, side=20)
+    write_classes(tmp_path / "target", {"b": 30, "a": 30}, side=21)
+    rare, few, *_ = _problems(tmp_path, str(tmp_path / "source"), str(tmp_path / "target"))
     assert "fewer than 10 images" in rare
     assert ": b." in rare
     assert "60 images" in few
 
 
 def test_a_source_without_labels_is_said(tmp_path: Path) -> None:
-    write_classes(tmp_path / "source", {"a": 600})
-    (text,) = _problems(tmp_path, str(tmp_path / "source"), str(tmp_path / "source"))
+    write_classes(tmp_path / "source", {"a": 600}, side=20)
+    _, text = _problems(tmp_path, str(tmp_path / "source"), str(tmp_path / "source"))
     assert "no labels" in text
 
 
@@ -73,7 +98,7 @@ def test_wide_images_are_said(tmp_path: Path) -> None:
 
 
 def test_things_on_a_plain_grey_ground_are_not_what_a_coloured_source_shows(tmp_path: Path) -> None:
-    write_classes(tmp_path / "source", {"a": 300, "b": 300})
+    write_classes(tmp_path / "source", {"a": 300, "b": 300}, side=20)
     target = _drawn(tmp_path / "target", ("a", "b"), 260, 6)
     colour, ground = _problems(tmp_path, str(tmp_path / "source"), target)
     assert "coloured" in colour and "grey" in colour
@@ -91,6 +116,8 @@ def test_the_command_shows_both(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [line.split()[3:] for line in out.splitlines() if line.startswith("images per class")] == [["30", "30", "to", "31"]]
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height > 2 * 64 * 2
+    assert main([*arguments[:-1], str(tmp_path / "sheet.jpg")]) == 2
+    assert "sheet.jpg does not end in .png" in capsys.readouterr().err and not (tmp_path / "sheet.jpg").exists()
     assert main([*arguments[:-2], "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["source"]["foreground"]["side"] == 0.5

@@ -332,7 +332,7 @@ def test_folders_must_be_apart(tmp_path: Path, signs: Path, photos: Path) -> Non
     for inner in (signs, photos):
         with pytest.raises(InputError, match="is inside .* choose another --out"):
             render_pictograms(signs, photos, inner / "out")
-    with pytest.raises(InputError, match="nested"):
+    with pytest.raises(InputError, match="--pictograms .* is inside --photos"):
         render_pictograms(signs, tmp_path, tmp_path / "out")
     with pytest.raises(InputError, match="There is no folder .* --photos"):
         render_pictograms(signs, tmp_path / "nothing", tmp_path / "out")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="Config")
 
-SETTINGS = Group("Settings", help="Later ones win: defaults, --preset, --config, flags. The defaults equal preset paper.")
+LATER_WINS = "Later ones win: defaults, --preset, --config, flags."
+SETTINGS = Group("Settings", help=f"{LATER_WINS} The defaults equal preset paper.")
+REFINE_SETTINGS = Group("Settings", help=f"{LATER_WINS} The defaults equal preset full.")
 
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 Json = Annotated[Flag, Parameter(help="Print JSON.")]

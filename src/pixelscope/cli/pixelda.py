@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 import pixelscope
 from pixelscope.cli.options import (
+    REFINE_SETTINGS,
     SETTINGS,
     Choose,
     CommonOptions,
@@ -43,7 +44,7 @@ app = App(name="pixelda")
 
 PixelDASettings = Annotated[PixelDAConfig, Parameter(name="*", group=SETTINGS)]
 BaselineSettings = Annotated[BaselineConfig, Parameter(name="*", group=SETTINGS)]
-RefineSettings = Annotated[RefineConfig, Parameter(name="*", group=SETTINGS)]
+RefineSettings = Annotated[RefineConfig, Parameter(name="*", group=REFINE_SETTINGS)]
 
 MAY_CHANGE = {"--take-over", "--devices", "--data-root", "--training.images", "--source", "--target"}
 """Flags that may be given together with --resume."""

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pixelscope.data import load, parse
 from pixelscope.data.decode import image_size
 from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced, sampled
-from pixelscope.data.imageset import ImageSet
+from pixelscope.data.imageset import ImageSet, image_hashes
 from pixelscope.data.sources.folder import find_images
-from pixelscope.errors import MissingExtra, plural
+from pixelscope.errors import InputError, MissingExtra, plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.framing import SAMPLE, Foreground, find_foreground, matching
 from pixelscope.imaging.preview import text_html
@@ -159,7 +159,13 @@ def contact_sheet(images: ImageSet, path: Path) -> Path:
 
 
 def stacked_sheets(sets: Sequence[ImageSet], path: Path) -> Path:
-    """Write the contact sheets of several sets below one another as one PNG; return `path`."""
+    """Write the contact sheets of several sets below one another as one PNG; return `path`.
+
+    Raises:
+        InputError: `path` does not end in .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path} does not end in .png, and a contact sheet is a PNG file; give a name ending in .png.")
     sheets = [_sheet(images) for images in sets]
     whole = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), "white")
     top = 0
@@ -256,6 +262,9 @@ _SIDE = 32
 _FEW = 500
 """Minimum number of target images; a discriminator soon memorizes fewer."""
 
+_SMALL = 16
+"""Side in pixels below which images are called small: the smallest size of the networks' input."""
+
 _RARE = 10
 """Minimum number of source images per class; fewer teach little about the class."""
 
@@ -346,6 +355,7 @@ def compare_sources(source: str, target: str, *, data_root: Path | None = None, 
     ours, theirs = (describe_source(one, data_root=data_root, strict=strict) for one in (source, target))
     appearances = _appearance(ours.images), _appearance(theirs.images)
     problems = (
+        *_of_copies(ours, theirs),
         *_of_classes(ours, theirs),
         *_of_numbers(ours, theirs),
         *_of_framing(*appearances),
@@ -364,6 +374,18 @@ def _appearance(images: ImageSet) -> Appearance:
     return Appearance((round(red, 1), round(green, 1), round(blue, 1)), round(contrast, 1), round(chroma, 1), foreground)
 
 
+def _of_copies(source: SourceDescription, target: SourceDescription) -> list[str]:
+    if source.images.images.shape[1:] != target.images.images.shape[1:]:
+        return []
+    copied = int(np.isin(image_hashes(target.images.images), image_hashes(source.images.images)).sum())
+    if copied == target.count:
+        return ["Every image of the target is also in the source; give images of the other domain as the target."]
+    if copied:
+        found = f"{copied:,} of {target.count:,} images of the target are also in the source"
+        return [f"{found}, so training on one domain sees test images of the other; remove them from one of the two."]
+    return []
+
+
 def _of_classes(source: SourceDescription, target: SourceDescription) -> list[str]:
     if not source.classes:
         return ["The source has no labels, which training needs; give one folder per class, or a labels.csv."]
@@ -374,6 +396,10 @@ def _of_classes(source: SourceDescription, target: SourceDescription) -> list[st
     if not target.classes:
         return found
     ours, theirs = ({name.strip().casefold() for name in one.classes} for one in (source, target))
+    if not ours & theirs:
+        both = f"the target has {_named(list(target.classes))}; the source has {_named(list(source.classes))}"
+        remedy = "Rename the target's class folders or labels; otherwise the accuracy on it is not measured."
+        return [*found, f"No class of the target is in the source: {both}. {remedy}"]
     if missing := [name for name in target.classes if name.strip().casefold() not in ours]:
         found.append(
             f"Classes of the target that the source lacks: {_named(missing)}; their images are classified as others. "
@@ -394,6 +420,12 @@ def _of_numbers(source: SourceDescription, target: SourceDescription) -> list[st
             f"The target has {plural(target.count, 'image')}; the discriminator soon memorizes fewer than {_FEW}. Add more."
         )
     for role, one in (("source", source), ("target", target)):
+        small = sum(count for size, count in one.sizes.items() if _is_small(size))
+        if small > one.count / 2:
+            found.append(
+                f"Most images of the {role} are smaller than {_SMALL} x {_SMALL} pixels, which show little once they are "
+                "enlarged; give larger ones."
+            )
         wide = sum(count for size, count in one.sizes.items() if _is_wide(size))
         if wide > one.count / 2:
             found.append(
@@ -411,8 +443,8 @@ def _of_framing(source: Appearance, target: Appearance) -> list[str]:
     ratio = source.foreground.side / target.foreground.side
     text = (
         f"Foregrounds fill {source.foreground.side:.0%} of the source's images and {target.foreground.side:.0%} of the "
-        "target's, and PixelDA changes appearance, not geometry. Train with --data.framing match, which scales the target by "
-        f"{ratio:.2f} and shifts it to match the source."
+        "target's, and PixelDA changes appearance, not geometry. Preset auto matches them: it scales the target by "
+        f"{ratio:.2f} and shifts it. With another preset, give --data.framing match."
     )
     return [text]
 
@@ -431,6 +463,11 @@ def _of_appearance(source: Appearance, target: Appearance) -> list[str]:
             "adaptation does not help. Put both next to each other with --sheet, and compare them."
         )
     return found
+
+
+def _is_small(size: str) -> bool:
+    width, _, height = size.partition(" x ")
+    return width.isdigit() and height.isdigit() and min(int(width), int(height)) < _SMALL
 
 
 def _is_wide(size: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pixelscope.config import Config, load_preset
+from pixelscope.config import Config, Unsettable, load_preset
 from pixelscope.engine.config import AdamConfig, AugmentConfig, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
@@ -128,8 +128,8 @@ class OptimizerConfig(AdamConfig):
 
     epsilon: Positive = 1e-7
     """Adam epsilon; 1e-7 is the default of the reference study's framework."""
-    clip_norm: Positive | None = None
-    """Maximum gradient norm; unset disables clipping."""
+    clip_norm: Annotated[Positive | None, Unsettable] = None
+    """Maximum gradient norm; `none` for no clipping."""
 
 
 class ScheduleConfig(Config):

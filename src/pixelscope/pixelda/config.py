@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from pixelscope.config import Config, ValueRange, load_preset
+from pixelscope.config import Config, Unsettable, ValueRange, load_preset
 from pixelscope.engine.config import AdamConfig, RuntimeConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class DataConfig(Config):
     """Fraction of the source's training split held out to choose the best checkpoint."""
     strict: bool = False
     """Refuse a folder with an unreadable image instead of skipping the image."""
-    group_by: GroupBy | None = None
+    group_by: Annotated[GroupBy | None, Unsettable] = None
     """Regular expression on the path of an image in its source. Images whose first group matches the same text stay on one side
     of a random split, such as frames of one video or slices of one patient. For the tracks of GTSRB: ^(\\d+/\\d+)_"""
     classes: Literal["all", "source"] = "all"
@@ -157,9 +157,9 @@ class LossConfig(Config):
     """Weight of G's adversarial loss, from D's output on generated images, in the G step."""
     generator_task: Weight = 0.01
     """Weight of T's loss on generated images in the G step."""
-    task_bound: Weight | None = None
+    task_bound: Annotated[Weight | None, Unsettable] = None
     """Maximum excess of T's loss on generated images over that on source images. Above it, `generator_task` grows by 2% a step,
-    up to `task_most`; below it, the weight falls back. Unset keeps the weight fixed."""
+    up to `task_most`; below it, the weight falls back. `none` keeps the weight fixed."""
     task_most: Weight = 1.0
     """Maximum of `generator_task` under `task_bound`."""
     semantic: Weight = 0.0
@@ -186,8 +186,8 @@ class OptimizerConfig(AdamConfig):
     """Factor on the learning rate every `decay_every` images."""
     decay_every: Count = 640_000
     """Images between two decays: 20,000 steps of 32."""
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-    """Maximum gradient norm of each optimizer; unset for no clipping."""
+    clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, Unsettable] = None
+    """Maximum gradient norm of each optimizer; `none` for no clipping."""
 
     def learning_rate_at(self, images: int) -> float:
         """Return the learning rate after `images` images."""

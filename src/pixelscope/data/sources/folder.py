@@ -25,7 +25,7 @@ from pixelscope.data.sources.listing import (
 )
 from pixelscope.errors import InputError
 
-_FLAT = "A single flat colour: {{count}} of {} images (transparency becomes white, which hides white drawings): {{names}}."
+_FLAT = "A single flat colour: {{count}} of {} images: {{names}}. Transparency becomes white, which hides white drawings."
 
 
 @dataclass(frozen=True)

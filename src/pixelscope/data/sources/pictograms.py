@@ -1,6 +1,7 @@
 """Render labelled images: pictograms over crops of photos, as a camera might see them."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -222,14 +223,18 @@ def _check_apart(pictograms: Path, photos: Path, out: Path) -> None:
     for folder, what in ((pictograms, "pictograms"), (photos, "photos")):
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}; give a folder of {what} with --{what}.")
-    one, other = pictograms.resolve(), photos.resolve()
-    if one.is_relative_to(other) or other.is_relative_to(one):
-        raise InputError(
-            f"{pictograms} and {photos} are nested, so that pictograms would be photos, too; give separate folders."
-        )
-    for folder in (pictograms, photos):
+    folders = {"pictograms": pictograms, "photos": photos}
+    for (inner, one), (outer, other) in itertools.permutations(folders.items(), 2):
+        if one.resolve().is_relative_to(other.resolve()):
+            where = "the same folder as" if one.resolve() == other.resolve() else "inside"
+            raise InputError(
+                f"--{inner} {one} is {where} --{outer} {other}, so its images would be used as {outer}; give separate folders."
+            )
+    for name, folder in folders.items():
         if out.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{out} is inside {folder}; choose another --out.")
+            raise InputError(
+                f"--out {out} is inside --{name} {folder}, so rendered images would be used as {name}; choose another --out."
+            )
 
 
 def _read_pictograms(folder: Path) -> tuple[dict[str, list[Floats]], dict[str, str], tuple[str, ...]]:

@@ -201,10 +201,11 @@ def _gap_sentence(data: ReportData) -> str:
     source, target = data.names
     if own is None or other is None:
         return f"T is trained on {source} alone."
-    gap = points(own.accuracy - other.accuracy, other.count).lstrip("+")
+    gap = points(abs(other.accuracy - own.accuracy), other.count).lstrip("+")
     return (
         f"T, trained on {source} alone, reaches {percent(own.accuracy, own.count)} on that domain's test split and "
-        f"{percent(other.accuracy, other.count)} on the test split of {target}: {gap} points less."
+        f"{percent(other.accuracy, other.count)} on the test split of {target}: {gap} points "
+        f"{'more' if other.accuracy > own.accuracy else 'less'}."
     )
 
 
