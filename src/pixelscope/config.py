@@ -96,15 +96,6 @@ def _reason(problem: ErrorDetails) -> object:
     return problem.get("ctx", {}).get("error", problem["msg"])
 
 
-def _infinite(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield the dotted name and the value of each setting that is infinite or NaN."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _infinite(value, f"{prefix}{name}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            yield f"{prefix}{name}", value
-
-
 class Config(BaseModel):
     """A frozen group of settings; unknown keys and wrong types are errors."""
 
@@ -131,8 +122,9 @@ class Config(BaseModel):
             if misfit is not None and origin == MERGED:
                 raise InputError(f"{misfit}.") from None
             raise InputError(f"{origin}: {misfit or ' '.join(describe_invalid(error))}.") from None
-        for name, value in _infinite(found.model_dump()):
-            raise InputError(f"{origin}: {name} must be a finite number, got {value}.")
+        for name, value in dotted(found.model_dump()):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{origin}: {name} must be a finite number, got {value}.")
         return found
 
     def with_settings(self, changes: dict[str, Any]) -> Self:
@@ -198,6 +190,15 @@ def load_preset(package: str, system: str, name: str, presets: Sequence[str]) ->
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     given = {name: _without_none(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of each setting."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:

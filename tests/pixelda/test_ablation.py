@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +80,7 @@ def test_a_grid_runs_its_conditions_keeps_failures_apart_and_resumes(domains: tu
     again = ablate(str(path), tmp_path / "out", resume=True)
     assert (tmp_path / "out" / "conditions" / "full-seed0" / "stats.jsonl").stat().st_mtime_ns == before
     assert again.conditions[0].seeds == found.conditions[0].seeds
-    with pytest.raises(InputError, match="another grid"):
+    with pytest.raises(InputError, match=r"seeds \[0\], not \[5\]"):
         ablate(str(path), tmp_path / "out", seeds=[5], resume=True)
 
 
@@ -128,7 +132,7 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     lines = [{"kind": "train", "probability/real": n / 20, "probability/generated": n / 40} for n in range(20)]
     lines += [{"kind": "evaluation", "diversity": value} for value in (0.3, 0.1)]
     lines += [{"kind": "warning", "cause": "any", "text": "any"}] * 3
-    (run / "run.json").write_text('{"system": "pixelda"}')
+    (run / "run.json").write_text('{"system": "pixelda", "state": "finished"}')
     (run / "stats.jsonl").write_text("".join(json.dumps({"images": 0, **line}) + "\n" for line in lines))
     grid = Grid.parse({"reference": "full", "seeds": [7, 8], "conditions": {"full": {"claim": "All."}}})
     jobs = {("full", seed): Job(tmp_path / f"full-seed{seed}", "pixelda", {}, None) for seed in (7, 8)}
@@ -324,5 +328,39 @@ def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:
     assert job.state() == "started"
     job.failure.write_text("why")
     assert job.state() == "failed"
+    job.failure.unlink()
     (job.run / "evaluation.json").write_text("{}")
-    assert job.state() == "done"
+    for state, found in (("stopped", "started"), ("running", "started"), ("finished", "done")):
+        (job.run / "run.json").write_text(json.dumps({"system": "pixelda", "state": state}))
+        assert job.state() == found, "a run that was stopped and evaluated is not done"
+
+
+def test_ctrl_c_ends_local_jobs_in_one_sentence(domains: tuple[str, str], tmp_path: Path) -> None:
+    """A terminal sends it to the whole group of processes."""
+    path = write_grid(tmp_path / "grid.yaml", domains, seeds=[0], conditions={"full": {}})
+    values = yaml.safe_load(path.read_text())
+    values["base"]["training"] |= {"images": 10**7, "log_every": 16, "evaluate_every": 10**6, "checkpoint_every": 10**6}
+    path.write_text(yaml.safe_dump(values))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pixelscope", "pixelda", "ablate", str(path), "--out", str(out)]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    stats = out / "conditions" / "full-seed0" / "stats.jsonl"
+    while not stats.is_file() and started.poll() is None:
+        time.sleep(0.1)
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate()
+    assert started.returncode == 130 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("Interrupted. What is trained is kept")
+    folder = RunFolder(stats.parent)
+    assert folder.read_record()["state"] == "stopped" and folder.checkpoint_files(), "it was saved before the command ended"
+    job = Job(folder.path, "pixelda", {}, None)
+    assert job.state() == "failed" and "--resume" in job.reason()
+
+
+def test_a_resumed_grid_is_running(domains: tuple[str, str], tmp_path: Path) -> None:
+    path = write_grid(tmp_path / "grid.yaml", domains, seeds=[0], conditions={"full": {}})
+    out, states = tmp_path / "out", []
+    ablate(str(path), out)
+    (out / "conditions" / "full-seed0" / "evaluation.json").unlink()
+    ablate(str(path), out, resume=True, progress=lambda done, total: states.append(RunFolder(out).read_record()["state"]))
+    assert states == ["running"] and RunFolder(out).read_record()["state"] == "finished"

@@ -103,15 +103,43 @@ def test_what_is_written_to_go_on_with_is_the_chosen_setting_in_full_size(domain
     result = search(*domains, found, changes=SMALL, resume=True)
     assert result.chosen == "firm" and result.command is not None and "settings.yaml" in result.command
     written = yaml.safe_load((found / "settings.yaml").read_text(encoding="utf-8"))
-    kept = {name: value for name, value in SMALL.items() if name not in ("source", "target", "training")}
-    expected = merge(preset("pixelda", "auto"), kept, {"losses": {"generator_task": 0.1, "task_bound": None}})
+    length = ("images", "log_every", "evaluate_every", "sample_every", "checkpoint_every", "ema_half_life")
+    others = {name: value for name, value in SMALL["training"].items() if name not in length}
+    assert "batch_size" in others
+    given = {**SMALL, "training": others, "source": domains[0], "target": domains[1], "seed": 0}
+    expected = merge(preset("pixelda", "auto"), given, {"losses": {"generator_task": 0.1, "task_bound": None}})
     assert PixelDAConfig.parse(written) == PixelDAConfig.parse(expected)
     assert written["training"]["images"] == preset("pixelda", "auto")["training"]["images"]
+    assert "training.batch_size" in result.kept and "training.images" in result.left_out
+    assert "seed" in result.to_text() and "training.images" in result.to_text()
 
     judge_by_hand(found, None)
     nothing = search(*domains, found, changes=SMALL, resume=True)
     assert nothing.chosen is None and nothing.command is None and "Nothing better" in nothing.to_text()
     assert not (found / "settings.yaml").exists()
+
+
+def test_settings_have_the_grids_base_the_given_ones_and_the_seed(domains: tuple[str, str], tmp_path: Path) -> None:
+    trial, condition = read_grid("search").trial, read_grid("search").conditions["firm"].model_dump(mode="json")
+    values = {
+        "preset": "usps",
+        "reference": "firm",
+        "seeds": [3, 4],
+        "base": {"data": {"size": 16}, "judge": True, "training": {"batch_size": 4, "images": 32}},
+        "trial": merge(trial, {"generator": {"blocks": 1, "width": 8}, "training": {"images": 64, "batch_size": 2}}),
+        "conditions": {"firm": condition},
+    }
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    given = {"source": domains[0], "target": domains[1], "generator": {"width": 48}, "data": {"group_by": "(a)"}}
+    grid = read_grid(str(tmp_path / "grid.yaml"), given)
+    small, full = grid.config("firm", 3), grid.full_config("firm", 3)
+    assert isinstance(small, PixelDAConfig)
+    assert (small.generator.blocks, small.generator.width, small.training.batch_size, small.training.images) == (1, 48, 2, 64)
+    plain = merge(preset("pixelda", "usps"), given, {"data": {"size": 16}, "judge": True, "training": {"batch_size": 4}})
+    assert full == PixelDAConfig.parse(merge(plain, condition["settings"], {"seed": 3}))
+    assert {"data.group_by", "generator.width", "training.batch_size"} <= set(grid.kept())
+    assert {"generator.blocks", "training.images", "training.ema_half_life"} <= set(grid.left_out())
+    assert not set(grid.kept()) & set(grid.left_out())
 
 
 def test_labels_of_the_target_choose_nothing(domains: tuple[str, str], found: Path, tmp_path: Path) -> None:
@@ -149,9 +177,14 @@ def test_bad_input_leaves_no_folder(domains: tuple[str, str], found: Path, tmp_p
         search(domains[0], str(tmp_path / "nowhere"), tmp_path / "out", changes=SMALL)
     with pytest.raises(InputError, match="--max-parallel"):
         search(*domains, tmp_path / "out", changes=SMALL, max_parallel=0)
+    with pytest.raises(InputError, match="nowhere"):
+        search(domains[0], str(tmp_path / "nowhere"), tmp_path / "out", changes=SMALL, resume=True)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="another grid"):
-        search(*domains, Path(shutil.copytree(found, tmp_path / "copy")), changes={**SMALL, "seed": 5}, resume=True)
+    copy = Path(shutil.copytree(found, tmp_path / "copy"))
+    with pytest.raises(InputError, match=r"was started with seeds \[0\], not \[5\]"):
+        search(*domains, copy, changes={**SMALL, "seed": 5}, resume=True)
+    with pytest.raises(InputError, match=rf"was started with target '{domains[1]}', not '{domains[0]}'"):
+        search(domains[0], domains[0], copy, changes=SMALL, resume=True)
 
 
 def one_trial(folder: Path, **cells: dict) -> str:

@@ -317,7 +317,7 @@ def search(
         source: Labelled images: PATH, or KIND:PATH.
         target: Images of the other domain; their labels, if any, select nothing.
         out: Folder to make, with one run folder per trial, settings.yaml for the training, and report.html; it must not exist.
-        grid: `search`, or a YAML file: preset, base, reference, conditions.
+        grid: `search`, or a YAML file: preset, base, trial, reference, conditions.
     """
     with pixelscope.ProgressBar("training trials") as progress:
         result = pixelscope.pixelda.search(source, target, out, grid=grid, **_job_arguments(options, None), progress=progress)

@@ -7,12 +7,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from pixelscope.config import Config, merge, read_yaml
+from pixelscope.config import Config, dotted, merge, read_yaml
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAConfig, preset
 
 GRIDS = ("claims", "search")
 """Packaged grids."""
+
+LENGTH = ("images", "ema_half_life")
+"""Settings of `training`, in addition to all intervals (`*_every`), that belong to its length."""
 
 Measure = Literal["accuracy", "accuracy_deviation", "accuracy_swing", "swapped_classes", "collapsed"]
 System = Literal["pixelda", "baseline"]
@@ -53,6 +56,9 @@ class Grid(Config):
     preset: Literal["auto", "paper", "usps", "demo"] = "paper"
     base: dict[str, Any] = Field(default_factory=dict)
     """Settings of all conditions, which override the preset's."""
+    trial: dict[str, Any] = Field(default_factory=dict)
+    """Settings that make the conditions of a search small and short, and override the base's. The settings that a search
+    writes are without them."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     reference: str
     """The condition that the others are compared with."""
@@ -75,9 +81,28 @@ class Grid(Config):
         """
         condition = self.conditions[name]
         kind = PixelDAConfig if condition.system == "pixelda" else BaselineConfig
-        base = self.base if condition.system == "pixelda" else _baseline_settings(self.base)
-        values = merge(preset(condition.system, self.preset), base, condition.settings, {"seed": seed})
+        base = merge(self.base, self.trial)
+        known = base if condition.system == "pixelda" else _baseline_settings(base)
+        values = merge(preset(condition.system, self.preset), known, condition.settings, {"seed": seed})
         return kind.parse(values, f"condition {name}")
+
+    def full_config(self, name: str, seed: int) -> PixelDAConfig:
+        """Return the configuration of one condition at full size: without `trial`, and with the preset's length of training.
+
+        Raises:
+            InputError: settings do not fit each other without `trial`.
+        """
+        values = merge(preset("pixelda", self.preset), _without_length(self.base), self.conditions[name].settings)
+        return PixelDAConfig.parse(merge(values, {"seed": seed}), f"condition {name} at full size")
+
+    def kept(self) -> list[str]:
+        """Return the dotted names of the base's settings that `full_config` keeps."""
+        return [name for name, _ in dotted(_without_length(self.base))]
+
+    def left_out(self) -> list[str]:
+        """Return the dotted names of settings of the trial, and of the base, that `full_config` leaves out."""
+        kept = self.kept()
+        return [name for name, _ in dotted(merge(self.trial, self.base)) if name not in kept]
 
 
 class GridConfig(Config):
@@ -88,7 +113,7 @@ class GridConfig(Config):
 
 
 def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
-    """Read a packaged grid by name, or a YAML file; `changes` override its base settings.
+    """Read a packaged grid by name, or a YAML file; `changes` override its base and its trial.
 
     Raises:
         InputError: there is no such grid, or it has unknown keys or settings.
@@ -100,10 +125,31 @@ def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
         values = read_yaml(Path(name))
     else:
         raise InputError(f"There is no grid {name!r}; name one of {', '.join(GRIDS)}, or a file ending in .yaml.")
-    grid = Grid.parse(merge(values, {"base": changes or {}}), name)
+    grid = Grid.parse(values, name)
+    changes = changes or {}
+    grid = grid.model_copy(update={"base": merge(grid.base, changes), "trial": merge(grid.trial, _shared(changes, grid.trial))})
     for condition in grid.conditions:
         grid.config(condition, grid.seeds[0])
     return grid
+
+
+def _shared(changes: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of `changes` that `settings` has too."""
+    both = {name: (value, settings[name]) for name, value in changes.items() if name in settings}
+    return {
+        name: _shared(value, own) if isinstance(value, dict) and isinstance(own, dict) else value
+        for name, (value, own) in both.items()
+    }
+
+
+def _without_length(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without the length of the training and its intervals."""
+    training = settings.get("training")
+    if not isinstance(training, dict):
+        return settings
+    kept = {name: value for name, value in training.items() if name not in LENGTH and not name.endswith("_every")}
+    others = {name: value for name, value in settings.items() if name != "training"}
+    return others | ({"training": kept} if kept else {})
 
 
 def _baseline_settings(base: dict[str, Any]) -> dict[str, Any]:

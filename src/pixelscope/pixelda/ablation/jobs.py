@@ -3,15 +3,19 @@
 import logging
 import os
 import shutil
+import signal
+import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from pixelscope.config import merge
+from pixelscope.engine.distributed import share_of_cores
 from pixelscope.errors import InputError, Interrupted, MissingExtra
 from pixelscope.files import write_text
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
@@ -27,6 +31,8 @@ POLL = 1.0
 """Seconds between two checks of the jobs."""
 LIMIT = 7 * 24 * 60
 """Minutes after which a local job is ended."""
+PATIENCE = 30.0
+"""Seconds after which cancelled local jobs are no longer waited for."""
 STOPPED = "Interrupted. What is trained is kept; run the same command with --resume to continue."
 
 
@@ -45,8 +51,9 @@ class Job:
         return self.run.with_name(f"{self.run.name}.failure.txt")
 
     def state(self) -> State:
-        """Return the state of the job by the files on disk."""
-        if RunFolder(self.run).evaluation.is_file():
+        """Return the state of the job by the files on disk; a stopped run is not done, even if it was evaluated."""
+        folder = RunFolder(self.run)
+        if folder.evaluation.is_file() and folder.record.is_file() and folder.read_record().get("state") == "finished":
             return "done"
         if self.failure.is_file():
             return "failed"
@@ -107,7 +114,8 @@ def launch(jobs: Sequence[Job], logs: Path, options: LaunchOptions) -> None:
         while waiting or running:
             room = len(waiting) if options.cluster == "slurm" else max(0, options.max_parallel - len(running))
             started, waiting = waiting[:room], waiting[room:]
-            running += executor.map_array(run_job, started) if started else []
+            with _interrupts_held():
+                running += executor.map_array(_run_in_process, started) if started else []
             time.sleep(POLL)
             alive = [job for job in running if not job.done()]
             if len(alive) < len(running) and options.progress is not None:
@@ -115,8 +123,7 @@ def launch(jobs: Sequence[Job], logs: Path, options: LaunchOptions) -> None:
                 options.progress(ended, len(jobs))
             running = alive
     except (KeyboardInterrupt, Interrupted):
-        for job in running:
-            job.cancel()
+        _cancel(running, options.cluster)
         raise Interrupted(STOPPED) from None
 
 
@@ -141,6 +148,41 @@ def check_options(options: LaunchOptions) -> None:
 
     if options.cluster == "slurm" and submitit.AutoExecutor.which() != "slurm":
         raise InputError("There is no SLURM on this machine (no srun found); use --cluster local, or a machine that has it.")
+
+
+def _run_in_process(job: Job) -> None:
+    """Run a job in a process that `_cancel` ends with SIGTERM; submitit ignores the signal otherwise."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    run_job(job)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back; processes that are started meanwhile never receive it.
+
+    A terminal sends Ctrl-C to all of them at once. The processes of submitit between this one and the jobs would print a
+    traceback, and kill the jobs while these save.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _cancel(running: Sequence[Any], cluster: Cluster) -> None:
+    """Stop jobs, and wait until local ones have saved what is trained."""
+    if cluster == "slurm":
+        for job in running:
+            job.cancel()
+        return
+    for job in running:
+        with suppress(ProcessLookupError):
+            os.kill(int(job.job_id), signal.SIGTERM)
+    ends = time.monotonic() + PATIENCE
+    while time.monotonic() < ends and not all(job.done() for job in running):
+        time.sleep(POLL / 10)
 
 
 def _train(job: Job) -> None:
@@ -183,7 +225,7 @@ def _with_threads(jobs: Sequence[Job], options: LaunchOptions) -> list[Job]:
     """Give local jobs their share of the cores, unless the grid sets the number of threads."""
     if options.cluster == "slurm":
         return list(jobs)
-    share = max(1, (os.cpu_count() or 1) // (options.max_parallel if has_submitit() else 1))
+    share = max(1, share_of_cores(1) // (options.max_parallel if has_submitit() else 1))
     return [
         job if job.config["runtime"]["threads"] else replace(job, config=merge(job.config, {"runtime": {"threads": share}}))
         for job in jobs

@@ -42,9 +42,9 @@ DIAGNOSTICS_CAPTION = (
     "mean probability over the last tenth. Diversity: standard deviation of generated images over z."
 )
 TRIALS_CAPTION = (
-    "T of the source alone → adapted T. Information: entropy of the mean prediction minus the mean entropy of predictions, in "
-    "nats, on target images without labels. Same classes: share of target images in classes where both mostly agree. "
-    "Accuracies choose nothing."
+    "T of the source alone → adapted T. View information: mutual information of predictions for a target image and for "
+    "altered views of it, in nats, without labels. Swapped classes: fraction of target images in classes that the two "
+    "exchange. Content warnings: number of warnings that G changes what images show. Accuracies choose nothing."
 )
 
 
@@ -79,7 +79,7 @@ def search_sections(run: Path) -> list[Section]:
     found = SearchResult.load(path)
     what, _, reason = found.reason.partition(". ")
     about = f"{len(found.trials)} settings of PixelDA, each trained for a short time; their run folders are in {RUNS}/."
-    command = () if found.command is None else (f"To train it in full size: {found.command}",)
+    command = () if found.command is None else (f"To train it in full size: {found.command}", *found.about_settings())
     notes = (*found.failed, *found.contradictions)
     summary = Section("Search", "summary", prose=(reason, about, *command), notes=notes, headline=f"{what.rstrip('.')}.")
     tried = tuple((trial.name, trial.about) for trial in found.trials if trial.about)

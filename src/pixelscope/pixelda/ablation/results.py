@@ -229,6 +229,10 @@ class SearchResult(ResultFile):
     reason: str
     command: str | None
     """The command that trains the chosen settings in full size."""
+    kept: tuple[str, ...] = ()
+    """Settings of the grid's base and of the user that settings.yaml keeps, by dotted name."""
+    left_out: tuple[str, ...] = ()
+    """Settings of the trials that settings.yaml leaves out, because they make trials small or short."""
 
     @property
     def failed(self) -> list[str]:
@@ -246,9 +250,14 @@ class SearchResult(ResultFile):
 
     def to_text(self) -> str:
         """Return a table, the choice and the next command for a terminal."""
-        command = [] if self.command is None else ["To train it in full size:", f"  {self.command}"]
+        command = [] if self.command is None else ["To train it in full size:", f"  {self.command}", *self.about_settings()]
         table = _columns([TRIAL_HEADER, *self.rows()])
         return "\n".join([*table, "", *self.failed, *self.contradictions, self.reason, *command])
+
+    def about_settings(self) -> list[str]:
+        """Return sentences on what settings.yaml keeps and leaves out."""
+        kept = [f"Its settings keep {', '.join(self.kept)}."] if self.kept else []
+        return kept + ([f"They leave out {', '.join(self.left_out)}, which make trials short."] if self.left_out else [])
 
 
 def _collapsed(seeds: Sequence[SeedResult]) -> str:

@@ -1,6 +1,5 @@
 """Ablation and search: every run of a grid in one folder, made or resumed, then compared."""
 
-import os
 import secrets
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from pixelscope.config import merge, read_yaml
+from pixelscope.config import dotted, merge, read_yaml
+from pixelscope.engine.distributed import share_of_cores
 from pixelscope.engine.runtime import cpu_name
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
 from pixelscope.pixelda.ablation.analysis import choose_trial, collect, compare_to_reference, read_trial, require_same_images
 from pixelscope.pixelda.ablation.grid import Grid, GridConfig, read_grid
 from pixelscope.pixelda.ablation.jobs import Cluster, Job, LaunchOptions, check_options, has_submitit, launch
 from pixelscope.pixelda.ablation.results import ABLATION, RUNS, SAMPLES, SEARCH, AblationResult, SearchResult, Trial
-from pixelscope.pixelda.config import preset
 from pixelscope.pixelda.data import load_domains
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, read_arrays, save_arrays, versions
 from pixelscope.runs.progress import ProgressCallback
 
 LOGS, SETTINGS = "logs", "settings.yaml"
+UNSET = object()
+"""Value of a setting that a grid does not have."""
 
 Jobs = dict[tuple[str, int], Job]
 
@@ -39,6 +38,10 @@ class Start:
     """Whether to keep finished jobs and retry failed ones."""
     take_over: bool
     """See `RunFolder.locked`."""
+
+    def continues(self) -> bool:
+        """Return whether there is something to continue; otherwise the folder is made."""
+        return self.resume and self.out.exists() and not RunFolder(self.out).is_abandoned_start()
 
 
 def ablate(
@@ -121,17 +124,20 @@ def search(
 ) -> SearchResult:
     """Train a few settings for a short time on two sources, and choose one without target labels.
 
-    Each trial is a normal run folder in OUT/conditions. A trial that fails does not stop the others. Where a trial is chosen,
-    OUT/settings.yaml has its settings at full length.
+    Each trial is a normal run folder in OUT/conditions. A trial that fails does not stop the others. If a trial is chosen,
+    OUT/settings.yaml has all settings to train it at full size: the preset's, those of the grid's base and of `changes` except
+    for `training.images`, `training.*_every` and `training.ema_half_life`, those of the trial, and the seed. The grid's
+    `trial`, which makes networks and training small, is left out.
 
     Args:
         source: labelled images.
         target: images of the other domain; their labels, if any, choose nothing.
         out: the folder to make.
-        changes: settings of all trials; what a trial tries overrides them.
+        changes: settings of all trials, also over the grid's `trial`; what a condition sets overrides them. A `seed` here is
+            used instead of the grid's.
         grid: a packaged grid by name, or a YAML file; its first seed is used.
         cluster: `local` processes, or `slurm`.
-        max_parallel: trials at a time; by default one per core, and without submitit one.
+        max_parallel: trials at a time; by default all of them on SLURM, else one per core, and without submitit one.
         slurm: options of SLURM by name, for example `partition`.
         resume: continue an unfinished folder: finished runs are kept, failed ones repeated.
         take_over: take the lock of `out` from another machine that has been silent for ten minutes.
@@ -158,19 +164,21 @@ def search(
         cluster, _default_parallel(tried, cluster) if max_parallel is None else max_parallel, slurm, progress
     )
 
-    def check() -> None:
-        if not resume:
-            load_domains(
-                tried.config(tried.reference, seed), data_root
-            )  # An unreadable source is one error, not one per trial.
-
     config, start = GridConfig(grid=tried, name=grid), Start(out, resume, take_over)
+
+    def check() -> None:
+        for name in tried.conditions:
+            tried.full_config(name, seed)
+        if not start.continues():
+            # An unreadable source is one error, not one per trial.
+            load_domains(tried.config(tried.reference, seed), data_root)
+
     with _run_grid(config, "search", start, options, data_root, check) as (folder, jobs):
         found = [read_trial(name, condition, jobs[name, seed]) for name, condition in tried.conditions.items()]
         folder.update_record(state="stopped" if any(trial.failed for trial in found) else "finished")
         if all(trial.failed for trial in found):
             raise InputError(f"All {len(found)} trials failed; the first: {found[0].failed}")
-        result = _search_result(folder, grid, tried, given, found, data_root)
+        result = _search_result(folder, grid, tried, found, data_root)
         _store_samples(folder, {trial.name: Path(trial.run) for trial in found})
     return result
 
@@ -227,11 +235,11 @@ def _run_grid(
             works in it.
     """
     check_options(options)
-    out, resume = start.out, start.resume
-    if not resume and out.exists() and not RunFolder(out).is_abandoned_start():
+    out = start.out
+    if not start.resume and out.exists() and not RunFolder(out).is_abandoned_start():
         raise InputError(f"{out} exists already; choose another --out, or continue it with --resume.")
     check()
-    with _open_folder(start, config, system) if resume else _create_folder(out, config, system) as folder:
+    with _open_folder(start, config, system) if start.continues() else _create_folder(out, config, system) as folder:
         jobs = _jobs(config.grid, folder.path, data_root)
         require_same_images(jobs.values())
         left = [job for job in jobs.values() if job.state() != "done"]
@@ -255,20 +263,28 @@ def _create_folder(out: Path, config: GridConfig, system: str) -> AbstractContex
 
 @contextmanager
 def _open_folder(start: Start, config: GridConfig, system: str) -> Iterator[RunFolder]:
-    """Open and lock a folder to resume; create it if it does not exist or is empty."""
+    """Open and lock a folder to resume."""
     out = start.out
-    if not out.exists() or RunFolder(out).is_abandoned_start():
-        with _create_folder(out, config, system) as folder:
-            yield folder
-        return
     folder = RunFolder.open(out)
     started = folder.read_record().get("system")
     if started != system:
         raise InputError(f"{out} was started as {started!r}, not as {system!r}; choose another --out.")
-    if GridConfig.parse(read_yaml(folder.config), str(folder.config)) != config:
-        raise InputError(f"{out} was started with another grid, seeds or settings; give the same, or choose another --out.")
+    before = GridConfig.parse(read_yaml(folder.config), str(folder.config))
+    if before != config:
+        raise InputError(f"{out} was started with {_difference(before, config)}; give the same, or choose another --out.")
     with folder.locked("worked on", start.take_over):
+        folder.update_record(state="running")
         yield folder
+
+
+def _difference(before: GridConfig, now: GridConfig) -> str:
+    """Return the first setting that differs between two grids, with both values."""
+    old, new = (dict(dotted(one.model_dump(mode="json"))) for one in (before, now))
+    name = next((name for name in old | new if old.get(name, UNSET) != new.get(name, UNSET)), None)
+    if name is None:
+        return "another grid"
+    values = ["unset" if value is UNSET else repr(value) for value in (old.get(name, UNSET), new.get(name, UNSET))]
+    return f"{name.removeprefix('grid.').removeprefix('base.')} {values[0]}, not {values[1]}"
 
 
 def _jobs(grid: Grid, out: Path, data_root: Path | None) -> Jobs:
@@ -309,25 +325,28 @@ def _default_parallel(grid: Grid, cluster: Cluster) -> int:
     count = len(grid.conditions)
     if cluster == "slurm":
         return count
-    return min(count, os.cpu_count() or 1) if has_submitit() else 1
+    return min(count, share_of_cores(1)) if has_submitit() else 1
 
 
-def _search_result(
-    folder: RunFolder, name: str, grid: Grid, given: dict[str, Any], trials: list[Trial], data_root: Path | None
-) -> SearchResult:
+def _search_result(folder: RunFolder, name: str, grid: Grid, trials: list[Trial], data_root: Path | None) -> SearchResult:
     """Choose a trial, and write search.json and settings.yaml."""
     chosen, reason = choose_trial(trials)
     settings, command = folder.path / SETTINGS, None
     if chosen is None:
         settings.unlink(missing_ok=True)
     else:
-        # In full size: the preset, the given settings but for the length of trials, and what the trial tried.
-        kept = {key: value for key, value in given.items() if key not in ("source", "target", "training")}
-        values = merge(preset("pixelda", grid.preset), kept, grid.conditions[chosen].settings)
-        write_text(settings, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        sources = ["--source", given["source"], "--target", given["target"], "--config", str(settings)]
+        grid.full_config(chosen, grid.seeds[0]).save(settings)
         root = [] if data_root is None else ["--data-root", str(data_root)]
-        command = shlex.join(["pixelscope", "pixelda", "train", *sources, *root])
-    result = SearchResult(out=str(folder.path), grid=name, trials=trials, chosen=chosen, reason=reason, command=command)
+        command = shlex.join(["pixelscope", "pixelda", "train", "--config", str(settings), *root])
+    result = SearchResult(
+        out=str(folder.path),
+        grid=name,
+        trials=trials,
+        chosen=chosen,
+        reason=reason,
+        command=command,
+        kept=() if chosen is None else tuple(dict.fromkeys((*grid.kept(), "seed"))),
+        left_out=() if chosen is None else tuple(grid.left_out()),
+    )
     result.save(folder.path / SEARCH)
     return result
