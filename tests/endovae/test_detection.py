@@ -231,7 +231,8 @@ def test_folds_test_every_frame_once_and_part_no_cluster(phantoms: FrameStore) -
 def test_near_duplicates_of_both_kinds_are_in_one_part_of_a_fold(phantom: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(phantom, tmp_path / "frames"))
     for path in sorted((folder / "normal-phantom").iterdir())[:5]:
-        shutil.copy(path, folder / "polyps" / f"copy-{path.name}")
+        with Image.open(path) as frame:
+            frame.save(folder / "polyps" / f"copy-{path.name}", quality=95)
     store = prepare([folder], out=tmp_path / "store")
     groups, everything = store.clusters(np.arange(len(store)), 8), np.ones(len(store), bool)
     both = set(groups[store.abnormal]) & set(groups[~store.abnormal])
