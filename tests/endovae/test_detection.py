@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
