@@ -179,6 +179,14 @@ def test_the_baselines_own_headline_is_the_gap(written: WriteRun) -> None:
     assert numbers_in(headline_of(written(system="baseline"))) == ["98.0%", "53.7%", "44.3"]
 
 
+@pytest.mark.parametrize(("correct", "end"), [(964, "1.6 points less."), (996, "1.6 points more.")])
+def test_the_gap_has_the_word_of_its_sign(copied: WriteRun, correct: int, end: str) -> None:
+    run = copied(system="baseline")
+    set_accuracy(run / "evaluation.json", "target_test", correct, 1000)
+    (text,) = by_anchor(run)["baseline"].prose
+    assert text.endswith(f": {end}")
+
+
 def test_before_and_after_are_in_the_table(written: WriteRun) -> None:
     table = tables(by_anchor(written())["result"])[0]
     assert table.header == ("Accuracy", "images", "before", "after", "change, points")

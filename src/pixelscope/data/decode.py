@@ -259,7 +259,7 @@ def read_readable(
             images = np.empty((len(paths), *image.shape[:2], 3), np.uint8)
         if image.shape[:2] != images.shape[1:3]:
             raise InputError(
-                f"{paths[position]} is {_size(image)} and others are {_size(images[0])}; give a size to resize all."
+                f"{paths[position]} is {_size(image)}, but earlier images are {_size(images[0])}; give a size to resize all."
             )
         images[filled] = image
         channels = max(channels, image.shape[2])

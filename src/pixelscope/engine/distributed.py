@@ -81,7 +81,7 @@ def check_agreement(networks: Iterable[nn.Module]) -> None:
     dist.all_reduce(highest, op=dist.ReduceOp.MAX)
     if not torch.equal(lowest, highest):
         raise TrainingStopped(
-            "The processes have different weights, so no checkpoint was written; resume from the last one with --resume."
+            "The processes have different weights, so this checkpoint was not written; --resume continues from the one before."
         )
 
 

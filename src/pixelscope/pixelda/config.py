@@ -58,11 +58,11 @@ class DataConfig(Config):
     seed: int = 0
     """Seed of the split, separate from the training's so that several seeds share one test set."""
     range: ValueRange | None = None
-    """LOW HIGH: values that become black and white in images deeper than 8 bits; unset, found for each domain."""
+    """LOW HIGH: values that become black and white in images deeper than 8 bits. Without it, a range is found per domain."""
     source_range: ValueRange | None = None
-    """LOW HIGH for the source alone; a training records the range that it found."""
+    """LOW HIGH for the source alone. A training records here the range that it found."""
     target_range: ValueRange | None = None
-    """LOW HIGH for the target alone; a training records the range that it found."""
+    """LOW HIGH for the target alone. A training records here the range that it found."""
     framing: Literal["none", "match"] = "none"
     """`match` scales and shifts target images so that size and position of their foregrounds match the source's, if both can be
     measured and differ. `none` leaves them unchanged."""

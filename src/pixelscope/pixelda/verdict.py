@@ -51,7 +51,7 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
     Args:
         before: T of the source alone.
         after: the adapted T.
-        target: target images that neither was trained on; labels are not used.
+        target: target images; their labels are not used. `before` was not trained on them, `after` only through G and D.
         source: labelled source images, if possible held out of training.
 
     Returns:

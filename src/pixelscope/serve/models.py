@@ -35,7 +35,7 @@ class ModelCache:
         """Return the run of this name; raises InputError if no listed run has it, whatever path it spells."""
         found = next((run for run in self.runs() if run.name == name), None)
         if found is None:
-            raise InputError(f"There is no run {name[:80]!r} (any more); choose a run of the list.")
+            raise InputError(f"There is no run {name[:80]}, or it was removed; choose one from the list of runs.")
         return found
 
     def generator(self, name: str) -> Any:

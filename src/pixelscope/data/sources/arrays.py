@@ -353,8 +353,8 @@ def _check_one_range(path: Path, parts: Arrays) -> None:
         beyond_1 = (0.0, 1.0) in (low_high, its_range) and max(low_high[1], its_range[1]) > 1
         if low_high != its_range and (stored != storage or beyond_1):
             raise InputError(
-                f"{path} has values of {range_text(its_range)} in {first} ({parts[first].dtype}) and of {range_text(low_high)} "
-                f"in {name} ({parts[name].dtype}); write the range of all after the path, as in arrays:{path}@range=LOW:HIGH."
+                f"{path} has different value ranges: {range_text(its_range)} in {first} ({parts[first].dtype}), "
+                f"{range_text(low_high)} in {name} ({parts[name].dtype}); give one for all, as arrays:{path}@range=LOW:HIGH."
             )
 
 

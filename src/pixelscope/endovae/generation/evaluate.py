@@ -38,12 +38,12 @@ def evaluate_generated(
     take_over: bool = False,
     progress: ProgressCallback | None = None,
 ) -> GenerationResult:
-    """Measure how good the frames are that a run generates, next to real ones and to those of other runs.
+    """Measure the quality of the frames that runs generate, and of the training frames for comparison.
 
-    The frames of each run are compared with the held-out test frames of the kind that it was trained on: by the distance of the
-    two distributions, by precision, recall, density and coverage, by fine energy, and by their distance to the nearest training
-    frame. The training frames are measured in the same way: no generator can be expected to do better. Writes generation.json
-    and generation.png into the run folder; nothing while another process holds the run's lock.
+    Each set is compared with the test frames of the kind that the run was trained on. The measures are: distances between the
+    two distributions; precision, recall, density and coverage; fine energy; and the distance to the nearest training frame. The
+    numbers of the training frames are an upper bound in practice. The function writes generation.json and generation.png into
+    the run folder, unless another process holds the run's lock.
 
     Args:
         run: a run folder of EndoVAE.

@@ -61,7 +61,7 @@ class _Wanted:
             one, other = ("--inpaint", "--mask") if self.mask is None else ("--mask", "--inpaint")
             raise InputError(f"{one} needs {other}: give a frame with --inpaint, and where to redraw it with --mask.")
         if given not in ([], ["--inpaint"]) and (self.kind is not None or self.guidance is not None):
-            raise InputError(f"--class and --guidance are of random frames; drop them, or drop {given[0]}.")
+            raise InputError(f"--class and --guidance work with random frames only; drop them, or drop {given[0]}.")
 
     def about(self) -> dict[str, object]:
         """Return what a file says about its frame."""

@@ -32,11 +32,11 @@ class FrameInpainter:
         checkpoint, run = sampler.checkpoint, sampler.checkpoint.folder.path
         if checkpoint.config.model.kind == "global":
             raise InputError(
-                f"{run} has a global code, whose numbers all describe the whole frame; inpaint with a run of --preset spatial."
+                f"{run} cannot inpaint: each number of a global code describes the whole frame; use a run of --preset spatial."
             )
         if sampler.stored is None or not isinstance(sampler.stored.prior, FlowPrior):
             remedy = "drop --prior none" if checkpoint.folder.prior.exists() else f"run `pixelscope endovae prior {run}` first"
-            raise InputError(f"Frames are inpainted from the fitted prior of {run}; {remedy}.")
+            raise InputError(f"Inpainting needs a fitted prior, but {run} uses none; {remedy}.")
         self._prior = sampler.stored.prior
         kind = sampler.kind or ("abnormal" if "abnormal" in self._prior.kinds else None)
         self._sampler = replace(sampler, kind=kind)

@@ -105,7 +105,7 @@ def _require_kind(checkpoint: Checkpoint, stored: StoredPrior | None, kind: Kind
     run = checkpoint.folder.path
     if stored is None:
         remedy = "drop --prior none" if checkpoint.folder.prior.exists() else _how_to_get_kinds(checkpoint)
-        raise InputError(f"--class and --guidance need a fitted prior, and frames of {run} are drawn without one; {remedy}.")
+        raise InputError(f"--class and --guidance need a fitted prior, but {run} draws frames without one; {remedy}.")
     if not stored.result.kinds:
         raise InputError(f"The prior in {checkpoint.folder.prior} was fitted without classes; {_how_to_get_kinds(checkpoint)}.")
     if guidance is not None and stored.result.method == "mixture":

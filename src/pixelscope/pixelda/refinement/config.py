@@ -55,10 +55,10 @@ class SelfTrainingConfig(Config):
     enabled: bool = True
     """Train on them."""
     threshold: Share = 0.95
-    """Minimum probability of a pseudo-label, if it is fixed."""
+    """Minimum probability of a pseudo-label if `thresholds` is `fixed`."""
     thresholds: Literal["fixed", "adaptive"] = "adaptive"
-    """`fixed` uses the threshold for every class. `adaptive` learns one per class: the teacher's mean confidence, lower for
-    classes that it predicts less often than the source has them (after FreeMatch, Wang et al. 2023, section 3)."""
+    """`fixed` uses `threshold` for every class. `adaptive` uses the teacher's mean confidence, and less for a class that the
+    teacher predicts less often than the source has it (after FreeMatch, Wang et al. 2023, section 3)."""
     weak_views: Literal[1, 2] = 1
     """Weak views of a target image that the teacher labels. A pseudo-label counts only if both views give it."""
     weight: Weight = 1.0
