@@ -24,7 +24,7 @@ from pixelscope.pixelda.refinement.selection import cluster_agreement, mutual_in
 from pixelscope.pixelda.results import DECIDES, SWAPPED, Better, Verdict
 from pixelscope.rng import generator
 
-IMAGES = 2000
+MAX_IMAGES = 2000
 """Maximum number of images per domain."""
 
 CRITERIA: Mapping[str, str] = {
@@ -57,8 +57,8 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
     Returns:
         The value of each criterion for both, and the verdict. It is `unknown` if the accuracy on the source is near chance.
     """
-    shown = sampled(target.images, IMAGES)
-    some = source.select(np.arange(0, len(source), max(1, -(-len(source) // IMAGES))))
+    shown = sampled(target.images, MAX_IMAGES)
+    some = source.select(np.arange(0, len(source), max(1, -(-len(source) // MAX_IMAGES))))
     known = {"source accuracy": MeasuredSet("source", [some], source=True)}
     values, answers = [], []
     for network in (before, after):

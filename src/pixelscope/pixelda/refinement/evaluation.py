@@ -27,7 +27,7 @@ from pixelscope.pixelda.refinement.training import (
     load_inputs,
 )
 from pixelscope.pixelda.results import ORACLE
-from pixelscope.pixelda.verdict import IMAGES, answers_of
+from pixelscope.pixelda.verdict import MAX_IMAGES, answers_of
 from pixelscope.processes import keep_heap
 from pixelscope.runs.folder import RunFolder
 
@@ -111,7 +111,7 @@ def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module, f
 
 def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: dict[str, float]) -> Snapshot:
     """Return the accuracy on the target's test split, and the value of each criterion on held-out images."""
-    logits, features = answers_of(network, sampled(inputs.holdout.images, IMAGES))
+    logits, features = answers_of(network, sampled(inputs.holdout.images, MAX_IMAGES))
     known = measure(network, MeasuredSet("source, held out", [inputs.source.validation], source=True))
     values = selector_values(logits, features, accuracies({"": known})[""])
     return Snapshot.model_validate({"images": images, **reached, **values})

@@ -16,7 +16,7 @@ from pixelscope.pixelda.metrics import MeasuredSet
 from pixelscope.pixelda.refinement.results import ClassShare, Guard
 from pixelscope.pixelda.results import SWAPPED
 from pixelscope.pixelda.verdict import CRITERIA as VERDICT_CRITERIA
-from pixelscope.pixelda.verdict import IMAGES, answers_of, criterion_values, swapped_share
+from pixelscope.pixelda.verdict import MAX_IMAGES, answers_of, criterion_values, swapped_share
 
 CRITERIA = {"redrawn accuracy": "accuracy on held-out source images translated by G", **VERDICT_CRITERIA}
 """Description of each criterion; higher values are better."""
@@ -56,7 +56,7 @@ def guard(
         frequencies: fraction of the source's training images per class.
         finished: whether the refinement is finished; advice is given only then.
     """
-    shown = sampled(target.images, IMAGES)
+    shown = sampled(target.images, MAX_IMAGES)
     found = {name: answers_of(network, shown) for name, network in (("start", start), ("refined", refined))}
     known = {"source accuracy": MeasuredSet("source", [source], source=True)}
     if redrawn is not None:

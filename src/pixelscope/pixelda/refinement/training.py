@@ -25,7 +25,7 @@ from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, places_of
 from pixelscope.pixelda.refinement.data import GENERATE_BATCH, GeneratedPool, RefineBatches
 from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.samples import save_classifiers
-from pixelscope.pixelda.verdict import IMAGES, compare
+from pixelscope.pixelda.verdict import MAX_IMAGES, compare
 from pixelscope.rng import generator
 from pixelscope.runs.folder import RunFolder
 
@@ -235,10 +235,10 @@ def _likely_harms(judge: TaskNetwork, inputs: RefinementInputs) -> bool:
 
 
 def generated_validation(inputs: RefinementInputs, seed: int) -> ImageSet:
-    """Return up to `IMAGES` held-out source images, evenly spaced and translated by the run's G, with their labels."""
+    """Return up to `MAX_IMAGES` held-out source images, evenly spaced and translated by the run's G, with their labels."""
     opened, holdout = inputs.opened, inputs.source.validation
     assert isinstance(opened.config, PixelDAConfig) and opened.generator is not None
-    some = holdout.select(evenly_spaced(np.arange(len(holdout)), IMAGES))
+    some = holdout.select(evenly_spaced(np.arange(len(holdout)), MAX_IMAGES))
     z = draw_noise(opened.config, len(some), generator("cpu", seed, "redrawn for the guard"))
     parts = [
         redraw(opened.generator, some.images[start : start + GENERATE_BATCH], z[start : start + GENERATE_BATCH])
