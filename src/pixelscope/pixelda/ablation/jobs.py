@@ -31,7 +31,7 @@ POLL = 1.0
 """Seconds between two checks of the jobs."""
 LIMIT = 7 * 24 * 60
 """Minutes after which a local job is ended."""
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which cancelled local jobs are no longer waited for."""
 STOPPED = "Interrupted. What is trained is kept; run the same command with --resume to continue."
 
