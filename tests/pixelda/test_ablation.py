@@ -343,7 +343,7 @@ def test_ctrl_c_ends_local_jobs_in_one_sentence(domains: tuple[str, str], tmp_pa
     path.write_text(yaml.safe_dump(values))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pixelscope", "pixelda", "ablate", str(path), "--out", str(out)]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
     stats = out / "conditions" / "full-seed0" / "stats.jsonl"
     while not stats.is_file() and started.poll() is None:
         time.sleep(0.1)
