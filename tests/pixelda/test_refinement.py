@@ -534,7 +534,7 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) ->
 
 def test_the_images_generated_for_the_guard_are_of_every_class(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The images of a source are often sorted by class."""
-    monkeypatch.setattr("pixelscope.pixelda.refinement.training.IMAGES", 6)
+    monkeypatch.setattr("pixelscope.pixelda.refinement.training.MAX_IMAGES", 6)
     inputs = load_inputs(config(origin, selection_holdout={"source": 0.5}), training=False)
     holdout = inputs.source.validation
     assert holdout.labels is not None
