@@ -93,14 +93,19 @@ def as_flag(name: str, value: object) -> list[str]:
     return [f"--{dashed}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
 
 
-NEEDED = {("endovae", "model.kind"): {"losses.cross_entropy": 0.0, "losses.l1": 1.0}}
+SPATIAL = {"model.kind": "spatial", "losses.cross_entropy": 0.0, "losses.l1": 1.0}
+NEEDED = {
+    ("endovae", "model.kind"): {"losses.cross_entropy": 0.0, "losses.l1": 1.0},
+    ("endovae", "model.stride"): SPATIAL,
+    ("endovae", "model.blocks"): SPATIAL,
+}
 """Settings without which another one is refused."""
 
 
 @pytest.mark.parametrize(("system", "name"), SETTINGS, ids=lambda value: value)
 def test_every_setting_is_a_flag_and_sets_that_alone(system: str, name: str) -> None:
     model, needed = MODELS[system], NEEDED.get((system, name), {})
-    value = another(at(model(), name), field(model, name).annotation)
+    value = 8 if name == "model.stride" else another(at(model(), name), field(model, name).annotation)
     config = parse(TRAINING[system], *as_flag(name, value), *(one for pair in needed.items() for one in as_flag(*pair)))
     assert at(config, name) == value
     changed = [other for other in setting_names(model) if at(config, other) != at(model(), other)]
@@ -144,6 +149,13 @@ def test_none_unsets_an_optional_setting(tmp_path: Path) -> None:
     unset = train("--preset", "auto", "--config", str(file), *flags)
     assert unset.losses.task_bound is unset.optimizer.clip_norm is unset.data.group_by is None
     assert PixelDAConfig.parse({"losses": {"task_bound": "none"}}).losses.task_bound is None, "in a file, too"
+
+
+def test_a_flag_may_need_a_setting_of_its_preset() -> None:
+    spatial = parse("endovae train", "--preset", "spatial", "--model.stride", "8")
+    assert (spatial.model.kind, spatial.model.stride) == ("spatial", 8)
+    with pytest.raises(InputError, match="stride 8 has no effect on a global code"):
+        parse("endovae train", "--model.stride", "8")
 
 
 def test_shorthands_are_the_long_flags() -> None:

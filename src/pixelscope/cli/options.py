@@ -159,7 +159,9 @@ def resolve_config(flags: C, system: str, sources: ConfigSources, common: Common
     model = type(flags)
     file = {} if sources.config is None else read_settings(sources.config, model)
     given = merge(file, explicit_settings(flags), {} if common is None else common.settings(model))
-    return model.parse(merge(pixelscope.SYSTEMS[system].preset(sources.preset, given), given), origin=MERGED)
+    preset = pixelscope.SYSTEMS[system].preset(sources.preset, given)
+    # The defaults are settings like others: one that has no effect next to them is refused.
+    return model.parse(merge(model().model_dump(), preset, given), origin=MERGED)
 
 
 def explicit_settings(flags: "Config") -> dict[str, Any]:

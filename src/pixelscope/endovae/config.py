@@ -67,7 +67,8 @@ class ModelConfig(Config):
     def _check_latent(self) -> "ModelConfig":
         for name in ("stride", "blocks"):
             value = getattr(self, name)
-            if self.kind == "global" and value != type(self).model_fields[name].default:
+            # Flags are checked before a preset is merged, which may set the kind.
+            if self.kind == "global" and "kind" in self.model_fields_set and value != type(self).model_fields[name].default:
                 raise ValueError(f"{name} {value} has no effect on a global code; leave it out, or set kind to spatial")
         if self.kind == "spatial" and self.stride.bit_count() != 1:
             raise ValueError(f"a stride of {self.stride} cannot be made of halvings; give 2, 4, 8 or 16")

@@ -74,7 +74,9 @@ class SelfTrainingConfig(Config):
 
     @model_validator(mode="after")
     def _check_threshold(self) -> "SelfTrainingConfig":
-        if self.thresholds == "adaptive" and self.threshold != type(self).model_fields["threshold"].default:
+        # Flags are checked before a preset is merged, which may set the thresholds.
+        adaptive = self.thresholds == "adaptive" and "thresholds" in self.model_fields_set
+        if adaptive and self.threshold != type(self).model_fields["threshold"].default:
             raise ValueError(f"threshold {self.threshold} has no effect on adaptive thresholds; set thresholds to fixed")
         return self
 
