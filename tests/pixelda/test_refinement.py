@@ -415,7 +415,9 @@ def test_a_class_that_is_learned_late_has_a_lower_threshold() -> None:
 
 def test_a_threshold_that_has_no_effect_is_refused() -> None:
     with pytest.raises(InputError, match="threshold 0.8"):
-        RefineConfig.parse({"self_training": {"threshold": 0.8}})
+        RefineConfig.parse({"self_training": {"threshold": 0.8, "thresholds": "adaptive"}})
+    with pytest.raises(InputError, match="threshold 0.8"):
+        refine(RefineConfig.parse({"run": "nowhere", "self_training": {"threshold": 0.8}}))
     assert RefineConfig.parse({"self_training": {"threshold": 0.8, "thresholds": "fixed"}}).self_training.threshold == 0.8
 
 

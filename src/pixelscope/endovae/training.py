@@ -73,6 +73,7 @@ def train_endovae(
         >>> run = pixelscope.endovae.train(config, run=Path("runs/healthy"))
     """
     check_start(config, run)
+    config = config.with_settings({})  # Refuses settings that have no effect next to the defaults of others.
     if config.losses.perceptual:
         require_extra(PRETRAINED, "A perceptual loss")
     splits = load_splits(config, progress)

@@ -115,6 +115,7 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
         >>> refined = pixelscope.pixelda.refine(config, run=Path("runs/refined"))
     """
     check_start(config, run)
+    config = config.with_settings({})  # Refuses settings that have no effect next to the defaults of others.
     if not (config.generated.enabled or config.self_training.enabled):
         raise InputError("Both stages are off; turn on --generated.enabled or --self-training.enabled.")
     config = resolve_start(config, load_inputs(config, data_root))
