@@ -13,7 +13,7 @@ from pixelscope import InputError, Interrupted
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
-from pixelscope.endovae.anomaly.scores import SCORES
+from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, SCORES
 from pixelscope.endovae.inference.score import score
 from pixelscope.runs.folder import RunFolder
 
@@ -32,8 +32,10 @@ def test_scores_of_files_are_those_of_the_evaluation(
     found = {Path(row["name"]).relative_to(frame_files).as_posix(): row for row in read(tmp_path / "scores.csv")}
     tested = [row for row in read(endovae_run / "anomaly.csv") if row["view"] == view]
     assert len(tested) > 20
+    # Sums are in standard deviations, and the KL divergence of a run of few steps is near 0, where float32 has few digits.
+    tolerance = 0.02 if name in COMBINED_SCORES else 1e-4
     for row in tested:
-        assert float(found[row["name"]]["score"]) == pytest.approx(float(row[name]), rel=2e-3, abs=1e-4)
+        assert float(found[row["name"]]["score"]) == pytest.approx(float(row[name]), rel=2e-3, abs=tolerance)
 
 
 @pytest.mark.parametrize("view", ["full", "centre"])
