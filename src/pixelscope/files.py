@@ -120,6 +120,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def printable(text: str) -> str:
+    """Return `text`, for example a path, with the bytes that are not UTF-8 escaped, so that it can be written anywhere."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Return rows as CSV, quoted as in RFC 4180, also cells with a carriage return; lines end with a newline."""
     return "".join(map(_csv_line, rows))

@@ -1,5 +1,6 @@
 """A user error is one line on stderr and exit code 2; an interruption is one line and 130; a defect stays an exception."""
 
+import contextlib
 import errno
 import os
 import re
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from fixtures.sources import write_photos
 from pixelscope import SYSTEMS
 from pixelscope.cli.errors import format_error
+from pixelscope.cli.main import interrupted_by_sigterm
 from pixelscope.errors import InputError, TrainingStopped
 
 Cli = Callable[..., Any]
@@ -268,6 +270,11 @@ def _wait_for(file: Path, command: subprocess.Popen[str]) -> None:
         assert command.poll() is None, command.communicate()[1]
         time.sleep(0.1)
     raise AssertionError(f"{file} never held a line of training")
+
+
+def test_sigterm_is_not_caught_as_an_error_of_the_code_that_it_interrupts() -> None:
+    with pytest.raises(KeyboardInterrupt), interrupted_by_sigterm(), contextlib.suppress(Exception):
+        signal.raise_signal(signal.SIGTERM)
 
 
 def test_sigterm_leaves_nothing_half_made(tmp_path: Path) -> None:

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.frames import write_frames
 from pixelscope.data.frames.discovery import find_classes
 from pixelscope.data.frames.listing import Listing, list_frames
+from pixelscope.data.frames.prepare import prepare
+from pixelscope.data.frames.store import FrameStore
 from pixelscope.errors import InputError
+from pixelscope.imaging.config import PrepareConfig
 
 
 def write(folder: Path, **contents: str) -> Path:
@@ -112,3 +116,14 @@ def test_the_key_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
     others.append(listed(tmp_path / "b").key(1, {"size": 96}))
     others.append(list_frames(find_classes([tmp_path / "a"], normal=["polyps"])).key(1, {"size": 96}))
     assert len({key, *others}) == 1 + len(others)
+
+
+def test_a_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
+    frames = write_frames(tmp_path / "frames", {"normal-\udcff": 3, "polyps": 3})
+    (frames / "polyps" / "2.png").rename(frames / "polyps" / "\udcfe.png")
+    (frames / "polyps" / "cut\udcfd.png").write_bytes(b"no image")
+    index = prepare([frames], out=tmp_path / "store", normal=["normal-\udcff"], config=PrepareConfig(size=16)).index
+    assert list(index.kinds) == ["normal-\\udcff", "polyps"]
+    assert [frame.name for frame in index.frames][-1] == "polyps/\\udcfe.png"
+    assert [file.name for file in index.left_out] == ["polyps/cut\\udcfd.png"]
+    assert FrameStore.open(tmp_path / "store").index == index

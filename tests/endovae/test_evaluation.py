@@ -200,6 +200,9 @@ def test_new_frames(run: Path, frame_folder: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == sorted(path.name for path in (tmp_path / "single").glob("*.png"))
     assert [row["style"] for row in rows] == ["0", "1", "2", "3", "4"] and not any(row["source"] for row in rows)
+    with pytest.raises(InputError):
+        generate(run, tmp_path / "single", count=2, seed=4)
+    assert len(list((tmp_path / "single").glob("*.png"))) == 5, "frames of two seeds are not mixed"
     generate(run, tmp_path / "other.png", count=5, seed=4)
     assert not np.array_equal(np.asarray(Image.open(tmp_path / "other.png")), page)
 

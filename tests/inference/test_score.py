@@ -74,6 +74,13 @@ def test_a_score_depends_on_its_frame_alone(endovae_run: Path, frame_files: Path
     assert one[0]["p"] == all_rows[5]["p"]
 
 
+@pytest.mark.parametrize("devices", [0, -1])
+def test_less_than_one_device_is_refused(endovae_run: Path, frame_files: Path, tmp_path: Path, devices: int) -> None:
+    with pytest.raises(InputError):
+        score(endovae_run, [frame_files], tmp_path / "scores.csv", devices=devices)
+    assert not list(tmp_path.glob("scores*"))
+
+
 def test_maps_have_the_frames_size_and_leave_the_border(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
     score(endovae_run, [frame_files / "polyps"], tmp_path / "scores.csv", maps=tmp_path / "maps")
     drawn = image_files(tmp_path / "maps")

@@ -52,7 +52,8 @@ def _how_to_continue(arguments: Sequence[str]) -> str:
     for system in pixelscope.SYSTEMS.values():
         command = system.command.split()
         if command and list(arguments[: len(command)]) == command:
-            return f"continue from the last checkpoint with `pixelscope {system.command} --resume RUN`"
+            resume = f"continue from the last checkpoint with `pixelscope {system.command} --resume RUN`"
+            return f"{resume}, or run the same command again if it has made no run folder"
     return "run the same command again, with --resume if it has one"
 
 

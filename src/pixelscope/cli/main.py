@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        with _interrupted_by_sigterm():
+        with interrupted_by_sigterm():
             _run(given)
         # A full disk or a closed pipe is reported here; at the interpreter's shutdown it could no longer be explained.
         sys.stdout.flush()
@@ -73,13 +73,14 @@ def _replace_unencodable_characters() -> None:
 
 
 @contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Raise Interrupted on SIGTERM, so that half-written files are removed; a training installs another handler."""
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM, so that half-written files are removed; a training installs another handler.
+
+    An Exception could be caught by whatever code runs at that moment.
+    """
 
     def stop(number: int, frame: object) -> None:
-        from pixelscope.errors import Interrupted
-
-        raise Interrupted("Stopped by SIGTERM; run the same command again, with --resume if it has one.")
+        raise KeyboardInterrupt("Stopped by SIGTERM; run the same command again, with --resume if it has one.")
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -13,6 +13,7 @@ from pixelscope.data.frames.discovery import is_mask_of_a_frame
 from pixelscope.data.sources.folder import is_label_file, read_labels
 from pixelscope.data.sources.listing import Entry, contents, not_read_notes, note, part_of, passed_over_notes, scan
 from pixelscope.errors import InputError
+from pixelscope.files import printable
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -34,7 +35,7 @@ class InputFile:
     @property
     def name(self) -> str:
         """Return the path for a table, with undecodable bytes escaped."""
-        return self.path.as_posix().encode("utf-8", "backslashreplace").decode()
+        return printable(self.path.as_posix())
 
     @property
     def png(self) -> Path:
@@ -137,7 +138,7 @@ def label_of(item: InputFile, labels: Mapping[str, str] | None = None) -> str:
 
 def text_of(path: Path) -> str:
     """Return a path for a table, with undecodable bytes escaped."""
-    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+    return printable(path.as_posix())
 
 
 def in_order(function: Callable[[In], Out], items: Iterable[In], workers: int, ahead: int) -> Iterator[Out]:

@@ -22,9 +22,9 @@ class ReplicaPool(Generic[N]):
         """Copy `network` to `devices` GPUs, or without a GPU to as many CPU threads.
 
         Raises:
-            InputError: there are fewer GPUs.
+            InputError: there are fewer GPUs, or `devices` is below 1.
         """
-        runtime = resolve_runtime(RuntimeConfig(devices=devices))
+        runtime = resolve_runtime(RuntimeConfig.parse({"devices": devices}, "--devices"))
         torch.set_num_threads(runtime.threads)
         on_gpus = runtime.accelerator == "cuda"
         self._free: SimpleQueue[tuple[N, torch.device]] = SimpleQueue()

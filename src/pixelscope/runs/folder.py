@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixelscope.errors import InputError
-from pixelscope.files import LOCK, TEMPORARY, UNREADABLE, atomic_file, find_link, naming, read_json, write_text
+from pixelscope.files import LOCK, TEMPORARY, UNREADABLE, atomic_file, find_link, naming, printable, read_json, write_text
 from pixelscope.runs.lock import FACTS, RunLock, find_holder, locked, require_free
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def _images_of(line: str) -> float:
 
 
 def _require_usable(path: Path) -> None:
-    named = str(path).encode("utf-8", "backslashreplace").decode()
+    named = printable(str(path))
     if named != str(path):
         raise InputError(f"The path {named} is not UTF-8, which checkpoints need; rename the folder, or give another.")
     try:

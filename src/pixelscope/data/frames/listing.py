@@ -12,6 +12,7 @@ from pixelscope.data.decode import map_files, read_content
 from pixelscope.data.frames.discovery import Found, FoundFile, Kind, stem, without_mask_suffix
 from pixelscope.data.sources.listing import note, reading_notes
 from pixelscope.errors import InputError
+from pixelscope.files import printable
 
 _NO_CONTENT = ("", hashlib.sha256().hexdigest())
 """Digests of unreadable and of empty files."""
@@ -25,7 +26,7 @@ class ListedFrame:
     """Files of a frame and of its mask, if any."""
 
     name: str
-    """`CLASS/FILE`."""
+    """`CLASS/FILE`, printable."""
     label: int
     """Index into the classes."""
     path: Path
@@ -95,11 +96,12 @@ def list_frames(found: Found, strict: bool = False) -> Listing:
             f"Left out {{count}} of {len(found.masks)} masks, without a frame: {{names}}.", [mask.path.name for mask in orphans]
         ),
     )
-    return Listing(tuple(frames), found.kinds, notes, (*found.notes, *reading_notes({file.path: _name(file) for file in kept})))
+    kinds: dict[str, Kind] = {printable(name): kind for name, kind in found.kinds.items()}
+    return Listing(tuple(frames), kinds, notes, (*found.notes, *reading_notes({file.path: _name(file) for file in kept})))
 
 
 def _name(file: FoundFile) -> str:
-    return f"{file.owner}/{file.within}"
+    return printable(f"{file.owner}/{file.within}")
 
 
 def _digests(paths: Sequence[Path]) -> dict[Path, str]:

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from pixelscope.config import Config, Natural
 from pixelscope.data.disk_array import evenly_spaced
@@ -20,7 +20,7 @@ from pixelscope.data.frames.discovery import Kind
 from pixelscope.data.frames.duplicates import DISTANCE, clusters
 from pixelscope.data.frames.preprocess import CENTRE_SIZE, Stages, View, ViewName, read_stages
 from pixelscope.errors import InputError, plural
-from pixelscope.files import UNREADABLE, find_link
+from pixelscope.files import UNREADABLE, find_link, printable
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.preview import sheet_html
 from pixelscope.runs.record import ResultFile
@@ -65,7 +65,7 @@ class SkippedFile(Config):
 
     name: str
     reason: Literal["unreadable", "black", "small"]
-    message: str
+    message: Annotated[str, AfterValidator(printable)]
     """Error message of a strict preparation."""
 
 

@@ -17,7 +17,7 @@ from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepar
 from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.latent_prior.config import Kind, UsePrior
 from pixelscope.errors import InputError
-from pixelscope.files import csv_text, write_text
+from pixelscope.files import atomic_folder, csv_text, require_absent, write_text
 from pixelscope.inference.files import COLUMNS, MANIFEST
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def generate(
 
     Args:
         run: a run folder of EndoVAE.
-        out: a file ending in .png for one grid; else a folder for one PNG per frame, and manifest.csv with one row per frame.
+        out: a file ending in .png for one grid; else a new folder for one PNG per frame, and manifest.csv with one row per
+            frame.
         count: number of frames, at most 1,000,000, and in one grid 10,000.
         seed: of the random z.
         prior: `auto` uses the fitted prior in the run folder where there is one; `none` never.
@@ -110,7 +111,7 @@ def generate(
 
     Raises:
         InputError: options do not fit each other, the run has no such dimension, kind or checkpoint, its prior is of other
-            weights, or the mask is empty or does not fit the frame.
+            weights, the mask is empty or does not fit the frame, or the folder exists.
 
     Example:
         >>> pixelscope.endovae.generate(Path("runs/healthy"), Path("new.png"), count=9)
@@ -120,6 +121,8 @@ def generate(
     wanted = _Wanted(count, seed, prior, kind, guidance, between, dimension, inpaint, mask)
     grid_wanted = out.suffix.lower() == ".png"
     wanted.check(grid_wanted)
+    if not grid_wanted:
+        require_absent(out)
     loaded = load_checkpoint(run, checkpoint, finished=False)
     frames, drawn = _frames(loaded, wanted)
     about = {"run": str(run), "checkpoint": loaded.name, "images": loaded.images} | wanted.about() | drawn
@@ -196,10 +199,11 @@ def traverse(axes: int, dimension: int, steps: int) -> Floats:
 
 
 def _write_files(out: Path, names: list[str], frames: Iterable[Bytes], about: dict[str, object]) -> None:
-    for name, frame in zip(names, chain.from_iterable(frames), strict=True):
-        save_png(out / name, frame, about)
     rows = [("", name, "", number) for number, name in enumerate(names)]
-    write_text(out / MANIFEST, csv_text([COLUMNS, *rows]))
+    with atomic_folder(out) as work:
+        for name, frame in zip(names, chain.from_iterable(frames), strict=True):
+            save_png(work / name, frame, about)
+        write_text(work / MANIFEST, csv_text([COLUMNS, *rows]))
 
 
 def _rows(frames: np.ndarray, columns: int) -> np.ndarray:
