@@ -343,12 +343,15 @@ def test_ctrl_c_ends_local_jobs_in_one_sentence(domains: tuple[str, str], tmp_pa
     path.write_text(yaml.safe_dump(values))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pixelscope", "pixelda", "ablate", str(path), "--out", str(out)]
+    # Where a shell runs the tests in the background, processes inherit that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    signal.signal(signal.SIGINT, before)
     stats = out / "conditions" / "full-seed0" / "stats.jsonl"
     while not stats.is_file() and started.poll() is None:
         time.sleep(0.1)
     os.killpg(started.pid, signal.SIGINT)
-    _, said = started.communicate()
+    _, said = started.communicate(timeout=240)
     assert started.returncode == 130 and "Traceback" not in said
     assert said.splitlines()[-1].startswith("Interrupted. What is trained is kept")
     folder = RunFolder(stats.parent)
