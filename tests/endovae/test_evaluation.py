@@ -218,6 +218,17 @@ def test_a_way_between_two_frames_begins_and_ends_at_their_reconstructions(
     assert not np.array_equal(np.asarray(Image.open(tmp_path / "way" / "00003.png")), found)
 
 
+def test_a_frame_that_is_read_is_not_overwritten(run: Path, frame_folder: Path, tmp_path: Path) -> None:
+    frames = [shutil.copy(frame_folder / "polyps" / f"0{n}.png", tmp_path) for n in (0, 1)]
+    first, second = map(Path, frames)
+    before = first.read_bytes()
+    with pytest.raises(InputError):
+        generate(run, first, between=(second, first))
+    with pytest.raises(InputError):
+        reconstruct(run, [tmp_path], first)
+    assert first.read_bytes() == before
+
+
 def test_one_dimension_at_a_time(run: Path, tmp_path: Path) -> None:
     generate(run, tmp_path / "walk.png", count=7, dimension=2)
     with Image.open(tmp_path / "walk.png") as image:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pixelscope.data.decode import reject_decompression_bombs
 from pixelscope.data.frames.preprocess import prepare_file
-from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
+from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, require_other_file, save_png
 from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.latent_prior.config import Kind, UsePrior
 from pixelscope.errors import InputError
@@ -63,6 +63,11 @@ class _Wanted:
         if given not in ([], ["--inpaint"]) and (self.kind is not None or self.guidance is not None):
             raise InputError(f"--class and --guidance work with random frames only; drop them, or drop {given[0]}.")
 
+    def files(self) -> Iterator[Path]:
+        """Yield the files to read."""
+        yield from self.between or ()
+        yield from (file for file in (self.inpaint, self.mask) if file is not None)
+
     def about(self) -> dict[str, object]:
         """Return what a file says about its frame."""
         found: dict[str, object] = {"seed": self.seed, "dimension": self.dimension}
@@ -111,7 +116,7 @@ def generate(
 
     Raises:
         InputError: options do not fit each other, the run has no such dimension, kind or checkpoint, its prior is of other
-            weights, the mask is empty or does not fit the frame, or the folder exists.
+            weights, the mask is empty or does not fit the frame, the file is one of those given, or the folder exists.
 
     Example:
         >>> pixelscope.endovae.generate(Path("runs/healthy"), Path("new.png"), count=9)
@@ -121,7 +126,9 @@ def generate(
     wanted = _Wanted(count, seed, prior, kind, guidance, between, dimension, inpaint, mask)
     grid_wanted = out.suffix.lower() == ".png"
     wanted.check(grid_wanted)
-    if not grid_wanted:
+    if grid_wanted:
+        require_other_file(out, wanted.files())
+    else:
         require_absent(out)
     loaded = load_checkpoint(run, checkpoint, finished=False)
     frames, drawn = _frames(loaded, wanted)

@@ -1,6 +1,7 @@
 """Writes frames as PNG: one grid, or one file per frame."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pixelscope.data.frames.preprocess import prepare_file
-from pixelscope.errors import plural
+from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.config import PrepareConfig
 
@@ -46,6 +47,12 @@ class ImagesWritten:
 def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:
     """Read and prepare a file like a run's frames, uint8 (S, S, 3); call it within `reject_decompression_bombs`."""
     return prepare_file(path, config).frame
+
+
+def require_other_file(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise InputError if `out` is one of the files that are read, because it would be overwritten."""
+    if out.exists() and any(file.exists() and out.samefile(file) for file in inputs):
+        raise InputError(f"{out} is one of the files to read, and would be overwritten; choose another --out.")
 
 
 def save_png(path: Path, image: np.ndarray, about: dict[str, object]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pixelscope.data.decode import reject_decompression_bombs
 from pixelscope.data.sources.listing import image_files
-from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, save_png
+from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, require_other_file, save_png
 from pixelscope.endovae.inference.metadata import Floats
 from pixelscope.errors import InputError
 from pixelscope.inference.files import (
@@ -58,7 +58,8 @@ def reconstruct(
         progress: for a folder; see `score`.
 
     Raises:
-        InputError: there is no frame or no checkpoint, a frame of a grid cannot be read, or the folder exists.
+        InputError: there is no frame or no checkpoint, a frame of a grid cannot be read, the file is one of the frames, or the
+            folder exists.
 
     Example:
         >>> pixelscope.endovae.reconstruct(Path("runs/healthy"), [Path("my/frames")], Path("reconstructed"))
@@ -77,6 +78,7 @@ def _grid(checkpoint: "Checkpoint", paths: Sequence[Path], out: Path, about: dic
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
 
     files, seed = _files(paths), about["seed"]
+    require_other_file(out, files)
     with reject_decompression_bombs():
         frames = np.stack([read_prepared(file, checkpoint.config.prepare) for file in files])
     latent = checkpoint.config.code_values

@@ -153,9 +153,14 @@ def _test_note(data: ReportData) -> str:
     other = {"normal": "abnormal", "abnormal": "normal"}.get(data.config.split.train_on)
     text = (
         f"The run was trained on {_trained_kind(data)} frames. The test frames and all near-duplicates of them were not used "
-        "in training, nor to choose anything"
+        "in training, nor to choose the checkpoint"
     )
-    return f"{text}; all {other} frames are test frames." if other in data.sets else f"{text}."
+    if other not in data.sets:
+        return f"{text}."
+    anomaly = None if data.numbers is None else data.numbers.anomaly
+    selected = anomaly is not None and any(view.selection_auroc for view in anomaly.views.values())
+    score = " Some of the abnormal ones select the anomaly score, which is measured on the others." if selected else ""
+    return f"{text}; all {other} frames are test frames.{score}"
 
 
 def result_section(data: ReportData) -> Section:
