@@ -120,8 +120,10 @@ class ViewCalibration(Config):
         """Return the score above which a frame is flagged at a false-positive rate; its p-value is at most `rate`.
 
         Raises:
-            InputError: the calibration has too few frames for so small a rate.
+            InputError: the rate is not between 0 and 1, or the calibration has too few frames for so small a rate.
         """
+        if not 0 < rate < 1:
+            raise InputError(f"--false-positive-rate must be between 0 and 1, got {rate:g}; give for example 0.05.")
         known = self.scores[name]
         allowed = int(np.floor(rate * (1 + len(known)) + 1e-9)) - 1
         if allowed < 0:

@@ -104,8 +104,6 @@ def score(
         >>> print(scores.to_text())
     """
     require_paths(paths)
-    if not 0 < false_positive_rate < 1:
-        raise InputError(f"--false-positive-rate must be between 0 and 1, got {false_positive_rate:g}; give for example 0.05.")
     scorer = open_scorer(model, view, score, checkpoint, devices)
     wanted = _Wanted(scorer.calibration.threshold(scorer.name, false_positive_rate), maps)
     if maps is not None:
