@@ -177,15 +177,15 @@ def test_healthy_frames_are_flagged_as_often_as_was_allowed() -> None:
 def test_a_rate_that_the_calibration_cannot_tell_is_refused() -> None:
     with pytest.raises(InputError, match="at least 19"):
         calibration([float(v) for v in range(10)]).threshold("mse_tissue", 0.05)
+    with pytest.raises(InputError, match="'colour'"):
+        calibration([1.0]).require("colour")
+    assert calibration([1.0]).require("auto") == "mse_tissue"
 
 
 @pytest.mark.parametrize("rate", [-1.0, 0.0, 1.0, 1.5, float("nan")])
 def test_a_rate_is_between_0_and_1(rate: float) -> None:
     with pytest.raises(InputError):
         calibration([float(v) for v in range(10)]).threshold("mse_tissue", rate)
-    with pytest.raises(InputError, match="'colour'"):
-        calibration([1.0]).require("colour")
-    assert calibration([1.0]).require("auto") == "mse_tissue"
 
 
 def test_the_latent_distance_is_that_of_mahalanobis() -> None:
