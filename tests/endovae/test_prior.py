@@ -494,7 +494,7 @@ def test_from_the_command_line(runs: dict[str, Path], tmp_path: Path, capsys: py
     with Image.open(out / "00000.png") as image:
         found = json.loads(image.text["pixelscope"])["prior"]  # pyright: ignore[reportAttributeAccessIssue]
     assert found == {"method": "mixture", "sha256": about["tensors_sha256"], "kind": "abnormal", "guidance": 1.0}
-    none = ["endovae", "generate", str(run), "--out", str(out), "--count", "2", "--prior", "none", "--json"]
+    none = ["endovae", "generate", str(run), "--out", str(tmp_path / "none"), "--count", "2", "--prior", "none", "--json"]
     assert main(none) == 0 and json.loads(capsys.readouterr().out)["prior"] is None
     for options in (["--class", "fish"], ["--class", "polyp", "--guidance", "2"], ["--mask", "m.png"], ["--prior", "x"]):
         assert main(["endovae", "generate", str(run), "--out", str(tmp_path / "no.png"), *options]) == 2
