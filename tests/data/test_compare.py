@@ -48,15 +48,6 @@ def test_no_shared_class_is_one_line(tmp_path: Path) -> None:
     assert "No class of the target is in the source: the target has x, y; the source has a, b." in text
 
 
-def test_images_of_a_few_pixels_are_said(tmp_path: Path) -> None:
-    source = _drawn(tmp_path / "source", ("a", "b"), 260, 6)
-    for number in range(500):
-        (tmp_path / "target").mkdir(exist_ok=True)
-        Image.fromarray(noise((2, 3, 3), number)).save(tmp_path / "target" / f"{number}.png")
-    small, *_ = _problems(tmp_path, source, str(tmp_path / "target"))
-    assert "target are smaller than 16 x 16 pixels" in small
-
-
 def test_framing_that_differs_is_said_with_its_scale(tmp_path: Path) -> None:
     source = _drawn(tmp_path / "source", ("a", "b"), 260, 8)
     (text,) = _problems(tmp_path, source, _drawn(tmp_path / "target", ("a", "b"), 260, 1))
@@ -88,13 +79,16 @@ def test_a_source_without_labels_is_said(tmp_path: Path) -> None:
     assert "no labels" in text
 
 
-def test_wide_images_are_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "said"), [((20, 40), "target are far from square"), ((2, 3), "target are smaller than 16 x 16 pixels")]
+)
+def test_images_that_are_wide_or_small_are_said(tmp_path: Path, size: tuple[int, int], said: str) -> None:
     source = _drawn(tmp_path / "source", ("a", "b"), 260, 6)
+    (tmp_path / "target").mkdir()
     for number in range(510):
-        (tmp_path / "target").mkdir(exist_ok=True)
-        Image.fromarray(noise((20, 40, 3), number)).save(tmp_path / "target" / f"{number}.png")
-    (text,) = _problems(tmp_path, source, str(tmp_path / "target"))
-    assert "target are far from square" in text
+        Image.fromarray(noise((*size, 3), number)).save(tmp_path / "target" / f"{number}.png")
+    text, *_ = _problems(tmp_path, source, str(tmp_path / "target"))
+    assert said in text
 
 
 def test_things_on_a_plain_grey_ground_are_not_what_a_coloured_source_shows(tmp_path: Path) -> None:

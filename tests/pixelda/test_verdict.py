@@ -170,7 +170,7 @@ def test_the_numbers_of_images_are_said_and_few_ones_are_called_uncertain(good: 
         ("adapted", 0.5, 0.499, False),
         ("source only", 0.5, 0.7, True),
         ("neither", 0.5, 0.7, True),
-        ("neither", 0.5, 0.51, False),
+        ("neither", 0.5, 0.55, False),
         ("unknown", 0.5, 0.7, False),
     ],
 )

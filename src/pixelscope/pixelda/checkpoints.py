@@ -6,7 +6,7 @@ No checkpoint is selected by target labels.
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +22,7 @@ from pixelscope.pixelda.networks import Generator, StrongClassifier, TaskNetwork
 from pixelscope.pixelda.refinement.config import SYSTEM as REFINED
 from pixelscope.pixelda.refinement.config import NetworkConfig, StoredRefinement, read_refinement
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.results import Evaluation, Verdict
+from pixelscope.pixelda.results import EFFECTS, Choose, Evaluation, Verdict
 from pixelscope.runs.folder import RunFolder
 
 N = TypeVar("N", bound=nn.Module)
@@ -203,9 +203,6 @@ def stored_classifiers(run: StoredRun, until: int) -> Iterator[tuple[int, dict[s
             yield int(path.stem), _read_classifiers(path, run)
 
 
-Choose = Literal["adapted", "auto"]
-
-
 def choose_classifier(found: Checkpoint, choose: Choose = "adapted") -> Checkpoint:
     """Return the checkpoint with the classifier to use, and the reason in `why`.
 
@@ -220,22 +217,13 @@ def choose_classifier(found: Checkpoint, choose: Choose = "adapted") -> Checkpoi
     if choose == "auto":
         verdict = _required_verdict(found)
         chosen = source_only(found) if verdict.better == "source only" else found
-        return replace(chosen, why=f"chosen by --choose auto: {VERDICTS[verdict.better]}")
+        return replace(chosen, why=f"chosen by --choose auto: {EFFECTS[verdict.better]}")
     result = _evaluation(found)
     if result is None or (result.checkpoint, result.images) != (found.name, found.images):
         return found
     if result.verdict is None or result.verdict.better != "source only":
         return found
     return replace(found, why="although adaptation likely harms; --choose auto takes T of the source alone")
-
-
-VERDICTS = {
-    "adapted": "adaptation likely helps",
-    "source only": "adaptation likely harms",
-    "neither": "adaptation likely makes no difference",
-    "unknown": "whether adaptation helps is unknown",
-}
-"""What each verdict says."""
 
 
 def _evaluation(found: Checkpoint) -> Evaluation | None:

@@ -26,6 +26,16 @@ FEW = 500
 """Number of target images below which a verdict is uncertain."""
 
 Better = Literal["adapted", "source only", "neither", "unknown"]
+Choose = Literal["adapted", "auto"]
+"""Classifier of a run to use: the adapted T, or the one that the verdict prefers."""
+
+EFFECTS: dict[Better, str] = {
+    "adapted": "adaptation likely helps",
+    "source only": "adaptation likely harms",
+    "neither": "adaptation likely makes no difference",
+    "unknown": "whether adaptation helps is unknown",
+}
+"""What each verdict says."""
 
 
 class ClassAccuracy(Config):
@@ -119,18 +129,15 @@ class Verdict(Config):
 
     def headline(self) -> str:
         """Return the verdict in one sentence."""
+        effect = EFFECTS[self.better].capitalize()
         if self.better == "unknown":
             return (
-                f"Whether adaptation helps is unknown: {self.unlearned} has not learned the source (its accuracy there is near "
+                f"{effect}: {self.unlearned} has not learned the source (its accuracy there is near "
                 "chance). Train longer, or check the labels."
             )
-        heads = {
-            "adapted": "Adaptation likely helps",
-            "source only": "Adaptation likely harms: T of the source alone is likely more accurate on the target",
-            "neither": "Adaptation likely makes no difference",
-        }
+        more = ": T of the source alone is likely more accurate on the target" if self.better == "source only" else ""
         why = f"by {DECIDES}" if self.swapped <= SWAPPED else "as the adapted T swaps classes"
-        return f"{heads[self.better]}, {why}; estimated without target labels."
+        return f"{effect}{more}, {why}; estimated without target labels."
 
     def basis(self) -> str:
         """Return on how many images the verdict is based, and whether they are few; empty if the numbers are not known."""
@@ -141,7 +148,7 @@ class Verdict(Config):
         return f"Measured on {target} and {source}.{few}"
 
     def contradicted_by(self, before: float, after: float, count: int) -> str:
-        """Return a sentence if target labels contradict the verdict by more than their standard error, else nothing.
+        """Return a sentence if target labels contradict the verdict by more than two standard errors, else nothing.
 
         Args:
             before: accuracy of T of the source alone on the target's test split.
@@ -149,7 +156,7 @@ class Verdict(Config):
             count: number of test images.
         """
         gain = after - before
-        error = ((before * (1 - before) + after * (1 - after)) / count) ** 0.5
+        error = 2 * ((before * (1 - before) + after * (1 - after)) / count) ** 0.5
         found = "adapted" if gain > error else "source only" if gain < -error else None
         if found in (None, self.better) or self.better == "unknown":
             return ""

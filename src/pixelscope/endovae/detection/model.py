@@ -122,7 +122,7 @@ class FittedDetector:
         return cls(name, config, extractor, detector, calibration)
 
 
-def fit_extractor(name: DetectorName, train: NDArray[np.uint8], config: DetectConfig, fold: int) -> Extractor:
+def _fit_extractor(name: DetectorName, train: NDArray[np.uint8], config: DetectConfig, fold: int) -> Extractor:
     """Return the extractor of a detector's features, and train on healthy frames, uint8 (N, S, S, 3), what it needs."""
     if name not in LITE0:
         return learned_extractor(train, config.images, config.seed, fold)
@@ -142,7 +142,7 @@ def fit_detector(
         sizes: original widths and heights of the calibration frames, (N, 2).
         config: settings of the detector.
     """
-    extractor = fit_extractor(name, train, config, config.folds)
+    extractor = _fit_extractor(name, train, config, config.folds)
     detector = FITS[name].fit(extractor(train), config.seed)
     known = detector(extractor(calibration))
     brightest = float(np.quantile(known.maps, VMAX_QUANTILE))

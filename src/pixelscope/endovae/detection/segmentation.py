@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, vary
+from pixelscope.endovae.lite0 import BLOCKS
 from pixelscope.rng import derive
 
 SIDE = 112
@@ -23,8 +24,8 @@ BATCH = 32
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-3
 DICE_WEIGHT = 0.5
-HEAD_CHANNELS = 304
-"""Channels of the features that `LesionHead` sees."""
+HEAD_CHANNELS = BLOCKS[10] + BLOCKS[14]
+"""Channels of the features of EfficientNet-Lite0 that `LesionHead` sees."""
 HEAD_WIDTH = 64
 HEAD_DROPOUT = 0.5
 """Fraction of the channels of features that are left out at random while it trains."""

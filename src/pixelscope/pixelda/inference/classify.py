@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from pixelscope.inference.files import InputFile, require_paths
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline
 from pixelscope.inference.table import Row, open_table
 from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
+from pixelscope.pixelda.results import Choose
 from pixelscope.runs.progress import ProgressCallback
 
 COLUMNS = ("name", "label", "probability", "runner_up", "runner_up_probability")
@@ -26,7 +26,7 @@ def classify(
     *,
     baseline: Path | None = None,
     checkpoint: str = "auto",
-    choose: Literal["adapted", "auto"] = "adapted",
+    choose: Choose = "adapted",
     devices: int = 1,
     resume: bool = False,
     progress: ProgressCallback | None = None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from pixelscope.exports.metadata import Metadata
 from pixelscope.exports.model_card import ModelCard, TensorSpec
 from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, TorchClassifier, load_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.results import Evaluation, SetResult
+from pixelscope.pixelda.results import Choose, Evaluation, SetResult
 from pixelscope.runs.folder import versions
 from pixelscope.runs.record import parse_record
 
@@ -37,7 +37,7 @@ def export_classifier(
     *,
     images: str | None = None,
     checkpoint: str = "auto",
-    choose: Literal["adapted", "auto"] = "adapted",
+    choose: Choose = "adapted",
     data_root: Path | None = None,
 ) -> ExportResult:
     """Write the classifier of a finished run to `out`, with a model card, if its outputs agree with the run's.

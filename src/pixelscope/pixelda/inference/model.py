@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from pixelscope.errors import InputError
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.pixelda.config import DataConfig, exported_data
+from pixelscope.pixelda.results import Choose
 
 if TYPE_CHECKING:
     # They bring torch, which an .onnx file does without.
@@ -68,9 +69,7 @@ class ClassifierModel(Protocol):
         ...
 
 
-def load_classifier(
-    path: Path, checkpoint: str = "auto", devices: int = 1, choose: Literal["adapted", "auto"] = "adapted"
-) -> ClassifierModel:
+def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1, choose: Choose = "adapted") -> ClassifierModel:
     """Return the classifier of a run of PixelDA, its baseline or a refinement, or of an exported file.
 
     Args:
@@ -142,9 +141,7 @@ class TorchClassifier:
         return found
 
     @classmethod
-    def from_run(
-        cls, run: Path, checkpoint: str = "auto", devices: int = 1, choose: Literal["adapted", "auto"] = "adapted"
-    ) -> Self:
+    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int = 1, choose: Choose = "adapted") -> Self:
         """Open a run of PixelDA, its baseline or a refinement; raises InputError if it cannot be used."""
         from pixelscope.pixelda.checkpoints import choose_classifier, load_checkpoint
 
