@@ -1,10 +1,30 @@
-"""Counter-based randomness: every draw is a function of (seed, purpose, step, rank), so there is no state to save."""
+"""Counter-based randomness: every draw is a function of (seed, purpose, step, rank), so there is no state to save.
+
+Importing this also makes the first result of torch's vector functions in a process equal to later ones.
+"""
 
 import hashlib
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+
+def _call_vector_functions_once() -> None:
+    """Call each vector function on one number, in one thread.
+
+    MKL chooses a function's code at its first call. If several threads make that call at once, one of them may run code of low
+    accuracy, and the first result of a process differs from all later ones (PyTorch issue 188792).
+    """
+    for dtype in (torch.float32, torch.float64):
+        one = torch.ones(1, dtype=dtype)
+        for function in (torch.exp, torch.expm1, torch.log, torch.log10, torch.log1p, torch.sqrt, torch.rsqrt, torch.sigmoid):
+            function(one)
+        for function in (torch.sin, torch.cos, torch.tan, torch.tanh, torch.erf, torch.erfc):
+            function(one)
+
+
+_call_vector_functions_once()
 
 
 def derive(seed: int, *path: int | str) -> int:
