@@ -1,5 +1,6 @@
 """Errors that the user can fix, and counts in messages."""
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 
@@ -47,6 +48,11 @@ def require_extra(extra: str, what: str = "This command") -> None:
 def has_extra(extra: str) -> bool:
     """Return whether all packages of an extra are installed; nothing is imported."""
     return all(find_spec(package) is not None for package, of in PACKAGES.items() if of == extra)
+
+
+def not_one_of(name: str, value: object, choices: Iterable[str]) -> InputError:
+    """Return the error of an argument whose value is not among `choices`."""
+    return InputError(f"{name} is {value!r}; give one of: {', '.join(choices)}.")
 
 
 def plural(count: int, noun: str) -> str:

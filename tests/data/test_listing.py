@@ -96,6 +96,11 @@ def test_notes_count_by_kind(tmp_path: Path) -> None:
     assert Contents([], [], [], [], [], []).notes() == ()
 
 
+def test_a_note_on_a_file_whose_name_has_a_line_break_is_one_line(tmp_path: Path) -> None:
+    (note,) = contents(touch(tmp_path, "1.png", "a\nb\x1b[31m.doc")).notes()
+    assert "a\\nb\\x1b[31m.doc" in note and note.isprintable()
+
+
 @pytest.mark.parametrize(
     ("name", "part"),
     [

@@ -363,6 +363,8 @@ def test_kinds_are_refused_where_there_are_none(both: FrameStore, runs: dict[str
     assert fit_prior(run, config=QUICK.with_settings({"kinds": False})).kinds == {}
     message = refused(run, kind="normal")
     assert "without classes" in message and "--split.train-on" not in message
+    assert "'sick'; give one of: normal, abnormal." in refused(runs["spatial"], kind="sick")
+    assert "'off'; give one of: auto, none." in refused(runs["spatial"], prior="off")
     assert "mixture" in refused(runs["global"], kind="normal", guidance=2.0)
     for guidance in (-1.0, 1e30, np.inf, np.nan):
         assert "from 0 to 100" in refused(runs["spatial"], kind="normal", guidance=guidance)

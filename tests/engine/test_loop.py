@@ -17,6 +17,7 @@ from pixelscope.engine.task import StepInputs, Task
 from pixelscope.errors import TrainingStopped
 from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder, read_stats
+from pixelscope.runs.progress import Silent
 
 
 class Counting(Task[None]):
@@ -81,6 +82,33 @@ def test_the_best_is_the_first_of_equals(tmp_path: Path) -> None:
     assert (header.progress.images, header.progress.best) == (4, 0.5)
     assert float(tensors["network.layer.weight"]) == 4
     assert [line["images"] for line in read_stats(run.stats) if line["kind"] == "evaluation"] == [0, 4, 8, 12, 16]
+
+
+class Shown(Silent):
+    """A display that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_repeated_warning_is_recorded_each_time_and_shown_less_and_less_often(tmp_path: Path, monkeypatch) -> None:
+    shown, task = Shown(), Counting()
+    monkeypatch.setattr("pixelscope.engine.loop.training_display", lambda *_: shown)
+    task.warnings = lambda stats: [("collapse", "G ignores z."), *([("other", "Once.")] if stats.get("first") else [])]
+    task.evaluate = lambda: {"first": 1.0} if not shown.said else {}
+    run = _train(tmp_path, task, tiny.fabric(), images=24, log_every=2, evaluate_every=24)
+    recorded = [line for line in read_stats(run.stats) if line["kind"] == "warning"]
+    assert len(recorded) == 15 and sum(line["cause"] == "collapse" for line in recorded) == 14
+    assert [text for text in shown.said if "ignores" in text] == [
+        "warning: G ignores z.",
+        "warning (2 times so far): G ignores z.",
+        "warning (4 times so far): G ignores z.",
+        "warning (8 times so far): G ignores z.",
+    ]
+    assert [text for text in shown.said if "Once" in text] == ["warning: Once."]
 
 
 def _part(fabric: Fabric, folder: Path) -> None:

@@ -81,6 +81,11 @@ def test_what_cannot_classify_is_said(pixelda_run: Path, endovae_run: Path, digi
         classify(tmp_path, [digits], out)
     with pytest.raises(InputError, match="There is no .*nowhere"):
         classify(pixelda_run, [tmp_path / "nowhere"], out)
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+    with pytest.raises(InputError, match="no images in .*empty"):
+        classify(pixelda_run, [tmp_path / "empty"], out)
+    with pytest.raises(InputError, match="'best'; give one of: adapted, auto"):
+        classify(pixelda_run, [digits], out, choose="best")  # pyright: ignore[reportArgumentType]
     stopped = tmp_path / "stopped"
     shutil.copytree(pixelda_run, stopped)
     RunFolder(stopped).update_record(state="stopped", images=40)
@@ -222,6 +227,9 @@ def test_what_cannot_be_redrawn_is_said(pixelda_run: Path, baseline_run: Path, d
         adapt(baseline_run, digits, tmp_path / "out")
     with pytest.raises(InputError, match="--styles 0 makes no image"):
         adapt(pixelda_run, digits, tmp_path / "out", styles=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no images in .*empty"):
+        adapt(pixelda_run, tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     adapt(pixelda_run, digits, tmp_path / "out")
     with pytest.raises(InputError, match="exists already; .*--resume"):

@@ -185,6 +185,11 @@ def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_f
         score(endovae_run, [frame_files], out, false_positive_rate=2)
     with pytest.raises(InputError, match="There is no anomaly score 'beauty'"):
         score(endovae_run, [frame_files], out, score="beauty")
+    with pytest.raises(InputError, match="'middle'; give one of: .*centre"):
+        score(endovae_run, [frame_files], out, view="middle")  # pyright: ignore[reportArgumentType]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no images in .*empty"):
+        score(endovae_run, [tmp_path / "empty"], out)
     (tmp_path / "maps").mkdir()
     with pytest.raises(InputError, match="maps exists already"):
         score(endovae_run, [frame_files], out, maps=tmp_path / "maps")

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -71,6 +72,7 @@ class Loop(Generic[Batch]):
         self._display: Display = Silent()
         self._logged = self.progress
         self._stop: str | None = None
+        self._warned = Counter[str]()
         captured = (
             CapturedSteps(task, batches, fabric.device, lambda why: self._say_warning("capture", why)) if capture else None
         )
@@ -201,8 +203,12 @@ class Loop(Generic[Batch]):
             self._say_warning(cause, text)
 
     def _say_warning(self, cause: str, text: str) -> None:
+        """Record a warning; show it at its first time, and of those with one cause every time that their number has doubled."""
         self._write("warning", {"cause": cause, "text": text})
-        self._display.say(f"warning: {text}")
+        self._warned[cause] += 1
+        times = self._warned[cause]
+        if times & (times - 1) == 0:
+            self._display.say(f"warning: {text}" if times == 1 else f"warning ({times} times so far): {text}")
 
     def _save(self) -> None:
         self.guard.check()

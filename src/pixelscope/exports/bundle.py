@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, not_one_of
 from pixelscope.exports.model_card import ModelCard
 from pixelscope.files import atomic_file, write_text
 
@@ -94,6 +94,8 @@ def require_absent(out: Path, form: Format) -> None:
 
     Sidecar files of a killed export are removed.
     """
+    if form not in get_args(Format):
+        raise not_one_of("form", form, get_args(Format))
     if out.suffix.lower() != f".{form}":
         raise InputError(
             f"{out} does not end in .{form}; change the name or --format, or give a name without a suffix for a folder."

@@ -109,6 +109,12 @@ def require_paths(paths: Sequence[Path]) -> None:
             raise InputError(f"There is no {path}; give image files, or folders of them.")
 
 
+def require_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file) -> None:
+    """Raise InputError if there is nothing to process in `paths`; see `iterate_files`."""
+    if next(iterate_files(paths, takes), None) is None:
+        raise InputError(f"There are no images in {', '.join(map(str, paths))}; give image files, or folders of them.")
+
+
 def require_distinct_names(paths: Sequence[Path]) -> None:
     """Raise InputError if outputs for one path would overwrite those for another; see `InputFile.inner`."""
     names = [path.name for path in paths]

@@ -6,7 +6,7 @@ No checkpoint is selected by target labels.
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pixelscope.config import read_yaml
 from pixelscope.engine import checkpoint
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, not_one_of
 from pixelscope.pixelda.config import AdaptedClassifierConfig, BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.data import StoredRun, System
 from pixelscope.pixelda.networks import Generator, StrongClassifier, TaskNetwork, make_classifier
@@ -214,6 +214,8 @@ def choose_classifier(found: Checkpoint, choose: Choose = "adapted") -> Checkpoi
     Raises:
         InputError: `choose` is `auto`, and there is no verdict on these weights.
     """
+    if choose not in get_args(Choose):
+        raise not_one_of("choose", choose, get_args(Choose))
     if choose == "auto":
         verdict = _required_verdict(found)
         chosen = source_only(found) if verdict.better == "source only" else found

@@ -106,7 +106,7 @@ def prepare(
     depth = depth_of([frame.path for frame in listing.frames], config.range)
     unused = () if config.range is None or depth.low_high else (unused_range_note(config.range),)
     config = config.model_copy(update={"range": depth.low_high})
-    listing = replace(listing, notes=(*listing.notes, *depth.note("--prepare.range"), *unused))
+    listing = replace(listing, notes=(*listing.notes, *depth.note("--range (of a training: --prepare.range)"), *unused))
     key = listing.key(VERSION, config.model_dump(exclude={"strict"} | ({"range"} if config.range is None else set())))
     place = _place(folders, stores, key) if out is None else out
     if not _is_filled(place):

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from pixelscope.data.decode import SUFFIXES, further_pages
 from pixelscope.data.sources.dicom import windows
 from pixelscope.errors import InputError, plural
-from pixelscope.files import printable
+from pixelscope.files import one_line
 
 _NAMED = 10
 """Number of files that a note names; the others are counted."""
@@ -213,7 +213,7 @@ def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    named = printable(", ".join(names[:_NAMED]))
+    named = one_line(", ".join(names[:_NAMED]))
     counted = re.sub(r"\{count:([^}]*)\}", lambda found: plural(len(names), found[1]), text)
     return (counted.replace("{count}", f"{len(names):,}").replace("{names}", named + more),)
 

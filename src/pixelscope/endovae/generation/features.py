@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.forward import encode
 from pixelscope.endovae.generation.results import ENCODER, LITE0, FeaturesName
 from pixelscope.endovae.lite0 import SIDE, Lite0Features, load_lite0
+from pixelscope.errors import not_one_of
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -44,6 +46,8 @@ def feature_spaces(chosen: FeaturesName | None, checkpoint: Checkpoint) -> list[
     Raises:
         InputError: features of EfficientNet-Lite0 need the extra `pretrained`, which is not installed.
     """
+    if chosen is not None and chosen not in get_args(FeaturesName):
+        raise not_one_of("features", chosen, get_args(FeaturesName))
     found = []
     if chosen in (None, LITE0):
         found.append(

@@ -23,7 +23,7 @@ from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.inference.files import InputFile, is_frame, require_distinct_names, require_paths
+from pixelscope.inference.files import InputFile, is_frame, require_distinct_names, require_files
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import Row, open_table
 from pixelscope.runs.progress import ProgressCallback
@@ -103,7 +103,7 @@ def score(
         >>> scores = pixelscope.endovae.score(Path("healthy.onnx"), [Path("my/frames")], Path("scores.csv"))
         >>> print(scores.to_text())
     """
-    require_paths(paths)
+    require_files(paths, is_frame)
     scorer = open_scorer(model, view, score, checkpoint, devices)
     wanted = _Wanted(scorer.calibration.threshold(scorer.name, false_positive_rate), maps)
     if maps is not None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.scores import MIN_TISSUE, NO_TISSUE, why_unscored
 from pixelscope.endovae.detection.config import SYSTEM
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, not_one_of
 from pixelscope.exports.metadata import KEY
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box
@@ -89,6 +89,8 @@ class VAEScorer:
 
     def __init__(self, model: ScoringModel, view: ViewName, score: str) -> None:
         self._model = model
+        if view not in get_args(ViewName):
+            raise not_one_of("view", view, get_args(ViewName))
         self.view: ViewName = view
         self.calibration = model.calibration.views[view]
         self.name = self.calibration.require(score)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.forward import decode, random_latents, read_axes
 from pixelscope.endovae.latent_prior.config import Kind, UsePrior
 from pixelscope.endovae.latent_prior.stored import StoredPrior, load_prior
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, not_one_of
 from pixelscope.rng import generator
 
 AT_ONCE = 256
@@ -36,6 +36,8 @@ class FrameSampler:
         cls, checkpoint: Checkpoint, prior: UsePrior = "auto", kind: Kind | None = None, guidance: float | None = None
     ) -> Self:
         """Open the prior of a checkpoint; see `sample_frames` for arguments and errors."""
+        if prior not in get_args(UsePrior):
+            raise not_one_of("prior", prior, get_args(UsePrior))
         stored = None if prior == "none" else load_prior(checkpoint)
         if kind is not None or guidance is not None:
             _require_kind(checkpoint, stored, kind, guidance)
@@ -103,6 +105,8 @@ def sample_frames(
 
 def _require_kind(checkpoint: Checkpoint, stored: StoredPrior | None, kind: Kind | None, guidance: float | None) -> None:
     run = checkpoint.folder.path
+    if kind is not None and kind not in get_args(Kind):
+        raise not_one_of("kind", kind, get_args(Kind))
     if stored is None:
         remedy = "drop --prior none" if checkpoint.folder.prior.exists() else _how_to_get_kinds(checkpoint)
         raise InputError(f"--class and --guidance need a fitted prior, but {run} draws frames without one; {remedy}.")

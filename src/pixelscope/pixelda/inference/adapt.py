@@ -11,7 +11,7 @@ from PIL import Image
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, csv_text
-from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, labels_in, require_paths, text_of
+from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, labels_in, require_files, text_of
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.runs.progress import ProgressCallback
@@ -58,7 +58,7 @@ def adapt(
     Example:
         >>> pixelscope.pixelda.adapt(Path("runs/adapted"), Path("my/labelled"), Path("adapted"), styles=4)
     """
-    require_paths([folder])
+    require_files([folder])
     if styles < 1:
         raise InputError(f"--styles {styles} makes no image; give 1 or more.")
     if out.exists() and not resume:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pixelscope.data.decode import decode
 from pixelscope.errors import InputError
-from pixelscope.inference.files import InputFile, require_paths
+from pixelscope.inference.files import InputFile, require_files
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline
 from pixelscope.inference.table import Row, open_table
 from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
@@ -52,7 +52,7 @@ def classify(
     Example:
         >>> pixelscope.pixelda.classify(Path("classifier.onnx"), [Path("my/unlabelled")], Path("labels.csv"))
     """
-    require_paths(paths)
+    require_files(paths)
     answering = [load_classifier(model, checkpoint, devices, choose)]
     answering += [load_classifier(baseline, devices=devices)] if baseline is not None else []
     for one in answering:
