@@ -10,12 +10,16 @@ from PIL import Image
 from fixtures import tiny
 from pixelscope import evaluate, export, load_images, resume
 from pixelscope.config import read_yaml
+from pixelscope.data.decode import decode
 from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import Format
+from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.inference.classify import classify
+from pixelscope.pixelda.inference.interactive import InteractiveGenerator
+from pixelscope.pixelda.inference.model import TorchClassifier
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder
 
@@ -161,6 +165,18 @@ def test_a_baseline_is_measured_on_the_framed_target(folders: Path, tmp_path: Pa
     )
     run = train_baseline(config, run=tmp_path / "run")
     assert read_yaml(RunFolder(run).config)["data"]["target_framing"] is not None
+
+
+def test_images_shown_with_the_source_are_not_framed_for_either_classifier(folders: Path, run: Path, tmp_path: Path) -> None:
+    domains = {"source": str(folders / "source"), "target": str(folders / "target")}
+    before = train_baseline(tiny.baseline(**domains, data={"framing": "match"}), run=tmp_path / "before")
+    shown = np.stack([np.repeat(decode(path, 16), 3, axis=2) for path in sorted((folders / "source").rglob("*.png"))[::10]])
+    answers = InteractiveGenerator(run, before).answers(shown)
+    for name, place in (("adapted", run), ("baseline", before)):
+        plain = TorchClassifier.from_checkpoint(load_checkpoint(place, finished=False), framed=False)
+        np.testing.assert_array_equal(answers[name], plain(shown))
+        framed = TorchClassifier.from_checkpoint(load_checkpoint(place, finished=False))
+        assert np.abs(answers[name] - framed(shown)).max() > 0
 
 
 @pytest.mark.parametrize("framing", [[0, 0, 0, 0, 0, 0], [8, 0, 0, 0, 0, 256], [8, 0, 0, 0, 0]])

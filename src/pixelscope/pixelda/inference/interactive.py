@@ -35,7 +35,7 @@ class InteractiveGenerator:
             other = load_checkpoint(baseline, finished=False)
             if (other.classes, other.size) != (self.classes, self.size):
                 raise InputError(f"{baseline} has other classes or sizes than {run}; give a baseline with the same ones.")
-            self._classifiers["baseline"] = TorchClassifier.from_checkpoint(other)
+            self._classifiers["baseline"] = TorchClassifier.from_checkpoint(other, framed=False)
 
     def style(self, seed: int) -> NDArray[np.float32]:
         """Return a noise sample z, (noise_dim,), a function of `seed`."""
