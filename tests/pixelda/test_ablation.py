@@ -109,8 +109,8 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     """Written by hand: two classes taken for others, one without images, a curve of averages, the last tenth of the log."""
     run = tmp_path / "full-seed7"
     run.mkdir()
-    confusion = torch.tensor([[5, 0, 1, 0], [4, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]])
-    accuracies = [0.1, 0.2, 0.3, 0.4, 0.9, 0.8, 0.5, 0.6, 0.3, 0.4]
+    confusion = torch.tensor([[5, 0, 1, 1], [4, 1, 0, 0], [0, 4, 3, 0], [0, 0, 0, 0]])
+    accuracies = [0.1, 0.2, 0.3, 0.4, 0.9, 0.7, 0.8, 0.5, 0.6, 0.3, 0.4]
     curve = [
         CurvePoint(images=10 * n, step=n, target_test=value, ema_target_test=value + 0.05, source_test=0.9)
         for n, value in enumerate(accuracies)
@@ -141,7 +141,7 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     (one,) = found.seeds
     assert (one.seed, one.accuracy, one.source_accuracy, one.swapped_classes, one.warnings, one.diversity) == (
         7,
-        7 / 14,
+        9 / 19,
         49 / 50,
         2,
         3,
@@ -149,10 +149,15 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     )
     assert (one.probability_real, one.probability_generated) == pytest.approx((18.5 / 20, 18.5 / 40))
     late = accuracies[5:]
-    line = np.polynomial.Polynomial.fit(range(5), late, 1)(np.arange(5))
-    assert one.accuracy_swing == pytest.approx(np.sqrt(np.sum((late - line) ** 2) / 3))
+    line = np.polynomial.Polynomial.fit(range(6), late, 1)(np.arange(6))
+    assert one.accuracy_swing == pytest.approx(np.sqrt(np.sum((late - line) ** 2) / 4))
     assert one.collapsed
     assert one.curve == [(10 * n, pytest.approx(value + 0.05)) for n, value in enumerate(accuracies)]
+    plain = [point.model_copy(update={"ema_target_test": None}) for point in curve[:3]]
+    Evaluation.load(run / "evaluation.json").model_copy(update={"curve": plain}).save(run / "evaluation.json")
+    (short,) = collect(grid, jobs)[0].seeds
+    assert short.curve == [(0, 0.1), (10, 0.2), (20, 0.3)], "no average is kept"
+    assert short.accuracy_swing is None and not short.collapsed, "two points are on any line"
 
 
 @pytest.mark.parametrize(
@@ -266,6 +271,18 @@ def test_differences_are_paired_by_seed_and_in_points() -> None:
     assert swings[1].difference is not None and swings[1].difference.mean == pytest.approx(2.5)
 
 
+def test_only_seeds_that_both_have_are_compared() -> None:
+    """Deviations are from the median of these seeds; a seed without a number of its own is no zero."""
+    full, other = collected("full", [0.8, 0.9, 0.7]), collected("other", [0.5, 0.9, 0.6, 0.1, 0.1])
+    found = compare_to_reference(grid_of("accuracy_deviation", "higher"), [full, other])[1]
+    assert found.difference is not None and found.seeds == 3
+    assert found.difference.mean == pytest.approx(100 * (np.mean([0.1, 0.3, 0.0]) - np.mean([0.0, 0.1, 0.1])))
+    full, other = (collected(name, [0.9] * 3, [low, low + 0.01, low]) for name, low in (("full", 0.01), ("other", 0.05)))
+    other.seeds[1] = other.seeds[1].model_copy(update={"accuracy_swing": None})
+    found = compare_to_reference(grid_of("accuracy_swing", "higher"), [full, other])[1]
+    assert found.difference is not None and (found.seeds, found.difference.mean) == (2, pytest.approx(4))
+
+
 def test_p_values_are_corrected_for_the_number_of_tests() -> None:
     """Against statsmodels' numbers: a difference that one test alone finds is not found among four."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
@@ -297,6 +314,12 @@ def test_equal_differences_are_judged_by_their_signs(seeds: int, p: float, judge
     assert found[1].p == pytest.approx(p) and found[1].judgement == judgement
     both = Grid.parse({"reference": "full", "conditions": {"full": {}, "other": expect, "same": expect}})
     assert [one.p for one in compare_to_reference(both, conditions)[1:]] == pytest.approx([2 * p, 1])
+
+
+def test_nearly_equal_differences_are_judged_by_students_t() -> None:
+    full, other = [0.9, 0.9, 0.9], [0.8, 0.80004, 0.79996]
+    found = compare_to_reference(grid_of("accuracy", "lower"), [collected("full", full), collected("other", other)])[1]
+    assert found.p == pytest.approx(stats.ttest_rel(other, full).pvalue, rel=1e-6) and found.judgement == "supported"
 
 
 def test_a_claim_may_expect_two_things() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -40,6 +41,18 @@ def test_texture_lowers_it_and_another_image_loses_it() -> None:
     assert layout_kept(images, torch.zeros_like(images)) == pytest.approx(0, abs=1e-6)
 
 
+def test_the_layout_is_the_correlation_of_smoothed_edge_strengths() -> None:
+    images = (_drawings(), _drawings(9))
+
+    def edges(image: np.ndarray) -> np.ndarray:
+        grey = image.mean(0)
+        strength = np.hypot(np.diff(grey, axis=0)[:, :-1], np.diff(grey, axis=1)[:-1])
+        return scipy.ndimage.uniform_filter(strength, 3, mode="constant").ravel()
+
+    each = [np.corrcoef(edges(one.numpy()), edges(other.numpy()))[0, 1] for one, other in zip(*images, strict=True)]
+    assert float(layout_kept(*images)) == pytest.approx(np.mean(each), abs=1e-4)
+
+
 class _Turns(nn.Module):
     """A generator that draws one of two pictures by its noise, and a classifier that tells them apart."""
 
@@ -60,6 +73,27 @@ def test_redrawings_of_two_classes_are_counted() -> None:
     assert alike(_Turns(), _Brightness(), images, z) == 0.5
     z[4:6] = -1
     assert alike(_Turns(), _Brightness(), images, z) == 1
+
+
+class _InUse(nn.Module):
+    """A network that says nothing of its images in training mode."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *given: Tensor) -> Tensor:
+        found = self.network(*given)
+        return torch.zeros_like(found) if self.training else found
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_redrawings_are_compared_by_the_networks_in_use_whose_modes_are_kept(training: bool) -> None:
+    generator, classifier = _InUse(_Turns()).train(training), _InUse(_Brightness()).train(not training)
+    z = torch.ones(8, 1)
+    z[:2] = -1
+    assert alike(generator, classifier, torch.ones(4, 3, 8, 8), z) == 0.5
+    assert (generator.training, classifier.training) == (training, not training)
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,21 @@ def test_a_classifier_that_knows_nothing_yet_cannot_say_collapse() -> None:
     assert diagnostics.warnings({}) == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probability/real": 0.99, "probability/generated": 0.5},
+        {"gradient/generator_domain": 5e-5, "gradient/discriminator": 5e-5},
+        {"histogram/source": [0.02, 0.38, 0.3, 0.3], "histogram/generated": [0.01, 0.39, 0.3, 0.3]},
+        {"diversity": 1e-5, "accuracy/source_train": 0.5},
+        {"layout": 0.3, "accuracy/batch_source": 0.9, "accuracy/batch_generated": 0.56},
+    ],
+)
+def test_numbers_are_compared_with_each_other_and_early_ones_do_not_count(change: dict[str, Any]) -> None:
+    """D is sure of both; small gradients of both networks; a rare class; T has not learned the source; 0.62 of its accuracy."""
+    assert diagnostics.warnings({**HEALTHY, **change}) == []
+
+
 def test_verdicts_are_mean_probabilities() -> None:
     found = diagnostics.discriminator_stats(torch.tensor([0.0, 100.0]), torch.tensor([-100.0, -100.0]))
     assert float(found["probability/real"]) == pytest.approx(0.75)
@@ -69,6 +84,20 @@ def test_diversity_is_the_deviation_over_z_for_one_image() -> None:
     images = torch.rand(5, 3, 4, 4)  # images differ; that must not count
     assert diagnostics.diversity(_Shift(), images, z) == pytest.approx(float(z.std()), rel=1e-5)
     assert diagnostics.diversity(_Shift(), images, torch.zeros(3, 1)) == pytest.approx(0, abs=1e-6)
+
+
+class _ShiftInUse(_Shift):
+    """It shifts only in evaluation mode, as a network whose batch norm is in training mode gives other images."""
+
+    def forward(self, images: Tensor, z: Tensor) -> Tensor:
+        return images if self.training else super().forward(images, z)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_diversity_is_that_of_the_generator_in_use_whose_mode_is_kept(training: bool) -> None:
+    network, z = _ShiftInUse().train(training), torch.tensor([[0.0], [0.4], [0.8]])
+    assert diagnostics.diversity(network, torch.rand(2, 3, 4, 4), z) == pytest.approx(0.4)
+    assert network.training == training
 
 
 def test_gradient_shares_are_the_norms_of_each_loss_alone() -> None:

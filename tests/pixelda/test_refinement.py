@@ -17,7 +17,7 @@ from fixtures import tiny
 from fixtures.weights import Tensors, always, edit, tensors_of
 from pixelscope import InputError, evaluate, export
 from pixelscope.config import merge, read_yaml
-from pixelscope.data.imageset import ImageSet
+from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import image_files
 from pixelscope.engine import checkpoint
 from pixelscope.pixelda.checkpoints import load_checkpoint
@@ -40,7 +40,7 @@ from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.selection import SELECTORS, cluster_agreement, mutual_information, select_checkpoints
-from pixelscope.pixelda.refinement.task import RefineTask, cosine
+from pixelscope.pixelda.refinement.task import RefineTask, View, cosine
 from pixelscope.pixelda.refinement.training import generated_validation, load_inputs, refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
@@ -228,6 +228,32 @@ def test_the_paper_classifier_goes_on_from_its_weights(origin: Path, tmp_path: P
     before = load_inputs(config(origin)).opened.classifier.state_dict()
     for name, value in before.items():
         assert torch.allclose(weights(run)[f"network.classifier.{name}"], value, atol=1e-6)
+
+
+def test_images_keep_their_labels_and_the_target_has_an_order_of_its_own() -> None:
+    """Of aligned sets, an order in common would show the target image of every source image next to it."""
+    values = np.arange(24)
+    images = values.astype(np.uint8)[:, None, None, None].repeat(3, 1).repeat(4, 2).repeat(4, 3)
+    source = ImageSet(images, Provenance("numbered", "numbered"), values, tuple(map(str, values)))
+    orders: list[tuple[list[int], list[int]]] = []
+    for seed in (0, 0, 1):
+        batches, source_order, target_order = (
+            RefineBatches(source, source.without_labels(), None, seed, torch.device("cpu")),
+            [],
+            [],
+        )
+        for step in range(3):
+            batch = batches(StepContext(8 * step, step, 8, 7))
+            assert batch.generated is None and batch.generated_labels is None
+            shown, target = (((of[:, 0, 0, 0] + 1) * 127.5).round().int().tolist() for of in (batch.source, batch.target))
+            assert shown == batch.labels.tolist()
+            source_order += shown
+            target_order += target
+        orders.append((source_order, target_order))
+    first, again, other = orders
+    assert [sorted(order) for order in first] == [values.tolist()] * 2, "every image once"
+    assert first == again and all(one != two for one, two in zip(first, other, strict=True))
+    assert sum(one == two for one, two in zip(*first, strict=True)) <= 4
 
 
 @pytest.mark.parametrize(("stage", "lacking"), [("generated", "loss/generated"), ("self_training", "loss/target")])
@@ -502,8 +528,14 @@ def test_statistics_for_use_are_the_averages_own_of_weak_target_views(labels_of_
     assert not average.training and not kept.training
 
 
-def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) -> None:
+def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixelscope.pixelda.refinement.data.GENERATE_BATCH", 5)
     inputs = load_inputs(config(origin))
+    assert inputs.opened.generator is not None
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in inputs.opened.generator.parameters():  # so little trained, it would draw alike
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=random))
 
     def pool() -> GeneratedPool:
         opened, generated = inputs.opened, GeneratedConfig(pool_size=16, refresh_every=48)
@@ -522,14 +554,13 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path) ->
     for number in range(0, 96, 48):  # what each pool draws, by hand: its source images, in its order, with a z of its own
         positions = ShuffledOrder(len(own), 0, "generated pool").take(number // 48 * 16, 16).numpy()
         z = draw_noise(inputs.opened.config, 16, generator("cpu", 0, "generated pool", number // 48))  # type: ignore[arg-type]
-        assert inputs.opened.generator is not None
         images = inputs.opened.generator(tiny.scaled(own.images[positions]), z)
         redrawn[number] = [(image, int(own.labels[position])) for image, position in zip(images, positions, strict=True)]
     for images, labels in first:
         pool_of = redrawn[48] if images is first[2][0] else redrawn[0]
         for image, label in zip(images, labels.tolist(), strict=True):
             near = [known for made, known in pool_of if torch.allclose(made, image, atol=0.01)]
-            assert near and set(near) == {label}, "a redrawn image keeps the label of its source image"
+            assert near == [label], "a redrawn image keeps the label of its source image"
     positions = {tuple(image.flatten().tolist()) for image in torch.cat([first[0][0], first[1][0]])}
     assert len(positions) == 16, "no image twice in one pass over the pool"
 
@@ -616,6 +647,89 @@ def test_views_keep_range_and_shape_and_follow_their_draws() -> None:
     still = ViewsConfig(shift=0, rotation=0, zoom=0, shear=0, colour=0, invert=0, erase=0)
     for alter in (weak, strong):
         assert torch.allclose(alter(images, still, torch.Generator()), images, atol=1e-5)
+
+
+def _affine(alter: View, **limits: float) -> torch.Tensor:
+    """Return the map (400, 2, 3) from places in a view to places in its image, both from -1 to 1, x before y.
+
+    The images are their own coordinates, so that a view's values are the places that they were taken from.
+    """
+    along = (torch.arange(32) + 0.5) / 16 - 1
+    places = torch.stack([along.expand(32, 32), along[:, None].expand(32, 32), torch.ones(32, 32)])
+    config = ViewsConfig.model_validate({**STILL, **limits})
+    views = alter(places.expand(400, 3, 32, 32), config, torch.Generator().manual_seed(0))
+    inner = slice(12, 20)  # stays within the image under every limit that is tested
+    given, found = places[:, inner, inner].flatten(1), views[:, :2, inner, inner].flatten(2)
+    return found @ torch.linalg.pinv(given)
+
+
+def _fill(values: torch.Tensor, limit: float) -> None:
+    """Check that values are spread evenly over -limit to limit."""
+    assert values.abs().max() <= limit * 1.01
+    assert values.min() < -0.95 * limit and values.max() > 0.95 * limit
+    assert abs(float(values.mean())) < 0.12 * limit
+
+
+@pytest.mark.parametrize("alter", [weak, strong])
+def test_a_view_is_shifted_by_up_to_a_fraction_of_the_side_in_each_direction(alter: View) -> None:
+    found = _affine(alter, shift=0.2)
+    assert torch.allclose(found[:, :, :2], torch.eye(2).expand(400, 2, 2), atol=1e-4)
+    for shift in found[:, :, 2].unbind(1):
+        _fill(shift / 2, 0.2)
+    assert abs(float(torch.corrcoef(found[:, :, 2].T)[0, 1])) < 0.15
+
+
+def test_a_strong_view_is_rotated_zoomed_and_sheared_by_up_to_its_limits() -> None:
+    turned, zoomed, sheared = (_affine(strong, **{name: 0.1}) for name in ("rotation", "zoom", "shear"))
+    angle = torch.atan2(turned[:, 1, 0], turned[:, 0, 0])
+    _fill(angle / (2 * torch.pi), 0.1)
+    assert torch.allclose(turned[:, 0], torch.stack([angle.cos(), -angle.sin(), 0 * angle], 1), atol=1e-4)
+    assert torch.allclose(turned[:, 1], torch.stack([angle.sin(), angle.cos(), 0 * angle], 1), atol=1e-4)
+    width, height = 1 / zoomed[:, 0, 0], 1 / zoomed[:, 1, 1]
+    for factor in (width, height):
+        _fill(factor - 1, 0.1)
+    assert abs(float(torch.corrcoef(torch.stack([width, height]))[0, 1])) < 0.15
+    assert torch.allclose(zoomed[:, [0, 1, 0, 1], [1, 0, 2, 2]], torch.zeros(4), atol=1e-4)
+    _fill(sheared[:, 0, 1], 0.1)
+    still = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    still = still.repeat(400, 1, 1)
+    still[:, 0, 1] = sheared[:, 0, 1]
+    assert torch.allclose(sheared, still, atol=1e-4)
+
+
+def test_a_strong_view_changes_contrast_and_brightness_per_channel_and_inverts_some_images() -> None:
+    images = torch.full((400, 3, 4, 4), 0.1)
+    images[..., :2] = -0.1
+    config = ViewsConfig.model_validate({**STILL, "colour": 0.6})
+    dark, light = strong(images, config, torch.Generator().manual_seed(0))[..., 0, [0, 3]].unbind(2)
+    contrast, brightness = (light - dark) / 0.2 - 1, (light + dark) / 2
+    for values in (*contrast.unbind(1), *brightness.unbind(1)):
+        _fill(values, 0.6)
+    draws = torch.cat([contrast, brightness], 1).T
+    assert (torch.corrcoef(draws) - torch.eye(6)).abs().max() < 0.2
+    config = ViewsConfig.model_validate({**STILL, "invert": 0.3})
+    views = strong(images, config, torch.Generator().manual_seed(0))
+    inverted = (views + images).abs().amax((1, 2, 3)) < 1e-6
+    assert torch.allclose(views[~inverted], images[~inverted]) and 0.22 < inverted.float().mean() < 0.38
+
+
+def test_a_strong_view_has_one_grey_square_of_up_to_a_fraction_of_the_side_at_any_place() -> None:
+    images = torch.full((400, 3, 32, 32), 0.123)
+    views = strong(images, ViewsConfig.model_validate({**STILL, "erase": 0.5}), torch.Generator().manual_seed(0))
+    boxes = []
+    for view in views:
+        changed = ((view - 0.123).abs() > 1e-4).any(0)
+        rows, columns = (changed.any(axis).nonzero().flatten() for axis in (1, 0))
+        if len(rows) and len(columns):
+            inside = view[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert torch.allclose(inside, inside.flatten()[0]), "one grey"
+            assert changed.sum() == len(rows) * len(columns) and abs(len(rows) - len(columns)) <= 1, "a square"
+            boxes.append([int(rows[0]), int(columns[0]), len(rows), float(inside.flatten()[0])])
+    top, left, side, grey = torch.tensor(boxes).T
+    assert 15 <= side.max() <= 17 and (side <= 3).any()
+    assert top.min() == left.min() == 0 and (top + side).max() == (left + side).max() == 32
+    assert abs(float(torch.corrcoef(torch.stack([top + side / 2, left + side / 2]))[0, 1])) < 0.2
+    _fill(grey, 1.0)
 
 
 def test_selectors_are_what_they_are_called() -> None:

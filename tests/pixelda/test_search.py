@@ -1,5 +1,6 @@
 """A short trial of settings for new sources: what is chosen without labels, what is said where nothing is, what is refused."""
 
+import json
 import shutil
 import sys
 from html import unescape
@@ -7,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.cli import main
 from pixelscope.config import merge
-from pixelscope.pixelda.ablation.analysis import choose_trial
-from pixelscope.pixelda.ablation.grid import read_grid
+from pixelscope.pixelda.ablation.analysis import choose_trial, read_trial
+from pixelscope.pixelda.ablation.grid import Condition, read_grid
+from pixelscope.pixelda.ablation.jobs import Job
 from pixelscope.pixelda.ablation.results import SearchResult, Trial
 from pixelscope.pixelda.ablation.runner import search
 from pixelscope.pixelda.config import PixelDAConfig, preset
+from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.results import DECIDES, Evaluation
 from pixelscope.reports.builder import build_report
 
@@ -69,11 +73,41 @@ def judge_by_hand(folder: Path, better: str | None) -> None:
 
 def test_the_most_informative_of_those_that_likely_help_is_chosen() -> None:
     failed = Trial(name="d", about="", settings={}, run="d", failed="No memory.")
-    trials = [trial("a", "adapted", 1.0, 1.4), trial("b", "source only", 1.0, 2.2), trial("c", "adapted", 1.0, 1.5), failed]
+    trials = [trial("a", "adapted", 0.2, 1.4), trial("b", "source only", 1.0, 2.2), trial("c", "adapted", 1.0, 1.5), failed]
     assert choose_trial(trials)[0] == "c"
     assert choose_trial([trials[1], trial("e", "neither", 1.0, 1.01), failed])[0] is None
     chosen, reason = choose_trial([trial("f", "unknown", 0.0, 1.0), failed])
     assert chosen is None and "learned the source" in reason and "--config" in reason
+
+
+def test_a_trial_is_read_off_its_runs_files(tmp_path: Path) -> None:
+    """Written by hand: accuracies of T of the source alone before those of the adapted T, and warnings of two causes."""
+    run, verdict = tmp_path / "soft-seed0", trial("soft", "adapted", 1.0, 1.4).verdict
+    run.mkdir()
+    counts = {"target_test": torch.tensor([[6, 4], [2, 8]]), "source_test": torch.tensor([[5, 0], [0, 5]])}
+    Evaluation(
+        system="pixelda",
+        images=32,
+        steps=4,
+        classes=["a", "b"],
+        checkpoint="last",
+        checkpoints={},
+        sets={name: set_result(name, found, ["a", "b"]) for name, found in counts.items()},
+        source_only={"target_test": 0.55, "source_test": 0.9},
+        verdict=verdict,
+        oracle=None,
+        curve=[],
+    ).save(run / "evaluation.json")
+    (run / "run.json").write_text('{"system": "pixelda", "state": "finished"}')
+    causes = ["content lost", "collapse", "content lost"]
+    lines = [{"kind": "warning", "images": 0, "cause": cause, "text": ""} for cause in causes] + [
+        {"kind": "train", "images": 0}
+    ]
+    (run / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_trial("soft", Condition(claim="Less.", settings={"seed": 1}), Job(run, "pixelda", {}, None))
+    assert (found.name, found.about, found.settings, found.failed) == ("soft", "Less.", {"seed": 1}, "")
+    assert (found.verdict, found.content_warnings) == (verdict, 2)
+    assert (found.with_target_labels, found.test_images) == ((0.55, 0.7), 20)
 
 
 def test_a_trial_that_target_labels_contradict_is_named() -> None:
