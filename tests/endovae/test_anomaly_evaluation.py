@@ -14,14 +14,16 @@ from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.baselines import BASELINES, baseline_scores, cross_validated, mean_colours, shortcut_features
 from pixelscope.endovae.anomaly.calibrate import DEFAULT, AnomalySplits, calibrate, split_for_anomaly
-from pixelscope.endovae.anomaly.calibration import FILE, GaussianReference, read_calibration
+from pixelscope.endovae.anomaly.calibration import FILE, Calibration, GaussianReference, ViewCalibration, read_calibration
+from pixelscope.endovae.anomaly.evaluation import Scored, anomaly_table, evaluate_view, shortcut_test
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax, overlay, smoothed
 from pixelscope.endovae.anomaly.scores import SCORES, raw_scores
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
-from pixelscope.endovae.data import Splits, load_splits
+from pixelscope.endovae.data import FrameSubset, Splits, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.inference.torch_model import TorchVAE
 from pixelscope.endovae.measurement import fit_references, measure
+from pixelscope.endovae.metrics import ClusterBootstrap, auroc_lead, auroc_with_ci
 from pixelscope.endovae.results import Evaluation
 from pixelscope.endovae.training import train_endovae
 from pixelscope.runs.folder import RunFolder
@@ -116,6 +118,81 @@ def test_every_score_and_baseline_is_compared_class_by_class(run: Path, result: 
         assert by["all"].auroc.value == pytest.approx(roc_auc_score(truth, values), abs=1e-3), name
         assert by["all"].auroc.low <= by["all"].auroc.value <= by["all"].auroc.high
     assert found.calibration_count < 19 and not found.flagged and not found.cameras, "a rate of 5% cannot be measured"
+
+
+def test_frames_are_counted_by_class_and_camera_and_drawn_by_cluster(outlined_store: FrameStore) -> None:
+    rng, store, kinds = np.random.default_rng(0), outlined_store, {"normal": 0.0, "abnormal": 1.0}
+
+    def scored(kind: str) -> Scored:
+        positions = np.flatnonzero(store.abnormal == (kind == "abnormal"))
+        scores, baselines = (
+            {name: rng.normal(kinds[kind], 1, len(positions)) for name in names} for names in (SCORES, BASELINES)
+        )
+        for values in scores.values():
+            values[::9] = np.nan
+        p = rng.choice([0.05, 0.06], len(positions))
+        return Scored(FrameSubset(store, positions), np.arange(len(positions)) // 3, scores, baselines, p)
+
+    by_kind = {kind: scored(kind) for kind in kinds}
+    normal, abnormal = (by_kind[kind].select(by_kind[kind].visible) for kind in kinds)
+    found = evaluate_view("centre", by_kind, known_healthy(19), 8)
+    assert found.unscored == {kind: int((~one.visible).sum()) for kind, one in by_kind.items()}
+    labels = store.labels[normal.part.positions]
+    groups = {"all": labels >= 0} | {name: labels == store.classes.index(name) for name in ("normal-cecum", "normal-pylorus")}
+    shares = {name: (normal.p[rows] < 0.055).mean() for name, rows in groups.items()}
+    assert found.flagged == pytest.approx(shares | {"abnormal": (abnormal.p < 0.055).mean()})
+    cameras = {"normal-cecum, 32 x 32": "normal-cecum", "normal-pylorus, 48 x 48": "normal-pylorus"}
+    assert {name: (one.count, one.flagged) for name, one in found.cameras.items()} == {
+        name: (groups[group].sum(), pytest.approx(shares[group])) for name, group in cameras.items()
+    }
+    for group, rows in groups.items():
+        draws = ClusterBootstrap.of(normal.clusters[rows], abnormal.clusters)
+        for name, by in found.scores.items():
+            assert by[group] == auroc_with_ci(normal.scores[name][rows], abnormal.scores[name], draws), (name, group)
+        best, one = found.leads[group].baseline, (normal.scores["mse_tissue"][rows], abnormal.scores["mse_tissue"])
+        other = normal.baselines[best][rows], abnormal.baselines[best]
+        assert found.leads[group].difference == auroc_lead(one, other, draws)
+    lines = list(csv.DictReader(anomaly_table({"centre": by_kind}).splitlines()))
+    flagged = {True: "1", False: "0"}
+    for line, p, visible in zip(lines, np.concatenate([one.p for one in by_kind.values()]), by_visible(by_kind), strict=True):
+        assert float(line["p"]) == p and line["flagged"] == (flagged[p < 0.055] if visible else "")
+
+
+def by_visible(scored: dict[str, Scored]) -> np.ndarray:
+    return np.concatenate([one.visible for one in scored.values()])
+
+
+def known_healthy(count: int) -> Calibration:
+    """Return a calibration by `count` frames."""
+    view = ViewCalibration(
+        selected="mse_tissue",
+        selection_auroc={},
+        selection_counts={},
+        log_spreads={},
+        scores={name: tuple(np.arange(1.0, 1 + count).tolist()) for name in SCORES},
+    )
+    latent = GaussianReference((0.0,), ((1.0,),))
+    return Calibration(
+        checkpoint="last",
+        images=1,
+        weights_sha256="",
+        held_out=True,
+        cameras=(),
+        latent=latent,
+        vmax=1.0,
+        views={"full": view, "centre": view},
+    )
+
+
+def test_the_intervals_of_the_shortcut_test_are_over_clusters(outlined_store: FrameStore) -> None:
+    everything, distance = np.arange(len(outlined_store)), 8
+    groups, abnormal = outlined_store.clusters(everything, distance), outlined_store.abnormal
+    assert len(np.unique(groups)) < 0.7 * len(groups)
+    found = shortcut_test("full", FrameSubset(outlined_store, everything), distance, ("all",))
+    values = cross_validated(shortcut_features(outlined_store, "full", everything)[0], abnormal, groups)
+    assert found is not None and values is not None
+    draws = ClusterBootstrap.of(groups[~abnormal], groups[abnormal])
+    assert found.shortcuts["all"] == auroc_with_ci(values[~abnormal], values[abnormal], draws).auroc
 
 
 def table(run: Path) -> list[dict[str, str]]:

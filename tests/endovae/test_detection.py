@@ -12,34 +12,48 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 from scipy.spatial.distance import mahalanobis
+from skimage.measure import label
+from skimage.transform import resize
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 import pixelscope.endovae
+from fixtures.frames import save
 from pixelscope import errors
 from pixelscope.cli import main
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.preprocess import centre_box
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.data.phantom import write_phantom
-from pixelscope.endovae.anomaly.localization import SIDE, hottest_inside, measure_maps, region_overlap, resized_lesions
+from pixelscope.endovae.anomaly.baselines import cross_validated, shortcut_features
+from pixelscope.endovae.anomaly.localization import (
+    SIDE,
+    hottest_inside,
+    measure_maps,
+    region_overlap,
+    resized_lesions,
+    resized_maps,
+)
 from pixelscope.endovae.detection.config import DetectConfig, DetectorName
 from pixelscope.endovae.detection.crossvalidation import cross_validate, halves, make_folds
 from pixelscope.endovae.detection.detect import fit_to_store
-from pixelscope.endovae.detection.detectors import Mahalanobis, PaDiM, PatchCore, highest
-from pixelscope.endovae.detection.features import FrameFeatures
+from pixelscope.endovae.detection.detectors import Detection, Mahalanobis, PaDiM, PatchCore, PseudoLesions, highest
+from pixelscope.endovae.detection.features import FrameFeatures, learned_extractor
 from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesion, vary
 from pixelscope.endovae.detection.results import DetectionResult
 from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_head, train_lesion_net
 from pixelscope.endovae.lite0 import load_lite0, read_weights
+from pixelscope.endovae.metrics import ClusterBootstrap, auroc_with_ci
 from pixelscope.errors import InputError, has_extra
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.weights import read_weights as read_weights_file
+from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box
 
 LEARNED = ("learned-mahalanobis", "pseudo-lesions")
+KINDS = (Mahalanobis, PseudoLesions)
 QUICK = DetectConfig(detectors=LEARNED, folds=3, images=32, min_lesion=0)
 needs_pretrained = pytest.mark.skipif(not has_extra("pretrained"), reason="the extra `pretrained` is not installed")
 
@@ -288,6 +302,27 @@ def test_regions_count_alike_whatever_their_size() -> None:
     assert region_overlap(small, lesions) == pytest.approx(region_overlap(large, lesions)) == pytest.approx(0.5, abs=0.01)
 
 
+def test_the_overlap_with_regions_is_that_of_a_count_at_every_threshold() -> None:
+    rng = np.random.default_rng(0)
+    lesions = np.zeros((3, SIDE, SIDE), bool)
+    lesions[0, 5:9, 5:9] = lesions[0, 30:50, 20:40] = lesions[1, 10:13, 40:50] = lesions[2, :30, :20] = True
+    maps = (rng.standard_normal(lesions.shape) + np.array([2, 0.5, 1])[:, None, None] * lesions).astype(np.float32)
+    numbered = [np.asarray(label(one)) for one in lesions]
+    inside = [one[own == number] for one, own in zip(maps, numbered, strict=True) for number in range(1, own.max() + 1)]
+    assert len(inside) == 4
+    levels = np.quantile(maps, np.linspace(1, 0, 2000))
+    rates = [(maps[~lesions] > level).mean() for level in levels]
+    overlaps = [np.mean([(one > level).mean() for one in inside]) for level in levels]
+    expected = np.trapezoid(np.interp(np.linspace(0, 0.3, 500), rates, overlaps), np.linspace(0, 0.3, 500)) / 0.3
+    assert region_overlap(maps, lesions) == pytest.approx(expected, abs=0.005)
+
+
+def test_small_maps_are_resized_as_scikit_image_does() -> None:
+    maps = np.random.default_rng(0).random((2, 7, 7)).astype(np.float32)
+    expected = [np.asarray(resize(one, (SIDE, SIDE), order=1, mode="edge", anti_aliasing=False)) for one in maps]
+    np.testing.assert_allclose(resized_maps(maps), expected, atol=1e-3)
+
+
 def test_the_hottest_pixel_is_on_the_lesion_or_not() -> None:
     lesions = np.zeros((2, SIDE, SIDE), bool)
     lesions[:, :10, :10] = True
@@ -329,6 +364,156 @@ def test_frames_that_differ_all_over_are_told_apart(tmp_path: Path) -> None:
     store = prepare([folder], out=tmp_path / "store")
     found = cross_validate(store, replace_config(detectors=("learned-mahalanobis",)))
     assert found.scores["learned-mahalanobis"].auroc["normal-a"].value > 0.8
+
+
+@pytest.fixture(scope="module")
+def textured(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    """Two healthy classes of near-duplicates; bright lesions, one tiny, four without masks; insets in a third of the frames."""
+    folder, rng = tmp_path_factory.mktemp("textured"), np.random.default_rng(0)
+    for seed, (name, count) in enumerate((("normal-a", 32), ("normal-b", 32), ("polyps", 14))):
+        for number, frame in enumerate(textures(count, 10 * seed, 120)):
+            lesion = np.zeros((120, 120), np.uint8)
+            if name == "polyps":
+                cv2.circle(lesion, rng.integers((70, 45), (100, 75)).tolist(), 2 if number == 9 else 16, 255, -1)
+            for copy in ("a", "b") if name != "polyps" else ("a",):
+                shown = frame + rng.uniform(-0.08, 0.1) * lesion[..., None] + rng.integers(-2, 3, frame.shape)
+                save(folder / name / f"{number}{copy}.png", shown.clip(0, 255).astype(np.uint8))
+            if name == "polyps" and number < 10:
+                save(folder / "polyp-masks" / f"{number}a.png", lesion)
+    store = prepare([folder], config=PrepareConfig(size=64), out=tmp_path_factory.mktemp("stores") / "textured")
+    insets = np.array(store.centre_insets)
+    insets[::3, -20:, :15] = 1
+    return replace(store, centre_insets=insets)
+
+
+class Folds:
+    """The frames of a store, and what detectors find in each fold, step by step."""
+
+    def __init__(self, store: FrameStore) -> None:
+        self.store, view = store, store.view("centre")
+        self.frames, self.insets, self.lesions = np.asarray(view.frames), np.asarray(view.insets) > 0, np.asarray(view.lesions)
+        self.hidden = store.has_lesion & store.abnormal & ((self.lesions > 0).mean((1, 2)) < 0.01)
+        self.abnormal, self.used = store.abnormal & ~self.hidden, np.flatnonzero(~self.hidden)
+        self.groups = np.full(len(store), -1)
+        self.groups[self.used] = store.clusters(self.used, 8)
+        self.folds = make_folds(store, ~self.hidden, 3, 8, seed=0)
+        self.found = [self._detected(fold.train, number) for number, fold in enumerate(self.folds)]
+        self.scores = [{name: one.scores for name, one in found.items()} for found in self.found]
+        self.areas = [
+            {name: roc_auc_score(self.abnormal[fold.selection], one[fold.selection]) for name, one in scores.items()}
+            for fold, scores in zip(self.folds, self.scores, strict=True)
+        ]
+        self.chosen = [max(areas, key=areas.__getitem__) for areas in self.areas]
+
+    def _detected(self, train: np.ndarray, number: int) -> dict[str, Detection]:
+        features = learned_extractor(self.frames[train], QUICK.images, 0, number)(self.frames)
+        return {name: kind.fit(features[train], 0)(features) for name, kind in zip(LEARNED, KINDS, strict=True)}
+
+    def healthy(self) -> dict[str, np.ndarray]:
+        classes = {name: self.store.labels == self.store.classes.index(name) for name in ("normal-a", "normal-b")}
+        return {"all": ~self.store.abnormal, **classes}
+
+    def gathered(self, scores: list[np.ndarray]) -> np.ndarray:
+        """Return the scores of the frames, each from the fold that tests it, in deviations of its calibration frames."""
+        found = np.full(len(self.store), np.nan)
+        for fold, one in zip(self.folds, scores, strict=True):
+            known = one[fold.calibration]
+            found[fold.test] = (one[fold.test] - known.mean()) / known.std()
+        return found
+
+
+@pytest.fixture(scope="module")
+def folds(textured: FrameStore) -> Folds:
+    return Folds(textured)
+
+
+@pytest.fixture(scope="module")
+def validated(textured: FrameStore) -> DetectionResult:
+    return cross_validate(textured, replace_config(min_lesion=0.01, detectors=LEARNED[::-1]))
+
+
+def test_frames_are_scored_by_the_detectors_of_the_fold_that_tests_them(folds: Folds, validated: DetectionResult) -> None:
+    assert validated.invisible == 1 == folds.hidden.sum() and (folds.abnormal & ~folds.store.has_lesion).sum() == 4
+    scores = {name: folds.gathered([one[name] for one in folds.scores]) for name in LEARNED}
+    best = [one[name] for one, name in zip(folds.scores, folds.chosen, strict=True)]
+    scores["selected in each fold"] = folds.gathered(best)
+    for group, healthy in folds.healthy().items():
+        assert validated.counts[group] == healthy.sum()
+        draws = ClusterBootstrap.of(folds.groups[healthy], folds.groups[folds.abnormal])
+        for name, one in scores.items():
+            expected = auroc_with_ci(one[healthy], one[folds.abnormal], draws).auroc.model_dump()
+            assert validated.scores[name].auroc[group].model_dump() == pytest.approx(expected, abs=1e-3), name
+
+
+def test_frames_that_are_not_tested_select_a_detector(folds: Folds, validated: DetectionResult) -> None:
+    means = {name: np.mean([one[name] for one in folds.areas]) for name in LEARNED}
+    assert validated.selection_auroc == pytest.approx(means)
+    assert validated.selected == max(means, key=means.__getitem__)
+    assert validated.selected_by_fold == tuple(folds.chosen)
+
+
+def test_frames_are_flagged_by_the_calibration_frames_of_their_fold(folds: Folds, validated: DetectionResult) -> None:
+    flagged = np.zeros(len(folds.store), bool)
+    for fold, scores, name in zip(folds.folds, folds.scores, folds.chosen, strict=True):
+        known = scores[name][fold.calibration]
+        assert len(known) >= 19
+        above = np.array([(known >= one - 1e-4 * known.std()).sum() for one in scores[name][fold.test]])
+        flagged[fold.test] = (1 + above) / (1 + len(known)) <= 0.05
+    groups = {"normal-a": folds.healthy()["normal-a"], "normal-b": folds.healthy()["normal-b"], "abnormal": folds.abnormal}
+    assert 0 < flagged.sum() < len(folds.store)
+    assert validated.flagged == pytest.approx({name: flagged[rows].mean() for name, rows in groups.items()})
+
+
+def test_trivial_baselines_are_fitted_to_the_training_frames_of_each_fold(folds: Folds, validated: DetectionResult) -> None:
+    small, covered = (
+        np.stack([cv2.resize(one, (96, 96), interpolation=cv2.INTER_AREA) for one in some])
+        for some in (folds.frames, folds.insets.astype(np.float32))
+    )
+    outside = covered == 0
+    colours = np.array([one[shown].mean(0) for one, shown in zip(small, outside, strict=True)])
+    pixels = small.reshape(len(small), -1) / 255
+    found: dict[str, list[np.ndarray]] = {"mean colour": [], "PCA error": []}
+    for fold in folds.folds:
+        known = colours[fold.train]
+        inverse = np.linalg.inv(np.cov(known.T))
+        found["mean colour"].append(np.array([mahalanobis(one, known.mean(0), inverse) for one in colours]))
+        mean = pixels[fold.train].mean(0)
+        directions = np.linalg.svd(pixels[fold.train] - mean, full_matrices=False)[2][:6]
+        errors = (pixels - (mean + (pixels - mean) @ directions.T @ directions).clip(0, 1)) ** 2
+        errors = errors.reshape(small.shape).mean(3)
+        found["PCA error"].append(np.array([one[shown].mean() for one, shown in zip(errors, outside, strict=True)]))
+    for name, by_fold in found.items():
+        scores = folds.gathered(by_fold)
+        for group, healthy in folds.healthy().items():
+            truth, rows = np.repeat([0, 1], [healthy.sum(), folds.abnormal.sum()]), (healthy, folds.abnormal)
+            expected = roc_auc_score(truth, np.concatenate([scores[some] for some in rows]))
+            assert validated.baselines[name].auroc[group].value == pytest.approx(expected, abs=2e-3), (name, group)
+
+
+def test_maps_are_compared_with_the_lesions_of_their_own_frames(folds: Folds, validated: DetectionResult) -> None:
+    outlined = folds.abnormal & folds.store.has_lesion
+    assert validated.lesion_frames == outlined.sum() == 9
+    assert validated.lesion_share == pytest.approx(resized_lesions(folds.lesions[outlined]).mean())
+    for name in LEARNED:
+        expected = []
+        for fold, found in zip(folds.folds, folds.found, strict=True):
+            rows = fold.test[outlined[fold.test]]
+            expected.append(measure_maps(resized_maps(found[name].maps[rows]), resized_lesions(folds.lesions[rows])))
+        for key, value in validated.maps[name].model_dump().items():
+            assert value == pytest.approx(np.mean([getattr(one, key) for one in expected]), abs=1e-6), (name, key)
+    brightness = resized_maps(np.asarray(folds.frames[outlined] @ np.array([0.299, 0.587, 0.114]), np.float32))
+    truth = resized_lesions(folds.lesions[outlined])
+    area = roc_auc_score(truth.reshape(-1), brightness.reshape(-1))
+    assert validated.maps["brightness"].auroc == pytest.approx(area, abs=1e-3)
+
+
+def test_the_classifiers_that_see_no_tissue_hold_whole_clusters_out(folds: Folds, validated: DetectionResult) -> None:
+    abnormal = folds.abnormal[folds.used]
+    found = shortcut_features(folds.store, "centre", folds.used)
+    for name, features in zip(("no tissue", "mean colour alone"), found, strict=True):
+        told = cross_validated(features, abnormal, folds.groups[folds.used])
+        assert told is not None
+        assert validated.shortcuts[name].auroc["all"].value == pytest.approx(roc_auc_score(abnormal, told))
 
 
 def replace_config(**changes: object) -> DetectConfig:

@@ -1,5 +1,6 @@
 """What frames can be told apart by without tissue, and which cameras a calibration knows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from fixtures.frames import drawn, save
+from fixtures.frames import drawn, save, write_frames
 from pixelscope.data.frames.prepare import prepare
-from pixelscope.data.frames.store import FrameStore
-from pixelscope.endovae.anomaly.baselines import cross_validated, sharpness, shortcut_features
+from pixelscope.data.frames.store import FrameStore, InsetRecord
+from pixelscope.endovae.anomaly.baselines import cross_validated, jpeg_bytes, sharpness, shortcut_features
 from pixelscope.endovae.anomaly.calibration import camera_warnings, cameras, group_sizes, known_cameras
 from pixelscope.imaging.config import PrepareConfig
 
@@ -61,6 +62,34 @@ def test_a_black_corner_is_told_on_the_full_view_alone(tmp_path: Path) -> None:
     store = made(tmp_path / "frames", black_corner)
     assert told(store, "full")[0] > 0.99
     assert told(store, "centre")[0] < 0.7
+
+
+def test_features_are_what_the_view_shows_and_how_large_the_original_was(tmp_path: Path) -> None:
+    """A black border in the first quarter of the frame, a black spot amid it, and an inset that hides black in its corner."""
+    store = prepare([write_frames(tmp_path / "frames", {"normal-a": 2})], config=PrepareConfig(size=48), out=tmp_path / "store")
+    frame, inset = np.full((48, 48, 3), (160, 90, 70), np.uint8), np.zeros((48, 48), np.uint8)
+    frame[:6, :16] = frame[20:24, 20:23] = frame[40:, 44:] = 0
+    inset[40:, 44:] = 1
+    boxes = (
+        InsetRecord(kind="green", box=(30, 40, 10, 6)),
+        InsetRecord(kind="black", box=(60, 50, 5, 4)),
+        InsetRecord(kind="black", box=(70, 50, 2, 5)),
+    )
+    record = store.index.frames[0].model_copy(update={"size": (80, 60), "content": (8, 4, 50, 40), "insets": boxes})
+    index = store.index.model_copy(update={"frames": (record, record)})
+    shown = {"frames": frame[None], "insets": inset[None], "centre": frame[None], "centre_insets": inset[None]}
+    store = replace(store, index=index, **shown)
+    compression, sharp = np.log(jpeg_bytes(frame)), sharpness(frame[None])[0]
+    content, areas = [8 / 80, 4 / 60, 50 / 80, 40 / 60], [60 / 2000, 30 / 2000]
+    quarters = [6 * 16 / 24**2, 0, 0, 0]
+    expected = {
+        "full": [np.log(80), np.log(60), *content, *areas, *quarters, compression, sharp],
+        "centre": [(6 * 16 + 4 * 3 + 8 * 4) / 48**2, 8 * 4 / 48**2, compression, sharp],
+    }
+    for view, values in expected.items():
+        features, colours = shortcut_features(store, view, np.arange(1))  # pyright: ignore[reportArgumentType]
+        assert features[0] == pytest.approx(values)
+        assert colours[0] == pytest.approx(frame[inset == 0].mean(0))
 
 
 def test_a_colour_is_told_by_the_colour_alone(tmp_path: Path) -> None:

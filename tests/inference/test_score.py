@@ -14,6 +14,7 @@ from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, SCORES
+from pixelscope.endovae.inference.interactive import InteractiveVAE
 from pixelscope.endovae.inference.score import score
 from pixelscope.runs.folder import RunFolder
 
@@ -199,3 +200,19 @@ def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_f
     with pytest.raises(InputError, match="is not finished"):
         score(young, [frame_files], out)
     assert not list(tmp_path.glob("scores*"))
+
+
+def test_a_frame_of_any_size_has_the_score_of_its_file_when_it_is_analysed(
+    endovae_run: Path, frame_files: Path, tmp_path: Path
+) -> None:
+    small = Image.open(image_files(frame_files / "polyps")[0])
+    for size in ((90, 80), (901, 800)):
+        frame = np.asarray(small.resize(size, Image.Resampling.NEAREST))
+        noise = np.random.default_rng(0).integers(-9, 10, frame.shape)
+        frame = (frame + noise).clip(0, 255).astype(np.uint8)
+        Image.fromarray(frame).save(tmp_path / f"{size[0]}.png")
+        score(endovae_run, [tmp_path / f"{size[0]}.png"], tmp_path / f"{size[0]}.csv", false_positive_rate=0.2)
+        (row,) = read(tmp_path / f"{size[0]}.csv")
+        found = InteractiveVAE(endovae_run).analyze(frame)
+        assert (found.score, found.p) == pytest.approx((float(row["score"]), float(row["p"])), rel=1e-3)
+        assert max(found.frame.shape[:2]) <= 640 and found.heatmap.shape == found.frame.shape

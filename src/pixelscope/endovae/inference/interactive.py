@@ -19,6 +19,7 @@ from pixelscope.endovae.anomaly.scores import why_unscored
 from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.results import Evaluation
 from pixelscope.errors import InputError
+from pixelscope.imaging.content_area import Box
 from pixelscope.imaging.preview import sheet_html
 
 if TYPE_CHECKING:
@@ -134,20 +135,20 @@ class InteractiveVAE:
         Raises InputError if these weights have no calibration, or the frame shows no tissue.
         """
         calibration = self._checkpoint.calibration()
-        original = _shrunk(image)
-        prepared = prepare_frame(original, None, self.config.prepare)
+        prepared = prepare_frame(image, None, self.config.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
         maps, reconstructions = self._vae.analyze(frames)
         known = calibration.views[HEADLINE]
         value = float(calibration.scores(HEADLINE, maps, frames, insets)[known.selected][0])
         if not np.isfinite(value):
             raise InputError(f"This frame cannot be scored ({why_unscored(maps)[0]}); give another.")
-        square = prepared.content.centre_square()
+        # The frame is scored at its own size, as `score` does, and shown smaller.
+        original, factor = _shrunk(image), _factor(image)
+        square, content = _scaled(prepared.content.centre_square(), factor), _scaled(prepared.content, factor)
         heatmap = original.copy()
         grown = cv2.resize((smoothed(maps.error) * ~insets)[0], (square.width, square.height), interpolation=cv2.INTER_LINEAR)
         heatmap[square.slices] = overlay(original[square.slices], np.asarray(grown, np.float32), calibration.vmax)
         outlined = original.copy()
-        content = prepared.content
         corner = (content.left + content.width - 1, content.top + content.height - 1)
         cv2.rectangle(outlined, (content.left, content.top), corner, (255, 255, 255), 2)
         return FrameAnalysis(
@@ -171,9 +172,21 @@ class InteractiveVAE:
         return self._vae.encode(some.frames), some.positions, splits
 
 
+def _factor(image: Bytes) -> float:
+    """Return the factor by which a frame is shrunk to be shown, at most 1."""
+    return min(1.0, LARGEST / max(image.shape[:2]))
+
+
+def _scaled(box: Box, factor: float) -> Box:
+    """Return a box of a frame in the shrunk frame."""
+    left, top = int(box.left * factor), int(box.top * factor)
+    right, bottom = (box.left + box.width) * factor, (box.top + box.height) * factor
+    return Box(left, top, max(1, round(right) - left), max(1, round(bottom) - top))
+
+
 def _shrunk(image: Bytes) -> Bytes:
-    factor = LARGEST / max(image.shape[:2])
-    if factor >= 1:
+    factor = _factor(image)
+    if factor == 1:
         return image
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
