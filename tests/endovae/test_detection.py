@@ -37,7 +37,7 @@ from pixelscope.endovae.anomaly.localization import (
 )
 from pixelscope.endovae.detection.config import DetectConfig, DetectorName
 from pixelscope.endovae.detection.crossvalidation import cross_validate, halves, make_folds
-from pixelscope.endovae.detection.detect import fit_to_store
+from pixelscope.endovae.detection.detect import calibration_split, fit_to_store
 from pixelscope.endovae.detection.detectors import Detection, Mahalanobis, PaDiM, PatchCore, PseudoLesions, highest
 from pixelscope.endovae.detection.features import FrameFeatures, learned_extractor
 from pixelscope.endovae.detection.model import FittedDetector
@@ -204,6 +204,38 @@ def test_patchcore_is_the_distance_to_the_nearest_patch_of_its_bank() -> None:
     nearest, _ = NearestNeighbors(n_neighbors=1).fit(fitted.bank).kneighbors(test.fine.reshape(-1, 5))
     found = fitted(test)
     np.testing.assert_allclose(found.maps.reshape(-1), nearest[:, 0], atol=1e-5)
+    np.testing.assert_allclose(found.scores, np.sort(found.maps.reshape(3, 16))[:, -2:].mean(1), rtol=1e-5)
+
+
+def test_a_map_of_pseudo_lesions_is_scored_by_its_highest_tenth() -> None:
+    test = features(3, seed=1)
+    found = PseudoLesions.fit(features(5), 0)(test)
+    np.testing.assert_array_equal(found.maps, test.lesion_maps())
+    np.testing.assert_allclose(found.scores, np.sort(test.lesion_maps().reshape(3, 16))[:, -2:].mean(1), rtol=1e-5)
+
+
+def test_features_are_those_of_the_networks_maps() -> None:
+    frames = textures(3, side=112)
+    extractor = learned_extractor(frames, 32, 0, 0)
+    images = torch.from_numpy(frames.transpose(0, 3, 1, 2) / np.float32(255))
+    with torch.no_grad():
+        maps = extractor.trained.encode(images)
+        lesions = torch.sigmoid(extractor.trained.decode(*maps))
+    _, fine, coarse = (one.numpy() for one in maps)
+    found = extractor(frames)
+    assert not extractor.trained.training
+    np.testing.assert_allclose(found.lesion_maps(), lesions, atol=1e-5)
+    pooled = [
+        getattr(one.numpy(), kind)((2, 3), **given) for one in maps for kind, given in (("mean", {}), ("std", {"ddof": 1}))
+    ]
+    np.testing.assert_allclose(found.pooled, np.concatenate(pooled, 1), atol=1e-4)
+    halved = fine.reshape(3, -1, 7, 2, 7, 2).mean((3, 5))
+    np.testing.assert_allclose(found.patches, np.concatenate([halved, coarse], 1).transpose(0, 2, 3, 1), atol=1e-5)
+    doubled = torch.nn.functional.interpolate(torch.from_numpy(coarse), (14, 14), mode="bilinear").numpy()
+    padded = np.pad(np.concatenate([fine, doubled], 1), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+    around = [padded[:, :, row : row + 14, column : column + 14] for row in range(3) for column in range(3)]
+    np.testing.assert_allclose(found.fine, np.nanmean(around, 0).transpose(0, 2, 3, 1), atol=1e-5)
+    np.testing.assert_array_equal(found[np.array([2, 0])].lesion_maps(), found.lesion_maps()[[2, 0]])
 
 
 def test_a_small_bank_covers_the_patches_better_than_a_random_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,6 +558,22 @@ def test_results_are_read_back_whole(result: DetectionResult, tmp_path: Path) ->
     (tmp_path / "detection.json").write_text(json.dumps({"version": 9}))
     with pytest.raises(InputError, match="detection.json"):
         DetectionResult.load(tmp_path / "detection.json")
+
+
+def test_the_detector_of_the_file_is_calibrated_on_frames_that_it_was_not_fitted_to(textured: FrameStore) -> None:
+    fitted = fit_to_store(textured, "learned-mahalanobis", QUICK)
+    calibration, train = calibration_split(textured, QUICK)
+    healthy = np.flatnonzero(~textured.abnormal)
+    groups = np.full(len(textured), -1)
+    groups[healthy] = textured.clusters(healthy, 8)
+    assert sorted([*calibration, *train]) == healthy.tolist() and not set(groups[calibration]) & set(groups[train])
+    assert len(calibration) == pytest.approx(0.2 * len(healthy), abs=4)
+    frames = np.asarray(textured.view("centre").frames)
+    features = learned_extractor(frames[train], QUICK.images, 0, QUICK.folds)
+    known = Mahalanobis.fit(features(frames[train]), 0)(features(frames[calibration]))
+    np.testing.assert_allclose(fitted.calibration.scores, np.sort(known.scores), rtol=1e-4)
+    assert fitted.calibration.vmax == pytest.approx(np.quantile(known.maps, 0.99), rel=1e-4)
+    assert [(one.width, one.height, one.count) for one in fitted.calibration.cameras] == [(120, 120, len(calibration))]
 
 
 @pytest.mark.parametrize("name", ["learned-padim", "pseudo-lesions"])

@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.distance import cdist
 
 import pixelscope
 from fixtures import tiny
@@ -17,10 +19,11 @@ from pixelscope.cli import main
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae import GenerationResult
 from pixelscope.endovae.checkpoints import load_checkpoint
-from pixelscope.endovae.data import load_run_splits
+from pixelscope.endovae.data import load_run_splits, to_images
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.forward import AXES_FILE
 from pixelscope.endovae.generation.features import LAST_BLOCK, encoder_features, feature_spaces, lite0_features
+from pixelscope.endovae.generation.measures import frechet_distance, kernel_distance, manifolds
 from pixelscope.endovae.generation.results import FeaturesName
 from pixelscope.endovae.generation.sets import RealFrames, measure_generated
 from pixelscope.endovae.lite0 import load_lite0
@@ -63,7 +66,10 @@ def test_runs_are_measured_next_to_real_frames(runs: tuple[Path, Path]) -> None:
     assert (result.kind, result.held_out, result.cycles) == ("normal", 7, 2)
     # All are measured on the encoder of the first run.
     assert result.dimensions == {"encoder": 3}
-    assert measured(other).dimensions == {"encoder": 10}
+    alone = measured(other)
+    assert alone.dimensions == {"encoder": 10}
+    assert alone.sets[1].fine_energy == pytest.approx(result.sets[2].fine_energy, rel=1e-6)
+    assert alone.sets[1].fine_energy != pytest.approx(result.sets[1].fine_energy, rel=1e-3)
     real, *generated = (row.features["encoder"] for row in result.sets)
     assert real.nearer is None and all(0 <= (row.nearer or 0) <= 1 for row in generated)
     assert all(row.frechet > real.frechet for row in generated)
@@ -73,6 +79,26 @@ def test_runs_are_measured_next_to_real_frames(runs: tuple[Path, Path]) -> None:
         assert min(sheet.size) > 300 and len(np.unique(np.asarray(sheet.convert("L")))) > 50
     text = result.to_text()
     assert "spatial" in text and "energy above 2 cycles" in text and "biased" in text
+
+
+def test_the_real_row_compares_training_frames_with_held_out_ones(runs: tuple[Path, Path]) -> None:
+    checkpoint = load_checkpoint(runs[0])
+    splits = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record)
+    training, held_out = splits.train.frames, splits.test["normal"].frames
+    rows = np.arange(8) * len(training) // 8
+    real, some, mirrors = (
+        encoder_features(checkpoint, frames) for frames in (held_out, training[rows], training[:, :, ::-1].copy())
+    )
+    row = measured(runs[0], count=8).sets[0]
+    found = row.features["encoder"]
+    assert found.frechet == pytest.approx(frechet_distance(real, some), rel=1e-4)
+    kernel = kernel_distance(real, some)
+    assert (found.kernel, found.kernel_std) == pytest.approx((kernel.value, kernel.std), rel=1e-4, abs=1e-9)
+    assert (found.precision, found.recall, found.density, found.coverage) == pytest.approx(manifolds(real, some))
+    known = np.concatenate([encoder_features(checkpoint, training), mirrors])
+    assert found.nearest == pytest.approx(np.median(cdist(real, known).min(1)), rel=1e-3)
+    fine = [float(spectrum(to_images(frames))[:, 2:].sum(1).mean()) for frames in (training[rows], held_out)]
+    assert row.fine_energy == pytest.approx(fine[0] / fine[1], rel=1e-4)
 
 
 def test_the_same_seed_gives_the_same_numbers(runs: tuple[Path, Path]) -> None:
@@ -213,6 +239,9 @@ def test_features_of_lite0_are_measured_first(runs: tuple[Path, Path], store: Fr
     network = load_lite0("This test", [LAST_BLOCK])
     whole = lite0_features(network, store.frames[:40])
     assert whole.shape == (40, 320)
+    enlarged = np.stack([cv2.resize(one, (224, 224), interpolation=cv2.INTER_LINEAR) for one in store.frames[:2]])
+    expected = network(torch.from_numpy(enlarged.transpose(0, 3, 1, 2) / np.float32(255)))[-1].mean((2, 3))
+    np.testing.assert_allclose(whole[:2], expected, atol=1e-3)
     assert lite0_features(network, store.frames[33:40]) == pytest.approx(whole[33:], abs=1e-3)
 
 

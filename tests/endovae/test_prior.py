@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from scipy.fft import dctn
+from scipy.fft import dctn, idctn
 from sklearn.mixture import GaussianMixture
 
 import pixelscope
@@ -28,7 +28,7 @@ from pixelscope.endovae.latent_prior import fit
 from pixelscope.endovae.latent_prior.config import PriorConfig
 from pixelscope.endovae.latent_prior.fit import fit_prior
 from pixelscope.endovae.latent_prior.flow import integrate
-from pixelscope.endovae.latent_prior.inpaint import BORDER, blend_weights
+from pixelscope.endovae.latent_prior.inpaint import BORDER, FrameInpainter, blend_weights
 from pixelscope.endovae.latent_prior.mixture import MixturePrior
 from pixelscope.endovae.latent_prior.results import PriorResult
 from pixelscope.endovae.latent_prior.sample import FrameSampler, sample_frames
@@ -167,16 +167,58 @@ def test_a_flow_finds_the_shares_and_places_of_two_clusters() -> None:
     assert found.loss < 0.8 * found.start_loss
 
 
+def flat(maps: torch.Tensor) -> torch.Tensor:
+    """Return codes (N, latent), the channels of one position next to each other, of maps (N, C, S, S)."""
+    return maps.permute(0, 2, 3, 1).flatten(1)
+
+
 def test_a_kind_draws_its_cluster_and_guidance_leads_away_from_the_other() -> None:
     codes, which = toy(2000, spread=0.7)
     labels = torch.stack([1 + which, torch.zeros(2000, dtype=torch.int64)], 1)
-    field = train_field(codes, labels, 2, TOY).field
-    asked = torch.tensor([[2, 0]]).repeat(500, 1)
-    plain, guided = drawn(field, asked), drawn(field, asked, 3.0)
+    prior, _, _ = FlowPrior.fit(flat(codes), (4, 4, 2), labels, KINDS, TOY, None)
+    assert prior.shares.tolist() == pytest.approx([float((which == 0).float().mean()), float(which.float().mean())])
+
+    def places(kind: Any, guidance: float) -> torch.Tensor:
+        return prior.draw(range(500), 1, kind, guidance).view(500, 16, 2).mean(1)
+
+    plain, guided, ignored = (places("abnormal", guidance) for guidance in (1.0, 3.0, 0.0))
     assert (plain.mean(0) - PLACES[1]).abs().max() < 0.2
+    assert (places("normal", 1.0).mean(0) - PLACES[0]).abs().max() < 0.2
     assert guided[:, 0].mean() > plain[:, 0].mean() + 0.1
-    ignored = drawn(field, asked, 0.0)
     assert (plain[:, 0] < 0).float().mean() < 0.25 < (ignored[:, 0] < 0).float().mean() < 0.6
+    assert (places(None, 1.0).mean(0) - codes.mean((0, 2, 3))).abs().max() < 0.15
+    torch.testing.assert_close(
+        prior.draw(range(5, 9), 1, None, 1.0), prior.draw(range(9), 1, None, 1.0)[5:], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_codes_are_drawn_and_completed_position_by_position() -> None:
+    """Each channel of each position has its own mean; a training of one step leaves the field that of a Gaussian."""
+    draw = torch.Generator().manual_seed(0)
+    mean, scale = torch.linspace(-3, 5, 32), torch.tensor([0.2, 4.0]).repeat(16)
+    codes = mean + scale * torch.randn(400, 32, generator=draw)
+    labels = torch.zeros(400, 2, dtype=torch.int64)
+    prior, _, _ = FlowPrior.fit(codes, (4, 4, 2), labels, (), QUICK.with_settings({"images": 8, "steps": 12}), None)
+    drawn = prior.draw(range(400), 0, None, 1.0)
+    assert ((drawn - codes).mean(0).abs() < 0.3 * scale).all()
+    assert ((drawn.std(0) / codes.std(0) - 1).abs() < 0.25).all()
+    known = torch.zeros(4, 4, dtype=torch.bool)
+    known[1, 2] = known[3, 0] = True
+    completed = prior.complete(codes[7], known, range(3), 0, None, 1.0).view(3, 4, 4, 2)
+    torch.testing.assert_close(completed[:, known], codes[7].view(4, 4, 2)[known].expand(3, 2, 2), atol=1e-4, rtol=1e-4)
+    assert (completed[:, ~known].std(0) > 0.01).all()
+
+
+def test_the_integration_is_of_second_order() -> None:
+    """Against the flow of a Gaussian, which maps noise to mean + deviation x noise per coefficient of a cosine transform."""
+    draw = torch.Generator().manual_seed(0)
+    codes = 2 * torch.nn.functional.avg_pool2d(torch.randn(300, 2, 10, 10, generator=draw), 3, 1) + torch.linspace(-1, 1, 8)
+    labels = torch.zeros(300, 2, dtype=torch.int64)
+    field, noise = new_field(codes, labels, 0, PriorConfig(width=8)), torch.randn(20, 2, 8, 8, generator=draw)
+    spread = dctn((codes - codes.mean(0)).numpy(), axes=(2, 3), norm="ortho").std(0, ddof=1)
+    exact = codes.mean(0).numpy() + idctn(spread * dctn(noise.numpy(), axes=(2, 3), norm="ortho"), axes=(2, 3), norm="ortho")
+    errors = [np.abs(integrate(field, noise, steps, labels[:20]).numpy() - exact).mean() for steps in (5, 10, 20)]
+    assert errors[2] < 0.01 and errors[1] < errors[0] / 2.8 and errors[2] < errors[1] / 2.8, errors
 
 
 def test_mirror_images_are_learned_and_not_drawn() -> None:
@@ -437,6 +479,32 @@ def test_an_inpainted_frame_is_the_frame_outside_of_the_mask(
     assert about["prior"]["kind"] == "abnormal" and about["mask"] == str(frame[1])
     generate(runs["spatial"], tmp_path / "healthy", count=3, inpaint=frame[0], mask=frame[1], kind="normal")
     assert (np.asarray(Image.open(tmp_path / "healthy" / "00000.png")) != versions[0]).any()
+
+
+def test_what_is_drawn_does_not_depend_on_what_the_mask_hides(runs: dict[str, Path]) -> None:
+    """A block of 4 x 4 pixels is unknown if the mask touches it: all but one pixel of a block, too."""
+    paint = FrameInpainter(FrameSampler.open(load_checkpoint(runs["spatial"])))
+    mask = np.zeros((tiny.SIZE, tiny.SIZE), bool)
+    mask[4:, 4:] = True
+    mask[4, 4] = False
+    inside = blend_weights(mask) == 1
+    assert inside[7, 7] and not mask[4, 4]
+    dark = tiny.frames(1, 5)[0] // 2 + 60
+    bright = np.where(inside[..., None], dark + 60, dark).astype(np.uint8)
+    found = [next(iter(paint(frame, mask, 4, 0))).astype(float) for frame in (dark, bright)]
+    change = np.abs(found[1] - found[0]).mean((0, 3))
+    assert change[7, 7] < 15 and change[inside].mean() < 15
+    np.testing.assert_array_equal(found[0][:, ~mask], np.broadcast_to(dark[~mask], (4, *dark[~mask].shape)))
+
+
+def test_a_guidance_reaches_what_is_drawn(runs: dict[str, Path], frame: tuple[Path, Path], tmp_path: Path) -> None:
+    loaded = load_checkpoint(runs["spatial"])
+    plain, guided = (sample_frames(loaded, 8, 0, kind="normal", guidance=guidance) for guidance in (1.0, 60.0))
+    assert (plain != guided).any()
+    for guidance in (1.0, 60.0):
+        generate(runs["spatial"], tmp_path / f"{guidance}", count=2, inpaint=frame[0], mask=frame[1], guidance=guidance)
+    painted = [np.asarray(Image.open(tmp_path / f"{guidance}" / "00000.png")) for guidance in (1.0, 60.0)]
+    assert (painted[0] != painted[1]).any()
 
 
 def test_what_is_drawn_fades_in_inside_the_mask() -> None:
