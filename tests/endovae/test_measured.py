@@ -12,9 +12,11 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from fixtures import tiny
 from fixtures.weights import Tensors, edit, tensors_of
+from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
+from pixelscope.endovae.anomaly.scores import view_box
 from pixelscope.endovae.checkpoints import read_config
 from pixelscope.endovae.data import FrameSubset, Splits, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
@@ -211,6 +213,36 @@ def test_the_latent_space_is_described_by_training_frames_and_the_scores_by_cali
     assert np.array(known.scores["mse_no_overlay"]) == pytest.approx(np.sort(_outside(errors, splits.calibration)), rel=1e-3)
     heatmap = np.quantile(smoothed(errors.astype(np.float32))[~splits.calibration.insets], 0.99)
     assert found.vmax == pytest.approx(heatmap, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["full", "centre"])
+def test_trivial_baselines_are_of_what_a_view_shows(
+    averaged_run: Path, result: Evaluation, splits: Splits, rows: list[dict[str, str]], name: ViewName
+) -> None:
+    """Of the mean colour, fitted to training frames in this view; of principal components, whose errors lie inside it."""
+    view, known = splits.store.view(name), splits.train
+    with (averaged_run / "anomaly.csv").open(encoding="utf-8") as file:
+        found = {row["name"]: row for row in csv.DictReader(file) if row["view"] == name and not row["error"]}
+    positions = np.array([splits.store.names.index(one) for one in found])
+
+    def colours(some: np.ndarray) -> np.ndarray:
+        pairs = zip(view.frames[some], view.insets[some] > 0, strict=True)
+        return np.array([frame[~inset].mean(0) for frame, inset in pairs])
+
+    own, fitted = colours(positions), colours(known.positions)
+    away, inverse = own - fitted.mean(0), np.linalg.inv(np.cov(fitted.T))
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", away, inverse, away))
+    assert [float(row["mean colour"]) for row in found.values()] == pytest.approx(expected, rel=1e-3)
+    frames = known.frames / 255
+    both = np.concatenate([frames, frames[:, :, ::-1]]).reshape(2 * len(frames), -1)
+    directions = np.linalg.svd(both - both.mean(0), full_matrices=False)[2][:3]
+    given = splits.store.frames[positions].reshape(len(positions), -1) / 255
+    drawn = (both.mean(0) + (given - both.mean(0)) @ directions.T @ directions).clip(0, 1)
+    inside = view_box(tiny.SIZE, name).slices
+    errors = ((given - drawn) ** 2).reshape(-1, tiny.SIZE, tiny.SIZE, 3).mean(3)[:, *inside]
+    valid = (splits.store.insets[positions] == 0)[:, *inside]
+    expected = np.array([one[shown].mean() for one, shown in zip(errors, valid, strict=True)])
+    assert [float(row["PCA error"]) for row in found.values()] == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_score_that_sees_what_is_drawn_over_a_frame_is_never_chosen(result: Evaluation) -> None:

@@ -490,7 +490,7 @@ def test_what_is_drawn_does_not_depend_on_what_the_mask_hides(runs: dict[str, Pa
     inside = blend_weights(mask) == 1
     assert inside[7, 7] and not mask[4, 4]
     dark = tiny.frames(1, 5)[0] // 2 + 60
-    bright = np.where(inside[..., None], dark + 60, dark).astype(np.uint8)
+    bright = np.where(mask[..., None], dark + 60, dark).astype(np.uint8)
     found = [next(iter(paint(frame, mask, 4, 0))).astype(float) for frame in (dark, bright)]
     change = np.abs(found[1] - found[0]).mean((0, 3))
     assert change[7, 7] < 15 and change[inside].mean() < 15

@@ -18,16 +18,17 @@ from fixtures import tiny
 from pixelscope import InputError, errors
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
+from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.checkpoints import load_checkpoint
 from pixelscope.endovae.config import EndoVAEConfig, ModelConfig, endovae_preset
 from pixelscope.endovae.cost import plan_endovae, summarize_endovae
-from pixelscope.endovae.data import FrameBatch, to_images
+from pixelscope.endovae.data import FrameBatch, load_splits, to_images
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.forward import LatentAxes, read_axes
 from pixelscope.endovae.lite0 import load_lite0
 from pixelscope.endovae.losses import pixel_loss
-from pixelscope.endovae.metrics import psnr
+from pixelscope.endovae.metrics import psnr, spectrum
 from pixelscope.endovae.networks import GAIN, SpatialEncoder, make_networks
 from pixelscope.endovae.pca import BlockComponents
 from pixelscope.endovae.results import MEAN, MODEL
@@ -194,6 +195,35 @@ def test_a_spatial_run_is_measured_beside_block_components(spatial_run: Path) ->
         assert len(one.kl) == 5
     page = pixelscope.report(spatial_run).read_text(encoding="utf-8")
     assert "4 x 4 x 5 numbers" in page
+
+
+def test_the_divergence_is_of_each_channel_and_the_distance_of_each_position(spatial_run: Path) -> None:
+    found = pixelscope.endovae.Evaluation.load(spatial_run / "evaluation.json")
+    checkpoint = load_checkpoint(spatial_run)
+    splits = load_splits(checkpoint.config)
+    with torch.no_grad():
+        means, log_variances = checkpoint.encoder(to_images(splits.test["abnormal"].frames)).double().numpy().transpose(1, 0, 2)
+        known = checkpoint.encoder(to_images(splits.train.frames))[:, 0].double().numpy()
+    nats = (means**2 + np.exp(log_variances) - 1 - log_variances) / 2
+    assert found.sets["abnormal"].kl == pytest.approx(nats.reshape(-1, 16, 5).sum(1).mean(0), rel=1e-3)
+    made = read_calibration(spatial_run / "checkpoints" / FILE)
+    squares = []
+    for position in np.split(np.arange(80), 16):
+        inverse = np.linalg.pinv(np.cov(known[:, position].T))
+        away = known[:, position] - known[:, position].mean(0)
+        squares.append(np.einsum("ni,ij,nj->n", away, inverse, away))
+    np.testing.assert_allclose(made.latent.distance(known), np.sqrt(np.mean(squares, 0)), rtol=0.02)
+
+
+def test_fine_detail_is_kept_by_the_mean_spectra(spatial_run: Path) -> None:
+    found = pixelscope.endovae.Evaluation.load(spatial_run / "evaluation.json").sets["normal"]
+    checkpoint = load_checkpoint(spatial_run)
+    originals = to_images(load_splits(checkpoint.config).test["normal"].frames)
+    with torch.no_grad():
+        drawn = checkpoint.decoder(checkpoint.encoder(originals)[:, 0])
+    energy = [spectrum(images).double().mean(0).numpy() for images in (originals, drawn)]
+    assert found.detail_kept[MODEL] == pytest.approx(energy[1][2:].sum() / energy[0][2:].sum(), rel=1e-3)
+    np.testing.assert_allclose(found.spectra["original"], energy[0], rtol=1e-4, atol=1e-6)
 
 
 def test_frames_are_generated_along_the_axes(spatial_run: Path, tmp_path: Path) -> None:
