@@ -683,9 +683,11 @@ def test_a_detector_scores_files_with_maps_as_it_scores_the_frames_of_a_store(
     fitted.save(model)
     names = [name for name in phantoms.names if name.startswith("polyps")][:4]
     files = [phantom / name for name in names]
-    pixelscope.endovae.score(model, files, table, false_positive_rate=0.2, maps=tmp_path / "maps")
-    rows = [json.loads(line) for line in table.read_text().splitlines()]
-    rows = [row for row in rows if "score" in row]
+    Image.new("RGB", (400, 300), (60, 20, 20)).save(tmp_path / "plain.png")
+    plain = tmp_path / "plain.png"
+    pixelscope.endovae.score(model, [*files, plain], table, false_positive_rate=0.2, maps=tmp_path / "maps")
+    *rows, blank = [json.loads(line) for line in table.read_text().splitlines()]
+    assert blank["score"] is None and blank["p"] is None and "no tissue is seen" in blank["error"]
     expected = fitted(np.asarray(phantoms.view("centre").frames[[phantoms.names.index(name) for name in names]]))
     np.testing.assert_allclose([row["score"] for row in rows], expected.scores, rtol=1e-3)
     assert np.ptp(expected.scores) > 0.02 * expected.scores.max()

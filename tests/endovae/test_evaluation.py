@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fixtures import tiny
 from pixelscope import InputError
@@ -144,7 +144,15 @@ def test_reconstructions_are_written_as_a_grid_or_one_by_one(run: Path, frame_fo
     assert written.count == len(written.frames) == 12
     with Image.open(tmp_path / "grid.png") as image:
         assert image.size == (12 * 18 + 2, 2 * 18 + 2)
+        page = np.asarray(image)
     assert _about(tmp_path / "grid.png")["checkpoint"] == "best-validation"
+    checkpoint, original = load_checkpoint(run), np.asarray(Image.open(frame_folder / "polyps" / "03.png"))
+    drawn = reconstruct_batch(checkpoint, original[None]).reconstructions[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(page[2:18, 56:72], original), "originals are in the first row"
+    assert np.abs(page[20:36, 56:72] / 255 - drawn).max() < 0.01
+    same = {"data_range": 1.0, "gaussian_weights": True, "use_sample_covariance": False, "channel_axis": 2}
+    assert written.frames[3]["psnr"] == pytest.approx(peak_signal_noise_ratio(original / 255, drawn, data_range=1.0), abs=1e-3)
+    assert written.frames[3]["ssim"] == pytest.approx(structural_similarity(original / 255, drawn, **same), abs=2e-3)
     reconstruct(run, [frame_folder / "polyps"], tmp_path / "single")
     assert len(list((tmp_path / "single").glob("*.png"))) == 12
     reconstruct(run, [frame_folder / "polyps" / "03.png"], tmp_path / "again")
@@ -210,12 +218,14 @@ def test_new_frames(run: Path, frame_folder: Path, tmp_path: Path) -> None:
 def test_a_way_between_two_frames_begins_and_ends_at_their_reconstructions(
     run: Path, frame_folder: Path, tmp_path: Path
 ) -> None:
-    ends = (frame_folder / "polyps" / "00.png", frame_folder / "normal-tiny" / "00.png")
+    ends = (frame_folder / "polyps" / "00.png", frame_folder / "normal-tiny" / "01.png")
     generate(run, tmp_path / "way", count=4, between=ends)
-    reconstruct(run, ends[:1], tmp_path / "ends")
-    found, expected = (np.asarray(Image.open(tmp_path / f), int) for f in ("way/00000.png", "ends/00.png"))
-    assert np.abs(found - expected).max() <= 1
-    assert not np.array_equal(np.asarray(Image.open(tmp_path / "way" / "00003.png")), found)
+    reconstruct(run, ends, tmp_path / "ends")
+    first, last = (np.asarray(Image.open(tmp_path / "way" / f"0000{number}.png"), int) for number in (0, 3))
+    for found, name in ((first, "00"), (last, "01")):
+        (file,) = (tmp_path / "ends").rglob(f"{name}.png")
+        assert np.abs(found - np.asarray(Image.open(file), int)).max() <= 1
+    assert np.abs(first - last).max() > 1
 
 
 def test_a_frame_that_is_read_is_not_overwritten(run: Path, frame_folder: Path, tmp_path: Path) -> None:
@@ -233,6 +243,14 @@ def test_one_dimension_at_a_time(run: Path, tmp_path: Path) -> None:
     generate(run, tmp_path / "walk.png", count=7, dimension=2)
     with Image.open(tmp_path / "walk.png") as image:
         assert image.size == (7 * 18 + 2, 18 + 2)
+        page = np.asarray(image, int)
+    with torch.no_grad():
+        z = torch.zeros(7, 3)
+        z[:, 2] = torch.linspace(-3, 3, 7)
+        drawn = load_checkpoint(run).decoder(z).permute(0, 2, 3, 1).numpy() * 255
+    for number, frame in enumerate(drawn):
+        assert np.abs(page[2:18, 2 + 18 * number : 18 + 18 * number] - frame).max() <= 1
+    assert np.abs(drawn[0] - drawn[-1]).max() > 3
     with pytest.raises(InputError, match="0 to 2"):
         generate(run, tmp_path / "walk.png", dimension=3)
     with pytest.raises(InputError, match="--count"):

@@ -14,8 +14,12 @@ from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, SCORES
+from pixelscope.endovae.checkpoints import load_checkpoint
+from pixelscope.endovae.data import load_run_splits
+from pixelscope.endovae.forward import encode
 from pixelscope.endovae.inference.interactive import InteractiveVAE
 from pixelscope.endovae.inference.score import score
+from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder
 
 
@@ -216,3 +220,25 @@ def test_a_frame_of_any_size_has_the_score_of_its_file_when_it_is_analysed(
         found = InteractiveVAE(endovae_run).analyze(frame)
         assert (found.score, found.p) == pytest.approx((float(row["score"]), float(row["p"])), rel=1e-3)
         assert max(found.frame.shape[:2]) <= 640 and found.heatmap.shape == found.frame.shape
+
+
+def test_the_training_frame_nearest_to_the_sliders_is_shown(endovae_run: Path) -> None:
+    vae, checkpoint = InteractiveVAE(endovae_run), load_checkpoint(endovae_run)
+    train = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record).train
+    means = encode(checkpoint, train.frames).mean.numpy()
+    for row in (0, 7, len(train) - 1):
+        frame, name, sliders = vae.nearest(means[row])
+        assert name == train.names[row] and np.array_equal(frame, train.frames[row])
+        assert sliders == pytest.approx(means[row], abs=1e-4)
+    divergence = Evaluation.load(endovae_run / "evaluation.json").sets["normal"].kl
+    assert vae.dimensions == np.argsort(-np.array(divergence), kind="stable").tolist()
+
+
+def test_a_map_leaves_what_is_drawn_over_the_frame(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    frame = np.array(Image.open(image_files(frame_files / "polyps")[0]).resize((330, 270)))
+    frame[180:252, 48:108] = (0, 200, 0)
+    Image.fromarray(frame).save(tmp_path / "green.png")
+    score(endovae_run, [tmp_path / "green.png"], tmp_path / "s.csv", maps=tmp_path / "maps", false_positive_rate=0.2)
+    changed = np.abs(np.asarray(Image.open(tmp_path / "maps" / "green.png"), int) - frame).max(2)
+    assert changed[195:237, 63:93].max() == 0
+    assert changed[30:170, 60:270].mean() > 3
