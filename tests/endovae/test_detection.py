@@ -627,6 +627,11 @@ def test_abnormal_frames_whose_lesion_the_view_does_not_show_are_left_out(phanto
     assert found.counts["abnormal"] + hidden == int(phantoms.abnormal.sum())
 
 
+def test_a_view_that_shows_no_lesion_is_named(phantoms: FrameStore) -> None:
+    with pytest.raises(InputError, match=r"none of 16 abnormal frames; lower --min-lesion, or use another --view\.$"):
+        cross_validate(phantoms, replace_config(min_lesion=0.95))
+
+
 def test_detectors_without_their_packages_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(errors.PACKAGES, "no_such_package", "pretrained")
     with pytest.raises(InputError, match=r"pixelscope\[pretrained\]"):

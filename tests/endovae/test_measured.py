@@ -14,12 +14,15 @@ from fixtures import tiny
 from fixtures.weights import Tensors, edit, tensors_of
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.frames.store import FrameStore
+from pixelscope.endovae.anomaly import localization
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
+from pixelscope.endovae.anomaly.localization import localize, outlined
 from pixelscope.endovae.anomaly.scores import view_box
 from pixelscope.endovae.checkpoints import read_config
 from pixelscope.endovae.data import FrameSubset, Splits, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
+from pixelscope.endovae.measurement import FrameMaps
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder
@@ -278,3 +281,15 @@ def test_lesions_are_marked_by_the_maps_outside_insets(averaged_run: Path, resul
     assert set(found.maps) == {"error, smoothed", "1 - SSIM", "PCA error, smoothed", "nearness to the centre"}
     assert found.maps["nearness to the centre"].auroc != pytest.approx(0.5, abs=0.02)
     assert "lesion pixels" in result.to_text()
+
+
+def test_only_frames_that_were_compared_are_counted(outlined_store: FrameStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(localization, "MAX_FRAMES", 5)
+    part = FrameSubset(outlined_store, np.flatnonzero(outlined_store.abnormal))
+    some = outlined(part).positions
+    insets = outlined_store.insets[some] > 0
+    errors = np.random.default_rng(0).random(insets.shape, np.float32)
+    found = localize(part, FrameMaps(some, insets, errors, errors[:, 5:-5, 5:-5], errors))
+    truth = outlined_store.lesions[some][~insets] > 0
+    assert found is not None and found.frames == 5 and found.lesion_share == pytest.approx(truth.mean())
+    assert found.maps["PCA error, smoothed"].auroc == pytest.approx(roc_auc_score(truth, smoothed(errors)[~insets]), abs=1e-6)

@@ -215,7 +215,7 @@ def test_the_integration_is_of_second_order() -> None:
     codes = 2 * torch.nn.functional.avg_pool2d(torch.randn(300, 2, 10, 10, generator=draw), 3, 1) + torch.linspace(-1, 1, 8)
     labels = torch.zeros(300, 2, dtype=torch.int64)
     field, noise = new_field(codes, labels, 0, PriorConfig(width=8)), torch.randn(20, 2, 8, 8, generator=draw)
-    spread = dctn((codes - codes.mean(0)).numpy(), axes=(2, 3), norm="ortho").std(0, ddof=1)
+    spread = np.asarray(dctn((codes - codes.mean(0)).numpy(), axes=(2, 3), norm="ortho")).std(0, ddof=1)
     exact = codes.mean(0).numpy() + idctn(spread * dctn(noise.numpy(), axes=(2, 3), norm="ortho"), axes=(2, 3), norm="ortho")
     errors = [np.abs(integrate(field, noise, steps, labels[:20]).numpy() - exact).mean() for steps in (5, 10, 20)]
     assert errors[2] < 0.01 and errors[1] < errors[0] / 2.8 and errors[2] < errors[1] / 2.8, errors

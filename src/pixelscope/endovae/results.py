@@ -116,7 +116,7 @@ class Localization(Config):
     """How well maps localize lesions in abnormal frames, insets ignored."""
 
     frames: Natural
-    """Abnormal test frames with a lesion mask."""
+    """Number of abnormal test frames with a lesion mask that were compared."""
     lesion_share: float
     """Fraction of their pixels inside a lesion."""
     maps: dict[str, MapResult]

@@ -55,7 +55,7 @@ def localize(part: FrameSubset, maps: FrameMaps) -> Localization | None:
         CENTRE: np.broadcast_to(nearness_to_centre(side), lesions.shape),
     }
     return Localization(
-        frames=int(store.has_lesion[part.positions].sum()),
+        frames=len(positions),
         lesion_share=float(truth.mean()),
         maps={name: measure_pixels(one[valid], truth) for name, one in found.items()},
     )

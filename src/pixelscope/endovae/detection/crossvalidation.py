@@ -187,7 +187,7 @@ class Frames:
         """Read the frames, at most `MAX_FRAMES`, whose lesion is visible in the view or that have no mask.
 
         Raises:
-            InputError: insets cover the whole view of a frame.
+            InputError: insets cover the whole view of a frame, or the view shows the lesion of no abnormal frame.
         """
         view = store.view(config.view)
         covered = [name for name, inset in zip(store.names, view.insets, strict=True) if inset.all()]
@@ -197,6 +197,11 @@ class Frames:
             )
         shares = np.array([float((lesion > 0).mean()) for lesion in view.lesions])
         clipped = store.abnormal & store.has_lesion & (shares < config.min_lesion)
+        if clipped.any() and not (store.abnormal & ~clipped).any():
+            raise InputError(
+                f"The view {config.view} shows a lesion of {config.min_lesion:.1%} of its area or more in none of "
+                f"{plural(int(clipped.sum()), 'abnormal frame')}; lower --min-lesion, or use another --view."
+            )
         positions = evenly_spaced(np.flatnonzero(~clipped), MAX_FRAMES)
         pixels, insets, lesions = (np.asarray(array[positions]) for array in (view.frames, view.insets, view.lesions))
         groups = store.clusters(positions, config.duplicate_distance)
