@@ -209,6 +209,20 @@ def test_codes_are_drawn_and_completed_position_by_position() -> None:
     assert (completed[:, ~known].std(0) > 0.01).all()
 
 
+def test_the_field_is_an_average_of_weights_and_of_codes_whose_kind_is_hidden_at_times() -> None:
+    codes = torch.randn(20, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.stack([1 + torch.arange(20) % 2, torch.zeros(20, dtype=torch.int64)], 1)
+    settings = {"images": 320, "kind_dropout": 0.0, "ema_half_life": 1}
+    changes = ({}, {"ema_half_life": 1000}, {"kind_dropout": 0.5})
+    plain, averaged, hidden = (train_field(codes, labels, 2, QUICK.with_settings(settings | change)) for change in changes)
+    weights = [torch.cat([one.flatten() for one in some.field.parameters()]) for some in (plain, averaged, hidden)]
+    assert (averaged.start_loss, averaged.loss) == (plain.start_loss, plain.loss) != (hidden.start_loss, hidden.loss)
+    assert 0 < (weights[1] - weights[0]).norm() < 0.1 * weights[0].norm()
+    start = new_field(codes, labels, 2, QUICK).kind.weight
+    moved = [(some.field.kind.weight - start).norm(dim=1) for some in (plain, hidden)]
+    assert moved[0][0] < 0.1 * moved[0][1:].min() and moved[1][0] > 0.3 * moved[1][1:].min()
+
+
 def test_the_integration_is_of_second_order() -> None:
     """Against the flow of a Gaussian, which maps noise to mean + deviation x noise per coefficient of a cosine transform."""
     draw = torch.Generator().manual_seed(0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from endovae.run_folder import EPOCH, WriteRun, write_run
 from fixtures import tiny
@@ -386,6 +387,22 @@ def test_the_figures_hold_the_runs_own_numbers(written: WriteRun) -> None:
     assert heights[:6] == sorted(sets["normal"].kl, reverse=True)
     star = next(line for line in found["training"].axes[2].lines if line.get_marker() == "*")
     assert star.get_xdata()[0] == 30 * EPOCH  # type: ignore[index]
+
+
+def test_the_error_of_frames_whose_insets_are_masked_is_called_that_outside_them(copied: WriteRun) -> None:
+    run = copied()
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["prepare"] = {**config.get("prepare", {}), "insets": "mask"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    sets = Evaluation.load(run / "evaluation.json").sets
+    (figure,) = [p.figure for p in alone(run, "findings").parts if isinstance(p, CaptionedFigure) and p.name == "regions"]
+    axes = figure.axes[0]
+    assert axes.get_yticklabels()[0].get_text() == "outside insets"
+    for number, found in enumerate(sets.values()):
+        share = 1 - found.region_share.get("inset", 0)
+        words = axes.texts[number * (1 + len(found.region_error))].get_text()
+        assert words == f"{found.methods['endovae']['squared_error'].mean:.4f}, {share:.1%} of pixels"
+    assert any(found.region_share.get("inset", 0) > 0.001 for found in sets.values())
 
 
 def test_the_record_is_the_last_section(written: WriteRun) -> None:

@@ -122,9 +122,11 @@ def _coarse_kept(spectra: Mapping[str, Sequence[float]], fine: int) -> float:
 
 def _regions(data: ReportData) -> CaptionedFigure | None:
     errors, shares = {}, {}
+    masked = data.config.prepare.insets == "mask"
+    whole = "outside insets" if masked else "whole frame"
     for kind, found in data.sets.items():
-        errors[kind] = {"whole frame": found.methods[MODEL]["squared_error"].mean, **found.region_error}
-        shares[kind] = {"whole frame": 1.0, **found.region_share}
+        errors[kind] = {whole: found.methods[MODEL]["squared_error"].mean, **found.region_error}
+        shares[kind] = {whole: 1 - masked * found.region_share.get("inset", 0.0), **found.region_share}
     caption = (
         "Mean squared error by region. Inset: a green or blacked-out box. Border: black and connected to the edge. "
         "Lumen: dark elsewhere. Glints: bright in all channels. Tissue: the rest."
