@@ -16,7 +16,7 @@ from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly import localization
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
-from pixelscope.endovae.anomaly.heatmap import smoothed
+from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.localization import localize, outlined
 from pixelscope.endovae.anomaly.scores import view_box
 from pixelscope.endovae.checkpoints import read_config
@@ -281,6 +281,64 @@ def test_lesions_are_marked_by_the_maps_outside_insets(averaged_run: Path, resul
     assert set(found.maps) == {"error, smoothed", "1 - SSIM", "PCA error, smoothed", "nearness to the centre"}
     assert found.maps["nearness to the centre"].auroc != pytest.approx(0.5, abs=0.02)
     assert "lesion pixels" in result.to_text()
+
+
+def _samples(run: Path, name: str) -> dict[str, np.ndarray]:
+    with np.load(run / "samples" / f"{name}.npz") as stored:
+        return dict(stored)
+
+
+def test_the_worst_and_the_best_reconstructions_are_stored(
+    averaged_run: Path, splits: Splits, rows: list[dict[str, str]]
+) -> None:
+    for kind, part in splits.test.items():
+        psnr, drawn = _column(rows, "endovae_psnr", kind=kind), _best(averaged_run).reconstructions(part) * 255
+        order = np.argsort(psnr)
+        for which, shown in (("worst", order[:5]), ("best", order[::-1][:5])):
+            found = _samples(averaged_run, f"reconstructions-{kind}-{which}")
+            assert found["psnr"] == pytest.approx(psnr[shown], rel=1e-4)
+            np.testing.assert_array_equal(found["originals"], part.frames[shown])
+            assert np.abs(found["reconstructions"] - drawn[shown]).max() < 1
+
+
+def test_heat_maps_are_stored_with_the_p_values_of_their_frames(averaged_run: Path, result: Evaluation, splits: Splits) -> None:
+    vmax = read_calibration(averaged_run / "checkpoints" / FILE).vmax
+    with (averaged_run / "anomaly.csv").open(encoding="utf-8") as file:
+        known = {row["name"]: row["p"] for row in csv.DictReader(file) if row["view"] == "centre"}
+    for kind in splits.test:
+        found = _samples(averaged_run, f"heatmaps-{kind}")
+        every = splits.store.frames[:]
+        positions = np.array([int((every == frame).all((1, 2, 3)).argmax()) for frame in found["frames"]])
+        part = FrameSubset(splits.store, positions)
+        assert {store_kind(splits.store, position) for position in positions} == {kind}
+        assert found["p"] == pytest.approx([float(known[name]) for name in part.names], rel=1e-4)
+        errors = smoothed(_errors(part, _best(averaged_run).reconstructions(part)).astype(np.float32)) * ~part.insets
+        expected = [overlay(frame, error, vmax) for frame, error in zip(part.frames, errors, strict=True)]
+        assert np.abs(found["overlays"].astype(int) - np.array(expected, int)).max() <= 2
+        np.testing.assert_array_equal(found["lesions"], splits.store.lesions[positions] > 0)
+    assert result.anomaly is not None and result.anomaly.headline == "centre"
+
+
+def store_kind(store: FrameStore, position: int) -> str:
+    return "abnormal" if store.abnormal[position] else "normal"
+
+
+def test_stored_frames_lie_between_two_and_along_the_dimensions_that_are_used_most(
+    averaged_run: Path, result: Evaluation
+) -> None:
+    networks, found = _best(averaged_run), _samples(averaged_run, "traversal")
+    divergence = np.array(result.sets["normal"].kl)
+    assert found["dimensions"].tolist() == np.argsort(-divergence, kind="stable").tolist()
+    assert found["kl"] == pytest.approx(divergence[found["dimensions"]], rel=1e-3)
+    z = torch.zeros(3, 3)
+    z[np.arange(3), found["dimensions"]] = 3.0
+    with torch.no_grad():
+        ends = (networks.decoder(z).permute(0, 2, 3, 1) * 255).numpy()
+        way = _samples(averaged_run, "interpolation")
+        codes = networks.encoder(torch.from_numpy(way["ends"][:, :]).flatten(0, 1).permute(0, 3, 1, 2).float() / 255)[:, 0]
+        between = (networks.decoder(codes).permute(0, 2, 3, 1) * 255).numpy().reshape(way["ends"].shape)
+    assert np.abs(found["frames"][:, -1] - ends).max() < 1
+    assert np.abs(way["frames"][:, 0] - between[:, 0]).max() < 1 and np.abs(way["frames"][:, -1] - between[:, 1]).max() < 1
 
 
 def test_only_frames_that_were_compared_are_counted(outlined_store: FrameStore, monkeypatch: pytest.MonkeyPatch) -> None:

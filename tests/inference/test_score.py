@@ -227,9 +227,10 @@ def test_the_training_frame_nearest_to_the_sliders_is_shown(endovae_run: Path) -
     train = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record).train
     means = encode(checkpoint, train.frames).mean.numpy()
     for row in (0, 7, len(train) - 1):
-        frame, name, sliders = vae.nearest(means[row])
+        gap = np.sort(np.linalg.norm(means - means[row], axis=1))[1]
+        frame, name, sliders = vae.nearest(means[row] + np.float32([0.3 * gap, 0, 0]))
         assert name == train.names[row] and np.array_equal(frame, train.frames[row])
-        assert sliders == pytest.approx(means[row], abs=1e-4)
+        assert np.linalg.norm(sliders - means[row]) < 0.01 * gap
     divergence = Evaluation.load(endovae_run / "evaluation.json").sets["normal"].kl
     assert vae.dimensions == np.argsort(-np.array(divergence), kind="stable").tolist()
 
