@@ -548,6 +548,26 @@ def test_the_classifiers_that_see_no_tissue_hold_whole_clusters_out(folds: Folds
         assert validated.shortcuts[name].auroc["all"].value == pytest.approx(roc_auc_score(abnormal, told))
 
 
+def test_the_tables_hold_the_numbers_in_the_order_of_their_heads(validated: DetectionResult) -> None:
+    lines = validated.to_text().splitlines()
+    top = next(line for line in lines if "lead over" in line)
+    heads = [top.index(name) for name in ("all (128)", "normal-a (64)", "normal-b (64)", "lead over trivial")]
+    assert heads == sorted(heads)
+    for name, one in validated.scores.items():
+        (line,) = [line for line in lines if line[2:].startswith(f"{name} ") and str(one.lead["all"]) in line]
+        places = [line.index(str(one.auroc[group])) for group in ("all", "normal-a", "normal-b")]
+        assert places == sorted(places) and line.endswith(str(one.lead["all"]))
+        assert line.startswith("*") == (name == validated.selected)
+    start = next(number for number, line in enumerate(lines) if "AUPRO" in line)
+    assert lines[start].split() == ["pixel", "AUROC", "AUPRO", "best", "Dice", "hottest", "on", "it"]
+    for name, one in validated.maps.items():
+        (line,) = [line for line in lines[start:] if line.startswith(f"  {name} ")]
+        cells = (f"{one.auroc:.3f}", f"{one.aupro:.3f}", f"{one.dice:.3f}", f"{one.hottest:.1%}")
+        assert line.removeprefix(f"  {name}").split() == [*cells]
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in validated.flagged.items())
+    assert f"flagged at a false-positive rate of 0.05: {shares}" in lines
+
+
 def replace_config(**changes: object) -> DetectConfig:
     return DetectConfig.model_validate(QUICK.model_dump() | changes)
 

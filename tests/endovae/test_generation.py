@@ -82,6 +82,21 @@ def test_runs_are_measured_next_to_real_frames(runs: tuple[Path, Path]) -> None:
     assert "spatial" in text and "energy above 2 cycles" in text and "biased" in text
 
 
+def test_the_table_holds_the_numbers_in_the_order_of_its_heads(runs: tuple[Path, Path]) -> None:
+    result = measured(runs[0], count=8)
+    lines = result.to_text().splitlines()
+    heads = "Frechet kernel precision recall density coverage nearest nearer"
+    start = next(number for number, line in enumerate(lines) if line.split() == heads.split())
+    for line, row in zip(lines[start + 1 :], result.sets, strict=False):
+        one = row.features["encoder"]
+        shares = [f"{value:.3f}" for value in (one.precision, one.recall, one.density, one.coverage)]
+        near = [f"{one.nearest:.3g}", *([] if one.nearer is None else [f"{one.nearer:.1%}"])]
+        expected = [f"{one.frechet:.4g}", f"{one.kernel:.3g}", "+-", f"{one.kernel_std:.2g}", *shares, *near]
+        assert line.removeprefix(f"  {row.title}").split() == expected
+    for row in result.sets:
+        assert [f"{row.count}", f"{row.fine_energy:.1%}", f"{row.copies}"] in [line.split()[-3:] for line in lines]
+
+
 def test_the_real_row_compares_training_frames_with_held_out_ones(runs: tuple[Path, Path]) -> None:
     checkpoint = load_checkpoint(runs[0])
     splits = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record)
