@@ -374,6 +374,26 @@ def test_the_findings_hold_separation_and_terms(written: WriteRun) -> None:
     ]
 
 
+def test_the_last_tenth_of_the_training_is_compared_on_training_and_validation_frames(written: WriteRun) -> None:
+    run = written()
+    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
+    expected = []
+    for name in ("loss/reconstruction", "loss/validation_reconstruction"):
+        values = [line[name] for line in lines if name in line]
+        expected.append(np.mean(values[-max(1, len(values) // 10) :]))
+    assert expected[0] != pytest.approx(expected[1], rel=1e-3)
+    assert numbers_in(read_once(run)["findings"].prose[1])[-2:] == pytest.approx(expected, abs=0.006)
+
+
+def test_the_divergence_has_its_weight_in_the_loss(copied: WriteRun) -> None:
+    run = copied()
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["losses"] = {**config.get("losses", {}), "kl": 0.25}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    _, terms = tables(alone(run, "findings"))
+    assert terms.rows[1].cells == ("KL, times 0.25", f"{19.6 / 4:.3g}", "0.10%")
+
+
 def test_the_figures_hold_the_runs_own_numbers(written: WriteRun) -> None:
     run = written()
     found = {p.name: p.figure for s in read_once(run).values() for p in s.parts if isinstance(p, CaptionedFigure)}
