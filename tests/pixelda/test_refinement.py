@@ -11,6 +11,7 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 import yaml
+from PIL import Image
 from sklearn.metrics import adjusted_mutual_info_score
 
 from fixtures import tiny
@@ -25,7 +26,7 @@ from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.evaluation import measure, own_sets
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.inference.classify import classify
-from pixelscope.pixelda.networks import StrongClassifier
+from pixelscope.pixelda.networks import Classifier, StrongClassifier
 from pixelscope.pixelda.refinement.config import (
     PRESETS,
     GeneratedConfig,
@@ -191,6 +192,42 @@ def test_held_out_target_images_are_never_trained_on(origin: Path) -> None:
     assert not seen[0] & seen[1] and len(parts[1]) == round(0.1 * (len(parts[0]) + len(parts[1])))
 
 
+def _grouped(folder: Path, members: int) -> Path:
+    """Train PixelDA on folders of `members` images per group, with all images of a class in the order of their groups."""
+    for name, seed in (("source", 0), ("target", 1)):
+        for number, (image, label) in enumerate(zip(*tiny.pictures(72, seed, coloured=name == "target"), strict=True)):
+            path = folder / name / str(label) / f"{number // 3 // members}_{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    specs = {name: str(folder / name) for name in ("source", "target")}
+    config = tiny.pixelda(**specs, data={"group_by": r"^(\d/\d+)_"}, training={"images": 16})
+    return train_pixelda(config, run=folder / "run")
+
+
+def test_images_of_one_group_are_trained_on_or_held_out_together(tmp_path: Path) -> None:
+    inputs = load_inputs(config(_grouped(tmp_path, 4), selection_holdout={"source": 0.2, "target": 0.2}))
+    target = inputs.domains.target
+    assert target is not None and target.train.groups is not None and inputs.target.groups is None
+    groups = {image.tobytes(): group for image, group in zip(target.train.images[:], target.train.groups, strict=True)}
+    shown = [{groups[image.tobytes()] for image in part.images[:]} for part in (inputs.target, inputs.holdout)]
+    assert not shown[0] & shown[1] and len(inputs.holdout) == 4 * len(shown[1]) > 0
+    source = [{name.partition("_")[0] for name in part.names} for part in (inputs.source.train, inputs.source.validation)]
+    assert not source[0] & source[1] and len(inputs.source.validation) == 4 * len(source[1]) > 0
+
+
+def test_a_class_whose_last_group_would_be_held_out_is_refused(tmp_path: Path) -> None:
+    """Of two groups per class the test has one of some class; whether the other one is held out depends on the seed."""
+    run, refused = _grouped(tmp_path, 12), 0
+    for seed in range(8):
+        try:
+            train = load_inputs(config(run, selection_holdout={"source": 0.2, "seed": seed})).source.train
+            assert 0 not in train.class_counts()
+        except InputError as error:
+            refused += 1
+            assert "--selection-holdout.seed" in str(error)
+    assert 0 < refused < 8
+
+
 def test_a_stopped_refinement_goes_on_to_the_same_weights(origin: Path, refined: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(refined, run)
@@ -334,11 +371,18 @@ def same(one: RefineTask, other: RefineTask) -> bool:
 
 @pytest.mark.parametrize(("images", "share"), [(0, 0.0), (16, 0.25), (64, 1.0), (80, 1.0)])
 def test_the_weight_of_the_targets_labels_grows_along_the_ramp(images: int, share: float) -> None:
-    """In a ramp of 64 images a step is one without a ramp and with a share of the weight."""
-    taught = {"threshold": 0.01, "weight": 2.0, "rampup_images": 64}
+    """In a ramp of 64 images a step is one without a ramp and with a share of the weights."""
+    taught, free = {"threshold": 0.01, "weight": 2.0, "rampup_images": 64}, {"entropy": 4.0, "virtual_adversarial": 8.0}
     ramped, plain, off = (
-        task(self_training=values, training={"images": 96})
-        for values in (taught, {**taught, "weight": 2.0 * share, "rampup_images": 0}, {"enabled": False})
+        task(self_training=values, regularization=others, training={"images": 96})
+        for values, others in (
+            (taught, free),
+            (
+                {**taught, "weight": 2.0 * share, "rampup_images": 0},
+                {name: weight * share for name, weight in free.items()},
+            ),
+            ({"enabled": False}, {}),
+        )
     )
     for made in (ramped, plain, off):
         made.step(batch(), StepContext(images, images // 8, 8, 0))
@@ -356,18 +400,25 @@ def test_the_loss_is_of_source_redrawn_and_target_images_with_the_labels_that_ar
     trusted = sure >= threshold
     assert trusted.sum() == 4
     taught = {"threshold": threshold, "weight": 0.7, "distribution_alignment": "none"}
-    made = task(self_training=taught, views=STILL, optimizer={"weight_decay": 0.0})
-    made.teacher, plain = teacher, copy_of(made.classifier)
+    made = task(self_training=taught, views=STILL, optimizer={"weight_decay": 0.0}, regularization={"entropy": 0.3})
+    made.teacher = teacher
+    torch.nn.init.normal_(made.classifier.get_parameter("fc.weight"), std=3.0, generator=torch.Generator().manual_seed(6))
+    plain = copy_of(made.classifier)
     numbers = made.step(given, StepContext(0, 0, 8, 0))
     losses = [
         F.cross_entropy(plain(given.source), given.labels),
         F.cross_entropy(plain(given.generated), given.generated_labels),
     ]  # type: ignore[arg-type]
-    by_teacher = (F.cross_entropy(plain(given.target), label, reduction="none") * trusted).sum() / 8
-    for name, loss in zip(("source", "generated", "target"), [*losses, by_teacher], strict=True):
+    said = plain(given.target)
+    by_teacher = (F.cross_entropy(said, label, reduction="none") * trusted).sum() / 8
+    p = said.softmax(1)
+    entropy = -(p * p.log()).sum(1).mean()
+    for name, loss in zip(("source", "generated", "target", "entropy"), [*losses, by_teacher, entropy], strict=True):
         assert float(numbers[f"loss/{name}"]) == pytest.approx(loss.item(), rel=1e-4)
     assert float(numbers["pseudo_label_rate"]) == pytest.approx(float(trusted.float().mean()))
-    (losses[0] + losses[1] + 0.7 * by_teacher).backward()
+    assert 0 < float(numbers["agreement"]) < 1
+    assert float(numbers["agreement"]) == pytest.approx(float((said.argmax(1) == label)[trusted].float().mean()))
+    (losses[0] + losses[1] + 0.7 * by_teacher + 0.3 * entropy).backward()
     moments = made.optimizers["classifier"].state_dict()["state"].values()
     for parameter, values in zip(plain.parameters(), moments, strict=True):
         torch.testing.assert_close(values["exp_avg"], 0.1 * parameter.grad, rtol=1e-3, atol=1e-6)
@@ -377,6 +428,42 @@ def copy_of(network: torch.nn.Module) -> torch.nn.Module:
     made = StrongClassifier(3, 4, 0.0)
     made.load_state_dict(network.state_dict())
     return made
+
+
+def test_source_images_go_through_their_own_first_layer_and_the_others_do_not() -> None:
+    network, given = Classifier(3, tiny.SIZE, private_first_layer=True), batch()
+    changes = tiny.refined(views=STILL, self_training={"threshold": 0.01})
+    made = RefineTask(changes, network, torch.full((3,), 1 / 3), tiny.fabric())
+    seen: dict[str, list[torch.Tensor]] = {"conv1": [], "conv1_source": []}
+    for name, shown in seen.items():
+        network.get_submodule(name).register_forward_pre_hook(lambda _, inputs, shown=shown: shown.append(inputs[0]))
+    made.step(given, StepContext(0, 0, 8, 0))
+    assert given.generated is not None
+    for name, expected in (("conv1_source", [given.source]), ("conv1", [given.generated, given.target])):
+        assert len(seen[name]) == len(expected)
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(seen[name], expected, strict=True))
+
+
+def test_an_image_and_its_worst_change_are_dropped_alike() -> None:
+    """A change of almost nothing then changes almost nothing; other features dropped would change a lot."""
+    config, divergence = tiny.refined(regularization={"virtual_adversarial": 1.0, "radius": 1e-3}), []
+    for _ in range(2):
+        network = StrongClassifier(3, 4, 0.5)
+        torch.nn.init.normal_(network.fc.weight, std=3.0)
+        made = RefineTask(config, network, torch.full((3,), 1 / 3), tiny.fabric())
+        divergence.append(float(made.step(batch(), StepContext(0, 0, 8, 0))["loss/virtual_adversarial"]))
+    assert max(divergence) < 1e-3
+
+
+def test_the_average_is_measured_on_images_held_out_and_a_teacher_drops_nothing() -> None:
+    held_out, networks = tiny.image_set(10), [StrongClassifier(3, 4, 0.5) for _ in range(2)]
+    made = RefineTask(tiny.refined(), networks[0], torch.full((3,), 1 / 3), tiny.fabric(), held_out, networks[1].train())
+    assert made.teacher is not None and not made.teacher.training
+    for network, label in ((made.classifier, 1), (made.averages["classifier"].network, 0)):
+        with torch.no_grad():
+            network.get_parameter("fc.weight").zero_()
+            network.get_parameter("fc.bias").copy_(torch.eye(3)[label])
+    assert made.evaluate()["accuracy/source_validation"] == pytest.approx(0.4), "four of ten are of class 0"
 
 
 def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
@@ -480,6 +567,26 @@ def test_a_rare_class_does_not_lower_the_thresholds_of_the_others() -> None:
         confidence = float(pseudo_labels.state["confidence"])
         expected = [confidence * min(1, 0.2 / prior[0])] * 2 + [confidence]
         assert pseudo_labels.thresholds().tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_labels_are_balanced_towards_the_source_before_they_are_compared() -> None:
+    """By hand: the class that the teacher predicts too rarely gains, in each view too."""
+    prior, predicted = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+    one = np.array([[0.3, 0.4, 0.3], [0.1, 0.85, 0.05], [0.45, 0.5, 0.05], [0.25, 0.7, 0.05], [0.05, 0.15, 0.8]])
+    other = np.array([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [0.5, 0.45, 0.05], [0.5, 0.45, 0.05], [0.05, 0.05, 0.9]])
+    made = PseudoLabels(
+        tiny.refined(self_training={"threshold": 0.6}).self_training, torch.tensor(prior).float(), tiny.fabric()
+    )
+    made.state["predicted"].copy_(torch.tensor(predicted))
+    label, confident = made.label(*(torch.tensor(p).log() for p in (one, other)))
+    moved = 0.99 * predicted + 0.01 * (one + other).mean(0) / 2
+    mean, first, second = (p * prior / moved for p in ((one + other) / 2, one, other))
+    expected = mean.argmax(1)
+    sure = mean.max(1) / mean.sum(1) >= 0.6
+    assert label.tolist() == expected.tolist() == [0, 1, 0, 0, 2]
+    agreed = (first.argmax(1) == expected) & (second.argmax(1) == expected)
+    assert confident.tolist() == (sure & agreed).tolist() == [False, True, True, False, True]
+    np.testing.assert_allclose(made.state["predicted"], moved, rtol=1e-5)
 
 
 def test_a_label_that_differs_between_views_does_not_count() -> None:
@@ -587,8 +694,6 @@ def test_missing_losses_leave_a_gap_in_the_report(refined: Path, tmp_path: Path)
 
 
 def test_a_refined_run_is_used_and_exported_like_any_other(refined: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     images, _ = tiny.pictures(6, coloured=True)
     (tmp_path / "in").mkdir()
     for number, image in enumerate(images):

@@ -12,7 +12,7 @@ from torch import nn
 from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.relocate import written
-from pixelscope.data.split import Split, find_copies, random_test_mask
+from pixelscope.data.split import Split, own_test_mask
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
@@ -179,8 +179,9 @@ def load_inputs(
     domains = load_own(opened.run, data_root)
     assert domains.target is not None
     held = config.selection_holdout
-    target, holdout = _hold_out(domains.training_target(), held.target, held.seed)
-    train, validation = _hold_out(domains.source.train, held.source, held.seed)
+    target, holdout = _hold_out(domains.training_target(), domains.target.train, held.target, held.seed)
+    train, validation = _hold_out(domains.source.train, domains.source.train, held.source, held.seed)
+    _check_classes(train)
     source = Split(train, validation, domains.source.test, domains.source.training_positions)
     smallest = min(len(target), len(train))
     if smallest < config.training.batch_size:
@@ -293,9 +294,35 @@ def _require_same_splits(teacher: Checkpoint, opened: Checkpoint, domains: Domai
         ) from None
 
 
-def _hold_out(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    mask = random_test_mask(len(images), share, seed, find_copies(images))
+def _hold_out(images: ImageSet, grouped: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Return images to train on, and a random `share` of them held out; copies and groups are never separated.
+
+    Args:
+        images: training images of one domain.
+        grouped: the same images with their groups, if they have any.
+        share: fraction to hold out.
+        seed: seed of the split.
+
+    Raises:
+        InputError: no image can be held out.
+    """
+    mask = own_test_mask(replace(grouped, test=None), share, seed)
+    if not mask.any():
+        raise InputError(
+            f"No training image of {images.provenance.source} can be held out to choose a checkpoint, because all are copies "
+            "of one image or in one group of --data.group-by; start from a run with more images or smaller groups."
+        )
     return images.select(~mask), images.select(mask)
+
+
+def _check_classes(train: ImageSet) -> None:
+    """Raise InputError if a class of the source has no training image left, because its only group is held out."""
+    missing = [name for name, count in zip(train.classes, train.class_counts(), strict=True) if not count]
+    if train.groups is not None and missing:
+        raise InputError(
+            f"No training image of the class {missing[0]} of the source is left, because its group of --data.group-by is held "
+            "out to choose a checkpoint; choose another --selection-holdout.seed, or start from a run with smaller groups."
+        )
 
 
 def _pool(config: RefineConfig, inputs: RefinementInputs, fabric: Fabric) -> GeneratedPool:
