@@ -129,6 +129,14 @@ def test_the_learning_rate_steps_down_by_images_seen() -> None:
     assert {group["lr"] for o in task.optimizers.values() for group in o.param_groups} == {0.25e-3}
 
 
+def test_the_discriminator_may_learn_at_a_rate_of_its_own() -> None:
+    plain, slow = _stepped()[0], _stepped(discriminator={"learning_rate_factor": 0.25})[0]
+    start = build_networks(plain.config, 3)[1].parameters()
+    for before, whole, part in zip(start, plain.discriminator.parameters(), slow.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(part - before, 0.25 * (whole - before), rtol=1e-3, atol=1e-7)
+    assert _same(plain.classifier, slow.classifier) and not _same(plain.discriminator, slow.discriminator)
+
+
 def test_each_loss_has_the_weight_that_is_set() -> None:
     _, numbers = _stepped(losses={"generator_domain": 0.3, "generator_task": 0.0, "content": 2.0})
     expected = 0.3 * numbers["loss/generator_domain"] + 2 * numbers["loss/generator_content"]

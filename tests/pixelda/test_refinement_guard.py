@@ -81,22 +81,47 @@ def test_one_that_is_as_good_is_kept(good: Classifier) -> None:
     assert found.images == 90 and "90 target images" in found.to_text()
 
 
-def test_the_start_is_kept_where_answers_are_less_like_clusters(good: Classifier) -> None:
+def leaning(network: Classifier, images: int) -> Classifier:
+    """Return a T that calls `images` more images of the target the first class."""
     with torch.no_grad():
-        logits = good(to_float(torch.from_numpy(TARGET.in_memory())))
+        logits = network(to_float(torch.from_numpy(TARGET.in_memory())))
     gaps = (logits.amax(1) - logits[:, 0]).sort().values
     gaps = gaps[gaps > 0]
-    weight, bias = last_of(good)
+    weight, bias = last_of(network)
+    return changed(network, weight, bias + torch.tensor([float(gaps[images - 1 : images + 1].mean()), 0.0, 0.0]))
 
-    def leaning(images: int) -> Guard:
-        """Compare with a T that calls `images` more images the first class."""
-        lean = float(gaps[images - 1 : images + 1].mean())
-        return told(good, changed(good, weight, bias + torch.tensor([lean, 0.0, 0.0])), None)
 
-    found = leaning(20)
+def test_the_start_is_kept_where_answers_are_less_like_clusters(good: Classifier) -> None:
+    found = told(good, leaning(good, 20), None)
     before, after = found.criteria["cluster agreement"]
     assert after < before - 0.02
     assert found.kept == "start" and "clusters" in found.reasons[0]
+
+
+def test_what_is_shown_of_both_is_counted_on_the_target(good: Classifier) -> None:
+    other = leaning(good, 20)
+    found = told(other, good, None)
+    images = to_float(torch.from_numpy(TARGET.in_memory()))
+    with torch.no_grad():
+        start, refined = (network(images).softmax(1) for network in (other, good))
+    assert found.pseudo_label_rate == pytest.approx(float((refined.amax(1) >= 0.95).float().mean()))
+    assert found.agreement == pytest.approx(float((start.argmax(1) == refined.argmax(1)).float().mean()))
+    for label, one in enumerate(found.classes):
+        assert (one.start, one.refined) == tuple(float((p.argmax(1) == label).double().mean()) for p in (start, refined))
+    assert found.agreement < 0.8 and found.kept == "refined", "answers that are more like clusters are no harm"
+
+
+def test_a_class_has_vanished_only_where_source_and_start_have_it(good: Classifier) -> None:
+    weight, bias = last_of(good)
+    gone = changed(good, weight, bias - torch.tensor([0.0, 0.0, 100.0]))
+
+    def vanished(start: Classifier, frequencies: tuple[float, ...]) -> bool:
+        found = guard(start, gone, TARGET.without_labels(), SOURCE, None, 0.95, frequencies=frequencies)
+        return any("never predicts" in reason for reason in found.reasons)
+
+    assert vanished(good, FREQUENCIES)
+    assert not vanished(good, (0.5, 0.5, 0.0)), "the source has no image of it"
+    assert not vanished(gone, FREQUENCIES), "nor did the start predict it"
 
 
 def test_falling_accuracy_on_redrawn_images_alone_decides_nothing(good: Classifier) -> None:

@@ -113,6 +113,9 @@ def test_information_in_views_is_that_of_classes_if_no_view_changes_the_answer(m
     assert view_information(network, images, answers) == pytest.approx(np.log(3))
     monkeypatch.setattr("pixelscope.pixelda.verdict.VIEWS", (lambda images, config, draw: torch.zeros_like(images),) * 2)
     assert view_information(network, images, answers) == pytest.approx(0, abs=1e-12), "one answer to all views tells nothing"
+    views = (lambda images, config, draw: images, lambda images, config, draw: torch.zeros_like(images))
+    monkeypatch.setattr("pixelscope.pixelda.verdict.VIEWS", views)
+    assert view_information(network, images, answers) == pytest.approx(np.log(3) / 2), "the mean over the kinds of views"
 
 
 def test_being_less_sure_alone_decides_nothing(good: Classifier) -> None:
@@ -141,6 +144,36 @@ def test_nothing_is_decided_where_the_source_was_not_learned(good: Classifier) -
     assert found.better == "unknown" and found.unlearned == "T of the source alone"
     assert "unknown" in found.to_text() and "likely" not in found.to_text()
     assert compare(good, new, TARGET.without_labels(), SOURCE).better == "source only", "only the adapted T is bad"
+
+
+def _labelled(images: ImageSet, labels: np.ndarray) -> ImageSet:
+    return ImageSet(images.images, images.provenance, labels, images.classes)
+
+
+def test_chance_is_the_most_frequent_class_and_few_images_allow_for_luck(good: Classifier) -> None:
+    constant, own = copy.deepcopy(good), SOURCE.labels
+    assert own is not None
+    nn.init.zeros_(constant.shared[-1].weight)  # pyright: ignore[reportArgumentType]
+    named = int(constant.shared[-1].bias.argmax())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    frequent = _labelled(SOURCE, np.where(np.arange(90) < 54, named, (named + 1) % 3))
+    found = compare(constant, constant, TARGET.without_labels(), frequent)
+    assert found.criteria["source accuracy"] == (0.6, 0.6) and found.better == "unknown", "three of five are of one class"
+    few = SOURCE.select(np.arange(9))
+    for right, better in ((5, "unknown"), (9, "neither")):
+        labels = np.where(np.arange(9) < right, own[:9], (own[:9] + 1) % 3)
+        found = compare(good, good, TARGET.without_labels(), _labelled(few, labels))
+        assert found.criteria["source accuracy"][0] == pytest.approx(right / 9)
+        assert found.better == better, "chance is three of nine; two standard errors are another three"
+
+
+def test_the_source_is_measured_through_its_own_first_layer(good: Classifier) -> None:
+    private = Classifier(3, tiny.SIZE, private_first_layer=True).eval()
+    weights = good.state_dict()
+    first = {name.replace("conv1", "conv1_source"): value for name, value in weights.items() if name.startswith("conv1")}
+    private.load_state_dict({**weights, **first, "conv1.weight": -weights["conv1.weight"]})
+    found = compare(good, private, TARGET.without_labels(), SOURCE)
+    before, after = found.criteria["source accuracy"]
+    assert before == after > 0.9 and found.agreement < 0.9
 
 
 def test_an_adapted_classifier_at_chance_is_not_called_better(good: Classifier) -> None:
