@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from fixtures import tiny
+from fixtures.weights import Tensors, edit
 from pixelscope import InputError, Interrupted
 from pixelscope.data import load
 from pixelscope.data.decode import read_image
@@ -110,6 +111,28 @@ def test_a_source_is_redrawn_with_its_folders(pixelda_run: Path, digits: Path, t
         assert (image.size, image.mode) == ((tiny.SIZE, tiny.SIZE), "RGB")
     styles = [np.asarray(Image.open(file)) for file in made[:3]]
     assert not np.array_equal(styles[0], styles[1]) and not np.array_equal(styles[1], styles[2])
+
+
+def test_each_file_is_what_g_makes_of_its_own_image(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
+    """So little trained, G hardly heeds z; its contrast is raised, so that images differ."""
+
+    def sharpen(tensors: Tensors) -> None:
+        tensors["average.generator.conv_out.weight"] *= 40
+
+    run = Path(shutil.copytree(pixelda_run, tmp_path / "run"))
+    edit(RunFolder(run).checkpoint_files()[-1], sharpen)
+    adapt(run, digits, tmp_path / "adapted", styles=3)
+    network, files = load_checkpoint(run).generator, image_files(digits)
+    assert network is not None
+    shown = np.stack([np.broadcast_to(read_image(file, tiny.SIZE), (tiny.SIZE, tiny.SIZE, 3)) for file in files])
+    with torch.no_grad():
+        drawn = network(to_float(torch.from_numpy(shown).permute(0, 3, 1, 2)), torch.zeros(len(files), 3))
+    expected = ((drawn + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+    assert np.abs(expected[1:] - expected[:-1]).max((1, 2, 3)).min() > 15
+    for file, image in zip(files, expected, strict=True):
+        for style in range(3):
+            written = Image.open(tmp_path / "adapted" / f"{file.relative_to(digits).as_posix()}-{style}.png")
+            assert np.abs(np.asarray(written) - image).max() < 8, file
 
 
 def test_an_image_is_redrawn_alike_whatever_lies_beside_it(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
