@@ -70,6 +70,28 @@ def test_a_large_training_split_is_measured_by_images_from_all_over_it() -> None
     assert classifier.seen <= MEASURED + len(few)
 
 
+def test_what_training_measures_is_accuracy_and_loss_on_the_source_through_its_own_first_layer() -> None:
+    """Against scikit-learn; the average is measured where a checkpoint may be chosen by it."""
+    torch.manual_seed(0)
+    networks = [Classifier(3, tiny.SIZE, private_first_layer=True) for _ in range(2)]
+    for network in networks:
+        torch.nn.init.normal_(network.get_parameter("conv1_source.weight"))
+        torch.nn.init.normal_(network.get_parameter("shared.10.weight"))
+    parts = [tiny.image_set(count, seed) for seed, count in enumerate((30, 12, 15))]
+    numbers = SourceEvaluation(Split(*parts, np.arange(30))).measure(*networks)
+    expected = {}
+    for name, images in zip(("train", "validation", "test"), parts, strict=True):
+        assert images.labels is not None
+        with torch.no_grad():
+            own, average = (network(tiny.scaled(images.in_memory()), source=True).double().softmax(1) for network in networks)
+        expected[f"accuracy/source_{name}"] = sklearn.metrics.accuracy_score(images.labels, own.argmax(1))
+        expected[f"loss/source_{name}"] = sklearn.metrics.log_loss(images.labels, own.numpy(), labels=range(3))
+        if name != "train":
+            expected[f"accuracy/source_{name}_ema"] = sklearn.metrics.accuracy_score(images.labels, average.argmax(1))
+    assert numbers == pytest.approx(expected, rel=1e-4)
+    assert numbers["accuracy/source_test"] != numbers["accuracy/source_test_ema"]
+
+
 SPLIT = {"validation_fraction": 0.2, "seed": 2}
 """A seed with which each class has a share of its own in the target's test split."""
 
