@@ -283,6 +283,39 @@ def test_lesions_are_marked_by_the_maps_outside_insets(averaged_run: Path, resul
     assert "lesion pixels" in result.to_text()
 
 
+def test_the_tables_hold_the_numbers_in_the_order_of_their_heads(result: Evaluation) -> None:
+    lines = result.to_text().splitlines()
+    for one in result.sets.values():
+        start = next(number for number, line in enumerate(lines) if line.startswith(f"{one.title}: {one.count}"))
+        assert lines[start + 1].split() == ["PSNR,", "dB", "SSIM", "fine", "detail", "kept"]
+        for line, (method, metrics) in zip(lines[start + 2 :], one.methods.items(), strict=False):
+            psnr, ssim = metrics["psnr"], metrics["ssim"]
+            cells = [f"{psnr.mean:.2f}", "+-", f"{psnr.std:.2f}", f"{ssim.mean:.3f}", "+-", f"{ssim.std:.3f}"]
+            expected = [*cells, f"{one.detail_kept[method]:.1%}"]
+            assert line.removeprefix(f"  {result.method_names[method]}").split() == expected
+    assert result.anomaly is not None
+    for name, view in result.anomaly.views.items():
+        start, groups = lines.index(f"View {name}"), list(view.groups)
+        assert groups == ["all", "normal-cecum", "normal-pylorus"]
+        heads = [
+            line.index(f"({view.counts[group]:,})") for line in lines[start : start + 4] for group in groups if "AP," in line
+        ]
+        assert heads == sorted(heads) and len(heads) == 3
+        for score, by in (view.scores | view.baselines).items():
+            cells = "  ".join(str(by[group].auroc) for group in groups) + f"  {by['all'].average_precision}"
+            assert any(
+                line[2:].startswith(score) and " ".join(line.split()).endswith(cells.replace("  ", " "))
+                for line in lines[start:]
+            )
+        leads = " ".join(str(view.leads[group].difference) for group in groups)
+        assert any(" ".join(line.split()) == f"lead over the best {leads}" for line in lines[start:])
+    view = result.anomaly.views["centre"]
+    for group, title in view.groups.items():
+        (line,) = [line for line in lines if f" against {title} ({view.counts[group]:,}); lead over" in line]
+        assert str(view.scores[view.selected][group].auroc) in line
+        assert f"lead over {view.leads[group].baseline}, the best trivial baseline: {view.leads[group].difference}" in line
+
+
 def _samples(run: Path, name: str) -> dict[str, np.ndarray]:
     with np.load(run / "samples" / f"{name}.npz") as stored:
         return dict(stored)
