@@ -24,6 +24,21 @@ def test_a_wave_has_its_energy_at_its_frequency(cycles: int) -> None:
     assert float(energy[cycles - 2 : cycles + 3].sum() / energy.sum()) > 0.99
 
 
+def test_the_spectrum_is_the_energy_in_rings_of_a_windowed_image() -> None:
+    images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    light = np.einsum("nchw,c->nhw", images.numpy(), [0.299, 0.587, 0.114])
+    window = np.outer(np.hanning(12), np.hanning(12))
+    cycles = np.fft.fftfreq(12) * 12
+    for one, found in zip(light, spectrum(images), strict=True):
+        energy = np.abs(np.fft.fft2((one - one.mean()) * window)) ** 2
+        expected = np.zeros(7)
+        for (row, column), value in np.ndenumerate(energy):
+            ring = int(np.floor(np.hypot(cycles[row], cycles[column]) + 0.5))
+            if ring < 7:
+                expected[ring] += value
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_blur_loses_fine_detail_and_brightness_does_not_matter() -> None:
     noise = np.random.default_rng(0).uniform(0, 1, (4, 48, 48)).astype(np.float32)
     sharp, blurred = (spectrum(_grey(torch.from_numpy(v))) for v in (noise, ndimage.gaussian_filter(noise, (0, 1, 1))))

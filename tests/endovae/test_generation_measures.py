@@ -98,6 +98,14 @@ def test_the_kernel_distance_is_unbiased_and_has_a_spread() -> None:
     assert np.mean([one.std for one in found]) > values.std()
 
 
+def test_the_spread_of_the_kernel_distance_is_over_subsets_of_half_of_the_smaller_set() -> None:
+    one, other, draw = gaussian(40, 3, 0), gaussian(16, 3, 1) + 1, np.random.default_rng(5)
+    drawn = [
+        kernel_distance(*(some[draw.choice(len(some), 8, replace=False)] for some in (one, other))).value for _ in range(60)
+    ]
+    assert kernel_distance(one, other).std == pytest.approx(np.std(drawn), rel=0.3)
+
+
 def test_neighbours_and_manifolds_are_those_of_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measures, "_ROWS", 7)  # several blocks of rows
     real, generated = gaussian(25, 3, 0), gaussian(31, 3, 1, 0.8) + 1.2

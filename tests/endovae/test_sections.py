@@ -374,6 +374,18 @@ def test_the_findings_hold_separation_and_terms(written: WriteRun) -> None:
     ]
 
 
+def test_the_scores_are_compared_by_class_and_their_average_precision_is_of_all(written: WriteRun) -> None:
+    run = written()
+    anomaly = Evaluation.load(run / "evaluation.json").anomaly
+    assert anomaly is not None
+    for name, view in anomaly.views.items():
+        (table,) = [one for one in tables(read_once(run)["anomaly"]) if one.caption.startswith(f"View {name}: AUROC per class")]
+        rows, first = {row.cells[0].removesuffix(" (selected)"): row.cells[1:] for row in table.rows}, next(iter(view.groups))
+        for score, by in (view.scores | view.baselines).items():
+            assert rows[score] == (*(str(by[group].auroc) for group in view.groups), str(by[first].average_precision))
+        assert rows["lead over it"] == (*(str(view.leads[group].difference) for group in view.groups), "")
+
+
 def test_the_last_tenth_of_the_training_is_compared_on_training_and_validation_frames(written: WriteRun) -> None:
     run = written()
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
