@@ -82,6 +82,16 @@ def test_the_model_has_learnt_something(run: Path) -> None:
     assert methods["endovae"]["psnr"].mean > methods["mean image"]["psnr"].mean + 0.3
 
 
+def test_stored_frames_lie_between_the_two_that_they_are_shown_with(run: Path) -> None:
+    evaluate_endovae(run)
+    with np.load(run / "samples" / "interpolation.npz") as stored:
+        ends, way = stored["ends"], stored["frames"]
+    found = reconstruct_batch(load_checkpoint(run), ends.reshape(-1, *ends.shape[2:])).reconstructions
+    expected = found.permute(0, 2, 3, 1).numpy().reshape(ends.shape) * 255
+    assert np.abs(expected[:, 0] - expected[:, 1]).max() > 1.5
+    assert np.abs(way[:, 0] - expected[:, 0]).max() < 1 and np.abs(way[:, -1] - expected[:, 1]).max() < 1
+
+
 def test_other_frames_are_measured_and_not_stored(run: Path, frame_folder: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     evaluate_endovae(run)

@@ -151,6 +151,13 @@ def test_processes_that_start_at_once_get_folders_of_their_own(tmp_path: Path) -
     assert sorted(path.name for path in made) == [f"{number:05d}-run" for number in range(40)]
 
 
+def test_a_new_folder_has_a_number_above_all_others(tmp_path: Path) -> None:
+    for name in ("00002-a", "00007-b", "notes"):
+        (tmp_path / name).mkdir()
+    with RunFolder.create(tmp_path, "c") as folder:
+        assert folder.path.name == "00008-c"
+
+
 def test_a_listed_run_is_running_as_long_as_its_process(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}")
     folder = RunFolder(tmp_path)
