@@ -187,9 +187,7 @@ def test_a_kind_draws_its_cluster_and_guidance_leads_away_from_the_other() -> No
     assert guided[:, 0].mean() > plain[:, 0].mean() + 0.1
     assert (plain[:, 0] < 0).float().mean() < 0.25 < (ignored[:, 0] < 0).float().mean() < 0.6
     assert (places(None, 1.0).mean(0) - codes.mean((0, 2, 3))).abs().max() < 0.15
-    torch.testing.assert_close(
-        prior.draw(range(5, 9), 1, None, 1.0), prior.draw(range(9), 1, None, 1.0)[5:], atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(prior.draw(range(5, 9), 1, None, 1.0), prior.draw(range(9), 1, None, 1.0)[5:], atol=0.01, rtol=0)
 
 
 def test_codes_are_drawn_and_completed_position_by_position() -> None:
