@@ -215,6 +215,22 @@ def test_images_of_one_group_are_trained_on_or_held_out_together(tmp_path: Path)
     assert not source[0] & source[1] and len(inputs.source.validation) == 4 * len(source[1]) > 0
 
 
+def test_a_refinement_that_did_not_hold_out_whole_groups_is_not_resumed_and_its_evaluation_says_so(tmp_path: Path) -> None:
+    run = refine(config(_grouped(tmp_path, 4)), run=tmp_path / "refined")
+    assert not [note for note in evaluate_refinement(run).notes if "groups" in note]
+    record = RunFolder(run).read_record()
+    del record["groups_held_out"]
+    RunFolder(run).record.write_text(json.dumps(record))
+    assert [note for note in evaluate_refinement(run).notes if "groups" in note]
+    for path in RunFolder(run).checkpoint_files():
+        tensors, header = checkpoint.load(path)
+        del header.data["held_out"]
+        checkpoint.save(path, tensors, header)
+    RunFolder(run).update_record(state="stopped")
+    with pytest.raises(InputError, match="held_out"):
+        resume_refinement(run)
+
+
 def test_a_class_whose_last_group_would_be_held_out_is_refused(tmp_path: Path) -> None:
     """Of two groups per class the test has one of some class; whether the other one is held out depends on the seed."""
     run, refused = _grouped(tmp_path, 12), 0

@@ -20,6 +20,7 @@ from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
 from pixelscope.pixelda.refinement.selection import select_checkpoints, selector_values
 from pixelscope.pixelda.refinement.training import (
+    GROUPS_HELD_OUT,
     RefinementInputs,
     build_classifier,
     class_prior,
@@ -80,8 +81,15 @@ def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResu
         curve=curve,
         parameters=sum(p.numel() for p in refined.classifier.parameters()),
         guard=_guard(config, inputs, refined.classifier, refined.record.get("state") == "finished"),
-        notes=(*unfinished_notes(refined), *unmeasured_notes(inputs.domains)),
+        notes=(*unfinished_notes(refined), *unmeasured_notes(inputs.domains), *_group_notes(stored, inputs)),
     )
+
+
+def _group_notes(stored: StoredRefinement, inputs: RefinementInputs) -> tuple[str, ...]:
+    """Return a note on a refinement of before, which did not hold out whole groups."""
+    if not inputs.has_groups or stored.record.get(GROUPS_HELD_OUT):
+        return ()
+    return ("Its criteria are too high, because it was trained on other images of the groups that it held out; refine again.",)
 
 
 def stored_snapshots(folder: RunFolder, config: RefineConfig, inputs: RefinementInputs) -> dict[int, nn.Module]:

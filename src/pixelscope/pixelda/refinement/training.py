@@ -29,6 +29,9 @@ from pixelscope.pixelda.verdict import MAX_IMAGES, compare
 from pixelscope.rng import generator
 from pixelscope.runs.folder import RunFolder
 
+GROUPS_HELD_OUT = "groups_held_out"
+"""Entry of run.json: whole groups of --data.group-by were held out."""
+
 
 @dataclass(frozen=True)
 class RefinementInputs:
@@ -46,6 +49,12 @@ class RefinementInputs:
     """Target images held out of training, without labels, for the criteria that select a checkpoint."""
     teacher: nn.Module | None
     """The classifier that labels target images; None for the moving average of the classifier in training."""
+
+    @property
+    def has_groups(self) -> bool:
+        """Return whether images of a domain are in groups of --data.group-by."""
+        target = self.domains.target
+        return self.domains.source.train.groups is not None or (target is not None and target.train.groups is not None)
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class RefineJob(Job):
             RefineBatches(source.train, inputs.target, pool, config.seed, fabric.device),
             config.training,
             settings=_decisive(config),
-            digests={**inputs.domains.digests(), "run": _networks(inputs)},
+            digests={**inputs.domains.digests(), "run": _networks(inputs), **_held_out(inputs)},
             describe=lambda run: self.describe(run, inputs),
             snapshot=lambda folder, images: save_classifiers(folder, task, images),
         )
@@ -90,6 +99,7 @@ class RefineJob(Job):
                 "choose": config.choose,
             },
             "notes": _notes(config),
+            **({GROUPS_HELD_OUT: True} if inputs.has_groups else {}),
         }
 
 
@@ -313,6 +323,11 @@ def _hold_out(images: ImageSet, grouped: ImageSet, share: float, seed: int) -> t
             "of one image or in one group of --data.group-by; start from a run with more images or smaller groups."
         )
     return images.select(~mask), images.select(mask)
+
+
+def _held_out(inputs: RefinementInputs) -> dict[str, str]:
+    """Return the SHA-256 of the target images held out in groups, so that a refinement that held out others is not resumed."""
+    return {"held_out": inputs.holdout.digest()} if inputs.has_groups else {}
 
 
 def _check_classes(train: ImageSet) -> None:
