@@ -244,6 +244,19 @@ def test_a_class_whose_last_group_would_be_held_out_is_refused(tmp_path: Path) -
     assert 0 < refused < 8
 
 
+def test_the_last_images_of_a_rare_class_are_trained_on(tmp_path: Path) -> None:
+    _, target = tiny.write_domains(tmp_path)
+    with np.load(tmp_path / "source.npz") as stored:
+        rare = np.flatnonzero(stored["labels"] == 2)[3:]
+        np.savez(tmp_path / "rare.npz", **{name: np.delete(stored[name], rare, axis=0) for name in stored})
+    run = train_pixelda(
+        tiny.pixelda(source=f"arrays:{tmp_path / 'rare.npz'}", target=target, training={"images": 16}), run=tmp_path / "run"
+    )
+    for seed in range(20):
+        source = load_inputs(config(run, selection_holdout={"source": 0.6, "seed": seed})).source
+        assert source.train.class_counts()[2] > 0 and len(source.validation) > 10
+
+
 def test_a_stopped_refinement_goes_on_to_the_same_weights(origin: Path, refined: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(refined, run)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import nn
 
 from pixelscope.data.disk_array import evenly_spaced
@@ -307,6 +308,8 @@ def _require_same_splits(teacher: Checkpoint, opened: Checkpoint, domains: Domai
 def _hold_out(images: ImageSet, grouped: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """Return images to train on, and a random `share` of them held out; copies and groups are never separated.
 
+    Without groups, a class of which every image would be held out is trained on.
+
     Args:
         images: training images of one domain.
         grouped: the same images with their groups, if they have any.
@@ -317,12 +320,19 @@ def _hold_out(images: ImageSet, grouped: ImageSet, share: float, seed: int) -> t
         InputError: no image can be held out.
     """
     mask = own_test_mask(replace(grouped, test=None), share, seed)
+    if grouped.groups is None and images.labels is not None:
+        mask &= ~np.isin(images.labels, _entirely_in(mask, images.labels))
     if not mask.any():
         raise InputError(
             f"No training image of {images.provenance.source} can be held out to choose a checkpoint, because all are copies "
             "of one image or in one group of --data.group-by; start from a run with more images or smaller groups."
         )
     return images.select(~mask), images.select(mask)
+
+
+def _entirely_in(mask: NDArray[np.bool_], labels: NDArray[np.int64]) -> list[int]:
+    """Return the labels of which `mask` has every image."""
+    return [int(label) for label in np.unique(labels) if mask[labels == label].all()]
 
 
 def _held_out(inputs: RefinementInputs) -> dict[str, str]:
