@@ -42,14 +42,14 @@ def test_the_summary_in_json_leaves_standard_output_to_the_rows(cli: Cli, traine
 
 
 def test_names_that_are_missing_or_cannot_be_resumed_are_refused(
-    process: Process, cli: Cli, trained: Path, tmp_path: Path
+    process: Process, cli: Cli, trained: Path, images: Path, tmp_path: Path
 ) -> None:
     with process("pixelda", "classify", trained, "-", "--out", "-", stdin=subprocess.PIPE) as running:
         out, err = running.communicate("\n")
     assert (running.returncode, out) == (2, "") and "names no file" in err
     done = cli("pixelda", "classify", trained, "-", "-", "--out", tmp_path / "a.csv")
     assert done.code == 2 and "twice" in done.err
-    done = cli("pixelda", "classify", trained, tmp_path, "--out", "-", "--resume")
+    done = cli("pixelda", "classify", trained, images, "--out", "-", "--resume")
     assert done.code == 2 and "--resume" in done.err
 
 
