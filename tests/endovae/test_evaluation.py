@@ -202,6 +202,9 @@ def test_a_folder_of_frames_keeps_its_folders_and_broken_ones_are_rows(run: Path
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images in"):
         reconstruct(run, [tmp_path / "empty"], tmp_path / "grid.png")
+    with pytest.raises(InputError, match="no images in .*empty"):
+        reconstruct(run, [tmp_path / "empty"], tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_new_frames(run: Path, frame_folder: Path, tmp_path: Path) -> None:

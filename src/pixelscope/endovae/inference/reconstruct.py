@@ -21,7 +21,7 @@ from pixelscope.inference.files import (
     is_frame,
     label_of,
     require_distinct_names,
-    require_paths,
+    require_files,
     text_of,
 )
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
@@ -105,7 +105,7 @@ def _folder(
     """
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
 
-    require_paths(paths)
+    require_files(paths, is_frame)
     require_distinct_names(paths)
     if out.exists() and not resume:
         raise InputError(f"{out} exists already; choose another --out, or continue with --resume.")

@@ -192,7 +192,6 @@ def load_inputs(
     held = config.selection_holdout
     target, holdout = _hold_out(domains.training_target(), domains.target.train, held.target, held.seed)
     train, validation = _hold_out(domains.source.train, domains.source.train, held.source, held.seed)
-    _check_classes(train)
     source = Split(train, validation, domains.source.test, domains.source.training_positions)
     smallest = min(len(target), len(train))
     if smallest < config.training.batch_size:
@@ -317,11 +316,18 @@ def _hold_out(images: ImageSet, grouped: ImageSet, share: float, seed: int) -> t
         seed: seed of the split.
 
     Raises:
-        InputError: no image can be held out.
+        InputError: no image can be held out, or with groups all images of a class are.
     """
     mask = own_test_mask(replace(grouped, test=None), share, seed)
-    if grouped.groups is None and images.labels is not None:
-        mask &= ~np.isin(images.labels, _entirely_in(mask, images.labels))
+    if images.labels is not None:
+        lost = _entirely_in(mask, images.labels)
+        if lost and grouped.groups is not None:
+            raise InputError(
+                f"No training image of the class {images.classes[lost[0]]} of the source is left, because its group of "
+                "--data.group-by is held out to choose a checkpoint; choose another --selection-holdout.seed, or start from "
+                "a run with smaller groups."
+            )
+        mask &= ~np.isin(images.labels, lost)
     if not mask.any():
         raise InputError(
             f"No training image of {images.provenance.source} can be held out to choose a checkpoint, because all are copies "
@@ -338,16 +344,6 @@ def _entirely_in(mask: NDArray[np.bool_], labels: NDArray[np.int64]) -> list[int
 def _held_out(inputs: RefinementInputs) -> dict[str, str]:
     """Return the SHA-256 of the target images held out in groups, so that a refinement that held out others is not resumed."""
     return {"held_out": inputs.holdout.digest()} if inputs.has_groups else {}
-
-
-def _check_classes(train: ImageSet) -> None:
-    """Raise InputError if a class of the source has no training image left, because its only group is held out."""
-    missing = [name for name, count in zip(train.classes, train.class_counts(), strict=True) if not count]
-    if train.groups is not None and missing:
-        raise InputError(
-            f"No training image of the class {missing[0]} of the source is left, because its group of --data.group-by is held "
-            "out to choose a checkpoint; choose another --selection-holdout.seed, or start from a run with smaller groups."
-        )
 
 
 def _pool(config: RefineConfig, inputs: RefinementInputs, fabric: Fabric) -> GeneratedPool:
