@@ -207,6 +207,15 @@ def test_a_folder_of_frames_keeps_its_folders_and_broken_ones_are_rows(run: Path
     assert not (tmp_path / "folder").exists()
 
 
+def test_a_grid_of_a_folder_has_no_masks(run: Path, frame_folder: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        for folder in ("polyps", "polyp-masks"):
+            (tmp_path / "frames" / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(frame_folder / "polyps" / f"0{number}.png", tmp_path / "frames" / folder)
+    written = reconstruct(run, [tmp_path / "frames"], tmp_path / "grid.png")
+    assert [Path(frame["name"]).parent.name for frame in written.frames] == ["polyps", "polyps"]
+
+
 def test_new_frames(run: Path, frame_folder: Path, tmp_path: Path) -> None:
     generate(run, tmp_path / "grid.png", count=5, seed=3)
     with Image.open(tmp_path / "grid.png") as image:

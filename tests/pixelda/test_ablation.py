@@ -56,6 +56,19 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return tiny.write_domains(tmp_path_factory.mktemp("domains"))
 
 
+def test_conditions_of_other_sizes_and_of_any_name_have_their_own_row_of_samples(
+    domains: tuple[str, str], tmp_path: Path
+) -> None:
+    conditions = {"source": {}, "target": {"settings": {"data": {"size": 24}}}}
+    path = write_grid(tmp_path / "grid.yaml", domains, conditions=conditions, seeds=[0], reference="source")
+    ablate(str(path), tmp_path / "out")
+    with np.load(tmp_path / "out" / "samples.npz") as stored:
+        names, drawn = stored["names"].tolist(), stored["drawn"]
+    assert names == ["source", "source", "target", "target"]
+    assert drawn.shape[0] == 4 and drawn.shape[2:] == (24, 24, 3)
+    assert len(np.unique(drawn.reshape(4, -1), axis=0)) == 4
+
+
 def test_a_grid_runs_its_conditions_keeps_failures_apart_and_resumes(domains: tuple[str, str], tmp_path: Path) -> None:
     broken = {"claim": "No such images.", "settings": {"target": str(tmp_path / "nowhere")}}
     cells = yaml.safe_load(write_grid(tmp_path / "a.yaml", domains).read_text())["conditions"]

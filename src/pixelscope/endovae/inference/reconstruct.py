@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pixelscope.data.decode import reject_decompression_bombs
-from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, require_other_file, save_png
 from pixelscope.endovae.inference.metadata import Floats
 from pixelscope.errors import InputError
@@ -19,6 +18,7 @@ from pixelscope.inference.files import (
     MANIFEST,
     InputFile,
     is_frame,
+    iterate_files,
     label_of,
     require_distinct_names,
     require_files,
@@ -44,11 +44,12 @@ def reconstruct(
     resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BatchResult | ImagesWritten:
-    """Reconstruct image files, and all images in folders, from the posterior mean.
+    """Reconstruct image files, and all frames in folders, from the posterior mean.
 
     Args:
         run: a run folder of EndoVAE.
-        paths: image files, and folders that are searched at any depth; frames are prepared like the run's.
+        paths: image files, and folders that are searched at any depth for frames, without masks; all are prepared like the
+            run's.
         out: a file ending in .png for one grid of originals above reconstructions, all in memory at once; else a new folder for
             one PNG per frame and manifest.csv: source, file, label (the class folder), PSNR and SSIM.
         sampled: reconstruct from a sample of the posterior, drawn with `seed`, instead of its mean.
@@ -77,7 +78,8 @@ def _grid(checkpoint: "Checkpoint", paths: Sequence[Path], out: Path, about: dic
     """Write frames above their reconstructions as one PNG."""
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
 
-    files, seed = _files(paths), about["seed"]
+    require_files(paths, is_frame)
+    files, seed = [item.path for item in iterate_files(paths, is_frame)], about["seed"]
     require_other_file(out, files)
     with reject_decompression_bombs():
         frames = np.stack([read_prepared(file, checkpoint.config.prepare) for file in files])
@@ -132,10 +134,3 @@ def _written(out: Path, item: InputFile, drawn: np.ndarray, about: dict[str, obj
     """Write one reconstruction, and return the columns `file` and `error` of its row."""
     error = unwritable(out / item.png, lambda: save_png(out / item.png, drawn, about))
     return {"file": None if error else text_of(item.png), "label": label_of(item), ERROR: error}
-
-
-def _files(paths: Sequence[Path]) -> list[Path]:
-    files = [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
-    if not files:
-        raise InputError(f"There are no images in {', '.join(map(str, paths))}; give image files or folders of them.")
-    return files

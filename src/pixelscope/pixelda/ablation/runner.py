@@ -14,6 +14,7 @@ from pixelscope.config import dotted, merge, read_yaml
 from pixelscope.engine.distributed import share_of_cores
 from pixelscope.engine.runtime import cpu_name
 from pixelscope.errors import InputError
+from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.ablation.analysis import choose_trial, collect, compare_to_reference, read_trial, require_same_images
 from pixelscope.pixelda.ablation.grid import Grid, GridConfig, read_grid
 from pixelscope.pixelda.ablation.jobs import Cluster, Job, LaunchOptions, check_options, has_submitit, launch
@@ -307,18 +308,24 @@ def _store_samples(folder: RunFolder, runs: Mapping[str, Path]) -> None:
         folder: where samples.npz is written.
         runs: the run folder of each condition.
     """
-    drawn: dict[str, np.ndarray] = {}
-    for name, run in runs.items():
-        arrays = read_arrays(run / "samples" / "progress.npz", {"images": 1, "source": 4, "generated": 5})
-        if arrays is not None:
-            drawn = {"source": arrays["source"], **drawn, name: arrays["generated"][-1]}
+    read = {
+        name: read_arrays(run / "samples" / "progress.npz", {"images": 1, "source": 4, "generated": 5})
+        for name, run in runs.items()
+    }
+    known = {name: arrays for name, arrays in read.items() if arrays is not None}
     galleries = [read_arrays(run / "samples" / "gallery.npz", {"target": 4}) for run in runs.values()]
-    for arrays in filter(None, galleries):
-        drawn["target"] = arrays["target"]
-    if drawn:
-        count = min(len(images) for images in drawn.values())
-        stacked = np.stack([images[:count] for images in drawn.values()])
-        save_arrays(folder.path / SAMPLES, names=np.array(list(drawn)), drawn=stacked)
+    rows = [("source", arrays["source"]) for arrays in known.values()][:1]
+    rows += [(name, arrays["generated"][-1]) for name, arrays in known.items()]
+    rows += [("target", arrays["target"]) for arrays in galleries if arrays is not None][-1:]
+    if rows:
+        names, images = zip(*rows, strict=True)
+        save_arrays(folder.path / SAMPLES, names=np.array(names), drawn=_stacked(images))
+
+
+def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Return rows of uint8 images (N, S, S, 3) as one array; conditions may differ in N and S, the largest S is kept."""
+    count, side = min(len(row) for row in rows), max(row.shape[1] for row in rows)
+    return np.stack([resize(row[:count].transpose(0, 3, 1, 2), side).transpose(0, 2, 3, 1) for row in rows])
 
 
 def _default_parallel(grid: Grid, cluster: Cluster) -> int:
