@@ -144,8 +144,23 @@ def require_frame(frame: Bytes) -> None:
 
 def brightest_channel(pixels: Bytes) -> Bytes:
     """Return the brightest channel (H, W) of pixels (H, W, 3): red tissue is dark in grey long before it is black."""
-    red, green, blue = cv2.split(pixels)
-    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+    red, green, blue = channels(pixels)
+    return maximum(red, green, blue)
+
+
+def channels(pixels: Bytes) -> tuple[Bytes, Bytes, Bytes]:
+    """Return the three channels (H, W) of pixels (H, W, 3)."""
+    # OpenCV copies every channel once more unless it is given the arrays to write to.
+    red, green, blue = planes = np.empty((3, *pixels.shape[:2]), np.uint8)
+    cv2.split(pixels, list(planes))
+    return red, green, blue
+
+
+def maximum(red: Bytes, green: Bytes, blue: Bytes) -> Bytes:
+    """Return the maximum of three channels (H, W); it is written into `red`."""
+    cv2.max(red, green, red)
+    cv2.max(red, blue, red)
+    return red
 
 
 def _robust(frame: Bytes) -> Box:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.imaging.content_area import Box, require_frame
+from pixelscope.imaging.content_area import Box, channels, maximum, require_frame
 
 Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
@@ -108,11 +108,11 @@ def find_insets(frame: Bytes, content: Box) -> list[Inset]:
     step = max(1, side // _ENOUGH)
     # OpenCV takes four times as long to split the channels of pixels that are not contiguous.
     picture = np.ascontiguousarray(frame[content.slices][::step, ::step])
-    red, green, blue = cv2.split(picture)
-    brightest = np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+    red, green, blue = channels(picture)
     greener = np.asarray(cv2.subtract(green, red), np.uint8)
-    green_boxes = [Inset("green", _place(box, content, step)) for box in _green_boxes(greener, brightest)]
-    return green_boxes + [Inset("black", _place(box, content, step)) for box in _black_boxes(brightest)]
+    bright = maximum(red, green, blue)
+    green_boxes = [Inset("green", _place(box, content, step)) for box in _green_boxes(greener, bright)]
+    return green_boxes + [Inset("black", _place(box, content, step)) for box in _black_boxes(bright)]
 
 
 def inpaint(frame: Bytes, mask: Flags) -> Bytes:
