@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from fixtures import tiny
 from pixelscope import evaluate
@@ -19,7 +20,7 @@ from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise
-from pixelscope.pixelda.networks import Generator
+from pixelscope.pixelda.networks import Classifier, Generator, StrongClassifier
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.task import BaselineTask, PairedBatch, PairedBatches, PixelDATask
 from pixelscope.pixelda.training import train_baseline, train_pixelda
@@ -194,3 +195,37 @@ def test_masks_of_a_training_are_those_of_its_images(tmp_path: Path) -> None:
     pixels, files, others = found
     assert [name for name in pixels if not torch.equal(pixels[name], files[name])] == []
     assert any(not torch.equal(pixels[name], others[name]) for name in pixels)
+
+
+def relu_first(layers: nn.Module) -> nn.Sequential:
+    """Return the layers with each ReLU before the max pool that it follows, as in the paper."""
+    found = list(layers.children())
+    for i, pair in enumerate(zip(found, found[1:], strict=False)):
+        if isinstance(pair[0], nn.MaxPool2d) and isinstance(pair[1], nn.ReLU):
+            found[i : i + 2] = pair[::-1]
+    return nn.Sequential(*found)
+
+
+def output_and_gradients(network: nn.Module, images: Tensor, bfloat16: bool) -> list[Tensor]:
+    network.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        logits = network(images)
+    logits.float().square().sum().backward()
+    return [logits.detach(), *(parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None)]
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize(("build", "part"), [(Classifier, "shared"), (StrongClassifier, "features")])
+def test_relu_after_a_max_pool_gives_the_bits_of_the_papers_order(build: Any, part: str, bfloat16: bool) -> None:
+    torch.manual_seed(0)
+    network, images = build(3, 16), torch.randn(16, 3, 16, 16)
+    network.dropout = 0.0
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(3)
+    found = output_and_gradients(network, images, bfloat16)
+    before = list(getattr(network, part))
+    setattr(network, part, relu_first(getattr(network, part)))
+    assert list(getattr(network, part)) != before
+    for one, other in zip(found, output_and_gradients(network, images, bfloat16), strict=True):
+        assert torch.equal(one, other)

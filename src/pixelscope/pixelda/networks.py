@@ -140,12 +140,13 @@ class Classifier(TaskNetwork):
         super().__init__(
             nn.Conv2d(3, 32, 5, padding=2),
             nn.Conv2d(3, 32, 5, padding=2) if private_first_layer else None,
+            # A ReLU after a max pool has a quarter of the values, and gives the same ones as before it.
             nn.Sequential(
-                nn.ReLU(),
                 nn.MaxPool2d(2),
+                nn.ReLU(),
                 nn.Conv2d(32, 48, 5, padding=2),
-                nn.ReLU(),
                 nn.MaxPool2d(2),
+                nn.ReLU(),
                 nn.Flatten(),
                 nn.Linear(48 * (size // 4) ** 2, 100),
                 nn.ReLU(),
@@ -198,9 +199,10 @@ class StrongClassifier(nn.Module):
         layers: list[nn.Module] = []
         before = 3
         for stage, after in enumerate((width, 2 * width, 4 * width)):
-            layers += [nn.MaxPool2d(2)] if stage else []
-            for _ in range(2):
-                layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+            # A ReLU after a max pool has a quarter of the values, and gives the same ones as before it.
+            for pool in ([], [nn.MaxPool2d(2)] if stage < 2 else []):
+                convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+                layers += [convolution, nn.BatchNorm2d(after), *pool, nn.ReLU(inplace=True)]
                 before = after
         self.features = nn.Sequential(*layers)
         self.dropout = dropout
