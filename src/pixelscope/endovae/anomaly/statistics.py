@@ -79,13 +79,16 @@ def frames_needed(rate: float) -> int:
     return int(np.ceil(1 / rate - 1e-9)) - 1
 
 
-def few_frames_warning(count: int, rate: float) -> tuple[str, ...]:
-    """Return a warning if `count` calibration frames are too few for a false-positive rate; nothing is flagged then."""
+def few_frames_warning(count: int, rate: float, where: str = "") -> tuple[str, ...]:
+    """Return a warning if `count` calibration frames are too few for a false-positive rate; nothing is flagged then.
+
+    where: which frames these are, after the count, for example ` in a fold`.
+    """
     if count >= frames_needed(rate):
         return ()
     warning = (
         f"Warning: a false-positive rate of {rate:g} needs at least {frames_needed(rate)} calibration frames, and there are "
-        f"{count}, so that nothing is flagged; give more healthy frames, or `score --false-positive-rate` "
+        f"{count}{where}, so that nothing is flagged; give more healthy frames, or `score --false-positive-rate` "
         f"{1 / (1 + count):.3g} or more."
     )
     return (warning,)

@@ -368,7 +368,7 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
     trivial = {name: _gathered(frames, results, [one.baselines[name] for one in results]) for name in results[0].baselines}
     groups = {ALL: ~frames.abnormal} | {name: classes == name for name in dict.fromkeys(classes[~frames.abnormal].tolist())}
     selection = {name: float(np.mean([one.selection[name] for one in results])) for name in results[0].selection}
-    few = few_frames_warning(min(one.calibrated_on for one in results), RATE)
+    few = few_frames_warning(min(one.calibrated_on for one in results), RATE, " in a fold")
     return DetectionResult(
         store=str(frames.store.path),
         view=config.view,

@@ -57,7 +57,7 @@ def detect(
     config = config.model_copy(update={"prepare": store.settings})
     result = cross_validate(store, config, progress)
     fitted = fit_to_store(store, detector_name(result.selected), config)
-    warnings = few_frames_warning(len(fitted.calibration.scores), RATE)
+    warnings = few_frames_warning(len(fitted.calibration.scores), RATE, " for the model file")
     result = result.model_copy(update={"warnings": tuple(dict.fromkeys((*result.warnings, *warnings)))})
     with atomic_folder(out) as work:
         result.save(work / RESULT)
