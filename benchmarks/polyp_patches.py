@@ -63,7 +63,8 @@ def kvasir(folder: Path, draw: np.random.Generator) -> Iterator[tuple[str, str, 
         path = normal[number % len(normal)]
         image = read(path)
         centre = tuple(whole * draw.uniform(0.35, 0.65) for whole in image.size)
-        yield "non_polyps", f"{path.stem}_{number // len(normal)}", square(image, int(side), (centre[0], centre[1]))
+        patch = square(image, min(int(side), *image.size), (centre[0], centre[1]))
+        yield "non_polyps", f"{path.stem}_{number // len(normal)}", patch
 
 
 def main() -> None:

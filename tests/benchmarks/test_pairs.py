@@ -79,3 +79,17 @@ def test_patches_of_both_classes_have_one_size_and_names_that_group_them(
     assert len(made) == 3 + 3 + 30 + 2
     assert {"kvasir/polyps/1_0.png", "kvasir/non_polyps/1_0.png", "cvc/polyps/block01_30.png"} <= set(made)
     assert {polyp_patches.read(tmp_path / "out" / name).size for name in made} == {(64, 64)}
+
+
+def test_a_patch_of_a_small_normal_frame_has_no_black_border(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    _frames(tmp_path / "polyps", 2, 400, 400, draw)
+    (tmp_path / "polyp-masks").mkdir()
+    mask = np.zeros((400, 400), np.uint8)
+    mask[20:380, 20:380] = 255
+    for number in (1, 2):
+        Image.fromarray(mask).save(tmp_path / "polyp-masks" / f"{number}.png")
+    (tmp_path / "normal-colon").mkdir()
+    Image.new("RGB", (180, 160), (200, 120, 100)).save(tmp_path / "normal-colon" / "1.jpg")
+    patches = [patch for label, _, patch in polyp_patches.kvasir(tmp_path, draw) if label == "non_polyps"]
+    assert len(patches) == 2 and all(np.asarray(patch).min() > 80 for patch in patches)
