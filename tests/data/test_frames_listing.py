@@ -40,6 +40,12 @@ def test_a_file_twice_in_one_class_is_kept_once(tmp_path: Path) -> None:
     assert listing.notes == ("Left out 2 of 4 files, the same as others of their class: polyps/b.png, polyps/c.png.",)
 
 
+def test_a_frame_keeps_the_mask_of_a_copy_that_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, polyps__a="same", polyps__b="same", polyps__c="other", polyp_masks__b="m")
+    masks = {frame.name: frame.mask and frame.mask.name for frame in listed(tmp_path).frames}
+    assert masks == {"polyps/a.png": "b.png", "polyps/c.png": None}
+
+
 def test_a_file_in_two_classes_is_refused(tmp_path: Path) -> None:
     write(tmp_path, polyps__b="same", cecum__a="same")
     with pytest.raises(InputError, match=r"cecum/a\.png and .*polyps/b\.png .*, 'cecum' and"):

@@ -57,9 +57,9 @@ class Listing:
 def list_frames(found: Found, strict: bool = False) -> Listing:
     """Read every file once and list the frames.
 
-    Duplicates in a class are kept once, under the first name. A mask matches the frame of its class that has the same path
-    without suffix, or else the same file name without suffix; `_mask`, `-mask` or `_segmentation` at the end of a mask's name
-    is not part of it.
+    Duplicates in a class are kept once, under the first name, with the mask of any of them. A mask matches the frame of its
+    class that has the same path without suffix, or else the same file name without suffix; `_mask`, `-mask` or `_segmentation`
+    at the end of a mask's name is not part of it.
 
     Args:
         found: frames, masks and classes.
@@ -76,15 +76,9 @@ def list_frames(found: Found, strict: bool = False) -> Listing:
         )
     kept, copies = _without_copies(found.frames, digests)
     labels = {name: label for label, name in enumerate(found.kinds)}
+    by_content = {digests[frame.path]: mask for frame, mask in masks.items()}
     frames = [
-        ListedFrame(
-            name=_name(file),
-            label=labels[file.owner],
-            path=file.path,
-            sha256=digests[file.path],
-            mask=masks[file].path if file in masks else None,
-            mask_sha256=digests[masks[file].path] if file in masks else None,
-        )
+        _listed(file, labels[file.owner], digests, masks.get(file, by_content.get(digests[file.path])))
         for file in sorted(kept, key=lambda file: (labels[file.owner], file.within))
     ]
     notes = (
@@ -98,6 +92,17 @@ def list_frames(found: Found, strict: bool = False) -> Listing:
     )
     kinds: dict[str, Kind] = {printable(name): kind for name, kind in found.kinds.items()}
     return Listing(tuple(frames), kinds, notes, (*found.notes, *reading_notes({file.path: _name(file) for file in kept})))
+
+
+def _listed(file: FoundFile, label: int, digests: Mapping[Path, str], mask: FoundFile | None) -> ListedFrame:
+    return ListedFrame(
+        name=_name(file),
+        label=label,
+        path=file.path,
+        sha256=digests[file.path],
+        mask=None if mask is None else mask.path,
+        mask_sha256=None if mask is None else digests[mask.path],
+    )
 
 
 def _name(file: FoundFile) -> str:
