@@ -13,7 +13,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fixtures import tiny
 from pixelscope import InputError
+from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
+from pixelscope.endovae.anomaly.calibrate import split_for_anomaly
 from pixelscope.endovae.checkpoints import load_checkpoint, read_config
 from pixelscope.endovae.data import load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
@@ -21,6 +23,7 @@ from pixelscope.endovae.forward import reconstruct as reconstruct_batch
 from pixelscope.endovae.inference.generate import generate
 from pixelscope.endovae.inference.reconstruct import reconstruct
 from pixelscope.endovae.training import train_endovae
+from pixelscope.imaging.config import PrepareConfig
 from pixelscope.runs.folder import RunFolder, read_stats
 
 
@@ -97,8 +100,7 @@ def test_other_frames_are_measured_and_not_stored(run: Path, frame_folder: Path,
     evaluate_endovae(run)
     before = (run / "evaluation.json").read_bytes()
     result = evaluate_endovae(run, frames=str(frame_folder), checkpoint="last")
-    test = load_splits(read_config(RunFolder(run))).test
-    assert {kind: found.count for kind, found in result.sets.items()} == {kind: len(part) for kind, part in test.items()}
+    assert {kind: found.count for kind, found in result.sets.items()} == _unseen(run)
     assert result.checkpoint == "last"
     assert (run / "evaluation.json").read_bytes() == before
 
@@ -287,9 +289,55 @@ def test_torch_stays_deterministic_in_evaluation(run: Path) -> None:
 
 
 def test_frames_that_the_run_trained_on_are_left_out_where_frames_are_named(run: Path, store: FrameStore) -> None:
-    splits = load_splits(read_config(RunFolder(run)))
     result = evaluate_endovae(run, frames=str(store.path))
-    assert {kind: found.count for kind, found in result.sets.items()} == {k: len(p) for k, p in splits.test.items()}
+    counts = {kind: found.count for kind, found in result.sets.items()}
+    assert counts == _unseen(run) and sum(counts.values()) < len(store)
+    assert result.anomaly is not None
+    assert all(view.counts["abnormal"] == counts["abnormal"] for view in result.anomaly.views.values())
+
+
+def _unseen(run: Path) -> dict[str, int]:
+    """Return the number of frames by kind that neither trained, validated nor selected, nor are near-duplicates of these."""
+    config = read_config(RunFolder(run))
+    splits = load_splits(config)
+    parts = split_for_anomaly(splits, config.split)
+    assert parts is not None
+    groups = splits.store.clusters(np.arange(len(splits.store)))
+    seen = [splits.train, splits.validation, splits.calibration, parts.selection["abnormal"]]
+    unseen = ~np.isin(groups, groups[np.concatenate([part.positions for part in seen])])
+    abnormal = splits.store.abnormal
+    return {"normal": int((unseen & ~abnormal).sum()), "abnormal": int((unseen & abnormal).sum())}
+
+
+def test_near_duplicates_of_seen_frames_are_left_out_where_frames_are_named(
+    run: Path, frame_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in frame_folder.rglob("*.png"):
+        brighter = np.asarray(Image.open(path)).clip(0, 254) + 1
+        copied = tmp_path / "other" / path.relative_to(frame_folder)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(brighter.astype(np.uint8)).save(copied)
+    result, unseen = evaluate_endovae(run, frames=str(tmp_path / "other")), _unseen(run)
+    assert all(found.count <= unseen[kind] for kind, found in result.sets.items())
+
+
+def test_a_folder_of_abnormal_frames_alone_is_measured(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frames" / "polyps").mkdir(parents=True)
+    for number, frame in enumerate(tiny.frames(12, 90)):
+        Image.fromarray(frame).save(tmp_path / "frames" / "polyps" / f"{number}.png")
+    assert set(evaluate_endovae(run, frames=str(tmp_path / "frames")).sets) == {"abnormal"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("size", 24), ("method", "otsu"), ("insets", "mask")])
+def test_a_store_that_was_prepared_otherwise_is_refused(
+    run: Path, frame_folder: Path, tmp_path: Path, name: str, value: str | int
+) -> None:
+    settings = PrepareConfig.parse({"size": tiny.SIZE, name: value})
+    other = prepare([frame_folder], config=settings, out=tmp_path / "other")
+    with pytest.raises(InputError, match=f"prepared with {name} {value}"):
+        evaluate_endovae(run, frames=str(other.path))
 
 
 def test_changed_frames_do_not_pass_for_the_runs_own(run: Path, store: FrameStore, tmp_path: Path) -> None:

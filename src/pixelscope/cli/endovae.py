@@ -186,7 +186,8 @@ def evaluate(
 
     Args:
         run: Run folder of `endovae train`.
-        frames: Store or folder of frames to evaluate on, all of them, instead of the run's own test frames.
+        frames: Store or folder of frames to evaluate on instead of the run's own test frames; those that the run has seen are
+            left out.
         view: Print the anomaly scores of one view alone: `centre`, a square without border and insets, or `full`. Both are
             measured and stored.
     """

@@ -96,11 +96,6 @@ class Splits:
         """Return the store of all subsets."""
         return self.train.store
 
-    @property
-    def all_frames(self) -> FrameSubset:
-        """Return all frames of the store."""
-        return FrameSubset(self.store, np.arange(len(self.store)))
-
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of the data that a resumed run needs unchanged."""
         return {"train": self.train.digest(), "validation": self.validation.digest()}
@@ -181,6 +176,27 @@ def load_run_splits(folder: RunFolder, config: EndoVAEConfig, record: Mapping[st
             "run may have been trained on some of them; restore them, or train again."
         )
     return splits
+
+
+def load_other_frames(config: EndoVAEConfig, frames: str) -> FrameStore:
+    """Open a store of other frames than a run's own, or prepare a folder of them as the run's were.
+
+    Args:
+        config: of the run.
+        frames: the store or folder; it may have frames of one kind only.
+
+    Raises:
+        InputError: the frames cannot be used, or a store was prepared otherwise.
+    """
+    store = open_or_prepare(Path(frames), config.prepare)
+    for name in ("size", "method", "insets"):
+        own, other = getattr(config.prepare, name), getattr(store.settings, name)
+        if own != other:
+            raise InputError(
+                f"The frames in {frames} were prepared with {name} {other}, and those of the run with {own}; prepare them "
+                f"again with --{name} {own}."
+            )
+    return store
 
 
 def with_store_settings(config: EndoVAEConfig, splits: Splits) -> EndoVAEConfig:

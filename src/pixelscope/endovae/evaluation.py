@@ -4,20 +4,20 @@ Test frames were not used in training, nor to choose anything; of a kind that wa
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pixelscope.data.imageset import image_hashes
+from pixelscope.data.frames.duplicates import clusters
 from pixelscope.endovae.anomaly.calibrate import AnomalySplits, split_for_anomaly
 from pixelscope.endovae.anomaly.evaluation import AnomalyMeasured, measure_anomaly, number
 from pixelscope.endovae.anomaly.localization import outlined
 from pixelscope.endovae.checkpoints import SYSTEM, Checkpoint, load_checkpoints
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.data import FrameSubset, Splits, load_run_splits, load_splits, subsets_by_kind
+from pixelscope.endovae.data import FrameSubset, Splits, load_other_frames, load_run_splits, subsets_by_kind
 from pixelscope.endovae.forward import LatentAxes, save_axes
 from pixelscope.endovae.measurement import METRICS, Measured, fit_references, measure, measure_quality
 from pixelscope.endovae.metrics import SSIM_METHOD, auroc, fine_detail_kept
@@ -39,8 +39,8 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = 
 
     Args:
         run: a run folder of EndoVAE.
-        frames: a store or folder of other frames. Those that the run was trained or validated on are left out. The result is
-            returned and not stored.
+        frames: a store or folder of other frames. Those that the run was trained or validated on or selected the anomaly score
+            on are left out, with near-duplicates of them. The result is returned and not stored.
         checkpoint: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
         take_over: take the run's lock from another machine that has been silent for ten minutes.
 
@@ -48,7 +48,8 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = 
         The results.
 
     Raises:
-        InputError: the run has no such checkpoint, its own frames have changed since the training, or no other frame is left.
+        InputError: the run has no such checkpoint, its own frames have changed since the training, other frames were prepared
+            otherwise, or none is left.
     """
     keep_heap()
     if frames is not None:
@@ -61,9 +62,10 @@ def _evaluate(run: Path, frames: str | None, checkpoint: str, may_write: bool) -
     found, checkpoints = load_checkpoints(run, checkpoint)
     config = found.config
     splits = load_run_splits(found.folder, config, found.record)
-    others = None if frames is None else _other_frames(frames, config, splits)
-    parts = splits.test if others is None else others
-    tested = _anomaly_splits(splits, config, others)
+    tested, parts = split_for_anomaly(splits, config.split), splits.test
+    if frames is not None:
+        parts = _other_frames(frames, config, _seen(splits, tested))
+        tested = None if tested is None else replace(tested, test=parts)
     references = fit_references(found, splits.train)
     measured = {kind: measure(part, found, references, _outlined(tested, kind)) for kind, part in parts.items()}
     _require_valid_pixels(measured)
@@ -79,7 +81,7 @@ def _evaluate(run: Path, frames: str | None, checkpoint: str, may_write: bool) -
         components=len(references.components.directions),
         ssim_method=SSIM_METHOD,
         sets={
-            kind: _result(_title(kind, config, own=others is None), parts[kind], one, config.model.latent)
+            kind: _result(_title(kind, config, own=frames is None), parts[kind], one, config.model.latent)
             for kind, one in measured.items()
         },
         separation=_separation(measured),
@@ -88,12 +90,6 @@ def _evaluate(run: Path, frames: str | None, checkpoint: str, may_write: bool) -
     if may_write:
         _store(found, result, splits, measured, anomaly, references.axes)
     return result
-
-
-def _anomaly_splits(splits: Splits, config: EndoVAEConfig, others: dict[str, FrameSubset] | None) -> AnomalySplits | None:
-    """Return `split_for_anomaly`, with `others` as the frames to test where they are given."""
-    found = split_for_anomaly(splits, config.split)
-    return found if found is None or others is None else replace(found, test=others)
 
 
 def _outlined(parts: AnomalySplits | None, kind: str) -> np.ndarray | None:
@@ -140,18 +136,31 @@ def _store(
     result.save(checkpoint.folder.evaluation)  # last, so that a run that has it has all of it
 
 
-def _other_frames(frames: str, config: EndoVAEConfig, own: Splits) -> dict[str, FrameSubset]:
-    """Return the frames of another store or folder by kind, without those that the run was trained or validated on."""
-    everything = load_splits(config.model_copy(update={"frames": frames})).all_frames
-    for note in everything.store.notes:
+def _seen(splits: Splits, tested: AnomalySplits | None) -> list[FrameSubset]:
+    """Return the frames that the weights, the checkpoint, the anomaly score or its calibration depend on."""
+    selecting = [] if tested is None else list(tested.selection.values())
+    return [splits.train, splits.validation, splits.calibration, *selecting]
+
+
+def _other_frames(frames: str, config: EndoVAEConfig, seen: Sequence[FrameSubset]) -> dict[str, FrameSubset]:
+    """Return the frames of another store or folder by kind, without those in `seen` and near-duplicates of them."""
+    store = load_other_frames(config, frames)
+    for note in store.notes:
         _log.warning(note)
-    seen = np.concatenate([image_hashes(part.rows) for part in (own.train, own.validation, own.calibration)])
-    unseen = ~np.isin(image_hashes(everything.rows), seen)
+    hashes = np.concatenate([*(part.store.hashes[part.positions] for part in seen), store.hashes])
+    names = [name for part in seen for name in part.names] + list(store.names)
+    groups = clusters(hashes, config.split.duplicate_distance, names)
+    known = len(hashes) - len(store)
+    unseen = ~np.isin(groups[known:], groups[:known])
     if not unseen.any():
-        raise InputError(f"The run was trained or validated on all frames in {frames}; give other frames.")
+        raise InputError(f"The run has seen all frames in {frames}, or near-duplicates of them; give other frames.")
     if not unseen.all():
-        _log.warning("Left out %d of %d frames that the run was trained or validated on.", (~unseen).sum(), len(unseen))
-    return subsets_by_kind(everything.store, unseen)
+        _log.warning(
+            "Left out %d of %d frames that the run was trained or validated on or selected its score on, or near-duplicates.",
+            (~unseen).sum(),
+            len(unseen),
+        )
+    return subsets_by_kind(store, unseen)
 
 
 def _quality(

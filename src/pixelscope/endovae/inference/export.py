@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH, Evaluation, ViewResult
@@ -74,13 +75,13 @@ def _write(path: Path, form: Format, checkpoint: "Checkpoint", about: Metadata) 
 
 def _frames(checkpoint: "Checkpoint", images: str | None) -> tuple[np.ndarray, str]:
     """Return uint8 frames (N, S, S, 3), evenly spaced over the run's store or `images`, and their description."""
-    from pixelscope.endovae.data import load_run_splits, load_splits
+    from pixelscope.endovae.data import load_other_frames, load_run_splits
 
     if images is None:
-        splits, title = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record), "frames of the run"
+        store, title = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record).store, "frames of the run"
     else:
-        splits, title = load_splits(checkpoint.config.model_copy(update={"frames": images})), f"frames in {images}"
-    return splits.all_frames.at_most(MAX_COMPARED).frames, title
+        store, title = load_other_frames(checkpoint.config, images), f"frames in {images}"
+    return store.frames[evenly_spaced(np.arange(len(store)), MAX_COMPARED)], title
 
 
 def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:
