@@ -647,6 +647,18 @@ def test_abnormal_frames_whose_lesion_the_view_does_not_show_are_left_out(phanto
     assert found.counts["abnormal"] + hidden == int(phantoms.abnormal.sum())
 
 
+def test_frames_without_tissue_are_neither_measured_nor_calibrated_on(phantoms: FrameStore) -> None:
+    hidden = np.flatnonzero(~phantoms.abnormal)[::6]
+    centre = np.array(phantoms.centre)
+    centre[hidden] = (60, 20, 20)
+    store = replace(phantoms, centre=centre)
+    for part in calibration_split(store, QUICK):
+        assert not set(part) & set(hidden)
+    found = cross_validate(store, replace_config(detectors=("pseudo-lesions",)))
+    assert found.blank == len(hidden) and found.counts["all"] == int((~phantoms.abnormal).sum()) - len(hidden)
+    assert not found.warnings or all("evenly spaced" not in warning for warning in found.warnings)
+
+
 def test_a_view_that_shows_no_lesion_is_named(phantoms: FrameStore) -> None:
     with pytest.raises(InputError, match=r"none of 16 abnormal frames; lower --min-lesion, or use another --view\.$"):
         cross_validate(phantoms, replace_config(min_lesion=0.95))

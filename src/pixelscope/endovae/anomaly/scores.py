@@ -93,6 +93,14 @@ def raw_scores(
     return {name: np.where(visible, values, np.nan) for name, values in found.items()}
 
 
+def shows_tissue(frames: NDArray[np.uint8], insets: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which frames, uint8 (N, S, S, 3), show enough tissue for a detector's score, bool (N,).
+
+    insets: bool (N, S, S).
+    """
+    return tissue_mask(frames, insets).mean((1, 2)) >= MIN_TISSUE
+
+
 def view_box(side: int, view: ViewName) -> Box:
     """Return the square of a prepared frame of `side` pixels that a view shows."""
     whole = Box(0, 0, side, side)

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.duplicates import split_by_cluster
+from pixelscope.data.frames.preprocess import View
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.baselines import baseline_scores, cross_validated, mean_colours, shortcut_features
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.localization import baseline_maps, measure_maps, resized_lesions, resized_maps
+from pixelscope.endovae.anomaly.scores import shows_tissue
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, few_frames_warning
 from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName, chosen_detectors
 from pixelscope.endovae.detection.detectors import FITS, Detection
@@ -161,9 +163,18 @@ MAX_FRAMES = 4_000
 BASELINE_SIDE = 96
 """Side in pixels at which trivial baselines are computed."""
 COMPONENTS = 6
+BATCH = 64
+"""Frames in which tissue is looked for at a time."""
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+
+
+def with_tissue(view: View, positions: Positions) -> Positions:
+    """Return the frames in which a view shows tissue; `score` gives no other frame a score."""
+    parts = [positions[start : start + BATCH] for start in range(0, len(positions), BATCH)]
+    visible = [shows_tissue(np.asarray(view.frames[rows]), np.asarray(view.insets[rows]) > 0) for rows in parts]
+    return positions[np.concatenate([np.empty(0, bool), *visible])]
 
 
 @dataclass(frozen=True)
@@ -181,10 +192,12 @@ class Frames:
     """Cluster of near-duplicates of each frame, (N,)."""
     clipped: int
     """Abnormal frames left out because the view does not show their lesion."""
+    blank: int
+    """Frames left out because the view shows no tissue."""
 
     @classmethod
     def read(cls, store: FrameStore, config: DetectConfig) -> "Frames":
-        """Read the frames, at most `MAX_FRAMES`, whose lesion is visible in the view or that have no mask.
+        """Read the frames, at most `MAX_FRAMES`, that show tissue in the view, and their lesion if they have a mask.
 
         Raises:
             InputError: insets cover the whole view of a frame, or the view shows the lesion of no abnormal frame.
@@ -202,10 +215,12 @@ class Frames:
                 f"The view {config.view} shows a lesion of {config.min_lesion:.1%} of its area or more in none of "
                 f"{plural(int(clipped.sum()), 'abnormal frame')}; lower --min-lesion, or use another --view."
             )
-        positions = evenly_spaced(np.flatnonzero(~clipped), MAX_FRAMES)
+        chosen = evenly_spaced(np.flatnonzero(~clipped), MAX_FRAMES)
+        positions = with_tissue(view, chosen)
         pixels, insets, lesions = (np.asarray(array[positions]) for array in (view.frames, view.insets, view.lesions))
         groups = store.clusters(positions, config.duplicate_distance)
-        return cls(store, positions, pixels, insets > 0, lesions, groups, int(clipped.sum()))
+        blank = len(chosen) - len(positions)
+        return cls(store, positions, pixels, insets > 0, lesions, groups, int(clipped.sum()), blank)
 
     @property
     def abnormal(self) -> Mask:
@@ -380,6 +395,7 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
             kind: len(np.unique(frames.groups[frames.abnormal == (kind == "abnormal")])) for kind in ("normal", "abnormal")
         },
         invisible=frames.clipped,
+        blank=frames.blank,
         scores={name: _separation(frames, one, groups, trivial) for name, one in scores.items()},
         baselines={name: _separation(frames, one, groups) for name, one in trivial.items()},
         shortcuts=_shortcuts(config, frames, groups),
@@ -397,7 +413,7 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
 
 def _left_out(frames: Frames) -> tuple[str, ...]:
     """Return a warning if the store has more frames than are measured."""
-    count = len(frames.store) - frames.clipped
+    count = len(frames.store) - frames.clipped - frames.blank
     if len(frames.positions) == count:
         return ()
     return (f"Warning: {len(frames.positions):,} of {count:,} frames were measured, evenly spaced over the store.",)

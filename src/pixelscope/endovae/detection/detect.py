@@ -14,7 +14,7 @@ from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.statistics import conformal_p, few_frames_warning
 from pixelscope.endovae.detection.config import DetectConfig, DetectorName, chosen_detectors, detector_name
-from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_validate, halves
+from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_validate, halves, with_tissue
 from pixelscope.endovae.detection.model import FittedDetector, fit_detector
 from pixelscope.endovae.detection.results import DetectionResult, ScoreResult
 from pixelscope.endovae.report.anomaly import HeatMaps, Point, heatmap_gallery, separation_panel
@@ -69,10 +69,12 @@ def detect(
 def calibration_split(store: FrameStore, config: DetectConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the healthy frames that calibrate, and those that a detector is fitted to, by position in the store.
 
+    Frames without tissue in the view are in neither.
+
     Raises:
         InputError: all healthy frames are near-duplicates of each other.
     """
-    healthy = evenly_spaced(np.flatnonzero(~store.abnormal), MAX_FRAMES)
+    healthy = with_tissue(store.view(config.view), evenly_spaced(np.flatnonzero(~store.abnormal), MAX_FRAMES))
     groups = store.clusters(healthy, config.duplicate_distance)
     return halves(healthy, groups, config.seed, CALIBRATION_FRACTION)
 

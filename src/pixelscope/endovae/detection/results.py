@@ -7,6 +7,7 @@ from pydantic import Field
 
 from pixelscope.config import Config, Natural
 from pixelscope.endovae.results import RESEARCH, Interval, RegionMapResult
+from pixelscope.errors import plural
 from pixelscope.runs.record import ResultFile
 
 ALL = "all"
@@ -41,6 +42,8 @@ class DetectionResult(ResultFile):
     """Number of clusters of near-duplicates, of healthy and abnormal ones; intervals resample them."""
     invisible: Natural
     """Number of abnormal frames left out because this view does not show their lesion."""
+    blank: Natural = 0
+    """Number of frames left out because this view shows no tissue, so that they have no score."""
     scores: dict[str, ScoreResult]
     baselines: dict[str, ScoreResult]
     """Trivial baselines, fitted to the same training frames."""
@@ -78,6 +81,8 @@ class DetectionResult(ResultFile):
         yield f"{self.store}, view {self.view}: {self.folds} folds by cluster of near-duplicates, seed {self.seed}"
         if self.invisible:
             yield f"{self.invisible:,} abnormal frames are left out, because this view does not show their lesion"
+        if self.blank:
+            yield f"{plural(self.blank, 'frame')} left out, because this view shows no tissue"
         yield f"AUROC of {self.counts['abnormal']:,} abnormal frames against healthy ones, each tested once,"
         yield "with 95% intervals over clusters"
 

@@ -22,14 +22,13 @@ from pixelscope.data.frames.preprocess import (
 )
 from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration
 from pixelscope.endovae.anomaly.heatmap import smoothed
-from pixelscope.endovae.anomaly.scores import MIN_TISSUE, NO_TISSUE, why_unscored
+from pixelscope.endovae.anomaly.scores import NO_TISSUE, shows_tissue, why_unscored
 from pixelscope.endovae.detection.config import SYSTEM
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.errors import InputError, not_one_of
 from pixelscope.exports.metadata import KEY
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box
-from pixelscope.imaging.tissue import tissue_mask
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,8 @@ class DetectorScorer:
         seen = [one.full if one.centre is None else one.centre for one in frames]
         pixels = np.stack([one.frame for one in seen])
         found = self._detector(pixels)
-        tissue = tissue_mask(pixels, np.stack([one.inset > 0 for one in seen])).mean((1, 2))
-        return FrameScores(np.where(tissue >= MIN_TISSUE, found.scores, np.nan), [NO_TISSUE] * len(frames), found.maps)
+        visible = shows_tissue(pixels, np.stack([one.inset > 0 for one in seen]))
+        return FrameScores(np.where(visible, found.scores, np.nan), [NO_TISSUE] * len(frames), found.maps)
 
     def square(self, content: Box) -> Box:
         """Return the square that the detector sees."""
