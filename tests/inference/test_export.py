@@ -345,6 +345,19 @@ def test_a_card_shows_no_numbers_that_were_measured_of_other_weights(
     assert "## Measured results\nNone." in cards[1]
 
 
+def test_a_card_calls_no_default_score_selected(endovae_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(endovae_run, tmp_path / "run")
+    file = run / "checkpoints" / "calibration.json"
+    known = json.loads(file.read_text(encoding="utf-8"))
+    for view in known["views"].values():
+        view |= {"selection_auroc": {}, "selection_counts": {"normal": 5}}
+    file.write_text(json.dumps(known | {"held_out": False}), encoding="utf-8")
+    export(run, tmp_path / "model.safetensors", form="safetensors")
+    (card,) = tmp_path.glob("*.card.md")
+    text = card.read_text(encoding="utf-8")
+    assert "selected on validation frames" not in text and "also selected checkpoint and score" in text
+
+
 def test_what_a_killed_export_leaves_is_replaced_and_other_files_are_not(tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
     beside = list(sidecar_files(out).values())

@@ -156,6 +156,15 @@ def test_a_calibration_of_other_weights_is_refused(endovae_run: Path, frame_file
         score(run, [frame_files], tmp_path / "s.csv")
 
 
+def test_a_calibration_that_also_selected_is_warned_of(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(endovae_run, tmp_path / "run")
+    file = run / "checkpoints" / FILE
+    known = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(known | {"held_out": False}), encoding="utf-8")
+    found = score(run, [frame_files / "polyps" / "00.png"], tmp_path / "scores.csv", false_positive_rate=0.2)
+    assert any("also selected" in warning for warning in found.warnings)
+
+
 def test_scoring_goes_on_where_it_stopped(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
     files = [frame_files]
     score(endovae_run, files, tmp_path / "whole.csv", maps=tmp_path / "whole")

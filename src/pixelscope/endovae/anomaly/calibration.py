@@ -69,6 +69,14 @@ def camera_warnings(known: Mapping[str, int], scored: Mapping[str, int], what: s
     return tuple(found)
 
 
+def selecting_warning(count: int) -> str:
+    """Return a warning of `count` calibration frames that are not held out."""
+    return (
+        f"Warning: the {count:,} calibration frames also selected checkpoint and score, because there are too few for "
+        "both, so that p-values are too small; raise --split.validation-fraction."
+    )
+
+
 def known_cameras(sizes: Iterable[Size], known: Mapping[Size, int]) -> dict[str, int]:
     """Return the number of frames per camera: a size near one of `known` is that camera, any other size is a new one."""
     leaders = list(known)

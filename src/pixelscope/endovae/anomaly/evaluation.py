@@ -24,6 +24,7 @@ from pixelscope.endovae.anomaly.calibration import (
     camera_warnings,
     cameras,
     group_sizes,
+    selecting_warning,
     title,
 )
 from pixelscope.endovae.anomaly.localization import localize
@@ -294,10 +295,7 @@ def _calibration_warnings(parts: AnomalySplits) -> tuple[str, ...]:
         *camera_warnings(ours, theirs, "abnormal test frames"),
     ]
     if not parts.held_out:
-        found.append(
-            f"Warning: the {len(known):,} calibration frames also selected checkpoint and score, because there are too few for "
-            "both, so that p-values are too small; raise --split.validation-fraction."
-        )
+        found.append(selecting_warning(len(known)))
     return tuple(found)
 
 

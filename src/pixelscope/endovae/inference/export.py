@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pixelscope.data.disk_array import evenly_spaced
-from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration
+from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration, ViewCalibration, selecting_warning
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH, Evaluation, ViewResult
 from pixelscope.errors import InputError
@@ -140,6 +140,7 @@ def _card(
             "Borders, glints and overlays are not tissue; `pixelscope endovae score` prepares frames.",
             f"Scores are calibrated on {known.count:,} healthy frames; p-values are valid for similar frames only.",
             "The view centre is a fifth of a frame. The view full has border and insets too, in which data sets differ.",
+            *(() if calibration.held_out else (selecting_warning(known.count),)),
         ),
         parity=f"Outputs for {compared} differ from the run's by at most {largest:.2g}.",
         versions=versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {}),
@@ -160,10 +161,17 @@ def _protocol(checkpoint: "Checkpoint", calibration: Calibration) -> dict[str, s
         "Trained on": f"{checkpoint.images:,} images in batches of {config.training.batch_size}",
         "Checkpoint": checkpoint.name,
         "Seed": str(config.seed),
-        "Anomaly score": f"{known.selected} on the view {HEADLINE}, selected on validation frames "
-        f"({', '.join(f'{count:,} {kind}' for kind, count in known.selection_counts.items())})",
+        "Anomaly score": f"{known.selected} on the view {HEADLINE}, {_selection(known)}",
         "Threshold": flagged,
     }
+
+
+def _selection(known: ViewCalibration) -> str:
+    """Return how the score was selected."""
+    if not known.selection_auroc:
+        return "the default without abnormal validation frames"
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in known.selection_counts.items())
+    return f"selected on validation frames ({counts})"
 
 
 def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:

@@ -49,7 +49,7 @@ class Scores:
     view: ViewName
     """What of each frame was scored."""
     warnings: tuple[str, ...] = ()
-    """Of cameras that many of the frames, and few of the calibration frames, come from."""
+    """Of calibration frames that also selected, and of cameras that many of the frames, and few of these, come from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -137,9 +137,10 @@ class _Wanted:
 
 
 def _warnings(scorer: Scorer, sizes: Sequence[Size]) -> tuple[str, ...]:
-    """Return warnings of cameras that many of the scored frames, and few of the calibration frames, come from."""
+    """Return warnings of the calibration, and of cameras that many of the scored frames, and few of its frames, come from."""
     counts = {title(size): count for size, count in scorer.cameras.items()}
-    return camera_warnings(counts, known_cameras(sizes, scorer.cameras), "scored frames") if sizes else ()
+    cameras = camera_warnings(counts, known_cameras(sizes, scorer.cameras), "scored frames") if sizes else ()
+    return (*scorer.warnings, *cameras)
 
 
 def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:

@@ -20,7 +20,7 @@ from pixelscope.data.frames.preprocess import (
     prepare_frame,
     prepare_views,
 )
-from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration
+from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration, selecting_warning
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, shows_tissue, why_unscored
 from pixelscope.endovae.detection.config import SYSTEM
@@ -65,6 +65,8 @@ class Scorer(Protocol):
     """Value at which a map is brightest."""
     devices: int
     identity: Mapping[str, str]
+    warnings: Sequence[str]
+    """Of the calibration."""
 
     def prepared(self, path: Path) -> PreparedViews:
         """Read and prepare a frame; raises InputError if it cannot be read."""
@@ -96,6 +98,7 @@ class VAEScorer:
         self.cameras: Mapping[Size, int] = {(one.width, one.height): one.count for one in model.calibration.cameras}
         self.prepare, self.vmax, self.devices = model.prepare, model.calibration.vmax, model.devices
         self.identity: Mapping[str, str] = model.identity
+        self.warnings: Sequence[str] = () if model.calibration.held_out else (selecting_warning(self.calibration.count),)
 
     def prepared(self, path: Path) -> PreparedViews:
         """Read and prepare a frame; raises InputError if it cannot be read."""
@@ -140,6 +143,7 @@ class DetectorScorer:
         self.cameras: Mapping[Size, int] = {(one.width, one.height): one.count for one in known.cameras}
         self.vmax, self.devices = known.vmax, 1
         self.identity: Mapping[str, str] = {"model": self._detector.sha256}
+        self.warnings: Sequence[str] = ()
 
     def prepared(self, path: Path) -> PreparedViews:
         """Read and prepare a frame; raises InputError if it cannot be read, or leaves nothing of the view."""
