@@ -171,6 +171,14 @@ def test_a_class_is_not_of_both_kinds(tmp_path: Path) -> None:
         find_classes([touch(tmp_path, "a/1.jpg")], normal=["a"], abnormal=["a"])
 
 
+@pytest.mark.parametrize("name", ["all", "abnormal"])
+def test_a_healthy_class_is_not_called_as_all_frames_of_a_kind_are(tmp_path: Path, name: str) -> None:
+    folder = touch(tmp_path, f"{name}/1.jpg", "polyps/1.jpg")
+    with pytest.raises(InputError, match=f"'{name}'; rename the class folder"):
+        find_classes([folder], normal=[name])
+    assert find_classes([folder / name], normal=[name]).kinds == {name: "normal"}
+
+
 def test_folders_given_twice_count_once(tmp_path: Path) -> None:
     touch(tmp_path, "polyps/1.jpg", "polyp-masks/1.png")
     found = find_classes([tmp_path, tmp_path, tmp_path / "polyps"])

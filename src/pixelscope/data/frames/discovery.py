@@ -50,6 +50,9 @@ KINDS: dict[str, Kind] = {
 }
 """Kind of classes known by their folder name; every name that starts with `normal-` is normal, too."""
 
+RESERVED = ("all", "abnormal")
+"""Names that no class of healthy frames may have next to abnormal ones: results use them for all frames of a kind."""
+
 
 @dataclass(frozen=True)
 class FoundFile:
@@ -93,7 +96,7 @@ def find_classes(
 
     Raises:
         InputError: there are no frames; the kind of a class is unknown, unless it is the only one; class folders are nested;
-            masks belong to no class; a given name does not exist.
+            masks belong to no class; a given name does not exist; a healthy class has a name of `RESERVED`.
     """
     asked = _asked(normal, abnormal)
     given = {name: _folder(path) for name, path in (masks or {}).items()}
@@ -295,6 +298,9 @@ def _kinds(classes: set[str], asked: Mapping[str, Kind], alone: bool) -> dict[st
             f"it is healthy: --normal {unknown[0]} or --abnormal {unknown[0]}."
         )
     kinds: dict[str, Kind] = {name: kind or "normal" for name, kind in known.items()}
+    reserved = next((name for name in RESERVED if kinds.get(name) == "normal"), None)
+    if reserved is not None and "abnormal" in kinds.values():
+        raise InputError(f"Results call all frames of a kind {reserved!r}; rename the class folder {reserved!r}.")
     return dict(sorted(kinds.items(), key=lambda item: (item[1] != "normal", item[0])))
 
 
