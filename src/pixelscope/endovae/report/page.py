@@ -152,8 +152,8 @@ def _test_note(data: ReportData) -> str:
         return ""
     other = {"normal": "abnormal", "abnormal": "normal"}.get(data.config.split.train_on)
     text = (
-        f"The run was trained on {_trained_kind(data)} frames. The test frames and all near-duplicates of them were not used "
-        "in training, nor to choose the checkpoint"
+        f"The run was trained on {_trained_kind(data)} frames. The test frames and their near-duplicates of the same kind were "
+        "not used in training, nor to choose the checkpoint"
     )
     if other not in data.sets:
         return f"{text}."
