@@ -137,6 +137,13 @@ def test_the_loss_shows_the_best_checkpoint_and_when_the_learning_rate_fell() ->
     assert lr_drops(EVALUATIONS[:2]) == lr_drops([]) == []
 
 
+def test_a_loss_without_cross_entropy_is_not_in_nats_and_not_rounded_to_0() -> None:
+    figure = loss_panels(TRAIN, EVALUATIONS, best=(9600, 0.0312), unit="loss")
+    assert line(panel(figure, "Loss"), "lowest: 0.0312") == ([9600], [0.0312])
+    labels = {title: panel(figure, title).get_ylabel() for title in ("Reconstruction", "KL", "Loss")}
+    assert labels == {"Reconstruction": "loss per image", "KL": "nats per image", "Loss": "loss per image"}
+
+
 def test_the_learning_rate_and_the_start_of_the_schedule_are_drawn() -> None:
     figure = loss_panels(TRAIN, EVALUATIONS, start_kl=1.5)
     assert line(panel(figure, "Learning"), "at each evaluation")[1] == [entry["learning_rate"] for entry in EVALUATIONS]

@@ -206,6 +206,7 @@ def test_the_divergence_is_of_each_channel_and_the_distance_of_each_position(spa
         known = checkpoint.encoder(to_images(splits.train.frames))[:, 0].double().numpy()
     nats = (means**2 + np.exp(log_variances) - 1 - log_variances) / 2
     assert found.sets["abnormal"].kl == pytest.approx(nats.reshape(-1, 16, 5).sum(1).mean(0), rel=1e-3)
+    assert "KL per channel" in found.to_text()
     made = read_calibration(spatial_run / "checkpoints" / FILE)
     squares = []
     for position in np.split(np.arange(80), 16):

@@ -300,14 +300,15 @@ class Evaluation(ResultFile):
     def to_text(self) -> str:
         """Return tables for a terminal."""
         head = f"{self.system}: {self.images:,} images, {self.epochs:.1f} epochs; checkpoint {self.checkpoint}"
-        tables = ["\n".join(_set_lines(result, self.method_names)) for result in self.sets.values()]
+        unit = "channel, summed over its positions" if len(self.code) > 1 else "latent dimension"
+        tables = ["\n".join(_set_lines(result, self.method_names, unit)) for result in self.sets.values()]
         listed = ", ".join(f"{name} {value:.3f}" for name, value in self.separation.items())
         found = [f"AUROC of the squared error, abnormal against normal frames: {listed}"] if listed else []
         anomaly = [] if self.anomaly is None else [self.anomaly.to_text()]
         return "\n\n".join([head, *tables, *found, f"SSIM: {self.ssim_method}", *anomaly])
 
 
-def _set_lines(result: SetResult, names: Mapping[str, str]) -> list[str]:
+def _set_lines(result: SetResult, names: Mapping[str, str], unit: str) -> list[str]:
     classes = ", ".join(f"{name} {count:,}" for name, count in result.classes.items())
     lines = [f"{result.title}: {result.count:,} ({classes})"]
     if result.unmeasured:
@@ -319,7 +320,7 @@ def _set_lines(result: SetResult, names: Mapping[str, str]) -> list[str]:
         lines.append(
             f"  {names[method]:<20}  {psnr.mean:>6.2f} +- {psnr.std:<4.2f}  {ssim.mean:>6.3f} +- {ssim.std:<5.3f}  {kept:>16}"
         )
-    lines.append(f"  KL per latent dimension, nats: {'  '.join(f'{value:.2f}' for value in result.kl)}")
+    lines.append(f"  KL per {unit}, nats: {'  '.join(f'{value:.2f}' for value in result.kl)}")
     return lines
 
 

@@ -4,7 +4,7 @@
 """
 
 CHARTS = {
-    "Reconstruction, nats per image": {"loss/reconstruction": "training", "loss/validation_reconstruction": "validation"},
+    "Reconstruction loss per image": {"loss/reconstruction": "training", "loss/validation_reconstruction": "validation"},
     "Divergence, nats per image": {"loss/kl": "training", "loss/validation_kl": "validation"},
 }
 SAMPLES = {"originals": "frames", "reconstructions": "reconstructed", "generated": "generated"}

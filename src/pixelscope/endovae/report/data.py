@@ -37,7 +37,7 @@ Lines = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class BestEvaluation:
-    """The evaluation of the lowest validation loss, in nats per image."""
+    """The evaluation of the lowest validation loss, per image, in `ReportData.unit`; KL is in nats."""
 
     images: int
     total: float
@@ -108,6 +108,11 @@ class ReportData:
         line = min(known, key=lambda line: line["loss/validation_total"])
         return BestEvaluation(line["images"], *(line[f"loss/validation_{name}"] for name in names))
 
+    @property
+    def unit(self) -> str:
+        """Return the unit of the loss and its reconstruction term: nats only of a cross-entropy."""
+        return "nats" if self.config.losses.cross_entropy else "loss"
+
     def samples(self, name: str) -> dict[str, np.ndarray] | None:
         """Return the arrays of samples/NAME.npz; None if there is no such file, or no image in it."""
         return read_arrays(self.folder.samples / f"{name}.npz", SAMPLES[name])
@@ -128,6 +133,11 @@ class ReportData:
         """Return a number of images seen and, where the length of an epoch is known, its epoch."""
         epoch = self.record.epoch
         return f"{images:,} images" + (f" (epoch {images / epoch:,.0f})" if epoch else "")
+
+
+def short_number(value: float, decimals: int = 2) -> str:
+    """Return a number with `decimals`, or with three significant digits below 10."""
+    return f"{value:,.{decimals}f}" if value >= 10 else f"{value:.3g}"
 
 
 def listed(names: list[str]) -> str:

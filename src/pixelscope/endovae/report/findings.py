@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from pixelscope.endovae.config import EndoVAEConfig
-from pixelscope.endovae.report.data import ReportData
+from pixelscope.endovae.report.data import ReportData, short_number
 from pixelscope.endovae.report.plotting import (
     KIND_COLOURS,
     KIND_MARKERS,
@@ -199,8 +199,8 @@ def _terms_table(data: ReportData) -> Table | None:
     }
     if not best.total:
         return None
-    rows = [Row((name, _number(value), f"{value / best.total:.2%}")) for name, value in terms.items()]
-    head = ("Term", f"{_unit(data)} per image", "share of the loss")
+    rows = [Row((name, short_number(value), f"{value / best.total:.2%}")) for name, value in terms.items()]
+    head = ("Term", f"{data.unit} per image", "share of the loss")
     return Table(f"Lowest validation loss, at {best.images:,} images.", head, tuple(rows))
 
 
@@ -214,15 +214,6 @@ def _scale(data: ReportData) -> str:
         f"{best.reconstruction / best.kl:,.0f}. The cross-entropy of an image is "
         f"{REDUCTIONS[data.config.losses.reduction]}."
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:,.2f}" if value >= 10 else f"{value:.3g}"
-
-
-def _unit(data: ReportData) -> str:
-    """Return the unit of the reconstruction term."""
-    return "nats" if data.config.losses.cross_entropy else "loss"
 
 
 def _data(data: ReportData) -> str:
@@ -242,8 +233,8 @@ def _gap(data: ReportData) -> str:
         return ""
     train, validation = (float(line.y[-max(1, len(line.y) // 10) :].mean()) for line in lines if line is not None)
     return (
-        f" Over the last tenth of the training, the reconstruction term is {_number(train)} {_unit(data)} on training frames "
-        f"and {_number(validation)} on validation frames."
+        f" Over the last tenth of the training, the reconstruction term is {short_number(train)} {data.unit} on training "
+        f"frames and {short_number(validation)} on validation frames."
     )
 
 

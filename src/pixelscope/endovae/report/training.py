@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from PIL import Image
 
-from pixelscope.endovae.report.data import ReportData
+from pixelscope.endovae.report.data import ReportData, short_number
 from pixelscope.endovae.report.plotting import (
     GAP,
     GROUP_GAP,
@@ -60,7 +60,7 @@ def training_section(data: ReportData) -> Section:
     """Return the course of the loss, and images drawn during the training."""
     best = data.best
     marked = None if best is None else (best.images, best.total)
-    figure = loss_panels(data.train, data.evaluations, marked, data.config.schedule.start_kl)
+    figure = loss_panels(data.train, data.evaluations, marked, data.config.schedule.start_kl, data.unit)
     caption = (
         "The loss and its two terms, in separate panels because their scales differ. A noisy line is a running mean over its "
         "faint raw values. The y-axis is scaled to the trained part of the curve; the first values may be clipped."
@@ -83,9 +83,10 @@ def _course(data: ReportData) -> str:
         return ""
     drops, weight = lr_drops(data.evaluations), data.config.losses.kl
     rates = f"The learning rate was lowered {plural(len(drops), 'time')}." if drops else "The learning rate was never lowered."
+    total, reconstruction = (short_number(value, 1) for value in (best.total, best.reconstruction))
     return (
-        f"The validation loss was lowest at {data.epochs_at(best.images)}: {best.total:,.1f} = {best.reconstruction:,.1f} "
-        f"reconstruction + {best.kl:.1f} KL{'' if weight == 1 else f' × {weight:g}'}. {_start(data)} {rates}"
+        f"The validation loss was lowest at {data.epochs_at(best.images)}: {total} = {reconstruction} reconstruction + "
+        f"{best.kl:.1f} KL{'' if weight == 1 else f' × {weight:g}'}. {_start(data)} {rates}"
     )
 
 
@@ -99,7 +100,11 @@ def _start(data: ReportData) -> str:
 
 @styled
 def loss_panels(
-    train: Lines, evaluations: Lines, best: tuple[int, float] | None = None, start_kl: float | None = None
+    train: Lines,
+    evaluations: Lines,
+    best: tuple[int, float] | None = None,
+    start_kl: float | None = None,
+    unit: str = "nats",
 ) -> Figure | None:
     """Draw reconstruction term, KL term, loss and learning rate over images seen; panels without values are left out.
 
@@ -108,17 +113,18 @@ def loss_panels(
         evaluations: lines of stats.jsonl.
         best: images and validation loss of the best evaluation.
         start_kl: KL in nats at which the schedule starts.
+        unit: of the loss and its reconstruction term.
     """
     draws = {
-        "reconstruction": ("Reconstruction term", _reconstruction),
-        "kl": ("KL term", partial(_divergence, start_kl=start_kl)),
-        "total": ("Loss", partial(_total, best=best, drops=lr_drops(evaluations))),
+        "reconstruction": ("Reconstruction term", unit, _reconstruction),
+        "kl": ("KL term", "nats", partial(_divergence, start_kl=start_kl)),
+        "total": ("Loss", unit, partial(_total, best=best, drops=lr_drops(evaluations))),
     }
     parts: list[Panel] = []
-    for name, (title, draw) in draws.items():
+    for name, (title, of, draw) in draws.items():
         lines = series(train, f"loss/{name}"), series(evaluations, f"loss/validation_{name}")
         if any(line is not None for line in lines):
-            parts.append((title, partial(_loss, lines=lines, draw=draw)))
+            parts.append((title, partial(_loss, lines=lines, draw=draw, unit=of)))
     rate = series(evaluations, "learning_rate")
     if rate is not None:
         parts.append(("Learning rate", partial(_learning_rate, rate=rate)))
@@ -131,11 +137,11 @@ def lr_drops(evaluations: Lines) -> list[int]:
     return [] if rate is None else [int(x) for x in rate.x[1:][np.diff(rate.y) < 0]]
 
 
-def _loss(axes: Axes, lines: TrainAndValidation, draw: Any) -> None:
+def _loss(axes: Axes, lines: TrainAndValidation, draw: Any, unit: str) -> None:
     draw_line(axes, lines[0], "training", TRAIN)
     draw_line(axes, lines[1], "validation", VALIDATION, noisy=False)
     draw(axes, lines)
-    axes.set_ylabel("nats per image")
+    axes.set_ylabel(f"{unit} per image")
     _finish(axes)
 
 
@@ -161,7 +167,7 @@ def _total(axes: Axes, lines: TrainAndValidation, best: tuple[int, float] | None
         label = "learning rate lowered" if not number else "_lowered"
         axes.axvline(at, color=ORANGE, linewidth=1, linestyle=DOTTED, label=label)
     if best is not None:
-        axes.plot(*best, "*", color=GREEN, markersize=14, label=f"lowest: {best[1]:,.1f}", zorder=5)
+        axes.plot(*best, "*", color=GREEN, markersize=14, label=f"lowest: {short_number(best[1], 1)}", zorder=5)
 
 
 def _learning_rate(axes: Axes, rate: Series) -> None:
