@@ -11,7 +11,7 @@ from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.endovae.data import Splits, load_splits, split_store, with_store_settings
+from pixelscope.endovae.data import Splits, load_other_frames, load_splits, split_store, with_store_settings
 from pixelscope.imaging.config import PrepareConfig
 
 
@@ -109,3 +109,19 @@ def test_insets_are_left_out_only_where_the_store_says_so(frame_folder: Path, tm
         config = PrepareConfig(size=tiny.SIZE, insets=insets)
         store = prepare([frame_folder], config=config, out=tmp_path / insets)
         assert (_divide(store).train.ignore_mask is not None) == (insets == "mask")
+
+
+def test_deep_frames_that_were_scaled_otherwise_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "frames" / "normal-tiny").mkdir(parents=True)
+    for number, frame in enumerate(tiny.frames(3)):
+        deep = Image.fromarray(frame[..., 0].astype(np.uint16) * 200)
+        deep.save(tmp_path / "frames" / "normal-tiny" / f"{number}.png")
+    stores = [
+        prepare([tmp_path / "frames"], config=PrepareConfig(size=tiny.SIZE, range=values), out=tmp_path / str(values))
+        for values in (None, (0, 50_000))
+    ]
+    config = tiny.endovae(prepare=stores[0].settings.model_dump())
+    assert config.prepare.range == (0, 65535) and len(load_other_frames(config, str(stores[0].path))) == 3
+    with pytest.raises(InputError, match="--range 0 65535"):
+        load_other_frames(config, str(stores[1].path))
+    assert len(load_other_frames(tiny.endovae(), str(stores[1].path))) == 3

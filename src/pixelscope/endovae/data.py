@@ -19,6 +19,7 @@ from pixelscope.data.sources.relocate import find
 from pixelscope.endovae.config import AugmentationConfig, EndoVAEConfig, SplitConfig
 from pixelscope.engine.augment import Transforms, augment, augment_masks, draw_transforms
 from pixelscope.errors import InputError
+from pixelscope.imaging.convert import range_text
 from pixelscope.rng import ShuffledOrder, StepContext, generator
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.progress import ProgressCallback
@@ -196,6 +197,12 @@ def load_other_frames(config: EndoVAEConfig, frames: str) -> FrameStore:
                 f"The frames in {frames} were prepared with {name} {other}, and those of the run with {own}; prepare them "
                 f"again with --{name} {own}."
             )
+    own, other = config.prepare.range, store.settings.range
+    if own is not None and other is not None and own != other:
+        raise InputError(
+            f"In the frames in {frames}, values of {range_text(other)} became 0 to 255, and in those of the run values of "
+            f"{range_text(own)}; prepare them again with --range {own[0]:g} {own[1]:g}."
+        )
     return store
 
 
