@@ -124,6 +124,19 @@ def test_a_class_has_vanished_only_where_source_and_start_have_it(good: Classifi
     assert not vanished(gone, FREQUENCIES), "nor did the start predict it"
 
 
+@pytest.mark.parametrize(("count", "vanished"), [(6, False), (9, False), (30, True), (90, True)])
+def test_a_class_has_not_vanished_where_few_images_may_have_none_of_it_by_chance(
+    good: Classifier, count: int, vanished: bool
+) -> None:
+    """A mean count of 2 or 3 images is 0 by chance with a probability of 14% or 5%; one of 10 or 30 is not."""
+    weight, bias = last_of(good)
+    gone = changed(good, weight, bias - torch.tensor([0.0, 0.0, 1000.0]))
+    few = TARGET.without_labels().select(np.arange(count))
+    found = guard(good, gone, few, SOURCE, None, 0.95, frequencies=FREQUENCIES)
+    assert found.classes[2].start > 0 and found.classes[2].refined == 0
+    assert any("never predicts" in reason for reason in found.reasons) == vanished
+
+
 def test_falling_accuracy_on_redrawn_images_alone_decides_nothing(good: Classifier) -> None:
     """The second stage learns the target, and forgets what only redrawn images have."""
     assert TARGET.labels is not None

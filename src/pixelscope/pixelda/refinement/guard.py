@@ -8,6 +8,7 @@ of features does: it was right in all five refinements that were tested (docs/de
 from collections.abc import Mapping, Sequence
 
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from pixelscope.data.disk_array import sampled
@@ -32,6 +33,9 @@ UNLEARNED = 0.5
 
 VANISHED = 0.25
 """Ratio of a class's frequency to its former one below which it has vanished from the predictions."""
+
+RISK = 0.05
+"""Maximum probability that a class seems to have vanished by chance, over all classes: few images may have none of a class."""
 
 
 def guard(
@@ -67,7 +71,7 @@ def guard(
     criteria = {name: (values[0][name], values[1][name]) for name in CRITERIA if name in values[0]}
     before, after = (logits.argmax(1) for logits, _ in found.values())
     shares = _shares(source.classes, frequencies, before, after)
-    reasons = _reasons(criteria, swapped_share(before, after), shares)
+    reasons = _reasons(criteria, swapped_share(before, after), shares, len(shown))
     confident = found["refined"][0].softmax(1).amax(1) >= threshold
     return Guard(
         kept="start" if reasons else "refined",
@@ -89,7 +93,9 @@ def _shares(classes: Sequence[str], frequencies: Sequence[float], before: Tensor
     return tuple(ClassShare(name=name, source=own, start=start, refined=refined) for name, own, start, refined in rows)
 
 
-def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float, shares: tuple[ClassShare, ...]) -> tuple[str, ...]:
+def _reasons(
+    criteria: Mapping[str, tuple[float, float]], swapped: float, shares: tuple[ClassShare, ...], images: int
+) -> tuple[str, ...]:
     reasons = []
     before, after = criteria["source accuracy"]
     if _unlearned(criteria):
@@ -99,10 +105,21 @@ def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float, shares
         reasons.append(f"Its predictions agree less with clusters of its features: {after:.2f}, before {before:.2f}.")
     if swapped > SWAPPED:
         reasons.append("It swaps classes.")
-    gone = [one.name for one in shares if one.refined < VANISHED * min(one.start, one.source)]
+    gone = [one.name for one in shares if _vanished(one, images, RISK / len(shares))]
     if gone:
         reasons.append(f"It almost never predicts {', '.join(gone)}.")
     return tuple(reasons)
+
+
+def _vanished(share: ClassShare, images: int, risk: float) -> bool:
+    """Return whether a class has vanished from the predictions for `images` images.
+
+    Both must hold: its frequency is below `VANISHED` of the former one, and a Poisson variable with the former mean count is as
+    low with a probability below `risk`.
+    """
+    former = min(share.start, share.source)
+    by_chance = stats.poisson.cdf(round(share.refined * images), former * images)
+    return share.refined < VANISHED * former and by_chance < risk
 
 
 def _unlearned(criteria: Mapping[str, tuple[float, float]]) -> bool:
