@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fixtures import tiny
 from pixelscope.pixelda import diagnostics
+from pixelscope.pixelda.task import PixelDATask
 
 HEALTHY: dict[str, Any] = {
     "probability/real": 0.7,
@@ -35,6 +37,15 @@ HEALTHY: dict[str, Any] = {
 def test_each_sign_of_trouble_raises_its_warning_and_no_other(change: dict[str, Any], cause: str) -> None:
     assert diagnostics.warnings(HEALTHY) == []
     assert [found for found, _ in diagnostics.warnings({**HEALTHY, **change})] == [cause]
+
+
+@pytest.mark.parametrize("discriminator", [0.0, 0.13])
+def test_the_gradient_of_a_domain_loss_that_is_off_has_not_vanished(discriminator: float) -> None:
+    stats = {**HEALTHY, "gradient/generator_domain": 0.0, "gradient/discriminator": 5 * discriminator}
+    for weight, causes in ((0.0, []), (0.011, ["vanishing gradients"])):
+        losses = {"generator_domain": weight, "discriminator": discriminator}
+        task = PixelDATask(tiny.pixelda(losses=losses), 3, tiny.fabric())
+        assert [cause for cause, _ in task.warnings(stats)] == causes
 
 
 def test_a_classifier_that_knows_nothing_yet_cannot_say_collapse() -> None:

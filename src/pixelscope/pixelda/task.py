@@ -298,7 +298,9 @@ class PixelDATask(Task[PairedBatch]):
 
     def warnings(self, stats: Mapping[str, float | list[float]]) -> list[tuple[str, str]]:
         """Return (cause, sentence) for each sign of collapse, vanishing gradients, lost content or an overpowering D."""
-        return diagnostics.warnings(stats)
+        # The gradient of a loss of weight 0 has not vanished.
+        unused = () if self.config.losses.generator_domain else ("gradient/generator_domain",)
+        return diagnostics.warnings({name: value for name, value in stats.items() if name not in unused})
 
     def fixed_z(self, count: int) -> Tensor:
         """Return `count` draws of z that stay the same for the whole run, shape (count, noise_dim)."""
