@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fixtures import tiny
+from pixelscope.data.split import Split
 from pixelscope.pixelda import diagnostics
+from pixelscope.pixelda.metrics import SourceEvaluation
 from pixelscope.pixelda.task import PixelDATask
 
 HEALTHY: dict[str, Any] = {
@@ -46,6 +49,15 @@ def test_the_gradient_of_a_domain_loss_that_is_off_has_not_vanished(discriminato
         losses = {"generator_domain": weight, "discriminator": discriminator}
         task = PixelDATask(tiny.pixelda(losses=losses), 3, tiny.fabric())
         assert [cause for cause, _ in task.warnings(stats)] == causes
+
+
+def test_the_images_of_an_evaluation_are_of_every_class() -> None:
+    images = tiny.image_set(60)
+    assert images.labels is not None
+    ordered = images.select(np.argsort(images.labels, kind="stable"))
+    some = SourceEvaluation(Split(ordered, ordered, ordered, np.arange(60))).some(12)
+    shown = [int(np.flatnonzero((ordered.images == one).all((1, 2, 3)))[0]) for one in some]
+    assert len(shown) == 12 and np.bincount(ordered.labels[shown]).tolist() == [4, 4, 4]
 
 
 def test_a_classifier_that_knows_nothing_yet_cannot_say_collapse() -> None:

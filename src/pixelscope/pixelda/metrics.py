@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelscope.data.disk_array import Bytes, Pixels
+from pixelscope.data.disk_array import Bytes, Pixels, evenly_spaced
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.data.split import Split
@@ -68,8 +69,8 @@ class SourceEvaluation:
         return numbers
 
     def some(self, count: int) -> Bytes:
-        """Return the first `count` uint8 images of the source's training split."""
-        return self.source.train.images[:count]
+        """Return up to `count` evenly spaced uint8 images of the source's training split, whose classes may be in order."""
+        return self.source.train.images[evenly_spaced(np.arange(len(self.source.train)), count)]
 
 
 def accuracy_and_loss(classifier: nn.Module, images: ImageSet, name: str) -> dict[str, float]:

@@ -284,8 +284,10 @@ class PixelDATask(Task[PairedBatch]):
             return {}
         averaged = self.averages.get("classifier")
         accuracies = self.evaluation.measure(self.classifier, averaged.network if averaged else None)
-        images = to_float(torch.from_numpy(self.evaluation.some(REDRAWN_TWICE)).to(self.fabric.device))
-        few = images[: diagnostics.DIVERSITY_IMAGES]
+        images, few = (
+            to_float(torch.from_numpy(self.evaluation.some(count)).to(self.fabric.device))
+            for count in (REDRAWN_TWICE, diagnostics.DIVERSITY_IMAGES)
+        )
         return {
             **accuracies,
             "diversity": diagnostics.diversity(self.generator, few, self.fixed_z(diagnostics.DIVERSITY_DRAWS)),
