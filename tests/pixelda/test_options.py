@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fixtures import tiny
+from pixelscope import InputError
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Classifier
@@ -78,11 +79,15 @@ def test_private_first_layers_part_source_from_the_rest() -> None:
     assert not torch.equal(classifier(images, source=True), classifier(images))
     shared = Classifier(3, 16).eval()
     assert torch.equal(shared(images, source=True), shared(images))
-    task, _ = _stepped(classifier={"private_first_layer": True}, losses={"classifier_inputs": "generated"})
-    fresh = build_networks(task.config, 3)[2]
-    assert task.classifier.conv1_source is not None and fresh.conv1_source is not None
-    assert _same(task.classifier.conv1_source, fresh.conv1_source)
-    assert not _same(task.classifier.conv1, fresh.conv1)
+    classifier(images, source=True).sum().backward()
+    assert classifier.conv1_source is not None
+    assert classifier.conv1_source.weight.grad is not None and classifier.conv1.weight.grad is None
+
+
+@pytest.mark.parametrize("inputs", ["source", "generated"])
+def test_inputs_that_leave_a_private_first_layer_untrained_are_refused(inputs: str) -> None:
+    with pytest.raises(InputError, match=f"classifier_inputs {inputs}.*private_first_layer"):
+        tiny.pixelda(classifier={"private_first_layer": True}, losses={"classifier_inputs": inputs})
 
 
 def test_content_loss_takes_its_mask_from_pixels_or_from_a_source_of_masks() -> None:

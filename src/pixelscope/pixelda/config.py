@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pixelscope.config import Config, Unsettable, ValueRange, load_preset
 from pixelscope.engine.config import AdamConfig, RuntimeConfig, TrainingConfig
@@ -172,7 +172,7 @@ class LossConfig(Config):
     soft_labels: bool = False
     """Train D with labels 0.9 (real) and 0.1 (generated) instead of 1 and 0."""
     classifier_inputs: Literal["source", "generated", "both"] = "both"
-    """Images on which T is trained."""
+    """Images on which T is trained; with a private first layer `both`."""
 
 
 class OptimizerConfig(AdamConfig):
@@ -222,6 +222,17 @@ class PixelDAConfig(BaselineConfig):
     and whether adaptation improves the accuracy on the target."""
     reuse_generated_batch: bool = True
     """Use one generated batch for both the D step and the G step; off, each step generates its own."""
+
+    @model_validator(mode="after")
+    def _check_first_layers(self) -> "PixelDAConfig":
+        inputs = self.losses.classifier_inputs
+        if self.classifier.private_first_layer and inputs != "both":
+            other = "generated" if inputs == "source" else "source"
+            raise ValueError(
+                f"losses.classifier_inputs {inputs} leaves T's first layer for {other} images untrained; set it to both, or "
+                "turn off classifier.private_first_layer"
+            )
+        return self
 
     @property
     def has_judge(self) -> bool:
