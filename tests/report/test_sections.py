@@ -215,10 +215,14 @@ def test_target_labels_are_said_to_serve_evaluation_only(written: WriteRun) -> N
 
 def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun) -> None:
     run = copied()
-    revise(run / "evaluation.json", steps=400)
-    assert any(numbers_in(note) == ["850", "400"] for note in by_anchor(run)["summary"].notes)
-    revise(run / "evaluation.json", checkpoint="best-source")
-    assert len(by_anchor(run)["summary"].notes) == 1
+    path = run / "evaluation.json"
+    revise(path, checkpoint="best-source", images=12_800, steps=400)
+    assert len(by_anchor(run)["summary"].notes) == 1, "the best checkpoint is older than the newest one, which is measured too"
+    older = {name: one.model_copy(update={"images": 12_800}) for name, one in Evaluation.load(path).checkpoints.items()}
+    revise(path, checkpoints=older)
+    for checkpoint in older:
+        revise(path, checkpoint=checkpoint)
+        assert any(numbers_in(note) == ["27,200", "12,800"] for note in by_anchor(run)["summary"].notes)
 
 
 def test_the_lead_says_which_images_it_is_about(written: WriteRun) -> None:

@@ -203,6 +203,11 @@ class Evaluation(ResultFile):
             raise ValueError(f"the set {other} has other classes")
         return self
 
+    @property
+    def measured_images(self) -> int:
+        """Return the images seen at the newest checkpoint that was measured, which need not be the headline's."""
+        return max([self.images, *(one.images for one in self.checkpoints.values())])
+
     def to_text(self) -> str:
         """Return tables for a terminal."""
         head = f"{self.system}: {self.images:,} images, {self.steps:,} steps; checkpoint {self.checkpoint}"

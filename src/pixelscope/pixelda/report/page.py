@@ -114,10 +114,10 @@ def _unfinished_note(data: ReportData) -> str:
 
 
 def _outdated_note(data: ReportData) -> str:
-    numbers = data.numbers
-    if numbers is None or numbers.checkpoint == "best-source" or numbers.steps >= data.steps:
+    measured = data.images if data.numbers is None else data.numbers.measured_images
+    if measured >= data.images:
         return ""
-    return f"The run continued to step {data.steps:,} after it was evaluated at step {numbers.steps:,}; evaluate it again."
+    return f"The run continued to {data.images:,} images after it was evaluated at {measured:,}; evaluate it again."
 
 
 def _harm_note(data: ReportData) -> str:
