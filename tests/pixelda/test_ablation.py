@@ -365,10 +365,21 @@ def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:
     job.failure.write_text("why")
     assert job.state() == "failed"
     job.failure.unlink()
-    (job.run / "evaluation.json").write_text("{}")
+    measured = {
+        "system": "pixelda",
+        "images": 64,
+        "steps": 8,
+        "classes": [],
+        "checkpoint": "last",
+        "checkpoints": {},
+        "sets": {},
+    }
+    Evaluation.parse({**measured, "oracle": None, "curve": []}).save(job.run / "evaluation.json")
     for state, found in (("stopped", "started"), ("running", "started"), ("finished", "done")):
-        (job.run / "run.json").write_text(json.dumps({"system": "pixelda", "state": state}))
+        (job.run / "run.json").write_text(json.dumps({"system": "pixelda", "state": state, "images": 64}))
         assert job.state() == found, "a run that was stopped and evaluated is not done"
+    (job.run / "run.json").write_text(json.dumps({"system": "pixelda", "state": "finished", "images": 96}))
+    assert job.state() == "started", "a run that was evaluated, and then trained to its end, is not done"
 
 
 def test_ctrl_c_ends_local_jobs_in_one_sentence(domains: tuple[str, str], tmp_path: Path) -> None:

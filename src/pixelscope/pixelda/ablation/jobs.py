@@ -20,6 +20,7 @@ from pixelscope.errors import InputError, Interrupted, MissingExtra
 from pixelscope.files import write_text
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.evaluation import evaluate_pixelda
+from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import resume_pixelda, train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.progress import ProgressCallback
@@ -51,9 +52,8 @@ class Job:
         return self.run.with_name(f"{self.run.name}.failure.txt")
 
     def state(self) -> State:
-        """Return the state of the job by the files on disk; a stopped run is not done, even if it was evaluated."""
-        folder = RunFolder(self.run)
-        if folder.evaluation.is_file() and folder.record.is_file() and folder.read_record().get("state") == "finished":
+        """Return the state of the job by the files on disk; it is done if the run is finished and was evaluated since."""
+        if _is_evaluated(RunFolder(self.run)):
             return "done"
         if self.failure.is_file():
             return "failed"
@@ -183,6 +183,14 @@ def _cancel(running: Sequence[Any], cluster: Cluster) -> None:
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends and not all(job.done() for job in running):
         time.sleep(POLL / 10)
+
+
+def _is_evaluated(folder: RunFolder) -> bool:
+    """Return whether a run is finished, and its evaluation is of its end."""
+    if not (folder.evaluation.is_file() and folder.record.is_file()):
+        return False
+    record = folder.read_record()
+    return record.get("state") == "finished" and Evaluation.load(folder.evaluation).measured_images >= record.get("images", 0)
 
 
 def _train(job: Job) -> None:
