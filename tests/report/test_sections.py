@@ -213,6 +213,16 @@ def test_target_labels_are_said_to_serve_evaluation_only(written: WriteRun) -> N
     assert "Target labels" in note
 
 
+def test_target_labels_that_left_out_images_are_not_said_to_serve_evaluation_only(copied: WriteRun) -> None:
+    run = copied()
+    data = json.loads((run / "run.json").read_text(encoding="utf-8"))["data"]
+    data["target"]["notes"] = ["Left out 12 of 52 images by their labels, of 1 class that the source lacks: x."]
+    change(run / "run.json", data=data)
+    (note,) = by_anchor(run)["summary"].notes
+    assert "left out" in by_anchor(run)["summary"].prose[0] and "never used" not in by_anchor(run)["summary"].prose[0]
+    assert "leave out" in note and "evaluation only" not in note
+
+
 def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun) -> None:
     run = copied()
     path = run / "evaluation.json"

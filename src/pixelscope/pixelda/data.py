@@ -22,6 +22,7 @@ from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig
+from pixelscope.pixelda.results import LEFT_OUT
 from pixelscope.runs.folder import RunFolder
 
 System = Literal["baseline", "pixelda"]
@@ -382,7 +383,7 @@ def _without(target: ImageSet, extra: Sequence[str], classes: Sequence[str]) -> 
             f"{_listed(target.classes)}. {RENAME}."
         )
     left_out = len(target) - int(chosen.sum())
-    what = f"Left out {left_out:,} of {len(target):,} images by their labels"
+    what = f"Left out {left_out:,} of {len(target):,} {LEFT_OUT}"
     text = f"{what}, of {{count:class}} that the source lacks: {{names}}."
     names = tuple(name for name in target.classes if name not in extra)
     title = target.provenance.title.replace(f", {len(target.classes)} classes", f", {plural(len(names), 'class')}")

@@ -1,6 +1,6 @@
 """Schema of evaluation.json of PixelDA and its baseline, and its tables for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 ORACLE = "oracle: chosen with target labels"
+
+LEFT_OUT = "images by their labels"
+"""Part of the note of run.json on target images that --data.classes source has left out."""
 
 DECIDES = "view information"
 """Criterion that decides the verdict, unless classes are swapped; the others are only shown."""
@@ -36,6 +39,11 @@ EFFECTS: dict[Better, str] = {
     "unknown": "whether adaptation helps is unknown",
 }
 """What each verdict says."""
+
+
+def chosen_by_labels(notes: Sequence[str]) -> bool:
+    """Return whether labels chose the images of a domain, by its notes in run.json."""
+    return any(LEFT_OUT in note for note in notes)
 
 
 class ClassAccuracy(Config):

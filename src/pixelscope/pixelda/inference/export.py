@@ -13,9 +13,9 @@ from pixelscope.exports.metadata import Metadata
 from pixelscope.exports.model_card import ModelCard, TensorSpec
 from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, TorchClassifier, load_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.results import Choose, Evaluation, SetResult
+from pixelscope.pixelda.results import Choose, Evaluation, SetResult, chosen_by_labels
 from pixelscope.runs.folder import versions
-from pixelscope.runs.record import parse_record
+from pixelscope.runs.record import RunRecord, parse_record
 
 if TYPE_CHECKING:
     from pixelscope.pixelda.checkpoints import Checkpoint
@@ -111,7 +111,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
     record = parse_record(checkpoint.record, checkpoint.folder.record)
     adapted, classes, size = checkpoint.system != "baseline", checkpoint.classes, checkpoint.size
     source, target = (record.data[role].title if role in record.data else "" for role in ("source", "target"))
-    target_labels = "No label of the target domain was used in training or in the choice of the weights. " if adapted else ""
+    target_labels = _target_labels(record) if adapted else ""
     return ModelCard(
         title=_title(checkpoint, source, target),
         file=file,
@@ -140,6 +140,13 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
         parity=f"Probabilities of {compared} differ from the run's by at most {largest:.2g}.",
         versions=versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {}),
     )
+
+
+def _target_labels(record: RunRecord) -> str:
+    """Return the model card's sentence on what labels of the target were used for."""
+    if "target" in record.data and chosen_by_labels(record.data["target"].notes):
+        return "Labels of the target domain only left out images of classes that the source lacks; they chose no weights. "
+    return "No label of the target domain was used in training or in the choice of the weights. "
 
 
 def _title(checkpoint: "Checkpoint", source: str, target: str) -> str:

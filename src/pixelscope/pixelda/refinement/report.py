@@ -11,7 +11,7 @@ from pixelscope.pixelda.refinement.guard import CRITERIA
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.refinement.selection import SELECTORS
 from pixelscope.pixelda.report.classes import CONFUSION_CAPTION, confusion_matrices
-from pixelscope.pixelda.results import ORACLE
+from pixelscope.pixelda.results import ORACLE, chosen_by_labels
 from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table
 from pixelscope.reports.plotting import (
     BLUE,
@@ -29,7 +29,7 @@ from pixelscope.reports.plotting import (
 )
 from pixelscope.reports.record import record_section
 from pixelscope.runs.folder import RunFolder, read_stats
-from pixelscope.runs.record import parse_record
+from pixelscope.runs.record import RunRecord, parse_record
 
 CLASSES = 20
 """Largest number of classes listed."""
@@ -52,13 +52,13 @@ def sections(run: Path) -> list[Section]:
         middle = [_result(numbers), _guard(numbers.guard), _choosing(numbers), _classes(numbers), *middle]
     warnings = sum(line["kind"] == "warning" for line in lines)
     return [
-        _summary(config, numbers),
+        _summary(config, numbers, record),
         *(section for section in middle if section.parts),
         record_section(folder, record, warnings),
     ]
 
 
-def _summary(config: RefineConfig, numbers: RefinementResult | None) -> Section:
+def _summary(config: RefineConfig, numbers: RefinementResult | None, record: RunRecord) -> Section:
     stages = []
     if config.generated.enabled:
         stages.append("images generated from the source")
@@ -73,7 +73,10 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None) -> Section:
     if used:
         stages.append(f"target images without labels ({', '.join(used)})")
     listed = "; ".join(("the source", *stages))
-    what = f"A classifier was trained on: {listed}. No target label was used in training."
+    labels = "No target label was used in training."
+    if "target" in record.data and chosen_by_labels(record.data["target"].notes):
+        labels = "Target labels only left out images of classes that the source lacks (--data.classes source)."
+    what = f"A classifier was trained on: {listed}. {labels}"
     if numbers is None:
         return Section("Refinement", "summary", prose=(what,), headline="Not evaluated yet, so no accuracy is known.")
     found, before = numbers.sets.get("target_test"), numbers.before.get("target_test")

@@ -7,9 +7,12 @@ from pixelscope.pixelda.report.data import ReportData, percent, points
 from pixelscope.pixelda.report.generated import domains_section, generated_section
 from pixelscope.pixelda.report.result import result_section, verdict_section
 from pixelscope.pixelda.report.training import baseline_section, stability_section, training_section
-from pixelscope.pixelda.results import SetResult
+from pixelscope.pixelda.results import SetResult, chosen_by_labels
 from pixelscope.reports.document import Section
 from pixelscope.reports.record import duration, record_section
+
+FILTERED = "images of classes that the source lacks (--data.classes source)"
+"""What labels of the target are used for in training, if for anything."""
 
 STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
 
@@ -53,10 +56,11 @@ def _summary(data: ReportData) -> Section:
 
 def _what_was_done(data: ReportData) -> tuple[str, ...]:
     source, target = data.names
+    use = f"Labels of {target} " + (f"only left out {FILTERED}" if _filtered(data) else "are never used in training")
     if data.adapted:
         text = (
             f"PixelDA translates labelled images of {source} into the style of {target} and trains a classifier T on them. "
-            f"Labels of {target} are never used in training."
+            f"{use}."
         )
     else:
         text = f"The baseline trains a classifier T on {source} alone, to measure the accuracy it loses on {target}."
@@ -128,7 +132,15 @@ def _harm_note(data: ReportData) -> str:
 def _label_note(data: ReportData) -> str:
     if data.results("target_test") is None:
         return ""
+    if _filtered(data):
+        return f"Target labels were used in evaluation, and to leave out {FILTERED}: no checkpoint was chosen by them."
     return "Target labels were used in evaluation only: neither training nor the choice of a checkpoint used them."
+
+
+def _filtered(data: ReportData) -> bool:
+    """Return whether labels of the target left images out of training."""
+    target = data.record.data.get("target")
+    return target is not None and chosen_by_labels(target.notes)
 
 
 def _other_images_note(data: ReportData) -> str:
