@@ -273,6 +273,16 @@ def edit_images(run: Path, images: int) -> None:
     RefinementResult.load(path).model_copy(update={"images": images}).save(path)
 
 
+def test_t_of_the_source_alone_has_one_first_layer_also_after_a_refinement(tmp_path: Path) -> None:
+    source, target = tiny.write_domains(tmp_path, count=80)
+    private = tiny.pixelda(source=source, target=target, judge=True, classifier={"private_first_layer": True})
+    origin = train_pixelda(private, run=tmp_path / "adapted")
+    run = refine(config(origin, choose="source-only", network={"kind": "paper"}), run=tmp_path / "refined")
+    found = load_checkpoint(run, "ema-last").classifier
+    assert isinstance(found, Classifier) and found.conv1_source is None
+    assert evaluate_refinement(run).sets["target_test"].count > 0
+
+
 def test_labels_of_the_target_change_nothing(judged: Path, tmp_path: Path) -> None:
     run = refine(config(judged), run=tmp_path / "refined")
     one = evaluate_refinement(run).guard

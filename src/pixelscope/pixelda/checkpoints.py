@@ -256,8 +256,13 @@ def _required_verdict(found: Checkpoint) -> Verdict:
 def source_only(found: Checkpoint) -> Checkpoint:
     """Return the checkpoint with T of the source alone as classifier; the run must have one."""
     assert found.judge is not None
-    settings = {**found.settings, "classifier": {**found.settings["classifier"], "private_first_layer": False}}
+    settings = _of_source_only(found.settings)
     return replace(found, system="baseline", classifier=found.judge, generator=None, judge=None, settings=settings)
+
+
+def _of_source_only(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of T of the source alone, which has one first layer."""
+    return {**settings, "classifier": {**settings["classifier"], "private_first_layer": False}}
 
 
 def load_weights(build: Callable[[], N], tensors: Mapping[str, Tensor], prefix: str, remedy: str) -> N:
@@ -320,6 +325,7 @@ def _newest(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:
     tensors, header = checkpoint.load(path)
     classes = tuple(stored.record.get("classes", ()))
     settings = {**origin.config.model_dump(mode="json"), **stored.config.model_dump(mode="json")}
+    settings = _of_source_only(settings) if stored.config.choose == "source-only" else settings
     size = origin.config.data.size
     classifier = load_weights(
         lambda: build_classifier(settings, len(classes), size),
