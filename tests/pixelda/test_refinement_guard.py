@@ -262,6 +262,8 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a refinement.*drop --choose auto"):
         export(run, tmp_path / "other.safetensors", form="safetensors", choose="auto")
     assert any("likely harms" in note for note in sections(run)[0].notes)
+    with pytest.raises(InputError, match="likely harms.*--checkpoint ema-last"):
+        refine(config(judged, self_training={"teacher": str(run)}), run=tmp_path / "taught")
     # A checkpoint that this evaluation is not of has not been judged.
     moved = Path(shutil.copytree(run, tmp_path / "moved"))
     edit_images(moved, 64)

@@ -17,7 +17,7 @@ from pixelscope.data.split import Split, own_test_mask
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
-from pixelscope.pixelda.checkpoints import Checkpoint, load_checkpoint, read_run
+from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, START, Checkpoint, load_checkpoint, read_run
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import Domains, StoredRun, load_own, require_same_images
 from pixelscope.pixelda.forward import draw_noise, redraw
@@ -283,6 +283,11 @@ def _teacher(config: RefineConfig, opened: Checkpoint, domains: Domains) -> nn.M
             "A teacher labels target images, but --self-training.enabled is off; drop --self-training.teacher, or turn it on."
         )
     teacher = load_checkpoint(Path(path), config.checkpoint)
+    if teacher.name == START:
+        raise InputError(
+            f"The teacher {path} is a refinement that likely harms, so that the T it started from would label the images; give "
+            f"another, or take its refined classifier with --checkpoint {REFINED_CHECKPOINT}."
+        )
     if teacher.classes != opened.classes:
         raise InputError(
             f"The teacher {path} has the classes {', '.join(teacher.classes)}, the run has {', '.join(opened.classes)}."
