@@ -30,7 +30,7 @@ from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult
 from pixelscope.pixelda.refinement.training import load_inputs, refine, resume_refinement
-from pixelscope.pixelda.training import train_pixelda
+from pixelscope.pixelda.training import resume_pixelda, train_pixelda
 from pixelscope.runs.folder import RunFolder
 
 SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
@@ -273,6 +273,22 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
 def edit_images(run: Path, images: int) -> None:
     path = RunFolder(run).evaluation
     RefinementResult.load(path).model_copy(update={"images": images}).save(path)
+
+
+def test_a_run_that_was_trained_further_is_not_taken_for_the_start(judged: Path, tmp_path: Path) -> None:
+    run = refine(config(judged), run=tmp_path / "refined")
+    always(RunFolder(run).checkpoint_files()[-1], {"average.classifier.": 2})
+    assert evaluate_refinement(run).guard.kept == "start"
+    moved = Path(shutil.copytree(judged, tmp_path / "adapted"))
+    text = (run / "config.yaml").read_text(encoding="utf-8").replace(str(judged), str(moved))
+    (run / "config.yaml").write_text(text, encoding="utf-8")
+    assert load_checkpoint(run).name == "start"
+    resume_pixelda(moved, images=656)
+    with pytest.raises(InputError, match="at 640 images.*656.*--checkpoint ema-last"):
+        load_checkpoint(run)
+    with pytest.raises(InputError, match="at 640 images.*656"):
+        evaluate_refinement(run)
+    assert load_checkpoint(run, "ema-last").name == "ema-last"
 
 
 def test_t_of_the_source_alone_has_one_first_layer_also_after_a_refinement(tmp_path: Path) -> None:

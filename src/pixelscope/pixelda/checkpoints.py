@@ -305,10 +305,21 @@ def _refined(stored: StoredRefinement, name: str) -> Checkpoint:
         raise InputError(f"The run that {stored.folder.path} started from cannot be read: {error}") from None
     if name == "auto" and _kept(stored.folder) == START:
         found = load_checkpoint(origin, stored.config.checkpoint)
+        require_same_start(stored, found, f"name --checkpoint {REFINED_CHECKPOINT}, or refine again")
         found = source_only(found) if stored.config.choose == "source-only" else found
         why = f"the refinement likely harms; --checkpoint {REFINED_CHECKPOINT} takes the refined classifier"
         return replace(found, folder=stored.folder, record=stored.record, name=START, why=why)
     return _newest(stored, origin)
+
+
+def require_same_start(stored: StoredRefinement, found: Checkpoint, remedy: str = "refine again") -> None:
+    """Raise InputError if the run that a refinement started from was trained further since; `found` is its checkpoint now."""
+    images = stored.record.get("refined_from", {}).get("images", found.images)
+    if images != found.images:
+        raise InputError(
+            f"{stored.folder.path} started from {found.folder.path} at {images:,} images, and it is at {found.images:,} "
+            f"now; {remedy}."
+        )
 
 
 def _kept(folder: RunFolder) -> str | None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from pixelscope.data.disk_array import sampled
 from pixelscope.errors import InputError
-from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint
+from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint, require_same_start
 from pixelscope.pixelda.evaluation import own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, StoredRefinement, read_refinement
@@ -62,6 +62,7 @@ def evaluate_refinement(run: Path, *, data_root: Path | None = None, take_over: 
 def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResult:
     folder, config, refined = stored.folder, stored.config, load_checkpoint(stored, REFINED_CHECKPOINT)
     inputs = load_inputs(config, data_root, training=False, run=refined.run)
+    require_same_start(stored, inputs.opened)
     last, snapshots = refined.images, stored_snapshots(folder, config, inputs)
     networks = {images: network for images, network in snapshots.items() if images < last}
     sets, classes = own_sets(inputs.domains), list(inputs.opened.classes)
