@@ -46,6 +46,7 @@ from pixelscope.pixelda.refinement.training import generated_validation, load_in
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.reports.builder import build_report
+from pixelscope.reports.document import Table
 from pixelscope.rng import ShuffledOrder, StepContext, generator
 from pixelscope.runs.folder import RunFolder
 
@@ -280,6 +281,11 @@ def test_an_unfinished_refinement_is_measured_and_used_by_the_same_weights(refin
     assert found.images == used.images == 64 == max(point.images for point in found.curve)
     target = own_sets(load_inputs(config(Path(found.run)), training=False).domains)["target_test"]
     assert found.sets["target_test"].confusion == measure(used.classifier, target).tolist()
+    summary, result, *_ = sections(run)
+    assert any("not finished" in note and "64 of 96" in note for note in summary.notes)
+    assert any("after 64 images" in part.caption for part in result.parts if isinstance(part, Table))
+    folder.update_record(state="finished", images=96)
+    assert any("continued to 96 images" in note and "at 64" in note for note in sections(run)[0].notes)
     # The checkpoint itself, and not what happens to be stored beside it.
     averages = weights(run)
     assert all(torch.equal(averages[f"average.classifier.{n}"], v) for n, v in used.classifier.state_dict().items())

@@ -83,10 +83,18 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None, record: Run
     headline = "The target has no labels, so its accuracy is unknown."
     if found is not None and before is not None:
         headline = f"Target test: {found.accuracy:.2%} ± {found.standard_error:.2%}, before {before:.2%}."
-    notes = ()
-    if numbers.guard.kept == "start":
-        notes = (" ".join((*numbers.guard.sentences(), "The T it started from is used.")),)
-    return Section("Refinement", "summary", prose=(what,), headline=headline, notes=notes)
+    return Section("Refinement", "summary", prose=(what,), headline=headline, notes=_notes(numbers, record))
+
+
+def _notes(numbers: RefinementResult, record: RunRecord) -> tuple[str, ...]:
+    harm = " ".join((*numbers.guard.sentences(), "The T it started from is used.")) if numbers.guard.kept == "start" else ""
+    outdated = ""
+    if record.images > numbers.images:
+        outdated = (
+            f"The refinement continued to {record.images:,} images after it was evaluated at {numbers.images:,}; evaluate it "
+            "again."
+        )
+    return tuple(filter(None, (harm, outdated, *numbers.notes)))
 
 
 def _result(numbers: RefinementResult) -> Section:
@@ -103,7 +111,8 @@ def _result(numbers: RefinementResult) -> Section:
         if (found := numbers.sets.get(name)) is not None
     ]
     caption = (
-        f"Accuracy by the moving average at the end of the schedule, {numbers.parameters:,} parameters; ± one standard error."
+        f"Accuracy by the moving average after {numbers.images:,} images of each kind, {numbers.parameters:,} parameters; "
+        "± one standard error."
     )
     return Section("Result", "result", parts=(Table(caption, ("Images", "count", "before", "refined"), tuple(rows)),))
 
@@ -123,7 +132,8 @@ def _guard(found: Guard) -> Section:
     more = f" The first {CLASSES} of {len(found.classes)} classes." if len(found.classes) > CLASSES else ""
     tables = (
         Table(
-            f"Measured on images held out of training. Higher is better. {words[:1].upper()}{words[1:]}.",
+            "Measured on images held out of the refinement. T before was trained on the source images among them, so its "
+            f"accuracy there is too high. Higher is better. {words[:1].upper()}{words[1:]}.",
             ("Criterion", "T before", "refined"),
             criteria,
         ),
