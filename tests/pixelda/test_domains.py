@@ -17,6 +17,7 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.training import train_baseline, train_pixelda
+from pixelscope.runs.folder import RunFolder
 
 
 def with_copies(folder: Path) -> Path:
@@ -147,6 +148,8 @@ def test_left_out_images_are_not_trained_on(tmp_path: Path, rendered: Path, phot
         file.rename(file.with_name(f"{file.parent.name == 'b':d}_{file.name}"))
     other = evaluate(run, target=str(tmp_path / "other")).sets
     assert (other["target_all"].count, other["target_test"].count) == (8, 4), "a track of four is not parted"
+    RunFolder(run).update_record(state="stopped")
+    assert any("not finished" in note for note in evaluate(run, target=str(tmp_path / "other")).notes)
     (tmp_path / "other" / "loose.png").write_bytes((tmp_path / "other" / "a" / "0_0.png").read_bytes())
     with pytest.raises(InputError, match="cannot be measured: .*other has no labels; give labelled images.$"):
         evaluate(run, target=str(tmp_path / "other"))

@@ -15,7 +15,7 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.report.data import ReportData, percent, points
 from pixelscope.pixelda.report.page import headline, sections
-from pixelscope.pixelda.results import Evaluation
+from pixelscope.pixelda.results import UNFINISHED, Evaluation
 from pixelscope.reports.document import CaptionedFigure, Details, Section, Table
 from pixelscope.reports.record import duration
 from report.run_folder import WriteRun
@@ -221,6 +221,19 @@ def test_target_labels_that_left_out_images_are_not_said_to_serve_evaluation_onl
     (note,) = by_anchor(run)["summary"].notes
     assert "left out" in by_anchor(run)["summary"].prose[0] and "never used" not in by_anchor(run)["summary"].prose[0]
     assert "leave out" in note and "evaluation only" not in note
+
+
+def test_what_an_evaluation_could_not_measure_is_noticed_once(copied: WriteRun) -> None:
+    run = copied(done=0.5, baseline=False)
+    revise(run / "evaluation.json", notes=(f"{UNFINISHED}: 13,600 of 27,200 images are done.", "One note.", "Another note."))
+    assert by_anchor(run)["summary"].notes[-2:] == ("One note.", "Another note.")
+    assert sum("finished" in note for note in by_anchor(run)["summary"].notes) == 1
+
+
+def test_an_unfinished_baseline_is_noticed(copied: WriteRun) -> None:
+    run = copied()
+    change(run / "baseline" / "run.json", state="stopped")
+    assert any("baseline is unfinished" in note for note in by_anchor(run)["summary"].notes)
 
 
 def test_an_evaluation_that_the_run_has_left_behind_is_noticed(copied: WriteRun) -> None:

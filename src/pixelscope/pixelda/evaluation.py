@@ -15,7 +15,7 @@ from pixelscope.pixelda.checkpoints import Checkpoint, default_checkpoint, list_
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.data import RENAME, Domains, SeenImages, StoredRun, load_domain, load_own, with_classes_of
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
-from pixelscope.pixelda.results import ORACLE, CheckpointResult, CurvePoint, Evaluation, Oracle
+from pixelscope.pixelda.results import ORACLE, UNFINISHED, CheckpointResult, CurvePoint, Evaluation, Oracle
 from pixelscope.pixelda.samples import write_galleries
 from pixelscope.pixelda.verdict import compare
 from pixelscope.processes import keep_heap
@@ -68,11 +68,11 @@ def evaluate_pixelda(
 
 
 def unfinished_notes(newest: Checkpoint) -> tuple[str, ...]:
-    """Return a note if the training is not finished, so that its newest checkpoint is measured."""
+    """Return a note if the training is not finished."""
     if newest.record.get("state") == "finished":
         return ()
     goal = newest.settings["training"]["images"]
-    return (f"The training is not finished: its newest checkpoint, after {newest.images:,} of {goal:,} images, is measured.",)
+    return (f"{UNFINISHED}: {newest.images:,} of {goal:,} images are done.",)
 
 
 def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def _measure_own(run: StoredRun, checkpoint: str, data_root: Path | None, may_wr
     found = list_checkpoints(run)
     headline, sets = default_checkpoint(checkpoint, run.system, found), own_sets(domains)
     result = _evaluation(run, sets, found, headline)
-    notes = (*unfinished_notes(found["last"]), *unmeasured_notes(domains))
+    notes = (*result.notes, *unmeasured_notes(domains))
     result = result.model_copy(update={"notes": notes, **_against_source_only(domains, sets, found[headline])})
     if may_write:
         write_galleries(domains, found[headline])
@@ -121,6 +121,7 @@ def _evaluation(run: StoredRun, sets: Mapping[str, MeasuredSet], found: Mapping[
         sets={name: set_result(sets[name].title, counted, classes) for name, counted in counts[headline].items()},
         oracle=_oracle(curve),
         curve=curve,
+        notes=unfinished_notes(found["last"]),
     )
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 ORACLE = "oracle: chosen with target labels"
 
+UNFINISHED = "The training is not finished"
+"""Begin of the note on an evaluation before the end of the training."""
+
 LEFT_OUT = "images by their labels"
 """Part of the note of run.json on target images that --data.classes source has left out."""
 

@@ -7,7 +7,7 @@ from pixelscope.pixelda.report.data import ReportData, percent, points
 from pixelscope.pixelda.report.generated import domains_section, generated_section
 from pixelscope.pixelda.report.result import result_section, verdict_section
 from pixelscope.pixelda.report.training import baseline_section, stability_section, training_section
-from pixelscope.pixelda.results import SetResult, chosen_by_labels
+from pixelscope.pixelda.results import UNFINISHED, SetResult, chosen_by_labels
 from pixelscope.reports.document import Section
 from pixelscope.reports.record import duration, record_section
 
@@ -49,9 +49,11 @@ def headline(data: ReportData) -> str:
 def _summary(data: ReportData) -> Section:
     source, target = data.names
     title = f"{source} → {target}" if "target" in data.record.data else source
-    checks = (_unfinished_note, _outdated_note, _harm_note, _label_note, _other_images_note)
+    checks = (_unfinished_note, _outdated_note, _harm_note, _label_note, _other_images_note, _baseline_note)
     notes = tuple(note for check in checks if (note := check(data)))
-    return Section(title, "summary", prose=_what_was_done(data), notes=notes, headline=headline(data))
+    measured = () if data.numbers is None else data.numbers.notes
+    others = tuple(note for note in measured if not note.startswith(UNFINISHED))  # of which the page has a sentence
+    return Section(title, "summary", prose=_what_was_done(data), notes=(*notes, *others), headline=headline(data))
 
 
 def _what_was_done(data: ReportData) -> tuple[str, ...]:
@@ -104,7 +106,7 @@ def _without_target(data: ReportData) -> str:
     own = data.results("source_test")
     if own is None:
         return "Not evaluated yet, so no accuracy is known."
-    there = f"; {target} has no labels to measure by" if "target" in data.record.data else ""
+    there = f"; {target} has no labels of these classes to measure by" if "target" in data.record.data else ""
     return f"Accuracy on the test split of {source} is {percent(own.accuracy, own.count)}{there}."
 
 
@@ -135,6 +137,15 @@ def _label_note(data: ReportData) -> str:
     if _filtered(data):
         return f"Target labels were used in evaluation, and to leave out {FILTERED}: no checkpoint was chosen by them."
     return "Target labels were used in evaluation only: neither training nor the choice of a checkpoint used them."
+
+
+def _baseline_note(data: ReportData) -> str:
+    """Say where the accuracy before is not that of a trained baseline."""
+    before = data.before
+    if before is None or before.record.state == "finished":
+        return ""
+    planned = f" of {before.planned_steps:,}" if before.planned_steps else ""
+    return f"The baseline is unfinished: {before.steps:,}{planned} steps were done, so the accuracy before may be too low."
 
 
 def _filtered(data: ReportData) -> bool:
