@@ -142,7 +142,9 @@ def test_left_out_images_are_not_trained_on(tmp_path: Path, rendered: Path, phot
     notes = json.loads((run / "run.json").read_text())["data"]["target"]["notes"]
     assert any(note.startswith("Left out 12") for note in notes)
     assert any("10 groups" in note for note in notes)
-    assert evaluate(run).sets["target_all"].count == 40
+    found = evaluate(run)
+    assert found.sets["target_all"].count == 40
+    assert any("not independent" in note for note in found.notes), "photos of one track are alike"
     write_classes(tmp_path / "other", {"a": 4, "b": 4, "y": 4}, side=24)
     for file in sorted((tmp_path / "other").rglob("*.png")):
         file.rename(file.with_name(f"{file.parent.name == 'b':d}_{file.name}"))

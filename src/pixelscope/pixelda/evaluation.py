@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
 from pixelscope.errors import InputError
@@ -75,6 +77,14 @@ def unfinished_notes(newest: Checkpoint) -> tuple[str, ...]:
     return (f"{UNFINISHED}: {newest.images:,} of {goal:,} images are done.",)
 
 
+def grouped_notes(sets: Mapping[str, MeasuredSet]) -> tuple[str, ...]:
+    """Return a note if images of a set are in groups, whose members are alike."""
+    groups = [part.groups for one in sets.values() for part in one.parts if part.groups is not None]
+    if all(len(np.unique(some)) == len(some) for some in groups):
+        return ()
+    return ("Images of one group of --data.group-by are not independent, so standard errors are too small.",)
+
+
 def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
     """Return a note if the given target cannot be measured."""
     why = domains.target_unmeasured
@@ -121,7 +131,7 @@ def _evaluation(run: StoredRun, sets: Mapping[str, MeasuredSet], found: Mapping[
         sets={name: set_result(sets[name].title, counted, classes) for name, counted in counts[headline].items()},
         oracle=_oracle(curve),
         curve=curve,
-        notes=unfinished_notes(found["last"]),
+        notes=(*unfinished_notes(found["last"]), *grouped_notes(sets)),
     )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from pixelscope.data.disk_array import sampled
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint, require_same_start
-from pixelscope.pixelda.evaluation import own_sets, unfinished_notes, unmeasured_notes
+from pixelscope.pixelda.evaluation import grouped_notes, own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, StoredRefinement, read_refinement
 from pixelscope.pixelda.refinement.guard import guard
@@ -82,7 +82,12 @@ def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResu
         curve=curve,
         parameters=sum(p.numel() for p in refined.classifier.parameters()),
         guard=_guard(config, inputs, refined.classifier, refined.record.get("state") == "finished"),
-        notes=(*unfinished_notes(refined), *unmeasured_notes(inputs.domains), *_group_notes(stored, inputs)),
+        notes=(
+            *unfinished_notes(refined),
+            *grouped_notes(sets),
+            *unmeasured_notes(inputs.domains),
+            *_group_notes(stored, inputs),
+        ),
     )
 
 
