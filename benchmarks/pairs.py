@@ -98,7 +98,7 @@ def cells(pair: str, seed: int, chosen: argparse.Namespace) -> Iterator[Cell]:
 def run(cell: Cell, out: Path) -> None:
     """Train and evaluate one run, unless it is finished; continue it where it was begun."""
     folder = out / cell.name
-    if (folder / "evaluation.json").is_file():
+    if (folder / "evaluation.json").is_file() and _is_finished(folder):
         return
     begun = any((folder / "checkpoints").glob("images-*"))
     arguments = (cell.command[0], "--resume", str(folder)) if begun else (*cell.command, "--out", str(folder))
@@ -110,8 +110,15 @@ def run(cell: Cell, out: Path) -> None:
         print(f"{cell.name} ended with exit code {done.returncode}; see {log.name}", file=sys.stderr, flush=True)
 
 
+def _is_finished(folder: Path) -> bool:
+    return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("state") == "finished"
+
+
 def table(out: Path, pairs: Sequence[str]) -> str:
-    """Return Markdown: accuracy on the target's test split by pair, means and standard deviations over the seeds."""
+    """Return Markdown: accuracy on the target's test split by pair, means and standard deviations over the seeds.
+
+    A mean over another number of seeds than the row's has that number after it.
+    """
     rows = [
         "| pair | seeds | source only | preset `auto` | refined | preset `paper` | target labels |",
         "|---|---|---|---|---|---|---|",
@@ -124,11 +131,13 @@ def table(out: Path, pairs: Sequence[str]) -> str:
             *([_target(one) for one in found[what]] for what in ("auto", "refined", "paper")),
             [one["sets"]["source_test"]["accuracy"] for one in found["labels"]],
         ]
-        rows.append(f"| {PAIRS[pair].title} | {len(found['auto'])} | {' | '.join(_mean(values) for values in columns)} |")
+        seeds = len(found["auto"])
+        rows.append(f"| {PAIRS[pair].title} | {seeds} | {' | '.join(_mean(values, seeds) for values in columns)} |")
         if pair == "signs":
             balanced = [[_balanced(one["sets"]["target_test"]) for one in found[what]] for what in ("auto", "refined")]
             labels = [_balanced(one["sets"]["source_test"]) for one in found["labels"]]
-            rows.append(f"| ... balanced | | | {_mean(balanced[0])} | {_mean(balanced[1])} | | {_mean(labels)} |")
+            means = [_mean(values, seeds) for values in (*balanced, labels)]
+            rows.append(f"| ... balanced | | | {means[0]} | {means[1]} | | {means[2]} |")
     return "\n".join(rows)
 
 
@@ -195,7 +204,7 @@ def figure(run: Path) -> Image.Image:
 
 
 def _evaluations(out: Path, pattern: str) -> Iterator[dict[str, Any]]:
-    for path in sorted(out.glob(f"{pattern}/evaluation.json")):
+    for path in filter(lambda found: _is_finished(found.parent), sorted(out.glob(f"{pattern}/evaluation.json"))):
         yield {"run": path.parent.name, **json.loads(path.read_text(encoding="utf-8"))}
 
 
@@ -207,11 +216,11 @@ def _balanced(one: dict[str, Any]) -> float:
     return float(np.mean([entry["accuracy"] for entry in one["per_class"] if entry["count"]]))
 
 
-def _mean(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float], seeds: int) -> str:
     if not values:
         return ""
     spread = f" +- {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{100 * np.mean(values):.1f}{spread}"
+    return f"{100 * np.mean(values):.1f}{spread}{'' if len(values) == seeds else f' (of {len(values)})'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

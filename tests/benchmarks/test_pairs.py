@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import polyp_patches
-from benchmarks.pairs import PAIRS, figure, main, require_comparable
+from benchmarks.pairs import PAIRS, Cell, figure, main, require_comparable, run, table
 
 
 def test_a_figure_shows_source_redrawn_and_target_from_above(tmp_path: Path) -> None:
@@ -50,6 +50,31 @@ def test_runs_that_cannot_be_compared_are_not_in_one_row(tmp_path: Path) -> None
     write("signs-auto-s1", "b", images=64)
     with pytest.raises(SystemExit, match=r"signs-auto-s0.*signs-auto-s1.*numbers of images"):
         require_comparable(tmp_path, "signs")
+
+
+def _write(run: Path, images: int, sets: dict[str, float], state: str = "finished") -> None:
+    run.mkdir(parents=True)
+    data = {"source": {"sha256_test": "a"}, "target": {"sha256_test": "b"}}
+    (run / "run.json").write_text(json.dumps({"data": data, "state": state}), encoding="utf-8")
+    measured = {name: {"accuracy": value, "standard_error": 0.01} for name, value in sets.items()}
+    evaluation = {"images": images, "sets": measured, "source_only": {"target_test": 0.5}}
+    (run / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+
+
+def test_a_mean_over_other_seeds_than_its_row_names_their_number(tmp_path: Path) -> None:
+    for seed in range(3):
+        _write(tmp_path / f"usps-auto-s{seed}", 32, {"target_test": 0.8})
+    for seed, state in enumerate(("finished", "finished", "stopped")):
+        _write(tmp_path / f"usps-refined-s{seed}", 64, {"target_test": 0.9}, state)
+    row = table(tmp_path, ["usps"]).splitlines()[-1]
+    assert row.split(" | ")[1:5] == ["3", "50.0 +- 0.0", "80.0 +- 0.0", "90.0 +- 0.0 (of 2)"]
+
+
+def test_a_stopped_run_is_continued_also_where_it_was_evaluated(tmp_path: Path) -> None:
+    for state, continued in (("finished", False), ("stopped", True)):
+        _write(tmp_path / state, 32, {}, state)
+        run(Cell(state, ("train", "--help")), tmp_path)
+        assert (tmp_path / f"{state}.log").is_file() == continued
 
 
 def _frames(folder: Path, count: int, width: int, height: int, draw: np.random.Generator) -> None:
