@@ -25,6 +25,12 @@ def test_parameters_of_the_report() -> None:
     assert summary.parameters == sum(counts.values())
 
 
+def test_a_judge_is_counted() -> None:
+    counts = {network.name: network.parameters for network in summarize("pixelda", PixelDAConfig(judge=True)).networks}
+    assert counts.pop("judge") == counts["classifier"]
+    assert sum(counts.values()) == summarize("pixelda").parameters
+
+
 def test_forward_cost_is_what_the_layers_amount_to() -> None:
     cost = {network.name: network.gflop for network in summarize("pixelda").networks}
     assert {name: round(value, 2) for name, value in cost.items()} == {

@@ -58,10 +58,12 @@ def _networks(config: BaselineConfig) -> dict[str, tuple[nn.Module, tuple[Tensor
         return {"classifier": (build_classifier(config, CLASSES), (image,))}
     generator, discriminator, classifier = build_networks(config, CLASSES)
     z = torch.zeros(1, config.generator.noise_dim)
+    judge = {"judge": (build_classifier(config, CLASSES), (image,))} if config.has_judge else {}
     return {
         "generator": (generator, (image, z)),
         "discriminator": (discriminator, (image,)),
         "classifier": (classifier, (image,)),
+        **judge,
     }
 
 
