@@ -8,7 +8,7 @@ from torch import nn
 from fixtures import tiny
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
-from pixelscope.pixelda.cost import plan, summarize
+from pixelscope.pixelda.cost import plan, rehearse, summarize
 from pixelscope.pixelda.task import build_networks
 from pixelscope.pixelda.training import train_pixelda
 
@@ -29,6 +29,12 @@ def test_a_judge_is_counted() -> None:
     counts = {network.name: network.parameters for network in summarize("pixelda", PixelDAConfig(judge=True)).networks}
     assert counts.pop("judge") == counts["classifier"]
     assert sum(counts.values()) == summarize("pixelda").parameters
+
+
+def test_the_cost_of_a_step_is_that_of_most_steps() -> None:
+    """One step in eight also updates the batch norm statistics of G's average; without an average, none does."""
+    with_average, without = (rehearse(tiny.pixelda(training={"ema_half_life": images}))[1] for images in (64, 0))
+    assert with_average == without > 0
 
 
 def test_forward_cost_is_what_the_layers_amount_to() -> None:

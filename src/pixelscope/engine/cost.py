@@ -65,10 +65,11 @@ def time_steps(step: Callable[[StepContext], object], batch_size: int, seed: int
     def take(number: int) -> None:
         step(StepContext(number * batch_size, number, batch_size, seed, device=device))
 
-    with FlopCounterMode(display=False) as counter:
-        take(0)
-    for number in range(1, WARM_UP):
+    # The first step is not counted: it updates statistics of averages, as few steps do.
+    for number in range(WARM_UP - 1):
         take(number)
+    with FlopCounterMode(display=False) as counter:
+        take(WARM_UP - 1)
     _wait(device)
     began = time.perf_counter()
     for number in range(WARM_UP, WARM_UP + TIMED):
