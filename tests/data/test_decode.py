@@ -5,9 +5,10 @@ import random
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageOps, features
+from PIL import ExifTags, Image, ImageDraw, ImageOps, features
 from PIL.PngImagePlugin import PngImageFile
 
 from fixtures.sources import noise, tiff_with_pixels_at_a_float
@@ -243,3 +244,37 @@ def test_what_is_no_file_is_not_to_be_repaired(tmp_path: Path, name: str) -> Non
     with pytest.raises(InputError) as refused:
         read_image(tmp_path / name)
     assert str(tmp_path / name) in str(refused.value) and "repair" not in str(refused.value)
+
+
+TURNS = (
+    *(lambda a: a, np.fliplr, lambda a: a[::-1, ::-1], np.flipud),
+    *(lambda a: a.swapaxes(0, 1), lambda a: np.rot90(a, -1), lambda a: a[::-1, ::-1].swapaxes(0, 1), np.rot90),
+)
+"""What turns an array (H, W, ...) upright, by EXIF orientation 1 to 8."""
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize(("shape", "dtype"), [((4, 6), np.uint8), ((4, 6, 3), np.uint8), ((4, 6), np.uint16)])
+def test_a_tiff_is_turned_upright_once(
+    tmp_path: Path, shape: tuple[int, ...], dtype: type, compression: str | None, orientation: int
+) -> None:
+    values = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    stored = values if dtype is np.uint8 else values.astype(np.uint16) * 257
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = saved(tmp_path, Image.fromarray(stored), "image.tif", exif=exif, compression=compression)
+    upright = TURNS[orientation - 1](values)
+    for found in (read_image(path), decode_bytes(path.read_bytes())):
+        np.testing.assert_array_equal(found.squeeze(), upright)
+    assert image_size(path) == (upright.shape[1], upright.shape[0])
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_deep_colours_of_a_tiff_are_turned_upright_once(tmp_path: Path, orientation: int) -> None:
+    values, file = np.random.default_rng(0).integers(0, 256, (4, 6, 3)), tmp_path / "deep.tif"
+    assert cv2.imwrite(str(file), values[..., ::-1].astype(np.uint16) * 257)
+    # OpenCV writes no orientation: it takes the place of the layout of planes, which has a default.
+    planes, turned = (struct.pack("<HHIH", tag, 3, 1, value) for tag, value in ((284, 1), (274, orientation)))
+    file.write_bytes(file.read_bytes().replace(planes, turned))
+    np.testing.assert_array_equal(read_image(file), TURNS[orientation - 1](values))

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
+from PIL.TiffImagePlugin import TiffImageFile
 
 from pixelscope.data.sources.dicom import SUFFIX, dicom_size, is_dicom, read_dicom
 from pixelscope.errors import InputError, MissingExtra
@@ -166,6 +167,8 @@ _TURNS = {
 MOST_PIXELS = "PIXELSCOPE_MAX_PIXELS"
 """Environment variable with the largest number of pixels of an image that is decoded."""
 
+_WIDTH, _HEIGHT = ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength
+
 _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 _CHUNK = 512
@@ -272,9 +275,13 @@ def is_flat(image: Bytes) -> bool:
     return bool(image.size) and bool((image == image[0, 0]).all())
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open an image file of a known format without decoding it; call it within `reject_decompression_bombs`."""
-    return Image.open(path, formats=_FORMATS)
+def open_image(file: Path | io.BytesIO) -> Image.Image:
+    """Open an image of a known format without decoding it; call it within `reject_decompression_bombs`."""
+    image = Image.open(file, formats=_FORMATS)
+    if isinstance(image, TiffImageFile):
+        # Pillow 13 maps an uncompressed file into memory by its upright size, which scrambles one that is stored sideways.
+        image.filename = ""
+    return image
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
@@ -283,7 +290,8 @@ def image_size(path: Path) -> tuple[int, int] | None:
         if path.suffix.lower() == SUFFIX:
             return dicom_size(path)
         with reject_decompression_bombs(), Image.open(path, formats=_FORMATS) as image:
-            return (image.height, image.width) if _turn(image) in _SIDEWAYS else image.size
+            width, height = _stored_size(image)
+            return (height, width) if upright_turn(image) in _SIDEWAYS else (width, height)
     except Exception:  # noqa: BLE001 - decoders raise anything, see `_loaded`
         return None
 
@@ -460,19 +468,24 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
         if _is_dicom(file):
             found = read_dicom(file, most_pixels or Image.MAX_IMAGE_PIXELS)
             return _Loaded(found, None, None, found.size)
-        with Image.open(file, formats=_FORMATS) as image:
+        with open_image(file) as image:
             if most_pixels is None or image.width * image.height <= most_pixels:
-                width, height = image.size
+                width, height = _stored_size(image)
                 if least is not None and min(width, height) >= 2 * least:
                     image.draft(None, (width // 2, height // 2))
                 if size is not None:
                     # JPEG is decoded at a half, quarter or eighth, still at least twice what is needed.
                     image.draft(None, (2 * size, 2 * size))
-                # In this order, because reading the EXIF data of a PNG decodes it, and then its depth is unknown.
+                # OpenCV, which reads deep colours, turns a TIFF upright itself.
+                done = image.format == "TIFF" and _is_deep_colour(image)
+                turned = upright_turn(image) if image.format == "TIFF" else None
                 values = deep_values(image, file) if is_deep(image) else None
-                turn = _turn(image)
                 image.load()
-                return _Loaded(image, turn, values, (height, width) if turn in _SIDEWAYS else (width, height))
+                # Not before: reading the EXIF data of a PNG decodes it, and then its depth is unknown; and Pillow, since
+                # version 11, turns a TIFF upright itself, which then has no orientation any more.
+                turn = upright_turn(image)
+                size_upright = (height, width) if (turn or turned) in _SIDEWAYS else (width, height)
+                return _Loaded(image, None if done else turn, values, size_upright)
     except Exception as error:
         raise _Damaged from error
     limit = f"{most_pixels / 1e6:.0f} million pixels"
@@ -495,7 +508,14 @@ def _prepare(loaded: _Loaded, size: int | None, value_range: Range | None) -> Im
     return upright if size is None else _square(upright, size)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of an opened image as stored; of a TIFF, newer versions of Pillow give those of the upright one."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    return tags.get(_WIDTH, image.width), tags.get(_HEIGHT, image.height)
+
+
+def upright_turn(image: Image.Image) -> Image.Transpose | None:
+    """Return the transposition that turns an opened image upright, by its EXIF orientation; None if it needs none."""
     # ImageOps.exif_transpose would also rewrite the EXIF data, and fail on images with other damaged entries.
     return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
 
