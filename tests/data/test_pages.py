@@ -1,11 +1,13 @@
 """`data pages`: every page of a file becomes a file, with the same values."""
 
+import struct
+import unicodedata
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pixelscope import InputError, load_images, write_pages
 from pixelscope.data.decode import read_image
@@ -70,3 +72,47 @@ def test_what_cannot_be_split_is_refused_and_nothing_is_left(tmp_path: Path) -> 
         write_pages(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert read_image(tmp_path / "single" / "scan-0003.tif").shape == (60, 50, 1)
+
+
+@pytest.mark.parametrize("other", ["scan.tiff", "scan-0002.tif"])
+def test_two_files_that_would_have_one_name_are_refused(tmp_path: Path, other: str) -> None:
+    folder = tmp_path / "in"
+    paged(folder / "scan.tif", [noise((6, 5), seed) for seed in range(2)])
+    paged(folder / other, [noise((6, 5), seed) for seed in range(2, 4 if other == "scan.tiff" else 3)])
+    with pytest.raises(InputError, match="scan-000"):
+        write_pages(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("orientation", [3, 5, 6])
+def test_pages_are_as_upright_as_their_file(tmp_path: Path, orientation: int, deep: bool) -> None:
+    file = tmp_path / "in" / "scan.tif"
+    file.parent.mkdir()
+    if deep:
+        assert cv2.imwritemulti(str(file), [noise((6, 5, 3), seed, np.uint16) for seed in range(2)])
+        # Pillow writes no such colours, and OpenCV no orientation: it takes the place of the layout of planes, which has a default.
+        planes, turned = (struct.pack("<HHIH", tag, 3, 1, value) for tag, value in ((284, 1), (274, orientation)))
+        file.write_bytes(file.read_bytes().replace(planes, turned))
+    else:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        first, second = (Image.fromarray(noise((6, 5), seed)) for seed in range(2))
+        first.save(file, save_all=True, append_images=[second], exif=exif)
+    write_pages(file.parent, tmp_path / "out")
+    page = read_image(tmp_path / "out" / "scan-0001.tif")
+    assert page.shape[:2] == ((6, 5) if orientation == 3 else (5, 6))
+    assert (page == read_image(file)).all()
+
+
+def test_lines_of_a_label_file_are_matched_as_sources_match_them(tmp_path: Path) -> None:
+    name = "caf\u00e9.tif"
+    paged(tmp_path / "in" / unicodedata.normalize("NFD", name), [noise((6, 5), seed) for seed in range(2)])
+    paged(tmp_path / "in" / "two.tif", [noise((6, 5), seed) for seed in range(2, 4)])
+    table = tmp_path / "in" / "labels.csv"
+    table.write_text(f"name,label\n{name},a\ntwo.tif,b\n", encoding="utf-8")
+    write_pages(tmp_path / "in", tmp_path / "out")
+    assert load_images(str(tmp_path / "out"), size=None).class_counts() == [2, 2]
+    table.write_bytes(table.read_bytes().decode().encode("latin-1"))
+    with pytest.raises(InputError, match="UTF-8"):
+        write_pages(tmp_path / "in", tmp_path / "other")

@@ -1,6 +1,5 @@
 """Write every page of multi-page image files as a separate file, so that whatever reads folders reads them all."""
 
-import csv
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,8 +9,15 @@ from typing import Any
 import cv2
 from PIL import Image
 
-from pixelscope.data.decode import is_deep, map_files, open_image, pages_after_first, reject_decompression_bombs
-from pixelscope.data.sources.folder import is_label_file
+from pixelscope.data.decode import (
+    is_deep,
+    map_files,
+    open_image,
+    pages_after_first,
+    reject_decompression_bombs,
+    upright_turn,
+)
+from pixelscope.data.sources.folder import is_label_file, label_rows, normal_name
 from pixelscope.data.sources.listing import scan
 from pixelscope.errors import InputError, plural
 from pixelscope.files import DISK_FULL, atomic_folder, csv_text, require_absent, write_text
@@ -41,7 +47,7 @@ class WrittenPages:
 
 
 def write_pages(source: Path, out: Path, progress: ProgressCallback | None = None) -> WrittenPages:
-    """Write every page of the TIFF, GIF, WebP and PNG files in `source` as a separate file, with the same values.
+    """Write every page of the TIFF, GIF, WebP and PNG files in `source` as a separate file, upright and with the same values.
 
     `a/scan.tif` of three pages becomes `a/scan-0001.tif` to `a/scan-0003.tif`; pages of GIF, WebP and PNG become PNG. Images of
     one page are copied. Class folders stay, and the lines of a labels.csv are repeated for each page.
@@ -52,7 +58,8 @@ def write_pages(source: Path, out: Path, progress: ProgressCallback | None = Non
         progress: called with the files done and all files.
 
     Raises:
-        InputError: there is no image, a page cannot be read, or `out` exists.
+        InputError: there is no image, a page cannot be read, two files would have one name, a labels.csv is malformed, or `out`
+            exists.
 
     Example:
         >>> pixelscope.write_pages(Path("scans"), Path("pages"))
@@ -69,6 +76,7 @@ def write_pages(source: Path, out: Path, progress: ProgressCallback | None = Non
             if more:
                 made[name] = [page.relative_to(folder).as_posix() for page in _split(path, place)]
             else:
+                _require_free(place, path)
                 shutil.copyfile(path, place)
             if progress is not None:
                 progress(done, len(images))
@@ -98,12 +106,18 @@ def _labels(path: Path, name: str, made: Mapping[str, Sequence[str]]) -> str:
     """Return a label file with a line per page instead of the line of a file of several pages."""
     home = name.rpartition("/")[0]
     prefix = f"{home}/" if home else ""
+    paged = {normal_name(image.removeprefix(prefix)): pages for image, pages in made.items() if image.startswith(prefix)}
     rows = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.reader(file):
-            pages = made.get(prefix + row[0].strip().replace("\\", "/").removeprefix("./"), []) if row else []
-            rows += [[page.removeprefix(prefix), *row[1:]] for page in pages] or [row]
+    for _, (image, label) in label_rows(path):
+        pages = paged.get(normal_name(image))
+        rows += [[image, label]] if pages is None else [[page.removeprefix(prefix), label] for page in pages]
     return csv_text(rows)
+
+
+def _require_free(place: Path, path: Path) -> None:
+    """Raise InputError if another file has been written to `place` already."""
+    if place.exists():
+        raise InputError(f"{path} and another file would both become {place.name}; rename one of them.")
 
 
 def _split(path: Path, place: Path) -> list[Path]:
@@ -113,11 +127,14 @@ def _split(path: Path, place: Path) -> list[Path]:
     try:
         for page in _pages(path):
             target = place.with_name(f"{place.stem}-{len(written) + 1:04d}{suffix}")
+            _require_free(target, path)
             if isinstance(page, Image.Image):
                 page.save(target, save_all=False)
             elif not cv2.imwrite(str(target), page):
                 raise OSError(f"{target} cannot be written")
             written.append(target)
+    except InputError:
+        raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
@@ -127,14 +144,16 @@ def _split(path: Path, place: Path) -> list[Path]:
 
 
 def _pages(path: Path) -> Iterator[Any]:
-    """Yield the pages of a file: as Pillow images, or as arrays in OpenCV's order where Pillow drops bits of 16-bit colours."""
+    """Yield the pages of a file, upright: as Pillow images, or as arrays in OpenCV's order where Pillow drops bits of 16-bit colours."""
     with open_image(path) as image:
         if is_deep(image) and image.mode in ("RGB", "RGBA"):
             read, found = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
             if not read:
                 raise ValueError("its 16-bit colours cannot be decoded")
-            yield from found
+            yield from found  # OpenCV turns the pages of a TIFF upright
             return
         for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
-            yield image.copy()
+            page = image.copy()
+            turn = upright_turn(image)  # after reading, because newer versions of Pillow turn a TIFF upright then
+            yield page if turn is None else page.transpose(turn)

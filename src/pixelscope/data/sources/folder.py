@@ -319,8 +319,8 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[dict[str, str], tuple
     Raises:
         InputError: the CSV is malformed, lists an image twice, gives one no label, or lists no existing image.
     """
-    rows = _rows(path)
-    known = {_normal(name): name for name in names}
+    rows = label_rows(path)
+    known = {normal_name(name): name for name in names}
     if rows and _is_header(rows[0][1], known):
         rows = rows[1:]
     labels, missing = _matched(path, rows, known)
@@ -343,8 +343,8 @@ def class_names(labels: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=(lambda label: (int(label), label)) if numbers else None))
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the values of each non-empty line, with its number."""
+def label_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the two values of each non-empty line of a label file, with its number; raises InputError if it is malformed."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -363,14 +363,14 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 def _is_header(row: Sequence[str], known: Mapping[str, str]) -> bool:
     name, label = (value.strip().lower() for value in row)
-    return name in _NAMES and label in _LABELS and _normal(row[0]) not in known
+    return name in _NAMES and label in _LABELS and normal_name(row[0]) not in known
 
 
 def _matched(path: Path, rows: Sequence[tuple[int, list[str]]], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     labels: dict[str, str] = {}
     missing = []
     for line, (written, label) in rows:
-        name = known.get(_normal(written))
+        name = known.get(normal_name(written))
         if name is None:
             missing.append(written)
             continue
@@ -380,6 +380,6 @@ def _matched(path: Path, rows: Sequence[tuple[int, list[str]]], known: Mapping[s
     return labels, missing
 
 
-def _normal(name: str) -> str:
+def normal_name(name: str) -> str:
     """Return a name in composed Unicode form: macOS file systems store accents decomposed."""
     return unicodedata.normalize("NFC", name.strip().replace("\\", "/").removeprefix("./"))
