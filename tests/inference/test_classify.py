@@ -174,6 +174,60 @@ def test_labels_of_a_file_beside_the_images_are_in_the_manifest(pixelda_run: Pat
     assert [images.classes[label] for label in images.labels] == ["a, b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("files", "tables", "expected"),
+    [
+        (
+            ["train/images/1.png", "train/images/2.png", "test/images/3.png"],
+            {"train/labels.csv": "images/1.png,cat\nimages/2.png,dog\n", "test/labels.csv": "images/3.png,cat\n"},
+            ["cat", "cat", "dog"],
+        ),
+        (["seg_train/cat/1.png", "seg_train/dog/2.png", "seg_test/cat/3.png"], {}, ["cat", "cat", "dog"]),
+        (["train/1.png", "bus/2.png", "car/3.png"], {}, ["bus", "car", "train"]),
+        (["images/1.png", "images/2.png", "images/3.png"], {"labels.csv": "images/1.png,a\nimages/2.png,b\n"}, ["", "a", "b"]),
+    ],
+)
+def test_redrawn_images_have_the_labels_that_a_training_reads(
+    pixelda_run: Path, tmp_path: Path, files: list[str], tables: dict[str, str], expected: list[str]
+) -> None:
+    for number, name in enumerate(files):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(tiny.pictures(3)[0][number]).save(tmp_path / "in" / name)
+    for name, text in tables.items():
+        (tmp_path / "in" / name).write_text(text, encoding="utf-8")
+    adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
+    rows = [row for row in read(tmp_path / "out" / "manifest.csv") if not row["error"]]
+    assert sorted(row["label"] for row in rows) == expected
+    source = load(str(tmp_path / "in"), size=None)
+    read_as = {name: source.classes[label] for name, label in zip(source.names, source.labels, strict=True)}
+    assert all(row["label"] == read_as.get(Path(row["source"]).relative_to(tmp_path / "in").as_posix(), "") for row in rows)
+    if "" not in expected:
+        made = load(str(tmp_path / "out"), size=None)
+        assert sorted(made.classes[label] for label in made.labels) == expected
+
+
+def test_drawing_does_not_go_on_with_other_labels(pixelda_run: Path, tmp_path: Path) -> None:
+    images = tiny.pictures(70)[0]
+    (tmp_path / "in").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "in" / f"{number:02d}.png")
+    table = tmp_path / "in" / "labels.csv"
+    table.write_text("".join(f"{number:02d}.png,{'ab'[number % 2]}\n" for number in range(70)))
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        adapt(pixelda_run, tmp_path / "in", tmp_path / "out", progress=interrupt)
+    before = table.read_text()
+    table.write_text(before.replace(",a", ",c"))
+    with pytest.raises(InputError, match="label file"):
+        adapt(pixelda_run, tmp_path / "in", tmp_path / "out", resume=True)
+    table.write_text(before)
+    adapt(pixelda_run, tmp_path / "in", tmp_path / "out", resume=True)
+    assert sum(row["label"] == "a" for row in read(tmp_path / "out" / "manifest.csv")) == 35
+
+
 @pytest.mark.filterwarnings("ignore")  # of the library and what it brings
 def test_redrawn_images_are_read_by_the_datasets_library(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")

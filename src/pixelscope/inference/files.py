@@ -10,8 +10,7 @@ from typing import TypeVar
 
 from pixelscope.data.decode import SUFFIXES
 from pixelscope.data.frames.discovery import is_mask_of_a_frame
-from pixelscope.data.sources.folder import is_label_file, read_labels
-from pixelscope.data.sources.listing import Entry, contents, not_read_notes, note, part_of, passed_over_notes, scan
+from pixelscope.data.sources.listing import Entry, not_read_notes, note, part_of, passed_over_notes, scan
 from pixelscope.errors import InputError
 from pixelscope.files import printable
 
@@ -123,23 +122,15 @@ def require_distinct_names(paths: Sequence[Path]) -> None:
         raise InputError(f"Two of the paths are called {twice}, so their files would collide; process one at a time.")
 
 
-def labels_in(folder: Path) -> dict[str, str]:
-    """Return the labels in a folder's labels.csv by relative POSIX path; empty if there is no such file.
-
-    Raises:
-        InputError: the file is malformed.
-    """
-    if not folder.is_dir() or not any(is_label_file(path.name) for path in folder.iterdir()):
-        return {}
-    found = contents(folder)
-    file = next((name for name in found.others if "/" not in name and is_label_file(name)), None)
-    return {} if file is None else read_labels(folder / file, found.names)[0]
-
-
 def label_of(item: InputFile, labels: Mapping[str, str] | None = None) -> str:
-    """Return the class of an image: its label in `labels`, else the topmost folder that is not part of a split, else ""."""
+    """Return the class of an image, "" if it has none: that of `labels` by its name, else by its topmost folder.
+
+    A folder that is a part of a split is no class. With `labels`, only they count.
+    """
+    if labels:
+        return labels.get(item.inner.as_posix(), "")
     folders = [name for name in item.inner.parts[:-1] if part_of(name) is None]
-    return (labels or {}).get(item.inner.as_posix()) or (text_of(Path(folders[0])) if folders else "")
+    return text_of(Path(folders[0])) if folders else ""
 
 
 def text_of(path: Path) -> str:

@@ -42,8 +42,15 @@ class Layout:
     """Class of each image; None if the folder is unlabelled."""
     test: list[bool] | None = None
     """Whether each image is in the test split; None if the folder is not split."""
+    by_folders: bool = False
+    """Whether the labels are class folders, not lines of label files."""
     notes: tuple[str, ...] = ()
     """Notes on how the folder was interpreted, and on other files."""
+
+    def class_of(self) -> dict[str, str]:
+        """Return the class of each image by its name; empty if the folder is unlabelled."""
+        labels = zip(self.names, self.labels or (), strict=False)
+        return {name: self.classes[label] for name, label in labels}
 
     def read_notes(self, errors: Collection[int], flat: Sequence[int] = ()) -> tuple[str, ...]:
         """Return the notes on the images after reading.
@@ -255,7 +262,8 @@ def _by_folders(folder: Path, found: Contents, halves: dict[str, Part]) -> Layou
                 raise InputError(f"The class folder {folder / within} has no images; add some, or remove the folder.")
     classes = tuple(sorted({child for inside in children.values() for child in inside}))
     place = {name: index for index, name in enumerate(classes)}
-    return Layout(found.images, found.names, classes, [place[name.split("/")[depth]] for name in found.names])
+    labels = [place[name.split("/")[depth]] for name in found.names]
+    return Layout(found.images, found.names, classes, labels, by_folders=True)
 
 
 def _unlabelled(folder: Path, loose: Sequence[str], children: dict[str, list[str]]) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Translate a labelled folder of source images to the target domain; importing this imports no torch."""
 
 import csv
+import hashlib
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from pixelscope.data.decode import decode
+from pixelscope.data.sources.folder import Layout, find_images
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, csv_text
-from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, labels_in, require_files, text_of
+from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, require_files, text_of
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.runs.progress import ProgressCallback
@@ -35,9 +38,10 @@ def adapt(
 ) -> BatchResult:
     """Translate every image of `folder` to the target domain with `styles` noise samples each, as PNG files of the run's size.
 
-    `cats/1.jpg` becomes `cats/1.jpg-0.png`, `cats/1.jpg-1.png` and so on; labels of a labels.csv become class folders.
-    metadata.csv names files and labels as the image folders of the `datasets` library do. Each z is a function of `seed`, the
-    image's path in the folder and the number of the sample, so that other files do not change it.
+    `cats/1.jpg` becomes `cats/1.jpg-0.png`, `cats/1.jpg-1.png` and so on; labels of a labels.csv become class folders. Labels
+    are those that a training on `folder` reads. metadata.csv names files and labels as the image folders of the `datasets`
+    library do. Each z is a function of `seed`, the image's path in the folder and the number of the sample, so that other files
+    do not change it.
 
     Args:
         run: a finished run of PixelDA.
@@ -67,7 +71,10 @@ def adapt(
     from pixelscope.pixelda.inference.torch_model import TorchGenerator
 
     redraw = TorchGenerator(load_checkpoint(run, checkpoint), devices)
-    identity, labels = {**redraw.identity, "seed": str(seed), "styles": str(styles)}, labels_in(folder)
+    layout = find_images(folder) if folder.is_dir() else Layout([], [])
+    identity, labels = {**redraw.identity, "seed": str(seed), "styles": str(styles)}, layout.class_of()
+    if not layout.by_folders and labels:
+        identity["label file"] = hashlib.sha256(json.dumps(labels).encode()).hexdigest()
     table = _Manifest(out / MANIFEST, [*COLUMNS, ERROR], identity, resume, several=styles > 1)
 
     def compute(items: Sequence[InputFile], images: Sequence[np.ndarray]) -> Sequence[Sequence[Row]]:
@@ -75,7 +82,7 @@ def adapt(
         drawn = redraw(np.repeat(np.stack(images), styles, axis=0), z)
         by_item = drawn.reshape(len(items), styles, *drawn.shape[1:])
         return [
-            [_row(out, item, k, one[k], label_of(item, labels)) for k in range(styles)]
+            [_row(out, item, k, one[k], label_of(item, labels), layout.by_folders) for k in range(styles)]
             for item, one in zip(items, by_item, strict=True)
         ]
 
@@ -95,9 +102,9 @@ class _Manifest(ResumableTable):
         super().finish()
 
 
-def _row(out: Path, item: InputFile, style: int, image: np.ndarray, label: str) -> Row:
-    """Write one generated image, and return its row."""
-    name = _class_folder(item, label) / item.inner.parent / f"{item.inner.name}-{style}.png"
+def _row(out: Path, item: InputFile, style: int, image: np.ndarray, label: str, in_place: bool) -> Row:
+    """Write one generated image, `in_place` in the folder of its image alone, and return its row."""
+    name = (Path() if in_place else _class_folder(item, label)) / item.inner.parent / f"{item.inner.name}-{style}.png"
     error = unwritable(out / name, lambda: _save(out / name, image))
     return {"file": None if error else text_of(name), "label": label, "style": style, ERROR: error}
 
