@@ -91,7 +91,7 @@ def test_pages_are_as_upright_as_their_file(tmp_path: Path, orientation: int, de
     file.parent.mkdir()
     if deep:
         assert cv2.imwritemulti(str(file), [noise((6, 5, 3), seed, np.uint16) for seed in range(2)])
-        # Pillow writes no such colours, and OpenCV no orientation: it takes the place of the layout of planes, which has a default.
+        # OpenCV writes no orientation: it takes the place of the layout of planes, which has a default.
         planes, turned = (struct.pack("<HHIH", tag, 3, 1, value) for tag, value in ((284, 1), (274, orientation)))
         file.write_bytes(file.read_bytes().replace(planes, turned))
     else:

@@ -304,6 +304,17 @@ def test_results_inside_the_folder_are_no_inputs(tmp_path: Path) -> None:
     assert f"note: {skipped}" in first.to_text()
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_resumed_table_counts_the_errors_of_all_its_rows(tmp_path: Path, ending: str) -> None:
+    images, out = folder_of(tmp_path / "in", 2 * BATCH), tmp_path / f"out{ending}"
+    for folder in ("class0", "class2"):  # the first and the last batch
+        (images / folder / "00.png").write_bytes(b"no image")
+    with pytest.raises(Interrupted):
+        run_pipeline(table(out), [images], means(fail_after=BATCH, error=KeyboardInterrupt()))
+    written = run_pipeline(table(out, resume=True), [images], means())
+    assert (written.rows, written.failed) == (2 * BATCH + 2, 2)
+
+
 def test_a_table_that_was_left_is_no_input_of_the_next(tmp_path: Path) -> None:
     images = folder_of(tmp_path / "in", 2 * BATCH)
     with pytest.raises(RuntimeError):

@@ -509,7 +509,7 @@ def _prepare(loaded: _Loaded, size: int | None, value_range: Range | None) -> Im
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height of an opened image as stored; of a TIFF, newer versions of Pillow give those of the upright one."""
+    """Return width and height of an opened image as stored; newer versions of Pillow give those of the upright TIFF."""
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     return tags.get(_WIDTH, image.width), tags.get(_HEIGHT, image.height)
 

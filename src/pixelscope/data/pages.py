@@ -144,7 +144,10 @@ def _split(path: Path, place: Path) -> list[Path]:
 
 
 def _pages(path: Path) -> Iterator[Any]:
-    """Yield the pages of a file, upright: as Pillow images, or as arrays in OpenCV's order where Pillow drops bits of 16-bit colours."""
+    """Yield the pages of a file, upright.
+
+    They are Pillow images, or arrays in OpenCV's order where Pillow drops bits of 16-bit colours.
+    """
     with open_image(path) as image:
         if is_deep(image) and image.mode in ("RGB", "RGBA"):
             read, found = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)

@@ -15,15 +15,13 @@ from pixelscope.data.sources.listing import Entry, note, window_notes
 from pixelscope.errors import InputError, Interrupted, plural
 from pixelscope.files import DISK_FULL
 from pixelscope.inference.files import InputFile, batches, count_files, in_order, is_file, iterate_files, skipped_notes
-from pixelscope.inference.table import ResumableTable, Row, Table
+from pixelscope.inference.table import ERROR, ResumableTable, Row, Table
 from pixelscope.runs.progress import ProgressCallback
 
 P = TypeVar("P")
 
 BATCH = 64
 """Files per batch."""
-ERROR = "error"
-"""Column with the reason why a file has no result."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class BatchResult:
     out: str
     rows: int
     failed: int
-    """Rows of this session with an error instead of a result."""
+    """Rows with an error instead of a result."""
     notes: tuple[str, ...] = ()
     """Notes on skipped files, and on files of this session with a single colour or several pages."""
 
@@ -76,7 +74,7 @@ def run_pipeline(
         InputError: a resumed table has rows of other files, or the disk is full; existing rows are kept.
         Interrupted: Ctrl-C; existing rows are kept.
     """
-    total, done, rows, failed = count_files(paths, stages.takes), table.items, table.count, 0
+    total, done, rows, failed = count_files(paths, stages.takes), table.items, table.count, table.failed
     remarks = _Remarks()
     say = progress or _nothing
     try:

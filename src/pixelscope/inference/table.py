@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_file, csv_text, naming, write_text
 
 Row = Mapping[str, str | float | bool | None]
+
+ERROR = "error"
+"""Column, the last one, with the reason why a file has no result."""
 
 FORMATS = (".csv", ".jsonl")
 DIGITS = 4
@@ -34,6 +38,8 @@ class Table(Protocol):
     """Rows that exist already."""
     items: int
     """Files that these rows are of."""
+    failed: int
+    """Those of these rows with an error."""
 
     def names(self) -> Iterator[str]:
         """Yield the names of the existing rows in order."""
@@ -80,7 +86,7 @@ class StandardOutput:
 
     def __init__(self, columns: Sequence[str], several: bool = False) -> None:
         self.out, self.columns, self.several = STANDARD_OUTPUT, tuple(columns), several
-        self.count = self.items = 0
+        self.count = self.items = self.failed = 0
 
     def names(self) -> Iterator[str]:
         """Yield nothing: no row exists."""
@@ -157,6 +163,7 @@ class ResumableTable:
             with atomic_file(self.part) as temporary:  # with its head, or not at all
                 temporary.write_bytes(self._encoded([]) if self._csv else b"")
         self.count, self.items = self._cut_off()
+        self.failed = sum(failed for failed, _ in zip(self._failures(), range(self.count), strict=False))
         self._file = self.part.open("ab")
 
     def names(self) -> Iterator[str]:
@@ -226,6 +233,16 @@ class ResumableTable:
                 yield from self._read_csv(file)
             else:
                 yield from self._read_lines(file)
+
+    def _failures(self) -> Iterator[bool]:
+        """Yield whether each row has an error; nothing if the table has no such column."""
+        if self.columns[-1] != ERROR:
+            return
+        with self.part.open(encoding="utf-8", newline="") as file:
+            if self._csv:
+                yield from (bool(row[-1]) for row in islice(csv.reader(file), 1, None))
+            else:
+                yield from (json.loads(line)[ERROR] is not None for line in file)
 
     def _read_csv(self, file: io.TextIOBase) -> Iterator[tuple[str, int]]:
         written: list[str] = []
