@@ -452,6 +452,19 @@ def test_the_newest_run_comes_first(tmp_path: Path) -> None:
     assert [(run.images, run.goal) for run in found[:2]] == [(48, 64), (16, 64)]
 
 
+def test_runs_of_one_name_in_two_folders_have_a_page_each(tmp_path: Path) -> None:
+    for place, images in (("a", 16), ("b", 48)):
+        _touched(tmp_path / place / "00000-run", 10)
+        (tmp_path / place / "00000-run" / "stats.jsonl").write_text(json.dumps({"kind": "train", "images": images}) + "\n")
+    with TestClient(create_app([tmp_path / "a", tmp_path / "b"], HOSTS), raise_server_exceptions=False) as client:
+        models = client.app.state.models  # type: ignore[attr-defined]
+        names = {run.path.parent.name: run.name for run in models.runs()}
+        assert len(set(names.values())) == 2
+        assert all(models.run(name).path == (tmp_path / place / "00000-run").resolve() for place, name in names.items())
+        pages = [client.get(f"/runs/{names[place]}").text for place in ("a", "b")]
+    assert names["a"] in pages[0] and names["b"] in pages[1]
+
+
 def test_a_run_that_says_nothing_for_two_minutes_is_taken_for_stopped(tmp_path: Path) -> None:
     for name, ago in (("fresh", 60), ("silent", 180)):
         _touched(tmp_path / name, ago, state="running")

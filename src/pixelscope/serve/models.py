@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +25,9 @@ class ModelCache:
         self._lock = threading.Lock()
 
     def runs(self) -> list[Any]:
-        """Return all runs, the newest first."""
-        return pixelscope.find_runs(self.places)
+        """Return all runs, the newest first, under names of their own."""
+        found = pixelscope.find_runs(self.places)
+        return [replace(run, name=_own_name(run, found)) for run in found]
 
     def runs_of(self, system: str) -> list[Any]:
         """Return the runs of a system, the newest first."""
@@ -42,12 +44,13 @@ class ModelCache:
         """Return the generator of a run of PixelDA, with the newest finished baseline of the same classes."""
         run = self.run(name)
         baselines = [other.path for other in self.runs_of("baseline") if other.state == "finished"]
-        return self._open(("generator", name, str(run.images)), lambda: _open_generator(run.path, baselines))
+        return self._open(("generator", str(run.path), str(run.images)), lambda: _open_generator(run.path, baselines))
 
     def vae(self, name: str) -> Any:
         """Return the VAE of a run of EndoVAE."""
         run = self.run(name)
-        return self._open(("vae", name, str(run.images), str(run.changed)), lambda: pixelscope.endovae.InteractiveVAE(run.path))
+        key = ("vae", str(run.path), str(run.images), str(run.changed))
+        return self._open(key, lambda: pixelscope.endovae.InteractiveVAE(run.path))
 
     def _open(self, key: tuple[str, ...], make: Callable[[], M]) -> M:
         with self._lock:
@@ -57,6 +60,14 @@ class ModelCache:
                     self._models.popitem(last=False)
             self._models.move_to_end(key)
             return self._models[key]
+
+
+def _own_name(run: Any, runs: Sequence[Any]) -> str:
+    """Return the name of a run, followed by as many of its folders as tell it from the other runs of that name."""
+    alike, depth = [other.path.parts for other in runs if other.name == run.name], 1
+    while sum(parts[-depth:] == run.path.parts[-depth:] for parts in alike) > 1:
+        depth += 1
+    return " in ".join(reversed(run.path.parts[-depth:]))
 
 
 def _open_generator(run: Path, baselines: Sequence[Path]) -> Any:
