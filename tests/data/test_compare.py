@@ -117,3 +117,15 @@ def test_the_command_shows_both(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["source"]["foreground"]["side"] == 0.5
     assert found["target"]["foreground"] is None
     assert found["target"]["count"] == 61
+
+
+def test_grey_copies_are_found_among_images_of_which_some_are_in_colour(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (6, 20, 20)).astype(np.uint8)
+    for number, one in enumerate(values):
+        for place in ("source/a", "source/b", "target"):
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(tmp_path / "source" / "ab"[number % 2] / f"{number}.png")
+        Image.fromarray(one if number else 255 - one).save(tmp_path / "target" / f"{number}.png")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "source" / "a" / "colour.png")
+    found = compare_sources(str(tmp_path / "source"), str(tmp_path / "target"))
+    assert any("5 of 6 images" in problem for problem in found.problems)

@@ -375,7 +375,7 @@ def _appearance(images: ImageSet) -> Appearance:
 
 
 def _of_copies(source: SourceDescription, target: SourceDescription) -> list[str]:
-    if source.images.images.shape[1:] != target.images.images.shape[1:]:
+    if source.images.images.shape[-2:] != target.images.images.shape[-2:]:
         return []
     copied = int(np.isin(image_hashes(target.images.images), image_hashes(source.images.images)).sum())
     if copied == target.count:
