@@ -1,5 +1,6 @@
 """Each option does what it says, and nothing while it is off."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from fixtures import tiny
 from pixelscope import InputError
+from pixelscope.cli import main
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Classifier
@@ -148,3 +150,8 @@ def test_each_loss_has_the_weight_that_is_set() -> None:
     assert float(numbers["loss/generator"]) == pytest.approx(float(expected), rel=1e-5)
     assert float(numbers["gradient/generator_task"]) == 0
     assert float(numbers["gradient/generator_domain"]) > 0
+
+
+def test_a_resumed_refinement_takes_no_other_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pixelda", "refine", "--resume", str(tmp_path / "run"), "--out", str(tmp_path / "other")]) == 2
+    assert "--out" in capsys.readouterr().err

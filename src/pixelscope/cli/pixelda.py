@@ -366,6 +366,8 @@ def refine(
     """
     if resume is not None:
         require_resumable({"--self-training.teacher"}, settings, sources)
+        if out is not None:
+            raise InputError("--resume continues in the folder of its run; drop --out, or start a new run.")
         teacher = explicit_settings(settings).get("self_training", {}).get("teacher")
         teacher = None if teacher is None else Path(teacher)
         run = pixelscope.resume(resume, origin=origin, teacher=teacher, data_root=data_root, take_over=take_over)
