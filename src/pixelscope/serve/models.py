@@ -64,7 +64,7 @@ class ModelCache:
 
 def _own_name(run: Any, runs: Sequence[Any]) -> str:
     """Return the name of a run, followed by as many of its folders as tell it from the other runs of that name."""
-    alike, depth = [other.path.parts for other in runs if other.name == run.name], 1
+    alike, depth = {other.path.parts for other in runs if other.name == run.name}, 1
     while sum(parts[-depth:] == run.path.parts[-depth:] for parts in alike) > 1:
         depth += 1
     return " in ".join(reversed(run.path.parts[-depth:]))
