@@ -151,8 +151,8 @@ def brightest_channel(pixels: Bytes) -> Bytes:
 def channels(pixels: Bytes) -> tuple[Bytes, Bytes, Bytes]:
     """Return the three channels (H, W) of pixels (H, W, 3)."""
     # OpenCV copies every channel once more unless it is given the arrays to write to.
-    red, green, blue = planes = np.empty((3, *pixels.shape[:2]), np.uint8)
-    cv2.split(pixels, list(planes))
+    red, green, blue = (np.empty(pixels.shape[:2], np.uint8) for _ in range(3))
+    cv2.split(pixels, [red, green, blue])
     return red, green, blue
 
 

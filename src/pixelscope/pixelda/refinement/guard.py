@@ -118,7 +118,7 @@ def _vanished(share: ClassShare, images: int, risk: float) -> bool:
     low with a probability below `risk`.
     """
     former = min(share.start, share.source)
-    by_chance = stats.poisson.cdf(round(share.refined * images), former * images)
+    by_chance = float(stats.poisson.cdf(round(share.refined * images), former * images))
     return share.refined < VANISHED * former and by_chance < risk
 
 
