@@ -25,7 +25,7 @@ class ModelCache:
         self._lock = threading.Lock()
 
     def runs(self) -> list[Any]:
-        """Return all runs, the newest first, under names of their own."""
+        """Return all runs, the newest first; no two have one name."""
         found = pixelscope.find_runs(self.places)
         return [replace(run, name=_own_name(run, found)) for run in found]
 
