@@ -13,7 +13,7 @@ from pixelscope.exports.metadata import Metadata
 from pixelscope.exports.model_card import ModelCard, TensorSpec
 from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, TorchClassifier, load_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.results import LEFT_OUT, Choose, Evaluation, SetResult
+from pixelscope.pixelda.results import Choose, Evaluation, SetResult, chosen_by_labels
 from pixelscope.runs.folder import versions
 from pixelscope.runs.record import RunRecord, parse_record
 
@@ -144,7 +144,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
 
 def _target_labels(record: RunRecord) -> str:
     """Return the model card's sentence on what labels of the target were used for."""
-    if "target" in record.data and any(LEFT_OUT in note for note in record.data["target"].notes):
+    if "target" in record.data and chosen_by_labels(record.data["target"].notes):
         return "Labels of the target domain only left out images of classes that the source lacks; they chose no weights. "
     return "No label of the target domain was used in training or in the choice of the weights. "
 
