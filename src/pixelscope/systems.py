@@ -31,7 +31,7 @@ class Page:
 
 @dataclass(frozen=True)
 class System:
-    """One kind of run. Its functions are named as `module:function` and imported when they are called."""
+    """One kind of run, or of file. Its functions are named as `module:function` and imported when they are called."""
 
     name: str
     """Name in run.json."""
@@ -143,6 +143,13 @@ SYSTEMS = {
             samples=endovae_report.SAMPLES,
             page=Page("/endoscopy", "Endoscopy", "Explore the latent space, or score a frame"),
         ),
+        System(
+            "endovae-detector",
+            "anomaly detector",
+            export="pixelscope.endovae.detection.export:export_detector",
+            hub_task="image-feature-extraction",
+            hub_tags=("anomaly-detection", "endoscopy"),
+        ),
         System("ablation", "ablation", sections="pixelscope.pixelda.ablation.report:ablation_sections"),
         System("search", "search", sections="pixelscope.pixelda.ablation.report:search_sections"),
     )
@@ -216,19 +223,21 @@ def export(
     choose: Literal["adapted", "auto"] = "adapted",
     data_root: Path | None = None,
 ) -> "ExportResult":
-    """Export the model of a finished run to one file for other programs, with a model card.
+    """Export the model of a finished run, or a detector, to one file for other programs, with a model card.
 
     `onnx` takes uint8 RGB images of any size, N at a time, and needs only onnxruntime; `safetensors` has the weights. The
     file's metadata has classes, settings, calibration and threshold. The file is compared with the run on real images, and
     written only if no output differs by more than 1e-4.
 
     Args:
-        run: a finished run of PixelDA, its baseline, a refinement or EndoVAE; the last one evaluated.
+        run: a finished run of PixelDA, its baseline, a refinement or EndoVAE, the last one evaluated; or a file that
+            `endovae.detect` wrote.
         out: file ending in .onnx or .safetensors, with the model card next to it as NAME.card.md and NAME.card.json; or a
             path without a suffix, a folder to make, of model.onnx or model.safetensors, README.md (the model card with a YAML
             header) and LICENSE. It must not exist.
         form: the format.
-        images: a source of images, or a store or folder of frames, to compare on; by default the run's own.
+        images: a source of images, or a store or folder of frames, to compare on; by default the run's own, and for a
+            detector synthetic frames.
         checkpoint: which weights; see `evaluate`. An unfinished run is exported only if one is named.
         choose: for a run of PixelDA: the adapted classifier, or with `auto` the one that is likely more accurate on the
             target.
@@ -240,8 +249,12 @@ def export(
     Example:
         >>> pixelscope.export(Path("runs/adapted"), Path("classifier.onnx"))
     """
-    chosen = None if choose == "adapted" else choose
-    options = {"images": images, "checkpoint": checkpoint, "choose": chosen, "data_root": data_root}
+    options = {
+        "images": images,
+        "checkpoint": None if checkpoint == "auto" else checkpoint,
+        "choose": None if choose == "adapted" else choose,
+        "data_root": data_root,
+    }
     if out.suffix:
         return _call(run, "export", (run, out, form), options)
     from pixelscope.exports.folder import write_model_folder  # it imports NumPy, which --help does without
@@ -267,6 +280,8 @@ def _call(run: Path, name: str, arguments: tuple[Any, ...], options: Mapping[str
     """Call a function of a run's system; raises InputError if it has none, or does not take an option."""
     system = _system(run)
     function = system.function(name)
+    if function is None and run.is_file():
+        raise InputError(f"{run} is one file of an {system.title}, and no run; give a run folder.")
     if function is None:
         raise InputError(f"{run} is a folder of several runs; {name} one of the runs in {run / 'conditions'}.")
     given = {option: value for option, value in options.items() if value is not None}
@@ -278,6 +293,11 @@ def _call(run: Path, name: str, arguments: tuple[Any, ...], options: Mapping[str
 
 
 def _system(run: Path) -> System:
+    if run.is_file():
+        from pixelscope.endovae.inference.scorers import is_detector  # it imports NumPy, which --help does without
+
+        if is_detector(run):
+            return SYSTEMS["endovae-detector"]
     name: Any = RunFolder.open(run).read_record().get("system")
     if name not in SYSTEMS:
         raise InputError(f"{run} is a run of {name!r}, which this version does not know; update pixelscope.")

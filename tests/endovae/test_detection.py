@@ -178,16 +178,16 @@ def test_a_training_is_a_function_of_its_seed() -> None:
 
 def test_the_pooled_distance_is_scipys() -> None:
     train, test = features(40), features(7, seed=1)
-    found = Mahalanobis.fit(train, 0)(test)
+    found = Mahalanobis.fit(train, 0).detect(test)
     fitted = LedoitWolf().fit(train.pooled.astype(np.float64))
     expected = [mahalanobis(one, fitted.location_, fitted.precision_) for one in test.pooled]
     np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
-    np.testing.assert_array_equal(found.maps, test.lesion_maps())
+    np.testing.assert_array_equal(found.maps, test.lesion)
 
 
 def test_padim_is_a_distance_for_each_position() -> None:
     train, test = features(40), features(3, seed=1)
-    found = PaDiM.fit(train, 0)(test)
+    found = PaDiM.fit(train, 0).detect(test)
     for row, column in ((0, 1), (1, 0)):
         known = train.patches[:, row, column].astype(np.float64)
         precision = np.linalg.inv(np.cov(known.T) + 0.01 * np.eye(5))
@@ -201,17 +201,17 @@ def test_patchcore_is_the_distance_to_the_nearest_patch_of_its_bank() -> None:
     fitted = PatchCore.fit(train, 0)
     patches = {tuple(one) for one in train.fine.reshape(-1, 5).tolist()}
     assert {tuple(one) for one in fitted.bank.tolist()} == patches
-    nearest, _ = NearestNeighbors(n_neighbors=1).fit(fitted.bank).kneighbors(test.fine.reshape(-1, 5))
-    found = fitted(test)
+    nearest, _ = NearestNeighbors(n_neighbors=1).fit(fitted.bank.numpy()).kneighbors(test.fine.reshape(-1, 5))
+    found = fitted.detect(test)
     np.testing.assert_allclose(found.maps.reshape(-1), nearest[:, 0], atol=1e-5)
     np.testing.assert_allclose(found.scores, np.sort(found.maps.reshape(3, 16))[:, -2:].mean(1), rtol=1e-5)
 
 
 def test_a_map_of_pseudo_lesions_is_scored_by_its_highest_tenth() -> None:
     test = features(3, seed=1)
-    found = PseudoLesions.fit(features(5), 0)(test)
-    np.testing.assert_array_equal(found.maps, test.lesion_maps())
-    np.testing.assert_allclose(found.scores, np.sort(test.lesion_maps().reshape(3, 16))[:, -2:].mean(1), rtol=1e-5)
+    found = PseudoLesions.fit(features(5), 0).detect(test)
+    np.testing.assert_array_equal(found.maps, test.lesion)
+    np.testing.assert_allclose(found.scores, np.sort(test.lesion.reshape(3, 16))[:, -2:].mean(1), rtol=1e-5)
 
 
 def test_features_are_those_of_the_networks_maps() -> None:
@@ -222,9 +222,9 @@ def test_features_are_those_of_the_networks_maps() -> None:
         maps = extractor.trained.encode(images)
         lesions = torch.sigmoid(extractor.trained.decode(*maps))
     _, fine, coarse = (one.numpy() for one in maps)
-    found = extractor(frames)
+    found = extractor.features(frames)
     assert not extractor.trained.training
-    np.testing.assert_allclose(found.lesion_maps(), lesions, atol=1e-5)
+    np.testing.assert_allclose(found.lesion, lesions, atol=1e-5)
     pooled = [
         getattr(one.numpy(), kind)((2, 3), **given) for one in maps for kind, given in (("mean", {}), ("std", {"ddof": 1}))
     ]
@@ -235,7 +235,7 @@ def test_features_are_those_of_the_networks_maps() -> None:
     padded = np.pad(np.concatenate([fine, doubled], 1), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=np.nan)
     around = [padded[:, :, row : row + 14, column : column + 14] for row in range(3) for column in range(3)]
     np.testing.assert_allclose(found.fine, np.nanmean(around, 0).transpose(0, 2, 3, 1), atol=1e-5)
-    np.testing.assert_array_equal(found[np.array([2, 0])].lesion_maps(), found.lesion_maps()[[2, 0]])
+    np.testing.assert_array_equal(found[np.array([2, 0])].lesion, found.lesion[[2, 0]])
 
 
 def test_a_small_bank_covers_the_patches_better_than_a_random_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,19 +247,19 @@ def test_a_small_bank_covers_the_patches_better_than_a_random_one(monkeypatch: p
         return float(NearestNeighbors(n_neighbors=1).fit(bank).kneighbors(patches)[0].max())
 
     drawn = [radius(patches[np.random.default_rng(seed).permutation(len(patches))[:24]]) for seed in range(5)]
-    assert radius(PatchCore.fit(train, 0).bank) < min(drawn)
+    assert radius(PatchCore.fit(train, 0).bank.numpy()) < min(drawn)
 
 
 def test_the_highest_tenth_is_averaged() -> None:
     maps = np.arange(200, dtype=np.float32).reshape(2, 10, 10)
-    np.testing.assert_allclose(highest(maps), [np.mean(range(90, 100)), np.mean(range(190, 200))])
+    np.testing.assert_allclose(highest(torch.from_numpy(maps)), [np.mean(range(90, 100)), np.mean(range(190, 200))])
 
 
 @pytest.mark.parametrize("kind", [Mahalanobis, PaDiM, PatchCore])
 def test_tensors_bring_a_detector_back(kind: type) -> None:
     train, test = features(30), features(4, seed=2)
     fitted = kind.fit(train, 0)
-    np.testing.assert_array_equal(kind.from_tensors(fitted.tensors())(test).scores, fitted(test).scores)
+    np.testing.assert_array_equal(kind.from_tensors(fitted.state_dict()).detect(test).scores, fitted.detect(test).scores)
 
 
 def test_folds_test_every_frame_once_and_part_no_cluster(phantoms: FrameStore) -> None:
@@ -438,8 +438,8 @@ class Folds:
         self.chosen = [max(areas, key=areas.__getitem__) for areas in self.areas]
 
     def _detected(self, train: np.ndarray, number: int) -> dict[str, Detection]:
-        features = learned_extractor(self.frames[train], QUICK.images, 0, number)(self.frames)
-        return {name: kind.fit(features[train], 0)(features) for name, kind in zip(LEARNED, KINDS, strict=True)}
+        features = learned_extractor(self.frames[train], QUICK.images, 0, number).features(self.frames)
+        return {name: kind.fit(features[train], 0).detect(features) for name, kind in zip(LEARNED, KINDS, strict=True)}
 
     def healthy(self) -> dict[str, np.ndarray]:
         classes = {name: self.store.labels == self.store.classes.index(name) for name in ("normal-a", "normal-b")}
@@ -589,8 +589,8 @@ def test_the_detector_of_the_file_is_calibrated_on_frames_that_it_was_not_fitted
     assert sorted([*calibration, *train]) == healthy.tolist() and not set(groups[calibration]) & set(groups[train])
     assert len(calibration) == pytest.approx(0.2 * len(healthy), abs=4)
     frames = np.asarray(textured.view("centre").frames)
-    features = learned_extractor(frames[train], QUICK.images, 0, QUICK.folds)
-    known = Mahalanobis.fit(features(frames[train]), 0)(features(frames[calibration]))
+    features = learned_extractor(frames[train], QUICK.images, 0, QUICK.folds).features
+    known = Mahalanobis.fit(features(frames[train]), 0).detect(features(frames[calibration]))
     np.testing.assert_allclose(fitted.calibration.scores, np.sort(known.scores), rtol=1e-4)
     assert fitted.calibration.vmax == pytest.approx(np.quantile(known.maps, 0.99), rel=1e-4)
     assert [(one.width, one.height, one.count) for one in fitted.calibration.cameras] == [(120, 120, len(calibration))]

@@ -70,17 +70,18 @@ def export(
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
-    """Export a run's model to one file for other programs, with a model card.
+    """Export a run's model, or a detector, to one file for other programs, with a model card.
 
     `classify` and `score` read the file, too. For example: `pixelscope export runs/00001-pixelda --out digits.onnx`
 
     Args:
-        run: Finished run folder; a run of EndoVAE must be evaluated.
+        run: Finished run folder, a run of EndoVAE evaluated; or a file made by `endovae detect`.
         out: File to write, ending in .onnx or .safetensors, with the model card next to it as NAME.card.md and NAME.card.json;
             or a folder to make, without a suffix, of model.onnx or model.safetensors, README.md (the model card with a YAML
             header) and LICENSE. It must not exist.
         format: onnx: a graph from uint8 RGB images of any size, for onnxruntime. safetensors: the weights only.
-        images: Images, or a store or folder of frames, on which file and run are compared; by default the run's own.
+        images: Images, or a store or folder of frames, on which file and run are compared; by default the run's own, and for
+            a detector synthetic frames.
         checkpoint: Weights to export; `auto` takes the default of a finished run.
     """
     show(

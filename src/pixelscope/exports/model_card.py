@@ -66,7 +66,10 @@ def _data(role: str, data: DataRecord) -> str:
     held_out = {"validation": data.validation, "calibration": data.calibration, "test": data.test}
     counts = {"images": data.count, "training": data.train, **held_out}
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    lines = [f"- {role}: {data.title or data.spec} ({parts})", f"  - licence: {data.licence or 'not recorded'}"]
+    lines = [
+        f"- {role}: {data.title or data.spec}" + f" ({parts})" * bool(parts),
+        f"  - licence: {data.licence or 'not recorded'}",
+    ]
     lines += [f"  - citation: {data.citation}"] if data.citation else []
     lines += [f"  - SHA-256 of the training images: `{data.sha256}`"] if data.sha256 else []
     return "\n".join(lines)

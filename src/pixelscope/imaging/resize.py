@@ -1,5 +1,6 @@
-"""Resize image batches with antialiasing and little memory; needs only NumPy."""
+"""Resize image batches with antialiasing and little memory."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,3 +58,11 @@ def centre_square(images: Bytes) -> Bytes:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return images[..., top : top + side, left : left + side]
+
+
+def resize_frames(frames: Bytes, side: int) -> Bytes:
+    """Return uint8 frames (N, S, S, 3), or masks (N, S, S), at another side, by area where they shrink."""
+    if frames.shape[1] == side:
+        return frames
+    how = cv2.INTER_AREA if frames.shape[1] > side else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, (side, side), interpolation=how) for frame in frames])

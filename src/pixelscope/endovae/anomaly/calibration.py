@@ -152,6 +152,10 @@ class ViewCalibration(Config):
             raise InputError(f"There is no anomaly score {name!r}; choose one of {', '.join(self.scores)}.")
         return wanted
 
+    def default_threshold(self) -> float | None:
+        """Return the threshold of the selected score at `RATE`; None if there are too few frames for it."""
+        return None if self.count < frames_needed(RATE) else self.threshold(self.selected, RATE)
+
 
 class CameraCount(Config):
     """Calibration frames of one camera, identified by its original size; see `group_sizes`."""

@@ -24,11 +24,11 @@ from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorNam
 from pixelscope.endovae.detection.detectors import FITS, Detection
 from pixelscope.endovae.detection.features import FrameFeatures, PretrainedExtractor, learned_extractor, pretrained_extractor
 from pixelscope.endovae.detection.results import ALL, SELECTED, DetectionResult, ScoreResult
-from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
 from pixelscope.endovae.pca import PrincipalComponents
 from pixelscope.endovae.results import RegionMapResult
 from pixelscope.errors import InputError, plural
+from pixelscope.imaging.resize import resize_frames
 from pixelscope.rng import derive
 from pixelscope.runs.progress import ProgressCallback
 
@@ -286,7 +286,7 @@ def cross_validate(store: FrameStore, config: DetectConfig, progress: ProgressCa
     used[frames.positions] = True
     folds = make_folds(store, used, config.folds, config.duplicate_distance, config.seed)
     extractor = pretrained_extractor() if set(names) & set(LITE0) else None
-    pretrained = None if extractor is None else Pretrained(extractor, extractor(frames.pixels))
+    pretrained = None if extractor is None else Pretrained(extractor, extractor.features(frames.pixels))
     results = []
     for number, fold in enumerate(folds):
         found = _detections(frames, frames.rows(fold.train), names, pretrained, config, number)
@@ -323,7 +323,7 @@ def _detections(
             features = extractor.with_lesion_maps(features)
         yield from _fitted(lite0, features, train, config.seed)
     if learned:
-        features = learned_extractor(pixels, config.images, config.seed, number)(frames.pixels)
+        features = learned_extractor(pixels, config.images, config.seed, number).features(frames.pixels)
         yield from _fitted(learned, features, train, config.seed)
 
 
@@ -331,7 +331,7 @@ def _fitted(
     names: Sequence[DetectorName], features: FrameFeatures, train: Positions, seed: int
 ) -> Iterator[tuple[str, Detection]]:
     for name in names:
-        yield name, FITS[name].fit(features[train], seed)(features)
+        yield name, FITS[name].fit(features[train], seed).detect(features)
 
 
 def _measure_fold(frames: Frames, fold: Fold, detections: Iterator[tuple[str, Detection]]) -> FoldResult:
@@ -366,8 +366,8 @@ def _standardized(scores: Floats, calibration: Positions) -> Floats:
 
 def _baselines(frames: Frames, train: Positions) -> dict[str, Floats]:
     """Return the trivial baselines of all frames, fitted to `train`, (N,) by name."""
-    small = resized(frames.pixels, BASELINE_SIDE)
-    insets = resized(frames.insets.astype(np.uint8) * 255, BASELINE_SIDE) > 0
+    small = resize_frames(frames.pixels, BASELINE_SIDE)
+    insets = resize_frames(frames.insets.astype(np.uint8) * 255, BASELINE_SIDE) > 0
     images = torch.from_numpy(small).permute(0, 3, 1, 2).float().div_(255)
     components = PrincipalComponents.fit(images[torch.from_numpy(train)], COMPONENTS)
     errors = (images - components.reconstruct(images)).square().mean(1).numpy()

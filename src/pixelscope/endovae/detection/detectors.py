@@ -1,16 +1,18 @@
 """Detectors: models fitted to the features of healthy frames, which score other frames by their distance from them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
-from sklearn.metrics import pairwise_distances_argmin_min
+from torch import Tensor, nn
 
+from pixelscope.endovae.detection.calibration import Detection
 from pixelscope.endovae.detection.config import DetectorName
-from pixelscope.endovae.detection.features import FrameFeatures
+from pixelscope.endovae.detection.features import FrameFeatures, ImageFeatures
 from pixelscope.rng import derive
 
 RIDGE = 0.01
@@ -25,51 +27,52 @@ HIGHEST = 0.1
 """A frame's score is the mean of this fraction of its map, the highest positions."""
 
 Floats = NDArray[np.float32]
-Tensors = dict[str, NDArray]
 
 
-@dataclass(frozen=True)
-class Detection:
-    """Scores of N frames, and the maps that they summarise."""
+class Detector(nn.Module, ABC):
+    """A fitted detector; its parameters are buffers."""
 
-    scores: NDArray[np.float64]
-    """(N,); higher is less like the healthy frames."""
-    maps: Floats
-    """(N, h, w): the score of each position."""
-
-
-class Detector(Protocol):
-    """A fitted detector."""
-
-    uses_lesion_maps: ClassVar[bool]
+    uses_lesion_maps: ClassVar[bool] = False
     """Whether it needs features with lesion maps."""
-
-    def __call__(self, features: FrameFeatures) -> Detection:
-        """Score frames."""
-        ...
-
-    def tensors(self) -> Tensors:
-        """Return the fitted parameters by name, for `from_tensors`."""
-        ...
+    fitted: ClassVar[tuple[str, ...]] = ()
+    """Names of its parameters, in the order of `__init__`."""
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray]) -> Self:
-        """Return the detector with these parameters."""
-        ...
+    @abstractmethod
+    def fit(cls, features: FrameFeatures, seed: int) -> "Detector":
+        """Fit to the features of healthy frames.
+
+        seed: seed of random draws.
+        """
+
+    @abstractmethod
+    def forward(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
+        """Return scores, float64 (N,), and the maps that they summarise, float32 (N, h, w)."""
+
+    @torch.no_grad()
+    def detect(self, features: FrameFeatures) -> Detection:
+        """Score frames."""
+        scores, maps = zip(*map(self, features.batches()), strict=True)
+        return Detection(torch.cat(scores).numpy(), torch.cat(maps).numpy())
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Return the detector with these parameters; raises KeyError if one is missing."""
+        return cls(*(tensors[name] for name in cls.fitted))
 
 
-@dataclass(frozen=True)
-class PaDiM:
+class PaDiM(Detector):
     """Distance of each position's features from the Gaussian of that position (Defard et al., ICPR 2021).
 
     A frame's score is the mean over its positions, where the paper takes the maximum: lesions fill a third of a view.
     """
 
-    uses_lesion_maps: ClassVar[bool] = False
-    mean: NDArray[np.float64]
-    """(G, G, C)."""
-    precision: Floats
-    """(G, G, C, C)."""
+    fitted = ("mean", "precision")
+
+    def __init__(self, mean: Tensor, precision: Tensor) -> None:
+        """Take the mean, float64 (G, G, C), and the precision, float32 (G, G, C, C)."""
+        super().__init__()
+        self.mean, self.precision = nn.Buffer(mean), nn.Buffer(precision)
 
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "PaDiM":
@@ -77,67 +80,53 @@ class PaDiM:
         mean = features.patches.mean(0, dtype=np.float64)
         centred = features.patches - mean
         covariance = np.einsum("nhwi,nhwj->hwij", centred, centred, optimize=True) / max(1, len(features) - 1)
-        ridge = RIDGE * np.eye(mean.shape[-1])
-        return cls(mean, np.linalg.inv(covariance + ridge).astype(np.float32))
+        precision = np.linalg.inv(covariance + RIDGE * np.eye(mean.shape[-1]))
+        return cls(torch.from_numpy(mean), torch.from_numpy(precision).float())
 
-    def __call__(self, features: FrameFeatures) -> Detection:
-        """Return the distance of each position, (N, G, G), and its mean over a frame."""
-        centred = (features.patches - self.mean).astype(np.float32)
-        products = np.matmul(centred.transpose(1, 2, 0, 3), self.precision)
-        squares = (products * centred.transpose(1, 2, 0, 3)).sum(-1).transpose(2, 0, 1)
-        maps = np.sqrt(np.maximum(squares, 0))
-        return Detection(maps.mean((1, 2), dtype=np.float64), maps)
-
-    def tensors(self) -> Tensors:
-        """Return mean (G, G, C) and precision (G, G, C, C)."""
-        return {"mean": self.mean, "precision": self.precision}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "PaDiM":
-        """Return the detector with these parameters."""
-        return cls(tensors["mean"], tensors["precision"])
+    def forward(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
+        """Return the mean over a frame, (N,), of the distance of each position, (N, G, G)."""
+        centred = (features.patches - self.mean).float().permute(1, 2, 0, 3)
+        squares = ((centred @ self.precision) * centred).sum(-1).permute(2, 0, 1)
+        maps = squares.clamp(min=0).sqrt()
+        return maps.double().mean((1, 2)), maps
 
 
-@dataclass(frozen=True)
-class Mahalanobis:
+class Mahalanobis(Detector):
     """Distance of a frame's pooled features from one Gaussian, with the shrinkage of Ledoit and Wolf (2004).
 
     A pooled distance has no position. The maps are the lesion maps of the features.
     """
 
-    uses_lesion_maps: ClassVar[bool] = True
-    mean: NDArray[np.float64]
-    precision: NDArray[np.float64]
+    uses_lesion_maps = True
+    fitted = ("mean", "precision")
+
+    def __init__(self, mean: Tensor, precision: Tensor) -> None:
+        """Take the mean, float64 (D,), and the precision, float64 (D, D)."""
+        super().__init__()
+        self.mean, self.precision = nn.Buffer(mean), nn.Buffer(precision)
 
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "Mahalanobis":
         """Fit to the features of healthy frames; `seed` is not used."""
-        fitted = LedoitWolf().fit(features.pooled.astype(np.float64))
-        return cls(fitted.location_, np.asarray(fitted.precision_))
+        known = LedoitWolf().fit(features.pooled.astype(np.float64))
+        return cls(torch.from_numpy(known.location_), torch.from_numpy(np.asarray(known.precision_)))
 
-    def __call__(self, features: FrameFeatures) -> Detection:
-        """Return the distance of each frame, and its lesion map, (N, h, w) in [0, 1]."""
+    def forward(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
+        """Return the distance of each frame, (N,), and its lesion map, (N, h, w) in [0, 1]."""
         centred = features.pooled - self.mean
-        squares = np.einsum("ni,ij,nj->n", centred, self.precision, centred, optimize=True)
-        return Detection(np.sqrt(np.maximum(squares, 0)), features.lesion_maps())
-
-    def tensors(self) -> Tensors:
-        """Return mean (D,) and precision (D, D)."""
-        return {"mean": self.mean, "precision": self.precision}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "Mahalanobis":
-        """Return the detector with these parameters."""
-        return cls(tensors["mean"], tensors["precision"])
+        squares = ((centred @ self.precision) * centred).sum(-1)
+        return squares.clamp(min=0).sqrt(), features.lesion_maps()
 
 
-@dataclass(frozen=True)
-class PatchCore:
+class PatchCore(Detector):
     """Distance of each patch from the nearest one in a memory bank (Roth et al., CVPR 2022)."""
 
-    uses_lesion_maps: ClassVar[bool] = False
-    bank: Floats
-    """(M, C)."""
+    fitted = ("bank",)
+
+    def __init__(self, bank: Tensor) -> None:
+        """Take the bank, float32 (M, C)."""
+        super().__init__()
+        self.bank = nn.Buffer(bank)
 
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "PatchCore":
@@ -146,56 +135,39 @@ class PatchCore:
         rng = np.random.default_rng(derive(seed, "patches of the memory bank"))
         some = patches[np.sort(rng.permutation(len(patches))[:CANDIDATES])]
         projected = some @ rng.standard_normal((some.shape[1], PROJECTED), np.float32)
-        return cls(some[_furthest(projected, BANK)])
+        return cls(torch.from_numpy(some[_furthest(projected, BANK)]))
 
-    def __call__(self, features: FrameFeatures) -> Detection:
-        """Return the distance of each patch, (N, H, W); a frame's score is the mean of its highest tenth."""
-        patches = features.fine.reshape(-1, features.fine.shape[-1])
-        _, distances = pairwise_distances_argmin_min(patches, self.bank)
-        maps = distances.reshape(features.fine.shape[:3]).astype(np.float32)
-        return Detection(highest(maps), maps)
-
-    def tensors(self) -> Tensors:
-        """Return the bank (M, C)."""
-        return {"bank": self.bank}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "PatchCore":
-        """Return the detector with these parameters."""
-        return cls(tensors["bank"])
+    def forward(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
+        """Return the mean of a frame's highest tenth, (N,), of the distance of each patch, (N, H, W)."""
+        # In float64: the square of a distance is a small difference of large sums.
+        patches, bank = features.fine.flatten(0, 2).double(), self.bank.double()
+        products = torch.addmm(bank.square().sum(1)[None], patches, bank.T, alpha=-2)
+        nearest = products.min(1).values + patches.square().sum(1)
+        maps = nearest.clamp(min=0).sqrt().float().view(features.fine.shape[:3])
+        return highest(maps), maps
 
 
-@dataclass(frozen=True)
-class PseudoLesions:
+class PseudoLesions(Detector):
     """The lesion map of a network trained on pseudo-lesions; nothing is fitted."""
 
-    uses_lesion_maps: ClassVar[bool] = True
+    uses_lesion_maps = True
 
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "PseudoLesions":
         """Return the detector; neither argument is used."""
         return cls()
 
-    def __call__(self, features: FrameFeatures) -> Detection:
-        """Return the map of each frame, (N, h, w) in [0, 1]; its score is the mean of the highest tenth."""
+    def forward(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
+        """Return the mean of the highest tenth, (N,), of the map of each frame, (N, h, w) in [0, 1]."""
         maps = features.lesion_maps()
-        return Detection(highest(maps), maps)
-
-    def tensors(self) -> Tensors:
-        """Return nothing."""
-        return {}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray]) -> "PseudoLesions":
-        """Return the detector; `tensors` is not used."""
-        return cls()
+        return highest(maps), maps
 
 
-def highest(maps: Floats) -> NDArray[np.float64]:
-    """Return the mean of the highest tenth of the positions of maps (N, h, w), shape (N,)."""
-    flat = maps.reshape(len(maps), -1)
+def highest(maps: Tensor) -> Tensor:
+    """Return the mean of the highest tenth of the positions of maps (N, h, w), float64 (N,)."""
+    flat = maps.flatten(1)
     count = max(1, round(HIGHEST * flat.shape[1]))
-    return np.partition(flat, -count, 1)[:, -count:].mean(1, dtype=np.float64)
+    return flat.topk(count, 1, sorted=False).values.double().mean(1)
 
 
 def _furthest(points: Floats, count: int) -> NDArray[np.int64]:
@@ -208,7 +180,7 @@ def _furthest(points: Floats, count: int) -> NDArray[np.int64]:
     return np.array(chosen, np.int64)
 
 
-FITS: dict[DetectorName, type[Mahalanobis] | type[PaDiM] | type[PatchCore] | type[PseudoLesions]] = {
+FITS: dict[DetectorName, type[Detector]] = {
     "lite0-mahalanobis": Mahalanobis,
     "lite0-padim": PaDiM,
     "lite0-patchcore": PatchCore,

@@ -1,8 +1,9 @@
 """Features of a view's frames: maps of a network, pretrained or learned, summarised per frame and per patch."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelscope.endovae import lite0
 from pixelscope.endovae.detection import segmentation
-from pixelscope.endovae.detection.segmentation import LesionHead, LesionNet, resized, train_lesion_head, train_lesion_net
-from pixelscope.endovae.lite0 import SIDE, Lite0Features, load_lite0
+from pixelscope.endovae.detection.segmentation import LesionHead, LesionNet, train_lesion_head, train_lesion_net
+from pixelscope.endovae.lite0 import Lite0Features, load_lite0
+from pixelscope.imaging.resize import resize_frames
 from pixelscope.rng import derive
 
 BATCH = 32
@@ -40,7 +43,23 @@ class FrameFeatures:
     def __len__(self) -> int:
         return len(self.pooled)
 
-    def lesion_maps(self) -> Floats:
+    def batches(self) -> Iterator["ImageFeatures"]:
+        """Yield the features as tensors, some frames at a time."""
+        for start in range(0, len(self), BATCH):
+            rows = slice(start, start + BATCH)
+            lesion = None if self.lesion is None else torch.from_numpy(self.lesion[rows])
+            yield ImageFeatures(*map(torch.from_numpy, (self.pooled[rows], self.patches[rows], self.fine[rows])), lesion)
+
+
+class ImageFeatures(NamedTuple):
+    """Features of N images as tensors; see `FrameFeatures`."""
+
+    pooled: Tensor
+    patches: Tensor
+    fine: Tensor
+    lesion: Tensor | None = None
+
+    def lesion_maps(self) -> Tensor:
         """Return `lesion`.
 
         Raises:
@@ -51,29 +70,42 @@ class FrameFeatures:
         return self.lesion
 
 
-class Extractor(Protocol):
-    """A network that makes features."""
+class Extractor(nn.Module, ABC):
+    """A network that makes features.
 
-    @property
-    def trained(self) -> nn.Module | None:
-        """Return what was trained on pseudo-lesions, if anything was."""
-        ...
+    Attributes:
+        trained: what was trained on pseudo-lesions, if anything was.
+    """
 
-    def __call__(self, frames: Bytes) -> FrameFeatures:
+    side: ClassVar[int]
+    """Side in pixels of the images that it sees."""
+    trained: nn.Module | None
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> ImageFeatures:
+        """Return the features of float32 images (N, 3, side, side) in [0, 1]."""
+
+    @torch.no_grad()
+    def features(self, frames: Bytes) -> FrameFeatures:
         """Return the features of uint8 frames (N, S, S, 3)."""
-        ...
+        return _joined([self(_images(frames[i : i + BATCH], self.side)) for i in range(0, len(frames), BATCH)])
 
 
-class PretrainedExtractor:
+class PretrainedExtractor(Extractor):
     """Features of EfficientNet-Lite0; see `Extractor`."""
+
+    side = lite0.SIDE
 
     def __init__(self, network: Lite0Features, trained: LesionHead | None = None) -> None:
         """Take the network, and the layers that make lesion maps of its features, if there are any."""
+        super().__init__()
         self.network, self.trained = network, trained
 
-    def __call__(self, frames: Bytes) -> FrameFeatures:
-        """Return the features of uint8 frames (N, S, S, 3)."""
-        return self.with_lesion_maps(_joined([self._batch(frames[i : i + BATCH]) for i in range(0, len(frames), BATCH)]))
+    def forward(self, images: Tensor) -> ImageFeatures:
+        """Return the features of float32 images (N, 3, side, side) in [0, 1]."""
+        found = self.network(images)
+        features = _summarised(found, found[:2])
+        return features if self.trained is None else features._replace(lesion=self.trained(features.fine).sigmoid())
 
     def with_lesion_maps(self, features: FrameFeatures) -> FrameFeatures:
         """Return features of this network with lesion maps, if it has layers that make them."""
@@ -82,30 +114,24 @@ class PretrainedExtractor:
     def trained_on(self, frames: Bytes, images: int, seed: int, fold: int) -> "PretrainedExtractor":
         """Train layers that find pseudo-lesions in healthy frames, uint8 (N, S, S, 3), and return the extractor with them."""
         bare = PretrainedExtractor(self.network)
-        head = train_lesion_head(lambda some: bare(some).fine, resized(frames, SIDE), images, derive(seed, "fold", fold))
+        seeded = derive(seed, "fold", fold)
+        head = train_lesion_head(lambda some: bare.features(some).fine, resize_frames(frames, self.side), images, seeded)
         return PretrainedExtractor(self.network, head)
 
-    @torch.no_grad()
-    def _batch(self, frames: Bytes) -> FrameFeatures:
-        found = self.network(_images(frames, SIDE))
-        return _summarised(found, found[:2])
 
-
-class LearnedExtractor:
+class LearnedExtractor(Extractor):
     """Features of a network that learned to find pseudo-lesions; see `Extractor`."""
 
+    side = segmentation.SIDE
+
     def __init__(self, trained: LesionNet) -> None:
-        self.trained = trained
+        super().__init__()
+        self.trained: LesionNet = trained
 
-    def __call__(self, frames: Bytes) -> FrameFeatures:
-        """Return the features of uint8 frames (N, S, S, 3)."""
-        return _joined([self._batch(frames[i : i + BATCH]) for i in range(0, len(frames), BATCH)])
-
-    @torch.no_grad()
-    def _batch(self, frames: Bytes) -> FrameFeatures:
-        images = _images(frames, segmentation.SIDE)
+    def forward(self, images: Tensor) -> ImageFeatures:
+        """Return the features of float32 images (N, 3, side, side) in [0, 1]."""
         encoded = self.trained.encode(images)
-        return _summarised(encoded, encoded[1:], self.trained.decode(*encoded).sigmoid().numpy())
+        return _summarised(encoded, encoded[1:])._replace(lesion=self.trained.decode(*encoded).sigmoid())
 
 
 def pretrained_extractor() -> PretrainedExtractor:
@@ -121,28 +147,24 @@ def learned_extractor(frames: NDArray[np.uint8], images: int, seed: int, fold: i
 def _images(frames: Bytes, side: int) -> Tensor:
     """Return uint8 frames (N, S, S, 3) as float32 images (N, 3, side, side) in [0, 1]."""
     # A copy: frames of a store are mapped and cannot be written to.
-    return torch.from_numpy(np.array(resized(frames, side))).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(np.array(resize_frames(frames, side))).permute(0, 3, 1, 2).float().div_(255)
 
 
-def _summarised(maps: Sequence[Tensor], patched: Sequence[Tensor], lesion: Floats | None = None) -> FrameFeatures:
+def _summarised(maps: Sequence[Tensor], patched: Sequence[Tensor]) -> ImageFeatures:
     """Summarise maps (N, C, h, w): all of them pooled, and two as patches, the finer one first."""
     pooled = torch.cat([torch.cat([one.mean((2, 3)), one.std((2, 3))], 1) for one in maps], 1)
     fine, coarse = patched
     patches = torch.cat([F.adaptive_avg_pool2d(fine, (coarse.shape[2], coarse.shape[3])), coarse], 1)
     sharp = torch.cat([fine, F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)], 1)
     smooth = F.avg_pool2d(sharp, 3, 1, 1, count_include_pad=False)
-    return FrameFeatures(pooled.numpy(), _last(patches), _last(smooth), lesion)
+    return ImageFeatures(pooled, _last(patches), _last(smooth))
 
 
-def _last(maps: Tensor) -> Floats:
-    return maps.permute(0, 2, 3, 1).contiguous().numpy()
+def _last(maps: Tensor) -> Tensor:
+    return maps.permute(0, 2, 3, 1).contiguous()
 
 
-def _joined(parts: Sequence[FrameFeatures]) -> FrameFeatures:
+def _joined(parts: Sequence[ImageFeatures]) -> FrameFeatures:
+    pooled, patches, fine = (torch.cat(some).numpy() for some in list(zip(*parts, strict=True))[:3])
     lesions = [part.lesion for part in parts if part.lesion is not None]
-    return FrameFeatures(
-        np.concatenate([part.pooled for part in parts]),
-        np.concatenate([part.patches for part in parts]),
-        np.concatenate([part.fine for part in parts]),
-        np.concatenate(lesions) if lesions else None,
-    )
+    return FrameFeatures(pooled, patches, fine, torch.cat(lesions).numpy() if lesions else None)

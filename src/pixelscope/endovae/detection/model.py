@@ -1,4 +1,4 @@
-"""A fitted detector and its file: parameters, learned network, and the scores of healthy calibration frames."""
+"""A fitted detector and the file that `detect` writes: parameters, learned network, calibration."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat
 
-from pixelscope.config import Config
 from pixelscope.data.frames.preprocess import ViewName
-from pixelscope.endovae.anomaly.calibration import CameraCount, camera_counts
+from pixelscope.endovae.anomaly.calibration import camera_counts
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
+from pixelscope.endovae.detection.calibration import Detection, DetectorCalibration
 from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name
-from pixelscope.endovae.detection.detectors import FITS, Detection, Detector
+from pixelscope.endovae.detection.detectors import FITS, Detector
 from pixelscope.endovae.detection.features import (
     Extractor,
     LearnedExtractor,
@@ -34,17 +33,6 @@ from pixelscope.runs.folder import versions
 
 NETWORK, FITTED = "network.", "fitted."
 """Prefixes of the tensors in a file."""
-
-
-class DetectorCalibration(Config):
-    """Scores of healthy frames that the detector was not fitted to."""
-
-    scores: tuple[FiniteFloat, ...] = Field(min_length=1)
-    """Ascending."""
-    vmax: float
-    """Value at which a map is brightest."""
-    cameras: tuple[CameraCount, ...]
-    """Number of these frames by original size."""
 
 
 @dataclass(frozen=True)
@@ -69,29 +57,31 @@ class FittedDetector:
 
     def __call__(self, frames: NDArray[np.uint8]) -> Detection:
         """Score frames in that view, uint8 (N, S, S, 3)."""
-        return self.detector(self.extractor(frames))
+        return self.detector.detect(self.extractor.features(frames))
 
     def save(self, path: Path) -> None:
         """Write the detector to a .safetensors file, atomically; weights that an extra brings are left out."""
-        tensors = self._tensors()
-        about = Metadata(
+        with atomic_file(path) as temporary:
+            write_weights(temporary, self._tensors(), self.metadata(self.config.prepare.size))
+
+    def metadata(self, size: int) -> Metadata:
+        """Return the metadata of a file whose input has this side in pixels."""
+        return Metadata(
             system=SYSTEM,
             config=self.config.model_dump(mode="json"),
             checkpoint=self.name,
             images=self.config.images,
-            weights_sha256=_digest(tensors),
-            size=self.config.prepare.size,
+            weights_sha256=self.sha256,
+            size=size,
             mean=0.0,
             scale=255.0,
             calibration=self.calibration.model_dump(mode="json"),
             note=RESEARCH,
             versions=versions(),
         )
-        with atomic_file(path) as temporary:
-            write_weights(temporary, tensors, about)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        tensors = {FITTED + name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in self.detector.tensors().items()}
+        tensors = {FITTED + name: one for name, one in self.detector.state_dict().items()}
         if self.extractor.trained is not None:
             tensors |= {NETWORK + name: one for name, one in self.extractor.trained.state_dict().items()}
         return tensors
@@ -110,7 +100,7 @@ class FittedDetector:
         calibration = DetectorCalibration.parse(about.calibration or {}, str(path))
         try:
             extractor = _extractor(name, _under(NETWORK, tensors))
-            detector = FITS[name].from_tensors({key: one.numpy() for key, one in _under(FITTED, tensors).items()})
+            detector = FITS[name].from_tensors(_under(FITTED, tensors))
         except KeyError as error:
             raise InputError(
                 f"{path} has no tensor {error.args[0]!r} of its detector; make it again with `pixelscope endovae detect`."
@@ -143,8 +133,8 @@ def fit_detector(
         config: settings of the detector.
     """
     extractor = _fit_extractor(name, train, config, config.folds)
-    detector = FITS[name].fit(extractor(train), config.seed)
-    known = detector(extractor(calibration))
+    detector = FITS[name].fit(extractor.features(train), config.seed)
+    known = detector.detect(extractor.features(calibration))
     brightest = float(np.quantile(known.maps, VMAX_QUANTILE))
     found = DetectorCalibration(
         scores=tuple(np.sort(known.scores).tolist()),

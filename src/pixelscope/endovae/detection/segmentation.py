@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, vary
 from pixelscope.endovae.lite0 import BLOCKS
+from pixelscope.imaging.resize import resize_frames
 from pixelscope.rng import derive
 
 SIDE = 112
@@ -111,7 +111,7 @@ def train_lesion_net(frames: NDArray[np.uint8], images: int, seed: int) -> Lesio
         The network, in evaluation mode.
     """
     network = _seeded(LesionNet, seed)
-    small, steps = resized(frames, SIDE), max(1, images // BATCH)
+    small, steps = resize_frames(frames, SIDE), max(1, images // BATCH)
     drawn = (_drawn(small, np.random.default_rng(derive(seed, "pseudo-lesions", step))) for step in range(steps))
     return _trained(network, ((one, F.avg_pool2d(lesions, STRIDE)) for one, lesions in drawn), steps, WEIGHT_DECAY)
 
@@ -142,14 +142,6 @@ def train_lesion_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "dropout"))
         return _trained(head, examples, HEAD_EPOCHS * batches, HEAD_DECAY)
-
-
-def resized(frames: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return uint8 frames (N, S, S, 3), or masks (N, S, S), at another side, by area where they shrink."""
-    if frames.shape[1] == side:
-        return frames
-    how = cv2.INTER_AREA if frames.shape[1] > side else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (side, side), interpolation=how) for frame in frames])
 
 
 Network = TypeVar("Network", bound=nn.Module)

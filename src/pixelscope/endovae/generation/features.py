@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from pixelscope.endovae.checkpoints import Checkpoint
-from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.forward import encode
 from pixelscope.endovae.generation.results import ENCODER, LITE0, FeaturesName
 from pixelscope.endovae.lite0 import SIDE, Lite0Features, load_lite0
 from pixelscope.errors import not_one_of
+from pixelscope.imaging.resize import resize_frames
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -68,7 +68,7 @@ def lite0_features(network: Lite0Features, frames: Bytes) -> Floats:
     """
     found = []
     for start in range(0, len(frames), BATCH):
-        sized = torch.from_numpy(np.array(resized(frames[start : start + BATCH], SIDE)))
+        sized = torch.from_numpy(np.array(resize_frames(frames[start : start + BATCH], SIDE)))
         found.append(network(sized.permute(0, 3, 1, 2).float().div_(255))[-1].mean((2, 3)))
     return torch.cat(found).numpy()
 

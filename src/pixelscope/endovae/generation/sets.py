@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset, Splits, load_run_splits, to_images
-from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.endovae.generation.features import FeatureSpace
 from pixelscope.endovae.generation.measures import (
     MIN_FRAMES,
@@ -24,6 +23,7 @@ from pixelscope.endovae.generation.measures import (
 from pixelscope.endovae.generation.results import FeatureMeasures, FeaturesName, GeneratedSet
 from pixelscope.endovae.metrics import fine_detail_kept, spectrum
 from pixelscope.errors import InputError
+from pixelscope.imaging.resize import resize_frames
 
 MAX_FRAMES = 10_000
 """Most frames of a set: at 96 x 96 pixels they take 276 MB."""
@@ -183,7 +183,7 @@ def mean_spectrum(frames: Bytes) -> NDArray[np.float64]:
 
 def _small(frames: Bytes) -> Floats:
     """Return frames (N, S, S, 3) at `COPY_SIDE`, so that distances are roots of mean squared differences, (N, D)."""
-    values = resized(np.ascontiguousarray(frames), COPY_SIDE).reshape(len(frames), -1).astype(np.float32)
+    values = resize_frames(np.ascontiguousarray(frames), COPY_SIDE).reshape(len(frames), -1).astype(np.float32)
     return values / np.float32(np.sqrt(values.shape[1]))
 
 

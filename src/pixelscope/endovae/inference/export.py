@@ -11,7 +11,6 @@ from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration, ViewCalibration, selecting_warning
 from pixelscope.endovae.inference.model import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH, Evaluation, ViewResult
-from pixelscope.errors import InputError
 from pixelscope.exports.bundle import (
     MAX_COMPARED,
     ExportResult,
@@ -90,7 +89,7 @@ def _maps(model: ScoringModel, frames: np.ndarray) -> Mapping[str, np.ndarray]:
 
 
 def _about(checkpoint: "Checkpoint", calibration: Calibration) -> Metadata:
-    threshold, rate = _threshold(calibration)
+    threshold = calibration.views[HEADLINE].default_threshold()
     return Metadata(
         system="endovae",
         config=checkpoint.config.model_dump(mode="json"),
@@ -101,20 +100,11 @@ def _about(checkpoint: "Checkpoint", calibration: Calibration) -> Metadata:
         mean=0.0,
         scale=255.0,
         calibration=calibration.model_dump(mode="json"),
-        false_positive_rate=rate,
+        false_positive_rate=None if threshold is None else RATE,
         threshold=threshold,
         note=RESEARCH,
         versions=versions(),
     )
-
-
-def _threshold(calibration: Calibration) -> tuple[float | None, float | None]:
-    """Return threshold and rate of the selected score at the default rate; None if the calibration is too small."""
-    try:
-        known = calibration.views[HEADLINE]
-        return known.threshold(known.selected, RATE), RATE
-    except InputError:
-        return None, None
 
 
 def _card(
@@ -150,11 +140,11 @@ def _card(
 def _protocol(checkpoint: "Checkpoint", calibration: Calibration) -> dict[str, str]:
     config = checkpoint.config
     known = calibration.views[HEADLINE]
-    threshold, rate = _threshold(calibration)
+    threshold = known.default_threshold()
     flagged = (
         "none, because there are too few frames"
         if threshold is None
-        else f"{threshold:.6g}, at a false-positive rate of {rate:g}"
+        else f"{threshold:.6g}, at a false-positive rate of {RATE:g}"
     )
     return {
         "System": "EndoVAE (Diamantis et al., IVMSP 2022)",

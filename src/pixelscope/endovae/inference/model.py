@@ -36,12 +36,13 @@ class ScoringModel(Protocol):
 class OnnxScorer:
     """Encoder and decoder of an ONNX file; see `ScoringModel`."""
 
-    def __init__(self, path: Path, devices: int = 1) -> None:
+    def __init__(self, model: OnnxModel, path: Path, devices: int = 1) -> None:
+        """Read the metadata; raises InputError that names `path` if the file is of another system or damaged."""
         if devices != 1:
             raise InputError(f"{path} runs on the CPU; leave out --devices, or give the run folder.")
-        self._model, self.devices = OnnxModel(path), 1
-        self.prepare, self.calibration = read_metadata(self._model.about, str(path))
-        self.identity = {"model": self._model.about.weights_sha256}
+        self._model, self.devices = model, 1
+        self.prepare, self.calibration = read_metadata(model.about, str(path))
+        self.identity = {"model": model.about.weights_sha256}
 
     def __call__(self, frames: Bytes) -> ErrorMaps:
         """Return the error maps of uint8 frames (N, S, S, 3)."""
@@ -65,7 +66,7 @@ def load_scorer(path: Path, checkpoint: str = "auto", devices: int = 1) -> Scori
     path = Path(path)
     suffix = path.suffix.lower()
     if path.is_file() and suffix == ".onnx":
-        return OnnxScorer(path, devices)
+        return OnnxScorer(OnnxModel(path), path, devices)
     if path.is_file() and suffix != ".safetensors":
         raise InputError(f"{path} is neither a run folder nor a file ending in .onnx or .safetensors; give one of those.")
     from pixelscope.endovae.inference.torch_model import TorchScorer

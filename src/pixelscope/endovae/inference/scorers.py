@@ -23,10 +23,13 @@ from pixelscope.data.frames.preprocess import (
 from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration, selecting_warning
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, shows_tissue, why_unscored
-from pixelscope.endovae.detection.config import SYSTEM
-from pixelscope.endovae.inference.model import ScoringModel, load_scorer
+from pixelscope.endovae.detection.calibration import Detection, DetectorCalibration
+from pixelscope.endovae.detection.config import SYSTEM, DetectConfig, DetectorName
+from pixelscope.endovae.inference.model import OnnxScorer, ScoringModel, load_scorer
+from pixelscope.endovae.inference.onnx_detector import OnnxDetector
 from pixelscope.errors import InputError, not_one_of
 from pixelscope.exports.metadata import KEY
+from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box
 
@@ -37,6 +40,11 @@ class PreparedViews:
 
     full: PreparedFrame
     centre: CentreFrame | None
+
+    @property
+    def seen(self) -> PreparedFrame | CentreFrame:
+        """Return the view that a detector sees."""
+        return self.full if self.centre is None else self.centre
 
 
 @dataclass(frozen=True)
@@ -120,29 +128,37 @@ class VAEScorer:
         return content.centre_square()
 
 
+class FrameDetector(Protocol):
+    """A detector that `endovae detect` fitted."""
+
+    name: DetectorName
+    config: DetectConfig
+    calibration: DetectorCalibration
+
+    @property
+    def sha256(self) -> str:
+        """Return the SHA-256 of what was fitted."""
+        ...
+
+    def __call__(self, frames: NDArray[np.uint8]) -> Detection:
+        """Score frames in the configured view, uint8 (N, S, S, 3)."""
+        ...
+
+
 class DetectorScorer:
-    """Scores of a detector that `endovae detect` wrote; see `Scorer`."""
+    """Scores of a detector; see `Scorer`."""
 
-    def __init__(self, path: Path, view: ViewName | None, score: str) -> None:
-        from pixelscope.endovae.detection.model import FittedDetector
-
-        self._detector: FittedDetector = FittedDetector.load(path)
-        known = self._detector.calibration
-        self.view: ViewName = self._detector.view
-        self.prepare = self._detector.config.prepare
+    def __init__(self, detector: FrameDetector, path: Path, view: ViewName | None, score: str) -> None:
+        known = detector.calibration
+        self._detector, self.view = detector, detector.config.view
+        self.prepare = detector.config.prepare
         if view not in (None, self.view):
             raise InputError(f"{path} scores the view {self.view}, not {view}; leave out --view.")
-        self.calibration = ViewCalibration(
-            selected=self._detector.name,
-            selection_auroc={},
-            selection_counts={},
-            log_spreads={},
-            scores={self._detector.name: known.scores},
-        )
+        self.calibration = known.of_view(detector.name)
         self.name = self.calibration.require(score)
         self.cameras: Mapping[Size, int] = {(one.width, one.height): one.count for one in known.cameras}
         self.vmax, self.devices = known.vmax, 1
-        self.identity: Mapping[str, str] = {"model": self._detector.sha256}
+        self.identity: Mapping[str, str] = {"model": detector.sha256}
         self.warnings: Sequence[str] = ()
 
     def prepared(self, path: Path) -> PreparedViews:
@@ -158,7 +174,7 @@ class DetectorScorer:
 
     def score(self, frames: Sequence[PreparedViews]) -> FrameScores:
         """Score frames."""
-        seen = [one.full if one.centre is None else one.centre for one in frames]
+        seen = [one.seen for one in frames]
         pixels = np.stack([one.frame for one in seen])
         found = self._detector(pixels)
         visible = shows_tissue(pixels, np.stack([one.inset > 0 for one in seen]))
@@ -171,7 +187,7 @@ class DetectorScorer:
 
 
 def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str = "auto", devices: int = 1) -> Scorer:
-    """Open a run folder of `endovae train`, a file that `export` made of one, or a file that `endovae detect` wrote.
+    """Open a run folder of `endovae train`, a file that `endovae detect` wrote, or a file that `export` made of either.
 
     Args:
         model: the folder or file.
@@ -183,15 +199,25 @@ def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str 
     Raises:
         InputError: `model` is none of them, or has no such view or score.
     """
-    if is_detector(model):
+    opened = OnnxModel(model) if model.suffix.lower() == ".onnx" and model.is_file() else None
+    if is_detector(model) if opened is None else opened.about.system == SYSTEM:
         if devices != 1 or checkpoint != "auto":
             raise InputError(f"{model} is one detector, which uses all cores; leave out --devices and --checkpoint.")
-        return DetectorScorer(model, view, score)
-    return VAEScorer(load_scorer(model, checkpoint, devices), view or HEADLINE, score)
+        return DetectorScorer(_open_detector(model, opened), model, view, score)
+    loaded = load_scorer(model, checkpoint, devices) if opened is None else OnnxScorer(opened, model, devices)
+    return VAEScorer(loaded, view or HEADLINE, score)
+
+
+def _open_detector(path: Path, opened: OnnxModel | None) -> FrameDetector:
+    if opened is not None:
+        return OnnxDetector(opened, path)
+    from pixelscope.endovae.detection.model import FittedDetector
+
+    return FittedDetector.load(path)
 
 
 def is_detector(path: Path) -> bool:
-    """Return whether a file was written by `endovae detect`, by its metadata."""
+    """Return whether a .safetensors file was written by `endovae detect`, by its metadata."""
     if path.suffix.lower() != ".safetensors" or not path.is_file():
         return False
     try:
