@@ -48,7 +48,8 @@ class FrameFeatures:
         for start in range(0, len(self), BATCH):
             rows = slice(start, start + BATCH)
             lesion = None if self.lesion is None else torch.from_numpy(self.lesion[rows])
-            yield ImageFeatures(*map(torch.from_numpy, (self.pooled[rows], self.patches[rows], self.fine[rows])), lesion)
+            pooled, patches, fine = (torch.from_numpy(one[rows]) for one in (self.pooled, self.patches, self.fine))
+            yield ImageFeatures(pooled, patches, fine, lesion)
 
 
 class ImageFeatures(NamedTuple):
@@ -99,7 +100,8 @@ class PretrainedExtractor(Extractor):
     def __init__(self, network: Lite0Features, trained: LesionHead | None = None) -> None:
         """Take the network, and the layers that make lesion maps of its features, if there are any."""
         super().__init__()
-        self.network, self.trained = network, trained
+        self.network = network
+        self.trained: LesionHead | None = trained
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Return the features of float32 images (N, 3, side, side) in [0, 1]."""

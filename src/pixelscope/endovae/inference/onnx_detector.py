@@ -6,7 +6,7 @@ import numpy as np
 
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.endovae.detection.calibration import Detection, DetectorCalibration
-from pixelscope.endovae.detection.config import SYSTEM, DetectConfig, detector_name
+from pixelscope.endovae.detection.config import SYSTEM, DetectConfig, DetectorName, detector_name
 from pixelscope.endovae.inference.metadata import Bytes
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
@@ -25,7 +25,7 @@ class OnnxDetector:
         about = model.about
         require_system(about, SYSTEM, str(path))
         self._model, self._side = model, about.size
-        self.name = detector_name(about.checkpoint)
+        self.name: DetectorName = detector_name(about.checkpoint)
         self.config = DetectConfig.parse(about.config, str(path))
         self.calibration = DetectorCalibration.parse(about.calibration or {}, str(path))
         self.sha256 = about.weights_sha256

@@ -131,9 +131,20 @@ class VAEScorer:
 class FrameDetector(Protocol):
     """A detector that `endovae detect` fitted."""
 
-    name: DetectorName
-    config: DetectConfig
-    calibration: DetectorCalibration
+    @property
+    def name(self) -> DetectorName:
+        """Return the name of the detector, and of its score."""
+        ...
+
+    @property
+    def config(self) -> DetectConfig:
+        """Return its settings."""
+        ...
+
+    @property
+    def calibration(self) -> DetectorCalibration:
+        """Return the scores of healthy frames."""
+        ...
 
     @property
     def sha256(self) -> str:
@@ -150,7 +161,8 @@ class DetectorScorer:
 
     def __init__(self, detector: FrameDetector, path: Path, view: ViewName | None, score: str) -> None:
         known = detector.calibration
-        self._detector, self.view = detector, detector.config.view
+        self._detector = detector
+        self.view: ViewName = detector.config.view
         self.prepare = detector.config.prepare
         if view not in (None, self.view):
             raise InputError(f"{path} scores the view {self.view}, not {view}; leave out --view.")
