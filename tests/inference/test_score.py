@@ -18,6 +18,7 @@ from pixelscope.endovae.checkpoints import load_checkpoint
 from pixelscope.endovae.data import load_run_splits
 from pixelscope.endovae.forward import encode
 from pixelscope.endovae.inference.interactive import InteractiveVAE
+from pixelscope.endovae.inference.reconstruct import reconstruct
 from pixelscope.endovae.inference.score import score
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder
@@ -213,6 +214,28 @@ def test_what_cannot_score_is_said(endovae_run: Path, pixelda_run: Path, frame_f
     with pytest.raises(InputError, match="is not finished"):
         score(young, [frame_files], out)
     assert not list(tmp_path.glob("scores*"))
+
+
+def test_frames_whose_maps_would_have_one_name_are_refused(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    first, second, third = image_files(frame_files / "polyps")[:3]
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    with Image.open(first) as frame:
+        frame.save(folder / "a.jpg")
+    shutil.copy(second, folder / "a.jpg.png")
+    for command in (
+        lambda paths, out: score(endovae_run, paths, tmp_path / f"{out}.csv", maps=tmp_path / out),
+        lambda paths, out: reconstruct(endovae_run, paths, tmp_path / out),
+    ):
+        for paths in ([folder], [folder / "a.jpg", folder / "a.jpg.png"]):
+            with pytest.raises(InputError):
+                command(paths, "refused")
+        assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+    score(endovae_run, [folder / "a.jpg.png"], tmp_path / "one.csv", maps=tmp_path / "one")
+    shutil.copy(third, folder / "b.png")
+    (folder / "a.jpg").unlink()
+    score(endovae_run, [folder], tmp_path / "two.csv", maps=tmp_path / "two")
+    assert {path.name for path in (tmp_path / "two").rglob("*.png")} == {"a.jpg.png", "b.png"}
 
 
 def test_a_frame_of_any_size_has_the_score_of_its_file_when_it_is_analysed(

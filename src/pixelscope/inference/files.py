@@ -114,12 +114,17 @@ def require_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_fil
         raise InputError(f"There are no images in {', '.join(map(str, paths))}; give image files, or folders of them.")
 
 
-def require_distinct_names(paths: Sequence[Path]) -> None:
-    """Raise InputError if outputs for one path would overwrite those for another; see `InputFile.inner`."""
-    names = [path.name for path in paths]
+def require_distinct_names(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file) -> None:
+    """Raise InputError if the PNG made from one file would overwrite that from another; see `InputFile.png`."""
+    names = [path.name if path.is_dir() else InputFile(path, Path(path.name)).png.name for path in paths]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"Two of the paths are called {twice}, so their files would collide; process one at a time.")
+    folders = [path for path in paths if path.is_dir()]
+    for item in iterate_files(folders, takes) if folders else ():
+        other = InputFile(item.path.with_suffix(""), item.inner.with_suffix(""))
+        if item.png == other.png and other.is_image and other.path.is_file():
+            raise InputError(f"The files of {item.path} and {other.path.name} would have one name; rename one of them.")
 
 
 def label_of(item: InputFile, labels: Mapping[str, str] | None = None) -> str:

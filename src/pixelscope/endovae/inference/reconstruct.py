@@ -108,7 +108,7 @@ def _folder(
     from pixelscope.endovae.inference.torch_model import TorchVAE, draw_latents
 
     require_files(paths, is_frame)
-    require_distinct_names(paths)
+    require_distinct_names(paths, is_frame)
     if out.exists() and not resume:
         raise InputError(f"{out} exists already; choose another --out, or continue with --resume.")
     vae, config = TorchVAE(checkpoint.encoder, checkpoint.decoder, devices), checkpoint.config

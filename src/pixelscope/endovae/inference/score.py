@@ -146,7 +146,7 @@ def _warnings(scorer: Scorer, sizes: Sequence[Size]) -> tuple[str, ...]:
 def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
     if maps.exists() and not resume:
         raise InputError(f"{maps} exists already; give another folder, or remove it.")
-    require_distinct_names(paths)
+    require_distinct_names(paths, is_frame)
 
 
 def _original(item: InputFile, config: PrepareConfig) -> np.ndarray:
