@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from pixelscope.data.frames.preprocess import ViewName, centre_box
 from pixelscope.endovae.data import to_images
-from pixelscope.endovae.detection.segmentation import resized
 from pixelscope.engine.augment import augment, draw_transforms
 from pixelscope.engine.config import AugmentConfig
 from pixelscope.imaging.content_area import Box
+from pixelscope.imaging.resize import resize_frames
 from pixelscope.pixelda.networks import ResidualClassifier
 from pixelscope.rng import ShuffledOrder, derive, generator
 
@@ -32,7 +32,7 @@ def seen(frames: Bytes, view: ViewName) -> Bytes:
     """
     side = frames.shape[1]
     box = centre_box(Box(0, 0, side, side)) if view == "centre" else Box(0, 0, side, side)
-    return resized(np.ascontiguousarray(frames[(slice(None), *box.slices)]), SIDES[view])
+    return resize_frames(np.ascontiguousarray(frames[(slice(None), *box.slices)]), SIDES[view])
 
 
 def train_classifier(frames: Bytes, abnormal: Mask, images: int, seed: int) -> ResidualClassifier:

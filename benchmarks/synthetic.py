@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.polyp_classifier import log_odds, seen, train_classifier
-from pixelscope.data.frames.preprocess import VIEWS, ViewName, centre_box, write_stages
+from pixelscope.data.frames.preprocess import VIEWS, ViewName, write_stages
 from pixelscope.data.frames.store import FIGURES, INDEX, FrameStore, array_shapes
 from pixelscope.endovae.checkpoints import load_checkpoint
 from pixelscope.endovae.detection.crossvalidation import make_folds
@@ -33,7 +33,6 @@ from pixelscope.endovae.latent_prior.sample import sample_frames
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
 from pixelscope.endovae.results import Interval
 from pixelscope.files import atomic_folder, write_text
-from pixelscope.imaging.content_area import Box
 from pixelscope.rng import derive
 from pixelscope.runs.folder import read_arrays, save_arrays
 
@@ -45,8 +44,6 @@ Values = NDArray[np.float64]
 MODELS: dict[str, bool] = {"paper": False, "spatial": True}
 """By preset, whether frames are drawn from a fitted prior; the paper draws from N(0, I)."""
 REAL = "real"
-VISIBLE = 0.01
-"""Fraction of a view that a lesion with a mask must cover; frames whose mask shows less are not used on this view."""
 DISTANCE = 8
 """Maximum Hamming distance of near-duplicates."""
 
@@ -137,12 +134,9 @@ def synthetic(fold: Fold, model: str, kind: Kind, chosen: argparse.Namespace) ->
     return stored["frames"]
 
 
-def visible(store: FrameStore, positions: Positions, view: ViewName) -> Positions:
+def showing(store: FrameStore, positions: Positions, view: ViewName) -> Positions:
     """Return the frames without those whose lesion a view does not show."""
-    side = store.settings.size
-    box = centre_box(Box(0, 0, side, side)) if view == "centre" else Box(0, 0, side, side)
-    shown = store.lesions[positions][(slice(None), *box.slices)] > 0
-    return positions[~store.has_lesion[positions] | (shown.mean((1, 2)) >= VISIBLE)]
+    return positions[~store.hides_lesion(view)[positions]]
 
 
 def train_sets(models: Sequence[str]) -> list[str]:
@@ -159,14 +153,14 @@ def measure(fold: Fold, name: str, view: ViewName, chosen: argparse.Namespace) -
     for part in name.split("+"):
         for kind in KINDS:
             if part == REAL:
-                found = fold.store.frames[visible(fold.store, fold.of_kind(kind), view)]
+                found = fold.store.frames[showing(fold.store, fold.of_kind(kind), view)]
             else:
                 found = synthetic(fold, part, kind, chosen)
             frames.append(seen(found, view))
             abnormal.append(np.full(len(found), kind == "abnormal"))
     print(f"fold {fold.number}, {view}: a classifier trained on {name}", file=sys.stderr, flush=True)
     network = train_classifier(np.concatenate(frames), np.concatenate(abnormal), chosen.images, derive(fold.seed, fold.number))
-    test = visible(fold.store, fold.test, view)
+    test = showing(fold.store, fold.test, view)
     found = log_odds(network, seen(fold.store.frames[test], view))
     about = {"trained_on": name, "view": view, "count": sum(map(len, frames))}
     write_text(path, json.dumps({**about, "positions": test.tolist(), "log_odds": found.tolist()}) + "\n")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.polyp_classifier import SIDES, log_odds, seen, train_classifier
-from benchmarks.synthetic import folds, main, measure, table, visible, write_part
+from benchmarks.synthetic import folds, main, measure, showing, table, write_part
 from fixtures import tiny
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
@@ -66,14 +66,17 @@ def test_frames_without_a_visible_lesion_are_left_out(store: FrameStore, tmp_pat
     lesions[40, 7:9, 9:12] = 1  # in the centre
     lesions[41, :3, :3] = 1  # outside
     np.save(tmp_path / "masked" / "lesions.npy", lesions)
+    centre = np.load(tmp_path / "masked" / "centre_lesions.npy")
+    centre[40, 100:140, 100:140] = 1
+    np.save(tmp_path / "masked" / "centre_lesions.npy", centre)
     index = json.loads((tmp_path / "masked" / "index.json").read_text())
     for position in (40, 41, 42):
         index["frames"][position]["lesion"] = True
     (tmp_path / "masked" / "index.json").write_text(json.dumps(index))
     masked = FrameStore.open(tmp_path / "masked")
     everything = np.arange(len(masked))
-    assert set(everything) - set(visible(masked, everything, "full")) == {42}
-    assert set(everything) - set(visible(masked, everything, "centre")) == {41, 42}
+    assert set(everything) - set(showing(masked, everything, "full")) == {42}
+    assert set(everything) - set(showing(masked, everything, "centre")) == {41, 42}
 
 
 def test_the_classifier_learns_and_repeats_itself() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from fixtures import tiny
 from pixelscope import InputError
@@ -77,6 +78,54 @@ def test_frames_without_tissue_have_no_score_and_are_in_no_number(blank_run: Pat
     enough = found.calibration_count >= frames_needed(RATE)
     assert found.flagged.get("abnormal") == (pytest.approx(np.mean(flagged)) if enough else None)
     assert {name: one.count for name, one in found.cameras.items()} == {"normal-tiny, 16 x 16": found.counts["all"]}
+
+
+@pytest.fixture(scope="module")
+def outlined_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose polyps have masks, every second one in a corner that the view `centre` does not show; evaluated."""
+    frames = tiny.write_frames(tmp_path_factory.mktemp("frames"), normal=120, abnormal=32)
+    (frames / "polyp-masks").mkdir()
+    for number, path in enumerate(sorted((frames / "polyps").iterdir())):
+        mask = np.zeros((tiny.SIZE, tiny.SIZE), np.uint8)
+        mask[(slice(0, 3), slice(0, 3)) if number % 2 else (slice(4, 12), slice(4, 12))] = 255
+        Image.fromarray(mask).save(frames / "polyp-masks" / f"{path.stem}.png")
+    store = prepare([frames], config=PrepareConfig(size=tiny.SIZE), out=tmp_path_factory.mktemp("stores") / "masked-0")
+    config = tiny.endovae(frames=str(store.path), split={"validation_fraction": 0.4, "test_fraction": 0.25})
+    run = train_endovae(config, run=tmp_path_factory.mktemp("runs") / "masked")
+    evaluate_endovae(run)
+    return run
+
+
+def test_polyps_that_a_view_does_not_show_are_in_no_number_of_it(outlined_run: Path) -> None:
+    evaluation = Evaluation.load(outlined_run / "evaluation.json")
+    assert evaluation.anomaly is not None
+    splits = load_splits(load_checkpoint(outlined_run).config)
+    hidden = {name for name in splits.store.names if name.startswith("polyps") and int(Path(name).stem) % 2}
+    for view, found in evaluation.anomaly.views.items():
+        table = [row for row in rows(outlined_run / "anomaly.csv") if row["view"] == view]
+        left = [row for row in table if row["name"] in hidden and view == "centre"]
+        counted = [row for row in table if row not in left]
+        assert found.invisible == len(left) and (len(left) > 3) == (view == "centre")
+        assert found.counts["abnormal"] == sum(row["kind"] == "abnormal" for row in counted) > 3
+        truth, values = [row["kind"] == "abnormal" for row in counted], [float(row[found.selected]) for row in counted]
+        assert found.scores[found.selected]["all"].auroc.value == pytest.approx(roc_auc_score(truth, values), abs=1e-3)
+    parts = split_for_anomaly(splits, load_checkpoint(outlined_run).config.split)
+    assert parts is not None
+    selecting = [name for name in parts.selection["abnormal"].names if name not in hidden]
+    assert evaluation.anomaly.views["centre"].selection_counts["abnormal"] == len(selecting) < len(parts.selection["abnormal"])
+    assert "does not show their lesion" in evaluation.to_text()
+
+
+def test_a_view_that_shows_no_lesion_is_refused(outlined_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(outlined_run, tmp_path / "run")
+    store = FrameStore.open(Path(read_config(RunFolder(outlined_run)).frames))
+    lesions = np.array(store.centre_lesions)
+    np.save(store.path / "centre_lesions.npy", np.zeros_like(lesions))
+    try:
+        with pytest.raises(InputError, match=r"centre shows the lesion of none of \d+ abnormal test frames"):
+            evaluate_endovae(run)
+    finally:
+        np.save(store.path / "centre_lesions.npy", lesions)
 
 
 def test_an_evaluation_says_what_is_not_scored(blank_run: Path) -> None:

@@ -185,6 +185,8 @@ class ViewResult(Config):
     warnings: tuple[str, ...]
     unscored: dict[str, Natural] = Field(default_factory=dict)
     """Number of test frames by kind without visible tissue; no number includes them."""
+    invisible: Natural = 0
+    """Number of abnormal test frames with tissue whose lesion this view does not show; no number includes them."""
 
     @model_validator(mode="after")
     def _check_complete(self) -> "ViewResult":
@@ -378,6 +380,8 @@ def _end_lines(found: ViewResult, rate: float) -> list[str]:
     if found.unscored:
         unscored = ", ".join(f"{count:,} {kind}" for kind, count in found.unscored.items())
         lines.append(f"not scored, because no tissue is visible: {unscored}")
+    if found.invisible:
+        lines.append(f"left out, because this view does not show their lesion: {found.invisible:,} abnormal")
     return lines
 
 

@@ -22,6 +22,9 @@ Factors = Annotated[
 ]
 """LOW HIGH, above 0; equal values fix the factor."""
 
+MIN_LESION = 0.01
+"""Fraction of a view that a lesion must cover to be shown by it."""
+
 
 class PrepareConfig(Config):
     """Preparation of frames: content area, insets, size."""

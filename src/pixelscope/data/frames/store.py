@@ -21,7 +21,7 @@ from pixelscope.data.frames.duplicates import DISTANCE, clusters
 from pixelscope.data.frames.preprocess import CENTRE_SIZE, Stages, View, ViewName, read_stages
 from pixelscope.errors import InputError, plural
 from pixelscope.files import UNREADABLE, find_link, printable
-from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.config import MIN_LESION, PrepareConfig
 from pixelscope.imaging.preview import sheet_html
 from pixelscope.runs.record import ResultFile
 
@@ -176,6 +176,13 @@ class FrameStore:
         if name == "centre":
             return View(name, self.centre, self.centre_insets, self.centre_lesions)
         raise InputError(f"There is no view {name!r}; choose full or centre.")
+
+    def hides_lesion(self, name: ViewName, least: float = MIN_LESION) -> NDArray[np.bool_]:
+        """Return the abnormal frames whose mask covers less than the fraction `least` of a view, bool (N,)."""
+        lesions, hidden = self.view(name).lesions, self.abnormal & self.has_lesion
+        for position in np.flatnonzero(hidden):
+            hidden[position] = np.mean(lesions[position] > 0) < least
+        return hidden
 
     def clusters(self, positions: Positions, distance: int = DISTANCE) -> Positions:
         """Return the cluster of near-duplicates of some frames, int64 (N,), by hashes and names; see `duplicates.clusters`."""

@@ -101,11 +101,11 @@ def calibrate(
 def _calibrate_view(name: ViewName, selection: Mapping[str, RawScores], healthy: RawScores) -> ViewCalibration:
     """Select the score with the largest AUROC on `selection`, except for `NEVER_SELECTED`, and score the calibration frames.
 
-    Frames without visible tissue are left out.
+    Frames without visible tissue, and abnormal ones whose lesion the view does not show, are left out.
     """
-    raw = {kind: _with_tissue(one.views[name].raw) for kind, one in selection.items()}
+    raw = {kind: _shown(one, name) for kind, one in selection.items()}
     raw = {kind: one for kind, one in raw.items() if kind == "normal" or len(one["mse"])}
-    calibrating = _with_tissue(healthy.views[name].raw)
+    calibrating = _shown(healthy, name)
     for which, one, part in (("validation", raw["normal"], selection["normal"]), ("calibration", calibrating, healthy)):
         if not len(one["mse"]):
             raise InputError(
@@ -127,7 +127,8 @@ def _calibrate_view(name: ViewName, selection: Mapping[str, RawScores], healthy:
     )
 
 
-def _with_tissue(raw: Mapping[str, Values]) -> dict[str, Values]:
-    """Return the raw scores of the frames with visible tissue."""
-    visible = np.isfinite(raw["mse"])
-    return {name: some[visible] for name, some in raw.items()}
+def _shown(one: RawScores, view: ViewName) -> Mapping[str, Values]:
+    """Return the raw scores of the frames with visible tissue, and whose lesion a view shows."""
+    raw = one.views[view].raw
+    shown = np.isfinite(raw["mse"]) & ~one.part.hides_lesion(view)
+    return {name: some[shown] for name, some in raw.items()}

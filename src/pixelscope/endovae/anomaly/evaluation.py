@@ -36,7 +36,7 @@ from pixelscope.endovae.measurement import Measured, RawScores, References, meas
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc_lead, auroc_with_ci
 from pixelscope.endovae.results import Anomaly, CameraResult, Interval, Lead, ScoreSeparation, ShortcutTest, ViewResult
 from pixelscope.endovae.samples import save_heatmaps
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.files import csv_text, write_text
 
 MAX_SHORTCUT_FRAMES = 5_000
@@ -129,7 +129,7 @@ def measure_anomaly(
 
 
 def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Calibration, distance: int) -> ViewResult:
-    """Compare the scores of healthy and abnormal test frames with visible tissue, in one view.
+    """Compare the scores of healthy and abnormal test frames with visible tissue, and whose lesion is shown, in one view.
 
     Args:
         view: the view.
@@ -138,14 +138,20 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
         distance: maximum Hamming distance of near-duplicates.
 
     Raises:
-        InputError: no frame of a kind shows tissue.
+        InputError: no frame of a kind shows tissue, or no abnormal one its lesion.
     """
     for kind, one in scored.items():
         if not one.visible.any():
             raise InputError(
                 f"No tissue is visible on the view {view} in any of the {len(one.visible):,} {kind} test frames; give others."
             )
-    normal, abnormal = (scored[kind].select(scored[kind].visible) for kind in ("normal", "abnormal"))
+    hidden = scored["abnormal"].part.hides_lesion(view) & scored["abnormal"].visible
+    normal = scored["normal"].select(scored["normal"].visible)
+    abnormal = scored["abnormal"].select(scored["abnormal"].visible & ~hidden)
+    if not len(abnormal.part):
+        raise InputError(
+            f"The view {view} shows the lesion of none of {plural(int(hidden.sum()), 'abnormal test frame')}; give others."
+        )
     groups = {"all": np.ones(len(normal.part), bool), **_by_class(normal.part)}
     draws = {name: ClusterBootstrap.of(normal.clusters[which], abnormal.clusters) for name, which in groups.items()}
     found = _separations(normal.scores, abnormal.scores, groups, draws)
@@ -172,6 +178,7 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
         shortcuts=shortcut_test(view, abnormal.part, distance, tuple(groups)),
         warnings=_warnings(view, known.selected, found[known.selected], leads),
         unscored={kind: int((~one.visible).sum()) for kind, one in scored.items() if not one.visible.all()},
+        invisible=int(hidden.sum()),
     )
 
 
@@ -180,7 +187,7 @@ def shortcut_test(view: ViewName, part: FrameSubset, distance: int, groups: tupl
 
     Args:
         view: what the classifier can see.
-        part: any frames of the store; all its frames are classified.
+        part: any frames of the store; all its frames are classified, but those whose lesion the view does not show.
         distance: maximum Hamming distance of near-duplicates, which are held out together.
         groups: classes of healthy frames, and `all`.
 
@@ -188,7 +195,7 @@ def shortcut_test(view: ViewName, part: FrameSubset, distance: int, groups: tupl
         None where a kind has too few clusters.
     """
     store = part.store
-    positions = evenly_spaced(np.arange(len(store)), MAX_SHORTCUT_FRAMES)
+    positions = evenly_spaced(np.flatnonzero(~store.hides_lesion(view)), MAX_SHORTCUT_FRAMES)
     abnormal, clusters, labels = store.abnormal[positions], store.clusters(positions, distance), store.labels[positions]
     found: list[dict[str, Interval]] = []
     for features in shortcut_features(store, view, positions):

@@ -8,7 +8,7 @@ from pydantic import Field
 from pixelscope.config import Config
 from pixelscope.endovae.config import PRETRAINED
 from pixelscope.errors import InputError, has_extra, require_extra
-from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.config import MIN_LESION, PrepareConfig
 
 SYSTEM = "endovae-detector"
 """Name of the system in the metadata of a detector's file."""
@@ -73,7 +73,7 @@ class DetectConfig(Config):
     images: Annotated[int, Field(ge=32)] = 9600
     """Number of examples with pseudo-lesions that a network is trained on, in each fold and for the model file; layers on
     pretrained features see each drawn example six times."""
-    min_lesion: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    min_lesion: Annotated[float, Field(ge=0, lt=1)] = MIN_LESION
     """Fraction of the view that a lesion must cover; abnormal frames whose mask shows less are left out."""
     duplicate_distance: Annotated[int, Field(ge=0, le=64)] = 8
     """Maximum Hamming distance of two 64-bit perceptual hashes that count as near-duplicates."""

@@ -208,8 +208,7 @@ class Frames:
             raise InputError(
                 f"Insets cover the whole view {config.view} of {covered[0]}; remove the frame, or use another --view."
             )
-        shares = np.array([float((lesion > 0).mean()) for lesion in view.lesions])
-        clipped = store.abnormal & store.has_lesion & (shares < config.min_lesion)
+        clipped = store.hides_lesion(config.view, config.min_lesion)
         if clipped.any() and not (store.abnormal & ~clipped).any():
             raise InputError(
                 f"The view {config.view} shows a lesion of {config.min_lesion:.1%} of its area or more in none of "
