@@ -254,7 +254,7 @@ class FoldResult:
     baselines: dict[str, Floats]
     """By trivial baseline, likewise."""
     maps: dict[str, RegionMapResult]
-    """By detector; empty if no tested frame has a lesion and pixels outside it."""
+    """By detector and baseline map; empty if no tested frame has a lesion and pixels outside it."""
     selection: dict[str, float]
     """AUROC by detector on the frames that select."""
     p: Floats
@@ -342,6 +342,8 @@ def _measure_fold(frames: Frames, fold: Fold, detections: Iterator[tuple[str, De
         scores[name] = _standardized(found.scores, calibration)
         if lesions is not None:
             maps[name] = measure_maps(resized_maps(found.maps[outlined]), lesions)
+    if lesions is not None:
+        maps |= {name: measure_maps(one, lesions) for name, one in baseline_maps(frames.pixels[outlined]).items()}
     abnormal = frames.abnormal[selection]
     areas = {name: auroc(one[selection][~abnormal], one[selection][abnormal]) for name, one in scores.items()}
     selected = scores[max(areas, key=areas.__getitem__)]
@@ -406,7 +408,7 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
         warnings=(*few, *_left_out(frames)),
         lesion_frames=int(outlined.sum()),
         lesion_share=float(resized_lesions(frames.lesions[outlined]).mean()) if outlined.any() else 0.0,
-        maps=_maps(frames, outlined, results),
+        maps=_maps(results),
     )
 
 
@@ -462,14 +464,10 @@ def _flagged(frames: Frames, results: Sequence[FoldResult]) -> dict[str, float]:
     return {name: float(flagged[classes == name].mean()) for name in dict.fromkeys(classes.tolist())}
 
 
-def _maps(frames: Frames, outlined: Mask, results: Sequence[FoldResult]) -> dict[str, RegionMapResult]:
-    """Return how well maps localize lesions: those of detectors, mean over folds, and the baseline maps."""
+def _maps(results: Sequence[FoldResult]) -> dict[str, RegionMapResult]:
+    """Return how well maps localize lesions, mean over folds: those of detectors, and the baseline maps."""
     known = [one.maps for one in results if one.maps]
-    if not known:
-        return {}
-    lesions = resized_lesions(frames.lesions[outlined])
-    trivial = {name: measure_maps(maps, lesions) for name, maps in baseline_maps(frames.pixels[outlined]).items()}
-    return {name: _mean_map([maps[name] for maps in known]) for name in known[0]} | trivial
+    return {name: _mean_map([maps[name] for maps in known]) for name in (known[0] if known else ())}
 
 
 def _mean_map(found: Sequence[RegionMapResult]) -> RegionMapResult:

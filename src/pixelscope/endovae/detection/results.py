@@ -65,7 +65,7 @@ class DetectionResult(ResultFile):
     """Fraction of their pixels inside a lesion."""
     warnings: tuple[str, ...]
     maps: dict[str, RegionMapResult]
-    """By detector, mean over folds, and by baseline map; empty without frames to measure them on."""
+    """By detector and baseline map, mean over folds; empty without frames to measure them on."""
 
     @property
     def groups(self) -> list[str]:
