@@ -11,6 +11,7 @@ from fixtures import tiny
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.endovae.inference.images import ImagesWritten
 from pixelscope.endovae.inference.interactive import FrameAnalysis
+from pixelscope.imaging.content_area import Box
 from pixelscope.pixelda.results import ClassAccuracy, Evaluation, SetResult
 
 SCREEN = 24 * 80
@@ -54,9 +55,7 @@ def written() -> ImagesWritten:
 
 def analysis() -> FrameAnalysis:
     image = np.zeros((300, 400, 3), np.uint8)
-    return FrameAnalysis(
-        image, image, image[:64, :64], image[:64, :64], image[:64, :64], 0.5, 0.04, "mse", np.linspace(0, 1, 5000)
-    )
+    return FrameAnalysis(image, image, Box(0, 0, 64, 64), *[image[:64, :64]] * 3, 0.5, 0.04, "mse", np.linspace(0, 1, 5000))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from fixtures import tiny
 from pixelscope import evaluate
 from pixelscope.data.frames.prepare import prepare
+from pixelscope.endovae.detection.config import DetectConfig
+from pixelscope.endovae.detection.detect import detect
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.training import train_endovae
 from pixelscope.imaging.config import PrepareConfig
@@ -24,11 +26,12 @@ from pixelscope.serve.security import LOOPBACK
 
 HOSTS = LOOPBACK | {"testserver"}
 """The test client's own name is one more."""
+DETECT = DetectConfig(detectors=("pseudo-lesions",), folds=3, images=32, min_lesion=0)
 
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folders: an adapted one with its baseline, and one of EndoVAE."""
+    """Run folders: an adapted one with its baseline, and one of EndoVAE; and a detector, `lesions`."""
     root, data = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("data")
     source, target = tiny.write_domains(data)
     evaluate(train_baseline(tiny.baseline(source=source, target=target), run=root / "before"))
@@ -37,6 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = prepare([frames], config=PrepareConfig(size=tiny.SIZE), out=data / "store")
     config = tiny.endovae(frames=str(store.path), split={"validation_fraction": 0.3}, training={"epochs": 5})
     evaluate_endovae(train_endovae(config, run=root / "healthy"))
+    detect(store.path, root / "lesions", config=DETECT)
     return root
 
 

@@ -123,7 +123,8 @@ def test_read_the_report_of_a_run_and_keep_its_folder_as_it_is(page: Page, place
 
 @pytest.mark.parametrize("width", [380, 1600])
 @pytest.mark.parametrize(
-    "path", ["/runs", "/runs/adapted", "/compare?run=adapted&run=before", "/adapt", "/endoscopy", "/folders"]
+    "path",
+    ["/runs", "/runs/adapted", "/compare?run=adapted&run=before", "/adapt", "/endoscopy", "/endoscopy?run=lesions", "/folders"],
 )
 def test_nothing_is_wider_than_the_window(page: Page, width: int, path: str) -> None:
     page.set_viewport_size({"width": width, "height": 900})

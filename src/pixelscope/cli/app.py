@@ -103,7 +103,7 @@ def serve(
     For example: `pixelscope serve runs`
 
     Args:
-        runs: Run folders, or folders of them; by default `runs`.
+        runs: Folders of runs and of detectors, or folders of them; by default `runs`.
         host: Address to listen on. 0.0.0.0 opens the app to the network, without a password.
         port: Port to listen on; 0 takes a free one.
         allowed_host: Further host name to answer to, for example of a proxy; may be repeated.

@@ -8,10 +8,13 @@ from pixelscope.endovae.cost import plan_endovae as plan
 from pixelscope.endovae.cost import summarize_endovae as summarize
 from pixelscope.endovae.detection.config import DetectConfig as DetectConfig
 from pixelscope.endovae.detection.detect import detect as detect
+from pixelscope.endovae.detection.listing import DetectorInfo as DetectorInfo
+from pixelscope.endovae.detection.listing import find_detectors as find_detectors
 from pixelscope.endovae.generation.evaluate import evaluate_generated as evaluate_generated
 from pixelscope.endovae.generation.results import GenerationResult as GenerationResult
 from pixelscope.endovae.inference.generate import generate as generate
 from pixelscope.endovae.inference.interactive import FrameAnalysis as FrameAnalysis
+from pixelscope.endovae.inference.interactive import InteractiveDetector as InteractiveDetector
 from pixelscope.endovae.inference.interactive import InteractiveVAE as InteractiveVAE
 from pixelscope.endovae.inference.model import load_scorer as load_scorer
 from pixelscope.endovae.inference.reconstruct import reconstruct as reconstruct
@@ -28,12 +31,14 @@ from pixelscope.imaging.config import PrepareConfig as PrepareConfig
 
 __all__ = [
     "DetectConfig",
+    "DetectorInfo",
     "EndoVAEConfig",
     "Evaluation",
     "FrameAnalysis",
     "FrameScore",
     "FrameStore",
     "GenerationResult",
+    "InteractiveDetector",
     "InteractiveVAE",
     "PrepareConfig",
     "PriorConfig",
@@ -41,6 +46,7 @@ __all__ = [
     "detect",
     "draw_frames",
     "evaluate_generated",
+    "find_detectors",
     "generate",
     "load_scorer",
     "plan",

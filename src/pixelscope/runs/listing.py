@@ -41,14 +41,19 @@ def find_runs(places: Sequence[Path]) -> list[RunInfo]:
         >>> for run in pixelscope.find_runs([Path("runs")]):
         ...     print(run.name, run.state)
     """
-    candidates: dict[Path, None] = {}
+    found = [info for path in folders_among(places) if (info := _read(path)) is not None]
+    return sorted(found, key=lambda info: -info.changed)
+
+
+def folders_among(places: Sequence[Path]) -> list[Path]:
+    """Return the folders among `places` and one level below, resolved, each once."""
+    found: dict[Path, None] = {}
     for place in places:
         if not place.is_dir():
             continue
         for path in (place, *sorted(child for child in place.iterdir() if child.is_dir())):
-            candidates[path.resolve()] = None
-    found = [info for path in candidates if (info := _read(path)) is not None]
-    return sorted(found, key=lambda info: -info.changed)
+            found[path.resolve()] = None
+    return list(found)
 
 
 def run_info(path: Path) -> RunInfo:

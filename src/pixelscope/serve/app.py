@@ -39,7 +39,7 @@ def create_app(
     """Make the app.
 
     Args:
-        places: run folders, or folders of them.
+        places: folders of runs and detectors, or folders of them.
         hosts: host names to answer to, in lower case; the addresses of this machine need no name.
         queue_size: maximum number of calls of a model that wait or run.
         root: prefix that a proxy adds to every path, for example /pixelscope.
@@ -96,7 +96,7 @@ def serve_runs(
     """Serve the app until Ctrl-C, and print its address.
 
     Args:
-        places: run folders, or folders of them.
+        places: folders of runs and detectors, or folders of them.
         host: the address to listen on. Any other than loopback opens the app to the network, without a password, under the
             addresses and names of this machine.
         port: the port to listen on; 0 takes a free one.

@@ -19,7 +19,7 @@ MAX_DEPTH = 3
 MAX_FOLDERS = 500
 """Folders that are listed."""
 VIEW = "centre"
-"""What of each frame is scored."""
+"""What of each frame a run scores; a detector has its own view."""
 FALSE_POSITIVE_RATE = 0.05
 """Fraction of healthy frames that may be flagged, if there are enough calibration frames for it."""
 MAX_JOBS = 8
@@ -55,11 +55,11 @@ class ImageFolders:
 
 @dataclass
 class ScoringJob:
-    """One folder, scored by one run in a thread."""
+    """One folder, scored by one run or detector in a thread."""
 
     key: str
-    run: Any
-    """The run, as `pixelscope.find_runs` lists it."""
+    model: Any
+    """What scores: a run, as `pixelscope.find_runs` lists it, or a detector, as `pixelscope.endovae.find_detectors` does."""
     folder: str
     """Listed name of the folder."""
     path: Path
@@ -78,14 +78,19 @@ class ScoringJob:
     """Images last shown, by position in `rows`; used by the worker's thread only."""
     stop: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def detector(self) -> bool:
+        """Return whether a detector scores."""
+        return isinstance(self.model, pixelscope.endovae.DetectorInfo)
+
     def work(self) -> None:
         """Score the folder; the result, or the error, is kept in this object."""
         try:
-            calibration = pixelscope.endovae.load_scorer(self.run.path).calibration.views[VIEW]
             # With few calibration frames no frame can be flagged at the usual rate; then the smallest possible one is taken.
-            rate = max(FALSE_POSITIVE_RATE, 1 / (calibration.count + 1))
+            rate = max(FALSE_POSITIVE_RATE, 1 / (self._calibrated_on() + 1))
+            view = None if self.detector else VIEW
             result = pixelscope.endovae.score(
-                self.run.path, [self.path], self.out, view=VIEW, false_positive_rate=rate, progress=self._progress
+                self.model.path, [self.path], self.out, view=view, false_positive_rate=rate, progress=self._progress
             )
             self.rows = _worst_first(self.out)
             self.lines, self.state = _summary(result), "finished"
@@ -96,6 +101,12 @@ class ScoringJob:
         except Exception:
             self.lines, self.state = ("Scoring has failed; the terminal of the app shows the error.",), "failed"
             raise
+
+    def _calibrated_on(self) -> int:
+        """Return the number of calibration frames."""
+        if self.detector:
+            return pixelscope.endovae.InteractiveDetector(self.model.path).calibration.count
+        return pixelscope.endovae.load_scorer(self.model.path).calibration.views[VIEW].count
 
     def _progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total
@@ -112,8 +123,8 @@ class ScoringJobs:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def start(self, run: Any, name: str, path: Path) -> ScoringJob:
-        """Start scoring the folder `path`, listed as `name`; raises InputError while another job runs."""
+    def start(self, model: Any, name: str, path: Path) -> ScoringJob:
+        """Start scoring the folder `path`, listed as `name`, with `model`; raises InputError while another job runs."""
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 raise InputError("A folder is being scored; wait for it, or stop it.")
@@ -121,7 +132,7 @@ class ScoringJobs:
             key = secrets.token_urlsafe(9)
             out = self._folder / key / "scores.csv"
             out.parent.mkdir()
-            job = self._jobs[key] = ScoringJob(key, run, name, path, out)
+            job = self._jobs[key] = ScoringJob(key, model, name, path, out)
             while len(self._jobs) > MAX_JOBS:
                 shutil.rmtree(self._jobs.popitem(last=False)[1].out.parent, ignore_errors=True)
             self._thread = threading.Thread(target=job.work, name="pixelscope-score", daemon=True)

@@ -1,4 +1,4 @@
-"""The runs that the app shows, by name, and their opened models."""
+"""The runs and detectors that the app shows, by name, and their opened models."""
 
 import threading
 from collections import OrderedDict
@@ -17,7 +17,7 @@ MAX_OPEN = 4
 
 
 class ModelCache:
-    """Run folders, or those in a folder, and the models last used; a run is found by its listed name only."""
+    """Runs and detectors in some folders, and the models last used; each is found by its listed name only."""
 
     def __init__(self, places: Sequence[Path]) -> None:
         self.places = list(places)
@@ -25,13 +25,16 @@ class ModelCache:
         self._lock = threading.Lock()
 
     def runs(self) -> list[Any]:
-        """Return all runs, the newest first; no two have one name."""
-        found = pixelscope.find_runs(self.places)
-        return [replace(run, name=_own_name(run, found)) for run in found]
+        """Return all runs, the newest first; no two runs or detectors have one name."""
+        return self._listed()[0]
 
     def runs_of(self, system: str) -> list[Any]:
         """Return the runs of a system, the newest first."""
         return [run for run in self.runs() if run.system == system]
+
+    def detectors(self) -> list[Any]:
+        """Return all detectors, the newest first."""
+        return self._listed()[1]
 
     def run(self, name: str) -> Any:
         """Return the run of this name; raises InputError if no listed run has it, whatever path it spells."""
@@ -39,6 +42,10 @@ class ModelCache:
         if found is None:
             raise InputError(f"There is no run {name[:80]}, or it was removed; choose one from the list of runs.")
         return found
+
+    def detector(self, name: str) -> Any:
+        """Return the detector of this name, or None if no listed detector has it."""
+        return next((one for one in self.detectors() if one.name == name), None)
 
     def generator(self, name: str) -> Any:
         """Return the generator of a run of PixelDA, with the newest finished baseline of the same classes."""
@@ -52,6 +59,23 @@ class ModelCache:
         key = ("vae", str(run.path), str(run.images), str(run.changed))
         return self._open(key, lambda: pixelscope.endovae.InteractiveVAE(run.path))
 
+    def analyzer(self, name: str) -> Any:
+        """Return the detector of this name, or else the VAE of a run, to analyze frames with."""
+        found = self.detector(name)
+        if found is None:
+            return self.vae(name)
+        key = ("detector", str(found.path), str(found.changed))
+        return self._open(key, lambda: pixelscope.endovae.InteractiveDetector(found.path))
+
+    def _listed(self) -> tuple[list[Any], list[Any]]:
+        """Return runs and detectors with names of their own."""
+        runs, detectors = pixelscope.find_runs(self.places), pixelscope.endovae.find_detectors(self.places)
+        folders = [*(run.path for run in runs), *(one.folder for one in detectors)]
+        return (
+            [replace(run, name=_own_name(run.path, folders)) for run in runs],
+            [replace(one, name=_own_name(one.folder, folders)) for one in detectors],
+        )
+
     def _open(self, key: tuple[str, ...], make: Callable[[], M]) -> M:
         with self._lock:
             if key not in self._models:
@@ -62,12 +86,12 @@ class ModelCache:
             return self._models[key]
 
 
-def _own_name(run: Any, runs: Sequence[Any]) -> str:
-    """Return the name of a run, followed by as many of its folders as tell it from the other runs of that name."""
-    alike, depth = {other.path.parts for other in runs if other.name == run.name}, 1
-    while sum(parts[-depth:] == run.path.parts[-depth:] for parts in alike) > 1:
+def _own_name(folder: Path, folders: Sequence[Path]) -> str:
+    """Return the name of a folder, followed by as many of those above it as tell it from the others of that name."""
+    alike, depth = {other.parts for other in folders if other.name == folder.name}, 1
+    while sum(parts[-depth:] == folder.parts[-depth:] for parts in alike) > 1:
         depth += 1
-    return " in ".join(reversed(run.path.parts[-depth:]))
+    return " in ".join(reversed(folder.parts[-depth:]))
 
 
 def _open_generator(run: Path, baselines: Sequence[Path]) -> Any:

@@ -12,7 +12,7 @@ from pixelscope.data.frames.prepare import open_or_prepare
 from pixelscope.data.phantom import draw_frame
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.detection.config import DETECTORS, LITE0
-from pixelscope.endovae.detection.detect import RESULT
+from pixelscope.endovae.detection.listing import RESULT
 from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.results import ALL, DetectionResult
 from pixelscope.endovae.inference.onnx_detector import OUTPUTS, OnnxDetector

@@ -1,22 +1,24 @@
-"""Generates or analyzes one frame at a time with a run of EndoVAE. For research only.
+"""Generates or analyzes one frame at a time with a run of EndoVAE or a detector. For research only.
 
 Importing this imports no torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.data.frames.preprocess import prepare_frame
-from pixelscope.endovae.anomaly.calibration import HEADLINE
+from pixelscope.endovae.anomaly.calibration import HEADLINE, ViewCalibration
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.scores import why_unscored
 from pixelscope.endovae.inference.metadata import Bytes, Floats
+from pixelscope.endovae.inference.scorers import VAEScorer, open_scorer
 from pixelscope.endovae.results import Evaluation
 from pixelscope.errors import InputError
 from pixelscope.imaging.content_area import Box
@@ -36,17 +38,20 @@ LARGEST = 640
 
 @dataclass(frozen=True)
 class FrameAnalysis:
-    """Reconstruction and anomaly score of one frame."""
+    """Anomaly score of one frame, what it was computed from, and the reconstruction by a VAE."""
 
     frame: Bytes
-    """The frame with its content area outlined, (H, W, 3)."""
+    """The frame with its content area outlined, and the square that a detector sees, (H, W, 3)."""
     heatmap: Bytes
-    """The frame overlaid with its error map, of the same size."""
+    """The frame overlaid with its map over that square, of the same size."""
+    square: Box
+    """The square that the model sees, in `frame` and `heatmap`."""
     original: Bytes
-    """The square of the frame that the network sees, before it is prepared, (s, s, 3)."""
+    """That square of the frame, before it is prepared, (s, s, 3)."""
     prepared: Bytes
-    """The prepared frame, as the network sees it, (S, S, 3)."""
-    reconstruction: Bytes
+    """The prepared square, as the model sees it, (S, S, 3)."""
+    reconstruction: Bytes | None
+    """(S, S, 3); None if a detector scored the frame."""
     score: float
     p: float
     name: str
@@ -58,9 +63,11 @@ class FrameAnalysis:
         return f"<FrameAnalysis: {self.name} {self.score:.4g}, p {self.p:.3f}>"
 
     def _repr_html_(self) -> str:
-        """Return the frame overlaid with its error map, then the prepared frame and its reconstruction."""
-        whole = [("frame", self.frame[None]), ("error map", self.heatmap[None])]
-        small = [("prepared", self.prepared[None]), ("reconstruction", self.reconstruction[None])]
+        """Return the frame and its heat map, then the prepared square and its reconstruction, if there is one."""
+        whole = [("frame", self.frame[None]), ("heat map", self.heatmap[None])]
+        small = [("prepared", self.prepared[None])]
+        if self.reconstruction is not None:
+            small.append(("reconstruction", self.reconstruction[None]))
         return sheet_html(f"{self.name} {self.score:.4g}, p {self.p:.3f}", [*whole, *small])
 
 
@@ -75,6 +82,7 @@ class InteractiveVAE:
         self._checkpoint = load_checkpoint(run, finished=False)
         self._vae = TorchVAE(self._checkpoint.encoder, self._checkpoint.decoder)
         self.run, self.config = Path(run), self._checkpoint.config
+        self.prepare = self.config.prepare
 
     @property
     def uncalibrated(self) -> str:
@@ -135,32 +143,17 @@ class InteractiveVAE:
         Raises InputError if these weights have no calibration, or the frame shows no tissue.
         """
         calibration = self._checkpoint.calibration()
-        prepared = prepare_frame(image, None, self.config.prepare)
+        prepared = prepare_frame(image, None, self.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
         maps, reconstructions = self._vae.analyze(frames)
         known = calibration.views[HEADLINE]
-        value = float(calibration.scores(HEADLINE, maps, frames, insets)[known.selected][0])
-        if not np.isfinite(value):
-            raise InputError(f"This frame cannot be scored ({why_unscored(maps)[0]}); give another.")
-        # The frame is scored at its own size, as `score` does, and shown smaller.
-        original, factor = _shrunk(image), _factor(image)
-        square, content = _scaled(prepared.content.centre_square(), factor), _scaled(prepared.content, factor)
-        heatmap = original.copy()
-        grown = cv2.resize((smoothed(maps.error) * ~insets)[0], (square.width, square.height), interpolation=cv2.INTER_LINEAR)
-        heatmap[square.slices] = overlay(original[square.slices], np.asarray(grown, np.float32), calibration.vmax)
-        outlined = original.copy()
-        corner = (content.left + content.width - 1, content.top + content.height - 1)
-        cv2.rectangle(outlined, (content.left, content.top), corner, (255, 255, 255), 2)
+        value = calibration.scores(HEADLINE, maps, frames, insets)[known.selected][0]
+        errors, square = (smoothed(maps.error) * ~insets)[0], prepared.content.centre_square()
         return FrameAnalysis(
-            frame=outlined,
-            heatmap=heatmap,
-            original=original[square.slices],
+            **_rating(value, why_unscored(maps)[0], known, known.selected, HEADLINE),
+            **_images(image, square, errors, calibration.vmax, [prepared.content]),
             prepared=prepared.frame,
             reconstruction=reconstructions[0],
-            score=value,
-            p=float(known.p_values(known.selected, [value])[0]),
-            name=f"{known.selected}, view {HEADLINE}",
-            calibration=np.array(known.scores[known.selected]),
         )
 
     @cached_property
@@ -170,6 +163,77 @@ class InteractiveVAE:
         splits = load_run_splits(self._checkpoint.folder, self.config, self._checkpoint.record)
         some = splits.train.at_most(SEARCHED)
         return self._vae.encode(some.frames), some.positions, splits
+
+
+class InteractiveDetector:
+    """A detector with its calibration.
+
+    Example:
+        >>> detector = pixelscope.endovae.InteractiveDetector(Path("detector/detector.safetensors"))
+        >>> detector.analyze(frame).p
+        0.0476
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a file that `endovae detect` wrote, or that `export` made of one.
+
+        Raises InputError if it is damaged, or not a detector.
+        """
+        scorer = open_scorer(Path(path), None, "auto")
+        if isinstance(scorer, VAEScorer):
+            raise InputError(f"{path} is a trained EndoVAE, not a detector; give a file made by `pixelscope endovae detect`.")
+        self._scorer, self.path = scorer, Path(path)
+        self.prepare, self.calibration = scorer.prepare, scorer.calibration
+
+    def analyze(self, image: Bytes) -> FrameAnalysis:
+        """Score one frame, uint8 (H, W, 3).
+
+        Raises InputError if the frame shows no tissue, or leaves nothing of the view.
+        """
+        scorer = self._scorer
+        seen = scorer.prepared_pixels(image)
+        found, square = scorer.score([seen]), scorer.square(seen.full.content)
+        return FrameAnalysis(
+            **_rating(found.values[0], found.reasons[0], scorer.calibration, scorer.name, scorer.view),
+            **_images(image, square, found.maps[0], scorer.vmax, [seen.full.content, square]),
+            prepared=seen.seen.frame,
+            reconstruction=None,
+        )
+
+
+def _images(image: Bytes, square: Box, values: Floats, vmax: float, outlined: Sequence[Box]) -> dict[str, Any]:
+    """Return the fields of `FrameAnalysis` that show a frame, uint8 (H, W, 3), at the size of a browser.
+
+    Args:
+        image: the frame.
+        square: the square of it that the model sees.
+        values: map over the square, (h, w).
+        vmax: value at which the map is brightest.
+        outlined: boxes to outline.
+    """
+    # The frame is scored at its own size, as `score` does, and shown smaller.
+    shown, factor = _shrunk(image), _factor(image)
+    place = _scaled(square, factor)
+    original = shown[place.slices]
+    heatmap, frame = shown.copy(), shown.copy()
+    grown = cv2.resize(values, (place.width, place.height), interpolation=cv2.INTER_LINEAR)
+    heatmap[place.slices] = overlay(original, np.asarray(grown, np.float32), vmax)
+    for box in (_scaled(one, factor) for one in outlined):
+        corner = (box.left + box.width - 1, box.top + box.height - 1)
+        cv2.rectangle(frame, (box.left, box.top), corner, (255, 255, 255), 2)
+    return {"frame": frame, "heatmap": heatmap, "square": place, "original": original}
+
+
+def _rating(value: float, reason: str, known: ViewCalibration, name: str, view: str) -> dict[str, Any]:
+    """Return the fields of `FrameAnalysis` that rate a frame; raises InputError with the reason if it has no score."""
+    if not np.isfinite(value):
+        raise InputError(f"This frame cannot be scored ({reason}); give another.")
+    return {
+        "score": float(value),
+        "p": float(known.p_values(name, [value])[0]),
+        "name": f"{name}, view {view}",
+        "calibration": np.array(known.scores[name]),
+    }
 
 
 def _factor(image: Bytes) -> float:

@@ -1,4 +1,4 @@
-"""The page Endoscopy: explores a latent space and scores a frame. For research only."""
+"""The page Endoscopy: explores the latent space of a run, and scores a frame with a run or detector. For research only."""
 
 from functools import partial
 from typing import Any
@@ -22,19 +22,36 @@ SLIDER_LIMIT = 3.0
 
 @router.get("/endoscopy")
 async def page(request: Request, run: str = "") -> Response:
-    """Show the page for a run, by default the newest."""
+    """Show the page for a run or detector, by default the newest run."""
     models = request.app.state.models
-    runs = [one.name for one in models.runs_of(SYSTEM)]
-    if not runs:
-        return render(request, "endoscopy.html.j2", system=find_system(SYSTEM).title, runs=[])
-    chosen = run or runs[0]
+    listed = {title: [one.name for one in found] for title, found in _models(models).items()}
+    names = [name for group in listed.values() for name in group]
+    values = {"models": listed, "system": find_system(SYSTEM).title}
+    if not names:
+        return render(request, "endoscopy.html.j2", **values)
+    chosen = run or names[0]
+    try:
+        shown = await request.app.state.worker.submit(partial(_opened, models, chosen))
+    except InputError as error:
+        if chosen not in names:
+            raise
+        # Another one can still be chosen.
+        shown = {"latent": None, "uncalibrated": "", "problem": str(error)}
+    return render(request, "endoscopy.html.j2", **values, chosen=chosen, **shown)
 
-    def compute() -> tuple[dict[str, Any], str]:
-        vae = models.vae(chosen)
-        return _sliders(vae, chosen, np.zeros(vae.latent, np.float32)), vae.uncalibrated
 
-    latent, uncalibrated = await request.app.state.worker.submit(compute)
-    return render(request, "endoscopy.html.j2", runs=runs, chosen=chosen, latent=latent, uncalibrated=uncalibrated)
+def _models(models: Any) -> dict[str, list[Any]]:
+    """Return what the page works with, by title."""
+    return {"Runs": models.runs_of(SYSTEM), "Detectors": models.detectors()}
+
+
+def _opened(models: Any, name: str) -> dict[str, Any]:
+    """Open a run or detector, and return what the page shows of it before a frame is scored; a detector has no sliders."""
+    model = models.analyzer(name)
+    if isinstance(model, pixelscope.endovae.InteractiveDetector):
+        return {"latent": None, "uncalibrated": "", "problem": ""}
+    latent = _sliders(model, name, np.zeros(model.latent, np.float32))
+    return {"latent": latent, "uncalibrated": model.uncalibrated, "problem": ""}
 
 
 @router.get("/endoscopy/{name}/decode")
@@ -76,7 +93,7 @@ async def nearest(request: Request, name: str) -> Response:
 
 @router.post("/endoscopy/{name}/score")
 async def score(request: Request, name: str) -> Response:
-    """Return the reconstruction, heatmap and anomaly score of a frame."""
+    """Return the anomaly score and heat map of a frame, and its reconstruction by a run."""
     async with request.form(max_files=1, max_fields=2) as form:
         upload = form.get("frame")
         content = await upload.read() if isinstance(upload, UploadFile) else b""
@@ -87,22 +104,32 @@ async def score(request: Request, name: str) -> Response:
 
 
 def _score(models: Any, name: str, content: bytes) -> dict[str, Any]:
-    vae = models.vae(name)
-    image = pixelscope.decode_bytes(content, value_range=vae.config.prepare.range)
-    found = vae.analyze(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
-    images = [
-        ("Content area", found.frame),
-        ("Reconstruction error", found.heatmap),
-        ("Input of the network", found.prepared),
-        ("Reconstruction", found.reconstruction),
-    ]
+    model = models.analyzer(name)
+    image = pixelscope.decode_bytes(content, value_range=model.prepare.range)
+    found = model.analyze(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
     return {
-        "images": [(title, data_uri(image)) for title, image in images],
+        "images": [(title, data_uri(image)) for title, image in _images(found).items()],
         "score": f"{found.score:.4g}",
         "p": f"{found.p:.3f}",
         "name": found.name,
         "count": len(found.calibration),
         "histogram": histogram(found.calibration, found.score),
+    }
+
+
+def _images(found: Any) -> dict[str, np.ndarray]:
+    """Return the images of an analyzed frame by title."""
+    if found.reconstruction is None:
+        return {
+            "Content area, and the square that is scored": found.frame,
+            "Heat map": found.heatmap,
+            "Input of the detector": found.prepared,
+        }
+    return {
+        "Content area": found.frame,
+        "Reconstruction error": found.heatmap,
+        "Input of the network": found.prepared,
+        "Reconstruction": found.reconstruction,
     }
 
 

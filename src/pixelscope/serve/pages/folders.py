@@ -20,7 +20,7 @@ router = APIRouter()
 SYSTEM = "endovae"
 PAGE = 12
 """Frames per page of results."""
-KINDS = ("original", "reconstruction")
+ORIGINAL, RECONSTRUCTION, HEATMAP = "original", "reconstruction", "heatmap"
 """Images of a frame."""
 MOST_PIXELS = 89_478_485
 """Largest image that is shown: Pillow's limit, which scoring has, too."""
@@ -28,25 +28,33 @@ MOST_PIXELS = 89_478_485
 
 @router.get("/folders")
 def page(request: Request) -> Response:
-    """List the folders and the runs that can score them, and earlier results."""
+    """List the folders, the runs and detectors that can score them, and earlier results."""
     state = request.app.state
-    runs = [one.name for one in state.models.runs_of(SYSTEM) if one.state == "finished"]
+    models = {
+        "Runs": [one.name for one in state.models.runs_of(SYSTEM) if one.state == "finished"],
+        "Detectors": [one.name for one in state.models.detectors()],
+    }
     jobs = [_progress(job) for job in state.jobs.newest_first()]
     names = state.folders.names()
-    return render(request, "folders.html.j2", runs=runs, folders=names, jobs=jobs, system=find_system(SYSTEM).title)
+    return render(request, "folders.html.j2", models=models, folders=names, jobs=jobs, system=find_system(SYSTEM).title)
 
 
 @router.post("/folders")
 async def start(request: Request) -> Response:
-    """Start scoring a listed folder with a listed run, and lead to its page."""
+    """Start scoring a listed folder with a listed run or detector, and lead to its page."""
     async with request.form(max_files=0, max_fields=2) as form:
         run, folder = str(form.get("run", "")), str(form.get("folder", ""))
     state = request.app.state
-    found = state.models.run(run)
-    if found.system != SYSTEM or found.state != "finished":
-        raise InputError(f"{run} is not a finished run of {find_system(SYSTEM).title}; choose one of the list.")
+    found = state.models.detector(run) or _finished_run(state.models, run)
     job = state.jobs.start(found, folder, state.folders.find(folder))
     return RedirectResponse(f"{state.root}/folders/{job.key}", 303)
+
+
+def _finished_run(models: Any, name: str) -> Any:
+    found = models.run(name)
+    if found.system != SYSTEM or found.state != "finished":
+        raise InputError(f"{name} is not a finished run of {find_system(SYSTEM).title}; choose one of the list.")
+    return found
 
 
 @router.get("/folders/{key}")
@@ -77,9 +85,9 @@ def table(request: Request, key: str) -> Response:
 
 @router.get("/folders/{key}/{number}/{kind}")
 async def image(request: Request, key: str, number: int, kind: str) -> Response:
-    """Return a frame of the results, or its reconstruction, as PNG."""
+    """Return a frame of the results, its reconstruction or its heat map, as PNG."""
     job = _require_finished(request.app.state.jobs.find(key))
-    if kind not in KINDS or not 0 <= number < len(job.rows):
+    if kind not in _kinds(job) or not 0 <= number < len(job.rows):
         raise InputError("There is no such image; use the links of the page.")
     compute = partial(_image, request.app.state.models, job, number, kind)
     return Response(await request.app.state.worker.submit(compute), media_type="image/png")
@@ -87,7 +95,7 @@ async def image(request: Request, key: str, number: int, kind: str) -> Response:
 
 def _image(models: Any, job: ScoringJob, number: int, kind: str) -> bytes:
     if number not in job.images:
-        job.images[number] = _analyze(models.vae(job.run.name), Path(job.rows[number]["name"]))
+        job.images[number] = _analyze(models.analyzer(job.model.name), Path(job.rows[number]["name"]))
         while len(job.images) > PAGE:
             job.images.popitem(last=False)
     file = io.BytesIO()
@@ -95,15 +103,21 @@ def _image(models: Any, job: ScoringJob, number: int, kind: str) -> bytes:
     return file.getvalue()
 
 
-def _analyze(vae: Any, path: Path) -> dict[str, np.ndarray]:
+def _analyze(model: Any, path: Path) -> dict[str, np.ndarray]:
     """Return the images of a frame by kind; raises InputError if it cannot be read (any more)."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path.name} cannot be read: {error.strerror}; score the folder again.") from None
-    pixels = pixelscope.decode_bytes(content, most_pixels=MOST_PIXELS, value_range=vae.config.prepare.range)
-    found = vae.analyze(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
-    return {kind: getattr(found, kind) for kind in KINDS}
+    pixels = pixelscope.decode_bytes(content, most_pixels=MOST_PIXELS, value_range=model.prepare.range)
+    found = model.analyze(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
+    images = {ORIGINAL: found.original, HEATMAP: found.heatmap[found.square.slices]}
+    return images if found.reconstruction is None else {**images, RECONSTRUCTION: found.reconstruction}
+
+
+def _kinds(job: ScoringJob) -> dict[str, str]:
+    """Return the images shown of each frame, with their titles."""
+    return {ORIGINAL: "Original", **({HEATMAP: "Heat map"} if job.detector else {RECONSTRUCTION: "Reconstruction"})}
 
 
 def _require_finished(job: ScoringJob) -> ScoringJob:
@@ -116,7 +130,7 @@ def _progress(job: ScoringJob) -> dict[str, Any]:
     share = 100 if job.state == "finished" else round(100 * job.done / job.total) if job.total else 0
     return {
         "key": job.key,
-        "run": job.run.name,
+        "model": job.model.name,
         "folder": "All folders" if job.folder == "." else job.folder,
         "state": job.state,
         "lines": job.lines,
@@ -135,6 +149,7 @@ def _shown(job: ScoringJob, start: int) -> dict[str, Any]:
     return {
         "job": _progress(job),
         "frames": frames,
+        "kinds": _kinds(job),
         "count": f"{len(job.rows):,}",
         "first": first,
         "before": first - PAGE if first else None,
