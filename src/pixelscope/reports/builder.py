@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 import pixelscope
@@ -128,7 +129,8 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
         # The page's fonts draw the text, not matplotlib's own, which lacks many scripts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=NOTHING)
+        # Not savefig, which draws a figure with a layout twice.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=NOTHING)
     text = buffer.getvalue()
     body = text[text.index("<svg") :]
     # A CSS rule for every element, which would affect the whole page.
