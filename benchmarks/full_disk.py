@@ -143,10 +143,10 @@ ARGUMENTS = {"ablate": ("pixelda", "ablate")} | {
 class FullDisk(Attempts):
     """Attempts on a disk that is full from a write on."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, cases: list[Case]) -> None:
         self.disk = ctypes.CDLL(os.environ[PRELOADED])
         self.disk.disk_writes.restype = ctypes.c_long
-        super().__init__(work, random.Random(0))
+        super().__init__(work, random.Random(0), cases)
 
     def all(self, case: Case, every: int, done: Callable[[Count], None]) -> None:
         """Fill the disk at each of the command's writes, or at each `every`th."""
@@ -232,8 +232,9 @@ def main() -> int:
     if chosen.out.is_file():
         counts = json.loads(chosen.out.read_text())["cases"]
     try:
-        attempts = FullDisk(work)
-        for name in chosen.only or list(ALL):
+        names = chosen.only or list(ALL)
+        attempts = FullDisk(work, [ALL[name] for name in names])
+        for name in names:
 
             def store(count: Count, name: str = name) -> None:
                 counts[name] = vars(count)

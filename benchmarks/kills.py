@@ -46,6 +46,8 @@ class Case:
     """The folder, made beforehand, that a copy of is worked in; empty for an empty one."""
     work: Callable[[Path, Path], object]
     """Does it in a folder, given the folder of all inputs: for the first time, and again after a kill."""
+    runs: tuple[str, ...] = ()
+    """Systems whose runs it reads."""
 
 
 @dataclass
@@ -115,19 +117,21 @@ def _prepare(place: Path, given: Path) -> None:
 
 
 SYSTEMS = ("pixelda", "baseline", "refinement", "endovae")
+STARTS_FROM = {"refinement": ("pixelda",)}
+"""Systems whose run a training starts from."""
 CASES = {
     case.name: case
     for case in (
-        *(Case(f"train-{system}", "", _train(system)) for system in SYSTEMS),
-        *(Case(f"evaluate-{system}", system, _evaluate) for system in SYSTEMS),
+        *(Case(f"train-{system}", "", _train(system), STARTS_FROM.get(system, ())) for system in SYSTEMS),
+        *(Case(f"evaluate-{system}", system, _evaluate, (system,)) for system in SYSTEMS),
         *(
-            Case(f"export-{system}", "", lambda place, given, system=system: _export(place, given, system))
+            Case(f"export-{system}", "", lambda place, given, system=system: _export(place, given, system), (system,))
             for system in SYSTEMS
         ),
         Case("prepare", "", _prepare),
-        Case("classify", "", _classify),
-        Case("score", "", _score),
-        Case("adapt", "", _adapt),
+        Case("classify", "", _classify, ("pixelda",)),
+        Case("score", "", _score, ("endovae",)),
+        Case("adapt", "", _adapt, ("pixelda",)),
     )
 }
 
@@ -147,7 +151,9 @@ def main() -> int:
     counts = _read(chosen.out)
     work = chosen.work or Path(tempfile.mkdtemp(prefix="kills-"))
     try:
-        ok = Attempts(work, random.Random(seed)).run(counts, chosen.only or list(CASES), chosen.count, chosen.out)
+        names = chosen.only or list(CASES)
+        attempts = Attempts(work, random.Random(seed), [CASES[name] for name in names])
+        ok = attempts.run(counts, names, chosen.count, chosen.out)
     finally:
         if chosen.work is None:
             shutil.rmtree(work, ignore_errors=True)
@@ -158,14 +164,17 @@ def main() -> int:
 class Attempts:
     """The inputs of all cases, what each leaves when nobody kills it, and attempts that are killed."""
 
-    def __init__(self, work: Path, draws: random.Random) -> None:
+    def __init__(self, work: Path, draws: random.Random, cases: list[Case]) -> None:
         self.work, self.draws = work, draws
         self.given, self.whole = work / "given", work / "whole"
         self.seconds: dict[str, float] = {}
         self.given.mkdir(parents=True)
         small_domains(self.given)
         small_frames(self.given)
-        self._in_a_process(_make_inputs, self.given, None)
+        read = {run for case in cases for run in case.runs}
+        read |= {run for name in read for run in STARTS_FROM.get(name, ())}
+        said = self._in_a_process(lambda place, given: _make_inputs(given, read), self.given, None)
+        assert not said, f"the inputs cannot be made: {said}"
 
     def run(self, counts: dict[str, Count], names: list[str], goal: int, out: Path) -> bool:
         """Attempt the cases in turn until there were `goal` kills in all; returns whether all left the same."""
@@ -242,9 +251,9 @@ def _call(work: Callable[[Path, Path], object], place: Path, given: Path, writer
         writer.close()
 
 
-def _make_inputs(place: Path, given: Path) -> None:
-    """Train and evaluate one run of each system; the refinement after the run that it starts from."""
-    for system in SYSTEMS:
+def _make_inputs(given: Path, systems: set[str]) -> None:
+    """Train and evaluate one run of each of these systems; the refinement after the run that it starts from."""
+    for system in (system for system in SYSTEMS if system in systems):
         _train(system)(given / f"{system}-made", given)
         (given / f"{system}-made" / "run").rename(given / system)
         (given / f"{system}-made").rmdir()
