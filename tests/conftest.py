@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ settings.load_profile("pixelscope")
 def _one_thread() -> None:
     """Fix the thread count, so that sums are added in one order on every machine."""
     torch.set_num_threads(int(os.environ.get("PIXELSCOPE_TEST_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """Check the descriptor in place of a sync, because no test cuts the power. Processes that tests start do sync."""
+    kept, os.fsync = os.fsync, os.fstat
+    yield
+    os.fsync = kept
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
