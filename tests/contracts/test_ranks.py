@@ -1,11 +1,13 @@
 """Two processes that train one model: whatever happens to one, the other ends within its patience and says why."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from pixelscope.errors import TrainingStopped
 from pixelscope.runs.folder import RunFolder
 
 TIMEOUT = 5
+EVERY = 640
+"""Images from one checkpoint to the next."""
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -34,19 +38,39 @@ if __name__ == "__main__":
 """
 
 
+@contextmanager
+def _started(folder: Path) -> "Iterator[subprocess.Popen[str]]":
+    """Start a training of two processes; whatever is left of it at the end is killed."""
+    folder.mkdir(exist_ok=True)
+    runtime = {"devices": 2, "collective_timeout": TIMEOUT}
+    config = SYSTEMS["baseline"].config(folder, 800_000, runtime=runtime, training={"checkpoint_every": EVERY})
+    config.save(folder / "settings.yaml")
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(Path(tiny.__file__).parents[1])]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        for left in [*_workers(process.pid), process.pid] if process.poll() is None else []:
+            os.kill(left, signal.SIGKILL)
+
+
+def _wait_for_checkpoint(process: "subprocess.Popen[str]", run: Path) -> None:
+    """Wait until steps follow the first checkpoint; for one that writes it, the other would wait longer than its patience."""
+    while process.poll() is None and _images(run / "stats.jsonl") < EVERY + 48:
+        time.sleep(0.01)
+
+
+def _images(stats: Path) -> int:
+    lines = stats.read_text().split("\n")[:-1] if stats.is_file() else []
+    return json.loads(lines[-1])["images"] if lines else 0
+
+
 @pytest.fixture
 def training(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
     """Give a training of two processes that has its first checkpoint."""
-    runtime = {"devices": 2, "collective_timeout": TIMEOUT}
-    config = SYSTEMS["baseline"].config(tmp_path, 800_000, runtime=runtime, training={"checkpoint_every": 160})
-    config.save(tmp_path / "settings.yaml")
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(Path(tiny.__file__).parents[1])]
-    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while process.poll() is None and not RunFolder(tmp_path / "run").checkpoint_files():
-        time.sleep(0.01)
-    yield process
-    for left in [*_workers(process.pid), process.pid] if process.poll() is None else []:
-        os.kill(left, signal.SIGKILL)
+    with _started(tmp_path) as process:
+        _wait_for_checkpoint(process, tmp_path / "run")
+        yield process
 
 
 def _workers(parent: int) -> list[int]:
@@ -67,17 +91,22 @@ def _ended(training: "subprocess.Popen[str]", workers: list[int]) -> str:
 
 def _resumable(run: Path) -> None:
     """Assert that the newest checkpoint is whole."""
-    assert checkpoint.load(RunFolder(run).checkpoint_files()[-1])[1].progress.images >= 160
+    assert checkpoint.load(RunFolder(run).checkpoint_files()[-1])[1].progress.images >= EVERY
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_is_stopped_ends_the_other_within_its_patience(
-    training: "subprocess.Popen[str]", rank: int, tmp_path: Path
-) -> None:
-    workers = _workers(training.pid)
-    os.kill(workers[rank], signal.SIGSTOP)
-    assert "cannot be reached" in _ended(training, workers)
-    _resumable(tmp_path / "run")
+def test_a_process_that_is_stopped_ends_the_other_within_its_patience(tmp_path: Path) -> None:
+    """Each process of its own training, both at once: torch waits half a minute before it kills the stopped one."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    with ExitStack() as stack:
+        trainings = [stack.enter_context(_started(folder)) for folder in folders]
+        workers = []
+        for rank, (training, folder) in enumerate(zip(trainings, folders, strict=True)):
+            _wait_for_checkpoint(training, folder / "run")
+            workers.append(_workers(training.pid))
+            os.kill(workers[rank][rank], signal.SIGSTOP)
+        for training, own, folder in zip(trainings, workers, folders, strict=True):
+            assert "cannot be reached" in _ended(training, own)
+            _resumable(folder / "run")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
