@@ -27,6 +27,8 @@ from pixelscope.cli.main import interrupted_by_sigterm
 from pixelscope.errors import InputError, TrainingStopped
 
 Cli = Callable[..., Any]
+CLOSED = (">&-", "2>&-", ">&- 2>&-")
+"""Redirections of the shell that close standard streams."""
 
 
 @pytest.mark.parametrize(
@@ -144,32 +146,37 @@ def test_a_defect_is_not_formatted(error: Exception) -> None:
     assert format_error(error) is None
 
 
-@pytest.mark.parametrize("command", ["--help", "summary baseline"])
-def test_a_full_disk_under_stdout(process: Callable[..., subprocess.Popen[str]], command: str) -> None:
+@pytest.mark.parametrize("command", ["--help", "data info source"])
+def test_a_full_disk_under_stdout(process: Callable[..., subprocess.Popen[str]], images: Path, command: str) -> None:
     with Path("/dev/full").open("w") as full:
-        started = process(*command.split(), stdout=full)
+        started = process(*command.split(), stdout=full, cwd=images)
         _, err = started.communicate(timeout=60)
     assert started.returncode == 2
     assert err.startswith("Error: ") and "disk is full" in err
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("command", ["--help", "summary baseline"])
-def test_a_closed_pipe_ends_quietly(process: Callable[..., subprocess.Popen[str]], command: str) -> None:
+@pytest.mark.parametrize("command", ["--help", "data info source"])
+def test_a_closed_pipe_ends_quietly(process: Callable[..., subprocess.Popen[str]], images: Path, command: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    started = process(*command.split(), stdout=writer)
+    started = process(*command.split(), stdout=writer, cwd=images)
     os.close(writer)
     _, err = started.communicate(timeout=60)
     assert err == ""
     assert started.returncode != 0
 
 
-@pytest.mark.parametrize(("command", "code"), [("summary baseline", 0), ("data info absent", 2)])
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_a_closed_stream_changes_no_exit_code(tmp_path: Path, command: str, code: int, closed: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "code", "closed"),
+    [
+        *((command, code, closed) for command, code in (("data info source", 0), ("data info absent", 2)) for closed in CLOSED),
+        ("summary baseline", 0, CLOSED[-1]),  # imports more, and any of it might write to a stream
+    ],
+)
+def test_a_closed_stream_changes_no_exit_code(images: Path, command: str, code: int, closed: str) -> None:
     shell = f"exec {shlex.quote(sys.executable)} -m pixelscope {command} {closed}"
-    done = subprocess.run(["bash", "-c", shell], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", shell], check=False, cwd=images, capture_output=True, text=True, timeout=60)
     assert done.returncode == code
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stderr.startswith("Error: ") == (code == 2 and closed == ">&-")

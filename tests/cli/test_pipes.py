@@ -21,13 +21,10 @@ def rows(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
-def test_names_come_in_and_rows_go_out(
-    process: Process, cli: Cli, trained: Path, images: Path, tmp_path: Path, separator: str
-) -> None:
+def test_names_come_in_and_rows_go_out(process: Process, cli: Cli, trained: Path, images: Path, tmp_path: Path) -> None:
     files = sorted((images / "target").rglob("*.png"))[:5]
     with process("pixelda", "classify", trained, "-", "--out", "-", stdin=subprocess.PIPE) as running:
-        out, err = running.communicate(separator.join(map(str, files)) + separator)
+        out, err = running.communicate("".join(f"{file}\n" for file in files))
     assert running.returncode == 0, err
     assert "5 rows" in err
     assert cli("pixelda", "classify", trained, *files, "--out", tmp_path / "labels.jsonl").code == 0
@@ -63,18 +60,29 @@ def test_a_reader_that_leaves_ends_the_command(trained: Path, images: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+COMPLETED = ("classify", "endovae", "generator.blocks")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_completion_knows_commands_and_settings(shell: Any) -> None:
     script = app.generate_completion(shell=shell)
-    assert all(name in script for name in ("classify", "endovae", "generator.blocks"))
+    assert all(name in script for name in COMPLETED)
 
 
 def test_completion_of_bash_completes(tmp_path: Path) -> None:
     script = tmp_path / "completion.bash"
     script.write_text(app.generate_completion(shell="bash"))
+    assert all(name in script.read_text() for name in COMPLETED)
     code = f'source "{script}"; COMP_WORDS=(pixelscope pixelda cla); COMP_CWORD=2; _pixelscope; echo "${{COMPREPLY[@]}}"'
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["classify"]
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
+def test_names_are_separated_by_the_ends_of_lines_or_by_zero_bytes(monkeypatch: pytest.MonkeyPatch, separator: str) -> None:
+    given = "".join(f"{name}{separator}" for name in ("a b.png", "c.png"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+    assert input_paths([Path("-")]) == [Path("a b.png"), Path("c.png")]
 
 
 def test_a_name_given_twice_is_read_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
