@@ -88,7 +88,7 @@ def test_watch_a_training_while_the_page_is_open(page: Page, place: Path, tmp_pa
     import threading
 
     source, target = tiny.write_domains(tmp_path)
-    config = tiny.pixelda(source=source, target=target, training={"images": 4000, "log_every": 16, "sample_every": 500})
+    config = tiny.pixelda(source=source, target=target, training={"images": 2000, "log_every": 16, "sample_every": 500})
     thread = threading.Thread(target=lambda: train_pixelda(config, run=place / "watched"), daemon=True)
     thread.start()
     while not (place / "watched" / "stats.jsonl").is_file():
