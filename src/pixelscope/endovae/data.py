@@ -13,7 +13,6 @@ from torch import Tensor
 from pixelscope.data.disk_array import DiskArray, Pixels, evenly_spaced, rows_sha256
 from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.data.frames.prepare import open_or_prepare
-from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.data.loader import DeviceImages, StepBatches, under, with_prefix
 from pixelscope.data.sources.relocate import find
@@ -66,10 +65,6 @@ class FrameSubset:
         """Return `ignore_mask` as an array on disk, uint8 (N, S, S), nonzero inside an inset."""
         masked = self.store.settings.insets == "mask"
         return DiskArray(self.store.path / "insets.npy", self.positions) if masked else None
-
-    def hides_lesion(self, view: ViewName) -> np.ndarray:
-        """Return the abnormal frames whose lesion a view does not show, bool (N,); see `FrameStore.hides_lesion`."""
-        return self.store.hides_lesion(view)[self.positions]
 
     @property
     def names(self) -> list[str]:

@@ -130,5 +130,5 @@ def _calibrate_view(name: ViewName, selection: Mapping[str, RawScores], healthy:
 def _shown(one: RawScores, view: ViewName) -> Mapping[str, Values]:
     """Return the raw scores of the frames with visible tissue, and whose lesion a view shows."""
     raw = one.views[view].raw
-    shown = np.isfinite(raw["mse"]) & ~one.part.hides_lesion(view)
+    shown = np.isfinite(raw["mse"]) & ~one.part.store.hides_lesion(view)[one.part.positions]
     return {name: some[shown] for name, some in raw.items()}

@@ -145,7 +145,8 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
             raise InputError(
                 f"No tissue is visible on the view {view} in any of the {len(one.visible):,} {kind} test frames; give others."
             )
-    hidden = scored["abnormal"].part.hides_lesion(view) & scored["abnormal"].visible
+    tested = scored["abnormal"].part
+    hidden = tested.store.hides_lesion(view)[tested.positions] & scored["abnormal"].visible
     normal = scored["normal"].select(scored["normal"].visible)
     abnormal = scored["abnormal"].select(scored["abnormal"].visible & ~hidden)
     if not len(abnormal.part):
