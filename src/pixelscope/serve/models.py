@@ -68,7 +68,7 @@ class ModelCache:
         return self._open(key, lambda: pixelscope.endovae.InteractiveDetector(found.path))
 
     def _listed(self) -> tuple[list[Any], list[Any]]:
-        """Return runs and detectors with names of their own."""
+        """Return runs and detectors with names that tell them apart."""
         runs, detectors = pixelscope.find_runs(self.places), pixelscope.endovae.find_detectors(self.places)
         folders = [*(run.path for run in runs), *(one.folder for one in detectors)]
         return (
