@@ -327,6 +327,15 @@ def test_sealing_covers_every_byte(models: Path) -> None:
     assert content.startswith(b"model") and with_checksum(b"modem", about)[-64:] != content[-64:]
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors"])
+def test_a_file_has_one_checkpoint(models: Path, digits: Path, frame_files: Path, tmp_path: Path, name: str) -> None:
+    ending = "" if name.endswith(".onnx") else "-weights"
+    with pytest.raises(InputError, match="one checkpoint; drop --checkpoint last"):
+        classify(models / f"pixelda{ending}" / name, [digits], tmp_path / "labels.csv", checkpoint="last")
+    with pytest.raises(InputError, match="one checkpoint; drop --checkpoint last"):
+        score(models / f"endovae{ending}" / name, [frame_files], tmp_path / "scores.csv", checkpoint="last")
+
+
 @pytest.mark.parametrize("change", [{"images": 1}, {"checkpoint": "last"}])
 @pytest.mark.parametrize("system", ["pixelda", "endovae"])
 def test_a_card_shows_no_numbers_that_were_measured_of_other_weights(

@@ -1,6 +1,7 @@
 """Metadata of exported model files."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -67,6 +68,14 @@ def _other_format(found: int, origin: str, versions: Any) -> str:
         return f"{message}; update it."
     writer = versions.get("pixelscope", "0.1") if isinstance(versions, dict) else "0.1"
     return f"{message}; use version {writer}, which wrote it, or train and export again."
+
+
+def refuse_checkpoint(path: Path, checkpoint: str) -> None:
+    """Raise InputError if a checkpoint is named for an exported file, which has the weights of one."""
+    if checkpoint != "auto":
+        raise InputError(
+            f"{path} is a file, which has the weights of one checkpoint; drop --checkpoint {checkpoint}, or give the run folder."
+        )
 
 
 def require_system(about: Metadata, system: str, origin: str) -> None:

@@ -7,6 +7,7 @@ from pixelscope.endovae.anomaly.calibration import Calibration
 from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.inference.metadata import Bytes, read_metadata
 from pixelscope.errors import InputError
+from pixelscope.exports.metadata import refuse_checkpoint
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 
@@ -65,6 +66,8 @@ def load_scorer(path: Path, checkpoint: str = "auto", devices: int = 1) -> Scori
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if path.is_file():
+        refuse_checkpoint(path, checkpoint)
     if path.is_file() and suffix == ".onnx":
         return OnnxScorer(OnnxModel(path), path, devices)
     if path.is_file() and suffix != ".safetensors":

@@ -28,7 +28,7 @@ from pixelscope.endovae.detection.config import SYSTEM, DetectConfig, DetectorNa
 from pixelscope.endovae.inference.model import OnnxScorer, ScoringModel, load_scorer
 from pixelscope.endovae.inference.onnx_detector import OnnxDetector
 from pixelscope.errors import InputError, not_one_of
-from pixelscope.exports.metadata import KEY
+from pixelscope.exports.metadata import KEY, refuse_checkpoint
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box
@@ -216,6 +216,8 @@ def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str 
         if devices != 1 or checkpoint != "auto":
             raise InputError(f"{model} is one detector, which uses all cores; leave out --devices and --checkpoint.")
         return DetectorScorer(_open_detector(model, opened), model, view, score)
+    if opened is not None:
+        refuse_checkpoint(model, checkpoint)
     loaded = load_scorer(model, checkpoint, devices) if opened is None else OnnxScorer(opened, model, devices)
     return VAEScorer(loaded, view or HEADLINE, score)
 

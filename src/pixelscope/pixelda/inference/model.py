@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
-from pixelscope.exports.metadata import require_system
+from pixelscope.exports.metadata import refuse_checkpoint, require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.pixelda.config import DataConfig, exported_data
 from pixelscope.pixelda.results import Choose
@@ -74,7 +74,7 @@ def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1, choo
 
     Args:
         path: a finished run, which needs torch; or a file ending in .onnx, which does not, or .safetensors.
-        checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named.
+        checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named. A file has one.
         devices: number of GPUs, or without a GPU of threads.
         choose: for a run of PixelDA: the adapted classifier, or with `auto` the one that is likely more accurate on the
             target.
@@ -93,6 +93,8 @@ def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1, choo
     suffix = path.suffix.lower()
     if path.is_file() and choose == "auto":
         raise InputError(f"{path} is a file, which has one classifier only; drop --choose auto, or give the run folder.")
+    if path.is_file():
+        refuse_checkpoint(path, checkpoint)
     if path.is_file() and suffix == ".onnx":
         return OnnxClassifier(path, devices)
     if path.is_file() and suffix != ".safetensors":
