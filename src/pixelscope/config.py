@@ -135,6 +135,16 @@ class Config(BaseModel):
         """
         return self.parse(merge(self.model_dump(), _without_none(changes)), MERGED)
 
+    @classmethod
+    def check_file(cls, file: Mapping[str, Any], changes: Mapping[str, Any], origin: str) -> None:
+        """Raise InputError if settings of a file do not fit others that override some of them; by default all fit.
+
+        Args:
+            file: nested settings of the file.
+            changes: nested settings that take precedence over the file's.
+            origin: name of the file in the message.
+        """
+
     def to_yaml(self) -> str:
         """Return all settings as YAML; `parse` gives an equal configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

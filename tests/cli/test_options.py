@@ -1,5 +1,6 @@
 """Settings: every one is a flag; defaults < preset < file < flags; what is wrong is named, and what was meant is suggested."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -273,3 +274,35 @@ def test_resume_refuses_settings(cli: Callable[..., Any]) -> None:
     done = cli("pixelda", "train", "--resume", "somewhere", *flags)
     assert done.code == 2
     assert "--seed, --generator.blocks, --preset, --precision, --dry-run, or" in done.err
+
+
+@pytest.mark.parametrize(
+    ("found", "flags", "other"),
+    [
+        ({"target_framing": [96, -32, -32, 0, 0, 0]}, ["--target", "other"], "target photos"),
+        ({"target_framing": [96, -32, -32, 0, 0, 0]}, ["--source", "other"], "source renders"),
+        ({"target_framing": [96, -32, -32, 0, 0, 0]}, ["--data.size", "64"], "data.size 32"),
+        ({"target_framing": [96, -32, -32, 0, 0, 0]}, ["--data.framing", "none"], "data.framing match"),
+        ({"target_range": [0.0, 4095.0]}, ["--target", "other"], "target photos"),
+        ({"target_range": [0.0, 4095.0]}, ["--data.range", "0", "1023"], "data.range None"),
+        ({"source_range": [0.0, 4095.0]}, ["--source", "other"], "source renders"),
+    ],
+)
+def test_what_a_run_found_in_its_images_is_not_used_for_others(
+    tmp_path: Path, found: dict[str, Any], flags: list[str], other: str
+) -> None:
+    settings = {"source": "renders", "target": "photos", "data": {"framing": "match", **found}}
+    file = tmp_path / "config.yaml"
+    PixelDAConfig.parse(settings).save(file)
+    (name,) = found
+    with pytest.raises(InputError, match=f"data.{name}, which belongs to {re.escape(other)}"):
+        train("--config", str(file), *flags)
+    same = train("--config", str(file), "--source", "renders", "--target", "photos", "--training.images", "64")
+    assert list(at(same, f"data.{name}")) == found[name]
+
+
+def test_a_file_with_findings_takes_others_that_are_given(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    PixelDAConfig.parse({"source": "a", "target": "b", "data": {"target_range": (0, 4095)}}).save(file)
+    config = train("--config", str(file), "--target", "c", "--data.target-range", "0", "1023")
+    assert config.data.target_range == (0, 1023)

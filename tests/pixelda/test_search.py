@@ -298,3 +298,14 @@ def test_the_command_refuses_bad_input_in_one_line(
     assert captured.out == "" and captured.err.startswith("Error: ") and captured.err.count("\n") == 1
     assert said in captured.err
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_what_a_run_found_in_other_images_is_refused(tmp_path: Path) -> None:
+    found = {"source": "renders", "target": "photos", "data": {"target_framing": (96, -32, -32, 0, 0, 0)}}
+    with pytest.raises(InputError, match="data.target_framing, which belongs to target photos"):
+        search("renders", "others", tmp_path / "out", changes=found)
+    with pytest.raises(InputError, match="data.target_framing, which belongs to data.size 32"):
+        grid = {"reference": "a", "conditions": {"a": {"settings": {"data": {"size": 16}}}}}
+        (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid), encoding="utf-8")
+        read_grid(str(tmp_path / "grid.yaml"), merge(found, {"data": {"size": 32}}))
+    assert not (tmp_path / "out").exists()

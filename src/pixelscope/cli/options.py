@@ -152,13 +152,17 @@ def resolve_config(flags: C, system: str, sources: ConfigSources, common: Common
     """Merge the sources of a configuration and its flags.
 
     Raises:
-        InputError: a setting is unknown or out of range; the message names the file, if it is one, and the setting.
+        InputError: a setting is unknown or out of range, or what a training found in other images; the message names the file,
+            if it is one, and the setting.
     """
     from pixelscope.config import MERGED, merge
 
     model = type(flags)
     file = {} if sources.config is None else read_settings(sources.config, model)
-    given = merge(file, explicit_settings(flags), {} if common is None else common.settings(model))
+    changes = merge(explicit_settings(flags), {} if common is None else common.settings(model))
+    if sources.config is not None:
+        model.check_file(file, changes, str(sources.config))
+    given = merge(file, changes)
     preset = pixelscope.SYSTEMS[system].preset(sources.preset, given)
     # The defaults are settings like others: one that has no effect next to them is refused.
     return model.parse(merge(model().model_dump(), preset, given), origin=MERGED)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pixelscope.config import Config, Unsettable, ValueRange, load_preset
+from pixelscope.config import Config, Unsettable, ValueRange, dotted, load_preset
 from pixelscope.engine.config import AdamConfig, RuntimeConfig, TrainingConfig
+from pixelscope.errors import InputError
 
 if TYPE_CHECKING:
     # Imports NumPy, which --help does not need.
@@ -194,6 +195,14 @@ class OptimizerConfig(AdamConfig):
         return self.learning_rate * self.decay ** (images // self.decay_every)
 
 
+FOUND_WITH = {
+    "data.source_range": ("source", "data.range"),
+    "data.target_range": ("target", "data.range"),
+    "data.target_framing": ("source", "target", "data.size", "data.framing"),
+}
+"""Settings that a training finds in its images and records in config.yaml, and the settings that they were found with."""
+
+
 class BaselineConfig(Config):
     """The classifier trained on the source alone, with which the domain gap is measured."""
 
@@ -208,6 +217,25 @@ class BaselineConfig(Config):
     training: TrainingConfig = TrainingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     classifier: ClassifierConfig = ClassifierConfig()
+
+    @classmethod
+    def check_file(cls, file: Mapping[str, Any], changes: Mapping[str, Any], origin: str) -> None:
+        """Raise InputError if a file has what a training found in other images, or with other settings; see `FOUND_WITH`."""
+        own, new = dict(dotted(file)), dict(dotted(changes))
+        for found, needed in FOUND_WITH.items():
+            if own.get(found) is None or found in new:
+                continue
+            other = next((name for name in needed if name in own and name in new and _differ(own[name], new[name])), None)
+            if other is not None:
+                raise InputError(
+                    f"{origin} has {found}, which belongs to {other} {own[other]}; with {other} {new[other]}, remove {found} "
+                    "from the file, so that it is found again."
+                )
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Return whether two values of a setting differ; a file has lists where a flag has tuples."""
+    return (list(one) if isinstance(one, tuple) else one) != (list(other) if isinstance(other, tuple) else other)
 
 
 class PixelDAConfig(BaselineConfig):

@@ -17,6 +17,9 @@ GRIDS = ("claims", "search")
 LENGTH = ("images", "ema_half_life")
 """Settings of `training`, in addition to all intervals (`*_every`), that belong to its length."""
 
+CHANGES = "The file of --config"
+"""Origin, in messages, of settings that override a grid's."""
+
 Measure = Literal["accuracy", "accuracy_deviation", "accuracy_swing", "swapped_classes", "collapsed"]
 System = Literal["pixelda", "baseline"]
 
@@ -128,8 +131,9 @@ def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
     grid = Grid.parse(values, name)
     changes = changes or {}
     grid = grid.model_copy(update={"base": merge(grid.base, changes), "trial": merge(grid.trial, _shared(changes, grid.trial))})
-    for condition in grid.conditions:
-        grid.config(condition, grid.seeds[0])
+    for name, condition in grid.conditions.items():
+        PixelDAConfig.check_file(changes, condition.settings, CHANGES)
+        grid.config(name, grid.seeds[0])
     return grid
 
 

@@ -16,9 +16,10 @@ from pixelscope.engine.runtime import cpu_name
 from pixelscope.errors import InputError
 from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.ablation.analysis import choose_trial, collect, compare_to_reference, read_trial, require_same_images
-from pixelscope.pixelda.ablation.grid import Grid, GridConfig, read_grid
+from pixelscope.pixelda.ablation.grid import CHANGES, Grid, GridConfig, read_grid
 from pixelscope.pixelda.ablation.jobs import Cluster, Job, LaunchOptions, check_options, has_submitit, launch
 from pixelscope.pixelda.ablation.results import ABLATION, RUNS, SAMPLES, SEARCH, AblationResult, SearchResult, Trial
+from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import load_domains
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, read_arrays, save_arrays, versions
 from pixelscope.runs.progress import ProgressCallback
@@ -157,7 +158,9 @@ def search(
         >>> found = pixelscope.pixelda.search("renders", "photos", Path("runs/search"))
         >>> found.chosen
     """
-    given = merge(changes or {}, {"source": source, "target": target})
+    domains = {"source": source, "target": target}
+    PixelDAConfig.check_file(changes or {}, domains, CHANGES)
+    given = merge(changes or {}, domains)
     tried = read_grid(grid, given)
     seed = given.get("seed", tried.seeds[0])
     tried = tried.model_copy(update={"seeds": (seed,)})
