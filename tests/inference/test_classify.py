@@ -184,6 +184,8 @@ def test_labels_of_a_file_beside_the_images_are_in_the_manifest(pixelda_run: Pat
         ),
         (["seg_train/cat/1.png", "seg_train/dog/2.png", "seg_test/cat/3.png"], {}, ["cat", "cat", "dog"]),
         (["train/1.png", "bus/2.png", "car/3.png"], {}, ["bus", "car", "train"]),
+        (["images/1.png", "images/2.png", "images/3.png"], {}, ["", "", ""]),
+        (["1.png", "cat/2.png", "dog/3.png"], {}, ["", "", ""]),
         (["images/1.png", "images/2.png", "images/3.png"], {"labels.csv": "images/1.png,a\nimages/2.png,b\n"}, ["", "a", "b"]),
     ],
 )
@@ -195,11 +197,13 @@ def test_redrawn_images_have_the_labels_that_a_training_reads(
         Image.fromarray(tiny.pictures(3)[0][number]).save(tmp_path / "in" / name)
     for name, text in tables.items():
         (tmp_path / "in" / name).write_text(text, encoding="utf-8")
-    adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
+    written = adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
     rows = [row for row in read(tmp_path / "out" / "manifest.csv") if not row["error"]]
     assert sorted(row["label"] for row in rows) == expected
     source = load(str(tmp_path / "in"), size=None)
-    read_as = {name: source.classes[label] for name, label in zip(source.names, source.labels, strict=True)}
+    labels = () if source.labels is None else source.labels
+    assert (source.labels is None) == any(text.startswith("Unlabelled") for text in written.notes)
+    read_as = {name: source.classes[label] for name, label in zip(source.names, labels, strict=False)}
     assert all(row["label"] == read_as.get(Path(row["source"]).relative_to(tmp_path / "in").as_posix(), "") for row in rows)
     if "" not in expected:
         made = load(str(tmp_path / "out"), size=None)

@@ -1,7 +1,7 @@
 """Iterate over input files in a fixed order, in bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -127,13 +127,8 @@ def require_distinct_names(paths: Sequence[Path], takes: Callable[[Entry], bool]
             raise InputError(f"The files of {item.path} and {other.path.name} would have one name; rename one of them.")
 
 
-def label_of(item: InputFile, labels: Mapping[str, str] | None = None) -> str:
-    """Return the class of an image, "" if it has none: that of `labels` by its name, else by its topmost folder.
-
-    A folder that is a part of a split is no class. With `labels`, only they count.
-    """
-    if labels:
-        return labels.get(item.inner.as_posix(), "")
+def label_of(item: InputFile) -> str:
+    """Return the class of an image by its topmost folder, "" if it has none; a folder that is a part of a split is no class."""
     folders = [name for name in item.inner.parts[:-1] if part_of(name) is None]
     return text_of(Path(folders[0])) if folders else ""
 

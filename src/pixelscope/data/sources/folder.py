@@ -27,6 +27,9 @@ from pixelscope.errors import InputError
 
 _FLAT = "A single flat colour: {{count}} of {} images: {{names}}. Transparency becomes white, which hides white drawings."
 
+_UNLABELLED = "Unlabelled, because"
+"""Begin of the note on folders that could be classes and are none."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -51,6 +54,10 @@ class Layout:
         """Return the class of each image by its name; empty if the folder is unlabelled."""
         labels = zip(self.names, self.labels or (), strict=False)
         return {name: self.classes[label] for name, label in labels}
+
+    def why_unlabelled(self) -> tuple[str, ...]:
+        """Return the note on why folders are no classes, if there is one."""
+        return tuple(text for text in self.notes if text.startswith(_UNLABELLED))
 
     def read_notes(self, errors: Collection[int], flat: Sequence[int] = ()) -> tuple[str, ...]:
         """Return the notes on the images after reading.
@@ -270,11 +277,11 @@ def _unlabelled(folder: Path, loose: Sequence[str], children: dict[str, list[str
     """Return a note if folders that could be classes are not used as classes."""
     inside = [f"{home}/{child}" if home else child for home, children_of in children.items() for child in children_of]
     if loose and inside:
-        return note(f"Unlabelled, because of {{count:image}} next to the folders {_listed(inside)}: {{names}}.", loose)
+        return note(f"{_UNLABELLED} of {{count:image}} next to the folders {_listed(inside)}: {{names}}.", loose)
     if len(inside) == 1:
         one = inside[0]
         why = f"all images are in one folder, {one}: labels need two or more class folders, {folder.name}/CLASS/name.jpg"
-        return (f"Unlabelled, because {why}. If the folders in {one} are the classes, give {folder / one}.",)
+        return (f"{_UNLABELLED} {why}. If the folders in {one} are the classes, give {folder / one}.",)
     return ()
 
 

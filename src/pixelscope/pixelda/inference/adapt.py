@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def adapt(
         drawn = redraw(np.repeat(np.stack(images), styles, axis=0), z)
         by_item = drawn.reshape(len(items), styles, *drawn.shape[1:])
         return [
-            [_row(out, item, k, one[k], label_of(item, labels), layout.by_folders) for k in range(styles)]
+            [_row(out, item, k, one[k], labels.get(item.inner.as_posix(), ""), layout.by_folders) for k in range(styles)]
             for item, one in zip(items, by_item, strict=True)
         ]
 
@@ -90,7 +91,8 @@ def adapt(
         size, values = redraw.config.data.size, redraw.config.data.source_values
         return np.broadcast_to(decode(item.path, size, values), (size, size, 3))
 
-    return run_pipeline(table, [folder], Steps(prepare, compute, devices), progress)
+    written = run_pipeline(table, [folder], Steps(prepare, compute, devices), progress)
+    return written if labels else replace(written, notes=(*layout.why_unlabelled(), *written.notes))
 
 
 class _Manifest(ResumableTable):
