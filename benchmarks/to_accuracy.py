@@ -43,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = PixelDAConfig.parse(preset("pixelda", "demo"))
     domains = load_domains(config)
     result = {"accuracy": chosen.accuracy, "threads": chosen.threads, "torch": torch.__version__}
-    result["plain"] = race(*plain(domains, config), domains, chosen.accuracy)
-    result["ours"] = race(*ours(domains, config), domains, chosen.accuracy)
+    size = config.training.batch_size
+    result["plain"] = race(*plain(domains, config), domains, chosen.accuracy, size)
+    result["ours"] = race(*ours(domains, config), domains, chosen.accuracy, size)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
@@ -81,8 +82,10 @@ def plain(domains: Domains, config: PixelDAConfig) -> tuple[Step, dict[str, nn.M
     return step, {"T": Answering(model.t)}
 
 
-def race(step: Step, classifiers: dict[str, nn.Module], domains: Domains, accuracy: float) -> dict[str, Any]:
-    """Return by classifier the seconds, images and steps after which it first reached `accuracy`."""
+def race(
+    step: Step, classifiers: dict[str, nn.Module], domains: Domains, accuracy: float, batch_size: int
+) -> dict[str, Any]:
+    """Return by classifier the seconds, images and steps of `batch_size` after which it first reached `accuracy`."""
     assert domains.target is not None
     test, seconds, reached = domains.target.test, 0.0, {}
     for number in range(1, MOST + 1):
@@ -93,7 +96,8 @@ def race(step: Step, classifiers: dict[str, nn.Module], domains: Domains, accura
             for name in classifiers.keys() - reached.keys():
                 found = _accuracy(classifiers[name], test)
                 if found >= accuracy:
-                    reached[name] = {"seconds": round(seconds, 1), "images": 32 * number, "steps": number, "accuracy": found}
+                    images = batch_size * number
+                    reached[name] = {"seconds": round(seconds, 1), "images": images, "steps": number, "accuracy": found}
             if reached.keys() == classifiers.keys():
                 break
     return reached

@@ -19,8 +19,12 @@ from benchmarks.plain.pixelda import PlainPixelDA
 from benchmarks.plain.refinement import PlainRefinement, Views
 from benchmarks.side_by_side import rates
 from benchmarks.table import page
+from benchmarks.to_accuracy import race
+from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.split import Split
 from pixelscope.endovae.losses import Posterior, cross_entropy_loss
 from pixelscope.endovae.networks import Decoder, Encoder
+from pixelscope.pixelda.data import Domains
 from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, StrongClassifier
 
 CEILING = {"float32": {"convolution": 400.0, "matrix product": 200.0}}
@@ -136,3 +140,11 @@ def test_the_command_line_lists_and_refuses(capsys: pytest.CaptureFixture[str]) 
     assert all(name in listed for name in (*ITEMS, START))
     assert main(["pixelda-stp"]) == 2
     assert capsys.readouterr().err == "There is no benchmark 'pixelda-stp'; did you mean pixelda-step?\n"
+
+
+def test_images_until_an_accuracy_are_counted_by_the_batch_size() -> None:
+    labels = np.arange(4) % 2
+    some = ImageSet(random_bytes(4, 3, 32, 32), Provenance("random", "random"), labels, ("a", "b"))
+    parts = Split(some, some.select(labels > 1), some, np.arange(4))
+    found = race(lambda number: None, {"T": Classifier(2)}, Domains(parts, parts, aligned=False), 0.0, batch_size=16)
+    assert (found["T"]["steps"], found["T"]["images"]) == (50, 800)
