@@ -215,6 +215,9 @@ def test_other_names_are_refused(tmp_path: Path) -> None:
         ablate("claims", tmp_path / "out", conditions=["nothing"])
     with pytest.raises(InputError, match="SLURM"):
         ablate("claims", tmp_path / "slurm", cluster="slurm")
+    with pytest.raises(InputError, match="--slurm.partition needs --cluster slurm"):
+        ablate("claims", tmp_path / "local", slurm={"partition": "gpu"})
+    assert not (tmp_path / "local").exists()
 
 
 def test_the_packaged_grid_names_every_claim() -> None:

@@ -136,8 +136,12 @@ def check_options(options: LaunchOptions) -> None:
     """Check the options before anything is written.
 
     Raises:
-        InputError: `max_parallel` is below 1, submitit is needed and not installed, or there is no SLURM.
+        InputError: `max_parallel` is below 1, submitit is needed and not installed, there is no SLURM, or it is not used and has
+            options.
     """
+    if options.slurm and options.cluster != "slurm":
+        given = ", ".join(f"--slurm.{name}" for name in options.slurm)
+        raise InputError(f"{given} needs --cluster slurm, which starts the runs as SLURM jobs; give it, or drop {given}.")
     if options.max_parallel < 1:
         raise InputError(f"--max-parallel must be at least 1, got {options.max_parallel}.")
     if not has_submitit():
