@@ -154,3 +154,10 @@ def test_a_run_of_the_other_system_is_refused(
     done = cli("endovae", command[0], trained, *command[1:])
     assert done.code == 2
     assert "'pixelda'" in done.err
+
+
+def test_a_run_of_another_system_has_no_views(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"system": "pixelda", "state": "finished"}', encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("", encoding="utf-8")
+    done = cli("endovae", "evaluate", tmp_path, "--view", "full")
+    assert done.code == 2 and "no run of EndoVAE" in done.err and "--view" in done.err

@@ -191,6 +191,8 @@ def evaluate(
         view: Print the anomaly scores of one view alone: `centre`, a square without border and insets, or `full`. Both are
             measured and stored.
     """
+    if view is not None and pixelscope.run_info(run).system != "endovae":
+        raise InputError(f"{run} is no run of EndoVAE, so it has no views; leave out --view.")
     found = pixelscope.evaluate(run, frames=frames, checkpoint=checkpoint, take_over=take_over)
     chosen = found.only(view) if view is not None and isinstance(found, pixelscope.endovae.Evaluation) else found
     show(chosen, json)
