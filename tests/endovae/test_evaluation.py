@@ -209,6 +209,12 @@ def test_a_folder_of_frames_keeps_its_folders_and_broken_ones_are_rows(run: Path
     assert not (tmp_path / "folder").exists()
 
 
+@pytest.mark.parametrize(("options", "name"), [({"resume": True}, "--resume"), ({"devices": 2}, "--devices")])
+def test_a_grid_takes_no_option_of_a_folder(tmp_path: Path, options: dict[str, Any], name: str) -> None:
+    with pytest.raises(InputError, match=f"one grid, for which {name} has no effect"):
+        reconstruct(tmp_path / "run", [tmp_path], tmp_path / "grid.png", **options)
+
+
 def test_a_grid_of_a_folder_has_no_masks(run: Path, frame_folder: Path, tmp_path: Path) -> None:
     for number in range(2):
         for folder in ("polyps", "polyp-masks"):

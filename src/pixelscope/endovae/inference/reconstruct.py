@@ -67,9 +67,13 @@ def reconstruct(
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
 
+    one_grid = out.suffix.lower() == ".png"
+    ignored = [name for name, given in (("--resume", resume), ("--devices", devices != 1)) if given and one_grid]
+    if ignored:
+        raise InputError(f"{out} is one grid, for which {ignored[0]} has no effect; drop it, or give a folder with --out.")
     loaded = load_checkpoint(run, checkpoint, finished=False)
     about: dict[str, object] = {"checkpoint": loaded.name, "images": loaded.images, "sampled": sampled, "seed": seed}
-    if out.suffix.lower() == ".png":
+    if one_grid:
         return _grid(loaded, paths, out, {"run": str(run), **about})
     return _folder(loaded, paths, out, about, devices, resume, progress)
 
