@@ -171,6 +171,10 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
     (short,) = collect(grid, jobs)[0].seeds
     assert short.curve == [(0, 0.1), (10, 0.2), (20, 0.3)], "no average is kept"
     assert short.accuracy_swing is None and not short.collapsed, "two points are on any line"
+    tied = set_result("target_test", torch.tensor([[5, 0, 0, 0], [3, 3, 0, 0], [0, 4, 3, 0], [0, 0, 0, 0]]), list("abcd"))
+    found = Evaluation.load(run / "evaluation.json")
+    found.model_copy(update={"sets": found.sets | {"target_test": tied}}).save(run / "evaluation.json")
+    assert collect(grid, jobs)[0].seeds[0].swapped_classes == 1, "a class that is as often itself as another one is not swapped"
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def _read_seed(seed: int, job: Job) -> SeedResult:
         accuracy_swing=_swing(raw[len(raw) // 2 :]),
         collapsed=raw[-1][1] < max(accuracy for _, accuracy in raw) / 2 if raw else None,
         source_accuracy=found.sets["source_test"].accuracy,
-        swapped_classes=int(((counts.argmax(1) != np.arange(len(counts))) & (counts.sum(1) > 0)).sum()),
+        swapped_classes=int((counts.max(1) > counts.diagonal()).sum()),
         diversity=diversity[-1] if diversity else None,
         probability_real=_mean_of_last_tenth(real),
         probability_generated=_mean_of_last_tenth(generated),
