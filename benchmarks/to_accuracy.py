@@ -82,9 +82,7 @@ def plain(domains: Domains, config: PixelDAConfig) -> tuple[Step, dict[str, nn.M
     return step, {"T": Answering(model.t)}
 
 
-def race(
-    step: Step, classifiers: dict[str, nn.Module], domains: Domains, accuracy: float, batch_size: int
-) -> dict[str, Any]:
+def race(step: Step, classifiers: dict[str, nn.Module], domains: Domains, accuracy: float, batch_size: int) -> dict[str, Any]:
     """Return by classifier the seconds, images and steps of `batch_size` after which it first reached `accuracy`."""
     assert domains.target is not None
     test, seconds, reached = domains.target.test, 0.0, {}

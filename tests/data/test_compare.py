@@ -1,6 +1,7 @@
 """Two sources side by side, and the problems that are found."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from PIL import Image
 
 from fixtures.sources import noise, write_classes
 from pixelscope.cli import main
+from pixelscope.data import load
 from pixelscope.data.describe import compare_sources
+from pixelscope.pixelda.data import with_classes_of
 
 
 def _drawn(folder: Path, classes: tuple[str, ...], count: int, margin: int, shade: int = 0) -> str:
@@ -129,3 +132,19 @@ def test_grey_copies_are_found_among_images_of_which_some_are_in_colour(tmp_path
     Image.new("RGB", (20, 20), "red").save(tmp_path / "source" / "a" / "colour.png")
     found = compare_sources(str(tmp_path / "source"), str(tmp_path / "target"))
     assert any("5 of 6 images" in problem for problem in found.problems)
+
+
+def test_classes_are_the_same_in_any_form_of_unicode(tmp_path: Path) -> None:
+    for role, form in (("source", "NFC"), ("target", "NFD")):
+        for name in ("café", "thé"):
+            folder = tmp_path / role / unicodedata.normalize(form, name)
+            folder.mkdir(parents=True)
+            for number in range(10):
+                pixels = np.random.default_rng(number + len(role) * len(name)).integers(0, 256, (16, 16, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    compared = compare_sources(str(tmp_path / "source"), str(tmp_path / "target"))
+    assert not [problem for problem in compared.problems if "class" in problem.lower()]
+    source, target = (load(str(tmp_path / role), size=16) for role in ("source", "target"))
+    for leave_out in (False, True):
+        measured, why = with_classes_of(target, source.classes, leave_out)
+        assert (len(measured), measured.classes, why) == (20, source.classes, "")

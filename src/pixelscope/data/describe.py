@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pixelscope.data import load, parse
 from pixelscope.data.decode import image_size
 from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced, sampled
-from pixelscope.data.imageset import ImageSet, image_hashes
+from pixelscope.data.imageset import ImageSet, class_key, image_hashes
 from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError, MissingExtra, plural
 from pixelscope.files import atomic_file
@@ -395,17 +395,17 @@ def _of_classes(source: SourceDescription, target: SourceDescription) -> list[st
         found.append(f"Classes of the source with fewer than {_RARE} images, from which little is learned: {_named(rare)}.")
     if not target.classes:
         return found
-    ours, theirs = ({name.strip().casefold() for name in one.classes} for one in (source, target))
+    ours, theirs = ({class_key(name) for name in one.classes} for one in (source, target))
     if not ours & theirs:
         both = f"the target has {_named(list(target.classes))}; the source has {_named(list(source.classes))}"
         remedy = "Rename the target's class folders or labels; otherwise the accuracy on it is not measured."
         return [*found, f"No class of the target is in the source: {both}. {remedy}"]
-    if missing := [name for name in target.classes if name.strip().casefold() not in ours]:
+    if missing := [name for name in target.classes if class_key(name) not in ours]:
         found.append(
             f"Classes of the target that the source lacks: {_named(missing)}; their images are classified as others. "
             "Leave them out with --data.classes source, or add images to the source."
         )
-    if absent := [name for name in source.classes if name.strip().casefold() not in theirs]:
+    if absent := [name for name in source.classes if class_key(name) not in theirs]:
         found.append(
             f"Classes of the source that the target's labels lack: {_named(absent)}; if the target has none of their images, "
             "adaptation forces some of its images into them. Leave them out of the source."

@@ -1,6 +1,7 @@
 """The data type of all images: `ImageSet`."""
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -160,6 +161,11 @@ class ImageSet:
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
+
+
+def class_key(name: str) -> str:
+    """Return a class name by which domains are compared: without case, surrounding blanks and forms of Unicode."""
+    return unicodedata.normalize("NFC", name.strip()).casefold()
 
 
 def image_hashes(images: Pixels) -> NDArray[np.int64]:

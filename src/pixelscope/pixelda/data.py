@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 
 from pixelscope.data import load
 from pixelscope.data.disk_array import sampled
-from pixelscope.data.imageset import ImageSet, image_hashes
+from pixelscope.data.imageset import ImageSet, class_key, image_hashes
 from pixelscope.data.sources.listing import note
 from pixelscope.data.sources.masks import load_masks, require_same_names
 from pixelscope.data.sources.relocate import find, written
@@ -333,7 +333,7 @@ def with_classes_of(
 ) -> tuple[ImageSet, str]:
     """Map the target's labels to the source's `classes`.
 
-    Case and surrounding blanks of class names are ignored.
+    Case, surrounding blanks and forms of Unicode of class names are ignored.
 
     Args:
         target: images, labelled or not.
@@ -355,11 +355,11 @@ def with_classes_of(
         return target, f"{target.provenance.source} has no labels."
     if target.classes == classes:
         return target, ""
-    positions = {_folded(name): index for index, name in enumerate(classes)}
-    own = [_folded(name) for name in target.classes]
+    positions = {class_key(name): index for index, name in enumerate(classes)}
+    own = [class_key(name) for name in target.classes]
     if len(positions) < len(classes) or len(set(own)) < len(own):
         positions, own = {name: index for index, name in enumerate(classes)}, list(target.classes)
-    extra = [name for name, folded in zip(target.classes, own, strict=True) if folded not in positions]
+    extra = [name for name, plain in zip(target.classes, own, strict=True) if plain not in positions]
     if extra and leave_out:
         return with_classes_of(_without(target, extra, classes), classes)
     if extra:
@@ -390,10 +390,6 @@ def _without(target: ImageSet, extra: Sequence[str], classes: Sequence[str]) -> 
     noted = replace(target.provenance, title=title, notes=(*target.provenance.notes, *note(text, extra)))
     left = replace(target.select(chosen), provenance=noted)
     return left.relabelled((kept.cumsum() - 1).clip(min=0).tolist(), names)
-
-
-def _folded(name: str) -> str:
-    return name.strip().casefold()
 
 
 def _listed(names: Sequence[str]) -> str:
