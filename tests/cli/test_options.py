@@ -296,13 +296,15 @@ def test_what_a_run_found_in_its_images_is_not_used_for_others(
     PixelDAConfig.parse(settings).save(file)
     (name,) = found
     with pytest.raises(InputError, match=f"data.{name}, which belongs to {re.escape(other)}"):
-        train("--config", str(file), *flags)
-    same = train("--config", str(file), "--source", "renders", "--target", "photos", "--training.images", "64")
+        train("--preset", "paper", "--config", str(file), *flags)
+    same = train(
+        "--preset", "paper", "--config", str(file), "--source", "renders", "--target", "photos", "--training.images", "64"
+    )
     assert list(at(same, f"data.{name}")) == found[name]
 
 
 def test_a_file_with_findings_takes_others_that_are_given(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     PixelDAConfig.parse({"source": "a", "target": "b", "data": {"target_range": (0, 4095)}}).save(file)
-    config = train("--config", str(file), "--target", "c", "--data.target-range", "0", "1023")
+    config = train("--preset", "paper", "--config", str(file), "--target", "c", "--data.target-range", "0", "1023")
     assert config.data.target_range == (0, 1023)

@@ -74,7 +74,8 @@ def refuse_checkpoint(path: Path, checkpoint: str) -> None:
     """Raise InputError if a checkpoint is named for an exported file, which has the weights of one."""
     if checkpoint != "auto":
         raise InputError(
-            f"{path} is a file, which has the weights of one checkpoint; drop --checkpoint {checkpoint}, or give the run folder."
+            f"{path} is a file, which has the weights of one checkpoint; drop --checkpoint {checkpoint}, or give the run "
+            "folder."
         )
 
 

@@ -136,8 +136,8 @@ def check_options(options: LaunchOptions) -> None:
     """Check the options before anything is written.
 
     Raises:
-        InputError: `max_parallel` is below 1, submitit is needed and not installed, there is no SLURM, or it is not used and has
-            options.
+        InputError: `max_parallel` is below 1, submitit is needed and not installed, there is no SLURM, or there are options of
+            SLURM without it.
     """
     if options.slurm and options.cluster != "slurm":
         given = ", ".join(f"--slurm.{name}" for name in options.slurm)
