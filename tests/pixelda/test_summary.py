@@ -90,3 +90,27 @@ def test_networks_that_no_memory_holds_are_refused_before_anything_is_made(tmp_p
         with pytest.raises(InputError, match="GB of memory"):
             attempt()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classifier": {"width": 64}}, "classifier.width 64 has no effect"),
+        ({"losses": {"task_most": 0.5}}, "losses.task_most 0.5 has no effect"),
+    ],
+)
+def test_a_setting_without_effect_is_refused_before_anything_is_written(
+    tmp_path: Path, settings: dict[str, dict[str, float]], message: str
+) -> None:
+    config = tiny.pixelda(source="nowhere", target="nowhere", **settings)
+    with pytest.raises(InputError, match=message):
+        train_pixelda(config, run=tmp_path / "run")
+    with pytest.raises(InputError, match=message):
+        plan(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_both_have_an_effect_next_to_others() -> None:
+    summarize(
+        "pixelda", tiny.pixelda(classifier={"kind": "residual", "width": 8}, losses={"task_bound": 0.1, "task_most": 0.5})
+    )

@@ -268,6 +268,25 @@ class PixelDAConfig(BaselineConfig):
         return self.judge or self.losses.semantic > 0
 
 
+def require_effect(config: BaselineConfig) -> None:
+    """Raise InputError if a setting has no effect next to the others.
+
+    Checked where a training starts or is planned; runs trained with such a setting stay readable.
+    """
+    width, usual = config.classifier.width, ClassifierConfig.model_fields["width"].default
+    if config.classifier.kind == "paper" and width != usual:
+        raise InputError(
+            f"classifier.width {width} has no effect on the paper's T; leave it out, or set classifier.kind to residual."
+        )
+    if not isinstance(config, PixelDAConfig) or config.losses.task_bound is not None:
+        return
+    most = config.losses.task_most
+    if most != LossConfig.model_fields["task_most"].default:
+        raise InputError(
+            f"losses.task_most {most:g} has no effect without losses.task_bound; leave it out, or set losses.task_bound."
+        )
+
+
 def preset(system: Literal["pixelda", "baseline"], name: str) -> dict[str, Any]:
     """Return the settings of a packaged preset, which a file and flags override.
 

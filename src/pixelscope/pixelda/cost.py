@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import runtime
 from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps
-from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
+from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, require_effect
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_classifier, build_networks
 from pixelscope.rng import StepContext
 
@@ -21,10 +21,14 @@ CLASSES = 10
 def summarize(system: Literal["pixelda", "baseline"], config: BaselineConfig | None = None) -> Summary:
     """Return the layers of a system's networks; of preset `paper` if no configuration is given.
 
+    Raises:
+        InputError: a setting has no effect next to the others.
+
     Example:
         >>> print(pixelscope.pixelda.summarize("pixelda").to_text())
     """
     chosen = config or (PixelDAConfig() if system == "pixelda" else BaselineConfig())
+    require_effect(chosen)
     with torch.device("meta"):
         found = [describe_network(name, network, inputs) for name, (network, inputs) in _networks(chosen).items()]
     return Summary(system, found)
