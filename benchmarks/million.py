@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from pixelscope.data.sources.packed import FORMAT
+
 CHUNK = 10_000
 TRAIN = """
 import sys, time
@@ -72,7 +74,7 @@ def write_pack(folder: Path, count: int) -> None:
         part[:] = random.integers(0, 256, part.shape, np.uint8)
     images.flush()
     np.save(folder / "labels.npy", random.integers(0, 10, count))
-    index = {"format": 1, "count": count, "classes": list("0123456789")}
+    index = {"format": FORMAT, "count": count, "classes": list("0123456789")}
     (folder / "pack.json").write_text(json.dumps(index), encoding="utf-8")
 
 

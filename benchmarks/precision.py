@@ -2,7 +2,7 @@
 
 python -m benchmarks.precision [--seeds 0 1 2] [--runs DIR] [--out FILE.json]
 
-Each training is a run folder of its own; those that are there already are measured and not trained again.
+Each training is a run folder of its own; finished ones are measured and not trained again, stopped ones continue.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelscope.pixelda.results import Evaluation
+from pixelscope.runs.folder import RunFolder
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(run: Path, precision: str, seed: int) -> float:
     """Return the accuracy on the target's test split of a demo training, trained here unless `run` holds it."""
     settings = ["--preset", "demo", "--seed", str(seed), "--precision", precision, "--out", str(run)]
-    if not (run / "evaluation.json").is_file():
+    if not ((run / "evaluation.json").is_file() and RunFolder(run).read_record().get("state") == "finished"):
         again = ["--resume", str(run)] if run.exists() else settings
         pixelscope("pixelda", "train", *again)
     return Evaluation.load(run / "evaluation.json").sets["target_test"].accuracy

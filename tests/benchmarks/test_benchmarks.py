@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import million, precision
 from benchmarks.__main__ import main, store
 from benchmarks.contenders import random_bytes
 from benchmarks.gpu.systems import SYSTEMS
@@ -21,6 +22,7 @@ from benchmarks.side_by_side import rates
 from benchmarks.table import page
 from benchmarks.to_accuracy import race
 from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.sources.packed import load_pack
 from pixelscope.data.split import Split
 from pixelscope.endovae.losses import Posterior, cross_entropy_loss
 from pixelscope.endovae.networks import Decoder, Encoder
@@ -148,3 +150,27 @@ def test_images_until_an_accuracy_are_counted_by_the_batch_size() -> None:
     parts = Split(some, some.select(labels > 1), some, np.arange(4))
     found = race(lambda number: None, {"T": Classifier(2)}, Domains(parts, parts, aligned=False), 0.0, batch_size=16)
     assert (found["T"]["steps"], found["T"]["images"]) == (50, 800)
+
+
+def test_a_stopped_training_is_not_measured_as_a_finished_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (
+        ("evaluation.json", "{}"),
+        ("config.yaml", ""),
+        ("run.json", '{"system": "pixelda", "state": "stopped"}'),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    asked: list[tuple[str, ...]] = []
+
+    def train(*arguments: str) -> None:
+        asked.append(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(precision, "pixelscope", train)
+    with pytest.raises(KeyboardInterrupt):
+        precision.measure(tmp_path, "32-true", 0)
+    assert asked == [("pixelda", "train", "--resume", str(tmp_path))]
+
+
+def test_many_images_are_a_pack(tmp_path: Path) -> None:
+    million.write_pack(tmp_path / "pack", 12)
+    assert len(load_pack(tmp_path / "pack")) == 12
