@@ -331,7 +331,9 @@ def test_regions_count_alike_whatever_their_size() -> None:
     lesions[0, :4, :4] = lesions[0, 20:50, 20:50] = True
     small, large = np.zeros((2, 1, SIDE, SIDE), np.float32)
     small[0, :4, :4] = large[0, 20:50, 20:50] = 1
-    assert region_overlap(small, lesions) == pytest.approx(region_overlap(large, lesions)) == pytest.approx(0.5, abs=0.01)
+    assert region_overlap(small, lesions) == pytest.approx(region_overlap(large, lesions))
+    # The other region is not found, and its equal values count as chance does.
+    assert region_overlap(small, lesions) == pytest.approx(0.5 + 0.5 * 0.15)
 
 
 def test_the_overlap_with_regions_is_that_of_a_count_at_every_threshold() -> None:
@@ -349,6 +351,33 @@ def test_the_overlap_with_regions_is_that_of_a_count_at_every_threshold() -> Non
     assert region_overlap(maps, lesions) == pytest.approx(expected, abs=0.005)
 
 
+def overlap_of_the_benchmark(maps: np.ndarray, lesions: np.ndarray) -> float:
+    """AUPRO as the evaluation code of MVTec AD computes it: pixels are sorted, and equal values are one step of the curve."""
+    order = np.argsort(-maps, axis=None, kind="stable")
+    credit, numbered = np.zeros(maps.shape), [np.asarray(label(one, connectivity=2)) for one in lesions]
+    for found, own in zip(credit, numbered, strict=True):
+        for number in range(1, own.max() + 1):
+            found[own == number] = 1 / (own == number).sum()
+    last = np.append(np.diff(maps.reshape(-1)[order]) != 0, True)
+    rates = np.cumsum(~lesions.reshape(-1)[order])[last] / (~lesions).sum()
+    overlaps = np.cumsum(credit.reshape(-1)[order])[last] / sum(own.max() for own in numbered)
+    rates, overlaps = np.append(0, rates), np.append(0, overlaps)
+    kept = rates < 0.3
+    ends = np.append(rates[kept], 0.3), np.append(overlaps[kept], np.interp(0.3, rates, overlaps))
+    return float(np.trapezoid(ends[1], ends[0]) / 0.3)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 4, 30])
+def test_equal_values_share_their_overlap_as_in_the_benchmark(levels: int) -> None:
+    rng = np.random.default_rng(0)
+    lesions = np.zeros((3, SIDE, SIDE), bool)
+    lesions[0, 5:9, 5:9] = lesions[0, 30:50, 20:40] = lesions[1, 10:13, 40:50] = lesions[2, :30, :20] = True
+    maps = np.floor(levels * (rng.random(lesions.shape) + 0.2 * lesions)).astype(np.float32)
+    assert region_overlap(maps, lesions) == pytest.approx(overlap_of_the_benchmark(maps, lesions), abs=1e-3)
+    if not levels:
+        assert region_overlap(maps, lesions) == pytest.approx(0.15)
+
+
 def test_small_maps_are_resized_as_scikit_image_does() -> None:
     maps = np.random.default_rng(0).random((2, 7, 7)).astype(np.float32)
     expected = [np.asarray(resize(one, (SIDE, SIDE), order=1, mode="edge", anti_aliasing=False)) for one in maps]
@@ -361,6 +390,15 @@ def test_the_hottest_pixel_is_on_the_lesion_or_not() -> None:
     maps = np.zeros((2, SIDE, SIDE), np.float32)
     maps[0, 3, 3] = maps[1, 40, 40] = 1
     assert hottest_inside(maps, lesions) == 0.5
+
+
+def test_equally_hot_pixels_share_the_hottest_point() -> None:
+    lesions = np.zeros((2, SIDE, SIDE), bool)
+    lesions[:, :10, :10] = True
+    assert hottest_inside(np.zeros((2, SIDE, SIDE), np.float32), lesions) == pytest.approx(100 / SIDE**2)
+    saturated = np.zeros((2, SIDE, SIDE), np.float32)
+    saturated[:, 9:12, 0] = 255
+    assert hottest_inside(saturated, lesions) == pytest.approx(1 / 3)
 
 
 def test_lesions_count_where_they_cover_more_than_half_of_a_pixel() -> None:

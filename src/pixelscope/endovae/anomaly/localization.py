@@ -78,26 +78,32 @@ def measure_maps(maps: Map, lesions: Mask) -> RegionMapResult:
 
 
 def hottest_inside(maps: Map, lesions: Mask) -> float:
-    """Return the fraction of frames with a lesion whose highest value lies on it."""
+    """Return the fraction of frames with a lesion whose highest value lies on it; equal ones count by their fraction."""
     flat, inside = maps.reshape(len(maps), -1), lesions.reshape(len(lesions), -1)
-    some = inside.any(1)
-    return float(inside[some, flat[some].argmax(1)].mean())
+    highest = flat == flat.max(1, keepdims=True)
+    shares = (highest & inside).sum(1) / highest.sum(1)
+    return float(shares[inside.any(1)].mean())
 
 
 def region_overlap(maps: Map, lesions: Mask) -> float:
     """Return AUPRO: the area under the curve of per-region overlap against the false-positive rate, up to 0.3, divided by 0.3.
 
-    A region is a connected lesion of one frame. Regions of all sizes weigh the same.
+    A region is a connected lesion of one frame. Regions of all sizes weigh the same. The curve is straight between the points
+    of two thresholds, so that equal values of a saturated or constant map count as in the AUROC.
     """
     outside = np.sort(maps[~lesions])[::-1]
     rates = np.linspace(0, MAX_FALSE_POSITIVES, THRESHOLDS)
     thresholds = outside[np.minimum((rates * len(outside)).astype(np.int64), len(outside) - 1)]
+    # False-positive rates of the curve's points on both sides: above a threshold, and at it or above.
+    before, after = (np.searchsorted(-outside, -thresholds, side) / len(outside) for side in ("left", "right"))
+    share = ((rates - before) / (after - before)).clip(0, 1)
     overlaps = []
     for one, lesion in zip(maps, lesions, strict=True):
         count, regions = cv2.connectedComponents(lesion.astype(np.uint8))
         for number in range(1, count):
             inside = np.sort(one[regions == number])
-            overlaps.append(1 - np.searchsorted(inside, thresholds, side="right") / len(inside))
+            above, reached = (1 - np.searchsorted(inside, thresholds, side) / len(inside) for side in ("right", "left"))
+            overlaps.append(above + share * (reached - above))
     return float(trapezoid(np.mean(overlaps, 0), rates) / MAX_FALSE_POSITIVES)
 
 
