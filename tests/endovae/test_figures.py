@@ -133,7 +133,7 @@ def test_the_loss_shows_the_best_checkpoint_and_when_the_learning_rate_fell() ->
     axes = panel(loss_panels(TRAIN, EVALUATIONS, best=(9600, 5500.25), start_kl=1.0), "Loss")
     assert line(axes, "lowest: 5,500.2") == ([9600], [5500.25])
     marked = [one.get_xdata()[0] for one in axes.lines if str(one.get_label()) in ("learning rate lowered", "_lowered")]  # type: ignore[index]
-    assert marked == lr_drops(EVALUATIONS) == [6400, 12800]
+    assert marked == lr_drops(EVALUATIONS) == [3200, 9600]
     assert lr_drops(EVALUATIONS[:2]) == lr_drops([]) == []
 
 
@@ -146,7 +146,11 @@ def test_a_loss_without_cross_entropy_is_not_in_nats_and_not_rounded_to_0() -> N
 
 def test_the_learning_rate_and_the_start_of_the_schedule_are_drawn() -> None:
     figure = loss_panels(TRAIN, EVALUATIONS, start_kl=1.5)
-    assert line(panel(figure, "Learning"), "at each evaluation")[1] == [entry["learning_rate"] for entry in EVALUATIONS]
+    axes = panel(figure, "Learning")
+    assert line(axes, "until each evaluation")[1] == [entry["learning_rate"] for entry in EVALUATIONS]
+    # An evaluation is written before the schedule acts on it: its learning rate is that of the epoch before.
+    (steps,) = [one for one in axes.lines if one.get_label() == "until each evaluation"]
+    assert steps.get_drawstyle() == "steps-pre"
     assert line(panel(figure, "KL"), "schedule starts")[1] == [1.5, 1.5]
 
 

@@ -132,9 +132,9 @@ def loss_panels(
 
 
 def lr_drops(evaluations: Lines) -> list[int]:
-    """Return the images seen at which a lower learning rate was first used."""
+    """Return the images seen at which the learning rate was lowered: an evaluation states that of the epoch before it."""
     rate = series(evaluations, "learning_rate")
-    return [] if rate is None else [int(x) for x in rate.x[1:][np.diff(rate.y) < 0]]
+    return [] if rate is None else [int(x) for x in rate.x[:-1][np.diff(rate.y) < 0]]
 
 
 def _loss(axes: Axes, lines: TrainAndValidation, draw: Any, unit: str) -> None:
@@ -172,7 +172,7 @@ def _total(axes: Axes, lines: TrainAndValidation, best: tuple[int, float] | None
 
 def _learning_rate(axes: Axes, rate: Series) -> None:
     marker = "o" if len(rate.x) == 1 else None
-    axes.step(rate.x, rate.y, where="post", color=PURPLE, linewidth=1.9, marker=marker, label="at each evaluation")
+    axes.step(rate.x, rate.y, where="pre", color=PURPLE, linewidth=1.9, marker=marker, label="until each evaluation")
     axes.set_yscale("log")
     axes.set_ylim(rate.y.min() / 1.6, rate.y.max() * 1.6)
     rates = np.unique(rate.y)
