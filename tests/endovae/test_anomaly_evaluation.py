@@ -162,6 +162,25 @@ def test_frames_are_counted_by_class_and_camera_and_drawn_by_cluster(outlined_st
         assert float(line["p"]) == p and line["flagged"] == (flagged[p < 0.055] if visible else "")
 
 
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_intervals_over_few_clusters_are_warned_of(outlined_store: FrameStore, count: int) -> None:
+    rng, store = np.random.default_rng(0), outlined_store
+
+    def scored(kind: str) -> Scored:
+        positions = np.flatnonzero((store.abnormal == (kind == "abnormal")) & ~store.hides_lesion("centre"))
+        scores, baselines = ({name: rng.normal(0, 1, len(positions)) for name in names} for names in (SCORES, BASELINES))
+        clusters = np.arange(len(positions)) % (count if kind == "abnormal" else len(positions))
+        return Scored(FrameSubset(store, positions), clusters, scores, baselines, np.full(len(positions), 0.5))
+
+    found = evaluate_view("centre", {kind: scored(kind) for kind in ("normal", "abnormal")}, known_healthy(19), 8)
+    if count == 1:
+        draws = ClusterBootstrap.of(np.zeros(9), np.zeros(9))
+        area = auroc_with_ci(rng.normal(0, 1, 9), rng.normal(0, 1, 9), draws).auroc
+        assert area.low == area.value == area.high, "an interval over one cluster has no width"
+    few = [warning for warning in found.warnings if "clusters" in warning]
+    assert len(few) == (count < 5) and all(f"abnormal ({count})" in warning and "normal-" not in warning for warning in few)
+
+
 def by_visible(scored: dict[str, Scored]) -> np.ndarray:
     return np.concatenate([one.visible for one in scored.values()])
 

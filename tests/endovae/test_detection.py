@@ -35,6 +35,7 @@ from pixelscope.endovae.anomaly.localization import (
     resized_lesions,
     resized_maps,
 )
+from pixelscope.endovae.anomaly.statistics import few_clusters_warning
 from pixelscope.endovae.detection.config import DetectConfig, DetectorName
 from pixelscope.endovae.detection.crossvalidation import cross_validate, halves, make_folds
 from pixelscope.endovae.detection.detect import calibration_split, fit_to_store
@@ -420,6 +421,15 @@ def test_a_cross_validation_counts_every_frame_and_compares_with_trivial_scores(
         assert lead.value == pytest.approx(area.value - best, abs=1e-9)
     assert all(0 <= share <= 1 for share in result.flagged.values())
     assert "constant" in result.maps and result.maps["constant"].auroc == 0.5
+
+
+def test_classes_of_few_clusters_are_warned_of(result: DetectionResult, phantoms: FrameStore) -> None:
+    positions, classes = np.arange(len(phantoms)), np.where(phantoms.abnormal, "abnormal", phantoms.classes[0])
+    groups = phantoms.clusters(positions, QUICK.duplicate_distance)
+    few = {name for name in set(classes.tolist()) if len(np.unique(groups[classes == name])) < 5}
+    warned = [warning for warning in result.warnings if "clusters" in warning]
+    assert len(warned) == bool(few) and all(name in warning for name in few for warning in warned)
+    assert few_clusters_warning({"a": 5, "b": 4}) == few_clusters_warning({"b": 4}) and not few_clusters_warning({"a": 5})
 
 
 def test_frames_that_differ_all_over_are_told_apart(tmp_path: Path) -> None:

@@ -235,6 +235,11 @@ class ClusterBootstrap:
         """Return the bootstrap in which each frame is one cluster."""
         return cls(np.arange(normal), np.arange(abnormal), seed)
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Return the number of clusters of normal and of abnormal frames."""
+        return int(self.normal.max()) + 1, int(self.abnormal.max()) + 1
+
     def weights(self) -> Iterator[Values]:
         """Yield how often each frame is drawn per resample, (times, N + M), in chunks; always the same numbers.
 

@@ -29,7 +29,7 @@ from pixelscope.endovae.anomaly.calibration import (
 )
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
-from pixelscope.endovae.anomaly.statistics import few_frames_warning
+from pixelscope.endovae.anomaly.statistics import few_clusters_warning, few_frames_warning
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
 from pixelscope.endovae.measurement import Measured, RawScores, References, measure
@@ -177,10 +177,16 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
         flagged={} if few else _flagged_by_group(normal, abnormal, groups),
         cameras={} if few else _flagged_by_camera(normal),
         shortcuts=shortcut_test(view, abnormal.part, distance, tuple(groups)),
-        warnings=_warnings(view, known.selected, found[known.selected], leads),
+        warnings=(*_warnings(view, known.selected, found[known.selected], leads), *_few_clusters(view, draws)),
         unscored={kind: int((~one.visible).sum()) for kind, one in scored.items() if not one.visible.all()},
         invisible=int(hidden.sum()),
     )
+
+
+def _few_clusters(view: ViewName, draws: Mapping[str, ClusterBootstrap]) -> tuple[str, ...]:
+    """Return a warning if a class of healthy frames, or the abnormal ones, are too few clusters for intervals."""
+    counts = {name: draw.counts[0] for name, draw in draws.items() if name != "all"}
+    return few_clusters_warning(counts | {"abnormal": draws["all"].counts[1]}, f" on the view {view}")
 
 
 def shortcut_test(view: ViewName, part: FrameSubset, distance: int, groups: tuple[str, ...]) -> ShortcutTest | None:

@@ -1,5 +1,6 @@
 """Mahalanobis distances and conformal p-values, in NumPy alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ RIDGE = 1e-6
 """Added to the diagonal of a covariance, as a fraction of its mean: an unused dimension has no variance."""
 TIE_TOLERANCE = 1e-4
 """Fraction of the calibration's standard deviation below which two scores are ties; two runtimes differ by less."""
+
+MIN_CLUSTERS = 5
+"""Minimum number of clusters for an interval: resamples of fewer differ too little, and those of one not at all."""
 
 
 @dataclass(frozen=True)
@@ -90,5 +94,22 @@ def few_frames_warning(count: int, rate: float, where: str = "") -> tuple[str, .
         f"Warning: a false-positive rate of {rate:g} needs at least {frames_needed(rate)} calibration frames, and there are "
         f"{count}{where}, so that nothing is flagged; give more healthy frames, or `score --false-positive-rate` "
         f"{1 / (1 + count):.3g} or more."
+    )
+    return (warning,)
+
+
+def few_clusters_warning(clusters: Mapping[str, int], where: str = "") -> tuple[str, ...]:
+    """Return a warning if a group of frames has fewer clusters of near-duplicates than an interval needs.
+
+    Args:
+        clusters: number of clusters by group.
+        where: which frames these are, for example ` on the view centre`.
+    """
+    few = [f"{name} ({count})" for name, count in clusters.items() if count < MIN_CLUSTERS]
+    if not few:
+        return ()
+    warning = (
+        f"Warning: intervals{where} are too narrow for groups with fewer than {MIN_CLUSTERS} clusters of near-duplicates: "
+        f"{', '.join(few)}; give frames of more videos."
     )
     return (warning,)

@@ -19,7 +19,7 @@ from pixelscope.endovae.anomaly.baselines import baseline_scores, cross_validate
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.localization import baseline_maps, measure_maps, resized_lesions, resized_maps
 from pixelscope.endovae.anomaly.scores import shows_tissue
-from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, few_frames_warning
+from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, few_clusters_warning, few_frames_warning
 from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName, chosen_detectors
 from pixelscope.endovae.detection.detectors import FITS, Detection
 from pixelscope.endovae.detection.features import FrameFeatures, PretrainedExtractor, learned_extractor, pretrained_extractor
@@ -405,11 +405,17 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
         selection_auroc=selection,
         rate=RATE,
         flagged={} if few else _flagged(frames, results),
-        warnings=(*few, *_left_out(frames)),
+        warnings=(*few, *few_clusters_warning(_clusters(frames, groups)), *_left_out(frames)),
         lesion_frames=int(outlined.sum()),
         lesion_share=float(resized_lesions(frames.lesions[outlined]).mean()) if outlined.any() else 0.0,
         maps=_maps(results),
     )
+
+
+def _clusters(frames: Frames, groups: Mapping[str, Mask]) -> dict[str, int]:
+    """Return the number of clusters of each class of healthy frames, and of the abnormal ones."""
+    rows = {name: some for name, some in groups.items() if name != ALL} | {"abnormal": frames.abnormal}
+    return {name: len(np.unique(frames.groups[some])) for name, some in rows.items()}
 
 
 def _left_out(frames: Frames) -> tuple[str, ...]:
