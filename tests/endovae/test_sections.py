@@ -267,6 +267,29 @@ def test_the_table_compares_every_method_on_every_set(written: WriteRun) -> None
     assert "Wang et al. 2004: Gaussian window 11 x 11" in table.caption
 
 
+def test_frames_that_no_number_includes_are_not_counted_but_named(copied: WriteRun) -> None:
+    run = copied()
+    found = Evaluation.load(run / "evaluation.json")
+    assert found.anomaly is not None
+    sets = found.sets | {"abnormal": found.sets["abnormal"].model_copy(update={"unmeasured": 7})}
+    views = found.anomaly.views | {
+        "centre": found.anomaly.views["centre"].model_copy(update={"unscored": {"normal": 3}, "invisible": 64})
+    }
+    anomaly = found.anomaly.model_copy(update={"views": views})
+    found.model_copy(update={"sets": sets, "anomaly": anomaly}).save(run / "evaluation.json")
+    page = read_once(run)
+    assert [row.cells[1] for row in tables(page["result"])[0].rows] == ["77"] * 3 + ["593"] * 3 + ["500"]
+    assert [numbers_in(note) for note in page["result"].notes] == [[7, 600]]
+    said = [note for note in page["anomaly"].notes if "centre" in note and not note.startswith("Warning")]
+    assert [numbers_in(note) for note in said] == [[3], [64]]
+    assert any("593 abnormal against 77" in table.caption for table in tables(page["findings"]))
+
+
+def test_the_steps_of_an_interpolation_are_those_between_its_frames(written: WriteRun) -> None:
+    (caption,) = [part.caption for part in read_once(written())["latent"].parts if part.name == "interpolation"]
+    assert numbers_in(caption) == [3, 8]
+
+
 def test_other_abnormal_frames_than_polyps_are_not_compared_with_the_reference_study(copied: WriteRun) -> None:
     run = copied()
     found = Evaluation.load(run / "evaluation.json")

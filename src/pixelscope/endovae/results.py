@@ -61,6 +61,11 @@ class SetResult(Config):
     unmeasured: Natural = 0
     """Number of frames whose pixels are all ignored; no mean includes them."""
 
+    @property
+    def measured(self) -> int:
+        """Return the number of frames that means are of."""
+        return self.count - self.unmeasured
+
     @model_validator(mode="after")
     def _check_complete(self) -> "SetResult":
         _require("methods", self.methods, METHODS)
@@ -205,6 +210,15 @@ class ViewResult(Config):
         """Return the groups of healthy frames with their titles; `all` only if there are several classes."""
         classes = {name: name for name in self.counts if name not in ("all", "abnormal")}
         return {"all": "all healthy", **classes} if len(classes) > 1 else classes
+
+    @property
+    def left_out(self) -> list[str]:
+        """Return which test frames no number includes, and why."""
+        unscored = ", ".join(f"{count:,} {kind}" for kind, count in self.unscored.items())
+        found = [f"not scored, because no tissue is visible: {unscored}"] if unscored else []
+        if self.invisible:
+            found.append(f"left out, because this view does not show their lesion: {self.invisible:,} abnormal")
+        return found
 
 
 class Anomaly(Config):
@@ -377,12 +391,7 @@ def _end_lines(found: ViewResult, rate: float) -> list[str]:
     cameras = "; ".join(f"{name}: {one.flagged:.1%} of {one.count:,}" for name, one in found.cameras.items())
     if cameras:
         lines.append(f"  healthy frames by class and original size: {cameras}")
-    if found.unscored:
-        unscored = ", ".join(f"{count:,} {kind}" for kind, count in found.unscored.items())
-        lines.append(f"not scored, because no tissue is visible: {unscored}")
-    if found.invisible:
-        lines.append(f"left out, because this view does not show their lesion: {found.invisible:,} abnormal")
-    return lines
+    return lines + found.left_out
 
 
 def _headline(anomaly: Anomaly) -> list[str]:

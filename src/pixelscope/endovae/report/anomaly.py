@@ -58,7 +58,11 @@ def anomaly_section(data: ReportData) -> Section:
             *(_selection(view, one, found.rate) for view, one in found.ordered.items()),
         ),
         parts=tuple(part for part in parts if part is not None),
-        notes=(*found.warnings, *(warning for one in found.ordered.values() for warning in one.warnings)),
+        notes=(
+            *found.warnings,
+            *(warning for one in found.ordered.values() for warning in one.warnings),
+            *(f"Test frames on the view {view} {line}." for view, one in found.ordered.items() for line in one.left_out),
+        ),
     )
 
 

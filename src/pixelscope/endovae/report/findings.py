@@ -160,7 +160,7 @@ def _kinds_sentence(data: ReportData) -> str:
 def _separation_table(data: ReportData) -> Table | None:
     if data.numbers is None or not data.numbers.separation:
         return None
-    names, counts = data.numbers.method_names, {kind: found.count for kind, found in data.sets.items()}
+    names, counts = data.numbers.method_names, {kind: found.measured for kind, found in data.sets.items()}
     rows = [Row((names[method], f"{value:.3f}")) for method, value in data.numbers.separation.items()]
     caption = (
         f"AUROC of the squared error, {counts['abnormal']:,} abnormal against {counts['normal']:,} normal frames. 1 is perfect "

@@ -91,8 +91,8 @@ def _interpolation(data: ReportData) -> CaptionedFigure | None:
         return None
     rows, steps = arrays["frames"].shape[:2]
     caption = (
-        f"{plural(rows, 'interpolation')} between the posterior means of two frames, in {steps} equal steps. A frame differs "
-        "from its reconstruction next to it by what the latent vector does not encode."
+        f"{plural(rows, 'interpolation')} between the posterior means of two frames, in {steps - 1} equal steps. A frame "
+        "differs from its reconstruction next to it by what the latent vector does not encode."
     )
     return captioned("interpolation", interpolation_gallery(arrays["ends"], arrays["frames"]), caption)
 

@@ -168,7 +168,16 @@ def result_section(data: ReportData) -> Section:
     numbers = data.numbers
     parts = tuple(part for part in (quality_table(data), _checkpoint_table(data)) if part is not None)
     prose = () if numbers is None else (f"Measured on checkpoint {numbers.checkpoint}, at {data.epochs_at(numbers.images)}.",)
-    return Section("Result", "result", prose=prose, parts=parts)
+    return Section("Result", "result", prose=prose, parts=parts, notes=_left_out(data))
+
+
+def _left_out(data: ReportData) -> tuple[str, ...]:
+    """Return a note per set of frames of which some are not measured."""
+    return tuple(
+        f"Not measured, because all their pixels lie in insets: {found.unmeasured:,} of {found.count:,} {data.set_name(kind)}."
+        for kind, found in data.sets.items()
+        if found.unmeasured
+    )
 
 
 def quality_table(data: ReportData) -> Table | None:
@@ -180,7 +189,7 @@ def quality_table(data: ReportData) -> Table | None:
         for method in METHODS:
             title = f"{data.set_name(kind)}: {names[method]}"
             kept = f"{found.detail_kept[method]:.1%}"
-            rows.append(Row((title, f"{found.count:,}", *_cells(found.methods[method]), kept)))
+            rows.append(Row((title, f"{found.measured:,}", *_cells(found.methods[method]), kept)))
     polyps = "abnormal" in data.sets and "polyps" in data.sets["abnormal"].classes
     caption = (
         "Mean ± standard deviation over frames, reconstructed from the posterior mean. PCA codes frames by as many numbers as "
