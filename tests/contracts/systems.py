@@ -141,7 +141,7 @@ SYSTEMS = {
             quiet={"network": {"dropout": 0.0}, "views": STILL},
             loss="loss/source",
             change=("learning_rate: 0.002", "learning_rate: 0.001"),
-            long=1_600,
+            long=3_200,
         ),
         SystemCase(
             name="endovae",

@@ -112,7 +112,7 @@ def test_a_baseline_learns_and_is_copied_into_the_run_that_names_it(tmp_path: Pa
         train_pixelda(tiny.pixelda(**domains), run=tmp_path / "run", baseline=before)
     assert not (tmp_path / "run").exists()
     result.save(before / "evaluation.json")
-    private = {"width": 4, "private_first_layer": True}
+    private = {"private_first_layer": True}
     small = tiny.pixelda(**domains, classifier=private, training={"images": 16})
     run = train_pixelda(small, run=tmp_path / "run", baseline=before)
     shutil.rmtree(before)
