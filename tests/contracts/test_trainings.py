@@ -229,7 +229,7 @@ def test_resumed_with_another_number_of_processes_is_the_same_run(
 @every_system
 def test_a_process_that_dies_stops_the_others_with_a_sentence(case: SystemCase, tmp_path: Path) -> None:
     process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 9_600), runtime={"devices": 2}))
-    _wait_for(process, tmp_path / "run" / "stats.jsonl", 352)  # after the first checkpoint
+    _wait_for(process, tmp_path / "run" / "stats.jsonl", 1_632)  # after the first checkpoint
     workers = _workers(process.pid)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
