@@ -66,6 +66,8 @@ class OnnxModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # Waiting threads would take the cores from those that read files.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self.session: onnxruntime.InferenceSession = ort.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelscope.imaging.content_area import channels
+
 Flags = NDArray[np.bool_]
 
 LUMA = (0.299, 0.587, 0.114)
@@ -36,7 +38,9 @@ def touching_edge(black: Flags) -> Flags:
 
 def _tissue(frame: NDArray[np.uint8], inset: Flags) -> Flags:
     border = touching_edge(frame @ np.array(LUMA) < BLACK * 255)
-    glints = frame.min(2) > BRIGHT * 255
+    red, green, blue = channels(frame)
+    glints = np.asarray(cv2.min(cv2.min(red, green), blue)) > BRIGHT * 255
     around = cv2.dilate((border | glints).astype(np.uint8), _CROSS) > 0
     left = ~(inset | around)
-    return left & (np.ptp(frame[left], axis=0).any() if left.any() else False)
+    colours = frame[left]
+    return left & bool((colours != colours[:1]).any())

@@ -41,7 +41,8 @@ class OnnxScorer:
         """Read the metadata; raises InputError that names `path` if the file is of another system or damaged."""
         if devices != 1:
             raise InputError(f"{path} runs on the CPU; leave out --devices, or give the run folder.")
-        self._model, self.devices = model, 1
+        # A second batch keeps the cores busy where the first has work for one of them only.
+        self._model, self.devices = model, 2
         self.prepare, self.calibration = read_metadata(model.about, str(path))
         self.identity = {"model": model.about.weights_sha256}
 
