@@ -35,7 +35,7 @@ from scipy.io import savemat
 import pixelscope
 from benchmarks.small import SIZE, small_domains, small_frames, small_settings
 from pixelscope.config import read_yaml
-from pixelscope.data.decode import read_image
+from pixelscope.data.formats.decode import read_image
 from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError
 from pixelscope.pixelda.refinement.results import RefinementResult

@@ -12,6 +12,7 @@ from pixelscope.errors import PACKAGES as EXTRA_PACKAGES
 SOURCE = Path(pixelscope.__file__).parent
 WITH_TORCH = {
     "pixelscope.data.loader": "makes tensors of images",
+    "pixelscope.endovae.inference.export_detector": "exports a network",
     "pixelscope.endovae.inference.torch_model": "is the model in torch",
     "pixelscope.pixelda.inference.torch_model": "is the model in torch",
     "pixelscope.exports.onnx_graph": "exports a network",

@@ -15,7 +15,7 @@ _SYSTEMS = ("endovae", "pixelda")
 _PUBLIC = {
     "compare_sources": "pixelscope.data.describe",
     "contact_sheet": "pixelscope.data.describe",
-    "decode_bytes": "pixelscope.data.decode",
+    "decode_bytes": "pixelscope.data.formats.decode",
     "DemoResult": "pixelscope.demo",
     "describe_source": "pixelscope.data.describe",
     "evaluate": "pixelscope.systems",

@@ -3,11 +3,11 @@
 from pixelscope import endovae as endovae
 from pixelscope import pixelda as pixelda
 from pixelscope.data import load as load_images
-from pixelscope.data.decode import decode_bytes as decode_bytes
 from pixelscope.data.describe import SourceDescription as SourceDescription
 from pixelscope.data.describe import compare_sources as compare_sources
 from pixelscope.data.describe import contact_sheet as contact_sheet
 from pixelscope.data.describe import describe_source as describe_source
+from pixelscope.data.formats.decode import decode_bytes as decode_bytes
 from pixelscope.data.imageset import ImageSet as ImageSet
 from pixelscope.data.pack import pack as pack
 from pixelscope.data.pages import WrittenPages as WrittenPages

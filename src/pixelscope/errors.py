@@ -1,7 +1,11 @@
-"""Errors that the user can fix, and counts in messages."""
+"""Errors that the user can fix, and the counts and names in messages."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+
+NAMED = 10
+"""Number of names in a note; the others are counted."""
 
 
 class InputError(ValueError):
@@ -58,6 +62,31 @@ def not_one_of(name: str, value: object, choices: Iterable[str]) -> InputError:
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: 1 frame, 1,370 frames, 2 classes."""
     return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def printable(text: str) -> str:
+    """Return `text`, for example a path, with the bytes that are not UTF-8 escaped, so that it can be written anywhere."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text: str) -> str:
+    """Return `text` as `printable` does, with line breaks and other control characters escaped, too."""
+    return re.sub(
+        r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), printable(text)
+    )
+
+
+def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return `text` with the number of the names and the first `{names}`; empty if there are no names.
+
+    text: `{count}` stands for the number, `{count:file}` for `1 file` or `2 files`.
+    """
+    if not names:
+        return ()
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    named = one_line(", ".join(names[:NAMED]))
+    counted = re.sub(r"\{count:([^}]*)\}", lambda found: plural(len(names), found[1]), text)
+    return (counted.replace("{count}", f"{len(names):,}").replace("{names}", named + more),)
 
 
 class TrainingStopped(InputError):

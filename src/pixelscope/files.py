@@ -120,18 +120,6 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def printable(text: str) -> str:
-    """Return `text`, for example a path, with the bytes that are not UTF-8 escaped, so that it can be written anywhere."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def one_line(text: str) -> str:
-    """Return `text` as `printable` does, with line breaks and other control characters escaped, too."""
-    return re.sub(
-        r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), printable(text)
-    )
-
-
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Return rows as CSV, quoted as in RFC 4180, also cells with a carriage return; lines end with a newline."""
     return "".join(map(_csv_line, rows))

@@ -146,7 +146,7 @@ SYSTEMS = {
         System(
             "endovae-detector",
             "anomaly detector",
-            export="pixelscope.endovae.detection.export:export_detector",
+            export="pixelscope.endovae.inference.export_detector:export_detector",
             hub_task="image-feature-extraction",
             hub_tags=("anomaly-detection", "endoscopy"),
         ),

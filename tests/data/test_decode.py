@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageDraw, ImageOps, features
 from PIL.PngImagePlugin import PngImageFile
 
 from fixtures.sources import noise, tiff_with_pixels_at_a_float
-from pixelscope.data.decode import decode_bytes, image_size, read_all, read_image, read_images
+from pixelscope.data.formats.decode import decode_bytes, image_size, read_all, read_image, read_images
 from pixelscope.data.sources.listing import image_files
 from pixelscope.errors import InputError
 
@@ -140,7 +140,7 @@ def test_our_own_errors_are_not_taken_for_damage(tmp_path: Path, monkeypatch: py
     def fail(image: Image.Image, size: int) -> None:
         raise TypeError("a defect")
 
-    monkeypatch.setattr("pixelscope.data.decode._square", fail)
+    monkeypatch.setattr("pixelscope.data.formats.decode._square", fail)
     with pytest.raises(TypeError, match="a defect"):
         read_image(saved(tmp_path, Image.new("L", (3, 2))), 2)
 
@@ -220,7 +220,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
 
 
 def test_many_images_come_in_order_errors_among_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixelscope.data.decode._CHUNK", 3)
+    monkeypatch.setattr("pixelscope.data.formats.decode._CHUNK", 3)
     paths = [saved(tmp_path, Image.new("L", (2, 2), i), f"{i}.png") for i in range(8)]
     paths[4].write_bytes(b"")
     values = [None if isinstance(image, InputError) else int(image.max()) for image in read_images(paths)]

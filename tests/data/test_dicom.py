@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from pixelscope.data import load
-from pixelscope.data.decode import image_size, read_image
-from pixelscope.data.sources.dicom import Window
+from pixelscope.data.formats.decode import image_size, read_image
+from pixelscope.data.formats.dicom import Window
 from pixelscope.errors import InputError
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.cluster import DBSCAN
 
 from fixtures.frames import drawn
-from pixelscope.data.decode import read_all
+from pixelscope.data.formats.decode import read_all
 from pixelscope.data.frames import duplicates
 from pixelscope.data.frames.duplicates import DISTANCE, clusters, perceptual_hash
 from pixelscope.data.sources.listing import image_files

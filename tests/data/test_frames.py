@@ -16,7 +16,7 @@ from PIL import Image
 from fixtures.endoscope import inset_mask
 from fixtures.frames import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
 from fixtures.sources import tiff_with_pixels_at_a_float
-from pixelscope.data.decode import read_image
+from pixelscope.data.formats.decode import read_image
 from pixelscope.data.frames import prepare as preparation
 from pixelscope.data.frames.duplicates import perceptual_hash
 from pixelscope.data.frames.prepare import prepare

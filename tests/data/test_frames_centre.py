@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fixtures.frames import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
-from pixelscope.data.decode import reject_decompression_bombs
+from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.preprocess import centre_box, cut_centre, prepare_frame, prepare_views
 from pixelscope.data.frames.store import FrameStore

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fixtures.frames import BOTTOM, LEFT, RIGHT, TOP, drawn, save, write_frames
-from pixelscope.data.decode import image_size, read_image
+from pixelscope.data.formats.decode import image_size, read_image
 from pixelscope.data.frames.duplicates import clusters, perceptual_hash, split_by_cluster
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.preprocess import prepare_file, prepare_frame

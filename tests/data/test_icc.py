@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pixelscope.data.decode import decode_halved, read_image
+from pixelscope.data.formats.decode import decode_halved, read_image
 
 
 def profile(kind: str) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from pixelscope import InputError, load_images, write_pages
-from pixelscope.data.decode import read_image
+from pixelscope.data.formats.decode import read_image
 
 
 def paged(path: Path, pages: list[np.ndarray]) -> Path:

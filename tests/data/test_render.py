@@ -17,7 +17,7 @@ from PIL import Image
 from fixtures.sources import noise, write_photos
 from pixelscope import RenderConfig, describe_source, render_pictograms
 from pixelscope.cli import main
-from pixelscope.data.decode import reject_decompression_bombs
+from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.data.sources.pictograms import read_pictogram, render, warp
 from pixelscope.errors import InputError
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pixelscope.config import Config
 from pixelscope.data import load
-from pixelscope.data.decode import read_image
+from pixelscope.data.formats.decode import read_image
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.pack import pack

@@ -18,11 +18,11 @@ from pixelscope.endovae.anomaly import localization
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.localization import localize, outlined
+from pixelscope.endovae.anomaly.measurement import FrameMaps
 from pixelscope.endovae.anomaly.scores import view_box
 from pixelscope.endovae.checkpoints import read_config
 from pixelscope.endovae.data import FrameSubset, Splits, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
-from pixelscope.endovae.measurement import FrameMaps
 from pixelscope.endovae.networks import Decoder, Encoder
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder

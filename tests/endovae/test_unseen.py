@@ -19,11 +19,11 @@ from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibrate import AnomalySplits, calibrate, split_for_anomaly
 from pixelscope.endovae.anomaly.calibration import FILE, RATE, read_calibration
 from pixelscope.endovae.anomaly.localization import localize, outlined
+from pixelscope.endovae.anomaly.measurement import References, fit_references, measure
 from pixelscope.endovae.anomaly.statistics import frames_needed
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
 from pixelscope.endovae.data import FrameSubset, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
-from pixelscope.endovae.measurement import References, fit_references, measure
 from pixelscope.endovae.metrics import psnr, squared_error, ssim
 from pixelscope.endovae.report.data import ReportData
 from pixelscope.endovae.results import Evaluation, Localization

@@ -11,7 +11,7 @@ from skimage.measure import label, regionprops
 
 from fixtures.borders import OUTLINES
 from fixtures.endoscope import border, disc, filled, lumen, noisy, octagon, overlap, text
-from pixelscope.data.decode import read_image
+from pixelscope.data.formats.decode import read_image
 from pixelscope.errors import InputError
 from pixelscope.imaging.content_area import Box, find_content_area, otsu_stages
 

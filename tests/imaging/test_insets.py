@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fixtures.borders import INSETS
 from fixtures.endoscope import TISSUE, border, disc, filled, inset_mask, lumen, noisy, octagon, overlap
-from pixelscope.data.decode import read_image
+from pixelscope.data.formats.decode import read_image
 from pixelscope.errors import InputError
 from pixelscope.imaging.content_area import Box, find_content_area
 from pixelscope.imaging.insets import Inset, find_insets, inpaint

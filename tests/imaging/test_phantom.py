@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelscope.data.decode import read_image
+from pixelscope.data.formats.decode import read_image
 from pixelscope.data.frames.discovery import find_classes
 from pixelscope.data.phantom import PhantomFrame, draw_frame, write_phantom
 from pixelscope.data.phantom import frame as phantom_folder

@@ -16,7 +16,7 @@ from fixtures import tiny
 from fixtures.weights import Tensors, edit
 from pixelscope import InputError, Interrupted
 from pixelscope.data import load
-from pixelscope.data.decode import read_image
+from pixelscope.data.formats.decode import read_image
 from pixelscope.data.loader import to_float
 from pixelscope.data.sources.listing import image_files
 from pixelscope.pixelda.checkpoints import load_checkpoint

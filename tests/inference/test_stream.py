@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pixelscope import InputError, Interrupted
-from pixelscope.data.decode import decode
+from pixelscope.data.formats.decode import decode
 from pixelscope.files import atomic_file
 from pixelscope.inference.files import (
     InputFile,

@@ -10,7 +10,7 @@ from PIL import Image
 from fixtures import tiny
 from pixelscope import evaluate, export, load_images, resume
 from pixelscope.config import read_yaml
-from pixelscope.data.decode import decode
+from pixelscope.data.formats.decode import decode
 from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import Format

@@ -21,6 +21,8 @@ from pixelscope.config import merge, read_yaml
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import image_files
 from pixelscope.engine import checkpoint
+from pixelscope.engine.config import ViewsConfig
+from pixelscope.engine.views import strong, weak
 from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.evaluation import measure, own_sets
@@ -31,20 +33,20 @@ from pixelscope.pixelda.refinement.config import (
     PRESETS,
     GeneratedConfig,
     RefineConfig,
-    ViewsConfig,
     read_refinement,
     refine_preset,
 )
-from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches, strong, weak
+from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
 from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.refinement.selection import SELECTORS, cluster_agreement, mutual_information, select_checkpoints
+from pixelscope.pixelda.refinement.selection import SELECTORS, select_checkpoints
 from pixelscope.pixelda.refinement.task import RefineTask, View, cosine
 from pixelscope.pixelda.refinement.training import generated_validation, load_inputs, refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
+from pixelscope.pixelda.verdict import cluster_agreement, mutual_information
 from pixelscope.reports.builder import build_report
 from pixelscope.reports.document import Table
 from pixelscope.rng import ShuffledOrder, StepContext, generator

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pixelscope.data import load, parse
-from pixelscope.data.decode import image_size
 from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced, sampled
+from pixelscope.data.formats.decode import image_size
 from pixelscope.data.imageset import ImageSet, class_key, image_hashes
 from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError, MissingExtra, plural

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from pixelscope.data import load, parse, require_path, with_range_note
-from pixelscope.data.decode import depth_of, is_flat, read_readable
 from pixelscope.data.disk_array import BLOCK, RowWriter, blocks
+from pixelscope.data.formats.decode import depth_of, is_flat, read_readable
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
 from pixelscope.data.sources.packed import FORMAT, INDEX, NAMES, load_pack

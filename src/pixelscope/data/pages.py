@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 from PIL import Image
 
-from pixelscope.data.decode import (
+from pixelscope.data.formats.decode import (
     is_deep,
     map_files,
     open_image,

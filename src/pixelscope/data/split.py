@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from pixelscope.data.disk_array import Positions
 from pixelscope.data.imageset import ImageSet, Mask, image_hashes
-from pixelscope.data.sources.listing import note
-from pixelscope.errors import InputError, plural
+from pixelscope.errors import InputError, note, plural
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import torch
 
 from pixelscope.data.disk_array import Pixels
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.endovae.anomaly.calibration import Calibration
+from pixelscope.endovae.anomaly.calibration import HEADLINE
+from pixelscope.endovae.anomaly.evaluation import AnomalyMeasured
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
+from pixelscope.endovae.anomaly.measurement import Measured
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import AugmentedBatches, FrameSubset, Splits, to_frames, to_images
 from pixelscope.endovae.forward import LatentAxes, decode, encode, interpolate, random_latents, reconstruct, traverse
 from pixelscope.endovae.losses import Posterior
-from pixelscope.endovae.measurement import Measured
 from pixelscope.endovae.metrics import pixel_maps
 from pixelscope.endovae.results import MODEL
 from pixelscope.endovae.task import EndoVAETask
@@ -95,13 +96,20 @@ class ProgressSamples:
         save_arrays(self.path, originals=self.frames, **rows)
 
 
-def save_samples(checkpoint: Checkpoint, splits: Splits, measured: Mapping[str, Measured], axes: LatentAxes) -> None:
-    """Store reconstructions of the test frames, generated frames, interpolations and traversals.
+def save_samples(
+    checkpoint: Checkpoint,
+    splits: Splits,
+    measured: Mapping[str, Measured],
+    anomaly: AnomalyMeasured | None,
+    axes: LatentAxes,
+) -> None:
+    """Store reconstructions and heat maps of the test frames, generated frames, interpolations and traversals.
 
     Args:
         checkpoint: encoder and decoder.
         splits: of the run.
         measured: the test frames by kind.
+        anomaly: their anomaly scores; None without heat maps.
         axes: along which frames are generated.
     """
     for kind, part in splits.test.items():
@@ -112,34 +120,27 @@ def save_samples(checkpoint: Checkpoint, splits: Splits, measured: Mapping[str, 
     mean, kl = _latents(checkpoint, part, measured.get("normal"))
     _save_interpolations(checkpoint, part, mean)
     _save_traversals(checkpoint, axes, kl.mean(0))
+    if anomaly is not None:
+        _save_heatmaps(checkpoint, anomaly)
 
 
-def save_heatmaps(
-    checkpoint: Checkpoint, parts: Mapping[str, FrameSubset], p: Mapping[str, np.ndarray], calibration: Calibration
-) -> None:
-    """Store heat maps of random test frames as samples/heatmaps-KIND.npz.
-
-    Args:
-        checkpoint: encoder and decoder.
-        parts: test frames by kind.
-        p: their p-values by kind; frames without a p-value (NaN) are left out.
-        calibration: sets the brightness.
-    """
-    for kind, part in parts.items():
-        scored = np.flatnonzero(~np.isnan(p[kind]))
+def _save_heatmaps(checkpoint: Checkpoint, found: AnomalyMeasured) -> None:
+    """Store heat maps of random test frames with a p-value, by kind, as samples/heatmaps-KIND.npz."""
+    for kind, one in found.scored[HEADLINE].items():
+        part, scored = one.part, np.flatnonzero(~np.isnan(one.p))
         if not len(scored):
             continue
         shown = scored[_random(len(scored), HEATMAPS, checkpoint.config.seed, "heat maps")]
         some = FrameSubset(part.store, part.positions[shown])
         frames = some.frames
         errors = smoothed(_errors(checkpoint, frames)) * ~some.insets
-        overlays = [overlay(frame, error, calibration.vmax) for frame, error in zip(frames, errors, strict=True)]
+        overlays = [overlay(frame, error, found.calibration.vmax) for frame, error in zip(frames, errors, strict=True)]
         save_arrays(
             checkpoint.folder.samples / f"heatmaps-{kind}.npz",
             frames=frames,
             overlays=np.stack(overlays),
             lesions=part.store.lesions[some.positions] > 0,
-            p=p[kind][shown],
+            p=one.p[shown],
         )
 
 

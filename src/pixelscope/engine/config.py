@@ -82,3 +82,22 @@ class AugmentConfig(Config):
     """Maximum relative change of height and of width, drawn independently."""
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Maximum relative change of contrast."""
+
+
+class ViewsConfig(Config):
+    """Augmentation: weak views for the teacher, strong views for the classifier in training."""
+
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.06
+    """Maximum shift of a view, as a fraction of the side."""
+    rotation: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Maximum rotation of a strong view, as a fraction of a full turn."""
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Maximum zoom of a strong view, in and out; height and width have separate draws."""
+    shear: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Maximum shear of a strong view."""
+    colour: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Maximum change in contrast and brightness per channel of a strong view."""
+    invert: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability of inverting a strong view."""
+    erase: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Maximum side of the square erased from a strong view, as a fraction of the image's."""

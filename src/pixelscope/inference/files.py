@@ -8,11 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from pixelscope.data.decode import SUFFIXES
+from pixelscope.data.formats.decode import SUFFIXES
 from pixelscope.data.frames.discovery import is_mask_of_a_frame
-from pixelscope.data.sources.listing import Entry, not_read_notes, note, part_of, passed_over_notes, scan
-from pixelscope.errors import InputError
-from pixelscope.files import printable
+from pixelscope.data.sources.listing import Entry, not_read_notes, part_of, passed_over_notes, scan
+from pixelscope.errors import InputError, note, printable
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from pixelscope.data.decode import is_flat, pages_after_first, reject_decompression_bombs
-from pixelscope.data.sources.dicom import windows
-from pixelscope.data.sources.listing import Entry, note, window_notes
-from pixelscope.errors import InputError, Interrupted, plural
+from pixelscope.data.formats.decode import is_flat, pages_after_first, reject_decompression_bombs
+from pixelscope.data.formats.dicom import windows
+from pixelscope.data.sources.listing import Entry, window_notes
+from pixelscope.errors import InputError, Interrupted, note, plural
 from pixelscope.files import DISK_FULL
 from pixelscope.inference.files import InputFile, batches, count_files, in_order, is_file, iterate_files, skipped_notes
 from pixelscope.inference.table import ERROR, ResumableTable, Row, Table

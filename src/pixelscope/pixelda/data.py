@@ -14,11 +14,10 @@ from safetensors.numpy import load_file, save
 from pixelscope.data import load
 from pixelscope.data.disk_array import sampled
 from pixelscope.data.imageset import ImageSet, class_key, image_hashes
-from pixelscope.data.sources.listing import note
 from pixelscope.data.sources.masks import load_masks, require_same_names
 from pixelscope.data.sources.relocate import find, written
 from pixelscope.data.split import Split, group_by_name, own_test_mask, shared_test_mask, split
-from pixelscope.errors import InputError, plural
+from pixelscope.errors import InputError, note, plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.framing import SAMPLE, Framing, find_foreground, matching
 from pixelscope.pixelda.config import BaselineConfig, DataConfig, PixelDAConfig

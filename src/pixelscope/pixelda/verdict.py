@@ -6,21 +6,22 @@ confident it is. The verdict follows the mutual information between predictions 
 is checked first: do the two classifiers exchange the names of classes?
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from pixelscope.data.disk_array import Bytes, sampled
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
+from pixelscope.engine.config import ViewsConfig
 from pixelscope.engine.runtime import computing_device
+from pixelscope.engine.views import strong, weak
 from pixelscope.pixelda.forward import logits_and_features
 from pixelscope.pixelda.metrics import BATCH, MeasuredSet, accuracies, confusion, measure_all
-from pixelscope.pixelda.refinement.config import ViewsConfig
-from pixelscope.pixelda.refinement.data import strong, weak
-from pixelscope.pixelda.refinement.selection import cluster_agreement, mutual_information
 from pixelscope.pixelda.results import DECIDES, SWAPPED, Better, Verdict
 from pixelscope.rng import generator
 
@@ -40,6 +41,9 @@ MARGIN = 0.02
 
 LEARNED = 0.1
 """Part of the way from chance (the frequency of the most frequent class) to 1 that an accuracy on the source must exceed."""
+
+STARTS = 10
+"""Runs of k-means, each from other initial centres."""
 
 VIEWS = (weak, strong)
 """Altered views for `view_information`, with the default ranges of a refinement."""
@@ -132,6 +136,42 @@ def criterion_values(
         "cluster agreement": cluster_agreement(logits, features),
     }
     return criteria | accuracies(measure_all(network, known))
+
+
+def cluster_agreement(logits: Tensor, features: Tensor, seed: int = 0) -> float:
+    """Return the adjusted mutual information of predicted classes and k-means clusters of L2-normalized features; at most 1.
+
+    k is the number of classes, or of distinct features if that is smaller, as for images of a few shapes or exact copies. Of
+    `STARTS` runs of k-means the one with the smallest distortion counts, because one run alone depends on its first centres.
+    """
+    from sklearn.metrics import adjusted_mutual_info_score  # it takes long to import, and trainings start without it
+
+    predicted = logits.argmax(1)
+    if len(predicted.unique()) < 2:
+        return 0.0
+    unit = torch.nn.functional.normalize(features.float(), dim=1).double().numpy()
+    count = min(logits.shape[1], len(np.unique(unit.round(6), axis=0)))
+    clusters = min((_clusters(unit, count, (seed, start)) for start in range(STARTS)), key=lambda found: found[0])[1]
+    return float(adjusted_mutual_info_score(clusters, predicted.numpy()))
+
+
+def _clusters(features: np.ndarray, count: int, seed: tuple[int, ...]) -> tuple[float, np.ndarray]:
+    """Return the distortion of one run of k-means on `features` (N, F), and each one's cluster (N,)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        centres, clusters = kmeans2(features, count, minit="++", rng=np.random.default_rng(seed), missing="warn", iter=30)
+    return float(np.square(features - centres[clusters]).sum()), clusters
+
+
+def mutual_information(logits: Tensor) -> float:
+    """Return the mutual information of images and predictions in nats (Krause et al. 2010); confident, diverse predictions
+    raise it."""
+    p = logits.double().softmax(1)
+    return float(_entropy(p.mean(0)) - _entropy(p).mean())
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -(p * p.clamp(min=1e-12).log()).sum(-1)
 
 
 def view_information(network: nn.Module, images: Bytes, answers: Tensor) -> float:

@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixelscope.errors import InputError
-from pixelscope.files import LOCK, TEMPORARY, UNREADABLE, atomic_file, find_link, naming, printable, read_json, write_text
+from pixelscope.errors import InputError, printable
+from pixelscope.files import LOCK, TEMPORARY, UNREADABLE, atomic_file, find_link, naming, read_json, write_text
 from pixelscope.runs.lock import FACTS, RunLock, find_holder, locked, require_free
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pixelscope.data.decode import SUFFIXES
-from pixelscope.data.sources.listing import Contents, contents, note, parts_among
-from pixelscope.errors import InputError
+from pixelscope.data.formats.decode import SUFFIXES
+from pixelscope.data.sources.listing import Contents, contents, parts_among
+from pixelscope.errors import InputError, note
 
 Kind = Literal["normal", "abnormal"]
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixelscope.data.decode import map_files, read_content
+from pixelscope.data.formats.decode import map_files, read_content
 from pixelscope.data.frames.discovery import Found, FoundFile, Kind, stem, without_mask_suffix
-from pixelscope.data.sources.listing import note, reading_notes
-from pixelscope.errors import InputError
-from pixelscope.files import printable
+from pixelscope.data.sources.listing import reading_notes
+from pixelscope.errors import InputError, note, printable
 
 _NO_CONTENT = ("", hashlib.sha256().hexdigest())
 """Digests of unreadable and of empty files."""

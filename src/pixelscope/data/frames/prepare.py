@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.decode import decode, depth_of, read_content, reject_decompression_bombs
 from pixelscope.data.disk_array import RowWriter, evenly_spaced
+from pixelscope.data.formats.decode import decode, depth_of, read_content, reject_decompression_bombs
 from pixelscope.data.frames.discovery import find_classes
 from pixelscope.data.frames.duplicates import perceptual_hash
 from pixelscope.data.frames.listing import ListedFrame, Listing, list_frames
@@ -47,9 +47,8 @@ from pixelscope.data.frames.store import (
     StoreIndex,
     array_shapes,
 )
-from pixelscope.data.sources.listing import note
 from pixelscope.data.sources.masks import frame_mask
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, note
 from pixelscope.files import atomic_file, folder_lock, write_text
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box, find_content_area

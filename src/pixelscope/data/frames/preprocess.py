@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelscope.data.decode import decode, decode_halved
+from pixelscope.data.formats.decode import decode, decode_halved
 from pixelscope.data.sources.masks import frame_mask
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig

@@ -19,8 +19,8 @@ from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.data.frames.discovery import Kind
 from pixelscope.data.frames.duplicates import DISTANCE, clusters
 from pixelscope.data.frames.preprocess import CENTRE_SIZE, Stages, View, ViewName, read_stages
-from pixelscope.errors import InputError, plural
-from pixelscope.files import UNREADABLE, find_link, printable
+from pixelscope.errors import InputError, plural, printable
+from pixelscope.files import UNREADABLE, find_link
 from pixelscope.imaging.config import MIN_LESION, PrepareConfig
 from pixelscope.imaging.preview import sheet_html
 from pixelscope.runs.record import ResultFile

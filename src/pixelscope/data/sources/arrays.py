@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelscope.data.decode import is_flat
+from pixelscope.data.formats.decode import is_flat
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.axes import USPS, Array, Shape, arrange, check_layout, choose_layout, count_images, usps_labels
-from pixelscope.data.sources.listing import note
 from pixelscope.data.sources.mat import read_mat
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, note
 from pixelscope.files import UNREADABLE
 from pixelscope.imaging.convert import BYTES_FROM, Range, known_range, range_note, range_text, to_eight_bits
 from pixelscope.imaging.resize import resize

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelscope.data.decode import depth_of, is_flat, read_readable
+from pixelscope.data.formats.decode import depth_of, is_flat, read_readable
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import (
     Contents,

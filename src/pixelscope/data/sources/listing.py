@@ -11,13 +11,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from pixelscope.data.decode import SUFFIXES, further_pages
-from pixelscope.data.sources.dicom import windows
-from pixelscope.errors import InputError, plural
-from pixelscope.files import one_line
-
-_NAMED = 10
-"""Number of files that a note names; the others are counted."""
+from pixelscope.data.formats.decode import SUFFIXES, further_pages
+from pixelscope.data.formats.dicom import windows
+from pixelscope.errors import NAMED, InputError, note, plural
 
 OTHER_PROGRAMS = frozenset(
     (
@@ -175,7 +171,7 @@ def _entries(folder: Path) -> list[tuple[str, bool, bool]]:
 def by_ending(names: Sequence[str]) -> str:
     """Return the number of files per suffix, most frequent first."""
     kinds = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in names)
-    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_NAMED))
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(NAMED))
 
 
 def is_passed_over(name: str) -> bool:
@@ -203,19 +199,6 @@ def is_symlink_loop(folder: Path) -> bool:
     """Return whether a link leads to a folder that contains it, so that walking would never end."""
     here = folder.parent.resolve()
     return folder.is_symlink() and folder.resolve() in (here, *here.parents)
-
-
-def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return `text` with the number of the names and the first `{names}`; empty if there are no names.
-
-    text: `{count}` stands for the number, `{count:file}` for `1 file` or `2 files`.
-    """
-    if not names:
-        return ()
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    named = one_line(", ".join(names[:_NAMED]))
-    counted = re.sub(r"\{count:([^}]*)\}", lambda found: plural(len(names), found[1]), text)
-    return (counted.replace("{count}", f"{len(names):,}").replace("{names}", named + more),)
 
 
 def not_read_notes(names: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelscope.data import load, parse
-from pixelscope.data.decode import load_stored, reject_decompression_bombs
+from pixelscope.data.formats.decode import load_stored, reject_decompression_bombs
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError

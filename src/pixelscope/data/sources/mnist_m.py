@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from pixelscope.data.decode import read_all, read_image
+from pixelscope.data.formats.decode import read_all, read_image
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.sources.listing import image_files
 from pixelscope.data.sources.mnist import CLASSES, MNIST_SHA256, load_mnist

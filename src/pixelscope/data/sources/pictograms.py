@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelscope.data.decode import image_size, load_stored, reject_decompression_bombs
+from pixelscope.data.formats.decode import image_size, load_stored, reject_decompression_bombs
 from pixelscope.data.sources.listing import RENDER_RECORD, contents, is_passed_over, parts_among
 from pixelscope.data.sources.mnist_m import read_photo
 from pixelscope.errors import InputError, plural

@@ -9,12 +9,12 @@ from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.calibration import Calibration, ViewCalibration, camera_counts
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
+from pixelscope.endovae.anomaly.measurement import Measured, RawScores
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, log_spread, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.config import SplitConfig
 from pixelscope.endovae.data import FrameSubset, Splits
-from pixelscope.endovae.measurement import Measured, RawScores
 from pixelscope.endovae.metrics import auroc
 from pixelscope.errors import InputError
 

@@ -28,16 +28,16 @@ from pixelscope.endovae.anomaly.calibration import (
     title,
 )
 from pixelscope.endovae.anomaly.localization import localize
+from pixelscope.endovae.anomaly.measurement import Measured, RawScores, References, measure
 from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
 from pixelscope.endovae.anomaly.statistics import few_clusters_warning, few_frames_warning
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
-from pixelscope.endovae.measurement import Measured, RawScores, References, measure
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc_lead, auroc_with_ci
 from pixelscope.endovae.results import Anomaly, CameraResult, Interval, Lead, ScoreSeparation, ShortcutTest, ViewResult
-from pixelscope.endovae.samples import save_heatmaps
 from pixelscope.errors import InputError, plural
 from pixelscope.files import csv_text, write_text
+from pixelscope.runs.folder import RunFolder
 
 MAX_SHORTCUT_FRAMES = 5_000
 """Maximum number of frames of the shortcut test, evenly spaced."""
@@ -82,14 +82,10 @@ class AnomalyMeasured:
     """By view and kind."""
     found: Anomaly | None
 
-    def store(self, checkpoint: Checkpoint) -> None:
-        """Write the calibration, anomaly.csv and heat maps into the run folder."""
-        folder = checkpoint.folder
+    def store(self, folder: RunFolder) -> None:
+        """Write the calibration and anomaly.csv into the run folder."""
         self.calibration.save(folder.checkpoints / FILE)
         write_text(folder.path / "anomaly.csv", anomaly_table(self.scored))
-        first = self.scored[HEADLINE]
-        test, p = {kind: one.part for kind, one in first.items()}, {kind: one.p for kind, one in first.items()}
-        save_heatmaps(checkpoint, test, p, self.calibration)
 
 
 def measure_anomaly(

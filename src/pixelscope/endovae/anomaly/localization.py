@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from scipy.integrate import trapezoid
 
 from pixelscope.endovae.anomaly.heatmap import smoothed
+from pixelscope.endovae.anomaly.measurement import FrameMaps
 from pixelscope.endovae.data import FrameSubset
-from pixelscope.endovae.measurement import FrameMaps
 from pixelscope.endovae.metrics import auroc, best_dice
 from pixelscope.endovae.results import Localization, MapResult, RegionMapResult
 from pixelscope.imaging.tissue import LUMA

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pixelscope.data.decode import reject_decompression_bombs
+from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, require_other_file, save_png
 from pixelscope.endovae.inference.metadata import Floats
 from pixelscope.errors import InputError

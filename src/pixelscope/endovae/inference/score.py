@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pixelscope.data.decode import decode
+from pixelscope.data.formats.decode import decode
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE, Size, camera_warnings, known_cameras, title

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixelscope.data.decode import decode
+from pixelscope.data.formats.decode import decode
 from pixelscope.data.sources.folder import Layout, find_images
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, csv_text

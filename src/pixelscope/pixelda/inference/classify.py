@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelscope.data.decode import decode
+from pixelscope.data.formats.decode import decode
 from pixelscope.errors import InputError
 from pixelscope.inference.files import InputFile, require_files
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline

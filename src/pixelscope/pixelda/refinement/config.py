@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from pixelscope.config import Config, load_preset, merge, read_yaml
 from pixelscope.data.sources.relocate import find
-from pixelscope.engine.config import AdamConfig, Images, RuntimeConfig, TrainingConfig
+from pixelscope.engine.config import AdamConfig, Images, RuntimeConfig, TrainingConfig, ViewsConfig
 from pixelscope.errors import InputError
 from pixelscope.runs.folder import RunFolder
 
@@ -90,25 +90,6 @@ class RegularizationConfig(Config):
     """Weight of the change of predictions under the worst small change of an image (Miyato et al. 2018)."""
     radius: Annotated[float, Field(gt=0)] = 1.0
     """L2 norm of that change, of an image with pixels in [-1, 1]."""
-
-
-class ViewsConfig(Config):
-    """Augmentation: weak views for the teacher, strong views for the classifier in training."""
-
-    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.06
-    """Maximum shift of a view, as a fraction of the side."""
-    rotation: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Maximum rotation of a strong view, as a fraction of a full turn."""
-    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Maximum zoom of a strong view, in and out; height and width have separate draws."""
-    shear: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Maximum shear of a strong view."""
-    colour: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Maximum change in contrast and brightness per channel of a strong view."""
-    invert: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Probability of inverting a strong view."""
-    erase: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Maximum side of the square erased from a strong view, as a fraction of the image's."""
 
 
 class AdamWConfig(AdamConfig):

@@ -1,4 +1,4 @@
-"""Batches of a refinement and their augmentation: source, generated and target images, the target without labels."""
+"""Batches of a refinement: source, generated and target images, the target without labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import DeviceImages, ShuffledStream, StepBatches, to_float, under, with_prefix
@@ -16,7 +15,7 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.forward import draw_noise, redraw
 from pixelscope.pixelda.networks import Generator
-from pixelscope.pixelda.refinement.config import GeneratedConfig, ViewsConfig
+from pixelscope.pixelda.refinement.config import GeneratedConfig
 from pixelscope.rng import ShuffledOrder, StepContext, generator
 
 GENERATE_BATCH = 250
@@ -127,57 +126,3 @@ class RefineBatches(StepBatches[RefineBatch]):
         """Return both domains, and the pool where there is one."""
         pool = {} if self.pool is None else {"generated pool": self.pool.images}
         return {"source": self.source.images, "target": self.target.images, **pool}
-
-
-def weak(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
-    """Return images (N, C, S, S), each shifted; edges are repeated."""
-    shift = _uniform(len(images), 2, draw) * 2 * config.shift
-    return _warped(images, torch.eye(2, device=draw.device).repeat(len(images), 1, 1), shift)
-
-
-def strong(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
-    """Return images (N, 3, S, S) in [-1, 1]: rotated, zoomed, sheared, shifted, recoloured, some inverted, a square erased."""
-    count = len(images)
-    turn, high, wide, shear, *shift = _uniform(count, 6, draw).unbind(1)
-    matrix = _matrix(
-        turn * 2 * torch.pi * config.rotation, 1 + config.zoom * high, 1 + config.zoom * wide, config.shear * shear
-    )
-    moved = _warped(images, matrix, torch.stack(shift, 1) * 2 * config.shift)
-    gain = 1 + config.colour * _uniform(count, 3, draw)
-    bias = config.colour * _uniform(count, 3, draw)
-    inverted = torch.rand(count, 1, generator=draw, device=draw.device) < config.invert
-    sign = 1 - 2 * inverted.float()
-    coloured = moved * (gain * sign)[..., None, None].to(moved) + bias[..., None, None].to(moved)
-    return _erased(coloured.clamp(-1, 1), config.erase, draw)
-
-
-def _uniform(count: int, columns: int, draw: torch.Generator) -> Tensor:
-    """Return values (count, columns) uniform on [-1, 1], on the generator's device."""
-    return 2 * torch.rand(count, columns, generator=draw, device=draw.device) - 1
-
-
-def _matrix(angle: Tensor, high: Tensor, wide: Tensor, shear: Tensor) -> Tensor:
-    """Return affine matrices (N, 2, 2) from output to input coordinates."""
-    cos, sin = angle.cos(), angle.sin()
-    rows = [torch.stack([cos / wide, (-sin + shear) / wide], 1), torch.stack([sin / high, cos / high], 1)]
-    return torch.stack(rows, 1)
-
-
-def _warped(images: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
-    theta = torch.cat([matrix, shift[:, :, None]], 2).to(images)
-    grid = affine_grid(theta, list(images.shape), align_corners=False)
-    return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _erased(images: Tensor, largest: float, draw: torch.Generator) -> Tensor:
-    """Set a square of each image to a random grey."""
-    if largest == 0:
-        return images
-    count, size = len(images), images.shape[-1]
-    side, top, left, grey = torch.rand(count, 4, generator=draw, device=draw.device).unbind(1)
-    side = side * largest
-    along = (torch.arange(size, device=draw.device) + 0.5) / size
-    rows = (along >= (top * (1 - side))[:, None]) & (along < (top * (1 - side) + side)[:, None])
-    columns = (along >= (left * (1 - side))[:, None]) & (along < (left * (1 - side) + side)[:, None])
-    inside = rows[:, :, None] & columns[:, None, :]
-    return torch.where(inside[:, None], (2 * grey - 1)[:, None, None, None].to(images), images)

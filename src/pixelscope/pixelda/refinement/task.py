@@ -11,16 +11,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
+from pixelscope.engine.config import ViewsConfig
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.ema import EMA
 from pixelscope.engine.optimize import adam, apply_gradients, set_learning_rate
 from pixelscope.engine.runtime import to_device, to_memory_format
 from pixelscope.engine.task import StepInputs, Task
+from pixelscope.engine.views import strong, weak
 from pixelscope.pixelda.losses import conditional_entropy, task_loss, virtual_adversarial_loss
 from pixelscope.pixelda.metrics import accuracy_and_loss
 from pixelscope.pixelda.networks import StrongClassifier
-from pixelscope.pixelda.refinement.config import RefineConfig, ViewsConfig
-from pixelscope.pixelda.refinement.data import RefineBatch, strong, weak
+from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.data import RefineBatch
 from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.rng import StepContext
 

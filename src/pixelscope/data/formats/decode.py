@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 from PIL.TiffImagePlugin import TiffImageFile
 
-from pixelscope.data.sources.dicom import SUFFIX, dicom_size, is_dicom, read_dicom
+from pixelscope.data.formats.dicom import SUFFIX, dicom_size, is_dicom, read_dicom
 from pixelscope.errors import InputError, MissingExtra
 from pixelscope.imaging.convert import Range, common_range, range_text, to_eight_bits, to_srgb, type_range
 
