@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 
 from pixelscope.data.disk_array import DiskArray
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.engine.runtime import launch
+from pixelscope.engine.launch import launch
 
 STORED = Path("results/benchmarks/benchmarks.json")
 DEVICES = (1, 8, 64)

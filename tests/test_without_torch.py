@@ -72,6 +72,16 @@ print(parts.train.digest())
     assert len(done.stdout.strip()) == 64
 
 
+def test_trained_models_are_measured_and_used_without_lightning() -> None:
+    """Only trainings need it; importing it takes longer than most of what is done with a trained model."""
+    modules = ("evaluation", "inference.torch_model", "inference.interactive", "report.page")
+    names = [f"pixelscope.{system}.{module}" for system in ("endovae", "pixelda") for module in modules]
+    names += [f"pixelscope.endovae.{module}" for module in ("detection.detect", "generation.evaluate", "latent_prior.fit")]
+    code = "import importlib, sys; sys.modules['lightning_fabric'] = None; list(map(importlib.import_module, sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 COMMANDS = {
     "train": ("pixelda", "train", "--source", "demo:mnist", "--target", "demo:mnist-m"),
     "dicom": ("data", "info", "scans"),

@@ -25,7 +25,7 @@ _PUBLIC = {
     "ImageSet": "pixelscope.data.imageset",
     "InputError": "pixelscope.errors",
     "Interrupted": "pixelscope.errors",
-    "is_first_process": "pixelscope.engine.runtime",
+    "is_first_process": "pixelscope.engine.distributed",
     "load_images": "pixelscope.data:load",
     "newest_samples": "pixelscope.runs.listing",
     "pack": "pixelscope.data.pack",

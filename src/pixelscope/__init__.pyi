@@ -19,7 +19,7 @@ from pixelscope.demo import DemoResult as DemoResult
 from pixelscope.demo import run_demo as run_demo
 from pixelscope.engine.cost import Plan as Plan
 from pixelscope.engine.cost import Summary as Summary
-from pixelscope.engine.runtime import is_first_process as is_first_process
+from pixelscope.engine.distributed import is_first_process as is_first_process
 from pixelscope.errors import InputError as InputError
 from pixelscope.errors import Interrupted as Interrupted
 from pixelscope.errors import TrainingStopped as TrainingStopped

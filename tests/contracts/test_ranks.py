@@ -19,7 +19,7 @@ from fixtures import tiny
 from pixelscope.engine import checkpoint
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import average
-from pixelscope.engine.runtime import launch
+from pixelscope.engine.launch import launch
 from pixelscope.errors import TrainingStopped
 from pixelscope.runs.folder import RunFolder
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import average, ranks, sum_over_ranks, synchronize_batch_norm
-from pixelscope.engine.runtime import launch
+from pixelscope.engine.launch import launch
 
 CHANNELS = 3
 

@@ -10,8 +10,8 @@ import pytest
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from fixtures import tiny
-from pixelscope.engine.distributed import launched_from_outside, launched_processes, refused_start
-from pixelscope.engine.runtime import _own_error, is_first_process
+from pixelscope.engine.distributed import is_first_process, launched_from_outside, launched_processes
+from pixelscope.engine.launch import _own_error, refused_start
 from pixelscope.runs.folder import RunFolder
 
 JOB = {

@@ -11,8 +11,8 @@ from torch import Tensor
 from fixtures import tiny
 from pixelscope.engine import checkpoint
 from pixelscope.engine.config import RuntimeConfig, TrainingConfig
+from pixelscope.engine.launch import launch
 from pixelscope.engine.loop import Loop, RunIdentity
-from pixelscope.engine.runtime import launch
 from pixelscope.engine.task import StepInputs, Task
 from pixelscope.errors import TrainingStopped
 from pixelscope.rng import StepContext

@@ -9,14 +9,8 @@ import yaml
 
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import Barrier, average, check_agreement
-from pixelscope.engine.runtime import (
-    ResolvedRuntime,
-    choose_capture,
-    choose_compile,
-    choose_precision,
-    launch,
-    resolve_runtime,
-)
+from pixelscope.engine.launch import launch
+from pixelscope.engine.runtime import ResolvedRuntime, choose_capture, choose_compile, choose_precision, resolve_runtime
 from pixelscope.errors import InputError, TrainingStopped
 
 

@@ -177,5 +177,6 @@ def load_networks(config: EndoVAEConfig, tensors: Mapping[str, Tensor], prefix: 
     networks = build_networks(config)
     for network, some in zip(networks, own, strict=True):
         network.load_state_dict(some)
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         network.eval().requires_grad_(False)
     return networks

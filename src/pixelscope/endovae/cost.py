@@ -1,14 +1,19 @@
 """Layers, parameters and estimated cost of a configuration of EndoVAE."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from lightning_fabric import Fabric
 
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import AugmentedBatches, load_splits, with_store_settings
 from pixelscope.endovae.task import EndoVAETask, build_networks
 from pixelscope.engine import runtime
 from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps
+from pixelscope.engine.launch import launch
 from pixelscope.rng import StepContext, generator
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def summarize_endovae(config: EndoVAEConfig | None = None) -> Summary:
@@ -43,7 +48,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     images = config.training.epochs * len(splits.train) * (1 + config.augmentation.copies_per_frame)
     devices, threads = config.runtime.devices, runtime.resolve_runtime(config.runtime).threads
     alone = config.runtime.model_copy(update={"devices": 1, "threads": threads})
-    speed, gflop = runtime.launch(alone, _timed_steps, config)
+    speed, gflop = launch(alone, _timed_steps, config)
     return Plan(
         system="endovae",
         config=config,
@@ -56,7 +61,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     )
 
 
-def _timed_steps(fabric: Fabric, config: EndoVAEConfig) -> tuple[float, float]:
+def _timed_steps(fabric: "Fabric", config: EndoVAEConfig) -> tuple[float, float]:
     size, count = config.prepare.size, config.training.batch_size
     frames = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator("cpu", 0, "frames"))
     task = EndoVAETask(config, fabric)

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from pixelscope.data.disk_array import Pixels
@@ -21,6 +21,9 @@ from pixelscope.engine.optimize import apply_gradients, set_learning_rate
 from pixelscope.engine.runtime import to_device, to_memory_format
 from pixelscope.engine.task import StepInputs, Task
 from pixelscope.rng import StepContext, generator
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class PlateauSchedule:
@@ -108,7 +111,7 @@ class EndoVAETask(Task[FrameBatch]):
     def __init__(
         self,
         config: EndoVAEConfig,
-        fabric: Fabric,
+        fabric: "Fabric",
         validation: Pixels | None = None,
         ignore_mask: Pixels | None = None,
         half_life: int = 0,

@@ -3,9 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Any
 
 from pixelscope.data.frames.store import FIGURES
 from pixelscope.data.sources.relocate import written
@@ -20,6 +18,9 @@ from pixelscope.errors import require_extra
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.progress import ProgressCallback
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 
 @dataclass(frozen=True)
 class FramesJob(Job):
@@ -28,7 +29,7 @@ class FramesJob(Job):
     config: EndoVAEConfig
     splits: Splits
 
-    def build(self, fabric: Fabric) -> Training:
+    def build(self, fabric: "Fabric") -> Training:
         """Build the task and the batches."""
         config, train, validation = self.config, self.splits.train, self.splits.validation
         batches = AugmentedBatches(train.rows, train.ignore_mask_array, config.augmentation, config.seed, fabric.device)

@@ -1,8 +1,5 @@
-"""Training with several processes: launchers, averaged gradients, and checks that all processes agree."""
+"""Training with several processes: how many there are, averaged gradients, and checks that all of them agree."""
 
-import errno
-import logging
-import multiprocessing
 import os
 from collections.abc import Iterable
 from datetime import timedelta
@@ -10,12 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, nn
-from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from pixelscope.errors import InputError, TrainingStopped
 
@@ -149,21 +141,21 @@ def synchronize_batch_norm(network: nn.Module) -> None:
 
 SHELLS = {"interactive", "bash", "sh", "dash", "zsh", "fish", "ksh", "csh", "tcsh"}
 """Names of interactive SLURM jobs; the first is the default of salloc."""
-SHARED_MEMORY = "/dev/shm"
-UNGUARDED = 97
-"""Exit code of a spawned process that tries to start a training, because its script has no `__main__` guard."""
-_PORTS = 10_000
-"""Offset of the port on which tasks wait for each other from the port of the training."""
-_NO_MEMORY = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOSYS}
-GUARD = (
-    'a script that trains on several devices must start it under `if __name__ == "__main__":`, because each process reads the '
-    "script again"
-)
 
 
 def launched_from_outside() -> bool:
     """Return whether this is one of several processes started by torchrun or srun."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or _is_task_of_srun()
+    return "TORCHELASTIC_RUN_ID" in os.environ or is_task_of_srun()
+
+
+def is_first_process() -> bool:
+    """Return whether this is rank 0, which creates the run folder.
+
+    Example:
+        >>> if pixelscope.is_first_process():
+        ...     print("training has ended")
+    """
+    return not launched_from_outside() or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
 
 def launched_processes() -> int:
@@ -186,13 +178,6 @@ def nodes() -> int:
     return int(os.environ.get("SLURM_NNODES", "1"))
 
 
-def launcher() -> ClusterEnvironment:
-    """Return the launcher of the processes; by itself, fabric would pick SLURM in a job of one task, even if we spawn them."""
-    if not launched_from_outside():
-        return LightningEnvironment()
-    return TorchElasticEnvironment() if "TORCHELASTIC_RUN_ID" in os.environ else SLURMEnvironment()
-
-
 def share_of_cores(devices: int) -> int:
     """Return the number of cores per process; SLURM's setting takes precedence."""
     if launched_from_outside() and "SLURM_CPUS_PER_TASK" in os.environ:
@@ -201,62 +186,7 @@ def share_of_cores(devices: int) -> int:
     return max(1, cores // devices)
 
 
-def await_tasks(timeout: float) -> None:
-    """Wait until srun has started every task of the job, because a script without srun would wait for the others forever.
-
-    Called before data are read, because that takes longer on some machines.
-
-    timeout: in seconds.
-    Raises InputError if a task is missing.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return
-    count = int(os.environ.get("SLURM_NTASKS", "1"))
-    if not _is_task_of_srun():
-        if count > 1:
-            message = "This SLURM job has %d tasks, but srun did not start them; this trains as one process."
-            logging.getLogger(__name__).warning(message, count)
-        return
-    job = SLURMEnvironment()
-    port = job.main_port - _PORTS if job.main_port > _PORTS + 1_024 else job.main_port + _PORTS
-    try:
-        TCPStore(job.main_address, port, count, job.global_rank() == 0, timedelta(seconds=timeout), wait_for_workers=True)
-    except RuntimeError as error:
-        raise InputError(
-            f"Not all {count} tasks of this SLURM job have started within {timeout:g} seconds; start them with srun, as in "
-            "`srun pixelscope ...`, request a job of one task, or raise --runtime.collective-timeout."
-        ) from error
-
-
-def require_main_guard() -> None:
-    """Exit if this is a spawned process, which gets here only if its script has no `__main__` guard.
-
-    The process that spawned it reports the exit code, once.
-    """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise SystemExit(UNGUARDED)
-
-
-def refused_start(error: OSError | RuntimeError) -> InputError | None:
-    """Return an error for the user if processes could not be started; None if `error` has another cause."""
-    if isinstance(error, BrokenPipeError):
-        return InputError(f"A process ended before its training started; {GUARD}.")
-    of_system = isinstance(error, OSError) and error.filename is None and error.errno in _NO_MEMORY
-    of_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in ("/torch_", "shared memory", "mmap"))
-    if not (of_system or of_torch):
-        return None
-    return shared_memory_fault(" ".join(str(error.strerror if isinstance(error, OSError) else error).split()))
-
-
-def shared_memory_fault(reason: str) -> InputError:
-    """Return an error for the user if the processes have no shared memory."""
-    return InputError(
-        f"Several processes need shared memory, and {SHARED_MEMORY} is full or cannot be written to ({reason}); make it larger "
-        "(in a container with --shm-size 1g), free some of it, or train with --devices 1."
-    )
-
-
-def _is_task_of_srun() -> bool:
+def is_task_of_srun() -> bool:
     """Return whether srun started this process together with others, and it is not an interactive shell.
 
     In the shell or script of a job, SLURM sets the number of tasks whether srun was used or not.

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from pixelscope.config import merge
@@ -25,6 +24,9 @@ from pixelscope.errors import InputError, Interrupted
 from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.progress import Display, Silent, training_display
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Batch = TypeVar("Batch")
 KEPT = 2
@@ -50,7 +52,7 @@ class Loop(Generic[Batch]):
 
     def __init__(
         self,
-        fabric: Fabric,
+        fabric: "Fabric",
         task: Task[Batch],
         batches: Batches[Batch],
         run: RunFolder,

@@ -1,41 +1,25 @@
-"""Resolves devices, precision and threads of a run, and launches its processes."""
+"""Resolves devices, precision and threads of a run."""
 
 import importlib.util
-import logging
 import os
 import platform
-import re
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import (
-    BARRIER_TIMEOUT,
-    GUARD,
-    UNGUARDED,
     launched_from_outside,
     launched_processes,
-    launcher,
     nodes,
-    ranks,
-    refused_start,
-    set_collective_timeout,
     share_of_cores,
-    shared_memory_fault,
 )
-from pixelscope.errors import InputError, Interrupted, TrainingStopped, plural
-from pixelscope.processes import keep_heap
+from pixelscope.errors import InputError, plural
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -50,11 +34,6 @@ def to_device(network: N, device: torch.device, memory_format: str) -> N:
 def to_memory_format(images: Tensor, memory_format: str) -> Tensor:
     """Return images (N, C, H, W) in this memory format; a convolution runs channels-last if its images or weights are."""
     return images.contiguous(memory_format=FORMATS[memory_format])
-
-
-RESUME_HINT = "resume from the last checkpoint with --resume RUN"
-_OF_SYSTEM = re.compile(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?")
-"""An error of the system as Python prints it: number, text and, if given, the file."""
 
 
 @dataclass(frozen=True)
@@ -164,120 +143,6 @@ def _missing_compiler(accelerator: str) -> str | None:
     if not any(shutil.which(name) for name in named if name):
         return f"a C{'' if accelerator == 'cuda' else '++'} compiler (such as {names[1]})"
     return None
-
-
-def launch(config: RuntimeConfig, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call `function(fabric, *arguments)` on every device and return what it returns on the first.
-
-    Under torchrun or SLURM, these have started the processes; otherwise they are spawned.
-    """
-    runtime = resolve_runtime(config)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the run prints what it uses
-    single = runtime.devices == 1 and not launched_from_outside()
-    method: Literal["popen", "spawn"] = "popen" if launched_from_outside() else "spawn"
-    strategy = "auto" if single else DDPStrategy(start_method=method, timeout=BARRIER_TIMEOUT)
-    fabric = Fabric(
-        accelerator=runtime.accelerator,
-        devices=runtime.devices,
-        strategy=strategy,
-        plugins=launcher(),
-        precision=runtime.precision,  # pyright: ignore[reportArgumentType] - one of fabric's literals
-        num_nodes=nodes(),
-    )
-    # Bound with partial, because fabric searches the arguments of a launch and refuses frozen dataclasses.
-    prepared = partial(_prepared, threads=runtime.threads, timeout=config.collective_timeout)
-    bound = partial(prepared, function=function, arguments=arguments)
-    return fabric.launch(bound) if single else _launch_several(fabric, bound, runtime.devices, spawned=method == "spawn")
-
-
-def _launch_several(fabric: Fabric, function: Callable[[Fabric], Any], count: int, spawned: bool) -> Any:
-    try:
-        return fabric.launch(function)
-    except ProcessRaisedException as error:
-        raise _own_error(error) from None
-    except ProcessExitedException as error:
-        raise _ended(error, count) from None
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and _lost_contact(error):
-            message = f"Not all processes have started; start them again, or {RESUME_HINT}."
-            raise TrainingStopped(message) from error
-        refused = refused_start(error) if spawned else None
-        raise refused or error from None
-
-
-def _ended(error: ProcessExitedException, count: int) -> InputError:
-    """Describe the end of a process that raised no error."""
-    if error.exit_code in (1, UNGUARDED):  # an error within the training arrives as a text instead
-        return InputError(f"Process {error.error_index + 1} of {count} ended before its training started; {GUARD}.")
-    if error.signal_name == "SIGBUS":
-        return shared_memory_fault(f"process {error.error_index + 1} of {count} was killed by SIGBUS")
-    how = error.signal_name or f"exit code {error.exit_code}"
-    return TrainingStopped(
-        f"Process {error.error_index + 1} of {count} ended ({how}), and the others were stopped; {RESUME_HINT}."
-    )
-
-
-def is_first_process() -> bool:
-    """Return whether this is rank 0, which creates the run folder.
-
-    Example:
-        >>> if pixelscope.is_first_process():
-        ...     print("training has ended")
-    """
-    return not launched_from_outside() or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
-
-
-def hardware(fabric: Fabric) -> dict[str, Any]:
-    """Return the hardware entry of run.json."""
-    return {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "accelerator": torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else "none",
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _prepared(fabric: Fabric, *, threads: int, timeout: float, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    torch.set_num_threads(threads)
-    set_collective_timeout(timeout)
-    if fabric.device.type == "cpu":
-        keep_heap()
-    else:
-        # Some of cuDNN's gradients are summed in varying order, but a resumed run must be bit-identical.
-        torch.backends.cudnn.deterministic = True
-    try:
-        result = function(fabric, *arguments)
-    except (RuntimeError, MemoryError) as error:
-        if _is_out_of_memory(error):
-            whose = f"Process {fabric.global_rank + 1} of {ranks()}" if ranks() > 1 else "The training"
-            raise TrainingStopped(f"{whose} ran out of memory; free some, and {RESUME_HINT}.") from error
-        if ranks() > 1 and _lost_contact(error):
-            raise TrainingStopped(f"Another process has ended or cannot be reached; {RESUME_HINT}.") from error
-        raise
-    if ranks() > 1:
-        # Otherwise gloo's threads sometimes abort the process when the interpreter exits.
-        torch.distributed.destroy_process_group()
-    return result
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether an allocation failed; on a CPU, torch raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _lost_contact(error: Exception) -> bool:
-    """Return whether an error means that communication failed; gloo raises plain RuntimeErrors."""
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
-
-
-def _own_error(error: ProcessRaisedException) -> Exception:
-    """Return the original error of a spawned process, parsed from the text of its traceback."""
-    kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
-    ours = {f"{cls.__module__}.{cls.__name__}": cls for cls in (InputError, TrainingStopped, Interrupted)}
-    if kind in ours:
-        return ours[kind](message)
-    found = _OF_SYSTEM.fullmatch(message)
-    return OSError(int(found[1]), found[2], found[3]) if found else error
 
 
 def _accelerator(config: RuntimeConfig) -> str:

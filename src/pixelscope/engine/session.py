@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lightning_fabric import Fabric
 from rich.console import Console
 
 from pixelscope.config import Config
 from pixelscope.engine import runtime
 from pixelscope.engine.capture import Batches, ImagesOfStep
 from pixelscope.engine.config import TrainingConfig
-from pixelscope.engine.distributed import await_tasks, require_main_guard
+from pixelscope.engine.distributed import is_first_process
+from pixelscope.engine.launch import await_tasks, hardware, launch, require_main_guard
 from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.runtime import leave_busy_cores
 from pixelscope.engine.task import Task
@@ -23,6 +23,9 @@ from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.files import DISK_FULL
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
 from pixelscope.runs.listing import newest_samples
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 C = TypeVar("C", bound=Config)
 
@@ -97,13 +100,13 @@ class Job(ABC):
     place: Place
 
     @abstractmethod
-    def build(self, fabric: Fabric) -> Training:
+    def build(self, fabric: "Fabric") -> Training:
         """Build networks and batches on one process, without writing anything."""
 
     def run(self) -> Path:
         """Train to the end on every process, and return the path of the run folder."""
         job = self if self.place.resumed else _leaving_busy_cores(self)
-        return runtime.launch(job.config.runtime, _run_session, job)
+        return launch(job.config.runtime, _run_session, job)
 
 
 def _leaving_busy_cores(job: Job) -> Job:
@@ -119,7 +122,7 @@ def check_start(config: Any, run: Path | None) -> None:
     """Check, before data are read, that the run folder is new and the batch divisible; then wait for the other tasks."""
     require_main_guard()
     # Only the first process checks, because it may have created the folder before the others get here.
-    if run is not None and runtime.is_first_process():
+    if run is not None and is_first_process():
         RunFolder.refuse_existing(run)
     _check_runtime(config)
 
@@ -136,7 +139,7 @@ def check_resume(
     require_main_guard()
     folder = RunFolder.open(run)
     # Only the first process checks, because it may have taken the lock before the others get here.
-    if runtime.is_first_process():
+    if is_first_process():
         folder.require_free(take_over)
     config = read(folder).with_settings(changes)
     _check_runtime(config)
@@ -149,7 +152,7 @@ def _check_runtime(config: Any) -> None:
     await_tasks(config.runtime.collective_timeout)
 
 
-def _run_session(fabric: Fabric, job: Job) -> Path:
+def _run_session(fabric: "Fabric", job: Job) -> Path:
     """Train on one process, and return the path of the run folder; run.json records the final state.
 
     A resumed run is changed only after its newest checkpoint has been read and matches configuration and images.
@@ -197,7 +200,7 @@ def _sample(loop: Loop[Any], samples: Samples, task: Task[Any], images: int) -> 
         loop.events.samples(newest_samples(loop.run.path), images)
 
 
-def _folder(fabric: Fabric, job: Job, training: Training, stack: ExitStack) -> RunFolder:
+def _folder(fabric: "Fabric", job: Job, training: Training, stack: ExitStack) -> RunFolder:
     """Return the run folder on every process; the first process creates it for a new run, and locks it until `stack` ends.
 
     A new run writes nothing to disk before this.
@@ -268,7 +271,7 @@ def streamed(sets: Mapping[str, ImagesOfStep]) -> list[str]:
     ]
 
 
-def _record_session(fabric: Fabric, folder: RunFolder, job: Job, training: Training) -> None:
+def _record_session(fabric: "Fabric", folder: RunFolder, job: Job, training: Training) -> None:
     """Write versions, hardware, settings and data to run.json, and print the notes on the data."""
     about, resolved = training.describe(folder.path), runtime.resolve_runtime(job.config.runtime)
     notes = [f"Note on the {role}: {note}" for role, data in about["data"].items() for note in data.get("notes", ())]
@@ -281,7 +284,7 @@ def _record_session(fabric: Fabric, folder: RunFolder, job: Job, training: Train
         name=folder.path.name,
         versions=versions(),
         git=git_revision(),
-        hardware=runtime.hardware(fabric),
+        hardware=hardware(fabric),
         runtime=vars(resolved),
         parameters={name: sum(p.numel() for p in network.parameters()) for name, network in training.task.networks.items()},
         sessions=before + 1,

@@ -16,6 +16,7 @@ from pixelscope.errors import InputError, Interrupted, note, plural
 from pixelscope.files import DISK_FULL
 from pixelscope.inference.files import InputFile, batches, count_files, in_order, is_file, iterate_files, skipped_notes
 from pixelscope.inference.table import ERROR, ResumableTable, Row, Table
+from pixelscope.processes import keep_heap
 from pixelscope.runs.progress import ProgressCallback
 
 P = TypeVar("P")
@@ -74,6 +75,7 @@ def run_pipeline(
         InputError: a resumed table has rows of other files, or the disk is full; existing rows are kept.
         Interrupted: Ctrl-C; existing rows are kept.
     """
+    keep_heap()
     total, done, rows, failed = count_files(paths, stages.takes), table.items, table.count, table.failed
     remarks = _Remarks()
     say = progress or _nothing

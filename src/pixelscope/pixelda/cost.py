@@ -1,18 +1,21 @@
 """Layers, parameters and cost of a configuration, computed before training."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine import runtime
 from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps
+from pixelscope.engine.launch import launch
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, require_effect
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_classifier, build_networks
 from pixelscope.rng import StepContext
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CLASSES = 10
 """Number of output classes assumed; no data is read."""
@@ -77,11 +80,11 @@ def rehearse(config: BaselineConfig) -> tuple[float, float]:
     Measured on one device; speed is assumed to grow linearly with the number of devices.
     """
     alone = config.runtime.model_copy(update={"devices": 1, "threads": runtime.resolve_runtime(config.runtime).threads})
-    speed, gflop = runtime.launch(alone, _steps, config)
+    speed, gflop = launch(alone, _steps, config)
     return speed * config.runtime.devices, gflop
 
 
-def _steps(fabric: Fabric, config: BaselineConfig) -> tuple[float, float]:
+def _steps(fabric: "Fabric", config: BaselineConfig) -> tuple[float, float]:
     size = config.training.batch_size
     images = _random_images(size, config.data.size)
     if isinstance(config, PixelDAConfig):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
@@ -28,6 +28,9 @@ from pixelscope.pixelda.losses import (
 from pixelscope.pixelda.metrics import SourceEvaluation
 from pixelscope.pixelda.networks import Discriminator, Generator, TaskNetwork, make_classifier
 from pixelscope.rng import StepContext, generator
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class BaselineTask(Task[LabelledBatch]):
     )
 
     def __init__(
-        self, config: BaselineConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None
+        self, config: BaselineConfig, classes: int, fabric: "Fabric", evaluation: SourceEvaluation | None = None
     ) -> None:
         self.config, self.fabric, self.evaluation = config, fabric, evaluation
         self.classifier = to_device(build_classifier(config, classes), fabric.device, config.runtime.memory_format)
@@ -210,7 +213,9 @@ class PixelDATask(Task[PairedBatch]):
         }
     )
 
-    def __init__(self, config: PixelDAConfig, classes: int, fabric: Fabric, evaluation: SourceEvaluation | None = None) -> None:
+    def __init__(
+        self, config: PixelDAConfig, classes: int, fabric: "Fabric", evaluation: SourceEvaluation | None = None
+    ) -> None:
         self.config, self.fabric, self.evaluation = config, fabric, evaluation
         self.generator, self.discriminator, self.classifier = build_networks(config, classes)
         self.networks = {

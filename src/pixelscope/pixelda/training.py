@@ -3,9 +3,7 @@
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Any
 
 from pixelscope.data.imageset import ImageSet
 from pixelscope.engine.session import Job, NoSamples, Place, Training, check_resume, check_start
@@ -30,6 +28,9 @@ from pixelscope.pixelda.samples import ProgressSamples, save_classifiers
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask
 from pixelscope.runs.folder import RunFolder
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 BASELINE_FILES = ("config.yaml", "run.json", "stats.jsonl", "evaluation.json")
 
 
@@ -46,7 +47,7 @@ class DomainsJob(Job):
     baseline: RunFolder | None = None
     """The baseline whose results are copied into a new run."""
 
-    def build(self, fabric: Fabric) -> Training:
+    def build(self, fabric: "Fabric") -> Training:
         """Return the task of the configured system, with its batches."""
         config, domains = self.config, self.domains
         evaluation, classes = SourceEvaluation(domains.source), len(domains.classes)

@@ -20,6 +20,7 @@ from pixelscope.endovae.detection.model import FittedDetector, fit_detector
 from pixelscope.endovae.detection.results import DetectionResult, ScoreResult
 from pixelscope.endovae.report.anomaly import HeatMaps, Point, heatmap_gallery, separation_panel
 from pixelscope.files import atomic_file, atomic_folder, require_absent
+from pixelscope.processes import keep_heap
 from pixelscope.runs.progress import ProgressCallback
 
 CALIBRATION_FRACTION = 0.2
@@ -53,6 +54,7 @@ def detect(
     require_absent(out)
     config = config or DetectConfig()
     chosen_detectors(config.detectors)
+    keep_heap()
     store = open_or_prepare(frames, config.prepare, progress)
     config = config.model_copy(update={"prepare": store.settings})
     result = cross_validate(store, config, progress)

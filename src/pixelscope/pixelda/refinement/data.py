@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from pixelscope.data.imageset import ImageSet
@@ -17,6 +17,9 @@ from pixelscope.pixelda.forward import draw_noise, redraw
 from pixelscope.pixelda.networks import Generator
 from pixelscope.pixelda.refinement.config import GeneratedConfig
 from pixelscope.rng import ShuffledOrder, StepContext, generator
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 GENERATE_BATCH = 250
 """Images that G generates in one pass."""
@@ -44,7 +47,7 @@ class GeneratedPool:
         source: ImageSet,
         seed: int,
         generated: GeneratedConfig,
-        fabric: Fabric,
+        fabric: "Fabric",
     ) -> None:
         self.network, self.config, self.fabric = to_device(network, fabric.device, config.runtime.memory_format), config, fabric
         self.source, self.seed, self.refresh = source, seed, generated.refresh_every

@@ -1,12 +1,15 @@
 """Pseudo-labels: the teacher's confident predictions on target images."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from pixelscope.pixelda.refinement.config import SelfTrainingConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 DECAY = 0.99
 """Decay per step of the running means, which average over some hundred steps."""
@@ -20,7 +23,7 @@ class PseudoLabels:
             `confidence`: mean probability of the predicted class, a scalar; only of adaptive thresholds.
     """
 
-    def __init__(self, config: SelfTrainingConfig, class_prior: Tensor, fabric: Fabric) -> None:
+    def __init__(self, config: SelfTrainingConfig, class_prior: Tensor, fabric: "Fabric") -> None:
         """Start from the class frequencies of the source, `class_prior` (classes,) with sum 1."""
         self.config, self.fabric = config, fabric
         self.class_prior = class_prior.to(fabric.device)

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
@@ -25,6 +25,9 @@ from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.data import RefineBatch
 from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.rng import StepContext
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
 
@@ -51,7 +54,7 @@ class RefineTask(Task[RefineBatch]):
         config: RefineConfig,
         classifier: nn.Module,
         class_prior: Tensor,
-        fabric: Fabric,
+        fabric: "Fabric",
         validation: ImageSet | None = None,
         teacher: nn.Module | None = None,
     ) -> None:

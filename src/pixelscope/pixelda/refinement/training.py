@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
@@ -29,6 +28,9 @@ from pixelscope.pixelda.samples import save_classifiers
 from pixelscope.pixelda.verdict import MAX_IMAGES, compare
 from pixelscope.rng import generator
 from pixelscope.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 GROUPS_HELD_OUT = "groups_held_out"
 """Entry of run.json: whole groups of --data.group-by were held out."""
@@ -67,7 +69,7 @@ class RefineJob(Job):
     """The configuration with the current places of the runs that it names."""
     data_root: Path | None
 
-    def build(self, fabric: Fabric) -> Training:
+    def build(self, fabric: "Fabric") -> Training:
         """Open the run to start from, and build the classifier and its batches."""
         config, inputs = self.config, load_inputs(self.located, self.data_root)
         source, classifier = inputs.source, build_classifier(self.config, inputs)
@@ -351,7 +353,7 @@ def _held_out(inputs: RefinementInputs) -> dict[str, str]:
     return {"held_out": inputs.holdout.digest()} if inputs.has_groups else {}
 
 
-def _pool(config: RefineConfig, inputs: RefinementInputs, fabric: Fabric) -> GeneratedPool:
+def _pool(config: RefineConfig, inputs: RefinementInputs, fabric: "Fabric") -> GeneratedPool:
     opened = inputs.opened
     assert isinstance(opened.config, PixelDAConfig) and opened.generator is not None
     network = opened.generator
