@@ -1,7 +1,7 @@
 """Base class of all configurations: frozen, without unknown keys, read from YAML."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -209,6 +209,35 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from dotted(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def check_found(
+    found_with: Mapping[str, Collection[str]], file: Mapping[str, Any], changes: Mapping[str, Any], origin: str
+) -> None:
+    """Raise InputError if a file has what a training found in its images, and `changes` give others.
+
+    Args:
+        found_with: settings that a training finds in its images and records in config.yaml, and the settings that they were
+            found with.
+        file: see `Config.check_file`.
+        changes: see `Config.check_file`.
+        origin: see `Config.check_file`.
+    """
+    own, new = dict(dotted(file)), dict(dotted(changes))
+    for found, needed in found_with.items():
+        if own.get(found) is None or found in new:
+            continue
+        other = next((name for name in needed if name in own and name in new and _differ(own[name], new[name])), None)
+        if other is not None:
+            raise InputError(
+                f"{origin} has {found}, which belongs to {other} {own[other]}; with {other} {new[other]}, remove {found} "
+                "from the file, so that it is found again."
+            )
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Return whether two values of a setting differ; a file has lists where a flag has tuples."""
+    return (list(one) if isinstance(one, tuple) else one) != (list(other) if isinstance(other, tuple) else other)
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:

@@ -308,3 +308,16 @@ def test_a_file_with_findings_takes_others_that_are_given(tmp_path: Path) -> Non
     PixelDAConfig.parse({"source": "a", "target": "b", "data": {"target_range": (0, 4095)}}).save(file)
     config = train("--preset", "paper", "--config", str(file), "--target", "c", "--data.target-range", "0", "1023")
     assert config.data.target_range == (0, 1023)
+
+
+def test_the_range_of_a_run_is_not_used_for_other_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    EndoVAEConfig.parse({"frames": "stores/old", "prepare": {"range": (0, 4095)}}).save(Path("config.yaml"))
+    file = ("--config", "config.yaml", "--frames")
+    with pytest.raises(InputError, match=r"prepare\.range, which belongs to frames stores/old; with frames other"):
+        parse("endovae train", *file, "other")
+    assert at(parse("endovae train", *file, "stores/old", "--seed", "1"), "prepare.range") == (0, 4095)
+    assert at(parse("endovae train", *file, "other", "--prepare.range", "0", "1023"), "prepare.range") == (0, 1023)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "index.json").touch()
+    assert at(parse("endovae train", *file, "store"), "frames") == "store"

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pixelscope.config import Config, Unsettable, load_preset
+from pixelscope.config import Config, Unsettable, check_found, load_preset
 from pixelscope.engine.config import AdamConfig, AugmentConfig, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
@@ -184,6 +185,10 @@ class EpochsConfig(Config):
         )
 
 
+FOUND_WITH = {"prepare.range": ("frames",)}
+"""Settings that a training finds in its frames and records in config.yaml, and the settings that they were found with."""
+
+
 class EndoVAEConfig(Config):
     """EndoVAE: an encoder and a decoder trained together on endoscopy frames."""
 
@@ -208,6 +213,17 @@ class EndoVAEConfig(Config):
                 "a spatial code has no cross-entropy; use preset spatial, or set losses.cross_entropy to 0, losses.l1 to 1"
             )
         return self
+
+    @classmethod
+    def check_file(cls, file: Mapping[str, Any], changes: Mapping[str, Any], origin: str) -> None:
+        """Raise InputError if a file has the value range of frames other than the folder in `changes`; see `FOUND_WITH`.
+
+        A store has the range that its frames were prepared with, and takes no other.
+        """
+        from pixelscope.data.frames.store import FrameStore  # it imports NumPy, which --help does without
+
+        if not FrameStore.is_store(Path(changes.get("frames", ""))):
+            check_found(FOUND_WITH, file, changes, origin)
 
     @property
     def code_shape(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pixelscope.config import Config, Unsettable, ValueRange, dotted, load_preset
+from pixelscope.config import Config, Unsettable, ValueRange, check_found, load_preset
 from pixelscope.engine.config import AdamConfig, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 
@@ -221,21 +221,7 @@ class BaselineConfig(Config):
     @classmethod
     def check_file(cls, file: Mapping[str, Any], changes: Mapping[str, Any], origin: str) -> None:
         """Raise InputError if a file has what a training found in other images, or with other settings; see `FOUND_WITH`."""
-        own, new = dict(dotted(file)), dict(dotted(changes))
-        for found, needed in FOUND_WITH.items():
-            if own.get(found) is None or found in new:
-                continue
-            other = next((name for name in needed if name in own and name in new and _differ(own[name], new[name])), None)
-            if other is not None:
-                raise InputError(
-                    f"{origin} has {found}, which belongs to {other} {own[other]}; with {other} {new[other]}, remove {found} "
-                    "from the file, so that it is found again."
-                )
-
-
-def _differ(one: Any, other: Any) -> bool:
-    """Return whether two values of a setting differ; a file has lists where a flag has tuples."""
-    return (list(one) if isinstance(one, tuple) else one) != (list(other) if isinstance(other, tuple) else other)
+        check_found(FOUND_WITH, file, changes, origin)
 
 
 class PixelDAConfig(BaselineConfig):
