@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from fixtures import tiny
 from fixtures.weights import Tensors, edit
 from pixelscope import InputError, Interrupted
+from pixelscope.config import merge
 from pixelscope.data import load
 from pixelscope.data.formats.decode import read_image
 from pixelscope.data.loader import to_float
@@ -63,6 +65,25 @@ def test_the_baselines_answer_stands_beside(pixelda_run: Path, baseline_run: Pat
     both, alone = read(tmp_path / "both.csv"), read(tmp_path / "alone.csv")
     assert [row["baseline_label"] for row in both] == [row["label"] for row in alone]
     assert [row["baseline_probability"] for row in both] == [row["probability"] for row in alone]
+
+
+def test_run_and_baseline_read_deep_images_with_their_own_ranges(pixelda_run: Path, baseline_run: Path, tmp_path: Path) -> None:
+    folder, images = tmp_path / "deep", tiny.pictures(6)[0][..., 0]
+    folder.mkdir()
+    for number, image in enumerate([*images, np.full((16, 16), 99)]):
+        Image.fromarray(image.astype(np.uint16) * 16).save(folder / f"{number}.png")
+    runs = [Path(shutil.copytree(run, tmp_path / run.name)) for run in (pixelda_run, baseline_run)]
+    for run, name, high in zip(runs, ("target_range", "source_range"), (65535, 4095), strict=True):
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        (run / "config.yaml").write_text(yaml.safe_dump(merge(config, {"data": {name: [0, high]}})))
+    written = classify(runs[0], [folder], tmp_path / "both.csv", baseline=runs[1])
+    for number, run in enumerate(runs):
+        classify(run, [folder], tmp_path / f"{number}.csv")
+    both, adapted, baseline = (read(tmp_path / f"{name}.csv") for name in ("both", "0", "1"))
+    assert [row["baseline_probability"] for row in both] == [row["probability"] for row in baseline]
+    assert [row["probability"] for row in both] == [row["probability"] for row in adapted]
+    (flat,) = [text for text in written.notes if "flat colour" in text]
+    assert f"1 ({folder / '6.png'})" in flat
 
 
 def test_a_baseline_of_another_size_is_refused_and_leaves_nothing(

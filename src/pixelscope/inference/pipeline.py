@@ -56,7 +56,8 @@ class Steps(Generic[P]):
     """Functions applied to each file and to each batch."""
 
     prepare: Callable[[InputFile], P]
-    """Called by several threads; raises InputError for an unusable file, which becomes its row's error."""
+    """Called by several threads; raises InputError for an unusable file, which becomes its row's error. Returns an image, a
+    tuple of one image in several ranges of values, or something else; only images can be flat."""
     compute: Callable[[Sequence[InputFile], Sequence[P]], Sequence[Row | Sequence[Row]]]
     """Return the remaining row, or rows, of each item; called by one thread per device."""
     devices: int = 1
@@ -140,7 +141,8 @@ class _Remarks:
             self.paged.append(f"{item.name} ({pages:,})")
         if not isinstance(value, InputError):
             self.windows.update((item.name, window) for window in windows([item.path]).values())
-        if isinstance(value, np.ndarray) and is_flat(value):
+        image = value[0] if isinstance(value, tuple) else value
+        if isinstance(image, np.ndarray) and is_flat(image):
             self.flat.append(item.name)
 
     def notes(self) -> tuple[str, ...]:

@@ -63,11 +63,13 @@ def classify(
         identity |= {f"baseline_{name}": value for name, value in answering[1].identity.items()}
     table = open_table(out, [*COLUMNS, *(BASELINE if baseline else ()), ERROR], identity, resume)
 
-    def compute(_: Sequence[InputFile], images: Sequence[Bytes]) -> Sequence[Row]:
-        return _rows([_probabilities(one, images) for one in answering], list(answering[0].classes))
+    first, ranges = answering[0], tuple(dict.fromkeys(one.value_range for one in answering))
 
-    first = answering[0]
-    stages = Steps(lambda item: _decoded(item, first.size, first.value_range), compute, first.devices)
+    def compute(_: Sequence[InputFile], images: Sequence[tuple[Bytes, ...]]) -> Sequence[Row]:
+        read = dict(zip(ranges, map(np.stack, zip(*images, strict=True)), strict=True))
+        return _rows([one(read[one.value_range]) for one in answering], list(first.classes))
+
+    stages = Steps(lambda item: tuple(_decoded(item, first.size, one) for one in ranges), compute, first.devices)
     written = run_pipeline(table, paths, stages, progress)
     return replace(written, notes=(f"classified by {first.choice}", *written.notes)) if first.choice else written
 
@@ -82,10 +84,6 @@ def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierMo
 def _decoded(item: InputFile, size: int, value_range: tuple[float, float] | None) -> Bytes:
     image = decode(item.path, size, value_range)
     return np.broadcast_to(image, (size, size, 3))
-
-
-def _probabilities(model: ClassifierModel, images: Sequence[Bytes]) -> np.ndarray:
-    return model(np.stack(images))
 
 
 def _rows(found: Sequence[np.ndarray], classes: list[str]) -> list[Row]:
