@@ -55,7 +55,7 @@ def test_of_another_form_only_digits_of_the_runs_own_test_split_are_counted(plac
         "target_test_partly_seen": 20,
     }
     assert f"without {20 - both} images" in result.sets["target_test"].title
-    assert f"partly seen: the run trained on {20 - both} of these" in result.to_text()
+    assert f"partly seen: the run's training splits have {20 - both} of these" in result.to_text()
     assert result.oracle is not None
     assert not (aligned_run / "evaluation.json").exists(), "other images' numbers are not stored as the run's"
 
@@ -79,7 +79,7 @@ def test_a_run_on_the_distributed_form_has_seen_no_test_digit(places: dict[str, 
 def test_where_every_digit_was_seen_nothing_is_measured(places: dict[str, str], aligned_run: Path, tmp_path: Path) -> None:
     seen = load_images(places["distributed"], size=tiny.SIZE).select(~random_test_mask(COUNT, 0.2, 0))
     pack_images(seen, tmp_path / "pack")
-    with pytest.raises(InputError, match="trained on every image of .*pack"):
+    with pytest.raises(InputError, match="training splits have every image of .*pack"):
         evaluate(aligned_run, target=f"pack:{tmp_path / 'pack'}")
 
 
@@ -141,6 +141,14 @@ def test_domains_of_one_collection_with_splits_of_their_own_leave_out_what_eithe
     assert result["target_test"] == int((own_test & in_half & mnist_test).sum())
     assert result["target_test_partly_seen"] == 10
     assert result["target_test"] < 10
+
+
+def test_a_baseline_is_not_said_to_have_trained_on_its_target(tmp_path: Path) -> None:
+    source, target = tiny.write_domains(tmp_path)
+    run = train_baseline(tiny.baseline(source=source, target=target, training={"images": 16}), run=tmp_path / "run")
+    result = evaluate(run, target=target)
+    assert counts(result) == {"source_test": 12, "target_test": 12, "target_all": 12}, "48 of 60 are its training split"
+    assert "without 48 images" in result.to_text() and "trained on" not in result.to_text()
 
 
 def test_a_digit_with_another_label_than_in_the_source_is_refused(

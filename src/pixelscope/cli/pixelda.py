@@ -186,8 +186,8 @@ def evaluate(
 ) -> None:
     """Evaluate a run: accuracy, overall and per class, and confusion matrices.
 
-    With --source or --target, images that the run trained on, or whose digits it trained on, are left out; the whole test
-    split is then shown as target_test_partly_seen.
+    With --source or --target, images that the run's training splits have, or whose digits they have, are left out; the whole
+    test split is then shown as target_test_partly_seen.
 
     Args:
         run: Run folder of `pixelda train`, `pixelda baseline` or `pixelda refine`.

@@ -251,8 +251,8 @@ def require_same_images(run: StoredRun, domains: Domains, names: Collection[str]
         if changed:
             raise InputError(
                 f"The {changed[0]} images of the {domain} {specs[domain]} are not those of the run {run.folder.path} (their "
-                f"SHA-256 differs), so the run may have trained on some. Restore them, or measure them as other images with "
-                f"`pixelscope pixelda evaluate {run.folder.path} {named}`."
+                "SHA-256 differs), so the run's training splits may have some of them. Restore them, or measure them as other "
+                f"images with `pixelscope pixelda evaluate {run.folder.path} {named}`."
             )
 
 
@@ -449,7 +449,7 @@ _ITEMS = "items."
 
 @dataclass(frozen=True)
 class SeenImages:
-    """Images of both domains that were used in training or to choose a checkpoint."""
+    """Images in the training splits of both domains, validation images of the source among them."""
 
     hashes: NDArray[np.int64]
     """Their `image_hashes`, sorted."""
@@ -458,7 +458,10 @@ class SeenImages:
 
     @classmethod
     def of(cls, domains: Domains) -> "SeenImages":
-        """Return the images that a training on `domains` uses: both training splits and the source's validation split."""
+        """Return the images of both training splits and of the source's validation split.
+
+        A baseline trains on the source alone. It is measured without the target's, too, to be compared with adapted runs.
+        """
         parts = [domains.source.train, domains.source.validation]
         parts += [] if domains.target is None else [domains.target.train]
         items: dict[str, list[NDArray[np.int64]]] = {}

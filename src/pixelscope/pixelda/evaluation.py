@@ -41,8 +41,8 @@ def evaluate_pixelda(
     Args:
         run: the run folder.
         source: source images to measure instead of the run's own.
-        target: target images to measure instead of the run's own. Images that the run trained on, and other images of the
-            same digits, are left out. The set `target_test_partly_seen` then has the whole test split.
+        target: target images to measure instead of the run's own. Images in the run's training splits, and other images of
+            the same digits, are left out. The set `target_test_partly_seen` then has the whole test split.
         checkpoint: `last`, `ema-last` or `best-source`. `auto` is ema-last for PixelDA (last if there is no average). For a
             baseline it is best-source if source images were held out for validation, else last.
         data_root: folder in which a source given as a KIND alone is looked up.
@@ -188,7 +188,7 @@ def own_sets(domains: Domains) -> dict[str, MeasuredSet]:
 
 
 def _sets_of_one_collection(domains: Domains, target: Split) -> dict[str, MeasuredSet]:
-    """Return the own sets of two domains with digits of one collection but separate splits, without digits used in training.
+    """Return the own sets of two domains with digits of one collection but separate splits, without digits in training splits.
 
     Raises:
         InputError: a digit has different labels in source and target, or no digit is left.
@@ -228,7 +228,7 @@ def other_sets(
 ) -> tuple[dict[str, MeasuredSet], tuple[str, ...]]:
     """Return the sets to measure a run on if `source` or `target` is given, and the classes of the source.
 
-    Images that the run may have trained on, and other images of the same digits, are left out of every set. The set
+    Images in the run's training splits, and other images of the same digits, are left out of every set. The set
     `target_test_partly_seen` then has the whole test split of the target.
 
     Raises:
@@ -282,7 +282,8 @@ def _target_sets(spec: str, images: ImageSet, seen: SeenImages, config: Baseline
 def _partly_seen(test: ImageSet, known: int) -> dict[str, MeasuredSet]:
     if not known:
         return {}
-    title = f"{_origin(test)}, target test split, partly seen: the run trained on {known:,} of these images or their digits"
+    seen = f"the run's training splits have {known:,} of these images or their digits"
+    title = f"{_origin(test)}, target test split, partly seen: {seen}"
     return {"target_test_partly_seen": MeasuredSet(title, [test], source=False)}
 
 
@@ -290,16 +291,17 @@ def _not_empty(sets: dict[str, MeasuredSet], spec: str) -> dict[str, MeasuredSet
     left = {name: one for name, one in sets.items() if len(one)}
     if not left:
         raise InputError(
-            f"The run trained on every image of {spec}, or on its digit, so no image is left to measure; give other images."
+            f"The run's training splits have every image of {spec}, or its digit, so no image is left to measure; give other "
+            "images."
         )
     return left
 
 
 def _unseen(images: ImageSet, seen: SeenImages, part: str, source: bool) -> MeasuredSet:
-    """Return the images that the run was not trained on."""
+    """Return the images that are not in the run's training splits."""
     kept = ~seen.holds(images)
     left_out = len(images) - int(kept.sum())
-    note = f", without {left_out:,} images that the run trained on, or of digits that it trained on" if left_out else ""
+    note = f", without {left_out:,} images that the run's training splits have, or whose digits they have" if left_out else ""
     return MeasuredSet(f"{_origin(images)}, {part}{note}", [images.select(kept) if left_out else images], source)
 
 
