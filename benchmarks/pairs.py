@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SMALL = ("--generator.blocks", "3", "--generator.width", "32", "--discriminator.width", "32")
+from pixelscope.config import dotted, read_yaml
+
+SMALL = {"generator.blocks": 3, "generator.width": 32, "discriminator.width": 32}
 HALF = ("--data.test-fraction", "0.5")
 TRACK = ("--data.group-by", r"^(\d+/\d+)_")
 
@@ -78,7 +80,7 @@ def cells(pair: str, seed: int, chosen: argparse.Namespace) -> Iterator[Cell]:
     )
     seeds = ("--seed", str(seed), *(("--data.seed", str(seed)) if about.splits else ()))
     options = (*about.options, *seeds, "--runtime.threads", str(chosen.threads))
-    networks = SMALL if chosen.small else ()
+    networks = tuple(word for name, value in SMALL.items() for word in (f"--{name}", str(value))) if chosen.small else ()
     length = ("--training.images", str(chosen.images)) if chosen.images else ()
     for preset in about.presets:
         yield Cell(
@@ -93,6 +95,21 @@ def cells(pair: str, seed: int, chosen: argparse.Namespace) -> Iterator[Cell]:
     run = str(Path(chosen.out) / f"{pair}-auto-s{seed}")
     threads = ("--runtime.threads", str(chosen.threads))
     yield Cell(f"{pair}-refined-s{seed}", ("refine", run, "--seed", str(seed), *short, *threads))
+
+
+def require_size(folder: Path, small: bool) -> None:
+    """Raise SystemExit if a run has small networks and full ones are asked for, or the other way round."""
+    found = _networks(folder)
+    if found and (found == SMALL) != small:
+        kind, option = ("full", "leave out") if small else ("small", "give")
+        raise SystemExit(f"{folder} has {kind} networks; {option} --small, or give another --out.")
+
+
+def _networks(folder: Path) -> dict[str, Any]:
+    """Return the settings of a run's networks that --small sets; none if there is no run, or it has neither G nor D."""
+    file = folder / "config.yaml"
+    settings = dict(dotted(read_yaml(file))) if file.is_file() else {}
+    return {name: settings[name] for name in SMALL if name in settings}
 
 
 def run(cell: Cell, out: Path) -> None:
@@ -142,7 +159,7 @@ def table(out: Path, pairs: Sequence[str]) -> str:
 
 
 def require_comparable(out: Path, pair: str) -> None:
-    """Raise SystemExit if evaluated runs of one row are of different test images, or were trained for different lengths.
+    """Raise SystemExit if evaluated runs of one row have different networks, test images or lengths of training.
 
     A pair with one split per seed is compared within each seed.
     """
@@ -159,6 +176,8 @@ def require_comparable(out: Path, pair: str) -> None:
         kind, seed = path.name.removeprefix(f"{pair}-").rsplit("-s", 1)
         images = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))["images"]
         require_equal((kind, "length"), images, path, "were trained on different numbers of images")
+        if networks := _networks(path):
+            require_equal(("networks",), networks, path, "have networks of different sizes (--small)")
         # A refinement has the images of its run of preset auto; other presets frame them in another way.
         kind = "auto" if kind == "refined" else kind
         for domain, about in json.loads((path / "run.json").read_text(encoding="utf-8"))["data"].items():
@@ -237,10 +256,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="print the tables of what is there, and train nothing")
     parser.add_argument("--figures", type=Path, help="folder for one picture per pair: source, redrawn, target")
     chosen = parser.parse_args(arguments)
-    for seed in () if chosen.table else chosen.seeds:
-        for pair in chosen.pairs:
-            for cell in cells(pair, seed, chosen):
-                run(cell, chosen.out)
+    seeds = () if chosen.table else chosen.seeds
+    planned = [cell for seed in seeds for pair in chosen.pairs for cell in cells(pair, seed, chosen)]
+    for cell in planned:
+        require_size(chosen.out / cell.name, chosen.small)
+    for cell in planned:
+        run(cell, chosen.out)
     for pair in chosen.pairs if chosen.figures else ():
         chosen.figures.mkdir(parents=True, exist_ok=True)
         for found in sorted(chosen.out.glob(f"{pair}-auto-s*/samples/gallery.npz"))[:1]:

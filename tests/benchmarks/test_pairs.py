@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from benchmarks import polyp_patches
@@ -50,6 +51,27 @@ def test_runs_that_cannot_be_compared_are_not_in_one_row(tmp_path: Path) -> None
     write("signs-auto-s1", "b", images=64)
     with pytest.raises(SystemExit, match=r"signs-auto-s0.*signs-auto-s1.*numbers of images"):
         require_comparable(tmp_path, "signs")
+
+
+def _configure(run: Path, blocks: int, width: int) -> None:
+    settings = {"generator": {"blocks": blocks, "width": width}, "discriminator": {"width": width}}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_small_and_full_runs_are_not_mixed(tmp_path: Path, small: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(2):
+        _write(tmp_path / f"impossible-auto-s{seed}", 32, {"target_test": 0.8})
+        _configure(tmp_path / f"impossible-auto-s{seed}", *((3, 32) if small else (6, 64)))
+    command = ["--data", str(tmp_path / "none"), "--out", str(tmp_path), "--pairs", "impossible", "--seeds", "0", "1"]
+    with pytest.raises(SystemExit, match="impossible-auto-s0 has small" if small else "impossible-auto-s0 has full"):
+        main(command if small else [*command, "--small"])
+    assert main([*command, "--small"] if small else command) == 0
+    assert main([*command, "--table"]) == 0
+    assert "80.0" in capsys.readouterr().out
+    _configure(tmp_path / "impossible-auto-s1", *((6, 64) if small else (3, 32)))
+    with pytest.raises(SystemExit, match=r"impossible-auto-s0.*impossible-auto-s1 have networks of different sizes"):
+        main([*command, "--table"])
 
 
 def _write(run: Path, images: int, sets: dict[str, float], state: str = "finished") -> None:
