@@ -130,6 +130,7 @@ def test_frames_are_counted_by_class_and_camera_and_drawn_by_cluster(outlined_st
         )
         for values in scores.values():
             values[::9] = np.nan
+            values[4::9] = np.inf
         p = rng.choice([0.05, 0.06], len(positions))
         return Scored(FrameSubset(store, positions), np.arange(len(positions)) // 3, scores, baselines, p)
 
@@ -140,7 +141,10 @@ def test_frames_are_counted_by_class_and_camera_and_drawn_by_cluster(outlined_st
     abnormal = abnormal.select(~hidden)
     found = evaluate_view("centre", by_kind, known_healthy(19), 8)
     assert found.invisible == hidden.sum() > 0
-    assert found.unscored == {kind: int((~one.visible).sum()) for kind, one in by_kind.items()}
+    mse = {kind: one.scores["mse"] for kind, one in by_kind.items()}
+    assert found.unscored == {kind: np.isnan(values).sum() for kind, values in mse.items()}
+    assert found.not_finite == {kind: np.isinf(values).sum() for kind, values in mse.items()}
+    assert len(found.left_out) == 3
     labels = store.labels[normal.part.positions]
     groups = {"all": labels >= 0} | {name: labels == store.classes.index(name) for name in ("normal-cecum", "normal-pylorus")}
     shares = {name: (normal.p[rows] < 0.055).mean() for name, rows in groups.items()}
@@ -160,6 +164,9 @@ def test_frames_are_counted_by_class_and_camera_and_drawn_by_cluster(outlined_st
     flagged = {True: "1", False: "0"}
     for line, p, visible in zip(lines, np.concatenate([one.p for one in by_kind.values()]), by_visible(by_kind), strict=True):
         assert float(line["p"]) == p and line["flagged"] == (flagged[p < 0.055] if visible else "")
+    for line, value in zip(lines, np.concatenate(list(mse.values())), strict=True):
+        assert all(bool(line[name]) == np.isfinite(value) for name in SCORES)
+        assert ("no tissue is seen" in line["error"], "not finite" in line["error"]) == (np.isnan(value), np.isinf(value))
 
 
 @pytest.mark.parametrize("count", [1, 4, 5])

@@ -11,6 +11,7 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from pixelscope import InputError
+from pixelscope.data.frames.preprocess import VIEWS
 from pixelscope.endovae.anomaly.calibration import Calibration, CameraCount, ViewCalibration, read_calibration
 from pixelscope.endovae.anomaly.localization import padded
 from pixelscope.endovae.anomaly.scores import SCORES, ErrorMaps, log_spread, masked_mean, raw_scores, scores, why_unscored
@@ -361,9 +362,23 @@ def test_a_frame_without_tissue_has_no_score_whichever_it_is(kind: str) -> None:
         assert np.isfinite(values[0]) and np.isnan(values[1]), name
     p = calibration([0.5, 1.0]).p_values("mse_tissue", found["mse_tissue"])
     assert 0 < p[0] <= 1 and np.isnan(p[1])
-    assert "no tissue is seen" in why_unscored(seen)[1]
-    broken = ErrorMaps(seen.error, seen.dissimilarity, seen.kl, np.full_like(seen.mean, np.nan))
-    assert "not finite" in why_unscored(broken)[0]
+    assert "no tissue is seen" in why_unscored(found["mse"][1])
+
+
+@pytest.mark.parametrize("name", ["error", "dissimilarity", "kl", "mean"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_frame_with_outputs_that_are_not_finite_has_no_score_whichever_they_are(name: str, value: float) -> None:
+    frame, insets = frames()
+    one = maps(np.random.default_rng(0))
+    seen = ErrorMaps(*(np.repeat(getattr(one, name), 2, axis=0) for name in ("error", "dissimilarity", "kl", "mean")))
+    getattr(seen, name)[1, 0] = value
+    latent = GaussianReference(mean=(0.5,) * 3, precision=tuple(map(tuple, np.eye(3).tolist())))
+    spreads = dict.fromkeys(("mse_tissue", "kl", "mse_no_overlay", "mahalanobis"), (0.0, 1.0))
+    for view in VIEWS:
+        found = scores(raw_scores(seen, np.repeat(frame, 2, axis=0), np.repeat(insets, 2, axis=0), latent, view), spreads)
+        assert all(np.isfinite(values[0]) and np.isposinf(values[1]) for values in found.values())
+    assert "not finite" in why_unscored(found["mse"][1])
+    assert np.isnan(calibration([0.5, 1.0]).p_values("mse_tissue", found["mse_tissue"])[1])
 
 
 def test_too_few_frames_say_nothing_of_others() -> None:

@@ -787,6 +787,14 @@ def test_a_detector_scores_files_with_maps_as_it_scores_the_frames_of_a_store(
     assert changed[box.slices].mean() > 0.5
     changed[box.slices] = False
     assert not changed.any()
+    fitted.detector.get_buffer("precision").fill_(np.inf)
+    fitted.save(tmp_path / "broken.safetensors")
+    pixelscope.endovae.score(
+        tmp_path / "broken.safetensors", [*files, plain], tmp_path / "broken.jsonl", false_positive_rate=0.2
+    )
+    *broken, blank = [json.loads(line) for line in (tmp_path / "broken.jsonl").read_text().splitlines()]
+    assert all(row["score"] is None and "not finite" in row["error"] for row in broken)
+    assert "no tissue is seen" in blank["error"]
 
 
 def test_a_detector_has_one_view_and_one_score(phantoms: FrameStore, phantom: Path, tmp_path: Path) -> None:

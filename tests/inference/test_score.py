@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixtures.weights import Tensors, edit
 from pixelscope import InputError, Interrupted
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import image_files
@@ -135,6 +136,28 @@ def test_a_frame_without_tissue_is_a_row_with_its_error_and_no_score(
     score(endovae_run, [unseen], tmp_path / "s.jsonl", score=name, false_positive_rate=0.2)
     lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["score"] is None for line in lines] == [False, False, True, True, True]
+
+
+def test_a_frame_with_outputs_that_are_not_finite_is_a_row_with_that_error_and_no_score(
+    endovae_run: Path, unseen: Path, tmp_path: Path
+) -> None:
+    """The KL divergence overflows, and everything else is as before."""
+    run = Path(shutil.copytree(endovae_run, tmp_path / "run"))
+
+    def overflow(tensors: Tensors) -> None:
+        tensors["network.encoder.log_variance.bias"] += 1000
+
+    edit(run / "checkpoints" / "best.safetensors", overflow)
+    file = run / "checkpoints" / FILE
+    read_calibration(file).model_copy(update={"weights_sha256": load_checkpoint(run).sha256}).save(file)
+    score(run, [unseen], tmp_path / "s.csv", false_positive_rate=0.2, maps=tmp_path / "maps")
+    found = {Path(row["name"]).stem: row for row in read(tmp_path / "s.csv")}
+    for name, row in found.items():
+        assert ("not finite" if name in ("00", "01") else "no tissue is seen") in row["error"]
+        assert not row["score"] and not row["p"] and not row["flagged"]
+    assert not image_files(tmp_path / "maps")
+    with Image.open(unseen / "00.png") as frame, pytest.raises(InputError, match="not finite"):
+        InteractiveVAE(run).analyze(np.asarray(frame.convert("RGB")))
 
 
 def test_a_map_that_cannot_be_written_is_an_error_in_its_row(endovae_run: Path, unseen: Path, tmp_path: Path) -> None:

@@ -190,6 +190,8 @@ class ViewResult(Config):
     warnings: tuple[str, ...]
     unscored: dict[str, Natural] = Field(default_factory=dict)
     """Number of test frames by kind without visible tissue; no number includes them."""
+    not_finite: dict[str, Natural] = Field(default_factory=dict)
+    """Number of test frames by kind for which outputs of the model are not finite; no number includes them."""
     invisible: Natural = 0
     """Number of abnormal test frames with tissue whose lesion this view does not show; no number includes them."""
 
@@ -214,8 +216,12 @@ class ViewResult(Config):
     @property
     def left_out(self) -> list[str]:
         """Return which test frames no number includes, and why."""
-        unscored = ", ".join(f"{count:,} {kind}" for kind, count in self.unscored.items())
-        found = [f"not scored, because no tissue is visible: {unscored}"] if unscored else []
+        reasons = {"no tissue is visible": self.unscored, "the outputs of the model are not finite": self.not_finite}
+        found = [
+            f"not scored, because {reason}: {', '.join(f'{count:,} {kind}' for kind, count in by_kind.items())}"
+            for reason, by_kind in reasons.items()
+            if by_kind
+        ]
         if self.invisible:
             found.append(f"left out, because this view does not show their lesion: {self.invisible:,} abnormal")
         return found

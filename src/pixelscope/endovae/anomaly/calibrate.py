@@ -10,7 +10,7 @@ from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.calibration import Calibration, ViewCalibration, camera_counts
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
 from pixelscope.endovae.anomaly.measurement import Measured, RawScores
-from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, log_spread, scores
+from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, count_unscored, log_spread, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.config import SplitConfig
@@ -84,7 +84,7 @@ def calibrate(
         healthy: the calibration frames; their maps determine the brightness of heat maps.
 
     Raises:
-        InputError: tissue is visible in no healthy frame that selects, or in none that calibrates.
+        InputError: no healthy frame that selects has a score, or none that calibrates.
     """
     return Calibration(
         checkpoint=checkpoint.name,
@@ -101,7 +101,7 @@ def calibrate(
 def _calibrate_view(name: ViewName, selection: Mapping[str, RawScores], healthy: RawScores) -> ViewCalibration:
     """Select the score with the largest AUROC on `selection`, except for `NEVER_SELECTED`, and score the calibration frames.
 
-    Frames without visible tissue, and abnormal ones whose lesion the view does not show, are left out.
+    Frames without a score, and abnormal ones whose lesion the view does not show, are left out.
     """
     raw = {kind: _shown(one, name) for kind, one in selection.items()}
     raw = {kind: one for kind, one in raw.items() if kind == "normal" or len(one["mse"])}
@@ -109,8 +109,9 @@ def _calibrate_view(name: ViewName, selection: Mapping[str, RawScores], healthy:
     for which, one, part in (("validation", raw["normal"], selection["normal"]), ("calibration", calibrating, healthy)):
         if not len(one["mse"]):
             raise InputError(
-                f"No tissue is visible on the view {name} in any of the {len(part.part):,} healthy {which} frames, so scores "
-                "cannot be calibrated; prepare other frames, or raise --split.validation-fraction."
+                f"None of the {len(part.part):,} healthy {which} frames has a score on the view {name} "
+                f"({count_unscored(part.views[name].raw['mse'])}), so scores cannot be calibrated; prepare other frames, or "
+                "raise --split.validation-fraction."
             )
     spreads = {score: log_spread(raw["normal"][score]) for some in COMBINED_SCORES.values() for score in some}
     found = {kind: scores(values, spreads) for kind, values in raw.items()}
@@ -128,7 +129,7 @@ def _calibrate_view(name: ViewName, selection: Mapping[str, RawScores], healthy:
 
 
 def _shown(one: RawScores, view: ViewName) -> Mapping[str, Values]:
-    """Return the raw scores of the frames with visible tissue, and whose lesion a view shows."""
+    """Return the raw scores of the frames that have them, and whose lesion a view shows."""
     raw = one.views[view].raw
     shown = np.isfinite(raw["mse"]) & ~one.part.store.hides_lesion(view)[one.part.positions]
     return {name: some[shown] for name, some in raw.items()}

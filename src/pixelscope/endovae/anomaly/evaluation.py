@@ -29,7 +29,7 @@ from pixelscope.endovae.anomaly.calibration import (
 )
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.measurement import Measured, RawScores, References, measure
-from pixelscope.endovae.anomaly.scores import NO_TISSUE, SCORES, Values, scores
+from pixelscope.endovae.anomaly.scores import SCORES, Values, count_unscored, scores, why_unscored
 from pixelscope.endovae.anomaly.statistics import few_clusters_warning, few_frames_warning
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
@@ -46,7 +46,8 @@ Flags = np.ndarray
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of one subset in one view, float64 (N,) each; NaN where there is nothing to measure."""
+    """Scores of one subset in one view, float64 (N,) each; NaN where there is nothing to measure, infinite where outputs of the
+    model are not finite."""
 
     part: FrameSubset
     clusters: np.ndarray
@@ -58,7 +59,7 @@ class Scored:
 
     @property
     def visible(self) -> Flags:
-        """Return the frames with visible tissue, bool (N,)."""
+        """Return the frames that have scores, bool (N,)."""
         return np.isfinite(self.scores["mse"])
 
     @property
@@ -125,7 +126,7 @@ def measure_anomaly(
 
 
 def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Calibration, distance: int) -> ViewResult:
-    """Compare the scores of healthy and abnormal test frames with visible tissue, and whose lesion is shown, in one view.
+    """Compare the scores of the healthy and abnormal test frames that have one, and whose lesion is shown, in one view.
 
     Args:
         view: the view.
@@ -134,12 +135,13 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
         distance: maximum Hamming distance of near-duplicates.
 
     Raises:
-        InputError: no frame of a kind shows tissue, or no abnormal one its lesion.
+        InputError: no frame of a kind has a score, or no abnormal one shows its lesion.
     """
     for kind, one in scored.items():
         if not one.visible.any():
             raise InputError(
-                f"No tissue is visible on the view {view} in any of the {len(one.visible):,} {kind} test frames; give others."
+                f"None of the {len(one.visible):,} {kind} test frames has a score on the view {view} "
+                f"({count_unscored(one.scores['mse'])}); give others."
             )
     tested = scored["abnormal"].part
     hidden = tested.store.hides_lesion(view)[tested.positions] & scored["abnormal"].visible
@@ -174,9 +176,15 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
         cameras={} if few else _flagged_by_camera(normal),
         shortcuts=shortcut_test(view, abnormal.part, distance, tuple(groups)),
         warnings=(*_warnings(view, known.selected, found[known.selected], leads), *_few_clusters(view, draws)),
-        unscored={kind: int((~one.visible).sum()) for kind, one in scored.items() if not one.visible.all()},
+        unscored=_counts({kind: np.isnan(one.scores["mse"]) for kind, one in scored.items()}),
+        not_finite=_counts({kind: np.isinf(one.scores["mse"]) for kind, one in scored.items()}),
         invisible=int(hidden.sum()),
     )
+
+
+def _counts(flags: Mapping[str, Flags]) -> dict[str, int]:
+    """Return the number of flagged frames by kind, without kinds that have none."""
+    return {kind: int(some.sum()) for kind, some in flags.items() if some.any()}
 
 
 def _few_clusters(view: ViewName, draws: Mapping[str, ClusterBootstrap]) -> tuple[str, ...]:
@@ -220,10 +228,13 @@ def anomaly_table(scored: Mapping[ViewName, Mapping[str, Scored]]) -> str:
     for view, kind, found in ((view, kind, found) for view, by in scored.items() for kind, found in by.items()):
         store = found.part.store
         classes = [store.classes[label] for label in store.labels[found.part.positions]]
-        columns = [*(found.scores[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
+        measured = {name: np.where(found.visible, values, np.nan) for name, values in found.scores.items()}
+        columns = [*(measured[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
         for row, (name, label) in enumerate(zip(found.part.names, classes, strict=True)):
             values = [number(column[row]) for column in columns]
-            flagged, error = (int(found.flagged[row]), "") if found.visible[row] else ("", NO_TISSUE)
+            flagged, error = int(found.flagged[row]), ""
+            if not found.visible[row]:
+                flagged, error = "", why_unscored(found.scores["mse"][row])
             rows.append([view, name, label, kind, number(found.p[row]), flagged, *values, error])
     return csv_text(rows)
 

@@ -41,6 +41,7 @@ EPSILON = 1e-12
 MIN_TISSUE = 0.01
 """Fraction of a frame that must show tissue: a mean over fewer pixels is noise."""
 NO_TISSUE = "no tissue is seen (too dark, too bright, of one colour, or covered by insets), so that there is no score"
+NOT_FINITE = "the outputs of the model are not finite, so that there is no score"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class ErrorMaps:
     """(N, latent): nats per dimension."""
     mean: NDArray[np.float32]
     """(N, latent): posterior mean."""
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Return the frames of which all outputs are finite, bool (N,)."""
+        outputs = (self.error, self.dissimilarity, self.kl, self.mean)
+        return np.all([np.isfinite(one).reshape(len(one), -1).all(1) for one in outputs], axis=0)
 
 
 def raw_scores(
@@ -74,7 +81,7 @@ def raw_scores(
         view: where errors are averaged; see `SCORES`.
 
     Returns:
-        float64 (N,) by name; NaN for a frame without visible tissue in the view.
+        float64 (N,) by name; NaN for a frame without visible tissue in the view, infinite for one whose outputs are not finite.
     """
     square = view_box(maps.error.shape[1], view)
     windows = _windows(square, (maps.error.shape[1] - maps.dissimilarity.shape[1]) // 2)
@@ -82,15 +89,17 @@ def raw_scores(
     inner = _middles(tissue, maps.dissimilarity.shape[1])[windows]
     seen, error = tissue[(slice(None), *square.slices)], maps.error[(slice(None), *square.slices)]
     visible = (seen.mean((1, 2)) >= MIN_TISSUE) & inner.any((1, 2))
-    found = {
-        "mse": error.mean((1, 2), dtype=np.float64),
-        "mse_no_overlay": masked_mean(error, ~insets[(slice(None), *square.slices)]),
-        "mse_tissue": masked_mean(error, seen),
-        "dssim_tissue": masked_mean(maps.dissimilarity[windows], inner),
-        "mahalanobis": latent.distance(maps.mean),
-        "kl": maps.kl.sum(1, dtype=np.float64),
-    }
-    return {name: np.where(visible, values, np.nan) for name, values in found.items()}
+    with np.errstate(invalid="ignore"):  # outputs that are not finite
+        found = {
+            "mse": error.mean((1, 2), dtype=np.float64),
+            "mse_no_overlay": masked_mean(error, ~insets[(slice(None), *square.slices)]),
+            "mse_tissue": masked_mean(error, seen),
+            "dssim_tissue": masked_mean(maps.dissimilarity[windows], inner),
+            "mahalanobis": latent.distance(maps.mean),
+            "kl": maps.kl.sum(1, dtype=np.float64),
+        }
+    missing = np.where(visible, np.inf, np.nan)
+    return {name: np.where(visible & maps.finite, values, missing) for name, values in found.items()}
 
 
 def shows_tissue(frames: NDArray[np.uint8], insets: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -127,7 +136,7 @@ def _middles(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
 
 
 def scores(raw: Mapping[str, Values], log_spreads: Mapping[str, tuple[float, float]]) -> dict[str, Values]:
-    """Return every score of `SCORES`, float64 (N,); NaN where `raw` is.
+    """Return every score of `SCORES`, float64 (N,); NaN or infinite where `raw` is.
 
     Args:
         raw: see `raw_scores`.
@@ -140,10 +149,15 @@ def scores(raw: Mapping[str, Values], log_spreads: Mapping[str, tuple[float, flo
     return {name: combined[name] if name in combined else raw[name] for name in SCORES}
 
 
-def why_unscored(maps: ErrorMaps) -> list[str]:
-    """Return the reason for each frame why it has no score."""
-    finite = np.asarray(np.isfinite(maps.error).all((1, 2)) & np.isfinite(maps.mean).all(1))
-    return [NO_TISSUE if one else "the outputs of the model are not finite" for one in finite]
+def why_unscored(value: float) -> str:
+    """Return why a frame has no score, by the value in its place: NaN or infinite."""
+    return NO_TISSUE if np.isnan(value) else NOT_FINITE
+
+
+def count_unscored(values: Values) -> str:
+    """Return why frames have no score, with their number per reason; `values` are given instead of scores, (N,)."""
+    counts = {"no tissue is visible": np.isnan(values), "the outputs of the model are not finite": np.isinf(values)}
+    return "; ".join(f"{reason}: {rows.sum():,}" for reason, rows in counts.items() if rows.any())
 
 
 def standardized(values: Values, spread: tuple[float, float]) -> Values:

@@ -71,11 +71,11 @@ def conformal_p(known: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
 
     Args:
         known: calibration scores (N,), ascending, at least one.
-        values: scores (M,); the p-value of NaN is NaN.
+        values: scores (M,); the p-value of one that is not finite is NaN.
     """
     scores, given = np.asarray(known, np.float64), np.asarray(values, np.float64)
     as_high = len(scores) - np.searchsorted(scores, given - tie_tolerance(scores), side="left")
-    return np.where(np.isnan(given), np.nan, (1 + as_high) / (1 + len(scores)))
+    return np.where(np.isfinite(given), (1 + as_high) / (1 + len(scores)), np.nan)
 
 
 def frames_needed(rate: float) -> int:

@@ -150,7 +150,7 @@ class InteractiveVAE:
         value = calibration.scores(HEADLINE, maps, frames, insets)[known.selected][0]
         errors, square = (smoothed(maps.error) * ~insets)[0], prepared.content.centre_square()
         return FrameAnalysis(
-            **_rating(value, why_unscored(maps)[0], known, known.selected, HEADLINE),
+            **_rating(value, known, known.selected, HEADLINE),
             **_images(image, square, errors, calibration.vmax, [prepared.content]),
             prepared=prepared.frame,
             reconstruction=reconstructions[0],
@@ -194,7 +194,7 @@ class InteractiveDetector:
         seen = scorer.prepared_pixels(image)
         found, square = scorer.score([seen]), scorer.square(seen.full.content)
         return FrameAnalysis(
-            **_rating(found.values[0], found.reasons[0], scorer.calibration, scorer.name, scorer.view),
+            **_rating(found.values[0], scorer.calibration, scorer.name, scorer.view),
             **_images(image, square, found.maps[0], scorer.vmax, [seen.full.content, square]),
             prepared=seen.seen.frame,
             reconstruction=None,
@@ -224,10 +224,10 @@ def _images(image: Bytes, square: Box, values: Floats, vmax: float, outlined: Se
     return {"frame": frame, "heatmap": heatmap, "square": place, "original": original}
 
 
-def _rating(value: float, reason: str, known: ViewCalibration, name: str, view: str) -> dict[str, Any]:
+def _rating(value: float, known: ViewCalibration, name: str, view: str) -> dict[str, Any]:
     """Return the fields of `FrameAnalysis` that rate a frame; raises InputError with the reason if it has no score."""
     if not np.isfinite(value):
-        raise InputError(f"This frame cannot be scored ({reason}); give another.")
+        raise InputError(f"This frame cannot be scored ({why_unscored(value)}); give another.")
     return {
         "score": float(value),
         "p": float(known.p_values(name, [value])[0]),

@@ -8,6 +8,7 @@ import numpy as np
 
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE
+from pixelscope.endovae.anomaly.scores import why_unscored
 from pixelscope.endovae.inference.metadata import Bytes
 from pixelscope.endovae.inference.model import ScoringModel
 from pixelscope.endovae.inference.scorers import FrameScores, Scorer, VAEScorer, open_scorer
@@ -44,7 +45,8 @@ def score_frames(
         false_positive_rate: fraction of healthy frames that may be flagged.
 
     Returns:
-        One result per frame, in order; a frame without visible tissue has an error and no score.
+        One result per frame, in order; a frame without visible tissue, or with outputs that are not finite, has an error and
+        no score.
 
     Raises:
         InputError: model, score or view cannot be used, a frame is no such array, or there are too few calibration frames for
@@ -67,8 +69,8 @@ def frame_scores(scorer: Scorer, found: FrameScores, threshold: float) -> list[F
     return [
         FrameScore(float(value), float(chance), bool(value > threshold), None)
         if np.isfinite(value)
-        else FrameScore(None, None, None, why)
-        for value, chance, why in zip(found.values, p, found.reasons, strict=True)
+        else FrameScore(None, None, None, why_unscored(value))
+        for value, chance in zip(found.values, p, strict=True)
     ]
 
 

@@ -22,7 +22,7 @@ from pixelscope.data.frames.preprocess import (
 )
 from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration, selecting_warning
 from pixelscope.endovae.anomaly.heatmap import smoothed
-from pixelscope.endovae.anomaly.scores import NO_TISSUE, shows_tissue, why_unscored
+from pixelscope.endovae.anomaly.scores import shows_tissue
 from pixelscope.endovae.detection.calibration import Detection, DetectorCalibration
 from pixelscope.endovae.detection.config import SYSTEM, DetectConfig, DetectorName
 from pixelscope.endovae.inference.model import OnnxScorer, ScoringModel, load_scorer
@@ -52,9 +52,7 @@ class FrameScores:
     """Scores of N frames."""
 
     values: NDArray[np.float64]
-    """(N,); NaN where there is nothing to score."""
-    reasons: Sequence[str]
-    """Per frame, why it has no score, if it has none."""
+    """(N,); NaN where no tissue is seen, infinite where outputs of the model are not finite: see `why_unscored`."""
     maps: NDArray[np.float32]
     """(N, h, w), over the square that `Scorer.square` returns."""
 
@@ -121,7 +119,7 @@ class VAEScorer:
         pixels, insets = np.stack([one.full.frame for one in frames]), np.stack([one.full.inset > 0 for one in frames])
         seen = self._model(pixels)
         values = self._model.calibration.scores(self.view, seen, pixels, insets)[self.name]
-        return FrameScores(values, why_unscored(seen), smoothed(seen.error) * ~insets)
+        return FrameScores(values, smoothed(seen.error) * ~insets)
 
     def square(self, content: Box) -> Box:
         """Return the whole square that the model reconstructs, in whatever view its errors are scored."""
@@ -190,7 +188,8 @@ class DetectorScorer:
         pixels = np.stack([one.frame for one in seen])
         found = self._detector(pixels)
         visible = shows_tissue(pixels, np.stack([one.inset > 0 for one in seen]))
-        return FrameScores(np.where(visible, found.scores, np.nan), [NO_TISSUE] * len(frames), found.maps)
+        scores = np.where(np.isfinite(found.scores), found.scores, np.inf)
+        return FrameScores(np.where(visible, scores, np.nan), found.maps)
 
     def square(self, content: Box) -> Box:
         """Return the square that the detector sees."""
