@@ -79,6 +79,16 @@ def test_masks_of_a_folder_of_any_name(cli: Cli, frames: Path, tmp_path: Path) -
         assert refused.code == 2 and message in refused.err
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_half_life_of_no_image_is_refused_before_a_run_is_made(
+    cli: Cli, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("endovae", "train", "--frames", frames, *SMALL, "--training.ema-half-life", "0.005", "--out", "run", *more)
+    assert done.code == 2 and "training.ema_half_life 0.005 is 0 images" in done.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_from_frames_to_new_ones(cli: Cli, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     trained = cli("endovae", "train", "--frames", frames, *SMALL, "--training.epochs", "2")

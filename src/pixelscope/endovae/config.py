@@ -48,6 +48,10 @@ class AugmentationConfig(AugmentConfig):
     resample_every_epoch: bool = False
     """Draw new augmentations every epoch. If off, each copy stays the same, as in the reference study."""
 
+    def images_per_epoch(self, frames: int) -> int:
+        """Return the number of images per epoch: the training frames and all their copies."""
+        return frames * (1 + self.copies_per_frame)
+
 
 class ModelConfig(Config):
     """Encoder and decoder."""
@@ -166,6 +170,14 @@ class EpochsConfig(Config):
     """Half-life of the moving average of the weights; 0 disables it."""
     tensorboard: bool = False
     """Write TensorBoard event files into the run folder, too; needs the extra tensorboard."""
+
+    def require_average(self, epoch: int) -> None:
+        """Raise InputError if the half-life of the moving average is 0 images and not disabled; an epoch is `epoch` images."""
+        if self.ema_half_life and not round(self.ema_half_life * epoch):
+            raise InputError(
+                f"training.ema_half_life {self.ema_half_life:g} is 0 images, because an epoch has {epoch:,}; give at least "
+                f"{1 / epoch:.2g}, or 0 for no moving average."
+            )
 
     def in_images(self, epoch: int) -> TrainingConfig:
         """Return the same durations in images seen, the unit of the engine; `epoch` is the number of images per epoch."""

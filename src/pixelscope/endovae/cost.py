@@ -45,7 +45,9 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     config = with_store_settings(config, splits)
     config.model.code_shape(config.prepare.size)
     networks = summarize_endovae(config).require_memory().networks
-    images = config.training.epochs * len(splits.train) * (1 + config.augmentation.copies_per_frame)
+    epoch = config.augmentation.images_per_epoch(len(splits.train))
+    config.training.require_average(epoch)
+    images = config.training.epochs * epoch
     devices, threads = config.runtime.devices, runtime.resolve_runtime(config.runtime).threads
     alone = config.runtime.model_copy(update={"devices": 1, "threads": threads})
     speed, gflop = launch(alone, _timed_steps, config)

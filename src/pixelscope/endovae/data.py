@@ -291,7 +291,7 @@ class AugmentedBatches(StepBatches[FrameBatch]):
         self.config, self.seed, self.device = config, seed, device
         self.frames = DeviceImages(frames, device)
         self.ignore_mask = None if ignore_mask is None else DeviceImages(ignore_mask, device)
-        self.epoch = len(frames) * (1 + config.copies_per_frame)
+        self.epoch = config.images_per_epoch(len(frames))
         self._order = ShuffledOrder(self.epoch, seed, "frames")
         self._fixed = draw_transforms(self.epoch, config, generator("cpu", seed, "augmentation"))
 

@@ -73,7 +73,7 @@ def _evaluate(run: Path, frames: str | None, checkpoint: str, may_write: bool) -
     result = Evaluation(
         system=SYSTEM,
         images=found.images,
-        epochs=found.images / (len(splits.train) * (1 + config.augmentation.copies_per_frame)),
+        epochs=found.images / config.augmentation.images_per_epoch(len(splits.train)),
         checkpoint=found.name,
         checkpoints={one.name: _quality(one, parts, measured if one is found else None) for one in checkpoints},
         latent=config.code_values,

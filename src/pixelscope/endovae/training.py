@@ -79,7 +79,9 @@ def train_endovae(
         require_extra(PRETRAINED, "A perceptual loss")
     splits = load_splits(config, progress)
     config = with_store_settings(config, splits)
-    config.model.code_shape(config.prepare.size)  # refused before a run folder is made
+    # Refused before a run folder is made.
+    config.model.code_shape(config.prepare.size)
+    config.training.require_average(config.augmentation.images_per_epoch(len(splits.train)))
     summarize_endovae(config).require_memory()
     return FramesJob(SYSTEM, config, Place(runs, run), splits).run()
 
