@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -222,6 +223,22 @@ def test_other_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--slurm.partition needs --cluster slurm"):
         ablate("claims", tmp_path / "local", slurm={"partition": "gpu"})
     assert not (tmp_path / "local").exists()
+
+
+def test_a_seed_next_to_the_seeds_of_a_grid_is_refused(domains: tuple[str, str], tmp_path: Path) -> None:
+    path = write_grid(tmp_path / "grid.yaml", domains)
+    with pytest.raises(InputError, match=r"--config has seed 5, .*--seeds 5"):
+        ablate(str(path), tmp_path / "out", changes={"seed": 5})
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    changes = {
+        "base": {"base": values["base"] | {"seed": 5}},
+        "trial": {"trial": {"seed": 5}},
+        "conditions.full.settings": {"conditions": {"full": {"settings": {"seed": 5}}}},
+    }
+    for where, change in changes.items():
+        with pytest.raises(InputError, match=re.escape(f"{where}.seed has no effect")):
+            ablate(str(write_grid(tmp_path / "grid.yaml", domains, **change)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_packaged_grid_names_every_claim() -> None:

@@ -129,12 +129,22 @@ def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
     else:
         raise InputError(f"There is no grid {name!r}; name one of {', '.join(GRIDS)}, or a file ending in .yaml.")
     grid = Grid.parse(values, name)
+    _refuse_seeds(grid, name)
     changes = changes or {}
     grid = grid.model_copy(update={"base": merge(grid.base, changes), "trial": merge(grid.trial, _shared(changes, grid.trial))})
     for name, condition in grid.conditions.items():
         PixelDAConfig.check_file(changes, condition.settings, CHANGES)
         grid.config(name, grid.seeds[0])
     return grid
+
+
+def _refuse_seeds(grid: Grid, name: str) -> None:
+    """Raise InputError if settings of a grid have a seed, which `Grid.seeds` overrides."""
+    settings = {"base": grid.base, "trial": grid.trial}
+    settings |= {f"conditions.{one}.settings": condition.settings for one, condition in grid.conditions.items()}
+    where = next((place for place, some in settings.items() if "seed" in some), None)
+    if where is not None:
+        raise InputError(f"{name}: {where}.seed has no effect; remove it, and list the seeds in `seeds`.")
 
 
 def _shared(changes: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def ablate(
     Args:
         grid: a packaged grid by name (`claims`), or a YAML file.
         out: the folder to make.
-        changes: settings that override the grid's base, for example another source and target.
+        changes: settings that override the grid's base, for example another source and target; no `seed`.
         seeds: seeds to use instead of the grid's.
         conditions: names of the conditions to run; the reference is always included. All of them by default.
         cluster: `local` processes, or `slurm`.
@@ -91,6 +91,11 @@ def ablate(
         >>> found = pixelscope.pixelda.ablate("claims", Path("runs/claims"), seeds=[0, 1, 2])
         >>> print(found.to_text())
     """
+    if changes and "seed" in changes:
+        raise InputError(
+            f"{CHANGES} has seed {changes['seed']}, and an ablation takes its seeds from the grid or --seeds; remove it, and "
+            f"give --seeds {changes['seed']} if you mean it."
+        )
     chosen = _select(read_grid(grid, changes), seeds, conditions)
     options = LaunchOptions(cluster, max_parallel, slurm, progress)
     config = GridConfig(grid=chosen, name=grid)
