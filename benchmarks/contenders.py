@@ -185,7 +185,7 @@ def endovae_keras() -> Round:
     """Return the same step in Keras on its torch backend, without the data."""
     from benchmarks.peers import keras_step
 
-    step = keras_step(np.float32(smooth_frames(128)) / 255)
+    step = keras_step(np.asarray(smooth_frames(128) / 255, np.float32))
     return Round(lambda: [step() for _ in range(3)], 128 * 3)
 
 
@@ -213,7 +213,8 @@ def prepare_plain() -> Round:
         x, y, w, h = cv2.boundingRect(max(contours, key=cv2.contourArea))
         crop, side = image[y : y + h, x : x + w], min(w, h)
         top, left = (h - side) // 2, (w - side) // 2
-        return np.asarray(cv2.resize(crop[top : top + side, left : left + side], (96, 96), interpolation=cv2.INTER_AREA))
+        square = crop[top : top + side, left : left + side]
+        return np.asarray(cv2.resize(square, (96, 96), interpolation=cv2.INTER_AREA), np.uint8)
 
     return Round(lambda: np.stack([one(path) for path in files]), len(files))
 

@@ -88,7 +88,8 @@ class Hang(BaseException):
 
 def corpus(place: Path) -> list[Target]:
     """Make one good file or folder of every kind in `place`, and return them."""
-    small_domains(place), small_frames(place)
+    small_domains(place)
+    small_frames(place)
     _make_runs(place)
     targets = [*_images(place), *_arrays(place), *_idx(place), *_labels(place), *_store(place)]
     for system in ("pixelda", "baseline", "refinement", "endovae"):
@@ -172,9 +173,9 @@ def _store(place: Path) -> Iterator[Target]:
     settings = pixelscope.endovae.PrepareConfig(size=SIZE)
     pixelscope.endovae.prepare([place / "frames"], config=settings, out=store)
 
-    def use() -> None:
+    def use() -> object:
         opened = pixelscope.endovae.FrameStore.open(store)
-        opened.summary().to_text(), opened.hashes.sum(), opened.frames[:].sum(), opened.figures
+        return opened.summary().to_text(), opened.hashes.sum(), opened.frames[:].sum(), opened.figures
 
     for name in ("index.json", "frames.npy", "insets.npy", "figures.npz"):
         yield Target("store", store / name, use)
@@ -184,7 +185,8 @@ def _run(place: Path, system: str) -> Iterator[Target]:
     run = place / system
 
     def resume() -> None:
-        pixelscope.run_info(run), pixelscope.run_statistics(run), pixelscope.run_settings(run), pixelscope.newest_samples(run)
+        for read in (pixelscope.run_info, pixelscope.run_statistics, pixelscope.run_settings, pixelscope.newest_samples):
+            read(run)
         _load_model(run, system)
 
     yield Target("run.json", run / "run.json", resume)
@@ -380,6 +382,8 @@ def _batch(targets: list[Target], size: int, seed: int, count: Count) -> None:
     choices = [which for which, target in enumerate(targets) for _ in range(target.share)]
     seen: dict[tuple[int, str], None] = {}
 
+    check = hypothesis.HealthCheck
+
     @hypothesis.seed(seed)
     @hypothesis.settings(
         max_examples=size,
@@ -387,7 +391,7 @@ def _batch(targets: list[Target], size: int, seed: int, count: Count) -> None:
         database=None,
         derandomize=False,
         phases=(hypothesis.Phase.generate,),
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=(check.data_too_large, check.filter_too_much, check.large_base_example, check.too_slow),
     )
     @hypothesis.given(st.sampled_from(choices), EDITS)
     def one(which: int, edits: list[tuple[str, int, int]]) -> None:

@@ -240,7 +240,8 @@ class Attempts:
 
 def _call(work: Callable[[Path, Path], object], place: Path, given: Path, writer: Any) -> None:
     with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
     try:
         work(place, given)
         writer.send("")

@@ -41,7 +41,7 @@ def licence(package: str) -> str:
         found = metadata.metadata(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-    expression, named = found.get("License-Expression"), found.get("License", "").strip()
+    expression, named = (found[key].strip() if key in found else "" for key in ("License-Expression", "License"))
     kinds = [entry.rsplit(" :: ", 1)[-1] for entry in found.get_all("Classifier", []) if entry.startswith("License ::")]
     kinds = [kind for kind in kinds if kind != "OSI Approved"]
     # Some packages put the whole text of the licence there.

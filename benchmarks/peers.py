@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 def keras_step(frames: NDArray[np.float32]) -> Callable[[], object]:
     """Return EndoVAE's training step in Keras on its torch backend, on `frames` (N, 96, 96, 3) in [0, 1]."""
     os.environ["KERAS_BACKEND"] = "torch"
-    import keras
-    from keras import layers, ops
+    # The extra `bench` brings Keras; what checks types has the extra `test`.
+    import keras  # pyright: ignore[reportMissingImports]
+    from keras import layers, ops  # pyright: ignore[reportMissingImports]
 
     class Sampling(layers.Layer):
         """Draws z and adds the divergence to the loss."""

@@ -11,6 +11,7 @@ from pixelscope.data.frames.preprocess import ViewName, centre_box
 from pixelscope.endovae.data import to_images
 from pixelscope.engine.augment import augment, draw_transforms
 from pixelscope.engine.config import AugmentConfig
+from pixelscope.engine.runtime import to_device
 from pixelscope.imaging.content_area import Box
 from pixelscope.imaging.resize import resize_frames
 from pixelscope.pixelda.networks import ResidualClassifier
@@ -49,7 +50,7 @@ def train_classifier(frames: Bytes, abnormal: Mask, images: int, seed: int) -> R
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
-        network = ResidualClassifier(2, WIDTH).to(device, memory_format=torch.channels_last)
+        network = to_device(ResidualClassifier(2, WIDTH), device, "channels_last")
     steps = max(1, images // BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)

@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import FrameBatch
 from pixelscope.endovae.task import EndoVAETask
-from pixelscope.engine.task import Task
+from pixelscope.engine.task import Batch, Task
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.task import PairedBatch, PixelDATask
 from pixelscope.processes import keep_heap
@@ -73,17 +73,19 @@ def stepper(system: str, precision: Any, layout: str, compiled: bool = False) ->
     def images(count: int, size: int) -> Tensor:
         return torch.rand(count, 3, size, size, generator=draw)
 
-    task: Task[Any]
-    batch: FrameBatch | PairedBatch
     if system == "endovae":
         endovae = EndoVAEConfig.parse({"runtime": {"memory_format": layout}})
-        task, size = EndoVAETask(endovae, fabric), endovae.training.batch_size
-        batch = FrameBatch(images(size, endovae.prepare.size))
-    else:
-        pixelda = PixelDAConfig.parse({"source": "random", "target": "random", "runtime": {"memory_format": layout}})
-        task, size = PixelDATask(pixelda, 10, fabric), pixelda.training.batch_size
-        labels = torch.randint(0, 10, (size,), generator=draw)
-        batch = PairedBatch(images(size, pixelda.data.size) * 2 - 1, labels, images(size, pixelda.data.size) * 2 - 1)
+        size = endovae.training.batch_size
+        return _step_on(EndoVAETask(endovae, fabric), FrameBatch(images(size, endovae.prepare.size)), size, compiled)
+    pixelda = PixelDAConfig.parse({"source": "random", "target": "random", "runtime": {"memory_format": layout}})
+    size, side = pixelda.training.batch_size, pixelda.data.size
+    labels = torch.randint(0, 10, (size,), generator=draw)
+    pairs = PairedBatch(images(size, side) * 2 - 1, labels, images(size, side) * 2 - 1)
+    return _step_on(PixelDATask(pixelda, 10, fabric), pairs, size, compiled)
+
+
+def _step_on(task: Task[Batch], batch: Batch, size: int, compiled: bool) -> Callable[[int], object]:
+    """Return a function that takes the step of a number on a batch of `size` images."""
     if compiled:
         task.compile()
     return lambda number: task.step(batch, StepContext(number * size, number, size, 0))

@@ -114,6 +114,11 @@ def test_the_base_install_brings_nothing_that_only_training_needs() -> None:
     assert not {"torch", "lightning-fabric", "scipy", "matplotlib", "jinja2", "requests", "pooch"} & names
 
 
+def test_the_type_checker_reads_package_and_benchmarks() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert set(tools["pyright"]["include"]) == {"benchmarks", "src"}
+
+
 def test_description_and_keywords_name_both_systems() -> None:
     for text in (PROJECT["description"], " ".join(PROJECT["keywords"])):
         assert "PixelDA" in text and "EndoVAE" in text

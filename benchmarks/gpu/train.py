@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def _options(trainings: Trainings, seed: int) -> list[str]:
     return ["--source", trainings.source, "--target", trainings.target, "--seed", str(seed), *trainings.options]
 
 
-def _run(commands: dict[int, Sequence[str]], logs: Path, environment: dict[str, str]) -> dict[int, float]:
+def _run(commands: Mapping[int, Sequence[str]], logs: Path, environment: dict[str, str]) -> dict[int, float]:
     """Run one command per seed at the same time; returns the seconds of each, and raises RuntimeError if one fails."""
     logs.mkdir(parents=True, exist_ok=True)
     began, seconds = time.monotonic(), {}
