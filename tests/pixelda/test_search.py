@@ -94,6 +94,7 @@ def test_a_trial_is_read_off_its_runs_files(tmp_path: Path) -> None:
         checkpoints={},
         sets={name: set_result(name, found, ["a", "b"]) for name, found in counts.items()},
         source_only={"target_test": 0.55, "source_test": 0.9},
+        discordant=7,
         verdict=verdict,
         oracle=None,
         curve=[],
@@ -107,7 +108,7 @@ def test_a_trial_is_read_off_its_runs_files(tmp_path: Path) -> None:
     found = read_trial("soft", Condition(claim="Less.", settings={"seed": 1}), Job(run, "pixelda", {}, None))
     assert (found.name, found.about, found.settings, found.failed) == ("soft", "Less.", {"seed": 1}, "")
     assert (found.verdict, found.content_warnings) == (verdict, 2)
-    assert (found.with_target_labels, found.test_images) == ((0.55, 0.7), 20)
+    assert (found.with_target_labels, found.test_images, found.discordant) == ((0.55, 0.7), 20, 7)
 
 
 def test_a_trial_that_target_labels_contradict_is_named() -> None:
@@ -117,6 +118,8 @@ def test_a_trial_that_target_labels_contradict_is_named() -> None:
     found = SearchResult(out="", grid="search", trials=trials, chosen="bad", reason="", command=None)
     assert found.contradictions == ["bad: The target labels contradict the verdict."]
     assert found.contradictions[0] in found.to_text()
+    likely = trial("likely", "adapted", 1.0, 1.4).model_copy(update={"with_target_labels": (0.55, 0.5), "test_images": 400})
+    assert [bool(likely.model_copy(update={"discordant": count}).contradiction) for count in (40, 110)] == [True, False]
 
 
 def test_four_settings_are_tried_and_compared(found: Path) -> None:

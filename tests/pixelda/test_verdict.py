@@ -18,10 +18,11 @@ from pixelscope.data.loader import to_float
 from pixelscope.errors import InputError
 from pixelscope.pixelda.inference.model import TorchClassifier, load_classifier
 from pixelscope.pixelda.losses import task_loss
+from pixelscope.pixelda.metrics import MeasuredSet, discordant
 from pixelscope.pixelda.networks import Classifier, StrongClassifier
 from pixelscope.pixelda.results import Better, Evaluation, Verdict
 from pixelscope.pixelda.training import train_baseline, train_pixelda
-from pixelscope.pixelda.verdict import CRITERIA, compare, swapped_share, view_information
+from pixelscope.pixelda.verdict import CRITERIA, answers_of, compare, swapped_share, view_information
 from pixelscope.runs.folder import RunFolder
 
 SOURCE, TARGET = tiny.image_set(90, 0), tiny.image_set(90, 1, coloured=True)
@@ -214,6 +215,22 @@ def test_target_labels_that_contradict_the_verdict_are_pointed_at(
     assert bool(verdict.contradicted_by(before, after, 400)) == contradicted
 
 
+@pytest.mark.parametrize(("discordant", "contradicted"), [(None, False), (40, True), (90, True), (110, False), (200, False)])
+def test_accuracies_on_the_same_images_are_compared_as_pairs(discordant: int | None, contradicted: bool) -> None:
+    """20 of 400 images more are wrong. If 10 become right and 30 wrong, chance does not explain it; if 90 and 110, it does."""
+    verdict = Verdict(better="adapted", criteria={}, agreement=1.0, swapped=0.0)
+    assert bool(verdict.contradicted_by(0.55, 0.5, 400, discordant)) == contradicted
+
+
+def test_images_that_only_one_of_two_classifies_correctly_are_counted(good: Classifier) -> None:
+    constant, labels = copy.deepcopy(good), TARGET.labels
+    assert labels is not None
+    nn.init.zeros_(constant.shared[-1].weight)  # pyright: ignore[reportArgumentType]
+    right, also_right = (answers_of(one, TARGET.in_memory())[0].argmax(1).numpy() == labels for one in (good, constant))
+    parts = [TARGET.select(np.arange(0, 20)), TARGET.select(np.arange(20, 90))]
+    assert discordant(good, constant, MeasuredSet("", parts, source=False)) == (right != also_right).sum() > 30
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verdict")
@@ -225,6 +242,7 @@ def test_an_evaluation_ends_with_the_verdict_and_the_truth(judged: Path) -> None
     found = evaluate(judged)
     assert found.verdict is not None
     assert found.source_only is not None
+    assert found.discordant is not None
     *_, last = found.to_text().splitlines()
     assert f"source only {found.source_only['target_test']:.2%}, adapted {found.sets['target_test'].accuracy:.2%}" in last
     assert Evaluation.load(RunFolder(judged).evaluation) == found

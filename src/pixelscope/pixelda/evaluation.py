@@ -16,7 +16,7 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import Checkpoint, default_checkpoint, list_checkpoints, read_run, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.data import RENAME, Domains, SeenImages, StoredRun, load_domain, load_own, with_classes_of
-from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
+from pixelscope.pixelda.metrics import MeasuredSet, accuracies, discordant, measure, measure_all, set_result
 from pixelscope.pixelda.results import ORACLE, UNFINISHED, CheckpointResult, CurvePoint, Evaluation, Oracle
 from pixelscope.pixelda.samples import write_galleries
 from pixelscope.pixelda.verdict import compare
@@ -107,13 +107,18 @@ def _measure_own(run: StoredRun, checkpoint: str, data_root: Path | None, may_wr
 
 
 def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chosen: Checkpoint) -> dict[str, Any]:
-    """Return the accuracies of the judge, and whether adaptation likely helps; nothing if the run has no judge."""
+    """Return the accuracies of the judge, and whether adaptation likely helps, with and without target labels.
+
+    Nothing is returned if the run has no judge.
+    """
     if chosen.judge is None:
         return {}
     judge = chosen.judge
     held_out = domains.source.validation if len(domains.source.validation) else domains.source.train
     verdict = compare(judge, chosen.classifier, domains.training_target(), held_out)
-    return {"source_only": accuracies(measure_all(judge, sets)), "verdict": verdict}
+    tests = sets.get("target_test")
+    differing = None if tests is None else discordant(judge, chosen.classifier, tests)
+    return {"source_only": accuracies(measure_all(judge, sets)), "discordant": differing, "verdict": verdict}
 
 
 def _evaluation(run: StoredRun, sets: Mapping[str, MeasuredSet], found: Mapping[str, Checkpoint], headline: str) -> Evaluation:

@@ -118,6 +118,16 @@ def accuracies(counts: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: int(found.trace()) / int(found.sum()) for name, found in counts.items()}
 
 
+def discordant(one: nn.Module, other: nn.Module, images: MeasuredSet) -> int:
+    """Return the number of `images` that only one of two classifiers classifies correctly."""
+    return sum(int((_correct(one, part, images.source) != _correct(other, part, images.source)).sum()) for part in images.parts)
+
+
+def _correct(classifier: nn.Module, images: ImageSet, source: bool) -> Tensor:
+    assert images.labels is not None
+    return logits_of(classifier, images.images, source=source).argmax(1) == torch.from_numpy(images.labels)
+
+
 def _counts(classifier: nn.Module, images: ImageSet, source: bool) -> Tensor:
     assert images.labels is not None
     logits = logits_of(classifier, images.images, source=source)

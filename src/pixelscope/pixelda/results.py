@@ -158,16 +158,21 @@ class Verdict(Config):
         target, source = plural(self.images, "target image"), plural(self.source_images, "source image")
         return f"Measured on {target} and {source}.{few}"
 
-    def contradicted_by(self, before: float, after: float, count: int) -> str:
+    def contradicted_by(self, before: float, after: float, count: int, discordant: int | None = None) -> str:
         """Return a sentence if target labels contradict the verdict by more than two standard errors, else nothing.
+
+        The accuracies are of the same images, so that the standard error of their difference is that of McNemar's test.
 
         Args:
             before: accuracy of T of the source alone on the target's test split.
             after: accuracy of the adapted T.
             count: number of test images.
+            discordant: number of test images that only one of both classifies correctly. None: as many as are expected if the
+                errors of both are independent.
         """
         gain = after - before
-        error = 2 * ((before * (1 - before) + after * (1 - after)) / count) ** 0.5
+        differing = before * (1 - after) + after * (1 - before) if discordant is None else discordant / count
+        error = 2 * (differing / count) ** 0.5
         found = "adapted" if gain > error else "source only" if gain < -error else None
         if found in (None, self.better) or self.better == "unknown":
             return ""
@@ -203,6 +208,8 @@ class Evaluation(ResultFile):
     """What could not be measured, with the reason."""
     source_only: dict[str, float] | None = None
     """Accuracies of T of the source alone on the same sets, if the run trained one."""
+    discordant: Natural | None = None
+    """Number of images of `target_test` that only one of the two classifiers classifies correctly; None if it is not known."""
     verdict: Verdict | None = None
     """Whether adaptation likely helps, estimated without target labels; None without a T of the source alone."""
 
@@ -240,7 +247,7 @@ class Evaluation(ResultFile):
         if self.verdict is None or self.source_only is None or "target_test" not in self.sets:
             return ""
         after = self.sets["target_test"]
-        return self.verdict.contradicted_by(self.source_only["target_test"], after.accuracy, after.count)
+        return self.verdict.contradicted_by(self.source_only["target_test"], after.accuracy, after.count, self.discordant)
 
     def _checkpoint_lines(self) -> list[str]:
         lines = ["accuracy by checkpoint"]

@@ -104,7 +104,8 @@ def read_trial(name: str, condition: Condition, job: Job) -> Trial:
     known = found.sets.get("target_test")
     truth = None if known is None else (found.source_only["target_test"], known.accuracy)
     count = None if known is None else known.count
-    return trial(verdict=found.verdict, content_warnings=len(lost), with_target_labels=truth, test_images=count)
+    measured = {"with_target_labels": truth, "test_images": count, "discordant": found.discordant}
+    return trial(verdict=found.verdict, content_warnings=len(lost), **measured)
 
 
 def choose_trial(trials: Sequence[Trial]) -> tuple[str | None, str]:

@@ -184,6 +184,8 @@ class Trial(Config):
     """Accuracies of both on the target's test split, where its labels are known. They choose nothing."""
     test_images: Natural | None = None
     """Number of labelled images of the target's test split; None if there are none."""
+    discordant: Natural | None = None
+    """Number of them that only one of both classifies correctly; None if it is not known."""
     failed: str = ""
     """Why it failed; empty if it did not."""
 
@@ -197,7 +199,7 @@ class Trial(Config):
         """Return a sentence if target labels contradict the verdict; empty if they do not, or are not known."""
         if self.verdict is None or self.with_target_labels is None or not self.test_images:
             return ""
-        return self.verdict.contradicted_by(*self.with_target_labels, self.test_images)
+        return self.verdict.contradicted_by(*self.with_target_labels, self.test_images, self.discordant)
 
     def row(self, chosen: bool) -> Cells:
         """Return the cells under `TRIAL_HEADER`."""
