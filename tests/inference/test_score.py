@@ -72,6 +72,30 @@ def test_files_of_another_camera_are_warned_of_with_both_numbers(endovae_run: Pa
     assert warning in found.to_text() and found.to_dict()["warnings"] == (warning,)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_resumed_table_warns_of_the_cameras_of_all_rows(
+    endovae_run: Path, frame_files: Path, tmp_path: Path, ending: str
+) -> None:
+    """The first 64 rows are of another camera, and of one frame without tissue; the last ten are of the calibration's."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    with Image.open(image_files(frame_files / "polyps")[0]) as frame:
+        for number in range(73):
+            frame.resize((220, 180) if number < 63 else frame.size).save(folder / f"{number:02}.png")
+    Image.new("RGB", (400, 300)).save(folder / "00a.png")
+    whole = score(endovae_run, [folder], tmp_path / f"whole{ending}", false_positive_rate=0.2)
+    assert "86% of the 73 scored frames" in str(whole.warnings)
+    out = tmp_path / f"parted{ending}"
+    with pytest.raises(Interrupted):
+        score(endovae_run, [folder], out, false_positive_rate=0.2, progress=_interrupt)
+    assert score(endovae_run, [folder], out, false_positive_rate=0.2, resume=True).warnings == whole.warnings
+
+
+def _interrupt(done: int, total: int) -> None:
+    if done < total:
+        raise KeyboardInterrupt
+
+
 def test_a_score_depends_on_its_frame_alone(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
     files = image_files(frame_files)
     score(endovae_run, files, tmp_path / "all.csv", devices=2)

@@ -45,6 +45,10 @@ class Table(Protocol):
         """Yield the names of the existing rows in order."""
         ...
 
+    def failures(self) -> Iterator[bool]:
+        """Yield whether each existing row has an error; nothing if the table has no such column."""
+        ...
+
     def add(self, rows: Sequence[Row]) -> None:
         """Append rows."""
         ...
@@ -89,6 +93,10 @@ class StandardOutput:
         self.count = self.items = self.failed = 0
 
     def names(self) -> Iterator[str]:
+        """Yield nothing: no row exists."""
+        return iter(())
+
+    def failures(self) -> Iterator[bool]:
         """Yield nothing: no row exists."""
         return iter(())
 
@@ -163,12 +171,16 @@ class ResumableTable:
             with atomic_file(self.part) as temporary:  # with its head, or not at all
                 temporary.write_bytes(self._encoded([]) if self._csv else b"")
         self.count, self.items = self._cut_off()
-        self.failed = sum(failed for failed, _ in zip(self._failures(), range(self.count), strict=False))
+        self.failed = sum(self.failures())
         self._file = self.part.open("ab")
 
     def names(self) -> Iterator[str]:
         """Yield the names of the existing rows in order."""
         return (name for _, (name, _) in zip(range(self.count), self._read(), strict=False))
+
+    def failures(self) -> Iterator[bool]:
+        """Yield whether each existing row has an error; nothing if the table has no such column."""
+        return islice(self._failures(), self.count)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Append rows; they are passed to the system at once."""
@@ -235,7 +247,6 @@ class ResumableTable:
                 yield from self._read_lines(file)
 
     def _failures(self) -> Iterator[bool]:
-        """Yield whether each row has an error; nothing if the table has no such column."""
         if self.columns[-1] != ERROR:
             return
         with self.part.open(encoding="utf-8", newline="") as file:

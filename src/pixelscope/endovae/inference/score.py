@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pixelscope.data.formats.decode import decode
+from pixelscope.data.formats.decode import decode, image_size
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import RATE, Size, camera_warnings, known_cameras, title
@@ -23,9 +23,9 @@ from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.inference.files import InputFile, is_frame, require_distinct_names, require_files
+from pixelscope.inference.files import InputFile, is_frame, iterate_files, require_distinct_names, require_files
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
-from pixelscope.inference.table import Row, open_table
+from pixelscope.inference.table import Row, Table, open_table
 from pixelscope.runs.progress import ProgressCallback
 
 QUICK = 1
@@ -114,7 +114,8 @@ def score(
         "false_positive_rate": f"{false_positive_rate:g}",
         "maps": str(maps),
     }
-    table, sizes = open_table(out, COLUMNS, {**scorer.identity, **settings}, resume), list[Size]()
+    table = open_table(out, COLUMNS, {**scorer.identity, **settings}, resume)
+    sizes = _scored_sizes(table, paths)
     stages = Steps(
         prepare=lambda item: scorer.prepared(item.path),
         compute=lambda items, frames: _rows(scorer, items, frames, wanted, sizes),
@@ -134,6 +135,13 @@ class _Wanted:
 
     threshold: float
     maps: Path | None
+
+
+def _scored_sizes(table: Table, paths: Sequence[Path]) -> list[Size]:
+    """Return the original sizes of the frames that have a score in a resumed table."""
+    rows = zip(table.failures(), iterate_files(paths, is_frame), strict=False)
+    sizes = (image_size(item.path) for failed, item in rows if not failed)
+    return [size for size in sizes if size is not None]
 
 
 def _warnings(scorer: Scorer, sizes: Sequence[Size]) -> tuple[str, ...]:
