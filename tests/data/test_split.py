@@ -138,6 +138,7 @@ def test_copies_across_a_split_that_came_with_the_set_are_counted() -> None:
     assert len(parts.test) == 3
     assert parts.notes[0] == "2 of 6 images are exact copies of others, in 1 groups."
     assert parts.notes[1].startswith("2 test images are exact copies of images in training")
+    assert parts.leaks == parts.notes[1:2]
 
 
 def test_copies_with_different_labels_are_counted() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pixelscope.data.pack import pack
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import load_domains
+from pixelscope.pixelda.refinement.training import refine
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.runs.folder import RunFolder
 
@@ -55,6 +57,55 @@ def test_copies_and_classes_without_images_are_in_the_record_and_printed(
     assert all(f"Note on the source: {note}" in printed for note in notes)
 
 
+def domains_with_copies(folder: Path) -> tuple[Path, Path]:
+    """Write a source, and a target whose test split has 8 copies of source images and 4 of its own training images."""
+    source, target = write_classes(folder / "source", {"a": 20, "b": 20}, side=tiny.SIZE), folder / "target"
+    for part, count, seed in (("train", 8, 1), ("test", 5, 2)):
+        write_classes(target / part, {"a": count, "b": count}, side=tiny.SIZE, seed=seed)
+    for name in "ab":
+        for copied, prefix, count in ((source / name, "source", 4), (target / "train" / name, "own", 2)):
+            for file in sorted(copied.glob("*.png"))[:count]:
+                (target / "test" / name / f"{prefix}-{file.name}").write_bytes(file.read_bytes())
+    return source, target
+
+
+@pytest.mark.parametrize(("fraction", "least"), [(0.001, 7), (0.4, 1)])
+def test_test_images_that_are_copies_of_source_images_are_counted(tmp_path: Path, fraction: float, least: int) -> None:
+    """Copies of source images that are in the source's test split do no harm."""
+    source, target = domains_with_copies(tmp_path)
+    config = tiny.pixelda(source=str(source), target=str(target), data={"test_fraction": fraction})
+    found = load_domains(config, training=False)
+    assert found.target is not None and len(found.target.test) == 22 and found.source.leaks == ()
+    known = pixels(found.source.train.in_memory()) | pixels(found.source.validation.in_memory())
+    copied = sum(image.tobytes() in known for image in found.target.test.in_memory())
+    assert least <= copied <= 8
+    own, shared = found.target.leaks
+    assert own.startswith("4 test images are exact copies") and set(found.target.leaks) <= set(found.target.notes)
+    assert shared.startswith(f"{copied} of 22 test images are exact copies of labelled source images")
+    scaled = {"test_fraction": fraction, "target_framing": (8, 4, 4, 0, 0, 0)}
+    framed = load_domains(tiny.pixelda(source=str(source), target=str(target), data=scaled), training=False).target
+    assert framed is not None and framed.leaks == found.target.leaks
+    assert not np.array_equal(framed.test.in_memory(), found.target.test.in_memory())
+
+
+def test_train_and_evaluate_tell_of_copies_in_the_test_split(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source, target = domains_with_copies(tmp_path)
+    run = train_pixelda(tiny.pixelda(source=str(source), target=str(target)), run=tmp_path / "run")
+    printed = capfd.readouterr().err
+    domains = load_domains(tiny.pixelda(source=str(source), target=str(target)), training=False)
+    assert domains.target is not None and len(domains.target.leaks) == 2
+    assert all(f"Note on the target: {leak}" in printed for leak in domains.target.leaks)
+    text = evaluate(run).to_text()
+    assert all(f"target's test split may be too high: {leak}" in text for leak in domains.target.leaks)
+    refined = refine(tiny.refined(run=str(run)), run=tmp_path / "refined")
+    assert all(leak in evaluate(refined).to_text() for leak in domains.target.leaks)
+    shutil.rmtree(target / "train")
+    shutil.rmtree(target / "test")
+    write_classes(target, {"a": 8, "b": 8}, side=tiny.SIZE, seed=3)
+    clean = train_pixelda(tiny.pixelda(source=str(source), target=str(target)), run=tmp_path / "clean")
+    assert "too high" not in evaluate(clean).to_text()
+
+
 def test_a_source_without_labels_says_how_it_was_read(tmp_path: Path) -> None:
     source = write_classes(tmp_path / "source", {"a": 3, "b": 3}, side=tiny.SIZE)
     (source / "a" / "0.png").rename(source / "loose.png")
@@ -75,7 +126,7 @@ def rendered(tmp_path: Path) -> Path:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Photos of the classes A, b and x in tracks of four frames."""
-    folder = write_classes(tmp_path / "photos", {"A": 20, "b": 20, "x": 12}, side=tiny.SIZE)
+    folder = write_classes(tmp_path / "photos", {"A": 20, "b": 20, "x": 12}, side=tiny.SIZE, seed=1)
     for file in sorted(folder.rglob("*.png")):
         file.rename(file.with_name(f"{int(file.stem) // 4}_{file.name}"))
     return folder

@@ -23,6 +23,8 @@ class Split:
     """Positions of the training images in the whole set, int64, in the order of `train`."""
     notes: tuple[str, ...] = ()
     """Notes on copies, on groups, and on classes without images in a part."""
+    leaks: tuple[str, ...] = ()
+    """Those of the notes that say that test images are copies of images that are trained on or chosen by."""
 
     @property
     def count(self) -> int:
@@ -143,8 +145,9 @@ def split(images: ImageSet, test: Mask, validation_fraction: float, seed: int) -
     training = rest[~held_out]
     part = np.zeros(len(images), np.int64)
     part[rest[held_out]], part[test] = 1, 2
-    notes = (*_copy_notes(images, copies, part), *_group_notes(images, part, validation_fraction), *_class_notes(images, part))
-    return Split(images.select(training), images.select(rest[held_out]), images.select(test), training, notes)
+    leaks = _leaks(copies, part)
+    about = (*_copy_notes(images, copies, leaks), *_group_notes(images, part, validation_fraction), *_class_notes(images, part))
+    return Split(images.select(training), images.select(rest[held_out]), images.select(test), training, about, leaks)
 
 
 def _too_few(images: ImageSet, copies: Positions | None) -> str:
@@ -155,7 +158,7 @@ def _too_few(images: ImageSet, copies: Positions | None) -> str:
 
 
 def _group_notes(images: ImageSet, part: Positions, validation_fraction: float) -> tuple[str, ...]:
-    """Return notes on the number of groups, and on groups that a split separates; `part` is as for `_copy_notes`."""
+    """Return notes on the number of groups, and on groups that a split separates; `part` is as for `_leaks`."""
     if images.groups is None:
         return ()
     sizes = np.bincount(images.groups)
@@ -171,19 +174,22 @@ def _group_notes(images: ImageSet, part: Positions, validation_fraction: float) 
     )
 
 
-def _copy_notes(images: ImageSet, copies: Positions | None, part: Positions) -> tuple[str, ...]:
-    """Return notes on copies, on those across the split, and on those with different labels.
+def _leaks(copies: Positions | None, part: Positions) -> tuple[str, ...]:
+    """Return a note on test images that are copies of others; `part` is 0 for training, 1 for validation, 2 for test, (N,)."""
+    parted = 0 if copies is None else _parted(copies, part)
+    if not parted:
+        return ()
+    return (f"{parted:,} test images are exact copies of images in training or validation, in the data's own split.",)
 
-    part: 0 for training, 1 for validation, 2 for test, int64 (N,).
-    """
+
+def _copy_notes(images: ImageSet, copies: Positions | None, leaks: tuple[str, ...]) -> tuple[str, ...]:
+    """Return notes on copies, on those across the split (`leaks`), and on those with different labels."""
     if copies is None:
         return ()
     sizes = np.bincount(copies)
     extra, groups = int((sizes - 1).clip(min=0).sum()), int((sizes > 1).sum())
     what = f"{extra:,} of {len(images):,} images are exact copies of others, in {groups:,} groups"
-    parted = _parted(copies, part)
-    across = f"{parted:,} test images are exact copies of images in training or validation, in the data's own split."
-    notes = [f"{what}.", across] if parted else [f"{what}; each group is in one part of the split."]
+    notes = [f"{what}.", *leaks] if leaks else [f"{what}; each group is in one part of the split."]
     different = 0 if images.labels is None else _differing(copies, images.labels)
     return (*notes, *([f"The copies of {different:,} groups have different labels."] if different else ()))
 

@@ -267,11 +267,25 @@ def _split_digests(parts: Split, labelled: bool = True) -> dict[str, str]:
 
 def _split_both(source: ImageSet, target: ImageSet, data: DataConfig) -> Domains:
     source_test, target_test = shared_test_mask(source, target, data.test_fraction, data.seed)
-    return Domains(
-        split(source, source_test, data.validation_fraction, data.seed),
-        split(target, target_test, 0.0, data.seed),
-        aligned=source.is_aligned_with(target),
-    )
+    ours = split(source, source_test, data.validation_fraction, data.seed)
+    theirs = split(target, target_test, 0.0, data.seed)
+    leaks = _source_leaks(ours, theirs)
+    theirs = replace(theirs, notes=(*theirs.notes, *leaks), leaks=(*theirs.leaks, *leaks))
+    return Domains(ours, theirs, aligned=source.is_aligned_with(target))
+
+
+def _source_leaks(source: Split, target: Split) -> tuple[str, ...]:
+    """Return a note on labelled test images of the target that are copies of source images outside of its test split."""
+    tested = target.test
+    # Digits of one collection that training used are left out of what is measured, see `pixelda.evaluation`.
+    if tested.labels is None or (tested.collection is not None and tested.collection == source.test.collection):
+        return ()
+    known = np.concatenate([image_hashes(part.images) for part in (source.train, source.validation)])
+    copied = int(np.isin(image_hashes(tested.images), known).sum())
+    if not copied:
+        return ()
+    what = f"{copied:,} of {len(tested):,} test images are exact copies of labelled source images"
+    return (f"{what} in training or validation; remove them from one of the two.",)
 
 
 def _framed(domains: Domains, data: DataConfig) -> Domains:

@@ -91,6 +91,17 @@ def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
     return (f"The accuracy on the target is not known: {why}",) if why else ()
 
 
+def leak_notes(domains: Domains) -> tuple[str, ...]:
+    """Return a note per domain and kind of test images that are copies of images that the run trained on."""
+    parts = {"source": domains.source, "target": domains.target}
+    return tuple(
+        f"The accuracy on the {role}'s test split may be too high: {leak}"
+        for role, split in parts.items()
+        if split is not None and split.test.labels is not None
+        for leak in split.leaks
+    )
+
+
 def _measure_own(run: StoredRun, checkpoint: str, data_root: Path | None, may_write: bool) -> Evaluation:
     """Measure a run on its own domains; writes evaluation.json and the galleries of the report where it may."""
     domains = load_own(run, data_root)
@@ -98,7 +109,7 @@ def _measure_own(run: StoredRun, checkpoint: str, data_root: Path | None, may_wr
     found = list_checkpoints(run)
     headline, sets = default_checkpoint(checkpoint, run.system, found), own_sets(domains)
     result = _evaluation(run, sets, found, headline)
-    notes = (*result.notes, *unmeasured_notes(domains))
+    notes = (*result.notes, *unmeasured_notes(domains), *leak_notes(domains))
     result = result.model_copy(update={"notes": notes, **_against_source_only(domains, sets, found[headline])})
     if may_write:
         write_galleries(domains, found[headline])

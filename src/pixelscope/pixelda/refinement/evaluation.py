@@ -13,7 +13,7 @@ from torch import nn
 from pixelscope.data.disk_array import sampled
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint, require_same_start
-from pixelscope.pixelda.evaluation import grouped_notes, own_sets, unfinished_notes, unmeasured_notes
+from pixelscope.pixelda.evaluation import grouped_notes, leak_notes, own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, StoredRefinement, read_refinement
 from pixelscope.pixelda.refinement.guard import guard
@@ -86,6 +86,7 @@ def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResu
             *unfinished_notes(refined),
             *grouped_notes(sets),
             *unmeasured_notes(inputs.domains),
+            *leak_notes(inputs.domains),
             *_group_notes(stored, inputs),
         ),
     )
