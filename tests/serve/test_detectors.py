@@ -265,6 +265,30 @@ def test_a_run_shows_reconstructions_and_no_heat_maps(client: TestClient) -> Non
     assert client.get(f"{address}/0/heatmap").status_code == 400
 
 
+def test_detectors_are_listed_below_the_runs_with_their_results(client: TestClient, place: Path) -> None:
+    _, _, below = client.get("/runs").text.partition("<h2>Detectors</h2>")
+    result = find_detectors([place])[0].result()
+    rows = [re.findall(r"<td>([^<]*)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", below, re.DOTALL)[1:]]
+    group = result.groups[0]
+    marks = {name: f"{name} *" if name == result.selected else name for name in result.scores}
+    assert marks != {name: name for name in marks} and len(rows) == len(result.scores) > 1
+    assert rows == [[marks[name], str(one.auroc[group]), str(one.lead[group])] for name, one in result.scores.items()]
+    assert 'href="/endoscopy?run=lesions">lesions</a>' in below and result.view in below
+
+
+def test_runs_are_shown_next_to_a_detector_whose_results_are_damaged(place: Path, tmp_path: Path) -> None:
+    for name in ("lesions", "healthy"):
+        shutil.copytree(place / name, tmp_path / name)
+    (tmp_path / "lesions" / "detection.json").write_text("{")
+    with TestClient(create_app([tmp_path], HOSTS), raise_server_exceptions=False) as client:
+        shown = client.get("/runs")
+        assert shown.status_code == 200 and "/runs/healthy" in shown.text
+        (said,) = re.findall(r'class="note problem">([^<]*)<', shown.text)
+        assert said.startswith("lesions: ") and "detection.json" in said and "endovae detect" in said
+        shutil.rmtree(tmp_path / "lesions")
+        assert "Detectors" not in client.get("/runs").text
+
+
 def test_runs_are_listed_without_detectors(place: Path) -> None:
     assert "lesions" not in {run.name for run in find_runs([place])}
 

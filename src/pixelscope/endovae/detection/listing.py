@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixelscope.endovae.detection.results import DetectionResult
 from pixelscope.files import TEMPORARY
 from pixelscope.runs.listing import folders_among
 
@@ -25,6 +26,14 @@ class DetectorInfo:
     def folder(self) -> Path:
         """Return the folder that `detect` wrote."""
         return self.path.parent
+
+    def result(self) -> DetectionResult:
+        """Read its cross-validation.
+
+        Raises:
+            InputError: detection.json is missing, damaged or of another version.
+        """
+        return DetectionResult.load(self.folder / RESULT)
 
 
 def find_detectors(places: Sequence[Path]) -> list[DetectorInfo]:

@@ -22,9 +22,10 @@ REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; s
 
 @router.get("/runs")
 def listed(request: Request) -> Response:
-    """List all runs."""
-    runs = request.app.state.models.runs()
-    return render(request, "runs.html.j2", runs=[_row(run) for run in runs])
+    """List all runs and detectors."""
+    models = request.app.state.models
+    runs, detectors = ([make(one) for one in ones] for make, ones in ((_row, models.runs()), (_detector, models.detectors())))
+    return render(request, "runs.html.j2", runs=runs, detectors=detectors)
 
 
 @router.get("/runs/{name}")
@@ -80,8 +81,27 @@ def _row(run: Any) -> dict[str, Any]:
         "state": run.state,
         "images": f"{run.images:,}",
         "share": None if share is None else round(100 * share),
-        "when": time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed)),
+        "when": _when(run.changed),
     }
+
+
+def _detector(detector: Any) -> dict[str, Any]:
+    """Return the rows of a detector's cross-validation, or why they cannot be read."""
+    shown = {"name": detector.name, "when": _when(detector.changed), "view": "", "scores": [], "problem": ""}
+    try:
+        found = detector.result()
+    except InputError as error:
+        return {**shown, "problem": str(error)}
+    group = next(iter(found.groups), "")  # a result written by hand may have none
+    scores = [
+        {"name": name, "selected": name == found.selected, "auroc": one.auroc.get(group, ""), "lead": one.lead.get(group, "")}
+        for name, one in found.scores.items()
+    ]
+    return {**shown, "view": found.view, "scores": scores}
+
+
+def _when(changed: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(changed))
 
 
 def _live(run: Any) -> dict[str, Any]:
