@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -336,6 +337,23 @@ def test_flat_images_and_further_pages_are_named_at_the_end(tmp_path: Path) -> N
     stages = Steps(lambda item: decode(item.path), means().compute)
     notes = run_pipeline(table(tmp_path / "out.csv"), [tmp_path / "in"], stages).notes
     assert [note.split(": ", 1)[1] for note in notes] == [f"{tmp_path}/in/b.tif (2).", f"1 ({tmp_path}/in/c.png)."]
+
+
+@pytest.mark.parametrize(("value_range", "named"), [(None, 3), ((0.0, 4095.0), 0)])
+def test_images_of_more_than_8_bits_are_named_if_their_range_is_not_known(
+    tmp_path: Path, value_range: tuple[float, float] | None, named: int
+) -> None:
+    """Of 12 bits in 16, a white image would be nearly black."""
+    (tmp_path / "in").mkdir()
+    ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 65
+    names = [f"{tmp_path}/in/{name}" for name in ("a.png", "b.tif", "c.png")]
+    Image.fromarray(ramp).save(names[0])
+    Image.fromarray(ramp.astype(np.float32)).save(names[1])
+    cv2.imwrite(names[2], np.stack([ramp, ramp, ramp], 2))
+    Image.fromarray((ramp // 16).astype(np.uint8)).save(tmp_path / "in" / "d.png")
+    stages = Steps(lambda item: decode(item.path, value_range=value_range), means().compute, value_range=value_range)
+    notes = run_pipeline(table(tmp_path / "out.csv"), [tmp_path / "in"], stages).notes
+    assert [f"{named} files ({', '.join(names)})" in note for note in notes] == [True] * min(named, 1)
 
 
 def test_a_pipe_is_a_row_with_an_error_and_nothing_waits_for_it(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from pixelscope.data.formats.decode import is_flat, pages_after_first, reject_decompression_bombs
+from pixelscope.data.formats.decode import is_deep_file, is_flat, pages_after_first, reject_decompression_bombs
 from pixelscope.data.formats.dicom import windows
 from pixelscope.data.sources.listing import Entry, window_notes
 from pixelscope.errors import InputError, Interrupted, note, plural
 from pixelscope.files import DISK_FULL
+from pixelscope.imaging.convert import Range
 from pixelscope.inference.files import InputFile, batches, count_files, in_order, is_file, iterate_files, skipped_notes
 from pixelscope.inference.table import ERROR, ResumableTable, Row, Table
 from pixelscope.processes import keep_heap
@@ -63,6 +64,8 @@ class Steps(Generic[P]):
     devices: int = 1
     takes: Callable[[Entry], bool] = is_file
     """Which files in folders get a row; those given by name always do."""
+    value_range: Range | None = None
+    """Values of images deeper than 8 bits that become 0 and 255; None: by the type of each image, with a note."""
 
 
 def run_pipeline(
@@ -134,9 +137,13 @@ class _Remarks:
 
     paged: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
+    deep: list[str] = field(default_factory=list)
+    """Files deeper than 8 bits that are read without a range of the model's."""
     windows: dict[str, str] = field(default_factory=dict)
 
-    def add(self, item: InputFile, value: object, pages: int) -> None:
+    def add(self, item: InputFile, value: object, pages: int, deep: bool) -> None:
+        if deep:
+            self.deep.append(item.name)
         if pages and not isinstance(value, InputError):
             self.paged.append(f"{item.name} ({pages:,})")
         if not isinstance(value, InputError):
@@ -149,6 +156,11 @@ class _Remarks:
         return (
             *note("Read only the first page of {count:file} (pages left): {names}.", self.paged),
             *window_notes(self.windows),
+            *note(
+                "Deeper than 8 bits: {count:file} ({names}). As the model was trained on images of 8 bits, 0 became black and "
+                "65535 white (floats: 1); if the values fill a part of that only, convert them to 8 bits first.",
+                self.deep,
+            ),
             *note("A single flat colour, so that the result is meaningless: {count} ({names}).", self.flat),
         )
 
@@ -158,8 +170,8 @@ def _rows(items: Iterator[InputFile], stages: Steps[P], first: str, remarks: _Re
 
     def remarked() -> Iterator[tuple[InputFile, P | InputError]]:
         read = in_order(lambda item: (item, *_prepared(item, stages)), items, os.cpu_count() or 1, ahead=2 * BATCH)
-        for item, value, pages in read:
-            remarks.add(item, value, pages)
+        for item, value, pages, deep in read:
+            remarks.add(item, value, pages, deep)
             yield item, value
 
     yield from in_order(
@@ -170,14 +182,15 @@ def _rows(items: Iterator[InputFile], stages: Steps[P], first: str, remarks: _Re
     )
 
 
-def _prepared(item: InputFile, stages: Steps[P]) -> tuple[P | InputError, int]:
-    """Return the prepared file, or the error, and the number of its pages that are not read."""
+def _prepared(item: InputFile, stages: Steps[P]) -> tuple[P | InputError, int, bool]:
+    """Return the prepared file, or the error, the number of its pages that are not read, and if it is deep without a range."""
     if not item.is_image:
-        return InputError(f"{item.name} is not an image: {_about_suffix(item.path)}."), 0
+        return InputError(f"{item.name} is not an image: {_about_suffix(item.path)}."), 0, False
     try:
-        return stages.prepare(item), pages_after_first(item.path)
+        prepared = stages.prepare(item)
     except InputError as error:
-        return error, 0
+        return error, 0, False
+    return prepared, pages_after_first(item.path), stages.value_range is None and is_deep_file(item.path)
 
 
 def _about_suffix(path: Path) -> str:

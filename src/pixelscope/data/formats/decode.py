@@ -112,6 +112,11 @@ def measure_depth(paths: Sequence[Path], formats: Sequence[str], given: Range | 
     return Depth(common_range(lowest, highest, bool(integers)), len(deep), len(paths))
 
 
+def is_deep_file(path: Path) -> bool:
+    """Return whether a file has more than 8 bits per value; call it within `reject_decompression_bombs`."""
+    return _extremes(path, _FORMATS, decode=False) is not None
+
+
 def _extremes(path: Path, formats: Sequence[str], decode: bool) -> tuple[float, float, bool] | None:
     """Return minimum and maximum of a deep image, and whether its values are integers; None if it is not deep."""
     try:

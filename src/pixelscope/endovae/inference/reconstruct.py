@@ -130,7 +130,7 @@ def _folder(
             for item, drawn, p, s in zip(items, *found, strict=True)
         ]
 
-    steps = Steps(lambda item: read_prepared(item.path, config.prepare), compute, devices, is_frame)
+    steps = Steps(lambda item: read_prepared(item.path, config.prepare), compute, devices, is_frame, config.prepare.range)
     return run_pipeline(table, paths, steps, progress)
 
 

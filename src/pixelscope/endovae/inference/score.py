@@ -121,6 +121,7 @@ def score(
         compute=lambda items, frames: _rows(scorer, items, frames, wanted, sizes),
         devices=scorer.devices,
         takes=is_frame,
+        value_range=scorer.prepare.range,
     )
     if maps is not None:
         mark_as_own(maps)

@@ -87,11 +87,12 @@ def adapt(
             for item, one in zip(items, by_item, strict=True)
         ]
 
+    size, values = redraw.config.data.size, redraw.config.data.source_values
+
     def prepare(item: InputFile) -> np.ndarray:
-        size, values = redraw.config.data.size, redraw.config.data.source_values
         return np.broadcast_to(decode(item.path, size, values), (size, size, 3))
 
-    written = run_pipeline(table, [folder], Steps(prepare, compute, devices), progress)
+    written = run_pipeline(table, [folder], Steps(prepare, compute, devices, value_range=values), progress)
     return written if labels else replace(written, notes=(*layout.why_unlabelled(), *written.notes))
 
 

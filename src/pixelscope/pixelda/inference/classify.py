@@ -69,7 +69,10 @@ def classify(
         read = dict(zip(ranges, map(np.stack, zip(*images, strict=True)), strict=True))
         return _rows([one(read[one.value_range]) for one in answering], list(first.classes))
 
-    stages = Steps(lambda item: tuple(_decoded(item, first.size, one) for one in ranges), compute, first.devices)
+    values = first.value_range
+    stages = Steps(
+        lambda item: tuple(_decoded(item, first.size, one) for one in ranges), compute, first.devices, value_range=values
+    )
     written = run_pipeline(table, paths, stages, progress)
     return replace(written, notes=(f"classified by {first.choice}", *written.notes)) if first.choice else written
 
