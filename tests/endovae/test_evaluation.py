@@ -216,6 +216,14 @@ def test_a_grid_takes_no_option_of_a_folder(tmp_path: Path, options: dict[str, A
         reconstruct(tmp_path / "run", [tmp_path], tmp_path / "grid.png", **options)
 
 
+@pytest.mark.parametrize("name", ["new.jpg", "new.TIFF"])
+def test_an_image_of_another_format_is_no_name_of_a_folder(run: Path, frame_folder: Path, tmp_path: Path, name: str) -> None:
+    for make in (lambda out: generate(run, out, count=2), lambda out: reconstruct(run, [frame_folder / "polyps"], out)):
+        with pytest.raises(InputError, match=rf"{name} would be a folder.* \.png"):
+            make(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_grid_of_a_folder_has_no_masks(run: Path, frame_folder: Path, tmp_path: Path) -> None:
     for number in range(2):
         for folder in ("polyps", "polyp-masks"):

@@ -13,7 +13,7 @@ import numpy as np
 
 from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.data.frames.preprocess import prepare_file
-from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, require_other_file, save_png
+from pixelscope.endovae.inference.images import ImagesWritten, grid, is_grid, read_prepared, require_other_file, save_png
 from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.latent_prior.config import Kind, UsePrior
 from pixelscope.errors import InputError
@@ -124,7 +124,7 @@ def generate(
     from pixelscope.endovae.checkpoints import load_checkpoint
 
     wanted = _Wanted(count, seed, prior, kind, guidance, between, dimension, inpaint, mask)
-    grid_wanted = out.suffix.lower() == ".png"
+    grid_wanted = is_grid(out)
     wanted.check(grid_wanted)
     if grid_wanted:
         require_other_file(out, wanted.files())

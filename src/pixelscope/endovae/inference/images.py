@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pixelscope.data.formats.decode import SUFFIXES
 from pixelscope.data.frames.preprocess import prepare_file
 from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_file
@@ -47,6 +48,15 @@ class ImagesWritten:
 def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:
     """Read and prepare a file like a run's frames, uint8 (S, S, 3); call it within `reject_decompression_bombs`."""
     return prepare_file(path, config).frame
+
+
+def is_grid(out: Path) -> bool:
+    """Return whether `out` is one grid, and not a folder; raises InputError if it ends like an image that is no PNG."""
+    if out.suffix.lower() in SUFFIXES - {".png"}:
+        raise InputError(
+            f"{out} would be a folder, because a grid is a PNG; give a name that ends in .png, or one without {out.suffix}."
+        )
+    return out.suffix.lower() == ".png"
 
 
 def require_other_file(out: Path, inputs: Iterable[Path]) -> None:

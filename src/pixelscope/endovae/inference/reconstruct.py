@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pixelscope.data.formats.decode import reject_decompression_bombs
-from pixelscope.endovae.inference.images import ImagesWritten, grid, read_prepared, require_other_file, save_png
+from pixelscope.endovae.inference.images import ImagesWritten, grid, is_grid, read_prepared, require_other_file, save_png
 from pixelscope.endovae.inference.metadata import Floats
 from pixelscope.errors import InputError
 from pixelscope.inference.files import (
@@ -67,7 +67,7 @@ def reconstruct(
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
 
-    one_grid = out.suffix.lower() == ".png"
+    one_grid = is_grid(out)
     ignored = [name for name, given in (("--resume", resume), ("--devices", devices != 1)) if given and one_grid]
     if ignored:
         raise InputError(f"{out} is one grid, for which {ignored[0]} has no effect; drop it, or give a folder with --out.")
