@@ -23,7 +23,7 @@ from pixelscope.data.sources.listing import (
     parts_among,
     reading_notes,
 )
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 
 _FLAT = "A single flat colour: {{count}} of {} images: {{names}}. Transparency becomes white, which hides white drawings."
 
@@ -369,9 +369,10 @@ def label_rows(path: Path) -> list[tuple[int, list[str]]]:
         raise InputError(f"{path} cannot be read as CSV in UTF-8: {reason}; save it again, or remove it.") from None
     for line, row in rows:
         if len(row) != 2 or not row[0].strip() or not row[1].strip():
+            found = plural(sum(bool(value.strip()) for value in row), "value")
             raise InputError(
-                f"{path} has {len([value for value in row if value.strip()])} values in line {line}, not 2; write name,label, "
-                "and put values that contain a comma in double quotes."
+                f"{path} has {found} in line {line}, not 2; write name,label with a comma between them, no semicolon, and put "
+                "values that contain a comma in double quotes."
             )
     return rows
 
