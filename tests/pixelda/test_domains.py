@@ -88,6 +88,13 @@ def test_test_images_that_are_copies_of_source_images_are_counted(tmp_path: Path
     assert not np.array_equal(framed.test.in_memory(), found.target.test.in_memory())
 
 
+def test_a_target_that_is_the_source_is_named(tmp_path: Path) -> None:
+    source, target = domains_with_copies(tmp_path)
+    for given, same in ((source, True), (target, False)):
+        found = load_domains(tiny.pixelda(source=str(source), target=str(given)), training=False).target
+        assert found is not None and any("also in the source" in note for note in found.notes) == same
+
+
 def test_train_and_evaluate_tell_of_copies_in_the_test_split(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source, target = domains_with_copies(tmp_path)
     run = train_pixelda(tiny.pixelda(source=str(source), target=str(target)), run=tmp_path / "run")

@@ -269,23 +269,35 @@ def _split_both(source: ImageSet, target: ImageSet, data: DataConfig) -> Domains
     source_test, target_test = shared_test_mask(source, target, data.test_fraction, data.seed)
     ours = split(source, source_test, data.validation_fraction, data.seed)
     theirs = split(target, target_test, 0.0, data.seed)
-    leaks = _source_leaks(ours, theirs)
-    theirs = replace(theirs, notes=(*theirs.notes, *leaks), leaks=(*theirs.leaks, *leaks))
+    used, tested = (_hashes(*parts) for parts in ((ours.train, ours.validation), (ours.test,)))
+    leaks, training = _source_leaks(used, ours, theirs), _hashes(theirs.train)
+    same = bool(np.isin(training, np.concatenate([used, tested])).all())
+    notes = (*theirs.notes, *leaks, *([SAME_IMAGES] if same else []))
+    theirs = replace(theirs, notes=notes, leaks=(*theirs.leaks, *leaks))
     return Domains(ours, theirs, aligned=source.is_aligned_with(target))
 
 
-def _source_leaks(source: Split, target: Split) -> tuple[str, ...]:
-    """Return a note on labelled test images of the target that are copies of source images outside of its test split."""
+SAME_IMAGES = "Every training image of the target is also in the source; give images of the other domain as the target."
+
+
+def _source_leaks(used: NDArray[np.int64], source: Split, target: Split) -> tuple[str, ...]:
+    """Return a note on labelled test images of the target that are copies of source images outside of its test split.
+
+    used: hashes of these source images.
+    """
     tested = target.test
     # Digits of one collection that training used are left out of what is measured, see `pixelda.evaluation`.
     if tested.labels is None or (tested.collection is not None and tested.collection == source.test.collection):
         return ()
-    known = np.concatenate([image_hashes(part.images) for part in (source.train, source.validation)])
-    copied = int(np.isin(image_hashes(tested.images), known).sum())
+    copied = int(np.isin(_hashes(tested), used).sum())
     if not copied:
         return ()
     what = f"{copied:,} of {len(tested):,} test images are exact copies of labelled source images"
     return (f"{what} in training or validation; remove them from one of the two.",)
+
+
+def _hashes(*parts: ImageSet) -> NDArray[np.int64]:
+    return np.concatenate([image_hashes(part.images) for part in parts])
 
 
 def _framed(domains: Domains, data: DataConfig) -> Domains:
