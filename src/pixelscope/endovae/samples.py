@@ -1,6 +1,7 @@
 """Stores the images of a run as arrays in samples/, for the report."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,7 +9,6 @@ import torch
 from pixelscope.data.disk_array import Pixels
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibration import HEADLINE
-from pixelscope.endovae.anomaly.evaluation import AnomalyMeasured
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.measurement import Measured
 from pixelscope.endovae.checkpoints import Checkpoint
@@ -20,6 +20,9 @@ from pixelscope.endovae.results import MODEL
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.rng import generator
 from pixelscope.runs.folder import RunFolder, read_arrays, save_arrays
+
+if TYPE_CHECKING:
+    from pixelscope.endovae.anomaly.evaluation import AnomalyMeasured
 
 PER_CLASS = 6
 """Frames per class in samples/frames.npz."""
@@ -100,7 +103,7 @@ def save_samples(
     checkpoint: Checkpoint,
     splits: Splits,
     measured: Mapping[str, Measured],
-    anomaly: AnomalyMeasured | None,
+    anomaly: "AnomalyMeasured | None",
     axes: LatentAxes,
 ) -> None:
     """Store reconstructions and heat maps of the test frames, generated frames, interpolations and traversals.
@@ -124,7 +127,7 @@ def save_samples(
         _save_heatmaps(checkpoint, anomaly)
 
 
-def _save_heatmaps(checkpoint: Checkpoint, found: AnomalyMeasured) -> None:
+def _save_heatmaps(checkpoint: Checkpoint, found: "AnomalyMeasured") -> None:
     """Store heat maps of random test frames with a p-value, by kind, as samples/heatmaps-KIND.npz."""
     for kind, one in found.scored[HEADLINE].items():
         part, scored = one.part, np.flatnonzero(~np.isnan(one.p))
