@@ -87,7 +87,7 @@ def requirements_of(*extras: str) -> list[Requirement]:
 
 def test_nothing_brings_torchvision() -> None:
     names = closure(requirements_of(*PROJECT["optional-dependencies"]))
-    assert {"torch", "lightning-fabric", "torchmetrics"} <= names
+    assert {"torch", "lightning-fabric", "kornia"} <= names
     assert "torchvision" not in names | pins().keys()
 
 

@@ -56,6 +56,6 @@ def test_hostile_requests_break_nothing_and_an_app_killed_in_uploads_leaves_noth
     healthy = pixelscope.endovae.EndoVAEConfig.parse(small_settings("endovae", tmp_path))
     pixelscope.evaluate(pixelscope.pixelda.train(adapted, run=runs / "adapted"))
     pixelscope.evaluate(pixelscope.endovae.train(healthy, run=runs / "healthy"))
-    found = _run("hostile", tmp_path / "hostile.json", runs, "--clients", 8, "--seconds", 15, within=False)
+    found = _run("hostile", tmp_path / "hostile.json", runs, "--clients", 8, "--seconds", 5, within=False)
     assert not {"500", "good", "left behind"} & set(found["broken"]), found  # time and memory are for longer runs
     assert len(found["answers"]) > 10

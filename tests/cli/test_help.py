@@ -18,7 +18,7 @@ from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.refinement.config import RefineConfig
 
 Cli = Callable[..., Any]
-HEAVY = {"torch", "lightning_fabric", "torchmetrics", "scipy", "numpy", "matplotlib", "PIL", "jinja2"}
+HEAVY = {"torch", "lightning_fabric", "scipy", "numpy", "matplotlib", "PIL", "jinja2"}
 
 
 def commands(part: Any = app, prefix: str = "") -> Iterator[str]:

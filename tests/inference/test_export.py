@@ -116,7 +116,7 @@ WITHOUT_TORCH = """
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "lightning_fabric", "torchmetrics", "onnx", "onnxscript"):
+        if name.split(".")[0] in ("torch", "lightning_fabric", "onnx", "onnxscript"):
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
 from pixelscope.cli import main
