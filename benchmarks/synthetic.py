@@ -1,6 +1,6 @@
 """What generated frames are good for: classifiers of polyps trained on real frames, on generated ones, and on both.
 
-python -m benchmarks.synthetic --frames STORE --out DIR [--models paper spatial] [--folds 3] [--epochs N]
+python -m benchmarks.synthetic --frames STORE --out DIR [--models paper spatial spatial-small] [--folds 3] [--epochs N]
                                [--prior-images N] [--images N] [--seed 0] [--threads N] [--table]
 
 In each fold a third of the clusters of near-duplicates is tested. Of the others, generators are trained, one per model and
@@ -41,7 +41,7 @@ KINDS: tuple[Kind, ...] = ("normal", "abnormal")
 Positions = NDArray[np.int64]
 Values = NDArray[np.float64]
 
-MODELS: dict[str, bool] = {"paper": False, "spatial": True}
+MODELS: dict[str, bool] = {"paper": False, "spatial": True, "spatial-small": True}
 """By preset, whether frames are drawn from a fitted prior; the paper draws from N(0, I)."""
 REAL = "real"
 DISTANCE = 8
