@@ -52,7 +52,7 @@ def train_classifier(frames: Bytes, abnormal: Mask, images: int, seed: int) -> R
         torch.manual_seed(derive(seed, "weights"))
         network = to_device(ResidualClassifier(2, WIDTH), device, "channels_last")
     steps = max(1, images // BATCH)
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     order, labels = ShuffledOrder(len(frames), seed, "classifier"), torch.from_numpy(abnormal.astype(np.int64))
     for step in range(steps):

@@ -156,7 +156,7 @@ def _seeded(make: Callable[[], Network], seed: int) -> Network:
 
 def _trained(network: Network, batches: Iterable[tuple[Tensor, Tensor]], steps: int, weight_decay: float) -> Network:
     """Train on batches of inputs and lesions, and return the network in evaluation mode."""
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
     for inputs, lesions in batches:
         optimizer.zero_grad()

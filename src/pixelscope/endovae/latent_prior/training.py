@@ -66,7 +66,7 @@ def _train(
     field = new_field(codes, labels, kinds, config).to(device)
     average = EMA(field, config.ema_half_life)
     steps = math.ceil(config.images / config.batch_size)
-    optimizer = torch.optim.AdamW(field.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(field.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=max(steps + 1, MIN_SCHEDULE), pct_start=WARM_UP, cycle_momentum=False
     )
