@@ -13,6 +13,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fixtures import tiny
+from fixtures.frames import BOTTOM, LEFT, drawn
 from pixelscope import InputError
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
@@ -171,6 +172,29 @@ def test_reconstructions_are_written_as_a_grid_or_one_by_one(run: Path, frame_fo
     reconstruct(run, [frame_folder / "polyps" / "03.png"], tmp_path / "again")
     assert (tmp_path / "again" / "03.png").read_bytes() == (tmp_path / "single" / "03.png").read_bytes()
     assert _psnr(tmp_path / "again") == pytest.approx(written.frames[3]["psnr"], abs=5e-3)
+
+
+def test_masked_insets_are_left_out_of_a_reconstruction_as_of_an_evaluation(tmp_path: Path) -> None:
+    for kind, count in (("normal-cecum", 24), ("polyps", 3)):
+        (tmp_path / "frames" / kind).mkdir(parents=True)
+        for number in range(count):
+            frame = drawn(number + count, 200, 160)
+            frame[100 : 160 - BOTTOM, LEFT : LEFT + 60] = 0
+            Image.fromarray(frame).save(tmp_path / "frames" / kind / f"{number}.png")
+    store = prepare([tmp_path / "frames"], config=PrepareConfig(size=tiny.SIZE, insets="mask"), out=tmp_path / "store")
+    assert store.insets[store.abnormal].any((1, 2)).all()
+    run = train_endovae(tiny.endovae(frames=str(store.path), prepare={"insets": "mask"}), run=tmp_path / "run")
+    evaluate_endovae(run)
+    with (run / "evaluation.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "abnormal"]
+    expected = [[float(row[f"endovae_{name}"]) for name in ("psnr", "ssim")] for row in rows]
+    grid = reconstruct(run, [tmp_path / "frames" / "polyps"], tmp_path / "grid.png")
+    found = [[frame[name] for name in ("psnr", "ssim")] for frame in grid.frames]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    reconstruct(run, [tmp_path / "frames" / "polyps"], tmp_path / "single")
+    with (tmp_path / "single" / "manifest.csv").open(encoding="utf-8") as file:
+        found = [[float(row[name]) for name in ("psnr", "ssim")] for row in csv.DictReader(file)]
+    np.testing.assert_allclose(found, expected, atol=6e-3)  # two decimals of PSNR
 
 
 def test_a_sampled_reconstruction_follows_its_seed(run: Path, frame_folder: Path, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pixelscope.data.formats.decode import reject_decompression_bombs
-from pixelscope.endovae.inference.images import ImagesWritten, grid, is_grid, read_prepared, require_other_file, save_png
+from pixelscope.data.frames.preprocess import prepare_file
+from pixelscope.endovae.inference.images import ImagesWritten, grid, is_grid, require_other_file, save_png
 from pixelscope.endovae.inference.metadata import Floats
 from pixelscope.errors import InputError
+from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.files import (
     COLUMNS,
     MANIFEST,
@@ -30,6 +32,9 @@ from pixelscope.runs.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from pixelscope.endovae.checkpoints import Checkpoint
+
+Prepared = tuple[np.ndarray, np.ndarray | None]
+"""A prepared frame, uint8 (S, S, 3), and where it lies in an inset that the run masks, bool (S, S)."""
 
 
 def reconstruct(
@@ -51,7 +56,8 @@ def reconstruct(
         paths: image files, and folders that are searched at any depth for frames, without masks; all are prepared like the
             run's.
         out: a file ending in .png for one grid of originals above reconstructions, all in memory at once; else a new folder for
-            one PNG per frame and manifest.csv: source, file, label (the class folder), PSNR and SSIM.
+            one PNG per frame and manifest.csv: source, file, label (the class folder), PSNR and SSIM. Insets that the run masks
+            are left out of PSNR and SSIM, as by `evaluate_endovae`.
         sampled: reconstruct from a sample of the posterior, drawn with `seed`, instead of its mean.
         checkpoint: which weights; see `evaluate_endovae`.
         devices: for a folder; see `score`.
@@ -86,10 +92,10 @@ def _grid(checkpoint: "Checkpoint", paths: Sequence[Path], out: Path, about: dic
     files, seed = [item.path for item in iterate_files(paths, is_frame)], about["seed"]
     require_other_file(out, files)
     with reject_decompression_bombs():
-        frames = np.stack([read_prepared(file, checkpoint.config.prepare) for file in files])
+        frames, insets = _stacked([_prepared(file, checkpoint.config.prepare) for file in files])
     latent = checkpoint.config.code_values
     noise = draw_latents(len(files), latent, seed, "sampled reconstruction") if about["sampled"] else None
-    drawn, *quality = TorchVAE(checkpoint.encoder, checkpoint.decoder).reconstruct(frames, noise)
+    drawn, *quality = TorchVAE(checkpoint.encoder, checkpoint.decoder).reconstruct(frames, noise, insets)
     save_png(out, grid(np.stack([frames, drawn])), about)
     rows = [{"name": str(f), "psnr": float(p), "ssim": float(s)} for f, p, s in zip(files, *quality, strict=True)]
     return ImagesWritten(str(out), len(files), checkpoint.name, seed, rows)
@@ -122,15 +128,16 @@ def _folder(
     def noise(item: InputFile) -> Floats:
         return draw_latents(1, config.code_values, about["seed"], "sampled reconstruction", item.inner.as_posix())
 
-    def compute(items: Sequence[InputFile], frames: Sequence[np.ndarray]) -> Sequence[Row]:
+    def compute(items: Sequence[InputFile], prepared: Sequence[Prepared]) -> Sequence[Row]:
         noises = np.concatenate([noise(item) for item in items]) if about["sampled"] else None
-        found = vae.reconstruct(np.stack(frames), noises)
+        frames, insets = _stacked(prepared)
+        found = vae.reconstruct(frames, noises, insets)
         return [
             {**_written(out, item, drawn, about), "psnr": float(p), "ssim": float(s)}
             for item, drawn, p, s in zip(items, *found, strict=True)
         ]
 
-    steps = Steps(lambda item: read_prepared(item.path, config.prepare), compute, devices, is_frame, config.prepare.range)
+    steps = Steps(lambda item: _prepared(item.path, config.prepare), compute, devices, is_frame, config.prepare.range)
     return run_pipeline(table, paths, steps, progress)
 
 
@@ -138,3 +145,13 @@ def _written(out: Path, item: InputFile, drawn: np.ndarray, about: dict[str, obj
     """Write one reconstruction, and return the columns `file` and `error` of its row."""
     error = unwritable(out / item.png, lambda: save_png(out / item.png, drawn, about))
     return {"file": None if error else text_of(item.png), "label": label_of(item), ERROR: error}
+
+
+def _prepared(path: Path, config: PrepareConfig) -> Prepared:
+    found = prepare_file(path, config)
+    return found.frame, found.inset > 0 if config.insets == "mask" else None
+
+
+def _stacked(prepared: Sequence[Prepared]) -> Prepared:
+    insets = [inset for _, inset in prepared if inset is not None]
+    return np.stack([frame for frame, _ in prepared]), np.stack(insets) if insets else None

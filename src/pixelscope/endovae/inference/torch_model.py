@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixelscope.endovae.anomaly.calibration import Calibration
@@ -60,14 +61,21 @@ class TorchVAE:
         with self._acquire() as (networks, device):
             return decode(networks["decoder"], torch.from_numpy(np.asarray(z, np.float32)).to(device)).cpu().numpy()
 
-    def reconstruct(self, frames: Bytes, noise: Floats | None = None) -> tuple[Bytes, Floats, Floats]:
+    def reconstruct(
+        self, frames: Bytes, noise: Floats | None = None, insets: NDArray[np.bool_] | None = None
+    ) -> tuple[Bytes, Floats, Floats]:
         """Return reconstructions of uint8 frames (N, S, S, 3), and their PSNR in dB and SSIM, (N,) each.
 
-        noise: standard normal values (N, latent) to sample each posterior with; None uses its mode.
+        Args:
+            frames: as the encoder takes them.
+            noise: standard normal values (N, latent) to sample each posterior with; None uses its mode.
+            insets: pixels that are left out of PSNR and SSIM, (N, S, S).
         """
         parts = [self._reconstruct(frames[rows], None if noise is None else noise[rows]) for rows in _batches(len(frames))]
         drawn = np.concatenate([to_frames(part.reconstructions) for part in parts])
-        quality = [torch.cat([metric(part.images, part.reconstructions) for part in parts]).numpy() for metric in (psnr, ssim)]
+        masks = [None if insets is None else torch.from_numpy(~insets[rows, None]).float() for rows in _batches(len(frames))]
+        pairs = [(part.images, part.reconstructions, mask) for part, mask in zip(parts, masks, strict=True)]
+        quality = [torch.cat([metric(*pair) for pair in pairs]).numpy() for metric in (psnr, ssim)]
         return drawn, quality[0], quality[1]
 
     def analyze(self, frames: Bytes) -> tuple[ErrorMaps, Bytes]:
