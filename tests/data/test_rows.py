@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelscope.data.disk_array import DiskArray
+from pixelscope.data.disk_array import DiskArray, sample_positions
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.loader import DeviceImages, ShuffledStream
 from pixelscope.errors import InputError
@@ -126,3 +126,17 @@ def test_batches_do_not_depend_on_where_images_lie(path: Path, images: np.ndarra
         assert pairs[0][1] is not None
         assert pairs[1][1] is not None
         assert torch.equal(pairs[0][1], pairs[1][1])
+
+
+@settings(deadline=None, max_examples=200)
+@given(length=st.integers(0, 3000), count=st.integers(1, 400))
+def test_a_sample_has_one_of_each_block_and_all_of_a_small_set(length: int, count: int) -> None:
+    found, block = sample_positions(length, count), max(1, -(-length // count))
+    assert np.array_equal(found // block, np.arange(-(-length // block))), "one of each block, in order"
+    assert len(found) <= count and (not length or found[-1] < length)
+    assert np.array_equal(found, sample_positions(length, count)), "always the same"
+
+
+def test_a_sample_of_alternating_images_has_all_kinds() -> None:
+    kinds = np.bincount(sample_positions(20_000, 2_000) % 10)
+    assert len(kinds) == 10 and kinds.min() > 150, "every tenth would be of one kind"

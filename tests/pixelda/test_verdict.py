@@ -96,19 +96,38 @@ def test_classes_that_are_swapped_are_counted_and_wrong_answers_are_not() -> Non
     assert swapped_share(before, collapsed) == 0, "half of them are wrong, and no class took the place of another"
 
 
-def test_information_in_views_is_that_of_classes_if_no_view_changes_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Brightest(StrongClassifier):
-        """Answers with the brightest channel."""
+class Brightest(StrongClassifier):
+    """Answers with the brightest channel; `bias` is added to the first."""
 
-        def __init__(self) -> None:
-            nn.Module.__init__(self)
-            self.features, self.fc = nn.Conv2d(3, 3, 1, bias=False), nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-            nn.init.eye_(self.features.weight[:, :, 0, 0])
+    def __init__(self, bias: float = 0.0) -> None:
+        nn.Module.__init__(self)
+        self.features, self.fc = nn.Conv2d(3, 3, 1), nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        nn.init.eye_(self.features.weight[:, :, 0, 0])
+        with torch.no_grad():
+            self.features.bias.copy_(torch.tensor([bias, 0.0, 0.0]))  # pyright: ignore[reportOptionalMemberAccess]
 
-    network = Brightest()
+
+def _alternating(value: int) -> np.ndarray:
+    """Return 90 images with `value` in one channel, which alternates."""
     images = np.zeros((90, 3, 8, 8), np.uint8)
     for position in range(90):
-        images[position, position % 3] = 200
+        images[position, position % 3] = value
+    return images
+
+
+def test_some_of_many_images_are_of_all_classes_where_classes_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ImageSet(_alternating(255), SOURCE.provenance, np.arange(90) % 3, SOURCE.classes)
+    target = ImageSet(_alternating(128), SOURCE.provenance)
+    monkeypatch.setattr("pixelscope.pixelda.verdict.MAX_IMAGES", 30)
+    monkeypatch.setattr("pixelscope.pixelda.verdict.VIEWS", (lambda images, config, draw: images,))
+    verdict = compare(Brightest(bias=1.5).eval(), Brightest().eval(), target, source)
+    assert (verdict.images, verdict.source_images) == (30, 30)
+    assert verdict.criteria["source accuracy"] == (1, 1) and not verdict.unlearned, "every third image is of one class"
+    assert verdict.better == "adapted", "the other calls all of the target one class"
+
+
+def test_information_in_views_is_that_of_classes_if_no_view_changes_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images = Brightest(), _alternating(200)
     answers = torch.arange(90) % 3
     monkeypatch.setattr("pixelscope.pixelda.verdict.VIEWS", (lambda images, config, draw: images * 0.5,) * 2)
     assert view_information(network, images, answers) == pytest.approx(np.log(3))

@@ -182,9 +182,19 @@ def evenly_spaced(positions: Positions, count: int) -> Positions:
     return positions[np.arange(count) * len(positions) // count]
 
 
+def sample_positions(length: int, count: int) -> Positions:
+    """Return a random position in each block of n, with the smallest n that gives at most `count`; always the same ones.
+
+    Every n-th position would show one class or camera only where these alternate.
+    """
+    block = max(1, -(-length // count))
+    starts = np.arange(0, length, block)
+    return np.minimum(starts + np.random.default_rng(0).integers(block, size=len(starts)), length - 1)
+
+
 def sampled(images: Pixels, count: int) -> Bytes:
-    """Return every n-th image, in memory, with the smallest n that gives at most `count`."""
-    return images[np.arange(0, len(images), max(1, -(-len(images) // count)))]
+    """Return the images at `sample_positions`, in memory."""
+    return images[sample_positions(len(images), count)]
 
 
 def select(images: Pixels, positions: Positions) -> Pixels:

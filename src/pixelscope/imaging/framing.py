@@ -16,7 +16,7 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SAMPLE = 1000
-"""Number of evenly spaced images on which a set's framing is measured."""
+"""Maximum number of images on which a set's framing is measured, spread over the set."""
 
 _BLOCK = 256
 """Images scaled at a time."""

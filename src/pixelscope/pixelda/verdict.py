@@ -14,7 +14,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
-from pixelscope.data.disk_array import Bytes, sampled
+from pixelscope.data.disk_array import Bytes, sample_positions, sampled
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.engine.config import ViewsConfig
@@ -62,7 +62,7 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
         The value of each criterion for both, and the verdict. It is `unknown` if the accuracy on the source is near chance.
     """
     shown = sampled(target.images, MAX_IMAGES)
-    some = source.select(np.arange(0, len(source), max(1, -(-len(source) // MAX_IMAGES))))
+    some = source.select(sample_positions(len(source), MAX_IMAGES))
     known = {"source accuracy": MeasuredSet("source", [some], source=True)}
     values, answers = [], []
     for network in (before, after):
