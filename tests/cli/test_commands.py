@@ -110,6 +110,18 @@ def test_resume_goes_on_with_a_finished_run(cli: Cli, tiny_training: tuple[str, 
     assert json.loads((run / "run.json").read_text())["images"] == 16
 
 
+def test_a_run_is_not_resumed_to_a_shorter_training_than_it_has_had(
+    cli: Cli, tiny_training: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert cli(*tiny_training, "--training.images", "16", "--out", run).code == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    refused = cli("pixelda", "train", "--resume", run, "--training.images", "8")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert cli("pixelda", "train", "--resume", run, "--training.images", "13").code == 0, "13 images are as many steps as 16"
+
+
 def _numbers(value: object) -> list[object]:
     if isinstance(value, dict):
         return [number for inner in value.values() for number in _numbers(inner)]

@@ -89,6 +89,7 @@ class Loop(Generic[Batch]):
         if files:
             tensors, header = checkpoint.load(files[-1])
             self._check_identity(header)
+            self._check_length(header)
             checkpoint.restore(self.task, tensors, files[-1])
             self.progress = header.progress
         return self.progress.images if files else -1
@@ -275,6 +276,14 @@ class Loop(Generic[Batch]):
             raise InputError(
                 f"The images ({', '.join(other)}) are not those that the run {self.run.path} was trained on (their SHA-256 "
                 "differs); give the same images, or start a new training."
+            )
+
+    def _check_length(self, header: CheckpointHeader) -> None:
+        done, total = header.progress.images, self.config.images
+        if done - self.config.batch_size >= total:
+            raise InputError(
+                f"{self.run.path} is trained on {done:,} images already, and cannot end at {total:,}; give a longer training,"
+                " or leave the length out."
             )
 
     @contextmanager
