@@ -22,6 +22,7 @@ from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.inference import torch_model
+from pixelscope.endovae.inference.interactive import InteractiveVAE
 from pixelscope.endovae.inference.model import MAPS, load_scorer
 from pixelscope.endovae.inference.score import score
 from pixelscope.endovae.inference.score_frames import score_frames
@@ -33,6 +34,7 @@ from pixelscope.exports.onnx_runtime import CHECKSUM, OnnxModel, with_checksum
 from pixelscope.exports.weights import read_weights, write_weights
 from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.inference.classify import classify
+from pixelscope.pixelda.inference.interactive import InteractiveGenerator
 from pixelscope.pixelda.inference.model import load_classifier
 
 FORMATS = [("pixelda", "model.onnx"), ("pixelda-weights", "model.safetensors")]
@@ -203,6 +205,41 @@ def test_frames_in_memory_are_scored_as_files_are(
     for bad in (frames[0][..., 0], frames[0] / 255):
         with pytest.raises(InputError, match="Frame 1 is"):
             score_frames(exported, [frames[0], bad])
+
+
+def wrong_images(images: np.ndarray) -> list[np.ndarray]:
+    return [images / 255, images.astype(np.uint16) * 257, images > 127, images[..., :1], images[0]]
+
+
+@pytest.mark.parametrize("name", ["run", *("/".join(parts) for parts in FORMATS)])
+def test_a_classifier_refuses_values_that_are_no_bytes_of_rgb(models: Path, pixelda_run: Path, name: str) -> None:
+    model = load_classifier(pixelda_run if name == "run" else models / name)
+    images = np.random.default_rng(0).integers(0, 256, (2, tiny.SIZE, tiny.SIZE, 3), dtype=np.uint8)
+    assert model(images).shape == (2, 3)
+    for bad in (*wrong_images(images), *([] if name.endswith(".onnx") else [np.repeat(images, 2, axis=1)])):
+        with pytest.raises(InputError):
+            model(bad)
+
+
+@pytest.mark.parametrize("name", ["run", *("/".join(parts) for parts in FRAME_FORMATS)])
+def test_a_scorer_refuses_values_that_are_no_bytes_of_rgb(models: Path, endovae_run: Path, name: str) -> None:
+    model = load_scorer(endovae_run if name == "run" else models / name)
+    frames = np.random.default_rng(0).integers(0, 256, (2, model.prepare.size, model.prepare.size, 3), dtype=np.uint8)
+    assert len(model(frames).error) == 2
+    for bad in wrong_images(frames):
+        with pytest.raises(InputError):
+            model(bad)
+
+
+def test_what_shows_one_image_refuses_values_that_are_no_bytes_of_rgb(pixelda_run: Path, endovae_run: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (tiny.SIZE, tiny.SIZE, 3), dtype=np.uint8)
+    studio, vae = InteractiveGenerator(pixelda_run), InteractiveVAE(endovae_run)
+    styles = studio.style(0)[None]
+    assert studio.redraw(image, styles).shape == (1, tiny.SIZE, tiny.SIZE, 3)
+    for bad in wrong_images(image[None]):
+        for used in (lambda bad=bad: studio.redraw(bad[0], styles), lambda bad=bad: vae.analyze(bad[0])):
+            with pytest.raises(InputError, match="give uint8"):
+                used()
 
 
 def test_the_dissimilarity_is_that_of_scikit_image() -> None:

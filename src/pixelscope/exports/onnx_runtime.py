@@ -14,6 +14,7 @@ import numpy as np
 
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import KEY, Metadata, parse_metadata
+from pixelscope.imaging.check import require_rgb
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -79,7 +80,8 @@ class OnnxModel:
         self.about = parse_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY, ""), str(path))
 
     def __call__(self, images: np.ndarray, outputs: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """Return the named outputs for uint8 images (N, H, W, 3)."""
+        """Return the named outputs for uint8 images (N, H, W, 3); raises InputError for others."""
+        require_rgb(images)
         found: list[Any] = list(self.session.run(list(outputs), {"images": np.ascontiguousarray(images)}))
         return dict(zip(outputs, found, strict=True))
 

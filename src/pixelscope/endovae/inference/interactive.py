@@ -21,6 +21,7 @@ from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.inference.scorers import VAEScorer, open_scorer
 from pixelscope.endovae.results import Evaluation
 from pixelscope.errors import InputError
+from pixelscope.imaging.check import require_rgb
 from pixelscope.imaging.content_area import Box
 from pixelscope.imaging.preview import sheet_html
 
@@ -140,8 +141,9 @@ class InteractiveVAE:
     def analyze(self, image: Bytes) -> FrameAnalysis:
         """Reconstruct and score one frame, uint8 (H, W, 3).
 
-        Raises InputError if these weights have no calibration, or the frame shows no tissue.
+        Raises InputError if these weights have no calibration, or the frame is no such array or shows no tissue.
         """
+        require_rgb(np.asarray(image)[None])
         calibration = self._checkpoint.calibration()
         prepared = prepare_frame(image, None, self.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
@@ -188,8 +190,9 @@ class InteractiveDetector:
     def analyze(self, image: Bytes) -> FrameAnalysis:
         """Score one frame, uint8 (H, W, 3).
 
-        Raises InputError if the frame shows no tissue, or leaves nothing of the view.
+        Raises InputError if the frame is no such array, shows no tissue, or leaves nothing of the view.
         """
+        require_rgb(np.asarray(image)[None])
         scorer = self._scorer
         seen = scorer.prepared_pixels(image)
         found, square = scorer.score([seen]), scorer.square(seen.full.content)

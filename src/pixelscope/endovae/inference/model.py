@@ -30,7 +30,7 @@ class ScoringModel(Protocol):
         ...
 
     def __call__(self, frames: Bytes) -> ErrorMaps:
-        """Return the error maps of uint8 frames (N, S, S, 3)."""
+        """Return the error maps of uint8 frames (N, S, S, 3); raises InputError for others."""
         ...
 
 

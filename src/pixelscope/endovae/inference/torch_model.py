@@ -24,6 +24,7 @@ from pixelscope.endovae.networks import AnyDecoder, AnyEncoder
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights
+from pixelscope.imaging.check import require_rgb
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.replicas import ReplicaPool
 from pixelscope.rng import generator
@@ -132,7 +133,8 @@ class TorchScorer(TorchVAE):
         return cls(*networks, prepare, calibration, devices)
 
     def __call__(self, frames: Bytes) -> ErrorMaps:
-        """Return the error maps of uint8 frames (N, S, S, 3)."""
+        """Return the error maps of uint8 frames (N, S, S, 3); raises InputError for others."""
+        require_rgb(frames, self.prepare.size)
         return _error_maps(self._reconstruct(frames))
 
 

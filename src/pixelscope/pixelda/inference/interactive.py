@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
+from pixelscope.imaging.check import require_rgb
 from pixelscope.pixelda.inference.model import ClassifierModel, TorchClassifier
 from pixelscope.pixelda.results import read_samples
 
@@ -42,7 +43,11 @@ class InteractiveGenerator:
         return self._redraw.noise(seed, "style")
 
     def redraw(self, image: Bytes, styles: NDArray[np.float32]) -> Bytes:
-        """Return an image (S, S, 3) translated with each of K noise samples, (K, noise_dim); uint8 (K, S, S, 3)."""
+        """Return an image (S, S, 3) translated with each of K noise samples, (K, noise_dim); uint8 (K, S, S, 3).
+
+        Raises InputError for another array.
+        """
+        require_rgb(np.asarray(image)[None], self.size)
         return self._redraw(np.repeat(image[None], len(styles), axis=0), styles)
 
     def answers(self, images: Bytes) -> dict[str, NDArray[np.float32]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import refuse_checkpoint, require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
+from pixelscope.imaging.check import require_rgb
 from pixelscope.pixelda.config import DataConfig, exported_data
 from pixelscope.pixelda.results import Choose
 
@@ -65,7 +66,10 @@ class ClassifierModel(Protocol):
         ...
 
     def __call__(self, images: Bytes) -> Floats:
-        """Return probabilities (N, classes) for uint8 images (N, size, size, 3)."""
+        """Return probabilities (N, classes) for uint8 images (N, size, size, 3); raises InputError for others.
+
+        Images of an .onnx file may have any size.
+        """
         ...
 
 
@@ -192,6 +196,7 @@ class TorchClassifier:
 
         from pixelscope.data.loader import to_float
 
+        require_rgb(images, self.size)
         with self._replicas.acquire() as (classifier, device), torch.no_grad():
             framed = images if self._framing is None else self._framing.apply(images)
             given = torch.from_numpy(np.require(framed, requirements=["C", "W"])).permute(0, 3, 1, 2)
