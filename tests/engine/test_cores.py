@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import tiny
-from pixelscope import pixelda
+from pixelscope import endovae, pixelda
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.runtime import busy_cores, leave_busy_cores
 from pixelscope.runs.folder import RunFolder
@@ -66,3 +66,17 @@ def test_a_new_run_keeps_its_number_of_threads(busy: None, tmp_path: Path, capfd
     assert "1 thread" in capfd.readouterr().err
     assert run.read_record()["runtime"]["threads"] == 1
     assert "threads: 1" in run.config.read_text()
+
+
+def test_a_plan_is_timed_on_the_threads_that_a_training_would_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixelscope.engine.runtime.busy_cores", lambda: CORES)
+    cpu = {"threads": 0, "accelerator": "cpu"}
+    frames = endovae.prepare(
+        [tiny.write_frames(tmp_path / "frames")], config=endovae.PrepareConfig(size=16), out=tmp_path / "s"
+    )
+    plans = [
+        pixelda.plan(tiny.pixelda(runtime=cpu)),
+        endovae.plan(tiny.endovae(frames=str(frames.path), prepare={"size": 16}, runtime=cpu)),
+    ]
+    for found in plans:
+        assert "1 thread" in found.machine and f"--runtime.threads {CORES}" in found.machine

@@ -33,7 +33,8 @@ def test_a_judge_is_counted() -> None:
 
 def test_the_cost_of_a_step_is_that_of_most_steps() -> None:
     """One step in eight also updates the batch norm statistics of G's average; without an average, none does."""
-    with_average, without = (rehearse(tiny.pixelda(training={"ema_half_life": images}))[1] for images in (64, 0))
+    configs = [tiny.pixelda(training={"ema_half_life": images}) for images in (64, 0)]
+    with_average, without = (rehearse(config, config.runtime)[1] for config in configs)
     assert with_average == without > 0
 
 

@@ -7,8 +7,7 @@ import torch
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import AugmentedBatches, load_splits, with_store_settings
 from pixelscope.endovae.task import EndoVAETask, build_networks
-from pixelscope.engine import runtime
-from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps
+from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps, training_runtime
 from pixelscope.engine.launch import launch
 from pixelscope.rng import StepContext, generator
 
@@ -48,9 +47,8 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     epoch = config.augmentation.images_per_epoch(len(splits.train))
     config.training.require_average(epoch)
     images = config.training.epochs * epoch
-    devices, threads = config.runtime.devices, runtime.resolve_runtime(config.runtime).threads
-    alone = config.runtime.model_copy(update={"devices": 1, "threads": threads})
-    speed, gflop = launch(alone, _timed_steps, config)
+    runtime, machine = training_runtime(config.runtime)
+    speed, gflop = launch(runtime.model_copy(update={"devices": 1}), _timed_steps, config)
     return Plan(
         system="endovae",
         config=config,
@@ -58,8 +56,8 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
         parameters={network.name: network.parameters for network in networks},
         gflop_per_image=gflop,
         steps=-(-images // config.training.batch_size),
-        machine=runtime.resolve_runtime(config.runtime).describe(),
-        images_per_second=speed * devices,
+        machine=machine,
+        images_per_second=speed * runtime.devices,
     )
 
 

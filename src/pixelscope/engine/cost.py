@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelscope.config import Config
+from pixelscope.engine.config import RuntimeConfig
+from pixelscope.engine.runtime import leave_busy_cores, resolve_runtime
 from pixelscope.errors import InputError
 from pixelscope.rng import StepContext
 
@@ -57,6 +59,17 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {**asdict(self), "config": self.config.model_dump(mode="json"), "seconds": self.seconds}
+
+
+def training_runtime(config: RuntimeConfig) -> tuple[RuntimeConfig, str]:
+    """Return the settings that a new training would run with, with its number of threads, and a description.
+
+    Cores that other programs keep busy are left, as a training leaves them.
+    """
+    settings, why = leave_busy_cores(config)
+    resolved = resolve_runtime(settings)
+    described = f"{resolved.describe()}. {why}" if why else resolved.describe()
+    return settings.model_copy(update={"threads": resolved.threads}), described
 
 
 def time_steps(step: Callable[[StepContext], object], batch_size: int, seed: int, device: torch.device) -> tuple[float, float]:

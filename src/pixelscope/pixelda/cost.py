@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet, Provenance
-from pixelscope.engine import runtime
-from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps
+from pixelscope.engine.config import RuntimeConfig
+from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps, training_runtime
 from pixelscope.engine.launch import launch
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, require_effect
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_classifier, build_networks
@@ -46,7 +46,8 @@ def plan(config: BaselineConfig, system: Literal["pixelda", "baseline"] | None =
     """
     name = "pixelda" if isinstance(config, PixelDAConfig) else "baseline"
     summary = summarize(name, config).require_memory()
-    speed, gflop = rehearse(config)
+    runtime, machine = training_runtime(config.runtime)
+    speed, gflop = rehearse(config, runtime)
     return Plan(
         system=system or name,
         config=config,
@@ -54,7 +55,7 @@ def plan(config: BaselineConfig, system: Literal["pixelda", "baseline"] | None =
         gflop_per_image=gflop,
         images=config.training.images,
         steps=-(-config.training.images // config.training.batch_size),
-        machine=runtime.resolve_runtime(config.runtime).describe(),
+        machine=machine,
         images_per_second=speed,
     )
 
@@ -74,14 +75,17 @@ def _networks(config: BaselineConfig) -> dict[str, tuple[nn.Module, tuple[Tensor
     }
 
 
-def rehearse(config: BaselineConfig) -> tuple[float, float]:
+def rehearse(config: BaselineConfig, runtime: RuntimeConfig) -> tuple[float, float]:
     """Return source images per second, and GFLOP per source image of a step.
 
     Measured on one device; speed is assumed to grow linearly with the number of devices.
+
+    Args:
+        config: the settings.
+        runtime: what it would run on, as `training_runtime` returns it.
     """
-    alone = config.runtime.model_copy(update={"devices": 1, "threads": runtime.resolve_runtime(config.runtime).threads})
-    speed, gflop = launch(alone, _steps, config)
-    return speed * config.runtime.devices, gflop
+    speed, gflop = launch(runtime.model_copy(update={"devices": 1}), _steps, config)
+    return speed * runtime.devices, gflop
 
 
 def _steps(fabric: "Fabric", config: BaselineConfig) -> tuple[float, float]:
