@@ -18,6 +18,7 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import pixelscope
 from fixtures import tiny
 from fixtures.weights import always
 from pixelscope import SYSTEMS, InputError, decode_bytes, find_runs, run_settings
@@ -29,6 +30,7 @@ from pixelscope.pixelda.inference.model import load_classifier
 from pixelscope.runs.folder import RunFolder
 from pixelscope.serve import create_app
 from pixelscope.serve.charts import short_number
+from pixelscope.serve.models import ModelCache
 from pixelscope.serve.security import LOOPBACK, allowed_names, own_names
 from pixelscope.serve.worker import PATIENT, QueueFull, Worker
 
@@ -432,11 +434,11 @@ def test_a_call_far_behind_is_told_to_come_again_while_the_first_ones_wait() -> 
         assert pool.submit(asyncio.run, run()).result() == [*range(PATIENT), 7, QueueFull, QueueFull, QueueFull]
 
 
-def _touched(run: Path, ago: float, state: str = "finished") -> None:
+def _touched(run: Path, ago: float, state: str = "finished", system: str = "pixelda") -> None:
     """Make a run folder that last changed `ago` seconds before now."""
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("training: {images: 64}")
-    (run / "run.json").write_text(json.dumps({"system": "pixelda", "state": state, "images": 16, "goal": 64}))
+    (run / "run.json").write_text(json.dumps({"system": system, "state": state, "images": 16, "goal": 64}))
     (run / "stats.jsonl").write_text("")
     for file in run.iterdir():
         os.utime(file, (time.time() - ago,) * 2)
@@ -483,6 +485,28 @@ def test_the_newest_baseline_stands_beside_a_redrawn_image(place: Path, tmp_path
     assert given
     for table in given:
         assert re.search(r'<th scope="row">(\w+)</th>', table).group(1) == "1"  # type: ignore[union-attr]
+
+
+def test_a_run_that_was_trained_again_and_a_new_baseline_are_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, str]] = []
+
+    def fake(run: Path, baseline: Path | None = None) -> object:
+        opened.append((run.name, "" if baseline is None else baseline.name))
+        return object()
+
+    monkeypatch.setattr(pixelscope.pixelda, "InteractiveGenerator", fake, raising=False)
+    models = ModelCache([tmp_path])
+    _touched(tmp_path / "adapted", 900)
+    assert models.generator("adapted") is models.generator("adapted")
+    shutil.rmtree(tmp_path / "adapted")
+    _touched(tmp_path / "adapted", 600)
+    models.generator("adapted")
+    assert opened == [("adapted", "")] * 2, "a run of the same name and length has other weights"
+    _touched(tmp_path / "before", 300, system="baseline")
+    assert models.generator("adapted") is models.generator("adapted")
+    assert opened[2:] == [("adapted", "before")]
 
 
 def test_runs_are_found_one_level_down(place: Path, tmp_path: Path) -> None:

@@ -50,8 +50,9 @@ class ModelCache:
     def generator(self, name: str) -> Any:
         """Return the generator of a run of PixelDA, with the newest finished baseline of the same classes."""
         run = self.run(name)
-        baselines = [other.path for other in self.runs_of("baseline") if other.state == "finished"]
-        return self._open(("generator", str(run.path), str(run.images)), lambda: _open_generator(run.path, baselines))
+        baselines = [other for other in self.runs_of("baseline") if other.state == "finished"]
+        key = ("generator", *(part for one in (run, *baselines) for part in (str(one.path), str(one.changed))))
+        return self._open(key, lambda: _open_generator(run.path, [other.path for other in baselines]))
 
     def vae(self, name: str) -> Any:
         """Return the VAE of a run of EndoVAE."""
