@@ -3,11 +3,20 @@
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from pixelscope.errors import InputError
@@ -100,6 +109,13 @@ class Config(BaseModel):
     """A frozen group of settings; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_paths_as_text(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {name: str(value) if isinstance(value, PurePath) else value for name, value in values.items()}
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         """Yield the settings that differ from the defaults; `to_yaml` has all of them."""

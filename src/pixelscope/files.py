@@ -3,6 +3,7 @@
 import csv
 import errno
 import fcntl
+import inspect
 import io
 import json
 import logging
@@ -12,11 +13,13 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from functools import cache, wraps
+from pathlib import Path, PurePath
 from tokenize import TokenError
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from pixelscope.errors import InputError
 from pixelscope.processes import Process, short_name
@@ -277,3 +280,50 @@ def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str
     if not isinstance(values, dict):
         raise InputError(f"{path} is damaged: its top level is a {type(values).__name__}, not an object; {remedy}.")
     return values
+
+
+def accept_strings(found: Any) -> Any:
+    """Return a function that also takes strings for paths, a path for a string, and one path for a sequence of them.
+
+    The annotations of the function say which of its parameters take which. What is no function is returned as it is.
+    """
+    return _accepting(found) if inspect.isfunction(found) else found
+
+
+@cache
+def _accepting(function: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(function)
+    takes = {name: _kinds(parameter.annotation) for name, parameter in signature.parameters.items()}
+
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        try:
+            given = signature.bind(*arguments, **named)
+        except TypeError:
+            return function(*arguments, **named)  # whose error names the function
+        for name, value in given.arguments.items():
+            given.arguments[name] = _as_taken(value, takes[name])
+        return function(*given.args, **given.kwargs)
+
+    return call
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Return those of `Path`, `str`, `Sequence` of paths, `tuple` of paths and `Mapping` to paths that an annotation names."""
+    arms = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    plain = [arm for arm in arms if arm in (Path, str)]
+    holders = (Sequence, tuple, Mapping)
+    return plain + [get_origin(arm) for arm in arms if get_origin(arm) in holders and Path in get_args(arm)]
+
+
+def _as_taken(value: Any, kinds: list[Any]) -> Any:
+    """Return an argument as one of the kinds that a parameter takes; unchanged if it is neither path nor string."""
+    if isinstance(value, str | PurePath):
+        if Path in kinds:
+            return Path(value)
+        return [Path(value)] if Sequence in kinds else str(value) if str in kinds else value
+    if isinstance(value, Mapping) and Mapping in kinds:
+        return {key: Path(path) for key, path in value.items()}
+    if isinstance(value, Sequence) and (Sequence in kinds or tuple in kinds):
+        return [Path(path) for path in value]
+    return value

@@ -37,4 +37,6 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'pixelscope.pixelda' has no attribute {name!r}")
     module, _, defined = _PUBLIC[name].partition(":")
-    return getattr(import_module(module), defined or name)
+    from pixelscope.files import accept_strings
+
+    return accept_strings(getattr(import_module(module), defined or name))

@@ -125,6 +125,7 @@ class FrameStore:
         Raises:
             InputError: it is not a store, is of another version, or is damaged.
         """
+        path = Path(path)
         index = read_index(path)
         records, kinds = index.frames, tuple(index.kinds.values())
         labels = np.array([frame.label for frame in records], np.int64)

@@ -80,7 +80,7 @@ class InteractiveVAE:
         from pixelscope.endovae.checkpoints import load_checkpoint
         from pixelscope.endovae.inference.torch_model import TorchVAE
 
-        self._checkpoint = load_checkpoint(run, finished=False)
+        self._checkpoint = load_checkpoint(Path(run), finished=False)
         self._vae = TorchVAE(self._checkpoint.encoder, self._checkpoint.decoder)
         self.run, self.config = Path(run), self._checkpoint.config
         self.prepare = self.config.prepare

@@ -26,14 +26,14 @@ class InteractiveGenerator:
         from pixelscope.pixelda.checkpoints import load_checkpoint
         from pixelscope.pixelda.inference.torch_model import TorchGenerator
 
-        adapted = load_checkpoint(run, finished=False)
+        adapted = load_checkpoint(Path(run), finished=False)
         self._redraw = TorchGenerator(adapted)
         self.run, self.classes, self.size = Path(run), adapted.classes, adapted.size
         self.value_range = adapted.config.data.source_values
         # The images shown have the size and the place of the source's, redrawn.
         self._classifiers: dict[str, ClassifierModel] = {"adapted": TorchClassifier.from_checkpoint(adapted, framed=False)}
         if baseline is not None:
-            other = load_checkpoint(baseline, finished=False)
+            other = load_checkpoint(Path(baseline), finished=False)
             if (other.classes, other.size) != (self.classes, self.size):
                 raise InputError(f"{baseline} has other classes or sizes than {run}; give a baseline with the same ones.")
             self._classifiers["baseline"] = TorchClassifier.from_checkpoint(other, framed=False)
