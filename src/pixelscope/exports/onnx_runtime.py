@@ -14,7 +14,7 @@ import numpy as np
 
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import KEY, Metadata, parse_metadata
-from pixelscope.imaging.check import require_rgb
+from pixelscope.imaging.convert import require_rgb
 
 if TYPE_CHECKING:
     import onnxruntime

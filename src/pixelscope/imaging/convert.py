@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from pixelscope.errors import InputError
+
 Range = tuple[float, float]
 """Values mapped to 0 and 255."""
 
@@ -131,3 +133,17 @@ def _transform(profile: bytes, mode: str, out: str) -> ImageCms.ImageCmsTransfor
 @lru_cache(maxsize=1)
 def _srgb() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def require_rgb(images: np.ndarray, size: int | None = None) -> None:
+    """Raise InputError unless `images` are uint8 RGB (N, H, W, 3); with `size`, both H and W must equal it.
+
+    Values of 0 to 1, or of 16 bits, have a result too, and nothing else would say that it is wrong.
+    """
+    wanted = ("H", "W") if size is None else (size, size)
+    found = np.asarray(images)
+    if found.ndim == 4 and found.shape[3] == 3 and found.dtype == np.uint8 and (size is None or found.shape[1:3] == wanted):
+        return
+    raise InputError(
+        f"The images are {found.dtype} of shape {found.shape}; give uint8 RGB arrays (N, {wanted[0]}, {wanted[1]}, 3)."
+    )

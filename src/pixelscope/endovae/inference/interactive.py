@@ -21,8 +21,8 @@ from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.inference.scorers import VAEScorer, open_scorer
 from pixelscope.endovae.results import Evaluation
 from pixelscope.errors import InputError
-from pixelscope.imaging.check import require_rgb
 from pixelscope.imaging.content_area import Box
+from pixelscope.imaging.convert import require_rgb
 from pixelscope.imaging.preview import sheet_html
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from pixelscope.endovae.networks import AnyDecoder, AnyEncoder
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights
-from pixelscope.imaging.check import require_rgb
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.imaging.convert import require_rgb
 from pixelscope.inference.replicas import ReplicaPool
 from pixelscope.rng import generator
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
-from pixelscope.imaging.check import require_rgb
+from pixelscope.imaging.convert import require_rgb
 from pixelscope.pixelda.inference.model import ClassifierModel, TorchClassifier
 from pixelscope.pixelda.results import read_samples
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import refuse_checkpoint, require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
-from pixelscope.imaging.check import require_rgb
+from pixelscope.imaging.convert import require_rgb
 from pixelscope.pixelda.config import DataConfig, exported_data
 from pixelscope.pixelda.results import Choose
 
