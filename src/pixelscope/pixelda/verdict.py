@@ -103,7 +103,7 @@ def _unlearned(source: ImageSet, before: float, after: float, better: Better) ->
 
 
 def swapped_share(before: Tensor, after: Tensor) -> float:
-    """Return the fraction of images in swapped classes, in [0, 1].
+    """Return the fraction of images that move from a class to the one that it is swapped with, in [0, 1].
 
     A class is swapped if `after` predicts one other class for more than half of its images by `before`, and vice versa. Wrong
     predictions alone are not swaps.
