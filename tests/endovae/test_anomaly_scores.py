@@ -15,7 +15,7 @@ from pixelscope.data.frames.preprocess import VIEWS
 from pixelscope.endovae.anomaly.calibration import Calibration, CameraCount, ViewCalibration, read_calibration
 from pixelscope.endovae.anomaly.localization import padded
 from pixelscope.endovae.anomaly.scores import SCORES, ErrorMaps, log_spread, masked_mean, raw_scores, scores, why_unscored
-from pixelscope.endovae.anomaly.statistics import GaussianReference
+from pixelscope.endovae.anomaly.statistics import GaussianReference, few_frames_warning
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci, best_dice
 from pixelscope.imaging.tissue import tissue_mask
 
@@ -181,6 +181,18 @@ def test_a_rate_that_the_calibration_cannot_tell_is_refused() -> None:
     with pytest.raises(InputError, match="'colour'"):
         calibration([1.0]).require("colour")
     assert calibration([1.0]).require("auto") == "mse_tissue"
+
+
+def test_the_rate_that_a_message_names_can_be_given() -> None:
+    for count in range(1, 400):
+        made = calibration([float(v) for v in range(count)])
+        with pytest.raises(InputError) as refused:
+            made.threshold("mse_tissue", 0.5 / (1 + count))
+        (warning,) = few_frames_warning(count, 0.5 / (1 + count))
+        for text in (str(refused.value), warning):
+            (rate,) = re.findall(r"([\d.]+) or more\.$", text)
+            assert made.threshold("mse_tissue", float(rate)) >= count - 1
+            assert float(rate) == pytest.approx(1 / (1 + count), rel=0.01)
 
 
 @pytest.mark.parametrize("rate", [-1.0, 0.0, 1.0, 1.5, float("nan")])

@@ -12,7 +12,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from pixelscope.config import Config
 from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, scores
-from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, frames_needed, tie_tolerance
+from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, frames_needed, smallest_rate, tie_tolerance
 from pixelscope.errors import InputError
 from pixelscope.runs.record import ResultFile
 
@@ -137,7 +137,7 @@ class ViewCalibration(Config):
         if allowed < 0:
             raise InputError(
                 f"A false-positive rate of {rate:g} needs at least {frames_needed(rate)} calibration frames, and there "
-                f"are {len(known)}; use {1 / (1 + len(known)):.3g} or more."
+                f"are {len(known)}; use {smallest_rate(len(known))} or more."
             )
         return known[len(known) - 1 - allowed] + tie_tolerance(known)
 

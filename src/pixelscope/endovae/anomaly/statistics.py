@@ -83,6 +83,13 @@ def frames_needed(rate: float) -> int:
     return int(np.ceil(1 / rate - 1e-9)) - 1
 
 
+def smallest_rate(count: int) -> str:
+    """Return the smallest false-positive rate for a number of calibration frames, rounded up, so that it is enough."""
+    exact = 1 / (1 + count)
+    digit = 10.0 ** (np.floor(np.log10(exact)) - 2)
+    return f"{np.ceil(exact / digit - 1e-9) * digit:.3g}"
+
+
 def few_frames_warning(count: int, rate: float, where: str = "") -> tuple[str, ...]:
     """Return a warning if `count` calibration frames are too few for a false-positive rate; nothing is flagged then.
 
@@ -93,7 +100,7 @@ def few_frames_warning(count: int, rate: float, where: str = "") -> tuple[str, .
     warning = (
         f"Warning: a false-positive rate of {rate:g} needs at least {frames_needed(rate)} calibration frames, and there are "
         f"{count}{where}, so that nothing is flagged; give more healthy frames, or `score --false-positive-rate` "
-        f"{1 / (1 + count):.3g} or more."
+        f"{smallest_rate(count)} or more."
     )
     return (warning,)
 
