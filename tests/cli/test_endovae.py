@@ -125,6 +125,11 @@ def test_a_store_prepared_otherwise_than_the_flags_is_refused(cli: Cli, frames: 
     assert (refused.code, refused.err.count("\n"), run.exists()) == (2, 1, False)
     assert "size 16, not 24" in refused.err and "--prepare.size" in refused.err
     assert cli("endovae", "train", "--frames", store, *SMALL, "--dry-run").code == 0
+    for flags in (("--prepare.size", "24"), ("--prepare.insets", "mask")):
+        refused = cli("endovae", "detect", store, *flags, "--out", tmp_path / "detector")
+        assert (refused.code, refused.err.count("\n")) == (2, 1) and flags[0] in refused.err
+    few = cli("endovae", "detect", store, "--prepare.size", "16", "--folds", "20", "--out", tmp_path / "detector")
+    assert few.code == 2 and "folds" in few.err, "the store's own settings may be given"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The commands of `pixelscope endovae`."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -150,7 +150,7 @@ def train(
         )
     else:
         config = resolve_config(settings, "endovae", sources, common)
-        _require_settings_of_store(explicit_settings(settings).get("prepare", {}), Path(config.frames))
+        _require_settings_of_store(settings, Path(config.frames))
         if options.dry_run:
             print(pixelscope.endovae.plan(config).to_text())
             return
@@ -159,8 +159,9 @@ def train(
     evaluate_and_report(run)
 
 
-def _require_settings_of_store(given: Mapping[str, Any], frames: Path) -> None:
+def _require_settings_of_store(flags: Config, frames: Path) -> None:
     """Raise InputError if the flags `--prepare.*` given differ from how a store was prepared."""
+    given = explicit_settings(flags).get("prepare", {})
     if not given or not pixelscope.endovae.FrameStore.is_store(frames):
         return
     used = pixelscope.endovae.FrameStore.open(frames).settings.model_dump()
@@ -268,6 +269,7 @@ def detect(
     """
     # Checked here, too, because the libraries of `detect` take seconds to import.
     require_absent(out)
+    _require_settings_of_store(settings, frames)
     with pixelscope.ProgressBar("preparing frames, then measuring folds") as progress:
         result = pixelscope.endovae.detect(frames, out, config=settings, progress=progress)
     show(result, json)
