@@ -97,6 +97,15 @@ def test_the_table_holds_the_numbers_in_the_order_of_its_heads(runs: tuple[Path,
         assert [f"{row.count}", f"{row.fine_energy:.1%}", f"{row.copies}"] in [line.split()[-3:] for line in lines]
 
 
+def test_small_negative_distances_stay_apart_from_their_neighbours(runs: tuple[Path, Path]) -> None:
+    result = measured(runs[0], count=8)
+    real, generated = result.sets
+    small = real.features["encoder"].model_copy(update={"frechet": 4.381e-05, "kernel": -2.25e-05, "kernel_std": 6.5e-05})
+    changed = result.model_copy(update={"sets": (real.model_copy(update={"features": {"encoder": small}}), generated)})
+    row = next(line for line in changed.to_text().splitlines() if "+-" in line)
+    assert row.removeprefix(f"  {real.title}").split()[:4] == ["4.381e-05", "-2.25e-05", "+-", "6.5e-05"]
+
+
 def test_the_real_row_compares_training_frames_with_held_out_ones(runs: tuple[Path, Path]) -> None:
     checkpoint = load_checkpoint(runs[0])
     splits = load_run_splits(checkpoint.folder, checkpoint.config, checkpoint.record)

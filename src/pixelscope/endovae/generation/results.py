@@ -118,7 +118,7 @@ class GenerationResult(ResultFile):
             )
 
 
-_WIDTHS = (11, 20, 11, 8, 9, 10, 10, 9)
+_WIDTHS = (11, 22, 11, 8, 9, 10, 10, 9)
 
 
 def _cells(found: FeatureMeasures) -> str:
