@@ -291,6 +291,15 @@ def test_a_way_between_two_frames_begins_and_ends_at_their_reconstructions(
     assert np.abs(first - last).max() > 1
 
 
+def test_a_way_has_two_ends(run: Path, frame_folder: Path, tmp_path: Path) -> None:
+    ends = (frame_folder / "polyps" / "00.png", frame_folder / "normal-tiny" / "01.png")
+    with pytest.raises(InputError, match="--between needs .*--count"):
+        generate(run, tmp_path / "way", count=1, between=ends)
+    with pytest.raises(InputError, match="--dimension needs .*--count"):
+        generate(run, tmp_path / "way", count=1, dimension=0)
+    assert not (tmp_path / "way").exists()
+
+
 def test_a_frame_that_is_read_is_not_overwritten(run: Path, frame_folder: Path, tmp_path: Path) -> None:
     frames = [shutil.copy(frame_folder / "polyps" / f"0{n}.png", tmp_path) for n in (0, 1)]
     first, second = map(Path, frames)

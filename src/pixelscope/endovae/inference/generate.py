@@ -55,6 +55,8 @@ class _Wanted:
             raise InputError(
                 f"One grid has at most {MAX_TILES:,} frames, got --count {self.count:,}; give a folder with --out."
             )
+        if self.count == 1 and (self.between is not None or self.dimension is not None):
+            raise InputError(f"{given[0]} needs both of its ends, got --count 1; give --count 2 or more.")
         if len(given) > 1:
             raise InputError(f"{' and '.join(given)} cannot be combined; give only one of them.")
         if (self.inpaint is None) is not (self.mask is None):
@@ -101,7 +103,7 @@ def generate(
         run: a run folder of EndoVAE.
         out: a file ending in .png for one grid; else a new folder for one PNG per frame, and manifest.csv with one row per
             frame.
-        count: number of frames, at most 1,000,000, and in one grid 10,000.
+        count: number of frames, at most 1,000,000, and in one grid 10,000; with `between` or `dimension` at least 2.
         seed: of the random z.
         prior: `auto` uses the fitted prior in the run folder where there is one; `none` never.
         kind: kind of random frames, `normal` or `abnormal`, of a fitted prior that knows both; None draws both. With `inpaint`,
