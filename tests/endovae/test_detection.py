@@ -618,6 +618,23 @@ def test_the_tables_hold_the_numbers_in_the_order_of_their_heads(validated: Dete
     assert f"flagged at a false-positive rate of 0.05: {shares}" in lines
 
 
+def test_heads_of_long_class_names_stay_apart(validated: DetectionResult) -> None:
+    long = "normal-cecum-of-another-camera"
+    counts = {long if name == "normal-b" else name: count for name, count in validated.counts.items()}
+    scores = {
+        name: one.model_copy(update={"auroc": {long if group == "normal-b" else group: v for group, v in one.auroc.items()}})
+        for name, one in validated.scores.items()
+    }
+    text = validated.model_copy(update={"counts": counts, "scores": scores, "baselines": {}, "shortcuts": {}}).to_text()
+    top = next(line for line in text.splitlines() if "lead over" in line)
+    assert [part.strip() for part in top.split("  ") if part] == [
+        "all (128)",
+        "normal-a (64)",
+        f"{long} (64)",
+        "lead over trivial",
+    ]
+
+
 def replace_config(**changes: object) -> DetectConfig:
     return DetectConfig.model_validate(QUICK.model_dump() | changes)
 

@@ -88,7 +88,7 @@ class DetectionResult(ResultFile):
 
     def _areas(self) -> Iterator[str]:
         groups = self.groups
-        heads = "".join(f"{f'{name} ({self.counts[name]:,})':>26}" for name in groups)
+        heads = "".join(f"  {f'{name} ({self.counts[name]:,})':>24}" for name in groups)
         yield f"  {'':<22}{heads}{'lead over trivial':>26}"
         tables = {"": self.scores, "trivial baselines:": self.baselines, "classifiers with labels:": self.shortcuts}
         for title, rows in tables.items():
