@@ -322,3 +322,9 @@ def test_a_map_leaves_what_is_drawn_over_the_frame(endovae_run: Path, frame_file
     changed = np.abs(np.asarray(Image.open(tmp_path / "maps" / "green.png"), int) - frame).max(2)
     assert changed[195:237, 63:93].max() == 0
     assert changed[30:170, 60:270].mean() > 3
+
+
+def test_maps_and_table_need_two_names(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--maps"):
+        score(endovae_run, [frame_files], tmp_path / "one", maps=tmp_path / "more" / ".." / "one")
+    assert list(tmp_path.iterdir()) == []

@@ -107,7 +107,7 @@ def score(
     scorer = open_scorer(model, view, score, checkpoint, devices)
     wanted = _Wanted(scorer.calibration.threshold(scorer.name, false_positive_rate), maps)
     if maps is not None:
-        _require_maps(maps, paths, resume)
+        _require_maps(maps, out, paths, resume)
     settings = {
         "view": scorer.view,
         "score": scorer.name,
@@ -152,7 +152,9 @@ def _warnings(scorer: Scorer, sizes: Sequence[Size]) -> tuple[str, ...]:
     return (*scorer.warnings, *cameras)
 
 
-def _require_maps(maps: Path, paths: Sequence[Path], resume: bool) -> None:
+def _require_maps(maps: Path, out: Path, paths: Sequence[Path], resume: bool) -> None:
+    if maps.resolve() == out.resolve():
+        raise InputError(f"{maps} would be both the table and the folder of the maps; give --maps another name.")
     if maps.exists() and not resume:
         raise InputError(f"{maps} exists already; give another folder, or remove it.")
     require_distinct_names(paths, is_frame)
