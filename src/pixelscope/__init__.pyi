@@ -1,4 +1,4 @@
-"""The names of `pixelscope` for type checkers; `__init__.py` finds each when it is used, and has it take strings for paths."""
+"""The names of `pixelscope` for type checkers; `__init__.py` finds each when used. Functions also take strings for paths."""
 
 from pixelscope import endovae as endovae
 from pixelscope import pixelda as pixelda

@@ -7,16 +7,7 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import ErrorDetails
 
 from pixelscope.errors import InputError
@@ -37,8 +28,14 @@ def _none(value: object) -> object:
     return None if value == "none" else value
 
 
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, PurePath) else value
+
+
 Unsettable = BeforeValidator(_none)
 """Of an optional setting: `none`, as a flag has it, unsets what a preset or a file sets."""
+PathText = Annotated[str, BeforeValidator(_text)]
+"""A path, or a source with one, as text; a `Path` becomes text."""
 ValueRange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
 """Values mapped to black and white in images deeper than 8 bits."""
 Natural = Annotated[int, Field(ge=0, lt=2**63)]
@@ -109,13 +106,6 @@ class Config(BaseModel):
     """A frozen group of settings; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _take_paths_as_text(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        return {name: str(value) if isinstance(value, PurePath) else value for name, value in values.items()}
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         """Yield the settings that differ from the defaults; `to_yaml` has all of them."""

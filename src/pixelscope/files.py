@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, and a lock on a folder for one process at a time."""
+"""Atomic writes of files and folders, a lock on a folder for one process at a time, and strings that name paths."""
 
 import csv
 import errno

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pixelscope.config import Config, Unsettable, check_found, load_preset
+from pixelscope.config import Config, PathText, Unsettable, check_found, load_preset
 from pixelscope.engine.config import AdamConfig, AugmentConfig, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 from pixelscope.imaging.config import PrepareConfig
@@ -204,7 +204,7 @@ FOUND_WITH = {"prepare.range": ("frames",)}
 class EndoVAEConfig(Config):
     """EndoVAE: an encoder and a decoder trained together on endoscopy frames."""
 
-    frames: str = ""
+    frames: PathText = ""
     """Frame store made by `pixelscope endovae prepare`, or a folder of frames, which is prepared first."""
     seed: int = 0
     """Seed of the weights, the order of the data and all random draws."""

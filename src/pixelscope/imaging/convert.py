@@ -1,6 +1,7 @@
 """Convert stored values to 8-bit sRGB: values deeper than 8 bits, and colours with a profile.
 
 Images of a set share one range, so that equal values are equal greys in all of them.
+`require_rgb` checks what a caller has converted.
 """
 
 import io

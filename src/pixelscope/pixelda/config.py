@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pixelscope.config import Config, Unsettable, ValueRange, check_found, load_preset
+from pixelscope.config import Config, PathText, Unsettable, ValueRange, check_found, load_preset
 from pixelscope.engine.config import AdamConfig, RuntimeConfig, TrainingConfig
 from pixelscope.errors import InputError
 
@@ -206,9 +206,9 @@ FOUND_WITH = {
 class BaselineConfig(Config):
     """The classifier trained on the source alone, with which the domain gap is measured."""
 
-    source: str = ""
+    source: PathText = ""
     """Labelled images: PATH or KIND:PATH; `pixelscope data info` describes a source."""
-    target: str = ""
+    target: PathText = ""
     """Images of the other domain; a baseline uses them in evaluation only, and they are optional."""
     seed: int = 0
     """Seed of initial weights, data order and every random draw."""
