@@ -62,8 +62,22 @@ class _Wanted:
         if (self.inpaint is None) is not (self.mask is None):
             one, other = ("--inpaint", "--mask") if self.mask is None else ("--mask", "--inpaint")
             raise InputError(f"{one} needs {other}: give a frame with --inpaint, and where to redraw it with --mask.")
-        if given not in ([], ["--inpaint"]) and (self.kind is not None or self.guidance is not None):
-            raise InputError(f"--class and --guidance work with random frames only; drop them, or drop {given[0]}.")
+        unused = self._of_random_frames()
+        if given not in ([], ["--inpaint"]) and unused:
+            names = f"{' and '.join(unused)} {'has' if len(unused) == 1 else 'have'}"
+            raise InputError(
+                f"{names} no effect with {given[0]}, which draws nothing at random; drop {' and '.join(unused)}, or {given[0]}."
+            )
+
+    def _of_random_frames(self) -> list[str]:
+        """Return the options that are given and matter to random frames only."""
+        values = {
+            "--seed": self.seed != 0,
+            "--prior": self.prior != "auto",
+            "--class": self.kind is not None,
+            "--guidance": self.guidance is not None,
+        }
+        return [name for name, given in values.items() if given]
 
     def files(self) -> Iterator[Path]:
         """Yield the files to read."""
@@ -104,8 +118,9 @@ def generate(
         out: a file ending in .png for one grid; else a new folder for one PNG per frame, and manifest.csv with one row per
             frame.
         count: number of frames, at most 1,000,000, and in one grid 10,000; with `between` or `dimension` at least 2.
-        seed: of the random z.
-        prior: `auto` uses the fitted prior in the run folder where there is one; `none` never.
+        seed: of the random z; not with `between` or `dimension`.
+        prior: `auto` uses the fitted prior in the run folder where there is one; `none` never. Not with `between` or
+            `dimension`.
         kind: kind of random frames, `normal` or `abnormal`, of a fitted prior that knows both; None draws both. With `inpaint`,
             by default `abnormal` where the prior knows it.
         guidance: weight of the kind, of a spatial code: 1 by default, more exaggerates the kind.
