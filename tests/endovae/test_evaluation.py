@@ -15,6 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from fixtures import tiny
 from fixtures.frames import BOTTOM, LEFT, drawn
 from pixelscope import InputError
+from pixelscope.cli import main
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibrate import split_for_anomaly
@@ -255,6 +256,33 @@ def test_a_grid_of_a_folder_has_no_masks(run: Path, frame_folder: Path, tmp_path
             shutil.copy(frame_folder / "polyps" / f"0{number}.png", tmp_path / "frames" / folder)
     written = reconstruct(run, [tmp_path / "frames"], tmp_path / "grid.png")
     assert [Path(frame["name"]).parent.name for frame in written.frames] == ["polyps", "polyps"]
+
+
+def test_a_frame_that_lies_wholly_in_a_masked_inset_has_no_psnr_and_no_ssim(
+    averaged_run: Path, frame_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The square in the middle of a wide frame is green."""
+    wide = np.random.default_rng(0).integers(60, 250, (100, 400, 3), dtype=np.uint8)
+    wide[..., 1] = wide[..., 0]
+    wide[:, 143:257] = (0, 200, 0)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    Image.fromarray(wide).save(frames / "wide.png")
+    shutil.copy(frame_folder / "polyps" / "00.png", frames / "usual.png")
+    found = reconstruct(averaged_run, [frames], tmp_path / "out")
+    assert [text for text in found.notes if "insets" in text and "1 frame " in text and "wide.png" in text]
+    assert "usual.png" not in "".join(found.notes)
+    with (tmp_path / "out" / "manifest.csv").open(newline="") as file:
+        usual, masked = csv.DictReader(file)
+    assert (masked["psnr"], masked["ssim"], masked["error"]) == ("", "", "") and (tmp_path / "out" / "wide.png").exists()
+    assert float(usual["psnr"]) > 0 and float(usual["ssim"]) < 1
+    grid = reconstruct(averaged_run, [frames], tmp_path / "grid.png")
+    assert "insets" in grid.to_text() and "nan" not in grid.to_text()
+    assert main(["endovae", "reconstruct", str(averaged_run), str(frames), "--out", str(tmp_path / "grid.png"), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["frames"]
+    assert (
+        rows[1]["psnr"] is None and rows[1]["ssim"] is None and rows[0]["psnr"] == pytest.approx(float(usual["psnr"]), rel=1e-3)
+    )
 
 
 def test_new_frames(run: Path, frame_folder: Path, tmp_path: Path) -> None:

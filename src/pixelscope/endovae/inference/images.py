@@ -18,6 +18,8 @@ from pixelscope.imaging.config import PrepareConfig
 
 GAP = 2
 """Pixels between the frames of a grid."""
+UNMEASURED = "PSNR or SSIM is not measured, because all pixels lie in insets"
+"""Note on reconstructions of frames that show nothing outside of insets that the run masks."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class ImagesWritten:
     checkpoint: str
     seed: int
     frames: list[dict[str, Any]] = field(repr=False)
-    """Per frame: name and, of a reconstruction, psnr in dB and ssim."""
+    """Per frame: name and, of a reconstruction, psnr in dB and ssim, None where all pixels lie in masked insets."""
     prior: str | None = None
     """Method of the fitted prior that new frames were drawn from; None without one."""
 
@@ -40,9 +42,13 @@ class ImagesWritten:
     def to_text(self) -> str:
         """Return one line per reconstruction, and where the files are."""
         widest = max((len(frame["name"]) for frame in self.frames), default=0)
-        lines = [f"{f['name']:<{widest}}  {f['psnr']:6.2f} dB  SSIM {f['ssim']:.3f}" for f in self.frames if "psnr" in f]
+        lines = [f"{f['name']:<{widest}}  {_quality_text(f['psnr'], f['ssim'])}" for f in self.frames if "psnr" in f]
         prior = "" if self.prior is None else f", {self.prior} prior"
         return "\n".join([*lines, f"{plural(self.count, 'frame')}, checkpoint {self.checkpoint}{prior}: {self.out}"])
+
+
+def _quality_text(psnr: float | None, ssim: float | None) -> str:
+    return UNMEASURED if psnr is None or ssim is None else f"{psnr:6.2f} dB  SSIM {ssim:.3f}"
 
 
 def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:

@@ -4,6 +4,7 @@ Importing this imports no torch.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,9 @@ import numpy as np
 
 from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.data.frames.preprocess import prepare_file
-from pixelscope.endovae.inference.images import ImagesWritten, grid, is_grid, require_other_file, save_png
+from pixelscope.endovae.inference.images import UNMEASURED, ImagesWritten, grid, is_grid, require_other_file, save_png
 from pixelscope.endovae.inference.metadata import Floats
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, note
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.files import (
     COLUMNS,
@@ -57,7 +58,7 @@ def reconstruct(
             run's.
         out: a file ending in .png for one grid of originals above reconstructions, all in memory at once; else a new folder for
             one PNG per frame and manifest.csv: source, file, label (the class folder), PSNR and SSIM. Insets that the run masks
-            are left out of PSNR and SSIM, as by `evaluate_endovae`.
+            are left out of PSNR and SSIM, as by `evaluate_endovae`; a frame that lies wholly in them has neither, and a note.
         sampled: reconstruct from a sample of the posterior, drawn with `seed`, instead of its mean.
         checkpoint: which weights; see `evaluate_endovae`.
         devices: for a folder; see `score`.
@@ -97,7 +98,7 @@ def _grid(checkpoint: "Checkpoint", paths: Sequence[Path], out: Path, about: dic
     noise = draw_latents(len(files), latent, seed, "sampled reconstruction") if about["sampled"] else None
     drawn, *quality = TorchVAE(checkpoint.encoder, checkpoint.decoder).reconstruct(frames, noise, insets)
     save_png(out, grid(np.stack([frames, drawn])), about)
-    rows = [{"name": str(f), "psnr": float(p), "ssim": float(s)} for f, p, s in zip(files, *quality, strict=True)]
+    rows = [{"name": str(f), **_quality(p, s)} for f, p, s in zip(files, *quality, strict=True)]
     return ImagesWritten(str(out), len(files), checkpoint.name, seed, rows)
 
 
@@ -124,6 +125,7 @@ def _folder(
     vae, config = TorchVAE(checkpoint.encoder, checkpoint.decoder, devices), checkpoint.config
     identity = {**vae.identity, "sampled": str(about["sampled"]), "seed": str(about["seed"])}
     table = ResumableTable(out / MANIFEST, (*COLUMNS, "psnr", "ssim", ERROR), identity, resume)
+    unmeasured: list[str] = []
 
     def noise(item: InputFile) -> Floats:
         return draw_latents(1, config.code_values, about["seed"], "sampled reconstruction", item.inner.as_posix())
@@ -131,14 +133,19 @@ def _folder(
     def compute(items: Sequence[InputFile], prepared: Sequence[Prepared]) -> Sequence[Row]:
         noises = np.concatenate([noise(item) for item in items]) if about["sampled"] else None
         frames, insets = _stacked(prepared)
-        found = vae.reconstruct(frames, noises, insets)
-        return [
-            {**_written(out, item, drawn, about), "psnr": float(p), "ssim": float(s)}
-            for item, drawn, p, s in zip(items, *found, strict=True)
-        ]
+        drawn, *quality = vae.reconstruct(frames, noises, insets)
+        measured = [_quality(p, s) for p, s in zip(*quality, strict=True)]
+        unmeasured.extend(item.name for item, one in zip(items, measured, strict=True) if None in one.values())
+        return [{**_written(out, item, frame, about), **one} for item, frame, one in zip(items, drawn, measured, strict=True)]
 
     steps = Steps(lambda item: _prepared(item.path, config.prepare), compute, devices, is_frame, config.prepare.range)
-    return run_pipeline(table, paths, steps, progress)
+    found = run_pipeline(table, paths, steps, progress)
+    return replace(found, notes=(*found.notes, *note(f"{UNMEASURED}: {{count:frame}} ({{names}}).", sorted(unmeasured))))
+
+
+def _quality(psnr: float, ssim: float) -> dict[str, float | None]:
+    """Return the columns `psnr` and `ssim` of a row; None where all pixels lie in insets."""
+    return {name: None if np.isnan(value) else float(value) for name, value in (("psnr", psnr), ("ssim", ssim))}
 
 
 def _written(out: Path, item: InputFile, drawn: np.ndarray, about: dict[str, object]) -> dict[str, str | None]:
