@@ -40,7 +40,10 @@ from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.runs.lock import FACTS
 
-QUICK = PriorConfig(images=96, batch_size=8, width=8, steps=4, threads=1, components=3)
+MIXTURE = PriorConfig(components=3)
+QUICK = PriorConfig(images=96, batch_size=8, width=8, steps=4, threads=1)
+FITS = {"global": MIXTURE, "spatial": QUICK}
+"""Settings of a fit of a moment, by kind of code."""
 KINDS = ("normal", "abnormal")
 MODELS: dict[str, dict[str, Any]] = {
     "global": {"latent": 3, "width": 2},
@@ -71,8 +74,8 @@ def runs(both: FrameStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     """Runs trained on frames of both kinds, with priors."""
     folder = tmp_path_factory.mktemp("runs")
     found = {kind: trained(both, kind, folder / kind) for kind in MODELS}
-    for run in found.values():
-        fit_prior(run, config=QUICK)
+    for kind, run in found.items():
+        fit_prior(run, config=FITS[kind])
     return found
 
 
@@ -109,7 +112,7 @@ def test_a_mixture_draws_as_scikit_learn_does() -> None:
 def test_a_mixture_follows_dimensions_that_hardly_vary() -> None:
     points, _ = clusters(np.random.default_rng(0))
     unit = np.array([1e-5, 1, 1e4])
-    plain, small = (MixturePrior.fit(some, np.zeros(3000, np.int64), (), QUICK)[0] for some in (points, unit * points))
+    plain, small = (MixturePrior.fit(some, np.zeros(3000, np.int64), (), MIXTURE)[0] for some in (points, unit * points))
     np.testing.assert_allclose(small.draw(range(200), 0, None, 1.0) / unit, plain.draw(range(200), 0, None, 1.0), atol=0.05)
 
 
@@ -276,7 +279,7 @@ def test_a_prior_is_fitted_to_training_frames_alone(runs: dict[str, Path], kind:
     assert result.method == {"global": "mixture", "spatial": "flow"}[kind]
     assert (result.weights_sha256, result.checkpoint, result.images) == (loaded.sha256, loaded.name, loaded.images)
     assert result.frames == len(part) == sum(result.kinds.values()) and set(result.kinds) == set(KINDS)
-    assert result.config == QUICK and result.code == loaded.config.code_shape
+    assert result.config == FITS[kind] and result.code == loaded.config.code_shape
     stored, codes = load_prior(loaded), encode(loaded, part.frames).mean
     assert stored is not None
     if isinstance(stored.prior, FlowPrior):
@@ -413,7 +416,7 @@ def test_kinds_are_refused_where_there_are_none(both: FrameStore, runs: dict[str
     for options in ({"kind": "abnormal"}, {"guidance": 2.0}):
         assert "--split.train-on both" in refused(alone, **options)
         assert "drop --prior none" in refused(run, prior="none", **options)
-    result = fit_prior(alone, config=QUICK)
+    result = fit_prior(alone, config=MIXTURE)
     assert result.kinds == {} and result.frames == 32
     assert "--split.train-on both" in refused(alone, kind="abnormal")
     assert fit_prior(run, config=QUICK.with_settings({"kinds": False})).kinds == {}
@@ -430,10 +433,10 @@ def test_kinds_are_refused_where_there_are_none(both: FrameStore, runs: dict[str
 def test_too_few_frames_are_refused(store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(store, "global", tmp_path / "run")
     with pytest.raises(InputError, match="abnormal training frames.*--no-kinds"):
-        fit_prior(run, config=QUICK)
+        fit_prior(run, config=MIXTURE)
     monkeypatch.setattr(fit, "MIN_FRAMES", 100)
     with pytest.raises(InputError, match=r"has \d+ training frames, and a prior needs at least 100; train on more"):
-        fit_prior(run, config=QUICK.with_settings({"kinds": False}))
+        fit_prior(run, config=MIXTURE.with_settings({"kinds": False}))
     assert not (run / "prior").exists()
 
 
@@ -444,7 +447,7 @@ def test_the_mixture_needs_the_extra_to_be_fitted_and_not_to_be_drawn_from(
     monkeypatch.setattr("pixelscope.errors.find_spec", lambda name: None if name == "sklearn" else object())
     monkeypatch.setitem(__import__("sys").modules, "sklearn.mixture", None)
     with pytest.raises(InputError, match="extra train"):
-        fit_prior(run, config=QUICK)
+        fit_prior(run, config=MIXTURE)
     assert len(sample_frames(load_checkpoint(run), 2, 0)) == 2
 
 
@@ -458,12 +461,28 @@ def test_a_field_is_trained_in_any_number_of_steps(steps: int) -> None:
 def test_codes_that_are_not_finite_are_refused(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "_means", lambda *given, **options: torch.full((8, 3), torch.nan))
     with pytest.raises(InputError, match="not finite; train the model again"):
-        fit_prior(runs["global"], config=QUICK)
+        fit_prior(runs["global"], config=MIXTURE)
 
 
 def test_a_loss_that_becomes_infinite_is_said(run: Path) -> None:
     with pytest.raises(InputError, match="--learning-rate"):
         fit_prior(run, config=QUICK.with_settings({"learning_rate": 1e30}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("global", {"images": 96}, "a global code, on which --images has no effect; leave it out"),
+        ("global", {"mirrored": False, "kind_dropout": 0.2}, "--no-mirrored, --kind-dropout have no effect; leave them out"),
+        ("spatial", {"components": 3, "seed": 1}, "a spatial code, on which --components has no effect"),
+    ],
+)
+def test_settings_of_the_other_kind_of_code_are_refused(
+    runs: dict[str, Path], kind: str, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "_encode", None)  # before any work
+    with pytest.raises(InputError, match=message):
+        fit_prior(runs[kind], config=PriorConfig(**settings))
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,10 @@ MIN_FRAMES = 16
 """Minimum number of training frames of each kind; of fewer, new frames would be copies."""
 MAX_FRAMES = 10_000
 """Maximum number of training frames, evenly spaced: a spatial code takes 18 KB, and that of its mirror image as much."""
+MIXTURE_SETTINGS = frozenset({"components"})
+"""Settings of a global code alone."""
+SHARED_SETTINGS = frozenset({"kinds", "seed"})
+"""Settings of both kinds of code; the others are of a spatial code alone."""
 
 
 def fit_prior(
@@ -55,8 +59,8 @@ def fit_prior(
         The content of prior/prior.json.
 
     Raises:
-        InputError: the run has too few training frames, their codes are not finite, its frames have changed, or another process
-            writes to it.
+        InputError: a setting has no effect on the run's kind of code, the run has too few training frames, their codes are not
+            finite, its frames have changed, or another process writes to it.
 
     Example:
         >>> result = pixelscope.endovae.prior(Path("runs/healthy"))
@@ -67,6 +71,7 @@ def fit_prior(
     folder = RunFolder.open(run)
     with folder.locked("fitted with a prior", take_over):
         loaded = load_checkpoint(run, checkpoint, finished=False)
+        _require_effect(loaded, settings)
         if loaded.config.model.kind == "global":
             require_extra("train", "A Gaussian mixture of codes")
         part = load_run_splits(loaded.folder, loaded.config, loaded.record, frames).train.at_most(MAX_FRAMES)
@@ -75,6 +80,22 @@ def fit_prior(
         prior, found = _fit(loaded, codes, settings, progress)
         about = _about(loaded, codes, settings) | found | {"seconds": time.monotonic() - start}
         return save_prior(folder, prior, about)
+
+
+def _require_effect(checkpoint: Checkpoint, config: PriorConfig) -> None:
+    """Raise InputError if a setting other than its default has no effect on the run's kind of code."""
+    code = checkpoint.config.model.kind
+    used = SHARED_SETTINGS | (MIXTURE_SETTINGS if code == "global" else PriorConfig.model_fields.keys() - MIXTURE_SETTINGS)
+    changed = [name for name, field in PriorConfig.model_fields.items() if getattr(config, name) != field.default]
+    unused = [
+        f"--{'no-' if getattr(config, name) is False else ''}{name}".replace("_", "-") for name in changed if name not in used
+    ]
+    if unused:
+        one = len(unused) == 1
+        raise InputError(
+            f"{checkpoint.folder.path} has a {code} code, on which {', '.join(unused)} {'has' if one else 'have'} no effect; "
+            f"leave {'it' if one else 'them'} out."
+        )
 
 
 @dataclass(frozen=True)
