@@ -343,6 +343,24 @@ def test_an_interrupted_fit_leaves_the_prior_before_it_or_none(run: Path) -> Non
     assert sorted(path.name for path in run.iterdir()) == [name for name in names if name != "prior"]
 
 
+def test_files_that_are_no_prior_are_not_deleted(run: Path, tmp_path: Path) -> None:
+    (run / "prior" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt is no part of a prior, .*; move it away\.$"):
+        fit_prior(run, config=QUICK, progress=never)
+    assert (run / "prior" / "notes.txt").read_text() == "mine" and (run / "prior" / TENSORS).exists()
+    shutil.rmtree(run / "prior")
+    (run / "prior").write_text("mine")
+    with pytest.raises(InputError, match=r"prior is a file, .*; move it away\.$"):
+        fit_prior(run, config=QUICK, progress=never)
+    assert (run / "prior").read_text() == "mine"
+    message = refused(run)
+    assert "is a file" in message and "move it away" in message
+
+
+def never(done: int, total: int) -> None:
+    raise AssertionError("fitted")
+
+
 def test_nothing_is_written_to_a_run_that_was_taken_over(run: Path) -> None:
     before = (run / "prior" / TENSORS).read_bytes()
 

@@ -16,7 +16,7 @@ from pixelscope.endovae.latent_prior.config import KINDS, Kind, PriorConfig
 from pixelscope.endovae.latent_prior.mixture import MixturePrior
 from pixelscope.endovae.latent_prior.results import PriorResult
 from pixelscope.endovae.latent_prior.spatial import FlowPrior
-from pixelscope.endovae.latent_prior.stored import save_prior
+from pixelscope.endovae.latent_prior.stored import require_replaceable, save_prior
 from pixelscope.errors import InputError, plural, require_extra
 from pixelscope.processes import keep_heap
 from pixelscope.runs.folder import RunFolder, git_revision, versions
@@ -60,7 +60,7 @@ def fit_prior(
 
     Raises:
         InputError: a setting has no effect on the run's kind of code, the run has too few training frames, their codes are not
-            finite, its frames have changed, or another process writes to it.
+            finite, its frames have changed, RUN/prior is no prior, or another process writes to it.
 
     Example:
         >>> result = pixelscope.endovae.prior(Path("runs/healthy"))
@@ -70,6 +70,7 @@ def fit_prior(
     settings = config or PriorConfig()
     folder = RunFolder.open(run)
     with folder.locked("fitted with a prior", take_over):
+        require_replaceable(folder)
         loaded = load_checkpoint(run, checkpoint, finished=False)
         _require_effect(loaded, settings)
         if loaded.config.model.kind == "global":

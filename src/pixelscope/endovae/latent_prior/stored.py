@@ -39,6 +39,21 @@ class StoredPrior:
         return torch.as_tensor(self.prior.draw(numbers, seed, kind, guidance))
 
 
+def require_replaceable(folder: RunFolder) -> None:
+    """Raise InputError if what has the name of a run's prior is not one alone: `save_prior` would delete it."""
+    path = folder.prior
+    _require_no_file(path)
+    own = (RESULT, TENSORS)
+    others = sorted(one.name for one in path.glob("[!.]*") if one.name not in own) if path.exists() else []
+    if others:
+        raise InputError(f"{path / others[0]} is no part of a prior, and would be deleted with the prior; move it away.")
+
+
+def _require_no_file(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, and a prior is a folder; move it away.")
+
+
 def save_prior(folder: RunFolder, prior: MixturePrior | FlowPrior, values: Mapping[str, Any]) -> PriorResult:
     """Write a prior into a run, and replace an earlier one; all of it or nothing.
 
@@ -46,7 +61,11 @@ def save_prior(folder: RunFolder, prior: MixturePrior | FlowPrior, values: Mappi
         folder: the run, locked by this process.
         prior: the prior.
         values: what prior.json says about it, but for the SHA-256 of the tensors.
+
+    Raises:
+        InputError: a file, or a folder with other files, has the name of the prior.
     """
+    require_replaceable(folder)
     tensors = {name: torch.as_tensor(tensor).contiguous() for name, tensor in prior.tensors().items()}
     content = to_bytes(tensors)
     result = PriorResult.model_validate({**values, "tensors_sha256": hashlib.sha256(content).hexdigest()})
@@ -62,9 +81,10 @@ def load_prior(checkpoint: Checkpoint) -> StoredPrior | None:
     """Return the prior in a checkpoint's run; None if the run has none.
 
     Raises:
-        InputError: the prior is damaged, or was fitted to the codes of other weights.
+        InputError: the prior is a file, damaged, or was fitted to the codes of other weights.
     """
     folder = checkpoint.folder.prior
+    _require_no_file(folder)
     if not folder.exists():
         return None
     result = PriorResult.load(folder / RESULT)
