@@ -184,6 +184,17 @@ def test_several_runs_share_one_page(tmp_path: Path) -> None:
     assert page.words.index("Pixelscope report") < page.words.index("<q>first") < page.words.index("<q>second")
 
 
+@pytest.mark.parametrize("name", ["page.txt", "page", "page.html.png"])
+def test_a_page_is_no_file_of_another_kind(tmp_path: Path, name: str) -> None:
+    def never(run: Path) -> list[Section]:
+        raise AssertionError("read")
+
+    with pytest.raises(InputError, match=rf"{name} does not end in \.html or \.htm"):
+        build_report(tmp_path, tmp_path / name, never)
+    assert not list(tmp_path.iterdir())
+    assert build_report(tmp_path, tmp_path / "page.HTM", sections_of).is_file()
+
+
 def test_a_page_on_several_runs_must_be_named(tmp_path: Path) -> None:
     for runs in ([tmp_path, tmp_path], []):
         with pytest.raises(InputError, match="give `out`"):

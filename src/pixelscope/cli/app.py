@@ -52,7 +52,7 @@ def report(run: Path, /, *, out: Path | None = None) -> None:
 
     Args:
         run: Run folder.
-        out: Page to write instead, for example while the run is being trained.
+        out: Page to write instead, ending in .html or .htm, for example while the run is being trained.
     """
     print(pixelscope.report(run, out))
 

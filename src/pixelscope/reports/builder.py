@@ -23,6 +23,9 @@ from pixelscope.runs.folder import RunFolder
 
 HERE = Path(__file__).parent
 
+SUFFIXES = (".html", ".htm")
+"""How the name of a page ends."""
+
 SectionsOf = Callable[[Path], list[Section]]
 
 
@@ -41,12 +44,12 @@ def build_report(runs: Sequence[Path] | Path, out: Path | None = None, sections_
 
     Args:
         runs: run folders.
-        out: path of the page; by default report.html in the run folder. Several runs need it.
+        out: path of the page, ending in .html or .htm; by default report.html in the run folder. Several runs need it.
         sections_of: returns the sections of a run; by default the run's system.
 
     Raises:
-        InputError: a folder is not a run, a file in it is damaged, or the page belongs into a folder that another process
-            writes to.
+        InputError: `out` has another suffix, a folder is not a run, a file in it is damaged, or the page belongs into a folder
+            that another process writes to.
 
     Example:
         >>> pixelscope.report(Path("runs/adapted"))
@@ -54,6 +57,8 @@ def build_report(runs: Sequence[Path] | Path, out: Path | None = None, sections_
     paths = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
     if out is None and len(paths) != 1:
         raise InputError(f"A report on {len(paths)} runs needs the path of its page; give `out`.")
+    if out is not None and out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{out} does not end in .html or .htm, and a report is an HTML page; change the name.")
     if out is not None:
         write_text(out, render_page(_run_reports(paths, sections_of or pixelscope.sections)))
         return out
