@@ -204,6 +204,27 @@ def test_a_calibration_of_other_weights_is_refused(endovae_run: Path, frame_file
         score(run, [frame_files], tmp_path / "s.csv")
 
 
+def test_preparation_settings_that_were_changed_after_the_calibration_are_refused(
+    endovae_run: Path, frame_files: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(endovae_run, tmp_path / "run"))
+    config, file = run / "config.yaml", run / "checkpoints" / FILE
+    text = config.read_text(encoding="utf-8")
+    for old, new, name in (("insets: keep", "insets: inpaint", "insets"), ("method: robust", "method: otsu", "method")):
+        assert old in text
+        config.write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(InputError, match=rf"config\.yaml has prepare\.{name} \w+, but .*; set it back, or train again\.$"):
+            score(run, [frame_files], tmp_path / "s.csv")
+    config.write_text(text.replace("strict: false", "strict: true", 1), encoding="utf-8")
+    assert load_checkpoint(run).calibration().prepare == load_checkpoint(endovae_run).config.prepare
+    known = json.loads(file.read_text(encoding="utf-8"))
+    del known["prepare"]
+    file.write_text(json.dumps(known), encoding="utf-8")
+    config.write_text(text.replace("insets: keep", "insets: inpaint"), encoding="utf-8")
+    assert load_checkpoint(run).calibration().prepare is None
+    assert not (tmp_path / "s.csv").exists()
+
+
 def test_a_calibration_that_also_selected_is_warned_of(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
     run = shutil.copytree(endovae_run, tmp_path / "run")
     file = run / "checkpoints" / FILE

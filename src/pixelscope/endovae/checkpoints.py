@@ -46,7 +46,7 @@ class Checkpoint:
         """Return the calibration of these weights.
 
         Raises:
-            InputError: the run has no calibration, or one of other weights.
+            InputError: the run has no calibration, or one of other weights or of frames that were prepared otherwise.
         """
         path = self.folder.path
         found = read_calibration(self.folder.checkpoints / FILE)
@@ -58,6 +58,7 @@ class Checkpoint:
             )
         if found.weights_sha256 != self.sha256:
             raise InputError(f"The calibration in {path} is of other weights than the run's checkpoint; {remedy}")
+        found.require_prepared(self.config.prepare, self.folder.config)
         return found
 
 

@@ -92,6 +92,7 @@ def calibrate(
         weights_sha256=checkpoint.sha256,
         held_out=parts.held_out,
         cameras=camera_counts(parts.calibration.store.sizes[parts.calibration.positions]),
+        prepare=parts.calibration.store.settings,
         latent=latent,
         vmax=heatmap_vmax(healthy.maps.error, healthy.maps.insets),
         views={name: _calibrate_view(name, selection, healthy.scores) for name in VIEWS},

@@ -14,6 +14,7 @@ from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, frames_needed, smallest_rate, tie_tolerance
 from pixelscope.errors import InputError
+from pixelscope.imaging.config import PrepareConfig
 from pixelscope.runs.record import ResultFile
 
 Size = tuple[int, int]
@@ -187,6 +188,8 @@ class Calibration(ResultFile):
     score."""
     cameras: tuple[CameraCount, ...]
     """Cameras of the calibration frames, most frequent first."""
+    prepare: PrepareConfig | None = None
+    """How the calibration frames were prepared; None in calibrations that do not say it."""
     latent: GaussianReference
     """Gaussian of the posterior means of the training frames."""
     vmax: float
@@ -199,6 +202,16 @@ class Calibration(ResultFile):
             if name not in self.views:
                 raise ValueError(f"views has no {name}")
         return self
+
+    def require_prepared(self, config: PrepareConfig, path: Path) -> None:
+        """Raise InputError if frames that are prepared by `config`, of the file `path`, differ from the calibration frames."""
+        for name in PrepareConfig.model_fields.keys() - {"strict"} if self.prepare else ():
+            known, given = getattr(self.prepare, name), getattr(config, name)
+            if known != given:
+                raise InputError(
+                    f"{path} has prepare.{name} {given}, but the run's scores are calibrated on frames prepared with {known}; "
+                    "set it back, or train again."
+                )
 
     def scores(
         self, view: ViewName, maps: ErrorMaps, frames: NDArray[np.uint8], insets: NDArray[np.bool_]
