@@ -246,6 +246,20 @@ def test_scoring_goes_on_where_it_stopped(endovae_run: Path, frame_files: Path, 
     assert made[0] == made[1] and len(made[0]) == 84
 
 
+def test_frames_far_smaller_than_the_model_are_warned_of(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:
+    """The model's side is 24 pixels."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    whole = Image.open(frame_files / "polyps" / "00.png").convert("RGB").crop((15, 5, 95, 85))
+    for side in (8, 11, 12, 40):
+        whole.resize((side, side)).save(folder / f"{side}.png")
+    found = score(endovae_run, [folder, frame_files], tmp_path / "s.csv")
+    (warning,) = (text for text in found.warnings if "were enlarged" in text)
+    assert "2 of the 88 scored frames" in warning and "24 x 24" in warning and "8 x 8" in warning
+    found = score(endovae_run, [folder / "12.png", folder / "40.png"], tmp_path / "large.csv")
+    assert not [text for text in found.warnings if "were enlarged" in text]
+
+
 def interrupt(done: int, total: int) -> None:
     raise KeyboardInterrupt
 

@@ -70,6 +70,26 @@ def camera_warnings(known: Mapping[str, int], scored: Mapping[str, int], what: s
     return tuple(found)
 
 
+def small_warning(sizes: Sequence[Size], known: Iterable[Size], side: int) -> tuple[str, ...]:
+    """Return a warning of frames of less than half the model's side, in sizes that no calibration frame has.
+
+    Args:
+        sizes: original widths and heights of the scored frames.
+        known: those of the cameras of the calibration frames.
+        side: side of the prepared frames in pixels.
+    """
+    cameras = tuple(known)
+    small = [size for size in sizes if 2 * min(size) < side and _leader(size, cameras) is None]
+    if not small:
+        return ()
+    text = (
+        f"Warning: {len(small):,} of the {len(sizes):,} scored frames are less than half as large as the model's "
+        f"{title((side, side))} pixels (down to {title(min(small, key=min))}), and no calibration frame is as small: they "
+        "were enlarged, and their scores say little. Give frames as the device stores them."
+    )
+    return (text,)
+
+
 def selecting_warning(count: int) -> str:
     """Return a warning of `count` calibration frames that are not held out."""
     return (

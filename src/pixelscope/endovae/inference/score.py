@@ -15,7 +15,7 @@ from PIL import Image
 from pixelscope.data.formats.decode import decode, image_size
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import mark_as_own
-from pixelscope.endovae.anomaly.calibration import RATE, Size, camera_warnings, known_cameras, title
+from pixelscope.endovae.anomaly.calibration import RATE, Size, camera_warnings, known_cameras, small_warning, title
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.inference.score_frames import frame_scores
 from pixelscope.endovae.inference.scorers import PreparedViews, Scorer, open_scorer
@@ -49,7 +49,8 @@ class Scores:
     view: ViewName
     """What of each frame was scored."""
     warnings: tuple[str, ...] = ()
-    """Of calibration frames that also selected, and of cameras that many of the frames, and few of these, come from."""
+    """Of calibration frames that also selected, of cameras that many of the frames, and few of these, come from, and of frames
+    that are far smaller than the model's."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -146,10 +147,10 @@ def _scored_sizes(table: Table, paths: Sequence[Path]) -> list[Size]:
 
 
 def _warnings(scorer: Scorer, sizes: Sequence[Size]) -> tuple[str, ...]:
-    """Return warnings of the calibration, and of cameras that many of the scored frames, and few of its frames, come from."""
+    """Return warnings of the calibration, of cameras that many scored frames and few of its frames come from, and of size."""
     counts = {title(size): count for size, count in scorer.cameras.items()}
     cameras = camera_warnings(counts, known_cameras(sizes, scorer.cameras), "scored frames") if sizes else ()
-    return (*scorer.warnings, *cameras)
+    return (*scorer.warnings, *cameras, *small_warning(sizes, scorer.cameras, scorer.prepare.size))
 
 
 def _require_maps(maps: Path, out: Path, paths: Sequence[Path], resume: bool) -> None:
