@@ -13,7 +13,7 @@ from fixtures.weights import Tensors, edit
 from pixelscope import InputError, Interrupted
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import image_files
-from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
+from pixelscope.endovae.anomaly.calibration import FILE, grey_warning, read_calibration
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, SCORES
 from pixelscope.endovae.checkpoints import load_checkpoint
 from pixelscope.endovae.data import load_run_splits
@@ -258,6 +258,23 @@ def test_frames_far_smaller_than_the_model_are_warned_of(endovae_run: Path, fram
     assert "2 of the 88 scored frames" in warning and "24 x 24" in warning and "8 x 8" in warning
     found = score(endovae_run, [folder / "12.png", folder / "40.png"], tmp_path / "large.csv")
     assert not [text for text in found.warnings if "were enlarged" in text]
+
+
+def test_frames_without_colour_are_warned_of_by_a_model_of_colours(
+    endovae_run: Path, frame_files: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "grey"
+    folder.mkdir()
+    for number in range(3):
+        grey = Image.open(frame_files / "polyps" / f"{number:02d}.png").convert("L")
+        (grey if number else grey.convert("RGB")).save(folder / f"{number}.jpg")
+    Image.fromarray(np.full((80, 80), 90, np.uint8)).save(folder / "unscored.png")
+    found = score(endovae_run, [frame_files, folder], tmp_path / "s.csv")
+    (warning,) = (text for text in found.warnings if "colour" in text)
+    calibrated = found.calibrated_on
+    assert "3 scored frames without colour" in warning and f"0 of the {calibrated} calibration frames" in warning
+    assert not [text for text in score(endovae_run, [frame_files], tmp_path / "t.csv").warnings if "colour" in text]
+    assert grey_warning(3, None, 20) == grey_warning(3, 5, 20) == grey_warning(0, 0, 20) == ()
 
 
 def interrupt(done: int, total: int) -> None:

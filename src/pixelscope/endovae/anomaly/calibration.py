@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, FiniteFloat, model_validator
 
-from pixelscope.config import Config
+from pixelscope.config import Config, Natural
 from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, frames_needed, smallest_rate, tie_tolerance
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.runs.record import ResultFile
 
@@ -24,6 +24,9 @@ TOLERANCE = 0.1
 """Sizes that differ by less than this fraction along both sides count as one camera: crops differ by some pixels."""
 MIN_SHARE = 0.1
 """Minimum fraction of scored frames of one camera for a warning. There is none if as many calibration frames are of it."""
+
+GREY = 4
+"""Maximum difference of red, green and blue in a pixel without colour."""
 
 
 def group_sizes(sizes: Iterable[Size]) -> dict[Size, Size]:
@@ -86,6 +89,29 @@ def small_warning(sizes: Sequence[Size], known: Iterable[Size], side: int) -> tu
         f"Warning: {len(small):,} of the {len(sizes):,} scored frames are less than half as large as the model's "
         f"{title((side, side))} pixels (down to {title(min(small, key=min))}), and no calibration frame is as small: they "
         "were enlarged, and their scores say little. Give frames as the device stores them."
+    )
+    return (text,)
+
+
+def is_grey(frame: NDArray[np.uint8]) -> bool:
+    """Return whether a frame, uint8 (H, W, 3), has no colour."""
+    # Nearly every frame in colour shows it in a few pixels.
+    return all(int(np.ptp(some, axis=2).max()) <= GREY for some in (frame[::8, ::8], frame))
+
+
+def grey_warning(grey: int, known: int | None, calibrated: int) -> tuple[str, ...]:
+    """Return a warning of frames without colour, if the calibration frames are in colour.
+
+    Args:
+        grey: number of scored frames without colour.
+        known: number of calibration frames without colour; None if it is not known, for which there is no warning.
+        calibrated: number of calibration frames.
+    """
+    if not grey or known is None or known >= MIN_SHARE * calibrated:
+        return ()
+    text = (
+        f"Warning: {plural(grey, 'scored frame')} without colour, and {known:,} of the {calibrated:,} calibration frames: "
+        "p-values do not hold for frames in grey. Give frames in colour."
     )
     return (text,)
 
@@ -210,6 +236,8 @@ class Calibration(ResultFile):
     """Cameras of the calibration frames, most frequent first."""
     prepare: PrepareConfig | None = None
     """How the calibration frames were prepared; None in calibrations that do not say it."""
+    grey: Natural | None = None
+    """Number of calibration frames without colour; None in calibrations that do not say it."""
     latent: GaussianReference
     """Gaussian of the posterior means of the training frames."""
     vmax: float

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
-from pixelscope.config import Config
+from pixelscope.config import Config, Natural
 from pixelscope.endovae.anomaly.calibration import CameraCount, ViewCalibration
 from pixelscope.endovae.detection.config import DetectorName
 
@@ -30,6 +30,8 @@ class DetectorCalibration(Config):
     """Value at which a map is brightest."""
     cameras: tuple[CameraCount, ...]
     """Number of these frames by original size."""
+    grey: Natural | None = None
+    """Number of these frames without colour; None in files that do not say it."""
 
     def of_view(self, name: DetectorName) -> ViewCalibration:
         """Return the calibration of the one score of the detector `name` in its one view."""

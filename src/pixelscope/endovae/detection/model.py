@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixelscope.data.frames.preprocess import ViewName
-from pixelscope.endovae.anomaly.calibration import camera_counts
+from pixelscope.endovae.anomaly.calibration import camera_counts, is_grey
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
 from pixelscope.endovae.detection.calibration import Detection, DetectorCalibration
 from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name
@@ -140,6 +140,7 @@ def fit_detector(
         scores=tuple(np.sort(known.scores).tolist()),
         vmax=brightest,
         cameras=camera_counts(sizes),
+        grey=sum(map(is_grey, calibration)),
     )
     return FittedDetector(name, config, extractor, detector, found)
 

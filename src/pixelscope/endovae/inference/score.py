@@ -15,7 +15,16 @@ from PIL import Image
 from pixelscope.data.formats.decode import decode, image_size
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.data.sources.listing import mark_as_own
-from pixelscope.endovae.anomaly.calibration import RATE, Size, camera_warnings, known_cameras, small_warning, title
+from pixelscope.endovae.anomaly.calibration import (
+    RATE,
+    Size,
+    camera_warnings,
+    grey_warning,
+    is_grey,
+    known_cameras,
+    small_warning,
+    title,
+)
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.inference.score_frames import frame_scores
 from pixelscope.endovae.inference.scorers import PreparedViews, Scorer, open_scorer
@@ -49,8 +58,8 @@ class Scores:
     view: ViewName
     """What of each frame was scored."""
     warnings: tuple[str, ...] = ()
-    """Of calibration frames that also selected, of cameras that many of the frames, and few of these, come from, and of frames
-    that are far smaller than the model's."""
+    """Of calibration frames that also selected, of cameras that many of the frames, and few of these, come from, of frames that
+    are far smaller than the model's, and of frames of this session without colour."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -116,10 +125,10 @@ def score(
         "maps": str(maps),
     }
     table = open_table(out, COLUMNS, {**scorer.identity, **settings}, resume)
-    sizes = _scored_sizes(table, paths)
+    scored = _Scored(_scored_sizes(table, paths), [])
     stages = Steps(
         prepare=lambda item: scorer.prepared(item.path),
-        compute=lambda items, frames: _rows(scorer, items, frames, wanted, sizes),
+        compute=lambda items, frames: _rows(scorer, items, frames, wanted, scored),
         devices=scorer.devices,
         takes=is_frame,
         value_range=scorer.prepare.range,
@@ -128,7 +137,7 @@ def score(
         mark_as_own(maps)
     written = run_pipeline(table, paths, stages, progress)
     count = scorer.calibration.count
-    return Scores(written, scorer.name, false_positive_rate, wanted.threshold, count, scorer.view, _warnings(scorer, sizes))
+    return Scores(written, scorer.name, false_positive_rate, wanted.threshold, count, scorer.view, _warnings(scorer, scored))
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,24 @@ class _Wanted:
     maps: Path | None
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """Of the frames with a score, what warnings are about."""
+
+    sizes: list[Size]
+    """Original sizes."""
+    grey: list[str]
+    """Names of frames of this session without colour."""
+
+    def add(self, items: Sequence[InputFile], frames: Sequence[PreparedViews], values: np.ndarray) -> None:
+        """Add those frames that have a score; the others have NaN or infinity in `values`, (N,)."""
+        for item, one, value in zip(items, frames, values, strict=True):
+            if np.isfinite(value):
+                self.sizes.append(one.full.size)
+                if is_grey(one.full.frame):
+                    self.grey.append(item.name)
+
+
 def _scored_sizes(table: Table, paths: Sequence[Path]) -> list[Size]:
     """Return the original sizes of the frames that have a score in a resumed table."""
     rows = zip(table.failures(), iterate_files(paths, is_frame), strict=False)
@@ -146,11 +173,15 @@ def _scored_sizes(table: Table, paths: Sequence[Path]) -> list[Size]:
     return [size for size in sizes if size is not None]
 
 
-def _warnings(scorer: Scorer, sizes: Sequence[Size]) -> tuple[str, ...]:
-    """Return warnings of the calibration, of cameras that many scored frames and few of its frames come from, and of size."""
-    counts = {title(size): count for size, count in scorer.cameras.items()}
-    cameras = camera_warnings(counts, known_cameras(sizes, scorer.cameras), "scored frames") if sizes else ()
-    return (*scorer.warnings, *cameras, *small_warning(sizes, scorer.cameras, scorer.prepare.size))
+def _warnings(scorer: Scorer, scored: _Scored) -> tuple[str, ...]:
+    """Return warnings of the calibration, and of frames that differ from its frames in camera, size or colour."""
+    sizes, counts = scored.sizes, {title(size): count for size, count in scorer.cameras.items()}
+    return (
+        *scorer.warnings,
+        *(camera_warnings(counts, known_cameras(sizes, scorer.cameras), "scored frames") if sizes else ()),
+        *small_warning(sizes, scorer.cameras, scorer.prepare.size),
+        *grey_warning(len(scored.grey), scorer.grey, sum(counts.values())),
+    )
 
 
 def _require_maps(maps: Path, out: Path, paths: Sequence[Path], resume: bool) -> None:
@@ -167,11 +198,11 @@ def _original(item: InputFile, config: PrepareConfig) -> np.ndarray:
 
 
 def _rows(
-    scorer: Scorer, items: Sequence[InputFile], frames: Sequence[PreparedViews], wanted: _Wanted, sizes: list[Size]
+    scorer: Scorer, items: Sequence[InputFile], frames: Sequence[PreparedViews], wanted: _Wanted, scored: _Scored
 ) -> list[Row]:
-    """Return the rows of some frames, and add the original sizes of those with a score to `sizes`."""
+    """Return the rows of some frames, and add those with a score to `scored`."""
     found = scorer.score(frames)
-    sizes.extend(one.full.size for one, value in zip(frames, found.values, strict=True) if np.isfinite(value))
+    scored.add(items, frames, found.values)
     rows: list[Row] = [
         {"score": one.score, "p": one.p, "flagged": one.flagged} if one.error is None else {ERROR: f"{item.name}: {one.error}."}
         for item, one in zip(items, frame_scores(scorer, found, wanted.threshold), strict=True)

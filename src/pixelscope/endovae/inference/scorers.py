@@ -67,6 +67,8 @@ class Scorer(Protocol):
     calibration: ViewCalibration
     cameras: Mapping[Size, int]
     """Number of calibration frames by original size."""
+    grey: int | None
+    """Number of calibration frames without colour, if it is known."""
     vmax: float
     """Value at which a map is brightest."""
     devices: int
@@ -103,6 +105,7 @@ class VAEScorer:
         self.name = self.calibration.require(score)
         self.cameras: Mapping[Size, int] = {(one.width, one.height): one.count for one in model.calibration.cameras}
         self.prepare, self.vmax, self.devices = model.prepare, model.calibration.vmax, model.devices
+        self.grey = model.calibration.grey
         self.identity: Mapping[str, str] = model.identity
         self.warnings: Sequence[str] = () if model.calibration.held_out else (selecting_warning(self.calibration.count),)
 
@@ -167,7 +170,7 @@ class DetectorScorer:
         self.calibration = known.of_view(detector.name)
         self.name = self.calibration.require(score)
         self.cameras: Mapping[Size, int] = {(one.width, one.height): one.count for one in known.cameras}
-        self.vmax, self.devices = known.vmax, 1
+        self.vmax, self.devices, self.grey = known.vmax, 1, known.grey
         self.identity: Mapping[str, str] = {"model": detector.sha256}
         self.warnings: Sequence[str] = ()
 
