@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from pixelscope.endovae.anomaly.heatmap import SMOOTHING, smoothed
-from pixelscope.imaging.tissue import BLACK, BRIGHT, LUMA, tissue_mask, touching_edge
+from pixelscope.imaging.tissue import BLACK, BRIGHT, FLAT, LUMA, tissue_mask, touching_edge
 
 
 @pytest.mark.parametrize("density", [0.2, 0.45, 0.6])
@@ -26,6 +26,18 @@ def test_what_is_not_tissue_grows_by_a_pixel_to_each_side() -> None:
         glints = frame.min(2) > BRIGHT * 255
         assert (found == ~(inset | ndimage.binary_dilation(border | glints))).all()
         assert found.any() and not found.all()
+
+
+@pytest.mark.parametrize("border", [0, 4])
+def test_a_single_colour_with_noise_is_not_tissue(border: int) -> None:
+    noise = np.random.default_rng(3).integers(-FLAT // 2, FLAT // 2 + 1, (40, 40, 3))
+    frame = np.pad(noise + np.array([180, 90, 80]), ((border, border), (border, border), (0, 0))).astype(np.uint8)
+    more = frame.copy()
+    more[20:25, 20:25, 1] += FLAT
+    none = np.zeros((2, *frame.shape[:2]), bool)
+    found = tissue_mask(np.stack([frame, more]), none)
+    assert not found[0].any() and found[1].mean() > 0.5
+    assert not tissue_mask(more[None], ~none[:1]).any()
 
 
 def test_the_blur_is_gaussian_and_reflects_at_the_edge() -> None:

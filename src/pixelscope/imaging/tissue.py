@@ -12,6 +12,8 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
 BLACK, BRIGHT = 0.10, 0.75
 """Maximum brightness of a black pixel; minimum channel value of a glint."""
+FLAT = 8
+"""Maximum difference of values within a channel in what has a single colour, but for noise."""
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 """A pixel and its four neighbours."""
 
@@ -20,7 +22,7 @@ def tissue_mask(frames: NDArray[np.uint8], insets: Flags) -> Flags:
     """Return where frames show tissue, including dark lumen; bool (N, S, S).
 
     Excluded are insets, black that touches the frame's edge, glints, and one pixel around the last two, because resizing blurs
-    them. If the rest has a single colour, it is not tissue either: a covered lens, or an empty image.
+    them. If the rest has a single colour, but for noise, it is not tissue either: a covered lens, or an empty image.
 
     Args:
         frames: uint8 (N, S, S, 3).
@@ -43,4 +45,4 @@ def _tissue(frame: NDArray[np.uint8], inset: Flags) -> Flags:
     around = cv2.dilate((border | glints).astype(np.uint8), _CROSS) > 0
     left = ~(inset | around)
     colours = frame[left]
-    return left & bool((colours != colours[:1]).any())
+    return left & bool(len(colours) and (colours.max(0) - colours.min(0) > FLAT).any())
