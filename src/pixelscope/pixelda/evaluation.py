@@ -4,7 +4,7 @@ Headline numbers are of a checkpoint chosen without target labels. The oracle is
 target's test split; it uses target labels and is always called the oracle.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,11 @@ def evaluate_pixelda(
     if source is None and target is None:
         with stored.folder.locked_if_free("evaluated", take_over) as may_write:
             return _measure_own(stored, checkpoint, data_root, may_write)
-    sets, classes = other_sets(stored, source, target, data_root)
+    sets, classes, notes = other_sets(stored, source, target, data_root)
     _check_classes(stored, classes)
     found = list_checkpoints(stored)
-    return _evaluation(stored, sets, found, default_checkpoint(checkpoint, stored.system, found))
+    result = _evaluation(stored, sets, found, default_checkpoint(checkpoint, stored.system, found))
+    return result.model_copy(update={"notes": (*result.notes, *notes)})
 
 
 def unfinished_notes(newest: Checkpoint) -> tuple[str, ...]:
@@ -91,13 +92,13 @@ def unmeasured_notes(domains: Domains) -> tuple[str, ...]:
     return (f"The accuracy on the target is not known: {why}",) if why else ()
 
 
-def leak_notes(domains: Domains) -> tuple[str, ...]:
-    """Return a note per domain and kind of test images that are copies of images that the run trained on."""
+def leak_notes(domains: Domains, names: Collection[str] = ("source", "target")) -> tuple[str, ...]:
+    """Return a note per domain of `names` and kind of test images that are copies of images that the run trained on."""
     parts = {"source": domains.source, "target": domains.target}
     return tuple(
         f"The accuracy on the {role}'s test split may be too high: {leak}"
         for role, split in parts.items()
-        if split is not None and split.test.labels is not None
+        if role in names and split is not None and split.test.labels is not None
         for leak in split.leaks
     )
 
@@ -241,11 +242,11 @@ def _check_labels(domains: Domains, images: ImageSet) -> None:
 
 def other_sets(
     run: StoredRun, source: str | None, target: str | None, data_root: Path | None = None
-) -> tuple[dict[str, MeasuredSet], tuple[str, ...]]:
-    """Return the sets to measure a run on if `source` or `target` is given, and the classes of the source.
+) -> tuple[dict[str, MeasuredSet], tuple[str, ...], tuple[str, ...]]:
+    """Return the sets to measure a run on if `source` or `target` is given, the classes of the source, and notes.
 
-    Images in the run's training splits, and other images of the same digits, are left out of every set. The set
-    `target_test_partly_seen` then has the whole test split of the target.
+    The notes are on a domain of the run's own that is measured. Images in the run's training splits, and other images of the
+    same digits, are left out of every set. The set `target_test_partly_seen` then has the whole test split of the target.
 
     Raises:
         InputError: no image is left to measure, the target has no labels of the run's classes, or images cannot be read.
@@ -276,7 +277,7 @@ def other_sets(
         if own is not None:
             _check_labels(own, images)
         sets = _without(sets, "target") | _target_sets(target, images, seen, config)
-    return sets, classes
+    return sets, classes, () if own is None else (*(unmeasured_notes(own) if "target" in kept else ()), *leak_notes(own, kept))
 
 
 def _source_sets(spec: str, images: ImageSet, seen: SeenImages, config: BaselineConfig) -> dict[str, MeasuredSet]:
