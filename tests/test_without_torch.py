@@ -77,6 +77,7 @@ def test_trained_models_are_measured_and_used_without_lightning() -> None:
     modules = ("evaluation", "inference.torch_model", "inference.interactive", "report.page")
     names = [f"pixelscope.{system}.{module}" for system in ("endovae", "pixelda") for module in modules]
     names += [f"pixelscope.endovae.{module}" for module in ("detection.detect", "generation.evaluate", "latent_prior.fit")]
+    names += [f"pixelscope.pixelda.refinement.{module}" for module in ("evaluation", "report")]
     code = "import importlib, sys; sys.modules['lightning_fabric'] = None; list(map(importlib.import_module, sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

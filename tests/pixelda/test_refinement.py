@@ -38,12 +38,13 @@ from pixelscope.pixelda.refinement.config import (
 )
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
+from pixelscope.pixelda.refinement.inputs import generated_validation, load_inputs
 from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.refinement.selection import SELECTORS, select_checkpoints
 from pixelscope.pixelda.refinement.task import RefineTask, View, cosine
-from pixelscope.pixelda.refinement.training import generated_validation, load_inputs, refine, resume_refinement
+from pixelscope.pixelda.refinement.training import refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.pixelda.verdict import cluster_agreement, mutual_information
@@ -711,7 +712,7 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path, mo
 
 def test_the_images_generated_for_the_guard_are_of_every_class(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The images of a source are often sorted by class."""
-    monkeypatch.setattr("pixelscope.pixelda.refinement.training.MAX_IMAGES", 6)
+    monkeypatch.setattr("pixelscope.pixelda.refinement.inputs.MAX_IMAGES", 6)
     inputs = load_inputs(config(origin, selection_holdout={"source": 0.5}), training=False)
     holdout = inputs.source.validation
     assert holdout.labels is not None

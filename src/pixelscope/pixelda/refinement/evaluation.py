@@ -17,9 +17,7 @@ from pixelscope.pixelda.evaluation import grouped_notes, leak_notes, own_sets, u
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, StoredRefinement, read_refinement
 from pixelscope.pixelda.refinement.guard import guard
-from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
-from pixelscope.pixelda.refinement.selection import select_checkpoints, selector_values
-from pixelscope.pixelda.refinement.training import (
+from pixelscope.pixelda.refinement.inputs import (
     GROUPS_HELD_OUT,
     RefinementInputs,
     build_classifier,
@@ -27,6 +25,8 @@ from pixelscope.pixelda.refinement.training import (
     generated_validation,
     load_inputs,
 )
+from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
+from pixelscope.pixelda.refinement.selection import select_checkpoints, selector_values
 from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import MAX_IMAGES, answers_of
 from pixelscope.processes import keep_heap
