@@ -1,6 +1,7 @@
 """A run knows its own images: changed ones are refused where they pass for its own, and measured only where they are named."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,24 @@ def test_an_image_more_is_measured_only_where_named_and_without_what_was_trained
     assert result.sets["source_test"].count == len(unseen)
     assert f"without {len(new_test) - len(unseen)} images" in result.sets["source_test"].title
     assert (run / "evaluation.json").read_bytes() == stored
+
+
+def test_the_command_of_the_message_works_and_is_named_only_where_it_does(tmp_path: Path) -> None:
+    source, target = write_source(tmp_path / "my images"), tmp_path / "unlabelled"
+    target.mkdir()
+    for number, image in enumerate(tiny.pictures(20, seed=3)[0]):
+        Image.fromarray(image).save(target / f"{number}.png")
+    config = tiny.baseline(source=str(source), target=str(target), training={"images": 16})
+    run = train_baseline(config, run=tmp_path / "my run")
+    Image.fromarray(tiny.pictures(1, seed=9)[0][0]).save(source / "even" / "zz.png")
+    with pytest.raises(InputError, match="as other images") as error:
+        evaluate(run)
+    command = str(error.value).split("`")[1]
+    assert main(shlex.split(command)[1:]) == 0
+    (source / "even" / "zz.png").unlink()
+    (target / "0.png").unlink()
+    with pytest.raises(InputError, match="target.*SHA-256.* Restore them\\."):
+        evaluate(run)
 
 
 def test_its_own_training_images_alone_cannot_be_measured(run: Path, tmp_path: Path) -> None:

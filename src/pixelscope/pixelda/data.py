@@ -1,6 +1,7 @@
 """Reads, checks and splits the two domains of a run. Training sees the target without labels."""
 
 import logging
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -238,22 +239,34 @@ def current_config(run: StoredRun, data_root: Path | None = None) -> BaselineCon
 
 def require_same_images(run: StoredRun, domains: Domains, names: Collection[str] = ("source", "target")) -> None:
     """Raise InputError if the images of a split of the domains `names` differ from those recorded in run.json."""
-    recorded = run.record.get("data", {})
-    specs = {"source": run.config.source, "target": run.config.target}
+    recorded, specs = run.record.get("data", {}), _specs(run.config)
     # The target first: if the sets are aligned, a changed target also changes the source's split.
     for domain, digests in reversed(domains.split_digests().items()):
         if domain not in names:
             continue
         known = recorded.get(domain, {})
-        named = " ".join(f"--{name} {spec}" for name, spec in specs.items() if spec and (name == domain or domains.aligned))
         # That of the training images may not be missing: a run of somebody else's could name any images without it.
         changed = [part for part, key in DIGESTS.items() if known.get(key, key != "sha256" and digests[key]) != digests[key]]
         if changed:
             raise InputError(
                 f"The {changed[0]} images of the {domain} {specs[domain]} are not those of the run {run.folder.path} (their "
-                "SHA-256 differs), so the run's training splits may have some of them. Restore them, or measure them as other "
-                f"images with `pixelscope pixelda evaluate {run.folder.path} {named}`."
+                "SHA-256 differs), so the run's training splits may have some of them. Restore them"
+                f"{_or_measure(run, domains, domain)}."
             )
+
+
+def _or_measure(run: StoredRun, domains: Domains, changed: str) -> str:
+    """Return how to measure changed images of a domain as other images; empty for a target without labels of the classes."""
+    named = {name: spec for name, spec in _specs(run.config).items() if spec and (name == changed or domains.aligned)}
+    if "target" in named and domains.target is not None and domains.target.test.labels is None:
+        return ""
+    flags = [word for name, spec in named.items() for word in (f"--{name}", spec)]
+    command = shlex.join(["pixelscope", "pixelda", "evaluate", str(run.folder.path), *flags])
+    return f", or measure them as other images with `{command}`"
+
+
+def _specs(config: BaselineConfig) -> dict[str, str]:
+    return {"source": config.source, "target": config.target}
 
 
 DIGESTS = {"training": "sha256", "validation": "sha256_validation", "test": "sha256_test"}
