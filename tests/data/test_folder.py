@@ -29,6 +29,14 @@ def test_classes_are_the_sub_folders(tmp_path: Path) -> None:
     assert images.collection is None
 
 
+def test_a_link_that_leads_back_is_not_called_hidden_alone(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "set", {"polyp": 3, "normal": 2})
+    (folder / "polyp" / "back").symlink_to(folder)
+    images = load_folder(folder)
+    assert len(images) == 5
+    assert any("link to a folder around it: 1 folder" in note for note in images.provenance.notes)
+
+
 def test_images_may_lie_deeper_in_a_class(tmp_path: Path) -> None:
     for name in ("cat/2020/may/a.png", "cat/b.png", "dog/x/y.png"):
         write_image(tmp_path / name)

@@ -184,6 +184,9 @@ def test_chance_is_the_most_frequent_class_and_few_images_allow_for_luck(good: C
         found = compare(good, good, TARGET.without_labels(), _labelled(few, labels))
         assert found.criteria["source accuracy"][0] == pytest.approx(right / 9)
         assert found.better == better, "chance is three of nine; two standard errors are another three"
+    two = compare(good, good, TARGET.without_labels(), SOURCE.select(np.array([0, 1])))
+    assert two.criteria["source accuracy"] == (1, 1) and two.better == "unknown", "two of two may be luck"
+    assert "near chance" not in two.headline() and "more source images" in two.headline()
 
 
 def test_the_source_is_measured_through_its_own_first_layer(good: Classifier) -> None:

@@ -143,8 +143,8 @@ class Verdict(Config):
         effect = EFFECTS[self.better].capitalize()
         if self.better == "unknown":
             return (
-                f"{effect}: {self.unlearned} has not learned the source (its accuracy there is near "
-                "chance). Train longer, or check the labels."
+                f"{effect}: {self.unlearned} has not learned the source, because its accuracy there is not clearly above "
+                "chance. Train longer, check the labels, or give more source images."
             )
         more = ": T of the source alone is likely more accurate on the target" if self.better == "source only" else ""
         why = f"by {DECIDES}" if self.swapped <= SWAPPED else "as the adapted T swaps classes"

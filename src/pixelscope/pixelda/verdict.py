@@ -59,7 +59,8 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
         source: labelled source images, if possible held out of training.
 
     Returns:
-        The value of each criterion for both, and the verdict. It is `unknown` if the accuracy on the source is near chance.
+        The value of each criterion for both, and the verdict. It is `unknown` if the accuracy on the source is not
+        clearly above chance.
     """
     shown = sampled(target.images, MAX_IMAGES)
     some = source.select(sample_positions(len(source), MAX_IMAGES))

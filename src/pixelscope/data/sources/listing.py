@@ -214,7 +214,7 @@ def passed_over_notes(skipped: Sequence[str], own: Sequence[str]) -> tuple[str, 
     folders = sum(name.endswith("/") for name in skipped)
     return (
         *note(
-            f"Passed over by name, as hidden or of another program: {plural(folders, 'folder')}, "
+            f"Passed over, as hidden, of another program or a link to a folder around it: {plural(folders, 'folder')}, "
             f"{plural(len(skipped) - folders, 'file')}.",
             skipped,
         ),
