@@ -125,7 +125,7 @@ def test_a_signal_saves_and_says_how_to_go_on(case: SystemCase, number: int, tmp
 def test_while_one_process_trains_the_others_read(case: SystemCase, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The trainer is stopped, so that whatever changes in its folder was changed by somebody else."""
     run = tmp_path / "run"
-    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 9_600)))
+    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 1_920)))
     try:
         _stop_after_a_checkpoint(process, run)
         before = _files(run)
@@ -164,7 +164,7 @@ def test_a_run_with_an_evaluation_has_all_of_it(case: SystemCase, tmp_path: Path
 @every_system
 def test_a_training_whose_run_was_taken_over_stops_and_leaves_it_alone(case: SystemCase, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 9_600)))
+    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 1_920)))
     _stop_after_a_checkpoint(process, run)
     (run / FACTS).write_text(json.dumps(asdict(Holder.new("trained"))))
     before = _files(run)
@@ -228,8 +228,8 @@ def test_resumed_with_another_number_of_processes_is_the_same_run(
 
 @every_system
 def test_a_process_that_dies_stops_the_others_with_a_sentence(case: SystemCase, tmp_path: Path) -> None:
-    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 9_600), runtime={"devices": 2}))
-    _wait_for(process, tmp_path / "run" / "stats.jsonl", 1_632)  # after the first checkpoint
+    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 1_920), runtime={"devices": 2}))
+    _wait_for(process, tmp_path / "run" / "stats.jsonl", 352)  # after the first checkpoint
     workers = _workers(process.pid)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
