@@ -45,7 +45,7 @@ from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesion, vary
 from pixelscope.endovae.detection.results import DetectionResult
 from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_head, train_lesion_net
-from pixelscope.endovae.lite0 import load_lite0, read_weights
+from pixelscope.endovae.lite0 import BLOCKS, load_lite0, read_weights
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc_with_ci
 from pixelscope.errors import InputError, has_extra
 from pixelscope.exports.metadata import require_system
@@ -78,8 +78,9 @@ def result(phantoms: FrameStore) -> DetectionResult:
 
 def features(count: int, seed: int = 0) -> FrameFeatures:
     rng = np.random.default_rng(seed)
-    shapes = ((count, 6), (count, 2, 2, 5), (count, 4, 4, 5), (count, 4, 4))
-    return FrameFeatures(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
+    shapes = ((count, 6), (count, 4), (count, 2, 2, 5), (count, 4, 4, 5), (count, 4, 4))
+    first, second, *others = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    return FrameFeatures((first, second), *others)
 
 
 def textures(count: int, seed: int = 0, side: int = 64) -> np.ndarray:
@@ -177,11 +178,13 @@ def test_a_training_is_a_function_of_its_seed() -> None:
     assert not torch.equal(first["map.weight"], other["map.weight"])
 
 
-def test_the_pooled_distance_is_scipys() -> None:
+def test_the_pooled_distance_is_the_sum_of_scipys_over_maps() -> None:
     train, test = features(40), features(7, seed=1)
     found = Mahalanobis.fit(train, 0).detect(test)
-    fitted = LedoitWolf().fit(train.pooled.astype(np.float64))
-    expected = [mahalanobis(one, fitted.location_, fitted.precision_) for one in test.pooled]
+    expected = np.zeros(7)
+    for known, seen in zip(train.pooled, test.pooled, strict=True):
+        fitted = LedoitWolf().fit(known.astype(np.float64))
+        expected += [mahalanobis(one, fitted.location_, fitted.precision_) for one in seen]
     np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
     np.testing.assert_array_equal(found.maps, test.lesion)
 
@@ -226,10 +229,9 @@ def test_features_are_those_of_the_networks_maps() -> None:
     found = extractor.features(frames)
     assert not extractor.trained.training
     np.testing.assert_allclose(found.lesion, lesions, atol=1e-5)
-    pooled = [
-        getattr(one.numpy(), kind)((2, 3), **given) for one in maps for kind, given in (("mean", {}), ("std", {"ddof": 1}))
-    ]
-    np.testing.assert_allclose(found.pooled, np.concatenate(pooled, 1), atol=1e-4)
+    for pooled, one in zip(found.pooled, maps, strict=True):
+        known = one.numpy()
+        np.testing.assert_allclose(pooled, np.c_[known.mean((2, 3)), known.std((2, 3), ddof=1)], atol=1e-4)
     halved = fine.reshape(3, -1, 7, 2, 7, 2).mean((3, 5))
     np.testing.assert_allclose(found.patches, np.concatenate([halved, coarse], 1).transpose(0, 2, 3, 1), atol=1e-5)
     doubled = torch.nn.functional.interpolate(torch.from_numpy(coarse), (14, 14), mode="bilinear").numpy()
@@ -663,7 +665,7 @@ def test_the_detector_of_the_file_is_calibrated_on_frames_that_it_was_not_fitted
     assert [(one.width, one.height, one.count) for one in fitted.calibration.cameras] == [(120, 120, len(calibration))]
 
 
-@pytest.mark.parametrize("name", ["learned-padim", "pseudo-lesions"])
+@pytest.mark.parametrize("name", ["learned-padim", "learned-mahalanobis", "pseudo-lesions"])
 def test_a_file_scores_as_the_detector_that_was_saved(phantoms: FrameStore, tmp_path: Path, name: DetectorName) -> None:
     fitted = fit_to_store(phantoms, name, QUICK)
     fitted.save(tmp_path / "detector.safetensors")
@@ -690,6 +692,16 @@ def test_a_file_without_a_tensor_is_refused_with_its_name(phantoms: FrameStore, 
     fitted = fit_to_store(phantoms, "pseudo-lesions", QUICK)
     replace(fitted, name="learned-padim").save(path)
     with pytest.raises(InputError, match=r"^[^\n]* has no tensor 'mean' of its detector; [^\n]*$"):
+        FittedDetector.load(path)
+
+
+def test_a_file_of_features_of_another_side_is_refused(
+    phantoms: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "detector.safetensors"
+    fit_to_store(phantoms, "pseudo-lesions", QUICK).save(path)
+    monkeypatch.setattr("pixelscope.endovae.detection.config.LEARNED_SIDE", 224)
+    with pytest.raises(InputError, match=r"features of 112 x 112 .*of 224 x 224;.*`pixelscope endovae detect`"):
         FittedDetector.load(path)
 
 
@@ -746,7 +758,8 @@ def test_other_weights_than_the_known_ones_are_not_unpickled(tmp_path: Path) -> 
 @needs_pretrained
 def test_pretrained_features_have_the_resolutions_that_are_said() -> None:
     found = load_lite0("A test")(torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
-    assert [tuple(one.shape) for one in found] == [(2, 112, 14, 14), (2, 192, 7, 7), (2, 320, 7, 7)]
+    assert [one.shape[1] for one in found] == list(BLOCKS.values())
+    assert [one.shape[2:] for one in found] == [(28, 28), (14, 14), (14, 14), (7, 7), (7, 7)]
     assert not any(parameter.requires_grad for parameter in load_lite0("A test").parameters())
 
 

@@ -17,8 +17,10 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """SHA-256 of the file of weights, 18.7 MB; docs/decisions/0021-pretrained-features.md."""
 SIDE = 224
 """Side of the images that the weights were trained on, in pixels."""
-BLOCKS = {10: 112, 14: 192, 15: 320}
-"""Channels after each block that detectors use: at 1/16, 1/32 and 1/32 of the side."""
+BLOCKS = {4: 40, 7: 80, 10: 112, 14: 192, 15: 320}
+"""Channels after each block that detectors use: at 1/8, 1/16, 1/16, 1/32 and 1/32 of the side."""
+PATCHED = (10, 14)
+"""Those of them whose positions detectors compare."""
 
 
 class Lite0Features(nn.Module):

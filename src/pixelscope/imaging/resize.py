@@ -61,8 +61,17 @@ def centre_square(images: Bytes) -> Bytes:
 
 
 def resize_frames(frames: Bytes, side: int) -> Bytes:
-    """Return uint8 frames (N, S, S, 3), or masks (N, S, S), at another side, by area where they shrink."""
+    """Return uint8 frames (N, S, S, 3), or masks (N, S, S), at another side: bilinear if they grow, by area if they shrink."""
+    return _resized(frames, side, cv2.INTER_LINEAR)
+
+
+def resize_frames_sharply(frames: Bytes, side: int) -> Bytes:
+    """Return uint8 frames (N, S, S, 3) at another side: bicubic if they grow, by area if they shrink."""
+    return _resized(frames, side, cv2.INTER_CUBIC)
+
+
+def _resized(frames: Bytes, side: int, enlarging: int) -> Bytes:
     if frames.shape[1] == side:
         return frames
-    how = cv2.INTER_AREA if frames.shape[1] > side else cv2.INTER_LINEAR
+    how = cv2.INTER_AREA if frames.shape[1] > side else enlarging
     return np.stack([cv2.resize(frame, (side, side), interpolation=how) for frame in frames])

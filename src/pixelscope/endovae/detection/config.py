@@ -1,6 +1,7 @@
 """Settings of anomaly detectors that are fitted to a view of healthy frames."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -23,12 +24,14 @@ DetectorName = Literal[
     "pseudo-lesions",
 ]
 LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-patchcore", "lite0-pseudo-lesions")
+PRETRAINED_SIDE, LEARNED_SIDE = 320, 112
+"""Side in pixels of the frames that features are made of: of EfficientNet-Lite0, and of the network of pseudo-lesions."""
 DETECTORS: dict[DetectorName, str] = {
-    "lite0-mahalanobis": "Mahalanobis distance of pooled features of EfficientNet-Lite0; maps of lite0-pseudo-lesions",
+    "lite0-mahalanobis": "Mahalanobis distance of pooled features, summed over maps of EfficientNet-Lite0; lesion maps",
     "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from its Gaussian",
     "lite0-patchcore": "PatchCore on features of EfficientNet-Lite0: distance of each patch from the nearest healthy one",
     "lite0-pseudo-lesions": "map of layers trained on those features to find pseudo-lesions; mean of the highest tenth",
-    "learned-mahalanobis": "Mahalanobis distance of pooled features of the network of pseudo-lesions; its maps",
+    "learned-mahalanobis": "the same on features of the network of pseudo-lesions; its maps",
     "learned-padim": "PaDiM on features of that network",
     "learned-patchcore": "PatchCore on features of that network",
     "pseudo-lesions": "map of a network trained to find pseudo-lesions; mean of the highest tenth",
@@ -46,6 +49,16 @@ def detector_name(text: str) -> DetectorName:
         if name == text:
             return name
     raise InputError(f"There is no detector {text!r}; update pixelscope, or choose one of {', '.join(DETECTORS)}.")
+
+
+def require_side(name: DetectorName, side: int, path: Path) -> None:
+    """Raise InputError if a detector in the file `path` sees frames of another side than in this version."""
+    expected = PRETRAINED_SIDE if name in LITE0 else LEARNED_SIDE
+    if side != expected:
+        raise InputError(
+            f"{path} has a detector for features of {side} x {side} pixels, and this version makes them of {expected} x "
+            f"{expected}; make it again with `pixelscope endovae detect`."
+        )
 
 
 def chosen_detectors(names: Sequence[DetectorName]) -> tuple[DetectorName, ...]:

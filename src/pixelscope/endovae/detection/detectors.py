@@ -1,7 +1,7 @@
 """Detectors: models fitted to the features of healthy frames, which score other frames by their distance from them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import numpy as np
@@ -91,31 +91,50 @@ class PaDiM(Detector):
         return maps.double().mean((1, 2)), maps
 
 
-class Mahalanobis(Detector):
-    """Distance of a frame's pooled features from one Gaussian, with the shrinkage of Ledoit and Wolf (2004).
-
-    A pooled distance has no position. The maps are the lesion maps of the features.
-    """
-
-    uses_lesion_maps = True
-    fitted = ("mean", "precision")
+class Gaussian(nn.Module):
+    """A normal distribution of the pooled features of one map."""
 
     def __init__(self, mean: Tensor, precision: Tensor) -> None:
         """Take the mean, float64 (D,), and the precision, float64 (D, D)."""
         super().__init__()
         self.mean, self.precision = nn.Buffer(mean), nn.Buffer(precision)
 
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Return the distance of each row of pooled features (N, D), float64 (N,)."""
+        centred = pooled - self.mean
+        return ((centred @ self.precision) * centred).sum(-1).clamp(min=0).sqrt()
+
+
+class Mahalanobis(Detector):
+    """Sum over maps of the distance of a frame's pooled features from one Gaussian (Rippel et al., ICPR 2020).
+
+    Covariances have the shrinkage of Ledoit and Wolf (2004). Pooled are means and standard deviations, where the paper has
+    means alone. A pooled distance has no position. The maps are the lesion maps of the features.
+    """
+
+    uses_lesion_maps = True
+
+    def __init__(self, levels: Sequence[Gaussian]) -> None:
+        """Take the Gaussian of each map."""
+        super().__init__()
+        self.levels = nn.ModuleList(levels)
+
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "Mahalanobis":
         """Fit to the features of healthy frames; `seed` is not used."""
-        known = LedoitWolf().fit(features.pooled.astype(np.float64))
-        return cls(torch.from_numpy(known.location_), torch.from_numpy(np.asarray(known.precision_)))
+        known = [LedoitWolf().fit(pooled.astype(np.float64)) for pooled in features.pooled]
+        return cls([Gaussian(torch.from_numpy(one.location_), torch.from_numpy(np.asarray(one.precision_))) for one in known])
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Return the detector with these parameters; raises KeyError if one is missing."""
+        count = max(1, sum(name.endswith(".mean") for name in tensors))
+        return cls([Gaussian(tensors[f"levels.{k}.mean"], tensors[f"levels.{k}.precision"]) for k in range(count)])
 
     def forward(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
         """Return the distance of each frame, (N,), and its lesion map, (N, h, w) in [0, 1]."""
-        centred = features.pooled - self.mean
-        squares = ((centred @ self.precision) * centred).sum(-1)
-        return squares.clamp(min=0).sqrt(), features.lesion_maps()
+        distances = [level(pooled) for level, pooled in zip(self.levels, features.pooled, strict=True)]
+        return torch.stack(distances).sum(0), features.lesion_maps()
 
 
 class PatchCore(Detector):

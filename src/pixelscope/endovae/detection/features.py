@@ -1,7 +1,7 @@
 """Features of a view's frames: maps of a network, pretrained or learned, summarised per frame and per patch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelscope.endovae import lite0
-from pixelscope.endovae.detection import segmentation
+from pixelscope.endovae.detection.config import LEARNED_SIDE, PRETRAINED_SIDE
 from pixelscope.endovae.detection.segmentation import LesionHead, LesionNet, train_lesion_head, train_lesion_net
-from pixelscope.endovae.lite0 import Lite0Features, load_lite0
-from pixelscope.imaging.resize import resize_frames
+from pixelscope.endovae.lite0 import BLOCKS, PATCHED, Lite0Features, load_lite0
+from pixelscope.imaging.resize import resize_frames_sharply
 from pixelscope.rng import derive
 
 BATCH = 32
@@ -27,8 +26,8 @@ Floats = NDArray[np.float32]
 class FrameFeatures:
     """Features of N frames; the first dimension of each array is the frame."""
 
-    pooled: Floats
-    """(N, 2 C): mean and standard deviation of each channel over all positions."""
+    pooled: tuple[Floats, ...]
+    """(N, 2 C) for each map: mean and standard deviation of each channel over all positions."""
     patches: Floats
     """(N, G, G, C'): the channels of two maps, at the size of the coarser."""
     fine: Floats
@@ -38,24 +37,24 @@ class FrameFeatures:
 
     def __getitem__(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "FrameFeatures":
         lesion = None if self.lesion is None else self.lesion[rows]
-        return FrameFeatures(self.pooled[rows], self.patches[rows], self.fine[rows], lesion)
+        return FrameFeatures(tuple(one[rows] for one in self.pooled), self.patches[rows], self.fine[rows], lesion)
 
     def __len__(self) -> int:
-        return len(self.pooled)
+        return len(self.patches)
 
     def batches(self) -> Iterator["ImageFeatures"]:
         """Yield the features as tensors, some frames at a time."""
         for start in range(0, len(self), BATCH):
             rows = slice(start, start + BATCH)
             lesion = None if self.lesion is None else torch.from_numpy(self.lesion[rows])
-            pooled, patches, fine = (torch.from_numpy(one[rows]) for one in (self.pooled, self.patches, self.fine))
-            yield ImageFeatures(pooled, patches, fine, lesion)
+            patches, fine, *pooled = (torch.from_numpy(one[rows]) for one in (self.patches, self.fine, *self.pooled))
+            yield ImageFeatures(tuple(pooled), patches, fine, lesion)
 
 
 class ImageFeatures(NamedTuple):
     """Features of N images as tensors; see `FrameFeatures`."""
 
-    pooled: Tensor
+    pooled: tuple[Tensor, ...]
     patches: Tensor
     fine: Tensor
     lesion: Tensor | None = None
@@ -89,13 +88,14 @@ class Extractor(nn.Module, ABC):
     @torch.no_grad()
     def features(self, frames: Bytes) -> FrameFeatures:
         """Return the features of uint8 frames (N, S, S, 3)."""
-        return _joined([self(_images(frames[i : i + BATCH], self.side)) for i in range(0, len(frames), BATCH)])
+        parts = (self(_images(frames[i : i + BATCH], self.side)) for i in range(0, len(frames), BATCH))
+        return _joined(parts, len(frames))
 
 
 class PretrainedExtractor(Extractor):
     """Features of EfficientNet-Lite0; see `Extractor`."""
 
-    side = lite0.SIDE
+    side = PRETRAINED_SIDE
 
     def __init__(self, network: Lite0Features, trained: LesionHead | None = None) -> None:
         """Take the network, and the layers that make lesion maps of its features, if there are any."""
@@ -106,7 +106,7 @@ class PretrainedExtractor(Extractor):
     def forward(self, images: Tensor) -> ImageFeatures:
         """Return the features of float32 images (N, 3, side, side) in [0, 1]."""
         found = self.network(images)
-        features = _summarised(found, found[:2])
+        features = _summarised(found, [found[list(BLOCKS).index(block)] for block in PATCHED])
         return features if self.trained is None else features._replace(lesion=self.trained(features.fine).sigmoid())
 
     def with_lesion_maps(self, features: FrameFeatures) -> FrameFeatures:
@@ -117,14 +117,16 @@ class PretrainedExtractor(Extractor):
         """Train layers that find pseudo-lesions in healthy frames, uint8 (N, S, S, 3), and return the extractor with them."""
         bare = PretrainedExtractor(self.network)
         seeded = derive(seed, "fold", fold)
-        head = train_lesion_head(lambda some: bare.features(some).fine, resize_frames(frames, self.side), images, seeded)
+        head = train_lesion_head(
+            lambda some: bare.features(some).fine, resize_frames_sharply(frames, self.side), images, seeded
+        )
         return PretrainedExtractor(self.network, head)
 
 
 class LearnedExtractor(Extractor):
     """Features of a network that learned to find pseudo-lesions; see `Extractor`."""
 
-    side = segmentation.SIDE
+    side = LEARNED_SIDE
 
     def __init__(self, trained: LesionNet) -> None:
         super().__init__()
@@ -149,12 +151,12 @@ def learned_extractor(frames: NDArray[np.uint8], images: int, seed: int, fold: i
 def _images(frames: Bytes, side: int) -> Tensor:
     """Return uint8 frames (N, S, S, 3) as float32 images (N, 3, side, side) in [0, 1]."""
     # A copy: frames of a store are mapped and cannot be written to.
-    return torch.from_numpy(np.array(resize_frames(frames, side))).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(np.array(resize_frames_sharply(frames, side))).permute(0, 3, 1, 2).float().div_(255)
 
 
 def _summarised(maps: Sequence[Tensor], patched: Sequence[Tensor]) -> ImageFeatures:
     """Summarise maps (N, C, h, w): all of them pooled, and two as patches, the finer one first."""
-    pooled = torch.cat([torch.cat([one.mean((2, 3)), one.std((2, 3))], 1) for one in maps], 1)
+    pooled = tuple(torch.cat([one.mean((2, 3)), one.std((2, 3))], 1) for one in maps)
     fine, coarse = patched
     patches = torch.cat([F.adaptive_avg_pool2d(fine, (coarse.shape[2], coarse.shape[3])), coarse], 1)
     sharp = torch.cat([fine, F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)], 1)
@@ -166,7 +168,15 @@ def _last(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).contiguous()
 
 
-def _joined(parts: Sequence[ImageFeatures]) -> FrameFeatures:
-    pooled, patches, fine = (torch.cat(some).numpy() for some in list(zip(*parts, strict=True))[:3])
-    lesions = [part.lesion for part in parts if part.lesion is not None]
-    return FrameFeatures(pooled, patches, fine, torch.cat(lesions).numpy() if lesions else None)
+def _joined(parts: Iterable[ImageFeatures], count: int) -> FrameFeatures:
+    """Return the features of batches as those of `count` frames, each batch copied when it is there, to save memory."""
+    arrays: list[Floats] = []
+    start = levels = 0
+    for part in parts:
+        levels, stop = len(part.pooled), start + len(part.patches)
+        tensors = [*part.pooled, part.patches, part.fine, *([] if part.lesion is None else [part.lesion])]
+        arrays = arrays or [np.empty((count, *one.shape[1:]), np.float32) for one in tensors]
+        for array, tensor in zip(arrays, tensors, strict=True):
+            array[start:stop] = tensor
+        start = stop
+    return FrameFeatures(tuple(arrays[:levels]), *arrays[levels:])

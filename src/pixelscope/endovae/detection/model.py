@@ -14,7 +14,7 @@ from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.endovae.anomaly.calibration import camera_counts, is_grey
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
 from pixelscope.endovae.detection.calibration import Detection, DetectorCalibration
-from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name
+from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name, require_side
 from pixelscope.endovae.detection.detectors import FITS, Detector
 from pixelscope.endovae.detection.features import (
     Extractor,
@@ -62,17 +62,18 @@ class FittedDetector:
     def save(self, path: Path) -> None:
         """Write the detector to a .safetensors file, atomically; weights that an extra brings are left out."""
         with atomic_file(path) as temporary:
-            write_weights(temporary, self._tensors(), self.metadata(self.config.prepare.size))
+            write_weights(temporary, self._tensors(), self.metadata)
 
-    def metadata(self, size: int) -> Metadata:
-        """Return the metadata of a file whose input has this side in pixels."""
+    @property
+    def metadata(self) -> Metadata:
+        """Return the metadata of a file."""
         return Metadata(
             system=SYSTEM,
             config=self.config.model_dump(mode="json"),
             checkpoint=self.name,
             images=self.config.images,
             weights_sha256=self.sha256,
-            size=size,
+            size=self.extractor.side,
             mean=0.0,
             scale=255.0,
             calibration=self.calibration.model_dump(mode="json"),
@@ -96,6 +97,7 @@ class FittedDetector:
         tensors, about = read_weights(path)
         require_system(about, SYSTEM, str(path))
         name = detector_name(about.checkpoint)
+        require_side(name, about.size, path)
         config = DetectConfig.parse(about.config, str(path))
         calibration = DetectorCalibration.parse(about.calibration or {}, str(path))
         try:

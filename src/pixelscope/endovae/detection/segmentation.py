@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelscope.endovae.detection.config import LEARNED_SIDE
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, vary
-from pixelscope.endovae.lite0 import BLOCKS
-from pixelscope.imaging.resize import resize_frames
+from pixelscope.endovae.lite0 import BLOCKS, PATCHED
+from pixelscope.imaging.resize import resize_frames_sharply
 from pixelscope.rng import derive
 
-SIDE = 112
-"""Side of the frames that the network sees, in pixels."""
 STRIDE = 4
 """Pixels of a frame per element of the map."""
 WIDTHS = (24, 32, 48, 64, 96)
@@ -24,7 +23,7 @@ BATCH = 32
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-3
 DICE_WEIGHT = 0.5
-HEAD_CHANNELS = BLOCKS[10] + BLOCKS[14]
+HEAD_CHANNELS = sum(BLOCKS[block] for block in PATCHED)
 """Channels of the features of EfficientNet-Lite0 that `LesionHead` sees."""
 HEAD_WIDTH = 64
 HEAD_DROPOUT = 0.5
@@ -111,7 +110,7 @@ def train_lesion_net(frames: NDArray[np.uint8], images: int, seed: int) -> Lesio
         The network, in evaluation mode.
     """
     network = _seeded(LesionNet, seed)
-    small, steps = resize_frames(frames, SIDE), max(1, images // BATCH)
+    small, steps = resize_frames_sharply(frames, LEARNED_SIDE), max(1, images // BATCH)
     drawn = (_drawn(small, np.random.default_rng(derive(seed, "pseudo-lesions", step))) for step in range(steps))
     return _trained(network, ((one, F.avg_pool2d(lesions, STRIDE)) for one, lesions in drawn), steps, WEIGHT_DECAY)
 
@@ -131,14 +130,11 @@ def train_lesion_head(
         The layers, in evaluation mode.
     """
     batches = max(1, images // (HEAD_EPOCHS * BATCH))
-    features, lesions = zip(
-        *(_described(describe, frames, derive(seed, "pseudo-lesions", k)) for k in range(batches)), strict=True
-    )
-    known = torch.cat(features)
+    known, lesions = _joined((_described(describe, frames, derive(seed, "pseudo-lesions", k)) for k in range(batches)), batches)
     head = _seeded(lambda: LesionHead(known.shape[3]), seed)
     head.mean.copy_(known.mean((0, 1, 2)))
     head.std.copy_(known.std((0, 1, 2)).clamp_min(1e-6))
-    examples = _shuffled(known, torch.cat(lesions), derive(seed, "order of the examples"))
+    examples = _shuffled(known, lesions, derive(seed, "order of the examples"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "dropout"))
         return _trained(head, examples, HEAD_EPOCHS * batches, HEAD_DECAY)
@@ -181,6 +177,17 @@ def _described(
     examples, lesions = _drawn(frames, np.random.default_rng(seed))
     features = torch.from_numpy(describe(examples.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()))
     return features, F.avg_pool2d(lesions, frames.shape[1] // features.shape[1])
+
+
+def _joined(drawn: Iterable[tuple[Tensor, Tensor]], batches: int) -> tuple[Tensor, Tensor]:
+    """Return the features and lesions of all batches, each copied when it is there, to save memory."""
+    joined: list[Tensor] = []
+    for number, batch in enumerate(drawn):
+        joined = joined or [one.new_empty((batches, *one.shape)) for one in batch]
+        for whole, part in zip(joined, batch, strict=True):
+            whole[number] = part
+    features, lesions = (one.flatten(0, 1) for one in joined)
+    return features, lesions
 
 
 def _shuffled(features: Tensor, lesions: Tensor, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -68,7 +68,7 @@ def export_detector(detector: Path, out: Path, form: Format, *, images: str | No
     fitted = FittedDetector.load(detector)
     frames, compared_on = _frames(fitted, detector, images)
     side = fitted.extractor.side
-    about = _about(fitted, side)
+    about = _about(fitted)
 
     def write(path: Path) -> None:
         graph = build_graph(DetectorGraph(fitted), side, OUTPUTS, about.mean, about.scale)
@@ -100,10 +100,10 @@ def _frames(fitted: FittedDetector, path: Path, images: str | None) -> tuple[NDA
     return np.stack([scorer.prepared_pixels(one).seen.frame for one in drawn]), "synthetic frames"
 
 
-def _about(fitted: FittedDetector, side: int) -> Metadata:
+def _about(fitted: FittedDetector) -> Metadata:
     threshold = fitted.calibration.of_view(fitted.name).default_threshold()
     rate = None if threshold is None else RATE
-    return fitted.metadata(side).model_copy(update={"threshold": threshold, "false_positive_rate": rate})
+    return fitted.metadata.model_copy(update={"threshold": threshold, "false_positive_rate": rate})
 
 
 def _card(fitted: FittedDetector, path: Path, out: Path, parity: str) -> ModelCard:
