@@ -66,14 +66,18 @@ def reconstruct(
         progress: for a folder; see `score`.
 
     Raises:
-        InputError: there is no frame or no checkpoint, a frame of a grid cannot be read, the file is one of the frames, or the
-            folder exists.
+        InputError: there is no frame or no checkpoint, a frame of a grid cannot be read, the file is one of the frames, the
+            folder exists, or there is a seed without `sampled`.
 
     Example:
         >>> pixelscope.endovae.reconstruct(Path("runs/healthy"), [Path("my/frames")], Path("reconstructed"))
     """
     from pixelscope.endovae.checkpoints import load_checkpoint
 
+    if seed != 0 and not sampled:
+        raise InputError(
+            "--seed has no effect without --sampled, because the posterior mean is not drawn; drop it, or add --sampled."
+        )
     one_grid = is_grid(out)
     ignored = [name for name, given in (("--resume", resume), ("--devices", devices != 1)) if given and one_grid]
     if ignored:

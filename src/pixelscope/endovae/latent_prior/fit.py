@@ -28,8 +28,8 @@ MAX_FRAMES = 10_000
 """Maximum number of training frames, evenly spaced: a spatial code takes 18 KB, and that of its mirror image as much."""
 MIXTURE_SETTINGS = frozenset({"components"})
 """Settings of a global code alone."""
-SHARED_SETTINGS = frozenset({"kinds", "seed"})
-"""Settings of both kinds of code; the others are of a spatial code alone."""
+SHARED_SETTINGS = frozenset({"kinds", "seed", "threads"})
+"""Settings that are taken for both kinds of code; the others are of a spatial code alone."""
 
 
 def fit_prior(
