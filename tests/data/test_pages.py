@@ -35,6 +35,16 @@ def test_pages_of_a_tiff_keep_their_values(tmp_path: Path, shape: tuple[int, ...
             assert (np.asarray(image) == page).all()
 
 
+def test_pages_that_were_compressed_with_loss_are_not_compressed_so_again(tmp_path: Path) -> None:
+    first, second = (Image.fromarray(noise((24, 20, 3), seed)) for seed in range(2))
+    first.save(tmp_path / "scan.tif", save_all=True, append_images=[second], compression="jpeg")
+    write_pages(tmp_path / "scan.tif", tmp_path / "out")
+    for number in range(2):
+        with Image.open(tmp_path / "scan.tif") as given, Image.open(tmp_path / "out" / f"scan-{number + 1:04d}.tif") as page:
+            given.seek(number)
+            assert (np.asarray(page) == np.asarray(given)).all()
+
+
 def test_deep_colours_keep_all_bits(tmp_path: Path) -> None:
     pages = [noise((6, 5, 3), seed, np.uint16) for seed in range(2)]
     (tmp_path / "in").mkdir()

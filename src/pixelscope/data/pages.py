@@ -85,6 +85,9 @@ def write_pages(source: Path, out: Path, progress: ProgressCallback | None = Non
     return WrittenPages(str(out), sum(map(len, made.values())), len(made), len(images) - len(made))
 
 
+LOSSY = ("jpeg", "tiff_jpeg", "webp")
+"""Compressions of a TIFF that change values, by Pillow's names."""
+
 Named = tuple[Path, str]
 """A file, and its POSIX path in the new folder."""
 
@@ -129,6 +132,8 @@ def _split(path: Path, place: Path) -> list[Path]:
             target = place.with_name(f"{place.stem}-{len(written) + 1:04d}{suffix}")
             _require_free(target, path)
             if isinstance(page, Image.Image):
+                if page.info.get("compression") in LOSSY:  # Pillow would compress in the same way again
+                    page.info["compression"] = "tiff_adobe_deflate"
                 page.save(target, save_all=False)
             elif not cv2.imwrite(str(target), page):
                 raise OSError(f"{target} cannot be written")
