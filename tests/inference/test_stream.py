@@ -25,6 +25,7 @@ from pixelscope.inference.files import (
     is_frame,
     iterate_files,
     label_of,
+    require_distinct_names,
     skipped_notes,
 )
 from pixelscope.inference.pipeline import BATCH, ERROR, Steps, run_pipeline, unwritable
@@ -78,6 +79,21 @@ def test_files_come_sorted_folder_by_folder_and_hidden_ones_not(tmp_path: Path) 
         list(iterate_files([tmp_path / "nothing"]))
     with pytest.raises(InputError, match="No images are given"):
         list(iterate_files([]))
+
+
+def test_folders_given_as_dots_are_named_as_others_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`..` led out of the folder of the maps, and frames of `.` could get the names of those of another folder."""
+    for name in ("a/b/1.png", "a/2.png", "c/b/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    names = [item.inner.as_posix() for item in iterate_files([Path(".."), Path("../../c/b")])]
+    assert names == ["a/2.png", "a/b/1.png", "b/1.png"]
+    monkeypatch.chdir(tmp_path / "a")
+    names = [item.inner.as_posix() for item in iterate_files([Path(), Path("../c/b")])]
+    assert names == ["a/2.png", "a/b/1.png", "b/1.png"]
+    with pytest.raises(InputError, match="called a"):
+        require_distinct_names([Path(), tmp_path / "a"])
 
 
 def test_frames_come_without_their_masks_and_without_other_files(tmp_path: Path) -> None:

@@ -73,10 +73,15 @@ def iterate_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_fil
     several = len(paths) > 1
     for path in paths:
         if path.is_dir():
-            inner = Path(path.name) if several else Path()
+            inner = Path(_folder_name(path)) if several else Path()
             yield from (InputFile(entry.path, inner / entry.name) for entry in scan(path) if takes(entry))
         else:
             yield InputFile(path, Path(path.name))
+
+
+def _folder_name(folder: Path) -> str:
+    """Return the name of a folder, also where its path ends in `.` or `..`."""
+    return folder.resolve().name if folder.name in ("", "..") else folder.name
 
 
 def count_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file) -> int:
@@ -115,7 +120,7 @@ def require_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_fil
 
 def require_distinct_names(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file) -> None:
     """Raise InputError if the PNG made from one file would overwrite that from another; see `InputFile.png`."""
-    names = [path.name if path.is_dir() else InputFile(path, Path(path.name)).png.name for path in paths]
+    names = [_folder_name(path) if path.is_dir() else InputFile(path, Path(path.name)).png.name for path in paths]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"Two of the paths are called {twice}, so their files would collide; process one at a time.")
