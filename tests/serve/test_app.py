@@ -276,6 +276,13 @@ def test_what_is_no_image_gets_a_sentence(client: TestClient, content: bytes, sa
     assert "Traceback" not in found.text and "<script>alert" not in found.text
 
 
+@pytest.mark.parametrize("number", ["²", "9" * 5000])
+def test_what_is_no_number_of_an_example_or_seed_gets_a_sentence(client: TestClient, number: str) -> None:
+    assert adapt(client, example="0", seed=number).status_code == 200
+    found = adapt(client, example=number)
+    assert found.status_code == 400 and "There is no image yet" in found.text
+
+
 def test_bombs_are_counted_before_they_are_decoded(client: TestClient) -> None:
     file = io.BytesIO()
     Image.new("1", (9000, 9000)).save(file, "PNG")

@@ -61,7 +61,7 @@ def _image(generator: Any, content: bytes, drawing: str, example: Any) -> np.nda
     if drawing:
         return _to_rgb(pixelscope.decode_bytes(_decode_drawing(drawing), generator.size), generator.size)
     examples = generator.examples()
-    if isinstance(example, str) and example.isdigit() and int(example) < len(examples):
+    if isinstance(example, str) and example.isdecimal() and len(example) < 9 and int(example) < len(examples):
         return examples[int(example)][1]
     raise InputError("There is no image yet; draw, upload or pick one.")
 
@@ -101,4 +101,4 @@ def _card(generator: Any, shown: np.ndarray, answers: dict[str, np.ndarray], row
 
 def _parse_number(value: Any, largest: int) -> int:
     text = str(value or "0")
-    return min(int(text), largest) if text.isdigit() and len(text) < 9 else 0
+    return min(int(text), largest) if text.isdecimal() and len(text) < 9 else 0
