@@ -51,6 +51,7 @@ def test_every_command_and_option_says_what_it_does(command: str) -> None:
     assert f"Usage: pixelscope {command}".strip() in text
     rows = [re.split(r"  +", line.strip("│* ")) for line in text.splitlines() if line.startswith("│")]
     assert all(len(row) == 2 and row[1][0] != "[" for row in rows if re.match("[a-z-]", row[0])), rows
+    assert all("repeated" in row for row in re.findall(r"--\S+ [A-Z]+\.\.\..*", text))
 
 
 @pytest.mark.parametrize(
@@ -106,3 +107,10 @@ def test_no_arguments_print_the_help(cli: Cli) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_option_has_a_second_name_that_empties_it(command: str) -> None:
     assert "--empty-" not in help_text(command)
+
+
+def test_a_refinement_promises_no_change_that_it_refuses(cli: Cli) -> None:
+    (row,) = re.findall(r"--resume .*", help_text("pixelda refine"))
+    assert "length" not in row and "--self-training.teacher" in row
+    for flags in (["--training.images", "9"], ["--runtime.devices", "2"]):
+        assert "drop --" in cli("pixelda", "refine", "--resume", "somewhere", *flags).err

@@ -23,7 +23,6 @@ from pixelscope.cli.options import (
     PipedFiles,
     PixelDACheckpoint,
     Resume,
-    ResumeRun,
     RunFolder,
     RunOptions,
     Runs,
@@ -349,7 +348,7 @@ def refine(
     /,
     *,
     sources: RefineSources = RefineSources(),
-    resume: ResumeRun = None,
+    resume: Path | None = None,
     take_over: TakeOver = False,
     out: RunFolder = None,
     runs: Runs = Path("runs"),
@@ -363,6 +362,8 @@ def refine(
 
     Args:
         origin: Finished run folder of `pixelda train`.
+        resume: Refinement to resume from its last checkpoint, with its settings. Only the paths of moved runs may change:
+            ORIGIN and --self-training.teacher.
     """
     if resume is not None:
         require_resumable({"--self-training.teacher"}, settings, sources)

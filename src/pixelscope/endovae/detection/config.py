@@ -80,7 +80,7 @@ class DetectConfig(Config):
     view: Literal["full", "centre"] = "centre"
     """Part of the frames that detectors see; `centre` shows no border and no inset, by which data sets differ."""
     detectors: tuple[DetectorName, ...] = ()
-    """Detectors to measure; by default all whose packages are installed."""
+    """Detectors to measure; may be repeated. By default all whose packages are installed."""
     folds: Annotated[int, Field(ge=3, le=20)] = 5
     """Folds of the healthy frames; each is tested once."""
     images: Annotated[int, Field(ge=32)] = 9600
