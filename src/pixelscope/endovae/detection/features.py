@@ -18,6 +18,9 @@ from pixelscope.imaging.resize import resize_frames_sharply
 from pixelscope.rng import derive
 
 BATCH = 32
+"""Frames whose features a detector scores at once."""
+PASS = 4
+"""Frames per forward pass of a network: of 32, activations fill the memory, and a pass takes twice as long per frame."""
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -88,7 +91,7 @@ class Extractor(nn.Module, ABC):
     @torch.no_grad()
     def features(self, frames: Bytes) -> FrameFeatures:
         """Return the features of uint8 frames (N, S, S, 3)."""
-        parts = (self(_images(frames[i : i + BATCH], self.side)) for i in range(0, len(frames), BATCH))
+        parts = (self(_images(frames[i : i + PASS], self.side)) for i in range(0, len(frames), PASS))
         return _joined(parts, len(frames))
 
 
