@@ -55,8 +55,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ward" / "monday" / "broken.png").write_bytes(b"no image")
     (folder / "ward" / "link").symlink_to("/etc")
     (folder / "many").mkdir()
-    for number in range(8000):
-        (folder / "many" / f"{number}.png").hardlink_to(folder / "ward" / "monday" / "00.png")
+    first = folder / "many" / "0.png"  # large, so that all of them take far longer than a stop
+    Image.fromarray(tiny.frames(1, 3)[0]).resize((600, 600)).save(first)
+    for number in range(1, 8000):
+        (folder / "many" / f"{number}.png").hardlink_to(first)
     return folder
 
 
