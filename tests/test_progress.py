@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from pixelscope.runs.progress import ProgressBar, TrainingBar, TrainingLines, format_numbers
@@ -70,6 +71,17 @@ def test_a_bar_that_is_never_called_shows_nothing() -> None:
     with ProgressBar("scoring", Console(file=out, force_terminal=True)):
         pass
     assert out.getvalue() == ""
+
+
+def test_an_interruption_while_a_bar_starts_stays_an_interruption() -> None:
+    class Interrupted(Console):
+        def show_cursor(self, show: bool = True) -> bool:
+            if not show:
+                raise KeyboardInterrupt
+            return super().show_cursor(show)
+
+    with pytest.raises(KeyboardInterrupt), ProgressBar("scoring", Interrupted(file=io.StringIO())) as progress:
+        progress(3, 8)
 
 
 def test_a_terminal_shows_bar_numbers_and_warnings() -> None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -59,8 +60,10 @@ class ProgressBar:
             self._bar.stop()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        # An interruption inside of rich's own start leaves nothing to stop; it must not become another error.
+        with nullcontext() if error is None else suppress(IndexError):
+            if self._bar is not None:
+                self._bar.stop()
 
 
 class Display(Protocol):
