@@ -65,7 +65,7 @@ def resize_frames(frames: Bytes, side: int) -> Bytes:
     return _resized(frames, side, cv2.INTER_LINEAR)
 
 
-def resize_frames_sharply(frames: Bytes, side: int) -> Bytes:
+def resize_frames_bicubic(frames: Bytes, side: int) -> Bytes:
     """Return uint8 frames (N, S, S, 3) at another side: bicubic if they grow, by area if they shrink."""
     return _resized(frames, side, cv2.INTER_CUBIC)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pixelscope.data.frames.duplicates import split_by_cluster
 from pixelscope.data.frames.preprocess import VIEWS, ViewName
-from pixelscope.endovae.anomaly.calibration import GREY, Calibration, ViewCalibration, camera_counts
+from pixelscope.endovae.anomaly.calibration import Calibration, ViewCalibration, camera_counts, is_grey
 from pixelscope.endovae.anomaly.heatmap import heatmap_vmax
 from pixelscope.endovae.anomaly.measurement import Measured, RawScores
 from pixelscope.endovae.anomaly.scores import COMBINED_SCORES, NEVER_SELECTED, Values, count_unscored, log_spread, scores
@@ -93,7 +93,7 @@ def calibrate(
         held_out=parts.held_out,
         cameras=camera_counts(parts.calibration.store.sizes[parts.calibration.positions]),
         prepare=parts.calibration.store.settings,
-        grey=int((np.ptp(parts.calibration.frames, axis=3).max((1, 2)) <= GREY).sum()),
+        grey=sum(map(is_grey, parts.calibration.frames)),
         latent=latent,
         vmax=heatmap_vmax(healthy.maps.error, healthy.maps.insets),
         views={name: _calibrate_view(name, selection, healthy.scores) for name in VIEWS},

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from pixelscope.endovae.detection.config import LEARNED_SIDE, PRETRAINED_SIDE
 from pixelscope.endovae.detection.segmentation import LesionHead, LesionNet, train_lesion_head, train_lesion_net
 from pixelscope.endovae.lite0 import BLOCKS, PATCHED, Lite0Features, load_lite0
-from pixelscope.imaging.resize import resize_frames_sharply
+from pixelscope.imaging.resize import resize_frames_bicubic
 from pixelscope.rng import derive
 
 BATCH = 32
@@ -121,7 +121,7 @@ class PretrainedExtractor(Extractor):
         bare = PretrainedExtractor(self.network)
         seeded = derive(seed, "fold", fold)
         head = train_lesion_head(
-            lambda some: bare.features(some).fine, resize_frames_sharply(frames, self.side), images, seeded
+            lambda some: bare.features(some).fine, resize_frames_bicubic(frames, self.side), images, seeded
         )
         return PretrainedExtractor(self.network, head)
 
@@ -154,7 +154,7 @@ def learned_extractor(frames: NDArray[np.uint8], images: int, seed: int, fold: i
 def _images(frames: Bytes, side: int) -> Tensor:
     """Return uint8 frames (N, S, S, 3) as float32 images (N, 3, side, side) in [0, 1]."""
     # A copy: frames of a store are mapped and cannot be written to.
-    return torch.from_numpy(np.array(resize_frames_sharply(frames, side))).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(np.array(resize_frames_bicubic(frames, side))).permute(0, 3, 1, 2).float().div_(255)
 
 
 def _summarised(maps: Sequence[Tensor], patched: Sequence[Tensor]) -> ImageFeatures:

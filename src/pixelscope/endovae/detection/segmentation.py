@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pixelscope.endovae.detection.config import LEARNED_SIDE
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, vary
 from pixelscope.endovae.lite0 import BLOCKS, PATCHED
-from pixelscope.imaging.resize import resize_frames_sharply
+from pixelscope.imaging.resize import resize_frames_bicubic
 from pixelscope.rng import derive
 
 STRIDE = 4
@@ -110,7 +110,7 @@ def train_lesion_net(frames: NDArray[np.uint8], images: int, seed: int) -> Lesio
         The network, in evaluation mode.
     """
     network = _seeded(LesionNet, seed)
-    small, steps = resize_frames_sharply(frames, LEARNED_SIDE), max(1, images // BATCH)
+    small, steps = resize_frames_bicubic(frames, LEARNED_SIDE), max(1, images // BATCH)
     drawn = (_drawn(small, np.random.default_rng(derive(seed, "pseudo-lesions", step))) for step in range(steps))
     return _trained(network, ((one, F.avg_pool2d(lesions, STRIDE)) for one, lesions in drawn), steps, WEIGHT_DECAY)
 

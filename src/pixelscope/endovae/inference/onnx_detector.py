@@ -10,7 +10,7 @@ from pixelscope.endovae.detection.config import SYSTEM, DetectConfig, DetectorNa
 from pixelscope.endovae.inference.metadata import Bytes
 from pixelscope.exports.metadata import require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
-from pixelscope.imaging.resize import resize_frames_sharply
+from pixelscope.imaging.resize import resize_frames_bicubic
 
 OUTPUTS = ("score", "map")
 BATCH = 8
@@ -38,7 +38,7 @@ class OnnxDetector:
 
     def __call__(self, frames: Bytes) -> Detection:
         """Score frames in that view, uint8 (N, S, S, 3)."""
-        seen = resize_frames_sharply(frames, self._side)
+        seen = resize_frames_bicubic(frames, self._side)
         parts = [self._model(seen[start : start + BATCH], OUTPUTS) for start in range(0, len(seen), BATCH)]
         scores, maps = (np.concatenate([part[name] for part in parts]) for name in OUTPUTS)
         return Detection(scores, maps)
