@@ -38,7 +38,7 @@ from pixelscope.pixelda.refinement.config import (
 )
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
-from pixelscope.pixelda.refinement.inputs import generated_validation, load_inputs
+from pixelscope.pixelda.refinement.inputs import assumed_frequencies, generated_validation, load_inputs
 from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import RefinementResult
@@ -544,6 +544,24 @@ def test_where_classes_are_missing_balance_can_be_turned_off() -> None:
             assert not confident.any()
 
 
+def test_the_target_is_assumed_to_have_the_frequencies_that_t_predicts_on_it(origin: Path) -> None:
+    inputs = load_inputs(config(origin))
+    bias = torch.tensor([0.1, 0.0, -99.0])
+    with torch.no_grad():
+        last = [module for module in inputs.start.modules() if isinstance(module, torch.nn.Linear)][-1]
+        last.bias += bias
+        logits = inputs.start.eval()(torch.from_numpy(inputs.target.images).float() / 127.5 - 1)
+    counts = torch.bincount(logits.argmax(1), minlength=3)
+    assert counts[2] == 0 < counts[1], "one class is never predicted"
+    found = assumed_frequencies(config(origin), inputs)
+    torch.testing.assert_close(found, (counts + 1) / (counts.sum() + 3))
+    labels = inputs.source.train.labels
+    assert labels is not None
+    for balance in ("source", "none"):
+        found = assumed_frequencies(config(origin, self_training={"distribution_alignment": balance}), inputs)
+        assert found.tolist() == pytest.approx([float((labels == label).mean()) for label in range(3)])
+
+
 def test_a_class_that_is_learned_late_has_a_lower_threshold() -> None:
     """Of three classes the last is predicted less often than the source has it."""
     said = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.25, 0.23, 0.52], [0.52, 0.23, 0.25]]).log()
@@ -919,14 +937,14 @@ def adapted(tmp_path: Path, source: tuple[np.ndarray, np.ndarray], target: tuple
     return train_pixelda(tiny.pixelda(**specs, training={"images": images}), run=tmp_path / "adapted")
 
 
-def test_two_classes_missing_in_the_target_are_no_harm_without_balance(tmp_path: Path) -> None:
-    """Of three classes the target has one: assumed frequencies then contradict what is there, and no assumption does not."""
+def test_two_classes_missing_in_the_target_are_no_harm_unless_the_sources_balance_is_assumed(tmp_path: Path) -> None:
+    """Of three classes the target has one, which T predicts: the source's frequencies contradict that."""
     pictures, labels = tiny.pictures(120, 1)
     kept = labels == 1
     run = adapted(tmp_path, tiny.pictures(120), (pictures[kept], labels[kept]), images=96)
     still = {"colour": 0.2, "erase": 0.0, "rotation": 0.01}
     last = {}
-    for balance in ("source", "none"):
+    for balance in ("source", "predicted"):
         taught = {
             "distribution_alignment": balance,
             "threshold": 0.6,
@@ -939,8 +957,8 @@ def test_two_classes_missing_in_the_target_are_no_harm_without_balance(tmp_path:
         refine(values, run=tmp_path / balance)
         lines = [json.loads(line) for line in (tmp_path / balance / "stats.jsonl").read_text().splitlines()]
         last[balance] = [line for line in lines if "pseudo_label_rate" in line][-1]
-    assert evaluate_refinement(tmp_path / "none").sets["target_test"].accuracy >= 0.99
-    assert last["none"]["pseudo_label_rate"] > 0.9 and last["none"]["agreement"] > 0.9
+    assert evaluate_refinement(tmp_path / "predicted").sets["target_test"].accuracy >= 0.99
+    assert last["predicted"]["pseudo_label_rate"] > 0.9 and last["predicted"]["agreement"] > 0.9
     assert last["source"]["pseudo_label_rate"] < 0.3
 
 

@@ -58,16 +58,16 @@ class SelfTrainingConfig(Config):
     """Minimum probability of a pseudo-label if `thresholds` is `fixed`."""
     thresholds: Literal["fixed", "adaptive"] = "adaptive"
     """`fixed` uses `threshold` for every class. `adaptive` uses the teacher's mean confidence, and less for a class that the
-    teacher predicts less often than the source has it (after FreeMatch, Wang et al. 2023, section 3)."""
+    teacher predicts less often than `distribution_alignment` assumes (after FreeMatch, Wang et al. 2023, section 3)."""
     weak_views: Literal[1, 2] = 1
     """Weak views of a target image that the teacher labels. A pseudo-label counts only if both views give it."""
     weight: Weight = 1.0
     """Weight of their loss."""
     rampup_images: Annotated[int, Field(ge=0)] = 64_000
     """Images over which the weights of all losses of target images grow from 0, as early predictions are unreliable."""
-    distribution_alignment: Literal["source", "none"] = "source"
-    """`source` assumes that the target has the source's class frequencies, and corrects pseudo-labels towards them (Berthelot
-    et al. 2020). `none` assumes nothing; use it if classes are rare or absent in the target."""
+    distribution_alignment: Literal["predicted", "source", "none"] = "predicted"
+    """Class frequencies that pseudo-labels are corrected towards (Berthelot et al. 2020). `predicted`: those that the T to
+    start from predicts on the target; `source`: the source's; `none`: no correction."""
     teacher: str = ""
     """A finished run whose classifier labels the target images instead of the moving average, for example a refinement with a
     stronger network (distillation, Hinton et al. 2015)."""

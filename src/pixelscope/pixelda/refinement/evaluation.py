@@ -21,7 +21,7 @@ from pixelscope.pixelda.refinement.inputs import (
     GROUPS_HELD_OUT,
     RefinementInputs,
     build_classifier,
-    class_prior,
+    class_frequencies,
     generated_validation,
     load_inputs,
 )
@@ -120,7 +120,7 @@ def stored_snapshots(folder: RunFolder, config: RefineConfig, inputs: Refinement
 def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module, finished: bool) -> Guard:
     redrawn = generated_validation(inputs, config.seed) if config.generated.enabled else None
     source, threshold = inputs.source.validation, config.self_training.threshold
-    frequencies = class_prior(inputs.source.train).tolist()
+    frequencies = class_frequencies(inputs.source.train).tolist()
     return guard(inputs.start, refined, inputs.holdout, source, redrawn, threshold, frequencies=frequencies, finished=finished)
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pixelscope.data.disk_array import evenly_spaced
+from pixelscope.data.disk_array import evenly_spaced, sampled
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
 from pixelscope.errors import InputError
@@ -19,12 +19,14 @@ from pixelscope.pixelda.forward import draw_noise, redraw
 from pixelscope.pixelda.networks import StrongClassifier, TaskNetwork, make_classifier
 from pixelscope.pixelda.refinement.config import RefineConfig
 from pixelscope.pixelda.refinement.data import GENERATE_BATCH
-from pixelscope.pixelda.verdict import MAX_IMAGES
+from pixelscope.pixelda.verdict import MAX_IMAGES, answers_of
 from pixelscope.rng import generator
 from pixelscope.runs.folder import RunFolder
 
 GROUPS_HELD_OUT = "groups_held_out"
 """Entry of run.json: whole groups of --data.group-by were held out."""
+FREQUENCY_IMAGES = 10_000
+"""Maximum number of target images whose classes are predicted to estimate class frequencies."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,22 @@ def build_classifier(config: RefineConfig, inputs: RefinementInputs) -> nn.Modul
         return StrongClassifier(len(opened.classes), config.network.width, config.network.dropout)
 
 
-def class_prior(source: ImageSet) -> torch.Tensor:
-    """Return the fraction of the images per class, float (classes,)."""
-    counts = torch.tensor(source.class_counts(), dtype=torch.float32)
+def class_frequencies(images: ImageSet) -> torch.Tensor:
+    """Return the fraction of labelled images per class, float (classes,)."""
+    counts = torch.tensor(images.class_counts(), dtype=torch.float32)
+    return counts / counts.sum()
+
+
+def assumed_frequencies(config: RefineConfig, inputs: RefinementInputs) -> torch.Tensor:
+    """Return the class frequencies that the target is assumed to have, float (classes,), sum 1.
+
+    Predicted ones count up to `FREQUENCY_IMAGES` training images by the T to start from, and one more image per class, so that
+    no class is excluded.
+    """
+    if config.self_training.distribution_alignment != "predicted":
+        return class_frequencies(inputs.source.train)
+    logits, _ = answers_of(inputs.start, sampled(inputs.target.images, FREQUENCY_IMAGES))
+    counts = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).float() + 1
     return counts / counts.sum()
 
 

@@ -23,13 +23,13 @@ class PseudoLabels:
             `confidence`: mean probability of the predicted class, a scalar; only of adaptive thresholds.
     """
 
-    def __init__(self, config: SelfTrainingConfig, class_prior: Tensor, fabric: "Fabric") -> None:
-        """Start from the class frequencies of the source, `class_prior` (classes,) with sum 1."""
+    def __init__(self, config: SelfTrainingConfig, frequencies: Tensor, fabric: "Fabric") -> None:
+        """Start from the class frequencies that the target is assumed to have, shape (classes,), sum 1."""
         self.config, self.fabric = config, fabric
-        self.class_prior = class_prior.to(fabric.device)
-        self.state: Mapping[str, Tensor] = {"predicted": self.class_prior.clone()}
+        self.frequencies = frequencies.to(fabric.device)
+        self.state: Mapping[str, Tensor] = {"predicted": self.frequencies.clone()}
         if config.thresholds == "adaptive":
-            self.state = {**self.state, "confidence": self.class_prior.mean()}
+            self.state = {**self.state, "confidence": self.frequencies.mean()}
 
     def label(self, *logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return int64 labels (n,) and whether each is confident, bool (n,).
@@ -51,23 +51,23 @@ class PseudoLabels:
     def thresholds(self) -> Tensor:
         """Return each class's minimum probability, shape (classes,).
 
-        Adaptive ones are the mean confidence, times the frequency with which a class is predicted relative to the source's
+        Adaptive ones are the mean confidence, times the frequency with which a class is predicted relative to the assumed
         frequency, at most 1. FreeMatch divides by the largest mean prediction instead, because its classes are equally
         frequent. Without an assumption about frequencies, all classes have the mean confidence.
         """
         if self.config.thresholds == "fixed":
-            return torch.full_like(self.class_prior, self.config.threshold)
+            return torch.full_like(self.frequencies, self.config.threshold)
         if self.config.distribution_alignment == "none":
-            return self.state["confidence"].expand_as(self.class_prior)
-        return self.state["confidence"] * (self.state["predicted"] / self.class_prior.clamp(min=1e-6)).clamp(max=1)
+            return self.state["confidence"].expand_as(self.frequencies)
+        return self.state["confidence"] * (self.state["predicted"] / self.frequencies.clamp(min=1e-6)).clamp(max=1)
 
     def _move(self, name: str, value: Tensor) -> None:
         """Move a running mean towards the mean of `value` over all processes."""
         self.state[name].lerp_(torch.as_tensor(self.fabric.all_reduce(value, reduce_op="mean")), 1 - DECAY)
 
     def _aligned(self, probabilities: Tensor) -> Tensor:
-        """Return probabilities (n, classes) corrected towards the source's class frequencies, unless that is off."""
+        """Return probabilities (n, classes) corrected towards the assumed class frequencies, unless that is off."""
         if self.config.distribution_alignment == "none":
             return probabilities
-        corrected = probabilities * self.class_prior / self.state["predicted"].clamp(min=1e-6)
+        corrected = probabilities * self.frequencies / self.state["predicted"].clamp(min=1e-6)
         return corrected / corrected.sum(1, keepdim=True)

@@ -33,6 +33,12 @@ from pixelscope.runs.record import RunRecord, parse_record
 
 CLASSES = 20
 """Largest number of classes listed."""
+ASSUMED = {
+    "predicted": ", assuming the class frequencies that T predicted before",
+    "source": ", assuming the source's class frequencies",
+    "none": "",
+}
+"""What the page says of each `distribution_alignment`."""
 SETS = {"target_test": "target test split", "target_all": "all target images", "source_test": "source test split"}
 
 
@@ -63,8 +69,7 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None, record: Run
     if config.generated.enabled:
         stages.append("images generated from the source")
     if config.self_training.enabled:
-        aligned = config.self_training.distribution_alignment != "none"
-        assumed = ", assuming the source's class frequencies" if aligned else ""
+        assumed = ASSUMED[config.self_training.distribution_alignment]
         teacher = config.self_training.teacher or "a moving average of the classifier"
         stages.append(f"target images with confident pseudo-labels by {teacher}{assumed}")
     weights = config.regularization

@@ -53,7 +53,7 @@ class RefineTask(Task[RefineBatch]):
         self,
         config: RefineConfig,
         classifier: nn.Module,
-        class_prior: Tensor,
+        frequencies: Tensor,
         fabric: "Fabric",
         validation: ImageSet | None = None,
         teacher: nn.Module | None = None,
@@ -63,7 +63,7 @@ class RefineTask(Task[RefineBatch]):
         Args:
             config: the settings.
             classifier: the network to train.
-            class_prior: class frequencies of the source, shape (classes,), sum 1.
+            frequencies: class frequencies that the target is assumed to have, shape (classes,), sum 1.
             fabric: the launched fabric.
             validation: source images held out, to measure on.
             teacher: network that labels target images instead of the moving average.
@@ -80,7 +80,7 @@ class RefineTask(Task[RefineBatch]):
         }
         self.averages = {"classifier": EMA(self.classifier, max(1, config.training.ema_half_life))}
         self.teacher = None if teacher is None else to_device(teacher, fabric.device, config.runtime.memory_format).eval()
-        self.pseudo_labels = PseudoLabels(config.self_training, class_prior, fabric)
+        self.pseudo_labels = PseudoLabels(config.self_training, frequencies, fabric)
         self.schedule_state = self.pseudo_labels.state
 
     def inputs(self, context: StepContext) -> StepInputs:

@@ -12,7 +12,13 @@ from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.networks import TaskNetwork
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, places_of, read_refinement
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatches
-from pixelscope.pixelda.refinement.inputs import GROUPS_HELD_OUT, RefinementInputs, build_classifier, class_prior, load_inputs
+from pixelscope.pixelda.refinement.inputs import (
+    GROUPS_HELD_OUT,
+    RefinementInputs,
+    assumed_frequencies,
+    build_classifier,
+    load_inputs,
+)
 from pixelscope.pixelda.refinement.task import RefineTask
 from pixelscope.pixelda.samples import save_classifiers
 from pixelscope.pixelda.verdict import compare
@@ -36,7 +42,12 @@ class RefineJob(Job):
         source, classifier = inputs.source, build_classifier(self.config, inputs)
         pool = _pool(config, inputs, fabric) if config.generated.enabled else None
         task = RefineTask(
-            config, classifier, class_prior(source.train), fabric, validation=source.validation, teacher=inputs.teacher
+            config,
+            classifier,
+            assumed_frequencies(config, inputs),
+            fabric,
+            validation=source.validation,
+            teacher=inputs.teacher,
         )
         return Training(
             f"{SYSTEM}-{inputs.opened.folder.path.name}-seed{config.seed}",
