@@ -717,12 +717,15 @@ def test_more_folds_than_clusters_are_refused(phantoms: FrameStore) -> None:
         make_folds(phantoms, np.ones(len(phantoms), bool), 20, 64, seed=0)
 
 
-def test_abnormal_frames_whose_lesion_the_view_does_not_show_are_left_out(phantoms: FrameStore) -> None:
+@pytest.mark.parametrize("least", [0.01, 0.05])
+def test_abnormal_frames_whose_lesion_covers_too_little_of_the_view_are_left_out(phantoms: FrameStore, least: float) -> None:
     lesions = phantoms.view("centre").lesions
-    hidden = sum(float((one > 0).mean()) < 0.01 for one in np.asarray(lesions)[phantoms.abnormal])
+    hidden = sum(float((one > 0).mean()) < least for one in np.asarray(lesions)[phantoms.abnormal])
     assert hidden
-    found = cross_validate(phantoms, replace_config(min_lesion=0.01, detectors=("pseudo-lesions",)))
-    assert found.invisible == hidden
+    found = cross_validate(phantoms, replace_config(min_lesion=least, detectors=("pseudo-lesions",)))
+    assert found.invisible == hidden and found.min_lesion == least
+    (said,) = [line for line in found.to_text().splitlines() if "left out" in line]
+    assert str(hidden) in said.split() and f"{least:.0%}" in said.split()
     assert found.counts["abnormal"] + hidden == int(phantoms.abnormal.sum())
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from pixelscope.config import Config, Natural
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.errors import InputError, plural
+from pixelscope.imaging.config import MIN_LESION
 from pixelscope.runs.record import ResultFile
 
 METRICS = ("psnr", "ssim", "squared_error")
@@ -193,7 +194,8 @@ class ViewResult(Config):
     not_finite: dict[str, Natural] = Field(default_factory=dict)
     """Number of test frames by kind for which outputs of the model are not finite; no number includes them."""
     invisible: Natural = 0
-    """Number of abnormal test frames with tissue whose lesion this view does not show; no number includes them."""
+    """Number of abnormal test frames with tissue whose lesion covers less than `MIN_LESION` of this view; no number includes
+    them."""
 
     @model_validator(mode="after")
     def _check_complete(self) -> "ViewResult":
@@ -223,7 +225,7 @@ class ViewResult(Config):
             if by_kind
         ]
         if self.invisible:
-            found.append(f"left out, because this view does not show their lesion: {self.invisible:,} abnormal")
+            found.append(f"left out, because {small_lesion(MIN_LESION)}: {self.invisible:,} abnormal")
         return found
 
 
@@ -266,6 +268,11 @@ class Anomaly(Config):
         views = [line for name in reversed(self.ordered) for line in [*_view_lines(name, self.views[name], self.rate), ""]]
         located = [] if self.localization is None else [self.localization.to_text(), ""]
         return "\n".join([*located, *views, *self.warnings, *_headline(self), RESEARCH])
+
+
+def small_lesion(least: float) -> str:
+    """Return why abnormal frames are left out of a view; their masks cover less than the fraction `least` of it."""
+    return f"their lesion covers less than {100 * least:g}% of this view"
 
 
 def _require(where: str, values: Mapping[str, object], names: Iterable[str]) -> None:

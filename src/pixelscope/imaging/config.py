@@ -23,7 +23,7 @@ Factors = Annotated[
 """LOW HIGH, above 0; equal values fix the factor."""
 
 MIN_LESION = 0.01
-"""Fraction of a view that a lesion must cover to be shown by it."""
+"""Fraction of a view that a lesion must cover; abnormal frames whose mask covers less are left out of its numbers."""
 
 
 class PrepareConfig(Config):

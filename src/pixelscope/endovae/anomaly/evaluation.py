@@ -37,6 +37,7 @@ from pixelscope.endovae.metrics import ClusterBootstrap, auroc_lead, auroc_with_
 from pixelscope.endovae.results import Anomaly, CameraResult, Interval, Lead, ScoreSeparation, ShortcutTest, ViewResult
 from pixelscope.errors import InputError, plural
 from pixelscope.files import csv_text, write_text
+from pixelscope.imaging.config import MIN_LESION
 from pixelscope.runs.folder import RunFolder
 
 MAX_SHORTCUT_FRAMES = 5_000
@@ -149,7 +150,8 @@ def evaluate_view(view: ViewName, scored: Mapping[str, Scored], calibration: Cal
     abnormal = scored["abnormal"].select(scored["abnormal"].visible & ~hidden)
     if not len(abnormal.part):
         raise InputError(
-            f"The view {view} shows the lesion of none of {plural(int(hidden.sum()), 'abnormal test frame')}; give others."
+            f"The view {view} shows a lesion of {MIN_LESION:.0%} of its area or more in none of "
+            f"{plural(int(hidden.sum()), 'abnormal test frame')}; give others."
         )
     groups = {"all": np.ones(len(normal.part), bool), **_by_class(normal.part)}
     draws = {name: ClusterBootstrap.of(normal.clusters[which], abnormal.clusters) for name, which in groups.items()}

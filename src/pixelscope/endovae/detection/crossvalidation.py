@@ -191,7 +191,7 @@ class Frames:
     groups: Positions
     """Cluster of near-duplicates of each frame, (N,)."""
     clipped: int
-    """Abnormal frames left out because the view does not show their lesion."""
+    """Abnormal frames left out because their lesion covers too little of the view."""
     blank: int
     """Frames left out because the view shows no tissue."""
 
@@ -396,6 +396,7 @@ def _summarised(config: DetectConfig, frames: Frames, results: Sequence[FoldResu
             kind: len(np.unique(frames.groups[frames.abnormal == (kind == "abnormal")])) for kind in ("normal", "abnormal")
         },
         invisible=frames.clipped,
+        min_lesion=config.min_lesion,
         blank=frames.blank,
         scores={name: _separation(frames, one, groups, trivial) for name, one in scores.items()},
         baselines={name: _separation(frames, one, groups) for name, one in trivial.items()},

@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pixelscope.config import Config, Natural
-from pixelscope.endovae.results import RESEARCH, Interval, RegionMapResult
+from pixelscope.endovae.results import RESEARCH, Interval, RegionMapResult, small_lesion
 from pixelscope.errors import plural
+from pixelscope.imaging.config import MIN_LESION
 from pixelscope.runs.record import ResultFile
 
 ALL = "all"
@@ -41,7 +42,9 @@ class DetectionResult(ResultFile):
     clusters: dict[str, Natural]
     """Number of clusters of near-duplicates, of healthy and abnormal ones; intervals resample them."""
     invisible: Natural
-    """Number of abnormal frames left out because this view does not show their lesion."""
+    """Number of abnormal frames left out because their lesion covers less than `min_lesion` of this view."""
+    min_lesion: float = MIN_LESION
+    """Fraction of the view that a lesion must cover; files of before do not have it."""
     blank: Natural = 0
     """Number of frames left out because this view shows no tissue, so that they have no score."""
     scores: dict[str, ScoreResult]
@@ -80,7 +83,7 @@ class DetectionResult(ResultFile):
     def _head(self) -> Iterator[str]:
         yield f"{self.store}, view {self.view}: {self.folds} folds by cluster of near-duplicates, seed {self.seed}"
         if self.invisible:
-            yield f"{self.invisible:,} abnormal frames are left out, because this view does not show their lesion"
+            yield f"{plural(self.invisible, 'abnormal frame')} left out, because {small_lesion(self.min_lesion)}"
         if self.blank:
             yield f"{plural(self.blank, 'frame')} left out, because this view shows no tissue"
         yield f"AUROC of {self.counts['abnormal']:,} abnormal frames against healthy ones, each tested once,"
