@@ -234,6 +234,8 @@ def test_curve_and_oracle_are_of_the_classifiers_stored_along_the_way(copy: Path
     for path in (copy / "classifiers").iterdir():
         always(path, {"last.": 0, "ema.": 1})
     always(copy / "classifiers" / f"{96:012d}.safetensors", {"last.": 0, "ema.": 2})
+    for name in ("last", "best-source"):
+        always(_stored(copy, name), {"network.classifier.": 0, "average.classifier.": 1})
     result = evaluate(copy)
     counts = [entry.count for entry in result.sets["target_test"].per_class]
     share = [count / sum(counts) for count in counts]
@@ -247,6 +249,21 @@ def test_curve_and_oracle_are_of_the_classifiers_stored_along_the_way(copy: Path
     for point in result.curve:
         for name in ("source_train", "source_test"):
             assert getattr(point, name) == measured[point.images][f"accuracy/{name}"]
+
+
+def test_no_checkpoint_is_better_than_the_oracle_where_the_newest_weights_are_in_checkpoints_alone(copy: Path) -> None:
+    (copy / "classifiers" / f"{480:012d}.safetensors").unlink()  # as of a training that was stopped after its last evaluation
+    before = evaluate(copy)
+    counts = [entry.count for entry in before.sets["target_test"].per_class]
+    rarest, *_, commonest = np.argsort(counts).tolist()
+    for path in (copy / "classifiers").iterdir():
+        always(path, {"last.": rarest, "ema.": rarest})
+    always(_stored(copy, "last"), {"network.classifier.": rarest, "average.classifier.": commonest})
+    always(_stored(copy, "best-source"), {"network.classifier.": rarest, "average.classifier.": rarest})
+    result = evaluate(copy)
+    assert result.oracle is not None and min(counts) < max(counts)
+    assert result.oracle.target_test == result.checkpoints["ema-last"].target_test == pytest.approx(max(counts) / sum(counts))
+    assert result.oracle.images == result.checkpoints["ema-last"].images == 480
 
 
 def test_the_curve_covers_the_run_and_the_oracle_is_its_best_and_named(run: Path) -> None:

@@ -4,7 +4,7 @@ Headline numbers are of a checkpoint chosen without target labels. The oracle is
 target's test split; it uses target labels and is always called the oracle.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,15 +138,16 @@ def _evaluation(run: StoredRun, sets: Mapping[str, MeasuredSet], found: Mapping[
     curve = _curve(found["last"], sets.get("target_test"))
     chosen = found[headline]
     classes = list(chosen.classes)
+    checkpoints = {name: CheckpointResult(images=one.images, **accuracies(counts[name])) for name, one in found.items()}
     return Evaluation(
         system=run.system,
         images=chosen.images,
         steps=chosen.images // chosen.batch_size,
         classes=classes,
         checkpoint=headline,
-        checkpoints={name: CheckpointResult(images=one.images, **accuracies(counts[name])) for name, one in found.items()},
+        checkpoints=checkpoints,
         sets={name: set_result(sets[name].title, counted, classes) for name, counted in counts[headline].items()},
-        oracle=_oracle(curve),
+        oracle=_oracle(curve, checkpoints.values()),
         curve=curve,
         notes=(*unfinished_notes(found["last"]), *grouped_notes(sets)),
     )
@@ -166,13 +167,17 @@ def _curve(last: Checkpoint, target: MeasuredSet | None) -> list[CurvePoint]:
     return points
 
 
-def _oracle(curve: list[CurvePoint]) -> Oracle | None:
-    candidates = [
-        (value, point.images) for point in curve for value in (point.target_test, point.ema_target_test) if value is not None
-    ]
-    if not candidates:
+def _oracle(curve: Iterable[CurvePoint], checkpoints: Iterable[CheckpointResult]) -> Oracle | None:
+    """Return the best classifier by target labels, of those stored along the way and of the checkpoints.
+
+    A training that was stopped has newer weights in its checkpoints than along the way.
+    """
+    measured = [(value, point.images) for point in curve for value in (point.target_test, point.ema_target_test)]
+    measured += [(one.target_test, one.images) for one in checkpoints]
+    known = [(value, images) for value, images in measured if value is not None]
+    if not known:
         return None
-    accuracy, images = max(candidates)
+    accuracy, images = max(known)
     return Oracle(label=ORACLE, images=images, target_test=accuracy)
 
 

@@ -201,7 +201,7 @@ class Evaluation(ResultFile):
     """Accuracies of the checkpoints; none of them is selected by target labels."""
     sets: dict[str, SetResult]
     oracle: Oracle | None
-    """Best accuracy on the target's test split among the classifiers stored in training."""
+    """Best accuracy on the target's test split among the classifiers stored in training and the checkpoints."""
     curve: list[CurvePoint]
     """Accuracies of the classifiers stored in training."""
     notes: tuple[str, ...] = ()
