@@ -243,7 +243,7 @@ class ClusterBootstrap:
     def weights(self) -> Iterator[Values]:
         """Yield how often each frame is drawn per resample, (times, N + M), in chunks; always the same numbers.
 
-        There are `RESAMPLES` resamples, fewer for very many frames.
+        There are at least `RESAMPLES` resamples, in chunks of one size; fewer for very many frames.
         """
         total = len(self.normal) + len(self.abnormal)
         resamples = max(100, min(RESAMPLES, _MAX_DRAWS // total))

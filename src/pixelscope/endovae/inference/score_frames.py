@@ -37,6 +37,8 @@ def score_frames(
 ) -> list[FrameScore]:
     """Score frames in memory, for example those of a video, as `score` does files. For research only, never a diagnosis.
 
+    `score` decodes JPEG files far larger than the model's frames at half their size; their scores differ a little.
+
     Args:
         model: what `score` takes; or, to open it once for many calls, what `load_scorer` returns. An .onnx file needs no torch.
         frames: uint8 RGB (H, W, 3), as the device stores them, with border and overlays; their sizes may differ.
