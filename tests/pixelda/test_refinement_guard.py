@@ -105,8 +105,8 @@ def test_what_is_shown_of_both_is_counted_on_the_target(good: Classifier) -> Non
     images = to_float(torch.from_numpy(TARGET.in_memory()))
     with torch.no_grad():
         start, refined = (network(images).softmax(1) for network in (other, good))
-    assert found.pseudo_label_rate == pytest.approx(float((refined.amax(1) >= 0.95).float().mean()))
-    assert found.agreement == pytest.approx(float((start.argmax(1) == refined.argmax(1)).float().mean()))
+    assert found.pseudo_label_rate == np.mean((refined.amax(1) >= 0.95).numpy())
+    assert found.agreement == np.mean((start.argmax(1) == refined.argmax(1)).numpy())
     for label, one in enumerate(found.classes):
         assert (one.start, one.refined) == tuple(float((p.argmax(1) == label).double().mean()) for p in (start, refined))
     assert found.agreement < 0.8 and found.kept == "refined", "answers that are more like clusters are no harm"

@@ -20,7 +20,7 @@ from pixelscope.pixelda.inference.model import TorchClassifier, load_classifier
 from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.metrics import MeasuredSet, discordant
 from pixelscope.pixelda.networks import Classifier, StrongClassifier
-from pixelscope.pixelda.results import Better, Evaluation, Verdict
+from pixelscope.pixelda.results import SWAPPED, Better, Evaluation, Verdict
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.pixelda.verdict import CRITERIA, answers_of, compare, swapped_share, view_information
 from pixelscope.runs.folder import RunFolder
@@ -86,6 +86,12 @@ def test_the_same_classifier_is_no_better(good: Classifier) -> None:
     assert (verdict.better, verdict.agreement) == ("neither", 1)
     assert set(verdict.criteria) == set(CRITERIA)
     assert all(before == after for before, after in verdict.criteria.values())
+
+
+def test_a_share_of_images_is_not_rounded_to_one_above_its_limit() -> None:
+    before = torch.arange(2000) % 20
+    swapped = torch.where(before == 0, 1, torch.where(before == 1, 0, before))
+    assert swapped_share(before, swapped) == 200 / 2000 == SWAPPED, "a tenth is not more than a tenth"
 
 
 def test_classes_that_are_swapped_are_counted_and_wrong_answers_are_not() -> None:

@@ -78,7 +78,7 @@ def compare(before: nn.Module, after: nn.Module, target: ImageSet, source: Image
     return Verdict(
         better="unknown" if unlearned else better,
         criteria=criteria,
-        agreement=float((answers[0] == answers[1]).float().mean()),
+        agreement=float((answers[0] == answers[1]).double().mean()),
         swapped=swapped,
         images=len(shown),
         source_images=len(some),
@@ -116,7 +116,7 @@ def swapped_share(before: Tensor, after: Tensor) -> float:
     count = int(torch.stack([before, after]).max()) + 1
     counts = confusion(after, before, count)
     most = (2 * counts > counts.sum(1, keepdim=True)) & (2 * counts > counts.sum(0, keepdim=True))
-    return float(counts[most.fill_diagonal_(False)].sum() / len(before))
+    return int(counts[most.fill_diagonal_(False)].sum()) / len(before)
 
 
 def criterion_values(

@@ -78,8 +78,8 @@ def guard(
         reasons=reasons,
         advice=_advice(criteria) if finished else "",
         criteria=criteria,
-        agreement=float((before == after).float().mean()),
-        pseudo_label_rate=float(confident.float().mean()),
+        agreement=float((before == after).double().mean()),
+        pseudo_label_rate=float(confident.double().mean()),
         classes=shares,
         images=len(shown),
     )
