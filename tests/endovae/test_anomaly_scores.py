@@ -57,6 +57,16 @@ def test_areas_are_those_of_scikit_learn(normal: list[int], abnormal: list[int])
         assert found.average_precision.value == pytest.approx(average_precision_score(truth, values))
 
 
+@pytest.mark.parametrize("unknown", [([np.nan, 1.0], [2.0]), ([1.0], [2.0, np.nan])])
+def test_a_score_that_is_not_a_number_is_not_ranked(unknown: tuple[list[float], list[float]]) -> None:
+    known, bootstrap = ([0.0] * len(unknown[0]), [1.0] * len(unknown[1])), ClusterBootstrap.of_frames(*map(len, unknown))
+    for measured in (auroc, auroc_with_ci):
+        with pytest.raises(InputError):
+            measured(*unknown)
+    with pytest.raises(InputError):
+        auroc_lead(known, unknown, bootstrap)
+
+
 def test_the_bootstrap_interval_is_that_of_resampled_frames() -> None:
     rng = np.random.default_rng(3)
     normal, abnormal = rng.normal(0, 1, 60), rng.normal(1, 1, 90)

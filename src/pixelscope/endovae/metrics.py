@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from pixelscope.endovae.results import Interval, ScoreSeparation
+from pixelscope.errors import InputError, plural
 from pixelscope.imaging.tissue import BLACK, BRIGHT, LUMA, touching_edge
 
 Values = NDArray[np.float64]
@@ -206,7 +207,11 @@ def regions(images: Tensor, insets: np.ndarray) -> dict[str, Tensor]:
 
 
 def auroc(normal: ArrayLike, abnormal: ArrayLike) -> float:
-    """Return the area under the ROC curve of scores, higher for abnormal; ties count half."""
+    """Return the area under the ROC curve of scores, higher for abnormal; ties count half.
+
+    Raises:
+        InputError: a score is not a number.
+    """
     ranking = _Ranking.from_scores(normal, abnormal)
     return float(ranking.areas(np.ones((1, ranking.total)))[0, 0])
 
@@ -323,6 +328,8 @@ class _Ranking:
     @classmethod
     def from_scores(cls, normal: ArrayLike, abnormal: ArrayLike) -> "_Ranking":
         scores = np.concatenate([np.asarray(normal, np.float64), np.asarray(abnormal, np.float64)])
+        if unknown := int(np.isnan(scores).sum()):
+            raise InputError(f"{unknown:,} of {plural(len(scores), 'score')} are not a number, so that no AUROC can be measured.")
         order = np.argsort(-scores, kind="stable")
         return cls(len(np.asarray(normal)), order, np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)))
 
