@@ -148,6 +148,17 @@ def test_a_folder_of_several_runs_is_neither_resumed_nor_exported(tmp_path: Path
         pixelscope.export(run, tmp_path / "a.onnx")
 
 
+@pytest.mark.parametrize("training", ["pixelda train", "pixelda baseline", "pixelda refine", "endovae train"])
+def test_a_training_resumes_runs_of_its_own_kind_only(
+    training: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for system in pixelscope.SYSTEMS.values():
+        if system.command not in ("", training):
+            run = _run(tmp_path / system.name, system.name)
+            assert main([*training.split(), "--resume", str(run)]) == 2
+            assert f"`pixelscope {system.command} --resume {run}`" in capsys.readouterr().err
+
+
 def test_a_system_that_is_not_known_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run of 'later'"):
         pixelscope.resume(_run(tmp_path, "later"))

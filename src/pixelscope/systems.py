@@ -156,11 +156,12 @@ SYSTEMS = {
 }
 
 
-def resume(run: Path, **changes: Any) -> Path:
+def resume(run: Path, *, system: str | None = None, **changes: Any) -> Path:
     """Resume a stopped run of any system from its newest checkpoint, and return its folder.
 
     Args:
         run: the run folder.
+        system: name in `SYSTEMS`; a run of another one is refused.
         changes: what the system lets change. All: `devices`, and `take_over` to take the run's lock from another machine that
             has been silent for ten minutes. PixelDA and its baseline: total training `images`, new places of `source`
             and `target`, `data_root`. EndoVAE: total `epochs`, new place of `frames`. Refinement: new places of `origin` and
@@ -173,6 +174,9 @@ def resume(run: Path, **changes: Any) -> Path:
     Example:
         >>> pixelscope.resume(Path("runs/adapted"), devices=2)
     """
+    found = _system(run)
+    if found.command and system not in (None, found.name):
+        raise InputError(f"{run} is a run of {found.title}; resume it with `pixelscope {found.command} --resume {run}`.")
     return _call(run, "resume", (run,), changes)
 
 

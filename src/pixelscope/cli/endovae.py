@@ -146,7 +146,12 @@ def train(
         epochs = changed.get("training", {}).get("epochs")
         frames = changed.get("frames")
         run = pixelscope.resume(
-            options.resume, devices=common.devices, epochs=epochs, frames=frames, take_over=options.take_over
+            options.resume,
+            system="endovae",
+            devices=common.devices,
+            epochs=epochs,
+            frames=frames,
+            take_over=options.take_over,
         )
     else:
         config = resolve_config(settings, "endovae", sources, common)

@@ -142,33 +142,27 @@ def _train(
     """Start or resume a training, then evaluate it and write its report; with --dry-run only print its cost."""
     if options.resume is not None:
         require_resumable(MAY_CHANGE, flags, sources, common, options)
-        run = _resume(options.resume, explicit_settings(flags), common, options)
+        changed = explicit_settings(flags)
+        run = pixelscope.resume(
+            options.resume,
+            system=system,
+            devices=common.devices,
+            images=changed.get("training", {}).get("images"),
+            source=changed.get("source"),
+            target=changed.get("target"),
+            data_root=options.data_root,
+            take_over=options.take_over,
+        )
     else:
         config = resolve_config(flags, system, sources, common)
-        if sources.preset is None and pixelscope.pixelda.default_preset(config.source, config.target) == "auto":
-            _announce_preset_auto()
+        is_auto = sources.preset is None and pixelscope.pixelda.default_preset(config.source, config.target) == "auto"
+        if is_auto and pixelscope.is_first_process():
+            print("Preset auto, for any two sources; --preset paper has the published settings.", file=sys.stderr)
         if options.dry_run:
             print(pixelscope.pixelda.plan(config, system).to_text())
             return
         run = start(config)
     evaluate_and_report(run, data_root=options.data_root)
-
-
-def _announce_preset_auto() -> None:
-    if pixelscope.is_first_process():
-        print("Preset auto, for any two sources; --preset paper has the published settings.", file=sys.stderr)
-
-
-def _resume(run: Path, changed: dict[str, Any], common: CommonOptions, options: PixelDARunOptions) -> Path:
-    return pixelscope.resume(
-        run,
-        devices=common.devices,
-        images=changed.get("training", {}).get("images"),
-        source=changed.get("source"),
-        target=changed.get("target"),
-        data_root=options.data_root,
-        take_over=options.take_over,
-    )
 
 
 @app.command
@@ -371,7 +365,9 @@ def refine(
             raise InputError("--resume continues in the folder of its run; drop --out, or start a new run.")
         teacher = explicit_settings(settings).get("self_training", {}).get("teacher")
         teacher = None if teacher is None else Path(teacher)
-        run = pixelscope.resume(resume, origin=origin, teacher=teacher, data_root=data_root, take_over=take_over)
+        run = pixelscope.resume(
+            resume, system="refined", origin=origin, teacher=teacher, data_root=data_root, take_over=take_over
+        )
     elif origin is None:
         raise InputError("No run is given; give a finished run of `pixelscope pixelda train`.")
     else:
