@@ -19,7 +19,7 @@ from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.pixelda.ablation.analysis import collect, compare_to_reference, holm, mean_std
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
-from pixelscope.pixelda.ablation.jobs import Job
+from pixelscope.pixelda.ablation.jobs import Job, run_job
 from pixelscope.pixelda.ablation.report import ablation_sections
 from pixelscope.pixelda.ablation.results import ConditionResult, MeanStd, SeedResult
 from pixelscope.pixelda.ablation.runner import ablate
@@ -404,6 +404,19 @@ def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:
         assert job.state() == found, "a run that was stopped and evaluated is not done"
     (job.run / "run.json").write_text(json.dumps({"system": "pixelda", "state": "finished", "images": 96}))
     assert job.state() == "started", "a run that was evaluated, and then trained to its end, is not done"
+
+
+def test_a_job_that_is_interrupted_outside_of_its_training_has_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixelscope.pixelda.ablation.jobs.train_pixelda", interrupted)
+    job = Job(tmp_path / "full-seed0", "pixelda", {}, None)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job)
+    assert (job.state(), job.reason()) == ("failed", "interrupted")
 
 
 def test_ctrl_c_ends_local_jobs_in_one_sentence(domains: tuple[str, str], tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def run_job(job: Job) -> None:
         _train(job)
         evaluate_pixelda(job.run, data_root=job.data_root)
     except (InputError, KeyboardInterrupt) as error:
-        write_text(job.failure, f"{error or 'interrupted'}\n")
+        write_text(job.failure, f"{str(error) or 'interrupted'}\n")
         raise
     except Exception:
         write_text(job.failure, traceback.format_exc())
