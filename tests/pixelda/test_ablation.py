@@ -225,6 +225,14 @@ def test_other_names_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "local").exists()
 
 
+def test_seeds_that_decide_no_deviation_get_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for seeds, conditions in (([0, 1, 2], None), ([0, 1, 2], ["without-generator"]), (None, None)):
+        with pytest.raises(InputError, match="SLURM"):
+            ablate("claims", tmp_path / "out", seeds=seeds, conditions=conditions, cluster="slurm")
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "with 3 seeds" in said and "--seeds" in said
+
+
 def test_a_seed_next_to_the_seeds_of_a_grid_is_refused(domains: tuple[str, str], tmp_path: Path) -> None:
     path = write_grid(tmp_path / "grid.yaml", domains)
     with pytest.raises(InputError, match=r"--config has seed 5, .*--seeds 5"):

@@ -1,5 +1,6 @@
 """Ablation and search: every run of a grid in one folder, made or resumed, then compared."""
 
+import logging
 import secrets
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from pixelscope.config import dotted, merge, read_yaml
 from pixelscope.engine.distributed import share_of_cores
 from pixelscope.engine.runtime import cpu_name
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.ablation.analysis import choose_trial, collect, compare_to_reference, read_trial, require_same_images
 from pixelscope.pixelda.ablation.grid import CHANGES, Grid, GridConfig, read_grid
@@ -97,6 +98,7 @@ def ablate(
             f"give --seeds {changes['seed']} if you mean it."
         )
     chosen = _select(read_grid(grid, changes), seeds, conditions)
+    _warn_of_few_seeds(chosen)
     options = LaunchOptions(cluster, max_parallel, slurm, progress)
     config = GridConfig(grid=chosen, name=grid)
     start = Start(out, resume, take_over)
@@ -202,6 +204,14 @@ def _select(grid: Grid, seeds: Sequence[int] | None, conditions: Sequence[str] |
         kept = {name: one for name, one in grid.conditions.items() if name in conditions or name == grid.reference}
         grid = grid.model_copy(update={"conditions": kept})
     return grid
+
+
+def _warn_of_few_seeds(grid: Grid) -> None:
+    """Warn of claims on the deviation over seeds that so few seeds cannot decide: with three, p is at least 0.18."""
+    measures = {expect.measure for condition in grid.conditions.values() for expect in condition.expect}
+    if "accuracy_deviation" in measures and len(grid.seeds) < 4:
+        message = "The deviation over seeds decides no claim with %s; give at least four, better eight, with --seeds."
+        logging.getLogger(__name__).warning(message, plural(len(grid.seeds), "seed"))
 
 
 def _require_target_labels(grid: Grid, data_root: Path | None) -> None:
