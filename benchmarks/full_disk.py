@@ -119,7 +119,7 @@ def _ablate(place: Path, given: Path) -> None:
     """Run a grid of two conditions one after another in this process, as without submitit."""
     from pixelscope.pixelda.ablation import jobs, runner
 
-    jobs.has_submitit = runner.has_submitit = lambda: False
+    jobs.has_extra = runner.has_extra = lambda extra: False
     settings = small_settings("pixelda", given)
     settings["training"] = {**settings["training"], "images": 32}
     conditions = {"full": {"claim": "All of it."}, "gap": {"claim": "The gap.", "system": "baseline"}}

@@ -10,13 +10,12 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from pixelscope.config import merge
 from pixelscope.engine.distributed import share_of_cores
-from pixelscope.errors import InputError, Interrupted, MissingExtra
+from pixelscope.errors import InputError, Interrupted, MissingExtra, has_extra
 from pixelscope.files import write_text
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.evaluation import evaluate_pixelda
@@ -107,7 +106,7 @@ def launch(jobs: Sequence[Job], logs: Path, options: LaunchOptions) -> None:
         Interrupted: Ctrl-C; running jobs are cancelled first.
     """
     waiting = _with_threads(jobs, options)
-    if not has_submitit():
+    if not has_extra("ablate"):
         return _launch_here(waiting)
     executor, running, ended = _executor(logs, options), [], 0
     try:
@@ -127,11 +126,6 @@ def launch(jobs: Sequence[Job], logs: Path, options: LaunchOptions) -> None:
         raise Interrupted(STOPPED) from None
 
 
-def has_submitit() -> bool:
-    """Return whether the extra `ablate` is installed."""
-    return find_spec("submitit") is not None
-
-
 def check_options(options: LaunchOptions) -> None:
     """Check the options before anything is written.
 
@@ -144,7 +138,7 @@ def check_options(options: LaunchOptions) -> None:
         raise InputError(f"{given} needs --cluster slurm, which starts the runs as SLURM jobs; give it, or drop {given}.")
     if options.max_parallel < 1:
         raise InputError(f"--max-parallel must be at least 1, got {options.max_parallel}.")
-    if not has_submitit():
+    if not has_extra("ablate"):
         if options.cluster == "slurm" or options.max_parallel > 1:
             raise MissingExtra("SLURM and parallel runs", "ablate")
         return
@@ -237,7 +231,7 @@ def _with_threads(jobs: Sequence[Job], options: LaunchOptions) -> list[Job]:
     """Give local jobs their share of the cores, unless the grid sets the number of threads."""
     if options.cluster == "slurm":
         return list(jobs)
-    share = max(1, share_of_cores(1) // (options.max_parallel if has_submitit() else 1))
+    share = max(1, share_of_cores(1) // (options.max_parallel if has_extra("ablate") else 1))
     return [
         job if job.config["runtime"]["threads"] else replace(job, config=merge(job.config, {"runtime": {"threads": share}}))
         for job in jobs

@@ -14,11 +14,11 @@ import numpy as np
 from pixelscope.config import dotted, merge, read_yaml
 from pixelscope.engine.distributed import share_of_cores
 from pixelscope.engine.runtime import cpu_name
-from pixelscope.errors import InputError, plural
+from pixelscope.errors import InputError, has_extra, plural
 from pixelscope.imaging.resize import resize
 from pixelscope.pixelda.ablation.analysis import choose_trial, collect, compare_to_reference, read_trial, require_same_images
 from pixelscope.pixelda.ablation.grid import CHANGES, Grid, GridConfig, read_grid
-from pixelscope.pixelda.ablation.jobs import Cluster, Job, LaunchOptions, check_options, has_submitit, launch
+from pixelscope.pixelda.ablation.jobs import Cluster, Job, LaunchOptions, check_options, launch
 from pixelscope.pixelda.ablation.results import ABLATION, RUNS, SAMPLES, SEARCH, AblationResult, SearchResult, Trial
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.data import load_domains
@@ -350,7 +350,7 @@ def _default_parallel(grid: Grid, cluster: Cluster) -> int:
     count = len(grid.conditions)
     if cluster == "slurm":
         return count
-    return min(count, share_of_cores(1)) if has_submitit() else 1
+    return min(count, share_of_cores(1)) if has_extra("ablate") else 1
 
 
 def _search_result(folder: RunFolder, name: str, grid: Grid, trials: list[Trial], data_root: Path | None) -> SearchResult:
