@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import Barrier, average, check_agreement, ranks
 from pixelscope.engine.monitor import FiniteGuard, Meter
 from pixelscope.engine.task import Task
-from pixelscope.engine.tensorboard import Events, NoEvents
+from pixelscope.engine.tensorboard import TensorBoardEvents
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder
@@ -62,23 +63,20 @@ class Loop(Generic[Batch]):
         snapshot: Callable[[int], None] = lambda images: None,
         sample: Callable[[int], None] = lambda images: None,
         capture: bool = False,
-        events: Events | None = None,
     ) -> None:
         if config.batch_size % ranks():
             raise InputError(f"A batch of {config.batch_size} cannot be divided among {ranks()} devices; change one of them.")
         self.fabric, self.task, self.run = fabric, task, run
         self.config, self.identity, self.seed = config, identity, seed
         self.snapshot, self.sample, self.barrier = snapshot, sample, Barrier()
-        self.events: Events = events or NoEvents()
+        self.events: TensorBoardEvents | None = None
         self.progress, self.meter, self.guard = Progress(), Meter(), FiniteGuard(task.if_not_finite)
         self._display: Display = Silent()
         self._logged = self.progress
         self._stop: str | None = None
         self._warned = Counter[str]()
-        captured = (
-            CapturedSteps(task, batches, fabric.device, lambda why: self._say_warning("capture", why)) if capture else None
-        )
-        self._take_step = captured or EagerSteps(task, batches)
+        say = partial(self._say_warning, "capture")
+        self._take_step = CapturedSteps(task, batches, fabric.device, say) if capture else EagerSteps(task, batches)
 
     def restore(self) -> int:
         """Restore the newest checkpoint of the run folder, if there is one; the folder is only read.
@@ -102,9 +100,8 @@ class Loop(Generic[Batch]):
             TrainingStopped: a loss or gradient is not finite.
         """
         first = self.fabric.is_global_zero
-        self._display = (
-            training_display(self.config.images, self.progress.images, self.task.display_names) if first else Silent()
-        )
+        if first:
+            self._display = training_display(self.config.images, self.progress.images, self.task.display_names)
         self._logged = self.progress
         try:
             with self._signals():
@@ -241,7 +238,8 @@ class Loop(Generic[Batch]):
         if self.fabric.is_global_zero:
             place = {"kind": kind, "images": self.progress.images, "step": self.progress.step}
             self.run.append_stats({**place, "seconds": round(self.progress.seconds, 3), **numbers})
-            self.events.log(kind, numbers, self.progress.images)
+            if self.events is not None:
+                self.events.log(kind, numbers, self.progress.images)
 
     def _asked_to_stop(self) -> bool:
         if ranks() == 1:

@@ -10,15 +10,17 @@ from torch import Tensor
 from pixelscope.engine.distributed import average
 from pixelscope.errors import TrainingStopped
 
+Layout = tuple[tuple[str, torch.Size], ...]
+"""Names and shapes of numbers, in order."""
+
 
 @dataclass(frozen=True)
 class StepNumbers:
     """The named numbers of one step in one tensor, so that each operation on them takes one launch, not one per name."""
 
-    layout: tuple[tuple[str, torch.Size], ...]
-    """Names and shapes, in the order of `values`."""
+    layout: Layout
     values: Tensor
-    """float32, flat, on the training device."""
+    """float32, flat, on the training device, in the order of `layout`."""
 
     @classmethod
     def pack(cls, numbers: Mapping[str, Tensor]) -> "StepNumbers":
@@ -36,8 +38,8 @@ class Meter:
     """Running means of step numbers, kept on the device to avoid synchronization."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[tuple[str, torch.Size], ...], Tensor] = {}
-        self._steps: dict[tuple[tuple[str, torch.Size], ...], int] = {}
+        self._sums: dict[Layout, Tensor] = {}
+        self._steps: dict[Layout, int] = {}
 
     def add(self, numbers: StepNumbers) -> None:
         """Add one step's numbers; a step may lack some names."""
@@ -79,7 +81,7 @@ class FiniteGuard:
     def __init__(self, remedy: str) -> None:
         """remedy: advice at the end of the error message."""
         self.remedy = remedy
-        self._first: dict[tuple[tuple[str, torch.Size], ...], Tensor] = {}
+        self._first: dict[Layout, Tensor] = {}
 
     def watch(self, numbers: StepNumbers, step: int) -> None:
         """Note which of `numbers` are not finite at `step`."""

@@ -155,11 +155,7 @@ def _computes_in_bf16(accelerator: str) -> bool:
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # Without these instructions, bf16 is emulated and slower than float32.
-    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
-
-
-def _cpu_flags() -> set[str]:
-    return set(_cpuinfo("flags").split())
+    return bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
 
 
 def cpu_name() -> str:

@@ -18,8 +18,8 @@ from pixelscope.engine.launch import await_tasks, hardware, launch, require_main
 from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.runtime import leave_busy_cores
 from pixelscope.engine.task import Task
-from pixelscope.engine.tensorboard import NoEvents, TensorBoardEvents, require_tensorboard
-from pixelscope.errors import InputError, TrainingStopped
+from pixelscope.engine.tensorboard import TensorBoardEvents
+from pixelscope.errors import InputError, TrainingStopped, require_extra
 from pixelscope.files import DISK_FULL
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
 from pixelscope.runs.listing import newest_samples
@@ -40,19 +40,6 @@ class Samples(Protocol):
     def forget_after(self, images: int) -> None:
         """Drop the images of later points."""
         ...
-
-
-class NoSamples:
-    """Samples of a task without images."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        pass
-
-    def draw(self, task: Any, images: int) -> None:
-        """Do nothing."""
-
-    def forget_after(self, images: int) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +74,8 @@ class Training:
     """Writes the first files of a new run besides record and configuration."""
     snapshot: Callable[[RunFolder, int], None] = lambda folder, images: None
     """Called at each evaluation with the number of images seen; stores the networks that later stages need."""
-    samples: Callable[[RunFolder], Samples] = NoSamples
+    samples: Callable[[RunFolder], Samples] | None = None
+    """Returns the writer of samples; None if the task draws none."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +135,8 @@ def check_resume(
 
 
 def _check_runtime(config: Any) -> None:
-    require_tensorboard(config.training.tensorboard)
+    if config.training.tensorboard:
+        require_extra("tensorboard", "--training.tensorboard")
     runtime.check_batch(config.training.batch_size, config.runtime)
     await_tasks(config.runtime.collective_timeout)
 
@@ -163,7 +152,7 @@ def _run_session(fabric: "Fabric", job: Job) -> Path:
         training.task.compile()
     with ExitStack() as stack:
         folder = _folder(fabric, job, training, stack)
-        samples = training.samples(folder)
+        samples = None if training.samples is None else training.samples(folder)
         loop = Loop(
             fabric,
             training.task,
@@ -183,7 +172,8 @@ def _run_session(fabric: "Fabric", job: Job) -> Path:
         if first and job.place.resumed:
             job.config.save(folder.config)
             folder.forget_stats_after(kept)
-            samples.forget_after(kept)
+            if samples is not None:
+                samples.forget_after(kept)
         if first:
             _record_session(fabric, folder, job, training)
         if first and training.durations.tensorboard:
@@ -194,9 +184,11 @@ def _run_session(fabric: "Fabric", job: Job) -> Path:
     return folder.path
 
 
-def _sample(loop: Loop[Any], samples: Samples, task: Task[Any], images: int) -> None:
+def _sample(loop: Loop[Any], samples: Samples | None, task: Task[Any], images: int) -> None:
+    if samples is None:
+        return
     samples.draw(task, images)
-    if not isinstance(loop.events, NoEvents):
+    if loop.events is not None:
         loop.events.samples(newest_samples(loop.run.path), images)
 
 
@@ -239,9 +231,8 @@ def _train(loop: Loop[Any], folder: RunFolder, first: bool) -> None:
         state = "finished"
     finally:
         if first and not folder.is_lost():
-            with (
-                suppress(OSError) if state == "stopped" else nullcontext()
-            ):  # the error that stopped the training is the one to report
+            # The error that stopped the training is the one to report.
+            with suppress(OSError) if state == "stopped" else nullcontext():
                 folder.update_record(state=state)
 
 

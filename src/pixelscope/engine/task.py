@@ -55,7 +55,7 @@ class Task(ABC, Generic[Batch]):
     optimizers: dict[str, torch.optim.Optimizer]
     averages: dict[str, EMA]
     schedule_state: Mapping[str, Tensor] = MappingProxyType({})
-    """State of a schedule, kept from evaluation to evaluation; each tensor is changed in place."""
+    """State of a schedule, such as a weight that is adapted; each tensor is changed in place."""
     display_names: Mapping[str, str] = MappingProxyType({})
     """Short names of the numbers shown during training, in display order."""
     if_not_finite: str = "train again with a lower --optimizer.learning-rate or with --optimizer.clip-norm 5"

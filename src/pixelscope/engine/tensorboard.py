@@ -3,12 +3,10 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from pixelscope.errors import require_extra
 
 FOLDER = "tensorboard"
 """Folder of the event files in a run folder."""
@@ -16,30 +14,8 @@ COLUMNS = 10
 """Images per row of a grid."""
 
 
-class Events(Protocol):
-    """Takes what a training logs; the position of everything is the number of images seen."""
-
-    def log(self, kind: str, numbers: Mapping[str, Any], images: int) -> None:
-        """Add a line of stats.jsonl: kind `train`, `evaluation` or `warning`."""
-        ...
-
-    def samples(self, found: Mapping[str, NDArray[np.uint8]], images: int) -> None:
-        """Add sample images (K, H, W, 3) by name."""
-        ...
-
-
-class NoEvents:
-    """Keeps nothing."""
-
-    def log(self, kind: str, numbers: Mapping[str, Any], images: int) -> None:
-        """Do nothing."""
-
-    def samples(self, found: Mapping[str, NDArray[np.uint8]], images: int) -> None:
-        """Do nothing."""
-
-
 class TensorBoardEvents:
-    """Writes event files into the folder `tensorboard` of a run."""
+    """Writes event files into the folder `tensorboard` of a run; the position of everything is the number of images seen."""
 
     def __init__(self, run: Path, valid_until: int | None = None) -> None:
         """Open the event files of a run.
@@ -54,7 +30,7 @@ class TensorBoardEvents:
             self._writer = SummaryWriter(str(run / FOLDER), purge_step=purge)
 
     def log(self, kind: str, numbers: Mapping[str, Any], images: int) -> None:
-        """Add scalars; a list becomes one per element, a warning becomes text."""
+        """Add a line of stats.jsonl as scalars; a list becomes one per element, a line of the kind `warning` becomes text."""
         for name, value in numbers.items():
             if kind == "warning":
                 self._writer.add_text(f"warning/{name}", str(value), images)
@@ -66,7 +42,7 @@ class TensorBoardEvents:
         self._writer.flush()
 
     def samples(self, found: Mapping[str, NDArray[np.uint8]], images: int) -> None:
-        """Add a grid per name."""
+        """Add a grid per name, of sample images (K, H, W, 3)."""
         for name, stack in found.items():
             self._writer.add_image(f"samples/{name}", grid(stack), images, dataformats="HWC")
         self._writer.flush()
@@ -74,12 +50,6 @@ class TensorBoardEvents:
     def close(self) -> None:
         """Write what is pending and close the files."""
         self._writer.close()
-
-
-def require_tensorboard(wanted: bool) -> None:
-    """Raise MissingExtra if event files are wanted and tensorboard is not installed."""
-    if wanted:
-        require_extra("tensorboard", "--training.tensorboard")
 
 
 def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

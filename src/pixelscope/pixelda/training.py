@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.session import Job, NoSamples, Place, Training, check_resume, check_start
+from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
 from pixelscope.errors import InputError
 from pixelscope.pixelda.checkpoints import read_run
 from pixelscope.pixelda.config import BaselineConfig, ClassifierConfig, PixelDAConfig
@@ -68,7 +68,7 @@ class DomainsJob(Job):
             describe=self.describe,
             begin=self.begin,
             snapshot=lambda folder, images: save_classifiers(folder, task, images),
-            samples=self.samples if isinstance(config, PixelDAConfig) else NoSamples,
+            samples=self.samples if isinstance(config, PixelDAConfig) else None,
         )
 
     def describe(self, run: Path) -> dict[str, Any]:
