@@ -110,7 +110,7 @@ class CapturedSteps(Generic[Batch]):
 
     def _work(self, static: Mapping[str, Tensor], inputs: StepInputs) -> StepNumbers:
         """Take one step on static tensors."""
-        batch = self.batches.make(_under("batch", static))
+        batch = self.batches.make(checkpoint.under(static, "batch/"))
         return StepNumbers.pack(self.task.compute(batch, inputs))
 
     def _fill(self, read: Mapping[str, Tensor], inputs: StepInputs) -> Mapping[str, Tensor]:
@@ -128,7 +128,7 @@ class CapturedSteps(Generic[Batch]):
             self._generators[purpose] = torch.Generator(self.device)
         return {
             "numbers": dict(zip(inputs.numbers, static["numbers"].unbind(), strict=True)),
-            "tensors": _under("tensor", static),
+            "tensors": checkpoint.under(static, "tensor/"),
             "generators": self._generators,
         }
 
@@ -244,11 +244,6 @@ def _raise_if_compiler(error: RuntimeError) -> None:
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
         raise InputError(f"The step could not be compiled ({reason}); use --runtime.compile off.") from error
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}/"
-    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def _padded(size: int) -> int:

@@ -126,14 +126,14 @@ def restore(task: Task[Any], tensors: Mapping[str, Tensor], origin: Path) -> Non
     """Restore the tensors of `state`; raises InputError if names or shapes differ from those of `task`."""
     try:
         for name, network in task.networks.items():
-            network.load_state_dict(_under(tensors, f"network.{name}"))
+            network.load_state_dict(under(tensors, f"network.{name}."))
         for name, average in task.averages.items():
-            average.network.load_state_dict(_under(tensors, f"average.{name}"))
+            average.network.load_state_dict(under(tensors, f"average.{name}."))
     except RuntimeError:
         raise InputError(f"{origin} belongs to a run with other networks; give a checkpoint of this configuration.") from None
-    _restore_schedule_state(task.schedule_state, _under(tensors, "memory"), origin)
+    _restore_schedule_state(task.schedule_state, under(tensors, "memory."), origin)
     for name, optimizer in task.optimizers.items():
-        _restore_moments(optimizer, _under(tensors, f"optimizer.{name}"))
+        _restore_moments(optimizer, under(tensors, f"optimizer.{name}."))
 
 
 def _restore_schedule_state(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: Path) -> None:
@@ -147,8 +147,9 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -270,7 +270,7 @@ def load_weights(build: Callable[[], N], tensors: Mapping[str, Tensor], prefix: 
 
     remedy: message of the InputError raised if names or shapes differ; the network is not built then.
     """
-    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    own = checkpoint.under(tensors, prefix)
     if not checkpoint.has_shapes(lambda: [build()], own):
         raise InputError(remedy)
     with torch.random.fork_rng(devices=[]):  # Initial weights are drawn and thrown away.
