@@ -261,7 +261,7 @@ def export(
     }
     if out.suffix:
         return _call(run, "export", (run, out, form), options)
-    from pixelscope.exports.folder import write_model_folder  # it imports NumPy, which --help does without
+    from pixelscope.exports.bundle import write_model_folder  # it imports NumPy, which --help does without
 
     system = _system(run)
 

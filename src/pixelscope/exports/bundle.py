@@ -1,16 +1,18 @@
-"""Write an exported model and its sidecar files, if its outputs agree with the run's."""
+"""Write an exported model with a model card, as files or as a folder for model hubs, if its outputs agree with the run's."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import yaml
 
+from pixelscope import files
 from pixelscope.errors import InputError, not_one_of
 from pixelscope.exports.model_card import ModelCard
-from pixelscope.files import atomic_file, write_text
+from pixelscope.files import atomic_file, atomic_folder, write_text
 
 TOLERANCE = 1e-4
 """Maximum difference, absolute for values below 1 and relative above."""
@@ -105,8 +107,7 @@ def require_absent(out: Path, form: Format) -> None:
             path.unlink(missing_ok=True)
         _unfinished(out).unlink()
     for path in (out, *sidecar_files(out).values()):
-        if path.exists():
-            raise InputError(f"{path} exists already; choose another --out, or remove it.")
+        files.require_absent(path)
 
 
 def _unfinished(out: Path) -> Path:
@@ -143,3 +144,67 @@ def write_bundle(
             write_text(path, text)
     _unfinished(out).unlink(missing_ok=True)
     return [str(path) for path in (out, *texts)], parity
+
+
+def write_model_folder(
+    out: Path, task: str, tags: Sequence[str], form: Format, export: Callable[[Path], ExportResult]
+) -> ExportResult:
+    """Export a model into the new folder `out`: model.onnx or .safetensors, README.md and LICENSE.
+
+    Args:
+        out: the folder; it must not exist.
+        task: what the model does, by the name that model hubs use.
+        tags: of the model, for model hubs.
+        form: the format.
+        export: writes the model and its sidecar files to a path.
+
+    Raises:
+        InputError: `out` exists, or as `export` does; nothing is left.
+    """
+    files.require_absent(out)
+    with atomic_folder(out) as folder:
+        model = folder / f"model.{form}"
+        result = export(model)
+        sidecars = sidecar_files(model)
+        card = json.loads(sidecars["card as data"].read_text(encoding="utf-8"))
+        text = sidecars["card"].read_text(encoding="utf-8")
+        for path in sidecars.values():
+            path.unlink()
+        write_text(folder / "README.md", f"---\n{_header(card, task, tags, form)}---\n\n{text}")
+        write_text(folder / "LICENSE", _licence(card))
+        names = [model.name, *sorted(path.name for path in folder.iterdir() if path != model)]
+    return replace(result, files=[str(out / name) for name in names])
+
+
+def _header(card: dict[str, Any], task: str, tags: Sequence[str], form: Format) -> str:
+    values = {
+        "license": "other",
+        "license_name": "see-license-file",
+        "license_link": "LICENSE",
+        "library_name": form,
+        "pipeline_tag": task,
+        "tags": ["pixelscope", *tags],
+        "model_name": card["title"],
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _licence(card: dict[str, Any]) -> str:
+    """Return the text of LICENSE: what is known of the terms of the weights."""
+    data = [
+        f"- {role}: {one['title'] or one['spec']}: {one['licence'] or 'not recorded'}" for role, one in card["data"].items()
+    ]
+    return "\n".join(
+        (
+            card["title"],
+            "",
+            "The weights in this folder were trained on the data below. Whoever publishes them chooses the terms, within those",
+            "of the data, and writes them here instead of this text. Until then no right is granted.",
+            "",
+            "Licences of the data, as recorded by the run:",
+            *data,
+            "",
+            "Pixelscope, which wrote the model, is licensed under Apache-2.0; that licence is not one of the weights.",
+            "",
+        )
+    )

@@ -52,20 +52,11 @@ def read_verified(path: Path) -> bytes:
 class OnnxModel:
     """An exported file in onnxruntime on the CPU; thread-safe."""
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        """Read and verify a file.
-
-        Args:
-            path: the file.
-            threads: threads per call; 0 for one per core.
-
-        Raises:
-            InputError: the file cannot be used, or onnxruntime is not installed.
-        """
+    def __init__(self, path: Path) -> None:
+        """Read and verify a file; raises InputError if it cannot be used, or onnxruntime is not installed."""
         content = read_verified(path)
         ort = _onnxruntime()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         # Waiting threads would take the cores from those that read files.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

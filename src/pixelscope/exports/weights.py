@@ -30,9 +30,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is damaged or no safetensors file ({error}); write it again with the command that made it."
-        ) from None
+        raise InputError(f"{path} is damaged or no safetensors file ({error}); {REMEDY}.") from None
     if KEY not in metadata or CHECKSUM not in metadata:
         raise InputError(
             f"{path} was not made by `pixelscope export` or `pixelscope endovae detect`; give a file that was, or the run."
