@@ -9,11 +9,21 @@ import numpy as np
 from PIL import Image
 
 
-def data_uri(image: np.ndarray) -> str:
-    """Return a uint8 image (H, W, 3) as the data: URI of a PNG."""
+def rgb(image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 1 or 3) as (H, W, 3); grey is repeated."""
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def png(image: np.ndarray) -> bytes:
+    """Return a uint8 image (H, W, 3) as a PNG."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
+
+
+def data_uri(image: np.ndarray) -> str:
+    """Return a uint8 image (H, W, 3) as the data: URI of a PNG."""
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
 def short_number(value: float) -> str:

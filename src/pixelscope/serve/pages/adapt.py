@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.serve.charts import data_uri
+from pixelscope.serve.charts import data_uri, rgb
 from pixelscope.serve.rendering import find_system, render
 
 router = APIRouter()
@@ -41,7 +41,7 @@ async def page(request: Request, run: str = "") -> Response:
 async def adapt(request: Request, name: str) -> Response:
     """Return an image in several styles with the predictions for each."""
     async with request.form(max_files=1, max_fields=8, max_part_size=MAX_DRAWING) as form:
-        seed, interpolation = _parse_number(form.get("seed"), MAX_SEED), _parse_number(form.get("interpolation"), 100) / 100
+        seed, percent = _whole_number(form.get("seed")) or 0, _whole_number(form.get("interpolation")) or 0
         upload = form.get("image")
         content = await upload.read() if isinstance(upload, UploadFile) else b""
         drawing, example = str(form.get("drawing") or ""), form.get("example")
@@ -49,20 +49,21 @@ async def adapt(request: Request, name: str) -> Response:
 
     def compute() -> dict[str, Any]:
         generator = models.generator(name)
-        return _result(generator, _image(generator, content, drawing, example), seed, interpolation)
+        image = _image(generator, content, drawing, _whole_number(example))
+        return _result(generator, image, min(seed, MAX_SEED), min(percent, 100) / 100)
 
     return render(request, "adapted.html.j2", **await request.app.state.worker.submit(compute))
 
 
-def _image(generator: Any, content: bytes, drawing: str, example: Any) -> np.ndarray:
+def _image(generator: Any, content: bytes, drawing: str, example: int | None) -> np.ndarray:
     """Return the input image, uint8 (S, S, 3); raises InputError if there is none."""
     if content:
-        return _to_rgb(pixelscope.decode_bytes(content, generator.size, value_range=generator.value_range), generator.size)
+        return rgb(pixelscope.decode_bytes(content, generator.size, value_range=generator.value_range))
     if drawing:
-        return _to_rgb(pixelscope.decode_bytes(_decode_drawing(drawing), generator.size), generator.size)
+        return rgb(pixelscope.decode_bytes(_decode_drawing(drawing), generator.size))
     examples = generator.examples()
-    if isinstance(example, str) and example.isdecimal() and len(example) < 9 and int(example) < len(examples):
-        return examples[int(example)][1]
+    if example is not None and example < len(examples):
+        return examples[example][1]
     raise InputError("There is no image yet; draw, upload or pick one.")
 
 
@@ -74,10 +75,6 @@ def _decode_drawing(drawing: str) -> bytes:
         return base64.b64decode(content, validate=True)
     except (ValueError, binascii.Error):
         raise InputError("The drawing is incomplete; draw it again.") from None
-
-
-def _to_rgb(image: np.ndarray, size: int) -> np.ndarray:
-    return np.ascontiguousarray(np.broadcast_to(image, (size, size, 3)))
 
 
 def _result(generator: Any, image: np.ndarray, seed: int, interpolation: float) -> dict[str, Any]:
@@ -99,6 +96,6 @@ def _card(generator: Any, shown: np.ndarray, answers: dict[str, np.ndarray], row
     return {"image": data_uri(shown[row]), "bars": bars}
 
 
-def _parse_number(value: Any, largest: int) -> int:
-    text = str(value or "0")
-    return min(int(text), largest) if text.isdecimal() and len(text) < 9 else 0
+def _whole_number(value: Any) -> int | None:
+    """Return the number in a field of a form; None if it has none, or one of more than eight digits."""
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 9 else None

@@ -9,7 +9,7 @@ from starlette.datastructures import UploadFile
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.serve.charts import data_uri, histogram
+from pixelscope.serve.charts import data_uri, histogram, rgb
 from pixelscope.serve.rendering import find_system, render
 
 router = APIRouter()
@@ -106,7 +106,7 @@ async def score(request: Request, name: str) -> Response:
 def _score(models: Any, name: str, content: bytes) -> dict[str, Any]:
     model = models.analyzer(name)
     image = pixelscope.decode_bytes(content, value_range=model.prepare.range)
-    found = model.analyze(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
+    found = model.analyze(rgb(image))
     return {
         "images": [(title, data_uri(image)) for title, image in _images(found).items()],
         "score": f"{found.score:.4g}",

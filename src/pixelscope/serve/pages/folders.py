@@ -1,6 +1,5 @@
 """The page Folders: scores the frames of a folder at or below the one given with --data. For research only."""
 
-import io
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
-from PIL import Image
 
 import pixelscope
 from pixelscope.errors import InputError
+from pixelscope.serve.charts import png, rgb
 from pixelscope.serve.folders import ScoringJob
 from pixelscope.serve.rendering import find_system, render
 
@@ -98,9 +97,7 @@ def _image(models: Any, job: ScoringJob, number: int, kind: str) -> bytes:
         job.images[number] = _analyze(models.analyzer(job.model.name), Path(job.rows[number]["name"]))
         while len(job.images) > PAGE:
             job.images.popitem(last=False)
-    file = io.BytesIO()
-    Image.fromarray(job.images[number][kind]).save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return png(job.images[number][kind])
 
 
 def _analyze(model: Any, path: Path) -> dict[str, np.ndarray]:
@@ -110,7 +107,7 @@ def _analyze(model: Any, path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise InputError(f"{path.name} cannot be read: {error.strerror}; score the folder again.") from None
     pixels = pixelscope.decode_bytes(content, most_pixels=MOST_PIXELS, value_range=model.prepare.range)
-    found = model.analyze(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
+    found = model.analyze(rgb(pixels))
     images = {ORIGINAL: found.original, HEATMAP: found.heatmap[found.square.slices]}
     return images if found.reconstruction is None else {**images, RECONSTRUCTION: found.reconstruction}
 

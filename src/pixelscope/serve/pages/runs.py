@@ -62,7 +62,7 @@ def _build_report(path: Path) -> str:
 
 
 @router.get("/compare")
-def compared(request: Request, run: list[str] | None = None) -> Response:
+def compared(request: Request) -> Response:
     """Show two runs side by side."""
     names = request.query_params.getlist("run")
     if len(names) != 2:
