@@ -33,7 +33,7 @@ class InputFile:
     @property
     def name(self) -> str:
         """Return the path for a table, with undecodable bytes escaped."""
-        return printable(self.path.as_posix())
+        return text_of(self.path)
 
     @property
     def png(self) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from pixelscope.data.formats.decode import is_deep_file, is_flat, pages_after_first, reject_decompression_bombs
+from pixelscope.data.formats.decode import decode, is_deep_file, is_flat, pages_after_first, reject_decompression_bombs
 from pixelscope.data.formats.dicom import windows
 from pixelscope.data.sources.listing import Entry, window_notes
 from pixelscope.errors import InputError, Interrupted, note, plural
@@ -82,14 +82,14 @@ def run_pipeline(
     keep_heap()
     total, done, rows, failed = count_files(paths, stages.takes), table.items, table.count, table.failed
     remarks = _Remarks()
-    say = progress or _nothing
     try:
         with reject_decompression_bombs():
             for items, some in _rows(_after(table, iterate_files(paths, stages.takes)), stages, table.columns[0], remarks):
                 table.add(some)
                 done, rows = done + items, rows + len(some)
                 failed += sum(row.get(ERROR) is not None for row in some)
-                say(done, max(done, total))
+                if progress is not None:
+                    progress(done, max(done, total))
         table.finish()
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted; {table.kept(rows)}; to continue, {table.how_to_continue()}.") from None
@@ -100,6 +100,11 @@ def run_pipeline(
     finally:
         table.close()
     return BatchResult(str(table.out), rows, failed, (*skipped_notes(paths, table.out, stages.takes), *remarks.notes()))
+
+
+def decode_rgb(item: InputFile, size: int, value_range: Range | None) -> np.ndarray:
+    """Return an image file as uint8 (size, size, 3); see `decode`."""
+    return np.broadcast_to(decode(item.path, size, value_range), (size, size, 3))
 
 
 def unwritable(path: Path, write: Callable[[], None]) -> str | None:
@@ -205,7 +210,3 @@ def _computed(batch: Sequence[tuple[InputFile, P | InputError]], stages: Steps[P
         own = {ERROR: str(value)} if isinstance(value, InputError) else next(found)
         rows += [{first: item.name, **row} for row in ([own] if isinstance(own, Mapping) else own)]
     return rows
-
-
-def _nothing(done: int, total: int) -> None:
-    pass

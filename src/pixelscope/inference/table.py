@@ -70,26 +70,24 @@ class Table(Protocol):
         ...
 
 
-def open_table(
-    out: Path, columns: Sequence[str], identity: Mapping[str, str], resume: bool = False, several: bool = False
-) -> Table:
-    """Return the table `out`: a file (see `ResumableTable`), or with `-` JSON lines on standard output.
+def open_table(out: Path, columns: Sequence[str], identity: Mapping[str, str], resume: bool = False) -> Table:
+    """Return the table `out`, with one row per file: a file (see `ResumableTable`), or with `-` JSON lines on standard output.
 
     Raises:
         InputError: `out` cannot be used, or standard output is to be resumed.
     """
     if out != STANDARD_OUTPUT:
-        return ResumableTable(out, columns, identity, resume, several)
+        return ResumableTable(out, columns, identity, resume)
     if resume:
         raise InputError("--resume cannot continue standard output; drop it, or name a file with --out.")
-    return StandardOutput(columns, several)
+    return StandardOutput(columns)
 
 
 class StandardOutput:
     """A table of JSON lines on standard output, each batch of rows passed on at once."""
 
-    def __init__(self, columns: Sequence[str], several: bool = False) -> None:
-        self.out, self.columns, self.several = STANDARD_OUTPUT, tuple(columns), several
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.out, self.columns, self.several = STANDARD_OUTPUT, tuple(columns), False
         self.count = self.items = self.failed = 0
 
     def names(self) -> Iterator[str]:
@@ -176,11 +174,18 @@ class ResumableTable:
 
     def names(self) -> Iterator[str]:
         """Yield the names of the existing rows in order."""
-        return (name for _, (name, _) in zip(range(self.count), self._read(), strict=False))
+        return (name for name, _ in islice(self._read(), self.count))
 
     def failures(self) -> Iterator[bool]:
         """Yield whether each existing row has an error; nothing if the table has no such column."""
-        return islice(self._failures(), self.count)
+        if self.columns[-1] != ERROR:
+            return
+        with self.part.open(encoding="utf-8", newline="") as file:
+            if self._csv:
+                failed = (bool(row[-1]) for row in islice(csv.reader(file), 1, None))
+            else:
+                failed = (json.loads(line)[ERROR] is not None for line in file)
+            yield from islice(failed, self.count)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Append rows; they are passed to the system at once."""
@@ -245,15 +250,6 @@ class ResumableTable:
                 yield from self._read_csv(file)
             else:
                 yield from self._read_lines(file)
-
-    def _failures(self) -> Iterator[bool]:
-        if self.columns[-1] != ERROR:
-            return
-        with self.part.open(encoding="utf-8", newline="") as file:
-            if self._csv:
-                yield from (bool(row[-1]) for row in islice(csv.reader(file), 1, None))
-            else:
-                yield from (json.loads(line)[ERROR] is not None for line in file)
 
     def _read_csv(self, file: io.TextIOBase) -> Iterator[tuple[str, int]]:
         written: list[str] = []

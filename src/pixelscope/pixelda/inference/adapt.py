@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixelscope.data.formats.decode import decode
 from pixelscope.data.sources.folder import Layout, find_images
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, csv_text
 from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, require_files, text_of
-from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
+from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, decode_rgb, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.runs.progress import ProgressCallback
 
@@ -88,11 +87,8 @@ def adapt(
         ]
 
     size, values = redraw.config.data.size, redraw.config.data.source_values
-
-    def prepare(item: InputFile) -> np.ndarray:
-        return np.broadcast_to(decode(item.path, size, values), (size, size, 3))
-
-    written = run_pipeline(table, [folder], Steps(prepare, compute, devices, value_range=values), progress)
+    stages = Steps(lambda item: decode_rgb(item, size, values), compute, devices, value_range=values)
+    written = run_pipeline(table, [folder], stages, progress)
     return written if labels else replace(written, notes=(*layout.why_unlabelled(), *written.notes))
 
 

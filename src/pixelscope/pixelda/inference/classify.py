@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelscope.data.formats.decode import decode
 from pixelscope.errors import InputError
 from pixelscope.inference.files import InputFile, require_files
-from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline
+from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, decode_rgb, run_pipeline
 from pixelscope.inference.table import Row, open_table
 from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
 from pixelscope.pixelda.results import Choose
@@ -71,7 +70,7 @@ def classify(
 
     values = first.value_range
     stages = Steps(
-        lambda item: tuple(_decoded(item, first.size, one) for one in ranges), compute, first.devices, value_range=values
+        lambda item: tuple(decode_rgb(item, first.size, one) for one in ranges), compute, first.devices, value_range=values
     )
     written = run_pipeline(table, paths, stages, progress)
     return replace(written, notes=(f"classified by {first.choice}", *written.notes)) if first.choice else written
@@ -82,11 +81,6 @@ def _require_alike(model: Path, baseline: Path, answering: Sequence[ClassifierMo
         raise InputError(f"{model} and {baseline} have different classes; give a baseline with the same ones.")
     if answering[0].size != answering[1].size:
         raise InputError(f"{model} and {baseline} have different image sizes; give two of one size.")
-
-
-def _decoded(item: InputFile, size: int, value_range: tuple[float, float] | None) -> Bytes:
-    image = decode(item.path, size, value_range)
-    return np.broadcast_to(image, (size, size, 3))
 
 
 def _rows(found: Sequence[np.ndarray], classes: list[str]) -> list[Row]:

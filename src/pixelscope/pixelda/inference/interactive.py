@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 
 from pixelscope.errors import InputError
 from pixelscope.imaging.convert import require_rgb
-from pixelscope.pixelda.inference.model import ClassifierModel, TorchClassifier
+from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, TorchClassifier
 from pixelscope.pixelda.results import read_samples
 
-Bytes = NDArray[np.uint8]
 GALLERY = {"source": 4, "source_labels": 1}
 
 
