@@ -175,7 +175,9 @@ def explicit_settings(flags: "Config") -> dict[str, Any]:
 
 def explicit_flags(flags: "Config", *options: Any) -> list[str]:
     """Return the flags given, as typed: of settings, and of option groups (dataclass instances)."""
-    names = list(_leaves(explicit_settings(flags)))
+    from pixelscope.config import dotted
+
+    names = [name for name, _ in dotted(explicit_settings(flags))]
     for group in options:
         names += [field.name for field in fields(group) if getattr(group, field.name) != field.default]
     return [f"--{name}".replace("_", "-") for name in names]
@@ -204,12 +206,12 @@ def read_settings(path: Path, model: "type[Config]") -> dict[str, Any]:
     Raises:
         InputError: the file has an unknown setting, with the nearest known one in the message, or a wrong value.
     """
-    from pixelscope.config import read_yaml
+    from pixelscope.config import dotted, read_yaml
 
     values = read_yaml(path)
     known = list(setting_names(model))
     groups = {name.rpartition(".")[0] for name in known}
-    for name in _leaves(values):
+    for name, _ in dotted(values):
         if name not in known and name not in groups:
             raise InputError(f"{path}: there is no setting {name}; {_suggestion(name, known)}")
     model.parse(values, origin=str(path))
@@ -223,12 +225,3 @@ def _suggestion(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1) or [by_last_part[last] for last in near]
     groups = dict.fromkeys(other.partition(".")[0] for other in known)
     return f"did you mean {close[0]}?" if close else f"choose from {', '.join(groups)}."
-
-
-def _leaves(values: dict[Any, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted name of every value of nested mappings."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"

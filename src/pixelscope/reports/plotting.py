@@ -103,9 +103,10 @@ class Series(NamedTuple):
     y: np.ndarray
 
 
-def series(lines: Sequence[Mapping[str, Any]], name: str, x: str = "images") -> Series | None:
-    """Return the finite values `name` of the lines; None if there are none."""
-    pairs = [(line[x], line[name]) for line in lines if isinstance(line.get(name), int | float) and np.isfinite(line[name])]
+def series(lines: Sequence[Mapping[str, Any]], name: str) -> Series | None:
+    """Return the finite values `name` of the lines over images seen; None if there are none."""
+    known = [line for line in lines if isinstance(line.get(name), int | float) and np.isfinite(line[name])]
+    pairs = [(line["images"], line[name]) for line in known]
     return Series(*np.array(pairs, float).T) if pairs else None
 
 

@@ -39,7 +39,7 @@ def _facts(record: RunRecord, warnings: int | None) -> dict[str, str]:
         "Parameters": ", ".join(f"{name} {count:,}" for name, count in record.parameters.items()),
         "Hardware": _hardware(record.hardware),
         "Runtime": _runtime(record.runtime),
-        "Versions": _listed(record.versions),
+        "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "Revision": record.git or "",
     }
 
@@ -65,10 +65,6 @@ def _origin(data: DataRecord) -> dict[str, str]:
 
 def _rows(facts: Mapping[str, str]) -> tuple[Row, ...]:
     return tuple(Row((name, value)) for name, value in facts.items() if value)
-
-
-def _listed(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _runtime(values: Mapping[str, Any]) -> str:

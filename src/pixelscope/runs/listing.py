@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pixelscope.config import read_yaml
+from pixelscope.config import dotted, read_yaml
 from pixelscope.errors import InputError
 from pixelscope.files import UNREADABLE, read_json
 from pixelscope.runs.folder import RunFolder, read_stats
@@ -89,17 +89,10 @@ def run_settings(path: Path) -> dict[str, str]:
         >>> pixelscope.run_settings(Path("runs/adapted"))["training.images"]
     """
     try:
-        return dict(_flat(read_yaml(RunFolder.open(path).config)))
+        settings = read_yaml(RunFolder.open(path).config)
     except InputError:
         return {}
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, default=str)
+    return {name: value if isinstance(value, str) else json.dumps(value, default=str) for name, value in dotted(settings)}
 
 
 def newest_samples(path: Path) -> dict[str, np.ndarray]:
