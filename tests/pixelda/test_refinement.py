@@ -37,12 +37,11 @@ from pixelscope.pixelda.refinement.config import (
     refine_preset,
 )
 from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches
-from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
+from pixelscope.pixelda.refinement.evaluation import evaluate_refinement, select_checkpoints
 from pixelscope.pixelda.refinement.inputs import assumed_frequencies, generated_validation, load_inputs
 from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.pixelda.refinement.report import sections
-from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.refinement.selection import SELECTORS, select_checkpoints
+from pixelscope.pixelda.refinement.results import SELECTORS, RefinementResult
 from pixelscope.pixelda.refinement.task import RefineTask, View, cosine
 from pixelscope.pixelda.refinement.training import refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation

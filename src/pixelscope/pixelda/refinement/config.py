@@ -205,7 +205,9 @@ class StoredRefinement:
                 f"The images of {found['run']} are not those that {self.folder.path} was refined with (their SHA-256 differs); "
                 "restore the run that it started from."
             )
-        return at_places(self.config, found)
+        taught = self.config.self_training
+        taught = taught.model_copy(update={"teacher": found.get("teacher", taught.teacher)})
+        return self.config.model_copy(update={"run": found["run"], "self_training": taught})
 
 
 def read_refinement(folder: RunFolder, record: Mapping[str, Any] | None = None) -> StoredRefinement:
@@ -232,12 +234,6 @@ def read_refinement(folder: RunFolder, record: Mapping[str, Any] | None = None) 
 def places_of(config: RefineConfig) -> dict[str, str]:
     """Return the places of the runs that a refinement names."""
     return {"run": config.run, "teacher": config.self_training.teacher}
-
-
-def at_places(config: RefineConfig, places: dict[str, str]) -> RefineConfig:
-    """Return the configuration with other places of its runs."""
-    taught = config.self_training.model_copy(update={"teacher": places.get("teacher", config.self_training.teacher)})
-    return config.model_copy(update={"run": places.get("run", config.run), "self_training": taught})
 
 
 def _digests(places: dict[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ The headline is the moving average at the end of the schedule. It is compared wi
 target labels, and with the oracle, which is selected by target labels.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -25,10 +26,9 @@ from pixelscope.pixelda.refinement.inputs import (
     generated_validation,
     load_inputs,
 )
-from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Selection, Snapshot
-from pixelscope.pixelda.refinement.selection import select_checkpoints, selector_values
+from pixelscope.pixelda.refinement.results import SELECTORS, Guard, RefinementResult, Selection, Snapshot
 from pixelscope.pixelda.results import ORACLE
-from pixelscope.pixelda.verdict import MAX_IMAGES, answers_of
+from pixelscope.pixelda.verdict import MAX_IMAGES, answers_of, cluster_agreement, mutual_information
 from pixelscope.processes import keep_heap
 from pixelscope.runs.folder import RunFolder
 
@@ -128,8 +128,22 @@ def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: d
     """Return the accuracy on the target's test split, and the value of each criterion on held-out images."""
     logits, features = answers_of(network, sampled(inputs.holdout.images, MAX_IMAGES))
     known = measure(network, MeasuredSet("source, held out", [inputs.source.validation], source=True))
-    values = selector_values(logits, features, accuracies({"": known})[""])
-    return Snapshot.model_validate({"images": images, **reached, **values})
+    return Snapshot(
+        images=images,
+        cluster_agreement=cluster_agreement(logits, features),
+        information=mutual_information(logits),
+        source_validation=accuracies({"": known})[""],
+        **reached,
+    )
+
+
+def select_checkpoints(values: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
+    """Return the images seen at the checkpoint that each criterion selects; the later one of equals.
+
+    values: by images seen, then by criterion.
+    """
+    newest_first = sorted(values, reverse=True)
+    return {name: max(newest_first, key=lambda images: values[images][name]) for name in SELECTORS}
 
 
 def _selections(curve: list[Snapshot], last: int) -> list[Selection]:

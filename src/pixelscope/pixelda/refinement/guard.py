@@ -34,6 +34,9 @@ UNLEARNED = 0.5
 VANISHED = 0.25
 """Ratio of a class's frequency to its former one below which it has vanished from the predictions."""
 
+ADVICE = "Raise --training.images, or start from T with --preset paper-classifier."
+"""What to do about a refinement that has not learned the source."""
+
 RISK = 0.05
 """Maximum probability that a class seems to have vanished by chance, over all classes: few images may have none of a class."""
 
@@ -61,13 +64,12 @@ def guard(
         finished: whether the refinement is finished; advice is given only then.
     """
     shown = sampled(target.images, MAX_IMAGES)
-    found = {name: answers_of(network, shown) for name, network in (("start", start), ("refined", refined))}
+    networks = {"start": start, "refined": refined}
+    found = {name: answers_of(network, shown) for name, network in networks.items()}
     known = {"source accuracy": MeasuredSet("source", [source], source=True)}
     if redrawn is not None:
         known["redrawn accuracy"] = MeasuredSet("redrawn", [redrawn], source=False)
-    values = [
-        criterion_values(network, shown, *found[name], known) for name, network in (("start", start), ("refined", refined))
-    ]
+    values = [criterion_values(network, shown, *found[name], known) for name, network in networks.items()]
     criteria = {name: (values[0][name], values[1][name]) for name in CRITERIA if name in values[0]}
     before, after = (logits.argmax(1) for logits, _ in found.values())
     shares = _shares(source.classes, frequencies, before, after)
@@ -76,7 +78,7 @@ def guard(
     return Guard(
         kept="start" if reasons else "refined",
         reasons=reasons,
-        advice=_advice(criteria) if finished else "",
+        advice=ADVICE if finished and _unlearned(criteria) else "",
         criteria=criteria,
         agreement=float((before == after).double().mean()),
         pseudo_label_rate=float(confident.double().mean()),
@@ -125,8 +127,3 @@ def _vanished(share: ClassShare, images: int, risk: float) -> bool:
 def _unlearned(criteria: Mapping[str, tuple[float, float]]) -> bool:
     before, after = criteria["source accuracy"]
     return after < UNLEARNED * before
-
-
-def _advice(criteria: Mapping[str, tuple[float, float]]) -> str:
-    """Return a sentence on what to do about a refinement that has not learned the source; empty if it has."""
-    return "Raise --training.images, or start from T with --preset paper-classifier." if _unlearned(criteria) else ""

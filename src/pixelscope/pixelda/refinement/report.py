@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from pixelscope.pixelda.refinement.config import RefineConfig, read_refinement
 from pixelscope.pixelda.refinement.guard import CRITERIA
-from pixelscope.pixelda.refinement.results import Guard, RefinementResult, Snapshot
-from pixelscope.pixelda.refinement.selection import SELECTORS
+from pixelscope.pixelda.refinement.results import SELECTORS, Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.report.classes import CONFUSION_CAPTION, confusion_matrices
 from pixelscope.pixelda.results import ORACLE, chosen_by_labels
 from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table

@@ -11,6 +11,13 @@ from pixelscope.runs.record import ResultFile
 
 Kept = Literal["refined", "start"]
 
+SELECTORS = {
+    "cluster agreement": "adjusted mutual information of the predictions with k-means clusters of the features",
+    "information maximisation": "entropy of the mean prediction minus the mean entropy of predictions, in nats",
+    "source validation": "accuracy on held-out source images",
+}
+"""Description of each criterion that selects a checkpoint without target labels; the highest value is selected."""
+
 
 class ClassShare(Config):
     """Frequency of a predicted class."""

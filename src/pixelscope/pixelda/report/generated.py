@@ -73,17 +73,14 @@ def pairs_gallery(source: np.ndarray, target: np.ndarray, labels: np.ndarray, cl
 
 
 @styled
-def adapted_gallery(
-    rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], classes: Sequence[str], most: int = 16
-) -> Figure:
+def adapted_gallery(rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], classes: Sequence[str]) -> Figure:
     """Draw rows of images with "Real: y" and "Pred: y'" above each; a wrong prediction is framed, crossed and bold.
 
     Args:
         rows: per row its name, uint8 images (K, H, W, 3), int labels (K,) with -1 for unknown, and int predictions (K,).
         classes: names of the classes.
-        most: largest number of images per row.
     """
-    count = min(most, *(len(images) for _, images, _, _ in rows))
+    count = min(len(images) for _, images, _, _ in rows)
     shown = {int(i) for _, _, labels, predictions in rows for i in (*labels[:count], *predictions[:count]) if i != UNKNOWN}
     columns, side = _columns(count, [f"Pred: {classes[i]}" for i in shown])
     height = 2 * LINE + side + GAP + 6
