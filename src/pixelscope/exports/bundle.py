@@ -107,7 +107,8 @@ def require_absent(out: Path, form: Format) -> None:
             path.unlink(missing_ok=True)
         _unfinished(out).unlink()
     for path in (out, *sidecar_files(out).values()):
-        files.require_absent(path)
+        if path.exists():
+            raise InputError(f"{path} exists already; choose another --out, or remove it.")
 
 
 def _unfinished(out: Path) -> Path:

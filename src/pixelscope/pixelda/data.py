@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +62,10 @@ class Domains:
         """Return the target's training images without labels and names; training sees nothing else of it."""
         assert self.target is not None
         return self.target.train.without_labels()
+
+    def held_out_source(self) -> ImageSet:
+        """Return the source's validation images; without any, its training images."""
+        return self.source.validation if len(self.source.validation) else self.source.train
 
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of each domain's training images, as stored in checkpoints."""
@@ -234,7 +238,11 @@ def load_unframed_test(run: StoredRun, data_root: Path | None = None) -> ImageSe
 
 def current_config(run: StoredRun, data_root: Path | None = None) -> BaselineConfig:
     """Return the configuration of a run with the current places of its sources; see `data.sources.relocate.find`."""
-    return located(run, lambda some: load_domains(some, data_root, training=False).digests())
+
+    def digests(places: dict[str, str]) -> dict[str, str]:
+        return load_domains(_at(run.config, places), data_root, training=False).digests()
+
+    return _at(run.config, find(_places(run.config), run.record, run.folder.path, digests))
 
 
 def require_same_images(run: StoredRun, domains: Domains, names: Collection[str] = ("source", "target")) -> None:
@@ -447,20 +455,6 @@ def _describe(spec: str, parts: Split, digests: dict[str, str]) -> dict[str, Any
         "citation": origin.citation,
         "notes": [*origin.notes, *parts.notes],
     }
-
-
-def located(run: StoredRun, digests: Callable[[BaselineConfig], Mapping[str, str]]) -> BaselineConfig:
-    """Return the configuration of a run with the current places of its sources; see `data.sources.relocate.find`.
-
-    Args:
-        run: the run.
-        digests: returns the SHA-256 of each domain's training images for a configuration.
-
-    Raises:
-        InputError: a source is not found.
-    """
-    found = find(_places(run.config), run.record, run.folder.path, lambda places: digests(_at(run.config, places)))
-    return _at(run.config, found)
 
 
 def paths(config: BaselineConfig, current: BaselineConfig, run: Path) -> dict[str, dict[str, str]]:

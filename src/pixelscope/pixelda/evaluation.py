@@ -126,8 +126,7 @@ def _against_source_only(domains: Domains, sets: Mapping[str, MeasuredSet], chos
     if chosen.judge is None:
         return {}
     judge = chosen.judge
-    held_out = domains.source.validation if len(domains.source.validation) else domains.source.train
-    verdict = compare(judge, chosen.classifier, domains.training_target(), held_out)
+    verdict = compare(judge, chosen.classifier, domains.training_target(), domains.held_out_source())
     tests = sets.get("target_test")
     differing = None if tests is None else discordant(judge, chosen.classifier, tests)
     return {"source_only": accuracies(measure_all(judge, sets)), "discordant": differing, "verdict": verdict}

@@ -102,12 +102,12 @@ def _write_pairs(folder: RunFolder, source: ImageSet, target: ImageSet, seed: in
 def _write_gallery(
     folder: RunFolder, domains: Domains, classifier: nn.Module, network: Generator, config: PixelDAConfig
 ) -> None:
-    assert domains.target is not None and domains.source.test.labels is not None
+    assert domains.target is not None
     source, target = domains.source.test, domains.target.test
+    assert source.labels is not None
     here, there = _random_positions(source, config.seed, "gallery"), _random_positions(target, config.seed, "gallery target")
     z = draw_noise(config, len(here), generator("cpu", config.seed, "gallery z"))
     generated = redraw(network, source.images[here], z)
-    assert source.labels is not None
     save_arrays(
         folder.samples / "gallery.npz",
         source=pixels(source.images[here]),

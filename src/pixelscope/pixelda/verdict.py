@@ -202,8 +202,8 @@ def answers_of(
 
     alter: transformation applied first, to float batches in [-1, 1] on the CPU.
     """
-    network = network.to(computing_device()).eval()
-    device = next(network.parameters()).device
+    device = computing_device()
+    network = network.to(device).eval()
     pieces = torch.from_numpy(images).split(BATCH)
     parts = [logits_and_features(network, alter(to_float(some)).to(device)) for some in pieces]
     logits, features = (torch.cat(both).float().cpu() for both in zip(*parts, strict=True))

@@ -160,9 +160,8 @@ def resolve_start(config: RefineConfig, inputs: RefinementInputs) -> RefineConfi
 
 
 def _likely_harms(judge: TaskNetwork, inputs: RefinementInputs) -> bool:
-    source = inputs.domains.source
-    holdout = source.validation if len(source.validation) else source.train
-    verdict = compare(judge, inputs.opened.classifier, inputs.domains.training_target(), holdout)
+    domains = inputs.domains
+    verdict = compare(judge, inputs.opened.classifier, domains.training_target(), domains.held_out_source())
     return verdict.better == "source only"
 
 
