@@ -329,7 +329,7 @@ class _Ranking:
     def from_scores(cls, normal: ArrayLike, abnormal: ArrayLike) -> "_Ranking":
         scores = np.concatenate([np.asarray(normal, np.float64), np.asarray(abnormal, np.float64)])
         if unknown := int(np.isnan(scores).sum()):
-            raise InputError(f"{unknown:,} of {plural(len(scores), 'score')} are not a number, so that no AUROC can be measured.")
+            raise InputError(f"{unknown:,} of {plural(len(scores), 'score')} are not numbers, so that there is no AUROC.")
         order = np.argsort(-scores, kind="stable")
         return cls(len(np.asarray(normal)), order, np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)))
 
