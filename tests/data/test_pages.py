@@ -73,6 +73,9 @@ def test_what_cannot_be_split_is_refused_and_nothing_is_left(tmp_path: Path) -> 
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="no images"):
         write_pages(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "notes.txt").write_text("This is no image.")
+    with pytest.raises(InputError, match="no images in .*notes.txt"):
+        write_pages(tmp_path / "notes.txt", tmp_path / "out")
     with pytest.raises(InputError, match="exists already"):
         write_pages(tmp_path / "in", tmp_path / "in")
     written = write_pages(whole, tmp_path / "single")

@@ -10,6 +10,8 @@ import cv2
 from PIL import Image
 
 from pixelscope.data.formats.decode import (
+    SUFFIXES,
+    image_size,
     is_deep,
     map_files,
     open_image,
@@ -66,10 +68,9 @@ def write_pages(source: Path, out: Path, progress: ProgressCallback | None = Non
     """
     require_absent(out)
     images, tables = _found(source)
-    with reject_decompression_bombs():
-        counts = map_files(pages_after_first, [path for path, _ in images])
     made: dict[str, list[str]] = {}
     with reject_decompression_bombs(), atomic_folder(out) as folder:
+        counts = map_files(pages_after_first, [path for path, _ in images])
         for done, ((path, name), more) in enumerate(zip(images, counts, strict=True), 1):
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -96,10 +97,9 @@ def _found(source: Path) -> tuple[list[Named], list[Named]]:
     """Return the images and the label files to read."""
     if not source.exists():
         raise InputError(f"There is no {source}; give an image file, or a folder of images.")
-    entries = [] if source.is_file() else list(scan(source))
-    images = [(entry.path, entry.name) for entry in entries if entry.kind == "image"] or (
-        [(source, source.name)] * source.is_file()
-    )
+    entries = list(scan(source)) if source.is_dir() else []
+    is_image = source.is_file() and (source.suffix.lower() in SUFFIXES or image_size(source) is not None)
+    images = [(source, source.name)] if is_image else [(entry.path, entry.name) for entry in entries if entry.kind == "image"]
     if not images:
         raise InputError(f"There are no images in {source}; give an image file, or a folder of images.")
     return images, [(entry.path, entry.name) for entry in entries if is_label_file(entry.name)]
