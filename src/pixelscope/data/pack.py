@@ -4,7 +4,6 @@
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.sources.folder import find_images
 from pixelscope.data.sources.packed import FORMAT, INDEX, NAMES, load_pack
 from pixelscope.errors import InputError, plural
-from pixelscope.files import atomic_file, require_absent, write_text
+from pixelscope.files import atomic_file, atomic_folder, require_absent, write_text
 from pixelscope.runs.progress import ProgressCallback
 
 
@@ -130,12 +129,9 @@ def _write(
     extras: Callable[[], dict[str, np.ndarray]],
     names: Callable[[], Sequence[str]],
 ) -> ImageSet:
-    """Write a pack to a temporary folder, and rename it to `out`."""
+    """Write a pack, whole or not at all."""
     require_absent(out)
-    work = out.parent / f".{out.name}.part"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
+    with atomic_folder(out) as work:
         with RowWriter(work / "images.npy", shape) as rows:
             for piece in pieces:
                 rows.write(piece)
@@ -148,7 +144,4 @@ def _write(
         if names():
             write_text(work / NAMES, json.dumps(list(names())))
         write_text(work / INDEX, json.dumps({"format": FORMAT, "count": count, **about()}, indent=1) + "\n")
-        work.replace(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return load_pack(out, None)

@@ -1,7 +1,6 @@
 """Synthetic endoscopy frames from wall, polyp and overlay, and folders of them."""
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from pixelscope.data.phantom.wall import (
 )
 from pixelscope.data.sources.listing import PHANTOM_RECORD
 from pixelscope.errors import InputError
-from pixelscope.files import write_text
+from pixelscope.files import atomic_folder, write_text
 from pixelscope.imaging.content_area import Box
 
 WIDTH, HEIGHT = 360, 300
@@ -230,22 +229,16 @@ def write_phantom(folder: Path, *, normal: int, polyps: int, seed: int) -> Path:
     recipe = {"drawing": DRAWING, "normal": normal, "polyps": polyps, "seed": seed}
     if not _is_free(folder, recipe):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as outer:
-        unfinished = Path(outer) / folder.name
-        _write_frames(unfinished, seed, normal, polyps)
-        write_text(unfinished / PHANTOM_RECORD, json.dumps(recipe, indent=2) + "\n")
-        if folder.exists():
-            folder.rmdir()
-        unfinished.rename(folder)
+    # An empty folder of this name is replaced, as by any rename.
+    with atomic_folder(folder) as work:
+        _write_frames(work, seed, normal, polyps)
+        write_text(work / PHANTOM_RECORD, json.dumps(recipe, indent=2) + "\n")
     return folder
 
 
 def _is_free(folder: Path, recipe: dict[str, int]) -> bool:
     """Return whether `folder` can be written; False if it already has what `recipe` describes."""
-    if not folder.exists():
-        return True
-    if folder.is_dir() and not any(folder.iterdir()):
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return True
     if not _holds(folder, recipe):
         raise InputError(f"{folder} exists and has other content; remove it, or choose another folder.")
@@ -266,20 +259,13 @@ def _write_frames(folder: Path, seed: int, normal: int, polyps: int) -> None:
         # A class without frames has no folder.
         for number, own_seed in enumerate(np.random.SeedSequence([seed, kind]).generate_state(count, np.uint64)):
             frame = draw_frame(int(own_seed), polyp=name == POLYPS)
-            _write_jpeg(folder / name / f"{number:04}.jpg", frame.image)
+            pixels = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+            _write(folder / name / f"{number:04}.jpg", pixels, cv2.IMWRITE_JPEG_QUALITY, _QUALITY)
             if name == POLYPS:
-                _write_png(folder / MASKS / f"{number:04}.png", frame.lesion)
+                _write(folder / MASKS / f"{number:04}.png", 255 * frame.lesion.astype(np.uint8))
 
 
-def _write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
-    _write(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-
-
-def _write_png(path: Path, mask: NDArray[np.bool_]) -> None:
-    _write(path, 255 * mask.astype(np.uint8), [])
-
-
-def _write(path: Path, pixels: MatLike, options: list[int]) -> None:
+def _write(path: Path, pixels: MatLike, *options: int) -> None:
     # By way of memory: OpenCV's own writing to files fails without a word where the disk is full.
     encoded = cv2.imencode(path.suffix, pixels, options)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
