@@ -23,11 +23,6 @@ BYTES_FROM = 128
 """Minimum of the maximum from which floats above 1 count as bytes: sets of bytes reach it, values slightly above 1 do not."""
 
 
-def common_range(lowest: float, highest: float, whole: bool) -> Range:
-    """Return the `known_range` of images with values from `lowest` to `highest`; `lowest` to `highest` if there is none."""
-    return known_range(lowest, highest, whole) or (lowest, highest)
-
-
 def known_range(lowest: float, highest: float, whole: bool) -> Range | None:
     """Return the usual range of images with values from `lowest` to `highest`; None if there is none.
 

@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from pixelscope.data.formats.dicom import SUFFIX, dicom_size, is_dicom, read_dicom
 from pixelscope.errors import InputError, MissingExtra
-from pixelscope.imaging.convert import Range, common_range, range_text, to_eight_bits, to_srgb, type_range
+from pixelscope.imaging.convert import Range, known_range, range_text, to_eight_bits, to_srgb, type_range
 
 Values = NDArray[np.generic]
 
@@ -86,45 +86,19 @@ def deep_values(image: Image.Image, file: Path | io.BytesIO) -> Values:
     return values
 
 
-def measure_depth(paths: Sequence[Path], formats: Sequence[str], given: Range | None = None) -> Depth:
-    """Return the range of all deep images among files; unreadable files are skipped.
-
-    Args:
-        paths: the files of one set.
-        formats: Pillow formats to try.
-        given: the range to use instead of the measured one.
-
-    Raises:
-        InputError: integers and floats are mixed, and no range is given.
-    """
-    found = map_files(lambda path: _extremes(path, formats, decode=given is None), paths)
-    deep = [(path, *extremes) for path, extremes in zip(paths, found, strict=True) if extremes is not None]
-    if given is not None or not deep:
-        return Depth(given if deep else None, len(deep), len(paths))
-    integers = [path for path, _, _, whole in deep if whole]
-    if integers and len(integers) < len(deep):
-        other = next(path for path, _, _, whole in deep if not whole)
-        raise InputError(
-            f"{integers[0]} has integers and {other} floating-point values, which share no range; give one with "
-            "--data.range LOW HIGH (frames: --prepare.range), or use them separately."
-        )
-    lowest, highest = min(one[1] for one in deep), max(one[2] for one in deep)
-    return Depth(common_range(lowest, highest, bool(integers)), len(deep), len(paths))
-
-
 def is_deep_file(path: Path) -> bool:
     """Return whether a file has more than 8 bits per value; call it within `reject_decompression_bombs`."""
-    return _extremes(path, _FORMATS, decode=False) is not None
+    return _extremes(path, decode=False) is not None
 
 
-def _extremes(path: Path, formats: Sequence[str], decode: bool) -> tuple[float, float, bool] | None:
+def _extremes(path: Path, decode: bool) -> tuple[float, float, bool] | None:
     """Return minimum and maximum of a deep image, and whether its values are integers; None if it is not deep."""
     try:
         with path.open("rb") as file:
             start = file.read(26)
         if not start.startswith(_STARTS) or (start.startswith(b"\x89PNG") and start[24:25] != b"\x10"):
             return None
-        with Image.open(path, formats=tuple(formats)) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             if not is_deep(image):
                 return None
             values = deep_values(image, path) if decode else np.zeros(1)
@@ -216,11 +190,25 @@ def read_image(path: Path, size: int | None = None, value_range: Range | None = 
 def depth_of(paths: Sequence[Path], value_range: Range | None = None) -> Depth:
     """Return how many files are deeper than 8 bits, and their range: `value_range`, or the smallest range that fits.
 
+    Unreadable files are skipped.
+
     Raises:
         InputError: integers and floats are mixed, and no range is given.
     """
     with reject_decompression_bombs():
-        return measure_depth(paths, _FORMATS, value_range)
+        found = map_files(lambda path: _extremes(path, decode=value_range is None), paths)
+    deep = [(path, *extremes) for path, extremes in zip(paths, found, strict=True) if extremes is not None]
+    if value_range is not None or not deep:
+        return Depth(value_range if deep else None, len(deep), len(paths))
+    integers = [path for path, _, _, whole in deep if whole]
+    if integers and len(integers) < len(deep):
+        other = next(path for path, _, _, whole in deep if not whole)
+        raise InputError(
+            f"{integers[0]} has integers and {other} floating-point values, which share no range; give one with "
+            "--data.range LOW HIGH (frames: --prepare.range), or use them separately."
+        )
+    lowest, highest = min(one[1] for one in deep), max(one[2] for one in deep)
+    return Depth(known_range(lowest, highest, bool(integers)) or (lowest, highest), len(deep), len(paths))
 
 
 def read_images(
