@@ -6,12 +6,13 @@ A store is written in a hidden folder and renamed, so that it is complete or abs
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -225,13 +226,12 @@ def _write_arrays(
     with ExitStack() as stack:
         shapes = array_shapes(0, config.size).items()
         rows = {name: stack.enter_context(RowWriter(folder / f"{name}.npy", shape[1:])) for name, shape in shapes}
-        for done, result in enumerate(_prepared(listed, config, pool, _threads()), 1):
-            if isinstance(result, SkippedFile):
-                left_out.append(result)
+        for done, cut in enumerate(_prepared(listed, config, pool), 1):
+            if isinstance(cut, SkippedFile):
+                left_out.append(cut)
             else:
-                record, arrays = result
-                frames.append(record)
-                for name, array in arrays.items():
+                frames.append(_record(cut))
+                for name, array in cut.arrays().items():
                     rows[name].write(array[None])
             if config.strict:
                 raise_if_skipped(left_out)
@@ -275,24 +275,34 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
         cv2.setNumThreads(before)
 
 
-def _prepared(
-    listed: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor, threads: int
-) -> Iterator[tuple[FrameRecord, dict[str, Bytes]] | SkippedFile]:
+def _prepared(listed: Sequence[ListedFrame], config: PrepareConfig, pool: ThreadPoolExecutor) -> Iterator["_Cut | SkippedFile"]:
     """Yield the prepared frames in order.
 
     The pool's threads decode and resize in parallel. This thread reads the files, finds content areas and insets, and hashes:
     these take many short calls, between which threads would wait for each other.
     """
+    threads = _threads()
     some = (list(map(_File.read, listed[start : start + _TOGETHER])) for start in range(0, len(listed), _TOGETHER))
-    reading = deque(pool.submit(_open, frames, config) for frames in islice(some, threads + 1))
+    reading = deque(pool.submit(_each, _opened, frames, config) for frames in islice(some, threads + 1))
     cutting: deque[Future[list[_Cut | SkippedFile]]] = deque()
     while reading or cutting:
         if reading:
             opened = reading.popleft().result()
-            reading.extend(pool.submit(_open, frames, config) for frames in islice(some, 1))
-            cutting.append(pool.submit(_cut, [_looked_at(one, config) for one in opened], config))
+            reading.extend(pool.submit(_each, _opened, frames, config) for frames in islice(some, 1))
+            cutting.append(pool.submit(_each, _square, _each(_looked_at, opened, config), config))
         if len(cutting) > threads or not reading:
-            yield from (_described(one) for one in cutting.popleft().result())
+            yield from cutting.popleft().result()
+
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def _each(
+    step: Callable[[In, PrepareConfig], Out | SkippedFile], frames: Sequence[In | SkippedFile], config: PrepareConfig
+) -> list[Out | SkippedFile]:
+    """Return the results of a step of the preparation; frames that are left out stay so."""
+    return [one if isinstance(one, SkippedFile) else step(one, config) for one in frames]
 
 
 @dataclass(frozen=True)
@@ -349,12 +359,8 @@ class _Cut:
         }
 
 
-def _open(frames: Sequence[_File], config: PrepareConfig) -> list[_Opened | SkippedFile]:
-    """Decode frames and their masks; on a thread within `reject_decompression_bombs`."""
-    return [_opened(frame, config) for frame in frames]
-
-
 def _opened(read: _File, config: PrepareConfig) -> _Opened | SkippedFile:
+    """Decode a frame and its mask; on a thread within `reject_decompression_bombs`."""
     file = read.file
     try:
         image = read_frame(file.path, config, read.frame)
@@ -365,16 +371,10 @@ def _opened(read: _File, config: PrepareConfig) -> _Opened | SkippedFile:
     return _Opened(file, image, whole, lesion)
 
 
-def _looked_at(opened: _Opened | SkippedFile, config: PrepareConfig) -> _LookedAt | SkippedFile:
-    if isinstance(opened, SkippedFile):
-        return opened
+def _looked_at(opened: _Opened, config: PrepareConfig) -> _LookedAt:
     pixels = opened.image.pixels
     content = find_content_area(pixels, config.method)
     return _LookedAt(opened, content, find_insets(pixels, content))
-
-
-def _cut(frames: Sequence[_LookedAt | SkippedFile], config: PrepareConfig) -> list[_Cut | SkippedFile]:
-    return [frame if isinstance(frame, SkippedFile) else _square(frame, config) for frame in frames]
 
 
 def _square(found: _LookedAt, config: PrepareConfig) -> _Cut | SkippedFile:
@@ -388,11 +388,6 @@ def _square(found: _LookedAt, config: PrepareConfig) -> _Cut | SkippedFile:
     except InputError as error:
         return SkippedFile(name=file.name, reason="small", message=f"{file.path} has no centre view. {error}")
     return _Cut(file, prepared, centre)
-
-
-def _described(cut: _Cut | SkippedFile) -> tuple[FrameRecord, dict[str, Bytes]] | SkippedFile:
-    """Return the record and the arrays of a prepared frame, or why it is left out."""
-    return cut if isinstance(cut, SkippedFile) else (_record(cut), cut.arrays())
 
 
 def _record(cut: _Cut) -> FrameRecord:

@@ -55,21 +55,6 @@ def centre_box(square: Box) -> Box:
     return Box(square.left + left, square.top + top, side, side)
 
 
-def require_centre(content: Box) -> Box:
-    """Return the centre view's square in a content area of an original frame.
-
-    Raises:
-        InputError: fewer than `MIN_CENTRE` pixels are left along a side.
-    """
-    box = centre_box(content.centre_square())
-    if box.width < MIN_CENTRE:
-        raise InputError(
-            f"The content area is {content.width} x {content.height} pixels, of which the centre view shows {box.width} x "
-            f"{box.height}, and at least {MIN_CENTRE} x {MIN_CENTRE} are needed; give larger frames."
-        )
-    return box
-
-
 Mask = NDArray[np.bool_]
 Value = TypeVar("Value", np.uint8, np.float32)
 
@@ -222,9 +207,15 @@ def cut_centre(whole: Bytes, lesion: Mask | None, prepared: PreparedFrame, confi
         config: treatment of insets.
 
     Raises:
-        InputError: the content area is too small.
+        InputError: the content area leaves fewer than `MIN_CENTRE` pixels along a side.
     """
-    square = require_centre(prepared.content)
+    content = prepared.content
+    square = centre_box(content.centre_square())
+    if square.width < MIN_CENTRE:
+        raise InputError(
+            f"The content area is {content.width} x {content.height} pixels, of which the centre view shows {square.width} x "
+            f"{square.height}, and at least {MIN_CENTRE} x {MIN_CENTRE} are needed; give larger frames."
+        )
     frame, inset = _resized(whole, square, prepared.insets, CENTRE_SIZE, config)
     return CentreFrame(frame, inset, _covered(None if lesion is None else lesion[square.slices], CENTRE_SIZE))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.data.frames.preprocess import prepare_file
-from pixelscope.endovae.inference.images import ImagesWritten, grid, is_grid, read_prepared, require_other_file, save_png
+from pixelscope.endovae.inference.images import ImagesWritten, grid, is_grid, require_other_file, save_png
 from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.latent_prior.config import Kind, UsePrior
 from pixelscope.errors import InputError
@@ -192,7 +192,7 @@ def _on_a_line(checkpoint: "Checkpoint", wanted: _Wanted) -> Iterator[Bytes]:
     vae = TorchVAE(checkpoint.encoder, checkpoint.decoder)
     if wanted.between is not None:
         with reject_decompression_bombs():
-            ends = np.stack([read_prepared(path, checkpoint.config.prepare) for path in wanted.between])
+            ends = np.stack([prepare_file(path, checkpoint.config.prepare).frame for path in wanted.between])
         z = interpolate(vae.encode(ends), wanted.count)
     else:
         z = _along_axis(checkpoint, wanted.count, wanted.dimension or 0)

@@ -11,10 +11,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pixelscope.data.formats.decode import SUFFIXES
-from pixelscope.data.frames.preprocess import prepare_file
 from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_file
-from pixelscope.imaging.config import PrepareConfig
 
 GAP = 2
 """Pixels between the frames of a grid."""
@@ -49,11 +47,6 @@ class ImagesWritten:
 
 def _quality_text(psnr: float | None, ssim: float | None) -> str:
     return UNMEASURED if psnr is None or ssim is None else f"{psnr:6.2f} dB  SSIM {ssim:.3f}"
-
-
-def read_prepared(path: Path, config: PrepareConfig) -> np.ndarray:
-    """Read and prepare a file like a run's frames, uint8 (S, S, 3); call it within `reject_decompression_bombs`."""
-    return prepare_file(path, config).frame
 
 
 def is_grid(out: Path) -> bool:

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pixelscope.data.formats.decode import decode, image_size
-from pixelscope.data.frames.preprocess import ViewName
+from pixelscope.data.formats.decode import image_size
+from pixelscope.data.frames.preprocess import ViewName, read_whole
 from pixelscope.data.sources.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import (
     RATE,
@@ -31,7 +31,6 @@ from pixelscope.endovae.inference.scorers import PreparedViews, Scorer, open_sco
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file
-from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.files import InputFile, is_frame, iterate_files, require_distinct_names, require_files
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import Row, Table, open_table
@@ -192,11 +191,6 @@ def _require_maps(maps: Path, out: Path, paths: Sequence[Path], resume: bool) ->
     require_distinct_names(paths, is_frame)
 
 
-def _original(item: InputFile, config: PrepareConfig) -> np.ndarray:
-    image = decode(item.path, value_range=config.range)
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
-
-
 def _rows(
     scorer: Scorer, items: Sequence[InputFile], frames: Sequence[PreparedViews], wanted: _Wanted, scored: _Scored
 ) -> list[Row]:
@@ -226,7 +220,7 @@ def _map_error(path: Path, item: InputFile, frame: PreparedViews, drawn: np.ndar
 def _write_map(path: Path, item: InputFile, frame: PreparedViews, drawn: np.ndarray, scorer: Scorer) -> None:
     """Write the frame with its map over the square seen by the model; the rest is unchanged."""
     rows, columns = scorer.square(frame.full.content).slices
-    whole = _original(item, scorer.prepare).copy()
+    whole = read_whole(item.path, scorer.prepare).copy()
     square = whole[rows, columns]
     grown = cv2.resize(drawn, (square.shape[1], square.shape[0]), interpolation=cv2.INTER_LINEAR)
     whole[rows, columns] = overlay(square, np.asarray(grown, np.float32), scorer.vmax)
