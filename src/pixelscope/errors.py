@@ -76,6 +76,12 @@ def one_line(text: str) -> str:
     )
 
 
+def abridged(names: Iterable[str], most: int = 5) -> str:
+    """Return the first names, and how many more there are: a, b, c, d, e and 7 more."""
+    known = list(names)
+    return ", ".join(known[:most]) + (f" and {len(known) - most:,} more" if len(known) > most else "")
+
+
 def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return `text` with the number of the names and the first `{names}`; empty if there are no names.
 
@@ -83,10 +89,9 @@ def note(text: str, names: Sequence[str]) -> tuple[str, ...]:
     """
     if not names:
         return ()
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    named = one_line(", ".join(names[:NAMED]))
+    named = one_line(abridged(names, NAMED))
     counted = re.sub(r"\{count:([^}]*)\}", lambda found: plural(len(names), found[1]), text)
-    return (counted.replace("{count}", f"{len(names):,}").replace("{names}", named + more),)
+    return (counted.replace("{count}", f"{len(names):,}").replace("{names}", named),)
 
 
 class TrainingStopped(InputError):

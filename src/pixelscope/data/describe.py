@@ -14,7 +14,7 @@ from pixelscope.data.disk_array import Bytes, Pixels, blocks, evenly_spaced, sam
 from pixelscope.data.formats.decode import image_size
 from pixelscope.data.imageset import ImageSet, class_key, image_hashes
 from pixelscope.data.sources.folder import find_images
-from pixelscope.errors import InputError, MissingExtra, plural
+from pixelscope.errors import InputError, MissingExtra, abridged, plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.framing import SAMPLE, Foreground, find_foreground, matching
 from pixelscope.imaging.preview import text_html
@@ -116,7 +116,7 @@ def describe_source(source: str, *, data_root: Path | None = None, strict: bool 
     """
     kind, rest = parse(source)
     sizes = _folder_sizes(Path(rest)) if kind == "folder" and Path(rest).is_dir() else Counter[str]()
-    small = kind != "folder" or (len(sizes) == 1 and max(map(int, next(iter(sizes)).split(" x "))) <= _LARGEST)
+    small = kind != "folder" or (len(sizes) == 1 and max(_sides(next(iter(sizes)))) <= _LARGEST)
     images = load(source, size=None if small else _LARGEST, strict=strict, data_root=data_root)
     pixels, origin = images.images, images.provenance
     return SourceDescription(
@@ -392,22 +392,22 @@ def _of_classes(source: SourceDescription, target: SourceDescription) -> list[st
     found = []
     rare = [name for name, count in source.classes.items() if count < _RARE]
     if rare:
-        found.append(f"Classes of the source with fewer than {_RARE} images, from which little is learned: {_named(rare)}.")
+        found.append(f"Classes of the source with fewer than {_RARE} images, from which little is learned: {abridged(rare)}.")
     if not target.classes:
         return found
     ours, theirs = ({class_key(name) for name in one.classes} for one in (source, target))
     if not ours & theirs:
-        both = f"the target has {_named(list(target.classes))}; the source has {_named(list(source.classes))}"
+        both = f"the target has {abridged(target.classes)}; the source has {abridged(source.classes)}"
         remedy = "Rename the target's class folders or labels; otherwise the accuracy on it is not measured."
         return [*found, f"No class of the target is in the source: {both}. {remedy}"]
     if missing := [name for name in target.classes if class_key(name) not in ours]:
         found.append(
-            f"Classes of the target that the source lacks: {_named(missing)}; their images are classified as others. "
+            f"Classes of the target that the source lacks: {abridged(missing)}; their images are classified as others. "
             "Leave them out with --data.classes source, or add images to the source."
         )
     if absent := [name for name in source.classes if class_key(name) not in theirs]:
         found.append(
-            f"Classes of the source that the target's labels lack: {_named(absent)}; if the target has none of their images, "
+            f"Classes of the source that the target's labels lack: {abridged(absent)}; if the target has none of their images, "
             "adaptation forces some of its images into them. Leave them out of the source."
         )
     return found
@@ -420,13 +420,13 @@ def _of_numbers(source: SourceDescription, target: SourceDescription) -> list[st
             f"The target has {plural(target.count, 'image')}; the discriminator soon memorizes fewer than {_FEW}. Add more."
         )
     for role, one in (("source", source), ("target", target)):
-        small = sum(count for size, count in one.sizes.items() if _is_small(size))
+        small = sum(count for size, count in one.sizes.items() if min(_sides(size)) < _SMALL)
         if small > one.count / 2:
             found.append(
                 f"Most images of the {role} are smaller than {_SMALL} x {_SMALL} pixels, which show little once they are "
                 "enlarged; give larger ones."
             )
-        wide = sum(count for size, count in one.sizes.items() if _is_wide(size))
+        wide = sum(count for size, count in one.sizes.items() if max(_sides(size)) > 1.5 * min(_sides(size)))
         if wide > one.count / 2:
             found.append(
                 f"Most images of the {role} are far from square, and only their centre square is used; crop them first."
@@ -465,14 +465,10 @@ def _of_appearance(source: Appearance, target: Appearance) -> list[str]:
     return found
 
 
-def _is_small(size: str) -> bool:
-    width, _, height = size.partition(" x ")
-    return width.isdigit() and height.isdigit() and min(int(width), int(height)) < _SMALL
-
-
-def _is_wide(size: str) -> bool:
-    width, _, height = size.partition(" x ")
-    return width.isdigit() and height.isdigit() and max(int(width), int(height)) > 1.5 * min(int(width), int(height))
+def _sides(size: str) -> tuple[int, int]:
+    """Return width and height of a size `width x height`."""
+    width, height = map(int, size.split(" x "))
+    return width, height
 
 
 def _span(classes: dict[str, int]) -> str:
@@ -491,8 +487,3 @@ def _framing(foreground: Foreground | None) -> str:
     if foreground is None:
         return "not distinct from the background"
     return f"{foreground.side:.0%} of the side, centre at {foreground.x:.2f}, {foreground.y:.2f}"
-
-
-def _named(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

@@ -202,12 +202,8 @@ def _differing(copies: Positions, labels: Positions) -> int:
 
 def _parted(groups: Positions, part: Positions) -> int:
     """Return the number of test images whose group has images in other parts."""
-    return int((_among(groups, part != 2)[groups] & (part == 2)).sum())
-
-
-def _among(copies: Positions, chosen: Mask) -> Mask:
-    """Return whether each group has a `chosen` member."""
-    return np.bincount(copies, chosen) > 0
+    elsewhere = np.bincount(groups, part != 2) > 0
+    return int((elsewhere[groups] & (part == 2)).sum())
 
 
 def _class_notes(images: ImageSet, part: Positions) -> tuple[str, ...]:

@@ -275,10 +275,10 @@ class _Corner:
         return Box(left, top, right - left, bottom - top)
 
     def _dark_rows(self, left: int, right: int) -> Flags:
-        return _steps(self.sums[:, right] - self.sums[:, left]) >= _FILLED * (right - left)
+        return np.diff(self.sums[:, right] - self.sums[:, left]) >= _FILLED * (right - left)
 
     def _dark_columns(self, top: int, bottom: int) -> Flags:
-        return _steps(self.sums[bottom] - self.sums[top]) >= _FILLED * (bottom - top)
+        return np.diff(self.sums[bottom] - self.sums[top]) >= _FILLED * (bottom - top)
 
     def _is_in_corner(self, box: Box) -> bool:
         below = self.height - box.top - box.height
@@ -293,10 +293,6 @@ class _Corner:
 def _step(bright: Bytes, dark: Bytes) -> Bytes:
     """Return 1 where `bright` is brighter than `dark` by a step."""
     return np.asarray(cv2.threshold(cv2.subtract(bright, dark), _STEP - 1, 1, cv2.THRESH_BINARY)[1], np.uint8)
-
-
-def _steps(sums: NDArray[Any]) -> NDArray[Any]:
-    return sums[1:] - sums[:-1]
 
 
 def _peaks(votes: NDArray[Any], least: int) -> Iterator[int]:

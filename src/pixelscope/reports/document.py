@@ -53,6 +53,11 @@ class Details:
 Part = CaptionedFigure | Table | Details
 
 
+def present(*parts: Part | None) -> tuple[Part, ...]:
+    """Return the parts that there are."""
+    return tuple(part for part in parts if part is not None)
+
+
 @dataclass(frozen=True)
 class Section:
     """A section of the report on a run.

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pixelscope.data.formats.decode import SUFFIXES
-from pixelscope.data.sources.listing import Contents, contents, parts_among
-from pixelscope.errors import InputError, note
+from pixelscope.data.sources.listing import Contents, contents, not_read_notes, parts_among, passed_over_notes
+from pixelscope.errors import InputError, abridged, note
 
 Kind = Literal["normal", "abnormal"]
 
@@ -128,10 +128,11 @@ def _notes(listed: Mapping[Path, Contents], halves: set[str]) -> tuple[str, ...]
         return [f"{folder.name}/{name}" if prefixed else name for folder, found in listed.items() for name in lists(found)]
 
     text = "Read as parts of a split, not as classes: {names}; their frames are joined and split again."
-    everything = Contents(
-        [], [], [], below(lambda found: found.others), below(lambda found: found.skipped), below(lambda found: found.own)
+    return (
+        *note(text, sorted(halves)),
+        *not_read_notes(below(lambda found: found.others)),
+        *passed_over_notes(below(lambda found: found.skipped), below(lambda found: found.own)),
     )
-    return (*note(text, sorted(halves)), *everything.notes())
 
 
 def _halves(folders: Collection[Path], asked: Mapping[str, Kind]) -> set[Path]:
@@ -292,7 +293,7 @@ def _kinds(classes: set[str], asked: Mapping[str, Kind], alone: bool) -> dict[st
     unknown = sorted(name for name, kind in known.items() if kind is None)
     if unknown and not (alone and len(classes) == 1):
         several = len(unknown) > 1
-        names = ", ".join(map(repr, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+        names = abridged(map(repr, unknown), 10)
         raise InputError(
             f"The {'classes' if several else 'class'} {names} {'are' if several else 'is'} not known; state for each whether "
             f"it is healthy: --normal {unknown[0]} or --abnormal {unknown[0]}."

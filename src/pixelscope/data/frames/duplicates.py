@@ -74,7 +74,6 @@ def clusters(hashes: Hashes, distance: int = DISTANCE, names: Sequence[str] = ()
     Returns:
         int64, shape (N,), numbered from 0 in the order in which clusters first appear.
     """
-
     unique, inverse = np.unique(hashes, return_inverse=True)
     labels = np.arange(len(unique))
     for first, second in _near(unique, distance):
@@ -116,7 +115,7 @@ def _window(height: int, width: int) -> NDArray[np.float32]:
 
 def _near(hashes: Hashes, distance: int) -> Iterator[tuple[Positions, Positions]]:
     """Yield the positions of all pairs of different hashes within `distance`, in chunks."""
-    signs = _signs(hashes)
+    signs = _bits(hashes).astype(np.float32) * 2 - 1
     rows = max(1, _CHUNK_PAIRS // max(1, len(hashes)))
     for start in range(0, len(hashes), rows):
         # Signs agree in 64 - d bits and differ in d: their product is 64 - 2 d, exact in float32.
@@ -125,11 +124,6 @@ def _near(hashes: Hashes, distance: int) -> Iterator[tuple[Positions, Positions]
         later = second > first
         if later.any():
             yield first[later] + start, second[later] + start
-
-
-def _signs(hashes: Hashes) -> NDArray[np.float32]:
-    """Return each bit as -1 or 1, shape (N, 64)."""
-    return _bits(hashes).astype(np.float32) * 2 - 1
 
 
 def _bits(hashes: Hashes) -> NDArray[np.uint8]:

@@ -218,8 +218,22 @@ class FrameStore:
         return {name: evenly_spaced(positions, count) for name, positions in members.items()}
 
     def summary(self) -> FrameSummary:
-        """Return counts and original sizes by class."""
-        return summarise(self)
+        """Return counts and original sizes by class, and by kind."""
+        labels = enumerate(zip(self.classes, self.kinds, strict=True))
+        classes = [_summary(self, name, kind, [label]) for label, (name, kind) in labels]
+        kinds = [
+            _summary(self, f"all {kind}", kind, [label for label, other in enumerate(self.kinds) if other == kind])
+            for kind in dict.fromkeys(self.kinds)
+        ]
+        return FrameSummary(
+            store=str(self.path),
+            size=self.settings.size,
+            method=self.settings.method,
+            count=len(self),
+            classes=tuple(classes),
+            kinds=tuple(kinds),
+            notes=self.notes,
+        )
 
 
 def array_shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:
@@ -269,6 +283,7 @@ def _damaged(path: Path, reason: str) -> InputError:
 
 
 _SIZES_SHOWN = 3
+"""Maximum number of original sizes listed per class; the others are counted."""
 
 
 class ClassSummary(Config):
@@ -283,6 +298,17 @@ class ClassSummary(Config):
     """Number of frames with a lesion mask."""
     insets: dict[str, Natural]
     """Number of frames with an inset, per kind."""
+
+    def sizes_text(self) -> str:
+        """Return the most frequent sizes with their counts, and the number of other sizes."""
+        shown = list(self.sizes.items())[:_SIZES_SHOWN]
+        others, rest = len(self.sizes) - len(shown), self.count - sum(count for _, count in shown)
+        named = [f"{count:,} at {size}" for size, count in shown]
+        return ", ".join([*named, *([f"{rest:,} at {plural(others, 'other size')}"] if others else [])])
+
+    def insets_text(self) -> str:
+        """Return the number of frames with an inset, per kind; empty if there are none."""
+        return ", ".join(f"{count:,} {kind}" for kind, count in self.insets.items())
 
 
 class FrameSummary(ResultFile):
@@ -311,26 +337,6 @@ class FrameSummary(ResultFile):
         return "\n".join([head, "", *table, *(f"note: {note}" for note in self.notes)])
 
 
-def summarise(store: FrameStore) -> FrameSummary:
-    """Return counts and original sizes by class, and by kind."""
-    classes = [
-        _summary(store, name, kind, [label]) for label, (name, kind) in enumerate(zip(store.classes, store.kinds, strict=True))
-    ]
-    kinds = [
-        _summary(store, f"all {kind}", kind, [label for label, other in enumerate(store.kinds) if other == kind])
-        for kind in dict.fromkeys(store.kinds)
-    ]
-    return FrameSummary(
-        store=str(store.path),
-        size=store.settings.size,
-        method=store.settings.method,
-        count=len(store),
-        classes=tuple(classes),
-        kinds=tuple(kinds),
-        notes=store.notes,
-    )
-
-
 def _summary(store: FrameStore, name: str, kind: str, labels: list[int]) -> ClassSummary:
     frames = [store.index.frames[i] for i in np.flatnonzero(np.isin(store.labels, labels))]
     sizes = Counter(f"{frame.size[0]} x {frame.size[1]}" for frame in frames)
@@ -346,12 +352,8 @@ def _summary(store: FrameStore, name: str, kind: str, labels: list[int]) -> Clas
 
 
 def _row(summary: ClassSummary) -> tuple[str, ...]:
-    shown = list(summary.sizes.items())[:_SIZES_SHOWN]
-    others = len(summary.sizes) - len(shown)
-    rest = [f"{summary.count - sum(count for _, count in shown):,} at {plural(others, 'other size')}"] if others else []
-    sizes = ", ".join([*(f"{count:,} at {size}" for size, count in shown), *rest])
-    insets = ", ".join(f"{count:,} {kind}" for kind, count in summary.insets.items())
-    return summary.name, summary.kind, f"{summary.count:,}", f"{summary.masks:,}", insets, sizes
+    counts = f"{summary.count:,}", f"{summary.masks:,}"
+    return summary.name, summary.kind, *counts, summary.insets_text(), summary.sizes_text()
 
 
 def _aligned(text: str, width: int, column: int) -> str:

@@ -23,7 +23,7 @@ from pixelscope.data.sources.listing import (
     parts_among,
     reading_notes,
 )
-from pixelscope.errors import InputError, plural
+from pixelscope.errors import InputError, abridged, plural
 
 _FLAT = "A single flat colour: {{count}} of {} images: {{names}}. Transparency becomes white, which hides white drawings."
 
@@ -176,12 +176,12 @@ def _halves(folder: Path, found: Contents) -> tuple[dict[str, Part], tuple[str, 
         return {}, ()
     if others and "train" in parts.values() and len(set(parts.values())) > 1:
         raise InputError(
-            f"{folder} has the parts of a split, {_listed(list(parts))}, and also {_listed(others)}; move these away, "
+            f"{folder} has the parts of a split, {abridged(parts)}, and also {abridged(others)}; move these away, "
             f"or, if all are classes, rename {next(iter(parts))}."
         )
     if others:
         return {}, (
-            f"Read as a class, because {_listed(others)} are next to it and no other part of a split: {_listed(list(parts))}.",
+            f"Read as a class, because {abridged(others)} are next to it and no other part of a split: {abridged(parts)}.",
         )
     for half in parts:
         if not found.holds_images(half):
@@ -203,7 +203,7 @@ def _test_inside(layout: Layout) -> tuple[list[bool] | None, tuple[str, ...]]:
     if not parts:
         return None, ()
     if len(parts) < len(set(inner)):
-        return None, (f"Not read as a split, because some images of the classes are not in its parts: {_listed(list(parts))}.",)
+        return None, (f"Not read as a split, because some images of the classes are not in its parts: {abridged(parts)}.",)
     test, notes = _test(inner, parts)
     return test, tuple(f"In each class. {text}" for text in notes)
 
@@ -224,9 +224,9 @@ def _test(homes: Sequence[str], halves: dict[str, Part]) -> tuple[list[bool] | N
     held = next((part for part in ("test", "validation") if by_part[part]), None)
     training = [half for half, part in halves.items() if part != held]
     if held is None or not training:
-        text = f"Read as a part of a split, not as a class: {_listed(list(halves))}; a random test split is drawn."
+        text = f"Read as a part of a split, not as a class: {abridged(halves)}; a random test split is drawn."
         return None, (text,) if halves else ()
-    text = f"Taken for a split, not for classes: {_listed(training)} for training, {_listed(by_part[held])} for the test."
+    text = f"Taken for a split, not for classes: {abridged(training)} for training, {abridged(by_part[held])} for the test."
     return [halves[home] == held for home in homes], (text,)
 
 
@@ -277,17 +277,12 @@ def _unlabelled(folder: Path, loose: Sequence[str], children: dict[str, list[str
     """Return a note if folders that could be classes are not used as classes."""
     inside = [f"{home}/{child}" if home else child for home, children_of in children.items() for child in children_of]
     if loose and inside:
-        return note(f"{_UNLABELLED} of {{count:image}} next to the folders {_listed(inside)}: {{names}}.", loose)
+        return note(f"{_UNLABELLED} of {{count:image}} next to the folders {abridged(inside)}: {{names}}.", loose)
     if len(inside) == 1:
         one = inside[0]
         why = f"all images are in one folder, {one}: labels need two or more class folders, {folder.name}/CLASS/name.jpg"
         return (f"{_UNLABELLED} {why}. If the folders in {one} are the classes, give {folder / one}.",)
     return ()
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def _check_enough(folder: Path, kept: list[int], errors: dict[int, InputError], layout: Layout) -> None:

@@ -102,10 +102,7 @@ class Contents:
     def notes(self, used: Collection[str] = ()) -> tuple[str, ...]:
         """Return notes on files that were not read, by name and count; `used` are other files that were."""
         others = [name for name in self.others if name not in used]
-        return (
-            *not_read_notes(others),
-            *passed_over_notes(self.skipped, self.own),
-        )
+        return (*not_read_notes(others), *passed_over_notes(self.skipped, self.own))
 
     def _is_ours(self, folder: str) -> bool:
         return any(name.startswith(f"{folder}/") for name in self.own)

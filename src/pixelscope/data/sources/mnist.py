@@ -102,8 +102,6 @@ def is_mnist(folder: Path) -> bool:
 
 def folder_in(root: Path) -> Path:
     """Return the folder of MNIST in a data root, downloaded if absent."""
-    from pixelscope.data.sources.mnist import download_mnist
-
     folder = root / "mnist"
     complete = all(_find(folder, name) for names in _FILES.values() for name in names)
     return folder if complete else download_mnist(folder)
@@ -241,7 +239,6 @@ class _OtherBytesError(Exception):
 
 def _verified(sha256: str) -> Any:
     """Return a downloader for pooch that fails if the uncompressed bytes differ, before the file is put in place."""
-
     import pooch
 
     def download(url: str, output: str, manager: object) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -107,7 +107,7 @@ def generate_mnist_m(
     assert digits.labels is not None and digits.collection is not None and test is not None
     images = blend(digits.in_memory(), test, behind_train, behind_test, seed, MARGINS[form])
     recipe = Recipe(
-        RECIPE_VERSION, form, seed, fraction, digits.collection, _digest(photos, {*behind_train, *behind_test}),
+        RECIPE_VERSION, form, seed, fraction, digits.collection, photos_sha256(photos, sorted({*behind_train, *behind_test})),
         len(behind_train), len(behind_test), behind_train != behind_test,
     )  # fmt: skip
     with atomic_file(out) as temporary, temporary.open("wb") as file:
@@ -347,9 +347,10 @@ def _check_request(out: Path, seed: int, form: str, test_fraction: float | None)
         raise InputError(f"{out} exists already; remove it, or choose another --out.")
 
 
-def _digest(folder: Path, photos: set[Path]) -> str:
+def photos_sha256(folder: Path, photos: Iterable[Path]) -> str:
+    """Return the SHA-256 of the names and contents of photos in a folder, in their order."""
     digest = hashlib.sha256()
-    for photo in sorted(photos):
+    for photo in photos:
         digest.update(os.fsencode(photo.relative_to(folder).as_posix()))
         digest.update(hashlib.sha256(photo.read_bytes()).digest())
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pixelscope.data.formats.decode import image_size, load_stored, reject_decompression_bombs
 from pixelscope.data.sources.listing import RENDER_RECORD, contents, is_passed_over, parts_among
-from pixelscope.data.sources.mnist_m import read_photo
+from pixelscope.data.sources.mnist_m import photos_sha256, read_photo
 from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_folder, write_text
 from pixelscope.imaging.config import RenderConfig
@@ -113,7 +113,7 @@ def render_pictograms(
                 progress(done, len(jobs))
         made = Rendered(
             version("pixelscope"), config.seed, config.model_dump(mode="json"), dict.fromkeys(drawings, config.count), sums,
-            len(files), _digest(photos, files), (*notes, *about_photos),
+            len(files), photos_sha256(photos, files), (*notes, *about_photos),
         )  # fmt: skip
         write_text(work / RENDER_RECORD, json.dumps(made.to_dict(), indent=1) + "\n")
     return made
@@ -315,11 +315,3 @@ def _find_photos(folder: Path, size: int) -> tuple[list[Path], tuple[str, ...]]:
         if sides is None or min(sides) < size:
             read_photo(path, size)  # raises an error that names the fault
     return found.images, found.notes()
-
-
-def _digest(folder: Path, photos: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for photo in photos:
-        digest.update(photo.relative_to(folder).as_posix().encode("utf-8", "surrogateescape"))
-        digest.update(hashlib.sha256(photo.read_bytes()).digest())
-    return digest.hexdigest()

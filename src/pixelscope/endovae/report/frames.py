@@ -10,21 +10,13 @@ from PIL import Image
 from pixelscope.data.frames.preprocess import Stages
 from pixelscope.data.frames.store import ClassSummary, FrameStore
 from pixelscope.endovae.report.data import ReportData, listed
-from pixelscope.endovae.report.plotting import (
-    LINE,
-    MAX_MARGIN,
-    NAME_SIZE,
-    captioned,
-    rows_gallery,
-)
+from pixelscope.endovae.report.plotting import LINE, MAX_MARGIN, NAME_SIZE, captioned, rows_gallery
 from pixelscope.errors import plural
 from pixelscope.files import atomic_file
 from pixelscope.imaging.content_area import Box
-from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Row, Section, Table, present
 from pixelscope.reports.plotting import DASHED, DOTTED, SOLID, WIDTH, Canvas, evenly_spaced, fitted, styled, text_width
 
-MAX_SIZES = 3
-"""Maximum number of original sizes listed per class; the others are counted."""
 CUT = 0.9
 """Fraction of the content area below which Otsu's rectangle counts as cutting into the image."""
 MAX_ROWS = 6
@@ -43,9 +35,8 @@ DPI = 144
 
 def frames_section(data: ReportData) -> Section:
     """Return what frames there are, and how they were prepared."""
-    parts = (_frames_table(data), _classes(data), _stages(data))
-    kept = tuple(part for part in parts if part is not None)
-    return Section("Frames", "frames", parts=kept, notes=tuple(data.frames.notes) if data.frames else ())
+    parts = present(_frames_table(data), _classes(data), _stages(data))
+    return Section("Frames", "frames", parts=parts, notes=tuple(data.frames.notes) if data.frames else ())
 
 
 def augmentation_section(data: ReportData) -> Section:
@@ -118,14 +109,8 @@ def _frames_table(data: ReportData) -> Table | None:
 
 
 def _group(group: ClassSummary, separate: bool = False) -> Row:
-    shown = list(group.sizes.items())[:MAX_SIZES]
-    sizes = [f"{count:,} at {size}" for size, count in shown]
-    others = len(group.sizes) - len(shown)
-    if others:
-        rest = group.count - sum(count for _, count in shown)
-        sizes.append(f"{rest:,} at {plural(others, 'other size')}")
-    insets = ", ".join(f"{count:,} {kind}" for kind, count in group.insets.items()) or "none"
-    return Row((group.name, group.kind, f"{group.count:,}", insets, ", ".join(sizes)), separate)
+    cells = (group.name, group.kind, f"{group.count:,}", group.insets_text() or "none", group.sizes_text())
+    return Row(cells, separate)
 
 
 def _classes(data: ReportData) -> CaptionedFigure | None:
