@@ -10,12 +10,16 @@ from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
 
 from pixelscope.endovae.losses import Posterior, cross_entropy_loss
-from pixelscope.endovae.metrics import psnr, squared_error, ssim
+from pixelscope.endovae.metrics import pixel_maps
 from pixelscope.endovae.pca import PrincipalComponents
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _quality(images: torch.Tensor, drawn: torch.Tensor, name: str, valid_mask: torch.Tensor | None = None) -> torch.Tensor:
+    return pixel_maps(images, drawn).quality(valid_mask)[name]
 
 
 def _pair(count: int = 4, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +67,7 @@ def test_a_pixel_left_out_has_no_part_in_the_loss() -> None:
 
 def test_psnr_is_that_of_scikit_image() -> None:
     images, reconstructions = _pair()
-    found = psnr(images, reconstructions)
+    found = _quality(images, reconstructions, "psnr")
     for image, other, value in zip(images.numpy(), reconstructions.numpy(), found, strict=True):
         assert float(value) == pytest.approx(peak_signal_noise_ratio(image, other, data_range=1.0), abs=1e-5)
 
@@ -71,7 +75,7 @@ def test_psnr_is_that_of_scikit_image() -> None:
 @pytest.mark.parametrize("size", [16, 32, 33])
 def test_ssim_is_that_of_scikit_image(size: int) -> None:
     images, reconstructions = _pair(size=size)
-    found = ssim(images, reconstructions)
+    found = _quality(images, reconstructions, "ssim")
     for image, other, value in zip(images.numpy(), reconstructions.numpy(), found, strict=True):
         expected = structural_similarity(
             image, other, channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
@@ -81,8 +85,8 @@ def test_ssim_is_that_of_scikit_image(size: int) -> None:
 
 def test_equal_images_are_equal() -> None:
     images, _ = _pair()
-    torch.testing.assert_close(ssim(images, images), torch.ones(4))
-    assert bool(psnr(images, images).isinf().all())
+    torch.testing.assert_close(_quality(images, images, "ssim"), torch.ones(4))
+    assert bool(_quality(images, images, "psnr").isinf().all())
 
 
 def test_what_is_left_out_does_not_count() -> None:
@@ -90,11 +94,13 @@ def test_what_is_left_out_does_not_count() -> None:
     valid_mask = torch.ones(4, 1, 32, 32)
     valid_mask[:, :, :16] = 0
     reconstructions[:, :, 16:] = images[:, :, 16:]
-    torch.testing.assert_close(squared_error(images, reconstructions, valid_mask), torch.zeros(4))
-    assert float(squared_error(images, reconstructions).min()) > 0
-    half = ssim(images, reconstructions, valid_mask)
-    assert bool((half > ssim(images, reconstructions)).all())
-    torch.testing.assert_close(ssim(images, reconstructions, torch.ones(4, 1, 32, 32)), ssim(images, reconstructions))
+    torch.testing.assert_close(_quality(images, reconstructions, "squared_error", valid_mask), torch.zeros(4))
+    assert float(_quality(images, reconstructions, "squared_error").min()) > 0
+    half = _quality(images, reconstructions, "ssim", valid_mask)
+    assert bool((half > _quality(images, reconstructions, "ssim")).all())
+    torch.testing.assert_close(
+        _quality(images, reconstructions, "ssim", torch.ones(4, 1, 32, 32)), _quality(images, reconstructions, "ssim")
+    )
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])

@@ -28,7 +28,7 @@ from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.forward import LatentAxes, read_axes
 from pixelscope.endovae.lite0 import load_lite0
 from pixelscope.endovae.losses import pixel_loss
-from pixelscope.endovae.metrics import psnr, spectrum
+from pixelscope.endovae.metrics import pixel_maps, spectrum
 from pixelscope.endovae.networks import GAIN, SpatialEncoder, make_networks
 from pixelscope.endovae.pca import BlockComponents
 from pixelscope.endovae.results import MEAN, MODEL
@@ -79,7 +79,7 @@ def test_a_new_model_draws_pictures(stride: int, latent: int, least: float) -> N
     with torch.no_grad():
         drawn = decoder(encoder(images)[:, 0])
     assert drawn.min() >= 0 and drawn.max() <= 1
-    assert float(psnr(images, drawn).min()) > least
+    assert float(pixel_maps(images, drawn).quality()["psnr"].min()) > least
 
 
 def test_the_code_of_a_position_is_of_its_block() -> None:

@@ -24,7 +24,7 @@ from pixelscope.endovae.anomaly.statistics import frames_needed
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, read_config
 from pixelscope.endovae.data import FrameSubset, load_splits
 from pixelscope.endovae.evaluation import evaluate_endovae
-from pixelscope.endovae.metrics import psnr, squared_error, ssim
+from pixelscope.endovae.metrics import pixel_maps
 from pixelscope.endovae.report.data import ReportData
 from pixelscope.endovae.results import Evaluation, Localization
 from pixelscope.endovae.training import train_endovae
@@ -173,9 +173,9 @@ def test_the_quality_of_an_image_that_is_left_out_is_not_0() -> None:
     images, others = (torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     valid_mask = torch.ones(2, 1, 24, 24)
     valid_mask[1] = 0
-    for metric in (squared_error, psnr, ssim):
-        found = metric(images, others, valid_mask)
-        assert found[0] == pytest.approx(float(metric(images[:1], others[:1])[0]), rel=1e-5)
+    first = pixel_maps(images[:1], others[:1]).quality()
+    for name, found in pixel_maps(images, others).quality(valid_mask).items():
+        assert found[0] == pytest.approx(float(first[name][0]), rel=1e-5)
         assert found[1].isnan()
 
 

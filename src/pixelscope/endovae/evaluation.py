@@ -15,13 +15,13 @@ from pixelscope.data.frames.duplicates import clusters
 from pixelscope.endovae.anomaly.calibrate import AnomalySplits, split_for_anomaly
 from pixelscope.endovae.anomaly.evaluation import AnomalyMeasured, measure_anomaly, number
 from pixelscope.endovae.anomaly.localization import outlined
-from pixelscope.endovae.anomaly.measurement import METRICS, Measured, fit_references, measure, measure_quality
+from pixelscope.endovae.anomaly.measurement import Measured, fit_references, measure, measure_quality
 from pixelscope.endovae.checkpoints import SYSTEM, Checkpoint, load_checkpoints
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import FrameSubset, Splits, load_other_frames, load_run_splits, subsets_by_kind
 from pixelscope.endovae.forward import LatentAxes, save_axes
 from pixelscope.endovae.metrics import SSIM_METHOD, auroc, fine_detail_kept
-from pixelscope.endovae.results import METHODS, MODEL, Evaluation, MeanStd, SetResult, SizeResult
+from pixelscope.endovae.results import METHODS, METRICS, MODEL, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.endovae.samples import save_samples
 from pixelscope.errors import InputError
 from pixelscope.files import csv_text, write_text

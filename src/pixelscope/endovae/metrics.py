@@ -37,35 +37,6 @@ _MAX_CHUNK = 1_000_000
 """Approximate number of drawn frames held in memory at a time."""
 
 
-def squared_error(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-    """Return the mean squared error per image.
-
-    Args:
-        images: float (N, 3, H, W) in [0, 1].
-        reconstructions: the same shape and range.
-        valid_mask: (N, 1, H, W), 0 where a pixel is ignored.
-
-    Returns:
-        Shape (N,); NaN for an image without a valid pixel, as for `psnr` and `ssim`.
-    """
-    return _mean(_squared_errors(images, reconstructions), valid_mask)
-
-
-def psnr(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-    """Return the peak signal-to-noise ratio per image in dB for a peak of 1, shape (N,); infinite for equal images."""
-    return _decibel(squared_error(images, reconstructions, valid_mask))
-
-
-def ssim(images: Tensor, reconstructions: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-    """Return the structural similarity per image, shape (N,), by `SSIM_METHOD`; images are square.
-
-    Averages the positions where the whole window lies inside the image, as Wang's code and scikit-image do. An ignored pixel
-    is excluded from the average, but windows next to it still see it.
-    """
-    dissimilarity = Dissimilarity(images.shape[-1]).to(images.device)(images, reconstructions)
-    return 1 - _mean(dissimilarity, _inner(valid_mask))
-
-
 @dataclass(frozen=True)
 class PixelMaps:
     """Per pixel, how images and their reconstructions differ; both float32."""
@@ -76,15 +47,25 @@ class PixelMaps:
     """(N, S - 10, S - 10): see `Dissimilarity`."""
 
     def quality(self, valid_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Return `psnr`, `ssim` and `squared_error` per image, (N,), by name."""
+        """Return `psnr` in dB for a peak of 1, `ssim` by `SSIM_METHOD`, and `squared_error` per image, (N,), by name.
+
+        SSIM averages the positions where the whole window lies inside the image, as Wang's code and scikit-image do. An ignored
+        pixel is excluded from the average, but windows next to it still see it.
+
+        Args:
+            valid_mask: (N, 1, S, S), 0 where a pixel is ignored.
+
+        Returns:
+            NaN for an image without a valid pixel; the PSNR of equal images is infinite.
+        """
         error = _mean(self.error, valid_mask)
-        similarity = 1 - _mean(self.dissimilarity, _inner(valid_mask))
-        return {"psnr": _decibel(error), "ssim": similarity, "squared_error": error}
+        similarity = 1 - _mean(self.dissimilarity, ssim_mask(valid_mask))
+        return {"psnr": -10 * error.log10(), "ssim": similarity, "squared_error": error}
 
 
 def pixel_maps(images: Tensor, reconstructions: Tensor) -> PixelMaps:
     """Compare images with their reconstructions per pixel; both float (N, 3, S, S) in [0, 1]."""
-    return PixelMaps(_squared_errors(images, reconstructions), Dissimilarity(images.shape[-1])(images, reconstructions))
+    return PixelMaps((images - reconstructions).square().mean(1), Dissimilarity(images.shape[-1])(images, reconstructions))
 
 
 class Dissimilarity(nn.Module):
@@ -122,17 +103,8 @@ class Dissimilarity(nn.Module):
         return self.blur @ images @ self.blur.T
 
 
-def _squared_errors(images: Tensor, reconstructions: Tensor) -> Tensor:
-    """Return the squared error per pixel, mean over channels, (N, H, W)."""
-    return (images - reconstructions).square().mean(1)
-
-
-def _decibel(error: Tensor) -> Tensor:
-    return -10 * error.log10()
-
-
-def _inner(valid_mask: Tensor | None) -> Tensor | None:
-    """Return the part of a mask (N, 1, H, W) where the whole window of SSIM lies inside the image."""
+def ssim_mask(valid_mask: Tensor | None) -> Tensor | None:
+    """Return the part of a mask (N, 1, S, S) where the whole window of SSIM lies inside the image."""
     margin = WINDOW // 2
     return None if valid_mask is None else valid_mask[..., margin:-margin, margin:-margin]
 

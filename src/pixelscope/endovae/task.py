@@ -14,7 +14,7 @@ from pixelscope.endovae.config import EndoVAEConfig, ScheduleConfig
 from pixelscope.endovae.data import FrameBatch, to_images
 from pixelscope.endovae.lite0 import load_lite0
 from pixelscope.endovae.losses import Posterior, cross_entropy_loss, mean_per_image, perceptual_loss, pixel_loss
-from pixelscope.endovae.metrics import WINDOW, Dissimilarity
+from pixelscope.endovae.metrics import Dissimilarity, ssim_mask
 from pixelscope.endovae.networks import AnyDecoder, AnyEncoder, Networks, make_networks
 from pixelscope.engine.ema import EMA
 from pixelscope.engine.optimize import apply_gradients, set_learning_rate
@@ -249,9 +249,7 @@ class EndoVAETask(Task[FrameBatch]):
             if weight:
                 terms.append(weight * pixel_loss(drawn, images, power, valid))
         if self._dissimilarity is not None:
-            margin = WINDOW // 2
-            inner = None if valid is None else valid[..., margin:-margin, margin:-margin]
-            terms.append(weights.ssim * mean_per_image(self._dissimilarity(images, drawn), inner))
+            terms.append(weights.ssim * mean_per_image(self._dissimilarity(images, drawn), ssim_mask(valid)))
         if self._features is not None:
             seen = drawn if valid is None else torch.where(valid > 0, drawn, images)
             with torch.no_grad():

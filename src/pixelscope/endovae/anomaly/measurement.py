@@ -18,9 +18,8 @@ from pixelscope.endovae.data import FrameSubset, to_images
 from pixelscope.endovae.forward import BATCH, LatentAxes, encode, reconstruct
 from pixelscope.endovae.metrics import pixel_maps, regions, spectrum
 from pixelscope.endovae.pca import BlockComponents, PrincipalComponents
-from pixelscope.endovae.results import MEAN, MODEL, PCA
+from pixelscope.endovae.results import MEAN, METRICS, MODEL, PCA
 
-METRICS = ("psnr", "ssim", "squared_error")
 MAX_FIT_FRAMES = 20_000
 """Maximum number of training frames, evenly spaced, that references are fitted to: 5 GB in float32 for the components."""
 

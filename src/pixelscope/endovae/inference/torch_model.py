@@ -19,7 +19,7 @@ from pixelscope.endovae.data import as_channels_first, to_frames, to_unit
 from pixelscope.endovae.forward import BATCH, Reconstructed, decode, random_latents
 from pixelscope.endovae.inference.metadata import Bytes, Floats, read_metadata
 from pixelscope.endovae.losses import Posterior
-from pixelscope.endovae.metrics import Dissimilarity, pixel_maps, psnr, ssim
+from pixelscope.endovae.metrics import Dissimilarity, pixel_maps
 from pixelscope.endovae.networks import AnyDecoder, AnyEncoder
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
@@ -75,9 +75,10 @@ class TorchVAE:
         parts = [self._reconstruct(frames[rows], None if noise is None else noise[rows]) for rows in _batches(len(frames))]
         drawn = np.concatenate([to_frames(part.reconstructions) for part in parts])
         masks = [None if insets is None else torch.from_numpy(~insets[rows, None]).float() for rows in _batches(len(frames))]
-        pairs = [(part.images, part.reconstructions, mask) for part, mask in zip(parts, masks, strict=True)]
-        quality = [torch.cat([metric(*pair) for pair in pairs]).numpy() for metric in (psnr, ssim)]
-        return drawn, quality[0], quality[1]
+        pairs = zip(parts, masks, strict=True)
+        quality = [pixel_maps(part.images, part.reconstructions).quality(mask) for part, mask in pairs]
+        psnr, ssim = (torch.cat([one[name] for one in quality]).numpy() for name in ("psnr", "ssim"))
+        return drawn, psnr, ssim
 
     def analyze(self, frames: Bytes) -> tuple[ErrorMaps, Bytes]:
         """Return error maps and reconstructions of uint8 frames (N, S, S, 3)."""
