@@ -29,7 +29,7 @@ from pixelscope.data.frames.preprocess import VIEWS, ViewName, write_stages
 from pixelscope.data.frames.store import FIGURES, INDEX, FrameStore, array_shapes
 from pixelscope.endovae.checkpoints import load_checkpoint
 from pixelscope.endovae.detection.crossvalidation import make_folds
-from pixelscope.endovae.latent_prior.sample import sample_frames
+from pixelscope.endovae.latent_prior.sample import FrameSampler
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
 from pixelscope.endovae.results import Interval
 from pixelscope.files import atomic_folder, write_text
@@ -129,7 +129,8 @@ def synthetic(fold: Fold, model: str, kind: Kind, chosen: argparse.Namespace) ->
     if stored is None:
         run = generator_run(fold, model, kind, chosen)
         count, seed = len(fold.of_kind(kind)), derive(fold.seed, "synthetic", kind)
-        stored = {"frames": sample_frames(load_checkpoint(run), count, seed, prior="auto" if MODELS[model] else "none")}
+        sampler = FrameSampler.open(load_checkpoint(run), "auto" if MODELS[model] else "none")
+        stored = {"frames": np.concatenate(list(sampler.frames(count, seed)))}
         save_arrays(path, **stored)
     return stored["frames"]
 

@@ -19,7 +19,7 @@ import pixelscope
 from fixtures import tiny
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.endovae.checkpoints import load_checkpoint
+from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.endovae.config import endovae_preset
 from pixelscope.endovae.data import load_run_splits
 from pixelscope.endovae.forward import encode
@@ -31,7 +31,7 @@ from pixelscope.endovae.latent_prior.flow import integrate
 from pixelscope.endovae.latent_prior.inpaint import BORDER, FrameInpainter, blend_weights
 from pixelscope.endovae.latent_prior.mixture import MixturePrior
 from pixelscope.endovae.latent_prior.results import PriorResult
-from pixelscope.endovae.latent_prior.sample import FrameSampler, sample_frames
+from pixelscope.endovae.latent_prior.sample import FrameSampler
 from pixelscope.endovae.latent_prior.spatial import FlowPrior
 from pixelscope.endovae.latent_prior.stored import RESULT, TENSORS, load_prior
 from pixelscope.endovae.latent_prior.training import new_field, train_field
@@ -49,6 +49,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "global": {"latent": 3, "width": 2},
     "spatial": {"kind": "spatial", "latent": 4, "width": 4, "stride": 4, "blocks": 1},
 }
+
+
+def sample_frames(checkpoint: Checkpoint, count: int, seed: int, **options: Any) -> np.ndarray:
+    return np.concatenate(list(FrameSampler.open(checkpoint, **options).frames(count, seed)))
 
 
 @pytest.fixture(scope="module")

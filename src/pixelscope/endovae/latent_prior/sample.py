@@ -35,7 +35,17 @@ class FrameSampler:
     def open(
         cls, checkpoint: Checkpoint, prior: UsePrior = "auto", kind: Kind | None = None, guidance: float | None = None
     ) -> Self:
-        """Open the prior of a checkpoint; see `sample_frames` for arguments and errors."""
+        """Open the prior of a checkpoint.
+
+        Args:
+            checkpoint: encoder and decoder.
+            prior: `auto` uses the fitted prior in the run folder where there is one; `none` never.
+            kind: kind of frames, of a fitted prior with kinds; None draws both as often as in training.
+            guidance: weight of the kind, of a flow with kinds: 1 by default, more exaggerates the kind.
+
+        Raises:
+            InputError: a kind is asked of a prior without kinds, or the prior is damaged or of other weights.
+        """
         if prior not in get_args(UsePrior):
             raise not_one_of("prior", prior, get_args(UsePrior))
         stored = None if prior == "none" else load_prior(checkpoint)
@@ -58,7 +68,7 @@ class FrameSampler:
             read_axes(self.checkpoint)
 
     def frames(self, count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield `count` frames, uint8 (n, S, S, 3), up to `AT_ONCE` at a time."""
+        """Yield `count` frames, uint8 (n, S, S, 3), up to `AT_ONCE` at a time; the same seed and count give the same frames."""
         for z in self._codes(count, seed):
             yield decode(self.checkpoint.decoder, z).numpy()
 
@@ -70,37 +80,6 @@ class FrameSampler:
         axes = read_axes(self.checkpoint)
         drawn = random_latents(count, len(axes), generator("cpu", seed, "generated")).numpy()
         yield from (torch.from_numpy(axes.vectors(drawn[numbers.start : numbers.stop])) for numbers in batches)
-
-
-def sample_frames(
-    checkpoint: Checkpoint,
-    count: int,
-    seed: int,
-    *,
-    prior: UsePrior = "auto",
-    kind: Kind | None = None,
-    guidance: float | None = None,
-) -> NDArray[np.uint8]:
-    """Draw new frames of a checkpoint.
-
-    Args:
-        checkpoint: encoder and decoder.
-        count: number of frames, at least 1.
-        seed: of the draws; the same seed and count give the same frames.
-        prior: `auto` uses the fitted prior in the run folder where there is one; `none` never.
-        kind: kind of frames, of a fitted prior with kinds; None draws both as often as in training.
-        guidance: weight of the kind, of a flow with kinds: 1 by default, more exaggerates the kind.
-
-    Returns:
-        uint8 (count, S, S, 3).
-
-    Raises:
-        InputError: a kind is asked of a prior without kinds, or the prior is damaged or of other weights.
-
-    Example:
-        >>> frames = sample_frames(load_checkpoint(Path("runs/healthy")), count=100, seed=0)
-    """
-    return np.concatenate(list(FrameSampler.open(checkpoint, prior, kind, guidance).frames(count, seed)))
 
 
 def _require_kind(checkpoint: Checkpoint, stored: StoredPrior | None, kind: Kind | None, guidance: float | None) -> None:
