@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
-from pixelscope.endovae.detection.calibration import Detection
 from pixelscope.endovae.detection.config import DetectorName
 from pixelscope.endovae.detection.features import FrameFeatures, ImageFeatures
+from pixelscope.endovae.detection.results import Detection
 from pixelscope.rng import derive
 
 RIDGE = 0.01

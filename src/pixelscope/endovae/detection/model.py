@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.endovae.anomaly.calibration import camera_counts, is_grey
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
-from pixelscope.endovae.detection.calibration import Detection, DetectorCalibration
 from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name, require_side
 from pixelscope.endovae.detection.detectors import FITS, Detector
 from pixelscope.endovae.detection.features import (
@@ -23,6 +22,7 @@ from pixelscope.endovae.detection.features import (
     learned_extractor,
     pretrained_extractor,
 )
+from pixelscope.endovae.detection.results import Detection, DetectorCalibration
 from pixelscope.endovae.detection.segmentation import LesionHead, LesionNet
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError

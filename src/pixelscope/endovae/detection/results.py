@@ -1,11 +1,16 @@
-"""Schema of the cross-validation of detectors, detection.json; imports no torch."""
+"""What a detector finds, and its calibration; the schema of a cross-validation, detection.json. Imports no torch."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pydantic import Field
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
 
 from pixelscope.config import Config, Natural
+from pixelscope.endovae.anomaly.calibration import CameraCount, ViewCalibration
+from pixelscope.endovae.detection.config import DetectorName
 from pixelscope.endovae.results import RESEARCH, Interval, RegionMapResult, small_lesion
 from pixelscope.errors import plural
 from pixelscope.imaging.config import MIN_LESION
@@ -15,6 +20,35 @@ ALL = "all"
 """The group of all healthy frames."""
 SELECTED = "selected in each fold"
 """Name of the row for the detector that each fold selected on frames that it does not test."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Scores of N frames, and the maps that they summarise."""
+
+    scores: NDArray[np.float64]
+    """(N,); higher is less like the healthy frames."""
+    maps: NDArray[np.float32]
+    """(N, h, w): the score of each position."""
+
+
+class DetectorCalibration(Config):
+    """Scores of healthy frames that the detector was not fitted to."""
+
+    scores: tuple[FiniteFloat, ...] = Field(min_length=1)
+    """Ascending."""
+    vmax: float
+    """Value at which a map is brightest."""
+    cameras: tuple[CameraCount, ...]
+    """Number of these frames by original size."""
+    grey: Natural | None = None
+    """Number of these frames without colour; None in files that do not say it."""
+
+    def of_view(self, name: DetectorName) -> ViewCalibration:
+        """Return the calibration of the one score of the detector `name` in its one view."""
+        return ViewCalibration(
+            selected=name, selection_auroc={}, selection_counts={}, log_spreads={}, scores={name: self.scores}
+        )
 
 
 class ScoreResult(Config):

@@ -15,8 +15,7 @@ from pixelscope.endovae.detection.config import DETECTORS, LITE0
 from pixelscope.endovae.detection.listing import RESULT
 from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.results import ALL, DetectionResult
-from pixelscope.endovae.inference.onnx_detector import OUTPUTS, OnnxDetector
-from pixelscope.endovae.inference.scorers import DetectorScorer, FrameDetector
+from pixelscope.endovae.inference.scorers import OUTPUTS, DetectorScorer, FrameDetector, OnnxDetector
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import TYPE_CHECKING, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,23 @@ from pixelscope.data.frames.preprocess import (
 from pixelscope.endovae.anomaly.calibration import HEADLINE, Size, ViewCalibration, selecting_warning
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.scores import shows_tissue
-from pixelscope.endovae.detection.calibration import Detection, DetectorCalibration
-from pixelscope.endovae.detection.config import SYSTEM, DetectConfig, DetectorName
+from pixelscope.endovae.detection.config import SYSTEM, DetectConfig, DetectorName, detector_name, require_side
+from pixelscope.endovae.detection.results import Detection, DetectorCalibration
 from pixelscope.endovae.inference.model import OnnxScorer, ScoringModel, load_scorer
-from pixelscope.endovae.inference.onnx_detector import OnnxDetector
 from pixelscope.errors import InputError, not_one_of
-from pixelscope.exports.metadata import KEY, refuse_checkpoint
+from pixelscope.exports.metadata import KEY, refuse_checkpoint, require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box
+from pixelscope.imaging.resize import resize_frames_bicubic
+
+if TYPE_CHECKING:
+    from pixelscope.endovae.detection.model import FittedDetector
+
+OUTPUTS = ("score", "map")
+"""Outputs of a detector's ONNX file."""
+BATCH = 8
+"""Frames per call of such a file: the distances of PatchCore take 26 MB a frame."""
 
 
 @dataclass(frozen=True)
@@ -129,32 +137,30 @@ class VAEScorer:
         return content.centre_square()
 
 
-class FrameDetector(Protocol):
-    """A detector that `endovae detect` fitted."""
+class OnnxDetector:
+    """A detector that scores frames in a view, as `FittedDetector` does."""
 
-    @property
-    def name(self) -> DetectorName:
-        """Return the name of the detector, and of its score."""
-        ...
-
-    @property
-    def config(self) -> DetectConfig:
-        """Return its settings."""
-        ...
-
-    @property
-    def calibration(self) -> DetectorCalibration:
-        """Return the scores of healthy frames."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """Return the SHA-256 of what was fitted."""
-        ...
+    def __init__(self, model: OnnxModel, path: Path) -> None:
+        """Read the metadata; raises InputError that names `path` if the file is of another system or version, or damaged."""
+        about = model.about
+        require_system(about, SYSTEM, str(path))
+        self._model, self._side = model, about.size
+        self.name: DetectorName = detector_name(about.checkpoint)
+        require_side(self.name, about.size, path)
+        self.config = DetectConfig.parse(about.config, str(path))
+        self.calibration = DetectorCalibration.parse(about.calibration or {}, str(path))
+        self.sha256 = about.weights_sha256
 
     def __call__(self, frames: NDArray[np.uint8]) -> Detection:
         """Score frames in the configured view, uint8 (N, S, S, 3)."""
-        ...
+        seen = resize_frames_bicubic(frames, self._side)
+        parts = [self._model(seen[start : start + BATCH], OUTPUTS) for start in range(0, len(seen), BATCH)]
+        scores, maps = (np.concatenate([part[name] for part in parts]) for name in OUTPUTS)
+        return Detection(scores, maps)
+
+
+FrameDetector: TypeAlias = "FittedDetector | OnnxDetector"
+"""A detector that `endovae detect` fitted, from its own file or an exported one."""
 
 
 class DetectorScorer:
