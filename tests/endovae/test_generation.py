@@ -22,11 +22,11 @@ from pixelscope.endovae.checkpoints import load_checkpoint
 from pixelscope.endovae.data import load_run_splits, to_images
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.forward import AXES_FILE
+from pixelscope.endovae.generation.evaluate import sheet_rows
 from pixelscope.endovae.generation.features import LAST_BLOCK, encoder_features, feature_spaces, lite0_features
 from pixelscope.endovae.generation.measures import Nearest, frechet_distance, kernel_distance, manifolds
 from pixelscope.endovae.generation.results import FeaturesName
 from pixelscope.endovae.generation.sets import RealFrames, measure_generated
-from pixelscope.endovae.generation.sheet import Sample
 from pixelscope.endovae.lite0 import load_lite0
 from pixelscope.endovae.metrics import spectrum
 from pixelscope.endovae.training import train_endovae
@@ -230,11 +230,11 @@ def test_the_sheet_shows_the_frames_nearest_to_training_frames_and_these() -> No
     frames = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     training, draw = 100 + frames, np.random.default_rng(0)
     near = Nearest(draw.permutation(20).astype(float), draw.integers(0, 20, 20))
-    found, order = Sample.of("run", frames, training, near), np.argsort(near.distance)
-    count = len(found.closest)
-    assert 1 < count < 20 and found.first[:, 0, 0, 0].tolist() == list(range(count))
-    np.testing.assert_array_equal(found.closest, frames[order[:count]])
-    np.testing.assert_array_equal(found.training, training[near.position[order[:count]]])
+    first, closest, copied = (images for _, images in sheet_rows("run", frames, training, near))
+    count, order = len(closest), np.argsort(near.distance)
+    assert 1 < count < 20 and first[:, 0, 0, 0].tolist() == list(range(count))
+    np.testing.assert_array_equal(closest, frames[order[:count]])
+    np.testing.assert_array_equal(copied, training[near.position[order[:count]]])
 
 
 def test_held_out_frames_are_as_good_as_held_out_frames(runs: tuple[Path, Path]) -> None:
