@@ -11,17 +11,9 @@ from scipy import ndimage
 from pixelscope.endovae.anomaly.baselines import BASELINES, SHORTCUTS
 from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.report.data import KINDS, ReportData
-from pixelscope.endovae.report.plotting import (
-    GAP,
-    GROUP_GAP,
-    LINE,
-    captioned,
-    draw_row,
-    margin_for,
-    tile_side,
-)
+from pixelscope.endovae.report.plotting import GAP, GROUP_GAP, LINE, captioned, draw_row, margin_for, tile_side
 from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation, ViewResult
-from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Row, Section, Table, present
 from pixelscope.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Canvas, legend_above, padded_figure, styled
 
 Point = tuple[float, float, float]
@@ -47,8 +39,8 @@ def anomaly_section(data: ReportData) -> Section:
     found = None if data.numbers is None else data.numbers.anomaly
     if found is None:
         return Section("Anomaly scores", "anomaly")
-    views = [part for view, one in found.ordered.items() for part in _view_parts(view, one)]
-    parts = (*views, _definitions(found), _heatmaps(data), _localization(found))
+    draws = (_separation, _score_table, _camera_table)
+    views = [draw(view, one) for view, one in found.ordered.items() for draw in draws]
     return Section(
         "Anomaly scores",
         "anomaly",
@@ -57,7 +49,7 @@ def anomaly_section(data: ReportData) -> Section:
             VIEW_TEXT,
             *(_selection(view, one, found.rate) for view, one in found.ordered.items()),
         ),
-        parts=tuple(part for part in parts if part is not None),
+        parts=present(*views, _definitions(found), _heatmaps(data), _localization(found)),
         notes=(
             *found.warnings,
             *(warning for one in found.ordered.values() for warning in one.warnings),
@@ -71,10 +63,6 @@ VIEW_TEXT = (
     "frame. Border, insets and size differ between data sets, and say nothing about tissue. Scores of the latent vector are "
     "of the whole frame on both views."
 )
-
-
-def _view_parts(view: str, found: ViewResult) -> tuple[CaptionedFigure | Table | None, ...]:
-    return _separation(view, found), _score_table(view, found), _camera_table(view, found)
 
 
 def _selection(view: str, found: ViewResult, rate: float) -> str:

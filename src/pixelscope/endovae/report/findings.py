@@ -15,16 +15,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.report.data import ReportData, short_number
-from pixelscope.endovae.report.plotting import (
-    KIND_COLOURS,
-    KIND_MARKERS,
-    captioned,
-    filled,
-    hatched,
-    kind_bar,
-)
+from pixelscope.endovae.report.plotting import KIND_COLOURS, KIND_MARKERS, captioned, filled, hatched, kind_bar
 from pixelscope.endovae.results import MODEL, PCA, SizeResult
-from pixelscope.reports.document import CaptionedFigure, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Row, Section, Table, present
 from pixelscope.reports.plotting import (
     BLUE,
     DASHED,
@@ -85,7 +78,7 @@ class LayerSize(NamedTuple):
 
 def findings_section(data: ReportData) -> Section:
     """Return what the reconstructions keep and lose, and why."""
-    parts = (
+    parts = present(
         _sharpness(data),
         _regions(data),
         _kinds(data),
@@ -95,7 +88,7 @@ def findings_section(data: ReportData) -> Section:
         _terms_table(data),
     )
     prose = tuple(filter(None, (_scale(data), _data(data))))
-    return Section("Findings", "findings", prose=prose, parts=tuple(part for part in parts if part is not None))
+    return Section("Findings", "findings", prose=prose, parts=parts)
 
 
 def _sharpness(data: ReportData) -> CaptionedFigure | None:

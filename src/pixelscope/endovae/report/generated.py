@@ -22,7 +22,7 @@ from pixelscope.endovae.report.plotting import (
     tile_side,
 )
 from pixelscope.errors import plural
-from pixelscope.reports.document import CaptionedFigure, Section
+from pixelscope.reports.document import CaptionedFigure, Section, present
 from pixelscope.reports.plotting import BLUE, DOTTED, GREY, ORANGE, WIDTH, Canvas, fitted, legend_above, padded_figure, styled
 
 MAX_NUMBERED = 24
@@ -54,13 +54,13 @@ def reconstructions_section(data: ReportData) -> Section:
     """Return frames above their reconstructions: random ones, the worst and the best."""
     parts = [_reconstructions(data, "random", [(kind, "random") for kind in KINDS])]
     parts += [_reconstructions(data, kind, [(kind, "worst"), (kind, "best")]) for kind in KINDS]
-    return Section("Reconstructions", "reconstructions", parts=tuple(part for part in parts if part is not None))
+    return Section("Reconstructions", "reconstructions", parts=present(*parts))
 
 
 def latent_section(data: ReportData) -> Section:
     """Return generated frames, and what the latent dimensions encode."""
-    found = (_generated(data), _interpolation(data), _traversal(data), _divergence(data))
-    return Section("Generated frames and latent space", "latent", parts=tuple(part for part in found if part is not None))
+    parts = present(_generated(data), _interpolation(data), _traversal(data), _divergence(data))
+    return Section("Generated frames and latent space", "latent", parts=parts)
 
 
 def _reconstructions(data: ReportData, name: str, wanted: list[tuple[str, str]]) -> CaptionedFigure | None:

@@ -10,7 +10,7 @@ from pixelscope.endovae.report.frames import augmentation_section, frames_sectio
 from pixelscope.endovae.report.generated import latent_section, reconstructions_section
 from pixelscope.endovae.report.training import training_section
 from pixelscope.endovae.results import METHODS, MODEL, PCA, MeanStd, SetResult
-from pixelscope.reports.document import Row, Section, Table
+from pixelscope.reports.document import Row, Section, Table, present
 from pixelscope.reports.record import duration, record_section
 
 STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
@@ -166,7 +166,7 @@ def _test_note(data: ReportData) -> str:
 def result_section(data: ReportData) -> Section:
     """Return the quality of the reconstructions, next to PCA and the mean image, and by checkpoint."""
     numbers = data.numbers
-    parts = tuple(part for part in (quality_table(data), _checkpoint_table(data)) if part is not None)
+    parts = present(quality_table(data), _checkpoint_table(data))
     prose = () if numbers is None else (f"Measured on checkpoint {numbers.checkpoint}, at {data.epochs_at(numbers.images)}.",)
     return Section("Result", "result", prose=prose, parts=parts, notes=_left_out(data))
 

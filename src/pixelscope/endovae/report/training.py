@@ -11,16 +11,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 from PIL import Image
 
 from pixelscope.endovae.report.data import ReportData, short_number
-from pixelscope.endovae.report.plotting import (
-    GAP,
-    GROUP_GAP,
-    LINE,
-    captioned,
-    draw_row,
-    margin_for,
-)
+from pixelscope.endovae.report.plotting import GAP, GROUP_GAP, LINE, captioned, draw_row, margin_for
 from pixelscope.errors import plural
-from pixelscope.reports.document import CaptionedFigure, Section
+from pixelscope.reports.document import CaptionedFigure, Section, present
 from pixelscope.reports.plotting import (
     BLUE,
     DASHED,
@@ -66,13 +59,12 @@ def training_section(data: ReportData) -> Section:
         "faint raw values. The y-axis is scaled to the trained part of the curve; the first values may be clipped."
     )
     course = _course(data)
-    parts = (captioned("training", figure, caption, f"{caption} {course}"), _progress(data))
     warnings = dict.fromkeys(f"Warning, {line.get('cause', 'unknown')}: {line.get('text', '')}" for line in data.warnings)
     return Section(
         "Training",
         "training",
         prose=tuple(filter(None, (course, data.record.ended))),
-        parts=tuple(part for part in parts if part is not None),
+        parts=present(captioned("training", figure, caption, f"{caption} {course}"), _progress(data)),
         notes=tuple(warnings),
     )
 

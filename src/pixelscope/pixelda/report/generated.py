@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pixelscope.pixelda.report.data import ReportData
-from pixelscope.reports.document import CaptionedFigure, Section
+from pixelscope.reports.document import CaptionedFigure, Section, present
 from pixelscope.reports.plotting import FONT, GREY, RED, WIDTH, Canvas, evenly_spaced, fitted, styled, text_width
 
 MARGIN = 84.0
@@ -45,7 +45,7 @@ def domains_section(data: ReportData) -> Section:
 
 def generated_section(data: ReportData) -> Section:
     """Return the images that G generates from source images: with T's predictions, for several z, and over the training."""
-    parts = tuple(part for part in (_gallery(data), _styles(data), _progress(data)) if part is not None)
+    parts = present(_gallery(data), _styles(data), _progress(data))
     return Section("What G generates", "generated", prose=_gallery_prose(data), parts=parts)
 
 

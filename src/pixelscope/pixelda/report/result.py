@@ -2,7 +2,7 @@
 
 from pixelscope.pixelda.report.data import FEW, ReportData, percent, points
 from pixelscope.pixelda.results import SetResult
-from pixelscope.reports.document import Row, Section, Table
+from pixelscope.reports.document import Row, Section, Table, present
 
 CHECKPOINTS = {
     "last": "last: the weights at the end",
@@ -14,7 +14,7 @@ CHECKPOINTS = {
 
 def result_section(data: ReportData) -> Section:
     """Return accuracy by set, before and after adaptation, and by checkpoint."""
-    parts = tuple(part for part in (_accuracy_table(data), _checkpoint_table(data)) if part is not None)
+    parts = present(_accuracy_table(data), _checkpoint_table(data))
     return Section("Result", "result", prose=_result_prose(data), parts=parts)
 
 
