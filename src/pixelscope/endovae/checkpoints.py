@@ -157,12 +157,6 @@ def _built(
     return Checkpoint(run.folder, run.record, run.config, name, header.progress.images, *found)
 
 
-def build_networks(config: EndoVAEConfig) -> Networks:
-    """Return the networks of a configuration, their weights not yet loaded."""
-    with torch.random.fork_rng(devices=[]):  # The initial weights are replaced.
-        return make_networks(config.prepare.size, **config.model.model_dump())
-
-
 def load_networks(config: EndoVAEConfig, tensors: Mapping[str, Tensor], prefix: str = "") -> Networks | None:
     """Build encoder and decoder and load their tensors, which are named PREFIXencoder.NAME and PREFIXdecoder.NAME.
 
@@ -173,11 +167,17 @@ def load_networks(config: EndoVAEConfig, tensors: Mapping[str, Tensor], prefix: 
         {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
         for start in (f"{prefix}encoder.", f"{prefix}decoder.")
     ]
-    if not checkpoint.has_shapes(lambda: build_networks(config), *own):
+    if not checkpoint.has_shapes(lambda: _untrained(config), *own):
         return None
-    networks = build_networks(config)
+    networks = _untrained(config)
     for network, some in zip(networks, own, strict=True):
         network.load_state_dict(some)
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         network.eval().requires_grad_(False)
     return networks
+
+
+def _untrained(config: EndoVAEConfig) -> Networks:
+    """Return the networks of a configuration, their weights not yet loaded."""
+    with torch.random.fork_rng(devices=[]):  # The initial weights are replaced.
+        return make_networks(config.prepare.size, **config.model.model_dump())

@@ -56,13 +56,9 @@ class FrameSubset:
         return self.store.insets[self.positions] > 0
 
     @property
-    def ignore_mask(self) -> np.ndarray | None:
-        """Return the pixels ignored by loss and metrics, bool (N, S, S); None if the store ignores none."""
-        return self.insets if self.store.settings.insets == "mask" else None
-
-    @property
-    def ignore_mask_array(self) -> DiskArray | None:
-        """Return `ignore_mask` as an array on disk, uint8 (N, S, S), nonzero inside an inset."""
+    def ignore_mask(self) -> DiskArray | None:
+        """Return the pixels ignored by loss and metrics as an array on disk, uint8 (N, S, S), nonzero inside an inset; None if
+        the store ignores none."""
         masked = self.store.settings.insets == "mask"
         return DiskArray(self.store.path / "insets.npy", self.positions) if masked else None
 

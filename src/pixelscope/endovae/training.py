@@ -32,11 +32,11 @@ class FramesJob(Job):
     def build(self, fabric: "Fabric") -> Training:
         """Build the task and the batches."""
         config, train, validation = self.config, self.splits.train, self.splits.validation
-        batches = AugmentedBatches(train.rows, train.ignore_mask_array, config.augmentation, config.seed, fabric.device)
+        batches = AugmentedBatches(train.rows, train.ignore_mask, config.augmentation, config.seed, fabric.device)
         durations = config.training.in_images(batches.epoch)
         return Training(
             f"{SYSTEM}-{self.splits.store.path.name.rsplit('-', 1)[0]}-seed{config.seed}",
-            EndoVAETask(config, fabric, validation.rows, validation.ignore_mask_array, durations.ema_half_life),
+            EndoVAETask(config, fabric, validation.rows, validation.ignore_mask, durations.ema_half_life),
             batches,
             durations,
             settings=_identity(config),

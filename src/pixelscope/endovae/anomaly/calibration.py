@@ -253,9 +253,9 @@ class Calibration(ResultFile):
 
     def require_prepared(self, config: PrepareConfig, path: Path) -> None:
         """Raise InputError if frames that are prepared by `config`, of the file `path`, differ from the calibration frames."""
-        for name in PrepareConfig.model_fields.keys() - {"strict"} if self.prepare else ():
+        for name in PrepareConfig.model_fields if self.prepare else ():
             known, given = getattr(self.prepare, name), getattr(config, name)
-            if known != given:
+            if known != given and name != "strict":
                 raise InputError(
                     f"{path} has prepare.{name} {given}, but the run's scores are calibrated on frames prepared with {known}; "
                     "set it back, or train again."
