@@ -1,5 +1,6 @@
 """Detectors on a view of frames: what is drawn, fitted, localized, cross-validated, stored."""
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -40,7 +41,7 @@ from pixelscope.endovae.detection.config import DetectConfig, DetectorName
 from pixelscope.endovae.detection.crossvalidation import cross_validate, halves, make_folds
 from pixelscope.endovae.detection.detect import calibration_split, fit_to_store
 from pixelscope.endovae.detection.detectors import Detection, Mahalanobis, PaDiM, PatchCore, PseudoLesions, highest
-from pixelscope.endovae.detection.features import FrameFeatures, learned_extractor
+from pixelscope.endovae.detection.features import FrameFeatures, PretrainedExtractor, learned_extractor, pretrained_extractor
 from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesion, vary
 from pixelscope.endovae.detection.results import DetectionResult
@@ -116,6 +117,9 @@ def test_an_example_without_a_lesion_is_the_frame_itself_and_a_seed_repeats() ->
         kinds.add(bool(lesion.any()))
         if np.array_equal(drawn, frame):
             assert not lesion.any()
+        # Of two lesions, the pixels of both are marked.
+        change, far = np.abs(drawn - frame).mean(2), cv2.dilate(lesion, np.ones((25, 25))) == 0
+        assert not lesion.any() or not far.any() or change[far].mean() < change[lesion > 0].mean() / 2
     assert kinds == {True, False}
 
 
@@ -251,6 +255,20 @@ def test_a_small_bank_covers_the_patches_better_than_a_random_one(monkeypatch: p
 
     drawn = [radius(patches[np.random.default_rng(seed).permutation(len(patches))[:24]]) for seed in range(5)]
     assert radius(PatchCore.fit(train, 0).bank.numpy()) < min(drawn)
+
+
+def test_a_bank_of_many_patches_is_chosen_from_patches_of_all_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixelscope.endovae.detection.detectors.CANDIDATES", 48)
+    train = features(60)
+    one, other = (PatchCore.fit(train, seed).bank.numpy() for seed in (0, 1))
+    frame_of = {
+        tuple(patch): number
+        for number, frame in enumerate(train.fine.reshape(60, 16, 5).tolist())
+        for patch in map(tuple, frame)
+    }
+    frames = [frame_of[tuple(patch)] for patch in one.tolist()]
+    assert len(one) == 48 and min(frames) < 10 and max(frames) >= 50 and len(set(frames)) > 20
+    assert not np.array_equal(np.sort(one, 0), np.sort(other, 0))
 
 
 def test_the_highest_tenth_is_averaged() -> None:
@@ -421,7 +439,9 @@ def test_a_cross_validation_counts_every_frame_and_compares_with_trivial_scores(
         best = max(other.auroc["all"].value for other in result.baselines.values())
         assert 0 <= area.low <= area.value <= area.high <= 1, name
         assert lead.value == pytest.approx(area.value - best, abs=1e-9)
-    assert all(0 <= share <= 1 for share in result.flagged.values())
+    # No p-value of so few calibration frames is small enough to flag a frame.
+    assert result.flagged == {} and any("calibration frames" in one and "in a fold" in one for one in result.warnings)
+    assert not any("evenly spaced" in one for one in result.warnings)
     assert "constant" in result.maps and result.maps["constant"].auroc == 0.5
 
 
@@ -650,8 +670,11 @@ def test_results_are_read_back_whole(result: DetectionResult, tmp_path: Path) ->
 
 
 def test_the_detector_of_the_file_is_calibrated_on_frames_that_it_was_not_fitted_to(textured: FrameStore) -> None:
-    fitted = fit_to_store(textured, "learned-mahalanobis", QUICK)
     calibration, train = calibration_split(textured, QUICK)
+    grey, centre = [*calibration[:3], *train[:2]], np.array(textured.centre)
+    centre[grey] = centre[grey][..., 1:2]
+    textured = replace(textured, centre=centre, sizes=np.tile([160, 120], (len(textured), 1)))
+    fitted = fit_to_store(textured, "learned-mahalanobis", QUICK)
     healthy = np.flatnonzero(~textured.abnormal)
     groups = np.full(len(textured), -1)
     groups[healthy] = textured.clusters(healthy, 8)
@@ -662,7 +685,8 @@ def test_the_detector_of_the_file_is_calibrated_on_frames_that_it_was_not_fitted
     known = Mahalanobis.fit(features(frames[train]), 0).detect(features(frames[calibration]))
     np.testing.assert_allclose(fitted.calibration.scores, np.sort(known.scores), rtol=1e-4)
     assert fitted.calibration.vmax == pytest.approx(np.quantile(known.maps, 0.99), rel=1e-4)
-    assert [(one.width, one.height, one.count) for one in fitted.calibration.cameras] == [(120, 120, len(calibration))]
+    assert [(one.width, one.height, one.count) for one in fitted.calibration.cameras] == [(160, 120, len(calibration))]
+    assert fitted.calibration.grey == 3
 
 
 @pytest.mark.parametrize("name", ["learned-padim", "learned-mahalanobis", "pseudo-lesions"])
@@ -729,16 +753,27 @@ def test_abnormal_frames_whose_lesion_covers_too_little_of_the_view_are_left_out
     assert found.counts["abnormal"] + hidden == int(phantoms.abnormal.sum())
 
 
-def test_frames_without_tissue_are_neither_measured_nor_calibrated_on(phantoms: FrameStore) -> None:
-    hidden = np.flatnonzero(~phantoms.abnormal)[::6]
+def test_frames_without_tissue_are_neither_measured_nor_calibrated_on(
+    phantoms: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy = np.flatnonzero(~phantoms.abnormal)
+    hidden = healthy[::6]
     centre = np.array(phantoms.centre)
     centre[hidden] = (60, 20, 20)
     store = replace(phantoms, centre=centre)
-    for part in calibration_split(store, QUICK):
-        assert not set(part) & set(hidden)
+    assert sorted(np.concatenate(calibration_split(store, QUICK))) == sorted(set(healthy) - set(hidden))
+    # Of a large store, frames at even distances are used.
+    for module, most in (("crossvalidation", 42), ("detect", 20)):
+        monkeypatch.setattr(f"pixelscope.endovae.detection.{module}.MAX_FRAMES", most)
+    some = set(healthy[np.arange(20) * len(healthy) // 20])
+    assert set(np.concatenate(calibration_split(store, QUICK))) == some - set(hidden)
     found = cross_validate(store, replace_config(detectors=("pseudo-lesions",)))
-    assert found.blank == len(hidden) and found.counts["all"] == int((~phantoms.abnormal).sum()) - len(hidden)
-    assert not found.warnings or all("evenly spaced" not in warning for warning in found.warnings)
+    measured = np.arange(42) * len(store) // 42
+    blank = int(np.isin(measured, hidden).sum())
+    assert found.blank == blank > 0
+    assert found.counts["all"] == int((~phantoms.abnormal[measured]).sum()) - blank
+    assert found.counts["abnormal"] == int(phantoms.abnormal[measured].sum()) < int(phantoms.abnormal.sum())
+    assert any(f"{42 - blank} of {len(store) - blank} frames" in one for one in found.warnings)
 
 
 def test_a_view_that_shows_no_lesion_is_named(phantoms: FrameStore) -> None:
@@ -767,6 +802,39 @@ def test_pretrained_features_have_the_resolutions_that_are_said() -> None:
 
 
 @needs_pretrained
+def test_lesion_maps_of_pretrained_features_are_those_of_the_whole_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PretrainedExtractor, "side", 64)
+    frames, bare = textures(5, side=64), pretrained_extractor()
+    known = bare.features(frames)
+    assert known.lesion is None and bare.with_lesion_maps(known).lesion is None
+    trained = [bare.trained_on(frames, 32, 0, fold) for fold in (1, 1, 2)]
+    whole, first, again, other = (
+        np.asarray(one.lesion) for one in (trained[0].features(frames), *(one.with_lesion_maps(known) for one in trained))
+    )
+    assert whole.shape == (5, 4, 4) and 0 < whole.min() < whole.max() < 1
+    np.testing.assert_allclose(first, whole, atol=1e-5)
+    np.testing.assert_array_equal(again, first)
+    assert np.abs(other - first).max() > 1e-3
+
+
+@needs_pretrained
+def test_pretrained_detectors_are_fitted_to_the_training_frames_of_each_fold(
+    phantoms: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PretrainedExtractor, "side", 64)
+    names: tuple[DetectorName, ...] = ("lite0-padim", "lite0-pseudo-lesions")
+    found = cross_validate(phantoms, replace_config(detectors=names))
+    frames, bare = np.asarray(phantoms.view("centre").frames), pretrained_extractor()
+    known, areas = bare.features(frames), {name: [] for name in names}
+    for number, fold in enumerate(make_folds(phantoms, np.ones(len(phantoms), bool), 3, 8, seed=0)):
+        seen = bare.trained_on(frames[fold.train], QUICK.images, 0, number).with_lesion_maps(known)
+        for name, kind in zip(names, (PaDiM, PseudoLesions), strict=True):
+            scores = kind.fit(seen[fold.train], 0).detect(seen).scores
+            areas[name].append(roc_auc_score(phantoms.abnormal[fold.selection], scores[fold.selection]))
+    assert found.selection_auroc == pytest.approx({name: np.mean(some) for name, some in areas.items()})
+
+
+@needs_pretrained
 @pytest.mark.parametrize("name", ["lite0-patchcore", "lite0-mahalanobis", "lite0-pseudo-lesions"])
 def test_a_pretrained_detector_is_saved_without_the_weights_of_the_extra(
     phantoms: FrameStore, tmp_path: Path, name: DetectorName
@@ -781,14 +849,24 @@ def test_a_pretrained_detector_is_saved_without_the_weights_of_the_extra(
 
 
 def test_the_command_writes_results_model_and_figures_and_refuses_to_overwrite(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    result: DetectionResult, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     args = ["endovae", "detect", str(phantom), "--out", "found", "--folds", "3", "--images", "32", "--min-lesion", "0"]
-    assert main([*args, "--detectors", "pseudo-lesions"]) == 0
-    assert "pseudo-lesions" in capsys.readouterr().out
-    names = {path.name for path in (tmp_path / "found").iterdir()}
-    assert names == {"detection.json", "detector.safetensors", "scores.png", "maps.png"}
+    # The best one, which is the one of the file, is given last.
+    names = sorted(LEARNED, key=lambda name: name == result.selected)
+    assert main([*args, *(word for name in names for word in ("--detectors", name))]) == 0
+    assert result.selected in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {
+        "detection.json",
+        "detector.safetensors",
+        "scores.png",
+        "maps.png",
+    }
+    found = DetectionResult.load(tmp_path / "found" / "detection.json")
+    assert FittedDetector.load(tmp_path / "found" / "detector.safetensors").name == found.selected == result.selected
+    assert found.scores == {name: result.scores[name] for name in found.scores}
+    assert any("calibration frames" in one and "model file" in one for one in found.warnings)
     before = {path: path.read_bytes() for path in (tmp_path / "found").iterdir()}
     assert main(args) == 2
     assert {path: path.read_bytes() for path in (tmp_path / "found").iterdir()} == before
@@ -828,6 +906,28 @@ def test_a_detector_scores_files_with_maps_as_it_scores_the_frames_of_a_store(
     *broken, blank = [json.loads(line) for line in (tmp_path / "broken.jsonl").read_text().splitlines()]
     assert all(row["score"] is None and "not finite" in row["error"] for row in broken)
     assert "no tissue is seen" in blank["error"]
+
+
+def test_a_detector_of_whole_frames_sees_and_marks_the_square_of_the_content(
+    phantoms: FrameStore, phantom: Path, tmp_path: Path
+) -> None:
+    model, table = tmp_path / "detector.safetensors", tmp_path / "scores.csv"
+    fitted = fit_to_store(phantoms, "learned-padim", replace_config(view="full"))
+    fitted.save(model)
+    numbers = [0, len(phantoms) - 1]
+    files = [phantom / phantoms.names[number] for number in numbers]
+    found = pixelscope.endovae.score(model, files, table, false_positive_rate=0.2, maps=tmp_path / "maps")
+    assert found.view == "full"
+    with table.open(newline="") as file:
+        scores = [float(row["score"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(scores, fitted(np.asarray(phantoms.frames[numbers])).scores, rtol=1e-3)
+    for number, path in zip(numbers, files, strict=True):
+        drawn, original = (np.asarray(Image.open(one), int) for one in (tmp_path / "maps" / f"{path.name}.png", path))
+        changed = np.abs(drawn - original).max(2) > 0
+        box = Box(*phantoms.index.frames[number].content).centre_square()
+        assert changed[box.slices].mean() > 0.5
+        changed[box.slices] = False
+        assert not changed.any()
 
 
 def test_a_detector_has_one_view_and_one_score(phantoms: FrameStore, phantom: Path, tmp_path: Path) -> None:

@@ -110,8 +110,9 @@ def test_a_frame_is_scored_by_a_detector_as_the_command_line_does(client: TestCl
     assert found.status_code == 200
     assert f"Score {float(expected['score']):.4g} (pseudo-lesions, view centre), p {float(expected['p']):.3f}" in found.text
     assert found.text.count("data:image/png") == 3 and "Reconstruction" not in found.text
-    calibration = InteractiveDetector(place / "lesions" / FILE).calibration
-    assert f"scores of the {calibration.count} healthy calibration frames" in found.text
+    detector = InteractiveDetector(place / "lesions" / FILE)
+    assert f"scores of the {detector.calibration.count} healthy calibration frames" in found.text
+    assert detector.prepare.size == tiny.SIZE, "frames are prepared as those of the store that it was fitted to"
 
 
 @pytest.mark.parametrize("factor", [1, 10])
