@@ -5,14 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fixtures import tiny
 from pixelscope import InputError
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
-from pixelscope.endovae.data import Splits, load_other_frames, load_splits, split_store, with_store_settings
+from pixelscope.endovae.data import Splits, from_unit, load_other_frames, load_splits, split_store, with_store_settings
+from pixelscope.endovae.training import FramesJob
+from pixelscope.engine.session import Place
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.rng import StepContext
 
 
 def _divide(store: FrameStore, **split: Any) -> Splits:
@@ -42,6 +46,19 @@ def test_training_sees_the_kind_that_was_asked_for(store: FrameStore) -> None:
     both = _divide(store, train_on="both")
     assert _kinds(store, both.train.positions) == {"normal", "abnormal"}
     assert 0 < len(both.test["abnormal"]) < 12
+
+
+def test_a_training_reads_its_training_frames_and_no_other(store: FrameStore, tmp_path: Path) -> None:
+    config = tiny.endovae(
+        frames=str(store.path), split={"validation_fraction": 0.2, "test_fraction": 0.2}, augmentation={"copies_per_frame": 0}
+    )
+    splits = load_splits(config)
+    training = FramesJob("endovae", config, Place(tmp_path), splits).build(tiny.fabric())
+    steps = range(len(splits.train) // 8 + 1)
+    read = torch.cat([from_unit(training.batches(StepContext(8 * step, step, 8, seed=0)).images) for step in steps])
+    frames = {frame.tobytes() for frame in splits.train.frames}
+    assert {frame.tobytes() for frame in read.permute(0, 2, 3, 1).contiguous().numpy()} == frames
+    assert len(frames) == len(splits.train) and len(splits.validation)
 
 
 def test_the_split_has_a_seed_of_its_own(store: FrameStore) -> None:

@@ -19,9 +19,11 @@ from fixtures.weights import Tensors, always, edit, tensors_of
 from pixelscope import InputError, evaluate, export
 from pixelscope.config import merge, read_yaml
 from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.loader import to_uint8
 from pixelscope.data.sources.listing import image_files
 from pixelscope.engine import checkpoint
 from pixelscope.engine.config import ViewsConfig
+from pixelscope.engine.session import Place
 from pixelscope.engine.views import strong, weak
 from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.data import load_domains
@@ -31,6 +33,7 @@ from pixelscope.pixelda.inference.classify import classify
 from pixelscope.pixelda.networks import Classifier, StrongClassifier
 from pixelscope.pixelda.refinement.config import (
     PRESETS,
+    SYSTEM,
     GeneratedConfig,
     RefineConfig,
     read_refinement,
@@ -43,7 +46,7 @@ from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import SELECTORS, RefinementResult
 from pixelscope.pixelda.refinement.task import RefineTask, View, cosine
-from pixelscope.pixelda.refinement.training import refine, resume_refinement
+from pixelscope.pixelda.refinement.training import RefineJob, refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
 from pixelscope.pixelda.verdict import cluster_agreement, mutual_information
@@ -193,6 +196,20 @@ def test_held_out_target_images_are_never_trained_on(origin: Path) -> None:
     parts = [inputs.target.images[:], inputs.holdout.images[:]]
     seen = [{image.tobytes() for image in part} for part in parts]
     assert not seen[0] & seen[1] and len(parts[1]) == round(0.1 * (len(parts[0]) + len(parts[1])))
+
+
+def test_a_refinement_reads_no_image_that_is_held_out(origin: Path) -> None:
+    settings = config(origin, selection_holdout={"source": 0.3, "target": 0.3}, generated={"pool_size": 200})
+    inputs = load_inputs(settings)
+    training = RefineJob(SYSTEM, settings, Place(Path("runs")), settings, None).build(tiny.fabric())
+    drawn = [training.batches(StepContext(8 * step, step, 8, seed=0)) for step in range(80 // 8 + 1)]
+    for name, images in (("source", inputs.source.train), ("target", inputs.target)):
+        read = torch.cat([getattr(batch, name) for batch in drawn])
+        assert {image.tobytes() for image in to_uint8(read).numpy()} == _contents(images)
+    assert isinstance(training.batches, RefineBatches) and training.batches.pool is not None
+    assert _contents(training.batches.pool.source) == _contents(inputs.source.train)
+    assert isinstance(training.task, RefineTask) and training.task.validation is not None
+    assert _contents(training.task.validation) == _contents(inputs.source.validation)
 
 
 def _grouped(folder: Path, members: int) -> Path:

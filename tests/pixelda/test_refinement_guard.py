@@ -240,8 +240,10 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
         always(path, {"average.classifier." if path.parent == folder.checkpoints else "ema.": 2})
     found = evaluate_refinement(run)
     assert found.guard.kept == "start"
-    train = load_inputs(config(judged), training=False).source.train
+    inputs = load_inputs(config(judged), training=False)
+    train = inputs.source.train
     assert [one.source for one in found.guard.classes] == pytest.approx([n / len(train) for n in train.class_counts()])
+    assert found.guard.images == len(inputs.holdout) < len(inputs.target)
     start, refined = load_checkpoint(run), load_checkpoint(run, "ema-last")
     judge = load_inputs(config(judged)).opened.judge
     assert judge is not None

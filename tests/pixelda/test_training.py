@@ -15,15 +15,18 @@ from fixtures import tiny
 from pixelscope import evaluate
 from pixelscope.config import read_yaml
 from pixelscope.data.imageset import ImageSet, Provenance
+from pixelscope.data.loader import to_float
 from pixelscope.engine import checkpoint
 from pixelscope.engine.loop import Loop, RunIdentity
+from pixelscope.engine.session import Place
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.data import System, load_domains
 from pixelscope.pixelda.forward import draw_noise
 from pixelscope.pixelda.networks import Classifier, Generator, StrongClassifier
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.task import BaselineTask, PairedBatch, PairedBatches, PixelDATask
-from pixelscope.pixelda.training import train_baseline, train_pixelda
+from pixelscope.pixelda.training import DomainsJob, train_baseline, train_pixelda
 from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder, read_stats
 
@@ -170,6 +173,26 @@ def test_labels_and_masks_belong_to_their_images_and_the_target_has_an_order_of_
         assert sorted(order[:COUNT]) == sorted(order[COUNT:]) == list(range(COUNT)), "an epoch is every image once"
         assert order[:COUNT] != order[COUNT:]
     assert sum(one == other for one, other in shuffled) <= 6, "of aligned sets, pairs meet by chance only"
+
+
+def _contents(images: Tensor) -> set[bytes]:
+    return {image.contiguous().numpy().tobytes() for image in images}
+
+
+@pytest.mark.parametrize("system", ["pixelda", "baseline"])
+def test_a_training_reads_the_images_of_its_training_splits_and_no_other(
+    tmp_path: Path, domains: dict[str, str], system: System
+) -> None:
+    make = tiny.pixelda if system == "pixelda" else tiny.baseline
+    config = make(**domains, data={"validation_fraction": 0.2, "test_fraction": 0.3})
+    found = load_domains(config)
+    assert found.target is not None and len(found.source.validation) and len(found.source.test)
+    training = DomainsJob(system, config, Place(tmp_path), found, None, config).build(tiny.fabric())
+    drawn = [training.batches(StepContext(8 * step, step, 8, seed=0)) for step in range(60 // 8 + 1)]
+    expected = {"source": found.source.train, "target": found.target.train}
+    for name, images in expected.items() if system == "pixelda" else [("images", found.source.train)]:
+        read = torch.cat([getattr(batch, name) for batch in drawn])
+        assert _contents(read) == _contents(to_float(torch.from_numpy(images.in_memory())))
 
 
 def test_masks_of_a_training_are_those_of_its_images(tmp_path: Path) -> None:
