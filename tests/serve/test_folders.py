@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from pixelscope import InputError, find_runs
+from pixelscope.endovae import InteractiveVAE
 from pixelscope.endovae.inference.model import load_scorer
 from pixelscope.endovae.inference.score import score
 from pixelscope.serve import create_app
@@ -72,7 +73,7 @@ def test_a_folder_is_scored_and_downloaded(client: TestClient, data: Path, place
     assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing is written into run or folder"
 
 
-def test_frames_come_worst_first_with_their_reconstruction(client: TestClient) -> None:
+def test_frames_come_worst_first_with_their_reconstruction(client: TestClient, place: Path) -> None:
     address = start(client).headers["location"]
     finished(client, address)
     rows = list(csv.DictReader(io.StringIO(client.get(f"{address}/scores.csv").text)))
@@ -84,6 +85,12 @@ def test_frames_come_worst_first_with_their_reconstruction(client: TestClient) -
         found = client.get(f"{address}/0/{kind}")
         assert found.headers["content-type"] == "image/png"
         assert np.asarray(Image.open(io.BytesIO(found.content))).ndim == 3
+    vae = InteractiveVAE(place / "healthy")
+    for number in (0, 14):
+        own = vae.analyze(np.asarray(Image.open(ranked[number]["name"]).convert("RGB")))
+        for kind, expected in (("original", own.original), ("reconstruction", own.reconstruction)):
+            drawn = np.asarray(Image.open(io.BytesIO(client.get(f"{address}/{number}/{kind}").content)))
+            np.testing.assert_array_equal(drawn, expected, err_msg=f"{kind} of the frame of row {number}")
     for bad in ("0/other", "99/original", "-1/original"):
         assert client.get(f"{address}/{bad}").status_code == 400
     assert client.get("/folders/nothing").status_code == 400
@@ -117,14 +124,20 @@ def test_without_data_there_is_no_page(place: Path) -> None:
         assert "/folders" not in plain.get("/runs").text
 
 
-def test_results_end_with_the_app(place: Path, data: Path) -> None:
+def test_the_oldest_results_end_with_a_new_job_and_all_with_the_app(
+    place: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelscope.serve.folders.MAX_JOBS", 1)
     app = create_app([place], HOSTS, data=data)
-    with TestClient(app) as made:
-        address = start(made).headers["location"]
-        finished(made, address)
-        folder = app.state.jobs.find(address.rpartition("/")[2]).out.parent
-        assert folder.is_dir()
-    assert not folder.exists()
+    with TestClient(app, raise_server_exceptions=False) as made:
+        addresses, folders = [], []
+        for _ in range(2):
+            addresses.append(start(made, "ward/tuesday").headers["location"])
+            finished(made, addresses[-1])
+            folders.append(app.state.jobs.find(addresses[-1].rpartition("/")[2]).out.parent)
+        assert not folders[0].exists() and folders[1].is_dir()
+        assert [made.get(address).status_code for address in addresses] == [400, 200]
+    assert not folders[1].exists()
 
 
 def tab_to(page: Page, selector: str) -> None:
