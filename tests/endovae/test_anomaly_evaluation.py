@@ -1,6 +1,7 @@
 """How a run is calibrated, which frames choose and which test, and what an evaluation says of its scores."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,11 @@ def test_without_abnormal_frames_the_default_is_taken(run: Path) -> None:
     assert {view: (one.selected, one.selection_auroc) for view, one in found.views.items()} == {
         view: (score, {}) for view, score in DEFAULT.items()
     }
+    assert found.grey == 0
+    frames, grey = np.array(splits.store.frames), splits.calibration.positions[:1]
+    frames[grey] = frames[grey][..., :1]
+    parts = replace(parts, calibration=FrameSubset(replace(splits.store, frames=frames), splits.calibration.positions))
+    assert calibrate(checkpoint, references.latent, parts, {"normal": selecting.scores}, healthy).grey == 1
 
 
 @pytest.mark.parametrize("view", ["full", "centre"])

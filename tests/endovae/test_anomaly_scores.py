@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import colormaps
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from pixelscope import InputError
 from pixelscope.data.frames.preprocess import VIEWS
 from pixelscope.endovae.anomaly.calibration import Calibration, CameraCount, ViewCalibration, read_calibration
+from pixelscope.endovae.anomaly.heatmap import heatmap_vmax, overlay, smoothed
 from pixelscope.endovae.anomaly.localization import padded
 from pixelscope.endovae.anomaly.scores import SCORES, ErrorMaps, log_spread, masked_mean, raw_scores, scores, why_unscored
 from pixelscope.endovae.anomaly.statistics import GaussianReference, few_frames_warning
@@ -455,3 +458,23 @@ def test_sums_are_of_standardised_logarithms() -> None:
 def test_maps_without_a_rim_are_padded_with_the_nearest_value() -> None:
     maps = np.arange(2 * 6 * 6, dtype=np.float32).reshape(2, 6, 6)
     np.testing.assert_array_equal(padded(maps, 16), np.pad(maps, ((0, 0), (5, 5), (5, 5)), mode="edge"))
+
+
+@pytest.mark.parametrize("side", [24, 96])
+def test_heat_maps_are_blurred_as_scipy_does(side: int) -> None:
+    errors = np.random.default_rng(0).random((2, side, side)).astype(np.float32) ** 4
+    expected = [gaussian_filter(one.astype(np.float64), side / 48, mode="reflect", truncate=4) for one in errors]
+    np.testing.assert_allclose(smoothed(errors), expected, rtol=1e-5, atol=1e-7)
+    insets = np.zeros(errors.shape, bool)
+    insets[:, side // 2 :] = True
+    shown = np.stack(expected)[~insets]
+    assert heatmap_vmax(errors, insets) == pytest.approx(np.quantile(shown, 0.99), rel=1e-4)
+
+
+def test_a_heat_map_leads_from_the_frame_to_yellow() -> None:
+    frame = np.full((2, 4, 3), (200, 40, 60), np.uint8)
+    found = overlay(frame, np.array([[0, 1.5, 3, 9]] * 2, np.float32), vmax=3)
+    for column, heat in enumerate((0.0, 0.5, 1.0, 1.0)):
+        colour = 255 * np.array(colormaps["inferno"](heat)[:3])
+        expected = frame[0, 0] * (1 - 0.75 * heat) + colour * 0.75 * heat
+        np.testing.assert_allclose(found[:, column], [expected] * 2, atol=2)

@@ -138,6 +138,8 @@ def test_another_camera_is_warned_of_with_both_numbers() -> None:
     assert "40% of the 100 healthy test frames are 720 x 576" in found and "5% of the 40 calibration frames" in found
     assert camera_warnings(known, {"633 x 532": 95, "720 x 576": 5}, "frames") == ()
     assert camera_warnings({"a": 20, "b": 20}, {"a": 1, "b": 3}, "frames") == ()
+    assert camera_warnings(known, {"633 x 532": 91, "9 x 9": 9}, "frames") == ()
+    assert len(camera_warnings(known, {"633 x 532": 90, "9 x 9": 10}, "frames")) == 1
     (found,) = camera_warnings(known, {"9 x 9": 1}, "frames")
     assert "100% of the 1 frames are 9 x 9, and 0% of the 40" in found
 

@@ -68,6 +68,10 @@ def test_conditions_of_other_sizes_and_of_any_name_have_their_own_row_of_samples
     assert names == ["source", "source", "target", "target"]
     assert drawn.shape[0] == 4 and drawn.shape[2:] == (24, 24, 3)
     assert len(np.unique(drawn.reshape(4, -1), axis=0)) == 4
+    with np.load(tmp_path / "out" / "conditions" / "target-seed0" / "samples" / "progress.npz") as stored:
+        generated = stored["generated"]
+    assert np.array_equal(drawn[2], generated[-1][: drawn.shape[1]]), "what G draws at the end"
+    assert not np.array_equal(generated[0], generated[-1])
 
 
 def test_a_grid_runs_its_conditions_keeps_failures_apart_and_resumes(domains: tuple[str, str], tmp_path: Path) -> None:

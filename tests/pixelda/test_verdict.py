@@ -193,6 +193,8 @@ def test_chance_is_the_most_frequent_class_and_few_images_allow_for_luck(good: C
     two = compare(good, good, TARGET.without_labels(), SOURCE.select(np.array([0, 1])))
     assert two.criteria["source accuracy"] == (1, 1) and two.better == "unknown", "two of two may be luck"
     assert "near chance" not in two.headline() and "more source images" in two.headline()
+    alike = compare(good, good, TARGET.without_labels(), few.select(np.flatnonzero(own[:9] == own[0])))
+    assert alike.criteria["source accuracy"] == (1, 1) and alike.better == "unknown", "chance is 1 on images of one class"
 
 
 def test_the_source_is_measured_through_its_own_first_layer(good: Classifier) -> None:
