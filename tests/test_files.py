@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from pixelscope.files import TEMPORARY, AlreadyLocked, folder_lock, naming, write_text
+from pixelscope.files import TEMPORARY, AlreadyLocked, atomic_folder, folder_lock, naming, write_text
 
 SOURCE = """
 #define _GNU_SOURCE
@@ -80,6 +81,20 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         pass
     with folder_lock(tmp_path, wait=False):
         pass
+
+
+def test_a_folder_whose_replacement_is_interrupted_is_not_left_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        write_text(tmp_path / "prior" / name, name)
+
+    def interrupted(folder: Path, **_: object) -> None:
+        next(path for path in sorted(Path(folder).rglob("*")) if path.is_file()).unlink()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "prior", replace=True) as work:
+        write_text(work / "c", "c")
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+    assert {path.name for path in (tmp_path / "prior").glob("*")} in (set(), {"a", "b"}, {"c"})
 
 
 def test_a_temporary_file_is_told_by_the_name_it_was_to_get(tmp_path: Path) -> None:

@@ -158,6 +158,28 @@ def test_a_new_folder_has_a_number_above_all_others(tmp_path: Path) -> None:
         assert folder.path.name == "00008-c"
 
 
+@pytest.mark.parametrize(
+    ("record", "other", "abandoned"),
+    [
+        ('{"system": "pixelda", "state": "running"}', "", True),
+        ('{"system": "pixelda", "state": "stopped", "images": 64}', "", False),
+        ('{"system": "pixelda"', "", False),
+        ('{"system": "pixelda", "state": "running"}', "notes.txt", False),
+    ],
+)
+def test_only_a_start_that_trained_nothing_is_replaced(tmp_path: Path, record: str, other: str, abandoned: bool) -> None:
+    """A run whose checkpoints were removed has the files of a start that ended before the first of them."""
+    folder = RunFolder(tmp_path / "run")
+    folder.samples.mkdir(parents=True)
+    for path in (folder.config, folder.stats, folder.path / (other or "frames.json")):
+        path.write_text("")
+    folder.record.write_text(record)
+    assert folder.is_abandoned_start() is abandoned
+    if not abandoned:
+        with pytest.raises(InputError, match="exists already"):
+            RunFolder.refuse_existing(folder.path)
+
+
 def test_a_listed_run_is_running_as_long_as_its_process(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}")
     folder = RunFolder(tmp_path)
