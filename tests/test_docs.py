@@ -46,6 +46,13 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     assert [link for link in own if not _leads_somewhere(page, link)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_have_rows_alone(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    # A line of text directly below a row is another row, of one cell.
+    assert re.findall(r"^\|.*\|\n(?!\|)(.+)$", text, re.MULTILINE) == []
+
+
 def _leads_somewhere(page: Path, link: str) -> bool:
     path, _, anchor = link.partition("#")
     there = page.parent / path if path else page
