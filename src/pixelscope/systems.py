@@ -176,7 +176,7 @@ def resume(run: Path, *, system: str | None = None, **changes: Any) -> Path:
     """
     found = _system(run)
     if found.command and system not in (None, found.name):
-        raise InputError(f"{run} is a run of {found.title}; resume it with `pixelscope {found.command} --resume {run}`.")
+        raise InputError(f"{run} was made by another command; resume it with `pixelscope {found.command} --resume {run}`.")
     return _call(run, "resume", (run,), changes)
 
 

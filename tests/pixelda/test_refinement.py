@@ -573,8 +573,8 @@ def test_the_target_is_assumed_to_have_the_frequencies_that_t_predicts_on_it(ori
     torch.testing.assert_close(found, (counts + 1) / (counts.sum() + 3))
     labels = inputs.source.train.labels
     assert labels is not None
-    for balance in ("source", "none"):
-        found = assumed_frequencies(config(origin, self_training={"distribution_alignment": balance}), inputs)
+    for taught in ({"distribution_alignment": "source"}, {"distribution_alignment": "none"}, {"enabled": False}):
+        found = assumed_frequencies(config(origin, self_training=taught), inputs)
         assert found.tolist() == pytest.approx([float((labels == label).mean()) for label in range(3)])
 
 

@@ -144,9 +144,10 @@ def assumed_frequencies(config: RefineConfig, inputs: RefinementInputs) -> torch
     """Return the class frequencies that the target is assumed to have, float (classes,), sum 1.
 
     Predicted ones count up to `FREQUENCY_IMAGES` training images by the T to start from, and one more image per class, so that
-    no class is excluded.
+    no class is excluded. Without pseudo-labels nothing is predicted.
     """
-    if config.self_training.distribution_alignment != "predicted":
+    taught = config.self_training
+    if not taught.enabled or taught.distribution_alignment != "predicted":
         return class_frequencies(inputs.source.train)
     logits, _ = answers_of(inputs.start, sampled(inputs.target.images, FREQUENCY_IMAGES))
     counts = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).float() + 1
