@@ -298,6 +298,7 @@ def test_choose_a_detector_and_drop_a_frame(page: Page, tmp_path: Path) -> None:
     page.goto("/endoscopy?run=healthy")
     expect(page.locator(".sliders")).to_have_count(1)
     page.get_by_label("Run or detector").select_option("lesions")
+    page.wait_for_url("**/endoscopy?run=lesions")  # loaded, its script too
     expect(page.locator(".sliders")).to_have_count(0)
     expect(page.get_by_label("Run or detector")).to_have_value("lesions")
     Image.fromarray(frame()).save(tmp_path / "frame.png")
