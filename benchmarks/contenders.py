@@ -221,9 +221,9 @@ def prepare_plain() -> Round:
 
 def accuracy_ours() -> Round:
     """Return T's answers on a test set."""
+    from pixelscope.files import keep_heap
     from pixelscope.pixelda.metrics import logits_of
     from pixelscope.pixelda.networks import Classifier
-    from pixelscope.processes import keep_heap
 
     keep_heap()
     images, model = random_bytes(DIGITS, 3, 32, 32), Classifier().to(device())
@@ -293,7 +293,7 @@ def training_fabric(precision: str) -> tuple[Any, str]:
 
     from pixelscope.engine.config import RuntimeConfig
     from pixelscope.engine.runtime import resolve_runtime
-    from pixelscope.processes import keep_heap
+    from pixelscope.files import keep_heap
 
     runtime = resolve_runtime(RuntimeConfig.model_validate({"precision": precision}))
     if runtime.accelerator == "cpu":
@@ -345,10 +345,10 @@ def _machine(dtype: str) -> Round:
 
 def classify_torch() -> Round:
     """Return T's answers on 70,000 digits of 28 x 28 from an array, through torch."""
+    from pixelscope.files import keep_heap
     from pixelscope.imaging.resize import resize
     from pixelscope.pixelda.metrics import logits_of
     from pixelscope.pixelda.networks import Classifier
-    from pixelscope.processes import keep_heap
 
     keep_heap()
     digits, model = random_bytes(70_000, 1, 28, 28), Classifier()
@@ -381,7 +381,7 @@ def classify_onnxruntime() -> Round:
 def reconstruct_torch() -> Round:
     """Return reconstructions of frames through torch."""
     from pixelscope.endovae.data import as_channels_first, to_unit
-    from pixelscope.processes import keep_heap
+    from pixelscope.files import keep_heap
 
     keep_heap()
     frames, model = as_channels_first(smooth_frames(FRAMES)), _autoencoder()

@@ -25,9 +25,9 @@ from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import FrameBatch
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.task import Batch, Task
+from pixelscope.files import keep_heap
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.task import PairedBatch, PixelDATask
-from pixelscope.processes import keep_heap
 from pixelscope.rng import StepContext
 
 WARM_UP, TIMED, PROFILED = 3, 9, 3

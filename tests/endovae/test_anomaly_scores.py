@@ -20,7 +20,7 @@ from pixelscope.endovae.anomaly.localization import padded
 from pixelscope.endovae.anomaly.scores import SCORES, ErrorMaps, log_spread, masked_mean, raw_scores, scores, why_unscored
 from pixelscope.endovae.anomaly.statistics import GaussianReference, few_frames_warning
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci, best_dice
-from pixelscope.imaging.tissue import tissue_mask
+from pixelscope.imaging.insets import tissue_mask
 
 SIDE = 24
 few = st.integers(0, 6)

@@ -43,9 +43,16 @@ from pixelscope.endovae.detection.detect import calibration_split, fit_to_store
 from pixelscope.endovae.detection.detectors import Detection, Mahalanobis, PaDiM, PatchCore, PseudoLesions, highest
 from pixelscope.endovae.detection.features import FrameFeatures, PretrainedExtractor, learned_extractor, pretrained_extractor
 from pixelscope.endovae.detection.model import FittedDetector
-from pixelscope.endovae.detection.pseudo_lesions import draw_example, draw_lesion, vary
+from pixelscope.endovae.detection.pseudo_lesions import (
+    LesionNet,
+    draw_example,
+    draw_lesion,
+    segmentation_loss,
+    train_lesion_head,
+    train_lesion_net,
+    vary,
+)
 from pixelscope.endovae.detection.results import DetectionResult
-from pixelscope.endovae.detection.segmentation import LesionNet, segmentation_loss, train_lesion_head, train_lesion_net
 from pixelscope.endovae.lite0 import BLOCKS, load_lite0, read_weights
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc_with_ci
 from pixelscope.errors import InputError, has_extra

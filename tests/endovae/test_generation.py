@@ -23,10 +23,16 @@ from pixelscope.endovae.data import load_run_splits, to_images
 from pixelscope.endovae.evaluation import evaluate_endovae
 from pixelscope.endovae.forward import AXES_FILE
 from pixelscope.endovae.generation.evaluate import sheet_rows
-from pixelscope.endovae.generation.features import LAST_BLOCK, encoder_features, feature_spaces, lite0_features
 from pixelscope.endovae.generation.measures import Nearest, frechet_distance, kernel_distance, manifolds
 from pixelscope.endovae.generation.results import FeaturesName
-from pixelscope.endovae.generation.sets import RealFrames, measure_generated
+from pixelscope.endovae.generation.sets import (
+    LAST_BLOCK,
+    RealFrames,
+    encoder_features,
+    feature_spaces,
+    lite0_features,
+    measure_generated,
+)
 from pixelscope.endovae.lite0 import load_lite0
 from pixelscope.endovae.metrics import spectrum
 from pixelscope.endovae.training import train_endovae

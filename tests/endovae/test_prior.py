@@ -27,14 +27,11 @@ from pixelscope.endovae.inference.generate import generate
 from pixelscope.endovae.latent_prior import fit
 from pixelscope.endovae.latent_prior.config import PriorConfig
 from pixelscope.endovae.latent_prior.fit import fit_prior
-from pixelscope.endovae.latent_prior.flow import integrate
-from pixelscope.endovae.latent_prior.inpaint import BORDER, FrameInpainter, blend_weights
+from pixelscope.endovae.latent_prior.flow import FlowPrior, integrate, new_field, train_field
 from pixelscope.endovae.latent_prior.mixture import MixturePrior
 from pixelscope.endovae.latent_prior.results import PriorResult
-from pixelscope.endovae.latent_prior.sample import FrameSampler
-from pixelscope.endovae.latent_prior.spatial import FlowPrior
+from pixelscope.endovae.latent_prior.sample import BORDER, FrameInpainter, FrameSampler, blend_weights
 from pixelscope.endovae.latent_prior.stored import RESULT, TENSORS, load_prior
-from pixelscope.endovae.latent_prior.training import new_field, train_field
 from pixelscope.endovae.training import train_endovae
 from pixelscope.errors import InputError, TrainingStopped
 from pixelscope.imaging.config import PrepareConfig

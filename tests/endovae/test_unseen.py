@@ -29,7 +29,7 @@ from pixelscope.endovae.report.data import ReportData
 from pixelscope.endovae.results import Evaluation, Localization
 from pixelscope.endovae.training import train_endovae
 from pixelscope.imaging.config import PrepareConfig
-from pixelscope.imaging.tissue import tissue_mask
+from pixelscope.imaging.insets import tissue_mask
 from pixelscope.runs.folder import RunFolder
 
 

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from pixelscope.processes import keep_heap
+from pixelscope.files import keep_heap
 if sys.argv[1] == "kept":
     assert keep_heap()
 def faults():

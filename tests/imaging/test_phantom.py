@@ -12,8 +12,7 @@ from pixelscope.data.formats.decode import read_image
 from pixelscope.data.frames.discovery import find_classes
 from pixelscope.data.phantom import PhantomFrame, draw_frame, write_phantom
 from pixelscope.data.phantom import frame as phantom_folder
-from pixelscope.data.phantom.polyp import draw_polyp, find_place
-from pixelscope.data.phantom.wall import draw_mucosa, draw_tint, look
+from pixelscope.data.phantom.wall import draw_mucosa, draw_polyp, draw_tint, find_place, look
 from pixelscope.data.sources.listing import contents as listed
 from pixelscope.data.sources.masks import frame_mask
 from pixelscope.errors import InputError

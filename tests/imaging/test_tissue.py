@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from pixelscope.endovae.anomaly.heatmap import SMOOTHING, smoothed
-from pixelscope.imaging.tissue import BLACK, BRIGHT, FLAT, LUMA, tissue_mask, touching_edge
+from pixelscope.imaging.insets import BLACK, BRIGHT, FLAT, LUMA, tissue_mask, touching_edge
 
 
 @pytest.mark.parametrize("density", [0.2, 0.45, 0.6])

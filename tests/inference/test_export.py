@@ -23,9 +23,8 @@ from pixelscope.data.sources.listing import image_files
 from pixelscope.endovae.anomaly.calibration import FILE, read_calibration
 from pixelscope.endovae.inference import torch_model
 from pixelscope.endovae.inference.interactive import InteractiveVAE
-from pixelscope.endovae.inference.model import MAPS, load_scorer
-from pixelscope.endovae.inference.score import score
-from pixelscope.endovae.inference.score_frames import score_frames
+from pixelscope.endovae.inference.score import score, score_frames
+from pixelscope.endovae.inference.scorers import MAPS, load_scorer
 from pixelscope.endovae.metrics import Dissimilarity
 from pixelscope.exports.bundle import compare, require_absent, sidecar_files
 from pixelscope.exports.metadata import KEY, parse_metadata

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from fixtures.figures import drawn, panel
-from pixelscope.pixelda.report.classes import class_accuracies, confusion_matrices
 from pixelscope.pixelda.report.generated import (
     adapted_gallery,
     pairs_gallery,
     progress_gallery,
     styles_gallery,
 )
+from pixelscope.pixelda.report.result import class_accuracies, confusion_matrices
 from pixelscope.pixelda.report.training import baseline_curves, class_histograms, stability_panels, training_panels
 from pixelscope.reports.plotting import INK, Series, fitted, series, short_count, shortened, smoothed, text_width
 

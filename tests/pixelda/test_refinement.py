@@ -22,9 +22,9 @@ from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.loader import to_uint8
 from pixelscope.data.sources.listing import image_files
 from pixelscope.engine import checkpoint
+from pixelscope.engine.augment import strong, weak
 from pixelscope.engine.config import ViewsConfig
 from pixelscope.engine.session import Place
-from pixelscope.engine.views import strong, weak
 from pixelscope.pixelda.checkpoints import load_checkpoint
 from pixelscope.pixelda.data import load_domains
 from pixelscope.pixelda.evaluation import measure, own_sets
@@ -39,13 +39,18 @@ from pixelscope.pixelda.refinement.config import (
     read_refinement,
     refine_preset,
 )
-from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatch, RefineBatches
+from pixelscope.pixelda.refinement.data import (
+    GeneratedPool,
+    RefineBatch,
+    RefineBatches,
+    assumed_frequencies,
+    generated_validation,
+    load_inputs,
+)
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement, select_checkpoints
-from pixelscope.pixelda.refinement.inputs import assumed_frequencies, generated_validation, load_inputs
-from pixelscope.pixelda.refinement.pseudo_labels import PseudoLabels
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import SELECTORS, RefinementResult
-from pixelscope.pixelda.refinement.task import RefineTask, View, cosine
+from pixelscope.pixelda.refinement.task import PseudoLabels, RefineTask, View, cosine
 from pixelscope.pixelda.refinement.training import RefineJob, refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
@@ -746,7 +751,7 @@ def test_the_pool_is_drawn_anew_and_is_a_function_of_the_moment(origin: Path, mo
 
 def test_the_images_generated_for_the_guard_are_of_every_class(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The images of a source are often sorted by class."""
-    monkeypatch.setattr("pixelscope.pixelda.refinement.inputs.MAX_IMAGES", 6)
+    monkeypatch.setattr("pixelscope.pixelda.refinement.data.MAX_IMAGES", 6)
     inputs = load_inputs(config(origin, selection_holdout={"source": 0.5}), training=False)
     holdout = inputs.source.validation
     assert holdout.labels is not None

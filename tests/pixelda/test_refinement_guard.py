@@ -25,9 +25,9 @@ from pixelscope.pixelda.losses import task_loss
 from pixelscope.pixelda.metrics import measure
 from pixelscope.pixelda.networks import Classifier
 from pixelscope.pixelda.refinement.config import RefineConfig
+from pixelscope.pixelda.refinement.data import load_inputs
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
 from pixelscope.pixelda.refinement.guard import guard
-from pixelscope.pixelda.refinement.inputs import load_inputs
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import Guard, RefinementResult
 from pixelscope.pixelda.refinement.training import refine, resume_refinement

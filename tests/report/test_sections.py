@@ -16,8 +16,7 @@ from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.report.data import ReportData, percent, points
 from pixelscope.pixelda.report.page import headline, sections
 from pixelscope.pixelda.results import UNFINISHED, Evaluation
-from pixelscope.reports.document import CaptionedFigure, Details, Section, Table
-from pixelscope.reports.record import duration
+from pixelscope.reports.document import CaptionedFigure, Details, Section, Table, duration
 from report.run_folder import WriteRun
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from pixelscope import run_info
 from pixelscope.errors import InputError, TrainingStopped
-from pixelscope.files import atomic_file, folder_lock
-from pixelscope.processes import Process
+from pixelscope.files import Process, atomic_file, folder_lock
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.listing import STALE
 from pixelscope.runs.lock import FACTS, SILENCE, Holder, find_holder

@@ -29,10 +29,9 @@ from pixelscope.pixelda.inference.interactive import InteractiveGenerator
 from pixelscope.pixelda.inference.model import load_classifier
 from pixelscope.runs.folder import RunFolder
 from pixelscope.serve import create_app
-from pixelscope.serve.charts import short_number
-from pixelscope.serve.models import ModelCache
+from pixelscope.serve.models import PATIENT, ModelCache, QueueFull, Worker
+from pixelscope.serve.rendering import short_number
 from pixelscope.serve.security import LOOPBACK, allowed_names, own_names
-from pixelscope.serve.worker import PATIENT, QueueFull, Worker
 
 HOSTS = LOOPBACK | {"testserver"}
 """The test client's own name is one more."""

@@ -14,10 +14,10 @@ from playwright.sync_api import Page, expect
 
 from pixelscope import InputError, find_runs
 from pixelscope.endovae import InteractiveVAE
-from pixelscope.endovae.inference.model import load_scorer
 from pixelscope.endovae.inference.score import score
+from pixelscope.endovae.inference.scorers import load_scorer
 from pixelscope.serve import create_app
-from pixelscope.serve.folders import ImageFolders
+from pixelscope.serve.pages.folders import ImageFolders
 from pixelscope.serve.security import LOOPBACK
 
 HOSTS = LOOPBACK | {"testserver"}
@@ -127,7 +127,7 @@ def test_without_data_there_is_no_page(place: Path) -> None:
 def test_the_oldest_results_end_with_a_new_job_and_all_with_the_app(
     place: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixelscope.serve.folders.MAX_JOBS", 1)
+    monkeypatch.setattr("pixelscope.serve.pages.folders.MAX_JOBS", 1)
     app = create_app([place], HOSTS, data=data)
     with TestClient(app, raise_server_exceptions=False) as made:
         addresses, folders = [], []

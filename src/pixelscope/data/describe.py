@@ -16,8 +16,8 @@ from pixelscope.data.imageset import ImageSet, class_key, image_hashes
 from pixelscope.data.sources.folder import find_images
 from pixelscope.errors import InputError, MissingExtra, abridged, plural
 from pixelscope.files import atomic_file
+from pixelscope.imaging.convert import text_html
 from pixelscope.imaging.framing import SAMPLE, Foreground, find_foreground, matching
-from pixelscope.imaging.preview import text_html
 from pixelscope.imaging.resize import resize
 
 _COUNTED = 256

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pixelscope.data.disk_array import Bytes, DiskArray, Pixels, Positions, blocks, evenly_spaced, frame, select
 from pixelscope.errors import InputError, plural
+from pixelscope.imaging.convert import sheet_html
 from pixelscope.imaging.framing import Framing
-from pixelscope.imaging.preview import sheet_html
 
 Mask = NDArray[np.bool_]
 

@@ -24,8 +24,7 @@ from pixelscope.endovae.metrics import SSIM_METHOD, auroc, fine_detail_kept
 from pixelscope.endovae.results import METHODS, METRICS, MODEL, Evaluation, MeanStd, SetResult, SizeResult
 from pixelscope.endovae.samples import save_samples
 from pixelscope.errors import InputError
-from pixelscope.files import csv_text, write_text
-from pixelscope.processes import keep_heap
+from pixelscope.files import csv_text, keep_heap, write_text
 from pixelscope.runs.folder import RunFolder
 
 _log = logging.getLogger(__name__)

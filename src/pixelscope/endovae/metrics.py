@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pixelscope.endovae.results import Interval, ScoreSeparation
 from pixelscope.errors import InputError, plural
-from pixelscope.imaging.tissue import BLACK, BRIGHT, LUMA, touching_edge
+from pixelscope.imaging.insets import BLACK, BRIGHT, LUMA, touching_edge
 
 Values = NDArray[np.float64]
 

@@ -35,7 +35,7 @@ from pixelscope.engine.distributed import (
 )
 from pixelscope.engine.runtime import cpu_name, resolve_runtime
 from pixelscope.errors import InputError, Interrupted, TrainingStopped
-from pixelscope.processes import keep_heap
+from pixelscope.files import keep_heap
 
 RESUME_HINT = "resume from the last checkpoint with --resume RUN"
 _OF_SYSTEM = re.compile(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?")

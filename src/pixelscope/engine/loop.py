@@ -18,9 +18,8 @@ from pixelscope.engine.capture import Batches, CapturedSteps, EagerSteps
 from pixelscope.engine.checkpoint import CheckpointHeader, Progress
 from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import Barrier, average, check_agreement, ranks
-from pixelscope.engine.monitor import FiniteGuard, Meter
+from pixelscope.engine.monitor import FiniteGuard, Meter, TensorBoardEvents
 from pixelscope.engine.task import Task
-from pixelscope.engine.tensorboard import TensorBoardEvents
 from pixelscope.errors import InputError, Interrupted
 from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder

@@ -16,9 +16,9 @@ from pixelscope.engine.config import TrainingConfig
 from pixelscope.engine.distributed import is_first_process
 from pixelscope.engine.launch import await_tasks, hardware, launch, require_main_guard
 from pixelscope.engine.loop import Loop, RunIdentity
+from pixelscope.engine.monitor import TensorBoardEvents
 from pixelscope.engine.runtime import leave_busy_cores
 from pixelscope.engine.task import Task
-from pixelscope.engine.tensorboard import TensorBoardEvents
 from pixelscope.errors import InputError, TrainingStopped, require_extra
 from pixelscope.files import DISK_FULL
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions

@@ -11,7 +11,7 @@ import yaml
 
 from pixelscope import files
 from pixelscope.errors import InputError, not_one_of
-from pixelscope.exports.model_card import ModelCard
+from pixelscope.exports.metadata import ModelCard
 from pixelscope.files import atomic_file, atomic_folder, write_text
 
 TOLERANCE = 1e-4

@@ -1,11 +1,14 @@
-"""Convert stored values to 8-bit sRGB: values deeper than 8 bits, and colours with a profile.
+"""Convert stored values to 8-bit sRGB: values deeper than 8 bits, and colours with a profile; show images in notebooks.
 
 Images of a set share one range, so that equal values are equal greys in all of them.
 `require_rgb` checks what a caller has converted.
 """
 
+import base64
 import io
+from collections.abc import Sequence
 from functools import lru_cache
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,3 +146,30 @@ def require_rgb(images: np.ndarray, size: int | None = None) -> None:
     raise InputError(
         f"The images are {found.dtype} of shape {found.shape}; give uint8 RGB arrays (N, {wanted[0]}, {wanted[1]}, 3)."
     )
+
+
+HEIGHT = 48
+"""Minimum height of images in CSS pixels."""
+GAP = 2
+"""White pixels between neighbouring images."""
+
+
+def sheet_html(heading: str, rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> str:
+    """Return a contact sheet: a heading, then one row per name with its uint8 images (N, H, W, 3); empty rows are omitted."""
+    lines = [f"<tr><th>{escape(name)}</th><td>{_strip(images)}</td></tr>" for name, images in rows if len(images)]
+    return f"<p>{escape(heading)}</p><table>{''.join(lines)}</table>"
+
+
+def text_html(text: str) -> str:
+    """Return aligned text, such as a table for a terminal, as HTML."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def _strip(images: NDArray[np.uint8]) -> str:
+    """Return images next to each other as one <img> with embedded content."""
+    padded = np.pad(images, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=255)
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate(list(padded), axis=1)).save(file, "PNG")
+    content = base64.b64encode(file.getvalue()).decode()
+    height = max(HEIGHT, images.shape[1])
+    return f'<img height="{height}" style="image-rendering: pixelated" src="data:image/png;base64,{content}">'

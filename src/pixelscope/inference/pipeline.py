@@ -13,11 +13,10 @@ from pixelscope.data.formats.decode import decode, is_deep_file, is_flat, pages_
 from pixelscope.data.formats.dicom import windows
 from pixelscope.data.sources.listing import Entry, window_notes
 from pixelscope.errors import InputError, Interrupted, note, plural
-from pixelscope.files import DISK_FULL
+from pixelscope.files import DISK_FULL, keep_heap
 from pixelscope.imaging.convert import Range
 from pixelscope.inference.files import InputFile, batches, count_files, in_order, is_file, iterate_files, skipped_notes
 from pixelscope.inference.table import ERROR, ResumableTable, Row, Table
-from pixelscope.processes import keep_heap
 from pixelscope.runs.progress import ProgressCallback
 
 P = TypeVar("P")

@@ -13,6 +13,7 @@ import numpy as np
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.split import Split, own_test_mask
 from pixelscope.errors import InputError
+from pixelscope.files import keep_heap
 from pixelscope.pixelda.checkpoints import Checkpoint, default_checkpoint, list_checkpoints, read_run, stored_classifiers
 from pixelscope.pixelda.config import BaselineConfig
 from pixelscope.pixelda.data import RENAME, Domains, SeenImages, StoredRun, load_domain, load_own, with_classes_of
@@ -20,7 +21,6 @@ from pixelscope.pixelda.metrics import MeasuredSet, accuracies, discordant, meas
 from pixelscope.pixelda.results import ORACLE, UNFINISHED, CheckpointResult, CurvePoint, Evaluation, Oracle
 from pixelscope.pixelda.samples import write_galleries
 from pixelscope.pixelda.verdict import compare
-from pixelscope.processes import keep_heap
 from pixelscope.runs.folder import RunFolder, read_stats
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from pixelscope.data.disk_array import Bytes, sample_positions, sampled
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
+from pixelscope.engine.augment import strong, weak
 from pixelscope.engine.config import ViewsConfig
 from pixelscope.engine.runtime import computing_device
-from pixelscope.engine.views import strong, weak
 from pixelscope.pixelda.forward import logits_and_features
 from pixelscope.pixelda.metrics import BATCH, MeasuredSet, accuracies, confusion, measure_all
 from pixelscope.pixelda.results import DECIDES, SWAPPED, Better, Verdict

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from pixelscope.errors import InputError, TrainingStopped
-from pixelscope.files import UNREADABLE, AlreadyLocked, folder_lock, naming, write_text
-from pixelscope.processes import Process
+from pixelscope.files import UNREADABLE, AlreadyLocked, Process, folder_lock, naming, write_text
 
 FACTS = "lock.json"
 HEARTBEAT = 30.0

@@ -15,12 +15,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from pixelscope.errors import InputError, Interrupted
-from pixelscope.serve.folders import ImageFolders, ScoringJobs
-from pixelscope.serve.models import ModelCache
+from pixelscope.serve.models import QUEUE_SIZE, ModelCache, QueueFull, Worker
 from pixelscope.serve.pages import adapt, endoscopy, folders, runs
+from pixelscope.serve.pages.folders import ImageFolders, ScoringJobs
 from pixelscope.serve.rendering import environment, render
 from pixelscope.serve.security import LOOPBACK, SecurityMiddleware, allowed_names, own_names
-from pixelscope.serve.worker import QUEUE_SIZE, QueueFull, Worker
 
 HERE = Path(__file__).parent
 REPORT_STYLE = HERE.parent / "reports" / "style.css"

@@ -50,12 +50,11 @@ from pixelscope.data.frames.store import (
 )
 from pixelscope.data.sources.masks import frame_mask
 from pixelscope.errors import InputError, note
-from pixelscope.files import atomic_file, folder_lock, write_text
+from pixelscope.files import atomic_file, folder_lock, keep_heap, write_text
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box, find_content_area
 from pixelscope.imaging.convert import unused_range_note
 from pixelscope.imaging.insets import Inset, find_insets
-from pixelscope.processes import keep_heap
 from pixelscope.runs.progress import ProgressCallback
 
 _FIGURES = 3

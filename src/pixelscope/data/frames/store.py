@@ -22,7 +22,7 @@ from pixelscope.data.frames.preprocess import CENTRE_SIZE, Stages, View, ViewNam
 from pixelscope.errors import InputError, plural, printable
 from pixelscope.files import UNREADABLE, find_link
 from pixelscope.imaging.config import MIN_LESION, PrepareConfig
-from pixelscope.imaging.preview import sheet_html
+from pixelscope.imaging.convert import sheet_html
 from pixelscope.runs.record import ResultFile
 
 VERSION = 3

@@ -9,13 +9,13 @@ import numpy as np
 from cv2.typing import MatLike
 from numpy.typing import NDArray
 
-from pixelscope.data.phantom.polyp import draw_polyp
 from pixelscope.data.phantom.wall import (
     Floats,
     Mucosa,
     Tint,
     as_bytes,
     draw_mucosa,
+    draw_polyp,
     draw_tint,
     draw_vessels,
     look,

@@ -12,7 +12,7 @@ from pixelscope.data.frames.preprocess import View, ViewName
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.scores import Values, masked_mean
 from pixelscope.endovae.anomaly.statistics import GaussianReference
-from pixelscope.imaging.tissue import BLACK, LUMA, touching_edge
+from pixelscope.imaging.insets import BLACK, LUMA, touching_edge
 
 BASELINES = {
     "mean colour": "Mahalanobis distance of the mean colour outside insets from those of the training frames",

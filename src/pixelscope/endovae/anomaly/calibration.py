@@ -1,9 +1,12 @@
-"""The calibration of anomaly scores: scores of healthy frames that were not trained on, and the cameras of these frames."""
+"""The calibration of anomaly scores: scores of healthy frames that were not trained on, and the cameras of these frames.
+
+A run and an exported file store it.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +17,7 @@ from pixelscope.data.frames.preprocess import VIEWS, ViewName
 from pixelscope.endovae.anomaly.scores import ErrorMaps, Values, raw_scores, scores
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, frames_needed, smallest_rate, tie_tolerance
 from pixelscope.errors import InputError, plural
+from pixelscope.exports.metadata import Metadata, require_system
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.runs.record import ResultFile
 
@@ -278,3 +282,14 @@ def read_calibration(path: Path) -> Calibration:
         run = path.parent.parent
         raise InputError(f"There is no calibration in {run}; make one with `pixelscope endovae evaluate {run}`.")
     return Calibration.load(path)
+
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+def read_metadata(about: Metadata, origin: str) -> tuple[PrepareConfig, Calibration]:
+    """Return the preparation settings and the calibration of an exported model; raises InputError if either is missing."""
+    require_system(about, "endovae", origin)
+    prepare: dict[str, Any] = about.config.get("prepare", {})
+    return PrepareConfig.parse(prepare, origin), Calibration.parse(about.calibration or {}, origin)

@@ -10,7 +10,7 @@ from pixelscope.endovae.anomaly.measurement import FrameMaps
 from pixelscope.endovae.data import FrameSubset
 from pixelscope.endovae.metrics import auroc, best_dice
 from pixelscope.endovae.results import Localization, MapResult, RegionMapResult
-from pixelscope.imaging.tissue import LUMA
+from pixelscope.imaging.insets import LUMA
 
 MAX_FRAMES = 2_000
 """Maximum number of frames whose pixels are compared, evenly spaced."""

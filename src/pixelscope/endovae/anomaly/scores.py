@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pixelscope.data.frames.preprocess import ViewName, centre_box
 from pixelscope.endovae.anomaly.statistics import GaussianReference
 from pixelscope.imaging.content_area import Box
-from pixelscope.imaging.tissue import tissue_mask
+from pixelscope.imaging.insets import tissue_mask
 
 Values = NDArray[np.float64]
 

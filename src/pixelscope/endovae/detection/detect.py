@@ -15,12 +15,10 @@ from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.statistics import conformal_p, few_frames_warning
 from pixelscope.endovae.detection.config import DetectConfig, DetectorName, chosen_detectors, detector_name
 from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_validate, halves, with_tissue
-from pixelscope.endovae.detection.listing import MODEL, RESULT
 from pixelscope.endovae.detection.model import FittedDetector, fit_detector
-from pixelscope.endovae.detection.results import DetectionResult, ScoreResult
+from pixelscope.endovae.detection.results import MODEL, RESULT, DetectionResult, ScoreResult
 from pixelscope.endovae.report.anomaly import HeatMaps, Point, heatmap_gallery, separation_panel
-from pixelscope.files import atomic_file, atomic_folder, require_absent
-from pixelscope.processes import keep_heap
+from pixelscope.files import atomic_file, atomic_folder, keep_heap, require_absent
 from pixelscope.runs.progress import ProgressCallback
 
 CALIBRATION_FRACTION = 0.2

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelscope.endovae.detection.config import LEARNED_SIDE, PRETRAINED_SIDE
-from pixelscope.endovae.detection.segmentation import LesionHead, LesionNet, train_lesion_head, train_lesion_net
+from pixelscope.endovae.detection.pseudo_lesions import LesionHead, LesionNet, train_lesion_head, train_lesion_net
 from pixelscope.endovae.lite0 import BLOCKS, PATCHED, Lite0Features, load_lite0
 from pixelscope.imaging.resize import resize_frames_bicubic
 from pixelscope.rng import derive

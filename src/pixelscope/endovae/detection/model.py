@@ -22,8 +22,8 @@ from pixelscope.endovae.detection.features import (
     learned_extractor,
     pretrained_extractor,
 )
+from pixelscope.endovae.detection.pseudo_lesions import LesionHead, LesionNet
 from pixelscope.endovae.detection.results import Detection, DetectorCalibration
-from pixelscope.endovae.detection.segmentation import LesionHead, LesionNet
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.exports.metadata import Metadata, require_system

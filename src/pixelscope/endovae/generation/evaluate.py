@@ -8,16 +8,14 @@ from numpy.typing import NDArray
 
 from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
-from pixelscope.endovae.generation.features import feature_spaces
 from pixelscope.endovae.generation.measures import MIN_FRAMES, Nearest
 from pixelscope.endovae.generation.results import FeaturesName, GeneratedSet, GenerationResult
-from pixelscope.endovae.generation.sets import MAX_FRAMES, RealFrames, measure_generated, measure_real
+from pixelscope.endovae.generation.sets import MAX_FRAMES, RealFrames, feature_spaces, measure_generated, measure_real
 from pixelscope.endovae.latent_prior.sample import FrameSampler, UsePrior
 from pixelscope.endovae.metrics import fine_cycles
 from pixelscope.endovae.report.plotting import rows_gallery
 from pixelscope.errors import InputError
-from pixelscope.files import atomic_file
-from pixelscope.processes import keep_heap
+from pixelscope.files import atomic_file, keep_heap
 from pixelscope.runs.folder import RunFolder
 from pixelscope.runs.progress import ProgressCallback
 

@@ -9,11 +9,10 @@ import numpy as np
 
 from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration, ViewCalibration, selecting_warning
-from pixelscope.endovae.inference.model import ScoringModel, load_scorer
+from pixelscope.endovae.inference.scorers import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH, Evaluation, ViewResult
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle
-from pixelscope.exports.metadata import Metadata
-from pixelscope.exports.model_card import ModelCard, TensorSpec
+from pixelscope.exports.metadata import Metadata, ModelCard, TensorSpec
 from pixelscope.runs.folder import versions
 from pixelscope.runs.record import parse_record
 

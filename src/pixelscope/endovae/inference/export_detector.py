@@ -12,15 +12,13 @@ from pixelscope.data.frames.prepare import open_or_prepare
 from pixelscope.data.phantom import draw_frame
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.detection.config import DETECTORS, LITE0
-from pixelscope.endovae.detection.listing import RESULT
 from pixelscope.endovae.detection.model import FittedDetector
-from pixelscope.endovae.detection.results import ALL, DetectionResult
+from pixelscope.endovae.detection.results import ALL, RESULT, DetectionResult
 from pixelscope.endovae.inference.scorers import OUTPUTS, DetectorScorer, FrameDetector, OnnxDetector
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle
-from pixelscope.exports.metadata import Metadata
-from pixelscope.exports.model_card import ModelCard, TensorSpec
+from pixelscope.exports.metadata import Metadata, ModelCard, TensorSpec
 from pixelscope.exports.onnx_graph import build_graph
 from pixelscope.exports.onnx_runtime import OnnxModel, with_checksum
 from pixelscope.runs.folder import versions

@@ -13,8 +13,8 @@ import numpy as np
 
 from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.data.frames.preprocess import prepare_file
+from pixelscope.endovae.anomaly.calibration import Bytes, Floats
 from pixelscope.endovae.inference.images import ImagesWritten, grid, is_grid, require_other_file, save_png
-from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.latent_prior.config import Kind, UsePrior
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_folder, csv_text, require_absent, write_text
@@ -165,8 +165,7 @@ def generate(
 
 def _frames(checkpoint: "Checkpoint", wanted: _Wanted) -> tuple[Iterator[Bytes], dict[str, Any]]:
     """Return an iterator over batches of frames, uint8 (n, S, S, 3), and what files say about their distribution."""
-    from pixelscope.endovae.latent_prior.inpaint import FrameInpainter
-    from pixelscope.endovae.latent_prior.sample import FrameSampler
+    from pixelscope.endovae.latent_prior.sample import FrameInpainter, FrameSampler
 
     if wanted.between is not None or wanted.dimension is not None:
         return _on_a_line(checkpoint, wanted), {}

@@ -14,16 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.data.frames.preprocess import prepare_frame
-from pixelscope.endovae.anomaly.calibration import HEADLINE, ViewCalibration
+from pixelscope.endovae.anomaly.calibration import HEADLINE, Bytes, Floats, ViewCalibration
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.scores import why_unscored
-from pixelscope.endovae.inference.metadata import Bytes, Floats
 from pixelscope.endovae.inference.scorers import VAEScorer, open_scorer
 from pixelscope.endovae.results import Evaluation
 from pixelscope.errors import InputError
 from pixelscope.imaging.content_area import Box
-from pixelscope.imaging.convert import require_rgb
-from pixelscope.imaging.preview import sheet_html
+from pixelscope.imaging.convert import require_rgb, sheet_html
 
 if TYPE_CHECKING:
     from pixelscope.endovae.data import Splits

@@ -12,8 +12,8 @@ import numpy as np
 
 from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.data.frames.preprocess import prepare_file
+from pixelscope.endovae.anomaly.calibration import Floats
 from pixelscope.endovae.inference.images import UNMEASURED, ImagesWritten, grid, is_grid, require_other_file, save_png
-from pixelscope.endovae.inference.metadata import Floats
 from pixelscope.errors import InputError, note
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.inference.files import (

@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pixelscope.endovae.anomaly.calibration import Calibration
+from pixelscope.endovae.anomaly.calibration import Bytes, Calibration, Floats, read_metadata
 from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, load_networks
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import as_channels_first, to_frames, to_unit
 from pixelscope.endovae.forward import BATCH, Reconstructed, decode, random_latents
-from pixelscope.endovae.inference.metadata import Bytes, Floats, read_metadata
 from pixelscope.endovae.losses import Posterior
 from pixelscope.endovae.metrics import Dissimilarity, pixel_maps
 from pixelscope.endovae.networks import AnyDecoder, AnyEncoder

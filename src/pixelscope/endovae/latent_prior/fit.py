@@ -13,12 +13,12 @@ from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint
 from pixelscope.endovae.data import FrameSubset, frame_kinds, load_run_splits
 from pixelscope.endovae.forward import BATCH, encode
 from pixelscope.endovae.latent_prior.config import KINDS, Kind, PriorConfig
+from pixelscope.endovae.latent_prior.flow import FlowPrior
 from pixelscope.endovae.latent_prior.mixture import MixturePrior
 from pixelscope.endovae.latent_prior.results import PriorResult
-from pixelscope.endovae.latent_prior.spatial import FlowPrior
 from pixelscope.endovae.latent_prior.stored import require_replaceable, save_prior
 from pixelscope.errors import InputError, plural, require_extra
-from pixelscope.processes import keep_heap
+from pixelscope.files import keep_heap
 from pixelscope.runs.folder import RunFolder, git_revision, versions
 from pixelscope.runs.progress import ProgressCallback
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.latent_prior.config import Kind
+from pixelscope.endovae.latent_prior.flow import FlowPrior
 from pixelscope.endovae.latent_prior.mixture import MixturePrior
 from pixelscope.endovae.latent_prior.results import PriorResult
-from pixelscope.endovae.latent_prior.spatial import FlowPrior
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, atomic_folder
 from pixelscope.runs.folder import RunFolder

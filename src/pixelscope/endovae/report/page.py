@@ -10,8 +10,7 @@ from pixelscope.endovae.report.frames import augmentation_section, frames_sectio
 from pixelscope.endovae.report.generated import latent_section, reconstructions_section
 from pixelscope.endovae.report.training import training_section
 from pixelscope.endovae.results import METHODS, MODEL, PCA, MeanStd, SetResult
-from pixelscope.reports.document import Row, Section, Table, present
-from pixelscope.reports.record import duration, record_section
+from pixelscope.reports.document import Row, Section, Table, duration, present, record_section
 
 STATES = {"running": "It is still running, or was killed", "stopped": "It was stopped"}
 METRICS = {"psnr": "PSNR", "ssim": "SSIM"}

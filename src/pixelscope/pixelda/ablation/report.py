@@ -25,9 +25,8 @@ from pixelscope.pixelda.ablation.results import (
     SearchResult,
 )
 from pixelscope.pixelda.report.generated import named_rows
-from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table, record_section
 from pixelscope.reports.plotting import BLUE, GREY, INK, Panel, count_images, count_percent, padded_figure, panels, styled
-from pixelscope.reports.record import record_section
 from pixelscope.runs.folder import RunFolder, read_arrays
 from pixelscope.runs.record import parse_record
 

@@ -9,8 +9,7 @@ import numpy as np
 from pixelscope.data import load
 from pixelscope.data.disk_array import sampled
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle
-from pixelscope.exports.metadata import Metadata
-from pixelscope.exports.model_card import ModelCard, TensorSpec
+from pixelscope.exports.metadata import Metadata, ModelCard, TensorSpec
 from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, TorchClassifier, load_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.results import Choose, Evaluation, SetResult, chosen_by_labels

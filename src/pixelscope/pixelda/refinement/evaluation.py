@@ -13,12 +13,12 @@ from torch import nn
 
 from pixelscope.data.disk_array import sampled
 from pixelscope.errors import InputError
+from pixelscope.files import keep_heap
 from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint, require_same_start
 from pixelscope.pixelda.evaluation import grouped_notes, leak_notes, own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, StoredRefinement, read_refinement
-from pixelscope.pixelda.refinement.guard import guard
-from pixelscope.pixelda.refinement.inputs import (
+from pixelscope.pixelda.refinement.data import (
     GROUPS_HELD_OUT,
     RefinementInputs,
     build_classifier,
@@ -26,10 +26,10 @@ from pixelscope.pixelda.refinement.inputs import (
     generated_validation,
     load_inputs,
 )
+from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.results import SELECTORS, Guard, RefinementResult, Selection, Snapshot
 from pixelscope.pixelda.results import ORACLE
 from pixelscope.pixelda.verdict import MAX_IMAGES, answers_of, cluster_agreement, mutual_information
-from pixelscope.processes import keep_heap
 from pixelscope.runs.folder import RunFolder
 
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from pixelscope.pixelda.refinement.config import RefineConfig, read_refinement
 from pixelscope.pixelda.refinement.guard import CRITERIA
 from pixelscope.pixelda.refinement.results import SELECTORS, Guard, RefinementResult, Snapshot
-from pixelscope.pixelda.report.classes import CONFUSION_CAPTION, confusion_matrices
+from pixelscope.pixelda.report.result import CONFUSION_CAPTION, confusion_matrices
 from pixelscope.pixelda.results import ORACLE, chosen_by_labels
-from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table
+from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table, record_section
 from pixelscope.reports.plotting import (
     BLUE,
     DASHED,
@@ -26,7 +26,6 @@ from pixelscope.reports.plotting import (
     series,
     styled,
 )
-from pixelscope.reports.record import record_section
 from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.record import RunRecord, parse_record
 

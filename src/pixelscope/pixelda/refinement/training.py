@@ -11,9 +11,10 @@ from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.networks import TaskNetwork
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, places_of, read_refinement
-from pixelscope.pixelda.refinement.data import GeneratedPool, RefineBatches
-from pixelscope.pixelda.refinement.inputs import (
+from pixelscope.pixelda.refinement.data import (
     GROUPS_HELD_OUT,
+    GeneratedPool,
+    RefineBatches,
     RefinementInputs,
     assumed_frequencies,
     build_classifier,

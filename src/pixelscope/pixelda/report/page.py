@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from pixelscope.pixelda.report.classes import classes_section
 from pixelscope.pixelda.report.data import ReportData, percent, points
 from pixelscope.pixelda.report.generated import domains_section, generated_section
-from pixelscope.pixelda.report.result import result_section, verdict_section
+from pixelscope.pixelda.report.result import classes_section, result_section, verdict_section
 from pixelscope.pixelda.report.training import baseline_section, stability_section, training_section
 from pixelscope.pixelda.results import UNFINISHED, SetResult, chosen_by_labels
-from pixelscope.reports.document import Section
-from pixelscope.reports.record import duration, record_section
+from pixelscope.reports.document import Section, duration, record_section
 
 FILTERED = "images of classes that the source lacks (--data.classes source)"
 """What labels of the target are used for in training, if for anything."""

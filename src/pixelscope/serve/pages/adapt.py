@@ -11,8 +11,7 @@ from starlette.datastructures import UploadFile
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.serve.charts import data_uri, rgb
-from pixelscope.serve.rendering import find_system, render
+from pixelscope.serve.rendering import data_uri, find_system, render, rgb
 
 router = APIRouter()
 

@@ -9,8 +9,7 @@ from starlette.datastructures import UploadFile
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.serve.charts import data_uri, histogram, rgb
-from pixelscope.serve.rendering import find_system, render
+from pixelscope.serve.rendering import data_uri, find_system, histogram, render, rgb
 
 router = APIRouter()
 

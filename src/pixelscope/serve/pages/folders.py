@@ -1,5 +1,16 @@
-"""The page Folders: scores the frames of a folder at or below the one given with --data. For research only."""
+"""The page Folders, and the jobs that score the frames of a folder at or below the one given with --data.
 
+For research only.
+"""
+
+import csv
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +20,174 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 import pixelscope
-from pixelscope.errors import InputError
-from pixelscope.serve.charts import png, rgb
-from pixelscope.serve.folders import ScoringJob
-from pixelscope.serve.rendering import find_system, render
+from pixelscope.errors import InputError, Interrupted
+from pixelscope.serve.rendering import find_system, png, render, rgb
+
+MAX_DEPTH = 3
+"""Levels of folders that are listed."""
+MAX_FOLDERS = 500
+"""Folders that are listed."""
+VIEW = "centre"
+"""What of each frame a run scores; a detector has its own view."""
+FALSE_POSITIVE_RATE = 0.05
+"""Fraction of healthy frames that may be flagged, if there are enough calibration frames for it."""
+MAX_JOBS = 8
+"""Jobs whose results are kept; the oldest is dropped for a new one."""
+
+
+class ImageFolders:
+    """A folder and those below it, by name; a folder is found by its listed name only."""
+
+    def __init__(self, root: Path) -> None:
+        """List `root` and below; raises InputError if it is not a folder."""
+        if not root.is_dir():
+            raise InputError(f"--data {root} is not a folder; give a folder of frames, or of folders of them.")
+        self.root = root.resolve()
+
+    def names(self) -> list[str]:
+        """Return the folders, as POSIX paths below the root, sorted; `.` is the root. Hidden ones and links are left out."""
+        found = ["."]
+        for here, folders, _ in os.walk(self.root):
+            inner = Path(here).relative_to(self.root)
+            folders[:] = sorted(name for name in folders if _is_listed(Path(here) / name))
+            found += [(inner / name).as_posix() for name in folders]
+            if len(inner.parts) + 1 >= MAX_DEPTH or len(found) > MAX_FOLDERS:
+                folders.clear()
+        return sorted(found[:MAX_FOLDERS])
+
+    def find(self, name: str) -> Path:
+        """Return the folder of a listed name; raises InputError for any other, whatever path it spells."""
+        if name not in self.names():
+            raise InputError(f"There is no folder {name[:80]!r} (any more); choose a folder of the list.")
+        return self.root / name
+
+
+@dataclass
+class ScoringJob:
+    """One folder, scored by one run or detector in a thread."""
+
+    key: str
+    model: Any
+    """What scores: a run, as `pixelscope.find_runs` lists it, or a detector, as `pixelscope.endovae.find_detectors` does."""
+    folder: str
+    """Listed name of the folder."""
+    path: Path
+    out: Path
+    """The table."""
+    done: int = 0
+    total: int = 0
+    """Frames; 0 until they are counted."""
+    state: str = "running"
+    """running, finished, stopped or failed."""
+    lines: tuple[str, ...] = ()
+    """The summary, or what went wrong."""
+    rows: list[dict[str, str]] = field(default_factory=list)
+    """Rows of the table, the highest score first, then those with an error."""
+    images: OrderedDict[int, Any] = field(default_factory=OrderedDict)
+    """Images last shown, by position in `rows`; used by the worker's thread only."""
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def detector(self) -> bool:
+        """Return whether a detector scores."""
+        return isinstance(self.model, pixelscope.endovae.DetectorInfo)
+
+    def work(self) -> None:
+        """Score the folder; the result, or the error, is kept in this object."""
+        try:
+            # With few calibration frames no frame can be flagged at the usual rate; then the smallest possible one is taken.
+            rate = max(FALSE_POSITIVE_RATE, 1 / (self._calibrated_on() + 1))
+            view = None if self.detector else VIEW
+            result = pixelscope.endovae.score(
+                self.model.path, [self.path], self.out, view=view, false_positive_rate=rate, progress=self._progress
+            )
+            self.rows = _worst_first(self.out)
+            self.lines, self.state = _summary(result), "finished"
+        except Interrupted:
+            self.lines, self.state = ("Stopped before the end; nothing was kept.",), "stopped"
+        except InputError as error:
+            self.lines, self.state = (str(error),), "failed"
+        except Exception:
+            self.lines, self.state = ("Scoring has failed; the terminal of the app shows the error.",), "failed"
+            raise
+
+    def _calibrated_on(self) -> int:
+        """Return the number of calibration frames."""
+        if self.detector:
+            return pixelscope.endovae.InteractiveDetector(self.model.path).calibration.count
+        return pixelscope.endovae.load_scorer(self.model.path).calibration.views[VIEW].count
+
+    def _progress(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+
+
+class ScoringJobs:
+    """Jobs by key, one running at a time; their tables are in a temporary folder, which is removed with the app."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._jobs: OrderedDict[str, ScoringJob] = OrderedDict()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self, model: Any, name: str, path: Path) -> ScoringJob:
+        """Start scoring the folder `path`, listed as `name`, with `model`; raises InputError while another job runs."""
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                raise InputError("A folder is being scored; wait for it, or stop it.")
+            self._folder = self._folder or Path(tempfile.mkdtemp(prefix="pixelscope-serve-"))
+            key = secrets.token_urlsafe(9)
+            out = self._folder / key / "scores.csv"
+            out.parent.mkdir()
+            job = self._jobs[key] = ScoringJob(key, model, name, path, out)
+            while len(self._jobs) > MAX_JOBS:
+                shutil.rmtree(self._jobs.popitem(last=False)[1].out.parent, ignore_errors=True)
+            self._thread = threading.Thread(target=job.work, name="pixelscope-score", daemon=True)
+            self._thread.start()
+            return job
+
+    def find(self, key: str) -> ScoringJob:
+        """Return a job; raises InputError if there is none of this key."""
+        job = self._jobs.get(key)
+        if job is None:
+            raise InputError("These results are gone; score the folder again.")
+        return job
+
+    def newest_first(self) -> list[ScoringJob]:
+        """Return the jobs, the newest first."""
+        with self._lock:
+            return list(reversed(self._jobs.values()))
+
+    def close(self) -> None:
+        """Stop the running job and remove all tables."""
+        with self._lock:
+            for job in self._jobs.values():
+                job.stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _summary(result: Any) -> tuple[str, ...]:
+    """Return the lines of `Scores.to_text` without the first, which names a temporary file, and the note that each page has."""
+    _, *lines = result.to_text().splitlines()
+    note = result.to_dict()["note"]
+    return tuple(line[:1].upper() + line[1:] for line in lines if line != note)
+
+
+def _is_listed(folder: Path) -> bool:
+    """Return whether a folder is neither hidden nor a link, and its name can be shown."""
+    return not folder.name.startswith(".") and not folder.is_symlink() and folder.name.isprintable()
+
+
+def _worst_first(table: Path) -> list[dict[str, str]]:
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return sorted(rows, key=lambda row: -float(row["score"]) if row["score"] else float("inf"))
+
 
 router = APIRouter()
 

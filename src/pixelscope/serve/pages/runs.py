@@ -11,8 +11,7 @@ from fastapi.responses import HTMLResponse
 
 import pixelscope
 from pixelscope.errors import InputError
-from pixelscope.serve.charts import curve, data_uri
-from pixelscope.serve.rendering import find_system, render
+from pixelscope.serve.rendering import curve, data_uri, find_system, render
 
 router = APIRouter()
 
