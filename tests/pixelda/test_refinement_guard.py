@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,7 @@ def changed(network: Classifier, weight: torch.Tensor, bias: torch.Tensor) -> Cl
     last = other.shared[-1]
     assert isinstance(last, nn.Linear)
     with torch.no_grad():
-        last.weight.copy_(weight)
-        last.bias.copy_(bias)
+        last.weight, last.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
     return other
 
 
@@ -123,6 +123,23 @@ def test_a_class_has_vanished_only_where_source_and_start_have_it(good: Classifi
     assert vanished(good, FREQUENCIES)
     assert not vanished(good, (0.5, 0.5, 0.0)), "the source has no image of it"
     assert not vanished(gone, FREQUENCIES), "nor did the start predict it"
+
+
+@pytest.mark.parametrize(("classes", "decides"), [(3, True), (19, True), (20, False), (36, False)])
+def test_a_vanished_class_decides_unless_it_is_one_of_many(good: Classifier, classes: int, decides: bool) -> None:
+    """The classes besides the three are in no image, and never predicted."""
+    weight, bias = last_of(good)
+    unused = classes - len(bias)
+    weight = torch.cat([weight, torch.zeros(unused, weight.shape[1])])
+    bias = torch.cat([bias, torch.full((unused,), -1000.0)])
+    source = replace(SOURCE, classes=[*SOURCE.classes, *(f"unused {one}" for one in range(unused))])
+    frequencies = FREQUENCIES + (0.0,) * unused
+    start, gone = changed(good, weight, bias), changed(good, weight, bias - 100 * torch.eye(classes)[2])
+    found = guard(start, gone, TARGET.without_labels(), source, None, 0.95, frequencies=frequencies)
+    said = [sentence for sentence in found.sentences() if "never predicts" in sentence]
+    assert said == [f"It almost never predicts {SOURCE.classes[2]}."]
+    assert (said[0] in found.reasons, said[0] in found.remarks) == (decides, not decides)
+    assert said[0] in found.to_text()
 
 
 @pytest.mark.parametrize(("count", "vanished"), [(6, False), (9, False), (30, True), (90, True)])

@@ -34,6 +34,9 @@ UNLEARNED = 0.5
 VANISHED = 0.25
 """Ratio of a class's frequency to its former one below which it has vanished from the predictions."""
 
+FEW = 0.05
+"""Fraction of the classes up to which vanished ones do not decide: each costs at most one class's part of balanced accuracy."""
+
 ADVICE = "Raise --training.images, or start from T with --preset paper-classifier."
 """What to do about a refinement that has not learned the source."""
 
@@ -73,11 +76,15 @@ def guard(
     criteria = {name: (values[0][name], values[1][name]) for name in CRITERIA if name in values[0]}
     before, after = (logits.argmax(1) for logits, _ in found.values())
     shares = _shares(source.classes, frequencies, before, after)
-    reasons = _reasons(criteria, swapped_share(before, after), shares, len(shown))
+    gone = [one.name for one in shares if _vanished(one, len(shown), RISK / len(shares))]
+    vanished = (f"It almost never predicts {', '.join(gone)}.",) if gone else ()
+    decides = len(gone) > FEW * len(shares)
+    reasons = _reasons(criteria, swapped_share(before, after)) + (vanished if decides else ())
     confident = found["refined"][0].softmax(1).amax(1) >= threshold
     return Guard(
         kept="start" if reasons else "refined",
         reasons=reasons,
+        remarks=() if decides else vanished,
         advice=ADVICE if finished and _unlearned(criteria) else "",
         criteria=criteria,
         agreement=float((before == after).double().mean()),
@@ -95,9 +102,7 @@ def _shares(classes: Sequence[str], frequencies: Sequence[float], before: Tensor
     return tuple(ClassShare(name=name, source=own, start=start, refined=refined) for name, own, start, refined in rows)
 
 
-def _reasons(
-    criteria: Mapping[str, tuple[float, float]], swapped: float, shares: tuple[ClassShare, ...], images: int
-) -> tuple[str, ...]:
+def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float) -> tuple[str, ...]:
     reasons = []
     before, after = criteria["source accuracy"]
     if _unlearned(criteria):
@@ -107,9 +112,6 @@ def _reasons(
         reasons.append(f"Its predictions agree less with clusters of its features: {after:.2f}, before {before:.2f}.")
     if swapped > SWAPPED:
         reasons.append("It swaps classes.")
-    gone = [one.name for one in shares if _vanished(one, images, RISK / len(shares))]
-    if gone:
-        reasons.append(f"It almost never predicts {', '.join(gone)}.")
     return tuple(reasons)
 
 

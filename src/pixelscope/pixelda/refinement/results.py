@@ -37,6 +37,8 @@ class Guard(Config):
     """Classifier used by `classify` and `export`."""
     reasons: tuple[str, ...]
     """Why the refinement likely harms, one sentence each; empty if it does not."""
+    remarks: tuple[str, ...] = ()
+    """What to look at although it does not decide, one sentence each."""
     advice: str = ""
     """What to do about it, in a sentence; empty if there is no advice, or the refinement is not finished."""
     criteria: dict[str, tuple[float, float]]
@@ -50,10 +52,10 @@ class Guard(Config):
     """Number of target images compared; None in a file of an earlier version."""
 
     def sentences(self) -> tuple[str, ...]:
-        """Return the verdict, its reasons and the advice, one sentence each."""
+        """Return the verdict, its reasons, remarks and the advice, one sentence each."""
         effect = "helps" if self.kept == "refined" else "harms"
         advice = (self.advice,) if self.advice else ()
-        return (f"The refinement likely {effect} (estimated without target labels).", *self.reasons, *advice)
+        return (f"The refinement likely {effect} (estimated without target labels).", *self.reasons, *self.remarks, *advice)
 
     def basis(self) -> str:
         """Return how many target images were compared, as `1,000 target images`."""
