@@ -1,5 +1,7 @@
 """What an interpreter and a notebook show of public objects: it fits on a screen, and a notebook sees images and tables."""
 
+import html as html_text
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,12 @@ def analysis() -> FrameAnalysis:
 )
 def test_its_text_fits_on_a_screen(make: Any) -> None:
     assert 10 < len(repr(make())) < SCREEN
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.04, "p 0.040"), (0.0005, "p 0.001"), (0.0004, "p < 0.001"), (1.0, "p 1.000")])
+def test_a_p_value_is_never_shown_as_0(p: float, said: str) -> None:
+    found = replace(analysis(), p=p)
+    assert repr(found).endswith(f"{said}>") and html_text.escape(said) in found._repr_html_()
 
 
 def test_an_image_set_says_how_many_images_of_which_shape_and_classes() -> None:

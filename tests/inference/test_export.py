@@ -26,7 +26,7 @@ from pixelscope.endovae.inference.interactive import InteractiveVAE
 from pixelscope.endovae.inference.score import score, score_frames
 from pixelscope.endovae.inference.scorers import MAPS, load_scorer
 from pixelscope.endovae.metrics import Dissimilarity
-from pixelscope.exports.bundle import compare, require_absent, sidecar_files
+from pixelscope.exports.bundle import compare, require_new_export, sidecar_files
 from pixelscope.exports.metadata import KEY, parse_metadata
 from pixelscope.exports.onnx_graph import build_graph
 from pixelscope.exports.onnx_runtime import CHECKSUM, OnnxModel, with_checksum
@@ -409,9 +409,9 @@ def test_what_a_killed_export_leaves_is_replaced_and_other_files_are_not(tmp_pat
     for path in beside:
         path.write_text("begun")
     with pytest.raises(InputError, match="exists already"):
-        require_absent(out, "onnx")
+        require_new_export(out, "onnx")
     assert all(path.exists() for path in beside)
 
     (tmp_path / ".model.onnx.unfinished").touch()
-    require_absent(out, "onnx")
+    require_new_export(out, "onnx")
     assert list(tmp_path.iterdir()) == []

@@ -603,6 +603,14 @@ def test_a_class_that_is_learned_late_has_a_lower_threshold() -> None:
     assert balanced.label(said)[1].tolist() == [True, True, True, False]
 
 
+@pytest.mark.parametrize("setting", [{"weight": 2.0}, {"weak_views": 2}, {"distribution_alignment": "none"}, {"teacher": "t"}])
+def test_settings_of_pseudo_labels_are_refused_without_them(setting: dict, tmp_path: Path) -> None:
+    (name,) = setting
+    with pytest.raises(InputError, match=f"self_training.{name}.* has no effect"):
+        refine(tiny.refined(run="nowhere", self_training={"enabled": False} | setting), run=tmp_path / "refined")
+    assert not (tmp_path / "refined").exists()
+
+
 def test_a_threshold_that_has_no_effect_is_refused() -> None:
     with pytest.raises(InputError, match="threshold 0.8"):
         RefineConfig.parse({"self_training": {"threshold": 0.8, "thresholds": "adaptive"}})

@@ -9,10 +9,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import yaml
 
-from pixelscope import files
 from pixelscope.errors import InputError, not_one_of
 from pixelscope.exports.metadata import ModelCard
-from pixelscope.files import atomic_file, atomic_folder, write_text
+from pixelscope.files import atomic_file, atomic_folder, require_absent, write_text
 
 TOLERANCE = 1e-4
 """Maximum difference, absolute for values below 1 and relative above."""
@@ -91,7 +90,7 @@ def sidecar_files(out: Path) -> dict[str, Path]:
     }
 
 
-def require_absent(out: Path, form: Format) -> None:
+def require_new_export(out: Path, form: Format) -> None:
     """Raise InputError if the model file or a sidecar file exists, or the suffix does not match the format.
 
     Sidecar files of a killed export are removed.
@@ -107,8 +106,7 @@ def require_absent(out: Path, form: Format) -> None:
             path.unlink(missing_ok=True)
         _unfinished(out).unlink()
     for path in (out, *sidecar_files(out).values()):
-        if path.exists():
-            raise InputError(f"{path} exists already; choose another --out, or remove it.")
+        require_absent(path)
 
 
 def _unfinished(out: Path) -> Path:
@@ -162,7 +160,7 @@ def write_model_folder(
     Raises:
         InputError: `out` exists, or as `export` does; nothing is left.
     """
-    files.require_absent(out)
+    require_absent(out)
     with atomic_folder(out) as folder:
         model = folder / f"model.{form}"
         result = export(model)

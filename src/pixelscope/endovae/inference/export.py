@@ -11,7 +11,7 @@ from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration, ViewCalibration, selecting_warning
 from pixelscope.endovae.inference.scorers import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH, Evaluation, ViewResult
-from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle
+from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_new_export, write_bundle
 from pixelscope.exports.metadata import Metadata, ModelCard, TensorSpec
 from pixelscope.runs.folder import versions
 from pixelscope.runs.record import parse_record
@@ -33,7 +33,7 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     from pixelscope.endovae.checkpoints import load_checkpoint
     from pixelscope.endovae.inference.torch_model import TorchScorer
 
-    require_absent(out, form)
+    require_new_export(out, form)
     loaded = load_checkpoint(run, checkpoint)
     calibration = loaded.calibration()
     scorer = TorchScorer.from_checkpoint(loaded, calibration)

@@ -17,7 +17,7 @@ from pixelscope.endovae.detection.results import ALL, RESULT, DetectionResult
 from pixelscope.endovae.inference.scorers import OUTPUTS, DetectorScorer, FrameDetector, OnnxDetector
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
-from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle
+from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_new_export, write_bundle
 from pixelscope.exports.metadata import Metadata, ModelCard, TensorSpec
 from pixelscope.exports.onnx_graph import build_graph
 from pixelscope.exports.onnx_runtime import OnnxModel, with_checksum
@@ -61,7 +61,7 @@ def export_detector(detector: Path, out: Path, form: Format, *, images: str | No
     """
     if form != "onnx":
         raise InputError(f"{detector} is a .{form} file already; copy it, or export it with --format onnx.")
-    require_absent(out, form)
+    require_new_export(out, form)
     fitted = FittedDetector.load(detector)
     frames, compared_on = _frames(fitted, detector, images)
     side = fitted.extractor.side

@@ -58,8 +58,13 @@ class FrameAnalysis:
     calibration: NDArray[np.float64]
     """Scores of the healthy calibration frames, ascending."""
 
+    @property
+    def p_text(self) -> str:
+        """Return the p-value for a person: `p 0.034`, or `p < 0.001`."""
+        return "p < 0.001" if self.p < 0.0005 else f"p {self.p:.3f}"
+
     def __repr__(self) -> str:
-        return f"<FrameAnalysis: {self.name} {self.score:.4g}, p {self.p:.3f}>"
+        return f"<FrameAnalysis: {self.name} {self.score:.4g}, {self.p_text}>"
 
     def _repr_html_(self) -> str:
         """Return the frame and its heat map, then the prepared square and its reconstruction, if there is one."""
@@ -67,7 +72,7 @@ class FrameAnalysis:
         small = [("prepared", self.prepared[None])]
         if self.reconstruction is not None:
             small.append(("reconstruction", self.reconstruction[None]))
-        return sheet_html(f"{self.name} {self.score:.4g}, p {self.p:.3f}", [*whole, *small])
+        return sheet_html(f"{self.name} {self.score:.4g}, {self.p_text}", [*whole, *small])
 
 
 class InteractiveVAE:

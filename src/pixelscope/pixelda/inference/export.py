@@ -8,7 +8,7 @@ import numpy as np
 
 from pixelscope.data import load
 from pixelscope.data.disk_array import sampled
-from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_absent, write_bundle
+from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_new_export, write_bundle
 from pixelscope.exports.metadata import Metadata, ModelCard, TensorSpec
 from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, TorchClassifier, load_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
@@ -46,7 +46,7 @@ def export_classifier(
     """
     from pixelscope.pixelda.checkpoints import choose_classifier, load_checkpoint
 
-    require_absent(out, form)
+    require_new_export(out, form)
     loaded = choose_classifier(load_checkpoint(run, checkpoint), choose)
     classifier = TorchClassifier.from_checkpoint(loaded)
     shown, compared_on = _images(loaded, images, data_root)

@@ -10,7 +10,7 @@ from pixelscope.engine.session import Job, Place, Training, check_resume, check_
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.networks import TaskNetwork
-from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, places_of, read_refinement
+from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, SelfTrainingConfig, places_of, read_refinement
 from pixelscope.pixelda.refinement.data import (
     GROUPS_HELD_OUT,
     GeneratedPool,
@@ -104,8 +104,19 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
     config = config.with_settings({})  # Refuses settings that have no effect next to the defaults of others.
     if not (config.generated.enabled or config.self_training.enabled):
         raise InputError("Both stages are off; turn on --generated.enabled or --self-training.enabled.")
+    _require_effect(config.self_training)
     config = resolve_start(config, load_inputs(config, data_root))
     return RefineJob(SYSTEM, config, Place(runs, run), config, data_root).run()
+
+
+def _require_effect(config: SelfTrainingConfig) -> None:
+    """Raise InputError if a setting of pseudo-labels is given that has no effect without them."""
+    for name in () if config.enabled else ("weak_views", "weight", "distribution_alignment", "teacher"):
+        value = getattr(config, name)
+        if value != SelfTrainingConfig.model_fields[name].default:
+            raise InputError(
+                f"self_training.{name} {value} has no effect without self_training.enabled; leave it out, or turn that on."
+            )
 
 
 def resume_refinement(

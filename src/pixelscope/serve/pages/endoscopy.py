@@ -109,7 +109,7 @@ def _score(models: Any, name: str, content: bytes) -> dict[str, Any]:
     return {
         "images": [(title, data_uri(image)) for title, image in _images(found).items()],
         "score": f"{found.score:.4g}",
-        "p": f"{found.p:.3f}",
+        "p": found.p_text,
         "name": found.name,
         "count": len(found.calibration),
         "histogram": histogram(found.calibration, found.score),
