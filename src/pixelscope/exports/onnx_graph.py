@@ -75,11 +75,35 @@ def _preparation(size: int, mean: float, scale: float, framing: Framing | None) 
     import numpy as np
     from onnx import TensorProto, checker, helper, numpy_helper
 
-    def constant(name: str, value: Any) -> Any:
-        return numpy_helper.from_array(np.asarray(value), name)
+    numbers = {
+        "two": np.array([2], np.int64),
+        "axes": np.array([2, 3], np.int64),
+        "target": np.array([size, size], np.int64),
+        "least": np.float32(0),
+        "most": np.float32(255),
+        "mean": np.float32(mean),
+        "scale": np.float32(scale),
+    }
+    if framing:
+        down, across = framing.matrices(size)
+        fill = np.array(framing.fill, np.float32).reshape(3, 1, 1)
+        numbers |= {"down": down, "across": np.ascontiguousarray(across.T), "fill": fill, "thousand": np.float32(1000)}
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in numbers.items()]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "height", "width", 3])
+    values = helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n", 3, size, size])
+    nodes = _preparation_nodes(framed=framing is not None)
+    graph = helper.make_graph(nodes, "pixelscope", [images], [values], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    checker.check_model(model)
+    return model
 
-    node = helper.make_node
-    nodes = [
+
+def _preparation_nodes(*, framed: bool) -> list[Any]:
+    """Return the nodes that cut the centre square of images, resize it, place it as the run's if `framed`, and normalise it."""
+    from onnx import TensorProto
+    from onnx.helper import make_node as node
+
+    return [
         node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2]),
         node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
         # The centre square: sides (H, W), the shorter one, and half of the difference.
@@ -101,31 +125,11 @@ def _preparation(size: int, mean: float, scale: float, framing: Framing | None) 
             axes=[2, 3],
         ),
         node("Round", ["resized"], ["rounded"]),
-        node("Clip", ["rounded", "least", "most"], ["square bytes" if framing else "bytes"]),
-        *(_framing_nodes() if framing else []),
+        node("Clip", ["rounded", "least", "most"], ["square bytes" if framed else "bytes"]),
+        *(_framing_nodes() if framed else []),
         node("Sub", ["bytes", "mean"], ["centred"]),
         node("Div", ["centred", "scale"], ["values"]),
     ]
-    constants = [
-        constant("two", np.array([2], np.int64)),
-        constant("axes", np.array([2, 3], np.int64)),
-        constant("target", np.array([size, size], np.int64)),
-        constant("least", np.float32(0)),
-        constant("most", np.float32(255)),
-        constant("mean", np.float32(mean)),
-        constant("scale", np.float32(scale)),
-    ]
-    if framing:
-        down, across = framing.matrices(size)
-        fill = np.array(framing.fill, np.float32).reshape(3, 1, 1)
-        constants += [constant("down", down), constant("across", np.ascontiguousarray(across.T)), constant("fill", fill)]
-        constants += [constant("thousand", np.float32(1000))]
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "height", "width", 3])
-    values = helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n", 3, size, size])
-    graph = helper.make_graph(nodes, "pixelscope", [images], [values], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
-    checker.check_model(model)
-    return model
 
 
 def _framing_nodes() -> list[Any]:
