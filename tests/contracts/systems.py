@@ -9,7 +9,7 @@ import numpy as np
 
 from fixtures import tiny
 from pixelscope import resume
-from pixelscope.config import Config, merge
+from pixelscope.config import Config, merge, read_yaml
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.training import train_endovae
@@ -141,7 +141,7 @@ SYSTEMS = {
             quiet={"network": {"dropout": 0.0}, "views": STILL},
             loss="loss/source",
             change=("learning_rate: 0.002", "learning_rate: 0.001"),
-            long=3_200,
+            long=960,
         ),
         SystemCase(
             name="endovae",
@@ -159,3 +159,9 @@ SYSTEMS = {
         ),
     )
 }
+
+
+def train_saved(name: str, folder: Path) -> None:
+    """Train a system by the settings.yaml of a folder, into its folder run."""
+    case = SYSTEMS[name]
+    case.train(case.model.parse(read_yaml(folder / "settings.yaml")), run=folder / "run")

@@ -3,19 +3,18 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 
-from contracts.systems import SYSTEMS
-from fixtures import tiny
+from contracts.systems import SYSTEMS, train_saved
+from fixtures.processes import Forked, fork_ranks
 from pixelscope.engine import checkpoint
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import average
@@ -26,37 +25,34 @@ from pixelscope.runs.folder import RunFolder
 TIMEOUT = 5
 EVERY = 640
 """Images from one checkpoint to the next."""
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from contracts.systems import SYSTEMS
-from pixelscope.config import read_yaml
-if __name__ == "__main__":
-    case, folder = SYSTEMS["baseline"], Path(sys.argv[1])
-    case.train(case.model.parse(read_yaml(folder / "settings.yaml")), run=folder / "run")
-"""
+
+
+def _train(folder: Path) -> None:
+    """Train, and wait 3 seconds where torch waits half a minute before it kills a process that it has told to end."""
+    patch, join = pytest.MonkeyPatch(), BaseProcess.join
+    patch.setattr(BaseProcess, "join", lambda self, timeout=None: join(self, timeout and min(timeout, 3)))
+    fork_ranks(patch, "fork")
+    train_saved("baseline", folder)
 
 
 @contextmanager
-def _started(folder: Path) -> "Iterator[subprocess.Popen[str]]":
+def _started(folder: Path) -> Iterator[Forked]:
     """Start a training of two processes; whatever is left of it at the end is killed."""
     folder.mkdir(exist_ok=True)
     runtime = {"devices": 2, "collective_timeout": TIMEOUT}
     config = SYSTEMS["baseline"].config(folder, 800_000, runtime=runtime, training={"checkpoint_every": EVERY})
     config.save(folder / "settings.yaml")
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(Path(tiny.__file__).parents[1])]
-    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = Forked(folder / "output.txt", _train, folder)
     try:
         yield process
     finally:
-        for left in [*_workers(process.pid), process.pid] if process.poll() is None else []:
+        for left in [*_workers(process.pid), process.pid] if process.returncode is None else []:
             os.kill(left, signal.SIGKILL)
 
 
-def _wait_for_checkpoint(process: "subprocess.Popen[str]", run: Path) -> None:
+def _wait_for_checkpoint(process: Forked, run: Path) -> None:
     """Wait until steps follow the first checkpoint; for one that writes it, the other would wait longer than its patience."""
-    while process.poll() is None and _images(run / "stats.jsonl") < EVERY + 48:
+    while process.returncode is None and _images(run / "stats.jsonl") < EVERY + 48:
         time.sleep(0.01)
 
 
@@ -66,7 +62,7 @@ def _images(stats: Path) -> int:
 
 
 @pytest.fixture
-def training(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
+def training(tmp_path: Path) -> Iterator[Forked]:
     """Give a training of two processes that has its first checkpoint."""
     with _started(tmp_path) as process:
         _wait_for_checkpoint(process, tmp_path / "run")
@@ -76,16 +72,16 @@ def training(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
 def _workers(parent: int) -> list[int]:
     """Return the processes that train under `parent`, in the order in which they were started."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [int(child) for child in children if b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def _ended(training: "subprocess.Popen[str]", workers: list[int]) -> str:
+def _ended(training: Forked, workers: list[int]) -> str:
     """Return the last line of a training that ends; none of its processes may be left."""
-    output, _ = training.communicate(timeout=120)
+    output = training.wait(timeout=120)
     assert training.returncode != 0
     for worker in workers:
         path = Path(f"/proc/{worker}/cmdline")
-        assert not (path.is_file() and b"spawn_main" in path.read_bytes())
+        assert not (path.is_file() and b"forkserver" in path.read_bytes())
     return output.splitlines()[-1]
 
 
@@ -95,7 +91,7 @@ def _resumable(run: Path) -> None:
 
 
 def test_a_process_that_is_stopped_ends_the_other_within_its_patience(tmp_path: Path) -> None:
-    """Each process of its own training, both at once: torch waits half a minute before it kills the stopped one."""
+    """Each process of its own training."""
     folders = [tmp_path / "first", tmp_path / "second"]
     with ExitStack() as stack:
         trainings = [stack.enter_context(_started(folder)) for folder in folders]
@@ -110,9 +106,7 @@ def test_a_process_that_is_stopped_ends_the_other_within_its_patience(tmp_path: 
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_to_one_process_stops_both_in_the_same_step(
-    training: "subprocess.Popen[str]", rank: int, tmp_path: Path
-) -> None:
+def test_a_signal_to_one_process_stops_both_in_the_same_step(training: Forked, rank: int, tmp_path: Path) -> None:
     workers = _workers(training.pid)
     os.kill(workers[rank], signal.SIGTERM)
     assert "everything is saved" in _ended(training, workers)
@@ -129,7 +123,8 @@ def _hungry(fabric: Fabric, rank: int) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_without_memory_ends_both_and_says_so(rank: int) -> None:
+def test_a_process_without_memory_ends_both_and_says_so(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_ranks(monkeypatch)
     runtime = RuntimeConfig(devices=2, accelerator="cpu", threads=1, collective_timeout=TIMEOUT)
     with pytest.raises(TrainingStopped, match=f"Process {rank + 1} of 2 ran out of memory|Another process has ended"):
         launch(runtime, _hungry, rank)
@@ -141,7 +136,7 @@ def test_a_single_process_without_memory_says_so() -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_is_killed_ends_the_other(training: "subprocess.Popen[str]", rank: int, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_ends_the_other(training: Forked, rank: int, tmp_path: Path) -> None:
     workers = _workers(training.pid)
     os.kill(workers[rank], signal.SIGKILL)
     last = _ended(training, workers)

@@ -6,11 +6,11 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,8 @@ from fastapi.testclient import TestClient
 from safetensors.torch import load, load_file
 
 import pixelscope
-from contracts.systems import SYSTEMS, SystemCase
+from contracts.systems import SYSTEMS, SystemCase, train_saved
+from fixtures.processes import Forked, fork_ranks
 from pixelscope.cli.options import setting_names
 from pixelscope.config import Config
 from pixelscope.engine import checkpoint
@@ -29,17 +30,7 @@ from pixelscope.runs.folder import RunFolder, read_stats
 from pixelscope.runs.lock import FACTS, Holder
 from pixelscope.serve import create_app
 
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from contracts.systems import SYSTEMS
-from pixelscope.config import read_yaml
-if __name__ == "__main__":
-    case, folder = SYSTEMS[sys.argv[1]], Path(sys.argv[2])
-    case.train(case.model.parse(read_yaml(folder / "settings.yaml")), run=folder / "run")
-"""
-
+Train = Callable[..., Path]
 every_system = pytest.mark.parametrize("case", SYSTEMS.values(), ids=lambda case: case.name)
 
 
@@ -69,11 +60,14 @@ def _untimed(run: Path) -> list[dict[str, object]]:
     return [{name: value for name, value in line.items() if name not in clock} for line in read_stats(run / "stats.jsonl")]
 
 
-def _spawn(case: SystemCase, folder: Path, config: Config) -> subprocess.Popen[str]:
+def _start(case: SystemCase, folder: Path, config: Config, train: Callable[[str, Path], None] = train_saved) -> Forked:
     config.save(folder / "settings.yaml")
-    tests = Path(__file__).resolve().parents[1]
-    command = [sys.executable, "-c", SCRIPT, case.name, str(folder), str(tests)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return Forked(folder / "output.txt", train, case.name, folder)
+
+
+def _train_in_forks(name: str, folder: Path) -> None:
+    fork_ranks(pytest.MonkeyPatch(), "fork")
+    train_saved(name, folder)
 
 
 def _images(stats: Path) -> int:
@@ -81,20 +75,36 @@ def _images(stats: Path) -> int:
     return json.loads(lines[-1])["images"] if lines else 0
 
 
-def _wait_for(process: subprocess.Popen[str], stats: Path, images: int) -> None:
-    while process.poll() is None and _images(stats) < images:
+def _wait_for(process: Forked, stats: Path, images: int) -> None:
+    while process.returncode is None and _images(stats) < images:
         time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Return a function that trains a system by itself in a folder of its images; each training is made once."""
+    runs: dict[str, Path] = {}
+
+    def run(case: SystemCase, images: int = 96, **changes: Any) -> Path:
+        key = json.dumps([case.name, images, changes])
+        if key not in runs:
+            folder = tmp_path_factory.mktemp(case.name)
+            runs[key] = case.train(case.config(folder, images, **changes), run=folder / "run")
+        return runs[key]
+
+    return run
 
 
 @every_system
 @pytest.mark.parametrize("attempt", range(2))
-def test_killed_anywhere_and_resumed_is_the_uninterrupted_run(case: SystemCase, attempt: int, tmp_path: Path) -> None:
-    config = case.config(tmp_path, 1200)
-    whole = case.train(config, run=tmp_path / "whole")
-    process = _spawn(case, tmp_path, config)
-    _wait_for(process, tmp_path / "run" / "stats.jsonl", random.Random(attempt).randint(100, 800))
+def test_killed_anywhere_and_resumed_is_the_uninterrupted_run(
+    case: SystemCase, attempt: int, trained: Train, tmp_path: Path
+) -> None:
+    whole = trained(case, 800)
+    process = _start(case, tmp_path, case.config(whole.parent, 800))
+    _wait_for(process, tmp_path / "run" / "stats.jsonl", random.Random(attempt).randint(100, 500))
     process.send_signal(signal.SIGKILL)
-    output, _ = process.communicate()
+    output = process.wait(timeout=60)
     assert process.returncode == -signal.SIGKILL, output
     case.resume(tmp_path / "run")
     assert _different(whole, tmp_path / "run") == []
@@ -108,10 +118,10 @@ def test_killed_anywhere_and_resumed_is_the_uninterrupted_run(case: SystemCase, 
 @every_system
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(case: SystemCase, number: int, tmp_path: Path) -> None:
-    process = _spawn(case, tmp_path, case.config(tmp_path, case.long))
+    process = _start(case, tmp_path, case.config(tmp_path, case.long))
     _wait_for(process, tmp_path / "run" / "stats.jsonl", 64)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output = process.wait(timeout=60)
     folder = RunFolder.open(tmp_path / "run")
     assert f"continue with --resume {folder.path}" in output
     assert folder.read_record()["state"] == "stopped"
@@ -125,7 +135,7 @@ def test_a_signal_saves_and_says_how_to_go_on(case: SystemCase, number: int, tmp
 def test_while_one_process_trains_the_others_read(case: SystemCase, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The trainer is stopped, so that whatever changes in its folder was changed by somebody else."""
     run = tmp_path / "run"
-    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 1_920)))
+    process = _start(case, tmp_path, case.config(tmp_path, min(case.long, 1_920)))
     try:
         _stop_after_a_checkpoint(process, run)
         before = _files(run)
@@ -143,7 +153,7 @@ def test_while_one_process_trains_the_others_read(case: SystemCase, tmp_path: Pa
         assert _files(run) == before
     finally:
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait(timeout=60)
     assert pixelscope.run_info(run).state == "stopped"
     pixelscope.evaluate(run)
     assert pixelscope.report(run, tmp_path / "page.html").read_text() == pixelscope.report(run).read_text()
@@ -151,9 +161,9 @@ def test_while_one_process_trains_the_others_read(case: SystemCase, tmp_path: Pa
 
 
 @every_system
-def test_a_run_with_an_evaluation_has_all_of_it(case: SystemCase, tmp_path: Path) -> None:
+def test_a_run_with_an_evaluation_has_all_of_it(case: SystemCase, trained: Train, tmp_path: Path) -> None:
     """Whatever ends an evaluation early, what takes a run with evaluation.json for measured finds the rest too."""
-    run = case.train(case.config(tmp_path, 64), run=tmp_path / "run")
+    run = Path(shutil.copytree(trained(case), tmp_path / "run"))
     before = _files(run)
     pixelscope.evaluate(run)
     written = {run / name for name, content in _files(run).items() if before.get(name) != content}
@@ -164,19 +174,19 @@ def test_a_run_with_an_evaluation_has_all_of_it(case: SystemCase, tmp_path: Path
 @every_system
 def test_a_training_whose_run_was_taken_over_stops_and_leaves_it_alone(case: SystemCase, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 1_920)))
+    process = _start(case, tmp_path, case.config(tmp_path, min(case.long, 1_920)))
     _stop_after_a_checkpoint(process, run)
     (run / FACTS).write_text(json.dumps(asdict(Holder.new("trained"))))
     before = _files(run)
     process.send_signal(signal.SIGCONT)
-    output, _ = process.communicate(timeout=60)
+    output = process.wait(timeout=60)
     assert f"taken over by process {os.getpid()} on " in output.splitlines()[-1]
     assert _files(run) == before
 
 
-def _stop_after_a_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
+def _stop_after_a_checkpoint(process: Forked, run: Path) -> None:
     """Stop a training after its first checkpoint, between two files that it writes."""
-    while process.poll() is None and not RunFolder(run).checkpoint_files():
+    while process.returncode is None and not RunFolder(run).checkpoint_files():
         time.sleep(0.005)
     while True:
         process.send_signal(signal.SIGSTOP)
@@ -189,10 +199,13 @@ def _stop_after_a_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
 
 
 @every_system
-def test_two_processes_agree_with_one(case: SystemCase, tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(
+    case: SystemCase, trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same global batch; what each rank draws for itself is off."""
-    one = case.train(case.config(tmp_path, 48, **case.quiet), run=tmp_path / "one")
-    two = case.train(case.config(tmp_path, 48, **case.quiet, runtime={"devices": 2}), run=tmp_path / "two")
+    fork_ranks(monkeypatch)
+    one = trained(case, 48, **case.quiet)
+    two = case.train(case.config(one.parent, 48, **case.quiet, runtime={"devices": 2}), run=tmp_path / "two")
     _agree(two, one)
     assert RunFolder(two).read_record()["runtime"]["devices"] == 2
     losses = [[line[case.loss] for line in read_stats(run / "stats.jsonl") if line["kind"] == "train"] for run in (one, two)]
@@ -200,23 +213,24 @@ def test_two_processes_agree_with_one(case: SystemCase, tmp_path: Path) -> None:
 
 
 @every_system
-def test_the_layout_in_memory_changes_rounding_only(case: SystemCase, tmp_path: Path) -> None:
-    runs = [
-        case.train(case.config(tmp_path, 48, **case.quiet, runtime={"memory_format": layout}), run=tmp_path / layout)
-        for layout in ("channels_last", "contiguous")
-    ]
-    _agree(runs[1], runs[0])
-    assert RunFolder(runs[1]).read_record()["runtime"]["memory_format"] == "contiguous"
+def test_the_layout_in_memory_changes_rounding_only(case: SystemCase, trained: Train, tmp_path: Path) -> None:
+    usual = trained(case, 48, **case.quiet)
+    assert RunFolder(usual).read_record()["runtime"]["memory_format"] == "channels_last"
+    config = case.config(usual.parent, 48, **case.quiet, runtime={"memory_format": "contiguous"})
+    other = case.train(config, run=tmp_path / "run")
+    _agree(other, usual)
+    assert RunFolder(other).read_record()["runtime"]["memory_format"] == "contiguous"
 
 
 @every_system
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_resumed_with_another_number_of_processes_is_the_same_run(
-    case: SystemCase, before: int, after: int, tmp_path: Path
+    case: SystemCase, before: int, after: int, trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What each rank draws for itself is off; sums are added in another order."""
-    whole = case.train(case.config(tmp_path, 64, **case.quiet), run=tmp_path / "whole")
-    run = case.train(case.config(tmp_path, 64, **case.quiet, runtime={"devices": before}), run=tmp_path / "run")
+    fork_ranks(monkeypatch)
+    whole = trained(case, 64, **case.quiet)
+    run = case.train(case.config(whole.parent, 64, **case.quiet, runtime={"devices": before}), run=tmp_path / "run")
     earlier, newest = RunFolder(run).checkpoint_files()
     newest.unlink()
     assert checkpoint.load(earlier)[1].progress.images < 64
@@ -228,12 +242,14 @@ def test_resumed_with_another_number_of_processes_is_the_same_run(
 
 @every_system
 def test_a_process_that_dies_stops_the_others_with_a_sentence(case: SystemCase, tmp_path: Path) -> None:
-    process = _spawn(case, tmp_path, case.config(tmp_path, min(case.long, 1_920), runtime={"devices": 2}))
+    """The processes of the baseline are spawned, as for users; those of the others are forked."""
+    train = train_saved if case.name == "baseline" else _train_in_forks
+    process = _start(case, tmp_path, case.config(tmp_path, min(case.long, 1_920), runtime={"devices": 2}), train)
     _wait_for(process, tmp_path / "run" / "stats.jsonl", 352)  # after the first checkpoint
     workers = _workers(process.pid)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
+    output = process.wait(timeout=60)
     assert process.returncode != 0
     assert "--resume RUN" in output.splitlines()[-1]
     assert "Process 2 of 2 ended (SIGKILL)" in output or "Another process has ended" in output
@@ -247,11 +263,12 @@ def test_a_process_that_dies_stops_the_others_with_a_sentence(case: SystemCase, 
 def _workers(parent: int) -> list[int]:
     """Return the processes that train under `parent`, in the order in which they were started."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [int(child) for child in children if _alive(int(child))]
 
 
 def _alive(process: int) -> bool:
-    return Path(f"/proc/{process}/cmdline").is_file() and b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+    path = Path(f"/proc/{process}/cmdline")
+    return path.is_file() and any(how in path.read_bytes() for how in (b"spawn_main", b"forkserver"))
 
 
 @every_system
@@ -273,13 +290,13 @@ def test_a_loss_that_is_not_finite_recommends_settings_that_the_system_has(case:
 
 
 @every_system
-def test_the_charts_of_the_table_show_numbers_that_a_training_writes(case: SystemCase, tmp_path: Path) -> None:
-    run = case.train(case.config(tmp_path, 48), run=tmp_path / "run")
+def test_the_charts_of_the_table_show_numbers_that_a_training_writes(case: SystemCase, trained: Train) -> None:
+    run = trained(case)
     system = pixelscope.SYSTEMS[RunFolder(run).read_record()["system"]]
     written = {name for line in pixelscope.run_statistics(run) for name in line}
     assert system.charts and {name for chart in system.charts.values() for name in chart} <= written
     assert set(system.samples) == set(pixelscope.newest_samples(run))
-    assert pixelscope.run_info(run).goal == 48
+    assert pixelscope.run_info(run).goal == 96
 
 
 @every_system
@@ -334,14 +351,14 @@ def test_what_a_dead_start_leaves_is_replaced_by_the_same_command(case: SystemCa
 
 
 @every_system
-def test_a_checkpoint_of_another_configuration_is_refused(case: SystemCase, tmp_path: Path) -> None:
-    run = case.train(case.config(tmp_path, 32), run=tmp_path / "run")
+def test_a_checkpoint_of_another_configuration_is_refused(case: SystemCase, trained: Train, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained(case), tmp_path / "run"))
     before, after = case.change
     text = (run / "config.yaml").read_text()
     assert before in text
     (run / "config.yaml").write_text(text.replace(before, after))
     with pytest.raises(InputError, match="made with another configuration than its config.yaml"):
-        case.resume(run, **case.more(64))
+        case.resume(run, **case.more(128))
 
 
 @every_system
@@ -353,8 +370,10 @@ def test_other_images_are_refused_on_resuming(case: SystemCase, tmp_path: Path) 
 
 
 @every_system
-def test_killed_between_its_last_checkpoint_and_its_record_it_is_recorded_on_resuming(case: SystemCase, tmp_path: Path) -> None:
-    run = case.train(case.config(tmp_path), run=tmp_path / "run")
+def test_killed_between_its_last_checkpoint_and_its_record_it_is_recorded_on_resuming(
+    case: SystemCase, trained: Train, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained(case), tmp_path / "run"))
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"images": 80, "steps": 10, "state": "running"}))
     kept = RunFolder(run).checkpoint_files()
@@ -366,8 +385,10 @@ def test_killed_between_its_last_checkpoint_and_its_record_it_is_recorded_on_res
 
 
 @every_system
-def test_a_cut_off_checkpoint_can_be_deleted_to_go_on_from_the_one_before(case: SystemCase, tmp_path: Path) -> None:
-    run = case.train(case.config(tmp_path), run=tmp_path / "run")
+def test_a_cut_off_checkpoint_can_be_deleted_to_go_on_from_the_one_before(
+    case: SystemCase, trained: Train, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained(case), tmp_path / "run"))
     newest = RunFolder(run).checkpoint_files()[-1]
     complete = newest.read_bytes()
     newest.write_bytes(complete[:-100])
@@ -379,6 +400,5 @@ def test_a_cut_off_checkpoint_can_be_deleted_to_go_on_from_the_one_before(case: 
 
 
 @every_system
-def test_the_record_says_nothing_of_where_programs_lie(case: SystemCase, tmp_path: Path) -> None:
-    run = case.train(case.config(tmp_path, 16), run=tmp_path / "run")
-    assert not RunFolder(run).read_record()["command"].startswith(os.sep)
+def test_the_record_says_nothing_of_where_programs_lie(case: SystemCase, trained: Train) -> None:
+    assert not RunFolder(trained(case)).read_record()["command"].startswith(os.sep)

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from fixtures.processes import fork_ranks
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import average, ranks, sum_over_ranks, synchronize_batch_norm
 from pixelscope.engine.launch import launch
@@ -46,7 +48,8 @@ def _first_half(fabric: Any) -> dict[str, Any]:
     return {name: value.tolist() for name, value in normalise(slice(2 * rank, 2 * rank + 2)).items()}
 
 
-def test_two_processes_have_the_gradients_of_one() -> None:
+def test_two_processes_have_the_gradients_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_ranks(monkeypatch)
     whole = normalise(slice(None))
     half = launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1), _first_half)
     for name, value in whole.items():
@@ -64,7 +67,8 @@ def _own_sum(fabric: Any) -> tuple[list[float], list[float]]:
     return total.tolist(), given.grad.tolist()
 
 
-def test_a_sum_over_processes_passes_back_the_gradients_of_all() -> None:
+def test_a_sum_over_processes_passes_back_the_gradients_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_ranks(monkeypatch)
     total, gradient = launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1), _own_sum)
     assert total == [3.0, 3.0]
     assert gradient == [3.0, 3.0]

@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from fixtures import tiny
+from fixtures.processes import fork_ranks
 from pixelscope.engine import checkpoint
 from pixelscope.engine.config import RuntimeConfig, TrainingConfig
 from pixelscope.engine.launch import launch
@@ -120,7 +121,8 @@ def _part(fabric: Fabric, folder: Path) -> None:
     Loop(fabric, Counting(drift=1e-6), lambda context: None, run, config, RunIdentity("counting", {}, {}), seed=0).train()
 
 
-def test_processes_whose_weights_part_write_no_checkpoint(tmp_path: Path) -> None:
+def test_processes_whose_weights_part_write_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_ranks(monkeypatch)
     runtime = RuntimeConfig(devices=2, accelerator="cpu", threads=1)
     with pytest.raises(TrainingStopped, match="different weights"):
         launch(runtime, _part, tmp_path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from fixtures.processes import fork_ranks
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.distributed import Barrier, average, check_agreement
 from pixelscope.engine.launch import launch
@@ -96,7 +97,8 @@ def _disagree(fabric: object) -> None:
     check_agreement([layer])
 
 
-def test_processes_that_disagree_are_stopped() -> None:
+def test_processes_that_disagree_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_ranks(monkeypatch)
     with pytest.raises(TrainingStopped, match="different weights"):
         launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1), _disagree)
 
@@ -107,7 +109,8 @@ def _one_is_silent(fabric: object) -> None:
     average(torch.zeros(1))
 
 
-def test_a_process_that_is_silent_is_taken_for_dead() -> None:
+def test_a_process_that_is_silent_is_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_ranks(monkeypatch)
     config = RuntimeConfig(devices=2, accelerator="cpu", threads=1, collective_timeout=1)
     with pytest.raises(TrainingStopped, match="--resume RUN"):
         launch(config, _one_is_silent)
@@ -116,10 +119,11 @@ def test_a_process_that_is_silent_is_taken_for_dead() -> None:
 def _one_is_late(fabric: object) -> int:
     barrier = Barrier()
     if fabric.global_rank:  # type: ignore[attr-defined]
-        time.sleep(3)
+        time.sleep(2)
     barrier.wait()
     return int(average(torch.ones(1)))
 
 
-def test_processes_wait_for_one_that_evaluates_or_writes() -> None:
+def test_processes_wait_for_one_that_evaluates_or_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_ranks(monkeypatch)
     assert launch(RuntimeConfig(devices=2, accelerator="cpu", threads=1, collective_timeout=1), _one_is_late) == 1
