@@ -10,6 +10,7 @@ import pytest
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from fixtures import tiny
+from fixtures.processes import Forked, command
 from pixelscope.engine.distributed import is_first_process, launched_from_outside, launched_processes
 from pixelscope.engine.launch import _own_error, refused_start
 from pixelscope.runs.folder import RunFolder
@@ -52,23 +53,24 @@ def _flags(folder: Path) -> list[str]:
     return ["pixelda", "baseline", "--source", source, *size, "--runtime.accelerator", "cpu", "--out", str(folder / "run")]
 
 
-def _command(folder: Path, job: str, *more: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | JOB | TASK | {"SLURM_JOB_NAME": job}
-    command = [sys.executable, "-m", "pixelscope", *_flags(folder), *more]
-    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)
+def _training(folder: Path, job: str, *more: str) -> tuple[int | None, str]:
+    """Return the exit code and the output of a training in a job of SLURM."""
+    process = Forked(folder / "output.txt", command, JOB | TASK | {"SLURM_JOB_NAME": job}, *_flags(folder), *more)
+    output = process.wait(timeout=120)
+    return process.returncode, output
 
 
 def test_a_shell_of_slurm_trains_as_one_process(tmp_path: Path) -> None:
-    done = _command(tmp_path, "bash")
-    assert done.returncode == 0, done.stderr
-    assert "4 tasks" in done.stderr and "one process" in done.stderr
+    code, output = _training(tmp_path, "bash")
+    assert code == 0, output
+    assert "4 tasks" in output and "one process" in output
     assert RunFolder.open(tmp_path / "run").read_record()["runtime"]["devices"] == 1
 
 
 def test_a_script_of_slurm_without_srun_is_told_so(tmp_path: Path) -> None:
-    done = _command(tmp_path, "train.sh", "--runtime.collective-timeout", "2")
-    assert done.returncode == 2
-    assert "srun" in done.stderr.splitlines()[-1]
+    code, output = _training(tmp_path, "train.sh", "--runtime.collective-timeout", "2")
+    assert code == 2
+    assert "srun" in output.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 
