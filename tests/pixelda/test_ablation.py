@@ -57,6 +57,13 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return tiny.write_domains(tmp_path_factory.mktemp("domains"))
 
 
+@pytest.fixture
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the runs be made in this process, as without submitit: processes of their own import torch first."""
+    monkeypatch.setitem(sys.modules, "submitit", None)
+
+
+@pytest.mark.usefixtures("in_turn")
 def test_conditions_of_other_sizes_and_of_any_name_have_their_own_row_of_samples(
     domains: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -102,9 +109,10 @@ def test_a_grid_runs_its_conditions_keeps_failures_apart_and_resumes(domains: tu
         ablate(str(path), tmp_path / "out", seeds=[5], resume=True)
 
 
+@pytest.mark.usefixtures("in_turn")
 def test_numbers_are_those_of_the_runs(domains: tuple[str, str], tmp_path: Path) -> None:
     path = write_grid(tmp_path / "grid.yaml", domains, conditions={"full": {"claim": "All of it."}})
-    found = ablate(str(path), tmp_path / "out", max_parallel=2)
+    found = ablate(str(path), tmp_path / "out")
     (full,) = found.conditions
     accuracies = []
     for seed in (0, 1):
@@ -459,7 +467,9 @@ def test_ctrl_c_ends_local_jobs_in_one_sentence(domains: tuple[str, str], tmp_pa
 def test_a_resumed_grid_is_running(domains: tuple[str, str], tmp_path: Path) -> None:
     path = write_grid(tmp_path / "grid.yaml", domains, seeds=[0], conditions={"full": {}})
     out, states = tmp_path / "out", []
-    ablate(str(path), out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "submitit", None)
+        ablate(str(path), out)
     (out / "conditions" / "full-seed0" / "evaluation.json").unlink()
     ablate(str(path), out, resume=True, progress=lambda done, total: states.append(RunFolder(out).read_record()["state"]))
     assert states == ["running"] and RunFolder(out).read_record()["state"] == "finished"

@@ -232,6 +232,21 @@ def one_trial(folder: Path, **cells: dict) -> str:
     return str(path)
 
 
+def test_with_submitit_as_many_trials_run_at_a_time_as_there_are_cores(
+    domains: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "submitit")
+    asked: list[int] = []
+    monkeypatch.setattr("pixelscope.pixelda.ablation.runner.share_of_cores", lambda devices: 2)
+    monkeypatch.setattr(
+        "pixelscope.pixelda.ablation.runner.launch", lambda jobs, logs, options: asked.append(options.max_parallel)
+    )
+    for name, cells in (("one", {}), ("three", {"a": {}, "b": {}})):
+        with pytest.raises(InputError, match="trials failed"):
+            search(*domains, tmp_path / name, changes=SMALL, grid=one_trial(tmp_path, **cells))
+    assert asked == [1, 2]
+
+
 def test_without_submitit_trials_run_in_turn(domains: tuple[str, str], tmp_path: Path) -> None:
     broken = {"settings": {"losses": {"content": 1.0, "content_mask": str(tmp_path / "nowhere")}}}
     grid = one_trial(tmp_path, broken=broken, last={"settings": {"losses": {"generator_task": 0.2}}})
