@@ -28,7 +28,8 @@ def _no_wait_for_the_disk() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where there is no GPU."""
+    """Begin with the long tests of whole pages and packages, so that none is left for one process at the end; skip `gpu`."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
