@@ -1,9 +1,10 @@
 """A small part of what benchmarks/kills.py, fuzz.py, full_disk.py and hostile.py do for minutes or hours."""
 
 import json
+import os
 import shutil
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import pixelscope
 from benchmarks.small import small_domains, small_frames, small_settings
+from fixtures.processes import Forked
 
 pytestmark = pytest.mark.timeout(900)  # each makes its runs first, of every system
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,10 +20,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _run(name: str, out: Path, *options: object, within: bool = True) -> dict[str, Any]:
     """Return what a benchmark counted; `within`: it must have kept all of its limits."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(out), *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    assert out.is_file() and done.returncode in ((0,) if within else (0, 1)), done.stdout[-3_000:] + done.stderr[-3_000:]
+    process = Forked(out.with_suffix(".txt"), _benchmark, name, "--out", *map(str, (out, *options)))
+    said = process.wait(timeout=900)
+    assert out.is_file() and process.returncode in ((0,) if within else (0, 1)), said[-6_000:]
     return json.loads(out.read_text())
+
+
+def _benchmark(name: str, *arguments: str) -> None:
+    os.chdir(ROOT)
+    sys.argv = [name, *arguments]
+    sys.exit(import_module(f"benchmarks.{name}").main())
 
 
 def test_eight_kills_leave_what_an_uninterrupted_command_leaves(tmp_path: Path) -> None:
