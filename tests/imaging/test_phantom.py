@@ -12,7 +12,7 @@ from pixelscope.data.formats.decode import read_image
 from pixelscope.data.frames.discovery import find_classes
 from pixelscope.data.phantom import PhantomFrame, draw_frame, write_phantom
 from pixelscope.data.phantom import frame as phantom_folder
-from pixelscope.data.phantom.wall import draw_mucosa, draw_polyp, draw_tint, find_place, look
+from pixelscope.data.phantom.colon import draw_mucosa, draw_polyp, draw_tint, draw_wall, find_place
 from pixelscope.data.sources.listing import contents as listed
 from pixelscope.data.sources.masks import frame_mask
 from pixelscope.errors import InputError
@@ -86,7 +86,7 @@ def test_polyps_keep_off_border_text_and_inset(diseased: list[PhantomFrame]) -> 
 @pytest.mark.parametrize("seed", range(6))
 def test_polyps_keep_out_of_the_lumen_and_of_what_is_taken(seed: int) -> None:
     random = np.random.default_rng(seed)
-    wall = look(random, (100, 120))
+    wall = draw_wall(random, (100, 120))
     image = np.zeros((100, 120, 3), np.float32)
     free = np.arange(120)[None] > np.full((100, 1), 40)
     mask = draw_polyp(random, image, wall, draw_mucosa(random, wall), draw_tint(random), free, 40)

@@ -1,4 +1,4 @@
-"""Synthetic endoscopy frames from wall, polyp and overlay, and folders of them."""
+"""Synthetic endoscopy frames: colon, octagon and inset, and folders of them."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from cv2.typing import MatLike
 from numpy.typing import NDArray
 
-from pixelscope.data.phantom.wall import (
+from pixelscope.data.phantom.colon import (
     Floats,
     Mucosa,
     Tint,
@@ -18,7 +18,7 @@ from pixelscope.data.phantom.wall import (
     draw_polyp,
     draw_tint,
     draw_vessels,
-    look,
+    draw_wall,
     smooth_noise,
     with_glints,
 )
@@ -90,7 +90,7 @@ def _draw_picture(view: np.random.Generator, bump: np.random.Generator, free: Ma
         free: (H, W), where the image is visible.
         size: diameter in pixels.
     """
-    wall = look(view, free.shape)
+    wall = draw_wall(view, free.shape)
     mucosa, tint = draw_mucosa(view, wall), draw_tint(view)
     picture = cv2.GaussianBlur(_expose(view, mucosa, tint), (5, 5), view.uniform(0.5, 0.9))
     if not size:

@@ -1,4 +1,4 @@
-"""The inside of a colon: the wall with its view, folds, light, vessels and colour, and polyps on it.
+"""The inside of a colon: geometry of the wall, light with folds and glints, colour, vessels, and polyps.
 
 Polyps are rounded bumps on the wall, some with a stalk.
 """
@@ -13,6 +13,21 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = MatLike
 """float32 arrays, as OpenCV uses them."""
+Mask = NDArray[np.bool_]
+
+TEXTURE = (128, 256)
+"""Rows (along) and columns (around) of the textures on the wall."""
+_FARTHEST = 2.2
+"""Negative logarithm of the radius of the ring at which textures start."""
+_VISIBLE_FOLDS = 24
+_VESSEL_POINTS = 24
+"""Points per line of a vessel."""
+_VESSEL_BRIGHTNESS = (255, 200, 140)
+"""Brightness of trunks, branches and twigs on the canvas."""
+_MIN_POLYP_RING = 0.25
+"""Minimum radius of a ring that a polyp may be on; smaller rings are too far away."""
+_WITH_STALK = 0.35
+"""Fraction of the polyps with a stalk."""
 
 
 def smooth_noise(random: np.random.Generator, shape: tuple[int, int], cells: int) -> Floats:
@@ -91,12 +106,6 @@ def as_bytes(image: Floats, noise: Floats) -> NDArray[np.uint8]:
     return np.clip(255 * (image + cv2.merge([noise] * 3)) + np.float32(0.5), 0, 255).astype(np.uint8)
 
 
-TEXTURE = (128, 256)
-"""Rows (along) and columns (around) of the textures on the wall."""
-_FARTHEST = 2.2
-"""Negative logarithm of the radius of the ring at which textures start."""
-
-
 @dataclass(frozen=True)
 class Wall:
     """Geometry of a bent tube seen from inside, per pixel (H, W); lengths in half heights of the frame."""
@@ -114,7 +123,7 @@ class Wall:
     rows: Floats
     """Row in the textures."""
 
-    def lay(self, texture: Floats) -> Floats:
+    def project(self, texture: Floats) -> Floats:
         """Return a texture projected on the wall; it is finer farther away.
 
         Args:
@@ -127,8 +136,8 @@ class Wall:
         return cv2.remap(closed, self.columns, self.rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
-def look(random: np.random.Generator, shape: tuple[int, int]) -> Wall:
-    """Draw a viewing direction, and return the geometry seen there.
+def draw_wall(random: np.random.Generator, shape: tuple[int, int]) -> Wall:
+    """Draw a viewing direction, and return the geometry of the wall seen there.
 
     Rings of the wall appear as circles. Far rings are centred on the lumen, near ones on the frame's centre, as in a bent
     tube: |p - c (1 - radius / near)| = radius for a pixel p and a lumen at c.
@@ -149,10 +158,6 @@ def look(random: np.random.Generator, shape: tuple[int, int]) -> Wall:
     rows = (cv2.log(radius) + np.float32(_FARTHEST)) * np.float32(TEXTURE[1] / (2 * np.pi))
     x, y = np.broadcast_to(x, shape), np.broadcast_to(y, shape)
     return Wall(x, y, radius, turns, turns * np.float32(TEXTURE[1]), rows)
-
-
-_FAR = 24
-"""Number of visible folds behind one another."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def _folds(random: np.random.Generator, wall: Wall) -> tuple[Floats, Floats]:
     Outwards from its rim a fold recedes and darkens, up to the rim of the next fold, which hides the rest.
     """
     broad, narrow = ring_noise(random, TEXTURE, 4), ring_noise(random, TEXTURE, 16)
-    warp = wall.lay(np.float32(random.uniform(0.2, 0.5)) * broad + np.float32(random.uniform(0, 0.06)) * narrow)
+    warp = wall.project(np.float32(random.uniform(0.2, 0.5)) * broad + np.float32(random.uniform(0, 0.06)) * narrow)
     warp += np.float32(random.uniform(0, 0.3)) * np.cos(2 * np.pi * (wall.angle - np.float32(random.random())))
     depth = np.float32(random.uniform(0.8, 2.2)) * cv2.pow(wall.radius * cv2.exp(warp), -random.uniform(0.5, 0.9))
     depth += np.float32(random.random())
@@ -190,9 +195,9 @@ def _folds(random: np.random.Generator, wall: Wall) -> tuple[Floats, Floats]:
 
 def _fold_heights(random: np.random.Generator, wall: Wall, fold: Floats) -> Floats:
     """Return the height of the fold at each pixel, 0 to 1; few folds go all the way around."""
-    table = ring_noise(random, (_FAR, 256), 4, stretch=64)
+    table = ring_noise(random, (_VISIBLE_FOLDS, 256), 4, stretch=64)
     table = np.clip(np.float32(random.uniform(0.3, 0.75)) + np.float32(0.5) * table, 0, 1)
-    return cv2.remap(table, wall.angle * np.float32(table.shape[1] - 1), np.clip(fold, 0, _FAR - 1), cv2.INTER_LINEAR)
+    return cv2.remap(table, wall.angle * np.float32(table.shape[1] - 1), np.clip(fold, 0, _VISIBLE_FOLDS - 1), cv2.INTER_LINEAR)
 
 
 def _shade_of_a_fold() -> Floats:
@@ -231,21 +236,15 @@ def _relief(random: np.random.Generator, wall: Wall) -> Floats:
     hollows = cv2.exp(np.float32(0.2) * smooth_noise(random, wall.x.shape, 3))
     wrinkles = np.float32(random.uniform(0.02, 0.09)) * ring_noise(random, TEXTURE, 8, stretch=6)
     grain = np.float32(random.uniform(0.01, 0.04)) * ring_noise(random, TEXTURE, 64)
-    return hollows * wall.lay(1 + wrinkles + grain)
+    return hollows * wall.project(1 + wrinkles + grain)
 
 
 def _gloss(random: np.random.Generator, wall: Wall, rim: Floats, light: Floats) -> Floats:
     """Return glints: in wet places, mostly on the rims of folds, elongated along them."""
     wet = smooth_noise(random, wall.x.shape, 6) + rim
-    drops = smooth_noise(random, wall.x.shape, 72) + np.float32(0.7) * wall.lay(ring_noise(random, TEXTURE, 64, stretch=2))
+    drops = smooth_noise(random, wall.x.shape, 72) + np.float32(0.7) * wall.project(ring_noise(random, TEXTURE, 64, stretch=2))
     level = np.float32(random.uniform(2.0, 3.4))
     return np.clip(2 * (drops * np.clip(wet, 0, 1.5) - level), 0, 1) * np.minimum(2.5 * light, 1)
-
-
-_POINTS = 24
-"""Points per line."""
-_BRIGHTNESS = (255, 200, 140)
-"""Brightness of trunks, branches and twigs on the canvas."""
 
 
 def draw_vessels(random: np.random.Generator, shape: tuple[int, int]) -> Floats:
@@ -255,15 +254,15 @@ def draw_vessels(random: np.random.Generator, shape: tuple[int, int]) -> Floats:
         float32, shape (H, W): 0 between vessels, up to 1 on them.
     """
     canvas = np.zeros(shape, np.uint8)
-    for level, lines in reversed(list(enumerate(_tree(random, shape)))):
+    for level, lines in reversed(list(enumerate(_vessel_tree(random, shape)))):
         # Eighths of a pixel.
         points = list(np.round(lines * 8).astype(np.int32))
-        cv2.polylines(canvas, points, False, _BRIGHTNESS[level], 1, cv2.LINE_AA, 3)
+        cv2.polylines(canvas, points, False, _VESSEL_BRIGHTNESS[level], 1, cv2.LINE_AA, 3)
     shown = np.clip(0.5 + smooth_noise(random, shape, 4), 0, 1)
     return cv2.GaussianBlur(canvas, (3, 3), 0.6) * (shown / np.float32(255))
 
 
-def _tree(random: np.random.Generator, shape: tuple[int, int]) -> list[NDArray[np.float64]]:
+def _vessel_tree(random: np.random.Generator, shape: tuple[int, int]) -> list[NDArray[np.float64]]:
     """Return the lines of trunks, branches and twigs, each (lines, points, 2) as x and y in pixels."""
     height, width = shape
     count = int(random.integers(6, 18))
@@ -272,24 +271,16 @@ def _tree(random: np.random.Generator, shape: tuple[int, int]) -> list[NDArray[n
     length = height * random.uniform(0.4, 0.9)
     levels = []
     for children in (4, 3, 0):
-        headings = heading[:, None] + np.cumsum(random.normal(0, 0.22, (len(start), _POINTS)), 1)
-        steps = length / _POINTS * np.stack([np.cos(headings), np.sin(headings)], -1)
+        headings = heading[:, None] + np.cumsum(random.normal(0, 0.22, (len(start), _VESSEL_POINTS)), 1)
+        steps = length / _VESSEL_POINTS * np.stack([np.cos(headings), np.sin(headings)], -1)
         lines = start[:, None] + np.cumsum(steps, 1)
         levels.append(lines)
         parents = np.repeat(np.arange(len(lines)), children)
-        forks = random.integers(3, _POINTS, len(parents))
+        forks = random.integers(3, _VESSEL_POINTS, len(parents))
         start = lines[parents, forks]
         heading = headings[parents, forks] + random.choice([-1, 1], len(parents)) * random.uniform(0.4, 1.0, len(parents))
         length *= 0.55
     return levels
-
-
-Mask = NDArray[np.bool_]
-
-_LUMEN = 0.25
-"""Minimum radius of a ring that a polyp may be on; smaller rings are too far away."""
-_WITH_STALK = 0.35
-"""Fraction of the polyps with a stalk."""
 
 
 @dataclass(frozen=True)
@@ -323,7 +314,7 @@ def draw_polyp(
     Returns:
         bool, shape (H, W), True on its silhouette.
     """
-    place = find_place(random, free & (wall.radius > _LUMEN), size / 2)
+    place = find_place(random, free & (wall.radius > _MIN_POLYP_RING), size / 2)
     patch = place.slices
     near_x, near_y = _outwards(wall.radius[patch])
     make = _stalked if random.random() < _WITH_STALK else _sessile
