@@ -22,7 +22,7 @@ from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.data.loader import to_uint8
 from pixelscope.data.sources.listing import image_files
 from pixelscope.engine import checkpoint
-from pixelscope.engine.augment import strong, weak
+from pixelscope.engine.augment import strong_view, weak_view
 from pixelscope.engine.config import ViewsConfig
 from pixelscope.engine.session import Place
 from pixelscope.pixelda.checkpoints import load_checkpoint
@@ -50,7 +50,7 @@ from pixelscope.pixelda.refinement.data import (
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement, select_checkpoints
 from pixelscope.pixelda.refinement.report import sections
 from pixelscope.pixelda.refinement.results import SELECTORS, RefinementResult
-from pixelscope.pixelda.refinement.task import PseudoLabels, RefineTask, View, cosine
+from pixelscope.pixelda.refinement.task import PseudoLabels, RefineTask, View, cosine_schedule
 from pixelscope.pixelda.refinement.training import RefineJob, refine, resume_refinement
 from pixelscope.pixelda.results import Evaluation
 from pixelscope.pixelda.training import train_baseline, train_pixelda
@@ -830,12 +830,12 @@ def test_presets_are_settings() -> None:
 
 def test_views_keep_range_and_shape_and_follow_their_draws() -> None:
     images = torch.rand(5, 3, 16, 16) * 2 - 1
-    for alter in (weak, strong):
+    for alter in (weak_view, strong_view):
         one, two, other = (alter(images, ViewsConfig(), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
         assert one.shape == images.shape and one.abs().max() <= 1 + 1e-6
         assert torch.equal(one, two) and not torch.equal(one, other)
     still = ViewsConfig(shift=0, rotation=0, zoom=0, shear=0, colour=0, invert=0, erase=0)
-    for alter in (weak, strong):
+    for alter in (weak_view, strong_view):
         assert torch.allclose(alter(images, still, torch.Generator()), images, atol=1e-5)
 
 
@@ -860,7 +860,7 @@ def _fill(values: torch.Tensor, limit: float) -> None:
     assert abs(float(values.mean())) < 0.12 * limit
 
 
-@pytest.mark.parametrize("alter", [weak, strong])
+@pytest.mark.parametrize("alter", [weak_view, strong_view])
 def test_a_view_is_shifted_by_up_to_a_fraction_of_the_side_in_each_direction(alter: View) -> None:
     found = _affine(alter, shift=0.2)
     assert torch.allclose(found[:, :, :2], torch.eye(2).expand(400, 2, 2), atol=1e-4)
@@ -870,7 +870,7 @@ def test_a_view_is_shifted_by_up_to_a_fraction_of_the_side_in_each_direction(alt
 
 
 def test_a_strong_view_is_rotated_zoomed_and_sheared_by_up_to_its_limits() -> None:
-    turned, zoomed, sheared = (_affine(strong, **{name: 0.1}) for name in ("rotation", "zoom", "shear"))
+    turned, zoomed, sheared = (_affine(strong_view, **{name: 0.1}) for name in ("rotation", "zoom", "shear"))
     angle = torch.atan2(turned[:, 1, 0], turned[:, 0, 0])
     _fill(angle / (2 * torch.pi), 0.1)
     assert torch.allclose(turned[:, 0], torch.stack([angle.cos(), -angle.sin(), 0 * angle], 1), atol=1e-4)
@@ -891,21 +891,21 @@ def test_a_strong_view_changes_contrast_and_brightness_per_channel_and_inverts_s
     images = torch.full((400, 3, 4, 4), 0.1)
     images[..., :2] = -0.1
     config = ViewsConfig.model_validate({**STILL, "colour": 0.6})
-    dark, light = strong(images, config, torch.Generator().manual_seed(0))[..., 0, [0, 3]].unbind(2)
+    dark, light = strong_view(images, config, torch.Generator().manual_seed(0))[..., 0, [0, 3]].unbind(2)
     contrast, brightness = (light - dark) / 0.2 - 1, (light + dark) / 2
     for values in (*contrast.unbind(1), *brightness.unbind(1)):
         _fill(values, 0.6)
     draws = torch.cat([contrast, brightness], 1).T
     assert (torch.corrcoef(draws) - torch.eye(6)).abs().max() < 0.2
     config = ViewsConfig.model_validate({**STILL, "invert": 0.3})
-    views = strong(images, config, torch.Generator().manual_seed(0))
+    views = strong_view(images, config, torch.Generator().manual_seed(0))
     inverted = (views + images).abs().amax((1, 2, 3)) < 1e-6
     assert torch.allclose(views[~inverted], images[~inverted]) and 0.22 < inverted.float().mean() < 0.38
 
 
 def test_a_strong_view_has_one_grey_square_of_up_to_a_fraction_of_the_side_at_any_place() -> None:
     images = torch.full((400, 3, 32, 32), 0.123)
-    views = strong(images, ViewsConfig.model_validate({**STILL, "erase": 0.5}), torch.Generator().manual_seed(0))
+    views = strong_view(images, ViewsConfig.model_validate({**STILL, "erase": 0.5}), torch.Generator().manual_seed(0))
     boxes = []
     for view in views:
         changed = ((view - 0.123).abs() > 1e-4).any(0)
@@ -950,7 +950,7 @@ def test_cluster_agreement_does_not_depend_on_the_first_centres() -> None:
 
 
 def test_the_learning_rate_falls_along_a_cosine() -> None:
-    assert (cosine(2.0, 0), cosine(2.0, 0.5), cosine(2.0, 1)) == pytest.approx((2, 1, 0))
+    assert (cosine_schedule(2.0, 0), cosine_schedule(2.0, 0.5), cosine_schedule(2.0, 1)) == pytest.approx((2, 1, 0))
 
 
 def test_the_strong_classifier_is_under_three_million_parameters() -> None:

@@ -1,6 +1,7 @@
-"""Batched augmentation with explicit random draws: flip, rotation, zoom, contrast; weak and strong views.
+"""Augmentation of batches with explicit random draws.
 
-Views are altered so that the class of an image stays the same (Sohn et al. 2020).
+`augment` flips, rotates, zooms and changes the contrast, as Keras does. `weak_view` and `strong_view` return views that keep
+the class of an image (FixMatch, Sohn et al. 2020).
 """
 
 from dataclasses import dataclass, fields
@@ -101,8 +102,34 @@ def augment_masks(masks: Tensor, transforms: Transforms) -> Tensor:
     return _match_memory_format(masks, _warp(masks, transforms).clamp_(0, 1))
 
 
+def weak_view(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
+    """Return weak views of images (N, C, S, S): each is shifted; edges are repeated."""
+    shift = _uniform(len(images), 2, draw) * 2 * config.shift
+    return _affine_warp(images, torch.eye(2, device=draw.device).repeat(len(images), 1, 1), shift)
+
+
+def strong_view(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
+    """Return strong views of images (N, 3, S, S) in [-1, 1].
+
+    Each is rotated, zoomed, sheared, shifted and recoloured; some are inverted; a square is erased.
+    """
+    count = len(images)
+    turn, high, wide, shear, *shift = _uniform(count, 6, draw).unbind(1)
+    matrix = _affine_matrices(
+        turn * 2 * torch.pi * config.rotation, 1 + config.zoom * high, 1 + config.zoom * wide, config.shear * shear
+    )
+    moved = _affine_warp(images, matrix, torch.stack(shift, 1) * 2 * config.shift)
+    gain = 1 + config.colour * _uniform(count, 3, draw)
+    bias = config.colour * _uniform(count, 3, draw)
+    inverted = torch.rand(count, 1, generator=draw, device=draw.device) < config.invert
+    sign = 1 - 2 * inverted.float()
+    coloured = moved * (gain * sign)[..., None, None].to(moved) + bias[..., None, None].to(moved)
+    return _erased(coloured.clamp(-1, 1), config.erase, draw)
+
+
 def _warp(images: Tensor, transforms: Transforms) -> Tensor:
-    grid = _grid(transforms, images.shape[-1]).to(images.dtype)
+    """Return images flipped, rotated and zoomed; edges are mirrored."""
+    grid = _source_positions(transforms, images.shape[-1]).to(images.dtype)
     warped = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     # Coordinates are rounded, so even the identity would change an image in the sixth digit.
     still = ~transforms.flip & (transforms.angle == 0) & (transforms.zoom == 1).all(1)
@@ -116,7 +143,7 @@ def _match_memory_format(images: Tensor, altered: Tensor) -> Tensor:
     return altered.contiguous(memory_format=torch.channels_last) if last else altered
 
 
-def _grid(transforms: Transforms, size: int) -> Tensor:
+def _source_positions(transforms: Transforms, size: int) -> Tensor:
     """Return the source position of each pixel, (N, S, S, 2): x and y, from -1 to 1 between the image's outer edges."""
     # Inverse transforms: zoom first, then rotation, then flip.
     cosine, sine = transforms.angle.cos(), transforms.angle.sin()
@@ -129,41 +156,20 @@ def _grid(transforms: Transforms, size: int) -> Tensor:
     return ((from_x[:, :, None] * centres)[:, :, None] + (from_y[:, :, None] * centres)[..., None]).permute(0, 2, 3, 1)
 
 
-def weak(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
-    """Return images (N, C, S, S), each shifted; edges are repeated."""
-    shift = _uniform(len(images), 2, draw) * 2 * config.shift
-    return _warped(images, torch.eye(2, device=draw.device).repeat(len(images), 1, 1), shift)
-
-
-def strong(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
-    """Return images (N, 3, S, S) in [-1, 1]: rotated, zoomed, sheared, shifted, recoloured, some inverted, a square erased."""
-    count = len(images)
-    turn, high, wide, shear, *shift = _uniform(count, 6, draw).unbind(1)
-    matrix = _matrix(
-        turn * 2 * torch.pi * config.rotation, 1 + config.zoom * high, 1 + config.zoom * wide, config.shear * shear
-    )
-    moved = _warped(images, matrix, torch.stack(shift, 1) * 2 * config.shift)
-    gain = 1 + config.colour * _uniform(count, 3, draw)
-    bias = config.colour * _uniform(count, 3, draw)
-    inverted = torch.rand(count, 1, generator=draw, device=draw.device) < config.invert
-    sign = 1 - 2 * inverted.float()
-    coloured = moved * (gain * sign)[..., None, None].to(moved) + bias[..., None, None].to(moved)
-    return _erased(coloured.clamp(-1, 1), config.erase, draw)
-
-
 def _uniform(count: int, columns: int, draw: torch.Generator) -> Tensor:
     """Return values (count, columns) uniform on [-1, 1], on the generator's device."""
     return 2 * torch.rand(count, columns, generator=draw, device=draw.device) - 1
 
 
-def _matrix(angle: Tensor, high: Tensor, wide: Tensor, shear: Tensor) -> Tensor:
+def _affine_matrices(angle: Tensor, high: Tensor, wide: Tensor, shear: Tensor) -> Tensor:
     """Return affine matrices (N, 2, 2) from output to input coordinates."""
     cos, sin = angle.cos(), angle.sin()
     rows = [torch.stack([cos / wide, (-sin + shear) / wide], 1), torch.stack([sin / high, cos / high], 1)]
     return torch.stack(rows, 1)
 
 
-def _warped(images: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+def _affine_warp(images: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+    """Return images sampled at `matrix` (N, 2, 2) times each position plus `shift` (N, 2); edges are repeated."""
     theta = torch.cat([matrix, shift[:, :, None]], 2).to(images)
     grid = affine_grid(theta, list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pixelscope.data.disk_array import Bytes, sample_positions, sampled
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
-from pixelscope.engine.augment import strong, weak
+from pixelscope.engine.augment import strong_view, weak_view
 from pixelscope.engine.config import ViewsConfig
 from pixelscope.engine.runtime import computing_device
 from pixelscope.pixelda.forward import logits_and_features
@@ -45,7 +45,7 @@ LEARNED = 0.1
 STARTS = 10
 """Runs of k-means, each from other initial centres."""
 
-VIEWS = (weak, strong)
+VIEWS = (weak_view, strong_view)
 """Altered views for `view_information`, with the default ranges of a refinement."""
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.augment import strong, weak
+from pixelscope.engine.augment import strong_view, weak_view
 from pixelscope.engine.config import ViewsConfig
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.ema import EMA
@@ -31,9 +31,10 @@ from pixelscope.rng import StepContext
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-
-DECAY = 0.99
-"""Decay per step of the running means, which average over some hundred steps."""
+View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
+"""`weak_view` or `strong_view`."""
+LABEL_DECAY = 0.99
+"""Decay per step of the running means of `PseudoLabels`, which average over some hundred steps."""
 
 
 class PseudoLabels:
@@ -84,7 +85,7 @@ class PseudoLabels:
 
     def _move(self, name: str, value: Tensor) -> None:
         """Move a running mean towards the mean of `value` over all processes."""
-        self.state[name].lerp_(torch.as_tensor(self.fabric.all_reduce(value, reduce_op="mean")), 1 - DECAY)
+        self.state[name].lerp_(torch.as_tensor(self.fabric.all_reduce(value, reduce_op="mean")), 1 - LABEL_DECAY)
 
     def _aligned(self, probabilities: Tensor) -> Tensor:
         """Return probabilities (n, classes) corrected towards the assumed class frequencies, unless that is off."""
@@ -92,9 +93,6 @@ class PseudoLabels:
             return probabilities
         corrected = probabilities * self.frequencies / self.state["predicted"].clamp(min=1e-6)
         return corrected / corrected.sum(1, keepdim=True)
-
-
-View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
 
 
 class RefineTask(Task[RefineBatch]):
@@ -153,7 +151,7 @@ class RefineTask(Task[RefineBatch]):
         config = self.config
         return StepInputs(
             {
-                "learning rate": cosine(config.optimizer.learning_rate, context.images / config.training.images),
+                "learning rate": cosine_schedule(config.optimizer.learning_rate, context.images / config.training.images),
                 "ramp": self._ramp(context),
                 **self.averaging(context),
             },
@@ -169,7 +167,7 @@ class RefineTask(Task[RefineBatch]):
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:
             losses["generated"] = self._labelled_loss(batch.generated, batch.generated_labels, draw, source=False)
-        views = [self._view(weak, batch.target, draw) for _ in range(config.self_training.weak_views)]
+        views = [self._view(weak_view, batch.target, draw) for _ in range(config.self_training.weak_views)]
         teacher_logits = [self._average_logits(view) for view in views]
         if config.self_training.enabled:
             losses["target"], numbers = self._pseudo_label_loss(batch.target, views, teacher_logits, draw)
@@ -200,7 +198,7 @@ class RefineTask(Task[RefineBatch]):
 
     def _labelled_loss(self, images: Tensor, labels: Tensor, draw: torch.Generator, source: bool) -> Tensor:
         """Return the loss of labelled images of one domain; batch norm normalises each domain by itself."""
-        views = self._view(strong, images, draw)
+        views = self._view(strong_view, images, draw)
         with self.fabric.autocast():
             logits = self._logits(views, draw, source)
         return task_loss(logits, labels)
@@ -222,7 +220,7 @@ class RefineTask(Task[RefineBatch]):
         label, confident = self.pseudo_labels.label(*teacher_logits)
         mask = confident.float()
         with self.fabric.autocast():
-            logits = self._logits(self._view(strong, images, draw), draw)
+            logits = self._logits(self._view(strong_view, images, draw), draw)
         loss = (F.cross_entropy(logits.float(), label, reduction="none") * mask).mean()
         agreed = ((logits.argmax(1) == label).float() * mask).sum() / mask.sum().clamp(min=1)
         return loss, {"pseudo_label_rate": mask.mean(), "agreement": agreed.detach()}
@@ -265,6 +263,6 @@ class RefineTask(Task[RefineBatch]):
         return to_memory_format(alter(images, self.config.views, draw), self.config.runtime.memory_format)
 
 
-def cosine(start: float, done: float) -> float:
+def cosine_schedule(start: float, done: float) -> float:
     """Return a learning rate that falls from `start` to 0 along half a cosine; done: share of the training, from 0 to 1."""
     return start * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
