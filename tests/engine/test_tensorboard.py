@@ -65,7 +65,7 @@ def test_samples_are_grids_of_the_stored_images(run: Path) -> None:
 
 def test_a_grid_fills_rows_and_leaves_white() -> None:
     images = np.arange(12 * 2 * 3 * 3, dtype=np.uint8).reshape(12, 2, 3, 3)
-    found = monitor.grid(images)
+    found = monitor.image_grid(images)
     assert found.shape == (4, 30, 3)
     assert (found[2:4, 3:6] == images[11]).all() and (found[:2, 27:] == images[9]).all() and (found[2:, 6:] == 255).all()
 

@@ -1,7 +1,4 @@
-"""The numbers of a step: packed into one tensor, averaged for the log, and written as TensorBoard event files.
-
-A run stops if one of them is not finite.
-"""
+"""The numbers of training steps: packed into one tensor, averaged, checked to be finite, written as TensorBoard event files."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,6 +17,13 @@ from pixelscope.errors import TrainingStopped
 
 Layout = tuple[tuple[str, torch.Size], ...]
 """Names and shapes of numbers, in order."""
+
+WATCHED = ("loss/", "gradient/")
+"""Beginnings of the names of numbers that must be finite."""
+EVENTS = "tensorboard"
+"""Folder of the event files in a run folder."""
+GRID_COLUMNS = 10
+"""Images per row of a grid."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,6 @@ class Meter:
         return ((name, value / counts[name]) for name, value in sums.items())
 
 
-WATCHED = ("loss/", "gradient/")
-
-
 class FiniteGuard:
     """Records, on the device, the first step at which each watched number was not finite.
 
@@ -115,12 +116,6 @@ class FiniteGuard:
             )
 
 
-FOLDER = "tensorboard"
-"""Folder of the event files in a run folder."""
-COLUMNS = 10
-"""Images per row of a grid."""
-
-
 class TensorBoardEvents:
     """Writes event files into the folder `tensorboard` of a run; the position of everything is the number of images seen."""
 
@@ -134,7 +129,7 @@ class TensorBoardEvents:
             from torch.utils.tensorboard import SummaryWriter
 
             purge = None if valid_until is None else valid_until + 1
-            self._writer = SummaryWriter(str(run / FOLDER), purge_step=purge)
+            self._writer = SummaryWriter(str(run / EVENTS), purge_step=purge)
 
     def log(self, kind: str, numbers: Mapping[str, Any], images: int) -> None:
         """Add a line of stats.jsonl as scalars; a list becomes one per element, a line of the kind `warning` becomes text."""
@@ -151,7 +146,7 @@ class TensorBoardEvents:
     def samples(self, found: Mapping[str, NDArray[np.uint8]], images: int) -> None:
         """Add a grid per name, of sample images (K, H, W, 3)."""
         for name, stack in found.items():
-            self._writer.add_image(f"samples/{name}", grid(stack), images, dataformats="HWC")
+            self._writer.add_image(f"samples/{name}", image_grid(stack), images, dataformats="HWC")
         self._writer.flush()
 
     def close(self) -> None:
@@ -159,10 +154,10 @@ class TensorBoardEvents:
         self._writer.close()
 
 
-def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images (K, H, W, 3) as one (rows x H, columns x W, 3), at most `COLUMNS` per row; empty places are white."""
+def image_grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images (K, H, W, 3) as one (rows x H, columns x W, 3), at most `GRID_COLUMNS` per row; empty places are white."""
     count, height, width, channels = images.shape
-    columns = min(count, COLUMNS)
+    columns = min(count, GRID_COLUMNS)
     rows = -(-count // columns)
     padded = np.full((rows * columns, height, width, channels), 255, np.uint8)
     padded[:count] = images
