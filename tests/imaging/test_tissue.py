@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from pixelscope.endovae.anomaly.heatmap import SMOOTHING, smoothed
-from pixelscope.imaging.insets import BLACK, BRIGHT, FLAT, LUMA, tissue_mask, touching_edge
+from pixelscope.imaging.insets import BORDER, FLAT, GLINT, LUMA, tissue_mask, touching_edge
 
 
 @pytest.mark.parametrize("density", [0.2, 0.45, 0.6])
@@ -22,8 +22,8 @@ def test_what_is_not_tissue_grows_by_a_pixel_to_each_side() -> None:
     frames[:, :4] = 0
     insets = random.random((3, 24, 24)) < 0.05
     for frame, inset, found in zip(frames, insets, tissue_mask(frames, insets), strict=True):
-        border = touching_edge(frame @ np.array(LUMA) < BLACK * 255)
-        glints = frame.min(2) > BRIGHT * 255
+        border = touching_edge(frame @ np.array(LUMA) < BORDER * 255)
+        glints = frame.min(2) > GLINT * 255
         assert (found == ~(inset | ndimage.binary_dilation(border | glints))).all()
         assert found.any() and not found.all()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pixelscope.endovae.results import Interval, ScoreSeparation
 from pixelscope.errors import InputError, plural
-from pixelscope.imaging.insets import BLACK, BRIGHT, LUMA, touching_edge
+from pixelscope.imaging.insets import BORDER, GLINT, LUMA, touching_edge
 
 Values = NDArray[np.float64]
 
@@ -172,9 +172,9 @@ def regions(images: Tensor, insets: np.ndarray) -> dict[str, Tensor]:
     """
     light = brightness(images)
     inset = torch.from_numpy(np.ascontiguousarray(insets))
-    border = torch.from_numpy(np.stack([touching_edge(black) for black in (light < BLACK).numpy()])) & ~inset
+    border = torch.from_numpy(np.stack([touching_edge(black) for black in (light < BORDER).numpy()])) & ~inset
     lumen = (light < DARK) & ~border & ~inset
-    glints = (images.amin(1) > BRIGHT) & ~inset
+    glints = (images.amin(1) > GLINT) & ~inset
     return {"tissue": ~(lumen | glints | inset | border), "lumen": lumen, "glints": glints, "inset": inset, "border": border}
 
 

@@ -1,7 +1,7 @@
-"""Convert stored values to 8-bit sRGB: values deeper than 8 bits, and colours with a profile; show images in notebooks.
+"""Convert images: stored values to 8-bit sRGB, and 8-bit images to HTML for notebooks.
 
-Images of a set share one range, so that equal values are equal greys in all of them.
-`require_rgb` checks what a caller has converted.
+Stored values are deeper than 8 bits, or colours with a profile. Images of a set share one range, so that equal values are equal
+greys in all of them. `require_rgb` checks images that a caller has converted.
 """
 
 import base64
@@ -24,6 +24,17 @@ BITS = (8, 10, 12, 16)
 
 BYTES_FROM = 128
 """Minimum of the maximum from which floats above 1 count as bytes: sets of bytes reach it, values slightly above 1 do not."""
+
+_ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+_CONVERTED_MODES = {"1": "L", "LA": "RGBA", "La": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "YCbCr": "RGB"}
+"""Modes that are converted before a profile is applied."""
+_PROFILE_MODES = ("L", "RGB", "RGBA", "CMYK")
+"""Modes that a profile is applied to; in files, others are rare and have none."""
+
+SHEET_HEIGHT = 48
+"""Minimum height in CSS pixels of the images of a contact sheet."""
+SHEET_GAP = 2
+"""White pixels between neighbouring images of a contact sheet."""
 
 
 def known_range(lowest: float, highest: float, whole: bool) -> Range | None:
@@ -76,13 +87,6 @@ def range_text(low_high: Range) -> str:
     return f"{low:g} to {high:g}{bits}"
 
 
-_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
-_READ = {"1": "L", "LA": "RGBA", "La": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "YCbCr": "RGB"}
-"""Modes that are converted before a profile is applied."""
-_MODES = ("L", "RGB", "RGBA", "CMYK")
-"""Modes that a profile is applied to; in files, others are rare and have none."""
-
-
 def to_srgb(image: Image.Image) -> Image.Image:
     """Return an image of 8 bits in sRGB, by the ICC profile stored in its file.
 
@@ -96,7 +100,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     if not profile:
         return image
     plain = _plain(image)
-    if plain.mode not in _MODES:
+    if plain.mode not in _PROFILE_MODES:
         return image
     out = "RGBA" if plain.mode == "RGBA" else "RGB"
     transform = _transform(bytes(profile), plain.mode, out)
@@ -109,11 +113,11 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 def _plain(image: Image.Image) -> Image.Image:
     """Return an image in mode L, RGB, RGBA or CMYK."""
-    if image.mode in _ALPHA or "transparency" in image.info:
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
         return image.convert("RGBA")
     if image.mode == "P":
         return image.convert("RGB")
-    return image.convert(_READ[image.mode]) if image.mode in _READ else image
+    return image.convert(_CONVERTED_MODES[image.mode]) if image.mode in _CONVERTED_MODES else image
 
 
 @lru_cache(maxsize=64)
@@ -148,12 +152,6 @@ def require_rgb(images: np.ndarray, size: int | None = None) -> None:
     )
 
 
-HEIGHT = 48
-"""Minimum height of images in CSS pixels."""
-GAP = 2
-"""White pixels between neighbouring images."""
-
-
 def sheet_html(heading: str, rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> str:
     """Return a contact sheet: a heading, then one row per name with its uint8 images (N, H, W, 3); empty rows are omitted."""
     lines = [f"<tr><th>{escape(name)}</th><td>{_strip(images)}</td></tr>" for name, images in rows if len(images)]
@@ -167,9 +165,9 @@ def text_html(text: str) -> str:
 
 def _strip(images: NDArray[np.uint8]) -> str:
     """Return images next to each other as one <img> with embedded content."""
-    padded = np.pad(images, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=255)
+    padded = np.pad(images, ((0, 0), (0, 0), (0, SHEET_GAP), (0, 0)), constant_values=255)
     file = io.BytesIO()
     Image.fromarray(np.concatenate(list(padded), axis=1)).save(file, "PNG")
     content = base64.b64encode(file.getvalue()).decode()
-    height = max(HEIGHT, images.shape[1])
+    height = max(SHEET_HEIGHT, images.shape[1])
     return f'<img height="{height}" style="image-rendering: pixelated" src="data:image/png;base64,{content}">'

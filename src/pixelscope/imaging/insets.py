@@ -1,6 +1,6 @@
-"""Find boxes drawn over endoscopic images, and the tissue that they, the border and highlights leave.
+"""Find insets, boxes drawn over endoscopic images; mask tissue, which is neither inset, black border nor glint.
 
-A box is the green map of the scope's position, or the black box that hides it.
+An inset is the green map of the scope's position, or the black box that hides it.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,21 @@ from pixelscope.imaging.content_area import Box, channels, maximum, require_fram
 
 Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+
+BORDER = 0.10
+"""Maximum brightness of a pixel of the black border, in [0, 1]."""
+
+GLINT = 0.75
+"""Minimum value of each channel of a glint, in [0, 1]."""
+
+FLAT = 8
+"""Maximum difference of values within a channel, from 0 to 255, in a frame of a single colour with noise."""
+
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+"""A pixel and its four neighbours."""
 
 _REACH = 0.55
 """Size of the corner in which black boxes are searched, as a fraction of the content's width and height."""
@@ -314,21 +329,11 @@ def _run(flags: Flags) -> int:
     return len(flags) if flags.all() else int(flags.argmin())
 
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
-BLACK, BRIGHT = 0.10, 0.75
-"""Maximum brightness of a black pixel; minimum channel value of a glint."""
-FLAT = 8
-"""Maximum difference of values within a channel in what has a single colour, but for noise."""
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-"""A pixel and its four neighbours."""
-
-
 def tissue_mask(frames: NDArray[np.uint8], insets: Flags) -> Flags:
     """Return where frames show tissue, including dark lumen; bool (N, S, S).
 
-    Excluded are insets, black that touches the frame's edge, glints, and one pixel around the last two, because resizing blurs
-    them. If the rest has a single colour, but for noise, it is not tissue either: a covered lens, or an empty image.
+    Excluded are insets, black that touches the frame's edge, and glints. One pixel around black and glints is excluded too,
+    because resizing blurs them. A rest of a single colour with noise is not tissue: it is a covered lens, or an empty image.
 
     Args:
         frames: uint8 (N, S, S, 3).
@@ -345,9 +350,9 @@ def touching_edge(black: Flags) -> Flags:
 
 
 def _tissue(frame: NDArray[np.uint8], inset: Flags) -> Flags:
-    border = touching_edge(frame @ np.array(LUMA) < BLACK * 255)
+    border = touching_edge(frame @ np.array(LUMA) < BORDER * 255)
     red, green, blue = channels(frame)
-    glints = np.asarray(cv2.min(cv2.min(red, green), blue)) > BRIGHT * 255
+    glints = np.asarray(cv2.min(cv2.min(red, green), blue)) > GLINT * 255
     around = cv2.dilate((border | glints).astype(np.uint8), _CROSS) > 0
     left = ~(inset | around)
     colours = frame[left]

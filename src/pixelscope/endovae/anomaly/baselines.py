@@ -12,7 +12,7 @@ from pixelscope.data.frames.preprocess import View, ViewName
 from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.scores import Values, masked_mean
 from pixelscope.endovae.anomaly.statistics import GaussianReference
-from pixelscope.imaging.insets import BLACK, LUMA, touching_edge
+from pixelscope.imaging.insets import BORDER, LUMA, touching_edge
 
 BASELINES = {
     "mean colour": "Mahalanobis distance of the mean colour outside insets from those of the training frames",
@@ -60,7 +60,7 @@ def baseline_scores(
 
 def black_pixels(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return which pixels of frames (N, S, S, 3) are black, (N, S, S)."""
-    return frames @ np.array(LUMA) < BLACK * 255
+    return frames @ np.array(LUMA) < BORDER * 255
 
 
 def jpeg_bytes(frame: NDArray[np.uint8]) -> int:
