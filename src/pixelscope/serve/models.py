@@ -1,6 +1,6 @@
-"""The runs and detectors that the app shows, by name, their opened models, and the thread that works with them.
+"""The runs and detectors that the app lists, their opened models, and the thread that calls these models.
 
-One thread has a bounded queue; where it is full, or does not move, requests get 503 with Retry-After.
+The thread has a bounded queue. A request gets 503 with Retry-After if the queue is full or the wait is too long.
 """
 
 import asyncio
@@ -15,10 +15,16 @@ from typing import Any, TypeVar
 import pixelscope
 from pixelscope.errors import InputError
 
-M = TypeVar("M")
+T = TypeVar("T")
 
 MAX_OPEN = 4
 """Maximum number of models in memory."""
+QUEUE_SIZE = 48
+"""Maximum number of calls that wait or run."""
+PATIENT = 4
+"""Number of calls that wait for their turn without a limit."""
+LONGEST_WAIT = 2.0
+"""Seconds that each further call waits for its turn; after that the request is answered with 503."""
 
 
 class ModelCache:
@@ -82,7 +88,7 @@ class ModelCache:
             [replace(one, name=_own_name(one.folder, folders)) for one in detectors],
         )
 
-    def _open(self, key: tuple[str, ...], make: Callable[[], M]) -> M:
+    def _open(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
         with self._lock:
             if key not in self._models:
                 self._models[key] = make()
@@ -109,16 +115,6 @@ def _open_generator(run: Path, baselines: Sequence[Path]) -> Any:
     return pixelscope.pixelda.InteractiveGenerator(run)
 
 
-R = TypeVar("R")
-
-QUEUE_SIZE = 48
-"""Maximum number of calls that wait or run."""
-PATIENT = 4
-"""Calls that wait for their turn however long it takes."""
-LONGEST_WAIT = 2.0
-"""Seconds that a call behind them waits for its turn; an answer that it can come again is worth more than a late one."""
-
-
 class QueueFull(Exception):
     """Too many calls wait, or those before this one take too long."""
 
@@ -130,7 +126,7 @@ class Worker:
         self.queue_size, self.longest_wait, self._taken = queue_size, longest_wait, 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="pixelscope-serve")
 
-    async def submit(self, call: Callable[[], R]) -> R:
+    async def submit(self, call: Callable[[], T]) -> T:
         """Run `call` in its turn and return its result; raises QueueFull if too many calls wait, or it would wait too long."""
         if self._taken >= self.queue_size:
             raise QueueFull

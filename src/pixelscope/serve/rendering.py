@@ -1,4 +1,4 @@
-"""Renders templates, with images and charts as values in them."""
+"""Renders templates, and makes the images and charts that pages show."""
 
 import base64
 import io
@@ -13,6 +13,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 import pixelscope
+
+TEMPLATES = Path(__file__).parent / "templates"
+CHART_WIDTH = 560.0
+"""Width of a chart in its own coordinates; the page scales it."""
+
+Points = Sequence[tuple[float, float]]
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
@@ -37,12 +43,6 @@ def short_number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:.4g}"
 
 
-WIDTH = 560.0
-"""Width of a chart in its own coordinates; the page scales it."""
-
-Points = Sequence[tuple[float, float]]
-
-
 def curve(lines: Sequence[dict[str, Any]], names: Mapping[str, str], height: float = 150) -> dict[str, Any] | None:
     """Return the lines of a chart of numbers over images seen; None if no number is logged yet."""
     found = {title: points for name, title in names.items() if (points := _points(lines, name))}
@@ -52,11 +52,11 @@ def curve(lines: Sequence[dict[str, Any]], names: Mapping[str, str], height: flo
     low, top, last = min(values), max(values), max(x for points in found.values() for x, _ in points)
 
     def place(point: tuple[float, float]) -> str:
-        return f"{WIDTH * point[0] / max(last, 1):.1f},{height * (1 - (point[1] - low) / max(top - low, 1e-12)):.1f}"
+        return f"{CHART_WIDTH * point[0] / max(last, 1):.1f},{height * (1 - (point[1] - low) / max(top - low, 1e-12)):.1f}"
 
     drawn = {title: " ".join(map(place, points)) for title, points in found.items()}
     newest = {title: points[-1][1] for title, points in found.items()}
-    return {"lines": drawn, "newest": newest, "low": low, "top": top, "last": last, "width": WIDTH, "height": height}
+    return {"lines": drawn, "newest": newest, "low": low, "top": top, "last": last, "width": CHART_WIDTH, "height": height}
 
 
 def _points(lines: Sequence[dict[str, Any]], name: str) -> Points:
@@ -73,13 +73,10 @@ def histogram(values: np.ndarray, mark: float, height: float = 120, bins: int = 
     span = max(high - low, 1e-9)
     counts, _ = np.histogram(values, bins=bins, range=(low, low + span))
     shares = counts / max(int(counts.max()), 1)
-    step = WIDTH / bins
+    step = CHART_WIDTH / bins
     bars = [{"x": step * i, "y": height * (1 - s), "height": height * s, "width": step - 1} for i, s in enumerate(shares)]
-    place = WIDTH * (mark - low) / span
-    return {"bars": bars, "mark": place, "low": low, "high": high, "width": WIDTH, "height": height}
-
-
-HERE = Path(__file__).parent
+    place = CHART_WIDTH * (mark - low) / span
+    return {"bars": bars, "mark": place, "low": low, "high": high, "width": CHART_WIDTH, "height": height}
 
 
 def environment(folders: bool = False) -> Environment:
@@ -88,7 +85,7 @@ def environment(folders: bool = False) -> Environment:
     folders: whether the navigation has the page Folders.
     """
     made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,6 +1,6 @@
-"""The page Folders, and the jobs that score the frames of a folder at or below the one given with --data.
+"""The page Folders, and the jobs that score the frames of a folder. For research only.
 
-For research only.
+A folder is the one given with --data, or below it.
 """
 
 import csv
@@ -28,11 +28,19 @@ MAX_DEPTH = 3
 MAX_FOLDERS = 500
 """Folders that are listed."""
 VIEW = "centre"
-"""What of each frame a run scores; a detector has its own view."""
+"""View of each frame that a run scores; a detector has its own view."""
 FALSE_POSITIVE_RATE = 0.05
 """Fraction of healthy frames that may be flagged, if there are enough calibration frames for it."""
 MAX_JOBS = 8
 """Jobs whose results are kept; the oldest is dropped for a new one."""
+SYSTEM = "endovae"
+FRAMES_PER_PAGE = 12
+ORIGINAL, RECONSTRUCTION, HEATMAP = "original", "reconstruction", "heatmap"
+"""Images of a frame."""
+MOST_PIXELS = 89_478_485
+"""Largest image that is shown: Pillow's limit, which scoring has, too."""
+
+router = APIRouter()
 
 
 class ImageFolders:
@@ -58,7 +66,7 @@ class ImageFolders:
     def find(self, name: str) -> Path:
         """Return the folder of a listed name; raises InputError for any other, whatever path it spells."""
         if name not in self.names():
-            raise InputError(f"There is no folder {name[:80]!r} (any more); choose a folder of the list.")
+            raise InputError(f"There is no folder {name[:80]!r} (any more); choose one from the list.")
         return self.root / name
 
 
@@ -80,7 +88,7 @@ class ScoringJob:
     state: str = "running"
     """running, finished, stopped or failed."""
     lines: tuple[str, ...] = ()
-    """The summary, or what went wrong."""
+    """The summary, or the error."""
     rows: list[dict[str, str]] = field(default_factory=list)
     """Rows of the table, the highest score first, then those with an error."""
     images: OrderedDict[int, Any] = field(default_factory=OrderedDict)
@@ -189,17 +197,6 @@ def _worst_first(table: Path) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: -float(row["score"]) if row["score"] else float("inf"))
 
 
-router = APIRouter()
-
-SYSTEM = "endovae"
-PAGE = 12
-"""Frames per page of results."""
-ORIGINAL, RECONSTRUCTION, HEATMAP = "original", "reconstruction", "heatmap"
-"""Images of a frame."""
-MOST_PIXELS = 89_478_485
-"""Largest image that is shown: Pillow's limit, which scoring has, too."""
-
-
 @router.get("/folders")
 def page(request: Request) -> Response:
     """List the folders, the runs and detectors that can score them, and earlier results."""
@@ -208,7 +205,7 @@ def page(request: Request) -> Response:
         "Runs": [one.name for one in state.models.runs_of(SYSTEM) if one.state == "finished"],
         "Detectors": [one.name for one in state.models.detectors()],
     }
-    jobs = [_progress(job) for job in state.jobs.newest_first()]
+    jobs = [_progress_values(job) for job in state.jobs.newest_first()]
     names = state.folders.names()
     return render(request, "folders.html.j2", models=models, folders=names, jobs=jobs, system=find_system(SYSTEM).title)
 
@@ -234,13 +231,13 @@ def _finished_run(models: Any, name: str) -> Any:
 @router.get("/folders/{key}")
 def results(request: Request, key: str, start: int = 0) -> Response:
     """Show a job: its progress, then its frames, the highest score first."""
-    return render(request, "job.html.j2", **_shown(request.app.state.jobs.find(key), start))
+    return render(request, "job.html.j2", **_page_values(request.app.state.jobs.find(key), start))
 
 
 @router.get("/folders/{key}/live")
 def live(request: Request, key: str) -> Response:
     """Return the part of a job's page that changes while it runs."""
-    return render(request, "job_live.html.j2", **_shown(request.app.state.jobs.find(key), 0))
+    return render(request, "job_live.html.j2", **_page_values(request.app.state.jobs.find(key), 0))
 
 
 @router.post("/folders/{key}/stop")
@@ -261,7 +258,7 @@ def table(request: Request, key: str) -> Response:
 async def image(request: Request, key: str, number: int, kind: str) -> Response:
     """Return a frame of the results, its reconstruction or its heat map, as PNG."""
     job = _require_finished(request.app.state.jobs.find(key))
-    if kind not in _kinds(job) or not 0 <= number < len(job.rows):
+    if kind not in _image_titles(job) or not 0 <= number < len(job.rows):
         raise InputError("There is no such image; use the links of the page.")
     compute = partial(_image, request.app.state.models, job, number, kind)
     return Response(await request.app.state.worker.submit(compute), media_type="image/png")
@@ -270,7 +267,7 @@ async def image(request: Request, key: str, number: int, kind: str) -> Response:
 def _image(models: Any, job: ScoringJob, number: int, kind: str) -> bytes:
     if number not in job.images:
         job.images[number] = _analyze(models.analyzer(job.model.name), Path(job.rows[number]["name"]))
-        while len(job.images) > PAGE:
+        while len(job.images) > FRAMES_PER_PAGE:
             job.images.popitem(last=False)
     return png(job.images[number][kind])
 
@@ -287,7 +284,7 @@ def _analyze(model: Any, path: Path) -> dict[str, np.ndarray]:
     return images if found.reconstruction is None else {**images, RECONSTRUCTION: found.reconstruction}
 
 
-def _kinds(job: ScoringJob) -> dict[str, str]:
+def _image_titles(job: ScoringJob) -> dict[str, str]:
     """Return the images shown of each frame, with their titles."""
     return {ORIGINAL: "Original", **({HEATMAP: "Heat map"} if job.detector else {RECONSTRUCTION: "Reconstruction"})}
 
@@ -298,7 +295,7 @@ def _require_finished(job: ScoringJob) -> ScoringJob:
     return job
 
 
-def _progress(job: ScoringJob) -> dict[str, Any]:
+def _progress_values(job: ScoringJob) -> dict[str, Any]:
     share = 100 if job.state == "finished" else round(100 * job.done / job.total) if job.total else 0
     return {
         "key": job.key,
@@ -313,17 +310,17 @@ def _progress(job: ScoringJob) -> dict[str, Any]:
     }
 
 
-def _shown(job: ScoringJob, start: int) -> dict[str, Any]:
-    first = max(0, min(start, len(job.rows) - 1)) // PAGE * PAGE
-    rows = job.rows[first : first + PAGE]
+def _page_values(job: ScoringJob, start: int) -> dict[str, Any]:
+    first = max(0, min(start, len(job.rows) - 1)) // FRAMES_PER_PAGE * FRAMES_PER_PAGE
+    rows = job.rows[first : first + FRAMES_PER_PAGE]
     below = f"{job.path.as_posix()}/"
     frames = [{"number": first + i, "file": row["name"].removeprefix(below), **row} for i, row in enumerate(rows)]
     return {
-        "job": _progress(job),
+        "job": _progress_values(job),
         "frames": frames,
-        "kinds": _kinds(job),
+        "kinds": _image_titles(job),
         "count": f"{len(job.rows):,}",
         "first": first,
-        "before": first - PAGE if first else None,
-        "after": first + PAGE if first + PAGE < len(job.rows) else None,
+        "before": first - FRAMES_PER_PAGE if first else None,
+        "after": first + FRAMES_PER_PAGE if first + FRAMES_PER_PAGE < len(job.rows) else None,
     }
