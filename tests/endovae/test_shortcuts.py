@@ -12,7 +12,7 @@ from fixtures.frames import drawn, save, write_frames
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore, InsetRecord
 from pixelscope.endovae.anomaly.baselines import cross_validated, jpeg_bytes, sharpness, shortcut_features
-from pixelscope.endovae.anomaly.calibration import camera_warnings, cameras, group_sizes, known_cameras
+from pixelscope.endovae.anomaly.calibration import camera_names, camera_warnings, count_cameras, group_sizes
 from pixelscope.imaging.config import PrepareConfig
 
 
@@ -128,7 +128,7 @@ def test_sizes_that_differ_by_a_crop_are_one_camera() -> None:
     groups = group_sizes(sizes)
     assert groups[622, 530] == groups[633, 532] == (633, 532)
     assert groups[720, 576] == (720, 576) and groups[1350, 1080] == (1350, 1080)
-    found = cameras([(622, 530), (720, 576)], ["normal-cecum", "polyps"], groups)
+    found = camera_names([(622, 530), (720, 576)], ["normal-cecum", "polyps"], groups)
     assert found == ["normal-cecum, 633 x 532", "polyps, 720 x 576"]
 
 
@@ -145,5 +145,5 @@ def test_another_camera_is_warned_of_with_both_numbers() -> None:
 
 
 def test_files_are_counted_with_the_camera_that_they_are_near() -> None:
-    found = known_cameras([(640, 530), (640, 531), (300, 300), (310, 300)], {(633, 532): 5, (720, 576): 4})
+    found = count_cameras([(640, 530), (640, 531), (300, 300), (310, 300)], {(633, 532): 5, (720, 576): 4})
     assert found == {"633 x 532": 2, "300 x 300": 2}

@@ -1,6 +1,7 @@
-"""The calibration of anomaly scores: scores of healthy frames that were not trained on, and the cameras of these frames.
+"""The calibration of anomaly scores, and warnings of scored frames that its frames are unlike in camera, size or colour.
 
-A run and an exported file store it.
+A calibration has the scores of healthy frames that no training saw, and the cameras of these frames. A run and an exported file
+store it.
 """
 
 from collections import Counter
@@ -24,17 +25,23 @@ from pixelscope.runs.record import ResultFile
 Size = tuple[int, int]
 """Width and height in pixels."""
 
-TOLERANCE = 0.1
+FILE = "calibration.json"
+RATE = 0.05
+"""Default false-positive rate."""
+HEADLINE: ViewName = "centre"
+"""The default view of `score`, reported first. It shows no border and no inset, by which data sets differ."""
+
+SIZE_TOLERANCE = 0.1
 """Sizes that differ by less than this fraction along both sides count as one camera: crops differ by some pixels."""
 MIN_SHARE = 0.1
 """Minimum fraction of scored frames of one camera for a warning. There is none if as many calibration frames are of it."""
 
-GREY = 4
+GREY_SPREAD = 4
 """Maximum difference of red, green and blue in a pixel without colour."""
 
 
 def group_sizes(sizes: Iterable[Size]) -> dict[Size, Size]:
-    """Return the group of each size: the most frequent size that it differs from by less than `TOLERANCE`.
+    """Return the group of each size: the most frequent size that it differs from by less than `SIZE_TOLERANCE`.
 
     sizes: the sizes of all frames, with repetitions.
     """
@@ -48,12 +55,12 @@ def group_sizes(sizes: Iterable[Size]) -> dict[Size, Size]:
     return groups
 
 
-def cameras(sizes: Sequence[Size], classes: Sequence[str], groups: Mapping[Size, Size]) -> list[str]:
+def camera_names(sizes: Sequence[Size], classes: Sequence[str], groups: Mapping[Size, Size]) -> list[str]:
     """Return the camera of each frame: its class and the group of its size, `normal-cecum, 720 x 576`."""
-    return [f"{name}, {title(groups[size])}" for size, name in zip(sizes, classes, strict=True)]
+    return [f"{name}, {size_title(groups[size])}" for size, name in zip(sizes, classes, strict=True)]
 
 
-def title(size: Size) -> str:
+def size_title(size: Size) -> str:
     """Return `720 x 576`."""
     return f"{size[0]} x {size[1]}"
 
@@ -85,14 +92,14 @@ def small_warning(sizes: Sequence[Size], known: Iterable[Size], side: int) -> tu
         known: those of the cameras of the calibration frames.
         side: side of the prepared frames in pixels.
     """
-    cameras = tuple(known)
-    small = [size for size in sizes if 2 * min(size) < side and _leader(size, cameras) is None]
+    seen = tuple(known)
+    small = [size for size in sizes if 2 * min(size) < side and _leader(size, seen) is None]
     if not small:
         return ()
     text = (
         f"Warning: {len(small):,} of the {len(sizes):,} scored frames are less than half as large as the model's "
-        f"{title((side, side))} pixels (down to {title(min(small, key=min))}), and no calibration frame is as small: they "
-        "were enlarged, and their scores say little. Give frames as the device stores them."
+        f"{side} x {side} pixels (down to {size_title(min(small, key=min))}), and no calibration frame is as small: they were "
+        "enlarged, and their scores say little. Give frames as the device stores them."
     )
     return (text,)
 
@@ -100,7 +107,7 @@ def small_warning(sizes: Sequence[Size], known: Iterable[Size], side: int) -> tu
 def is_grey(frame: NDArray[np.uint8]) -> bool:
     """Return whether a frame, uint8 (H, W, 3), has no colour."""
     # Nearly every frame in colour shows it in a few pixels.
-    return all(int(np.ptp(some, axis=2).max()) <= GREY for some in (frame[::8, ::8], frame))
+    return all(int(np.ptp(some, axis=2).max()) <= GREY_SPREAD for some in (frame[::8, ::8], frame))
 
 
 def grey_warning(grey: int, known: int | None, calibrated: int) -> tuple[str, ...]:
@@ -128,7 +135,7 @@ def selecting_warning(count: int) -> str:
     )
 
 
-def known_cameras(sizes: Iterable[Size], known: Mapping[Size, int]) -> dict[str, int]:
+def count_cameras(sizes: Iterable[Size], known: Mapping[Size, int]) -> dict[str, int]:
     """Return the number of frames per camera: a size near one of `known` is that camera, any other size is a new one."""
     leaders = list(known)
     found: Counter[str] = Counter()
@@ -136,20 +143,13 @@ def known_cameras(sizes: Iterable[Size], known: Mapping[Size, int]) -> dict[str,
         leader = _leader(size, leaders)
         if leader is None:
             leaders.append(size)
-        found[title(leader or size)] += count
+        found[size_title(leader or size)] += count
     return dict(found)
 
 
 def _leader(size: Size, leaders: Iterable[Size]) -> Size | None:
     """Return the first of `leaders` that a size is near."""
-    return next((one for one in leaders if all(abs(a - b) < TOLERANCE * b for a, b in zip(size, one, strict=True))), None)
-
-
-FILE = "calibration.json"
-RATE = 0.05
-"""Default false-positive rate."""
-HEADLINE: ViewName = "centre"
-"""The default view of `score`, reported first. It shows no border and no inset, by which data sets differ."""
+    return next((one for one in leaders if all(abs(a - b) < SIZE_TOLERANCE * b for a, b in zip(size, one, strict=True))), None)
 
 
 class ViewCalibration(Config):
@@ -282,10 +282,6 @@ def read_calibration(path: Path) -> Calibration:
         run = path.parent.parent
         raise InputError(f"There is no calibration in {run}; make one with `pixelscope endovae evaluate {run}`.")
     return Calibration.load(path)
-
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 
 def read_metadata(about: Metadata, origin: str) -> tuple[PrepareConfig, Calibration]:

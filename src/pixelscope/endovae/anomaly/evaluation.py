@@ -21,11 +21,11 @@ from pixelscope.endovae.anomaly.calibration import (
     RATE,
     Calibration,
     Size,
+    camera_names,
     camera_warnings,
-    cameras,
     group_sizes,
     selecting_warning,
-    title,
+    size_title,
 )
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.measurement import Measured, RawScores, References, measure
@@ -293,7 +293,7 @@ def _sizes(part: FrameSubset) -> list[Size]:
 
 
 def _cameras(part: FrameSubset, groups: Mapping[Size, Size]) -> list[str]:
-    return cameras(_sizes(part), [part.store.classes[label] for label in part.store.labels[part.positions]], groups)
+    return camera_names(_sizes(part), [part.store.classes[label] for label in part.store.labels[part.positions]], groups)
 
 
 def _flagged_by_group(normal: Scored, abnormal: Scored, groups: Mapping[str, Flags]) -> dict[str, float]:
@@ -312,7 +312,7 @@ def _calibration_warnings(parts: AnomalySplits) -> tuple[str, ...]:
     known, healthy, abnormal = parts.calibration, parts.test["normal"], parts.test["abnormal"]
     groups = group_sizes([size for part in (known, healthy, abnormal) for size in _sizes(part)])
     same = Counter(_cameras(known, groups))
-    ours, theirs = (Counter(title(groups[size]) for size in _sizes(part)) for part in (known, abnormal))
+    ours, theirs = (Counter(size_title(groups[size]) for size in _sizes(part)) for part in (known, abnormal))
     found = [
         *camera_warnings(same, Counter(_cameras(healthy, groups)), "healthy test frames"),
         *camera_warnings(ours, theirs, "abnormal test frames"),

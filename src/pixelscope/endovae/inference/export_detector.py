@@ -14,7 +14,7 @@ from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.detection.config import DETECTORS, LITE0
 from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.results import ALL, RESULT, DetectionResult
-from pixelscope.endovae.inference.scorers import OUTPUTS, DetectorScorer, FrameDetector, OnnxDetector
+from pixelscope.endovae.inference.scorers import DETECTOR_OUTPUTS, DetectorScorer, FrameDetector, OnnxDetector
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_new_export, write_bundle
@@ -68,7 +68,7 @@ def export_detector(detector: Path, out: Path, form: Format, *, images: str | No
     about = _about(fitted)
 
     def write(path: Path) -> None:
-        graph = build_graph(DetectorGraph(fitted), side, OUTPUTS, about.mean, about.scale)
+        graph = build_graph(DetectorGraph(fitted), side, DETECTOR_OUTPUTS, about.mean, about.scale)
         path.write_bytes(with_checksum(graph, about))
 
     def agreement(path: Path) -> Parity:
@@ -84,7 +84,7 @@ def export_detector(detector: Path, out: Path, form: Format, *, images: str | No
 
 def _outputs_of(detector: FrameDetector, frames: NDArray[np.uint8]) -> Mapping[str, np.ndarray]:
     found = detector(frames)
-    return dict(zip(OUTPUTS, (found.scores, found.maps), strict=True))
+    return dict(zip(DETECTOR_OUTPUTS, (found.scores, found.maps), strict=True))
 
 
 def _frames(fitted: FittedDetector, path: Path, images: str | None) -> tuple[NDArray[np.uint8], str]:

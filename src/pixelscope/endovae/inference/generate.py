@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.data.frames.preprocess import prepare_file
-from pixelscope.endovae.anomaly.calibration import Bytes, Floats
 from pixelscope.endovae.inference.images import ImagesWritten, grid, is_grid, require_other_file, save_png
 from pixelscope.endovae.latent_prior.config import Kind, UsePrior
 from pixelscope.errors import InputError
@@ -22,6 +22,9 @@ from pixelscope.inference.files import COLUMNS, MANIFEST
 
 if TYPE_CHECKING:
     from pixelscope.endovae.checkpoints import Checkpoint
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 REACH = 3.0
 """Range of a traversal to either side, in standard deviations of the prior."""

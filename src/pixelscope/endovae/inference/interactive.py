@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelscope.data.frames.preprocess import prepare_frame
-from pixelscope.endovae.anomaly.calibration import HEADLINE, Bytes, Floats, ViewCalibration
+from pixelscope.endovae.anomaly.calibration import HEADLINE, ViewCalibration
 from pixelscope.endovae.anomaly.heatmap import overlay, smoothed
 from pixelscope.endovae.anomaly.scores import why_unscored
 from pixelscope.endovae.inference.scorers import VAEScorer, open_scorer
@@ -26,6 +26,9 @@ from pixelscope.imaging.convert import require_rgb, sheet_html
 if TYPE_CHECKING:
     from pixelscope.endovae.data import Splits
     from pixelscope.endovae.forward import LatentAxes
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 SHOWN = 8
 """Maximum number of latent dimensions offered, by decreasing KL divergence."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixelscope.data.formats.decode import reject_decompression_bombs
 from pixelscope.data.frames.preprocess import prepare_file
-from pixelscope.endovae.anomaly.calibration import Floats
 from pixelscope.endovae.inference.images import UNMEASURED, ImagesWritten, grid, is_grid, require_other_file, save_png
 from pixelscope.errors import InputError, note
 from pixelscope.imaging.config import PrepareConfig
@@ -131,7 +131,7 @@ def _folder(
     table = ResumableTable(out / MANIFEST, (*COLUMNS, "psnr", "ssim", ERROR), identity, resume)
     unmeasured: list[str] = []
 
-    def noise(item: InputFile) -> Floats:
+    def noise(item: InputFile) -> NDArray[np.float32]:
         return draw_latents(1, config.code_values, about["seed"], "sampled reconstruction", item.inner.as_posix())
 
     def compute(items: Sequence[InputFile], prepared: Sequence[Prepared]) -> Sequence[Row]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pixelscope.data.formats.decode import image_size
@@ -18,14 +19,13 @@ from pixelscope.data.sources.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import (
     HEADLINE,
     RATE,
-    Bytes,
     Size,
     camera_warnings,
+    count_cameras,
     grey_warning,
     is_grey,
-    known_cameras,
+    size_title,
     small_warning,
-    title,
 )
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.scores import why_unscored
@@ -37,6 +37,12 @@ from pixelscope.inference.files import InputFile, is_frame, iterate_files, requi
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, run_pipeline, unwritable
 from pixelscope.inference.table import Row, Table, open_table
 from pixelscope.runs.progress import ProgressCallback
+
+COLUMNS = ("name", "score", "p", "flagged", ERROR)
+MAP_COMPRESSION = 1
+"""PNG compression of maps; a higher level takes longer than everything else together."""
+
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def score_frames(
     """
     scorer = open_scorer(model, view, score) if isinstance(model, Path) else VAEScorer(model, view or HEADLINE, score)
     threshold = scorer.calibration.threshold(scorer.name, false_positive_rate)
-    prepared = [scorer.prepared_pixels(_checked(frame, number)) for number, frame in enumerate(frames)]
+    prepared = [scorer.prepared_pixels(_require_rgb_frame(frame, number)) for number, frame in enumerate(frames)]
     return frame_scores(scorer, scorer.score(prepared), threshold) if prepared else []
 
 
@@ -100,15 +106,10 @@ def frame_scores(scorer: Scorer, found: FrameScores, threshold: float) -> list[F
     ]
 
 
-def _checked(frame: Bytes, number: int) -> Bytes:
+def _require_rgb_frame(frame: Bytes, number: int) -> Bytes:
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise InputError(f"Frame {number} is {frame.dtype} of shape {frame.shape}; give uint8 RGB arrays (H, W, 3).")
     return np.ascontiguousarray(frame)
-
-
-QUICK = 1
-"""PNG compression of maps; a higher level takes longer than everything else together."""
-COLUMNS = ("name", "score", "p", "flagged", ERROR)
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ class Scores:
     calibrated_on: int
     """Number of healthy calibration frames."""
     view: ViewName
-    """What of each frame was scored."""
+    """View that was scored."""
     warnings: tuple[str, ...] = ()
-    """Of calibration frames that also selected, of cameras that many of the frames, and few of these, come from, of frames that
-    are far smaller than the model's, and of frames of this session without colour."""
+    """Warnings of: calibration frames that also selected; cameras of many scored and few calibration frames; frames far smaller
+    than the model's; frames of this session without colour."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -219,7 +220,7 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Scored:
-    """Of the frames with a score, what warnings are about."""
+    """What warnings need to know of the frames with a score."""
 
     sizes: list[Size]
     """Original sizes."""
@@ -244,10 +245,10 @@ def _scored_sizes(table: Table, paths: Sequence[Path]) -> list[Size]:
 
 def _warnings(scorer: Scorer, scored: _Scored) -> tuple[str, ...]:
     """Return warnings of the calibration, and of frames that differ from its frames in camera, size or colour."""
-    sizes, counts = scored.sizes, {title(size): count for size, count in scorer.cameras.items()}
+    sizes, counts = scored.sizes, {size_title(size): count for size, count in scorer.cameras.items()}
     return (
         *scorer.warnings,
-        *(camera_warnings(counts, known_cameras(sizes, scorer.cameras), "scored frames") if sizes else ()),
+        *(camera_warnings(counts, count_cameras(sizes, scorer.cameras), "scored frames") if sizes else ()),
         *small_warning(sizes, scorer.cameras, scorer.prepare.size),
         *grey_warning(len(scored.grey), scorer.grey, sum(counts.values())),
     )
@@ -295,4 +296,4 @@ def _write_map(path: Path, item: InputFile, frame: PreparedViews, drawn: np.ndar
     grown = cv2.resize(drawn, (square.shape[1], square.shape[0]), interpolation=cv2.INTER_LINEAR)
     whole[rows, columns] = overlay(square, np.asarray(grown, np.float32), scorer.vmax)
     with atomic_file(path) as temporary:
-        Image.fromarray(whole).save(temporary, format="PNG", compress_level=QUICK)
+        Image.fromarray(whole).save(temporary, format="PNG", compress_level=MAP_COMPRESSION)

@@ -25,7 +25,6 @@ from pixelscope.data.frames.preprocess import (
 )
 from pixelscope.endovae.anomaly.calibration import (
     HEADLINE,
-    Bytes,
     Calibration,
     Size,
     ViewCalibration,
@@ -46,13 +45,18 @@ from pixelscope.imaging.resize import resize_frames_bicubic
 if TYPE_CHECKING:
     from pixelscope.endovae.detection.model import FittedDetector
 
-
 MAPS = ("error", "dissimilarity", "kl", "mean")
-"""Outputs that scores are computed from: the fields of `ErrorMaps`."""
+"""Outputs of EndoVAE's ONNX file that scores are computed from: the fields of `ErrorMaps`."""
+DETECTOR_OUTPUTS = ("score", "map")
+"""Outputs of a detector's ONNX file."""
+DETECTOR_BATCH = 8
+"""Frames per call of a detector's ONNX file: the distances of PatchCore take 26 MB a frame."""
+
+Bytes = NDArray[np.uint8]
 
 
 class ScoringModel(Protocol):
-    """A model that scores are computed with."""
+    """Encoder and decoder with a calibration, from which a `VAEScorer` computes scores in either view."""
 
     prepare: PrepareConfig
     """Settings to prepare frames with."""
@@ -112,12 +116,6 @@ def load_scorer(path: Path, checkpoint: str = "auto", devices: int = 1) -> Scori
     from pixelscope.endovae.inference.torch_model import TorchScorer
 
     return TorchScorer.from_file(path, devices) if path.is_file() else TorchScorer.from_run(path, checkpoint, devices)
-
-
-OUTPUTS = ("score", "map")
-"""Outputs of a detector's ONNX file."""
-BATCH = 8
-"""Frames per call of such a file: the distances of PatchCore take 26 MB a frame."""
 
 
 @dataclass(frozen=True)
@@ -232,8 +230,10 @@ class OnnxDetector:
     def __call__(self, frames: NDArray[np.uint8]) -> Detection:
         """Score frames in the configured view, uint8 (N, S, S, 3)."""
         seen = resize_frames_bicubic(frames, self._side)
-        parts = [self._model(seen[start : start + BATCH], OUTPUTS) for start in range(0, len(seen), BATCH)]
-        scores, maps = (np.concatenate([part[name] for part in parts]) for name in OUTPUTS)
+        parts = [
+            self._model(seen[start : start + DETECTOR_BATCH], DETECTOR_OUTPUTS) for start in range(0, len(seen), DETECTOR_BATCH)
+        ]
+        scores, maps = (np.concatenate([part[name] for part in parts]) for name in DETECTOR_OUTPUTS)
         return Detection(scores, maps)
 
 

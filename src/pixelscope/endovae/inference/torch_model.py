@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pixelscope.endovae.anomaly.calibration import Bytes, Calibration, Floats, read_metadata
+from pixelscope.endovae.anomaly.calibration import Calibration, read_metadata
 from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, load_networks
 from pixelscope.endovae.config import EndoVAEConfig
@@ -27,6 +27,9 @@ from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.convert import require_rgb
 from pixelscope.inference.replicas import ReplicaPool
 from pixelscope.rng import generator
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 NETWORKS = ("encoder", "decoder")
 """Prefix of tensor names in a .safetensors file."""
