@@ -30,7 +30,7 @@ from pixelscope.endovae.latent_prior.fit import fit_prior
 from pixelscope.endovae.latent_prior.flow import FlowPrior, integrate, new_field, train_field
 from pixelscope.endovae.latent_prior.mixture import MixturePrior
 from pixelscope.endovae.latent_prior.results import PriorResult
-from pixelscope.endovae.latent_prior.sample import BORDER, FrameInpainter, FrameSampler, blend_weights
+from pixelscope.endovae.latent_prior.sample import FADE, FrameInpainter, FrameSampler, blend_weights
 from pixelscope.endovae.latent_prior.stored import RESULT, TENSORS, load_prior
 from pixelscope.endovae.training import train_endovae
 from pixelscope.errors import InputError, TrainingStopped
@@ -565,7 +565,7 @@ def test_what_is_drawn_fades_in_inside_the_mask() -> None:
     weights = blend_weights(mask)
     assert (weights[~mask] == 0).all() and (weights[mask] > 0).all()
     assert weights[12, 10] == 1 and weights[19, 10] == 1
-    rising = weights[4 : 5 + BORDER, 10]
+    rising = weights[4 : 5 + FADE, 10]
     assert (np.diff(rising) > 0).all() and rising[-1] == 1
 
 

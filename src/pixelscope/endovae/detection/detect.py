@@ -23,6 +23,9 @@ from pixelscope.runs.progress import ProgressCallback
 
 CALIBRATION_FRACTION = 0.2
 """Fraction of the healthy frames that calibrate the detector of the file; it is fitted to the others."""
+SHOWN = 8
+"""Frames per kind in the figure of heat maps."""
+DPI = 144
 
 
 def detect(
@@ -84,11 +87,6 @@ def fit_to_store(store: FrameStore, name: DetectorName, config: DetectConfig) ->
     calibration, train = calibration_split(store, config)
     frames = store.view(config.view).frames
     return fit_detector(name, np.asarray(frames[train]), np.asarray(frames[calibration]), store.sizes[calibration], config)
-
-
-SHOWN = 8
-"""Frames per kind in the figure of heat maps."""
-DPI = 144
 
 
 def draw_detection(

@@ -1,8 +1,8 @@
 """Pseudo-lesions, drawn into healthy frames, and small networks that learn to find them.
 
-Patches are cut, warped, recoloured and blended in. The idea is that of CutPaste (Li et al., CVPR 2021) and DRAEM (Zavrtanik et
-al., ICCV 2021): a network trained to find drawn lesions also finds real ones. The shapes here are those of tissue: blobs with a
-bulge, a shadow, another texture or colour. The networks are a U-Net on frames, and layers on features of a frozen network.
+A network trained to find drawn lesions also finds real ones (CutPaste, Li et al., CVPR 2021; DRAEM, Zavrtanik et al., ICCV
+2021). Pseudo-lesions are blobs with a bulge, a shadow, another texture or colour, blended into the frame. The networks are a
+U-Net on frames, and layers on features of a frozen network.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,11 +22,29 @@ from pixelscope.imaging.resize import resize_frames_bicubic
 from pixelscope.rng import derive
 
 Floats = NDArray[np.float32]
+Network = TypeVar("Network", bound=nn.Module)
 
 LESION_RATE = 0.6
 """Fraction of the frames that get a pseudo-lesion."""
 MIN_CHANGE = 0.02
 """Minimum mean absolute difference over channels, in [0, 1], at which a changed pixel counts as lesion."""
+
+STRIDE = 4
+"""Pixels of a frame per element of the map of `LesionNet`."""
+WIDTHS = (24, 32, 48, 64, 96)
+"""Channels of its encoder at 1/2, 1/2, 1/4, 1/8 and 1/16 of the side."""
+BATCH = 32
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 1e-3
+DICE_WEIGHT = 0.5
+HEAD_CHANNELS = sum(BLOCKS[block] for block in PATCHED)
+"""Channels of the features of EfficientNet-Lite0 that `LesionHead` sees."""
+HEAD_WIDTH = 64
+HEAD_DROPOUT = 0.5
+"""Fraction of the channels of features that its training leaves out at random."""
+HEAD_WEIGHT_DECAY = 1e-2
+HEAD_EPOCHS = 6
+"""Number of times that it sees each drawn example."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,7 @@ def draw_lesion(frame: Floats, other: Floats, rng: np.random.Generator) -> tuple
     blob = draw_blob(len(frame), rng)
     soft = _softened(blob, rng)
     drawn = _transplanted(frame, other, soft, rng) if rng.random() < 0.5 else _bulged(frame, blob, rng)
-    for rate, change in _CHANGES:
+    for rate, change in _LESION_CHANGES:
         if rng.random() < rate:
             drawn = change(drawn, blob, rng)
     blended = np.clip(frame + (drawn - frame) * soft, 0, 1).astype(np.float32)
@@ -164,7 +182,7 @@ def _glinting(frame: Floats, blob: Blob, rng: np.random.Generator) -> Floats:
 
 
 Change = Callable[[Floats, Blob, np.random.Generator], Floats]
-_CHANGES: tuple[tuple[float, Change], ...] = (
+_LESION_CHANGES: tuple[tuple[float, Change], ...] = (
     (0.6, _shaded),
     (0.5, _recoloured),
     (0.25, _blurred),
@@ -172,24 +190,6 @@ _CHANGES: tuple[tuple[float, Change], ...] = (
     (0.3, _glinting),
 )
 """Changes inside a pseudo-lesion, each with its probability."""
-
-
-STRIDE = 4
-"""Pixels of a frame per element of the map."""
-WIDTHS = (24, 32, 48, 64, 96)
-"""Channels of the encoder at 1/2, 1/2, 1/4, 1/8 and 1/16 of the side."""
-BATCH = 32
-LEARNING_RATE = 2e-3
-WEIGHT_DECAY = 1e-3
-DICE_WEIGHT = 0.5
-HEAD_CHANNELS = sum(BLOCKS[block] for block in PATCHED)
-"""Channels of the features of EfficientNet-Lite0 that `LesionHead` sees."""
-HEAD_WIDTH = 64
-HEAD_DROPOUT = 0.5
-"""Fraction of the channels of features that are left out at random while it trains."""
-HEAD_DECAY = 1e-2
-HEAD_EPOCHS = 6
-"""Number of times that it sees each drawn example."""
 
 
 class LesionNet(nn.Module):
@@ -228,10 +228,7 @@ class LesionHead(nn.Module):
 
     def __init__(self, channels: int = HEAD_CHANNELS) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
+        self.mean, self.std = nn.Buffer(torch.zeros(channels)), nn.Buffer(torch.ones(channels))
         self.dropout = nn.Dropout2d(HEAD_DROPOUT)
         self.narrow = nn.Conv2d(channels, HEAD_WIDTH, 1)
         self.hidden = _convolution(HEAD_WIDTH, HEAD_WIDTH, size=1)
@@ -268,10 +265,10 @@ def train_lesion_net(frames: NDArray[np.uint8], images: int, seed: int) -> Lesio
     Returns:
         The network, in evaluation mode.
     """
-    network = _seeded(LesionNet, seed)
+    network = _new_network(LesionNet, seed)
     small, steps = resize_frames_bicubic(frames, LEARNED_SIDE), max(1, images // BATCH)
-    drawn = (_drawn(small, np.random.default_rng(derive(seed, "pseudo-lesions", step))) for step in range(steps))
-    return _trained(network, ((one, F.avg_pool2d(lesions, STRIDE)) for one, lesions in drawn), steps, WEIGHT_DECAY)
+    drawn = (_draw_batch(small, np.random.default_rng(derive(seed, "pseudo-lesions", step))) for step in range(steps))
+    return _train(network, ((one, F.avg_pool2d(lesions, STRIDE)) for one, lesions in drawn), steps, WEIGHT_DECAY)
 
 
 def train_lesion_head(
@@ -289,27 +286,26 @@ def train_lesion_head(
         The layers, in evaluation mode.
     """
     batches = max(1, images // (HEAD_EPOCHS * BATCH))
-    known, lesions = _joined((_described(describe, frames, derive(seed, "pseudo-lesions", k)) for k in range(batches)), batches)
-    head = _seeded(lambda: LesionHead(known.shape[3]), seed)
+    known, lesions = _join(
+        (_draw_features(describe, frames, derive(seed, "pseudo-lesions", k)) for k in range(batches)), batches
+    )
+    head = _new_network(lambda: LesionHead(known.shape[3]), seed)
     head.mean.copy_(known.mean((0, 1, 2)))
     head.std.copy_(known.std((0, 1, 2)).clamp_min(1e-6))
-    examples = _shuffled(known, lesions, derive(seed, "order of the examples"))
+    examples = _shuffled_batches(known, lesions, derive(seed, "order of the examples"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "dropout"))
-        return _trained(head, examples, HEAD_EPOCHS * batches, HEAD_DECAY)
+        return _train(head, examples, HEAD_EPOCHS * batches, HEAD_WEIGHT_DECAY)
 
 
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def _seeded(make: Callable[[], Network], seed: int) -> Network:
+def _new_network(make: Callable[[], Network], seed: int) -> Network:
     """Return a network whose weights are a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights of the lesion network"))
         return make()
 
 
-def _trained(network: Network, batches: Iterable[tuple[Tensor, Tensor]], steps: int, weight_decay: float) -> Network:
+def _train(network: Network, batches: Iterable[tuple[Tensor, Tensor]], steps: int, weight_decay: float) -> Network:
     """Train on batches of inputs and lesions, and return the network in evaluation mode."""
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
@@ -321,7 +317,7 @@ def _trained(network: Network, batches: Iterable[tuple[Tensor, Tensor]], steps: 
     return network.eval()
 
 
-def _drawn(frames: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _draw_batch(frames: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Draw a batch of examples, float32 (n, 3, S, S) in [0, 1], and their lesions, (n, S, S)."""
     some = [frames[i] for i in rng.integers(len(frames), size=2 * BATCH)]
     drawn = [draw_example(vary(one, rng), vary(other, rng), rng) for one, other in zip(some[::2], some[1::2], strict=True)]
@@ -329,16 +325,16 @@ def _drawn(frames: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor,
     return examples, torch.from_numpy(np.stack([lesion for _, lesion in drawn]))
 
 
-def _described(
+def _draw_features(
     describe: Callable[[NDArray[np.uint8]], NDArray[np.float32]], frames: NDArray[np.uint8], seed: int
 ) -> tuple[Tensor, Tensor]:
     """Draw a batch of examples, and return their features (n, h, w, C) and lesions (n, h, w)."""
-    examples, lesions = _drawn(frames, np.random.default_rng(seed))
+    examples, lesions = _draw_batch(frames, np.random.default_rng(seed))
     features = torch.from_numpy(describe(examples.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()))
     return features, F.avg_pool2d(lesions, frames.shape[1] // features.shape[1])
 
 
-def _joined(drawn: Iterable[tuple[Tensor, Tensor]], batches: int) -> tuple[Tensor, Tensor]:
+def _join(drawn: Iterable[tuple[Tensor, Tensor]], batches: int) -> tuple[Tensor, Tensor]:
     """Return the features and lesions of all batches, each copied when it is there, to save memory."""
     joined: list[Tensor] = []
     for number, batch in enumerate(drawn):
@@ -349,7 +345,7 @@ def _joined(drawn: Iterable[tuple[Tensor, Tensor]], batches: int) -> tuple[Tenso
     return features, lesions
 
 
-def _shuffled(features: Tensor, lesions: Tensor, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _shuffled_batches(features: Tensor, lesions: Tensor, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches of examples in a new order each epoch."""
     order = torch.Generator().manual_seed(seed)
     for _ in range(HEAD_EPOCHS):

@@ -1,4 +1,4 @@
-"""What a detector finds, and its calibration; the schema of detection.json, and where such files are. Imports no torch."""
+"""Schemas of detections, of a detector's calibration and of detection.json; the list of detectors on disk. Imports no torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from pixelscope.imaging.config import MIN_LESION
 from pixelscope.runs.listing import folders_among
 from pixelscope.runs.record import ResultFile
 
+RESULT, MODEL = "detection.json", "detector.safetensors"
+"""Files that `detect` writes: the cross-validation, and the selected detector."""
 ALL = "all"
 """The group of all healthy frames."""
 SELECTED = "selected in each fold"
@@ -156,10 +158,6 @@ class DetectionResult(ResultFile):
         yield from self.warnings
 
 
-RESULT, MODEL = "detection.json", "detector.safetensors"
-"""Files of such a folder: the cross-validation, and the selected detector."""
-
-
 @dataclass(frozen=True)
 class DetectorInfo:
     """One detector on disk."""
@@ -193,11 +191,11 @@ def find_detectors(places: Sequence[Path]) -> list[DetectorInfo]:
         >>> for detector in pixelscope.endovae.find_detectors([Path("detectors")]):
         ...     print(detector.name, detector.path)
     """
-    found = [info for folder in folders_among(places) if (info := _read(folder)) is not None]
+    found = [info for folder in folders_among(places) if (info := _detector_in(folder)) is not None]
     return sorted(found, key=lambda info: -info.changed)
 
 
-def _read(folder: Path) -> DetectorInfo | None:
+def _detector_in(folder: Path) -> DetectorInfo | None:
     files = (folder / RESULT, folder / MODEL)
     if folder.name.startswith(TEMPORARY) or not all(file.is_file() and not file.is_symlink() for file in files):
         return None

@@ -1,6 +1,6 @@
 """Measures of a set of generated frames against a set of real ones, on their features; imports no torch.
 
-All take features (N, D), one row per frame, of any scale. What cannot be measured raises InputError; it is never a good score.
+All functions take features (N, D), one row per frame, of any scale. Features that cannot be measured raise InputError.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class KernelDistance(NamedTuple):
 
 
 class Manifolds(NamedTuple):
-    """How far two sets cover each other; the first three are fractions of frames or, for density, may exceed 1."""
+    """Overlap of two sets. Precision, recall and coverage are fractions of frames; density may exceed 1."""
 
     precision: float
     recall: float
@@ -73,7 +73,8 @@ def _root(features: Values) -> Values:
 def kernel_distance(real: ArrayLike, generated: ArrayLike, seed: int = 0) -> KernelDistance:
     """Return the squared maximum mean discrepancy under k(x, y) = (x'y / D + 1)^3, unbiased (Binkowski et al. 2018, section 4).
 
-    Called KID on features of Inception. It is unbiased for any count, and so slightly negative for sets of one distribution.
+    Called KID on features of Inception. It is unbiased for any count, so it can be slightly negative for two sets of one
+    distribution.
 
     seed: of the subsets.
     """
@@ -177,7 +178,7 @@ def checked(features: ArrayLike) -> Values:
     values = np.asarray(features, np.float64)
     if len(values) < MIN_FRAMES:
         raise InputError(
-            f"{len(values)} frames cannot be measured: the k nearest of each need at least {MIN_FRAMES}; give more."
+            f"{len(values)} frames are too few to measure; give at least {MIN_FRAMES}, so that each has enough neighbours."
         )
     if not np.isfinite(values).all():
         rows = int((~np.isfinite(values).all(1)).sum())

@@ -10,7 +10,7 @@ FeaturesName = Literal["lite0", "encoder"]
 LITE0: FeaturesName = "lite0"
 ENCODER: FeaturesName = "encoder"
 FEW = 1000
-"""Fewer frames than this, and a Frechet distance says little without that of real frames."""
+"""Number of frames below which a Frechet distance is read only next to that of real frames."""
 
 
 class FeatureMeasures(Config):
@@ -54,7 +54,7 @@ class GeneratedSet(Config):
 
 
 class GenerationResult(ResultFile):
-    """How good generated frames are; the content of generation.json."""
+    """Measures of generated frames; the content of generation.json."""
 
     remedy: ClassVar[str] = "run `pixelscope endovae evaluate-generated` again"
 

@@ -34,6 +34,13 @@ from pixelscope.imaging.resize import resize_frames
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+MAX_FRAMES = 10_000
+"""Most frames of a set: at 96 x 96 pixels they take 276 MB."""
+REAL = "real: training frames"
+COPY_SIDE = 32
+"""Side in pixels at which frames are compared to find copies; finer detail differs between copies."""
+_AT_ONCE = 256
+"""Frames whose spectrum is computed at a time."""
 BATCH = 32
 """Frames per forward pass of EfficientNet-Lite0, at 224 x 224 pixels."""
 LAST_BLOCK = 15
@@ -98,15 +105,6 @@ def encoder_features(checkpoint: Checkpoint, frames: Bytes) -> Floats:
         return mean.numpy()
     code = mean.reshape(len(mean), -1, checkpoint.config.model.latent)
     return torch.cat([code.mean(1), code.std(1)], 1).numpy()
-
-
-MAX_FRAMES = 10_000
-"""Most frames of a set: at 96 x 96 pixels they take 276 MB."""
-REAL = "real: training frames"
-COPY_SIDE = 32
-"""Side in pixels at which frames are compared to find copies; finer detail differs between copies."""
-_AT_ONCE = 256
-"""Frames transformed at a time."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ def _held_out(splits: Splits, checkpoint: Checkpoint) -> FrameSubset:
 
 
 def measure_real(real: RealFrames, count: int, seed: int) -> GeneratedSet:
-    """Measure up to `count` training frames, evenly spaced, as if they were generated: what is possible."""
+    """Measure up to `count` training frames, evenly spaced, as if they were generated: the best to expect."""
     rows = evenly_spaced(np.arange(len(real.training)), count)
     return GeneratedSet(
         title=REAL,
@@ -199,7 +197,7 @@ def measure_real(real: RealFrames, count: int, seed: int) -> GeneratedSet:
         fine_energy=real.fine_energy(real.training[rows]),
         copies=0,
         features={
-            name: _compared(real.references[name], known[rows], real.to_training[name], None, seed)
+            name: _feature_measures(real.references[name], known[rows], real.to_training[name], None, seed)
             for name, known in real.known.items()
         },
     )
@@ -215,7 +213,7 @@ def measure_generated(
     measured: dict[FeaturesName, FeatureMeasures] = {}
     for name, features in _features(real.spaces, frames).items():
         near = nearest(features, real.with_mirrors[name])
-        measured[name] = _compared(real.references[name], features, near, real.to_training[name], seed)
+        measured[name] = _feature_measures(real.references[name], features, near, real.to_training[name], seed)
     closest = real.differences(frames)
     row = GeneratedSet(
         title=checkpoint.folder.path.resolve().name + (f", {prior} prior" if prior else ""),
@@ -235,7 +233,9 @@ def _features(spaces: Sequence[FeatureSpace], frames: Bytes) -> dict[FeaturesNam
     return {space.name: space.extract(frames) for space in spaces}
 
 
-def _compared(real: Floats, generated: Floats, to_training: Nearest, held_out: Nearest | None, seed: int) -> FeatureMeasures:
+def _feature_measures(
+    real: Floats, generated: Floats, to_training: Nearest, held_out: Nearest | None, seed: int
+) -> FeatureMeasures:
     kernel, found = kernel_distance(real, generated, seed), manifolds(real, generated)
     return FeatureMeasures(
         frechet=frechet_distance(real, generated),

@@ -20,6 +20,12 @@ from pixelscope.runs.progress import ProgressCallback
 
 NO_KIND = 0
 """Number of no kind in particular; kinds are numbered from 1."""
+WEIGHT_DECAY = 1e-2
+CLIP_NORM = 1.0
+WARM_UP = 0.1
+"""Fraction of the training over which the learning rate rises."""
+MIN_SCHEDULE = 11
+"""Minimum steps of the learning-rate schedule: `OneCycleLR` divides by zero if the rate rises over one step exactly."""
 
 
 def flow_matching_loss(field: VelocityField, codes: Tensor, noise: Tensor, time: Tensor, labels: Tensor) -> Tensor:
@@ -37,7 +43,7 @@ def flow_matching_loss(field: VelocityField, codes: Tensor, noise: Tensor, time:
 
 
 def draw_times(count: int, draw: torch.Generator) -> Tensor:
-    """Return times (count,) in (0, 1), logit-normal: most of them amid the path (Esser et al. 2024, section 3.1)."""
+    """Return times (count,) in (0, 1), logit-normal: most are near the middle of the path (Esser et al. 2024, section 3.1)."""
     return torch.randn(count, generator=draw).sigmoid()
 
 
@@ -85,14 +91,6 @@ def _velocity(field: VelocityField, points: Tensor, time: float, labels: Tensor,
         return field(points, times, labels)
     hidden = torch.stack([torch.full_like(labels[:, 0], NO_KIND), labels[:, 1]], 1)
     return torch.lerp(field(points, times, hidden), field(points, times, labels), guidance)
-
-
-WEIGHT_DECAY = 1e-2
-CLIP_NORM = 1.0
-WARM_UP = 0.1
-"""Fraction of the training over which the learning rate rises."""
-MIN_SCHEDULE = 11
-"""Minimum steps of the learning-rate schedule: `OneCycleLR` divides by zero if the rate rises over one step exactly."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def _train(
     losses = torch.zeros(steps)
     for step in range(steps):
         seen = step * config.batch_size
-        batch = _draw(codes, labels, order.take(seen, config.batch_size), config, step)
+        batch = _draw_batch(codes, labels, order.take(seen, config.batch_size), config, step)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = flow_matching_loss(field, *(one.to(device) for one in batch))
         optimizer.zero_grad()
@@ -173,7 +171,7 @@ def new_field(codes: Tensor, labels: Tensor, kinds: int, config: PriorConfig) ->
     return field
 
 
-def _draw(
+def _draw_batch(
     codes: Tensor, labels: Tensor, items: Tensor, config: PriorConfig, step: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return codes, noise, times and labels of one step, each a function of seed and step."""
@@ -245,8 +243,8 @@ class FlowPrior:
             kind: one of `kinds`, or None for all as often as in training.
             guidance: weight of the kind; see `integrate`.
         """
-        noise, labels = self._noise(numbers, seed, kind)
-        return self._flat(integrate(self.field, noise, self.steps, labels, guidance))
+        noise, labels = self._noise_and_labels(numbers, seed, kind)
+        return self._to_codes(integrate(self.field, noise, self.steps, labels, guidance))
 
     def complete(self, code: Tensor, known: Tensor, numbers: range, seed: int, kind: Kind | None, guidance: float) -> Tensor:
         """Return codes (n, latent) that have the values of a code where these are known.
@@ -259,12 +257,12 @@ class FlowPrior:
             kind: see `draw`.
             guidance: see `draw`.
         """
-        noise, labels = self._noise(numbers, seed, kind)
+        noise, labels = self._noise_and_labels(numbers, seed, kind)
         side = noise.shape[-1]
         maps = (code.view(side, side, -1).permute(2, 0, 1) - self.offset) / self.scale
-        return self._flat(integrate(self.field, noise, self.steps, labels, guidance, (maps.expand_as(noise), known)))
+        return self._to_codes(integrate(self.field, noise, self.steps, labels, guidance, (maps.expand_as(noise), known)))
 
-    def _noise(self, numbers: range, seed: int, kind: Kind | None) -> tuple[Tensor, Tensor]:
+    def _noise_and_labels(self, numbers: range, seed: int, kind: Kind | None) -> tuple[Tensor, Tensor]:
         """Return noise (n, C, S, S) and labels (n, 2)."""
         shape = self.field.gaussian.mean.shape[1:]
         noise, labels = torch.empty(len(numbers), *shape), torch.zeros(len(numbers), 2, dtype=torch.int64)
@@ -276,7 +274,8 @@ class FlowPrior:
                 labels[row, 0] = 1 + (drawn if kind is None else self.kinds.index(kind))
         return noise, labels
 
-    def _flat(self, maps: Tensor) -> Tensor:
+    def _to_codes(self, maps: Tensor) -> Tensor:
+        """Return codes (n, latent) of normalised maps (n, C, S, S)."""
         return (maps * self.scale + self.offset).permute(0, 2, 3, 1).flatten(1)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -22,11 +22,15 @@ AT_ONCE = 256
 """Frames drawn and decoded at a time."""
 MAX_GUIDANCE = 100.0
 """Maximum weight of the class."""
+FADE = 3
+"""Pixels inside a mask over which the frame fades into what is drawn."""
+
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class FrameSampler:
-    """Draws new frames of a checkpoint: from its fitted prior where there is one, else as it was trained."""
+    """Draws new frames of a checkpoint from its fitted prior or, without one, from N(0, I) or along principal axes."""
 
     checkpoint: Checkpoint
     stored: StoredPrior | None
@@ -57,7 +61,7 @@ class FrameSampler:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Return what files say about the distribution that their frames were drawn from."""
+        """Return the description of the distribution, which files of generated frames store."""
         if self.stored is None:
             return {"prior": None}
         found = self.stored.result
@@ -69,7 +73,7 @@ class FrameSampler:
         if self.stored is None:
             read_axes(self.checkpoint)
 
-    def frames(self, count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+    def frames(self, count: int, seed: int) -> Iterator[Bytes]:
         """Yield `count` frames, uint8 (n, S, S, 3), up to `AT_ONCE` at a time; the same seed and count give the same frames."""
         for z in self._codes(count, seed):
             yield decode(self.checkpoint.decoder, z).numpy()
@@ -106,12 +110,6 @@ def _how_to_get_kinds(checkpoint: Checkpoint) -> str:
     return f"drop --class and --guidance, or {train}run `pixelscope endovae prior {checkpoint.folder.path}`"
 
 
-BORDER = 3
-"""Pixels inside the mask over which the frame fades into what is drawn."""
-
-Bytes = NDArray[np.uint8]
-
-
 class FrameInpainter:
     """Draws what is inside a mask from a prior of spatial codes, given the frame outside."""
 
@@ -135,7 +133,7 @@ class FrameInpainter:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Return what files say about the distribution that their frames were drawn from."""
+        """Return the description of the distribution, which files of generated frames store."""
         return self._sampler.about
 
     def __call__(self, frame: Bytes, mask: NDArray[np.bool_], count: int, seed: int) -> Iterator[Bytes]:
@@ -167,11 +165,11 @@ class FrameInpainter:
 
 
 def blend_weights(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the weight of what is drawn, float32 (S, S): 0 outside of a mask, rising to 1 at `BORDER` pixels inside."""
+    """Return the weight of what is drawn, float32 (S, S): 0 outside of a mask, rising to 1 at `FADE` pixels inside."""
     # Padded, so that the border of the frame counts as no border of the mask.
-    padded = np.pad(mask.astype(np.uint8), BORDER + 1, mode="edge")
-    inside = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[BORDER + 1 : -BORDER - 1, BORDER + 1 : -BORDER - 1]
-    return np.minimum(inside / (BORDER + 1), 1).astype(np.float32)
+    padded = np.pad(mask.astype(np.uint8), FADE + 1, mode="edge")
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[FADE + 1 : -FADE - 1, FADE + 1 : -FADE - 1]
+    return np.minimum(inside / (FADE + 1), 1).astype(np.float32)
 
 
 def _touched(mask: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
