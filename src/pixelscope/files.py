@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, a lock on a folder for one process at a time, paths, and the identity of processes.
+"""Files and processes: atomic writes, CSV and JSON, the lock on a folder, strings as paths, identity of processes, memory.
 
 A process is identified by its number and its start time, because the system reuses the numbers of ended processes.
 """
@@ -59,6 +59,11 @@ _tidied: set[str] = set()
 """Folders that this process has searched for files of killed processes."""
 LONGEST_ENDING = 16
 """Maximum length in bytes of a suffix that a temporary name keeps."""
+_PROC = Path("/proc")
+_GONE = {"Z", "X", "x"}
+"""States of a process that has ended: a zombie waits only for its parent to read its exit code."""
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+"""Numbers of the settings in glibc's malloc.h."""
 
 
 class AlreadyLocked(OSError):
@@ -337,11 +342,6 @@ def _as_taken(value: Any, kinds: list[Any]) -> Any:
     return value
 
 
-_PROC = Path("/proc")
-_GONE = {"Z", "X", "x"}
-"""States of a process that has ended: a zombie waits only for its parent to read its exit code."""
-
-
 @dataclass(frozen=True)
 class Process:
     """One process of one machine."""
@@ -417,10 +417,6 @@ def _exists(number: int) -> bool:
 @lru_cache(maxsize=1)
 def _has_proc() -> bool:
     return (_PROC / "self" / "stat").is_file()
-
-
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-"""Numbers of the settings in glibc's malloc.h."""
 
 
 def keep_heap() -> bool:

@@ -132,11 +132,11 @@ class ModelCard:
             f"# {self.title}",
             f"Model file: `{self.file}` ({self.format})",
             f"## Intended use\n{self.intended_use}\n\n**Not for:** {self.not_for}",
-            "## Data\n" + "\n".join(_data(role, one) for role, one in self.data.items()),
+            "## Data\n" + "\n".join(_data_list(role, one) for role, one in self.data.items()),
             "## Protocol\n" + "\n".join(f"- {name}: {value}" for name, value in self.protocol.items()),
-            f"## Measured results\n{_table(self.results)}\n\n{self.results_note}".rstrip(),
-            "## Inputs\n" + _table([asdict(port) for port in self.inputs]),
-            "## Outputs\n" + _table([asdict(port) for port in self.outputs]),
+            f"## Measured results\n{_markdown_table(self.results)}\n\n{self.results_note}".rstrip(),
+            "## Inputs\n" + _markdown_table([asdict(port) for port in self.inputs]),
+            "## Outputs\n" + _markdown_table([asdict(port) for port in self.outputs]),
             "## Limits\n" + "\n".join(f"- {limit}" for limit in self.limits),
             f"## Agreement with the run\n{self.parity}",
             "## Versions\n" + "\n".join(f"- {name} {version}" for name, version in self.versions.items()),
@@ -144,7 +144,7 @@ class ModelCard:
         return "\n\n".join(parts) + "\n"
 
 
-def _data(role: str, data: DataRecord) -> str:
+def _data_list(role: str, data: DataRecord) -> str:
     held_out = {"validation": data.validation, "calibration": data.calibration, "test": data.test}
     counts = {"images": data.count, "training": data.train, **held_out}
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
@@ -157,14 +157,14 @@ def _data(role: str, data: DataRecord) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
+def _markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     if not rows:
         return "None."
     head = list(rows[0])
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(_cell(row.get(name, '')) for name in head)} |" for row in rows]
+    lines += [f"| {' | '.join(_table_cell(row.get(name, '')) for name in head)} |" for row in rows]
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
+def _table_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")

@@ -87,8 +87,8 @@ def record_section(folder: RunFolder, record: RunRecord, warnings: int | None) -
     """
     configuration = folder.config.read_text(encoding="utf-8", errors="replace")
     parts = [
-        Table("The run", (), _rows(_facts(record, warnings)), numeric=False),
-        *(Table(_title(role), (), _rows(_origin(data)), numeric=False) for role, data in record.data.items()),
+        Table("The run", (), _fact_rows(_facts(record, warnings)), numeric=False),
+        *(Table(_role_title(role), (), _fact_rows(_origin(data)), numeric=False) for role, data in record.data.items()),
         Details("Configuration (config.yaml)", configuration),
     ]
     return Section(
@@ -116,7 +116,7 @@ def _facts(record: RunRecord, warnings: int | None) -> dict[str, str]:
     }
 
 
-def _title(role: str) -> str:
+def _role_title(role: str) -> str:
     return "Frames" if role == "frames" else f"{role.capitalize()} images"
 
 
@@ -135,7 +135,7 @@ def _origin(data: DataRecord) -> dict[str, str]:
     }
 
 
-def _rows(facts: Mapping[str, str]) -> tuple[Row, ...]:
+def _fact_rows(facts: Mapping[str, str]) -> tuple[Row, ...]:
     return tuple(Row((name, value)) for name, value in facts.items() if value)
 
 

@@ -32,6 +32,13 @@ CHECKPOINTS = {
     "best-source": "best-source: best on held-out source images",
 }
 """Checkpoints chosen without target labels, as the table names them."""
+MAX_ANNOTATED = 15
+"""Largest number of classes at which every cell of a confusion matrix shows its numbers."""
+MAX_NAMED = 40
+"""Largest number of classes named along an axis."""
+DEEP = "#2563a8"
+"""The colour of a cell with all images of its row."""
+CONFUSION_CAPTION = "Rows: true class. Columns: predicted class. Each cell: its share of the row, and the number of images."
 
 
 def result_section(data: ReportData) -> Section:
@@ -67,7 +74,7 @@ def _result_prose(data: ReportData) -> tuple[str, ...]:
     return (text,)
 
 
-def _sets(data: ReportData) -> dict[str, str]:
+def _set_titles(data: ReportData) -> dict[str, str]:
     """Return the sets that an evaluation may hold, by name, with their titles."""
     source, target = data.names
     return {
@@ -86,7 +93,7 @@ def _accuracy_table(data: ReportData) -> Table | None:
         header, caption = (*header, "before"), f"Before: the baseline, with the checkpoint {baseline.checkpoint}. {caption}"
     header = (*header, "after" if data.adapted else "accuracy", *(["change, points"] if baseline else []))
     rows = []
-    for name, title in _sets(data).items():
+    for name, title in _set_titles(data).items():
         after, before = data.results(name), data.results_before(name)
         if after is not None:
             was = [_with_error(before) if before else ""] if baseline else []
@@ -100,7 +107,7 @@ def _checkpoint_table(data: ReportData) -> Table | None:
     numbers = data.numbers
     if numbers is None or not numbers.checkpoints:
         return None
-    sets = {name: title for name, title in _sets(data).items() if name in numbers.sets}
+    sets = {name: title for name, title in _set_titles(data).items() if name in numbers.sets}
     rows = []
     for name, result in numbers.checkpoints.items():
         title, found = CHECKPOINTS.get(name, name) + (" (headline)" if name == numbers.checkpoint else ""), result.accuracies()
@@ -122,16 +129,6 @@ def _label_caption(rows: list[Row], what: str) -> str:
 def _with_error(result: SetResult) -> str:
     error = f"{100 * result.standard_error:.{1 if result.count <= FEW else 2}f}"
     return f"{percent(result.accuracy, result.count)} ± {error}"
-
-
-MAX_ANNOTATED = 15
-"""Largest number of classes at which every cell of a confusion matrix shows its numbers."""
-MAX_NAMED = 40
-"""Largest number of classes named along an axis."""
-DEEP = "#2563a8"
-"""The colour of a cell with all images of its row."""
-
-CONFUSION_CAPTION = "Rows: true class. Columns: predicted class. Each cell: its share of the row, and the number of images."
 
 
 def classes_section(data: ReportData) -> Section:
