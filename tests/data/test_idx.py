@@ -123,7 +123,7 @@ def test_counts_must_match(tmp_path: Path) -> None:
 
 def test_labels_must_be_digits(tmp_path: Path) -> None:
     write_idx(write_mnist(tmp_path) / "train-labels-idx1-ubyte", np.full(12, 10, np.uint8))
-    with pytest.raises(InputError, match="the label 10; MNIST's labels are 0 to 9"):
+    with pytest.raises(InputError, match="the label 10, and MNIST's labels are 0 to 9; download it again"):
         load_mnist(tmp_path)
 
 

@@ -95,7 +95,9 @@ def check_batch(size: int, config: RuntimeConfig) -> None:
     """Raise InputError unless the batch size is a multiple of the number of processes; called before anything is written."""
     count = resolve_runtime(config).devices * nodes()
     if size % count:
-        raise InputError(f"A batch of {size} cannot be divided among {count} devices; change one of them.")
+        raise InputError(
+            f"A batch of {size} cannot be divided among {count} devices; give a multiple of {count}, or another --devices."
+        )
 
 
 def choose_precision(asked: str, accelerator: str, native: bool) -> str:

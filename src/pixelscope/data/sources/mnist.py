@@ -143,7 +143,7 @@ def _read_pair(folder: Path, images_name: str, labels_name: str) -> tuple[Bytes,
     if not images.size:
         raise InputError(f"{images_file} has no images; put the original file there.")
     if labels.max() > 9:
-        raise InputError(f"{labels_file} has the label {labels.max()}; MNIST's labels are 0 to 9.")
+        raise InputError(f"{labels_file} has the label {labels.max()}, and MNIST's labels are 0 to 9; download it again.")
     return images, labels
 
 

@@ -29,9 +29,12 @@ from pixelscope.runs.folder import RunFolder
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-
 GENERATE_BATCH = 250
 """Images that G generates in one pass."""
+GROUPS_HELD_OUT = "groups_held_out"
+"""Entry of run.json: whole groups of --data.group-by were held out."""
+FREQUENCY_IMAGES = 10_000
+"""Maximum number of target images whose classes are predicted to estimate class frequencies."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +141,6 @@ class RefineBatches(StepBatches[RefineBatch]):
         """Return both domains, and the pool where there is one."""
         pool = {} if self.pool is None else {"generated pool": self.pool.images}
         return {"source": self.source.images, "target": self.target.images, **pool}
-
-
-GROUPS_HELD_OUT = "groups_held_out"
-"""Entry of run.json: whole groups of --data.group-by were held out."""
-FREQUENCY_IMAGES = 10_000
-"""Maximum number of target images whose classes are predicted to estimate class frequencies."""
 
 
 @dataclass(frozen=True)
@@ -283,12 +280,13 @@ def _teacher(config: RefineConfig, opened: Checkpoint, domains: Domains) -> nn.M
     teacher = load_checkpoint(Path(path), config.checkpoint)
     if teacher.name == START:
         raise InputError(
-            f"The teacher {path} is a refinement that likely harms, so that the T it started from would label the images; give "
-            f"another, or take its refined classifier with --checkpoint {REFINED_CHECKPOINT}."
+            f"The refinement {path} likely harms, so the T that it started from would label the images; give another "
+            f"teacher, or use its refined classifier with --checkpoint {REFINED_CHECKPOINT}."
         )
     if teacher.classes != opened.classes:
         raise InputError(
-            f"The teacher {path} has the classes {', '.join(teacher.classes)}, the run has {', '.join(opened.classes)}."
+            f"The teacher {path} has the classes {', '.join(teacher.classes)}, and the run has {', '.join(opened.classes)}; "
+            "give a teacher with the same classes."
         )
     if teacher.config.data != opened.config.data:
         raise InputError(f"{path} was trained on another split or image size than {config.run}; give a teacher with the same.")

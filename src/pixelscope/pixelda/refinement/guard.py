@@ -1,8 +1,9 @@
 """Estimate without target labels whether a refinement is likely more accurate on the target than the T it started from.
 
-Training with pseudo-labels makes a classifier confident in them, right or wrong, and consistent over views of an image.
-Accuracy on generated images falls as it learns the target. None of these decides. The agreement of predictions with clusters
-of features does: it was right in all five refinements that were tested (docs/decisions/0013).
+Confidence, consistency over views and accuracy on generated images do not decide. Training with pseudo-labels makes a
+classifier confident and consistent, right or wrong; accuracy on generated images falls while it learns the target. The
+agreement of predictions with clusters of features decides: it was right in all five refinements that were tested
+(docs/decisions/0013).
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,13 +36,13 @@ VANISHED = 0.25
 """Ratio of a class's frequency to its former one below which it has vanished from the predictions."""
 
 FEW = 0.05
-"""Fraction of the classes up to which vanished ones do not decide: each costs at most one class's part of balanced accuracy."""
+"""Maximum fraction of vanished classes that does not decide; each lowers balanced accuracy by at most its share."""
 
 ADVICE = "Raise --training.images, or start from T with --preset paper-classifier."
 """What to do about a refinement that has not learned the source."""
 
 RISK = 0.05
-"""Maximum probability that a class seems to have vanished by chance, over all classes: few images may have none of a class."""
+"""Maximum probability, over all classes, that chance alone lets a class vanish: a few images may have none of it."""
 
 
 def guard(
