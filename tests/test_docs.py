@@ -68,7 +68,7 @@ def _anchors(page: Path) -> set[str]:
 def test_the_readmes_python_runs(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(code) == 1
-    given = 'PixelDAConfig(source="my/labelled", target="my/unlabelled")'
+    given = 'PixelDAConfig.parse(settings | {"source": "my/labelled", "target": "my/unlabelled"})'
     assert given in code[0]
     monkeypatch.chdir(tmp_path)
     config = tiny.pixelda(source=str(folders[0]), target=str(folders[1]), training={"images": 32})
