@@ -234,7 +234,7 @@ def export(
     written only if no output differs by more than 1e-4.
 
     Args:
-        run: a finished run of PixelDA, its baseline, a refinement or EndoVAE, the last one evaluated; or a file that
+        run: a finished run of PixelDA, its baseline or a refinement; an evaluated run of EndoVAE; or a file that
             `endovae.detect` wrote.
         out: file ending in .onnx or .safetensors, with the model card next to it as NAME.card.md and NAME.card.json; or a
             path without a suffix, a folder to make, of model.onnx or model.safetensors, README.md (the model card with a YAML

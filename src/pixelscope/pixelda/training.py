@@ -127,7 +127,7 @@ def train_pixelda(
     """Train G, D and T on labelled source images and unlabelled target images.
 
     Args:
-        config: the settings.
+        config: the settings; the defaults are preset `paper`, and `preset("pixelda", "auto")` suits any two sources.
         runs: where a numbered run folder is made if `run` is None.
         run: the run folder to make; it must not exist.
         baseline: run folder of an evaluated baseline to compare with; its results are copied into the new run.
@@ -140,7 +140,8 @@ def train_pixelda(
         InputError: data, settings or the baseline cannot be used; nothing is written then.
 
     Example:
-        >>> config = pixelscope.pixelda.PixelDAConfig(source="my/labelled", target="my/unlabelled")
+        >>> settings = pixelscope.pixelda.preset("pixelda", "auto") | {"source": "my/labelled", "target": "my/unlabelled"}
+        >>> config = pixelscope.pixelda.PixelDAConfig.parse(settings)
         >>> pixelscope.pixelda.train(config, run=Path("runs/adapted"))
     """
     return _train("pixelda", config, runs, run, baseline, data_root)

@@ -40,7 +40,7 @@ def classify(
         checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named.
         choose: for a run of PixelDA: the adapted classifier, or with `auto` the one that is likely more accurate on the
             target. The notes of the result say which classifier of a run was used.
-        devices: number of GPUs, or without a GPU of threads.
+        devices: number of GPUs; without a GPU, of threads.
         resume: continue an unfinished table.
         progress: called with the rows done and all rows.
 

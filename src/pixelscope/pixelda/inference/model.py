@@ -79,7 +79,7 @@ def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1, choo
     Args:
         path: a finished run, which needs torch; or a file ending in .onnx, which does not, or .safetensors.
         checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named. A file has one.
-        devices: number of GPUs, or without a GPU of threads.
+        devices: number of GPUs; without a GPU, of threads.
         choose: for a run of PixelDA: the adapted classifier, or with `auto` the one that is likely more accurate on the
             target.
 
