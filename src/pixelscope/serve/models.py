@@ -22,7 +22,7 @@ MAX_OPEN = 4
 QUEUE_SIZE = 48
 """Maximum number of calls that wait or run."""
 PATIENT = 4
-"""Number of calls that wait for their turn without a limit."""
+"""Number of calls that wait for their turn without a time limit."""
 LONGEST_WAIT = 2.0
 """Seconds that each further call waits for its turn; after that the request is answered with 503."""
 
