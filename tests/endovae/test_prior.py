@@ -140,7 +140,7 @@ def test_a_mixture_draws_the_kind_asked_for_and_both_as_often_as_in_training() -
     np.testing.assert_array_equal(mixture.draw(range(5, 9), 0, None, 1.0), mixture.draw(range(9), 0, None, 1.0)[5:])
 
 
-TOY = PriorConfig(images=60_000, batch_size=200, width=16, learning_rate=3e-3, ema_half_life=2000, steps=20, threads=1)
+TOY = PriorConfig(images=40_000, batch_size=200, width=16, learning_rate=3e-3, ema_half_life=2000, steps=20, threads=1)
 PLACES = torch.tensor([[-1.2, 0.4], [0.8, -0.3]])
 
 
