@@ -57,7 +57,7 @@ def _permuted(network: Classifier) -> Classifier:
 @pytest.fixture(scope="module")
 def good() -> Classifier:
     """Return a T that reads both domains."""
-    return _learned(SOURCE, TARGET, steps=300)
+    return _learned(SOURCE, TARGET)
 
 
 def test_a_sure_classifier_that_swaps_classes_is_found_out(good: Classifier) -> None:
