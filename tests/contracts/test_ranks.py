@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,14 +35,27 @@ def _train(folder: Path) -> None:
     train_saved("baseline", folder)
 
 
+def _train_and_record_late(folder: Path) -> None:
+    """Train; the first process needs a second to write how the training ended."""
+    update = RunFolder.update_record
+
+    def late(run: RunFolder, **changes: object) -> None:
+        if "state" in changes:
+            time.sleep(1)
+        update(run, **changes)
+
+    pytest.MonkeyPatch().setattr(RunFolder, "update_record", late)
+    _train(folder)
+
+
 @contextmanager
-def _started(folder: Path) -> Iterator[Forked]:
+def _started(folder: Path, train: Callable[[Path], None] = _train) -> Iterator[Forked]:
     """Start a training of two processes; whatever is left of it at the end is killed."""
     folder.mkdir(exist_ok=True)
     runtime = {"devices": 2, "collective_timeout": TIMEOUT}
     config = SYSTEMS["baseline"].config(folder, 800_000, runtime=runtime, training={"checkpoint_every": EVERY})
     config.save(folder / "settings.yaml")
-    process = Forked(folder / "output.txt", _train, folder)
+    process = Forked(folder / "output.txt", train, folder)
     try:
         yield process
     finally:
@@ -114,6 +127,15 @@ def test_a_signal_to_one_process_stops_both_in_the_same_step(training: Forked, r
     saved = checkpoint.load(run.checkpoint_files()[-1])[1].progress
     assert run.read_record()["state"] == "stopped"
     assert run.read_record()["images"] == saved.images == 8 * saved.step
+
+
+def test_a_process_that_ends_first_waits_until_the_other_has_recorded_the_end(tmp_path: Path) -> None:
+    with _started(tmp_path, _train_and_record_late) as training:
+        _wait_for_checkpoint(training, tmp_path / "run")
+        workers = _workers(training.pid)
+        os.kill(workers[1], signal.SIGTERM)
+        assert "everything is saved" in _ended(training, workers)
+    assert RunFolder(tmp_path / "run").read_record()["state"] == "stopped"
 
 
 def _hungry(fabric: Fabric, rank: int) -> None:

@@ -19,7 +19,7 @@ from pixelscope.engine.loop import Loop, RunIdentity
 from pixelscope.engine.monitor import TensorBoardEvents
 from pixelscope.engine.runtime import leave_busy_cores
 from pixelscope.engine.task import Task
-from pixelscope.errors import InputError, TrainingStopped, require_extra
+from pixelscope.errors import InputError, Interrupted, TrainingStopped, require_extra
 from pixelscope.files import DISK_FULL
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, versions
 from pixelscope.runs.listing import newest_samples
@@ -225,15 +225,22 @@ def _folder(fabric: "Fabric", job: Job, training: Training, stack: ExitStack) ->
 
 
 def _train(loop: Loop[Any], folder: RunFolder, first: bool) -> None:
-    state = "stopped"
+    state, together = "stopped", False
     try:
         loop.train()
         state = "finished"
+    except Interrupted:
+        together = True
+        raise
     finally:
         if first and not folder.is_lost():
             # The error that stopped the training is the one to report.
             with suppress(OSError) if state == "stopped" else nullcontext():
                 folder.update_record(state=state)
+        if together:
+            # Torch kills all processes as soon as one has raised; the first must have written the record by then.
+            with suppress(RuntimeError):
+                loop.barrier.wait()
 
 
 @contextmanager
