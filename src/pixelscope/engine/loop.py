@@ -63,10 +63,6 @@ class Loop(Generic[Batch]):
         sample: Callable[[int], None] = lambda images: None,
         capture: bool = False,
     ) -> None:
-        if config.batch_size % ranks():
-            raise InputError(
-                f"A batch of {config.batch_size} cannot be divided among {ranks()} devices; give a multiple of {ranks()}."
-            )
         self.fabric, self.task, self.run = fabric, task, run
         self.config, self.identity, self.seed = config, identity, seed
         self.snapshot, self.sample, self.barrier = snapshot, sample, Barrier()
