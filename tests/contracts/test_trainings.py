@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import load, load_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import pixelscope
 from contracts.systems import SYSTEMS, SystemCase, train_saved
@@ -173,15 +174,21 @@ def test_a_run_with_an_evaluation_has_all_of_it(case: SystemCase, trained: Train
 
 @every_system
 def test_a_training_whose_run_was_taken_over_stops_and_leaves_it_alone(case: SystemCase, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = _start(case, tmp_path, case.config(tmp_path, min(case.long, 1_920)))
-    _stop_after_a_checkpoint(process, run)
-    (run / FACTS).write_text(json.dumps(asdict(Holder.new("trained"))))
-    before = _files(run)
-    process.send_signal(signal.SIGCONT)
-    output = process.wait(timeout=60)
-    assert f"taken over by process {os.getpid()} on " in output.splitlines()[-1]
-    assert _files(run) == before
+    """It is taken over within a step, which is no write."""
+    run, taken = tmp_path / "run", []
+
+    def take(*step: object) -> None:
+        if not taken and RunFolder(run).checkpoint_files():
+            (run / FACTS).write_text(json.dumps(asdict(Holder.new("trained"))))
+            taken.append(_files(run))
+
+    hook = register_optimizer_step_post_hook(take)
+    try:
+        with pytest.raises(TrainingStopped, match=f"taken over by process {os.getpid()} on "):
+            case.train(case.config(tmp_path, min(case.long, 1_920)), run=run)
+    finally:
+        hook.remove()
+    assert [_files(run)] == taken
 
 
 def _stop_after_a_checkpoint(process: Forked, run: Path) -> None:
@@ -190,12 +197,18 @@ def _stop_after_a_checkpoint(process: Forked, run: Path) -> None:
         time.sleep(0.005)
     while True:
         process.send_signal(signal.SIGSTOP)
+        while any(path.read_text().rpartition(")")[2].split()[0] != "T" for path in _threads(process)):
+            time.sleep(0.001)
         newest = RunFolder(run).checkpoint_files()[-1].stem
         recorded = json.loads((run / "run.json").read_text()).get("images", 0)
         if not list(run.rglob(".pixelscope-*")) and f"images-{recorded:012d}" == newest:
             return
         process.send_signal(signal.SIGCONT)
         time.sleep(0.01)
+
+
+def _threads(process: Forked) -> Iterator[Path]:
+    return Path(f"/proc/{process.pid}/task").glob("*/stat")
 
 
 @every_system

@@ -1,6 +1,8 @@
 """What the loop holds of any task: nothing bad is saved, the best is the first of equals, processes that part are stopped."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from pixelscope.engine.task import StepInputs, Task
 from pixelscope.errors import TrainingStopped
 from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder, read_stats
+from pixelscope.runs.lock import FACTS, Holder
 from pixelscope.runs.progress import Silent
 
 
@@ -74,6 +77,19 @@ def test_no_checkpoint_is_written_after_a_number_that_is_not_finite_though_nothi
         _train(tmp_path, Counting({bad: float("nan")}), fabric)
     written = [checkpoint.load(path)[1].progress.step for path in RunFolder(tmp_path / "run").checkpoint_files()]
     assert written and max(written) == bad // 2 * 2, "the last one before"
+
+
+def test_a_run_that_is_taken_over_while_a_checkpoint_is_collected_is_left_alone(tmp_path: Path) -> None:
+    task, run = Counting(), RunFolder(tmp_path / "run")
+
+    def take(*state: object) -> None:
+        if run.checkpoint_files():
+            (run.path / FACTS).write_text(json.dumps(asdict(Holder.new("trained"))))
+
+    task.layer.register_state_dict_pre_hook(take)
+    with pytest.raises(TrainingStopped, match="taken over"):
+        _train(tmp_path, task, tiny.fabric())
+    assert [path.name for path in run.checkpoints.iterdir()] == ["images-000000000004.safetensors"]
 
 
 def test_the_best_is_the_first_of_equals(tmp_path: Path) -> None:

@@ -141,10 +141,11 @@ def test_the_oldest_results_end_with_a_new_job_and_all_with_the_app(
 
 
 def tab_to(page: Page, selector: str) -> None:
-    """Press Tab until an element has the focus."""
+    """Press Tab until an element has the focus; while the next page is being loaded, there is none yet."""
+    expect(page.locator(selector).first).to_be_visible()
     for _ in range(60):
         page.keyboard.press("Tab")
-        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+        if page.evaluate("selector => document.activeElement?.matches(selector)", selector):
             return
     raise AssertionError(f"{selector} is not reached by Tab")
 

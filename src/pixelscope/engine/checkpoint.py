@@ -45,12 +45,16 @@ class CheckpointHeader:
     format: int = FORMAT
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], header: CheckpointHeader) -> None:
-    """Write tensors and header to `path`, atomically."""
+def save(path: Path, tensors: Mapping[str, Tensor], header: CheckpointHeader, check: Callable[[], None] = lambda: None) -> None:
+    """Write tensors and header to `path`, atomically.
+
+    check: called when everything is written, before `path` is replaced; nothing is replaced if it raises an error.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary:
         # Not with safetensors.save_file, which leaves a temporary file if the process is killed.
         temporary.write_bytes(to_bytes(plain, metadata={"pixelscope": json.dumps(asdict(header))}))
+        check()
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], CheckpointHeader]:

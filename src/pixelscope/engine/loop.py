@@ -216,9 +216,9 @@ class Loop(Generic[Batch]):
 
     def _write_checkpoint(self, name: str, tensors: Callable[[Task[Any]], dict[str, Tensor]]) -> None:
         if self.fabric.is_global_zero:
-            self.run.require_lock()
             header = CheckpointHeader(self.identity.system, self.identity.config, self.identity.data, self.progress)
-            checkpoint.save(self.run.checkpoints / f"{name}.safetensors", tensors(self.task), header)
+            path = self.run.checkpoints / f"{name}.safetensors"
+            checkpoint.save(path, tensors(self.task), header, check=self.run.require_lock)
         self.barrier.wait()
 
     def _record_checkpoint(self) -> None:
