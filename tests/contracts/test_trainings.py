@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -197,7 +197,7 @@ def _stop_after_a_checkpoint(process: Forked, run: Path) -> None:
         time.sleep(0.005)
     while True:
         process.send_signal(signal.SIGSTOP)
-        while any(path.read_text().rpartition(")")[2].split()[0] != "T" for path in _threads(process)):
+        while process.returncode is None and not _is_stopped(process):
             time.sleep(0.001)
         newest = RunFolder(run).checkpoint_files()[-1].stem
         recorded = json.loads((run / "run.json").read_text()).get("images", 0)
@@ -207,8 +207,13 @@ def _stop_after_a_checkpoint(process: Forked, run: Path) -> None:
         time.sleep(0.01)
 
 
-def _threads(process: Forked) -> Iterator[Path]:
-    return Path(f"/proc/{process.pid}/task").glob("*/stat")
+def _is_stopped(process: Forked) -> bool:
+    """Return whether all its threads have stopped, which takes a moment after the signal."""
+    try:
+        states = {path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{process.pid}/task").glob("*/stat")}
+    except (FileNotFoundError, ProcessLookupError):  # a thread has ended meanwhile
+        return False
+    return states == {"T"}
 
 
 @every_system
