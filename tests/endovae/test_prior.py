@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from pixelscope.imaging.config import PrepareConfig
 from pixelscope.runs.lock import FACTS
 
 MIXTURE = PriorConfig(components=3)
-QUICK = PriorConfig(images=96, batch_size=8, width=8, steps=4, threads=1)
+QUICK = PriorConfig(images=96, batch_size=8, width=8, steps=4, threads=1, autoguidance=1.0)
 FITS = {"global": MIXTURE, "spatial": QUICK}
 """Settings of a fit of a moment, by kind of code."""
 KINDS = ("normal", "abnormal")
@@ -140,7 +141,9 @@ def test_a_mixture_draws_the_kind_asked_for_and_both_as_often_as_in_training() -
     np.testing.assert_array_equal(mixture.draw(range(5, 9), 0, None, 1.0), mixture.draw(range(9), 0, None, 1.0)[5:])
 
 
-TOY = PriorConfig(images=40_000, batch_size=200, width=16, learning_rate=3e-3, ema_half_life=2000, steps=20, threads=1)
+TOY = PriorConfig(
+    images=40_000, batch_size=200, width=16, learning_rate=3e-3, ema_half_life=2000, steps=20, threads=1, autoguidance=1.0
+)
 PLACES = torch.tensor([[-1.2, 0.4], [0.8, -0.3]])
 
 
@@ -192,6 +195,19 @@ def test_a_kind_draws_its_cluster_and_guidance_leads_away_from_the_other() -> No
     assert (plain[:, 0] < 0).float().mean() < 0.25 < (ignored[:, 0] < 0).float().mean() < 0.6
     assert (places(None, 1.0).mean(0) - codes.mean((0, 2, 3))).abs().max() < 0.15
     torch.testing.assert_close(prior.draw(range(5, 9), 1, None, 1.0), prior.draw(range(9), 1, None, 1.0)[5:], atol=0.01, rtol=0)
+
+
+def test_autoguidance_leads_from_what_a_gaussian_draws_to_the_clusters() -> None:
+    codes = flat(toy(2000)[0])
+    fitted, _, _ = FlowPrior.fit(codes, (4, 4, 2), torch.zeros(2000, 2, dtype=torch.int64), (), TOY, None)
+    priors = [replace(fitted, config=TOY.with_settings({"autoguidance": weight})) for weight in (0.0, 1.0, 1.5)]
+    points = [prior.draw(range(500), 1, None, 1.0).view(500, 16, 2).mean(1) for prior in priors]
+    gaussian, plain, guided = (torch.cdist(some, PLACES).min(1).values for some in points)
+    assert (gaussian > 0.4).float().mean() > 0.3, "many lie between the clusters"
+    assert guided.median() < plain.median() < 0.2
+    known = torch.eye(4, dtype=torch.bool)
+    completed = [prior.complete(codes[0], known, range(3), 0, None, 1.0) for prior in priors]
+    assert torch.equal(completed[0], completed[2]), "what is inpainted follows the field as trained"
 
 
 def test_codes_are_drawn_and_completed_position_by_position() -> None:

@@ -36,6 +36,8 @@ class PriorConfig(Config):
     """Fraction of codes whose kind is hidden in training, so that generated frames can be guided."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 16
     """Midpoint steps from noise to a code."""
+    autoguidance: Annotated[float, Field(ge=0, le=10)] = 1.5
+    """Weight of the velocity field against that of a Gaussian when frames are drawn; 1 takes the field as trained."""
     seed: int = 0
     """Seed of the weights and all random draws of the fit."""
     threads: Annotated[int, Field(ge=0)] = 0

@@ -54,6 +54,7 @@ def integrate(
     steps: int,
     labels: Tensor,
     guidance: float = 1.0,
+    autoguidance: float = 1.0,
     known: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Follow the field from noise to codes, in midpoint steps, which are shorter at both ends.
@@ -65,6 +66,8 @@ def integrate(
         labels: int64 (N, 2); see `VelocityField.forward`.
         guidance: weight of the kind: 0 ignores it, 1 is the trained field, more exaggerates it (Ho, Salimans 2022, equation 6,
             with guidance = 1 + w).
+        autoguidance: weight of the field against its Gaussian part, which knows less: 1 is the trained field, more leads away
+            from what the Gaussian draws (Karras et al. 2024, equation 2).
         known: codes (N, C, S, S), and the positions where they are known, bool (S, S). Before each evaluation, known positions
             are set to their point on the path from noise to code (Lugmayr et al. 2022, "RePaint", equation 8).
 
@@ -76,8 +79,9 @@ def integrate(
     for now, later in zip(times.tolist(), times.tolist()[1:], strict=False):
         half = (later - now) / 2
         points = _with_known(points, noise, known, now)
-        middle = _with_known(points + half * _velocity(field, points, now, labels, guidance), noise, known, now + half)
-        points = points + 2 * half * _velocity(field, middle, now + half, labels, guidance)
+        first = _velocity(field, points, now, labels, guidance, autoguidance)
+        middle = _with_known(points + half * first, noise, known, now + half)
+        points = points + 2 * half * _velocity(field, middle, now + half, labels, guidance, autoguidance)
     return _with_known(points, noise, known, 1.0)
 
 
@@ -85,12 +89,18 @@ def _with_known(points: Tensor, noise: Tensor, known: tuple[Tensor, Tensor] | No
     return points if known is None else torch.where(known[1], torch.lerp(noise, known[0], time), points)
 
 
-def _velocity(field: VelocityField, points: Tensor, time: float, labels: Tensor, guidance: float) -> Tensor:
+def _velocity(
+    field: VelocityField, points: Tensor, time: float, labels: Tensor, guidance: float, autoguidance: float
+) -> Tensor:
     times = points.new_full((len(points),), time)
-    if guidance == 1 or bool((labels[:, 0] == NO_KIND).all()):
-        return field(points, times, labels)
-    hidden = torch.stack([torch.full_like(labels[:, 0], NO_KIND), labels[:, 1]], 1)
-    return torch.lerp(field(points, times, hidden), field(points, times, labels), guidance)
+    found = field(points, times, labels)
+    if guidance != 1 and bool((labels[:, 0] != NO_KIND).any()):
+        hidden = torch.stack([torch.full_like(labels[:, 0], NO_KIND), labels[:, 1]], 1)
+        found = torch.lerp(field(points, times, hidden), found, guidance)
+    if autoguidance == 1:
+        return found
+    gaussian, _ = field.gaussian(points, times[:, None, None, None], labels[:, 1])
+    return torch.lerp(gaussian, found, autoguidance)
 
 
 @dataclass(frozen=True)
@@ -202,7 +212,7 @@ class FlowPrior:
     """Mean and standard deviation of each channel, (C, 1, 1)."""
     shares: Tensor
     """Fraction of each kind among the frames, (kinds,)."""
-    steps: int
+    config: PriorConfig
 
     @classmethod
     def fit(
@@ -232,7 +242,11 @@ class FlowPrior:
         scale = scale.clamp_min(1e-6)[:, None, None]
         found = train_field((maps - offset[:, None, None]) / scale, labels, len(kinds), config, progress)
         shares = torch.tensor([(labels[:, 0] == 1 + number).float().mean() for number in range(len(kinds))])
-        return cls(tuple(kinds), found.field, offset[:, None, None], scale, shares, config.steps), found.start_loss, found.loss
+        return (
+            cls(tuple(kinds), found.field, offset[:, None, None], scale, shares, config),
+            found.start_loss,
+            found.loss,
+        )
 
     def draw(self, numbers: range, seed: int, kind: Kind | None, guidance: float) -> Tensor:
         """Return codes (n, latent).
@@ -244,10 +258,10 @@ class FlowPrior:
             guidance: weight of the kind; see `integrate`.
         """
         noise, labels = self._noise_and_labels(numbers, seed, kind)
-        return self._to_codes(integrate(self.field, noise, self.steps, labels, guidance))
+        return self._to_codes(integrate(self.field, noise, self.config.steps, labels, guidance, self.config.autoguidance))
 
     def complete(self, code: Tensor, known: Tensor, numbers: range, seed: int, kind: Kind | None, guidance: float) -> Tensor:
-        """Return codes (n, latent) that have the values of a code where these are known.
+        """Return codes (n, latent) that have the values of a code where these are known; the field is taken as trained.
 
         Args:
             code: (latent,).
@@ -260,7 +274,9 @@ class FlowPrior:
         noise, labels = self._noise_and_labels(numbers, seed, kind)
         side = noise.shape[-1]
         maps = (code.view(side, side, -1).permute(2, 0, 1) - self.offset) / self.scale
-        return self._to_codes(integrate(self.field, noise, self.steps, labels, guidance, (maps.expand_as(noise), known)))
+        return self._to_codes(
+            integrate(self.field, noise, self.config.steps, labels, guidance, known=(maps.expand_as(noise), known))
+        )
 
     def _noise_and_labels(self, numbers: range, seed: int, kind: Kind | None) -> tuple[Tensor, Tensor]:
         """Return noise (n, C, S, S) and labels (n, 2)."""
@@ -304,4 +320,4 @@ class FlowPrior:
             field = build()
         field.load_state_dict(weights)
         field.eval().requires_grad_(False)
-        return cls(tuple(kinds), field, tensors["offset"], tensors["scale"], tensors["shares"], config.steps)
+        return cls(tuple(kinds), field, tensors["offset"], tensors["scale"], tensors["shares"], config)
