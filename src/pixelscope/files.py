@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache, wraps
@@ -296,7 +296,7 @@ def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str
 
 
 def accept_strings(found: Any) -> Any:
-    """Return a function that also takes strings for paths, a path for a string, and one path for a sequence of them.
+    """Return a function that also takes strings for paths, a path for a string, and one path or any iterable for a sequence.
 
     The annotations of the function say which of its parameters take which. What is no function is returned as it is.
     """
@@ -337,8 +337,8 @@ def _as_taken(value: Any, kinds: list[Any]) -> Any:
         return [Path(value)] if Sequence in kinds else str(value) if str in kinds else value
     if isinstance(value, Mapping) and Mapping in kinds:
         return {key: Path(path) for key, path in value.items()}
-    if isinstance(value, Sequence) and (Sequence in kinds or tuple in kinds):
-        return [Path(path) for path in value]
+    if isinstance(value, Iterable) and (Sequence in kinds or tuple in kinds):
+        return sorted(map(Path, value)) if isinstance(value, Set) else [Path(path) for path in value]
     return value
 
 

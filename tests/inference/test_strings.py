@@ -33,6 +33,20 @@ def test_functions_of_the_public_api_take_strings(pixelda_run: Path, endovae_run
         assert kind(str(run)).run == run  # pyright: ignore[reportArgumentType]
 
 
+def test_any_iterable_of_paths_is_taken_for_a_sequence(pixelda_run: Path, endovae_run: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        Image.fromarray(np.full((20, 24, 3), 80 * number + 9, np.uint8)).save(tmp_path / f"{number}.png")
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, some in enumerate([files, iter(files), {*map(str, files)}, np.array(files, str), dict.fromkeys(files)]):
+        out = tmp_path / f"{number}.csv"
+        assert pixelscope.pixelda.classify(pixelda_run, some, out).rows == 3  # pyright: ignore[reportArgumentType]
+        assert out.read_text() == (tmp_path / "0.csv").read_text()
+    found = pixelscope.endovae.score(endovae_run, iter(files), tmp_path / "s.csv")  # pyright: ignore[reportArgumentType]
+    assert found.written.rows == 3
+    way = pixelscope.endovae.generate(endovae_run, tmp_path / "way.png", between=iter(files[:2]), count=3)  # pyright: ignore[reportArgumentType]
+    assert way.count == 3
+
+
 def test_a_path_is_taken_for_a_string(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
