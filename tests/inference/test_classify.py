@@ -195,6 +195,23 @@ def test_labels_of_a_file_beside_the_images_are_in_the_manifest(pixelda_run: Pat
     assert [images.classes[label] for label in images.labels] == ["a, b", "c"]
 
 
+def test_no_redrawn_image_replaces_another_whose_label_is_its_folder(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
+    names = ("1.png", "cat/1.png", "dog/1.png")
+    for name, image in zip(names, sorted(digits.rglob("*.png")), strict=False):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / "in" / name)
+    labels = tmp_path / "in" / "labels.csv"
+    for text in ("1.png,cat\ncat/1.png,cat\ndog/1.png,dog\n", "1.png,cat\ndog/1.png,dog\n"):
+        labels.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=r"in/1\.png and .*in/cat/1\.png would have one name"):
+            adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "in" / "1.png").rename(tmp_path / "in" / "0.png")
+    labels.write_text("0.png,cat\ncat/1.png,cat\ndog/1.png,dog\n", encoding="utf-8")
+    adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+
+
 @pytest.mark.parametrize(
     ("files", "tables", "expected"),
     [

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from PIL import Image
 from pixelscope.data.sources.folder import Layout, find_images
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, csv_text
-from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, label_of, require_files, text_of
+from pixelscope.inference.files import COLUMNS, MANIFEST, InputFile, iterate_files, label_of, require_files, text_of
 from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, decode_rgb, run_pipeline, unwritable
 from pixelscope.inference.table import ResumableTable, Row
 from pixelscope.runs.progress import ProgressCallback
@@ -74,6 +74,7 @@ def adapt(
     layout = find_images(folder) if folder.is_dir() else Layout([], [])
     identity, labels = {**redraw.identity, "seed": str(seed), "styles": str(styles)}, layout.class_of()
     if not layout.by_folders and labels:
+        _require_distinct_places(folder, labels)
         identity["label file"] = hashlib.sha256(json.dumps(labels).encode()).hexdigest()
     table = _Manifest(out / MANIFEST, [*COLUMNS, ERROR], identity, resume, several=styles > 1)
 
@@ -103,9 +104,27 @@ class _Manifest(ResumableTable):
 
 def _row(out: Path, item: InputFile, style: int, image: np.ndarray, label: str, in_place: bool) -> Row:
     """Write one generated image, `in_place` in the folder of its image alone, and return its row."""
-    name = (Path() if in_place else _class_folder(item, label)) / item.inner.parent / f"{item.inner.name}-{style}.png"
+    place = _place(item, label, in_place)
+    name = place.with_name(f"{place.name}-{style}.png")
     error = unwritable(out / name, lambda: _save(out / name, image))
     return {"file": None if error else text_of(name), "label": label, "style": style, ERROR: error}
+
+
+def _place(item: InputFile, label: str, in_place: bool) -> Path:
+    """Return the path of an image among the generated ones, without the ending that tells the style."""
+    return item.inner if in_place else _class_folder(item, label) / item.inner
+
+
+def _require_distinct_places(folder: Path, labels: Mapping[str, str]) -> None:
+    """Raise InputError if images generated from two files of a folder, labelled by a file, would have one name."""
+    known: dict[Path, InputFile] = {}
+    for item in filter(lambda item: item.is_image, iterate_files([folder])):
+        other = known.setdefault(_place(item, labels.get(item.inner.as_posix(), ""), False), item)
+        if other is not item:
+            raise InputError(
+                f"The images made from {other.name} and {item.name} would have one name, because labels become folders; "
+                "rename one of the two files."
+            )
 
 
 def _class_folder(item: InputFile, label: str) -> Path:
