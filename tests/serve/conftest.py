@@ -87,7 +87,7 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("there is no chromium on this machine; install Debian's package to test the pages in a browser")
-    expect.set_options(timeout=20_000)  # a busy machine may be slow to answer; what comes sooner is not waited for
+    expect.set_options(timeout=60_000)  # a busy machine may be slow to answer; what comes sooner is not waited for
     with sync_playwright() as driver:
         made = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield made
@@ -98,6 +98,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, address: str) -> Iterator[Page]:
     """A page on the app; whatever the browser complains of fails the test."""
     context = browser.new_context(base_url=address)
+    context.set_default_timeout(60_000)
     made = context.new_page()
     complaints: list[str] = []
     # A refused upload is an error to the browser, though not to a person, who reads a sentence.

@@ -96,9 +96,9 @@ def test_watch_a_training_while_the_page_is_open(page: Page, place: Path, tmp_pa
     page.goto("/runs/watched")
     expect(page.locator("#live .state")).to_have_text("running")
     points = page.locator("#live polyline").first
-    expect(points).to_have_count(1, timeout=20_000)
+    expect(points).to_have_count(1)
     before = points.get_attribute("points") or ""
-    expect(points).not_to_have_attribute("points", before, timeout=20_000)
+    expect(points).not_to_have_attribute("points", before)
     expect(page.locator("#live .state")).to_have_text("finished", timeout=240_000)
     thread.join(60)
 
@@ -116,7 +116,7 @@ def test_read_the_report_of_a_run_and_keep_its_folder_as_it_is(page: Page, place
     before = sorted(path.name for path in (place / "adapted").iterdir())
     page.goto("/runs")
     page.get_by_role("link", name="Report of adapted").click()
-    expect(page.get_by_role("heading", name="Result", exact=True)).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name="Result", exact=True)).to_be_visible()
     expect(page.locator("figure svg").nth(3)).to_be_attached()
     assert sorted(path.name for path in (place / "adapted").iterdir()) == before
 

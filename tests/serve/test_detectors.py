@@ -328,7 +328,7 @@ def test_score_a_folder_by_a_detector_in_a_browser(page: Page) -> None:
     page.get_by_label("Folder").select_option("ward/tuesday")
     page.get_by_label("Run or detector").select_option("lesions")
     page.get_by_role("button", name="Score the folder").click()
-    expect(page.locator(".worst li")).to_have_count(5, timeout=60_000)
+    expect(page.locator(".worst li")).to_have_count(5)
     maps = page.get_by_role("img", name=re.compile("Heat map of"))
     expect(maps).to_have_count(5)
     expect(maps.first).not_to_have_js_property("naturalWidth", 0)
