@@ -67,7 +67,7 @@ def integrate(
         guidance: weight of the kind: 0 ignores it, 1 is the trained field, more exaggerates it (Ho, Salimans 2022, equation 6,
             with guidance = 1 + w).
         autoguidance: weight of the field against its Gaussian part, which knows less: 1 is the trained field, more leads away
-            from what the Gaussian draws (Karras et al. 2024, equation 2).
+            from what the Gaussian draws (Karras et al. 2024).
         known: codes (N, C, S, S), and the positions where they are known, bool (S, S). Before each evaluation, known positions
             are set to their point on the path from noise to code (Lugmayr et al. 2022, "RePaint", equation 8).
 
@@ -213,6 +213,7 @@ class FlowPrior:
     shares: Tensor
     """Fraction of each kind among the frames, (kinds,)."""
     config: PriorConfig
+    """Settings of the fit, and of the draws."""
 
     @classmethod
     def fit(
