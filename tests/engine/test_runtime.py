@@ -9,7 +9,7 @@ import yaml
 
 from fixtures.processes import fork_ranks
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.engine.distributed import Barrier, average, check_agreement
+from pixelscope.engine.distributed import Barrier, average, check_agreement, share_of_cores
 from pixelscope.engine.launch import launch
 from pixelscope.engine.runtime import ResolvedRuntime, choose_capture, choose_compile, choose_precision, resolve_runtime
 from pixelscope.errors import InputError, TrainingStopped
@@ -36,11 +36,13 @@ def test_bfloat16_is_not_asked_of_a_gpu_without_it() -> None:
 
 def test_the_start_line_says_what_is_chosen_and_what_is_slow() -> None:
     fast, slow = (
-        ResolvedRuntime(1, "cpu", "bf16-mixed", 2, capture_reason="no GPU").describe(),
+        ResolvedRuntime(1, "cpu", "bf16-mixed", 1, capture_reason="no GPU").describe(),
         ResolvedRuntime(2, "cpu", "bf16-mixed", 1, emulated=True).describe(),
     )
     assert fast.startswith("1 CPU process, bf16-mixed, channels last, steps not captured (no GPU), not compiled (")
-    assert fast.endswith("2 threads each")
+    assert fast.endswith("1 thread each")
+    assert "more than" in ResolvedRuntime(1, "cpu", "32-true", share_of_cores(1) + 1).describe()
+    assert "more than" not in ResolvedRuntime(1, "cpu", "32-true", share_of_cores(1)).describe()
     assert slow.startswith("2 CPU processes, bf16-mixed (emulated on this processor, slower than 32-true), channels last")
 
 

@@ -65,7 +65,9 @@ class ResolvedRuntime:
         steps = f"steps {'' if self.capture else 'not '}captured ({self.capture_reason})"
         networks = f"{'' if self.compile else 'not '}compiled ({self.compile_reason})"
         chosen = (f"{self.devices} {device}{ending}", f"{self.precision}{slow}", order, steps, networks)
-        return f"{', '.join(chosen)}, {plural(self.threads, 'thread')} each"
+        cores = share_of_cores(1)
+        crowded = f" (more than the {plural(cores, 'core')} there, and slow)" if self.threads > cores else ""
+        return f"{', '.join(chosen)}, {plural(self.threads, 'thread')} each{crowded}"
 
 
 def resolve_runtime(config: RuntimeConfig) -> ResolvedRuntime:
