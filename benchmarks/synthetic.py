@@ -28,6 +28,7 @@ from benchmarks.polyp_classifier import log_odds, seen, train_classifier
 from pixelscope.data.frames.preprocess import VIEWS, ViewName, write_stages
 from pixelscope.data.frames.store import FIGURES, INDEX, FrameStore, array_shapes
 from pixelscope.endovae.checkpoints import load_checkpoint
+from pixelscope.endovae.config import EndoVAEConfig, endovae_preset
 from pixelscope.endovae.detection.crossvalidation import make_folds
 from pixelscope.endovae.latent_prior.sample import FrameSampler
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
@@ -100,7 +101,7 @@ def generator_run(fold: Fold, model: str, kind: Kind, chosen: argparse.Namespace
     if not (run / "evaluation.json").is_file():
         write_part(fold.store, fold.train, fold.path / "store")
         begun = any((run / "checkpoints").glob("images-*"))
-        length = ("--training.epochs", str(chosen.epochs)) if chosen.epochs else ()
+        length = shortened(model, chosen.epochs) if chosen.epochs else ()
         # All that the run does not train on is lost to it; its own test frames are not needed here.
         split = ("--split.train-on", kind, "--split.test-fraction", "0.02")
         options = ("--preset", model, *split, "--seed", str(fold.seed), "--runtime.threads", str(chosen.threads), *length)
@@ -110,6 +111,14 @@ def generator_run(fold: Fold, model: str, kind: Kind, chosen: argparse.Namespace
         drawn = ("--images", str(chosen.prior_images)) if chosen.prior_images else ()
         _pixelscope(run, "endovae", "prior", str(run), "--seed", str(fold.seed), "--threads", str(chosen.threads), *drawn)
     return run
+
+
+def shortened(model: str, epochs: int) -> tuple[str, ...]:
+    """Return the flags that give a preset another number of epochs; an adversarial loss starts at the same share of them."""
+    preset = EndoVAEConfig.parse(endovae_preset(model))
+    start = preset.losses.adversarial_from * epochs // preset.training.epochs
+    loss = ("--losses.adversarial-from", str(start)) if start else ("--losses.adversarial", "0")
+    return ("--training.epochs", str(epochs), *loss)
 
 
 def _pixelscope(run: Path, *arguments: str) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from benchmarks.polyp_classifier import SIDES, log_odds, seen, train_classifier
-from benchmarks.synthetic import folds, main, measure, showing, table, write_part
+from benchmarks.synthetic import MODELS, folds, main, measure, shortened, showing, table, write_part
 from fixtures import tiny
+from pixelscope.config import merge
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.frames.store import FrameStore
+from pixelscope.endovae.config import EndoVAEConfig, endovae_preset
 from pixelscope.endovae.metrics import auroc
 from pixelscope.imaging.config import PrepareConfig
 
@@ -24,6 +26,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 def chosen(**changes: int) -> argparse.Namespace:
     return argparse.Namespace(**{"folds": 3, "epochs": 1, "prior_images": 64, "images": 64, "seed": 0, "threads": 1, **changes})
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("epochs", [1, 6, 600])
+def test_a_preset_of_another_length_is_a_training(model: str, epochs: int) -> None:
+    flags = iter(shortened(model, epochs))
+    changes: dict = {}
+    for flag, value in zip(flags, flags, strict=True):
+        section, name = flag.removeprefix("--").replace("-", "_").split(".")
+        changes.setdefault(section, {})[name] = value
+    preset = endovae_preset(model)
+    config = EndoVAEConfig.parse(merge(preset, changes))
+    assert config.training.epochs == epochs
+    assert bool(config.losses.adversarial) is (epochs > 1 and bool(EndoVAEConfig.parse(preset).losses.adversarial))
 
 
 def test_every_frame_is_tested_once_and_never_trained_on(store: FrameStore, tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ NEEDED = {
     ("endovae", "model.kind"): {"losses.cross_entropy": 0.0, "losses.l1": 1.0},
     ("endovae", "model.stride"): SPATIAL,
     ("endovae", "model.blocks"): SPATIAL,
+    ("endovae", "losses.adversarial"): {"losses.adversarial_from": 1},
 }
 """Settings without which another one is refused."""
 
@@ -157,6 +158,19 @@ def test_a_flag_may_need_a_setting_of_its_preset() -> None:
     assert (spatial.model.kind, spatial.model.stride) == ("spatial", 8)
     with pytest.raises(InputError, match="stride 8 has no effect on a global code"):
         parse("endovae train", "--model.stride", "8")
+
+
+def test_an_adversarial_loss_may_start_when_its_preset_or_file_says(tmp_path: Path) -> None:
+    flags = ("endovae train", "--losses.adversarial", "0.5")
+    losses = at(parse(*flags, "--preset", "spatial-small"), "losses")
+    assert (losses.adversarial, losses.adversarial_from) == (0.5, 40)
+    (tmp_path / "long.yaml").write_text("training: {epochs: 5000}\n")
+    late = parse(*flags, "--losses.adversarial-from", "2000", "--config", str(tmp_path / "long.yaml"))
+    assert at(late, "losses.adversarial_from") == 2000
+    with pytest.raises(InputError, match="give losses.adversarial_from"):
+        parse(*flags)
+    with pytest.raises(InputError, match="starts after 40 epochs, and training ends after 9; raise training.epochs"):
+        parse(*flags, "--preset", "spatial-small", "--training.epochs", "9")
 
 
 def test_shorthands_are_the_long_flags() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from fixtures import tiny
 from pixelscope.endovae.data import AugmentedBatches
-from pixelscope.endovae.networks import Decoder, Encoder, SpatialDecoder, SpatialEncoder
+from pixelscope.endovae.networks import Decoder, Encoder, PatchDiscriminator, SpatialDecoder, SpatialEncoder
 from pixelscope.endovae.task import EndoVAETask
 from pixelscope.engine.task import Task
 from pixelscope.pixelda.networks import Classifier, Discriminator, Generator, ResidualClassifier, StrongClassifier
@@ -103,6 +104,7 @@ NETWORKS = [
     NetworkCase("decoder, 32 pixels", lambda: Decoder(32, 10, 2), lambda n: (z(n),), (3, 32, 32)),
     NetworkCase("spatial encoder", lambda: SpatialEncoder(4, 3, 4, 1), lambda n: (unit(n, 32),), (2, 192)),
     NetworkCase("spatial decoder", lambda: SpatialDecoder(16, 16, 10, 4, 1), lambda n: (z(n),), (3, 16, 16)),
+    NetworkCase("discriminator of patches", PatchDiscriminator, lambda n: (unit(n, 32),), (1, 4, 4)),
     NetworkCase("T, 48 pixels, 4 classes", lambda: Classifier(4, 48), lambda n: (images(n, 48),), (4,)),
     NetworkCase("residual T", lambda: ResidualClassifier(5, 6), lambda n: (images(n),), (5,)),
     NetworkCase("residual T, 64 pixels", lambda: ResidualClassifier(5, 3), lambda n: (images(n, 64),), (5,)),
@@ -113,11 +115,13 @@ SPATIAL = {
     "model": {"kind": "spatial", "latent": 3, "width": 4, "blocks": 1},
     "losses": {"cross_entropy": 0.0, "l1": 1.0, "ssim": 0.1, "kl": 1e-5},
 }
+ADVERSARIAL = {**SPATIAL, "losses": {**SPATIAL["losses"], "adversarial": 0.1, "adversarial_from": 1}}
 EVERY_LOSS = {
     "self_training": {"rampup_images": 0, "thresholds": "adaptive", "threshold": 0.95, "weak_views": 2},
     "regularization": {"entropy": 0.1, "virtual_adversarial": 1.0},
 }
 _ENDOVAE_TRAINS = {"autoencoder": {"encoder", "decoder"}}
+_ADVERSARIAL_TRAINS = {"autoencoder": {"decoder"}, "discriminator": {"discriminator"}}
 _REFINED_TRAINS = {"classifier": {"classifier"}}
 _PIXELDA_TRAINS = {"discriminator_classifier": {"discriminator", "classifier"}, "generator": {"generator"}}
 
@@ -131,6 +135,7 @@ TASKS = [
     TaskCase("endovae", _endovae, _ENDOVAE_TRAINS),
     TaskCase("endovae, sum of values", lambda: _endovae(losses={"reduction": "sum"}), _ENDOVAE_TRAINS),
     TaskCase("endovae, spatial code", lambda: _endovae(**SPATIAL), _ENDOVAE_TRAINS),
+    TaskCase("endovae, adversarial", partial(_endovae, masked=True, **ADVERSARIAL), _ADVERSARIAL_TRAINS),
     TaskCase("endovae, fresh copies", lambda: _endovae(augmentation={"resample_every_epoch": True}), _ENDOVAE_TRAINS),
     TaskCase("endovae, insets left out", lambda: _endovae(masked=True), _ENDOVAE_TRAINS),
     TaskCase("pixelda, private layers", lambda: _pixelda(classifier={"private_first_layer": True}), _PIXELDA_TRAINS),

@@ -160,6 +160,14 @@ def test_a_panel_without_numbers_is_left_out() -> None:
     assert titles(loss_panels([], EVALUATIONS[:1])) == ["Reconstruction term", "KL term", "Loss", "Learning rate"]
 
 
+def test_the_discriminator_has_a_panel_where_there_was_one() -> None:
+    train = [{**entry, "loss/discriminator": 1 - 0.01 * number} for number, entry in enumerate(TRAIN)]
+    axes = panel(loss_panels(train, EVALUATIONS), "Discriminator")
+    assert line(axes, "_raw")[1] == [entry["loss/discriminator"] for entry in train]
+    assert line(axes, "tells nothing apart")[1] == [1, 1]
+    assert axes.get_ylim()[1] > 1.05
+
+
 def test_what_was_learnt_fills_the_panel_though_it_began_far_above() -> None:
     first = {"images": 32, "loss/reconstruction": 90_000.0}
     axes = panel(loss_panels([first, *TRAIN[1:]], []), "Reconstruction")

@@ -364,6 +364,23 @@ def test_the_course_of_the_training_is_read_from_its_lines(written: WriteRun) ->
     assert warning.startswith("Warning, posterior collapse: KL 0.01 nats")
 
 
+def test_an_adversarial_loss_is_described_once_it_has_begun_and_is_no_part_of_the_model(
+    written: WriteRun, tmp_path: Path
+) -> None:
+    losses = {"adversarial": 0.1, "adversarial_from": 30}
+    run = Path(shutil.copytree(written(changes={"losses": losses}), tmp_path / "run"))
+    assert not any("discriminator" in text for text in alone(run, "training").prose)
+    plain = [text for text in alone(run, "findings").prose if "parameters" in text]
+    record = json.loads((run / "run.json").read_text())
+    record["parameters"]["discriminator"] = 314_336
+    (run / "run.json").write_text(json.dumps(record))
+    with (run / "stats.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "train", "images": 40 * EPOCH, "step": 40, "loss/discriminator": 0.9}) + "\n")
+    (begun,) = [text for text in alone(run, "training").prose if "discriminator" in text]
+    assert begun.startswith("After 30 epochs, the decoder alone was trained") and "0.2 times the learning rate" in begun
+    assert [text for text in alone(run, "findings").prose if "parameters" in text] == plain
+
+
 def test_a_run_whose_schedule_never_started_says_so(written: WriteRun) -> None:
     text = alone(written(epochs=2, state="stopped", evaluated=False), "training").prose[0]
     assert "KL has not reached 1" in text and text.endswith("The learning rate was never lowered.")

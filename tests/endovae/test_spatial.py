@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from scipy.fft import dctn
 from skimage.metrics import structural_similarity
 from sklearn.decomposition import PCA
@@ -29,14 +30,16 @@ from pixelscope.endovae.forward import LatentAxes, read_axes
 from pixelscope.endovae.lite0 import load_lite0
 from pixelscope.endovae.losses import pixel_loss
 from pixelscope.endovae.metrics import pixel_maps, spectrum
-from pixelscope.endovae.networks import GAIN, SpatialEncoder, make_networks
+from pixelscope.endovae.networks import GAIN, PatchDiscriminator, SpatialEncoder, make_networks
 from pixelscope.endovae.pca import BlockComponents
 from pixelscope.endovae.results import MEAN, MODEL
 from pixelscope.endovae.results import PCA as LINEAR
 from pixelscope.endovae.task import EndoVAETask
-from pixelscope.endovae.training import train_endovae
+from pixelscope.endovae.training import resume_endovae, train_endovae
+from pixelscope.engine.checkpoint import load
 from pixelscope.errors import has_extra
 from pixelscope.imaging.config import PrepareConfig
+from pixelscope.runs.folder import RunFolder, read_stats
 
 needs_pretrained = pytest.mark.skipif(not has_extra("pretrained"), reason="the extra `pretrained` is not installed")
 SPATIAL = {
@@ -136,6 +139,71 @@ def test_a_perceptual_loss_without_its_packages_leaves_no_run(
     with pytest.raises(InputError, match=r"pixelscope\[pretrained\]"):
         train_endovae(spatial(frames=str(store.path), losses=losses), run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("half_life", "name"), [(1, "ema-last"), (0, "last")])
+def test_an_adversarial_run_trains_to_its_end_and_uses_its_last_weights(
+    store: FrameStore, tmp_path: Path, half_life: float, name: str
+) -> None:
+    """A validation loss that never falls would end it, and select the first checkpoint."""
+    config = spatial(
+        frames=str(store.path),
+        losses={**SPATIAL["losses"], "adversarial": 0.1, "adversarial_from": 1},
+        training={"epochs": 3, "ema_half_life": half_life},
+        schedule={"early_stopping_patience": 1, "start_kl": 0},
+        optimizer={"learning_rate": 1e-12},
+    )
+    run = train_endovae(config, run=tmp_path / "run")
+    checkpoint = load_checkpoint(run)
+    epoch = checkpoint.record["epoch"]
+    assert (checkpoint.name, checkpoint.images) == (name, 3 * epoch)
+    for line in read_stats(run / "stats.jsonl"):
+        assert ("loss/discriminator" in line) is (line["kind"] == "train" and line["images"] > epoch)
+    assert evaluate_endovae(run).checkpoint == name
+    with safe_open(pixelscope.export(run, tmp_path / "model.safetensors", form="safetensors").files[0], "np") as file:
+        assert {key.split(".")[0] for key in file.keys()} == {"encoder", "decoder"}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("losses", [{"adversarial": 0.1}, {"adversarial": 0.1, "adversarial_from": 1000}])
+def test_an_adversarial_loss_next_to_defaults_is_refused_before_a_run(store: FrameStore, tmp_path: Path, losses: dict) -> None:
+    config = EndoVAEConfig.parse({"frames": str(store.path), "prepare": {"size": tiny.SIZE}, "losses": losses})
+    for attempt in (lambda: plan_endovae(config), lambda: train_endovae(config, run=tmp_path / "run")):
+        with pytest.raises(InputError, match="adversarial"):
+            attempt()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("epochs", [3, 4])
+def test_an_adversarial_run_resumes_to_the_bit_where_the_loss_begins_and_later(
+    store: FrameStore, tmp_path: Path, epochs: int
+) -> None:
+    losses = {**SPATIAL["losses"], "adversarial": 0.1, "adversarial_from": 2}
+    config = spatial(frames=str(store.path), losses=losses, training={"epochs": epochs, "ema_half_life": 1})
+    run = RunFolder(train_endovae(config, run=tmp_path / "run"))
+    before, last = run.checkpoint_files()
+    has_moments = any(name.startswith("optimizer.discriminator.") for name in load(before)[0])
+    assert has_moments is (epochs > 3)
+    whole, _ = load(last)
+    last.unlink()
+    resume_endovae(run.path)
+    resumed, _ = load(last)
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_plan_has_the_discriminator_and_the_steps_of_both_kinds(store: FrameStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if plain steps were done at 100 images per second, and adversarial ones at 25: 1 s + 4 s for 100 images each."""
+
+    def timed(fabric: object, config: EndoVAEConfig) -> tuple[float, float]:
+        return (25.0, 3.0) if config.losses.adversarial else (100.0, 1.0)
+
+    monkeypatch.setattr("pixelscope.endovae.cost._timed", timed)
+    losses = {**SPATIAL["losses"], "adversarial": 0.1, "adversarial_from": 2}
+    plan = plan_endovae(spatial(frames=str(store.path), losses=losses, training={"epochs": 4}))
+    assert (plan.images_per_second, plan.gflop_per_image) == pytest.approx((200 / 5, 2.0))
+    assert plan.parameters["discriminator"] == sum(p.numel() for p in PatchDiscriminator().parameters())
+    plain = plan_endovae(spatial(frames=str(store.path)))
+    assert (plain.images_per_second, set(plain.parameters)) == (100, {"encoder", "decoder"})
 
 
 def test_networks_that_no_memory_holds_are_refused_before_anything_is_made(store: FrameStore, tmp_path: Path) -> None:
@@ -275,6 +343,8 @@ def test_sliders_move_along_the_axes(spatial_run: Path) -> None:
         ({"model": {"kind": "global", "blocks": 3}}, "blocks 3 has no effect"),
         ({"model": {"kind": "spatial", "latent": 49}}, "48 values"),
         ({"losses": {"cross_entropy": 0}}, "weight 0"),
+        ({"losses": {**SPATIAL["losses"], "adversarial": 0.1, "adversarial_from": 3}}, "starts after 3 epochs"),
+        ({"losses": {**SPATIAL["losses"], "adversarial": 0.1, "adversarial_from": 0}}, "adversarial_from"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict, message: str) -> None:

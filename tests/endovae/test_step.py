@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from fixtures import tiny
 from pixelscope.data.disk_array import DiskArray
 from pixelscope.endovae.data import AugmentedBatches, FrameBatch, from_unit, to_unit
-from pixelscope.endovae.task import EndoVAETask, build_networks
+from pixelscope.endovae.task import EndoVAETask, build_discriminator, build_networks
 from pixelscope.engine import checkpoint
 from pixelscope.rng import StepContext
 
 
 def _task(**changes: Any) -> EndoVAETask:
-    half_life = changes.pop("half_life", 0)
-    return EndoVAETask(tiny.endovae(**changes), tiny.fabric(), tiny.frames(6, seed=1), half_life=half_life)
+    own = {name: changes.pop(name, 0) for name in ("half_life", "adversarial_from")}
+    return EndoVAETask(tiny.endovae(**changes), tiny.fabric(), tiny.frames(6, seed=1), **own)
 
 
 def _context(step: int, size: int = 8) -> StepContext:
@@ -52,6 +52,47 @@ def test_a_step_is_that_of_plain_pytorch(reading: str) -> None:
         optimizer.step()
     for mine, theirs in zip([*task.encoder.parameters(), *task.decoder.parameters()], parameters, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=2e-5)
+
+
+def test_an_adversarial_step_is_that_of_plain_pytorch_for_the_decoder_alone() -> None:
+    losses = {"cross_entropy": 0.0, "l1": 1.0, "kl": 0.01, "adversarial": 0.3, "adversarial_from": 1}
+    task = _task(losses=losses, model={"kind": "spatial", "stride": 4, "blocks": 1, "latent": 3})
+    (encoder, decoder), opponent = build_networks(task.config), build_discriminator(task.config)
+    encoder.requires_grad_(False)
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-4, eps=1e-7, foreach=False)
+    other = torch.optim.Adam(opponent.parameters(), lr=4e-4, betas=(0.5, 0.9), eps=1e-7, foreach=False)
+    batches = _batches()
+    for step in range(3):
+        context = _context(step)
+        images = batches(context).images
+        numbers = task.step(FrameBatch(images), context)
+        mean, log_variance = encoder(images).unbind(1)
+        noise = torch.randn(mean.shape, generator=context.shared_generator("z"))
+        drawn = decoder.linear_output(mean + noise * torch.exp(log_variance / 2))
+        optimizer.zero_grad()
+        (F.l1_loss(drawn, images) - 0.3 * opponent(drawn).mean()).backward()
+        optimizer.step()
+        other.zero_grad()
+        real, fake = opponent(torch.cat([images, drawn.detach()])).chunk(2)
+        margins = torch.cat([1 - real, 1 + fake]).clamp(min=0)
+        margins.mean().backward()
+        other.step()
+        assert float(numbers["loss/discriminator"]) == pytest.approx(margins.mean().item(), rel=1e-4)
+    for own, expected in ((task.encoder, encoder), (task.decoder, decoder), (task.networks["discriminator"], opponent)):
+        for mine, theirs in zip(own.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=2e-5)
+
+
+def test_before_its_start_the_adversarial_loss_changes_nothing() -> None:
+    task, plain = _task(losses={"adversarial": 1.0, "adversarial_from": 1}, adversarial_from=8), _task()
+    opponent = build_discriminator(task.config).state_dict()
+    for step, same in ((0, True), (1, False)):
+        numbers = [one.step(_batches()(_context(step)), _context(step)) for one in (task, plain)]
+        assert ("loss/discriminator" in numbers[0]) is not same
+        weights = [torch.cat([p.detach().flatten() for p in one.decoder.parameters()]) for one in (task, plain)]
+        assert torch.equal(*weights) is same
+        kept = [torch.equal(value, opponent[name]) for name, value in task.networks["discriminator"].state_dict().items()]
+        assert all(kept) is same
 
 
 def test_what_is_left_out_teaches_nothing() -> None:

@@ -30,7 +30,7 @@ from pixelscope.rng import StepContext
 from pixelscope.runs.folder import RunFolder, read_stats
 
 STEPS = 50
-KINDS = ("pixelda", "baseline", "refinement", "endovae")
+KINDS = ("pixelda", "baseline", "refinement", "endovae", "endovae, adversarial")
 DEVICES = [
     pytest.param("cpu", id="cpu"),
     pytest.param("cuda", marks=pytest.mark.gpu, id="gpu"),

@@ -74,8 +74,8 @@ GeneratorCheckpoint = Annotated[
     Parameter(help="Weights of the run to use; `auto` takes the default of a finished run."),
 ]
 EndoVAECheckpoint = Annotated[
-    Literal["auto", "best-validation", "last", "ema-last"],
-    Parameter(help="Weights of the run to use; `auto`: lowest validation loss, of a finished run."),
+    Literal["auto", "best-validation", "ema-last", "last"],
+    Parameter(help="Weights of the run to use; `auto`: the first of the others that a finished run has."),
 ]
 
 

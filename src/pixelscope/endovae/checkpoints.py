@@ -19,7 +19,7 @@ from pixelscope.errors import InputError
 from pixelscope.runs.folder import RunFolder
 
 SYSTEM = "endovae"
-CHECKPOINTS = ("best-validation", "last", "ema-last")
+CHECKPOINTS = ("best-validation", "ema-last", "last")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Checkpoint:
     """Content of run.json when the run was opened."""
     config: EndoVAEConfig
     name: str
-    """Name of the checkpoint: `best-validation`, `last` or `ema-last`."""
+    """Name of the checkpoint: `best-validation`, `ema-last` or `last`."""
     images: int
     """Images seen at this checkpoint."""
     encoder: AnyEncoder
@@ -67,7 +67,7 @@ def load_checkpoint(run: Path, name: str = "auto", *, finished: bool = True) -> 
 
     Args:
         run: a run folder of EndoVAE.
-        name: `best-validation`, `last` or `ema-last`; `auto` is best-validation, else last.
+        name: `best-validation`, `ema-last` or `last`; `auto` is the first of these that the run has.
         finished: refuse an unfinished run, unless a checkpoint is named.
 
     Raises:
@@ -82,8 +82,9 @@ def load_checkpoint(run: Path, name: str = "auto", *, finished: bool = True) -> 
 def load_checkpoints(run: Path, name: str = "auto") -> tuple[Checkpoint, list[Checkpoint]]:
     """Open a run with all its checkpoints, and return the one called `name` and all.
 
-    best-validation: lowest validation loss, as in the reference study, with moving averages if the run has them. last: the
-    newest weights. ema-last: their moving averages. `auto` is the first of these that the run has.
+    best-validation: lowest validation loss, as in the reference study, with moving averages if the run has them; a run with
+    an adversarial loss has none. ema-last: the newest moving averages. last: the newest weights. `auto` is the first of
+    these that the run has.
 
     Raises:
         InputError: `run` is not a run of EndoVAE, is damaged, or has no such checkpoint.
@@ -139,9 +140,9 @@ def _read(run: _Opened) -> Iterator[Checkpoint]:
     if numbered:
         newest = numbered[-1]
         tensors, header = checkpoint.load(newest)
-        yield _built(run, "last", newest, "network", tensors, header)
         if _has_average(tensors):
             yield _built(run, "ema-last", newest, "average", tensors, header)
+        yield _built(run, "last", newest, "network", tensors, header)
 
 
 def _has_average(tensors: Mapping[str, Tensor]) -> bool:

@@ -119,6 +119,11 @@ class LossConfig(Config):
     """Weight of the distance of features of EfficientNet-Lite0 (Zhang et al. 2018); needs the extra `pretrained`."""
     kl: Weight = 1.0
     """Weight of the KL divergence, in nats summed over the code; 1 with the cross-entropy gives the evidence lower bound."""
+    adversarial: Weight = 0.0
+    """Weight of a discriminator's verdict on patches of reconstructions (Esser et al. 2021). It makes them sharp, by details
+    that the code does not hold. Training then does not end early, and the last checkpoint is used: validation rewards blur."""
+    adversarial_from: Annotated[int, Field(ge=0)] = 0
+    """Epochs after which the adversarial loss counts; from then on, the decoder is trained alone, more slowly."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> "LossConfig":
@@ -224,7 +229,22 @@ class EndoVAEConfig(Config):
             raise ValueError(
                 "a spatial code has no cross-entropy; use preset spatial, or set losses.cross_entropy to 0, losses.l1 to 1"
             )
+        if self.losses.adversarial:
+            self._check_start()
         return self
+
+    def _check_start(self) -> None:
+        start, epochs = self.losses.adversarial_from, self.training.epochs
+        # Flags are checked before a preset is merged, which may set what they leave out.
+        if "adversarial_from" not in self.losses.model_fields_set:
+            return
+        if not start:
+            raise ValueError("the encoder is trained without the adversarial loss; give losses.adversarial_from its epochs")
+        if start >= epochs and "epochs" in self.training.model_fields_set:
+            raise ValueError(
+                f"the adversarial loss starts after {start} epochs, and training ends after {epochs}; raise training.epochs, "
+                "lower losses.adversarial_from, or set losses.adversarial to 0"
+            )
 
     @classmethod
     def check_file(cls, file: Mapping[str, Any], changes: Mapping[str, Any], origin: str) -> None:

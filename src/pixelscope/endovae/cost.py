@@ -6,7 +6,7 @@ import torch
 
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import AugmentedBatches, load_splits, with_store_settings
-from pixelscope.endovae.task import EndoVAETask, build_networks
+from pixelscope.endovae.task import EndoVAETask, build_discriminator, build_networks
 from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps, training_runtime
 from pixelscope.engine.launch import launch
 from pixelscope.rng import StepContext, generator
@@ -40,6 +40,7 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
         >>> config = pixelscope.endovae.EndoVAEConfig(frames="stores/kvasir")
         >>> print(pixelscope.endovae.plan(config).to_text())
     """
+    config = config.with_settings({})  # Refuses settings that have no effect next to the defaults of others.
     splits = load_splits(config)
     config = with_store_settings(config, splits)
     config.model.code_shape(config.prepare.size)
@@ -47,13 +48,16 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
     epoch = config.augmentation.images_per_epoch(len(splits.train))
     config.training.require_average(epoch)
     images = config.training.epochs * epoch
+    parameters = {network.name: network.parameters for network in networks}
+    if config.losses.adversarial:
+        parameters["discriminator"] = sum(p.numel() for p in build_discriminator(config).parameters())
     runtime, machine = training_runtime(config.runtime)
     speed, gflop = launch(runtime.model_copy(update={"devices": 1}), _timed_steps, config)
     return Plan(
         system="endovae",
         config=config,
         images=images,
-        parameters={network.name: network.parameters for network in networks},
+        parameters=parameters,
         gflop_per_image=gflop,
         steps=-(-images // config.training.batch_size),
         machine=machine,
@@ -62,6 +66,17 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
 
 
 def _timed_steps(fabric: "Fabric", config: EndoVAEConfig) -> tuple[float, float]:
+    """Return images per second and GFLOP per image, of steps without and with the adversarial loss as often as they occur."""
+    share = 1 - config.losses.adversarial_from / config.training.epochs if config.losses.adversarial else 0.0
+    speed, gflop = _timed(fabric, config.with_settings({"losses": {"adversarial": 0.0}}))
+    if not share:
+        return speed, gflop
+    other_speed, other_gflop = _timed(fabric, config)
+    return 1 / ((1 - share) / speed + share / other_speed), (1 - share) * gflop + share * other_gflop
+
+
+def _timed(fabric: "Fabric", config: EndoVAEConfig) -> tuple[float, float]:
+    """Return images per second and GFLOP per image; an adversarial loss counts from the first step."""
     size, count = config.prepare.size, config.training.batch_size
     frames = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator("cpu", 0, "frames"))
     task = EndoVAETask(config, fabric)

@@ -40,7 +40,7 @@ def evaluate_endovae(run: Path, *, frames: str | None = None, checkpoint: str = 
         run: a run folder of EndoVAE.
         frames: a store or folder of other frames. Those that the run was trained or validated on or selected the anomaly score
             on are left out, with near-duplicates of them. The result is returned and not stored.
-        checkpoint: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
+        checkpoint: `best-validation`, `ema-last` or `last`; `auto` is the first of these that the run has.
         take_over: take the run's lock from another machine that has been silent for ten minutes.
 
     Returns:

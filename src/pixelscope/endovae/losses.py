@@ -88,6 +88,16 @@ def perceptual_loss(drawn: Sequence[Tensor], features: Sequence[Tensor]) -> Tens
     return torch.stack([distance.mean((1, 2)) for distance in distances]).mean(0)
 
 
+def discriminator_loss(real: Tensor, drawn: Tensor) -> Tensor:
+    """Return the hinge loss of a discriminator, a scalar (Lim and Ye 2017, section 2; Esser et al. 2021).
+
+    Args:
+        real: verdicts on images, of any shape, large for real ones.
+        drawn: verdicts on reconstructions.
+    """
+    return (F.relu(1 - real.float()).mean() + F.relu(1 + drawn.float()).mean()) / 2
+
+
 def mean_per_image(values: Tensor, valid_mask: Tensor | None = None) -> Tensor:
     """Return the mean of `values` (N, H, W) over the valid pixels, shape (N,); 0 for an image without any.
 

@@ -7,11 +7,12 @@ no published model.
 """
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 HIDDEN = 256
 """Units of the encoder's dense layer."""
@@ -147,6 +148,27 @@ class SpatialDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Return images (N, 3, S, S) in [0, 1] for `z` (N, latent h w)."""
         return self.linear_output(z).clamp(0, 1)
+
+
+class PatchDiscriminator(nn.Module):
+    """Tells real images from reconstructions, patch by patch (Isola et al. 2017, section 3.2.2).
+
+    Three conv4x4 with stride 2 and 1, 2 and 4 times `width` channels, and a conv3x3, each with LeakyReLU; then conv3x3 to one
+    verdict per position, which sees 54 x 54 pixels. All have a spectral norm of 1 (Miyato et al. 2018), so that verdicts change
+    no faster than images, and training stays stable.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in pairwise((3, width, 2 * width, 4 * width)):
+            layers += [spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+        layers += [spectral_norm(nn.Conv2d(4 * width, 4 * width, 3, padding=1)), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(4 * width, 1, 3, padding=1, bias=False)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return verdicts (N, 1, S / 8, S / 8), large for real ones, for `images` (N, 3, S, S) in [0, 1]."""
+        return self.layers(2 * images - 1)
 
 
 class _ResidualBlock(nn.Module):

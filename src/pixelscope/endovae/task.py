@@ -1,7 +1,7 @@
 """EndoVAE's training step, its learning-rate schedule and early stopping."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -13,11 +13,18 @@ from pixelscope.data.disk_array import Pixels
 from pixelscope.endovae.config import EndoVAEConfig, ScheduleConfig
 from pixelscope.endovae.data import FrameBatch, to_images
 from pixelscope.endovae.lite0 import load_lite0
-from pixelscope.endovae.losses import Posterior, cross_entropy_loss, mean_per_image, perceptual_loss, pixel_loss
+from pixelscope.endovae.losses import (
+    Posterior,
+    cross_entropy_loss,
+    discriminator_loss,
+    mean_per_image,
+    perceptual_loss,
+    pixel_loss,
+)
 from pixelscope.endovae.metrics import Dissimilarity, ssim_mask
-from pixelscope.endovae.networks import AnyDecoder, AnyEncoder, Networks, make_networks
+from pixelscope.endovae.networks import AnyDecoder, AnyEncoder, Networks, PatchDiscriminator, make_networks
 from pixelscope.engine.ema import EMA
-from pixelscope.engine.optimize import apply_gradients, set_learning_rate
+from pixelscope.engine.optimize import apply_gradients, frozen, set_learning_rate
 from pixelscope.engine.runtime import to_device, to_memory_format
 from pixelscope.engine.task import StepInputs, Task
 from pixelscope.rng import StepContext, generator
@@ -93,14 +100,24 @@ BATCH = 128
 """Frames per forward pass in evaluation."""
 
 
+ADVERSARIAL = "adversarial"
+"""Branch of the steps in which the adversarial loss counts."""
+DECODER_RATE, DISCRIMINATOR_RATE = 0.2, 0.4
+"""Factors on the learning rate while the adversarial loss counts."""
+DISCRIMINATOR_BETAS = (0.5, 0.9)
+"""Betas of the discriminator's Adam (Esser et al. 2021)."""
+
+
 class EndoVAETask(Task[FrameBatch]):
-    """Encoder and decoder with their optimizer, schedule and moving averages."""
+    """Encoder and decoder with their optimizer, schedule and moving averages; a discriminator if the loss is adversarial."""
 
     display_names = MappingProxyType(
         {
             "loss/total": "loss",
             "loss/reconstruction": "reconstruction",
             "loss/kl": "KL",
+            "loss/adversarial": "adversarial",
+            "loss/discriminator": "discriminator",
             "loss/validation_total": "validation loss",
             "loss/validation_reconstruction": "reconstruction",
             "loss/validation_kl": "KL",
@@ -115,6 +132,7 @@ class EndoVAETask(Task[FrameBatch]):
         validation: Pixels | None = None,
         ignore_mask: Pixels | None = None,
         half_life: int = 0,
+        adversarial_from: int = 0,
     ) -> None:
         """Build both networks.
 
@@ -124,15 +142,22 @@ class EndoVAETask(Task[FrameBatch]):
             validation: uint8 frames (N, S, S, 3) that drive the schedule.
             ignore_mask: (N, S, S), nonzero where their loss ignores a pixel.
             half_life: of the moving averages, in images; 0 disables them.
+            adversarial_from: images seen before the adversarial loss counts.
         """
         self.config, self.fabric = config, fabric
         self.encoder, self.decoder = build_networks(config)
-        self.networks = {"encoder": self.encoder, "decoder": self.decoder}
-        self.passes = {"encoder": self.encoder, "decoder": self.decoder.linear_output}
+        autoencoder = {"encoder": self.encoder, "decoder": self.decoder}
+        self.adversarial_from = adversarial_from
+        self.discriminator = build_discriminator(config) if config.losses.adversarial else None
+        opponent = {} if self.discriminator is None else {"discriminator": self.discriminator}
+        self.networks = {**autoencoder, **opponent}
+        self.passes = {"encoder": self.encoder, "decoder": self.decoder.linear_output, **opponent}
         for network in self.networks.values():
             to_device(network, fabric.device, config.runtime.memory_format)
-        self.optimizers = {"autoencoder": _adam([self.encoder, self.decoder], config)}
-        self.averages = {name: EMA(network, half_life) for name, network in self.networks.items() if half_life}
+        self.optimizers = {"autoencoder": _adam(autoencoder, config)}
+        if opponent:
+            self.optimizers["discriminator"] = _adam(opponent, config, DISCRIMINATOR_BETAS)
+        self.averages = {name: EMA(network, half_life) for name, network in autoencoder.items() if half_life}
         self.schedule = PlateauSchedule(config.schedule)
         self.schedule_state = self.schedule.state
         self._validation, self._ignore_mask = validation, ignore_mask
@@ -150,19 +175,36 @@ class EndoVAETask(Task[FrameBatch]):
         shape = (context.batch_size, self.config.code_values)
         noise = context.shard(torch.randn(shape, generator=context.shared_generator("z")))
         numbers = {"learning rate": self.learning_rate, **self.averaging(context)}
-        return StepInputs(numbers, {"z": noise}, log_now=context.log_now)
+        adversarial = self.discriminator is not None and context.images >= self.adversarial_from
+        return StepInputs(numbers, {"z": noise}, log_now=context.log_now, branch=ADVERSARIAL if adversarial else "")
 
     def compute(self, batch: FrameBatch, inputs: StepInputs) -> Mapping[str, Tensor]:
         """Train on one batch (steps 5 to 8 of the reference study)."""
-        optimizer = self.optimizers["autoencoder"]
-        set_learning_rate(optimizer, inputs.numbers["learning rate"])
         batch = replace(batch, images=to_memory_format(batch.images, self.config.runtime.memory_format))
-        numbers = self._losses(self.passes["encoder"], self.passes["decoder"], batch, inputs.tensors["z"])
-        numbers["loss/total"].backward()
-        norms = apply_gradients(optimizer, self.networks, self.config.optimizer.clip_norm)
+        train = self._train_adversarially if inputs.branch == ADVERSARIAL else self._train
+        numbers = train(batch, inputs.tensors["z"], inputs.numbers["learning rate"])
         self.update_averages(inputs)
-        numbers |= {f"gradient/{name}": norm for name, norm in norms.items()}
         return {name: value.detach() for name, value in numbers.items()}
+
+    def _train(self, batch: FrameBatch, noise: Tensor, learning_rate: float | Tensor) -> dict[str, Tensor]:
+        _, numbers = self._losses(self.passes["encoder"], self.passes["decoder"], batch, noise)
+        numbers["loss/total"].backward()
+        return numbers | self._apply("autoencoder", ("encoder", "decoder"), learning_rate)
+
+    def _train_adversarially(self, batch: FrameBatch, noise: Tensor, learning_rate: float | Tensor) -> dict[str, Tensor]:
+        """Train the decoder, and then the discriminator, on the same batch; the code stays as it is."""
+        assert self.discriminator is not None
+        with frozen(self.encoder):
+            drawn, numbers = self._losses(self.passes["encoder"], self.passes["decoder"], batch, noise)
+        seen = _where_valid(drawn, batch)
+        with frozen(self.discriminator):
+            numbers["loss/adversarial"] = -self._verdicts(seen).mean()
+        (numbers["loss/total"] + self.config.losses.adversarial * numbers["loss/adversarial"]).backward()
+        numbers |= self._apply("autoencoder", ("decoder",), DECODER_RATE * learning_rate)
+        real, fake = self._verdicts(torch.cat([batch.images, seen.detach()])).chunk(2)
+        numbers["loss/discriminator"] = discriminator_loss(real, fake)
+        numbers["loss/discriminator"].backward()
+        return numbers | self._apply("discriminator", ("discriminator",), DISCRIMINATOR_RATE * learning_rate)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -175,15 +217,15 @@ class EndoVAETask(Task[FrameBatch]):
         for start in range(0, count, BATCH):
             batch = self._validation_batch(slice(start, start + BATCH))
             noise = torch.randn((len(batch.images), self.config.code_values), generator=draw).to(self.fabric.device)
-            for name, value in self._losses(encoder, decoder.linear_output, batch, noise).items():
+            for name, value in self._losses(encoder, decoder.linear_output, batch, noise)[1].items():
                 sums[name] += float(value) * len(batch.images)
         means = {name.replace("loss/", "loss/validation_"): value / count for name, value in sums.items()}
         return {**means, "learning_rate": self.learning_rate}
 
     def monitor(self, evaluation: Mapping[str, float]) -> float | None:
-        """Select the checkpoint with the lowest validation loss."""
+        """Select the checkpoint with the lowest validation loss; none with an adversarial loss, which is no part of it."""
         loss = evaluation.get("loss/validation_total")
-        return None if loss is None else -loss
+        return None if loss is None or self.discriminator is not None else -loss
 
     def on_evaluation(self, evaluation: Mapping[str, float]) -> None:
         """Update the schedule."""
@@ -193,7 +235,7 @@ class EndoVAETask(Task[FrameBatch]):
 
     def stop_reason(self) -> str | None:
         """Return why the training ends early; None to continue."""
-        if not self.schedule.should_stop:
+        if not self.schedule.should_stop or self.discriminator is not None:
             return None
         patience = self.config.schedule.early_stopping_patience
         return f"Early stopping: no lower validation loss for {patience} epochs."
@@ -227,7 +269,19 @@ class EndoVAETask(Task[FrameBatch]):
         assert isinstance(decoder, AnyDecoder)
         return encoder, decoder
 
-    def _losses(self, encode: Pass, decode: Pass, batch: FrameBatch, noise: Tensor) -> dict[str, Tensor]:
+    def _apply(self, name: str, networks: Sequence[str], learning_rate: float | Tensor) -> dict[str, Tensor]:
+        """Step an optimizer on the gradients of some of its networks; returns their norms for the log."""
+        optimizer = self.optimizers[name]
+        set_learning_rate(optimizer, learning_rate)
+        norms = apply_gradients(optimizer, {key: self.networks[key] for key in networks}, self.config.optimizer.clip_norm)
+        return {f"gradient/{key}": norm for key, norm in norms.items()}
+
+    def _verdicts(self, images: Tensor) -> Tensor:
+        with self.fabric.autocast():
+            return self.passes["discriminator"](images).float()
+
+    def _losses(self, encode: Pass, decode: Pass, batch: FrameBatch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the reconstructions (N, 3, S, S) and the losses by name."""
         with self.fabric.autocast():
             parameters = encode(batch.images)
         posterior = Posterior.from_parameters(parameters)
@@ -236,7 +290,11 @@ class EndoVAETask(Task[FrameBatch]):
         reconstruction = self._reconstruction_loss(output, batch).mean()
         kl = posterior.kl().sum(1).mean()
         total = reconstruction + self.config.losses.kl * kl
-        return {"loss/total": total, "loss/reconstruction": reconstruction, "loss/kl": kl}
+        return self._drawn(output), {"loss/total": total, "loss/reconstruction": reconstruction, "loss/kl": kl}
+
+    def _drawn(self, output: Tensor) -> Tensor:
+        """Return the reconstructions (N, 3, S, S) of the decoder's linear output; those of a spatial code are not limited."""
+        return output if self.config.model.kind == "spatial" else output.sigmoid()
 
     def _reconstruction_loss(self, output: Tensor, batch: FrameBatch) -> Tensor:
         """Return the weighted sum of the terms per frame, shape (N,), for the decoder's linear output (N, 3, S, S)."""
@@ -244,17 +302,16 @@ class EndoVAETask(Task[FrameBatch]):
         terms = list[Tensor]()
         if weights.cross_entropy:
             terms.append(weights.cross_entropy * cross_entropy_loss(output, images, weights.reduction, valid))
-        drawn = output if self.config.model.kind == "spatial" else output.sigmoid()
+        drawn = self._drawn(output)
         for weight, power in ((weights.l1, 1), (weights.mse, 2)):
             if weight:
                 terms.append(weight * pixel_loss(drawn, images, power, valid))
         if self._dissimilarity is not None:
             terms.append(weights.ssim * mean_per_image(self._dissimilarity(images, drawn), ssim_mask(valid)))
         if self._features is not None:
-            seen = drawn if valid is None else torch.where(valid > 0, drawn, images)
             with torch.no_grad():
                 expected = self._features(images)
-            terms.append(weights.perceptual * perceptual_loss(self._features(seen), expected))
+            terms.append(weights.perceptual * perceptual_loss(self._features(_where_valid(drawn, batch)), expected))
         return torch.stack(terms).sum(0)
 
 
@@ -265,9 +322,24 @@ def build_networks(config: EndoVAEConfig) -> Networks:
         return make_networks(config.prepare.size, **config.model.model_dump())
 
 
-def _adam(networks: list[torch.nn.Module], config: EndoVAEConfig) -> torch.optim.Adam:
-    parameters = [p for network in networks for p in network.parameters()]
+def build_discriminator(config: EndoVAEConfig) -> PatchDiscriminator:
+    """Build the discriminator; its initial weights depend on the seed of the configuration only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator("cpu", config.seed, "weights of the discriminator").initial_seed())
+        return PatchDiscriminator()
+
+
+def _where_valid(drawn: Tensor, batch: FrameBatch) -> Tensor:
+    """Return reconstructions with the images' own pixels where loss and metrics ignore them."""
+    return drawn if batch.valid_mask is None else torch.where(batch.valid_mask > 0, drawn, batch.images)
+
+
+def _adam(
+    networks: Mapping[str, torch.nn.Module], config: EndoVAEConfig, betas: tuple[float, float] | None = None
+) -> torch.optim.Adam:
+    """Return Adam over all parameters of `networks` together; `betas` if they are not those of the configuration."""
+    parameters = [p for network in networks.values() for p in network.parameters()]
     chosen = config.optimizer
     return torch.optim.Adam(
-        parameters, lr=chosen.learning_rate, betas=(chosen.beta1, chosen.beta2), eps=chosen.epsilon, fused=True
+        parameters, lr=chosen.learning_rate, betas=betas or (chosen.beta1, chosen.beta2), eps=chosen.epsilon, fused=True
     )

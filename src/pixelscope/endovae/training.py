@@ -36,7 +36,14 @@ class FramesJob(Job):
         durations = config.training.in_images(batches.epoch)
         return Training(
             f"{SYSTEM}-{self.splits.store.path.name.rsplit('-', 1)[0]}-seed{config.seed}",
-            EndoVAETask(config, fabric, validation.rows, validation.ignore_mask, durations.ema_half_life),
+            EndoVAETask(
+                config,
+                fabric,
+                validation.rows,
+                validation.ignore_mask,
+                durations.ema_half_life,
+                config.losses.adversarial_from * batches.epoch,
+            ),
             batches,
             durations,
             settings=_identity(config),

@@ -50,7 +50,8 @@ def fit_prior(
     Args:
         run: a run folder of EndoVAE.
         config: settings of the fit.
-        checkpoint: weights whose codes are used: `best-validation`, `last` or `ema-last`; `auto` is best-validation.
+        checkpoint: weights whose codes are used: `best-validation`, `ema-last` or `last`; `auto` is the first of these that
+            the run has.
         frames: new path of the run's frames, if they have moved.
         take_over: take the run's lock from another machine that has been silent for ten minutes.
         progress: called with the codes seen and all codes, of a spatial code.

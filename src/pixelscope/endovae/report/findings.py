@@ -210,7 +210,9 @@ def _scale(data: ReportData) -> str:
 
 
 def _data(data: ReportData) -> str:
-    frames, parameters = data.training_frames, sum(data.record.parameters.values())
+    # Without the discriminator of an adversarial loss, which is no part of the model.
+    parameters = sum(data.record.parameters.get(network, 0) for network in ("encoder", "decoder"))
+    frames = data.training_frames
     if not frames or not parameters:
         return ""
     copies = data.config.augmentation.copies_per_frame * frames

@@ -43,6 +43,8 @@ TrainAndValidation = tuple[Series | None, Series | None]
 TRAIN, VALIDATION = Stroke(GREY, DASHED, 1.6), Stroke(BLUE, SOLID, 2.2)
 WARM_UP = 0.05
 """Fraction of a training whose losses may be clipped: at first they are far above the rest."""
+FOOLED = 1
+"""Hinge loss of a discriminator that judges all images alike."""
 MAX_ROWS = 8
 """Maximum number of rows in the gallery of a training's progress."""
 SMALL = 64
@@ -63,7 +65,7 @@ def training_section(data: ReportData) -> Section:
     return Section(
         "Training",
         "training",
-        prose=tuple(filter(None, (course, data.record.ended))),
+        prose=tuple(filter(None, (course, _adversarial(data), data.record.ended))),
         parts=present(captioned("training", figure, caption, f"{caption} {course}"), _progress(data)),
         notes=tuple(warnings),
     )
@@ -90,6 +92,19 @@ def _start(data: ReportData) -> str:
     return f"KL first reached {level:g}, where the learning-rate schedule starts, at {data.epochs_at(reached[0])}."
 
 
+def _adversarial(data: ReportData) -> str:
+    """Return when the adversarial loss began, and what then was trained; empty before that."""
+    from pixelscope.endovae.task import DECODER_RATE
+
+    if series(data.train, "loss/discriminator") is None:
+        return ""
+    return (
+        f"After {plural(data.config.losses.adversarial_from, 'epoch')}, the decoder alone was trained, against a "
+        f"discriminator, at {DECODER_RATE:g} times the learning rate that is drawn. The loss that is drawn is without the "
+        "discriminator's verdict."
+    )
+
+
 @styled
 def loss_panels(
     train: Lines,
@@ -98,7 +113,7 @@ def loss_panels(
     start_kl: float | None = None,
     unit: str = "nats",
 ) -> Figure | None:
-    """Draw reconstruction term, KL term, loss and learning rate over images seen; panels without values are left out.
+    """Draw the terms of the loss, their sum and the learning rate over images seen; panels without values are left out.
 
     Args:
         train: lines of stats.jsonl.
@@ -117,6 +132,9 @@ def loss_panels(
         lines = series(train, f"loss/{name}"), series(evaluations, f"loss/validation_{name}")
         if any(line is not None for line in lines):
             parts.append((title, partial(_loss, lines=lines, draw=draw, unit=of)))
+    opponent = series(train, "loss/discriminator")
+    if opponent is not None:
+        parts.append(("Discriminator", partial(_discriminator, loss=opponent)))
     rate = series(evaluations, "learning_rate")
     if rate is not None:
         parts.append(("Learning rate", partial(_learning_rate, rate=rate)))
@@ -160,6 +178,14 @@ def _total(axes: Axes, lines: TrainAndValidation, best: tuple[int, float] | None
         axes.axvline(at, color=ORANGE, linewidth=1, linestyle=DOTTED, label=label)
     if best is not None:
         axes.plot(*best, "*", color=GREEN, markersize=14, label=f"lowest: {short_number(best[1], 1)}", zorder=5)
+
+
+def _discriminator(axes: Axes, loss: Series) -> None:
+    draw_line(axes, loss, "training", TRAIN)
+    axes.axhline(FOOLED, color=GREY, linewidth=1.2, linestyle=DOTTED, label="tells nothing apart")
+    axes.set_ylim(0, 1.1 * max(FOOLED, float(loss.y.max())))
+    axes.set_ylabel("hinge loss")
+    _finish(axes)
 
 
 def _learning_rate(axes: Axes, rate: Series) -> None:
