@@ -89,7 +89,7 @@ def perceptual_loss(drawn: Sequence[Tensor], features: Sequence[Tensor]) -> Tens
 
 
 def discriminator_loss(real: Tensor, drawn: Tensor) -> Tensor:
-    """Return the hinge loss of a discriminator, a scalar (Lim and Ye 2017, section 2; Esser et al. 2021).
+    """Return the hinge loss of a discriminator, a scalar (Lim and Ye 2017; Esser et al. 2021).
 
     Args:
         real: verdicts on images, of any shape, large for real ones.

@@ -154,8 +154,8 @@ class PatchDiscriminator(nn.Module):
     """Tells real images from reconstructions, patch by patch (Isola et al. 2017, section 3.2.2).
 
     Three conv4x4 with stride 2 and 1, 2 and 4 times `width` channels, and a conv3x3, each with LeakyReLU; then conv3x3 to one
-    verdict per position, which sees 54 x 54 pixels. All have a spectral norm of 1 (Miyato et al. 2018), so that verdicts change
-    no faster than images, and training stays stable.
+    verdict per position, which sees 54 x 54 pixels. All weights have a spectral norm of 1 (Miyato et al. 2018), which keeps the
+    training stable.
     """
 
     def __init__(self, width: int = 32) -> None:

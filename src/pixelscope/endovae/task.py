@@ -105,7 +105,7 @@ ADVERSARIAL = "adversarial"
 DECODER_RATE, DISCRIMINATOR_RATE = 0.2, 0.4
 """Factors on the learning rate while the adversarial loss counts."""
 DISCRIMINATOR_BETAS = (0.5, 0.9)
-"""Betas of the discriminator's Adam (Esser et al. 2021)."""
+"""Betas of the discriminator's Adam, as in the released code of Esser et al. 2021."""
 
 
 class EndoVAETask(Task[FrameBatch]):
