@@ -120,7 +120,7 @@ class LossConfig(Config):
     kl: Weight = 1.0
     """Weight of the KL divergence, in nats summed over the code; 1 with the cross-entropy gives the evidence lower bound."""
     adversarial: Weight = 0.0
-    """Weight of a discriminator's verdict on patches of reconstructions (Esser et al. 2021). It makes them sharp, by details
+    """Weight of a discriminator's output on patches of reconstructions (Esser et al. 2021). It makes them sharp, by details
     that the code does not hold. Training then does not end early, and the last checkpoint is used: validation rewards blur."""
     adversarial_from: Annotated[int, Field(ge=0)] = 0
     """Epochs after which the adversarial loss counts; from then on, the decoder is trained alone, more slowly."""

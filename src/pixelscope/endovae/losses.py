@@ -92,8 +92,8 @@ def discriminator_loss(real: Tensor, drawn: Tensor) -> Tensor:
     """Return the hinge loss of a discriminator, a scalar (Lim and Ye 2017; Esser et al. 2021).
 
     Args:
-        real: verdicts on images, of any shape, large for real ones.
-        drawn: verdicts on reconstructions.
+        real: its outputs on images, of any shape, large for real ones.
+        drawn: its outputs on reconstructions.
     """
     return (F.relu(1 - real.float()).mean() + F.relu(1 + drawn.float()).mean()) / 2
 

@@ -154,7 +154,7 @@ class PatchDiscriminator(nn.Module):
     """Tells real images from reconstructions, patch by patch (Isola et al. 2017, section 3.2.2).
 
     Three conv4x4 with stride 2 and 1, 2 and 4 times `width` channels, and a conv3x3, each with LeakyReLU; then conv3x3 to one
-    verdict per position, which sees 54 x 54 pixels. All weights have a spectral norm of 1 (Miyato et al. 2018), which keeps the
+    output per position, which sees 54 x 54 pixels. All weights have a spectral norm of 1 (Miyato et al. 2018), which keeps the
     training stable.
     """
 
@@ -167,7 +167,7 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(4 * width, 1, 3, padding=1, bias=False)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return verdicts (N, 1, S / 8, S / 8), large for real ones, for `images` (N, 3, S, S) in [0, 1]."""
+        """Return outputs (N, 1, S / 8, S / 8), large for real ones, for `images` (N, 3, S, S) in [0, 1]."""
         return self.layers(2 * images - 1)
 
 

@@ -198,10 +198,10 @@ class EndoVAETask(Task[FrameBatch]):
             drawn, numbers = self._losses(self.passes["encoder"], self.passes["decoder"], batch, noise)
         seen = _where_valid(drawn, batch)
         with frozen(self.discriminator):
-            numbers["loss/adversarial"] = -self._verdicts(seen).mean()
+            numbers["loss/adversarial"] = -self._judge(seen).mean()
         (numbers["loss/total"] + self.config.losses.adversarial * numbers["loss/adversarial"]).backward()
         numbers |= self._apply("autoencoder", ("decoder",), DECODER_RATE * learning_rate)
-        real, fake = self._verdicts(torch.cat([batch.images, seen.detach()])).chunk(2)
+        real, fake = self._judge(torch.cat([batch.images, seen.detach()])).chunk(2)
         numbers["loss/discriminator"] = discriminator_loss(real, fake)
         numbers["loss/discriminator"].backward()
         return numbers | self._apply("discriminator", ("discriminator",), DISCRIMINATOR_RATE * learning_rate)
@@ -276,7 +276,7 @@ class EndoVAETask(Task[FrameBatch]):
         norms = apply_gradients(optimizer, {key: self.networks[key] for key in networks}, self.config.optimizer.clip_norm)
         return {f"gradient/{key}": norm for key, norm in norms.items()}
 
-    def _verdicts(self, images: Tensor) -> Tensor:
+    def _judge(self, images: Tensor) -> Tensor:
         with self.fabric.autocast():
             return self.passes["discriminator"](images).float()
 

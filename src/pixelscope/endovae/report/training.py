@@ -101,7 +101,7 @@ def _adversarial(data: ReportData) -> str:
     return (
         f"After {plural(data.config.losses.adversarial_from, 'epoch')}, the decoder alone was trained, against a "
         f"discriminator, at {DECODER_RATE:g} times the learning rate that is drawn. The loss that is drawn is without the "
-        "discriminator's verdict."
+        "discriminator's output."
     )
 
 
