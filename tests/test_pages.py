@@ -68,7 +68,7 @@ def test_what_the_pages_say_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.syspath_prepend(str(place))
     for page in PAGES:
         assert _run_page(page) >= 4, page
-    made = ("labels.csv", "adapted/manifest.csv", "scores.csv", "maps/0.png", "classifier.onnx", "healthy.card.md")
+    made = ("labels.csv", "adapted/manifest.csv", "scores.csv", "maps/0.png", "classifier.onnx", "healthy.onnx.card.md")
     missing = [name for name in made if not (place / name).exists()]
     assert missing == []
     rows = (place / "labels.csv").read_text(encoding="utf-8").splitlines()

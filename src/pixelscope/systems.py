@@ -236,7 +236,7 @@ def export(
     Args:
         run: a finished run of PixelDA, its baseline or a refinement; an evaluated run of EndoVAE; or a file that
             `endovae.detect` wrote.
-        out: file ending in .onnx or .safetensors, with the model card next to it as NAME.card.md and NAME.card.json; or a
+        out: file ending in .onnx or .safetensors, with the model card next to it as OUT.card.md and OUT.card.json; or a
             path without a suffix, a folder to make, of model.onnx or model.safetensors, README.md (the model card with a YAML
             header) and LICENSE. It must not exist.
         form: the format.

@@ -1,7 +1,7 @@
 """Whole trainings that the contract tests sweep over: every system, at tiny size. A new one is added here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class SystemCase:
     """Name of the main loss in stats.jsonl."""
     change: tuple[str, str]
     """An edit of config.yaml that makes it another configuration."""
+    every_loss: Settings = field(default_factory=dict)
+    """Settings that turn on the losses that are off by default and write numbers of their own."""
     long: int = 800_000
     """Images of a training that is interrupted; few enough to train the rest of where `more` is nothing."""
 
@@ -156,6 +158,7 @@ SYSTEMS = {
             quiet={},
             loss="loss/total",
             change=("kl: 1.0", "kl: 0.5"),
+            every_loss={"losses": {"adversarial": 0.01, "adversarial_from": 2}},
         ),
     )
 }

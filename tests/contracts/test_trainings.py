@@ -309,7 +309,7 @@ def test_a_loss_that_is_not_finite_recommends_settings_that_the_system_has(case:
 
 @every_system
 def test_the_charts_of_the_table_show_numbers_that_a_training_writes(case: SystemCase, trained: Train) -> None:
-    run = trained(case)
+    run = trained(case, **case.every_loss)
     system = pixelscope.SYSTEMS[RunFolder(run).read_record()["system"]]
     written = {name for line in pixelscope.run_statistics(run) for name in line}
     assert system.charts and {name for chart in system.charts.values() for name in chart} <= written

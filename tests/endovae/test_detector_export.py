@@ -127,14 +127,14 @@ def test_the_metadata_and_the_card_hold_calibration_threshold_and_results(found:
     fitted = FittedDetector.load(found / "detector.safetensors")
     assert about.calibration is not None and tuple(about.calibration["scores"]) == fitted.calibration.scores
     assert (about.threshold is None) == (len(fitted.calibration.scores) < 19) == (about.false_positive_rate is None)
-    card = json.loads(exported.with_name("detector.card.json").read_text())
+    card = json.loads(exported.with_name("detector.onnx.card.json").read_text())
     result = json.loads((found / "detection.json").read_text())
     measured = {row["score"]: row["AUROC"] for row in card["results"]}
     assert measured["pseudo-lesions"].startswith(
         f"{result['scores']['pseudo-lesions']['auroc']['normal-phantom']['value']:.3f}"
     )
     assert card["data"]["frames"]["count"] == 30 and "pretrained features" not in card["data"]
-    text = exported.with_name("detector.card.md").read_text()
+    text = exported.with_name("detector.onnx.card.md").read_text()
     assert "research only" in text and "differ from the detector's" in text
 
 
@@ -179,4 +179,4 @@ def test_frames_of_a_folder_are_compared_and_results_of_another_detector_are_lef
     write_frames(tmp_path / "own", {"normal-a": 3})
     result = pixelscope.export(detector, tmp_path / "detector.onnx", images=str(tmp_path / "own"))
     assert result.parity.images == 3 and "own" in result.compared_on
-    assert json.loads((tmp_path / "detector.card.json").read_text())["results"] == []
+    assert json.loads((tmp_path / "detector.onnx.card.json").read_text())["results"] == []

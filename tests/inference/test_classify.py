@@ -195,6 +195,21 @@ def test_labels_of_a_file_beside_the_images_are_in_the_manifest(pixelda_run: Pat
     assert [images.classes[label] for label in images.labels] == ["a, b", "c"]
 
 
+@pytest.mark.parametrize(("one", "other"), [("a/b", "a_b"), ("..", "_")])
+def test_labels_that_would_share_a_folder_are_refused(pixelda_run: Path, tmp_path: Path, one: str, other: str) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("1.png", "2.png"):
+        Image.fromarray(tiny.pictures(1)[0][0]).save(tmp_path / "in" / name)
+    table = tmp_path / "in" / "labels.csv"
+    table.write_text(f"1.png,{one}\n2.png,{other}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="would have one folder"):
+        adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    table.write_text(f"1.png,{one}\n2.png,{one}\n", encoding="utf-8")
+    adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
+    assert [row["label"] for row in read(tmp_path / "out" / "manifest.csv") if not row["error"]] == [one, one]
+
+
 def test_no_redrawn_image_replaces_another_whose_label_is_its_folder(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
     names = ("1.png", "cat/1.png", "dog/1.png")
     for name, image in zip(names, sorted(digits.rglob("*.png")), strict=False):

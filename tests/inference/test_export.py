@@ -251,11 +251,11 @@ def test_the_dissimilarity_is_that_of_scikit_image() -> None:
 
 
 def test_the_card_says_what_a_reader_needs(models: Path) -> None:
-    page = (models / "endovae" / "model.card.md").read_text(encoding="utf-8")
+    page = (models / "endovae" / "model.onnx.card.md").read_text(encoding="utf-8")
     for heading in ("Intended use", "Data", "Protocol", "Measured results", "Inputs", "Outputs", "Limits", "Versions"):
         assert f"## {heading}" in page
     assert "no diagnosis" in page and "**Not for:** diagnosis" in page and "trivial: black fraction" in page
-    card = json.loads((models / "pixelda" / "model.card.json").read_text(encoding="utf-8"))
+    card = json.loads((models / "pixelda" / "model.onnx.card.json").read_text(encoding="utf-8"))
     assert card["data"]["target"]["sha256"] and card["protocol"]["Checkpoint"] == "ema-last"
     assert "No label of the target domain was used" in card["protocol"]["Labels"]
     assert card["protocol"]["Classifier"].startswith("paper, ")
@@ -344,8 +344,8 @@ def test_differences_are_relative_over_one_and_never_hidden() -> None:
 def test_what_cannot_be_exported_is_said(endovae_run: Path, pixelda_run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not end in .onnx; .*--format.* folder"):
         export(pixelda_run, tmp_path / "model.pt")
-    (tmp_path / "model.card.md").write_text("mine")
-    with pytest.raises(InputError, match="model.card.md exists already"):
+    (tmp_path / "model.onnx.card.md").write_text("mine")
+    with pytest.raises(InputError, match="model.onnx.card.md exists already"):
         export(pixelda_run, tmp_path / "model.onnx")
     with pytest.raises(InputError, match="is not a run folder"):
         export(tmp_path, tmp_path / "other.onnx")
@@ -354,7 +354,7 @@ def test_what_cannot_be_exported_is_said(endovae_run: Path, pixelda_run: Path, t
     (young / "checkpoints" / FILE).unlink()
     with pytest.raises(InputError, match="There is no calibration in"):
         export(young, tmp_path / "other.onnx")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.card.md", "young"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx.card.md", "young"]
 
 
 def test_sealing_covers_every_byte(models: Path) -> None:

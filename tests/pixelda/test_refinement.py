@@ -784,18 +784,18 @@ def test_a_refined_run_is_used_and_exported_like_any_other(refined: Path, tmp_pa
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
     export(refined, tmp_path / "model.onnx", checkpoint="ema-last")
-    export(refined, tmp_path / "weights" / "model.safetensors", form="safetensors", checkpoint="ema-last")
+    export(refined, tmp_path / "model.safetensors", form="safetensors", checkpoint="ema-last")
     rows = []
     for name, model in (
         ("run", refined),
         ("onnx", tmp_path / "model.onnx"),
-        ("st", tmp_path / "weights" / "model.safetensors"),
+        ("st", tmp_path / "model.safetensors"),
     ):
         checkpoint = "ema-last" if name == "run" else "auto"
         classify(model, image_files(tmp_path / "in"), tmp_path / f"{name}.csv", checkpoint=checkpoint)
         rows.append([line.split(",")[1] for line in (tmp_path / f"{name}.csv").read_text().splitlines()])
     assert rows[0] == rows[1] == rows[2]
-    card = (tmp_path / "model.card.md").read_text(encoding="utf-8")
+    card = (tmp_path / "model.onnx.card.md").read_text(encoding="utf-8")
     assert "pseudo-labelled target images" in card and "Classifier: strong of width 4," in card
 
 

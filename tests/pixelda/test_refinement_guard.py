@@ -275,7 +275,7 @@ def test_what_is_kept_is_what_is_used(judged: Path, tmp_path: Path) -> None:
     answers = {n: [r.split(",")[1] for r in (tmp_path / f"{n}.csv").read_text().splitlines()[1:]] for n in ("start", "refined")}
     assert set(answers["refined"]) == {"2"} != set(answers["start"])
     exported = export(run, tmp_path / "model.safetensors", form="safetensors")
-    card = (tmp_path / "model.card.md").read_text(encoding="utf-8")
+    card = (tmp_path / "model.safetensors.card.md").read_text(encoding="utf-8")
     assert f"{found.before['target_test']:.2%}" in card
     assert "not refined" in card.splitlines()[0] and exported.choice in card
     assert "from which the refinement started (the refinement likely harms" in exported.to_text()

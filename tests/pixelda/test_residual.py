@@ -138,7 +138,7 @@ def test_exported_files_answer_as_the_run_does(run: Path, baseline: Path, form: 
         expected = load_classifier(made)(images)
         np.testing.assert_allclose(load_classifier(out)(images), expected, atol=1e-5)
         said = f"Classifier: residual of width 4, {_parameters(load_checkpoint(made).classifier):,} parameters"
-        assert said in (tmp_path / f"{made.name}.card.md").read_text(encoding="utf-8")
+        assert said in (tmp_path / f"{out.name}.card.md").read_text(encoding="utf-8")
     if form == "onnx":
         session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
         assert session.run(["logits"], {"images": images[:5]})[0].shape == (5, 3)

@@ -245,7 +245,8 @@ def test_a_target_with_a_class_more_is_named_at_the_end(tmp_path: Path, capsys: 
 
 def test_an_export_says_which_images_it_was_compared_on(run: Path, tmp_path: Path) -> None:
     own = export(run, tmp_path / "own.safetensors", form="safetensors")
-    assert "test split of the run" in own.to_text() and "test split of the run" in (tmp_path / "own.card.md").read_text()
+    assert "test split of the run" in own.to_text()
+    assert "test split of the run" in (tmp_path / "own.safetensors.card.md").read_text()
     other = write_source(tmp_path / "other", count=20)
     named = export(run, tmp_path / "named.safetensors", form="safetensors", images=str(other))
     assert "Images of other" in named.to_text() and "test split of the run" not in named.to_text()

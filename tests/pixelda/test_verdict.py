@@ -297,7 +297,7 @@ def test_an_export_may_take_the_likely_better_one(judged: Path, tmp_path: Path, 
         exported = export(judged, out, form="safetensors", choose=choose)
         found = load_file(out)
         assert torch.equal(found["classifier.conv1.weight"], weights[f"average.{name}.conv1.weight"])
-        card = (tmp_path / f"{choose}.card.md").read_text(encoding="utf-8")
+        card = (tmp_path / f"{out.name}.card.md").read_text(encoding="utf-8")
         reached = stored.source_only["target_test"] if name == "judge" else stored.sets["target_test"].accuracy
         assert f"{reached:.2%}" in card
         assert ("alone" in card.splitlines()[0]) == (name == "judge")

@@ -21,7 +21,7 @@ from PIL import Image
 import pixelscope
 from fixtures import tiny
 from fixtures.weights import always
-from pixelscope import SYSTEMS, InputError, decode_bytes, find_runs, run_settings
+from pixelscope import SYSTEMS, InputError, decode_bytes, find_runs, run_settings, run_statistics
 from pixelscope.endovae.anomaly.calibration import read_calibration
 from pixelscope.endovae.inference.interactive import InteractiveVAE
 from pixelscope.pixelda.checkpoints import load_checkpoint
@@ -340,12 +340,23 @@ frames: 'it''s here'
     assert run_settings(tmp_path / "run") == {}
 
 
-def test_a_run_of_every_system_shows_the_charts_and_samples_of_its_line_in_the_table(client: TestClient) -> None:
-    for name, system in {"adapted": "pixelda", "before": "baseline", "healthy": "endovae"}.items():
-        text = client.get(f"/runs/{name}").text
+def test_a_run_of_every_system_shows_the_charts_and_samples_of_its_line_in_the_table(
+    client: TestClient, place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "healthy", tmp_path / "opposed")
+    with (tmp_path / "opposed" / "stats.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"kind": "train", "images": 10**6, "step": 10**6, "loss/discriminator": 0.9}) + "\n")
+    opposed = TestClient(create_app([tmp_path], HOSTS))
+    shown = {place / "adapted": "pixelda", place / "before": "baseline", place / "healthy": "endovae"}
+    for run, system in (shown | {tmp_path / "opposed": "endovae"}).items():
+        name, app = run.name, opposed if run.name == "opposed" else client
+        text = app.get(f"/runs/{name}").text
         assert SYSTEMS[system].title in text
-        for title in (*SYSTEMS[system].charts, *SYSTEMS[system].samples.values()):
+        for title in SYSTEMS[system].samples.values():
             assert title in text, (name, title)
+        logged = set().union(*run_statistics(run))
+        for title, numbers in SYSTEMS[system].charts.items():
+            assert (title in text) is bool(logged & set(numbers)), (name, title)
 
 
 def test_a_run_of_a_system_that_is_not_known_is_shown_by_its_name(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def export(
 
     Args:
         run: Finished run folder, a run of EndoVAE evaluated; or a file made by `endovae detect`.
-        out: File to write, ending in .onnx or .safetensors, with the model card next to it as NAME.card.md and NAME.card.json;
+        out: File to write, ending in .onnx or .safetensors, with the model card next to it as OUT.card.md and OUT.card.json;
             or a folder to make, without a suffix, of model.onnx or model.safetensors, README.md (the model card with a YAML
             header) and LICENSE. It must not exist.
         format: onnx: a graph from uint8 RGB images of any size, for onnxruntime. safetensors: the weights only.

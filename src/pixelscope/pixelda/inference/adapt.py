@@ -116,7 +116,15 @@ def _place(item: InputFile, label: str, in_place: bool) -> Path:
 
 
 def _require_distinct_places(folder: Path, labels: Mapping[str, str]) -> None:
-    """Raise InputError if images generated from two files of a folder, labelled by a file, would have one name."""
+    """Raise InputError if two labels of a file would have one folder, or images generated from two files one name."""
+    folders: dict[Path, str] = {}
+    for label in sorted(set(labels.values()) - {""}):
+        other_label = folders.setdefault(_folder_of(label), label)
+        if other_label != label:
+            raise InputError(
+                f"The labels {other_label} and {label} would have one folder, {_folder_of(label)}, because labels become "
+                "folders; rename one of them."
+            )
     known: dict[Path, InputFile] = {}
     for item in filter(lambda item: item.is_image, iterate_files([folder])):
         other = known.setdefault(_place(item, labels.get(item.inner.as_posix(), ""), False), item)
@@ -129,8 +137,11 @@ def _require_distinct_places(folder: Path, labels: Mapping[str, str]) -> None:
 
 def _class_folder(item: InputFile, label: str) -> Path:
     """Return the folder to add around an image whose label is not that of its folder."""
-    if not label or label == label_of(item):
-        return Path()
+    return Path() if not label or label == label_of(item) else _folder_of(label)
+
+
+def _folder_of(label: str) -> Path:
+    """Return the folder of a label: its text, without what a folder's name cannot have."""
     plain = label.replace("/", "_").replace("\0", "_")
     return Path("_" if plain in (".", "..") else plain)
 
