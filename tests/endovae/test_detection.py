@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_weights
 from scipy.spatial.distance import mahalanobis
 from skimage.measure import label
 from skimage.transform import resize
@@ -58,6 +59,7 @@ from pixelscope.endovae.lite0 import BLOCKS, load_lite0, read_weights
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc_with_ci
 from pixelscope.errors import InputError, has_extra
 from pixelscope.exports.metadata import require_system
+from pixelscope.exports.weights import write_weights
 from pixelscope.exports.weights import read_weights as read_weights_file
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box
@@ -827,6 +829,17 @@ def test_pretrained_features_are_those_of_the_package(side: int) -> None:
 
 
 @needs_pretrained
+def test_pooled_features_are_means_over_a_frame_and_its_mirror_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PretrainedExtractor, "side", 64)
+    frames, plain, mirrored = textures(3, side=64), pretrained_extractor(), pretrained_extractor(mirrored=True)
+    found, one, other = mirrored.features(frames), plain.features(frames), plain.features(frames[:, :, ::-1])
+    for means, a, b in zip(found.pooled, one.pooled, other.pooled, strict=True):
+        np.testing.assert_allclose(means, (a + b) / 2, atol=1e-5)
+        assert np.abs(a - b).max() > 1e-3
+    np.testing.assert_array_equal(found.fine, one.fine)
+
+
+@needs_pretrained
 def test_lesion_maps_of_pretrained_features_are_those_of_the_whole_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PretrainedExtractor, "side", 64)
     frames, bare = textures(5, side=64), pretrained_extractor()
@@ -871,6 +884,19 @@ def test_a_pretrained_detector_is_saved_without_the_weights_of_the_extra(
     np.testing.assert_allclose(again.scores, fitted(frames).scores, rtol=1e-5)
     np.testing.assert_allclose(again.maps, fitted(frames).maps, rtol=1e-4)
     assert not any("block" in key or "stem" in key for key in load_file(tmp_path / "detector.safetensors"))
+
+
+@needs_pretrained
+def test_a_detector_of_before_pools_features_without_the_mirror_image(phantoms: FrameStore, tmp_path: Path) -> None:
+    plain = fit_to_store(phantoms, "lite0-mahalanobis", replace_config(mirrored=False))
+    config = {name: value for name, value in plain.metadata.config.items() if name != "mirrored"}
+    old = tmp_path / "detector.safetensors"
+    plain.save(tmp_path / "new.safetensors")
+    write_weights(old, load_weights(tmp_path / "new.safetensors"), plain.metadata.model_copy(update={"config": config}))
+    frames = np.asarray(phantoms.view("centre").frames[:3])
+    np.testing.assert_allclose(FittedDetector.load(old)(frames).scores, plain(frames).scores, rtol=1e-5)
+    mirrored = fit_to_store(phantoms, "lite0-mahalanobis", QUICK)
+    assert np.abs(mirrored(frames).scores - plain(frames).scores).min() > 1e-4
 
 
 def test_the_command_writes_results_model_and_figures_and_refuses_to_overwrite(

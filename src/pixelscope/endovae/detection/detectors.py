@@ -34,6 +34,8 @@ class Detector(nn.Module, ABC):
 
     uses_lesion_maps: ClassVar[bool] = False
     """Whether it needs features with lesion maps."""
+    uses_pooled: ClassVar[bool] = False
+    """Whether it needs pooled features."""
     fitted: ClassVar[tuple[str, ...]] = ()
     """Names of its parameters, in the order of `__init__`."""
 
@@ -113,6 +115,7 @@ class Mahalanobis(Detector):
     """
 
     uses_lesion_maps = True
+    uses_pooled = True
 
     def __init__(self, levels: Sequence[Gaussian]) -> None:
         """Take the Gaussian of each map."""

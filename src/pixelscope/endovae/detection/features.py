@@ -100,16 +100,26 @@ class PretrainedExtractor(Extractor):
 
     side = PRETRAINED_SIDE
 
-    def __init__(self, network: Lite0Features, trained: LesionHead | None = None) -> None:
-        """Take the network, and the layers that make lesion maps of its features, if there are any."""
+    def __init__(self, network: Lite0Features, trained: LesionHead | None = None, mirrored: bool = False) -> None:
+        """Take the parts.
+
+        Args:
+            network: makes the features.
+            trained: layers that make lesion maps of them, if there are any.
+            mirrored: pooled features are averaged over an image and its mirror image.
+        """
         super().__init__()
         self.network = network
         self.trained: LesionHead | None = trained
+        self.mirrored = mirrored
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Return the features of float32 images (N, 3, side, side) in [0, 1]."""
         found = self.network(images)
         features = _summarised(found, [found[list(BLOCKS).index(block)] for block in PATCHED])
+        if self.mirrored:
+            pairs = zip(features.pooled, _pooled(self.network(images.flip(3))), strict=True)
+            features = features._replace(pooled=tuple((one + other) / 2 for one, other in pairs))
         return features if self.trained is None else features._replace(lesion=self.trained(features.fine).sigmoid())
 
     def with_lesion_maps(self, features: FrameFeatures) -> FrameFeatures:
@@ -123,7 +133,7 @@ class PretrainedExtractor(Extractor):
         head = train_lesion_head(
             lambda some: bare.features(some).fine, resize_frames_bicubic(frames, self.side), images, seeded
         )
-        return PretrainedExtractor(self.network, head)
+        return PretrainedExtractor(self.network, head, self.mirrored)
 
 
 class LearnedExtractor(Extractor):
@@ -141,9 +151,9 @@ class LearnedExtractor(Extractor):
         return _summarised(encoded, encoded[1:])._replace(lesion=self.trained.decode(*encoded).sigmoid())
 
 
-def pretrained_extractor() -> PretrainedExtractor:
+def pretrained_extractor(trained: LesionHead | None = None, mirrored: bool = False) -> PretrainedExtractor:
     """Return the extractor of the features of EfficientNet-Lite0."""
-    return PretrainedExtractor(load_lite0("A detector on features of EfficientNet-Lite0"))
+    return PretrainedExtractor(load_lite0("A detector on features of EfficientNet-Lite0"), trained, mirrored)
 
 
 def learned_extractor(frames: NDArray[np.uint8], images: int, seed: int, fold: int) -> LearnedExtractor:
@@ -159,12 +169,15 @@ def _images(frames: Bytes, side: int) -> Tensor:
 
 def _summarised(maps: Sequence[Tensor], patched: Sequence[Tensor]) -> ImageFeatures:
     """Summarise maps (N, C, h, w): all of them pooled, and two as patches, the finer one first."""
-    pooled = tuple(torch.cat([one.mean((2, 3)), one.std((2, 3))], 1) for one in maps)
     fine, coarse = patched
     patches = torch.cat([F.adaptive_avg_pool2d(fine, (coarse.shape[2], coarse.shape[3])), coarse], 1)
     sharp = torch.cat([fine, F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)], 1)
     smooth = F.avg_pool2d(sharp, 3, 1, 1, count_include_pad=False)
-    return ImageFeatures(pooled, _last(patches), _last(smooth))
+    return ImageFeatures(_pooled(maps), _last(patches), _last(smooth))
+
+
+def _pooled(maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat([one.mean((2, 3)), one.std((2, 3))], 1) for one in maps)
 
 
 def _last(maps: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelscope.config import merge
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.endovae.anomaly.calibration import camera_counts, is_grey
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
@@ -18,7 +19,6 @@ from pixelscope.endovae.detection.detectors import FITS, Detector
 from pixelscope.endovae.detection.features import (
     Extractor,
     LearnedExtractor,
-    PretrainedExtractor,
     learned_extractor,
     pretrained_extractor,
 )
@@ -33,6 +33,8 @@ from pixelscope.runs.folder import versions
 
 NETWORK, FITTED = "network.", "fitted."
 """Prefixes of the tensors in a file."""
+UNRECORDED = {"mirrored": False}
+"""Values of settings that a detector was made with before they existed."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,10 @@ class FittedDetector:
         require_system(about, SYSTEM, str(path))
         name = detector_name(about.checkpoint)
         require_side(name, about.size, path)
-        config = DetectConfig.parse(about.config, str(path))
+        config = DetectConfig.parse(merge(UNRECORDED, about.config), str(path))
         calibration = DetectorCalibration.parse(about.calibration or {}, str(path))
         try:
-            extractor = _extractor(name, _under(NETWORK, tensors))
+            extractor = _extractor(name, _under(NETWORK, tensors), config.mirrored)
             detector = FITS[name].from_tensors(_under(FITTED, tensors))
         except KeyError as error:
             raise InputError(
@@ -118,7 +120,7 @@ def _fit_extractor(name: DetectorName, train: NDArray[np.uint8], config: DetectC
     """Return the extractor of a detector's features, and train on healthy frames, uint8 (N, S, S, 3), what it needs."""
     if name not in LITE0:
         return learned_extractor(train, config.images, config.seed, fold)
-    pretrained = pretrained_extractor()
+    pretrained = pretrained_extractor(mirrored=config.mirrored and FITS[name].uses_pooled)
     return pretrained.trained_on(train, config.images, config.seed, fold) if FITS[name].uses_lesion_maps else pretrained
 
 
@@ -147,18 +149,18 @@ def fit_detector(
     return FittedDetector(name, config, extractor, detector, found)
 
 
-def _extractor(name: DetectorName, tensors: Mapping[str, torch.Tensor]) -> Extractor:
+def _extractor(name: DetectorName, tensors: Mapping[str, torch.Tensor], mirrored: bool) -> Extractor:
     """Return the extractor of a detector from the tensors of what was trained."""
     if name not in LITE0:
         network = LesionNet()
         network.load_state_dict(tensors)
         return LearnedExtractor(network.eval())
-    pretrained = pretrained_extractor()
+    mirrored = mirrored and FITS[name].uses_pooled
     if not FITS[name].uses_lesion_maps:
-        return pretrained
+        return pretrained_extractor(mirrored=mirrored)
     head = LesionHead()
     head.load_state_dict(tensors)
-    return PretrainedExtractor(pretrained.network, head.eval())
+    return pretrained_extractor(head.eval(), mirrored)
 
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
