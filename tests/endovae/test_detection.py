@@ -59,8 +59,8 @@ from pixelscope.endovae.lite0 import BLOCKS, load_lite0, read_weights
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc_with_ci
 from pixelscope.errors import InputError, has_extra
 from pixelscope.exports.metadata import require_system
-from pixelscope.exports.weights import write_weights
 from pixelscope.exports.weights import read_weights as read_weights_file
+from pixelscope.exports.weights import write_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box
 
