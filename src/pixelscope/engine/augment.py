@@ -1,7 +1,7 @@
 """Augmentation of batches with explicit random draws.
 
-`augment` flips, rotates, zooms and changes the contrast, as Keras does. `weak_view` and `strong_view` return views that keep
-the class of an image (FixMatch, Sohn et al. 2020).
+`augment` flips, rotates, zooms and changes the contrast, as Keras does. `weak_view`, `moved_view` and `strong_view`
+return views that keep the class of an image (FixMatch, Sohn et al. 2020).
 """
 
 from dataclasses import dataclass, fields
@@ -108,17 +108,22 @@ def weak_view(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Ten
     return _affine_warp(images, torch.eye(2, device=draw.device).repeat(len(images), 1, 1), shift)
 
 
+def moved_view(images: Tensor, config: ViewsConfig, draw: torch.Generator, share: float = 0.5) -> Tensor:
+    """Return views of images (N, C, S, S): each is rotated, zoomed, sheared and shifted, by `share` of the settings at most."""
+    turn, high, wide, shear, *shift = (share * _uniform(len(images), 6, draw)).unbind(1)
+    matrix = _affine_matrices(
+        turn * 2 * torch.pi * config.rotation, 1 + config.zoom * high, 1 + config.zoom * wide, config.shear * shear
+    )
+    return _affine_warp(images, matrix, torch.stack(shift, 1) * 2 * config.shift)
+
+
 def strong_view(images: Tensor, config: ViewsConfig, draw: torch.Generator) -> Tensor:
     """Return strong views of images (N, 3, S, S) in [-1, 1].
 
     Each is rotated, zoomed, sheared, shifted and recoloured; some are inverted; a square is erased.
     """
     count = len(images)
-    turn, high, wide, shear, *shift = _uniform(count, 6, draw).unbind(1)
-    matrix = _affine_matrices(
-        turn * 2 * torch.pi * config.rotation, 1 + config.zoom * high, 1 + config.zoom * wide, config.shear * shear
-    )
-    moved = _affine_warp(images, matrix, torch.stack(shift, 1) * 2 * config.shift)
+    moved = moved_view(images, config, draw, share=1)
     gain = 1 + config.colour * _uniform(count, 3, draw)
     bias = config.colour * _uniform(count, 3, draw)
     inverted = torch.rand(count, 1, generator=draw, device=draw.device) < config.invert

@@ -59,8 +59,9 @@ class SelfTrainingConfig(Config):
     thresholds: Literal["fixed", "adaptive"] = "adaptive"
     """`fixed` uses `threshold` for every class. `adaptive` uses the teacher's mean confidence, and less for a class that the
     teacher predicts less often than `distribution_alignment` assumes (after FreeMatch, Wang et al. 2023, section 3)."""
-    weak_views: Literal[1, 2] = 1
-    """Weak views of a target image that the teacher labels. A pseudo-label counts only if both views give it."""
+    weak_views: Annotated[int, Field(ge=1, le=16)] = 3
+    """Weak views of a target image whose mean prediction is its pseudo-label. One is shifted only; several are rotated, zoomed,
+    sheared and shifted, each half as far as strong views."""
     weight: Weight = 1.0
     """Weight of their loss."""
     rampup_images: Annotated[int, Field(ge=0)] = 64_000
@@ -173,7 +174,7 @@ def refine_preset(name: str | None = None, known: Mapping[str, Any] | None = Non
 
 SYSTEM = "refined"
 
-UNRECORDED = {"self_training": {"thresholds": "fixed"}}
+UNRECORDED = {"self_training": {"thresholds": "fixed", "weak_views": 1}}
 """Values of settings that a refinement used before they existed."""
 
 

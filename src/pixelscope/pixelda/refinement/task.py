@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet
-from pixelscope.engine.augment import strong_view, weak_view
+from pixelscope.engine.augment import moved_view, strong_view, weak_view
 from pixelscope.engine.config import ViewsConfig
 from pixelscope.engine.distributed import synchronize_batch_norm
 from pixelscope.engine.ema import EMA
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 View = Callable[[Tensor, ViewsConfig, torch.Generator], Tensor]
-"""`weak_view` or `strong_view`."""
+"""`weak_view`, `moved_view` or `strong_view`."""
 LABEL_DECAY = 0.99
 """Decay per step of the running means of `PseudoLabels`, which average over some hundred steps."""
 
@@ -57,8 +57,8 @@ class PseudoLabels:
         """Return int64 labels (n,) and whether each is confident, bool (n,).
 
         Args:
-            *logits: the teacher's logits (n, classes) of the same images, one tensor per view. A label is confident only if all
-                views give it.
+            *logits: the teacher's logits (n, classes) of the same images, one tensor per view; labels are of their mean
+                prediction.
         """
         probabilities = torch.stack([one.float().softmax(1) for one in logits]).mean(0)
         self._move("predicted", probabilities.mean(0))
@@ -66,8 +66,6 @@ class PseudoLabels:
         if self.config.thresholds == "adaptive":
             self._move("confidence", confidence.mean())
         confident = confidence >= self.thresholds()[label]
-        for one in logits if len(logits) > 1 else ():
-            confident = confident & (self._aligned(one.float().softmax(1)).argmax(1) == label)
         return label, confident
 
     def thresholds(self) -> Tensor:
@@ -167,7 +165,8 @@ class RefineTask(Task[RefineBatch]):
         numbers: dict[str, Tensor] = {}
         if batch.generated is not None and batch.generated_labels is not None:
             losses["generated"] = self._labelled_loss(batch.generated, batch.generated_labels, draw, source=False)
-        views = [self._view(weak_view, batch.target, draw) for _ in range(config.self_training.weak_views)]
+        count = config.self_training.weak_views if config.self_training.enabled else 1
+        views = [self._view(weak_view if count == 1 else moved_view, batch.target, draw) for _ in range(count)]
         teacher_logits = [self._average_logits(view) for view in views]
         if config.self_training.enabled:
             losses["target"], numbers = self._pseudo_label_loss(batch.target, views, teacher_logits, draw)
