@@ -525,6 +525,31 @@ def test_the_average_is_measured_on_images_held_out_and_a_teacher_drops_nothing(
     assert made.evaluate()["accuracy/source_validation"] == pytest.approx(0.4), "four of ten are of class 0"
 
 
+def _certain(label: int) -> StrongClassifier:
+    """Return a network that predicts one class with certainty."""
+    network = StrongClassifier(3, 4, 0.0)
+    with torch.no_grad():
+        network.fc.weight.zero_()
+        network.fc.bias.copy_(50 * torch.eye(3)[label])
+    return network
+
+
+def test_predictions_of_the_start_have_a_weight_that_falls_to_nothing() -> None:
+    """The running mean of the predictions that label tells whose they are: the average says 0, the start 1."""
+    config = tiny.refined(self_training={"start_weight": 0.8}, training={"images": 96})
+    for images, weight in ((0, 0.8), (48, 0.4), (96, 0.0)):
+        made = RefineTask(config, _certain(0), torch.full((3,), 1 / 3), tiny.fabric(), start=_certain(1))
+        made.step(batch(), StepContext(images, images // 8, 8, 0))
+        expected = 0.99 / 3 + 0.01 * np.array([1 - weight, weight, 0])
+        np.testing.assert_allclose(made.pseudo_labels.state["predicted"], expected, atol=1e-6)
+
+
+def test_a_weight_of_the_start_beside_a_teacher_is_refused() -> None:
+    with pytest.raises(InputError, match=r"start_weight 0\.3 has no effect"):
+        RefineConfig.parse({"self_training": {"teacher": "t", "start_weight": 0.3}})
+    RefineConfig.parse({"self_training": {"teacher": "t"}})
+
+
 def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
     """Weak views, one or several, keep colours."""
     made = task(self_training={"threshold": 0.01, "distribution_alignment": "none"}, views={**STILL, "shift": 0.25})
@@ -562,7 +587,7 @@ def test_where_classes_are_missing_balance_can_be_turned_off() -> None:
     for balance in ("source", "none"):
         pseudo_labels = task(self_training={"distribution_alignment": balance, "threshold": 0.5}).pseudo_labels
         for _ in range(600):
-            label, confident = pseudo_labels.label(said)
+            label, confident = pseudo_labels.label(said.softmax(1))
         if balance == "none":
             assert confident.all() and (label == 0).all()
         else:
@@ -597,17 +622,17 @@ def test_a_class_that_is_learned_late_has_a_lower_threshold() -> None:
     balanced = task(self_training=ADAPTIVE).pseudo_labels
     for pseudo_labels in (*made.values(), balanced):
         for _ in range(1000):
-            label, _ = pseudo_labels.label(said)
+            label, _ = pseudo_labels.label(said.softmax(1))
         assert label.tolist() == [0, 1, 2, 0]
-    assert made["fixed"].label(said)[1].tolist() == [True, True, False, False]
+    assert made["fixed"].label(said.softmax(1))[1].tolist() == [True, True, False, False]
     assert made["adaptive"].thresholds().tolist() == pytest.approx([0.66] * 3, abs=1e-3), "the mean confidence"
     # Mean predictions are 0.4175, 0.34 and 0.2425, a third of the source each.
     expected = balanced.state["confidence"] * torch.tensor([1, 1, 3 * 0.2425])
     torch.testing.assert_close(balanced.thresholds(), expected, atol=1e-3, rtol=0)
-    assert balanced.label(said)[1].tolist() == [True, True, True, False]
+    assert balanced.label(said.softmax(1))[1].tolist() == [True, True, True, False]
 
 
-@pytest.mark.parametrize("setting", [{"weight": 2.0}, {"weak_views": 2}, {"distribution_alignment": "none"}, {"teacher": "t"}])
+@pytest.mark.parametrize("setting", [{"weight": 2.0}, {"weak_views": 2}, {"start_weight": 0.2}, {"distribution_alignment": "none"}, {"teacher": "t"}])
 def test_settings_of_pseudo_labels_are_refused_without_them(setting: dict, tmp_path: Path) -> None:
     (name,) = setting
     with pytest.raises(InputError, match=f"self_training.{name}.* has no effect"):
@@ -652,7 +677,7 @@ def test_a_rare_class_does_not_lower_the_thresholds_of_the_others() -> None:
         config = tiny.refined(self_training=ADAPTIVE).self_training
         pseudo_labels = PseudoLabels(config, torch.tensor(prior), tiny.fabric())
         for _ in range(1000):
-            pseudo_labels.label(said)
+            pseudo_labels.label(said.softmax(1))
         confidence = float(pseudo_labels.state["confidence"])
         expected = [confidence * min(1, 0.2 / prior[0])] * 2 + [confidence]
         assert pseudo_labels.thresholds().tolist() == pytest.approx(expected, abs=1e-3)
@@ -667,7 +692,7 @@ def test_labels_are_of_the_mean_over_views_balanced_towards_the_source() -> None
         tiny.refined(self_training={"threshold": 0.6}).self_training, torch.tensor(prior).float(), tiny.fabric()
     )
     made.state["predicted"].copy_(torch.tensor(predicted))
-    label, confident = made.label(*(torch.tensor(p).log() for p in (one, other)))
+    label, confident = made.label(torch.tensor((one + other) / 2).float())
     moved = 0.99 * predicted + 0.01 * (one + other).mean(0) / 2
     mean = (one + other) / 2 * prior / moved
     expected = mean.argmax(1)

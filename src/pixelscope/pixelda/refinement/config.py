@@ -62,6 +62,9 @@ class SelfTrainingConfig(Config):
     weak_views: Annotated[int, Field(ge=1, le=16)] = 3
     """Weak views of a target image whose mean prediction is its pseudo-label. One is shifted only; several are rotated, zoomed,
     sheared and shifted, each half as far as strong views."""
+    start_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Weight, at the beginning, of the predictions of the T to start from in the mean that labels target images; it falls
+    linearly to 0. Two networks make different errors, so that their mean makes fewer."""
     weight: Weight = 1.0
     """Weight of their loss."""
     rampup_images: Annotated[int, Field(ge=0)] = 64_000
@@ -79,6 +82,8 @@ class SelfTrainingConfig(Config):
         adaptive = self.thresholds == "adaptive" and "thresholds" in self.model_fields_set
         if adaptive and self.threshold != type(self).model_fields["threshold"].default:
             raise ValueError(f"threshold {self.threshold} has no effect on adaptive thresholds; set thresholds to fixed")
+        if self.teacher and self.start_weight not in (0, type(self).model_fields["start_weight"].default):
+            raise ValueError(f"start_weight {self.start_weight:g} has no effect on the labels of a teacher; leave it out")
         return self
 
 
@@ -174,7 +179,7 @@ def refine_preset(name: str | None = None, known: Mapping[str, Any] | None = Non
 
 SYSTEM = "refined"
 
-UNRECORDED = {"self_training": {"thresholds": "fixed", "weak_views": 1}}
+UNRECORDED = {"self_training": {"thresholds": "fixed", "weak_views": 1, "start_weight": 0.0}}
 """Values of settings that a refinement used before they existed."""
 
 

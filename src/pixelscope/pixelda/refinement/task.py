@@ -53,14 +53,8 @@ class PseudoLabels:
         if config.thresholds == "adaptive":
             self.state = {**self.state, "confidence": self.frequencies.mean()}
 
-    def label(self, *logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return int64 labels (n,) and whether each is confident, bool (n,).
-
-        Args:
-            *logits: the teacher's logits (n, classes) of the same images, one tensor per view; labels are of their mean
-                prediction.
-        """
-        probabilities = torch.stack([one.float().softmax(1) for one in logits]).mean(0)
+    def label(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Return int64 labels (n,) of the teacher's predictions (n, classes), and whether each is confident, bool (n,)."""
         self._move("predicted", probabilities.mean(0))
         confidence, label = self._aligned(probabilities).max(1)
         if self.config.thresholds == "adaptive":
@@ -118,6 +112,7 @@ class RefineTask(Task[RefineBatch]):
         fabric: "Fabric",
         validation: ImageSet | None = None,
         teacher: nn.Module | None = None,
+        start: nn.Module | None = None,
     ) -> None:
         """Create the optimizer and the moving average.
 
@@ -128,6 +123,7 @@ class RefineTask(Task[RefineBatch]):
             fabric: the launched fabric.
             validation: source images held out, to measure on.
             teacher: network that labels target images instead of the moving average.
+            start: network whose predictions are mixed with those of the moving average, with the weight `start_weight`.
         """
         self.config, self.fabric, self.validation = config, fabric, validation
         self.classifier = to_device(classifier, fabric.device, config.runtime.memory_format)
@@ -141,16 +137,18 @@ class RefineTask(Task[RefineBatch]):
         }
         self.averages = {"classifier": EMA(self.classifier, max(1, config.training.ema_half_life))}
         self.teacher = None if teacher is None else to_device(teacher, fabric.device, config.runtime.memory_format).eval()
+        self.start = None if start is None else to_device(start, fabric.device, config.runtime.memory_format).eval()
         self.pseudo_labels = PseudoLabels(config.self_training, frequencies, fabric)
         self.schedule_state = self.pseudo_labels.state
 
     def inputs(self, context: StepContext) -> StepInputs:
-        """Return learning rate, ramp of the target losses, what the average keeps, and the generator of the views."""
-        config = self.config
+        """Return learning rate, weights that change, what the average keeps, and the generator of the views."""
+        config, done = self.config, context.images / self.config.training.images
         return StepInputs(
             {
-                "learning rate": cosine_schedule(config.optimizer.learning_rate, context.images / config.training.images),
+                "learning rate": cosine_schedule(config.optimizer.learning_rate, done),
                 "ramp": self._ramp(context),
+                "start weight": config.self_training.start_weight * max(0.0, 1 - done),
                 **self.averaging(context),
             },
             generators={"views": context.generator("views")},
@@ -167,9 +165,10 @@ class RefineTask(Task[RefineBatch]):
             losses["generated"] = self._labelled_loss(batch.generated, batch.generated_labels, draw, source=False)
         count = config.self_training.weak_views if config.self_training.enabled else 1
         views = [self._view(weak_view if count == 1 else moved_view, batch.target, draw) for _ in range(count)]
-        teacher_logits = [self._average_logits(view) for view in views]
+        average_logits = [self._average_logits(view) for view in views]
         if config.self_training.enabled:
-            losses["target"], numbers = self._pseudo_label_loss(batch.target, views, teacher_logits, draw)
+            predictions = self._predictions(views, average_logits, inputs.number("start weight"))
+            losses["target"], numbers = self._pseudo_label_loss(batch.target, predictions, draw)
         if config.regularization.entropy or config.regularization.virtual_adversarial:
             losses |= self._regularization(views[0], draw)
         weights = {
@@ -202,21 +201,31 @@ class RefineTask(Task[RefineBatch]):
             logits = self._logits(views, draw, source)
         return task_loss(logits, labels)
 
+    def _predictions(self, views: Sequence[Tensor], average_logits: Sequence[Tensor], start_weight: float | Tensor) -> Tensor:
+        """Return the predictions that label target images, float32 (n, classes).
+
+        Args:
+            views: weak views of the images.
+            average_logits: the moving average's logits (n, classes) of each view.
+            start_weight: weight of the predictions of the network to start from, which sees the first view.
+        """
+        with torch.no_grad(), self.fabric.autocast():
+            logits = average_logits if self.teacher is None else [self.teacher(view) for view in views]
+            own = None if self.start is None else self.start(views[0])
+        predictions = torch.stack([one.float().softmax(1) for one in logits]).mean(0)
+        return predictions if own is None else torch.lerp(predictions, own.float().softmax(1), start_weight)
+
     def _pseudo_label_loss(
-        self, images: Tensor, views: Sequence[Tensor], teacher_logits: Sequence[Tensor], draw: torch.Generator
+        self, images: Tensor, predictions: Tensor, draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of target images with the teacher's confident labels (FixMatch), and numbers for the log.
+        """Return the loss of target images with confident pseudo-labels (FixMatch), and numbers for the log.
 
         Args:
             images: target images (n, 3, S, S) in [-1, 1].
-            views: weak views of them.
-            teacher_logits: the moving average's logits (n, classes) of each view.
+            predictions: the teacher's predictions (n, classes) for them.
             draw: generator of the strong views.
         """
-        if self.teacher is not None:
-            with torch.no_grad(), self.fabric.autocast():
-                teacher_logits = [self.teacher(view) for view in views]
-        label, confident = self.pseudo_labels.label(*teacher_logits)
+        label, confident = self.pseudo_labels.label(predictions)
         mask = confident.float()
         with self.fabric.autocast():
             logits = self._logits(self._view(strong_view, images, draw), draw)

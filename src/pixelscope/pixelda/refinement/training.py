@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from pixelscope.data.sources.relocate import written
 from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.engine.session import Job, Place, Training, check_resume, check_start
@@ -49,6 +51,7 @@ class RefineJob(Job):
             fabric,
             validation=source.validation,
             teacher=inputs.teacher,
+            start=_start(config, inputs),
         )
         return Training(
             f"{SYSTEM}-{inputs.opened.folder.path.name}-seed{config.seed}",
@@ -111,7 +114,7 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
 
 def _require_effect(config: SelfTrainingConfig) -> None:
     """Raise InputError if a setting of pseudo-labels is given that has no effect without them."""
-    for name in () if config.enabled else ("weak_views", "weight", "distribution_alignment", "teacher"):
+    for name in () if config.enabled else ("weak_views", "start_weight", "weight", "distribution_alignment", "teacher"):
         value = getattr(config, name)
         if value != SelfTrainingConfig.model_fields[name].default:
             raise InputError(
@@ -187,6 +190,12 @@ def _pool(config: RefineConfig, inputs: RefinementInputs, fabric: "Fabric") -> G
     assert isinstance(opened.config, PixelDAConfig) and opened.generator is not None
     network = opened.generator
     return GeneratedPool(network, opened.config, inputs.source.train, config.seed, config.generated, fabric)
+
+
+def _start(config: RefineConfig, inputs: RefinementInputs) -> nn.Module | None:
+    """Return the T whose predictions are mixed with those of the moving average; None if they have no weight."""
+    taught = config.self_training
+    return inputs.start if taught.enabled and taught.start_weight and inputs.teacher is None else None
 
 
 def _notes(config: RefineConfig) -> list[str]:
