@@ -632,7 +632,10 @@ def test_a_class_that_is_learned_late_has_a_lower_threshold() -> None:
     assert balanced.label(said.softmax(1))[1].tolist() == [True, True, True, False]
 
 
-@pytest.mark.parametrize("setting", [{"weight": 2.0}, {"weak_views": 2}, {"start_weight": 0.2}, {"distribution_alignment": "none"}, {"teacher": "t"}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"weight": 2.0}, {"weak_views": 2}, {"start_weight": 0.2}, {"distribution_alignment": "none"}, {"teacher": "t"}],
+)
 def test_settings_of_pseudo_labels_are_refused_without_them(setting: dict, tmp_path: Path) -> None:
     (name,) = setting
     with pytest.raises(InputError, match=f"self_training.{name}.* has no effect"):
