@@ -284,7 +284,7 @@ def cross_validate(store: FrameStore, config: DetectConfig, progress: ProgressCa
     used = np.zeros(len(store), bool)
     used[frames.positions] = True
     folds = make_folds(store, used, config.folds, config.duplicate_distance, config.seed)
-    lite0 = [name for name in names if name in LITE0]
+    lite0: list[DetectorName] = [name for name in names if name in LITE0]
     mirrored = config.mirrored and any(FITS[name].uses_pooled for name in lite0)
     extractor = pretrained_extractor(mirrored=mirrored) if lite0 else None
     pretrained = None if extractor is None else Pretrained(extractor, extractor.features(frames.pixels))
