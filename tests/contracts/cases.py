@@ -84,10 +84,12 @@ def _refined(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = StrongClassifier(3, 4) if kind == "strong" else Classifier(3, tiny.SIZE, private)
+        start = Classifier(3, tiny.SIZE)
     adapted = tiny.pixelda()
     pool = GeneratedPool(build_networks(adapted, 3)[0], adapted, source, 0, config.generated, one)
     target = tiny.image_set(seed=1, coloured=True, labelled=False)
-    return RefineTask(config, network, torch.full((3,), 1 / 3), one), RefineBatches(source, target, pool, 0, one.device)
+    task = RefineTask(config, network, torch.full((3,), 1 / 3), one, start=start)
+    return task, RefineBatches(source, target, pool, 0, one.device)
 
 
 NETWORKS = [

@@ -65,7 +65,9 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", ["learned-mahalanobis", "learned-padim", "learned-patchcore", "lite0-pseudo-lesions"])
+@pytest.mark.parametrize(
+    "name", ["learned-mahalanobis", "learned-padim", "learned-patchcore", "lite0-mahalanobis", "lite0-pseudo-lesions"]
+)
 def test_an_exported_detector_gives_the_scores_and_maps_of_its_detector(
     frames: Path, store: FrameStore, tmp_path: Path, name: DetectorName
 ) -> None:

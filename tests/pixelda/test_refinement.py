@@ -544,6 +544,59 @@ def test_predictions_of_the_start_have_a_weight_that_falls_to_nothing() -> None:
         np.testing.assert_allclose(made.pseudo_labels.state["predicted"], expected, atol=1e-6)
 
 
+class _Undecided(torch.nn.Module):
+    """Says one class more with each call, with certainty."""
+
+    calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return 50 * torch.eye(3)[torch.full((len(images),), self.calls - 1)]
+
+
+def test_a_target_image_is_labelled_by_the_mean_prediction_over_its_views() -> None:
+    made = task(self_training={"weak_views": 2}, views=STILL)
+    made.teacher = _Undecided()
+    made.step(batch(), StepContext(0, 0, 8, 0))
+    np.testing.assert_allclose(made.pseudo_labels.state["predicted"], 0.99 / 3 + 0.01 * np.array([0.5, 0.5, 0]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("changed", "starts"), [({}, True), ({"start_weight": 0.0}, False), ({"enabled": False}, False)])
+def test_a_refinement_labels_with_the_t_that_it_starts_from(origin: Path, changed: dict, starts: bool, tmp_path: Path) -> None:
+    settings = config(origin, self_training=changed)
+    made = RefineJob("refined", settings, Place(tmp_path, None), settings, None).build(tiny.fabric()).task
+    assert (made.start is not None) == starts
+    if starts:
+        expected = load_inputs(settings).start
+        for name, value in made.start.state_dict().items():
+            assert torch.equal(value, expected.state_dict()[name])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_starts_without_pseudo_labels_or_without_generated_images(name: str, tmp_path: Path) -> None:
+    """Their settings of pseudo-labels are no mistake: the refusal is of the run that is not there."""
+    for off in ("self_training", "generated"):
+        other = {"generated": "self_training", "self_training": "generated"}[off]
+        settings = merge(
+            refine_preset(name), {"run": str(tmp_path / "nowhere"), off: {"enabled": False}, other: {"enabled": True}}
+        )
+        with pytest.raises(InputError, match="nowhere"):
+            refine(RefineConfig.parse(settings), run=tmp_path / "refined")
+
+
+def test_settings_that_a_refinement_of_before_lacks_are_those_that_it_used(copy: Path) -> None:
+    values = read_yaml(copy / "config.yaml")
+    for name in ("thresholds", "weak_views", "start_weight"):
+        del values["self_training"][name]
+    (copy / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    found = read_refinement(RunFolder(copy)).config.self_training
+    assert (found.thresholds, found.weak_views, found.start_weight) == ("fixed", 1, 0.0)
+    values["self_training"]["weak_views"] = 2
+    (copy / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(InputError, match="two views agree"):
+        resume_refinement(copy)
+
+
 def test_a_weight_of_the_start_beside_a_teacher_is_refused() -> None:
     with pytest.raises(InputError, match=r"start_weight 0\.3 has no effect"):
         RefineConfig.parse({"self_training": {"teacher": "t", "start_weight": 0.3}})
@@ -560,6 +613,7 @@ def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
     made.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     colour = torch.full((8, 3, tiny.SIZE, tiny.SIZE), 0.5)
     given = RefineBatch(colour, torch.arange(8) % 3, None, None, colour)
+    stripes = torch.linspace(-1, 1, tiny.SIZE).expand(8, 3, tiny.SIZE, tiny.SIZE)
     for count in (1, 3):
         seen.clear()
         views = {**STILL, "shift": 0.25, "zoom": 0.2, "colour": 0.9, "erase": 0.5}
@@ -570,6 +624,11 @@ def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
             "a grey image that is moved is itself"
         )
         assert not torch.allclose(source, colour) and not torch.allclose(strongly, colour)
+        seen.clear()
+        made.config = tiny.refined(self_training={"threshold": 0.01, "weak_views": count}, views={**STILL, "rotation": 0.2})
+        made.step(replace(given, target=stripes), StepContext(0, 0, 8, 0))
+        turned = [not torch.allclose(one, one[:, :, :1].expand_as(one), atol=1e-4) for one in seen[1:-1]]
+        assert turned == [count > 1] * count
 
 
 def test_the_learning_rate_of_a_step_is_that_of_its_moment() -> None:

@@ -74,6 +74,10 @@ def chosen_detectors(names: Sequence[DetectorName]) -> tuple[DetectorName, ...]:
     return tuple(dict.fromkeys(names))
 
 
+UNRECORDED = {"mirrored": False}
+"""Values of settings that a detector was made with before they existed."""
+
+
 class DetectConfig(Config):
     """Detectors, and how they are measured."""
 

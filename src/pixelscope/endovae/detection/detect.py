@@ -18,6 +18,7 @@ from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_valid
 from pixelscope.endovae.detection.model import FittedDetector, fit_detector
 from pixelscope.endovae.detection.results import MODEL, RESULT, DetectionResult, ScoreResult
 from pixelscope.endovae.report.anomaly import HeatMaps, Point, heatmap_gallery, separation_panel
+from pixelscope.errors import InputError
 from pixelscope.files import atomic_file, atomic_folder, keep_heap, require_absent
 from pixelscope.runs.progress import ProgressCallback
 
@@ -54,7 +55,9 @@ def detect(
     """
     require_absent(out)
     config = config or DetectConfig()
-    chosen_detectors(config.detectors)
+    names = chosen_detectors(config.detectors)
+    if not config.mirrored and "lite0-mahalanobis" not in names:
+        raise InputError("mirrored false has no effect without the detector lite0-mahalanobis; leave it out.")
     keep_heap()
     store = open_or_prepare(frames, config.prepare, progress)
     config = config.model_copy(update={"prepare": store.settings})

@@ -14,7 +14,15 @@ from pixelscope.config import merge
 from pixelscope.data.frames.preprocess import ViewName
 from pixelscope.endovae.anomaly.calibration import camera_counts, is_grey
 from pixelscope.endovae.anomaly.heatmap import VMAX_QUANTILE
-from pixelscope.endovae.detection.config import LITE0, SYSTEM, DetectConfig, DetectorName, detector_name, require_side
+from pixelscope.endovae.detection.config import (
+    LITE0,
+    SYSTEM,
+    UNRECORDED,
+    DetectConfig,
+    DetectorName,
+    detector_name,
+    require_side,
+)
 from pixelscope.endovae.detection.detectors import FITS, Detector
 from pixelscope.endovae.detection.features import (
     Extractor,
@@ -33,8 +41,6 @@ from pixelscope.runs.folder import versions
 
 NETWORK, FITTED = "network.", "fitted."
 """Prefixes of the tensors in a file."""
-UNRECORDED = {"mirrored": False}
-"""Values of settings that a detector was made with before they existed."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from pixelscope.config import merge
 from pixelscope.data.frames.preprocess import (
     CentreFrame,
     PreparedFrame,
@@ -33,7 +34,7 @@ from pixelscope.endovae.anomaly.calibration import (
 )
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.scores import ErrorMaps, shows_tissue
-from pixelscope.endovae.detection.config import SYSTEM, DetectConfig, DetectorName, detector_name, require_side
+from pixelscope.endovae.detection.config import SYSTEM, UNRECORDED, DetectConfig, DetectorName, detector_name, require_side
 from pixelscope.endovae.detection.results import Detection, DetectorCalibration
 from pixelscope.errors import InputError, not_one_of
 from pixelscope.exports.metadata import KEY, refuse_checkpoint, require_system
@@ -223,7 +224,7 @@ class OnnxDetector:
         self._model, self._side = model, about.size
         self.name: DetectorName = detector_name(about.checkpoint)
         require_side(self.name, about.size, path)
-        self.config = DetectConfig.parse(about.config, str(path))
+        self.config = DetectConfig.parse(merge(UNRECORDED, about.config), str(path))
         self.calibration = DetectorCalibration.parse(about.calibration or {}, str(path))
         self.sha256 = about.weights_sha256
 

@@ -50,21 +50,22 @@ class GeneratedConfig(Config):
 
 
 class SelfTrainingConfig(Config):
-    """Target images with confident pseudo-labels by the classifier's moving average (FixMatch, Sohn et al. 2020)."""
+    """Target images with confident pseudo-labels, by the classifier's moving average and the T to start from (after FixMatch,
+    Sohn et al. 2020)."""
 
     enabled: bool = True
     """Train on them."""
     threshold: Share = 0.95
     """Minimum probability of a pseudo-label if `thresholds` is `fixed`."""
     thresholds: Literal["fixed", "adaptive"] = "adaptive"
-    """`fixed` uses `threshold` for every class. `adaptive` uses the teacher's mean confidence, and less for a class that the
-    teacher predicts less often than `distribution_alignment` assumes (after FreeMatch, Wang et al. 2023, section 3)."""
+    """`fixed` uses `threshold` for every class. `adaptive` uses the mean confidence of the predictions that label, and less for
+    a class that they have less often than `distribution_alignment` assumes (after FreeMatch, Wang et al. 2023, section 3)."""
     weak_views: Annotated[int, Field(ge=1, le=16)] = 3
-    """Weak views of a target image whose mean prediction is its pseudo-label. One is shifted only; several are rotated, zoomed,
-    sheared and shifted, each half as far as strong views."""
+    """Weak views of a target image whose mean prediction labels it. One is shifted only; several are rotated, zoomed, sheared
+    and shifted, each half as far as strong views."""
     start_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Weight, at the beginning, of the predictions of the T to start from in the mean that labels target images; it falls
-    linearly to 0. Two networks make different errors, so that their mean makes fewer."""
+    linearly to 0. Two networks make different errors, so that their mean makes fewer. Not used with a teacher."""
     weight: Weight = 1.0
     """Weight of their loss."""
     rampup_images: Annotated[int, Field(ge=0)] = 64_000
@@ -235,6 +236,17 @@ def read_refinement(folder: RunFolder, record: Mapping[str, Any] | None = None) 
         # Presets once set it, without effect; now it is refused.
         values["training"].pop("sample_every", None)
     return StoredRefinement(folder, record, RefineConfig.parse(merge(UNRECORDED, values), str(folder.config)))
+
+
+def require_known_views(run: Path) -> None:
+    """Raise InputError if a refinement labels by two views that must agree, which this version does not have."""
+    file = RunFolder.open(run).config
+    recorded = read_yaml(file).get("self_training") or {}
+    if recorded.get("weak_views", 1) > 1 and "start_weight" not in recorded:
+        raise InputError(
+            f"{run} labels target images where two views agree, and this version labels by their mean; refine again, or go on "
+            "with the version of Pixelscope that started it."
+        )
 
 
 def places_of(config: RefineConfig) -> dict[str, str]:

@@ -68,7 +68,8 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None, record: Run
         stages.append("images generated from the source")
     if config.self_training.enabled:
         assumed = ASSUMED[config.self_training.distribution_alignment]
-        teacher = config.self_training.teacher or "a moving average of the classifier"
+        start = " and the T that it started from" if config.self_training.start_weight else ""
+        teacher = config.self_training.teacher or f"a moving average of the classifier{start}"
         stages.append(f"target images with confident pseudo-labels by {teacher}{assumed}")
     weights = config.regularization
     losses = {"entropy": weights.entropy, "virtual adversarial training": weights.virtual_adversarial}

@@ -1,6 +1,6 @@
 """The training step of a refinement: source and generated images with labels, target images with pseudo-labels.
 
-A pseudo-label is a confident prediction of the teacher, the moving average of the trained classifier.
+A pseudo-label is a confident prediction of the moving average of the trained classifier and the T to start from.
 """
 
 import math
@@ -38,7 +38,7 @@ LABEL_DECAY = 0.99
 
 
 class PseudoLabels:
-    """Labels of target images, with running means of the teacher's predictions.
+    """Labels of target images, with running means of the predictions that give them.
 
     Attributes:
         state: the running means, changed in place; part of a checkpoint. `predicted`: mean prediction, shape (classes,), sum 1;
@@ -54,7 +54,7 @@ class PseudoLabels:
             self.state = {**self.state, "confidence": self.frequencies.mean()}
 
     def label(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Return int64 labels (n,) of the teacher's predictions (n, classes), and whether each is confident, bool (n,)."""
+        """Return int64 labels (n,) of predictions (n, classes), and whether each is confident, bool (n,)."""
         self._move("predicted", probabilities.mean(0))
         confidence, label = self._aligned(probabilities).max(1)
         if self.config.thresholds == "adaptive":
@@ -222,7 +222,7 @@ class RefineTask(Task[RefineBatch]):
 
         Args:
             images: target images (n, 3, S, S) in [-1, 1].
-            predictions: the teacher's predictions (n, classes) for them.
+            predictions: the predictions (n, classes) that label them.
             draw: generator of the strong views.
         """
         label, confident = self.pseudo_labels.label(predictions)

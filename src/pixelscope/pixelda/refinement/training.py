@@ -12,7 +12,14 @@ from pixelscope.engine.session import Job, Place, Training, check_resume, check_
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.networks import TaskNetwork
-from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, SelfTrainingConfig, places_of, read_refinement
+from pixelscope.pixelda.refinement.config import (
+    SYSTEM,
+    RefineConfig,
+    SelfTrainingConfig,
+    places_of,
+    read_refinement,
+    require_known_views,
+)
 from pixelscope.pixelda.refinement.data import (
     GROUPS_HELD_OUT,
     GeneratedPool,
@@ -28,6 +35,10 @@ from pixelscope.pixelda.verdict import compare
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+NEUTRAL = {"weak_views": 1, "start_weight": 0.0}
+"""Values of presets and older runs that ask for nothing, and are no mistake where pseudo-labels are off."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ def _require_effect(config: SelfTrainingConfig) -> None:
     """Raise InputError if a setting of pseudo-labels is given that has no effect without them."""
     for name in () if config.enabled else ("weak_views", "start_weight", "weight", "distribution_alignment", "teacher"):
         value = getattr(config, name)
-        if value != SelfTrainingConfig.model_fields[name].default:
+        if value not in (SelfTrainingConfig.model_fields[name].default, NEUTRAL.get(name)):
             raise InputError(
                 f"self_training.{name} {value} has no effect without self_training.enabled; leave it out, or turn that on."
             )
@@ -147,6 +158,7 @@ def resume_refinement(
     Raises:
         InputError: one of these runs cannot be used, or another process trains the refinement; it is left unchanged.
     """
+    require_known_views(run)
     moved = {name: None if path is None else str(path) for name, path in (("run", origin), ("teacher", teacher))}
     changes = {"run": moved["run"], "self_training": {"teacher": moved["teacher"]}, "runtime": {"devices": devices}}
     folder, config, place = check_resume(run, lambda folder: read_refinement(folder).config, changes, take_over)
