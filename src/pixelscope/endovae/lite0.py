@@ -58,7 +58,7 @@ class Lite0Features(nn.Module):
 
 
 def _fold(block: Any) -> nn.Module:
-    """Fold batch norm, and padding where it is the same on all sides, into a block's convolutions, which halves its time."""
+    """Fold batch norm, and padding where it is the same on all sides, into a block's convolutions, which saves time."""
     block._swish = nn.ReLU6(inplace=True)
     for name, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
         if not hasattr(block, name):
