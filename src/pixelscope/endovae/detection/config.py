@@ -91,7 +91,8 @@ class DetectConfig(Config):
     """Number of examples with pseudo-lesions that a network is trained on, in each fold and for the model file; layers on
     pretrained features see each drawn example six times."""
     mirrored: bool = True
-    """Pooled features of `lite0-mahalanobis` are means over a frame and its mirror image: more accurate, in twice the time."""
+    """Pooled features of `lite0-mahalanobis` are means over a frame and its mirror image: more accurate,
+    and slower, because each frame passes the network twice."""
     min_lesion: Annotated[float, Field(ge=0, lt=1)] = MIN_LESION
     """Fraction of the view that a lesion must cover; abnormal frames whose mask shows less are left out."""
     duplicate_distance: Annotated[int, Field(ge=0, le=64)] = 8

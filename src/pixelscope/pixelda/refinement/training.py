@@ -14,6 +14,7 @@ from pixelscope.pixelda.config import PixelDAConfig
 from pixelscope.pixelda.networks import TaskNetwork
 from pixelscope.pixelda.refinement.config import (
     SYSTEM,
+    UNRECORDED,
     RefineConfig,
     SelfTrainingConfig,
     places_of,
@@ -35,10 +36,6 @@ from pixelscope.pixelda.verdict import compare
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-NEUTRAL = {"weak_views": 1, "start_weight": 0.0}
-"""Values of presets and older runs that ask for nothing, and are no mistake where pseudo-labels are off."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +121,13 @@ def refine(config: RefineConfig, *, runs: Path = Path("runs"), run: Path | None 
 
 
 def _require_effect(config: SelfTrainingConfig) -> None:
-    """Raise InputError if a setting of pseudo-labels is given that has no effect without them."""
+    """Raise InputError if a setting of pseudo-labels is given that has no effect without them.
+
+    Values that were in use before a setting existed, which presets and older runs have, ask for nothing.
+    """
     for name in () if config.enabled else ("weak_views", "start_weight", "weight", "distribution_alignment", "teacher"):
         value = getattr(config, name)
-        if value not in (SelfTrainingConfig.model_fields[name].default, NEUTRAL.get(name)):
+        if value not in (SelfTrainingConfig.model_fields[name].default, UNRECORDED["self_training"].get(name)):
             raise InputError(
                 f"self_training.{name} {value} has no effect without self_training.enabled; leave it out, or turn that on."
             )
