@@ -162,10 +162,10 @@ def resume(run: Path, *, system: str | None = None, **changes: Any) -> Path:
     Args:
         run: the run folder.
         system: name in `SYSTEMS`; a run of another one is refused.
-        changes: what the system lets change. All: `devices`, and `take_over` to take the run's lock from another machine that
-            has been silent for ten minutes. PixelDA and its baseline: total training `images`, new places of `source`
-            and `target`, `data_root`. EndoVAE: total `epochs`, new place of `frames`. Refinement: new places of `origin` and
-            `teacher`, `data_root`.
+        changes: what the system lets change. All: `devices`, their `threads`, and `take_over` to take the run's lock from
+            another machine that has been silent for ten minutes. PixelDA and its baseline: total training `images`, new
+            places of `source` and `target`, `data_root`. EndoVAE: total `epochs`, new place of `frames`. Refinement: new
+            places of `origin` and `teacher`, `data_root`.
 
     Raises:
         InputError: the run or its images cannot be used, another process trains it, or the system does not let something

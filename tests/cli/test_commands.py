@@ -105,9 +105,11 @@ def test_report_prints_where_it_is(cli: Cli, trained: Path) -> None:
 def test_resume_goes_on_with_a_finished_run(cli: Cli, tiny_training: tuple[str, ...], tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert cli(*tiny_training, "--training.images", "8", "--out", run).code == 0
-    done = cli("pixelda", "train", "--resume", run, "--training.images", "16")
+    threads = json.loads((run / "run.json").read_text())["runtime"]["threads"] + 1
+    done = cli("pixelda", "train", "--resume", run, "--training.images", "16", "--runtime.threads", threads)
     assert done.code == 0
-    assert json.loads((run / "run.json").read_text())["images"] == 16
+    record = json.loads((run / "run.json").read_text())
+    assert (record["images"], record["runtime"]["threads"]) == (16, threads)
 
 
 def test_a_run_is_not_resumed_to_a_shorter_training_than_it_has_had(

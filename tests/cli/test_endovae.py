@@ -98,8 +98,9 @@ def test_from_frames_to_new_ones(cli: Cli, frames: Path, tmp_path: Path, monkeyp
     assert (run / "report.html").stat().st_size > 10_000
     measured = json.loads(cli("endovae", "evaluate", run, "--json").out)
     assert measured == json.loads((run / "evaluation.json").read_text())
-    more = cli("endovae", "train", "--resume", run, "--training.epochs", "3")
+    more = cli("endovae", "train", "--resume", run, "--training.epochs", "3", "--runtime.threads", "3")
     assert more.code == 0, more.err
+    assert json.loads((run / "run.json").read_text())["runtime"]["threads"] == 3
     assert json.loads((run / "run.json").read_text())["images"] >= 3 * 48
     assert cli("endovae", "reconstruct", run, frames / "polyps", "--out", "seen.png").code == 0
     assert cli("endovae", "generate", run, "--out", "new", "--count", "4", "--json").code == 0

@@ -112,5 +112,5 @@ def test_no_option_has_a_second_name_that_empties_it(command: str) -> None:
 def test_a_refinement_promises_no_change_that_it_refuses(cli: Cli) -> None:
     (row,) = re.findall(r"--resume .*", help_text("pixelda refine"))
     assert "length" not in row and "--self-training.teacher" in row
-    for flags in (["--training.images", "9"], ["--runtime.devices", "2"]):
+    for flags in (["--training.images", "9"], ["--runtime.precision", "32-true"]):
         assert "drop --" in cli("pixelda", "refine", "--resume", "somewhere", *flags).err

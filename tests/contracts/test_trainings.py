@@ -252,9 +252,10 @@ def test_resumed_with_another_number_of_processes_is_the_same_run(
     earlier, newest = RunFolder(run).checkpoint_files()
     newest.unlink()
     assert checkpoint.load(earlier)[1].progress.images < 64
-    case.resume(run, devices=after)
-    assert RunFolder(run).read_record()["images"] == 64
-    assert RunFolder(run).read_record()["runtime"]["devices"] == after
+    case.resume(run, devices=after, threads=3 - after)
+    record = RunFolder(run).read_record()
+    assert record["images"] == 64
+    assert (record["runtime"]["devices"], record["runtime"]["threads"]) == (after, 3 - after)
     _agree(run, whole, atol=3e-4)
 
 

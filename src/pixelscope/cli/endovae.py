@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 import pixelscope
 from pixelscope.cli.options import (
+    RUNTIME_MAY_CHANGE,
     SETTINGS,
     CommonOptions,
     ConfigSources,
@@ -22,8 +23,8 @@ from pixelscope.cli.options import (
     RunOptions,
     TableFile,
     TakeOver,
+    changed_settings,
     explicit_settings,
-    require_resumable,
     resolve_config,
 )
 from pixelscope.cli.streams import evaluate_and_report, input_paths, show
@@ -41,7 +42,7 @@ View = Literal["centre", "full"]
 Classes = Annotated[list[str] | None, Parameter(negative=())]
 EndoVAESettings = Annotated[EndoVAEConfig, Parameter(name="*", group=SETTINGS)]
 
-MAY_CHANGE = {"--take-over", "--devices", "--training.epochs", "--frames"}
+MAY_CHANGE = {*RUNTIME_MAY_CHANGE, "--take-over", "--training.epochs", "--frames"}
 """Flags that may be given together with --resume."""
 
 
@@ -141,17 +142,14 @@ def train(
     For example: `pixelscope endovae train --frames data/kvasir`
     """
     if options.resume is not None:
-        require_resumable(MAY_CHANGE, settings, sources, common, options)
-        changed = explicit_settings(settings)
-        epochs = changed.get("training", {}).get("epochs")
-        frames = changed.get("frames")
+        changed = changed_settings(MAY_CHANGE, settings, sources, common, options)
         run = pixelscope.resume(
             options.resume,
             system="endovae",
-            devices=common.devices,
-            epochs=epochs,
-            frames=frames,
+            epochs=changed.get("training", {}).get("epochs"),
+            frames=changed.get("frames"),
             take_over=options.take_over,
+            **changed.get("runtime", {}),
         )
     else:
         config = resolve_config(settings, "endovae", sources, common)

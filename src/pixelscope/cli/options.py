@@ -37,8 +37,8 @@ RunFolder = Annotated[Path | None, Parameter(help="Run folder to make instead of
 ResumeRun = Annotated[
     Path | None,
     Parameter(
-        help="Run to resume from its last checkpoint, with its settings. Only the devices, the length of the training and "
-        "the paths of moved data may change."
+        help="Run to resume from its last checkpoint, with its settings. Only the devices, their threads, the length of the "
+        "training and the paths of moved data may change."
     ),
 ]
 ConfigFile = Annotated[
@@ -183,11 +183,18 @@ def explicit_flags(flags: "Config", *options: Any) -> list[str]:
     return [f"--{name}".replace("_", "-") for name in names]
 
 
-def require_resumable(may_change: Collection[str], flags: "Config", *options: Any) -> None:
-    """Raise InputError if a flag other than `may_change` is given together with --resume."""
+RUNTIME_MAY_CHANGE = {"--devices", "--runtime.devices", "--runtime.threads"}
+
+
+def changed_settings(may_change: Collection[str], flags: "Config", *options: Any) -> dict[str, Any]:
+    """Return the settings given together with --resume; raises InputError if a flag other than `may_change` is given."""
+    from pixelscope.config import merge
+
     others = [flag for flag in explicit_flags(flags, *options) if flag not in {"--resume", *may_change}]
     if others:
         raise InputError(f"--resume continues with the settings of the run; drop {', '.join(others)}, or start a new run.")
+    common = [group.settings(type(flags)) for group in options if isinstance(group, CommonOptions)]
+    return merge(explicit_settings(flags), *common)
 
 
 def setting_names(model: "type[Config]", prefix: str = "") -> Iterator[str]:

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 import pixelscope
 from pixelscope.cli.options import (
     REFINE_SETTINGS,
+    RUNTIME_MAY_CHANGE,
     SETTINGS,
     Choose,
     CommonOptions,
@@ -28,9 +29,8 @@ from pixelscope.cli.options import (
     Runs,
     TableFile,
     TakeOver,
-    explicit_settings,
+    changed_settings,
     read_settings,
-    require_resumable,
     resolve_config,
 )
 from pixelscope.cli.streams import evaluate_and_report, input_paths, show
@@ -45,7 +45,7 @@ PixelDASettings = Annotated[PixelDAConfig, Parameter(name="*", group=SETTINGS)]
 BaselineSettings = Annotated[BaselineConfig, Parameter(name="*", group=SETTINGS)]
 RefineSettings = Annotated[RefineConfig, Parameter(name="*", group=REFINE_SETTINGS)]
 
-MAY_CHANGE = {"--take-over", "--devices", "--data-root", "--training.images", "--source", "--target"}
+MAY_CHANGE = {*RUNTIME_MAY_CHANGE, "--take-over", "--data-root", "--training.images", "--source", "--target"}
 """Flags that may be given together with --resume."""
 
 
@@ -141,17 +141,16 @@ def _train(
 ) -> None:
     """Start or resume a training, then evaluate it and write its report; with --dry-run only print its cost."""
     if options.resume is not None:
-        require_resumable(MAY_CHANGE, flags, sources, common, options)
-        changed = explicit_settings(flags)
+        changed = changed_settings(MAY_CHANGE, flags, sources, common, options)
         run = pixelscope.resume(
             options.resume,
             system=system,
-            devices=common.devices,
             images=changed.get("training", {}).get("images"),
             source=changed.get("source"),
             target=changed.get("target"),
             data_root=options.data_root,
             take_over=options.take_over,
+            **changed.get("runtime", {}),
         )
     else:
         config = resolve_config(flags, system, sources, common)
@@ -356,17 +355,23 @@ def refine(
 
     Args:
         origin: Finished run folder of `pixelda train`.
-        resume: Refinement to resume from its last checkpoint, with its settings. Only the paths of moved runs may change:
-            ORIGIN and --self-training.teacher.
+        resume: Refinement to resume from its last checkpoint, with its settings. Only the paths of moved runs, ORIGIN and
+            --self-training.teacher, and the devices and their threads may change.
     """
     if resume is not None:
-        require_resumable({"--self-training.teacher"}, settings, sources)
+        changed = changed_settings({*RUNTIME_MAY_CHANGE, "--self-training.teacher"}, settings, sources)
         if out is not None:
             raise InputError("--resume continues in the folder of its run; drop --out, or start a new run.")
-        teacher = explicit_settings(settings).get("self_training", {}).get("teacher")
+        teacher = changed.get("self_training", {}).get("teacher")
         teacher = None if teacher is None else Path(teacher)
         run = pixelscope.resume(
-            resume, system="refined", origin=origin, teacher=teacher, data_root=data_root, take_over=take_over
+            resume,
+            system="refined",
+            origin=origin,
+            teacher=teacher,
+            data_root=data_root,
+            take_over=take_over,
+            **changed.get("runtime", {}),
         )
     elif origin is None:
         raise InputError("No run is given; give a finished run of `pixelscope pixelda train`.")

@@ -94,13 +94,20 @@ def train_endovae(
 
 
 def resume_endovae(
-    run: Path, *, devices: int | None = None, epochs: int | None = None, frames: str | None = None, take_over: bool = False
+    run: Path,
+    *,
+    devices: int | None = None,
+    threads: int | None = None,
+    epochs: int | None = None,
+    frames: str | None = None,
+    take_over: bool = False,
 ) -> Path:
     """Resume a stopped run from its newest checkpoint.
 
     Args:
         run: the run folder.
         devices: number of devices, if it changes.
+        threads: CPU threads per process, if it changes; 0 takes the free cores.
         epochs: number of epochs, if it changes.
         frames: new path of the frame store, or of the folder that it was prepared from, if it has moved.
         take_over: take the run's lock from another machine that has been silent for ten minutes.
@@ -111,7 +118,7 @@ def resume_endovae(
     Raises:
         InputError: the run or its frames cannot be used, or another process trains it; the run is left unchanged.
     """
-    changes = {"training": {"epochs": epochs}, "runtime": {"devices": devices}}
+    changes = {"training": {"epochs": epochs}, "runtime": {"devices": devices, "threads": threads}}
     folder, config, place = check_resume(run, read_config, changes, take_over)
     splits = load_run_splits(folder, config, folder.read_record(), frames)
     return FramesJob(SYSTEM, config if frames is None else with_store_settings(config, splits), place, splits).run()

@@ -151,6 +151,7 @@ def resume_pixelda(
     run: Path,
     *,
     devices: int | None = None,
+    threads: int | None = None,
     images: int | None = None,
     source: str | None = None,
     target: str | None = None,
@@ -162,6 +163,7 @@ def resume_pixelda(
     Args:
         run: the run folder.
         devices: number of devices, if it changes.
+        threads: CPU threads per process, if it changes; 0 takes the free cores.
         images: number of images to train to, if it changes.
         source: where the run's source images are now, if they have moved.
         target: where the run's target images are now, if they have moved.
@@ -174,7 +176,8 @@ def resume_pixelda(
     Raises:
         InputError: the run or its images cannot be used, or another process trains it; the run stays as it was.
     """
-    changes = {"training": {"images": images}, "runtime": {"devices": devices}, "source": source, "target": target}
+    runtime = {"devices": devices, "threads": threads}
+    changes = {"training": {"images": images}, "runtime": runtime, "source": source, "target": target}
     folder, config, place = check_resume(run, lambda folder: read_run(folder).config, changes, take_over)
     stored = replace(read_run(folder), config=config)
     found = current_config(stored, data_root)

@@ -137,6 +137,7 @@ def resume_refinement(
     run: Path,
     *,
     devices: int | None = None,
+    threads: int | None = None,
     origin: Path | None = None,
     teacher: Path | None = None,
     data_root: Path | None = None,
@@ -147,6 +148,7 @@ def resume_refinement(
     Args:
         run: its run folder.
         devices: number of devices, if it changes.
+        threads: CPU threads per process, if it changes; 0 takes the free cores.
         origin: current place of the run that it started from, if it has moved.
         teacher: current place of its teacher, if it has moved.
         data_root: folder in which a source given as a KIND alone is looked up.
@@ -160,7 +162,8 @@ def resume_refinement(
     """
     require_known_views(run)
     moved = {name: None if path is None else str(path) for name, path in (("run", origin), ("teacher", teacher))}
-    changes = {"run": moved["run"], "self_training": {"teacher": moved["teacher"]}, "runtime": {"devices": devices}}
+    runtime = {"devices": devices, "threads": threads}
+    changes = {"run": moved["run"], "self_training": {"teacher": moved["teacher"]}, "runtime": runtime}
     folder, config, place = check_resume(run, lambda folder: read_refinement(folder).config, changes, take_over)
     located = replace(read_refinement(folder), config=config).located()
     return RefineJob(SYSTEM, config, place, located, data_root).run()
