@@ -8,4 +8,4 @@ CHARTS = {
     "Divergence, nats per image": {"loss/kl": "training", "loss/validation_kl": "validation"},
     "Hinge loss of the discriminator": {"loss/discriminator": "training"},
 }
-SAMPLES = {"originals": "frames", "reconstructions": "reconstructed", "generated": "generated"}
+SAMPLES = {"originals": "frames", "reconstructions": "reconstructed", "generated": "random codes, decoded"}

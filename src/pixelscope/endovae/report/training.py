@@ -215,6 +215,8 @@ def _progress(data: ReportData) -> CaptionedFigure | None:
         f"Reconstructions of the same validation frames, and frames decoded from the same random latent vectors, at "
         f"{plural(shown, 'point')} of the training, from {images[0]:,} to {images[-1]:,} images seen."
     )
+    if data.config.model.kind == "spatial":
+        caption += " Random numbers in every position of a spatial code decode to texture; a prior draws whole frames."
     figure = progress_gallery(images, arrays["originals"], arrays["reconstructions"], arrays["generated"])
     return CaptionedFigure("progress", figure, caption, f"{caption} The first row shows the originals.")
 
