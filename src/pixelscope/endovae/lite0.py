@@ -43,13 +43,13 @@ class Lite0Features(nn.Module):
         )
         network.eval()
         self.used = frozenset(blocks)
-        self.stem = nn.Sequential(fuse_conv_bn_eval(network._conv_stem, network._bn0), nn.ReLU6(inplace=True))
+        self.stem = nn.Sequential(_without_padding(fuse_conv_bn_eval(network._conv_stem, network._bn0)), nn.ReLU6(inplace=True))
         self.blocks = nn.ModuleList(_fold(block) for block in list(network._blocks)[: max(blocks) + 1])
         to_device(self, torch.device("cpu"), "channels_last").eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the output of each used block, (N, C, h, w), for images (N, 3, S, S) in [0, 1]."""
-        features, found = self.stem(to_memory_format((images * 255 - 127) / 128, "channels_last")), []
+        features, found = self.stem(to_memory_format((images * 255).sub_(127).div_(128), "channels_last")), []
         for number, block in enumerate(self.blocks):
             features = block(features)
             if number in self.used:
@@ -57,17 +57,40 @@ class Lite0Features(nn.Module):
         return found
 
 
+class _StridedConvolution(nn.Module):
+    """A convolution of stride 2 whose images have one row and column of zeros more behind than in front.
+
+    A convolution has the same zeros on all sides. With two more in front it moves by one place, which is cut off: faster than
+    a copy of the image with zeros.
+    """
+
+    def __init__(self, convolution: Any, front: int) -> None:
+        super().__init__()
+        convolution.padding, convolution.static_padding = (front + 2, front + 2), nn.Identity()
+        self.convolution = convolution
+        self.fewer = convolution.kernel_size[0] - 2 * front - 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = ((side - self.fewer) // 2 + 1 for side in images.shape[2:])
+        return self.convolution(images)[:, :, 1 : 1 + height, 1 : 1 + width]
+
+
+def _without_padding(convolution: Any) -> nn.Module:
+    """Return a convolution of EfficientNet-Lite0 that makes no copy of an image with zeros around it."""
+    padding = getattr(convolution.static_padding, "padding", (0,))
+    if len(set(padding)) == 1:
+        convolution.padding, convolution.static_padding = (padding[0], padding[0]), nn.Identity()
+        return convolution
+    return _StridedConvolution(convolution, padding[0])
+
+
 def _fold(block: Any) -> nn.Module:
-    """Fold batch norm, and padding where it is the same on all sides, into a block's convolutions, which saves time."""
+    """Fold batch norm and padding into a block's convolutions, which saves time."""
     block._swish = nn.ReLU6(inplace=True)
     for name, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
         if not hasattr(block, name):
             continue
-        convolution = fuse_conv_bn_eval(getattr(block, name), getattr(block, norm))
-        padding = getattr(convolution.static_padding, "padding", (0,))
-        if len(set(padding)) == 1:
-            convolution.padding, convolution.static_padding = (padding[0], padding[0]), nn.Identity()
-        setattr(block, name, convolution)
+        setattr(block, name, _without_padding(fuse_conv_bn_eval(getattr(block, name), getattr(block, norm))))
         setattr(block, norm, nn.Identity())
     return block
 
