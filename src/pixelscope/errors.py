@@ -24,7 +24,7 @@ class MissingExtra(InputError):
 
 
 PACKAGES = {
-    **dict.fromkeys(("torch", "lightning_fabric", "scipy", "sklearn"), "train"),
+    **dict.fromkeys(("torch", "lightning_fabric", "scipy", "sklearn", "threadpoolctl"), "train"),
     **dict.fromkeys(("matplotlib", "jinja2", "pooch", "requests"), "train"),
     **dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "starlette"), "serve"),
     **dict.fromkeys(("onnx", "onnxscript"), "export"),

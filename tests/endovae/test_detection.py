@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -43,7 +45,13 @@ from pixelscope.endovae.detection.config import DetectConfig, DetectorName
 from pixelscope.endovae.detection.crossvalidation import cross_validate, halves, make_folds
 from pixelscope.endovae.detection.detect import calibration_split, fit_to_store
 from pixelscope.endovae.detection.detectors import Detection, Mahalanobis, PaDiM, PatchCore, PseudoLesions, highest
-from pixelscope.endovae.detection.features import FrameFeatures, PretrainedExtractor, learned_extractor, pretrained_extractor
+from pixelscope.endovae.detection.features import (
+    PASS,
+    FrameFeatures,
+    PretrainedExtractor,
+    learned_extractor,
+    pretrained_extractor,
+)
 from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.pseudo_lesions import (
     LesionNet,
@@ -232,8 +240,19 @@ def test_a_map_of_pseudo_lesions_is_scored_by_its_highest_tenth() -> None:
     np.testing.assert_allclose(found.scores, np.sort(test.lesion.reshape(3, 16))[:, -2:].mean(1), rtol=1e-5)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_features_are_those_of_the_networks_maps() -> None:
-    frames = textures(3, side=112)
+    """With more frames than one pass takes, so that threads share the work, and keep the order."""
+    count = 2 * PASS + 1
+    frames = textures(count, side=112)
     extractor = learned_extractor(frames, 32, 0, 0)
     images = torch.from_numpy(frames.transpose(0, 3, 1, 2) / np.float32(255))
     with torch.no_grad():
@@ -241,12 +260,14 @@ def test_features_are_those_of_the_networks_maps() -> None:
         lesions = torch.sigmoid(extractor.trained.decode(*maps))
     _, fine, coarse = (one.numpy() for one in maps)
     found = extractor.features(frames)
+    with ThreadPoolExecutor(1) as pool:
+        assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == 2
     assert not extractor.trained.training
     np.testing.assert_allclose(found.lesion, lesions, atol=1e-5)
     for pooled, one in zip(found.pooled, maps, strict=True):
         known = one.numpy()
         np.testing.assert_allclose(pooled, np.c_[known.mean((2, 3)), known.std((2, 3), ddof=1)], atol=1e-4)
-    halved = fine.reshape(3, -1, 7, 2, 7, 2).mean((3, 5))
+    halved = fine.reshape(count, -1, 7, 2, 7, 2).mean((3, 5))
     np.testing.assert_allclose(found.patches, np.concatenate([halved, coarse], 1).transpose(0, 2, 3, 1), atol=1e-5)
     doubled = torch.nn.functional.interpolate(torch.from_numpy(coarse), (14, 14), mode="bilinear").numpy()
     padded = np.pad(np.concatenate([fine, doubled], 1), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=np.nan)

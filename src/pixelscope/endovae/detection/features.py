@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +16,7 @@ from pixelscope.endovae.detection.config import LEARNED_SIDE, PRETRAINED_SIDE
 from pixelscope.endovae.detection.pseudo_lesions import LesionHead, LesionNet, train_lesion_head, train_lesion_net
 from pixelscope.endovae.lite0 import BLOCKS, PATCHED, Lite0Features, load_lite0
 from pixelscope.imaging.resize import resize_frames_bicubic
+from pixelscope.inference.files import in_order
 from pixelscope.rng import derive
 
 BATCH = 32
@@ -88,11 +90,20 @@ class Extractor(nn.Module, ABC):
     def forward(self, images: Tensor) -> ImageFeatures:
         """Return the features of float32 images (N, 3, side, side) in [0, 1]."""
 
-    @torch.no_grad()
     def features(self, frames: Bytes) -> FrameFeatures:
-        """Return the features of uint8 frames (N, S, S, 3)."""
-        parts = (self(_images(frames[i : i + PASS], self.side)) for i in range(0, len(frames), PASS))
-        return _joined(parts, len(frames))
+        """Return the features of uint8 frames (N, S, S, 3).
+
+        Every core passes other frames: small convolutions divided among cores wait for one another.
+        """
+        threads, openmp = torch.get_num_threads(), ThreadpoolController().select(user_api="openmp")
+
+        def one_pass(some: Bytes) -> ImageFeatures:
+            torch.get_num_threads()  # a new thread takes torch's number of threads now, not within the limit
+            with openmp.limit(limits=1), torch.no_grad():
+                return self(_images(some, self.side))
+
+        parts = (frames[start : start + PASS] for start in range(0, len(frames), PASS))
+        return _joined(in_order(one_pass, parts, threads, ahead=2 * threads), len(frames))
 
 
 class PretrainedExtractor(Extractor):
