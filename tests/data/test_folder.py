@@ -328,7 +328,7 @@ def write_labels(folder: Path, text: str | bytes, name: str = "labels.csv") -> P
     return folder
 
 
-@pytest.mark.parametrize("head", ["name,label\n", "", "\ufeffFilename,Class\r\n"])
+@pytest.mark.parametrize("head", ["name,label\n", "", "\ufeffFilename,Class\r\n", '"filepath", "diagnosis"\n'])
 @pytest.mark.parametrize("name", ["labels.csv", "Labels.CSV"])
 def test_labels_lie_beside_the_images(tmp_path: Path, head: str, name: str) -> None:
     write_image(tmp_path / "deep" / "a, b.png", 9)
@@ -341,6 +341,13 @@ def test_labels_lie_beside_the_images(tmp_path: Path, head: str, name: str) -> N
         f"Labels are from {name}, for 3 images.",
         f"Left out 2 of 5 images, which {name} does not list: 1.png, 2.png.",
     )
+
+
+def test_quotes_after_a_comma_and_a_blank_are_no_part_of_a_label(tmp_path: Path) -> None:
+    images = load_folder(write_labels(tmp_path, '"0.png", "007"\n"1.png", "dog, big"\n'))
+    assert images.classes == ("007", "dog, big")
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 1]
 
 
 def test_whole_numbers_are_sorted_as_such(tmp_path: Path) -> None:
@@ -356,6 +363,7 @@ def test_lines_without_an_image_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        ("label,name\na,0.png\nb,1.png\n", "has the labels first"),
         ("0.png,a\n1.png,b\n0.png,a\n", r"lists 0\.png twice, the second time in line 3"),
         ("0.png;a\n1.png;b\n", "has 1 value in line 1, not 2.*comma"),
         ("0.png,a,b\n", "has 3 values in line 1"),

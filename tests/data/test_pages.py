@@ -11,6 +11,8 @@ from PIL import ExifTags, Image
 
 from pixelscope import InputError, load_images, write_pages
 from pixelscope.data.formats.decode import read_image
+from pixelscope.data.pages import GROUP_BY
+from pixelscope.data.split import group_by_name
 
 
 def paged(path: Path, pages: list[np.ndarray]) -> Path:
@@ -66,6 +68,11 @@ def test_class_folders_labels_and_single_pages_stay(tmp_path: Path) -> None:
     assert len(images) == 6 and images.class_counts() == [3, 3]
     assert (tmp_path / "out" / "one.png").read_bytes() == (folder / "one.png").read_bytes()
     assert not any("first page" in note for note in images.provenance.notes)
+    assert GROUP_BY in written.to_text()
+    groups = group_by_name(images, GROUP_BY).groups
+    assert groups is not None
+    files = [name.split("-")[0] for name in images.names]
+    assert all((one == two) == (files[i] == files[j]) for i, one in enumerate(groups) for j, two in enumerate(groups))
 
 
 def test_what_cannot_be_split_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -288,3 +288,5 @@ def test_a_target_without_labels_or_without_a_class_of_the_source_has_no_images_
     other = write_classes(tmp_path / "other", {"x": 12, "y": 12}, side=tiny.SIZE)
     with pytest.raises(InputError, match=r"No image of .*other has a class of the source"):
         load_domains(adapting(rendered, other, classes="source"), training=False)
+    why = load_domains(adapting(rendered, other), training=False).target_unmeasured
+    assert "Rename" in why and "--data.classes" not in why, "no class is shared, so that none would be left"

@@ -78,6 +78,20 @@ def test_a_new_place_is_taken_where_the_images_fit_and_kept(project: Path, tmp_p
     assert (place["given"], place["absolute"]) == ("../moved.npz", str(tmp_path / "moved.npz"))
 
 
+def test_other_images_are_measured_where_those_of_the_run_have_moved(project: Path, tmp_path: Path) -> None:
+    images, labels = tiny.pictures(40, seed=9)
+    np.savez(tmp_path / "other.npz", images=images, labels=labels)
+    both = evaluate(project / "run", target=str(tmp_path / "other.npz"))
+    shutil.move(project / "target.npz", tmp_path / "moved.npz")
+    found = evaluate(project / "run", target=str(tmp_path / "other.npz"))
+    assert {"source_test", "target_test", "target_all"} <= set(both.sets)
+    assert set(found.sets) == set(both.sets) - {"source_test"}
+    assert all(found.sets[name].correct == both.sets[name].correct for name in found.sets)
+    assert "source is not measured" in found.to_text()
+    with pytest.raises(InputError, match="has moved"):
+        evaluate(project / "run", source=str(tmp_path / "other.npz"))
+
+
 def test_a_refinement_finds_its_run_wherever_both_moved(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _refined(project, monkeypatch)
     before = evaluate_refinement(run).sets["target_test"].correct

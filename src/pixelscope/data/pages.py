@@ -25,6 +25,10 @@ from pixelscope.errors import InputError, plural
 from pixelscope.files import DISK_FULL, atomic_folder, csv_text, require_absent, write_text
 from pixelscope.runs.progress import ProgressCallback
 
+GROUP_BY = r"^(.+)-\d{4,}\."
+"""Expression whose first group is the file that a page comes from."""
+TOGETHER = f"note: Pages of one file are alike. In trainings, --data.group-by '{GROUP_BY}' keeps them on one side of a split."
+
 
 @dataclass(frozen=True)
 class WrittenPages:
@@ -43,9 +47,10 @@ class WrittenPages:
         return asdict(self)
 
     def to_text(self) -> str:
-        """Return a line for a terminal."""
+        """Return the lines for a terminal."""
         pages = f"{plural(self.pages, 'page')} of {plural(self.files, 'file')}"
-        return f"{self.out}: {pages}, and {plural(self.copied, 'file')} of one page, copied"
+        written = f"{self.out}: {pages}, and {plural(self.copied, 'file')} of one page, copied"
+        return f"{written}\n{TOGETHER}" if self.pages else written
 
 
 def write_pages(source: Path, out: Path, progress: ProgressCallback | None = None) -> WrittenPages:

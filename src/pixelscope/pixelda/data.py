@@ -375,7 +375,7 @@ def with_classes_of(
     target: ImageSet,
     classes: tuple[str, ...],
     leave_out: bool = False,
-    remedy: str = f"{RENAME}, or leave the others out with --data.classes source.",
+    remedy: str = f"{RENAME}, or leave the others out with --data.classes source",
 ) -> tuple[ImageSet, str]:
     """Map the target's labels to the source's `classes`.
 
@@ -385,7 +385,7 @@ def with_classes_of(
         target: images, labelled or not.
         classes: names of the source's classes.
         leave_out: leave out images of classes that the source lacks, with a note in the provenance.
-        remedy: sentence on what to do about such classes if they are not left out.
+        remedy: what to do about such classes if they are not left out and other classes are shared.
 
     Returns:
         The target, and why it cannot be measured (empty if it can). A target that cannot be measured has no labels.
@@ -411,7 +411,7 @@ def with_classes_of(
     if extra:
         why = (
             f"{target.provenance.source} has classes that the source does not have ({_listed(extra)}); the source has "
-            f"{_listed(classes)}. {remedy}"
+            f"{_listed(classes)}. {remedy if len(extra) < len(target.classes) else RENAME}."
         )
         noted = replace(target.provenance, notes=(*target.provenance.notes, f"Used without labels: {why}"))
         return replace(target.without_labels(), provenance=noted, groups=target.groups), why

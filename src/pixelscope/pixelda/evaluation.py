@@ -4,13 +4,14 @@ Headline numbers are of a checkpoint chosen without target labels. The oracle is
 target's test split; it uses target labels and is always called the oracle.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pixelscope.data.imageset import ImageSet
+from pixelscope.data.sources.relocate import MovedError
 from pixelscope.data.split import Split, own_test_mask
 from pixelscope.errors import InputError
 from pixelscope.files import keep_heap
@@ -249,7 +250,8 @@ def other_sets(
 ) -> tuple[dict[str, MeasuredSet], tuple[str, ...], tuple[str, ...]]:
     """Return the sets to measure a run on if `source` or `target` is given, the classes of the source, and notes.
 
-    The notes are on a domain of the run's own that is measured. Images in the run's training splits, and other images of the
+    The notes are on the domain of the run that is measured as well. It is not measured if the other one, which decides its
+    split, has moved. Images in the run's training splits, and other images of the
     same digits, are left out of every set. The set `target_test_partly_seen` then has the whole test split of the target.
 
     Raises:
@@ -259,9 +261,7 @@ def other_sets(
     kept = [
         name for name, given, has in (("source", source, True), ("target", target, bool(config.target))) if has and not given
     ]
-    own = None
-    if kept or seen is None:
-        own = load_own(run, data_root, ("source", "target") if seen is None else kept)
+    own, notes = _own_domains(run, kept, seen, data_root)
     if seen is None:
         assert own is not None
         seen = SeenImages.of(own)
@@ -275,13 +275,31 @@ def other_sets(
         if images.labels is None:
             raise InputError(f"The target cannot be measured: {target} has no labels; give labelled images.")
         images = images if data.framed is None else images.framed(data.framed)
-        images, unmeasured = with_classes_of(images, classes, data.classes == "source", f"{RENAME}.")
+        images, unmeasured = with_classes_of(images, classes, data.classes == "source", RENAME)
         if unmeasured:
             raise InputError(f"The target cannot be measured: {unmeasured}")
         if own is not None:
             _check_labels(own, images)
         sets = _without(sets, "target") | _target_sets(target, images, seen, config)
-    return sets, classes, () if own is None else (*(unmeasured_notes(own) if "target" in kept else ()), *leak_notes(own, kept))
+    return sets, classes, notes
+
+
+def _own_domains(
+    run: StoredRun, kept: Sequence[str], seen: SeenImages | None, data_root: Path | None
+) -> tuple[Domains | None, tuple[str, ...]]:
+    """Return the run's images if they are needed, and notes on the domains `kept`, which are measured.
+
+    Without `seen` they are needed in any case. With it, the domain that is not kept may have moved: then none is measured.
+    """
+    if not kept and seen is not None:
+        return None, ()
+    try:
+        own = load_own(run, data_root, ("source", "target") if seen is None else kept)
+    except MovedError as error:
+        if seen is None or error.name in kept:
+            raise
+        return None, (f"The run's {kept[0]} is not measured, because its {error.name}, which decides the split, has moved.",)
+    return own, (*(unmeasured_notes(own) if "target" in kept else ()), *leak_notes(own, kept))
 
 
 def _source_sets(spec: str, images: ImageSet, seen: SeenImages, config: BaselineConfig) -> dict[str, MeasuredSet]:

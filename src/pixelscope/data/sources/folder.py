@@ -305,10 +305,6 @@ def _title(folder: Path, layout: Layout) -> str:
 NAME = "labels.csv"
 """Name of the label file, in any case."""
 
-_NAMES = frozenset(("name", "names", "file", "files", "filename", "file_name", "image", "images", "image_name", "path", "id"))
-_LABELS = frozenset(("label", "labels", "class", "class_name", "category", "target"))
-"""Names of the columns in a header."""
-
 
 def is_label_file(name: str) -> bool:
     """Return whether this POSIX path names a label file."""
@@ -320,20 +316,23 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[dict[str, str], tuple
 
     Args:
         path: CSV (RFC 4180) in UTF-8 with two values per line: the path of an image relative to the file's folder, with `/`,
-            and its label. The first line may be a header, such as `name,label`.
+            and its label. The first line may be a header, such as `name,label`: its first value is no image, and has no suffix.
         names: the images in the file's folder, as relative POSIX paths.
 
     Returns:
         The label of each listed image by its name; and notes on lines without an image and images without a line.
 
     Raises:
-        InputError: the CSV is malformed, lists an image twice, gives one no label, or lists no existing image.
+        InputError: the CSV is malformed, lists an image twice, gives one no label, has the labels first, or lists no existing
+            image.
     """
     rows = label_rows(path)
     known = {normal_name(name): name for name in names}
     if rows and _is_header(rows[0][1], known):
         rows = rows[1:]
     labels, missing = _matched(path, rows, known)
+    if not labels and any(normal_name(label) in known for _, (_, label) in rows):
+        raise InputError(f"{path} has the labels first; write name,label in each line.")
     if not labels:
         example = f", for example {missing[0]}" if missing else ""
         raise InputError(f"{path} lists no image of {path.parent}{example}; give their paths from that folder, one per line.")
@@ -357,24 +356,24 @@ def label_rows(path: Path) -> list[tuple[int, list[str]]]:
     """Return the two values of each non-empty line of a label file, with its number; raises InputError if it is malformed."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
             rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as CSV in UTF-8: {reason}; save it again, or remove it.") from None
+        raise InputError(f"{path} cannot be read as CSV in UTF-8: {reason}; save it as CSV UTF-8, or remove it.") from None
     for line, row in rows:
         if len(row) != 2 or not row[0].strip() or not row[1].strip():
             found = plural(sum(bool(value.strip()) for value in row), "value")
             raise InputError(
-                f"{path} has {found} in line {line}, not 2; write name,label with a comma between them, no semicolon, and put "
-                "values that contain a comma in double quotes."
+                f"{path} has {found} in line {line}, not 2; write name,label with a comma between them, no semicolon or tab, "
+                "and put values that contain a comma in double quotes."
             )
     return rows
 
 
 def _is_header(row: Sequence[str], known: Mapping[str, str]) -> bool:
-    name, label = (value.strip().lower() for value in row)
-    return name in _NAMES and label in _LABELS and normal_name(row[0]) not in known
+    name = normal_name(row[0])
+    return name not in known and not Path(name).suffix
 
 
 def _matched(path: Path, rows: Sequence[tuple[int, list[str]]], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

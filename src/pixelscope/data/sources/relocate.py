@@ -11,6 +11,17 @@ from pixelscope.errors import InputError
 
 NAMED = ("source", "target", "frames")
 """Names whose new place --resume accepts."""
+
+
+class MovedError(InputError):
+    """Images of a run are in none of the places where they were."""
+
+    def __init__(self, message: str, name: str) -> None:
+        """Take the message and the name of the moved images, such as `target`."""
+        super().__init__(message)
+        self.name = name
+
+
 Digests = Callable[[dict[str, str]], Mapping[str, str]]
 """Returns the SHA-256 of the training images in given places; raises InputError if they cannot be read."""
 
@@ -39,7 +50,7 @@ def find(given: Mapping[str, str], record: Mapping[str, Any], run: Path, digests
         digests: returns the digests of the images in given places.
 
     Raises:
-        InputError: a place is in none of these; the message lists all.
+        MovedError: a place is in none of these; the message lists all.
     """
     known = record.get("paths", {})
     options = {name: _existing(name, spec, known.get(name, {}), run) for name, spec in given.items() if spec}
@@ -69,8 +80,9 @@ def _existing(name: str, spec: str, place: Mapping[str, str], run: Path) -> list
         if _exists(one):
             found.setdefault(Path(one).resolve(), f"{kind}{one}")
     if not found:
-        named = f", or give its new path with --resume {run} --{name} PLACE" if name in NAMED else ""
-        raise InputError(f"The {name} of {run}, {spec}, has moved: there is no {', no '.join(tried)}; restore it{named}.")
+        named = f", or resume the training with its new path, --resume {run} --{name} PLACE" if name in NAMED else ""
+        there = f"there is no {', no '.join(tried)}"
+        raise MovedError(f"The {name} of {run}, {spec}, has moved: {there}; restore it{named}.", name)
     return list(found.values())
 
 
