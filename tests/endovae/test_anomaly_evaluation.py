@@ -166,10 +166,12 @@ def test_frames_are_counted_by_class_and_camera_and_drawn_by_cluster(outlined_st
         best, one = found.leads[group].baseline, (normal.scores["mse_tissue"][rows], abnormal.scores["mse_tissue"])
         other = normal.baselines[best][rows], abnormal.baselines[best]
         assert found.leads[group].difference == auroc_lead(one, other, draws)
-    lines = list(csv.DictReader(anomaly_table({"centre": by_kind}).splitlines()))
+    lines = list(csv.DictReader(anomaly_table({"centre": by_kind}, known_healthy(19)).splitlines()))
     flagged = {True: "1", False: "0"}
     for line, p, visible in zip(lines, np.concatenate([one.p for one in by_kind.values()]), by_visible(by_kind), strict=True):
         assert float(line["p"]) == p and line["flagged"] == (flagged[p < 0.055] if visible else "")
+    few = list(csv.DictReader(anomaly_table({"centre": by_kind}, known_healthy(18)).splitlines()))
+    assert few == [line | {"flagged": ""} for line in lines], "18 calibration frames flag nothing at 5%, which is not 0"
     for line, value in zip(lines, np.concatenate(list(mse.values())), strict=True):
         assert all(bool(line[name]) == np.isfinite(value) for name in SCORES)
         assert ("no tissue is seen" in line["error"], "not finite" in line["error"]) == (np.isnan(value), np.isinf(value))

@@ -20,7 +20,7 @@ from pixelscope.endovae.data import load_run_splits
 from pixelscope.endovae.forward import encode
 from pixelscope.endovae.inference.interactive import InteractiveVAE
 from pixelscope.endovae.inference.reconstruct import reconstruct
-from pixelscope.endovae.inference.score import score
+from pixelscope.endovae.inference.score import score, score_frames
 from pixelscope.endovae.results import Evaluation
 from pixelscope.runs.folder import RunFolder
 
@@ -58,6 +58,23 @@ def test_the_calibration_flags_and_gives_p(endovae_run: Path, frame_files: Path,
             assert p == pytest.approx((1 + (known >= value).sum()) / (1 + len(known)), rel=1e-3)
             assert row["flagged"] == ("true" if p <= 0.2 else "false")
     assert "no diagnosis" in result.to_text() and "no diagnosis" in str(result.to_dict())
+
+
+def test_with_too_few_calibration_frames_nothing_is_flagged_or_cleared(
+    endovae_run: Path, frame_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelscope.endovae.inference.score.RATE", 0.01)
+    files = image_files(frame_files / "polyps")[:3]
+    some, default = (score(endovae_run, files, tmp_path / f"{rate}.csv", false_positive_rate=rate) for rate in (0.2, None))
+    assert default.calibrated_on < 99 and default.threshold is None
+    (warning,) = set(default.warnings) - set(some.warnings)
+    assert "at least 99 calibration frames" in warning and warning in default.to_text()
+    rows = read(tmp_path / "None.csv")
+    assert rows == [row | {"flagged": ""} for row in read(tmp_path / "0.2.csv")] and all(row["p"] for row in rows)
+    (found,) = score_frames(endovae_run, [np.asarray(Image.open(files[0]))])
+    assert found.flagged is None and found.error is None and found.p == pytest.approx(float(rows[0]["p"]), rel=1e-3)
+    with pytest.raises(InputError, match="--false-positive-rate 0.01 needs at least 99"):
+        score(endovae_run, files, tmp_path / "other.csv", false_positive_rate=0.01)
 
 
 def test_files_of_another_camera_are_warned_of_with_both_numbers(endovae_run: Path, frame_files: Path, tmp_path: Path) -> None:

@@ -286,7 +286,7 @@ def score(
     out: TableFile,
     score: Score = "auto",
     view: View | None = None,
-    false_positive_rate: float = 0.05,
+    false_positive_rate: float | None = None,
     maps: Path | None = None,
     checkpoint: EndoVAECheckpoint = "auto",
     devices: Devices = 1,
@@ -304,7 +304,8 @@ def score(
         view: `centre` scores a square of each frame without border and insets, the default for a run; `full` scores all of
             it. A detector has one view.
         score: Anomaly score; `auto` takes the one selected on the run's validation frames.
-        false_positive_rate: Fraction of healthy frames that may be flagged.
+        false_positive_rate: Fraction of healthy frames that may be flagged. By default 0.05; with too few calibration frames
+            for it, no frame is flagged or cleared.
         maps: Folder to make, with one PNG per frame: its reconstruction error as a heatmap over it, at its own size.
     """
     with pixelscope.ProgressBar("scoring") as progress:

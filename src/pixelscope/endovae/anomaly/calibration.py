@@ -187,8 +187,8 @@ class ViewCalibration(Config):
         allowed = int(np.floor(rate * (1 + len(known)) + 1e-9)) - 1
         if allowed < 0:
             raise InputError(
-                f"A false-positive rate of {rate:g} needs at least {frames_needed(rate)} calibration frames, and there "
-                f"are {len(known)}; use {smallest_rate(len(known))} or more."
+                f"--false-positive-rate {rate:g} needs at least {frames_needed(rate)} calibration frames, and there are "
+                f"{len(known)}; give {smallest_rate(len(known))} or more."
             )
         return known[len(known) - 1 - allowed] + tie_tolerance(known)
 

@@ -30,7 +30,7 @@ from pixelscope.endovae.anomaly.calibration import (
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.measurement import Measured, RawScores, References, measure
 from pixelscope.endovae.anomaly.scores import SCORES, Values, count_unscored, scores, why_unscored
-from pixelscope.endovae.anomaly.statistics import few_clusters_warning, few_frames_warning
+from pixelscope.endovae.anomaly.statistics import few_clusters_warning, few_frames_warning, frames_needed
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc_lead, auroc_with_ci
@@ -87,7 +87,7 @@ class AnomalyMeasured:
     def store(self, folder: RunFolder) -> None:
         """Write the calibration and anomaly.csv into the run folder."""
         self.calibration.save(folder.checkpoints / FILE)
-        write_text(folder.path / "anomaly.csv", anomaly_table(self.scored))
+        write_text(folder.path / "anomaly.csv", anomaly_table(self.scored, self.calibration))
 
 
 def measure_anomaly(
@@ -224,17 +224,20 @@ def shortcut_test(view: ViewName, part: FrameSubset, distance: int, groups: tupl
     return ShortcutTest(frames=len(positions), shortcuts=found[0], mean_colour=found[1])
 
 
-def anomaly_table(scored: Mapping[ViewName, Mapping[str, Scored]]) -> str:
-    """Return a CSV with one row per view and test frame: name, class, kind, p-value, flagged, scores, baselines, and error."""
+def anomaly_table(scored: Mapping[ViewName, Mapping[str, Scored]], calibration: Calibration) -> str:
+    """Return a CSV with one row per view and test frame: name, class, kind, p-value, flagged, scores, baselines, and error.
+
+    The p-value is of the selected score. `flagged` is empty where there are too few calibration frames to flag any frame.
+    """
     rows: list[list[Any]] = [["view", "name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"]]
     for view, kind, found in ((view, kind, found) for view, by in scored.items() for kind, found in by.items()):
-        store = found.part.store
+        store, can_flag = found.part.store, calibration.views[view].count >= frames_needed(RATE)
         classes = [store.classes[label] for label in store.labels[found.part.positions]]
         measured = {name: np.where(found.visible, values, np.nan) for name, values in found.scores.items()}
         columns = [*(measured[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
         for row, (name, label) in enumerate(zip(found.part.names, classes, strict=True)):
             values = [number(column[row]) for column in columns]
-            flagged, error = int(found.flagged[row]), ""
+            flagged, error = int(found.flagged[row]) if can_flag else "", ""
             if not found.visible[row]:
                 flagged, error = "", why_unscored(found.scores["mse"][row])
             rows.append([view, name, label, kind, number(found.p[row]), flagged, *values, error])

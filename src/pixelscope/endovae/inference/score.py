@@ -29,6 +29,7 @@ from pixelscope.endovae.anomaly.calibration import (
 )
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.scores import why_unscored
+from pixelscope.endovae.anomaly.statistics import few_frames_warning, frames_needed
 from pixelscope.endovae.inference.scorers import FrameScores, PreparedViews, Scorer, ScoringModel, VAEScorer, open_scorer
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
@@ -53,7 +54,7 @@ class FrameScore:
     p: float | None
     """Calibrated p-value: about the fraction of healthy frames that score as high."""
     flagged: bool | None
-    """Whether the score is above the threshold."""
+    """Whether the score is above the threshold; None without a score, or with too few calibration frames for a threshold."""
     error: str | None
 
 
@@ -63,7 +64,7 @@ def score_frames(
     *,
     score: str = "auto",
     view: ViewName | None = None,
-    false_positive_rate: float = RATE,
+    false_positive_rate: float | None = None,
 ) -> list[FrameScore]:
     """Score frames in memory, for example those of a video, as `score` does files. For research only, never a diagnosis.
 
@@ -74,7 +75,8 @@ def score_frames(
         frames: uint8 RGB (H, W, 3), as the device stores them, with border and overlays; their sizes may differ.
         score: name of the score; see `score`.
         view: `centre` or `full`; see `score`.
-        false_positive_rate: fraction of healthy frames that may be flagged.
+        false_positive_rate: fraction of healthy frames that may be flagged; None: 0.05, and with too few calibration frames
+            for it no frame is flagged or cleared.
 
     Returns:
         One result per frame, in order; a frame without visible tissue, or with outputs that are not finite, has an error and
@@ -90,16 +92,23 @@ def score_frames(
         0.0476
     """
     scorer = open_scorer(model, view, score) if isinstance(model, Path) else VAEScorer(model, view or HEADLINE, score)
-    threshold = scorer.calibration.threshold(scorer.name, false_positive_rate)
+    threshold = _threshold(scorer, false_positive_rate)
     prepared = [scorer.prepared_pixels(_require_rgb_frame(frame, number)) for number, frame in enumerate(frames)]
     return frame_scores(scorer, scorer.score(prepared), threshold) if prepared else []
 
 
-def frame_scores(scorer: Scorer, found: FrameScores, threshold: float) -> list[FrameScore]:
-    """Return scores with their p-values; those above `threshold` are flagged."""
+def _threshold(scorer: Scorer, rate: float | None) -> float | None:
+    """Return the threshold of a false-positive rate; None if no rate is given and there are too few frames for the default."""
+    if rate is None and scorer.calibration.count < frames_needed(RATE):
+        return None
+    return scorer.calibration.threshold(scorer.name, RATE if rate is None else rate)
+
+
+def frame_scores(scorer: Scorer, found: FrameScores, threshold: float | None) -> list[FrameScore]:
+    """Return scores with their p-values; those above `threshold`, if there is one, are flagged."""
     p = scorer.calibration.p_values(scorer.name, found.values)
     return [
-        FrameScore(float(value), float(chance), bool(value > threshold), None)
+        FrameScore(float(value), float(chance), None if threshold is None else bool(value > threshold), None)
         if np.isfinite(value)
         else FrameScore(None, None, None, why_unscored(value))
         for value, chance in zip(found.values, p, strict=True)
@@ -121,8 +130,8 @@ class Scores:
     """Name of the score."""
     rate: float
     """False-positive rate at which frames are flagged."""
-    threshold: float
-    """Score above which frames are flagged."""
+    threshold: float | None
+    """Score above which frames are flagged; None if there are too few calibration frames, and a warning says so."""
     calibrated_on: int
     """Number of healthy calibration frames."""
     view: ViewName
@@ -137,8 +146,10 @@ class Scores:
 
     def to_text(self) -> str:
         """Return lines for a terminal."""
-        like = f"{self.rate:.1%} of healthy frames, if they are like the {self.calibrated_on:,} calibration frames"
-        what = f"score {self.score} on the view {self.view}, flagged above {self.threshold:.6g}: at most {like}"
+        what = f"score {self.score} on the view {self.view}"
+        if self.threshold is not None:
+            like = f"{self.rate:.1%} of healthy frames, if they are like the {self.calibrated_on:,} calibration frames"
+            what += f", flagged above {self.threshold:.6g}: at most {like}"
         return "\n".join([self.written.to_text(), what, *self.warnings, RESEARCH])
 
 
@@ -149,7 +160,7 @@ def score(
     *,
     score: str = "auto",
     view: ViewName | None = None,
-    false_positive_rate: float = RATE,
+    false_positive_rate: float | None = None,
     maps: Path | None = None,
     checkpoint: str = "auto",
     devices: int = 1,
@@ -168,7 +179,8 @@ def score(
         view: `centre` scores one square of each frame without border and insets, the default for a run; `full` scores all of
             it. A detector has one view.
         score: one of `pixelscope.endovae.anomaly.scores.SCORES`; `auto` is the selected one, or that of the detector.
-        false_positive_rate: fraction of healthy frames that may be flagged.
+        false_positive_rate: fraction of healthy frames that may be flagged; None: 0.05, and with too few calibration frames
+            for it no frame is flagged or cleared.
         maps: a new folder for one PNG per frame, the frame overlaid with its error map.
         checkpoint: which weights of a run; see `evaluate_endovae`. An unfinished run is used only if one is named.
         devices: number of GPUs, or of CPU threads if there is no GPU.
@@ -185,13 +197,14 @@ def score(
     """
     require_files(paths, is_frame)
     scorer = open_scorer(model, view, score, checkpoint, devices)
-    wanted = _Wanted(scorer.calibration.threshold(scorer.name, false_positive_rate), maps)
+    rate, threshold = RATE if false_positive_rate is None else false_positive_rate, _threshold(scorer, false_positive_rate)
+    wanted = _Wanted(threshold, maps)
     if maps is not None:
         _require_maps(maps, out, paths, resume)
     settings = {
         "view": scorer.view,
         "score": scorer.name,
-        "false_positive_rate": f"{false_positive_rate:g}",
+        "false_positive_rate": f"{rate:g}",
         "maps": str(maps),
     }
     table = open_table(out, COLUMNS, {**scorer.identity, **settings}, resume)
@@ -207,14 +220,16 @@ def score(
         mark_as_own(maps)
     written = run_pipeline(table, paths, stages, progress)
     count = scorer.calibration.count
-    return Scores(written, scorer.name, false_positive_rate, wanted.threshold, count, scorer.view, _warnings(scorer, scored))
+    few = few_frames_warning(count, RATE) if threshold is None else ()
+    warnings = (*few, *_warnings(scorer, scored))
+    return Scores(written, scorer.name, rate, threshold, count, scorer.view, warnings)
 
 
 @dataclass(frozen=True)
 class _Wanted:
     """What is computed for each frame."""
 
-    threshold: float
+    threshold: float | None
     maps: Path | None
 
 
