@@ -189,10 +189,13 @@ def test_labels_of_a_file_beside_the_images_are_in_the_manifest(pixelda_run: Pat
         Image.fromarray(tiny.pictures(1)[0][0]).save(tmp_path / "in" / name)
     (tmp_path / "in" / "labels.csv").write_text('name,label\none.png,"a, b"\ntrain/two.png,c\n', encoding="utf-8")
     adapt(pixelda_run, tmp_path / "in", tmp_path / "out")
-    rows = {row["file"]: row["label"] for row in read(tmp_path / "out" / "manifest.csv") if not row["error"]}
+    rows = {row["file"]: row["label"] for row in read(tmp_path / "out" / "manifest.csv")}
     assert rows == {"a, b/one.png-0.png": "a, b", "c/train/two.png-0.png": "c"}
     images = load(str(tmp_path / "out"), size=None)
     assert [images.classes[label] for label in images.labels] == ["a, b", "c"]
+    found = classify(pixelda_run, [tmp_path / "in"], tmp_path / "found.csv")
+    assert (found.rows, found.failed) == (2, 0), "the file of labels is no image that failed"
+    assert not any("labels.csv" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(("one", "other"), [("a/b", "a_b"), ("..", "_")])

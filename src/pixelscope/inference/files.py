@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pixelscope.data.formats.decode import SUFFIXES
 from pixelscope.data.frames.discovery import is_mask_of_a_frame
+from pixelscope.data.sources.folder import is_label_file
 from pixelscope.data.sources.listing import Entry, not_read_notes, part_of, passed_over_notes, scan
 from pixelscope.errors import InputError, note, printable
 
@@ -52,8 +53,8 @@ def is_frame(entry: Entry) -> bool:
 
 
 def is_file(entry: Entry) -> bool:
-    """Return whether an entry of a folder is a file that no other rule skips."""
-    return entry.kind in ("image", "other")
+    """Return whether an entry of a folder is a file that no other rule skips, and no label file."""
+    return entry.kind in ("image", "other") and not is_label_file(entry.name)
 
 
 def iterate_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file) -> Iterator[InputFile]:
@@ -90,11 +91,15 @@ def count_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file)
 
 
 def skipped_notes(paths: Sequence[Path], out: Path, takes: Callable[[Entry], bool] = is_file) -> tuple[str, ...]:
-    """Return notes on files that `iterate_files` skips in folders, with counts; of results only those older than `out`."""
+    """Return notes on files that `iterate_files` skips in folders, with counts; of results only those older than `out`.
+
+    Label files have none: they belong to the images.
+    """
     found: dict[str, list[str]] = {"skipped": [], "own": [], "image": [], "other": []}
     new = (out.resolve(), out.resolve().parent)
     for entry in (entry for path in paths if path.is_dir() for entry in scan(path)):
-        if entry.kind in found and not takes(entry) and entry.path.resolve() not in new:
+        skipped = entry.kind in found and not takes(entry) and not is_label_file(entry.name)
+        if skipped and entry.path.resolve() not in new:
             found[entry.kind].append(InputFile(entry.path, Path()).name + "/" * entry.name.endswith("/"))
     return (
         *not_read_notes(found["other"]),

@@ -134,9 +134,10 @@ class RefinementResult(ResultFile):
             lines.append(
                 f"{name}: {found.accuracy:.2%} +- {found.standard_error:.2%} ({found.correct:,} of {found.count:,}){before}"
             )
-        lines.append("target test split by checkpoint")
+        choice = len(self.curve) > 1
+        lines.append(f"target test split by checkpoint{'' if choice else '; one was stored, so that there was no choice'}")
         for one in self.selections:
             reached = "not known" if one.target_test is None else f"{one.target_test:.2%}"
-            gap = "" if one.gap is None else f", {100 * one.gap:.2f} points below the oracle"
+            gap = "" if one.gap is None or not choice else f", {100 * one.gap:.2f} points below the oracle"
             lines.append(f"  {one.criterion:<36} {reached:>9} at {one.images:,} images{gap}")
         return "\n".join([*lines, *self.notes, self.guard.to_text()])
