@@ -135,8 +135,7 @@ def _card(checkpoint: "Checkpoint", file: str, form: Format, compared: str, larg
             "It assigns one of its classes to any image, and its probabilities are not calibrated.",
             f"Images are cropped to their centre square and resized to {size} x {size} pixels.",
             *_framed(checkpoint, form),
-            "Large JPEG files are decoded at reduced size in training and by `classify`, so that an image in memory may have "
-            "slightly different probabilities.",
+            "Large JPEG files are decoded at reduced size, as in training; in memory, probabilities may differ slightly.",
         ),
         parity=f"Probabilities of {compared} differ from the run's by at most {largest:.2g}.",
         versions=versions() | (versions(("onnx", "onnxscript", "onnxruntime")) if form == "onnx" else {}),
