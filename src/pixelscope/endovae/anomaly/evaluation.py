@@ -230,14 +230,15 @@ def anomaly_table(scored: Mapping[ViewName, Mapping[str, Scored]], calibration: 
     The p-value is of the selected score. `flagged` is empty where there are too few calibration frames to flag any frame.
     """
     rows: list[list[Any]] = [["view", "name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"]]
+    can_flag: dict[str, bool] = {view: one.count >= frames_needed(RATE) for view, one in calibration.views.items()}
     for view, kind, found in ((view, kind, found) for view, by in scored.items() for kind, found in by.items()):
-        store, can_flag = found.part.store, calibration.views[view].count >= frames_needed(RATE)
+        store = found.part.store
         classes = [store.classes[label] for label in store.labels[found.part.positions]]
         measured = {name: np.where(found.visible, values, np.nan) for name, values in found.scores.items()}
         columns = [*(measured[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
         for row, (name, label) in enumerate(zip(found.part.names, classes, strict=True)):
             values = [number(column[row]) for column in columns]
-            flagged, error = int(found.flagged[row]) if can_flag else "", ""
+            flagged, error = int(found.flagged[row]) if can_flag[view] else "", ""
             if not found.visible[row]:
                 flagged, error = "", why_unscored(found.scores["mse"][row])
             rows.append([view, name, label, kind, number(found.p[row]), flagged, *values, error])
