@@ -164,6 +164,12 @@ def test_the_graph_resizes_as_the_package_does(shape: tuple[int, int, int]) -> N
     assert apart.max() <= 1 and (apart > 0.01).mean() < 0.05
 
 
+def test_an_exported_network_goes_on_in_place() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.ReLU(inplace=True), torch.nn.ReLU())
+    build_graph(network, tiny.SIZE, ("values_seen",), 100.0, 2.0)
+    assert [getattr(module, "inplace", None) for module in network] == [None, True, False]
+
+
 def test_what_it_takes_is_in_the_metadata(models: Path, endovae_run: Path) -> None:
     about = OnnxModel(models / "endovae" / "model.onnx").about
     calibration = read_calibration(endovae_run / "checkpoints" / FILE)
