@@ -95,8 +95,8 @@ def corpus(place: Path) -> list[Target]:
     for system in ("pixelda", "baseline", "refinement", "endovae"):
         targets += _run(place, system)
     targets += _models(place)
-    for target in targets:
-        target.open()  # a file that is refused before it is damaged would test nothing
+    for opened in dict.fromkeys(target.open for target in targets):
+        opened()  # a file that is refused before it is damaged would test nothing
     return targets
 
 
@@ -189,17 +189,20 @@ def _run(place: Path, system: str) -> Iterator[Target]:
             read(run)
         _load_model(run, system)
 
+    def draw() -> object:
+        return pixelscope.sections(run)
+
     yield Target("run.json", run / "run.json", resume)
     yield Target("yaml", run / "config.yaml", lambda: (read_yaml(run / "config.yaml"), resume()))
     yield Target("stats.jsonl", run / "stats.jsonl", lambda: read_stats(run / "stats.jsonl"))
     yield Target("evaluation.json", run / "evaluation.json", lambda: RESULTS[system].load(run / "evaluation.json"))
     for name in ("run.json", "stats.jsonl", "evaluation.json"):
-        yield Target(name, run / name, lambda: pixelscope.sections(run), 1)
+        yield Target(name, run / name, draw, 1)
     newest = sorted((run / "checkpoints").glob("images-*"))[-1]
     yield Target("checkpoints", newest, lambda: (checkpoint.load(newest), _load_model(run, system)))
     for arrays in sorted((run / "samples").glob("*.npz")):
         yield Target("samples", arrays, lambda: pixelscope.newest_samples(run))
-        yield Target("samples", arrays, lambda: pixelscope.sections(run), 1)
+        yield Target("samples", arrays, draw, 1)
 
 
 def _load_model(path: Path, system: str) -> None:

@@ -32,6 +32,8 @@ from benchmarks.serving import BOUNDARY, PORT, answer, body, requests_of, reside
 HOST = f"127.0.0.1:{PORT}"
 GROWTH, SLOWEST = 0.02, 3.0
 """Most growth of memory, and most seconds of 99 of 100 good answers."""
+PATIENCE = 5.0
+"""Seconds after which a client hangs up where a hostile request is not answered."""
 
 
 def bomb(side: int = 30_000) -> bytes:
@@ -108,7 +110,7 @@ TRAVERSALS = (
 )
 
 
-def send(content: bytes, patience: float = 5.0) -> str:
+def send(content: bytes, patience: float) -> str:
     """Send bytes and return the status of what is answered, or how it ended; without an answer it hangs up after a while."""
     try:
         with socket.create_connection(("127.0.0.1", PORT), timeout=patience) as connection:
@@ -126,13 +128,15 @@ class Load:
     def __init__(self, runs: Path, seed: int) -> None:
         self.good, self.seed = requests_of(runs), seed
         self.adapt, self.look = (request.selector for request in self.good[3:5])
+        self.patience = PATIENCE
         self.times: list[float] = []
         self.statuses: dict[str, Counter[str]] = {}
         self.lock = threading.Lock()
 
     def run(self, clients: int, seconds: float) -> None:
-        """Ask from `clients` threads for some seconds."""
+        """Ask from `clients` threads for some seconds; none waits longer for an answer to a hostile request."""
         end = time.monotonic() + seconds
+        self.patience = min(PATIENCE, seconds)
         threads = [threading.Thread(target=self._client, args=(number, end)) for number in range(clients)]
         for thread in threads:
             thread.start()
@@ -148,7 +152,7 @@ class Load:
                 self.times.append(time.monotonic() - began)
             else:
                 kind, content = hostile(draw, self.adapt, self.look)
-                status = send(content)
+                status = send(content, self.patience)
             with self.lock:
                 self.statuses.setdefault(kind, Counter())[status] += 1
             time.sleep(draw.uniform(0, 0.5))
