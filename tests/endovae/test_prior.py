@@ -144,6 +144,7 @@ def test_a_mixture_draws_the_kind_asked_for_and_both_as_often_as_in_training() -
 TOY = PriorConfig(
     images=40_000, batch_size=200, width=16, learning_rate=3e-3, ema_half_life=2000, steps=20, threads=1, autoguidance=1.0
 )
+SHORT_TOY = TOY.with_settings({"images": 24_000})
 PLACES = torch.tensor([[-1.2, 0.4], [0.8, -0.3]])
 
 
@@ -161,28 +162,33 @@ def drawn(field: Any, labels: torch.Tensor, guidance: float = 1.0) -> torch.Tens
     return integrate(field, noise, 20, labels, guidance).mean((2, 3))
 
 
-def test_a_flow_finds_the_shares_and_places_of_two_clusters() -> None:
-    codes, _ = toy(2000)
-    found = train_field(codes, torch.zeros(2000, 2, dtype=torch.int64), 0, TOY)
-    points = drawn(found.field, torch.zeros(1000, 2, dtype=torch.int64))
+def flat(maps: torch.Tensor) -> torch.Tensor:
+    """Return codes (N, latent), the channels of one position next to each other, of maps (N, C, S, S)."""
+    return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def fitted_toy() -> tuple[FlowPrior, float, float]:
+    """A prior of two clusters without kinds, and its mean loss at the start and at the end."""
+    return FlowPrior.fit(flat(toy(2000)[0]), (4, 4, 2), torch.zeros(2000, 2, dtype=torch.int64), (), TOY, None)
+
+
+def test_a_flow_finds_the_shares_and_places_of_two_clusters(fitted_toy: tuple[FlowPrior, float, float]) -> None:
+    prior, start_loss, loss = fitted_toy
+    points = prior.draw(range(1000), 1, None, 1.0).view(1000, 16, 2).mean(1)
     distances = torch.cdist(points, PLACES)
     nearest = distances.argmin(1)
     assert (nearest == 1).float().mean() == pytest.approx(0.6, abs=0.06)
     for number, place in enumerate(PLACES):
         assert (points[nearest == number].mean(0) - place).abs().max() < 0.1
     assert (distances.min(1).values < 0.4).float().mean() > 0.95
-    assert found.loss < 0.8 * found.start_loss
-
-
-def flat(maps: torch.Tensor) -> torch.Tensor:
-    """Return codes (N, latent), the channels of one position next to each other, of maps (N, C, S, S)."""
-    return maps.permute(0, 2, 3, 1).flatten(1)
+    assert loss < 0.8 * start_loss
 
 
 def test_a_kind_draws_its_cluster_and_guidance_leads_away_from_the_other() -> None:
     codes, which = toy(2000, spread=0.7)
     labels = torch.stack([1 + which, torch.zeros(2000, dtype=torch.int64)], 1)
-    prior, _, _ = FlowPrior.fit(flat(codes), (4, 4, 2), labels, KINDS, TOY, None)
+    prior, _, _ = FlowPrior.fit(flat(codes), (4, 4, 2), labels, KINDS, SHORT_TOY, None)
     assert prior.shares.tolist() == pytest.approx([float((which == 0).float().mean()), float(which.float().mean())])
 
     def places(kind: Any, guidance: float) -> torch.Tensor:
@@ -197,9 +203,8 @@ def test_a_kind_draws_its_cluster_and_guidance_leads_away_from_the_other() -> No
     torch.testing.assert_close(prior.draw(range(5, 9), 1, None, 1.0), prior.draw(range(9), 1, None, 1.0)[5:], atol=0.01, rtol=0)
 
 
-def test_autoguidance_leads_from_what_a_gaussian_draws_to_the_clusters() -> None:
-    codes = flat(toy(2000)[0])
-    fitted, _, _ = FlowPrior.fit(codes, (4, 4, 2), torch.zeros(2000, 2, dtype=torch.int64), (), TOY, None)
+def test_autoguidance_leads_from_what_a_gaussian_draws_to_the_clusters(fitted_toy: tuple[FlowPrior, float, float]) -> None:
+    codes, fitted = flat(toy(2000)[0]), fitted_toy[0]
     priors = [replace(fitted, config=TOY.with_settings({"autoguidance": weight})) for weight in (0.0, 1.0, 1.5)]
     points = [prior.draw(range(500), 1, None, 1.0).view(500, 16, 2).mean(1) for prior in priors]
     gaussian, plain, guided = (torch.cdist(some, PLACES).min(1).values for some in points)
@@ -255,7 +260,7 @@ def test_the_integration_is_of_second_order() -> None:
 
 def test_mirror_images_are_learned_and_not_drawn() -> None:
     codes, which = toy(2000)
-    field = train_field(codes, torch.stack([torch.zeros_like(which), which], 1), 0, TOY).field
+    field = train_field(codes, torch.stack([torch.zeros_like(which), which], 1), 0, SHORT_TOY).field
     points = drawn(field, torch.zeros(300, 2, dtype=torch.int64))
     assert (points.mean(0) - PLACES[0]).abs().max() < 0.1
     assert (points[:, 0] < 0).float().mean() > 0.98
