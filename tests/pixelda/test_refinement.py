@@ -1066,11 +1066,11 @@ def test_two_classes_missing_in_the_target_are_no_harm_unless_the_sources_balanc
             "distribution_alignment": balance,
             "threshold": 0.6,
             "weight": 3.0,
-            "rampup_images": 3200,
+            "rampup_images": 2400,
             "thresholds": "fixed",
         }
         changes = {"generated": {"enabled": False}, "self_training": taught, "views": still}
-        values = config(run, **changes, training={"images": 6400, "evaluate_every": 6400, "log_every": 640})
+        values = config(run, **changes, training={"images": 4800, "evaluate_every": 4800, "log_every": 480})
         refine(values, run=tmp_path / balance)
         lines = [json.loads(line) for line in (tmp_path / balance / "stats.jsonl").read_text().splitlines()]
         last[balance] = [line for line in lines if "pseudo_label_rate" in line][-1]
