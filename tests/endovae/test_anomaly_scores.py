@@ -70,6 +70,11 @@ def test_a_score_that_is_not_a_number_is_not_ranked(unknown: tuple[list[float], 
         auroc_lead(known, unknown, bootstrap)
 
 
+def area(normal: np.ndarray, abnormal: np.ndarray) -> float:
+    """Return the AUROC of scores without ties between the kinds by its definition; scikit-learn takes fifty times as long."""
+    return float((abnormal[:, None] > normal).mean())
+
+
 def test_the_bootstrap_interval_is_that_of_resampled_frames() -> None:
     rng = np.random.default_rng(3)
     normal, abnormal = rng.normal(0, 1, 60), rng.normal(1, 1, 90)
@@ -78,7 +83,7 @@ def test_the_bootstrap_interval_is_that_of_resampled_frames() -> None:
     for _ in range(1500):
         one, other = rng.choice(normal, 60), rng.choice(abnormal, 90)
         truth, values = np.repeat([0, 1], [60, 90]), np.concatenate([one, other])
-        drawn.append((roc_auc_score(truth, values), average_precision_score(truth, values)))
+        drawn.append((area(one, other), average_precision_score(truth, values)))
     for interval, column in zip((found.auroc, found.average_precision), np.array(drawn).T, strict=True):
         assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(column, [0.025, 0.975])), abs=0.012)
     assert auroc_with_ci(normal, abnormal) == found
@@ -130,7 +135,7 @@ def test_clusters_of_different_sizes_are_resampled_as_clusters() -> None:
     areas = []
     for _ in range(3000):
         one, other = (np.concatenate([some[i] for i in rng.integers(0, len(some), len(some))]) for some in scores_by.values())
-        areas.append(roc_auc_score(np.repeat([0, 1], [len(one), len(other)]), np.concatenate([one, other])))
+        areas.append(area(one, other))
     assert (found.auroc.low, found.auroc.high) == pytest.approx(tuple(np.quantile(areas, [0.025, 0.975])), abs=0.025)
 
 
@@ -144,8 +149,8 @@ def test_a_lead_is_compared_on_the_same_draws() -> None:
     assert lead.value == pytest.approx(roc_auc_score(truth, scores_of[0]) - roc_auc_score(truth, scores_of[1]))
     differences = []
     for _ in range(1500):
-        rows = np.concatenate([rng.integers(0, 80, 80), rng.integers(80, 200, 120)])
-        differences.append(np.subtract(*(roc_auc_score(truth[rows], some[rows]) for some in scores_of)))
+        rows = rng.integers(0, 80, 80), rng.integers(80, 200, 120)
+        differences.append(np.subtract(*(area(*(some[kind] for kind in rows)) for some in scores_of)))
     assert (lead.low, lead.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])), abs=0.002)
     assert lead.high - lead.low < 0.02, "each alone is known to a tenth"
     assert auroc_lead(one, one, ClusterBootstrap.of_frames(80, 120)).high == 0
