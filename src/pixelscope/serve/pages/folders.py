@@ -29,8 +29,6 @@ MAX_FOLDERS = 500
 """Folders that are listed."""
 VIEW = "centre"
 """View of each frame that a run scores; a detector has its own view."""
-FALSE_POSITIVE_RATE = 0.05
-"""Fraction of healthy frames that may be flagged, if there are enough calibration frames for it."""
 MAX_JOBS = 8
 """Jobs whose results are kept; the oldest is dropped for a new one."""
 SYSTEM = "endovae"
@@ -103,12 +101,8 @@ class ScoringJob:
     def work(self) -> None:
         """Score the folder; the result, or the error, is kept in this object."""
         try:
-            # With few calibration frames no frame can be flagged at the usual rate; then the smallest possible one is taken.
-            rate = max(FALSE_POSITIVE_RATE, 1 / (self._calibrated_on() + 1))
             view = None if self.detector else VIEW
-            result = pixelscope.endovae.score(
-                self.model.path, [self.path], self.out, view=view, false_positive_rate=rate, progress=self._progress
-            )
+            result = pixelscope.endovae.score(self.model.path, [self.path], self.out, view=view, progress=self._progress)
             self.rows = _worst_first(self.out)
             self.lines, self.state = _summary(result), "finished"
         except Interrupted:
@@ -118,12 +112,6 @@ class ScoringJob:
         except Exception:
             self.lines, self.state = ("Scoring has failed; the terminal of the app shows the error.",), "failed"
             raise
-
-    def _calibrated_on(self) -> int:
-        """Return the number of calibration frames."""
-        if self.detector:
-            return pixelscope.endovae.InteractiveDetector(self.model.path).calibration.count
-        return pixelscope.endovae.load_scorer(self.model.path).calibration.views[VIEW].count
 
     def _progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total
