@@ -178,23 +178,44 @@ def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
     """
     descriptor = None
     try:
-        # Opened for writing, because NFS gives no exclusive lock on a file that is open for reading only.
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        _close(descriptor)
-        raise AlreadyLocked(errno.EWOULDBLOCK, "Another process is using it", str(folder)) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            _close(descriptor)
-            raise
-        logging.getLogger(__name__).warning(
-            "%s cannot be locked (%s); make sure that no other process uses it.", folder, error.strerror
-        )
-    try:
+        try:
+            # Opened for writing, because NFS gives no exclusive lock on a file that is open for reading only.
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            _without_lock(error, folder)
+        else:
+            lock(descriptor, folder, wait)
         yield
     finally:
         _close(descriptor)
+
+
+def lock(descriptor: int, path: Path, wait: bool = False) -> None:
+    """Lock an open file for as long as it stays open; on a file system without locks a warning is logged.
+
+    Args:
+        descriptor: the file, open for writing.
+        path: what the lock is for, for messages.
+        wait: wait until another process releases the lock.
+
+    Raises:
+        AlreadyLocked: another process holds the lock, and `wait` is off.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise AlreadyLocked(errno.EWOULDBLOCK, "Another process is using it", str(path)) from None
+    except OSError as error:
+        _without_lock(error, path)
+
+
+def _without_lock(error: OSError, path: Path) -> None:
+    """Warn that `path` is used without a lock; raises an error that is not the lack of locks."""
+    if error.errno not in NO_LOCKS:
+        raise error
+    logging.getLogger(__name__).warning(
+        "%s cannot be locked (%s); make sure that no other process uses it.", path, error.strerror
+    )
 
 
 def require_absent(path: Path) -> None:

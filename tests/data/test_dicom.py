@@ -81,10 +81,13 @@ def test_a_folder_says_which_windows_it_used(tmp_path: Path) -> None:
     write(tmp_path / "a.dcm", WindowCenter=1000, WindowWidth=500)
     write(tmp_path / "b.dcm")
     write(tmp_path / "c.dcm", np.random.default_rng(0).integers(0, 256, (16, 12, 3), np.uint8))
+    cut = write(tmp_path / "cut.dcm")
+    cut.write_bytes(cut.read_bytes()[:-20])
     notes = " ".join(load(str(tmp_path), size=8).provenance.notes)
     assert "a.dcm (centre 1000, width 500)" in notes
     assert "without a window, shown from their minimum to their maximum: 1: b.dcm" in notes
     assert "c.dcm" not in notes
+    assert "Skipped 1 unreadable of 4 images: cut.dcm" in notes
 
 
 def test_what_is_not_one_frame_or_no_dicom_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

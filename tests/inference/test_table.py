@@ -65,6 +65,31 @@ def test_rows_read_back(tmp_path: Path, ending: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [f"t{ending}"]
 
 
+@pytest.mark.parametrize("ending", FORMATS)
+def test_two_processes_do_not_write_one_table(tmp_path: Path, ending: str) -> None:
+    out, one = tmp_path / f"t{ending}", {"name": "a", "score": 1.0, "flagged": False}
+    first = ResumableTable(out, COLUMNS, WHO)
+    first.add([one])
+    with pytest.raises(InputError, match="Another process writes"):
+        ResumableTable(out, COLUMNS, WHO, resume=True)
+    first.add([one | {"name": "b"}])
+    first.close()
+    second = ResumableTable(out, COLUMNS, WHO, resume=True)
+    assert (second.count, list(second.names())) == (2, ["a", "b"])
+    second.finish()
+    assert [row["name"] for row in read(out)] == ["a", "b"]
+    out.unlink()
+    third = ResumableTable(out, COLUMNS, WHO)
+    third.part.unlink()
+    fourth = ResumableTable(out, COLUMNS, WHO)
+    fourth.add([one])
+    with pytest.raises(InputError, match="Another process has replaced"):
+        third.finish()
+    third.close()
+    fourth.finish()
+    assert [row["name"] for row in read(out)] == ["a"]
+
+
 def test_what_exists_or_was_left_is_not_written_over(tmp_path: Path) -> None:
     out = tmp_path / "t.csv"
     with pytest.raises(InputError, match=r"\.csv or \.jsonl"):

@@ -81,6 +81,21 @@ def test_conditions_of_other_sizes_and_of_any_name_have_their_own_row_of_samples
     assert not np.array_equal(generated[0], generated[-1])
 
 
+@pytest.mark.usefixtures("in_turn")
+def test_a_grid_that_cannot_run_at_all_is_an_error(
+    domains: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_grid(tmp_path / "nowhere.yaml", (str(tmp_path / "nowhere"), domains[1]), seeds=[0])
+    with pytest.raises(InputError, match="No run of the grid can start: .*nowhere"):
+        ablate(str(path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    path = write_grid(tmp_path / "grid.yaml", domains, seeds=[0])
+    monkeypatch.setattr("pixelscope.pixelda.ablation.runner.launch", lambda *_: None)
+    with pytest.raises(InputError, match="All 2 runs failed; the first: full, seed 0: not run yet"):
+        ablate(str(path), tmp_path / "out")
+    assert RunFolder(tmp_path / "out").read_record()["state"] == "stopped"
+
+
 def test_a_grid_runs_its_conditions_keeps_failures_apart_and_resumes(domains: tuple[str, str], tmp_path: Path) -> None:
     broken = {"claim": "No such images.", "settings": {"target": str(tmp_path / "nowhere")}}
     cells = yaml.safe_load(write_grid(tmp_path / "a.yaml", domains).read_text())["conditions"]

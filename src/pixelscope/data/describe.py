@@ -115,9 +115,10 @@ def describe_source(source: str, *, data_root: Path | None = None, strict: bool 
         >>> print(pixelscope.describe_source("my/labelled").to_text())
     """
     kind, rest = parse(source)
-    sizes = _folder_sizes(Path(rest)) if kind == "folder" and Path(rest).is_dir() else Counter[str]()
-    small = kind != "folder" or (len(sizes) == 1 and max(_sides(next(iter(sizes)))) <= _LARGEST)
+    found = _folder_sizes(Path(rest)) if kind == "folder" and Path(rest).is_dir() else {}
+    small = kind != "folder" or (len(set(found.values())) == 1 and max(_sides(next(iter(found.values())))) <= _LARGEST)
     images = load(source, size=None if small else _LARGEST, strict=strict, data_root=data_root)
+    sizes = Counter(found[name] for name in images.names if name in found)
     pixels, origin = images.images, images.provenance
     return SourceDescription(
         source=source,
@@ -197,9 +198,11 @@ def _sheet(images: ImageSet) -> Image.Image:
     return sheet
 
 
-def _folder_sizes(folder: Path) -> Counter[str]:
-    sizes = (image_size(file) for file in find_images(folder).files)
-    return Counter(f"{size[0]} x {size[1]}" for size in sizes if size is not None)
+def _folder_sizes(folder: Path) -> dict[str, str]:
+    """Return the size of each image by its name in the folder."""
+    layout = find_images(folder)
+    sizes = zip(layout.names, map(image_size, layout.files), strict=True)
+    return {name: f"{size[0]} x {size[1]}" for name, size in sizes if size is not None}
 
 
 def _indented(title: str, counts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -20,6 +20,9 @@ from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_file, atomic_folder, require_absent, write_text
 from pixelscope.runs.progress import ProgressCallback
 
+RANGE = "data pack --range"
+"""Option that gives the range of values, for messages."""
+
 
 def pack(
     source: str,
@@ -76,7 +79,7 @@ def pack_folder(
     layout = find_images(folder)
     kept: list[int] = []
     flat: list[int] = []
-    depth = depth_of(layout.files, value_range)
+    depth = depth_of(layout.files, value_range, RANGE)
 
     def pieces() -> Iterator[np.ndarray]:
         for start in range(0, len(layout.files), BLOCK):
@@ -95,7 +98,7 @@ def pack_folder(
     def about() -> dict[str, Any]:
         notes = layout.read_notes(set(range(len(layout.files))) - set(kept), flat)
         origin = {"source": f"folder:{folder}", "title": f"Images of {folder.name}", "classes": layout.classes}
-        return {**origin, "notes": [*notes, *depth.note("data pack --range")], "value_range": depth.low_high}
+        return {**origin, "notes": [*notes, *depth.note(RANGE)], "value_range": depth.low_high}
 
     def extras() -> dict[str, np.ndarray]:
         found = {"labels": (layout.labels, np.int64), "test": (layout.test, np.bool_)}

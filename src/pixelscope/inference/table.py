@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from pixelscope.errors import InputError, plural
-from pixelscope.files import atomic_file, csv_text, naming, write_text
+from pixelscope.files import AlreadyLocked, atomic_file, csv_text, lock, naming, write_text
 
 Row = Mapping[str, str | float | bool | None]
 
@@ -148,8 +148,8 @@ class ResumableTable:
             several: consecutive rows may have one name; the possibly incomplete rows of the last name are dropped.
 
         Raises:
-            InputError: the suffix is wrong, `out` exists, an unfinished table exists without `resume`, or it has another
-                identity.
+            InputError: the suffix is wrong, `out` exists, an unfinished table exists without `resume`, it has another identity,
+                or another process writes it.
         """
         if out.suffix.lower() not in FORMATS:
             raise InputError(f"{out} does not end in .csv or .jsonl; change the name.")
@@ -168,9 +168,9 @@ class ResumableTable:
             write_text(self.about, json.dumps(wanted, indent=1) + "\n")
             with atomic_file(self.part) as temporary:  # with its head, or not at all
                 temporary.write_bytes(self._encoded([]) if self._csv else b"")
+        self._file = self._locked()
         self.count, self.items = self._cut_off()
         self.failed = sum(self.failures())
-        self._file = self.part.open("ab")
 
     def names(self) -> Iterator[str]:
         """Yield the names of the existing rows in order."""
@@ -195,11 +195,12 @@ class ResumableTable:
 
     def finish(self) -> None:
         """Rename the complete table to OUT."""
+        self._require_in_place(self._file)
         with naming(self.part):
             os.fsync(self._file.fileno())
-            self._file.close()
-        self.part.replace(self.out)
+            self.part.replace(self.out)
         self.about.unlink(missing_ok=True)
+        self.close()
 
     def kept(self, rows: int) -> str:
         """Return how many rows are kept, and where."""
@@ -214,6 +215,26 @@ class ResumableTable:
         # What a full disk did not take stays in the file's buffer, and closing would fail on it once more.
         with contextlib.suppress(OSError):
             self._file.close()
+
+    def _locked(self) -> BinaryIO:
+        """Open the unfinished table to append rows, with a lock that this process holds until it closes it.
+
+        Raises:
+            InputError: another process writes it, or has just finished it.
+        """
+        file = self.part.open("ab")
+        try:
+            lock(file.fileno(), self.part)
+            self._require_in_place(file)
+        except (AlreadyLocked, InputError):
+            file.close()
+            raise InputError(f"Another process writes {self.part}; wait until it ends, or stop it.") from None
+        return file
+
+    def _require_in_place(self, file: BinaryIO) -> None:
+        """Raise InputError unless `file` is still the one with the name of the unfinished table."""
+        if not self.part.exists() or not os.path.samestat(os.fstat(file.fileno()), self.part.stat()):
+            raise InputError(f"Another process has replaced {self.part}, so that this table is incomplete; start it again.")
 
     def _check(self, wanted: Mapping[str, Any]) -> None:
         try:

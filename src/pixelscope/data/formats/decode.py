@@ -56,7 +56,7 @@ class Depth:
         if self.count < self.of:
             number = f"{self.count:,} of {self.of:,} images {'is' if self.count == 1 else 'are'}"
         values = f"values of {range_text(self.low_high)} became 0 to 255"
-        return (f"{number} deeper than 8 bits: {values}; fix it with {option} LOW HIGH.",)
+        return (f"{number} deeper than 8 bits: {values}; {option} LOW HIGH sets another range.",)
 
 
 def map_files(function: Callable[[Path], Result], paths: Sequence[Path]) -> list[Result]:
@@ -187,10 +187,10 @@ def read_image(path: Path, size: int | None = None, value_range: Range | None = 
         return decode(path, size, value_range)
 
 
-def depth_of(paths: Sequence[Path], value_range: Range | None = None) -> Depth:
+def depth_of(paths: Sequence[Path], value_range: Range | None = None, option: str = "--data.range") -> Depth:
     """Return how many files are deeper than 8 bits, and their range: `value_range`, or the smallest range that fits.
 
-    Unreadable files are skipped.
+    Unreadable files are skipped. `option` is what gives a range, for the message.
 
     Raises:
         InputError: integers and floats are mixed, and no range is given.
@@ -204,8 +204,8 @@ def depth_of(paths: Sequence[Path], value_range: Range | None = None) -> Depth:
     if integers and len(integers) < len(deep):
         other = next(path for path, _, _, whole in deep if not whole)
         raise InputError(
-            f"{integers[0]} has integers and {other} floating-point values, which share no range; give one with "
-            "--data.range LOW HIGH (frames: --prepare.range), or use them separately."
+            f"{integers[0]} has integers and {other} floating-point values, which share no range; give one with {option} LOW "
+            "HIGH, or use them separately."
         )
     lowest, highest = min(one[1] for one in deep), max(one[2] for one in deep)
     return Depth(known_range(lowest, highest, bool(integers)) or (lowest, highest), len(deep), len(paths))

@@ -57,6 +57,8 @@ from pixelscope.imaging.convert import unused_range_note
 from pixelscope.imaging.insets import Inset, find_insets
 from pixelscope.runs.progress import ProgressCallback
 
+RANGE = "--range (of a training: --prepare.range)"
+"""Option that gives the range of values, for messages."""
 _FIGURES = 3
 """Frames per class whose stages are kept."""
 _CHUNK = 64
@@ -102,10 +104,10 @@ def prepare(
     """
     config = config or PrepareConfig()
     listing = list_frames(find_classes(folders, normal, abnormal, masks), config.strict)
-    depth = depth_of([frame.path for frame in listing.frames], config.range)
+    depth = depth_of([frame.path for frame in listing.frames], config.range, RANGE)
     unused = () if config.range is None or depth.low_high else (unused_range_note(config.range),)
     config = config.model_copy(update={"range": depth.low_high})
-    listing = replace(listing, notes=(*listing.notes, *depth.note("--range (of a training: --prepare.range)"), *unused))
+    listing = replace(listing, notes=(*listing.notes, *depth.note(RANGE), *unused))
     key = listing.key(VERSION, config.model_dump(exclude={"strict"} | ({"range"} if config.range is None else set())))
     place = _place(folders, stores, key) if out is None else out
     if not _is_filled(place):

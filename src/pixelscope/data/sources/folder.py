@@ -65,7 +65,8 @@ class Layout:
         errors: positions of unreadable files; flat: positions of images of a single colour.
         """
         unreadable = [self.names[position] for position in sorted(errors)]
-        files = dict(zip(self.files, self.names, strict=True))
+        pairs = enumerate(zip(self.files, self.names, strict=True))
+        files = {file: name for position, (file, name) in pairs if position not in errors}
         return (
             *note(f"Skipped {{count}} unreadable of {len(self.files):,} images: {{names}}.", unreadable),
             *reading_notes(files),

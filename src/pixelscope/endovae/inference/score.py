@@ -116,6 +116,10 @@ def frame_scores(scorer: Scorer, found: FrameScores, threshold: float | None) ->
 
 
 def _require_rgb_frame(frame: Bytes, number: int) -> Bytes:
+    if not isinstance(frame, np.ndarray):
+        raise InputError(
+            f"Frame {number} is a {type(frame).__name__}; give uint8 RGB arrays (H, W, 3), such as np.asarray(image)."
+        )
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise InputError(f"Frame {number} is {frame.dtype} of shape {frame.shape}; give uint8 RGB arrays (H, W, 3).")
     return np.ascontiguousarray(frame)

@@ -113,6 +113,8 @@ def ablate(
         result.save(folder.path / ABLATION)
         _store_samples(folder, {name: jobs[name, chosen.seeds[0]].run for name in chosen.conditions})
         folder.update_record(state="stopped" if result.missing else "finished")
+    if len(result.missing) == len(jobs):
+        raise InputError(f"All {plural(len(jobs), 'run')} failed; the first: {result.missing[0]}")
     return result
 
 
@@ -215,12 +217,15 @@ def _warn_of_few_seeds(grid: Grid) -> None:
 
 
 def _require_target_labels(grid: Grid, data_root: Path | None) -> None:
-    """Raise InputError if a target cannot be measured; a condition with unreadable images reports that itself."""
+    """Raise InputError if a target cannot be measured, or no condition has images; one of several reports that itself."""
     configs = [grid.config(name, grid.seeds[0]) for name in grid.conditions]
-    for config in {(one.source, one.target, one.data): one for one in configs}.values():
+    distinct = {(one.source, one.target, one.data): one for one in configs}.values()
+    unreadable: list[InputError] = []
+    for config in distinct:
         try:
             domains = load_domains(config, data_root, training=False)
-        except InputError:
+        except InputError as error:
+            unreadable.append(error)
             continue
         reason = domains.target_unmeasured if domains.target else "No target is given."
         if reason:
@@ -228,6 +233,10 @@ def _require_target_labels(grid: Grid, data_root: Path | None) -> None:
                 f"An ablation compares accuracies on the target, so it needs target labels. {reason} Label the target, or "
                 "choose settings without labels with `pixelscope pixelda search`."
             )
+    if len(unreadable) == len(distinct):
+        raise InputError(
+            f"No run of the grid can start: {unreadable[0]} Give `source` and `target` in its `base`, or in --config."
+        )
 
 
 @contextmanager
