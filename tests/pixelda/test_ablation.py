@@ -414,6 +414,9 @@ def test_intervals_are_students() -> None:
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
     assert (found.low, found.high) == pytest.approx((low, high))
     assert mean_std([0.5]) == MeanStd(mean=0.5, std=None, low=None, high=None)
+    few = mean_std([0.2, 0.8], 0, 1)
+    assert (few.mean, few.low, few.high) == (0.5, 0, 1), "no accuracy is below 0 or above 1"
+    assert mean_std(values, 0, 1) == found
 
 
 def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:

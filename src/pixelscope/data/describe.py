@@ -309,6 +309,10 @@ class Comparison:
         notes = [f"{role}: {note}" for role, one in self._both() for note in one.notes]
         return "\n".join([*lines, "", *(self.problems or ("No problem was found.",)), *notes])
 
+    def _repr_html_(self) -> str:
+        """Return the columns and both contact sheets for a notebook."""
+        return text_html(self.to_text()) + "".join(one.images._repr_html_() for _, one in self._both())
+
     def save_sheet(self, path: Path) -> Path:
         """Write both contact sheets below one another as PNG; see `contact_sheet`."""
         return stacked_sheets([self.source.images, self.target.images], path)

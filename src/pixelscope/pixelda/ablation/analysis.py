@@ -28,14 +28,17 @@ LEVEL = 0.95
 """Confidence level of the intervals."""
 
 
-def mean_std(values: Sequence[float]) -> MeanStd:
-    """Return mean, standard deviation and the interval of the mean by Student's t, of at least one value."""
+def mean_std(values: Sequence[float], lowest: float = -math.inf, highest: float = math.inf) -> MeanStd:
+    """Return mean, standard deviation and the interval of the mean by Student's t, of at least one value.
+
+    The interval ends at `lowest` and `highest`, between which all possible values lie.
+    """
     mean = float(np.mean(values))
     if len(values) < 2:
         return MeanStd(mean=mean, std=None, low=None, high=None)
     std = float(np.std(values, ddof=1))
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * std / math.sqrt(len(values))
-    return MeanStd(mean=mean, std=std, low=mean - half, high=mean + half)
+    return MeanStd(mean=mean, std=std, low=max(mean - half, lowest), high=min(mean + half, highest))
 
 
 def collect(grid: Grid, jobs: Mapping[tuple[str, int], Job]) -> list[ConditionResult]:
@@ -143,8 +146,8 @@ def _collect_condition(grid: Grid, name: str, jobs: Mapping[int, Job]) -> Condit
         claim=grid.conditions[name].claim,
         seeds=found,
         missing={seed: job.reason() for seed, job in jobs.items() if job.state() != "done"},
-        accuracy=mean_std([one.accuracy for one in found]) if found else None,
-        accuracy_swing=mean_std(swings) if swings else None,
+        accuracy=mean_std([one.accuracy for one in found], 0, 1) if found else None,
+        accuracy_swing=mean_std(swings, 0) if swings else None,
     )
 
 
