@@ -30,7 +30,7 @@ from pixelscope.endovae.anomaly.calibration import (
 from pixelscope.endovae.anomaly.localization import localize
 from pixelscope.endovae.anomaly.measurement import Measured, RawScores, References, measure
 from pixelscope.endovae.anomaly.scores import SCORES, Values, count_unscored, scores, why_unscored
-from pixelscope.endovae.anomaly.statistics import few_clusters_warning, few_frames_warning, frames_needed
+from pixelscope.endovae.anomaly.statistics import few_clusters_warning, few_frames_warning
 from pixelscope.endovae.checkpoints import Checkpoint
 from pixelscope.endovae.data import FrameSubset
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc_lead, auroc_with_ci
@@ -230,7 +230,7 @@ def anomaly_table(scored: Mapping[ViewName, Mapping[str, Scored]], calibration: 
     The p-value is of the selected score. `flagged` is empty where there are too few calibration frames to flag any frame.
     """
     rows: list[list[Any]] = [["view", "name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"]]
-    can_flag: dict[str, bool] = {view: one.count >= frames_needed(RATE) for view, one in calibration.views.items()}
+    can_flag: dict[str, bool] = {view: not few_frames_warning(one.count, RATE) for view, one in calibration.views.items()}
     for view, kind, found in ((view, kind, found) for view, by in scored.items() for kind, found in by.items()):
         store = found.part.store
         classes = [store.classes[label] for label in store.labels[found.part.positions]]
