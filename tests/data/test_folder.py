@@ -364,6 +364,7 @@ def test_lines_without_an_image_are_counted(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("label,name\na,0.png\nb,1.png\n", "has the labels first"),
+        ("a,0.png\nb,1.png\n", "has the labels first"),
         ("0.png,a\n1.png,b\n0.png,a\n", r"lists 0\.png twice, the second time in line 3"),
         ("0.png;a\n1.png;b\n", "has 1 value in line 1, not 2.*comma"),
         ("0.png,a,b\n", "has 3 values in line 1"),

@@ -47,7 +47,9 @@ def written(folder: Path, name: str, text: str) -> None:
 
 
 def with_results(folder: Path) -> Path:
-    touch(folder, "a/1.png", "x.csv.part", "x.csv.part.json", "half/1.png", "half/manifest.csv.part", "a.part")
+    touch(
+        folder, "a/1.png", "x.csv.part", "x.csv.part.json", "x.csv.part.lock", "half/1.png", "half/manifest.csv.part", "a.part"
+    )
     touch(folder, "run/run.json", "run/config.yaml", "run/1.png", "deep/pack/pack.json", "deep/pack/images.npy")
     written(folder, "labels.csv", "name,label,probability,runner_up,runner_up_probability,error\n")
     written(folder, "scores.jsonl", json.dumps({"name": "a/1.png", "score": 1, "error": None}) + "\n")
@@ -63,6 +65,7 @@ def test_results_of_ours_are_no_inputs(tmp_path: Path) -> None:
     assert found.others == ["a.part"]
     assert found.own == [
         "deep/pack/", "drawn/", "half/", "labels.csv", "maps/", "run/", "scores.jsonl", "x.csv.part", "x.csv.part.json",
+        "x.csv.part.lock",
     ]  # fmt: skip
     assert found.children() == ["a"]
 

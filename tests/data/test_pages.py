@@ -73,6 +73,11 @@ def test_class_folders_labels_and_single_pages_stay(tmp_path: Path) -> None:
     assert groups is not None
     files = [name.split("-")[0] for name in images.names]
     assert all((one == two) == (files[i] == files[j]) for i, one in enumerate(groups) for j, two in enumerate(groups))
+    for number in (1, 2):
+        Image.fromarray(noise((6, 5), 9 + number)).save(folder / f"IMG-000{number}.png")
+    (folder / "labels.csv").unlink()
+    mistaken = write_pages(folder, tmp_path / "more")
+    assert mistaken.alike == 2 and GROUP_BY not in mistaken.to_text() and "--data.group-by" in mistaken.to_text()
 
 
 def test_what_cannot_be_split_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -258,6 +258,17 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_threads")
+def test_one_pass_takes_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor, seen = learned_extractor(textures(3, side=112), 32, 0, 0), []
+    forward = extractor.forward
+    monkeypatch.setattr(extractor, "forward", lambda images: (seen.append(torch.get_num_threads()), forward(images))[1])
+    extractor.features(textures(1, side=112))
+    assert seen == [2]
+    extractor.features(textures(PASS + 1, side=112))
+    assert seen == [2, 1, 1]
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_features_are_those_of_the_networks_maps() -> None:
     """With more frames than one pass takes, so that threads share the work, and keep the order."""
     count = 2 * PASS + 1

@@ -78,16 +78,16 @@ def test_two_processes_do_not_write_one_table(tmp_path: Path, ending: str) -> No
     assert (second.count, list(second.names())) == (2, ["a", "b"])
     second.finish()
     assert [row["name"] for row in read(out)] == ["a", "b"]
-    out.unlink()
-    third = ResumableTable(out, COLUMNS, WHO)
-    third.part.unlink()
-    fourth = ResumableTable(out, COLUMNS, WHO)
-    fourth.add([one])
-    with pytest.raises(InputError, match="Another process has replaced"):
-        third.finish()
-    third.close()
-    fourth.finish()
-    assert [row["name"] for row in read(out)] == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_table_that_cannot_be_opened_is_not_locked(tmp_path: Path) -> None:
+    ResumableTable(tmp_path / "t.csv", COLUMNS, WHO).close()
+    with pytest.raises(InputError, match="another model") as kept:
+        ResumableTable(tmp_path / "t.csv", COLUMNS, {"model": "xyz"}, resume=True)
+    again = ResumableTable(tmp_path / "t.csv", COLUMNS, WHO, resume=True)
+    again.finish()
+    assert kept.value is not None
 
 
 def test_what_exists_or_was_left_is_not_written_over(tmp_path: Path) -> None:

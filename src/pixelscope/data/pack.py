@@ -20,7 +20,7 @@ from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_file, atomic_folder, require_absent, write_text
 from pixelscope.runs.progress import ProgressCallback
 
-RANGE = "data pack --range"
+RANGE = "data pack --range LOW HIGH"
 """Option that gives the range of values, for messages."""
 
 

@@ -1,5 +1,6 @@
 """Write every page of multi-page image files as a separate file, so that whatever reads folders reads them all."""
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,10 @@ from pixelscope.runs.progress import ProgressCallback
 GROUP_BY = r"^(.+)-\d{4,}\."
 """Expression whose first group is the file that a page comes from."""
 TOGETHER = f"note: Pages of one file are alike. In trainings, --data.group-by '{GROUP_BY}' keeps them on one side of a split."
+AMBIGUOUS = (
+    "note: Pages of one file are alike. In trainings, --data.group-by keeps them on one side of a split; choose an expression "
+    "that does not match the other files, some of which have names like pages."
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class WrittenPages:
     """Files of several pages that they come from."""
     copied: int
     """Files of one page, copied as they are."""
+    alike: int = 0
+    """Those of them whose names look like names of pages."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -50,7 +57,7 @@ class WrittenPages:
         """Return the lines for a terminal."""
         pages = f"{plural(self.pages, 'page')} of {plural(self.files, 'file')}"
         written = f"{self.out}: {pages}, and {plural(self.copied, 'file')} of one page, copied"
-        return f"{written}\n{TOGETHER}" if self.pages else written
+        return f"{written}\n{AMBIGUOUS if self.alike else TOGETHER}" if self.pages else written
 
 
 def write_pages(source: Path, out: Path, progress: ProgressCallback | None = None) -> WrittenPages:
@@ -88,7 +95,8 @@ def write_pages(source: Path, out: Path, progress: ProgressCallback | None = Non
                 progress(done, len(images))
         for path, name in tables:
             write_text(folder / name, _labels(path, name, made))
-    return WrittenPages(str(out), sum(map(len, made.values())), len(made), len(images) - len(made))
+    alike = sum(name not in made and re.search(GROUP_BY, name) is not None for _, name in images)
+    return WrittenPages(str(out), sum(map(len, made.values())), len(made), len(images) - len(made), alike)
 
 
 LOSSY = ("jpeg", "tiff_jpeg", "webp")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from pixelscope.errors import InputError, plural
 from pixelscope.files import AlreadyLocked, atomic_file, csv_text, lock, naming, write_text
@@ -124,10 +124,40 @@ class StandardOutput:
         return "run the command again"
 
 
+def _lock_file(part: Path) -> Path:
+    return part.with_name(part.name + ".lock")
+
+
+def _locked(part: Path) -> int:
+    """Lock an unfinished table; returns the descriptor that holds the lock until it is closed.
+
+    The lock is of a file that nothing reads: on CIFS, a locked file can be read through no other descriptor.
+
+    Raises:
+        InputError: another process writes the table.
+    """
+    path = _lock_file(part)
+    with naming(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        lock(descriptor, path)
+        if not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise AlreadyLocked
+    except (AlreadyLocked, FileNotFoundError):
+        os.close(descriptor)
+        raise InputError(f"Another process writes {part}; wait until it ends, or stop it.") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 class ResumableTable:
     """A table in OUT.part, renamed to OUT after its last row.
 
-    OUT.part.json has the identity of the rows; only rows of the same identity are added.
+    OUT.part.json has the identity of the rows; only rows of the same identity are added. While a process writes the table, it
+    holds the lock of OUT.part.lock.
     """
 
     def __init__(
@@ -153,13 +183,21 @@ class ResumableTable:
         """
         if out.suffix.lower() not in FORMATS:
             raise InputError(f"{out} does not end in .csv or .jsonl; change the name.")
-        if out.exists():
-            ended = ", so that nothing is left to resume" if resume else ""
-            raise InputError(f"{out} exists already{ended}; give another file, or move it away.")
         self.out, self.columns, self.several = out, tuple(columns), several
         self.part, self.about = (out.with_name(out.name + ending) for ending in (".part", ".part.json"))
         self._csv = out.suffix.lower() == ".csv"
-        wanted = {"columns": list(columns), **identity}
+        self._lock: int | None = _locked(self.part)
+        try:
+            self._open({"columns": list(columns), **identity}, resume)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _open(self, wanted: Mapping[str, Any], resume: bool) -> None:
+        """Start the table, or continue it; see `__init__`."""
+        if self.out.exists():
+            ended = ", so that nothing is left to resume" if resume else ""
+            raise InputError(f"{self.out} exists already{ended}; give another file, or move it away.")
         if self.part.exists() and not resume:
             raise InputError(f"{self.part} was left by an interrupted run; continue with --resume, or delete it.")
         if self.part.exists():
@@ -168,9 +206,9 @@ class ResumableTable:
             write_text(self.about, json.dumps(wanted, indent=1) + "\n")
             with atomic_file(self.part) as temporary:  # with its head, or not at all
                 temporary.write_bytes(self._encoded([]) if self._csv else b"")
-        self._file = self._locked()
         self.count, self.items = self._cut_off()
         self.failed = sum(self.failures())
+        self._file = self.part.open("ab")
 
     def names(self) -> Iterator[str]:
         """Yield the names of the existing rows in order."""
@@ -195,12 +233,12 @@ class ResumableTable:
 
     def finish(self) -> None:
         """Rename the complete table to OUT."""
-        self._require_in_place(self._file)
         with naming(self.part):
             os.fsync(self._file.fileno())
-            self.part.replace(self.out)
+            self._file.close()
+        self.part.replace(self.out)
         self.about.unlink(missing_ok=True)
-        self.close()
+        self._unlock()
 
     def kept(self, rows: int) -> str:
         """Return how many rows are kept, and where."""
@@ -215,26 +253,14 @@ class ResumableTable:
         # What a full disk did not take stays in the file's buffer, and closing would fail on it once more.
         with contextlib.suppress(OSError):
             self._file.close()
+        self._unlock()
 
-    def _locked(self) -> BinaryIO:
-        """Open the unfinished table to append rows, with a lock that this process holds until it closes it.
-
-        Raises:
-            InputError: another process writes it, or has just finished it.
-        """
-        file = self.part.open("ab")
-        try:
-            lock(file.fileno(), self.part)
-            self._require_in_place(file)
-        except (AlreadyLocked, InputError):
-            file.close()
-            raise InputError(f"Another process writes {self.part}; wait until it ends, or stop it.") from None
-        return file
-
-    def _require_in_place(self, file: BinaryIO) -> None:
-        """Raise InputError unless `file` is still the one with the name of the unfinished table."""
-        if not self.part.exists() or not os.path.samestat(os.fstat(file.fileno()), self.part.stat()):
-            raise InputError(f"Another process has replaced {self.part}, so that this table is incomplete; start it again.")
+    def _unlock(self) -> None:
+        """Let other processes write the table; does nothing the second time."""
+        if self._lock is not None:
+            _lock_file(self.part).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
 
     def _check(self, wanted: Mapping[str, Any]) -> None:
         try:

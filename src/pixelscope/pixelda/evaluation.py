@@ -250,9 +250,9 @@ def other_sets(
 ) -> tuple[dict[str, MeasuredSet], tuple[str, ...], tuple[str, ...]]:
     """Return the sets to measure a run on if `source` or `target` is given, the classes of the source, and notes.
 
-    The notes are on the domain of the run that is measured as well. It is not measured if the other one, which decides its
-    split, has moved. Images in the run's training splits, and other images of the
-    same digits, are left out of every set. The set `target_test_partly_seen` then has the whole test split of the target.
+    The notes are on the domain of the run that is measured as well, or on why it is not. Images in the run's training splits,
+    and other images of the same digits, are left out of every set. The set `target_test_partly_seen` then has the whole test
+    split of the target.
 
     Raises:
         InputError: no image is left to measure, the target has no labels of the run's classes, or images cannot be read.
@@ -289,16 +289,16 @@ def _own_domains(
 ) -> tuple[Domains | None, tuple[str, ...]]:
     """Return the run's images if they are needed, and notes on the domains `kept`, which are measured.
 
-    Without `seen` they are needed in any case. With it, the domain that is not kept may have moved: then none is measured.
+    Without `seen` they are needed in any case. With it, they may have moved: then no domain of the run is measured.
     """
     if not kept and seen is not None:
         return None, ()
     try:
         own = load_own(run, data_root, ("source", "target") if seen is None else kept)
     except MovedError as error:
-        if seen is None or error.name in kept:
+        if seen is None:
             raise
-        return None, (f"The run's {kept[0]} is not measured, because its {error.name}, which decides the split, has moved.",)
+        return None, (f"The run's {kept[0]} is not measured. {error}",)
     return own, (*(unmeasured_notes(own) if "target" in kept else ()), *leak_notes(own, kept))
 
 

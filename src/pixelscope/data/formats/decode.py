@@ -37,6 +37,10 @@ _RUN = 16
 Result = TypeVar("Result")
 
 
+RANGE = "--data.range LOW HIGH"
+"""Option of a training that gives the range of values, for messages."""
+
+
 @dataclass(frozen=True)
 class Depth:
     """Value range of the images deeper than 8 bits in a set."""
@@ -48,7 +52,7 @@ class Depth:
     of: int
     """Number of all images."""
 
-    def note(self, option: str = "--data.range") -> tuple[str, ...]:
+    def note(self, option: str = RANGE) -> tuple[str, ...]:
         """Return the note that names the range; empty if all images have 8 bits."""
         if self.low_high is None or not self.count:
             return ()
@@ -56,7 +60,7 @@ class Depth:
         if self.count < self.of:
             number = f"{self.count:,} of {self.of:,} images {'is' if self.count == 1 else 'are'}"
         values = f"values of {range_text(self.low_high)} became 0 to 255"
-        return (f"{number} deeper than 8 bits: {values}; {option} LOW HIGH sets another range.",)
+        return (f"{number} deeper than 8 bits: {values}; {option} sets another range.",)
 
 
 def map_files(function: Callable[[Path], Result], paths: Sequence[Path]) -> list[Result]:
@@ -187,7 +191,7 @@ def read_image(path: Path, size: int | None = None, value_range: Range | None = 
         return decode(path, size, value_range)
 
 
-def depth_of(paths: Sequence[Path], value_range: Range | None = None, option: str = "--data.range") -> Depth:
+def depth_of(paths: Sequence[Path], value_range: Range | None = None, option: str = RANGE) -> Depth:
     """Return how many files are deeper than 8 bits, and their range: `value_range`, or the smallest range that fits.
 
     Unreadable files are skipped. `option` is what gives a range, for the message.
@@ -204,8 +208,8 @@ def depth_of(paths: Sequence[Path], value_range: Range | None = None, option: st
     if integers and len(integers) < len(deep):
         other = next(path for path, _, _, whole in deep if not whole)
         raise InputError(
-            f"{integers[0]} has integers and {other} floating-point values, which share no range; give one with {option} LOW "
-            "HIGH, or use them separately."
+            f"{integers[0]} has integers and {other} floating-point values, which share no range; give one with "
+            f"{option}, or use them separately."
         )
     lowest, highest = min(one[1] for one in deep), max(one[2] for one in deep)
     return Depth(known_range(lowest, highest, bool(integers)) or (lowest, highest), len(deep), len(paths))

@@ -57,7 +57,7 @@ from pixelscope.imaging.convert import unused_range_note
 from pixelscope.imaging.insets import Inset, find_insets
 from pixelscope.runs.progress import ProgressCallback
 
-RANGE = "--range (of a training: --prepare.range)"
+RANGE = "--range LOW HIGH (in a training --prepare.range)"
 """Option that gives the range of values, for messages."""
 _FIGURES = 3
 """Frames per class whose stages are kept."""

@@ -317,7 +317,8 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[dict[str, str], tuple
 
     Args:
         path: CSV (RFC 4180) in UTF-8 with two values per line: the path of an image relative to the file's folder, with `/`,
-            and its label. The first line may be a header, such as `name,label`: its first value is no image, and has no suffix.
+            and its label. The first line may be a header, such as `name,label`: neither
+            of its values is an image, and the first has no suffix.
         names: the images in the file's folder, as relative POSIX paths.
 
     Returns:
@@ -373,8 +374,8 @@ def label_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _is_header(row: Sequence[str], known: Mapping[str, str]) -> bool:
-    name = normal_name(row[0])
-    return name not in known and not Path(name).suffix
+    name, label = map(normal_name, row)
+    return name not in known and label not in known and not Path(name).suffix
 
 
 def _matched(path: Path, rows: Sequence[tuple[int, list[str]]], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -45,7 +45,7 @@ _OWN_FOLDERS = (
 )
 """Sets of files that identify a folder as ours: results, unfinished results, a run, a pack, a frame store."""
 
-_UNFINISHED = (".csv.part", ".csv.part.json", ".jsonl.part", ".jsonl.part.json")
+_UNFINISHED = tuple(f".{form}.part{ending}" for form in ("csv", "jsonl") for ending in ("", ".json", ".lock"))
 
 _PARTS: dict[str, "Part"] = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -16,11 +16,6 @@ NAMED = ("source", "target", "frames")
 class MovedError(InputError):
     """Images of a run are in none of the places where they were."""
 
-    def __init__(self, message: str, name: str) -> None:
-        """Take the message and the name of the moved images, such as `target`."""
-        super().__init__(message)
-        self.name = name
-
 
 Digests = Callable[[dict[str, str]], Mapping[str, str]]
 """Returns the SHA-256 of the training images in given places; raises InputError if they cannot be read."""
@@ -82,7 +77,7 @@ def _existing(name: str, spec: str, place: Mapping[str, str], run: Path) -> list
     if not found:
         named = f", or resume the training with its new path, --resume {run} --{name} PLACE" if name in NAMED else ""
         there = f"there is no {', no '.join(tried)}"
-        raise MovedError(f"The {name} of {run}, {spec}, has moved: {there}; restore it{named}.", name)
+        raise MovedError(f"The {name} of {run}, {spec}, has moved: {there}; restore it{named}.")
     return list(found.values())
 
 

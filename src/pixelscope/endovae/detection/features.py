@@ -93,17 +93,18 @@ class Extractor(nn.Module, ABC):
     def features(self, frames: Bytes) -> FrameFeatures:
         """Return the features of uint8 frames (N, S, S, 3).
 
-        Every core passes other frames: small convolutions divided among cores wait for one another.
+        Where there are enough, every core passes other frames: small convolutions divided among cores wait for one another.
         """
+        parts = [frames[start : start + PASS] for start in range(0, len(frames), PASS)]
         threads, openmp = torch.get_num_threads(), ThreadpoolController().select(user_api="openmp")
+        workers = max(1, min(threads, len(parts)))
 
         def one_pass(some: Bytes) -> ImageFeatures:
             torch.get_num_threads()  # a new thread takes torch's number of threads now, not within the limit
-            with openmp.limit(limits=1), torch.no_grad():
+            with openmp.limit(limits=threads // workers), torch.no_grad():
                 return self(_images(some, self.side))
 
-        parts = (frames[start : start + PASS] for start in range(0, len(frames), PASS))
-        return _joined(in_order(one_pass, parts, threads, ahead=2 * threads), len(frames))
+        return _joined(in_order(one_pass, parts, workers, ahead=2 * workers), len(frames))
 
 
 class PretrainedExtractor(Extractor):

@@ -102,7 +102,7 @@ def ablate(
     options = LaunchOptions(cluster, max_parallel, slurm, progress)
     config = GridConfig(grid=chosen, name=grid)
     start = Start(out, resume, take_over)
-    with _run_grid(config, "ablation", start, options, data_root, lambda: _require_target_labels(chosen, data_root)) as (
+    with _run_grid(config, "ablation", start, options, data_root, lambda: _require_target_labels(chosen, start, data_root)) as (
         folder,
         jobs,
     ):
@@ -216,8 +216,8 @@ def _warn_of_few_seeds(grid: Grid) -> None:
         logging.getLogger(__name__).warning(message, plural(len(grid.seeds), "seed"))
 
 
-def _require_target_labels(grid: Grid, data_root: Path | None) -> None:
-    """Raise InputError if a target cannot be measured, or no condition has images; one of several reports that itself."""
+def _require_target_labels(grid: Grid, start: Start, data_root: Path | None) -> None:
+    """Raise InputError if a target cannot be measured, or at the start no condition has images; a single one says so itself."""
     configs = [grid.config(name, grid.seeds[0]) for name in grid.conditions]
     distinct = {(one.source, one.target, one.data): one for one in configs}.values()
     unreadable: list[InputError] = []
@@ -233,10 +233,10 @@ def _require_target_labels(grid: Grid, data_root: Path | None) -> None:
                 f"An ablation compares accuracies on the target, so it needs target labels. {reason} Label the target, or "
                 "choose settings without labels with `pixelscope pixelda search`."
             )
-    if len(unreadable) == len(distinct):
-        raise InputError(
-            f"No run of the grid can start: {unreadable[0]} Give `source` and `target` in its `base`, or in --config."
-        )
+    if len(unreadable) == len(distinct) and not start.continues():
+        given = all(config.source and config.target for config in configs)
+        how = "" if given else " In a grid they are `source` and `target` of its `base`, or of --config."
+        raise InputError(f"No run of the grid can start: {unreadable[0]}{how}")
 
 
 @contextmanager
