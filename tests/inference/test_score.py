@@ -63,7 +63,8 @@ def test_the_calibration_flags_and_gives_p(endovae_run: Path, frame_files: Path,
 def test_with_too_few_calibration_frames_nothing_is_flagged_or_cleared(
     endovae_run: Path, frame_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixelscope.endovae.inference.score.RATE", 0.01)
+    for module in ("inference.score", "anomaly.calibration"):
+        monkeypatch.setattr(f"pixelscope.endovae.{module}.RATE", 0.01)
     files = image_files(frame_files / "polyps")[:3]
     some, default = (score(endovae_run, files, tmp_path / f"{rate}.csv", false_positive_rate=rate) for rate in (0.2, None))
     assert default.calibrated_on < 99 and default.threshold is None

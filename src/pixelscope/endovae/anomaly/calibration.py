@@ -203,9 +203,9 @@ class ViewCalibration(Config):
             raise InputError(f"There is no anomaly score {name!r}; choose one of {', '.join(self.scores)}.")
         return wanted
 
-    def default_threshold(self) -> float | None:
-        """Return the threshold of the selected score at `RATE`; None if there are too few frames for it."""
-        return None if self.count < frames_needed(RATE) else self.threshold(self.selected, RATE)
+    def default_threshold(self, name: str = "auto") -> float | None:
+        """Return the threshold of a score, by default the selected one, at `RATE`; None if there are too few frames for it."""
+        return None if self.count < frames_needed(RATE) else self.threshold(self.require(name), RATE)
 
 
 class CameraCount(Config):

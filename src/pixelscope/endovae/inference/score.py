@@ -29,7 +29,7 @@ from pixelscope.endovae.anomaly.calibration import (
 )
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.scores import why_unscored
-from pixelscope.endovae.anomaly.statistics import few_frames_warning, frames_needed
+from pixelscope.endovae.anomaly.statistics import few_frames_warning
 from pixelscope.endovae.inference.scorers import FrameScores, PreparedViews, Scorer, ScoringModel, VAEScorer, open_scorer
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
@@ -99,9 +99,9 @@ def score_frames(
 
 def _threshold(scorer: Scorer, rate: float | None) -> float | None:
     """Return the threshold of a false-positive rate; None if no rate is given and there are too few frames for the default."""
-    if rate is None and scorer.calibration.count < frames_needed(RATE):
-        return None
-    return scorer.calibration.threshold(scorer.name, RATE if rate is None else rate)
+    if rate is None:
+        return scorer.calibration.default_threshold(scorer.name)
+    return scorer.calibration.threshold(scorer.name, rate)
 
 
 def frame_scores(scorer: Scorer, found: FrameScores, threshold: float | None) -> list[FrameScore]:
