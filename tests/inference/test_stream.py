@@ -132,6 +132,17 @@ def test_rows_are_in_the_order_of_the_files(tmp_path: Path, devices: int) -> Non
     assert seen[-1] == (3 * BATCH + 5, 3 * BATCH + 5) and seen == sorted(seen)
 
 
+def test_few_files_are_divided_among_the_devices(tmp_path: Path) -> None:
+    counts: list[int] = []
+
+    def compute(items: Sequence[InputFile], images: Sequence[np.ndarray]) -> list[dict]:
+        counts.append(len(items))
+        return [{"mean": 0.0} for _ in images]
+
+    run_pipeline(table(tmp_path / "out.csv"), [folder_of(tmp_path / "in", 8)], Steps(lambda item: 0, compute, 3))
+    assert sorted(counts) == [2, 3, 3]
+
+
 def test_what_is_no_image_broken_or_enormous_is_a_row_with_its_error(tmp_path: Path, monkeypatch) -> None:
     images = folder_of(tmp_path / "in", 4)
     (images / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")

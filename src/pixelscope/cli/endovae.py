@@ -289,7 +289,7 @@ def score(
     false_positive_rate: float | None = None,
     maps: Path | None = None,
     checkpoint: EndoVAECheckpoint = "auto",
-    devices: Devices = 1,
+    devices: Devices = None,
     resume: Resume = False,
     json: Json = False,
 ) -> None:
@@ -334,7 +334,7 @@ def reconstruct(
     sampled: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     seed: int = 0,
     checkpoint: EndoVAECheckpoint = "auto",
-    devices: Devices = 1,
+    devices: Devices = None,
     resume: Resume = False,
     json: Json = False,
 ) -> None:

@@ -56,7 +56,10 @@ PipedFiles = Annotated[
     ),
 ]
 TableFile = Annotated[Path, Parameter(allow_leading_hyphen=True)]
-Devices = Annotated[int, Parameter(help="Number of GPUs to use; on a machine without GPUs, of threads.")]
+Devices = Annotated[
+    int | None,
+    Parameter(help="Number of GPUs to use, by default 1; on a machine without GPUs, of threads, by default one per core."),
+]
 Resume = Annotated[Flag, Parameter(help="Continue unfinished output.")]
 PixelDACheckpoint = Annotated[
     Literal["auto", "last", "ema-last", "best-source"],

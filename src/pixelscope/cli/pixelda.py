@@ -201,7 +201,7 @@ def classify(
     baseline: Path | None = None,
     checkpoint: PixelDACheckpoint = "auto",
     choose: Choose = "adapted",
-    devices: Devices = 1,
+    devices: Devices = None,
     resume: Resume = False,
     json: Json = False,
 ) -> None:
@@ -240,7 +240,7 @@ def adapt(
     styles: int = 1,
     seed: int = 0,
     checkpoint: GeneratorCheckpoint = "auto",
-    devices: Devices = 1,
+    devices: Devices = None,
     resume: Resume = False,
     json: Json = False,
 ) -> None:

@@ -1,5 +1,6 @@
 """Process files into a table: threads read, batches are computed, rows are written in order."""
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from pixelscope.runs.progress import ProgressCallback
 P = TypeVar("P")
 
 BATCH = 64
-"""Files per batch."""
+"""Maximum number of files per batch."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def run_pipeline(
     remarks = _Remarks()
     try:
         with reject_decompression_bombs():
-            for items, some in _rows(_after(table, iterate_files(paths, stages.takes)), stages, table.columns[0], remarks):
+            left = _after(table, iterate_files(paths, stages.takes))
+            size = min(BATCH, max(1, math.ceil((total - done) / stages.devices)))
+            for items, some in _rows(left, stages, size, table.columns[0], remarks):
                 table.add(some)
                 done, rows = done + items, rows + len(some)
                 failed += sum(row.get(ERROR) is not None for row in some)
@@ -169,8 +172,10 @@ class _Remarks:
         )
 
 
-def _rows(items: Iterator[InputFile], stages: Steps[P], first: str, remarks: _Remarks) -> Iterator[tuple[int, Sequence[Row]]]:
-    """Yield the number of items of each batch, and their rows, whose column `first` is the item's name."""
+def _rows(
+    items: Iterator[InputFile], stages: Steps[P], size: int, first: str, remarks: _Remarks
+) -> Iterator[tuple[int, Sequence[Row]]]:
+    """Yield the number of items of each batch of `size`, and their rows, whose column `first` is the item's name."""
 
     def remarked() -> Iterator[tuple[InputFile, P | InputError]]:
         read = in_order(lambda item: (item, *_prepared(item, stages)), items, os.cpu_count() or 1, ahead=2 * BATCH)
@@ -180,7 +185,7 @@ def _rows(items: Iterator[InputFile], stages: Steps[P], first: str, remarks: _Re
 
     yield from in_order(
         lambda batch: (len(batch), _computed(batch, stages, first)),
-        batches(remarked(), BATCH),
+        batches(remarked(), size),
         stages.devices,
         ahead=2 * stages.devices,
     )

@@ -1,12 +1,14 @@
-"""Copies of a network on several devices, each used by one thread at a time."""
+"""A network on several devices or threads, each used by one caller at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cache
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import nn
 
 from pixelscope.engine.config import RuntimeConfig
@@ -16,28 +18,52 @@ N = TypeVar("N", bound=nn.Module)
 
 
 class ReplicaPool(Generic[N]):
-    """A copy of a network for each device, in evaluation mode."""
+    """A network on each device, in evaluation mode.
 
-    def __init__(self, network: N, devices: int = 1) -> None:
-        """Copy `network` to `devices` GPUs, or without a GPU to as many CPU threads.
+    Attributes:
+        devices: number of callers that may use it at a time.
+    """
+
+    def __init__(self, network: N, devices: int | None = 1) -> None:
+        """Copy `network` to GPUs; without a GPU, threads share it and the cores.
+
+        Args:
+            network: is moved to the first GPU, if there is one.
+            devices: number of GPUs, or without a GPU of threads. None: one GPU, or a thread for each core, because small
+                convolutions divided among cores wait for one another.
 
         Raises:
             InputError: there are fewer GPUs, or `devices` is below 1.
         """
-        runtime = resolve_runtime(RuntimeConfig.parse({"devices": devices}, "--devices"))
-        torch.set_num_threads(runtime.threads)
-        on_gpus = runtime.accelerator == "cuda"
+        runtime = resolve_runtime(RuntimeConfig.parse({"devices": 1 if devices is None else devices}, "--devices"))
+        on_gpus, cores = runtime.accelerator == "cuda", torch.get_num_threads()
+        self.devices = cores if devices is None and not on_gpus else runtime.devices
+        self._threads = max(1, cores // self.devices)
         self._free: SimpleQueue[tuple[N, torch.device]] = SimpleQueue()
-        for index in range(devices):
+        for index in range(self.devices):
             device = torch.device("cuda", index) if on_gpus else torch.device("cpu")
-            copy = network if index == 0 else deepcopy(network)
+            copy = deepcopy(network) if on_gpus and index > 0 else network
             self._free.put((copy.to(device).eval().requires_grad_(False), device))
 
     @contextmanager
     def acquire(self) -> Iterator[tuple[N, torch.device]]:
-        """Yield a free copy and its device; waits until one is free."""
+        """Yield the network on a free device, and the device; waits until one is free."""
         one = self._free.get()
         try:
-            yield one
+            with limited_threads(self._threads):
+                yield one
         finally:
             self._free.put(one)
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` cores for what this thread computes; other threads keep theirs."""
+    torch.get_num_threads()  # a new thread takes torch's number of threads now, not within the limit
+    with _openmp().limit(limits=count):
+        yield
+
+
+@cache
+def _openmp() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="openmp")

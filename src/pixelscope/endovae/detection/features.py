@@ -8,7 +8,6 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +16,7 @@ from pixelscope.endovae.detection.pseudo_lesions import LesionHead, LesionNet, t
 from pixelscope.endovae.lite0 import BLOCKS, PATCHED, Lite0Features, load_lite0
 from pixelscope.imaging.resize import resize_frames_bicubic
 from pixelscope.inference.files import in_order
+from pixelscope.inference.replicas import limited_threads
 from pixelscope.rng import derive
 
 BATCH = 32
@@ -96,12 +96,11 @@ class Extractor(nn.Module, ABC):
         Where there are enough, every core passes other frames: small convolutions divided among cores wait for one another.
         """
         parts = [frames[start : start + PASS] for start in range(0, len(frames), PASS)]
-        threads, openmp = torch.get_num_threads(), ThreadpoolController().select(user_api="openmp")
+        threads = torch.get_num_threads()
         workers = max(1, min(threads, len(parts)))
 
         def one_pass(some: Bytes) -> ImageFeatures:
-            torch.get_num_threads()  # a new thread takes torch's number of threads now, not within the limit
-            with openmp.limit(limits=threads // workers), torch.no_grad():
+            with limited_threads(threads // workers), torch.no_grad():
                 return self(_images(some, self.side))
 
         return _joined(in_order(one_pass, parts, workers, ahead=2 * workers), len(frames))

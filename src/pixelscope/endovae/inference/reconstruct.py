@@ -46,7 +46,7 @@ def reconstruct(
     sampled: bool = False,
     seed: int = 0,
     checkpoint: str = "auto",
-    devices: int = 1,
+    devices: int | None = None,
     resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BatchResult | ImagesWritten:
@@ -79,7 +79,7 @@ def reconstruct(
             "--seed has no effect without --sampled, because the posterior mean is not drawn; drop it, or add --sampled."
         )
     one_grid = is_grid(out)
-    ignored = [name for name, given in (("--resume", resume), ("--devices", devices != 1)) if given and one_grid]
+    ignored = [name for name, given in (("--resume", resume), ("--devices", devices is not None)) if given and one_grid]
     if ignored:
         raise InputError(f"{out} is one grid, for which {ignored[0]} has no effect; drop it, or give a folder with --out.")
     loaded = load_checkpoint(run, checkpoint, finished=False)
@@ -111,7 +111,7 @@ def _folder(
     paths: Sequence[Path],
     out: Path,
     about: dict[str, Any],
-    devices: int,
+    devices: int | None,
     resume: bool,
     progress: ProgressCallback | None,
 ) -> BatchResult:
@@ -126,7 +126,7 @@ def _folder(
     require_distinct_names(paths, is_frame)
     if out.exists() and not resume:
         raise InputError(f"{out} exists already; choose another --out, or continue with --resume.")
-    vae, config = TorchVAE(checkpoint.encoder, checkpoint.decoder, devices), checkpoint.config
+    vae, config = TorchVAE(checkpoint.encoder, checkpoint.decoder, True, devices), checkpoint.config
     identity = {**vae.identity, "sampled": str(about["sampled"]), "seed": str(about["seed"])}
     table = ResumableTable(out / MANIFEST, (*COLUMNS, "psnr", "ssim", ERROR), identity, resume)
     unmeasured: list[str] = []
@@ -142,7 +142,7 @@ def _folder(
         unmeasured.extend(item.name for item, one in zip(items, measured, strict=True) if None in one.values())
         return [{**_written(out, item, frame, about), **one} for item, frame, one in zip(items, drawn, measured, strict=True)]
 
-    steps = Steps(lambda item: _prepared(item.path, config.prepare), compute, devices, is_frame, config.prepare.range)
+    steps = Steps(lambda item: _prepared(item.path, config.prepare), compute, vae.devices, is_frame, config.prepare.range)
     found = run_pipeline(table, paths, steps, progress)
     return replace(found, notes=(*found.notes, *note(f"{UNMEASURED}: {{count:frame}} ({{names}}).", sorted(unmeasured))))
 

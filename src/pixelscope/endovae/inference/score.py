@@ -167,7 +167,7 @@ def score(
     false_positive_rate: float | None = None,
     maps: Path | None = None,
     checkpoint: str = "auto",
-    devices: int = 1,
+    devices: int | None = None,
     resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Scores:
@@ -187,7 +187,7 @@ def score(
             for it no frame is flagged or cleared.
         maps: a new folder for one PNG per frame, the frame overlaid with its error map.
         checkpoint: which weights of a run; see `evaluate_endovae`. An unfinished run is used only if one is named.
-        devices: number of GPUs, or of CPU threads if there is no GPU.
+        devices: number of GPUs, by default one; without a GPU of threads, by default one for each core.
         resume: continue an unfinished table.
         progress: called with the number of rows done and of all rows.
 

@@ -78,9 +78,9 @@ class ScoringModel(Protocol):
 class OnnxScorer:
     """Encoder and decoder of an ONNX file; see `ScoringModel`."""
 
-    def __init__(self, model: OnnxModel, path: Path, devices: int = 1) -> None:
+    def __init__(self, model: OnnxModel, path: Path, devices: int | None = 1) -> None:
         """Read the metadata; raises InputError that names `path` if the file is of another system or damaged."""
-        if devices != 1:
+        if devices not in (None, 1):
             raise InputError(f"{path} runs on the CPU; leave out --devices, or give the run folder.")
         # A second batch keeps the cores busy where the first has work for one of them only.
         self._model, self.devices = model, 2
@@ -92,13 +92,13 @@ class OnnxScorer:
         return ErrorMaps(**self._model(frames, MAPS))
 
 
-def load_scorer(path: Path, checkpoint: str = "auto", devices: int = 1) -> ScoringModel:
+def load_scorer(path: Path, checkpoint: str = "auto", devices: int | None = 1) -> ScoringModel:
     """Open a run folder of EndoVAE, or a file made by `export`; only an ONNX file works without torch.
 
     Args:
         path: the run folder or the file.
         checkpoint: which weights of a run folder; see `load_checkpoint`.
-        devices: number of GPUs, or of CPU threads if there is no GPU.
+        devices: number of GPUs, or of CPU threads if there is no GPU; None: one GPU, or a thread for each core.
 
     Raises:
         InputError: `path` is neither a run nor an exported file, or has no calibration.
@@ -285,7 +285,7 @@ class DetectorScorer:
         return square if self.view == "full" else centre_box(square)
 
 
-def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str = "auto", devices: int = 1) -> Scorer:
+def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str = "auto", devices: int | None = 1) -> Scorer:
     """Open a run folder of `endovae train`, a file that `endovae detect` wrote, or a file that `export` made of either.
 
     Args:
@@ -293,14 +293,14 @@ def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str 
         view: which part of a frame is scored; None for that of a detector, and the centre otherwise.
         score: name of the score; `auto` for the selected one.
         checkpoint: which weights of a run folder.
-        devices: maximum number of GPUs, or of threads without one; a detector uses all cores at once.
+        devices: as in `load_scorer`; a detector uses all cores at once.
 
     Raises:
         InputError: `model` is none of them, or has no such view or score.
     """
     opened = OnnxModel(model) if model.suffix.lower() == ".onnx" and model.is_file() else None
     if is_detector(model) if opened is None else opened.about.system == SYSTEM:
-        if devices != 1 or checkpoint != "auto":
+        if devices not in (None, 1) or checkpoint != "auto":
             raise InputError(f"{model} is one detector, which uses all cores; leave out --devices and --checkpoint.")
         return DetectorScorer(_open_detector(model, opened), model, view, score)
     if opened is not None:

@@ -38,13 +38,18 @@ NETWORKS = ("encoder", "decoder")
 class TorchVAE:
     """Encoder and decoder of a run."""
 
-    def __init__(self, encoder: AnyEncoder, decoder: AnyDecoder, devices: int | None = None) -> None:
+    def __init__(self, encoder: AnyEncoder, decoder: AnyDecoder, pooled: bool = False, devices: int | None = 1) -> None:
         """Use these networks.
 
-        devices: number of GPUs, or of CPU threads if there is no GPU; None computes on the CPU, on the caller's thread.
+        Args:
+            encoder: on the CPU.
+            decoder: likewise.
+            pooled: compute on GPUs if there are some, and by several threads at a time; False: on the CPU.
+            devices: of a pool; see `ReplicaPool`.
         """
         self._networks = nn.ModuleDict(dict(zip(NETWORKS, (encoder, decoder), strict=True)))
-        self._replicas = None if devices is None else ReplicaPool(self._networks, devices)
+        self._replicas = ReplicaPool(self._networks, devices) if pooled else None
+        self.devices = 1 if self._replicas is None else self._replicas.devices
 
     @property
     def identity(self) -> dict[str, str]:
@@ -109,24 +114,29 @@ class TorchScorer(TorchVAE):
     """Encoder and decoder with the calibration of their scores; see `ScoringModel`."""
 
     def __init__(
-        self, encoder: AnyEncoder, decoder: AnyDecoder, prepare: PrepareConfig, calibration: Calibration, devices: int = 1
+        self,
+        encoder: AnyEncoder,
+        decoder: AnyDecoder,
+        prepare: PrepareConfig,
+        calibration: Calibration,
+        devices: int | None = 1,
     ) -> None:
-        super().__init__(encoder, decoder, devices)
-        self.prepare, self.calibration, self.devices = prepare, calibration, devices
+        super().__init__(encoder, decoder, True, devices)
+        self.prepare, self.calibration = prepare, calibration
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, calibration: Calibration, devices: int = 1) -> Self:
+    def from_checkpoint(cls, checkpoint: Checkpoint, calibration: Calibration, devices: int | None = 1) -> Self:
         """Use the networks of a checkpoint; `calibration` must be of these weights."""
         return cls(checkpoint.encoder, checkpoint.decoder, checkpoint.config.prepare, calibration, devices)
 
     @classmethod
-    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int = 1) -> Self:
+    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int | None = 1) -> Self:
         """Open a finished and evaluated run."""
         loaded = load_checkpoint(run, checkpoint)
         return cls.from_checkpoint(loaded, loaded.calibration(), devices)
 
     @classmethod
-    def from_file(cls, path: Path, devices: int = 1) -> Self:
+    def from_file(cls, path: Path, devices: int | None = 1) -> Self:
         """Open a .safetensors file made by `export`; raises InputError if it cannot be used."""
         tensors, about = read_weights(path)
         prepare, calibration = read_metadata(about, str(path))

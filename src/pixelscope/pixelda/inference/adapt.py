@@ -32,7 +32,7 @@ def adapt(
     styles: int = 1,
     seed: int = 0,
     checkpoint: str = "auto",
-    devices: int = 1,
+    devices: int | None = None,
     resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
@@ -88,7 +88,7 @@ def adapt(
         ]
 
     size, values = redraw.config.data.size, redraw.config.data.source_values
-    stages = Steps(lambda item: decode_rgb(item, size, values), compute, devices, value_range=values)
+    stages = Steps(lambda item: decode_rgb(item, size, values), compute, redraw.devices, value_range=values)
     written = run_pipeline(table, [folder], stages, progress)
     return written if labels else replace(written, notes=(*layout.why_unlabelled(), *written.notes))
 

@@ -26,7 +26,7 @@ def classify(
     baseline: Path | None = None,
     checkpoint: str = "auto",
     choose: Choose = "adapted",
-    devices: int = 1,
+    devices: int | None = None,
     resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
@@ -40,7 +40,7 @@ def classify(
         checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named.
         choose: for a run of PixelDA: the adapted classifier, or with `auto` the one that is likely more accurate on the
             target. The notes of the result say which classifier of a run was used.
-        devices: number of GPUs; without a GPU, of threads.
+        devices: number of GPUs, by default one; without a GPU of threads, by default one for each core.
         resume: continue an unfinished table.
         progress: called with the rows done and all rows.
 

@@ -73,13 +73,15 @@ class ClassifierModel(Protocol):
         ...
 
 
-def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1, choose: Choose = "adapted") -> ClassifierModel:
+def load_classifier(
+    path: Path, checkpoint: str = "auto", devices: int | None = 1, choose: Choose = "adapted"
+) -> ClassifierModel:
     """Return the classifier of a run of PixelDA, its baseline or a refinement, or of an exported file.
 
     Args:
         path: a finished run, which needs torch; or a file ending in .onnx, which does not, or .safetensors.
         checkpoint: which weights of a run; see `evaluate`. An unfinished run is used only if one is named. A file has one.
-        devices: number of GPUs; without a GPU, of threads.
+        devices: number of GPUs, or of CPU threads if there is no GPU; None: one GPU, or a thread for each core.
         choose: for a run of PixelDA: the adapted classifier, or with `auto` the one that is likely more accurate on the
             target.
 
@@ -111,8 +113,8 @@ def load_classifier(path: Path, checkpoint: str = "auto", devices: int = 1, choo
 class OnnxClassifier:
     """T of an ONNX file; see `ClassifierModel`."""
 
-    def __init__(self, path: Path, devices: int = 1) -> None:
-        if devices != 1:
+    def __init__(self, path: Path, devices: int | None = 1) -> None:
+        if devices not in (None, 1):
             raise InputError(f"{path} runs on the CPU; leave out --devices, or give the run folder.")
         self._model, self.devices, self.choice = OnnxModel(path), 1, ""
         about = self._model.about
@@ -132,29 +134,34 @@ class TorchClassifier:
     """T of a run or of exported weights, on one or several devices; see `ClassifierModel`. It runs in torch."""
 
     def __init__(
-        self, classifier: "nn.Module", classes: tuple[str, ...], data: DataConfig, devices: int = 1, framed: bool = True
+        self,
+        classifier: "nn.Module",
+        classes: tuple[str, ...],
+        data: DataConfig,
+        devices: int | None = 1,
+        framed: bool = True,
     ) -> None:
         """Use a classifier of images described by `data`; framed: frame images like the target's."""
-        self.classifier, self.classes, self.size, self.devices = classifier, classes, data.size, devices
+        self.classifier, self.classes, self.size, self._asked = classifier, classes, data.size, devices
         self.value_range, self._framing = data.input_values, data.framed if framed else None
         self.choice = ""
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: "Checkpoint", devices: int = 1, framed: bool = True) -> Self:
+    def from_checkpoint(cls, checkpoint: "Checkpoint", devices: int | None = 1, framed: bool = True) -> Self:
         """Take over the classifier of an opened run."""
         found = cls(checkpoint.classifier, checkpoint.classes, checkpoint.config.data, devices, framed)
         found.choice = checkpoint.describe_choice()
         return found
 
     @classmethod
-    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int = 1, choose: Choose = "adapted") -> Self:
+    def from_run(cls, run: Path, checkpoint: str = "auto", devices: int | None = 1, choose: Choose = "adapted") -> Self:
         """Open a run of PixelDA, its baseline or a refinement; raises InputError if it cannot be used."""
         from pixelscope.pixelda.checkpoints import choose_classifier, load_checkpoint
 
         return cls.from_checkpoint(choose_classifier(load_checkpoint(run, checkpoint), choose), devices)
 
     @classmethod
-    def from_file(cls, path: Path, devices: int = 1) -> Self:
+    def from_file(cls, path: Path, devices: int | None = 1) -> Self:
         """Open a .safetensors file that `export` made; raises InputError if it cannot be used."""
         from pixelscope.exports.weights import read_weights
         from pixelscope.pixelda.checkpoints import build_classifier, load_weights
@@ -184,7 +191,12 @@ class TorchClassifier:
     def _replicas(self) -> "ReplicaPool[nn.Module]":
         from pixelscope.inference.replicas import ReplicaPool
 
-        return ReplicaPool(self.classifier, self.devices)
+        return ReplicaPool(self.classifier, self._asked)
+
+    @property
+    def devices(self) -> int:
+        """Return the number of threads that may call it at a time."""
+        return self._replicas.devices
 
     def prepare(self) -> None:
         """Copy the network to the devices; raises InputError if there are fewer."""

@@ -24,13 +24,14 @@ AT_ONCE = 64
 class TorchGenerator:
     """G of a run on one or several devices."""
 
-    def __init__(self, checkpoint: Checkpoint, devices: int = 1) -> None:
+    def __init__(self, checkpoint: Checkpoint, devices: int | None = 1) -> None:
         """Wrap G of a checkpoint; raises InputError if there is none."""
         if checkpoint.generator is None or not isinstance(checkpoint.config, PixelDAConfig):
             run, what = checkpoint.folder.path, "refinement" if checkpoint.system == "refined" else "baseline"
             raise InputError(f"{run} is a {what}, which has no generator; give a run of `pixelscope pixelda train`.")
         self.config, self.identity = checkpoint.config, {"model": weights_sha256(checkpoint.generator)}
         self._replicas: ReplicaPool[Generator] = ReplicaPool(checkpoint.generator, devices)
+        self.devices = self._replicas.devices
 
     def noise(self, seed: int, *path: int | str) -> NDArray[np.float32]:
         """Return z (noise_dim,), a function of `seed` and `path`."""
