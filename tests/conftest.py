@@ -13,9 +13,12 @@ settings.register_profile("pixelscope", deadline=None, derandomize=True)
 settings.load_profile("pixelscope")
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Fix the thread count, so that sums are added in one order on every machine."""
+    """Fix the thread count of every test, whatever the one before left.
+
+    So sums are added in one order on every machine, and threads of two processes of tests do not wait for one another.
+    """
     torch.set_num_threads(int(os.environ.get("PIXELSCOPE_TEST_THREADS", "1")))
 
 
