@@ -234,8 +234,8 @@ def export(
     written only if no output differs by more than 1e-4.
 
     Args:
-        run: a finished run of PixelDA, its baseline or a refinement; an evaluated run of EndoVAE; or a file that
-            `endovae.detect` wrote.
+        run: a finished run of PixelDA, its baseline or a refinement; an evaluated run of EndoVAE; or what
+            `endovae.detect` wrote, its folder or its file.
         out: file ending in .onnx or .safetensors, with the model card next to it as OUT.card.md and OUT.card.json; or a
             path without a suffix, a folder to make, of model.onnx or model.safetensors, README.md (the model card with a YAML
             header) and LICENSE. It must not exist.
@@ -259,6 +259,7 @@ def export(
         "choose": None if choose == "adapted" else choose,
         "data_root": data_root,
     }
+    run = _detector_in(run) or run
     if out.suffix:
         return _call(run, "export", (run, out, form), options)
     from pixelscope.exports.bundle import write_model_folder  # it imports NumPy, which --help does without
@@ -284,8 +285,8 @@ def _call(run: Path, name: str, arguments: tuple[Any, ...], options: Mapping[str
     """Call a function of a run's system; raises InputError if it has none, or does not take an option."""
     system = _system(run)
     function = system.function(name)
-    if function is None and run.is_file():
-        raise InputError(f"{run} is one file of an {system.title}, and no run; give a run folder.")
+    if function is None and system.name == "endovae-detector":
+        raise InputError(f"{run} is an {system.title}, and no run; give a run folder.")
     if function is None:
         raise InputError(f"{run} is a folder of several runs; {name} one of the runs in {run / 'conditions'}.")
     given = {option: value for option, value in options.items() if value is not None}
@@ -296,12 +297,24 @@ def _call(run: Path, name: str, arguments: tuple[Any, ...], options: Mapping[str
     return function(*arguments, **given)
 
 
+def _detector_in(folder: Path) -> Path | None:
+    """Return the detector's file in a folder that `endovae detect` wrote; None if it is another folder or a file."""
+    if not folder.is_dir() or (folder / "run.json").exists():
+        return None
+    from pixelscope.endovae.detection.results import detector_in  # it imports NumPy, which --help does without
+
+    found = detector_in(folder)
+    return None if found is None else found.path
+
+
 def _system(run: Path) -> System:
     if run.is_file():
         from pixelscope.endovae.inference.scorers import is_detector  # it imports NumPy, which --help does without
 
         if is_detector(run):
             return SYSTEMS["endovae-detector"]
+    if _detector_in(run) is not None:
+        return SYSTEMS["endovae-detector"]
     name: Any = RunFolder.open(run).read_record().get("system")
     if name not in SYSTEMS:
         raise InputError(f"{run} is a run of {name!r}, which this version does not know; update pixelscope.")

@@ -58,7 +58,7 @@ def found(store: FrameStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(found: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "detector.onnx"
-    pixelscope.export(found / "detector.safetensors", path)
+    pixelscope.export(found, path)
     return path
 
 
@@ -113,8 +113,7 @@ def test_a_table_of_scores_is_made_without_torch_and_is_that_of_the_detector(
     args += ["--maps", str(tmp_path / "maps"), "--false-positive-rate", "0.2"]
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *args], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    detector = found / "detector.safetensors"
-    pixelscope.endovae.score(detector, [frames], tmp_path / "torch.csv", maps=tmp_path / "same", false_positive_rate=0.2)
+    pixelscope.endovae.score(found, [frames], tmp_path / "torch.csv", maps=tmp_path / "same", false_positive_rate=0.2)
     mine, theirs = rows(tmp_path / "onnx.csv"), rows(tmp_path / "torch.csv")
     assert len(mine) == 28
     for one, other in zip(mine, theirs, strict=True):
@@ -152,8 +151,9 @@ def test_what_a_detector_cannot_do_is_said_in_one_sentence(
         pixelscope.export(detector, tmp_path / "again.safetensors", form="safetensors")
     with pytest.raises(InputError, match="does not take checkpoint"):
         pixelscope.export(detector, tmp_path / "again.onnx", checkpoint="last")
-    with pytest.raises(InputError, match="no run; give a run folder"):
-        pixelscope.evaluate(detector)
+    for place in (found, detector):
+        with pytest.raises(InputError, match="no run; give a run folder"):
+            pixelscope.evaluate(place)
     with pytest.raises(InputError, match="a model of endovae-detector, not of endovae"):
         pixelscope.endovae.load_scorer(exported)
     for change in ({"view": "full"}, {"score": "mse"}, {"devices": 2}, {"checkpoint": "last"}):

@@ -75,7 +75,7 @@ def export(
     `classify` and `score` read the file, too. For example: `pixelscope export runs/00001-pixelda --out digits.onnx`
 
     Args:
-        run: Finished run folder, a run of EndoVAE evaluated; or a file made by `endovae detect`.
+        run: Finished run folder, a run of EndoVAE evaluated; or a folder or file made by `endovae detect`.
         out: File to write, ending in .onnx or .safetensors, with the model card next to it as OUT.card.md and OUT.card.json;
             or a folder to make, without a suffix, of model.onnx or model.safetensors, README.md (the model card with a YAML
             header) and LICENSE. It must not exist.

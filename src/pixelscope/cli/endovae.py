@@ -298,7 +298,7 @@ def score(
     For example: `pixelscope endovae score runs/00001-endovae frames/ --out scores.csv --maps maps/`
 
     Args:
-        model: Evaluated run folder of `endovae train`, or a file made by `export` or `endovae detect`.
+        model: Evaluated run folder of `endovae train`, folder or file made by `endovae detect`, or a file made by `export`.
         out: File to write, ending in .csv or .jsonl: name, score, p-value, flagged or not; it must not exist. `-` prints JSON
             lines.
         view: `centre` scores a square of each frame without border and insets, the default for a run; `full` scores all of

@@ -191,11 +191,12 @@ def find_detectors(places: Sequence[Path]) -> list[DetectorInfo]:
         >>> for detector in pixelscope.endovae.find_detectors([Path("detectors")]):
         ...     print(detector.name, detector.path)
     """
-    found = [info for folder in folders_among(places) if (info := _detector_in(folder)) is not None]
+    found = [info for folder in folders_among(places) if (info := detector_in(folder)) is not None]
     return sorted(found, key=lambda info: -info.changed)
 
 
-def _detector_in(folder: Path) -> DetectorInfo | None:
+def detector_in(folder: Path) -> DetectorInfo | None:
+    """Return the detector in a folder that `detect` wrote; None if it is another folder."""
     files = (folder / RESULT, folder / MODEL)
     if folder.name.startswith(TEMPORARY) or not all(file.is_file() and not file.is_symlink() for file in files):
         return None

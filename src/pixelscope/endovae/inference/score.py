@@ -176,7 +176,8 @@ def score(
     A frame that cannot be read, or shows no tissue, has an error and no score. For research only, never a diagnosis.
 
     Args:
-        model: a finished and evaluated run of EndoVAE, a file made by `export`, which needs no torch, or one by `detect`.
+        model: a finished and evaluated run of EndoVAE, a file made by `export`, which needs no torch, or the folder or file of
+            `detect`.
         paths: image files, and folders that are searched at any depth for frames, as `prepare` does, without masks and other
             files; rows are in this order.
         out: a file ending in .csv or .jsonl, which must not exist; or `-` for JSON lines on standard output.

@@ -35,7 +35,7 @@ from pixelscope.endovae.anomaly.calibration import (
 from pixelscope.endovae.anomaly.heatmap import smoothed
 from pixelscope.endovae.anomaly.scores import ErrorMaps, shows_tissue
 from pixelscope.endovae.detection.config import SYSTEM, UNRECORDED, DetectConfig, DetectorName, detector_name, require_side
-from pixelscope.endovae.detection.results import Detection, DetectorCalibration
+from pixelscope.endovae.detection.results import Detection, DetectorCalibration, detector_in
 from pixelscope.errors import InputError, not_one_of
 from pixelscope.exports.metadata import KEY, refuse_checkpoint, require_system
 from pixelscope.exports.onnx_runtime import OnnxModel
@@ -286,10 +286,10 @@ class DetectorScorer:
 
 
 def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str = "auto", devices: int | None = 1) -> Scorer:
-    """Open a run folder of `endovae train`, a file that `endovae detect` wrote, or a file that `export` made of either.
+    """Open a run folder of `endovae train`, what `endovae detect` wrote, or a file that `export` made of either.
 
     Args:
-        model: the folder or file.
+        model: the folder or file; of a detector either.
         view: which part of a frame is scored; None for that of a detector, and the centre otherwise.
         score: name of the score; `auto` for the selected one.
         checkpoint: which weights of a run folder.
@@ -298,6 +298,8 @@ def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str 
     Raises:
         InputError: `model` is none of them, or has no such view or score.
     """
+    found = detector_in(model)
+    model = model if found is None else found.path
     opened = OnnxModel(model) if model.suffix.lower() == ".onnx" and model.is_file() else None
     if is_detector(model) if opened is None else opened.about.system == SYSTEM:
         if devices not in (None, 1) or checkpoint != "auto":
