@@ -157,7 +157,7 @@ def test_what_is_no_image_broken_or_enormous_is_a_row_with_its_error(tmp_path: P
     assert "its suffix is .txt" in errors["notes.txt"]
     assert "no suffix" in errors["README"]
     assert "image of a known format" in errors["page.png"]
-    assert "decompression bomb" in errors["vast.png"]
+    assert "over the limit" in errors["vast.png"]
     assert (written.rows, written.failed) == (9, 5)
     assert "5 of them with an error" in written.to_text()
 

@@ -420,7 +420,7 @@ def decode_bytes(
     except InputError:
         raise
     except (_Damaged, *_UNREADABLE) as error:
-        raise InputError(f"The file cannot be read: {_reason(error)}; give a PNG, JPEG or other photo.") from None
+        raise InputError(f"The file cannot be read: {_reason(error, most_pixels)}; give a PNG, JPEG or other photo.") from None
 
 
 def read_content(path: Path) -> bytes | None:
@@ -576,11 +576,12 @@ def _is_bomb(error: BaseException) -> bool:
     return isinstance(_cause(error), (Image.DecompressionBombError, Image.DecompressionBombWarning))
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, most_pixels: int | None = None) -> str:
     error = _cause(error)
     text = " ".join(str(error).split())
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not an image of a known format"
     if _is_bomb(error):
-        return text.rstrip(".")
+        pixels = int(text.partition("(")[2].split()[0])  # Pillow's text: Image size (N pixels) exceeds ...
+        return f"it has {pixels:,} pixels, over the limit of {most_pixels or Image.MAX_IMAGE_PIXELS or 0:,}"
     return getattr(error, "strerror", None) or text or type(error).__name__
