@@ -366,7 +366,7 @@ def _view_lines(name: ViewName, found: ViewResult, rate: float) -> list[str]:
 
 def _selection_lines(found: ViewResult) -> list[str]:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.selection_counts.items())
-    calibrated = f"calibrated on {found.calibration_count:,} healthy frames"
+    calibrated = f"calibrated on {plural(found.calibration_count, 'healthy frame')}"
     if not found.selection_auroc:
         return [f"anomaly score: {found.selected}, the default without abnormal validation frames; {calibrated}"]
     area = found.selection_auroc[found.selected]

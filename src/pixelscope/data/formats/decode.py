@@ -420,7 +420,8 @@ def decode_bytes(
     except InputError:
         raise
     except (_Damaged, *_UNREADABLE) as error:
-        raise InputError(f"The file cannot be read: {_reason(error, most_pixels)}; give a PNG, JPEG or other photo.") from None
+        fix = "a smaller one" if _is_bomb(error) else "a PNG, JPEG or other photo"
+        raise InputError(f"The file cannot be read: {_reason(error, most_pixels)}; give {fix}.") from None
 
 
 def read_content(path: Path) -> bytes | None:

@@ -11,6 +11,7 @@ from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration, ViewCalibration, selecting_warning
 from pixelscope.endovae.inference.scorers import ScoringModel, load_scorer
 from pixelscope.endovae.results import RESEARCH, Evaluation, ViewResult
+from pixelscope.errors import plural
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_new_export, write_bundle
 from pixelscope.exports.metadata import Metadata, ModelCard, TensorSpec
 from pixelscope.runs.folder import versions
@@ -119,7 +120,7 @@ def _card(
         limits=(
             "It was trained on frames of few devices and hospitals; frames of another camera may be flagged as anomalies.",
             "Borders, glints and overlays are not tissue; `pixelscope endovae score` prepares frames.",
-            f"Scores are calibrated on {known.count:,} healthy frames; p-values are valid for similar frames only.",
+            f"Scores are calibrated on {plural(known.count, 'healthy frame')}; p-values are valid for similar frames only.",
             "The view centre is a fifth of a frame. The view full has border and insets too, in which data sets differ.",
             *(() if calibration.held_out else (selecting_warning(known.count),)),
         ),

@@ -16,7 +16,7 @@ from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.results import ALL, RESULT, DetectionResult
 from pixelscope.endovae.inference.scorers import DETECTOR_OUTPUTS, DetectorScorer, FrameDetector, OnnxDetector
 from pixelscope.endovae.results import RESEARCH
-from pixelscope.errors import InputError
+from pixelscope.errors import InputError, plural
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_new_export, write_bundle
 from pixelscope.exports.metadata import Metadata, ModelCard, TensorSpec
 from pixelscope.exports.onnx_graph import build_graph
@@ -133,7 +133,7 @@ def _card(fitted: FittedDetector, path: Path, out: Path, parity: str) -> ModelCa
         limits=(
             "It was fitted to frames of few devices and hospitals; frames of another camera may be flagged as anomalies.",
             "Views are cut from prepared frames; `pixelscope endovae score` prepares and cuts them.",
-            f"Scores are calibrated on {len(known.scores):,} healthy frames; p-values are valid for similar frames only.",
+            f"Scores are calibrated on {plural(len(known.scores), 'healthy frame')}; p-values hold for similar frames only.",
         ),
         parity=parity,
         versions=versions() | versions(("onnx", "onnxscript", "onnxruntime")),

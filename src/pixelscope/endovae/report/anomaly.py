@@ -13,6 +13,7 @@ from pixelscope.endovae.anomaly.scores import SCORES
 from pixelscope.endovae.report.data import KINDS, ReportData
 from pixelscope.endovae.report.plotting import GAP, GROUP_GAP, LINE, captioned, draw_row, margin_for, tile_side
 from pixelscope.endovae.results import RESEARCH, Anomaly, ScoreSeparation, ViewResult
+from pixelscope.errors import plural
 from pixelscope.reports.document import CaptionedFigure, Row, Section, Table, present
 from pixelscope.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, Canvas, legend_above, padded_figure, styled
 
@@ -74,7 +75,8 @@ def _selection(view: str, found: ViewResult, rate: float) -> str:
     kinds = " and ".join(f"{count:,} {kind}" for kind, count in found.selection_counts.items())
     return (
         f"View {view}: the score {found.selected} was selected on {kinds} validation frames "
-        f"(AUROC {found.selection_auroc[found.selected]:.3f}), and calibrated on {found.calibration_count:,} healthy frames. "
+        f"(AUROC {found.selection_auroc[found.selected]:.3f}), and calibrated on "
+        f"{plural(found.calibration_count, 'healthy frame')}. "
         f"The frames below are other frames. {flagged}"
     )
 
