@@ -69,6 +69,6 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'pixelscope' has no attribute {name!r}")
     module, _, defined = _PUBLIC[name].partition(":")
-    from pixelscope.files import accept_strings
+    from pixelscope.arguments import check_arguments
 
-    return accept_strings(getattr(import_module(module), defined or name))
+    return check_arguments(getattr(import_module(module), defined or name))

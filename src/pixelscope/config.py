@@ -157,7 +157,7 @@ class Config(BaseModel):
 
     def save(self, path: Path) -> None:
         """Write `to_yaml()` to `path`."""
-        write_text(path, self.to_yaml())
+        write_text(Path(path), self.to_yaml())
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

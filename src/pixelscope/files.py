@@ -1,4 +1,4 @@
-"""Files and processes: atomic writes, CSV and JSON, the lock on a folder, strings as paths, identity of processes, memory.
+"""Files and processes: atomic writes, CSV and JSON, the lock on a folder, identity of processes, memory.
 
 A process is identified by its number and its start time, because the system reuses the numbers of ended processes.
 """
@@ -8,7 +8,6 @@ import ctypes
 import errno
 import fcntl
 import hashlib
-import inspect
 import io
 import json
 import logging
@@ -21,14 +20,13 @@ import subprocess
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache, wraps
-from pathlib import Path, PurePath
+from functools import lru_cache
+from pathlib import Path
 from tokenize import TokenError
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pixelscope.errors import InputError
 
@@ -314,53 +312,6 @@ def read_json(path: Path, remedy: str = "restore it or train again") -> dict[str
     if not isinstance(values, dict):
         raise InputError(f"{path} is damaged: its top level is a {type(values).__name__}, not an object; {remedy}.")
     return values
-
-
-def accept_strings(found: Any) -> Any:
-    """Return a function that also takes strings for paths, a path for a string, and one path or any iterable for a sequence.
-
-    The annotations of the function say which of its parameters take which. What is no function is returned as it is.
-    """
-    return _accepting(found) if inspect.isfunction(found) else found
-
-
-@cache
-def _accepting(function: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(function)
-    takes = {name: _kinds(parameter.annotation) for name, parameter in signature.parameters.items()}
-
-    @wraps(function)
-    def call(*arguments: Any, **named: Any) -> Any:
-        try:
-            given = signature.bind(*arguments, **named)
-        except TypeError:
-            return function(*arguments, **named)  # whose error names the function
-        for name, value in given.arguments.items():
-            given.arguments[name] = _as_taken(value, takes[name])
-        return function(*given.args, **given.kwargs)
-
-    return call
-
-
-def _kinds(annotation: Any) -> list[Any]:
-    """Return those of `Path`, `str`, `Sequence` of paths, `tuple` of paths and `Mapping` to paths that an annotation names."""
-    arms = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    plain = [arm for arm in arms if arm in (Path, str)]
-    holders = (Sequence, tuple, Mapping)
-    return plain + [get_origin(arm) for arm in arms if get_origin(arm) in holders and Path in get_args(arm)]
-
-
-def _as_taken(value: Any, kinds: list[Any]) -> Any:
-    """Return an argument as one of the kinds that a parameter takes; unchanged if it is neither path nor string."""
-    if isinstance(value, str | PurePath):
-        if Path in kinds:
-            return Path(value)
-        return [Path(value)] if Sequence in kinds else str(value) if str in kinds else value
-    if isinstance(value, Mapping) and Mapping in kinds:
-        return {key: Path(path) for key, path in value.items()}
-    if isinstance(value, Iterable) and (Sequence in kinds or tuple in kinds):
-        return sorted(map(Path, value)) if isinstance(value, Set) else [Path(path) for path in value]
-    return value
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ def test_images_of_the_source_among_the_target_are_said(tmp_path: Path) -> None:
     (target / "a" / "copy.png").write_bytes((Path(source) / "a" / "0.png").read_bytes())
     (text,) = _problems(tmp_path, source, str(target))
     assert text.startswith("1 of 521 images of the target are also in the source")
+    Image.open(target / "b" / "0.png").resize((40, 40)).save(target / "b" / "large.png")
+    (text,) = _problems(tmp_path, source, str(target))
+    assert text.startswith("1 of 522 images of the target are also in the source"), "sizes that differ hide no copy"
 
 
 def test_no_shared_class_is_one_line(tmp_path: Path) -> None:

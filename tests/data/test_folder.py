@@ -368,7 +368,7 @@ def test_lines_without_an_image_are_counted(tmp_path: Path) -> None:
         ("0.png,a\n1.png,b\n0.png,a\n", r"lists 0\.png twice, the second time in line 3"),
         ("0.png;a\n1.png;b\n", "has 1 value in line 1, not 2.*comma"),
         ("0.png,a,b\n", "has 3 values in line 1"),
-        ("0.png,a\n1.png,\n", "has 1 value in line 2"),
+        ("0.png,a\n1.png,\n", "has no label for 1.png in line 2"),
         ('0.png,"a\n', "cannot be read as CSV"),
         (b"0.png,\xff\n", "cannot be read as CSV"),
         ("x.png,a\ny.png,b\n", r"lists no image of .*for example x\.png"),

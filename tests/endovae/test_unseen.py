@@ -105,6 +105,7 @@ def test_polyps_that_a_view_does_not_show_are_in_no_number_of_it(outlined_run: P
         table = [row for row in rows(outlined_run / "anomaly.csv") if row["view"] == view]
         left = [row for row in table if row["name"] in hidden and view == "centre"]
         counted = [row for row in table if row not in left]
+        assert [row["name"] for row in table if "1%" in row["error"]] == [row["name"] for row in left]
         assert found.invisible == len(left) and (len(left) > 3) == (view == "centre")
         assert [{"1%", str(len(left))} <= set(line.split()) for line in found.left_out] == [True] * bool(left)
         assert found.counts["abnormal"] == sum(row["kind"] == "abnormal" for row in counted) > 3

@@ -111,6 +111,17 @@ def test_frames_come_without_their_masks_and_without_other_files(tmp_path: Path)
     assert [item.path for item in iterate_files(given, is_frame)] == given
 
 
+def test_a_file_in_several_paths_is_read_once(tmp_path: Path) -> None:
+    images = folder_of(tmp_path / "in", 4)
+    files = sorted(images.rglob("*.png"))
+    again = [images, files[1], images / ".." / "in" / files[2].relative_to(images), images / "class0"]
+    (tmp_path / "link.png").symlink_to(files[0])
+    assert [item.path for item in iterate_files([*again, tmp_path / "link.png"])] == [*files, tmp_path / "link.png"]
+    written = run_pipeline(table(tmp_path / "out.csv"), again, means())
+    assert written.rows == len(read(tmp_path / "out.csv")) == 4 and "4 files given more than once" in written.notes[0]
+    assert "more than once" not in str(run_pipeline(table(tmp_path / "one.csv"), [images], means()).notes)
+
+
 def test_a_complete_table_says_that_nothing_is_left_to_resume(tmp_path: Path) -> None:
     images = folder_of(tmp_path / "in", 3)
     run_pipeline(table(tmp_path / "out.csv"), [images], means())

@@ -1,6 +1,7 @@
 """A run whose target is framed as its source: in training, in measuring, in classifying, and in what it exports."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,16 @@ def test_other_images_are_framed_alike(folders: Path, run: Path, tmp_path: Path)
     own = evaluate(run).sets["target_test"]
     other = evaluate(run, target=str(folders / "target")).sets["target_test"]
     assert (own.accuracy, own.count) == (other.accuracy, other.count)
+
+
+def test_images_trained_on_are_left_out_of_either_domain(folders: Path, run: Path, tmp_path: Path) -> None:
+    own = evaluate(run).sets
+    as_target = evaluate(run, target=str(folders / "source")).sets["target_all"]
+    assert 0 < as_target.count == own["source_test"].count, "the source was not framed in training"
+    shutil.copytree(folders / "target", tmp_path / "other" / "test")
+    shutil.copytree(folders / "source", tmp_path / "other" / "train")
+    as_source = evaluate(run, source=str(tmp_path / "other")).sets["source_test"]
+    assert 0 < as_source.count == own["target_test"].count, "the target was framed in training"
 
 
 def test_a_run_goes_on_with_its_framing(folders: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import pytest
 from torch import nn
 
 from fixtures import tiny
+from pixelscope.engine.config import RuntimeConfig
+from pixelscope.engine.cost import speed_of_all
 from pixelscope.errors import InputError
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, preset
 from pixelscope.pixelda.cost import plan, rehearse, summarize
@@ -72,6 +74,16 @@ def test_the_reports_batches() -> None:
 
 def plan_steps(config: BaselineConfig) -> int:
     return config.training.images // config.training.batch_size
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "threads", "expected"), [(2, 1, 2, 10), (2, 2, 1, 20), (2, 9, 1, 20), (8, 4, 4, 20)]
+)
+def test_no_more_processes_compute_at_a_time_than_there_are_cores_for(
+    cores: int, devices: int, threads: int, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelscope.engine.cost.share_of_cores", lambda devices: cores // devices)
+    assert speed_of_all(10, RuntimeConfig(accelerator="cpu", devices=devices, threads=threads)) == expected
 
 
 def test_a_plan_says_what_a_run_would_cost() -> None:

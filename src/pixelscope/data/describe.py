@@ -82,7 +82,7 @@ class SourceDescription:
 
     def save_sheet(self, path: Path) -> Path:
         """Write a contact sheet as PNG; see `contact_sheet`."""
-        return contact_sheet(self.images, path)
+        return contact_sheet(self.images, Path(path))
 
     def _rows(self) -> list[tuple[str, str]]:
         split = "" if self.split is None else ", ".join(f"{count:,} {name}" for name, count in self.split.items())
@@ -315,7 +315,7 @@ class Comparison:
 
     def save_sheet(self, path: Path) -> Path:
         """Write both contact sheets below one another as PNG; see `contact_sheet`."""
-        return stacked_sheets([self.source.images, self.target.images], path)
+        return stacked_sheets([self.source.images, self.target.images], Path(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the images."""
@@ -362,7 +362,7 @@ def compare_sources(source: str, target: str, *, data_root: Path | None = None, 
     ours, theirs = (describe_source(one, data_root=data_root, strict=strict) for one in (source, target))
     appearances = _appearance(ours.images), _appearance(theirs.images)
     problems = (
-        *_of_copies(ours, theirs),
+        *_of_copies(*_of_one_size(ours, theirs, strict, data_root)),
         *_of_classes(ours, theirs),
         *_of_numbers(ours, theirs),
         *_of_framing(*appearances),
@@ -381,14 +381,24 @@ def _appearance(images: ImageSet) -> Appearance:
     return Appearance((round(red, 1), round(green, 1), round(blue, 1)), round(contrast, 1), round(chroma, 1), foreground)
 
 
-def _of_copies(source: SourceDescription, target: SourceDescription) -> list[str]:
-    if source.images.images.shape[-2:] != target.images.images.shape[-2:]:
-        return []
-    copied = int(np.isin(image_hashes(target.images.images), image_hashes(source.images.images)).sum())
-    if copied == target.count:
+def _of_one_size(
+    source: SourceDescription, target: SourceDescription, strict: bool, data_root: Path | None
+) -> tuple[Pixels, Pixels]:
+    """Return the images of both; those of different sizes are read again, at one size, as training reads them."""
+    ours, theirs = source.images.images, target.images.images
+    if ours.shape[-2:] == theirs.shape[-2:]:
+        return ours, theirs
+    side = min(ours.shape[-2:] + theirs.shape[-2:])
+    ours, theirs = (load(one.source, size=side, strict=strict, data_root=data_root).images for one in (source, target))
+    return ours, theirs
+
+
+def _of_copies(source: Pixels, target: Pixels) -> list[str]:
+    copied = int(np.isin(image_hashes(target), image_hashes(source)).sum())
+    if copied == len(target):
         return ["Every image of the target is also in the source; give images of the other domain as the target."]
     if copied:
-        found = f"{copied:,} of {target.count:,} images of the target are also in the source"
+        found = f"{copied:,} of {len(target):,} images of the target are also in the source"
         return [f"{found}, so training on one domain sees test images of the other; remove them from one of the two."]
     return []
 

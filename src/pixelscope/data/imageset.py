@@ -110,9 +110,13 @@ class ImageSet:
         return self.images[:]
 
     def select(self, indices: Positions | Mask) -> "ImageSet":
-        """Return the images at `indices` (int64 positions, or a bool mask of length N), in that order; those on disk are not
-        read."""
-        positions = np.flatnonzero(indices) if indices.dtype == np.bool_ else indices.astype(np.int64, copy=False)
+        """Return the images at `indices`, in that order; those on disk are not read.
+
+        indices: positions (K,), whole numbers from 0 to N - 1, or a bool mask (N,).
+
+        Raises InputError if they are neither.
+        """
+        positions = self._positions(np.asarray(indices))
         return replace(
             self,
             images=select(self.images, positions),
@@ -121,6 +125,17 @@ class ImageSet:
             test=None if self.test is None else self.test[positions],
             items=None if self.items is None else self.items[positions],
             groups=None if self.groups is None else self.groups[positions],
+        )
+
+    def _positions(self, indices: np.ndarray) -> Positions:
+        if indices.dtype == np.bool_ and indices.shape == (len(self),):
+            return np.flatnonzero(indices)
+        whole = indices.ndim == 1 and (np.issubdtype(indices.dtype, np.integer) or not indices.size)
+        if whole and (not indices.size or (indices.min() >= 0 and indices.max() < len(self))):
+            return indices.astype(np.int64, copy=False)
+        raise InputError(
+            f"These images cannot be selected by {indices.dtype} of shape {indices.shape}; give positions from 0 to "
+            f"{len(self) - 1}, or a bool mask of shape ({len(self)},)."
         )
 
     def is_aligned_with(self, other: "ImageSet") -> bool:

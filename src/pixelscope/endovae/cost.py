@@ -7,7 +7,7 @@ import torch
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import AugmentedBatches, load_splits, with_store_settings
 from pixelscope.endovae.task import EndoVAETask, build_discriminator, build_networks
-from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps, training_runtime
+from pixelscope.engine.cost import Plan, Summary, describe_network, speed_of_all, time_steps, training_runtime
 from pixelscope.engine.launch import launch
 from pixelscope.rng import StepContext, generator
 
@@ -61,7 +61,8 @@ def plan_endovae(config: EndoVAEConfig) -> Plan:
         gflop_per_image=gflop,
         steps=-(-images // config.training.batch_size),
         machine=machine,
-        images_per_second=speed * runtime.devices,
+        images_per_second=speed_of_all(speed, runtime),
+        devices=runtime.devices,
     )
 
 

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pixelscope.config import Config
 from pixelscope.engine.config import RuntimeConfig
+from pixelscope.engine.distributed import share_of_cores
 from pixelscope.engine.runtime import leave_busy_cores, resolve_runtime
 from pixelscope.errors import InputError
 from pixelscope.rng import StepContext
@@ -35,7 +36,9 @@ class Plan:
     steps: int
     machine: str
     images_per_second: float
-    """Measured on this machine with random images."""
+    """Of all processes; measured for one of them on this machine, with random images."""
+    devices: int = 1
+    """Number of processes."""
 
     @property
     def seconds(self) -> float:
@@ -52,9 +55,12 @@ class Plan:
                 f"parameters       {counts}",
                 f"cost             {self.gflop_per_image:.2f} GFLOP per image, {self.steps:,} steps",
                 f"machine          {self.machine}",
-                f"estimated time   {_duration(self.seconds)} at {self.images_per_second:.0f} images/s (measured)",
+                f"estimated time   {_duration(self.seconds)} at {self.images_per_second:.0f} images/s ({self._how_known()})",
             ]
         )
+
+    def _how_known(self) -> str:
+        return "measured" if self.devices == 1 else f"measured for one of {self.devices} processes, if none waits for another"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -70,6 +76,16 @@ def training_runtime(config: RuntimeConfig) -> tuple[RuntimeConfig, str]:
     resolved = resolve_runtime(settings)
     described = f"{resolved.describe()}. {why}" if why else resolved.describe()
     return settings.model_copy(update={"threads": resolved.threads}), described
+
+
+def speed_of_all(speed: float, runtime: RuntimeConfig) -> float:
+    """Return the images per second of all processes from those of one, if none waits for another.
+
+    GPUs are all as fast as one. On a CPU, only as many processes compute at a time as there are cores for.
+    """
+    resolved = resolve_runtime(runtime)
+    at_a_time = resolved.devices if resolved.accelerator == "cuda" else max(1, share_of_cores(1) // resolved.threads)
+    return speed * min(resolved.devices, at_a_time)
 
 
 def time_steps(step: Callable[[StepContext], object], batch_size: int, seed: int, device: torch.device) -> tuple[float, float]:

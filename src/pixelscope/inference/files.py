@@ -1,5 +1,6 @@
 """Iterate over input files in a fixed order, in bounded memory."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from pixelscope.data.formats.decode import SUFFIXES
 from pixelscope.data.frames.discovery import is_mask_of_a_frame
 from pixelscope.data.sources.folder import is_label_file
 from pixelscope.data.sources.listing import Entry, not_read_notes, part_of, passed_over_notes, scan
-from pixelscope.errors import InputError, note, printable
+from pixelscope.errors import InputError, note, plural, printable
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -60,8 +61,8 @@ def is_file(entry: Entry) -> bool:
 def iterate_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file) -> Iterator[InputFile]:
     """Yield the files in `paths` in order; a folder's at any depth, sorted by name per folder.
 
-    In folders, files that are hidden, of other programs, or results of this one are skipped; see `data.sources.listing`. Only
-    one folder's names are in memory.
+    In folders, files that are hidden, of other programs, or results of this one are skipped; see `data.sources.listing`. A file
+    in several of the paths is yielded once.
 
     Args:
         paths: files, which are all yielded, and folders.
@@ -71,6 +72,22 @@ def iterate_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_fil
         InputError: a path does not exist, or a folder cannot be read.
     """
     require_paths(paths)
+    files = _given(paths, takes)
+    yield from files if len(paths) == 1 else _distinct(files)
+
+
+def _distinct(files: Iterable[InputFile]) -> Iterator[InputFile]:
+    """Yield each file once, even if its path is written in several ways."""
+    seen: set[str] = set()
+    for item in files:
+        path = os.path.normpath(item.path.absolute())
+        if path not in seen:
+            seen.add(path)
+            yield item
+
+
+def _given(paths: Sequence[Path], takes: Callable[[Entry], bool]) -> Iterator[InputFile]:
+    """Yield the files in `paths`, as often as they are in them."""
     several = len(paths) > 1
     for path in paths:
         if path.is_dir():
@@ -101,7 +118,9 @@ def skipped_notes(paths: Sequence[Path], out: Path, takes: Callable[[Entry], boo
         skipped = entry.kind in found and not takes(entry) and not is_label_file(entry.name)
         if skipped and entry.path.resolve() not in new:
             found[entry.kind].append(InputFile(entry.path, Path()).name + "/" * entry.name.endswith("/"))
+    repeated = sum(1 for _ in _given(paths, takes)) - count_files(paths, takes) if len(paths) > 1 else 0
     return (
+        *((f"{plural(repeated, 'file')} given more than once: each is read once.",) if repeated else ()),
         *not_read_notes(found["other"]),
         *note("Skipped {count:mask}: {names}.", found["image"]),
         *passed_over_notes(found["skipped"], found["own"]),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pixelscope.data.imageset import ImageSet, Provenance
 from pixelscope.engine.config import RuntimeConfig
-from pixelscope.engine.cost import Plan, Summary, describe_network, time_steps, training_runtime
+from pixelscope.engine.cost import Plan, Summary, describe_network, speed_of_all, time_steps, training_runtime
 from pixelscope.engine.launch import launch
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig, require_effect
 from pixelscope.pixelda.task import BaselineTask, LabelledBatches, PairedBatches, PixelDATask, build_classifier, build_networks
@@ -57,6 +57,7 @@ def plan(config: BaselineConfig, system: Literal["pixelda", "baseline"] | None =
         steps=-(-config.training.images // config.training.batch_size),
         machine=machine,
         images_per_second=speed,
+        devices=runtime.devices,
     )
 
 
@@ -78,14 +79,14 @@ def _networks(config: BaselineConfig) -> dict[str, tuple[nn.Module, tuple[Tensor
 def rehearse(config: BaselineConfig, runtime: RuntimeConfig) -> tuple[float, float]:
     """Return source images per second, and GFLOP per source image of a step.
 
-    Measured on one device; speed is assumed to grow linearly with the number of devices.
+    Measured on one device; see `speed_of_all`.
 
     Args:
         config: the settings.
         runtime: what it would run on, as `training_runtime` returns it.
     """
     speed, gflop = launch(runtime.model_copy(update={"devices": 1}), _steps, config)
-    return speed * runtime.devices, gflop
+    return speed_of_all(speed, runtime), gflop
 
 
 def _steps(fabric: "Fabric", config: BaselineConfig) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelscope.data.imageset import ImageSet
+from pixelscope.data.imageset import ImageSet, Mask
 from pixelscope.data.sources.relocate import MovedError
 from pixelscope.data.split import Split, own_test_mask
 from pixelscope.errors import InputError
@@ -218,10 +218,11 @@ def _sets_of_one_collection(domains: Domains, target: Split) -> dict[str, Measur
     for part in (target.train, target.test):
         _check_labels(domains, part)
     seen, source = SeenImages.of(domains), domains.source.test
-    sets = _not_empty({"source_test": _unseen(source, seen, "source test split", source=True)}, source.provenance.source)
+    found = _unseen(source, seen.holds(source), "source test split", source=True)
+    sets = _not_empty({"source_test": found}, source.provenance.source)
     if target.test.labels is None:
         return sets
-    test = _unseen(target.test, seen, "target test split", source=False)
+    test = _unseen(target.test, seen.holds(target.test), "target test split", source=False)
     sets |= _not_empty({"target_test": test}, target.test.provenance.source)
     sets |= _partly_seen(target.test, len(target.test) - len(test))
     title = f"{_origin(target.test)}, all target images"
@@ -274,7 +275,6 @@ def other_sets(
         images = load_domain(target, data, data.target_values, data_root)
         if images.labels is None:
             raise InputError(f"The target cannot be measured: {target} has no labels; give labelled images.")
-        images = images if data.framed is None else images.framed(data.framed)
         images, unmeasured = with_classes_of(images, classes, data.classes == "source", RENAME)
         if unmeasured:
             raise InputError(f"The target cannot be measured: {unmeasured}")
@@ -305,17 +305,30 @@ def _own_domains(
 def _source_sets(spec: str, images: ImageSet, seen: SeenImages, config: BaselineConfig) -> dict[str, MeasuredSet]:
     if images.labels is None:
         raise InputError(f"{spec} has no labels; give labelled images.")
-    test = images.select(own_test_mask(images, config.data.test_fraction, config.data.seed))
-    return _not_empty({"source_test": _unseen(test, seen, "source test split", source=True)}, spec)
+    chosen = own_test_mask(images, config.data.test_fraction, config.data.seed)
+    known = _held(images, _as_target(images, config), seen)
+    return _not_empty({"source_test": _unseen(images.select(chosen), known[chosen], "source test split", source=True)}, spec)
 
 
 def _target_sets(spec: str, images: ImageSet, seen: SeenImages, config: BaselineConfig) -> dict[str, MeasuredSet]:
-    test = images.select(own_test_mask(images, config.data.test_fraction, config.data.seed))
+    framed = _as_target(images, config)
+    chosen, known = own_test_mask(framed, config.data.test_fraction, config.data.seed), _held(images, framed, seen)
+    test = framed.select(chosen)
     found = {
-        "target_test": _unseen(test, seen, "target test split", source=False),
-        "target_all": _unseen(images, seen, "all target images", source=False),
+        "target_test": _unseen(test, known[chosen], "target test split", source=False),
+        "target_all": _unseen(framed, known, "all target images", source=False),
     }
-    return _not_empty(found, spec) | _partly_seen(test, len(test) - len(found["target_test"]))
+    return _not_empty(found, spec) | _partly_seen(test, int(known[chosen].sum()))
+
+
+def _as_target(images: ImageSet, config: BaselineConfig) -> ImageSet:
+    """Return images framed as the run's target was, if it was."""
+    return images if config.data.framed is None else images.framed(config.data.framed)
+
+
+def _held(images: ImageSet, framed: ImageSet, seen: SeenImages) -> Mask:
+    """Return a mask (N,) of the images that the run trained on: from the source as they are, or framed from the target."""
+    return seen.holds(images) | seen.holds(framed)
 
 
 def _partly_seen(test: ImageSet, known: int) -> dict[str, MeasuredSet]:
@@ -336,12 +349,11 @@ def _not_empty(sets: dict[str, MeasuredSet], spec: str) -> dict[str, MeasuredSet
     return left
 
 
-def _unseen(images: ImageSet, seen: SeenImages, part: str, source: bool) -> MeasuredSet:
-    """Return the images that are not in the run's training splits."""
-    kept = ~seen.holds(images)
-    left_out = len(images) - int(kept.sum())
+def _unseen(images: ImageSet, known: Mask, part: str, source: bool) -> MeasuredSet:
+    """Return the images that are not `known` (N,): the run's training splits have those."""
+    left_out = int(known.sum())
     note = f", without {left_out:,} images that the run's training splits have, or whose digits they have" if left_out else ""
-    return MeasuredSet(f"{_origin(images)}, {part}{note}", [images.select(kept) if left_out else images], source)
+    return MeasuredSet(f"{_origin(images)}, {part}{note}", [images.select(~known) if left_out else images], source)
 
 
 def _without(sets: dict[str, MeasuredSet], domain: str) -> dict[str, MeasuredSet]:

@@ -113,6 +113,8 @@ def train_baseline(
         >>> config = pixelscope.pixelda.BaselineConfig(source="my/labelled", target="my/unlabelled")
         >>> pixelscope.pixelda.baseline(config, run=Path("runs/before"))
     """
+    if isinstance(config, PixelDAConfig):
+        raise InputError("These are the settings of a whole PixelDA; give a BaselineConfig.")
     return _train("baseline", config, runs, run, None, data_root)
 
 

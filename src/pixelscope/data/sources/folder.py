@@ -364,6 +364,8 @@ def label_rows(path: Path) -> list[tuple[int, list[str]]]:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as CSV in UTF-8: {reason}; save it as CSV UTF-8, or remove it.") from None
     for line, row in rows:
+        if len(row) == 2 and row[0].strip() and not row[1].strip():
+            raise InputError(f"{path} has no label for {row[0]} in line {line}; write one, or remove the line.")
         if len(row) != 2 or not row[0].strip() or not row[1].strip():
             found = plural(sum(bool(value.strip()) for value in row), "value")
             raise InputError(

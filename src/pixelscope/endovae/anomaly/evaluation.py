@@ -5,8 +5,9 @@ separate.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,10 @@ from pixelscope.runs.folder import RunFolder
 MAX_SHORTCUT_FRAMES = 5_000
 """Maximum number of frames of the shortcut test, evenly spaced."""
 Flags = np.ndarray
+
+
+LEFT_OUT = f"left out of the measures: the lesion covers less than {MIN_LESION:.0%} of this view"
+"""`error` of a frame that has a score."""
 
 
 @dataclass(frozen=True)
@@ -228,21 +233,28 @@ def anomaly_table(scored: Mapping[ViewName, Mapping[str, Scored]], calibration: 
     """Return a CSV with one row per view and test frame: name, class, kind, p-value, flagged, scores, baselines, and error.
 
     The p-value is of the selected score. `flagged` is empty where there are too few calibration frames to flag any frame.
+    `error` says which frames the measures of a view leave out, and why.
     """
-    rows: list[list[Any]] = [["view", "name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"]]
-    can_flag: dict[str, bool] = {view: not few_frames_warning(one.count, RATE) for view, one in calibration.views.items()}
-    for view, kind, found in ((view, kind, found) for view, by in scored.items() for kind, found in by.items()):
-        store = found.part.store
-        classes = [store.classes[label] for label in store.labels[found.part.positions]]
-        measured = {name: np.where(found.visible, values, np.nan) for name, values in found.scores.items()}
-        columns = [*(measured[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
-        for row, (name, label) in enumerate(zip(found.part.names, classes, strict=True)):
-            values = [number(column[row]) for column in columns]
-            flagged, error = int(found.flagged[row]) if can_flag[view] else "", ""
-            if not found.visible[row]:
-                flagged, error = "", why_unscored(found.scores["mse"][row])
-            rows.append([view, name, label, kind, number(found.p[row]), flagged, *values, error])
-    return csv_text(rows)
+    head = ["view", "name", "class", "kind", "p", "flagged", *SCORES, *BASELINES, "error"]
+    rows = (
+        _rows(view, kind, found, not few_frames_warning(calibration.views[view].count, RATE))
+        for view, by_kind in scored.items()
+        for kind, found in by_kind.items()
+    )
+    return csv_text([head, *chain.from_iterable(rows)])
+
+
+def _rows(view: ViewName, kind: str, found: Scored, can_flag: bool) -> Iterator[list[Any]]:
+    store, positions = found.part.store, found.part.positions
+    measured = {name: np.where(found.visible, values, np.nan) for name, values in found.scores.items()}
+    columns = [*(measured[name] for name in SCORES), *(found.baselines[name] for name in BASELINES)]
+    hidden = store.hides_lesion(view)[positions]
+    for row, (name, label) in enumerate(zip(found.part.names, store.labels[positions].tolist(), strict=True)):
+        flagged, error = int(found.flagged[row]) if can_flag else "", LEFT_OUT if hidden[row] else ""
+        if not found.visible[row]:
+            flagged, error = "", why_unscored(found.scores["mse"][row])
+        values = [number(column[row]) for column in columns]
+        yield [view, name, store.classes[label], kind, number(found.p[row]), flagged, *values, error]
 
 
 def number(value: float) -> str:

@@ -130,7 +130,10 @@ class InteractiveVAE:
         return draw_latents(1, self.latent, seed, "interactive")[0]
 
     def draw(self, z: Floats) -> Bytes:
-        """Decode positions of the sliders (latent,) into a frame, uint8 (S, S, 3)."""
+        """Decode positions of the sliders (latent,) into a frame, uint8 (S, S, 3).
+
+        Raises InputError for another shape, and for positions that are not finite.
+        """
         return self._vae.decode(self._vector(z))[0]
 
     def nearest(self, z: Floats) -> tuple[Bytes, str, Floats]:
@@ -142,14 +145,18 @@ class InteractiveVAE:
         return np.asarray(splits.store.frames[position]), splits.store.names[position], sliders
 
     def _vector(self, z: Floats) -> Floats:
-        return self.axes.vectors(np.asarray(z, np.float32)[None])
+        positions = np.asarray(z, np.float32)
+        if positions.shape != (self.latent,) or not np.isfinite(positions).all():
+            raise InputError(f"z has the shape {positions.shape}; give {self.latent} finite numbers, one for each slider.")
+        return self.axes.vectors(positions[None])
 
     def analyze(self, image: Bytes) -> FrameAnalysis:
         """Reconstruct and score one frame, uint8 (H, W, 3).
 
         Raises InputError if these weights have no calibration, or the frame is no such array or shows no tissue.
         """
-        require_rgb(np.asarray(image)[None])
+        image = np.asarray(image)
+        require_rgb(image[None])
         calibration = self._checkpoint.calibration()
         prepared = prepare_frame(image, None, self.prepare)
         frames, insets = prepared.frame[None], prepared.inset[None] > 0
@@ -198,7 +205,8 @@ class InteractiveDetector:
 
         Raises InputError if the frame is no such array, shows no tissue, or leaves nothing of the view.
         """
-        require_rgb(np.asarray(image)[None])
+        image = np.asarray(image)
+        require_rgb(image[None])
         scorer = self._scorer
         seen = scorer.prepared_pixels(image)
         found, square = scorer.score([seen]), scorer.square(seen.full.content)

@@ -197,9 +197,11 @@ def search(
 
 
 def _select(grid: Grid, seeds: Sequence[int] | None, conditions: Sequence[str] | None) -> Grid:
-    if seeds:
+    if seeds is not None:
+        if not seeds:
+            raise InputError("No seed is given; give one or more, or leave seeds out for those of the grid.")
         grid = grid.model_copy(update={"seeds": tuple(dict.fromkeys(seeds))})
-    if conditions:
+    if conditions is not None:
         unknown = [name for name in conditions if name not in grid.conditions]
         if unknown:
             raise InputError(f"There is no condition {unknown[0]!r} in this grid; choose from {', '.join(grid.conditions)}.")

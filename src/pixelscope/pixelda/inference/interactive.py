@@ -44,9 +44,14 @@ class InteractiveGenerator:
     def redraw(self, image: Bytes, styles: NDArray[np.float32]) -> Bytes:
         """Return an image (S, S, 3) translated with each of K noise samples, (K, noise_dim); uint8 (K, S, S, 3).
 
-        Raises InputError for another array.
+        Raises InputError for another image or other noise.
         """
-        require_rgb(np.asarray(image)[None], self.size)
+        image, styles = np.asarray(image), np.asarray(styles, np.float32)
+        require_rgb(image[None], self.size)
+        if styles.ndim != 2 or not len(styles) or styles.shape[1] != len(self.style(0)):
+            raise InputError(
+                f"The noise has the shape {styles.shape}; give (K, {len(self.style(0))}), for one sample z as z[None]."
+            )
         return self._redraw(np.repeat(image[None], len(styles), axis=0), styles)
 
     def answers(self, images: Bytes) -> dict[str, NDArray[np.float32]]:

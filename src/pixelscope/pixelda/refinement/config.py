@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pixelscope.config import Config, load_preset, merge, read_yaml
+from pixelscope.config import Config, PathText, load_preset, merge, read_yaml
 from pixelscope.data.sources.relocate import find
 from pixelscope.engine.config import AdamConfig, Images, RuntimeConfig, TrainingConfig, ViewsConfig
 from pixelscope.errors import InputError
@@ -73,7 +73,7 @@ class SelfTrainingConfig(Config):
     distribution_alignment: Literal["predicted", "source", "none"] = "predicted"
     """Class frequencies that pseudo-labels are corrected towards (Berthelot et al. 2020). `predicted`: those that the T to
     start from predicts on the target; `source`: the source's; `none`: no correction."""
-    teacher: str = ""
+    teacher: PathText = ""
     """A finished run whose classifier labels the target images instead of the moving average, for example a refinement with a
     stronger network (distillation, Hinton et al. 2015)."""
 
@@ -149,7 +149,7 @@ class ScheduleConfig(TrainingConfig):
 class RefineConfig(Config):
     """A refinement of a trained run of PixelDA."""
 
-    run: str = ""
+    run: PathText = ""
     """Run folder of PixelDA to start from; its G, T and images are used."""
     checkpoint: Literal["auto", "last", "ema-last", "best-source"] = "auto"
     """Checkpoint of that run and of a teacher; `auto` needs a finished run."""
