@@ -114,6 +114,10 @@ def test_a_table_of_scores_is_made_without_torch_and_is_that_of_the_detector(
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *args], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pixelscope.endovae.score(found, [frames], tmp_path / "torch.csv", maps=tmp_path / "same", false_positive_rate=0.2)
+    names = [Path(row["name"]) for row in rows(tmp_path / "torch.csv")]
+    pictures = [np.asarray(Image.open(name).convert("RGB")) for name in names]
+    once = pixelscope.endovae.score_frames(pixelscope.endovae.load_scorer(found), pictures, false_positive_rate=0.2)
+    assert [f"{one.p:.6g}" for one in once] == [f"{float(row['p']):.6g}" for row in rows(tmp_path / "torch.csv")]
     mine, theirs = rows(tmp_path / "onnx.csv"), rows(tmp_path / "torch.csv")
     assert len(mine) == 28
     for one, other in zip(mine, theirs, strict=True):
@@ -154,8 +158,10 @@ def test_what_a_detector_cannot_do_is_said_in_one_sentence(
     for place in (found, detector):
         with pytest.raises(InputError, match="no run; give a run folder"):
             pixelscope.evaluate(place)
-    with pytest.raises(InputError, match="a model of endovae-detector, not of endovae"):
-        pixelscope.endovae.load_scorer(exported)
+    opened = pixelscope.endovae.load_scorer(exported)
+    for change in ({"view": "full"}, {"score": "mse"}):
+        with pytest.raises(InputError):
+            pixelscope.endovae.score_frames(opened, [np.zeros((40, 40, 3), np.uint8)], **change)  # type: ignore[arg-type]
     for change in ({"view": "full"}, {"score": "mse"}, {"devices": 2}, {"checkpoint": "last"}):
         with pytest.raises(InputError):
             pixelscope.endovae.score(exported, [frames], tmp_path / "scores.csv", **change)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import numpy as np
 
 from pixelscope.data.disk_array import evenly_spaced
 from pixelscope.endovae.anomaly.calibration import HEADLINE, RATE, Calibration, ViewCalibration, selecting_warning
-from pixelscope.endovae.inference.scorers import ScoringModel, load_scorer
+from pixelscope.endovae.inference.scorers import ScoringModel, load_vae
 from pixelscope.endovae.results import RESEARCH, Evaluation, ViewResult
 from pixelscope.errors import plural
 from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity, compare, require_new_export, write_bundle
@@ -42,7 +42,7 @@ def export_scorer(run: Path, out: Path, form: Format, *, images: str | None = No
     about = _about(loaded, calibration)
 
     def agreement(path: Path) -> Parity:
-        return compare(*(_maps(model, frames) for model in (scorer, load_scorer(path))))
+        return compare(*(_maps(model, frames) for model in (scorer, load_vae(path))))
 
     def card(parity: Parity) -> ModelCard:
         return _card(loaded, calibration, out, form, f"{parity.images:,} frames ({compared_on})", parity.largest)

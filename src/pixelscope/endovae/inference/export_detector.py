@@ -92,7 +92,7 @@ def _frames(fitted: FittedDetector, path: Path, images: str | None) -> tuple[NDA
     if images is not None:
         view = open_or_prepare(Path(images), fitted.config.prepare).view(fitted.config.view)
         return view.frames[evenly_spaced(np.arange(len(view.frames)), MAX_COMPARED)], f"frames in {images}"
-    scorer = DetectorScorer(fitted, path, None, "auto")
+    scorer = DetectorScorer(fitted, path)
     drawn = (draw_frame(seed, polyp=seed % 3 == 0).image for seed in range(SYNTHETIC))
     return np.stack([scorer.prepared_pixels(one).seen.frame for one in drawn]), "synthetic frames"
 

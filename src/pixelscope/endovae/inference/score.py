@@ -17,7 +17,6 @@ from pixelscope.data.formats.decode import image_size
 from pixelscope.data.frames.preprocess import ViewName, read_whole
 from pixelscope.data.sources.listing import mark_as_own
 from pixelscope.endovae.anomaly.calibration import (
-    HEADLINE,
     RATE,
     Size,
     camera_warnings,
@@ -30,7 +29,15 @@ from pixelscope.endovae.anomaly.calibration import (
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.scores import why_unscored
 from pixelscope.endovae.anomaly.statistics import few_frames_warning
-from pixelscope.endovae.inference.scorers import FrameScores, PreparedViews, Scorer, ScoringModel, VAEScorer, open_scorer
+from pixelscope.endovae.inference.scorers import (
+    DetectorScorer,
+    FrameScores,
+    PreparedViews,
+    Scorer,
+    ScoringModel,
+    open_scorer,
+    scorer_of,
+)
 from pixelscope.endovae.results import RESEARCH
 from pixelscope.errors import InputError
 from pixelscope.files import atomic_file
@@ -59,7 +66,7 @@ class FrameScore:
 
 
 def score_frames(
-    model: Path | ScoringModel,
+    model: Path | ScoringModel | DetectorScorer,
     frames: Sequence[Bytes],
     *,
     score: str = "auto",
@@ -91,7 +98,7 @@ def score_frames(
         >>> pixelscope.endovae.score_frames(Path("healthy.onnx"), [frame])[0].p
         0.0476
     """
-    scorer = open_scorer(model, view, score) if isinstance(model, Path) else VAEScorer(model, view or HEADLINE, score)
+    scorer = open_scorer(model, view, score) if isinstance(model, Path) else scorer_of(model, view, score)
     threshold = _threshold(scorer, false_positive_rate)
     prepared = [scorer.prepared_pixels(_require_rgb_frame(frame, number)) for number, frame in enumerate(frames)]
     return frame_scores(scorer, scorer.score(prepared), threshold) if prepared else []

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +92,7 @@ class OnnxScorer:
         return ErrorMaps(**self._model(frames, MAPS))
 
 
-def load_scorer(path: Path, checkpoint: str = "auto", devices: int | None = 1) -> ScoringModel:
+def load_vae(path: Path, checkpoint: str = "auto", devices: int | None = 1) -> ScoringModel:
     """Open a run folder of EndoVAE, or a file made by `export`; only an ONNX file works without torch.
 
     Args:
@@ -102,9 +102,6 @@ def load_scorer(path: Path, checkpoint: str = "auto", devices: int | None = 1) -
 
     Raises:
         InputError: `path` is neither a run nor an exported file, or has no calibration.
-
-    Example:
-        >>> scorer = pixelscope.endovae.load_scorer(Path("healthy.onnx"))
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -245,19 +242,28 @@ FrameDetector: TypeAlias = "FittedDetector | OnnxDetector"
 class DetectorScorer:
     """Scores of a detector; see `Scorer`."""
 
-    def __init__(self, detector: FrameDetector, path: Path, view: ViewName | None, score: str) -> None:
+    def __init__(self, detector: FrameDetector, path: Path) -> None:
         known = detector.calibration
-        self._detector = detector
+        self._detector, self._path = detector, path
         self.view: ViewName = detector.config.view
         self.prepare = detector.config.prepare
-        if view not in (None, self.view):
-            raise InputError(f"{path} scores the view {self.view}, not {view}; leave out --view.")
         self.calibration = known.of_view(detector.name)
-        self.name = self.calibration.require(score)
+        self.name = self.calibration.selected
         self.cameras: Mapping[Size, int] = {(one.width, one.height): one.count for one in known.cameras}
         self.vmax, self.devices, self.grey = known.vmax, 1, known.grey
         self.identity: Mapping[str, str] = {"model": detector.sha256}
         self.warnings: Sequence[str] = ()
+
+    def of(self, view: ViewName | None, score: str) -> Self:
+        """Return itself.
+
+        Raises:
+            InputError: it does not score this view, or has no such score; None and `auto` are its own.
+        """
+        if view not in (None, self.view):
+            raise InputError(f"{self._path} scores the view {self.view}, not {view}; leave out --view.")
+        self.calibration.require(score)
+        return self
 
     def prepared(self, path: Path) -> PreparedViews:
         """Read and prepare a frame; raises InputError if it cannot be read, or leaves nothing of the view."""
@@ -285,6 +291,25 @@ class DetectorScorer:
         return square if self.view == "full" else centre_box(square)
 
 
+def load_scorer(path: Path, checkpoint: str = "auto", devices: int | None = 1) -> "ScoringModel | DetectorScorer":
+    """Open a run folder of EndoVAE, a detector, or a file made by `export` of either, once for many calls of `score_frames`.
+
+    Args:
+        path: the run folder; the folder or file of a detector; or the exported file, which needs no torch if it is .onnx.
+        checkpoint: which weights of a run folder; see `load_checkpoint`.
+        devices: number of GPUs, or of CPU threads if there is no GPU; None: one GPU, or a thread for each core. A detector uses
+            all cores at once.
+
+    Raises:
+        InputError: `path` is none of them, or has no calibration.
+
+    Example:
+        >>> scorer = pixelscope.endovae.load_scorer(Path("healthy.onnx"))
+        >>> pixelscope.endovae.score_frames(scorer, frames)
+    """
+    return _opened(path, checkpoint, devices)
+
+
 def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str = "auto", devices: int | None = 1) -> Scorer:
     """Open a run folder of `endovae train`, what `endovae detect` wrote, or a file that `export` made of either.
 
@@ -298,17 +323,25 @@ def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str 
     Raises:
         InputError: `model` is none of them, or has no such view or score.
     """
+    return scorer_of(_opened(model, checkpoint, devices), view, score)
+
+
+def scorer_of(opened: "ScoringModel | DetectorScorer", view: ViewName | None, score: str) -> Scorer:
+    """Return what scores frames with an opened model; see `open_scorer`."""
+    return opened.of(view, score) if isinstance(opened, DetectorScorer) else VAEScorer(opened, view or HEADLINE, score)
+
+
+def _opened(model: Path, checkpoint: str, devices: int | None) -> "ScoringModel | DetectorScorer":
     found = detector_in(model)
     model = model if found is None else found.path
     opened = OnnxModel(model) if model.suffix.lower() == ".onnx" and model.is_file() else None
     if is_detector(model) if opened is None else opened.about.system == SYSTEM:
         if devices not in (None, 1) or checkpoint != "auto":
             raise InputError(f"{model} is one detector, which uses all cores; leave out --devices and --checkpoint.")
-        return DetectorScorer(_open_detector(model, opened), model, view, score)
+        return DetectorScorer(_open_detector(model, opened), model)
     if opened is not None:
         refuse_checkpoint(model, checkpoint)
-    loaded = load_scorer(model, checkpoint, devices) if opened is None else OnnxScorer(opened, model, devices)
-    return VAEScorer(loaded, view or HEADLINE, score)
+    return load_vae(model, checkpoint, devices) if opened is None else OnnxScorer(opened, model, devices)
 
 
 def _open_detector(path: Path, opened: OnnxModel | None) -> FrameDetector:
