@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
@@ -106,6 +106,17 @@ class Config(BaseModel):
     """A frozen group of settings; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    if not TYPE_CHECKING:  # type checkers know the settings from the fields
+
+        def __init__(self, /, **values: Any) -> None:
+            """Take settings by name; raises InputError if one is invalid, as `parse` does."""
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise InputError(f"{type(self).__name__}: {describe_misfit(error) or ' '.join(describe_invalid(error))}.") from None
+
+        __init__.__pydantic_base_init__ = True  # pydantic builds groups of settings within others without it, and reports them all
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         """Yield the settings that differ from the defaults; `to_yaml` has all of them."""
