@@ -1,8 +1,9 @@
 """Arguments of public functions, checked and converted by the functions' annotations."""
 
 import inspect
+import os
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path, PurePath
@@ -47,6 +48,8 @@ def _checking(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _taken(name: str, value: Any, arms: Mapping[Any, Convert]) -> Any:
     """Return an argument as the first of the parameter's types that takes it."""
+    if isinstance(value, Iterator) and _anything not in arms.values():
+        value = list(value)  # once for all types; what it raises is no matter of types
     for convert in arms.values():
         try:
             return convert(value)
@@ -89,12 +92,15 @@ def _title(arm: Any) -> str:
     known = {Path: "a path", str: "text", int: "a whole number", float: "a number"}
     origin, items = get_origin(arm), get_args(arm)
     if origin is None:
-        return known.get(arm, f"a {getattr(arm, '__name__', arm)}")
+        name = getattr(arm, "__name__", str(arm))
+        return known.get(arm, f"{'an' if name[0] in 'AEIO' else 'a'} {name}")
     if origin is Literal:
         return " or ".join(map(str, items))
+    if origin is Mapping:
+        return f"a mapping, each value {_title(items[1])}"
     if origin is tuple and Ellipsis not in items:
         return f"{len(items)} values, each {_title(items[0])}"
-    return f"a sequence, each item {_title(items[-1])}"
+    return f"a sequence, each item {_title(items[0])}"
 
 
 def _is_config(arm: Any) -> bool:
@@ -112,7 +118,7 @@ def _nothing(value: Any) -> None:
 
 
 def _path(value: Any) -> Path:
-    if not isinstance(value, str | PurePath):
+    if not isinstance(value, str | os.PathLike):
         raise TypeError
     return Path(value)
 
@@ -166,7 +172,7 @@ def _several(item: Convert, count: int | None) -> Convert:
     """Return what converts one item, or any iterable of them; `count`: how many there must be, as a tuple."""
 
     def convert(value: Any) -> Any:
-        if isinstance(value, str | PurePath):
+        if isinstance(value, str | os.PathLike):
             found = [item(value)]
         elif isinstance(value, Iterable):
             found = [item(one) for one in value]

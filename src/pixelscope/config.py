@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
@@ -106,6 +106,8 @@ class Config(BaseModel):
     """A frozen group of settings; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    require_finite: ClassVar[bool] = True
+    """Whether a constructor refuses numbers that are not finite, as `parse` does."""
 
     if not TYPE_CHECKING:  # type checkers know the settings from the fields
 
@@ -114,9 +116,13 @@ class Config(BaseModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                raise InputError(f"{type(self).__name__}: {describe_misfit(error) or ' '.join(describe_invalid(error))}.") from None
+                raise InputError(
+                    f"{type(self).__name__}: {describe_misfit(error) or ' '.join(describe_invalid(error))}."
+                ) from None
+            if self.require_finite:
+                _require_finite(self, type(self).__name__)
 
-        __init__.__pydantic_base_init__ = True  # pydantic builds groups of settings within others without it, and reports them all
+        __init__.__pydantic_base_init__ = True  # pydantic builds groups within others without it, and reports them all
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         """Yield the settings that differ from the defaults; `to_yaml` has all of them."""
@@ -139,9 +145,7 @@ class Config(BaseModel):
             if misfit is not None and origin == MERGED:
                 raise InputError(f"{misfit}.") from None
             raise InputError(f"{origin}: {misfit or ' '.join(describe_invalid(error))}.") from None
-        for name, value in dotted(found.model_dump()):
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"{origin}: {name} must be a finite number, got {value}.")
+        _require_finite(found, origin)
         return found
 
     def with_settings(self, changes: dict[str, Any]) -> Self:
@@ -169,6 +173,12 @@ class Config(BaseModel):
     def save(self, path: Path) -> None:
         """Write `to_yaml()` to `path`."""
         write_text(Path(path), self.to_yaml())
+
+
+def _require_finite(config: Config, origin: str) -> None:
+    for name, value in dotted(config.model_dump()):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{origin}: {name} must be a finite number, got {value}.")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

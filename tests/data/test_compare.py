@@ -12,6 +12,7 @@ from fixtures.sources import noise, write_classes
 from pixelscope.cli import main
 from pixelscope.data import load
 from pixelscope.data.describe import compare_sources
+from pixelscope.data.pack import pack
 from pixelscope.pixelda.data import with_classes_of
 
 
@@ -46,6 +47,16 @@ def test_images_of_the_source_among_the_target_are_said(tmp_path: Path) -> None:
     Image.open(target / "b" / "0.png").resize((40, 40)).save(target / "b" / "large.png")
     (text,) = _problems(tmp_path, source, str(target))
     assert text.startswith("1 of 522 images of the target are also in the source"), "sizes that differ hide no copy"
+
+
+def test_copies_are_looked_for_at_the_size_of_a_pack(tmp_path: Path) -> None:
+    folder = _drawn(tmp_path / "folder", ("a", "b"), 260, 6)
+    packed = [str(tmp_path / f"pack{size}") for size in (16, 24)]
+    for path, size in zip(packed, (16, 24), strict=True):
+        pack(folder, Path(path), size=size)
+    for pair in ((folder, packed[0]), (packed[1], folder)):
+        assert _problems(tmp_path, *pair)[0].startswith("Every image of the target is also in the source")
+    assert "were not looked for" in _problems(tmp_path, *packed)[0]
 
 
 def test_no_shared_class_is_one_line(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,6 +113,23 @@ def test_sequences_and_settings_are_checked() -> None:
         check([1], config={"count": 3})
     with pytest.raises(InputError, match="give a RenderConfig"):
         check([1], config=PrepareConfig())
+
+
+def test_entries_of_folders_are_paths_and_errors_of_a_generator_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with os.scandir(tmp_path) as entries:
+        assert check_arguments(counted)(1, pair=(*entries, "b"))[3] == (tmp_path / "a", Path("b"))
+
+    def broken() -> Iterator[int]:
+        yield 1
+        len(3)  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError, match="has no len"):
+        check_arguments(listed)(broken())
+    with pytest.raises(InputError, match="masks is .*; give a mapping, each value a path"):
+        pixelscope.endovae.prepare([tmp_path], masks=["a"])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="must be a finite number"):
+        pixelscope.endovae.EndoVAEConfig(losses={"kl": float("inf")})  # pyright: ignore[reportArgumentType]
 
 
 def test_settings_of_another_system_train_nothing(tmp_path: Path) -> None:

@@ -116,10 +116,21 @@ def test_a_file_in_several_paths_is_read_once(tmp_path: Path) -> None:
     files = sorted(images.rglob("*.png"))
     again = [images, files[1], images / ".." / "in" / files[2].relative_to(images), images / "class0"]
     (tmp_path / "link.png").symlink_to(files[0])
-    assert [item.path for item in iterate_files([*again, tmp_path / "link.png"])] == [*files, tmp_path / "link.png"]
+    (tmp_path / "alias").symlink_to(images)
+    found = [item.path for item in iterate_files([*again, tmp_path / "alias", tmp_path / "link.png"])]
+    assert found == [*files, tmp_path / "link.png"]
     written = run_pipeline(table(tmp_path / "out.csv"), again, means())
     assert written.rows == len(read(tmp_path / "out.csv")) == 4 and "4 files given more than once" in written.notes[0]
     assert "more than once" not in str(run_pipeline(table(tmp_path / "one.csv"), [images], means()).notes)
+
+
+def test_files_that_a_link_tells_apart_are_two(tmp_path: Path) -> None:
+    for folder in ("a", "b/c"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "b" / "c")
+    for folder in ("a", "b"):
+        Image.new("L", (8, 8)).save(tmp_path / folder / "1.png")
+    assert count_files([tmp_path / "a" / "1.png", tmp_path / "a" / "link" / ".." / "1.png"]) == 2
 
 
 def test_a_complete_table_says_that_nothing_is_left_to_resume(tmp_path: Path) -> None:

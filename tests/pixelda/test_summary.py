@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 
 from fixtures import tiny
+from pixelscope.endovae.cost import plan_endovae
 from pixelscope.engine.config import RuntimeConfig
 from pixelscope.engine.cost import speed_of_all
 from pixelscope.errors import InputError
@@ -84,6 +85,20 @@ def test_no_more_processes_compute_at_a_time_than_there_are_cores_for(
 ) -> None:
     monkeypatch.setattr("pixelscope.engine.cost.share_of_cores", lambda devices: cores // devices)
     assert speed_of_all(10, RuntimeConfig(accelerator="cpu", devices=devices, threads=threads)) == expected
+
+
+@pytest.mark.parametrize("module", ["pixelda", "endovae"])
+def test_a_plan_counts_no_more_processes_than_there_are_cores_for(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelscope.engine.cost.share_of_cores", lambda devices: max(1, 2 // devices))
+    monkeypatch.setattr(f"pixelscope.{module}.cost.launch", lambda *_: (10.0, 1.0))
+    runtime = {"devices": 8, "accelerator": "cpu", "threads": 1}
+    if module == "pixelda":
+        found = plan(tiny.pixelda(source="mnist", target="mnist-m", runtime=runtime, training={"batch_size": 16}))
+    else:
+        found = plan_endovae(tiny.endovae(frames=str(tiny.write_frames(tmp_path)), runtime=runtime))
+    assert found.images_per_second == 20 and "one of 8 processes" in found.to_text()
 
 
 def test_a_plan_says_what_a_run_would_cost() -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -362,7 +363,7 @@ def compare_sources(source: str, target: str, *, data_root: Path | None = None, 
     ours, theirs = (describe_source(one, data_root=data_root, strict=strict) for one in (source, target))
     appearances = _appearance(ours.images), _appearance(theirs.images)
     problems = (
-        *_of_copies(*_of_one_size(ours, theirs, strict, data_root)),
+        *_of_copies(_of_one_size(ours, theirs, strict, data_root)),
         *_of_classes(ours, theirs),
         *_of_numbers(ours, theirs),
         *_of_framing(*appearances),
@@ -383,17 +384,27 @@ def _appearance(images: ImageSet) -> Appearance:
 
 def _of_one_size(
     source: SourceDescription, target: SourceDescription, strict: bool, data_root: Path | None
-) -> tuple[Pixels, Pixels]:
-    """Return the images of both; those of different sizes are read again, at one size, as training reads them."""
+) -> tuple[Pixels, Pixels] | None:
+    """Return the images of both; those of different sizes are read again, at one size, as training reads them.
+
+    None if there is no such size, because a pack has one of its own.
+    """
     ours, theirs = source.images.images, target.images.images
     if ours.shape[-2:] == theirs.shape[-2:]:
         return ours, theirs
-    side = min(ours.shape[-2:] + theirs.shape[-2:])
-    ours, theirs = (load(one.source, size=side, strict=strict, data_root=data_root).images for one in (source, target))
-    return ours, theirs
+    for side in sorted(side for side in {*ours.shape[-2:], *theirs.shape[-2:]} if side <= _LARGEST):
+        with suppress(InputError):
+            both = [load(one.source, size=side, strict=strict, data_root=data_root).images for one in (source, target)]
+            return both[0], both[1]
+    return None
 
 
-def _of_copies(source: Pixels, target: Pixels) -> list[str]:
+def _of_copies(both: tuple[Pixels, Pixels] | None) -> list[str]:
+    if both is None:
+        return [
+            "Images of the source among the target's were not looked for: a pack has one size, and the other domain another."
+        ]
+    source, target = both
     copied = int(np.isin(image_hashes(target), image_hashes(source)).sum())
     if copied == len(target):
         return ["Every image of the target is also in the source; give images of the other domain as the target."]

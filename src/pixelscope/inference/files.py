@@ -1,6 +1,5 @@
-"""Iterate over input files in a fixed order, in bounded memory."""
+"""Iterate over input files in a fixed order; of several paths, only names are all in memory."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -77,13 +76,22 @@ def iterate_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_fil
 
 
 def _distinct(files: Iterable[InputFile]) -> Iterator[InputFile]:
-    """Yield each file once, even if its path is written in several ways."""
+    """Yield each file once, even if its folder is named in several ways; a link to a file is a file."""
     seen: set[str] = set()
-    for item in files:
-        path = os.path.normpath(item.path.absolute())
-        if path not in seen:
-            seen.add(path)
+    for item, place in _places(files):
+        if place not in seen:
+            seen.add(place)
             yield item
+
+
+def _places(files: Iterable[InputFile]) -> Iterator[tuple[InputFile, str]]:
+    """Yield each file with its path, of which the folder has no links."""
+    folders: dict[Path, Path] = {}
+    for item in files:
+        parent = item.path.parent
+        if parent not in folders:
+            folders[parent] = parent.resolve()
+        yield item, str(folders[parent] / item.path.name)
 
 
 def _given(paths: Sequence[Path], takes: Callable[[Entry], bool]) -> Iterator[InputFile]:
@@ -107,6 +115,15 @@ def count_files(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file)
     return sum(1 for _ in iterate_files(paths, takes))
 
 
+def repeated_notes(paths: Sequence[Path], takes: Callable[[Entry], bool] = is_file) -> tuple[str, ...]:
+    """Return a note on the files that are in several of the paths, with their number."""
+    if len(paths) == 1:
+        return ()
+    given = [place for _, place in _places(_given(paths, takes))]
+    repeated = len(given) - len(set(given))
+    return (f"{plural(repeated, 'file')} given more than once: each is read once.",) if repeated else ()
+
+
 def skipped_notes(paths: Sequence[Path], out: Path, takes: Callable[[Entry], bool] = is_file) -> tuple[str, ...]:
     """Return notes on files that `iterate_files` skips in folders, with counts; of results only those older than `out`.
 
@@ -118,9 +135,7 @@ def skipped_notes(paths: Sequence[Path], out: Path, takes: Callable[[Entry], boo
         skipped = entry.kind in found and not takes(entry) and not is_label_file(entry.name)
         if skipped and entry.path.resolve() not in new:
             found[entry.kind].append(InputFile(entry.path, Path()).name + "/" * entry.name.endswith("/"))
-    repeated = sum(1 for _ in _given(paths, takes)) - count_files(paths, takes) if len(paths) > 1 else 0
     return (
-        *((f"{plural(repeated, 'file')} given more than once: each is read once.",) if repeated else ()),
         *not_read_notes(found["other"]),
         *note("Skipped {count:mask}: {names}.", found["image"]),
         *passed_over_notes(found["skipped"], found["own"]),

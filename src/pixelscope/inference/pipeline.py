@@ -16,7 +16,16 @@ from pixelscope.data.sources.listing import Entry, window_notes
 from pixelscope.errors import InputError, Interrupted, note, plural
 from pixelscope.files import DISK_FULL, keep_heap
 from pixelscope.imaging.convert import Range
-from pixelscope.inference.files import InputFile, batches, count_files, in_order, is_file, iterate_files, skipped_notes
+from pixelscope.inference.files import (
+    InputFile,
+    batches,
+    count_files,
+    in_order,
+    is_file,
+    iterate_files,
+    repeated_notes,
+    skipped_notes,
+)
 from pixelscope.inference.table import ERROR, ResumableTable, Row, Table
 from pixelscope.runs.progress import ProgressCallback
 
@@ -81,6 +90,7 @@ def run_pipeline(
     """
     keep_heap()
     total, done, rows, failed = count_files(paths, stages.takes), table.items, table.count, table.failed
+    repeated = repeated_notes(paths, stages.takes)
     remarks = _Remarks()
     try:
         with reject_decompression_bombs():
@@ -101,7 +111,9 @@ def run_pipeline(
         raise InputError(f"The disk is full; {table.kept(rows)}; free some space, then {table.how_to_continue()}.") from None
     finally:
         table.close()
-    return BatchResult(str(table.out), rows, failed, (*skipped_notes(paths, table.out, stages.takes), *remarks.notes()))
+    return BatchResult(
+        str(table.out), rows, failed, (*repeated, *skipped_notes(paths, table.out, stages.takes), *remarks.notes())
+    )
 
 
 def decode_rgb(item: InputFile, size: int, value_range: Range | None) -> np.ndarray:
@@ -187,7 +199,7 @@ def _rows(
         lambda batch: (len(batch), _computed(batch, stages, first)),
         batches(remarked(), size),
         stages.devices,
-        ahead=2 * stages.devices,
+        ahead=stages.devices + 1,
     )
 
 

@@ -80,6 +80,8 @@ class Count(int):
 class ResultFile(Config):
     """Base class of JSON result files."""
 
+    require_finite: ClassVar[bool] = False
+
     remedy: ClassVar[str] = "evaluate the run again"
     """What to do if the file is damaged."""
 

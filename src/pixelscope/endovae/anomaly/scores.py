@@ -3,8 +3,9 @@
 Nothing here needs torch: the outputs of the networks arrive as arrays, from any runtime.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,11 @@ class ErrorMaps:
     """(N, latent): nats per dimension."""
     mean: NDArray[np.float32]
     """(N, latent): posterior mean."""
+
+    @classmethod
+    def join(cls, parts: Sequence["ErrorMaps"]) -> Self:
+        """Return the outputs of several batches as one."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     @property
     def finite(self) -> NDArray[np.bool_]:

@@ -79,7 +79,7 @@ def reconstruct(
             "--seed has no effect without --sampled, because the posterior mean is not drawn; drop it, or add --sampled."
         )
     one_grid = is_grid(out)
-    ignored = [name for name, given in (("--resume", resume), ("--devices", devices is not None)) if given and one_grid]
+    ignored = [name for name, given in (("--resume", resume), ("--devices", devices not in (None, 1))) if given and one_grid]
     if ignored:
         raise InputError(f"{out} is one grid, for which {ignored[0]} has no effect; drop it, or give a folder with --out.")
     loaded = load_checkpoint(run, checkpoint, finished=False)

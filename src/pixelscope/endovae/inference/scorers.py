@@ -327,7 +327,13 @@ def open_scorer(model: Path, view: ViewName | None, score: str, checkpoint: str 
 
 
 def scorer_of(opened: "ScoringModel | DetectorScorer", view: ViewName | None, score: str) -> Scorer:
-    """Return what scores frames with an opened model; see `open_scorer`."""
+    """Return what scores frames with an opened model; see `open_scorer`.
+
+    Raises:
+        InputError: it is no such model.
+    """
+    if not hasattr(opened, "calibration"):
+        raise InputError(f"A {type(opened).__name__} scores no frames; give a path, or what `load_scorer` returns.")
     return opened.of(view, score) if isinstance(opened, DetectorScorer) else VAEScorer(opened, view or HEADLINE, score)
 
 

@@ -1,7 +1,7 @@
 """Encoder and decoder in torch, from a run or from exported weights, on NumPy arrays."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -16,7 +16,7 @@ from pixelscope.endovae.anomaly.scores import ErrorMaps
 from pixelscope.endovae.checkpoints import Checkpoint, load_checkpoint, load_networks
 from pixelscope.endovae.config import EndoVAEConfig
 from pixelscope.endovae.data import as_channels_first, to_frames, to_unit
-from pixelscope.endovae.forward import BATCH, Reconstructed, decode, random_latents
+from pixelscope.endovae.forward import Reconstructed, decode, random_latents
 from pixelscope.endovae.losses import Posterior
 from pixelscope.endovae.metrics import Dissimilarity, pixel_maps
 from pixelscope.endovae.networks import AnyDecoder, AnyEncoder
@@ -49,7 +49,7 @@ class TorchVAE:
         """
         self._networks = nn.ModuleDict(dict(zip(NETWORKS, (encoder, decoder), strict=True)))
         self._replicas = ReplicaPool(self._networks, devices) if pooled else None
-        self.devices = 1 if self._replicas is None else self._replicas.devices
+        self.devices, self._at_once = (1, 16) if self._replicas is None else (self._replicas.devices, self._replicas.at_once)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -62,7 +62,8 @@ class TorchVAE:
 
     def encode(self, frames: Bytes) -> Floats:
         """Return the posterior means (N, latent) of uint8 frames (N, S, S, 3)."""
-        return np.concatenate([self._reconstruct(frames[rows]).posterior.mean.numpy() for rows in _batches(len(frames))])
+        parts = [self._reconstruct(frames[rows]) for rows in self._batches(len(frames))]
+        return np.concatenate([part.posterior.mean.numpy() for part in parts])
 
     def decode(self, z: Floats) -> Bytes:
         """Return the uint8 frames (N, S, S, 3) of latent vectors (N, latent)."""
@@ -79,18 +80,22 @@ class TorchVAE:
             noise: standard normal values (N, latent) to sample each posterior with; None uses its mode.
             insets: pixels that are left out of PSNR and SSIM, (N, S, S).
         """
-        parts = [self._reconstruct(frames[rows], None if noise is None else noise[rows]) for rows in _batches(len(frames))]
-        drawn = np.concatenate([to_frames(part.reconstructions) for part in parts])
-        masks = [None if insets is None else torch.from_numpy(~insets[rows, None]).float() for rows in _batches(len(frames))]
-        pairs = zip(parts, masks, strict=True)
-        quality = [pixel_maps(part.images, part.reconstructions).quality(mask) for part, mask in pairs]
+        drawn, quality = [], []
+        with self._share_of_cores():
+            for rows in self._batches(len(frames)):
+                part = self._reconstruct(frames[rows], None if noise is None else noise[rows])
+                mask = None if insets is None else torch.from_numpy(~insets[rows, None]).float()
+                drawn.append(to_frames(part.reconstructions))
+                quality.append(pixel_maps(part.images, part.reconstructions).quality(mask))
         psnr, ssim = (torch.cat([one[name] for one in quality]).numpy() for name in ("psnr", "ssim"))
-        return drawn, psnr, ssim
+        return np.concatenate(drawn), psnr, ssim
 
     def analyze(self, frames: Bytes) -> tuple[ErrorMaps, Bytes]:
         """Return error maps and reconstructions of uint8 frames (N, S, S, 3)."""
-        found = self._reconstruct(frames)
-        return _error_maps(found), to_frames(found.reconstructions)
+        with self._share_of_cores():
+            parts = [self._reconstruct(frames[rows]) for rows in self._batches(len(frames))]
+            maps = ErrorMaps.join([_error_maps(part) for part in parts])
+            return maps, np.concatenate([to_frames(part.reconstructions) for part in parts])
 
     @torch.no_grad()
     def _reconstruct(self, frames: Bytes, noise: Floats | None = None) -> Reconstructed:
@@ -100,6 +105,12 @@ class TorchVAE:
             z = posterior.mode if noise is None else posterior.sample(torch.from_numpy(noise).to(device))
             reconstructions = networks["decoder"](z).float().cpu()
             return Reconstructed(images.cpu(), reconstructions, Posterior(posterior.mean.cpu(), posterior.log_variance.cpu()))
+
+    def _batches(self, count: int) -> Iterator[slice]:
+        return (slice(start, start + self._at_once) for start in range(0, count, self._at_once))
+
+    def _share_of_cores(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._replicas is None else self._replicas.share_of_cores()
 
     @contextmanager
     def _acquire(self) -> Iterator[tuple[nn.ModuleDict, torch.device]]:
@@ -148,7 +159,8 @@ class TorchScorer(TorchVAE):
     def __call__(self, frames: Bytes) -> ErrorMaps:
         """Return the error maps of uint8 frames (N, S, S, 3); raises InputError for others."""
         require_rgb(frames, self.prepare.size)
-        return _error_maps(self._reconstruct(frames))
+        with self._share_of_cores():
+            return ErrorMaps.join([_error_maps(self._reconstruct(frames[rows])) for rows in self._batches(len(frames))])
 
 
 class EndoVAEGraph(nn.Module):
@@ -184,7 +196,3 @@ def _error_maps(batch: Reconstructed) -> ErrorMaps:
     found = pixel_maps(batch.images, batch.reconstructions)
     kl, mean = batch.posterior.kl(), batch.posterior.mean
     return ErrorMaps(found.error.numpy(), found.dissimilarity.numpy(), kl.numpy(), mean.numpy())
-
-
-def _batches(count: int) -> Iterator[slice]:
-    return (slice(start, start + BATCH) for start in range(0, count, BATCH))

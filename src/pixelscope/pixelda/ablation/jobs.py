@@ -72,7 +72,7 @@ class LaunchOptions:
     cluster: Cluster = "local"
     max_parallel: int = 1
     """Jobs at a time."""
-    slurm: Mapping[str, str] | None = None
+    slurm: Mapping[str, str | int] | None = None
     """Options of SLURM by name, for example `partition`."""
     progress: ProgressCallback | None = None
     """Called with the number of jobs that have ended, and of all jobs; not called without submitit."""

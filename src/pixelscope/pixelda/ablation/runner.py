@@ -56,7 +56,7 @@ def ablate(
     conditions: Sequence[str] | None = None,
     cluster: Cluster = "local",
     max_parallel: int = 1,
-    slurm: Mapping[str, str] | None = None,
+    slurm: Mapping[str, str | int] | None = None,
     resume: bool = False,
     take_over: bool = False,
     data_root: Path | None = None,
@@ -127,7 +127,7 @@ def search(
     grid: str = "search",
     cluster: Cluster = "local",
     max_parallel: int | None = None,
-    slurm: Mapping[str, str] | None = None,
+    slurm: Mapping[str, str | int] | None = None,
     resume: bool = False,
     take_over: bool = False,
     data_root: Path | None = None,
@@ -197,9 +197,10 @@ def search(
 
 
 def _select(grid: Grid, seeds: Sequence[int] | None, conditions: Sequence[str] | None) -> Grid:
+    for name, given in (("seed", seeds), ("condition", conditions)):
+        if given is not None and not given:
+            raise InputError(f"No {name} is given; give one or more, or leave {name}s out for those of the grid.")
     if seeds is not None:
-        if not seeds:
-            raise InputError("No seed is given; give one or more, or leave seeds out for those of the grid.")
         grid = grid.model_copy(update={"seeds": tuple(dict.fromkeys(seeds))})
     if conditions is not None:
         unknown = [name for name in conditions if name not in grid.conditions]
