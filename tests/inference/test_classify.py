@@ -344,7 +344,7 @@ def test_drawing_goes_on_where_it_stopped(pixelda_run: Path, digits: Path, tmp_p
         raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match="192 rows are kept"):
-        adapt(pixelda_run, source, tmp_path / "out", styles=3, progress=interrupt)
+        adapt(pixelda_run, source, tmp_path / "out", styles=3, devices=1, progress=interrupt)
     part = tmp_path / "out" / "manifest.csv.part"
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join(lines[:-2]) + lines[-2][:5])

@@ -257,7 +257,7 @@ def test_scoring_goes_on_where_it_stopped(endovae_run: Path, frame_files: Path, 
     score(endovae_run, files, tmp_path / "whole.csv", maps=tmp_path / "whole")
     content = (tmp_path / "whole.csv").read_bytes()
     with pytest.raises(Interrupted, match="64 rows are kept"):
-        score(endovae_run, files, tmp_path / "s.csv", maps=tmp_path / "maps", progress=interrupt)
+        score(endovae_run, files, tmp_path / "s.csv", maps=tmp_path / "maps", devices=1, progress=interrupt)
     score(endovae_run, files, tmp_path / "s.csv", maps=tmp_path / "maps", resume=True)
     assert (tmp_path / "s.csv").read_bytes() == content
     made = [{path.relative_to(tmp_path / name) for path in image_files(tmp_path / name)} for name in ("maps", "whole")]

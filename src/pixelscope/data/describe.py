@@ -387,7 +387,7 @@ def _of_one_size(
 ) -> tuple[Pixels, Pixels] | None:
     """Return the images of both; those of different sizes are read again, at one size, as training reads them.
 
-    None if there is no such size, because a pack has one of its own.
+    None if there is no such size, because a pack has one size only.
     """
     ours, theirs = source.images.images, target.images.images
     if ours.shape[-2:] == theirs.shape[-2:]:
