@@ -349,7 +349,7 @@ def test_drawing_goes_on_where_it_stopped(pixelda_run: Path, digits: Path, tmp_p
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join(lines[:-2]) + lines[-2][:5])
     done: list[int] = []
-    adapt(pixelda_run, source, tmp_path / "out", styles=3, resume=True, progress=lambda now, _: done.append(now))
+    adapt(pixelda_run, source, tmp_path / "out", styles=3, devices=1, resume=True, progress=lambda now, _: done.append(now))
     assert done == [80]
     assert (tmp_path / "out" / "manifest.csv").read_bytes() == (tmp_path / "whole" / "manifest.csv").read_bytes()
     made = [
