@@ -59,6 +59,23 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_the_devices(pixelda_run: 
     assert json.loads((tmp_path / "one.jsonl").read_text(encoding="utf-8")) == json.loads(rows[7])
 
 
+def test_a_table_cut_anywhere_has_the_same_digits_when_it_is_resumed(pixelda_run: Path, digits: Path, tmp_path: Path) -> None:
+    classify(pixelda_run, [digits], tmp_path / "whole.csv")
+    whole = (tmp_path / "whole.csv").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for kept in (1, 7, 18, len(lines) - 2):
+        out = tmp_path / f"{kept}.csv"
+        with pytest.raises(Interrupted):
+            classify(pixelda_run, [digits], out, progress=_interrupt)
+        Path(f"{out}.part").write_bytes(b"".join(lines[: kept + 1]))
+        classify(pixelda_run, [digits], out, resume=True, devices=3)
+        assert out.read_bytes() == whole, kept
+
+
+def _interrupt(done: int, total: int) -> None:
+    raise KeyboardInterrupt
+
+
 def test_the_baselines_answer_stands_beside(pixelda_run: Path, baseline_run: Path, digits: Path, tmp_path: Path) -> None:
     classify(pixelda_run, [digits], tmp_path / "both.csv", baseline=baseline_run)
     classify(baseline_run, [digits], tmp_path / "alone.csv")

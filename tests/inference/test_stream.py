@@ -154,15 +154,16 @@ def test_rows_are_in_the_order_of_the_files(tmp_path: Path, devices: int) -> Non
     assert seen[-1] == (3 * BATCH + 5, 3 * BATCH + 5) and seen == sorted(seen)
 
 
-def test_few_files_are_divided_among_the_devices(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("files", "expected"), [(8, [8]), (40, [8, 16, 16]), (60, [20, 20, 20]), (200, [8, 64, 64, 64])])
+def test_few_files_are_divided_among_the_devices(tmp_path: Path, files: int, expected: list[int]) -> None:
     counts: list[int] = []
 
     def compute(items: Sequence[InputFile], images: Sequence[np.ndarray]) -> list[dict]:
         counts.append(len(items))
         return [{"mean": 0.0} for _ in images]
 
-    run_pipeline(table(tmp_path / "out.csv"), [folder_of(tmp_path / "in", 8)], Steps(lambda item: 0, compute, 3))
-    assert sorted(counts) == [2, 3, 3]
+    run_pipeline(table(tmp_path / "out.csv"), [folder_of(tmp_path / "in", files)], Steps(lambda item: 0, compute, 3))
+    assert sorted(counts) == expected
 
 
 def test_what_is_no_image_broken_or_enormous_is_a_row_with_its_error(tmp_path: Path, monkeypatch) -> None:

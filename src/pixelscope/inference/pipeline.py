@@ -33,6 +33,8 @@ P = TypeVar("P")
 
 BATCH = 64
 """Maximum number of files per batch."""
+LEAST = 16
+"""Minimum number of files per batch, but for the last: smaller ones are summed in another order, and last digits differ."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def run_pipeline(
     try:
         with reject_decompression_bombs():
             left = _after(table, iterate_files(paths, stages.takes))
-            size = min(BATCH, max(1, math.ceil((total - done) / stages.devices)))
+            # Of all files, not of those left: what a resumed table computes is to the bit what it would have been.
+            size = min(BATCH, max(LEAST, math.ceil(total / stages.devices)))
             for items, some in _rows(left, stages, size, table.columns[0], remarks):
                 table.add(some)
                 done, rows = done + items, rows + len(some)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pixelscope.errors import InputError
 from pixelscope.inference.files import InputFile, require_files
-from pixelscope.inference.pipeline import ERROR, BatchResult, Steps, decode_rgb, run_pipeline
+from pixelscope.inference.pipeline import ERROR, LEAST, BatchResult, Steps, decode_rgb, run_pipeline
 from pixelscope.inference.table import Row, open_table
 from pixelscope.pixelda.inference.model import Bytes, ClassifierModel, load_classifier
 from pixelscope.pixelda.results import Choose
@@ -65,8 +65,10 @@ def classify(
     first, ranges = answering[0], tuple(dict.fromkeys(one.value_range for one in answering))
 
     def compute(_: Sequence[InputFile], images: Sequence[tuple[Bytes, ...]]) -> Sequence[Row]:
-        read = dict(zip(ranges, map(np.stack, zip(*images, strict=True)), strict=True))
-        return _rows([one(read[one.value_range]) for one in answering], list(first.classes))
+        # A last batch may be small, and a resumed table may end in another one: padded, its rows have the same digits.
+        padded = [*images, *[images[-1]] * (LEAST - len(images))]
+        read = dict(zip(ranges, map(np.stack, zip(*padded, strict=True)), strict=True))
+        return _rows([one(read[one.value_range])[: len(images)] for one in answering], list(first.classes))
 
     values = first.value_range
     stages = Steps(
