@@ -16,6 +16,8 @@ from pixelscope.engine.runtime import resolve_runtime
 
 N = TypeVar("N", bound=nn.Module)
 
+AT_ONCE = 16
+"""Images per pass on a CPU, so that activations stay in the cache."""
 MOST_CALLERS = 8
 """Maximum number of threads that share a network by default: each needs memory for its activations."""
 
@@ -25,7 +27,7 @@ class ReplicaPool(Generic[N]):
 
     Attributes:
         devices: number of callers that may use it at a time.
-        at_once: images per pass; on a CPU few, so that activations stay in the cache.
+        at_once: images per pass.
     """
 
     def __init__(self, network: N, devices: int | None = 1) -> None:
@@ -42,7 +44,7 @@ class ReplicaPool(Generic[N]):
         runtime = resolve_runtime(RuntimeConfig.parse({"devices": 1 if devices is None else devices}, "--devices"))
         on_gpus, shared = runtime.accelerator == "cuda", devices is None and runtime.accelerator != "cuda"
         self.devices = min(runtime.threads, MOST_CALLERS) if shared else runtime.devices
-        self.at_once = 64 if on_gpus else 16
+        self.at_once = 64 if on_gpus else AT_ONCE
         self._threads = runtime.threads // self.devices if shared else runtime.threads
         self._free: SimpleQueue[tuple[N, torch.device]] = SimpleQueue()
         for index in range(self.devices):

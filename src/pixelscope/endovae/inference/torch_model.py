@@ -25,7 +25,7 @@ from pixelscope.errors import InputError
 from pixelscope.exports.weights import read_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.convert import require_rgb
-from pixelscope.inference.replicas import ReplicaPool
+from pixelscope.inference.replicas import AT_ONCE, ReplicaPool
 from pixelscope.rng import generator
 
 Bytes = NDArray[np.uint8]
@@ -49,7 +49,9 @@ class TorchVAE:
         """
         self._networks = nn.ModuleDict(dict(zip(NETWORKS, (encoder, decoder), strict=True)))
         self._replicas = ReplicaPool(self._networks, devices) if pooled else None
-        self.devices, self._at_once = (1, 16) if self._replicas is None else (self._replicas.devices, self._replicas.at_once)
+        self.devices, self._at_once = (
+            (1, AT_ONCE) if self._replicas is None else (self._replicas.devices, self._replicas.at_once)
+        )
 
     @property
     def identity(self) -> dict[str, str]:
