@@ -328,7 +328,8 @@ def _as_target(images: ImageSet, config: BaselineConfig) -> ImageSet:
 
 def _held(images: ImageSet, framed: ImageSet, seen: SeenImages) -> Mask:
     """Return a mask (N,) of the images that the run trained on: from the source as they are, or framed from the target."""
-    return seen.holds(images) | seen.holds(framed)
+    held = seen.holds(images)
+    return held if framed is images else held | seen.holds(framed)
 
 
 def _partly_seen(test: ImageSet, known: int) -> dict[str, MeasuredSet]:
