@@ -23,7 +23,7 @@ test: $(STAMP) ## Check style, structure and types, then run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 bench: $(STAMP) ## Measure speed side by side with plain programs and other libraries, into results/benchmarks
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'

@@ -42,7 +42,7 @@ CLOSED = (">&-", "2>&-", ">&- 2>&-")
         ("pixelda train --data.size 20", "--data.size must be a multiple of 8, got 20"),
         ("pixelda train --losses.classifier-inputs bot", "'generated'"),
         ("endovae prepare here --range 5 2", "--range is invalid: a range goes from LOW to a higher HIGH"),
-        ("endovae detect here --out there --detectors fit", "--detectors must be 'lite0-mahalanobis'"),
+        ("endovae detect here --out there --detectors fit", "--detectors must be 'lite0-matched-filters'"),
         ("endovae train --model.kind spatial", "The settings do not fit each other: a spatial code has no cross-entropy"),
         ("endovae train --model.kind spatial --model.stride 3", "The settings do not fit each other: a stride of 3"),
         ("endovae train --preset spatial --model.stride 3", "The settings do not fit each other: a stride of 3"),

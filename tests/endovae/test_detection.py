@@ -44,7 +44,15 @@ from pixelscope.endovae.anomaly.statistics import few_clusters_warning
 from pixelscope.endovae.detection.config import DetectConfig, DetectorName
 from pixelscope.endovae.detection.crossvalidation import cross_validate, halves, make_folds
 from pixelscope.endovae.detection.detect import calibration_split, fit_to_store
-from pixelscope.endovae.detection.detectors import Detection, Mahalanobis, PaDiM, PatchCore, PseudoLesions, highest
+from pixelscope.endovae.detection.detectors import (
+    Detection,
+    Mahalanobis,
+    MatchedFilters,
+    PaDiM,
+    PatchCore,
+    PseudoLesions,
+    highest,
+)
 from pixelscope.endovae.detection.features import (
     PASS,
     FrameFeatures,
@@ -56,6 +64,7 @@ from pixelscope.endovae.detection.model import FittedDetector
 from pixelscope.endovae.detection.pseudo_lesions import (
     LesionNet,
     draw_example,
+    draw_into_each,
     draw_lesion,
     segmentation_loss,
     train_lesion_head,
@@ -71,6 +80,8 @@ from pixelscope.exports.weights import read_weights as read_weights_file
 from pixelscope.exports.weights import write_weights
 from pixelscope.imaging.config import PrepareConfig
 from pixelscope.imaging.content_area import Box
+from pixelscope.imaging.resize import resize_frames_bicubic
+from pixelscope.rng import derive
 
 LEARNED = ("learned-mahalanobis", "pseudo-lesions")
 KINDS = (Mahalanobis, PseudoLesions)
@@ -108,7 +119,16 @@ def features(count: int, seed: int = 0) -> FrameFeatures:
     rng = np.random.default_rng(seed)
     shapes = ((count, 6), (count, 4), (count, 2, 2, 5), (count, 4, 4, 5), (count, 4, 4))
     first, second, *others = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
-    return FrameFeatures((first, second), *others)
+    patches, fine, lesion = others
+    return FrameFeatures((first, second), patches, fine, lesion)
+
+
+def drawn_features(count: int, lesions: float = 1.0) -> FrameFeatures:
+    """Return features of which pseudo-lesions move the first value of the first map, by 2 on average."""
+    plain, rng = features(count), np.random.default_rng(9)
+    first, second = (one + lesions * 0.1 * rng.standard_normal(one.shape).astype(np.float32) for one in plain.pooled)
+    first[:, 0] += lesions * rng.choice([-2, 2], count)
+    return replace(plain, with_lesion=(first, second))
 
 
 def textures(count: int, seed: int = 0, side: int = 64) -> np.ndarray:
@@ -148,6 +168,26 @@ def test_an_example_without_a_lesion_is_the_frame_itself_and_a_seed_repeats() ->
         change, far = np.abs(drawn - frame).mean(2), cv2.dilate(lesion, np.ones((25, 25))) == 0
         assert not lesion.any() or not far.any() or change[far].mean() < change[lesion > 0].mean() / 2
     assert kinds == {True, False}
+
+
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_one_lesion_is_drawn_into_each_frame_as_the_seed_says(count: int) -> None:
+    frames = textures(count)
+    first, same, other = (draw_into_each(frames, seed).astype(int) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 5
+    change = np.abs(first - frames.astype(int)).max(3)
+    assert np.mean(change.max((1, 2)) > 5) > 0.7
+    assert np.median((change <= 1).mean((1, 2))) > 0.2
+
+
+def test_a_lesion_of_two_frames_shows_the_other_one() -> None:
+    red, blue = (np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 40, 40), (40, 40, 200)))
+    halves = np.stack([red, blue])
+    halves[0, ::8], halves[1, :, ::8] = 255, 255
+    stripes = [draw_into_each(halves, seed)[0, 1:8].astype(float).std(1).mean() for seed in range(40)]
+    # Columns of the second frame vary along rows between the first one's lines, which do not.
+    assert np.max(stripes) > 10
 
 
 def test_the_loss_is_cross_entropy_plus_half_of_dice() -> None:
@@ -218,6 +258,36 @@ def test_the_pooled_distance_is_the_sum_of_scipys_over_maps() -> None:
         expected += [mahalanobis(one, fitted.location_, fitted.precision_) for one in seen]
     np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
     np.testing.assert_array_equal(found.maps, test.lesion)
+
+
+def test_matched_filters_are_those_of_every_change() -> None:
+    train, test = drawn_features(40), features(7, seed=1)
+    assert train.with_lesion is not None
+    found = MatchedFilters.fit(train, 0).detect(test)
+    expected = np.zeros(7)
+    for known, drawn, seen in zip(train.pooled, train.with_lesion, test.pooled, strict=True):
+        fitted = LedoitWolf().fit(known.astype(np.float64))
+        filters = [np.linalg.solve(fitted.covariance_, change) for change in (drawn - known).astype(np.float64)]
+        gain = sum(one @ fitted.covariance_ @ one for one in filters)
+        expected += [np.sqrt(sum((one @ (row - fitted.location_)) ** 2 for one in filters) / gain) for row in seen]
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+    np.testing.assert_array_equal(found.maps, test.lesion)
+
+
+def test_filters_are_deaf_to_what_no_lesion_changes() -> None:
+    train, test = drawn_features(40), features(2, seed=1)
+    for one in test.pooled:
+        one[:] = 0
+    test.pooled[0][0, 0], test.pooled[0][1, 1] = 5, 5
+    matched, plain = (kind.fit(train, 0).detect(test).scores for kind in (MatchedFilters, Mahalanobis))
+    assert matched[0] > 2 * matched[1]
+    assert plain[1] > 0.7 * plain[0]
+
+
+def test_filters_without_any_change_find_nothing() -> None:
+    assert not MatchedFilters.fit(drawn_features(40, lesions=0), 0).detect(features(3, seed=1)).scores.any()
+    with pytest.raises(ValueError, match="pseudo-lesions"):
+        MatchedFilters.fit(features(40), 0)
 
 
 def test_padim_is_a_distance_for_each_position() -> None:
@@ -740,7 +810,7 @@ def test_the_detector_of_the_file_is_calibrated_on_frames_that_it_was_not_fitted
     assert fitted.calibration.grey == 3
 
 
-@pytest.mark.parametrize("name", ["learned-padim", "learned-mahalanobis", "pseudo-lesions"])
+@pytest.mark.parametrize("name", ["learned-padim", "learned-matched-filters", "learned-mahalanobis", "pseudo-lesions"])
 def test_a_file_scores_as_the_detector_that_was_saved(phantoms: FrameStore, tmp_path: Path, name: DetectorName) -> None:
     fitted = fit_to_store(phantoms, name, QUICK)
     fitted.save(tmp_path / "detector.safetensors")
@@ -899,21 +969,23 @@ def test_lesion_maps_of_pretrained_features_are_those_of_the_whole_extractor() -
 @needs_pretrained
 @pytest.mark.usefixtures("small_lite0")
 def test_pretrained_detectors_are_fitted_to_the_training_frames_of_each_fold(phantoms: FrameStore) -> None:
-    names: tuple[DetectorName, ...] = ("lite0-padim", "lite0-pseudo-lesions")
+    names: tuple[DetectorName, ...] = ("lite0-matched-filters", "lite0-padim", "lite0-pseudo-lesions")
     found = cross_validate(phantoms, replace_config(detectors=names))
-    frames, bare = np.asarray(phantoms.view("centre").frames), pretrained_extractor()
+    frames, bare = np.asarray(phantoms.view("centre").frames), pretrained_extractor(mirrored=True)
     known, areas = bare.features(frames), {name: [] for name in names}
     for number, fold in enumerate(make_folds(phantoms, np.ones(len(phantoms), bool), 3, 8, seed=0)):
-        seen = bare.trained_on(frames[fold.train], QUICK.images, 0, number).with_lesion_maps(known)
-        for name, kind in zip(names, (PaDiM, PseudoLesions), strict=True):
-            scores = kind.fit(seen[fold.train], 0).detect(seen).scores
+        healthy = frames[fold.train]
+        seen = bare.trained_on(healthy, QUICK.images, 0, number).with_lesion_maps(known)
+        pooled = bare.features(draw_into_each(resize_frames_bicubic(healthy, 64), derive(0, "fold", number))).pooled
+        for name, kind in zip(names, (MatchedFilters, PaDiM, PseudoLesions), strict=True):
+            scores = kind.fit(replace(seen[fold.train], with_lesion=pooled), 0).detect(seen).scores
             areas[name].append(roc_auc_score(phantoms.abnormal[fold.selection], scores[fold.selection]))
     assert found.selection_auroc == pytest.approx({name: np.mean(some) for name, some in areas.items()})
 
 
 @needs_pretrained
 @pytest.mark.usefixtures("small_lite0")
-@pytest.mark.parametrize("name", ["lite0-patchcore", "lite0-mahalanobis", "lite0-pseudo-lesions"])
+@pytest.mark.parametrize("name", ["lite0-patchcore", "lite0-matched-filters", "lite0-pseudo-lesions"])
 def test_a_pretrained_detector_is_saved_without_the_weights_of_the_extra(
     phantoms: FrameStore, tmp_path: Path, name: DetectorName
 ) -> None:

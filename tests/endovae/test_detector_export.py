@@ -68,14 +68,14 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["learned-mahalanobis", "learned-padim", "learned-patchcore", "lite0-mahalanobis", "lite0-pseudo-lesions"]
+    "name", ["learned-mahalanobis", "learned-padim", "learned-patchcore", "lite0-matched-filters", "lite0-pseudo-lesions"]
 )
 def test_an_exported_detector_gives_the_scores_and_maps_of_its_detector(
     frames: Path, store: FrameStore, tmp_path: Path, name: DetectorName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name in LITE0 and not has_extra("pretrained"):
         pytest.skip("the extra `pretrained` is not installed")
-    if name == "lite0-mahalanobis":  # it sees each frame twice, and the other one of Lite0 sees frames of the usual side
+    if name == "lite0-matched-filters":  # it sees each frame twice, and the other one of Lite0 sees frames of the usual side
         monkeypatch.setattr(PretrainedExtractor, "side", 96)
         monkeypatch.setattr("pixelscope.endovae.detection.config.PRETRAINED_SIDE", 96)
     fitted = fit_to_store(store, name, replace_config(detectors=(name,)))

@@ -14,24 +14,34 @@ from pixelscope.imaging.config import MIN_LESION, PrepareConfig
 SYSTEM = "endovae-detector"
 """Name of the system in the metadata of a detector's file."""
 DetectorName = Literal[
+    "lite0-matched-filters",
     "lite0-mahalanobis",
     "lite0-padim",
     "lite0-patchcore",
     "lite0-pseudo-lesions",
+    "learned-matched-filters",
     "learned-mahalanobis",
     "learned-padim",
     "learned-patchcore",
     "pseudo-lesions",
 ]
-LITE0: tuple[DetectorName, ...] = ("lite0-mahalanobis", "lite0-padim", "lite0-patchcore", "lite0-pseudo-lesions")
+LITE0: tuple[DetectorName, ...] = (
+    "lite0-matched-filters",
+    "lite0-mahalanobis",
+    "lite0-padim",
+    "lite0-patchcore",
+    "lite0-pseudo-lesions",
+)
 PRETRAINED_SIDE, LEARNED_SIDE = 320, 112
 """Side in pixels of the frames that features are made of: of EfficientNet-Lite0, and of the network of pseudo-lesions."""
 DETECTORS: dict[DetectorName, str] = {
+    "lite0-matched-filters": "response of filters matched to pseudo-lesions, to the features of lite0-mahalanobis; its maps",
     "lite0-mahalanobis": "Mahalanobis distance of pooled features, summed over maps of EfficientNet-Lite0; lesion maps",
     "lite0-padim": "PaDiM on features of EfficientNet-Lite0: distance of each position from its Gaussian",
     "lite0-patchcore": "PatchCore on features of EfficientNet-Lite0: distance of each patch from the nearest healthy one",
     "lite0-pseudo-lesions": "map of layers trained on those features to find pseudo-lesions; mean of the highest tenth",
-    "learned-mahalanobis": "the same on features of the network of pseudo-lesions; its maps",
+    "learned-matched-filters": "response of matched filters, to features of the network of pseudo-lesions; its maps",
+    "learned-mahalanobis": "Mahalanobis distance on features of the network of pseudo-lesions; its maps",
     "learned-padim": "PaDiM on features of that network",
     "learned-patchcore": "PatchCore on features of that network",
     "pseudo-lesions": "map of a network trained to find pseudo-lesions; mean of the highest tenth",
@@ -91,8 +101,8 @@ class DetectConfig(Config):
     """Number of examples with pseudo-lesions that a network is trained on, in each fold and for the model file; layers on
     pretrained features see each drawn example six times."""
     mirrored: bool = True
-    """Pooled features of `lite0-mahalanobis` are means over a frame and its mirror image: more accurate,
-    and slower, because each frame passes the network twice."""
+    """Pooled features of `lite0-matched-filters` and `lite0-mahalanobis` are means over a frame and its mirror image: more
+    accurate, and slower, because each frame passes the network twice."""
     min_lesion: Annotated[float, Field(ge=0, lt=1)] = MIN_LESION
     """Fraction of the view that a lesion must cover; abnormal frames whose mask shows less are left out."""
     duplicate_distance: Annotated[int, Field(ge=0, le=64)] = 8

@@ -21,7 +21,7 @@ from pixelscope.endovae.anomaly.localization import baseline_maps, measure_maps,
 from pixelscope.endovae.anomaly.scores import shows_tissue
 from pixelscope.endovae.anomaly.statistics import GaussianReference, conformal_p, few_clusters_warning, few_frames_warning
 from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName, chosen_detectors
-from pixelscope.endovae.detection.detectors import FITS, Detection
+from pixelscope.endovae.detection.detectors import FITS, Detection, features_to_fit
 from pixelscope.endovae.detection.features import FrameFeatures, PretrainedExtractor, learned_extractor, pretrained_extractor
 from pixelscope.endovae.detection.results import ALL, SELECTED, DetectionResult, ScoreResult
 from pixelscope.endovae.metrics import ClusterBootstrap, auroc, auroc_lead, auroc_with_ci
@@ -314,25 +314,27 @@ def _detections(
     number: int,
 ) -> Iterator[tuple[str, Detection]]:
     """Fit each detector to `train`, and yield its scores and maps of all frames."""
-    pixels = frames.pixels[train]
+    pixels, seed = frames.pixels[train], derive(config.seed, "fold", number)
     lite0: list[DetectorName] = [name for name in names if name in LITE0]
     learned: list[DetectorName] = [name for name in names if name not in LITE0]
     if pretrained is not None:
-        features = pretrained.features
+        extractor, features = pretrained.extractor, pretrained.features
         if any(FITS[name].uses_lesion_maps for name in lite0):
-            extractor = pretrained.extractor.trained_on(pixels, config.images, config.seed, number)
-            features = extractor.with_lesion_maps(features)
-        yield from _fitted(lite0, features, train, config.seed)
+            features = extractor.trained_on(pixels, config.images, config.seed, number).with_lesion_maps(features)
+        known = features_to_fit(lite0, extractor, features[train], pixels, seed)
+        yield from _fitted(lite0, known, features, config.seed)
     if learned:
-        features = learned_extractor(pixels, config.images, config.seed, number).features(frames.pixels)
-        yield from _fitted(learned, features, train, config.seed)
+        extractor = learned_extractor(pixels, config.images, config.seed, number)
+        features = extractor.features(frames.pixels)
+        known = features_to_fit(learned, extractor, features[train], pixels, seed)
+        yield from _fitted(learned, known, features, config.seed)
 
 
 def _fitted(
-    names: Sequence[DetectorName], features: FrameFeatures, train: Positions, seed: int
+    names: Sequence[DetectorName], known: FrameFeatures, features: FrameFeatures, seed: int
 ) -> Iterator[tuple[str, Detection]]:
     for name in names:
-        yield name, FITS[name].fit(features[train], seed).detect(features)
+        yield name, FITS[name].fit(known, seed).detect(features)
 
 
 def _measure_fold(frames: Frames, fold: Fold, detections: Iterator[tuple[str, Detection]]) -> FoldResult:

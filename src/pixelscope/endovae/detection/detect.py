@@ -13,8 +13,9 @@ from pixelscope.data.frames.store import FrameStore
 from pixelscope.endovae.anomaly.calibration import RATE
 from pixelscope.endovae.anomaly.heatmap import overlay
 from pixelscope.endovae.anomaly.statistics import conformal_p, few_frames_warning
-from pixelscope.endovae.detection.config import DetectConfig, DetectorName, chosen_detectors, detector_name
+from pixelscope.endovae.detection.config import LITE0, DetectConfig, DetectorName, chosen_detectors, detector_name
 from pixelscope.endovae.detection.crossvalidation import MAX_FRAMES, cross_validate, halves, with_tissue
+from pixelscope.endovae.detection.detectors import FITS
 from pixelscope.endovae.detection.model import FittedDetector, fit_detector
 from pixelscope.endovae.detection.results import MODEL, RESULT, DetectionResult, ScoreResult
 from pixelscope.endovae.report.anomaly import HeatMaps, Point, heatmap_gallery, separation_panel
@@ -56,8 +57,9 @@ def detect(
     require_absent(out)
     config = config or DetectConfig()
     names = chosen_detectors(config.detectors)
-    if not config.mirrored and "lite0-mahalanobis" not in names:
-        raise InputError("mirrored false has no effect without the detector lite0-mahalanobis; leave it out.")
+    pooling = [name for name in LITE0 if FITS[name].uses_pooled]
+    if not config.mirrored and not set(pooling) & set(names):
+        raise InputError(f"mirrored false has no effect without a detector {' or '.join(pooling)}; leave it out.")
     keep_heap()
     store = open_or_prepare(frames, config.prepare, progress)
     config = config.model_copy(update={"prepare": store.settings})

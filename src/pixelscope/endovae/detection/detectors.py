@@ -11,7 +11,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
 from pixelscope.endovae.detection.config import DetectorName
-from pixelscope.endovae.detection.features import FrameFeatures, ImageFeatures
+from pixelscope.endovae.detection.features import Extractor, FrameFeatures, ImageFeatures
 from pixelscope.endovae.detection.results import Detection
 from pixelscope.rng import derive
 
@@ -36,6 +36,8 @@ class Detector(nn.Module, ABC):
     """Whether it needs features with lesion maps."""
     uses_pooled: ClassVar[bool] = False
     """Whether it needs pooled features."""
+    uses_drawn: ClassVar[bool] = False
+    """Whether it is fitted to the pooled features of frames with pseudo-lesions, too."""
     fitted: ClassVar[tuple[str, ...]] = ()
     """Names of its parameters, in the order of `__init__`."""
 
@@ -101,6 +103,12 @@ class Gaussian(nn.Module):
         super().__init__()
         self.mean, self.precision = nn.Buffer(mean), nn.Buffer(precision)
 
+    @classmethod
+    def fit(cls, pooled: Floats) -> "Gaussian":
+        """Fit to pooled features (N, D), with the shrinkage of Ledoit and Wolf (2004)."""
+        known = LedoitWolf().fit(pooled.astype(np.float64))
+        return cls(torch.from_numpy(known.location_), torch.from_numpy(np.asarray(known.precision_)))
+
     def forward(self, pooled: Tensor) -> Tensor:
         """Return the distance of each row of pooled features (N, D), float64 (N,)."""
         centred = pooled - self.mean
@@ -110,8 +118,8 @@ class Gaussian(nn.Module):
 class Mahalanobis(Detector):
     """Sum over maps of the distance of a frame's pooled features from one Gaussian (Rippel et al., ICPR 2020).
 
-    Covariances have the shrinkage of Ledoit and Wolf (2004). Pooled are means and standard deviations, where the paper has
-    means alone. A pooled distance has no position. The maps are the lesion maps of the features.
+    Pooled are means and standard deviations, where the paper has means alone. A pooled distance has no position. The maps are
+    the lesion maps of the features.
     """
 
     uses_lesion_maps = True
@@ -125,8 +133,7 @@ class Mahalanobis(Detector):
     @classmethod
     def fit(cls, features: FrameFeatures, seed: int) -> "Mahalanobis":
         """Fit to the features of healthy frames; `seed` is not used."""
-        known = [LedoitWolf().fit(pooled.astype(np.float64)) for pooled in features.pooled]
-        return cls([Gaussian(torch.from_numpy(one.location_), torch.from_numpy(np.asarray(one.precision_))) for one in known])
+        return cls([Gaussian.fit(pooled) for pooled in features.pooled])
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
@@ -138,6 +145,34 @@ class Mahalanobis(Detector):
         """Return the distance of each frame, (N,), and its lesion map, (N, h, w) in [0, 1]."""
         distances = [level(pooled) for level, pooled in zip(self.levels, features.pooled, strict=True)]
         return torch.stack(distances).sum(0), features.lesion_maps()
+
+
+class MatchedFilters(Mahalanobis):
+    """Sum over maps of the response of filters matched to pseudo-lesions (Scharf and Friedlander 1994; Kay 1998, chapter 4).
+
+    A pseudo-lesion drawn into a healthy frame changes its pooled features by d. With mean m and precision P of the healthy
+    frames, the filter matched to it responds to features x by d' P (x - m). The response of a map is the root of the sum of
+    squares over all filters, divided by the sum of d' P d. So directions count as far as lesions move features along them,
+    where the Mahalanobis distance counts all of them alike.
+    """
+
+    uses_drawn = True
+
+    @classmethod
+    def fit(cls, features: FrameFeatures, seed: int) -> "MatchedFilters":
+        """Fit to the features of healthy frames, with and without a pseudo-lesion in each; `seed` is not used."""
+        if features.with_lesion is None:
+            raise ValueError("these features have no frames with pseudo-lesions")
+        pairs = zip(features.pooled, features.with_lesion, strict=True)
+        return cls([_matched(Gaussian.fit(plain), drawn - plain) for plain, drawn in pairs])
+
+
+def _matched(healthy: Gaussian, changes: Floats) -> Gaussian:
+    """Return the response of filters matched to changes (N, D) of features; its form is that of a distance."""
+    moved = torch.from_numpy(changes).double()
+    filters = moved @ healthy.precision
+    energy = (filters * moved).sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return Gaussian(healthy.mean, filters.T @ filters / energy)
 
 
 class PatchCore(Detector):
@@ -203,13 +238,27 @@ def _furthest(points: Floats, count: int) -> NDArray[np.int64]:
 
 
 FITS: dict[DetectorName, type[Detector]] = {
+    "lite0-matched-filters": MatchedFilters,
     "lite0-mahalanobis": Mahalanobis,
     "lite0-padim": PaDiM,
     "lite0-patchcore": PatchCore,
     "lite0-pseudo-lesions": PseudoLesions,
+    "learned-matched-filters": MatchedFilters,
     "learned-mahalanobis": Mahalanobis,
     "learned-padim": PaDiM,
     "learned-patchcore": PatchCore,
     "pseudo-lesions": PseudoLesions,
 }
 """The class that each detector is fitted as."""
+
+
+def features_to_fit(
+    names: Sequence[DetectorName], extractor: Extractor, features: FrameFeatures, frames: NDArray[np.uint8], seed: int
+) -> FrameFeatures:
+    """Return the features of healthy frames, uint8 (N, S, S, 3), with all that the named detectors are fitted to.
+
+    features: the frames' features by `extractor`.
+    seed: seed of the pseudo-lesions.
+    """
+    drawn = any(FITS[name].uses_drawn for name in names)
+    return extractor.with_pseudo_lesions(features, frames, seed) if drawn else features

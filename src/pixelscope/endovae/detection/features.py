@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelscope.endovae.detection.config import LEARNED_SIDE, PRETRAINED_SIDE
-from pixelscope.endovae.detection.pseudo_lesions import LesionHead, LesionNet, train_lesion_head, train_lesion_net
+from pixelscope.endovae.detection.pseudo_lesions import (
+    LesionHead,
+    LesionNet,
+    draw_into_each,
+    train_lesion_head,
+    train_lesion_net,
+)
 from pixelscope.endovae.lite0 import BLOCKS, PATCHED, Lite0Features, load_lite0
 from pixelscope.imaging.resize import resize_frames_bicubic
 from pixelscope.inference.files import in_order
@@ -39,10 +45,13 @@ class FrameFeatures:
     """(N, H, W, C'): the same at the size of the finer, averaged over 3 x 3 positions (Roth et al. 2022, equation 2)."""
     lesion: Floats | None = None
     """(N, h, w) in [0, 1]: probability of a pseudo-lesion at each position; None if nothing was trained to find them."""
+    with_lesion: tuple[Floats, ...] | None = None
+    """`pooled` of the same frames with one pseudo-lesion drawn into each; None where nothing is fitted to them."""
 
     def __getitem__(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "FrameFeatures":
         lesion = None if self.lesion is None else self.lesion[rows]
-        return FrameFeatures(tuple(one[rows] for one in self.pooled), self.patches[rows], self.fine[rows], lesion)
+        drawn = None if self.with_lesion is None else tuple(one[rows] for one in self.with_lesion)
+        return FrameFeatures(tuple(one[rows] for one in self.pooled), self.patches[rows], self.fine[rows], lesion, drawn)
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -104,6 +113,12 @@ class Extractor(nn.Module, ABC):
                 return self(_images(some, self.side))
 
         return _joined(in_order(one_pass, parts, workers, ahead=2 * workers), len(frames))
+
+    def with_pseudo_lesions(self, features: FrameFeatures, frames: Bytes, seed: int) -> FrameFeatures:
+        """Return the features of uint8 frames (N, S, S, 3), and those of the frames with one pseudo-lesion drawn into each."""
+        drawn = draw_into_each(resize_frames_bicubic(frames, self.side), seed)
+        parts = [self.features(drawn[start : start + BATCH]).pooled for start in range(0, len(drawn), BATCH)]
+        return replace(features, with_lesion=tuple(np.concatenate(levels) for levels in zip(*parts, strict=True)))
 
 
 class PretrainedExtractor(Extractor):
@@ -206,4 +221,5 @@ def _joined(parts: Iterable[ImageFeatures], count: int) -> FrameFeatures:
         for array, tensor in zip(arrays, tensors, strict=True):
             array[start:stop] = tensor
         start = stop
-    return FrameFeatures(tuple(arrays[:levels]), *arrays[levels:])
+    patches, fine, *rest = arrays[levels:]
+    return FrameFeatures(tuple(arrays[:levels]), patches, fine, rest[0] if rest else None)

@@ -23,7 +23,7 @@ from pixelscope.endovae.detection.config import (
     detector_name,
     require_side,
 )
-from pixelscope.endovae.detection.detectors import FITS, Detector
+from pixelscope.endovae.detection.detectors import FITS, Detector, features_to_fit
 from pixelscope.endovae.detection.features import (
     Extractor,
     LearnedExtractor,
@@ -37,6 +37,7 @@ from pixelscope.errors import InputError
 from pixelscope.exports.metadata import Metadata, require_system
 from pixelscope.exports.weights import read_weights, write_weights
 from pixelscope.files import atomic_file
+from pixelscope.rng import derive
 from pixelscope.runs.folder import versions
 
 NETWORK, FITTED = "network.", "fitted."
@@ -143,7 +144,8 @@ def fit_detector(
         config: settings of the detector.
     """
     extractor = _fit_extractor(name, train, config, config.folds)
-    detector = FITS[name].fit(extractor.features(train), config.seed)
+    seed = derive(config.seed, "fold", config.folds)
+    detector = FITS[name].fit(features_to_fit([name], extractor, extractor.features(train), train, seed), config.seed)
     known = detector.detect(extractor.features(calibration))
     brightest = float(np.quantile(known.maps, VMAX_QUANTILE))
     found = DetectorCalibration(

@@ -105,6 +105,16 @@ def draw_example(frame: Floats, other: Floats, rng: np.random.Generator) -> tupl
     return frame, lesions.astype(np.float32)
 
 
+def draw_into_each(frames: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """Return frames, uint8 (N, S, S, 3), with one pseudo-lesion drawn into each; patches are of other frames, if there are."""
+    rng, drawn = np.random.default_rng(derive(seed, "one pseudo-lesion per frame")), np.empty_like(frames)
+    for i, frame in enumerate(frames):
+        other = frames[(i + rng.integers(1, max(2, len(frames)))) % len(frames)]
+        lesion, _ = draw_lesion(frame.astype(np.float32) / 255, other.astype(np.float32) / 255, rng)
+        drawn[i] = np.rint(lesion * 255)
+    return drawn
+
+
 def vary(frame: NDArray[np.uint8], rng: np.random.Generator) -> Floats:
     """Return a mirrored, turned, zoomed and recoloured copy of a uint8 frame (S, S, 3), in [0, 1]."""
     side = len(frame)
