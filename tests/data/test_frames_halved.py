@@ -90,15 +90,16 @@ def test_a_frame_without_border_keeps_its_odd_sides(tmp_path: Path) -> None:
 
 
 def test_masks_have_the_size_of_the_whole_frame(large: Path) -> None:
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[100:220, 150:290] = 255
+    mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    mask[::2, ::2] = 0  # every fourth pixel, which is every pixel of one half
+    mask[:100], mask[220:], mask[:, :150], mask[:, 290:] = 0, 0, 0, 0
     save(large / "polyp-masks" / "0.png", mask)
     store = prepare([large], config=CONFIG)
     index = store.names.index("polyps/0.jpg")
     expected = prepare_frame(read_image(large / "polyps" / "0.jpg"), mask > 0, CONFIG).lesion
-    # One pixel of the square is ten of the frame: only where the outline crosses one may halves differ.
-    assert np.count_nonzero(np.asarray(store.lesions[index]) != expected) <= 4
-    assert store.lesions[index].any()
+    # The content area may lie a pixel of the half elsewhere, which moves some of the outline, a tenth of the lesion here.
+    assert np.count_nonzero(np.asarray(store.lesions[index]) != expected) <= 16
+    assert expected.sum() > 100
 
 
 def test_smaller_frames_and_other_formats_are_whole(tmp_path: Path) -> None:

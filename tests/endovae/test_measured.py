@@ -378,3 +378,13 @@ def test_only_frames_that_were_compared_are_counted(outlined_store: FrameStore, 
     truth = outlined_store.lesions[some][~insets] > 0
     assert found is not None and found.frames == 5 and found.lesion_share == pytest.approx(truth.mean())
     assert found.maps["PCA error, smoothed"].auroc == pytest.approx(roc_auc_score(truth, smoothed(errors)[~insets]), abs=1e-6)
+
+
+def test_a_lesion_that_its_mask_does_not_show_is_not_localized(outlined_store: FrameStore, tmp_path: Path) -> None:
+    shutil.copytree(outlined_store.path, tmp_path / "store")
+    lesions, shown = np.array(outlined_store.lesions), np.flatnonzero(outlined_store.has_lesion)
+    lesions[shown[0]], lesions[shown[1]] = 0, 0
+    lesions[shown[1], 8, 8:10] = 1  # 2 of 256 pixels, under 1%
+    np.save(tmp_path / "store" / "lesions.npy", lesions)
+    part = FrameSubset(FrameStore.open(tmp_path / "store"), np.arange(len(outlined_store)))
+    assert outlined(part).positions.tolist() == shown[2:].tolist()

@@ -37,6 +37,15 @@ def test_divergence_is_that_of_torch_distributions(seed: int, latent: int) -> No
     assert float(posterior.kl().min()) >= -1e-6
 
 
+def test_a_measured_divergence_keeps_its_digits_near_the_prior() -> None:
+    parameters = 1e-3 * torch.randn(5, 2, 6, generator=torch.Generator().manual_seed(0))
+    posterior = Posterior.from_parameters(parameters)
+    mean, log_variance = posterior.mean.double(), posterior.log_variance.double()
+    expected = (0.5 * (mean.square() + torch.expm1(log_variance) - log_variance)).float()
+    assert expected.min() > 0 and expected.max() < 1e-4
+    torch.testing.assert_close(posterior.measured_kl(), expected, rtol=1e-5, atol=0)
+
+
 def test_samples_have_the_posteriors_mean_and_deviation() -> None:
     posterior = Posterior(torch.tensor([[2.0, -1.0]]), torch.tensor([[0.0, 2.0]]))
     noise = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))

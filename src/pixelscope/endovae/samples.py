@@ -206,7 +206,7 @@ def _latents(checkpoint: Checkpoint, part: FrameSubset, measured: Measured | Non
     if measured is not None:
         return torch.from_numpy(measured.mean), torch.from_numpy(measured.kl)
     posterior = encode(checkpoint, part.frames)
-    return posterior.mean, posterior.kl()
+    return posterior.mean, posterior.measured_kl()
 
 
 def _random(count: int, shown: int, seed: int, *purpose: str | int) -> np.ndarray:

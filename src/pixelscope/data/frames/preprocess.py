@@ -184,7 +184,7 @@ def cut_square(
     """
     square = content.centre_square()
     frame, inset = _resized(image.pixels, square, insets, config.size, config)
-    inside = None if lesion is None else lesion[:: image.factor, :: image.factor][square.slices]
+    inside = None if lesion is None else lesion[image.in_whole(square).slices]
     return PreparedFrame(
         frame=frame,
         inset=inset,

@@ -28,8 +28,10 @@ Mask = NDArray[np.bool_]
 
 
 def outlined(part: FrameSubset) -> FrameSubset:
-    """Return the frames with a lesion mask: at most `MAX_FRAMES`, evenly spaced."""
-    return FrameSubset(part.store, part.positions[part.store.has_lesion[part.positions]]).at_most(MAX_FRAMES)
+    """Return the frames whose mask shows a lesion in the full view: at most `MAX_FRAMES`, evenly spaced."""
+    store = part.store
+    shown = store.has_lesion & ~store.hides_lesion("full")
+    return FrameSubset(store, part.positions[shown[part.positions]]).at_most(MAX_FRAMES)
 
 
 def localize(part: FrameSubset, maps: FrameMaps) -> Localization | None:

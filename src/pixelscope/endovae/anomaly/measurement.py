@@ -193,7 +193,7 @@ def _measure_batch(batch: _Batch, checkpoint: Checkpoint, references: References
     maps = {method: pixel_maps(images, drawn) for method, drawn in methods.items()}
     model, pca_error = maps[MODEL], maps[PCA].error.numpy()
     outputs = ErrorMaps(
-        model.error.numpy(), model.dissimilarity.numpy(), found.posterior.kl().numpy(), found.posterior.mean.numpy()
+        model.error.numpy(), model.dissimilarity.numpy(), found.posterior.measured_kl().numpy(), found.posterior.mean.numpy()
     )
     kept = np.isin(batch.part.positions, keep)
     inside = regions(images, batch.insets)

@@ -179,7 +179,7 @@ class EndoVAEGraph(nn.Module):
         posterior = Posterior.from_parameters(self.encoder(frames))
         reconstruction = self.decoder(posterior.mode)
         error = (frames - reconstruction).square().mean(1)
-        return reconstruction, error, self.dissimilarity(frames, reconstruction), posterior.kl(), posterior.mean
+        return reconstruction, error, self.dissimilarity(frames, reconstruction), posterior.measured_kl(), posterior.mean
 
 
 def exported_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -196,5 +196,5 @@ def draw_latents(count: int, latent: int, seed: int, *path: int | str) -> Floats
 @torch.no_grad()
 def _error_maps(batch: Reconstructed) -> ErrorMaps:
     found = pixel_maps(batch.images, batch.reconstructions)
-    kl, mean = batch.posterior.kl(), batch.posterior.mean
+    kl, mean = batch.posterior.measured_kl(), batch.posterior.mean
     return ErrorMaps(found.error.numpy(), found.dissimilarity.numpy(), kl.numpy(), mean.numpy())
