@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from pixelscope.data.formats.decode import decode_halved, read_image
+from pixelscope.data.sources.pictograms import read_pictogram
 
 
 def profile(kind: str) -> bytes:
@@ -64,3 +65,12 @@ def test_transparency_palette_and_grey_stay(tmp_path: Path) -> None:
     assert np.abs(read_image(tmp_path / "palette.png")[0, 0].astype(int) - [40, 120, 200]).max() <= 1
     Image.new("L", (4, 4), 77).save(tmp_path / "grey.png", icc_profile=swapped())
     assert read_image(tmp_path / "grey.png")[0, 0].tolist() == [77]
+
+
+def test_a_pictogram_is_converted_too(tmp_path: Path) -> None:
+    drawing = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    drawing.paste((200, 120, 40, 255), (2, 2, 6, 6))
+    drawing.save(tmp_path / "a.png", icc_profile=swapped())
+    found = read_pictogram(tmp_path / "a.png")
+    assert found.shape == (4, 4, 4)
+    np.testing.assert_allclose(found[1, 1] * 255, [40, 120, 200, 255], atol=1)

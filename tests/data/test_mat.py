@@ -37,6 +37,23 @@ def test_every_type_and_shape_is_read_as_it_was_stored(tmp_path: Path, compresse
         np.testing.assert_array_equal(array, expected[name])
 
 
+@pytest.mark.parametrize(("stored", "least"), [("u1", 0), ("i1", -100), ("u2", 0), ("i2", -9), ("i4", -9)])
+@pytest.mark.parametrize("kind", ["f8", "f4", "u2", "i8"])
+def test_numbers_stored_as_a_smaller_type_have_the_type_of_their_class(
+    tmp_path: Path, kind: str, stored: str, least: int
+) -> None:
+    values = np.arange(least if kind[0] != "u" else 0, 90).astype(stored).reshape(-1, 1)
+    codes = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5}, {"f8": 6, "f4": 7, "u2": 11, "i8": 14}
+    parts = [(6, struct.pack("<II", codes[1][kind], 0)), (5, struct.pack("<ii", *values.shape)), (1, b"x")]
+    array = b"".join(_element("<", *part) for part in (*parts, (codes[0][stored], values.tobytes("F"))))
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
+    (tmp_path / "a.mat").write_bytes(header + _element("<", 14, array))
+    found, expected = read_mat(tmp_path / "a.mat")["x"], loadmat(tmp_path / "a.mat", mat_dtype=True)["x"]
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype.kind == expected.dtype.kind == np.dtype(kind).kind
+    assert found.dtype == expected.dtype or (np.dtype(stored).itemsize < 4 and kind[0] == "f")
+
+
 @pytest.mark.parametrize("form", ["4", "5"])
 def test_characters_are_strings_of_the_last_axis(tmp_path: Path, form: str) -> None:
     path = tmp_path / "a.mat"

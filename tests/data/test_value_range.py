@@ -1,5 +1,6 @@
 """Images deeper than 8 bits: one range per set, its note, its override, and the same range for later images."""
 
+import zlib
 from pathlib import Path
 
 import cv2
@@ -199,3 +200,45 @@ def test_values_become_bytes() -> None:
     np.testing.assert_array_equal(to_eight_bits(values, (0, 3)), [0, 0, 85, 170, 255, 255])
     np.testing.assert_array_equal(to_eight_bits(values.astype(np.float32), (0, 3)), [0, 0, 85, 170, 255, 255])
     np.testing.assert_array_equal(to_eight_bits(values, (3, 3)), [0] * 6)
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, np.uint8), (16, np.uint16)])
+def test_a_tiff_in_which_0_is_white_is_the_negative(tmp_path: Path, bits: int, kind: type) -> None:
+    picture = np.linspace(0, 2**bits - 1, 48).reshape(6, 8).astype(kind)
+    Image.fromarray(picture).save(tmp_path / "black.tif")
+    # Pillow itself stores the negative of 8 bits.
+    Image.fromarray(picture if bits == 8 else 2**bits - 1 - picture).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    with Image.open(tmp_path / "white.tif") as image:
+        assert image.tag_v2[262] == 0  # pyright: ignore[reportAttributeAccessIssue]
+    found, expected = (read_image(tmp_path / f"{name}.tif") for name in ("white", "black"))
+    np.testing.assert_array_equal(found, expected)
+    assert expected.min() == 0 and expected.max() == 255
+
+
+def test_a_tiff_whose_values_would_be_taken_for_others_is_an_error(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "floats.tif", tiffinfo={262: 0})
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "signed.tif", tiffinfo={339: 2})
+    for name, said in (("floats", "0 is white"), ("signed", "signed bytes")):
+        with pytest.raises(InputError, match=said):
+            read_image(tmp_path / f"{name}.tif")
+
+
+def test_the_transparent_value_of_16_bits_is_white(tmp_path: Path) -> None:
+    picture = np.full((4, 4), 257 * 9, np.uint16)
+    picture[1, 2] = 7
+    Image.fromarray(picture).save(tmp_path / "plain.png")
+    content = (tmp_path / "plain.png").read_bytes()
+    chunk = b"tRNS" + (7).to_bytes(2, "big")
+    at = content.index(b"IDAT") - 4
+    inserted = (2).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "clear.png").write_bytes(content[:at] + inserted + content[at:])
+    found, expected = read_image(tmp_path / "clear.png"), read_image(tmp_path / "plain.png")
+    assert found[1, 2, 0] == 255 and expected[1, 2, 0] == 0
+    np.testing.assert_array_equal(found[picture > 7], expected[picture > 7])
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**33 + 1])
+def test_a_seed_of_the_split_beyond_its_bits_is_refused(seed: int) -> None:
+    with pytest.raises(InputError, match="seed"):
+        DataConfig(seed=seed)
+    assert DataConfig(seed=2**32 - 1).seed == 2**32 - 1

@@ -78,7 +78,7 @@ def is_deep(image: Image.Image) -> bool:
 def deep_values(image: Image.Image, file: Path | io.BytesIO) -> Values:
     """Return the values of a deep image, (H, W), or (H, W, 3 or 4) in RGB; raises ValueError if one is not finite."""
     if not _is_deep_colour(image):
-        values = np.asarray(image)
+        values = _without_inversion(image, np.asarray(image))
     else:
         content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
         found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -88,6 +88,22 @@ def deep_values(image: Image.Image, file: Path | io.BytesIO) -> Values:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("it has values that are not finite (NaN or infinite)")
     return values
+
+
+def _without_inversion(image: Image.Image, values: Values) -> Values:
+    """Return grey values, of which 0 is black: a TIFF can have 0 for white, which Pillow inverts at 8 bits alone."""
+    if not isinstance(image, TiffImageFile) or image.tag_v2.get(_PHOTOMETRIC) != 0:
+        return values
+    bits = int(image.tag_v2[_BITS_PER_SAMPLE][0])
+    if bits > 16 or image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] != 1:
+        raise ValueError("0 is white in it, which is read of unsigned integers of up to 16 bits alone")
+    return ((1 << bits) - 1 - values.astype(np.int64)).astype(values.dtype)
+
+
+def _refuse_signed_bytes(image: Image.Image) -> None:
+    """Raise ValueError for a TIFF of signed bytes, which Pillow takes for unsigned ones."""
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == 2 and not is_deep(image):
+        raise ValueError("its values are signed bytes")
 
 
 def is_deep_file(path: Path) -> bool:
@@ -116,6 +132,9 @@ def _is_deep_colour(image: Image.Image) -> bool:
     # Decoding removes the tiles, so this is checked before.
     return image.mode in _COLOUR and bool(re.search(r"[A-Z];16", str([tile[3] for tile in getattr(image, "tile", ())])))
 
+
+_PHOTOMETRIC, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 262, 258, 339
+"""Tags of TIFF: whether 0 is white (0) or black (1); bits per value; whether values are unsigned (1), signed (2) or floats."""
 
 _OPTIONAL = {"jpg_2000": ("JPEG2000", ".jp2"), "avif": ("AVIF", ".avif")}
 """Formats that some builds of Pillow lack: feature name, format and file suffixes."""
@@ -468,6 +487,7 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
             return _Loaded(found, None, None, found.size)
         with open_image(file) as image:
             if most_pixels is None or image.width * image.height <= most_pixels:
+                _refuse_signed_bytes(image)
                 width, height = _stored_size(image)
                 if least is not None and min(width, height) >= 2 * least:
                     image.draft(None, (width // 2, height // 2))
@@ -501,7 +521,8 @@ def _is_dicom(file: Path | io.BytesIO) -> bool:
 
 
 def _prepare(loaded: _Loaded, size: int | None, value_range: Range | None) -> Image.Image:
-    image = to_srgb(loaded.image) if loaded.values is None else _scaled(loaded.values, value_range)
+    transparent = loaded.image.info.get("transparency")
+    image = to_srgb(loaded.image) if loaded.values is None else _scaled(loaded.values, value_range, transparent)
     upright = _eight_bit(image if loaded.turn is None else image.transpose(loaded.turn))
     return upright if size is None else _square(upright, size)
 
@@ -528,14 +549,16 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _scaled(values: Values, value_range: Range | None) -> Image.Image:
-    """Return deep values as an 8-bit image; an alpha channel has 16 bits."""
+def _scaled(values: Values, value_range: Range | None, transparent: object = None) -> Image.Image:
+    """Return deep values as an 8-bit image; an alpha channel has 16 bits, and a grey value that is transparent is white."""
     colours, whole = values[..., :3] if values.ndim == 3 else values, values.dtype.kind != "f"
     lowest, highest = float(colours.min()), float(colours.max())
     low_high = value_range or type_range(lowest, highest, whole)
     if whole and low_high[1] <= 1 < highest:
         raise ValueError(f"its values are integers up to {highest:g}, and the range is one of floating-point values")
     scaled = to_eight_bits(colours, low_high)
+    if values.ndim == 2 and isinstance(transparent, int):
+        scaled[values == transparent] = 255
     if values.ndim == 3 and values.shape[2] == 4:
         scaled = np.concatenate([scaled, to_eight_bits(values[..., 3:], (0, 65535))], axis=2)
     return Image.fromarray(scaled)

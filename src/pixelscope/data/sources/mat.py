@@ -28,8 +28,10 @@ _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f
 """Types of numbers, as they are stored."""
 _TEXTS = {1: "utf-8", 2: "utf-8", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 """Encodings of characters by the type that they are stored as."""
-_CHARACTERS, _NUMERIC = 4, range(6, 16)
-"""Classes of arrays that are read."""
+_CHARACTERS = 4
+"""Class of arrays of characters."""
+_NUMERIC = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+"""Types of numbers by the class of an array; they may be stored as a smaller one."""
 _COMPLEX = 0x0800
 _OLD_NUMBERS = ("f8", "f4", "i4", "i2", "u2", "u1")
 """Types of numbers in files of version 4, by the tens of the code that each array starts with."""
@@ -38,7 +40,7 @@ _OLD_CODES = 2_000
 
 
 def read_mat(path: Path) -> dict[str, Array]:
-    """Return the arrays of numbers and of characters by name, as they are stored; characters are joined along the last axis.
+    """Return the arrays of numbers and of characters by name; characters are joined along the last axis.
 
     Args:
         path: a MATLAB file of version 4 to 7.
@@ -140,7 +142,18 @@ def _array(content: memoryview, order: str) -> tuple[str, Array] | None:
         raise ValueError(f"{name} is stored in an unknown type")
     if flags & 0xFF == _CHARACTERS:
         return name, _joined(_characters(bytes(values), _TEXTS[kind], order), shape)
-    return name, _shaped(np.frombuffer(values, order + _NUMBERS[kind]), shape)
+    return name, _in_class(_shaped(np.frombuffer(values, order + _NUMBERS[kind]), shape), flags & 0xFF)
+
+
+def _in_class(stored: Array, kind: int) -> Array:
+    """Return numbers in the type of their class: MATLAB stores those of a double as bytes, if they are whole and fit.
+
+    Floating-point numbers that are stored as 16 bits or fewer become float32, which has them all and takes half the memory.
+    """
+    wanted = np.dtype(_NUMERIC[kind])
+    if wanted.kind == "f" and stored.dtype.kind != "f" and stored.dtype.itemsize <= 2:
+        wanted = np.dtype("f4")
+    return stored.astype(wanted, copy=False)
 
 
 def _characters(values: bytes, encoding: str, order: str) -> Array:

@@ -20,6 +20,7 @@ from pixelscope.data.sources.mnist_m import photos_sha256, read_photo
 from pixelscope.errors import InputError, plural
 from pixelscope.files import atomic_folder, write_text
 from pixelscope.imaging.config import RenderConfig
+from pixelscope.imaging.convert import to_srgb
 from pixelscope.runs.progress import ProgressCallback
 
 Floats = NDArray[np.floating[Any] | np.integer[Any]]
@@ -277,7 +278,7 @@ def read_pictogram(path: Path) -> Floats:
         InputError: the file is unreadable, fully opaque or fully transparent.
     """
     stored, turn = load_stored(path)
-    image = stored if isinstance(stored, Image.Image) else _from_values(stored)
+    image = to_srgb(stored) if isinstance(stored, Image.Image) else _from_values(stored)
     if image is not None and turn is not None:
         image = image.transpose(turn)
     if image is None or not ("A" in image.mode.upper() or "transparency" in image.info):

@@ -70,7 +70,7 @@ class Guard(Config):
         above = f"{self.pseudo_label_rate:.0%} are above the fixed threshold"
         lines.append(f"  Both agree on {self.agreement:.0%} of {self.basis()}; {above}.")
         lines += [f"  {name:<20} start {before:.3f}  refined {after:.3f}" for name, (before, after) in self.criteria.items()]
-        one = max(self.classes, key=lambda share: abs(share.refined - share.source))
+        one = max(self.classes, key=lambda share: abs(share.refined - share.start))
         lines.append(
             f"  Largest change in class frequency: {one.name}, source {one.source:.1%}, start {one.start:.1%}, "
             f"refined {one.refined:.1%}"
