@@ -70,6 +70,7 @@ def test_version_4_is_read(tmp_path: Path) -> None:
     assert found.keys() == values.keys()
     for name, array in found.items():
         np.testing.assert_array_equal(array, values[name])
+        assert array.dtype.kind == "f"  # MATLAB has doubles alone in it, however they are stored
 
 
 def _element(order: str, kind: int, content: bytes) -> bytes:

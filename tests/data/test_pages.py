@@ -47,6 +47,24 @@ def test_pages_that_were_compressed_with_loss_are_not_compressed_so_again(tmp_pa
             assert (np.asarray(page) == np.asarray(given)).all()
 
 
+def test_pages_in_which_0_is_white_are_read_as_their_file(tmp_path: Path) -> None:
+    first, second = (Image.fromarray(noise((6, 5), seed, np.uint16)) for seed in (0, 1))
+    first.save(tmp_path / "scan.tif", save_all=True, append_images=[second], tiffinfo={262: 0})
+    write_pages(tmp_path / "scan.tif", tmp_path / "out")
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "scan-0001.tif"), read_image(tmp_path / "scan.tif"))
+    with Image.open(tmp_path / "out" / "scan-0002.tif") as image:
+        found = np.asarray(image)
+    assert (found == 65535 - np.asarray(second)).all() or (found == np.asarray(second)).all()
+
+
+def test_pages_of_signed_bytes_are_refused(tmp_path: Path) -> None:
+    first, second = (Image.fromarray(noise((6, 5), seed)) for seed in (0, 1))
+    first.save(tmp_path / "scan.tif", save_all=True, append_images=[second], tiffinfo={339: 2})
+    with pytest.raises(InputError, match="signed bytes"):
+        write_pages(tmp_path / "scan.tif", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_deep_colours_keep_all_bits(tmp_path: Path) -> None:
     pages = [noise((6, 5, 3), seed, np.uint16) for seed in range(2)]
     (tmp_path / "in").mkdir()

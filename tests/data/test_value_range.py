@@ -11,7 +11,7 @@ from PIL import Image
 
 from pixelscope.config import Config
 from pixelscope.data import load
-from pixelscope.data.formats.decode import read_image
+from pixelscope.data.formats.decode import depth_of, read_image
 from pixelscope.data.frames.prepare import prepare
 from pixelscope.data.imageset import ImageSet
 from pixelscope.data.pack import pack
@@ -237,8 +237,12 @@ def test_the_transparent_value_of_16_bits_is_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[picture > 7], expected[picture > 7])
 
 
-@pytest.mark.parametrize("seed", [2**32, 2**33 + 1])
-def test_a_seed_of_the_split_beyond_its_bits_is_refused(seed: int) -> None:
-    with pytest.raises(InputError, match="seed"):
-        DataConfig(seed=seed)
-    assert DataConfig(seed=2**32 - 1).seed == 2**32 - 1
+def test_a_transparent_value_has_no_part_in_a_range(tmp_path: Path) -> None:
+    picture = np.array([[100, 4095], [65535, 9]], np.uint16)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    chunk, at = b"tRNS" + (65535).to_bytes(2, "big"), content.index(b"IDAT") - 4
+    inserted = (2).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(content[:at] + inserted + content[at:])
+    assert depth_of([tmp_path / "a.png"]).low_high == (0, 4095)
+    assert read_image(tmp_path / "a.png", value_range=(0, 4095))[..., 0].tolist() == [[6, 255], [255, 1]]

@@ -164,6 +164,32 @@ def test_the_graph_resizes_as_the_package_does(shape: tuple[int, int, int]) -> N
     assert apart.max() <= 1 and (apart > 0.01).mean() < 0.05
 
 
+class AlmostThePrior(torch.nn.Module):
+    """An encoder whose posterior is almost N(0, I)."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        means = frames[:, :, 3, 5]
+        return torch.stack([1e-3 * means, 2e-3 * means], 1)
+
+
+class Grey(torch.nn.Module):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(z[:, :, None, None].expand(-1, -1, tiny.SIZE, tiny.SIZE))
+
+
+def test_divergences_near_the_prior_are_the_same_in_both_formats() -> None:
+    frames = tiny.frames(5, 0)
+    names, networks = torch_model.EndoVAEGraph.OUTPUTS, (AlmostThePrior(), Grey())
+    graph = build_graph(torch_model.EndoVAEGraph(*networks, tiny.SIZE), tiny.SIZE, names, 0.0, 255.0)
+    exported = dict(zip(names, onnxruntime.InferenceSession(graph).run(None, {"images": frames}), strict=True))
+    maps, _ = torch_model.TorchVAE(*networks).analyze(frames)
+    for mean, found in ((exported["mean"], exported["kl"]), (maps.mean, maps.kl)):
+        mean = mean.astype(np.float64)
+        expected = 0.5 * (mean**2 + np.expm1(2 * mean) - 2 * mean)
+        assert 0 < expected.max() < 1e-4
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_an_exported_network_goes_on_in_place() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.ReLU(inplace=True), torch.nn.ReLU())
     build_graph(network, tiny.SIZE, ("values_seen",), 100.0, 2.0)

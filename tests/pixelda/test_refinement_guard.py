@@ -30,7 +30,7 @@ from pixelscope.pixelda.refinement.data import load_inputs
 from pixelscope.pixelda.refinement.evaluation import evaluate_refinement
 from pixelscope.pixelda.refinement.guard import guard
 from pixelscope.pixelda.refinement.report import sections
-from pixelscope.pixelda.refinement.results import Guard, RefinementResult
+from pixelscope.pixelda.refinement.results import ClassShare, Guard, RefinementResult
 from pixelscope.pixelda.refinement.training import refine, resume_refinement
 from pixelscope.pixelda.training import resume_pixelda, train_pixelda
 from pixelscope.runs.folder import RunFolder
@@ -336,3 +336,14 @@ def test_labels_of_the_target_change_nothing(judged: Path, tmp_path: Path) -> No
     text = (again / "config.yaml").read_text(encoding="utf-8").replace(str(judged), str(moved))
     (again / "config.yaml").write_text(text, encoding="utf-8")
     assert evaluate_refinement(again).guard == one
+
+
+def test_the_largest_change_is_one_that_the_refinement_made() -> None:
+    shares = (
+        ClassShare(name="rare", source=0.5, start=0.1, refined=0.1),
+        ClassShare(name="moved", source=0.2, start=0.5, refined=0.3),
+    )
+    text = Guard(
+        kept="refined", reasons=(), criteria={}, agreement=0.8, pseudo_label_rate=0.5, classes=shares, images=90
+    ).to_text()
+    assert "moved" in text and "rare" not in text

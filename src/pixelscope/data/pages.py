@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 from PIL import Image
 
 from pixelscope.data.formats.decode import (
@@ -17,8 +18,10 @@ from pixelscope.data.formats.decode import (
     map_files,
     open_image,
     pages_after_first,
+    refuse_signed_bytes,
     reject_decompression_bombs,
     upright_turn,
+    without_inversion,
 )
 from pixelscope.data.sources.folder import is_label_file, label_rows, normal_name
 from pixelscope.data.sources.listing import scan
@@ -175,6 +178,7 @@ def _pages(path: Path) -> Iterator[Any]:
             return
         for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
-            page = image.copy()
+            refuse_signed_bytes(image)
+            page = Image.fromarray(without_inversion(image, np.asarray(image))) if is_deep(image) else image.copy()
             turn = upright_turn(image)  # after reading, because newer versions of Pillow turn a TIFF upright then
             yield page if turn is None else page.transpose(turn)

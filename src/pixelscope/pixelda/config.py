@@ -21,8 +21,6 @@ Channels = Annotated[int, Field(ge=1, le=4096)]
 """Also for lengths of z. The limit keeps a damaged file from asking for more memory than there is."""
 Side = Annotated[int, Field(ge=1, le=4096)]
 Byte = Annotated[int, Field(ge=0, le=255)]
-SplitSeed = Annotated[int, Field(lt=2**32)]
-"""A larger one would draw the split of its low 32 bits."""
 FramingNumbers = tuple[Side, int, int, Byte, Byte, Byte]
 
 PRESETS = ("auto", "paper", "usps", "demo")
@@ -58,8 +56,8 @@ class DataConfig(Config):
     of a random split, such as frames of one video or slices of one patient. For the tracks of GTSRB: ^(\\d+/\\d+)_"""
     classes: Literal["all", "source"] = "all"
     """`source` leaves out images of a labelled target whose class the source lacks; `all` keeps every image."""
-    seed: SplitSeed = 0
-    """Seed of the split, separate from the training's so that several seeds share one test set."""
+    seed: int = 0
+    """Seed of the split, separate from the training's so that several seeds share one test set; its low 32 bits count."""
     range: ValueRange | None = None
     """LOW HIGH: values that become black and white in images deeper than 8 bits. Without it, a range is found per domain."""
     source_range: ValueRange | None = None

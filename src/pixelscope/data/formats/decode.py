@@ -78,7 +78,7 @@ def is_deep(image: Image.Image) -> bool:
 def deep_values(image: Image.Image, file: Path | io.BytesIO) -> Values:
     """Return the values of a deep image, (H, W), or (H, W, 3 or 4) in RGB; raises ValueError if one is not finite."""
     if not _is_deep_colour(image):
-        values = _without_inversion(image, np.asarray(image))
+        values = without_inversion(image, np.asarray(image))
     else:
         content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
         found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -90,7 +90,7 @@ def deep_values(image: Image.Image, file: Path | io.BytesIO) -> Values:
     return values
 
 
-def _without_inversion(image: Image.Image, values: Values) -> Values:
+def without_inversion(image: Image.Image, values: Values) -> Values:
     """Return grey values, of which 0 is black: a TIFF can have 0 for white, which Pillow inverts at 8 bits alone."""
     if not isinstance(image, TiffImageFile) or image.tag_v2.get(_PHOTOMETRIC) != 0:
         return values
@@ -100,7 +100,7 @@ def _without_inversion(image: Image.Image, values: Values) -> Values:
     return ((1 << bits) - 1 - values.astype(np.int64)).astype(values.dtype)
 
 
-def _refuse_signed_bytes(image: Image.Image) -> None:
+def refuse_signed_bytes(image: Image.Image) -> None:
     """Raise ValueError for a TIFF of signed bytes, which Pillow takes for unsigned ones."""
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == 2 and not is_deep(image):
         raise ValueError("its values are signed bytes")
@@ -122,10 +122,17 @@ def _extremes(path: Path, decode: bool) -> tuple[float, float, bool] | None:
             if not is_deep(image):
                 return None
             values = deep_values(image, path) if decode else np.zeros(1)
+            transparent = image.info.get("transparency")
     except Exception:  # noqa: BLE001 - decoders raise any exception; reading the file reports it
         return None
-    colours = values[..., :3] if values.ndim == 3 else values
+    colours = values[..., :3] if values.ndim == 3 else _visible(values, transparent)
     return float(colours.min()), float(colours.max()), values.dtype.kind != "f"
+
+
+def _visible(values: Values, transparent: object) -> Values:
+    """Return the grey values that are not transparent; all, if all are."""
+    shown = values[values != transparent] if isinstance(transparent, int) else values
+    return shown if shown.size else values
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
@@ -487,7 +494,7 @@ def _loaded(file: Path | io.BytesIO, size: int | None, most_pixels: int | None =
             return _Loaded(found, None, None, found.size)
         with open_image(file) as image:
             if most_pixels is None or image.width * image.height <= most_pixels:
-                _refuse_signed_bytes(image)
+                refuse_signed_bytes(image)
                 width, height = _stored_size(image)
                 if least is not None and min(width, height) >= 2 * least:
                     image.draft(None, (width // 2, height // 2))
@@ -552,7 +559,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _scaled(values: Values, value_range: Range | None, transparent: object = None) -> Image.Image:
     """Return deep values as an 8-bit image; an alpha channel has 16 bits, and a grey value that is transparent is white."""
     colours, whole = values[..., :3] if values.ndim == 3 else values, values.dtype.kind != "f"
-    lowest, highest = float(colours.min()), float(colours.max())
+    shown = colours if values.ndim == 3 else _visible(values, transparent)
+    lowest, highest = float(shown.min()), float(shown.max())
     low_high = value_range or type_range(lowest, highest, whole)
     if whole and low_high[1] <= 1 < highest:
         raise ValueError(f"its values are integers up to {highest:g}, and the range is one of floating-point values")

@@ -26,7 +26,8 @@ from pixelscope.imaging.convert import sheet_html
 from pixelscope.runs.record import ResultFile
 
 VERSION = 3
-"""Version of format and preprocessing; it changes when the same files would give other arrays."""
+"""Version of format and preprocessing. It changes when frames would be prepared otherwise, so that runs need a new store; not
+for a few pixels of masks, or for files that were read wrongly before."""
 
 INDEX = "index.json"
 FIGURES = "figures.npz"

@@ -28,8 +28,8 @@ _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f
 """Types of numbers, as they are stored."""
 _TEXTS = {1: "utf-8", 2: "utf-8", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 """Encodings of characters by the type that they are stored as."""
-_CHARACTERS = 4
-"""Class of arrays of characters."""
+_CHARACTERS, _DOUBLE = 4, 6
+"""Classes of arrays of characters and of double; in files of version 4 all numbers are of class double."""
 _NUMERIC = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 """Types of numbers by the class of an array; they may be stored as a smaller one."""
 _COMPLEX = 0x0800
@@ -190,6 +190,6 @@ def _arrays_of_version_4(file: BinaryIO, left: int) -> Iterator[tuple[str, Array
         values = np.frombuffer(_exactly(file, size), stored)
         left -= len(head) + length + size
         if code % 10 == 0 and not imaginary:
-            yield name, _shaped(values, (rows, columns))
+            yield name, _in_class(_shaped(values, (rows, columns)), _DOUBLE)
         elif code % 10 == 1 and not imaginary:
             yield name, _joined(np.array([chr(int(value)) for value in values], "U1"), (rows, columns))

@@ -11,7 +11,6 @@ from pixelscope.config import Config, PathText, load_preset, merge, read_yaml
 from pixelscope.data.sources.relocate import find
 from pixelscope.engine.config import AdamConfig, Images, RuntimeConfig, TrainingConfig, ViewsConfig
 from pixelscope.errors import InputError
-from pixelscope.pixelda.config import SplitSeed
 from pixelscope.runs.folder import RunFolder
 
 PRESETS = ("full", "generated", "self-training", "paper-classifier", "demo")
@@ -116,7 +115,7 @@ class HoldoutConfig(Config):
     """Fraction of the target's training images; they have no labels."""
     source: Share = 0.05
     """Fraction of the source's training images."""
-    seed: SplitSeed = 0
+    seed: int = 0
     """Seed of the split."""
 
 
