@@ -179,6 +179,13 @@ def _pages(path: Path) -> Iterator[Any]:
         for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
             refuse_signed_bytes(image)
-            page = Image.fromarray(without_inversion(image, np.asarray(image))) if is_deep(image) else image.copy()
+            page = _black_at_0(image) if is_deep(image) else image.copy()
             turn = upright_turn(image)  # after reading, because newer versions of Pillow turn a TIFF upright then
             yield page if turn is None else page.transpose(turn)
+
+
+def _black_at_0(image: Image.Image) -> Image.Image:
+    """Return a copy of a deep grey page, in which 0 is black."""
+    stored = np.asarray(image)
+    values = without_inversion(image, stored)
+    return image.copy() if values is stored else Image.fromarray(values)
