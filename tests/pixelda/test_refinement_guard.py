@@ -338,6 +338,29 @@ def test_labels_of_the_target_change_nothing(judged: Path, tmp_path: Path) -> No
     assert evaluate_refinement(again).guard == one
 
 
+@pytest.mark.parametrize(
+    ("after", "redrawn", "doubted"), [(2.1, 0.97, True), (2.3, 0.97, False), (2.1, 0.99, False), (2.1, None, False)]
+)
+def test_two_criteria_that_fall_together_are_remarked_and_do_not_decide(
+    after: float, redrawn: float | None, doubted: bool, good: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {
+        "information": 2.2,
+        "cluster agreement": 0.9,
+        "source accuracy": 0.9,
+        "view information": 1.0,
+        "redrawn accuracy": 0.98,
+    }
+    second = first | {"information": after} | ({} if redrawn is None else {"redrawn accuracy": redrawn})
+    if redrawn is None:
+        del first["redrawn accuracy"], second["redrawn accuracy"]
+    values = iter([first, second])
+    monkeypatch.setattr("pixelscope.pixelda.refinement.guard.criterion_values", lambda *_: next(values))
+    found = guard(good, good, TARGET, SOURCE, None, 0.9, frequencies=FREQUENCIES)
+    assert found.kept == "refined" and bool(found.remarks) == doubted
+    assert all(one in found.to_text() for one in found.remarks)
+
+
 def test_the_largest_change_is_one_that_the_refinement_made() -> None:
     shares = (
         ClassShare(name="rare", source=0.5, start=0.1, refined=0.1),

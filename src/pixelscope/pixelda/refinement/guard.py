@@ -29,6 +29,9 @@ DECIDES = "cluster agreement"
 FALL = 0.02
 """Decrease in cluster agreement from which a refinement likely harms."""
 
+DOUBTED = ("redrawn accuracy", "information")
+"""Criteria that both fell in a refinement that harmed (results/refine.md); one refinement is no rule: they do not decide."""
+
 UNLEARNED = 0.5
 """Fraction of the former accuracy on the source under which a classifier has not learned its task."""
 
@@ -85,7 +88,7 @@ def guard(
     return Guard(
         kept="start" if reasons else "refined",
         reasons=reasons,
-        remarks=() if decides else vanished,
+        remarks=(*_doubts(criteria), *(() if decides else vanished)),
         advice=ADVICE if finished and _unlearned(criteria) else "",
         criteria=criteria,
         agreement=float((before == after).double().mean()),
@@ -114,6 +117,13 @@ def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float) -> tup
     if swapped > SWAPPED:
         reasons.append("It swaps classes.")
     return tuple(reasons)
+
+
+def _doubts(criteria: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """Return a remark if two criteria fall that fell together in a refinement that harmed and was not found out."""
+    if not all(name in criteria and criteria[name][1] < criteria[name][0] for name in DOUBTED):
+        return ()
+    return ("Redrawn accuracy and information both fell, as in a refinement that harmed: the T it started from may be better.",)
 
 
 def _vanished(share: ClassShare, images: int, risk: float) -> bool:
