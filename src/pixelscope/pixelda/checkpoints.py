@@ -18,10 +18,10 @@ from pixelscope.engine import checkpoint
 from pixelscope.errors import InputError, not_one_of
 from pixelscope.pixelda.config import AdaptedClassifierConfig, BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.data import StoredRun, System
-from pixelscope.pixelda.networks import Generator, StrongClassifier, TaskNetwork, make_classifier
+from pixelscope.pixelda.networks import Generator, MeanClassifier, StrongClassifier, TaskNetwork, make_classifier
 from pixelscope.pixelda.refinement.config import SYSTEM as REFINED
 from pixelscope.pixelda.refinement.config import NetworkConfig, StoredRefinement, read_refinement
-from pixelscope.pixelda.refinement.results import RefinementResult
+from pixelscope.pixelda.refinement.results import Guard, RefinementResult
 from pixelscope.pixelda.results import EFFECTS, Choose, Evaluation, Verdict
 from pixelscope.runs.folder import RunFolder
 
@@ -31,6 +31,8 @@ CHECKPOINTS = ("last", "ema-last", "best-source")
 CONFIGS: dict[str, type[BaselineConfig]] = {"baseline": BaselineConfig, "pixelda": PixelDAConfig}
 START = "start"
 """Checkpoint of a refinement that likely harms: the T it started from."""
+MEAN = "mean"
+"""Checkpoint of a refinement that agrees with the T it started from: the mean of both. Exports have a setting of this name."""
 
 REFINED_CHECKPOINT = "ema-last"
 """Checkpoint of a refinement: the moving averages in its newest file."""
@@ -49,7 +51,7 @@ class Checkpoint:
     system: str
     classes: tuple[str, ...]
     name: str
-    """`last`, `ema-last`, `best-source` or `start`."""
+    """`last`, `ema-last`, `best-source`, `start` or `mean`."""
     images: int
     """Images seen at this checkpoint."""
     batch_size: int
@@ -76,14 +78,16 @@ class Checkpoint:
     def describe_choice(self) -> str:
         """Return which classifier it is, and why it is used."""
         names = {"pixelda": "the adapted T", "baseline": "T of the source alone", REFINED: "the refined classifier"}
-        start = ", from which the refinement started" if self.name == START else ""
-        return f"{names[self.system]}{start}" + (f" ({self.why})" if self.why else "")
+        which = {START: ", from which the refinement started", MEAN: " and the T it started from, by their mean"}
+        return f"{names[self.system]}{which.get(self.name, '')}" + (f" ({self.why})" if self.why else "")
 
     def describe_classifier(self) -> str:
         """Return kind, width and number of parameters of the classifier."""
         network, own = self.settings.get("network", {}), self.settings["classifier"]
         strong = network.get("kind") == "strong"
-        kind = f"strong of width {network['width']}" if strong else AdaptedClassifierConfig.parse(own, "classifier").describe()
+        start = AdaptedClassifierConfig.parse(own, "classifier").describe()
+        kind = f"strong of width {network['width']}" if strong else start
+        kind += f", and {start}" if self.name == MEAN else ""
         return f"{kind}, {sum(parameter.numel() for parameter in self.classifier.parameters()):,} parameters"
 
 
@@ -124,7 +128,7 @@ def load_checkpoint(run: Path | StoredRun | StoredRefinement, name: str = "auto"
     Args:
         run: run folder of PixelDA, its baseline or a refinement, or its content if it was read already.
         name: `last`, `ema-last` or `best-source`; see `default_checkpoint` for `auto`. A refinement has `ema-last` alone;
-            `auto` is the initial T if the evaluation finds that the refinement likely harms.
+            `auto` is what the evaluation keeps: it, the T that it started from, or the mean of both.
         finished: refuse an unfinished run, unless a checkpoint is named.
 
     Raises:
@@ -284,6 +288,9 @@ def build_classifier(settings: Mapping[str, Any], classes: int, size: int) -> nn
 
     settings: the configuration as in exported files; missing settings have their defaults.
     """
+    if settings.get(MEAN):
+        start, refined = ({**settings, MEAN: False, "network": own} for own in ({"kind": "paper"}, settings["network"]))
+        return MeanClassifier(build_classifier(start, classes, size), build_classifier(refined, classes, size))
     network = NetworkConfig.parse(settings.get("network", {"kind": "paper"}), "network")
     if network.kind == "strong":
         return StrongClassifier(classes, network.width, network.dropout)
@@ -303,13 +310,33 @@ def _refined(stored: StoredRefinement, name: str) -> Checkpoint:
         origin = read_run(RunFolder.open(Path(stored.located(teacher=False).run)))
     except InputError as error:
         raise InputError(f"The run that {stored.folder.path} started from cannot be read: {error}") from None
-    if name == "auto" and _kept(stored.folder) == START:
-        found = load_checkpoint(origin, stored.config.checkpoint)
-        require_same_start(stored, found, f"name --checkpoint {REFINED_CHECKPOINT}, or refine again")
-        found = source_only(found) if stored.config.choose == "source-only" else found
+    judged = _judged(stored.folder) if name == "auto" else None
+    kept = None if judged is None else judged.kept
+    if kept == START:
         why = f"the refinement likely harms; --checkpoint {REFINED_CHECKPOINT} takes the refined classifier"
-        return replace(found, folder=stored.folder, record=stored.record, name=START, why=why)
-    return _newest(stored, origin)
+        return replace(_start(stored, origin), folder=stored.folder, record=stored.record, name=START, why=why)
+    refined = _newest(stored, origin)
+    if judged is None or kept != MEAN:
+        return refined
+    return _with_start(refined, _start(stored, origin).classifier, judged.start_weight)
+
+
+def _start(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:
+    """Return the checkpoint with the T that a refinement started from."""
+    found = load_checkpoint(origin, stored.config.checkpoint)
+    require_same_start(stored, found, f"name --checkpoint {REFINED_CHECKPOINT}, or refine again")
+    return source_only(found) if stored.config.choose == "source-only" else found
+
+
+def _with_start(refined: Checkpoint, start: nn.Module, weight: float) -> Checkpoint:
+    """Return a refinement with the mean of its classifier and the T that it started from, which has `weight`."""
+    return replace(
+        refined,
+        name=MEAN,
+        classifier=MeanClassifier(start, refined.classifier, weight).eval(),
+        settings={**refined.settings, MEAN: True},
+        why=f"they agree on nearly all target images; --checkpoint {REFINED_CHECKPOINT} takes the refined classifier alone",
+    )
 
 
 def require_same_start(stored: StoredRefinement, found: Checkpoint, remedy: str = "refine again") -> None:
@@ -322,13 +349,13 @@ def require_same_start(stored: StoredRefinement, found: Checkpoint, remedy: str 
         )
 
 
-def _kept(folder: RunFolder) -> str | None:
-    """Return which classifier the last evaluation of a refinement keeps; None without an evaluation of its newest weights."""
+def _judged(folder: RunFolder) -> Guard | None:
+    """Return what the last evaluation of a refinement keeps; None without an evaluation of its newest weights."""
     newest = folder.checkpoint_files()[-1:]
     if not newest or not folder.evaluation.is_file():
         return None
     found = RefinementResult.load(folder.evaluation)
-    return found.guard.kept if newest[0].stem == f"images-{found.images:012d}" else None
+    return found.guard if newest[0].stem == f"images-{found.images:012d}" else None
 
 
 def _newest(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:

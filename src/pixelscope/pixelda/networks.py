@@ -224,6 +224,23 @@ class StrongClassifier(nn.Module):
         return self.fc(features)
 
 
+class MeanClassifier(nn.Module):
+    """The weighted mean of the predictions of two classifiers; its logits are the logarithms of the mean probabilities."""
+
+    log_weights: Tensor
+
+    def __init__(self, start: nn.Module, refined: nn.Module, weight: float = 0.5) -> None:
+        """Take two classifiers; weight: of the first, in (0, 1)."""
+        super().__init__()
+        self.start, self.refined = start, refined
+        self.register_buffer("log_weights", torch.tensor([weight, 1 - weight]).log())
+
+    def forward(self, images: Tensor, source: bool = False) -> Tensor:
+        """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1]; `source`: of the source domain."""
+        both = [network(images, source=source).log_softmax(1) for network in (self.start, self.refined)]
+        return torch.logaddexp(both[0] + self.log_weights[0], both[1] + self.log_weights[1])
+
+
 def make_classifier(kind: str, classes: int, size: int, width: int, private_first_layer: bool = False) -> TaskNetwork:
     """Return T of the kind `paper` or `residual` for images of `size` pixels; torch's global generator draws its weights.
 

@@ -177,8 +177,9 @@ def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
     refined = checkpoint.folder.path != checkpoint.run.folder.path
     found = (RefinementResult if refined else Evaluation).load(path)
     measured = {name: one.accuracy for name, one in found.sets.items()}
-    if checkpoint.name == "start" and isinstance(found, RefinementResult):
-        measured = found.before
+    of_pair = {"start": "before", "mean": "mean"}.get(checkpoint.name)
+    if of_pair is not None and isinstance(found, RefinementResult):
+        measured = getattr(found, of_pair)
     elif (found.images, found.checkpoint) != (checkpoint.images, checkpoint.name):
         return []
     elif checkpoint.system == "baseline" and isinstance(found, Evaluation) and found.source_only:

@@ -29,6 +29,11 @@ class NetworkConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Dropout probability of the features before the last layer of `strong`."""
 
+    @property
+    def is_new(self) -> bool:
+        """Return whether it is another network than T, with weights of its own."""
+        return self.kind == "strong"
+
     @model_validator(mode="after")
     def _check_strong(self) -> "NetworkConfig":
         for name in ("width", "dropout"):

@@ -17,6 +17,7 @@ from pixelscope.files import keep_heap
 from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint, require_same_start
 from pixelscope.pixelda.evaluation import grouped_notes, leak_notes, own_sets, unfinished_notes, unmeasured_notes
 from pixelscope.pixelda.metrics import MeasuredSet, accuracies, measure, measure_all, set_result
+from pixelscope.pixelda.networks import MeanClassifier
 from pixelscope.pixelda.refinement.config import SYSTEM, RefineConfig, StoredRefinement, read_refinement
 from pixelscope.pixelda.refinement.data import (
     GROUPS_HELD_OUT,
@@ -67,6 +68,8 @@ def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResu
     networks = {images: network for images, network in snapshots.items() if images < last}
     sets, classes = own_sets(inputs.domains), list(inputs.opened.classes)
     counts, before = (measure_all(network, sets) for network in (refined.classifier, inputs.start))
+    judged = _guard(config, inputs, refined.classifier, refined.record.get("state") == "finished")
+    mean = MeanClassifier(inputs.start, refined.classifier, judged.start_weight) if config.network.is_new else None
     tests = {name: images for name, images in sets.items() if name == "target_test"}
     curve = [_point(images, network, inputs, accuracies(measure_all(network, tests))) for images, network in networks.items()]
     curve.append(_point(last, refined.classifier, inputs, accuracies({name: counts[name] for name in tests})))
@@ -78,10 +81,11 @@ def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResu
         checkpoint=REFINED_CHECKPOINT,
         sets={name: set_result(name, found, classes) for name, found in counts.items()},
         before=accuracies(before),
+        mean={} if mean is None else accuracies(measure_all(mean, sets)),
         selections=_selections(curve, last),
         curve=curve,
         parameters=sum(p.numel() for p in refined.classifier.parameters()),
-        guard=_guard(config, inputs, refined.classifier, refined.record.get("state") == "finished"),
+        guard=judged,
         notes=(
             *unfinished_notes(refined),
             *grouped_notes(sets),
@@ -121,7 +125,17 @@ def _guard(config: RefineConfig, inputs: RefinementInputs, refined: nn.Module, f
     redrawn = generated_validation(inputs, config.seed) if config.generated.enabled else None
     source, threshold = inputs.source.validation, config.self_training.threshold
     frequencies = class_frequencies(inputs.source.train).tolist()
-    return guard(inputs.start, refined, inputs.holdout, source, redrawn, threshold, frequencies=frequencies, finished=finished)
+    return guard(
+        inputs.start,
+        refined,
+        inputs.holdout,
+        source,
+        redrawn,
+        threshold,
+        frequencies=frequencies,
+        independent=config.network.is_new,
+        finished=finished,
+    )
 
 
 def _point(images: int, network: nn.Module, inputs: RefinementInputs, reached: dict[str, float]) -> Snapshot:

@@ -29,8 +29,8 @@ DECIDES = "cluster agreement"
 FALL = 0.02
 """Decrease in cluster agreement from which a refinement likely harms."""
 
-DOUBTED = ("redrawn accuracy", "information")
-"""Criteria that both fell in a refinement that harmed (results/refine.md); one refinement is no rule: they do not decide."""
+AGREED = 0.9
+"""Agreement of two networks from which their mean is used: their accuracies then differ by a tenth at most."""
 
 UNLEARNED = 0.5
 """Fraction of the former accuracy on the source under which a classifier has not learned its task."""
@@ -57,6 +57,7 @@ def guard(
     threshold: float,
     *,
     frequencies: Sequence[float],
+    independent: bool = True,
     finished: bool = True,
 ) -> Guard:
     """Compare a refined classifier with the T it started from.
@@ -68,6 +69,8 @@ def guard(
         redrawn: the same images, translated by G; None without generated images.
         threshold: minimum probability of a pseudo-label.
         frequencies: fraction of the source's training images per class.
+        independent: whether the refined classifier is a new network, which makes other errors than T, so that their mean may
+            be used.
         finished: whether the refinement is finished; advice is given only then.
     """
     shown = sampled(target.images, MAX_IMAGES)
@@ -84,18 +87,29 @@ def guard(
     vanished = (f"It almost never predicts {', '.join(gone)}.",) if gone else ()
     decides = len(gone) > FEW * len(shares)
     reasons = _reasons(criteria, swapped_share(before, after)) + (vanished if decides else ())
-    confident = found["refined"][0].softmax(1).amax(1) >= threshold
+    agreement = float((before == after).double().mean())
+    confidence = {name: logits.softmax(1).amax(1) for name, (logits, _) in found.items()}
     return Guard(
-        kept="start" if reasons else "refined",
+        kept="start" if reasons else "mean" if independent and agreement >= AGREED else "refined",
         reasons=reasons,
-        remarks=(*_doubts(criteria), *(() if decides else vanished)),
+        remarks=() if decides else vanished,
         advice=ADVICE if finished and _unlearned(criteria) else "",
         criteria=criteria,
-        agreement=float((before == after).double().mean()),
-        pseudo_label_rate=float(confident.double().mean()),
+        agreement=agreement,
+        start_weight=_start_weight(*(float(values.double().mean()) for values in confidence.values())),
+        pseudo_label_rate=float((confidence["refined"] >= threshold).double().mean()),
         classes=shares,
         images=len(shown),
     )
+
+
+def _start_weight(start: float, refined: float) -> float:
+    """Return the weight of the first of two classifiers in their mean, by their mean confidence.
+
+    Weights are inverse to the fraction of images that each would call wrongly if its probabilities were right.
+    """
+    wrong = [max(1 - one, 1e-6) for one in (start, refined)]
+    return wrong[1] / sum(wrong)
 
 
 def _shares(classes: Sequence[str], frequencies: Sequence[float], before: Tensor, after: Tensor) -> tuple[ClassShare, ...]:
@@ -117,13 +131,6 @@ def _reasons(criteria: Mapping[str, tuple[float, float]], swapped: float) -> tup
     if swapped > SWAPPED:
         reasons.append("It swaps classes.")
     return tuple(reasons)
-
-
-def _doubts(criteria: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
-    """Return a remark if two criteria fall that fell together in a refinement that harmed and was not found out."""
-    if not all(name in criteria and criteria[name][1] < criteria[name][0] for name in DOUBTED):
-        return ()
-    return ("Redrawn accuracy and information both fell, as in a refinement that harmed: the T it started from may be better.",)
 
 
 def _vanished(share: ClassShare, images: int, risk: float) -> bool:

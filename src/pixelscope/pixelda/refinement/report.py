@@ -87,11 +87,13 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None, record: Run
     headline = "The target has no labels, so its accuracy is unknown."
     if found is not None and before is not None:
         headline = f"Target test: {found.accuracy:.2%} ± {found.standard_error:.2%}, before {before:.2%}."
+        if numbers.guard.kept == "mean":
+            headline = f"{headline[:-1]}; the mean of both, which is used: {numbers.mean['target_test']:.2%}."
     return Section("Refinement", "summary", prose=(what,), headline=headline, notes=_notes(numbers, record))
 
 
 def _notes(numbers: RefinementResult, record: RunRecord) -> tuple[str, ...]:
-    harm = " ".join((*numbers.guard.sentences(), "The T it started from is used.")) if numbers.guard.kept == "start" else ""
+    harm = " ".join(numbers.guard.sentences()) if numbers.guard.kept == "start" else ""
     outdated = ""
     if record.images > numbers.images:
         outdated = (
@@ -108,6 +110,7 @@ def _result(numbers: RefinementResult) -> Section:
                 title,
                 f"{found.count:,}",
                 _percent(numbers.before.get(name)),
+                *((_percent(numbers.mean.get(name)),) if numbers.mean else ()),
                 f"{found.accuracy:.2%} ± {found.standard_error:.2%}",
             )
         )
@@ -118,7 +121,8 @@ def _result(numbers: RefinementResult) -> Section:
         f"Accuracy by the moving average after {numbers.images:,} images of each kind, {numbers.parameters:,} parameters; "
         "± one standard error."
     )
-    return Section("Result", "result", parts=(Table(caption, ("Images", "count", "before", "refined"), tuple(rows)),))
+    header = ("Images", "count", "before", *(("mean of both",) if numbers.mean else ()), "refined")
+    return Section("Result", "result", parts=(Table(caption, header, tuple(rows)),))
 
 
 def _guard(found: Guard) -> Section:

@@ -9,7 +9,7 @@ from pixelscope.errors import plural
 from pixelscope.pixelda.results import Point, SetResult
 from pixelscope.runs.record import ResultFile
 
-Kept = Literal["refined", "start"]
+Kept = Literal["mean", "refined", "start"]
 
 SELECTORS = {
     "cluster agreement": "adjusted mutual information of the predictions with k-means clusters of the features",
@@ -45,6 +45,8 @@ class Guard(Config):
     """Per criterion, the values of the T it started from and of the refined classifier."""
     agreement: float
     """Fraction of target images with the same prediction."""
+    start_weight: float = 0.5
+    """Weight of the T it started from in the mean of both."""
     pseudo_label_rate: float
     """Fraction of target images for which the refined classifier exceeds `self_training.threshold`, adaptive or not."""
     classes: tuple[ClassShare, ...]
@@ -53,9 +55,27 @@ class Guard(Config):
 
     def sentences(self) -> tuple[str, ...]:
         """Return the verdict, its reasons, remarks and the advice, one sentence each."""
-        effect = "helps" if self.kept == "refined" else "harms"
+        effect = "harms" if self.kept == "start" else "helps"
         advice = (self.advice,) if self.advice else ()
-        return (f"The refinement likely {effect} (estimated without target labels).", *self.reasons, *self.remarks, *advice)
+        return (
+            f"The refinement likely {effect} (estimated without target labels).",
+            *self.reasons,
+            *self.remarks,
+            *advice,
+            *self._used(),
+        )
+
+    def _used(self) -> tuple[str, ...]:
+        """Return which classifier is used, unless it is the refined one."""
+        alone = "--checkpoint ema-last uses the refined one"
+        return {
+            "mean": (
+                f"It and the T it started from agree on {self.agreement:.0%} of {self.basis()}.",
+                f"classify and export use the mean of both, T with a weight of {self.start_weight:.2f}; {alone} alone.",
+            ),
+            "start": (f"classify and export use the T it started from; {alone}.",),
+            "refined": (),
+        }[self.kept]
 
     def basis(self) -> str:
         """Return how many target images were compared, as `1,000 target images`."""
@@ -65,8 +85,6 @@ class Guard(Config):
         """Return lines for a terminal."""
         verdict, *others = self.sentences()
         lines = [verdict, *(f"  {sentence}" for sentence in others)]
-        if self.kept == "start":
-            lines.append("classify and export use the T it started from. --checkpoint ema-last uses the refined one.")
         above = f"{self.pseudo_label_rate:.0%} are above the fixed threshold"
         lines.append(f"  Both agree on {self.agreement:.0%} of {self.basis()}; {above}.")
         lines += [f"  {name:<20} start {before:.3f}  refined {after:.3f}" for name, (before, after) in self.criteria.items()]
@@ -118,6 +136,8 @@ class RefinementResult(ResultFile):
     """Results of that checkpoint."""
     before: dict[str, float]
     """Accuracy of the T that it started from, by set."""
+    mean: dict[str, float] = Field(default_factory=dict)
+    """Accuracy of the mean of both, by set; empty if the refinement went on from T's weights."""
     selections: list[Selection]
     curve: list[Snapshot]
     parameters: Natural
@@ -130,7 +150,8 @@ class RefinementResult(ResultFile):
         """Return tables for a terminal."""
         lines = [f"{self.system} from {self.run}: {self.images:,} images of each kind, {self.parameters:,} parameters"]
         for name, found in self.sets.items():
-            before = f", before {self.before[name]:.2%}" if name in self.before else ""
+            others = {"before": self.before, "mean of both": self.mean}
+            before = "".join(f", {which} {values[name]:.2%}" for which, values in others.items() if name in values)
             lines.append(
                 f"{name}: {found.accuracy:.2%} +- {found.standard_error:.2%} ({found.correct:,} of {found.count:,}){before}"
             )
