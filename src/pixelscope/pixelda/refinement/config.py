@@ -31,7 +31,7 @@ class NetworkConfig(Config):
 
     @property
     def is_new(self) -> bool:
-        """Return whether it is another network than T, with weights of its own."""
+        """Return whether it is another network than T, with other weights."""
         return self.kind == "strong"
 
     @model_validator(mode="after")

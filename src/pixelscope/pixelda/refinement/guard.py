@@ -3,7 +3,8 @@
 Confidence, consistency over views and accuracy on generated images do not decide. Training with pseudo-labels makes a
 classifier confident and consistent, right or wrong; accuracy on generated images falls while it learns the target. The
 agreement of predictions with clusters of features decides: it was right in the five refinements that it was chosen on
-(docs/decisions/0013), and did not see that one from a T of full length harms (results/refine.md).
+(docs/decisions/0013). It does not see that a refinement from a T of full length harms (results/refine.md). There both agree on
+nearly all images, and their mean is better than either (docs/decisions/0032).
 """
 
 from collections.abc import Mapping, Sequence

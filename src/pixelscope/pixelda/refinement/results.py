@@ -70,7 +70,7 @@ class Guard(Config):
         alone = "--checkpoint ema-last uses the refined one"
         return {
             "mean": (
-                f"It and the T it started from agree on {self.agreement:.0%} of {self.basis()}.",
+                "Its predictions are nearly those of the T it started from.",
                 f"classify and export use the mean of both, T with a weight of {self.start_weight:.2f}; {alone} alone.",
             ),
             "start": (f"classify and export use the T it started from; {alone}.",),
