@@ -86,9 +86,10 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None, record: Run
     found, before = numbers.sets.get("target_test"), numbers.before.get("target_test")
     headline = "The target has no labels, so its accuracy is unknown."
     if found is not None and before is not None:
-        headline = f"Target test: {found.accuracy:.2%} ± {found.standard_error:.2%}, before {before:.2%}."
+        headline = f"Target test: {_with_error(found.accuracy, found.count)}, before {before:.2%}."
         if numbers.guard.kept == "mean":
-            headline = f"{headline[:-1]}; the mean of both, which is used: {numbers.mean['target_test']:.2%}."
+            mean, alone = _with_error(numbers.mean["target_test"], found.count), f"{found.accuracy:.2%}"
+            headline = f"Target test: {mean}, by the mean of T ({before:.2%}) and the refined classifier ({alone})."
     return Section("Refinement", "summary", prose=(what,), headline=headline, notes=_notes(numbers, record))
 
 
@@ -110,18 +111,18 @@ def _result(numbers: RefinementResult) -> Section:
                 title,
                 f"{found.count:,}",
                 _percent(numbers.before.get(name)),
-                *((_percent(numbers.mean.get(name)),) if numbers.mean else ()),
-                f"{found.accuracy:.2%} ± {found.standard_error:.2%}",
+                _with_error(found.accuracy, found.count),
+                *((_with_error(numbers.mean[name], found.count),) if numbers.mean else ()),
             )
         )
         for name, title in SETS.items()
         if (found := numbers.sets.get(name)) is not None
     ]
     caption = (
-        f"Accuracy by the moving average after {numbers.images:,} images of each kind, {numbers.parameters:,} parameters; "
-        "± one standard error."
+        f"Accuracy, ± one standard error. Refined: the moving average after {numbers.images:,} images of each kind, "
+        f"{numbers.parameters:,} parameters."
     )
-    header = ("Images", "count", "before", *(("mean of both",) if numbers.mean else ()), "refined")
+    header = ("Images", "count", "before", "refined", *(("mean of both",) if numbers.mean else ()))
     return Section("Result", "result", parts=(Table(caption, header, tuple(rows)),))
 
 
@@ -234,6 +235,11 @@ def _training_figure(lines: Sequence[dict]) -> Figure:
     right.set_ylim(-0.02, 1.02)
     count_percent(right)
     return figure
+
+
+def _with_error(accuracy: float, count: int) -> str:
+    """Return an accuracy on `count` images, with one standard error."""
+    return f"{accuracy:.2%} ± {(accuracy * (1 - accuracy) / count) ** 0.5:.2%}"
 
 
 def _percent(value: float | None) -> str:
