@@ -149,7 +149,8 @@ class Load:
             if draw.random() < 0.5:
                 began = time.monotonic()
                 kind, status = "good", answer(draw.choice(self.good))
-                self.times.append(time.monotonic() - began)
+                if status == "200":
+                    self.times.append(time.monotonic() - began)
             else:
                 kind, content = hostile(draw, self.adapt, self.look)
                 status = send(content, self.patience)

@@ -174,7 +174,7 @@ def require_comparable(out: Path, pair: str) -> None:
         if not (path / "evaluation.json").is_file():
             continue
         kind, seed = path.name.removeprefix(f"{pair}-").rsplit("-s", 1)
-        images = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))["images"]
+        images = json.loads((path / "run.json").read_text(encoding="utf-8"))["images"]
         require_equal((kind, "length"), images, path, "were trained on different numbers of images")
         if networks := _networks(path):
             require_equal(("networks",), networks, path, "have networks of different sizes (--small)")
@@ -188,8 +188,8 @@ def require_comparable(out: Path, pair: str) -> None:
 def verdicts(out: Path) -> str:
     """Return Markdown: what each run's verdict says, next to the true difference, and how many are right.
 
-    A verdict is right where it names the better side; "neither" where the difference is within two standard errors. A run that
-    has not learned the source has no verdict.
+    A verdict is right where it names the better side; "neither" where the difference is within two standard errors of paired
+    accuracies (McNemar's test). A run that has not learned the source has no verdict.
     """
     rows = ["| run | verdict | source only | adapted | right |", "|---|---|---|---|---|"]
     right = []
@@ -197,7 +197,9 @@ def verdicts(out: Path) -> str:
         if one.get("verdict") is None or "target_test" not in one["sets"]:
             continue
         before, after = one["source_only"]["target_test"], _target(one)
-        error = 2 * one["sets"]["target_test"]["standard_error"]
+        differing, count = one.get("discordant"), one["sets"]["target_test"]["count"]
+        share = before * (1 - after) + after * (1 - before) if differing is None else differing / count
+        error = 2 * (share / count) ** 0.5
         truth = {"adapted": after > before, "source only": after < before, "neither": abs(after - before) <= error}
         if one["verdict"]["better"] not in truth:
             rows.append(f"| {one['run']} | none | {before:.2%} | {after:.2%} | |")

@@ -251,13 +251,18 @@ def _cells(found: Tested, real: Tested | None) -> str:
 
 
 def _require_same_settings(out: Path, store: FrameStore, chosen: argparse.Namespace) -> None:
-    """Exit if cells in `out` were measured with other settings."""
+    """Exit if cells in `out` were measured with other settings; a table needs only those that say which frames are tested."""
     names = ("folds", "epochs", "prior_images", "images", "seed")
     settings = {"store": store.key, **{name: getattr(chosen, name) for name in names}}
     path = out / "settings.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        raise SystemExit(f"{path} has other settings; give those, or another --out")
-    write_text(path, json.dumps(settings) + "\n")
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        needed = ("store", "folds", "seed") if chosen.table else tuple(settings)
+        other = [name for name in needed if known.get(name) != settings[name]]
+        if other:
+            raise SystemExit(f"{path} has other settings ({', '.join(other)}); give those, or another --out")
+    if not chosen.table:
+        write_text(path, json.dumps(settings) + "\n")
 
 
 def _cells_in_order(made: Sequence[Fold], models: Sequence[str]) -> Iterator[tuple[Fold, str, ViewName]]:
@@ -280,8 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     store = FrameStore.open(chosen.frames)
     made = folds(store, chosen.out, chosen.folds, chosen.seed)
+    _require_same_settings(chosen.out, store, chosen)
     if not chosen.table:
-        _require_same_settings(chosen.out, store, chosen)
         torch.set_num_threads(chosen.threads)
         for fold, name, view in _cells_in_order(made, chosen.models):
             measure(fold, name, view, chosen)

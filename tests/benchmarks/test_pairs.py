@@ -33,8 +33,8 @@ def test_runs_that_cannot_be_compared_are_not_in_one_row(tmp_path: Path) -> None
     def write(name: str, target: str, images: int = 32) -> None:
         (tmp_path / name).mkdir()
         data = {"source": {"sha256_test": "a"}, "target": {"sha256_test": target}}
-        (tmp_path / name / "run.json").write_text(json.dumps({"data": data}), encoding="utf-8")
-        (tmp_path / name / "evaluation.json").write_text(json.dumps({"images": images}), encoding="utf-8")
+        (tmp_path / name / "run.json").write_text(json.dumps({"data": data, "images": images}), encoding="utf-8")
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({"images": 16}), encoding="utf-8")
 
     for name, target in (("signs-auto-s0", "b"), ("signs-paper-s0", "framed"), ("usps-auto-s0", "b"), ("usps-auto-s1", "c")):
         write(name, target)
@@ -77,7 +77,7 @@ def test_small_and_full_runs_are_not_mixed(tmp_path: Path, small: bool, capsys: 
 def _write(run: Path, images: int, sets: dict[str, float], state: str = "finished") -> None:
     run.mkdir(parents=True)
     data = {"source": {"sha256_test": "a"}, "target": {"sha256_test": "b"}}
-    (run / "run.json").write_text(json.dumps({"data": data, "state": state}), encoding="utf-8")
+    (run / "run.json").write_text(json.dumps({"data": data, "state": state, "images": images}), encoding="utf-8")
     measured = {name: {"accuracy": value, "standard_error": 0.01} for name, value in sets.items()}
     evaluation = {"images": images, "sets": measured, "source_only": {"target_test": 0.5}}
     (run / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")

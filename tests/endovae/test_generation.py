@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from pixelscope.endovae.generation.sets import (
     feature_spaces,
     lite0_features,
     measure_generated,
+    smallest_difference,
 )
 from pixelscope.endovae.lite0 import load_lite0
 from pixelscope.endovae.metrics import spectrum
@@ -208,6 +210,17 @@ def test_frames_that_have_moved_can_be_named(
 def real_frames(run: Path) -> RealFrames:
     checkpoint = load_checkpoint(run)
     return RealFrames.of(checkpoint, feature_spaces("encoder", checkpoint))
+
+
+def test_a_held_out_mirror_image_does_not_hide_copies(runs: tuple[Path, Path]) -> None:
+    """Splits do not see that a held-out frame is the mirror image of a training frame."""
+    real = real_frames(runs[0])
+    distances = real.differences(real.held_out).distance
+    assert smallest_difference(distances) == real.copy_error == distances.min() > 0
+    assert smallest_difference(np.append(distances, [0.0, 0.05 * np.median(distances)])) == distances.min()
+    assert smallest_difference(np.zeros(3)) == 0
+    nothing = replace(real, copy_error=0.0)
+    assert nothing.copies(nothing.differences(real.training)) == len(real.training)
 
 
 def test_copies_of_training_frames_are_counted(runs: tuple[Path, Path]) -> None:

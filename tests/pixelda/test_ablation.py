@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from scipy import stats
 
 from fixtures import tiny
 from pixelscope import InputError
-from pixelscope.pixelda.ablation.analysis import collect, compare_to_reference, holm, mean_std
+from pixelscope.pixelda.ablation.analysis import collect, compare_to_reference, holm, mean_std, require_same_images
 from pixelscope.pixelda.ablation.grid import Grid, read_grid
 from pixelscope.pixelda.ablation.jobs import Job, run_job
 from pixelscope.pixelda.ablation.report import ablation_sections
 from pixelscope.pixelda.ablation.results import ConditionResult, MeanStd, SeedResult
 from pixelscope.pixelda.ablation.runner import ablate
+from pixelscope.pixelda.evaluation import evaluate_pixelda
 from pixelscope.pixelda.metrics import set_result
 from pixelscope.pixelda.results import CurvePoint, Evaluation
 from pixelscope.reports.builder import build_report
@@ -122,6 +124,51 @@ def test_a_grid_runs_its_conditions_keeps_failures_apart_and_resumes(domains: tu
     assert again.conditions[0].seeds == found.conditions[0].seeds
     with pytest.raises(InputError, match=r"seeds \[0\], not \[5\]"):
         ablate(str(path), tmp_path / "out", seeds=[5], resume=True)
+    run = tmp_path / "out" / "conditions" / "full-seed0"
+    evaluate_pixelda(run, checkpoint="last")
+    assert ablate(str(path), tmp_path / "out", resume=True).conditions[0].seeds == found.conditions[0].seeds
+    assert Evaluation.load(run / "evaluation.json").checkpoint == "ema-last", "measured again, as the others"
+    stored = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    stored["generator"]["noise_dim"] += 1
+    (run / "config.yaml").write_text(yaml.safe_dump(stored), encoding="utf-8")
+    with pytest.raises(InputError, match=r"full-seed0 was trained with generator.noise_dim"):
+        ablate(str(path), tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("domain", "changed", "refused"),
+    [
+        ("target", "sha256", True),
+        ("target", "sha256_test", True),
+        ("source", "sha256_test", True),
+        ("source", "sha256", False),
+    ],
+)
+def test_conditions_with_other_held_out_source_images_are_of_the_same_target_and_tests(
+    domain: str, changed: str, refused: bool, tmp_path: Path
+) -> None:
+    jobs = []
+    for name, fraction in (("full", 0.0), ("without", 0.05)):
+        job = Job(tmp_path / name, "pixelda", {"data": {"validation_fraction": fraction, "seed": 0}}, None)
+        job.run.mkdir()
+        data = {one: {"sha256": "a", "sha256_test": "b"} for one in ("source", "target")}
+        data[domain][changed] = name
+        record = {"system": "pixelda", "state": "finished", "images": 64, "data": data}
+        (job.run / "run.json").write_text(json.dumps(record))
+        Evaluation(
+            system="pixelda",
+            images=64,
+            steps=8,
+            classes=[],
+            checkpoint="ema-last",
+            checkpoints={},
+            sets={},
+            oracle=None,
+            curve=[],
+        ).save(job.run / "evaluation.json")
+        jobs.append(job)
+    with pytest.raises(InputError, match="of other images") if refused else nullcontext():
+        require_same_images(jobs)
 
 
 @pytest.mark.usefixtures("in_turn")
@@ -164,7 +211,7 @@ def test_an_outcome_is_read_off_its_runs_files(tmp_path: Path) -> None:
         images=30,
         steps=3,
         classes=list("abcd"),
-        checkpoint="last",
+        checkpoint="ema-last",
         checkpoints={},
         sets=sets,
         oracle=None,
@@ -388,6 +435,30 @@ def test_equal_differences_are_judged_by_their_signs(seeds: int, p: float, judge
     assert [one.p for one in compare_to_reference(both, conditions)[1:]] == pytest.approx([2 * p, 1])
 
 
+@pytest.mark.parametrize("collapsed_runs", [8, 7, 6])
+def test_counts_are_judged_by_the_exact_test_of_signs(collapsed_runs: int) -> None:
+    """More collapsed runs never have a larger p; no interval leaves what is possible."""
+    full, other = (collected(name, [0.9] * 8) for name in ("full", "other"))
+
+    def with_collapsed(one: ConditionResult, count: int) -> ConditionResult:
+        seeds = [seed.model_copy(update={"collapsed": i < count}) for i, seed in enumerate(one.seeds)]
+        return one.model_copy(update={"seeds": seeds})
+
+    conditions = [with_collapsed(full, 0), with_collapsed(other, collapsed_runs)]
+    found = compare_to_reference(grid_of("collapsed", "higher"), conditions)[1]
+    assert found.p == pytest.approx(2.0 ** (1 - collapsed_runs))
+    assert found.difference is not None and found.difference.mean == 100 * collapsed_runs / 8
+    assert (found.difference.high is None) == (collapsed_runs == 8)
+    assert collapsed_runs == 8 or found.difference.high == 100
+
+
+def test_a_condition_without_a_claim_is_no_test_of_one() -> None:
+    grid = Grid.parse({"reference": "full", "conditions": {"full": {}, "other": {}}})
+    conditions = [collected("full", [0.9, 0.8]), collected("other", [0.7, 0.75])]
+    found = compare_to_reference(grid, conditions)[1]
+    assert found.judgement == "no claim" and found.p is None
+
+
 def test_nearly_equal_differences_are_judged_by_students_t() -> None:
     full, other = [0.9, 0.9, 0.9], [0.8, 0.80004, 0.79996]
     found = compare_to_reference(grid_of("accuracy", "lower"), [collected("full", full), collected("other", other)])[1]
@@ -432,7 +503,7 @@ def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:
         "images": 64,
         "steps": 8,
         "classes": [],
-        "checkpoint": "last",
+        "checkpoint": "ema-last",
         "checkpoints": {},
         "sets": {},
     }
@@ -442,6 +513,11 @@ def test_a_job_says_how_far_it_is_by_what_lies_on_disk(tmp_path: Path) -> None:
         assert job.state() == found, "a run that was stopped and evaluated is not done"
     (job.run / "run.json").write_text(json.dumps({"system": "pixelda", "state": "finished", "images": 96}))
     assert job.state() == "started", "a run that was evaluated, and then trained to its end, is not done"
+    Evaluation.parse({**measured, "images": 96, "oracle": None, "curve": []}).save(job.run / "evaluation.json")
+    assert job.state() == "done"
+    other = {**measured, "images": 96, "checkpoint": "last", "oracle": None, "curve": []}
+    Evaluation.parse(other).save(job.run / "evaluation.json")
+    assert job.state() == "started", "conditions are compared by the same checkpoint"
 
 
 def test_a_job_that_is_interrupted_outside_of_its_training_has_a_reason(

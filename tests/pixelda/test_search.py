@@ -90,7 +90,7 @@ def test_a_trial_is_read_off_its_runs_files(tmp_path: Path) -> None:
         images=32,
         steps=4,
         classes=["a", "b"],
-        checkpoint="last",
+        checkpoint="ema-last",
         checkpoints={},
         sets={name: set_result(name, found, ["a", "b"]) for name, found in counts.items()},
         source_only={"target_test": 0.55, "source_test": 0.9},

@@ -6,7 +6,7 @@ They are compared on features of EfficientNet-Lite0, or of the run's own encoder
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -39,6 +39,10 @@ MAX_FRAMES = 10_000
 REAL = "real: training frames"
 COPY_SIDE = 32
 """Side in pixels at which frames are compared to find copies; finer detail differs between copies."""
+SAME = 0.01
+"""Difference below which two frames are the same; distances are exact to about 0.0001."""
+COPIED = 0.1
+"""A held-out frame is a copy of a training frame if it differs from it by less than this fraction of the median difference."""
 _AT_ONCE = 256
 """Frames whose spectrum is computed at a time."""
 BATCH = 32
@@ -130,7 +134,8 @@ class RealFrames:
     small: Floats
     """The training frames and then their mirror images at `COPY_SIDE`, (2 N, D)."""
     copy_error: float
-    """The smallest difference of a held-out frame from any of these; see `differences`."""
+    """The smallest difference of a held-out frame from any of these, without those that are copies themselves; see
+    `differences`."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, spaces: Sequence[FeatureSpace], frames: str | None = None) -> "RealFrames":
@@ -154,7 +159,7 @@ class RealFrames:
             {name: nearest(references[name], found) for name, found in with_mirrors.items()},
             mean_spectrum(held_out),
             small,
-            float(nearest(_small(held_out), small).distance.min()),
+            smallest_difference(nearest(_small(held_out), small).distance),
         )
 
     def differences(self, frames: Bytes) -> Nearest:
@@ -166,12 +171,21 @@ class RealFrames:
         return Nearest(found.distance, found.position % len(self.training))
 
     def copies(self, frames: Nearest) -> int:
-        """Return how many frames differ less from a training frame or its mirror image than any held-out frame does."""
-        return int((frames.distance < self.copy_error).sum())
+        """Return how many frames differ less from a training frame or its mirror image than `copy_error`, or not at all."""
+        return int((frames.distance < max(self.copy_error, SAME)).sum())
 
     def fine_energy(self, frames: Bytes) -> float:
         """Return the mean fine energy of frames as a fraction of that of the held-out frames."""
         return fine_detail_kept(self.spectrum, mean_spectrum(frames))
+
+
+def smallest_difference(distances: NDArray[np.floating[Any]]) -> float:
+    """Return the smallest of the held-out frames' distances to training frames, without those under `COPIED` of their median.
+
+    A held-out frame may be the mirror image of a training frame, which splits do not see. It would let no frame be a copy.
+    """
+    apart = distances[distances >= COPIED * np.median(distances)]
+    return float(apart.min())
 
 
 def _held_out(splits: Splits, checkpoint: Checkpoint) -> FrameSubset:

@@ -27,6 +27,12 @@ from pixelscope.runs.folder import RunFolder, read_stats
 LEVEL = 0.95
 """Confidence level of the intervals."""
 
+COUNTED = ("collapsed", "swapped_classes")
+"""Measures that are counts, most of them 0 or 1."""
+
+MOST_SIGNS = 2**16
+"""Maximum number of changes of signs; all of up to 16 seeds."""
+
 
 def mean_std(values: Sequence[float], lowest: float = -math.inf, highest: float = math.inf) -> MeanStd:
     """Return mean, standard deviation and the interval of the mean by Student's t, of at least one value.
@@ -49,6 +55,9 @@ def collect(grid: Grid, jobs: Mapping[tuple[str, int], Job]) -> list[ConditionRe
 def require_same_images(jobs: Iterable[Job]) -> None:
     """Check that finished runs with the same settings of their data have the same images.
 
+    How many source images are held out for validation changes the source's training images alone: test images, and all images
+    of the target, must be the same.
+
     Raises:
         InputError: the images of a source changed between two runs, so that their results cannot be compared.
     """
@@ -57,9 +66,12 @@ def require_same_images(jobs: Iterable[Job]) -> None:
         if job.state() != "done":
             continue
         for domain, about in RunFolder(job.run).read_record().get("data", {}).items():
-            settings = repr((domain, *(job.config.get(name) for name in ("source", "target", "data"))))
+            data = job.config.get("data", {})
+            shared = {name: value for name, value in data.items() if name != "validation_fraction"}
             for key in filter(about.get, DIGESTS.values()):
-                first, digest = seen.setdefault(f"{settings} {key}", (job.run, about[key]))
+                settings = shared if domain == "target" or key == DIGESTS["test"] else data
+                named = repr((domain, key, *(job.config.get(name) for name in ("source", "target")), settings))
+                first, digest = seen.setdefault(named, (job.run, about[key]))
                 if about[key] != digest:
                     raise InputError(
                         f"{job.run} is of other images than {first} (the SHA-256 in their run.json differ), so they cannot be "
@@ -199,23 +211,36 @@ def _compare(one: ConditionResult, reference: ConditionResult, expect: Expectati
         judgement: Judgement = "reference" if one.name == reference.name else "not measured"
         return Comparison(condition=one.name, judgement=judgement, measure=measure)
     differences = [MEASURES[measure][1] * (value - other) for value, other in pairs]
-    p = None if expect is None else _paired_p(differences)
+    p = None if expect is None else _paired_p(differences, measure in COUNTED)
     return Comparison(
         condition=one.name,
-        judgement="undecided",
+        judgement="no claim" if expect is None else "undecided",
         measure=measure,
-        difference=mean_std(differences),
+        difference=_interval(differences, 100 if MEASURES[measure][1] == 100 else math.inf),
         p=p,
         seeds=len(pairs),
     )
 
 
-def _paired_p(differences: Sequence[float]) -> float | None:
-    """Return the p-value of a mean of 0: Student's t, or where all differences are equal, that of their signs; None for one."""
+def _interval(differences: Sequence[float], largest: float) -> MeanStd:
+    """Return the mean of differences, none of which exceeds `largest`; without an interval if all are equal."""
+    found = mean_std(differences, -largest, largest)
+    return found if found.std else found.model_copy(update={"low": None, "high": None})
+
+
+def _paired_p(differences: Sequence[float], counted: bool) -> float | None:
+    """Return the two-sided p-value of a mean of 0; None for fewer than two differences.
+
+    Student's t of continuous numbers; of counts, and where all differences are equal, the exact test that changes signs. Of
+    yes-or-no differences that are all 1, t could have a larger p than if one of them is 0.
+    """
     if len(differences) < 2:
         return None
-    if np.allclose(differences, differences[0]):
-        return 1.0 if np.isclose(differences[0], 0, atol=1e-9) else 2.0 ** (1 - len(differences))
+    if counted or np.allclose(differences, differences[0]):
+        found = stats.permutation_test(
+            (np.array(differences),), np.mean, permutation_type="samples", n_resamples=MOST_SIGNS, vectorized=True, rng=0
+        )
+        return float(found.pvalue)
     count = len(differences)
     t = float(np.mean(differences) / (np.std(differences, ddof=1) / math.sqrt(count)))
     return float(2 * stats.t.sf(abs(t), count - 1))

@@ -17,6 +17,7 @@ from pixelscope.config import merge
 from pixelscope.engine.distributed import share_of_cores
 from pixelscope.errors import InputError, Interrupted, MissingExtra, has_extra
 from pixelscope.files import write_text
+from pixelscope.pixelda.checkpoints import default_checkpoint
 from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.evaluation import evaluate_pixelda
 from pixelscope.pixelda.results import Evaluation
@@ -52,11 +53,27 @@ class Job:
 
     def state(self) -> State:
         """Return the state of the job by the files on disk; it is done if the run is finished and was evaluated since."""
-        if _is_evaluated(RunFolder(self.run)):
+        if self._is_evaluated():
             return "done"
         if self.failure.is_file():
             return "failed"
         return "started" if self.run.exists() else "new"
+
+    def _is_evaluated(self) -> bool:
+        """Return whether the run is finished, and its evaluation is of its end and of the checkpoint of all runs."""
+        folder = RunFolder(self.run)
+        if not (folder.evaluation.is_file() and folder.record.is_file()):
+            return False
+        record, found = folder.read_record(), Evaluation.load(folder.evaluation)
+        finished = record.get("state") == "finished" and found.measured_images >= record.get("images", 0)
+        return finished and found.checkpoint == self._checkpoint(folder)
+
+    def _checkpoint(self, folder: RunFolder) -> str:
+        """Return the checkpoint that an evaluation measures unless another one is named."""
+        config = (BaselineConfig if self.system == "baseline" else PixelDAConfig).parse(self.config)
+        averages = ("ema-last",) if config.training.ema_half_life else ()
+        best = ("best-source",) if (folder.checkpoints / "best.safetensors").is_file() else ()
+        return default_checkpoint("auto", "baseline" if self.system == "baseline" else "pixelda", ("last", *averages, *best))
 
     def reason(self) -> str:
         """Return why the job is not done, in a sentence."""
@@ -181,14 +198,6 @@ def _cancel(running: Sequence[Any], cluster: Cluster) -> None:
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends and not all(job.done() for job in running):
         time.sleep(POLL / 10)
-
-
-def _is_evaluated(folder: RunFolder) -> bool:
-    """Return whether a run is finished, and its evaluation is of its end."""
-    if not (folder.evaluation.is_file() and folder.record.is_file()):
-        return False
-    record = folder.read_record()
-    return record.get("state") == "finished" and Evaluation.load(folder.evaluation).measured_images >= record.get("images", 0)
 
 
 def _train(job: Job) -> None:

@@ -9,7 +9,7 @@ from pixelscope.config import Config, Natural
 from pixelscope.pixelda.results import DECIDES, Verdict
 from pixelscope.runs.record import ResultFile
 
-Judgement = Literal["supported", "contradicted", "undecided", "not measured", "reference"]
+Judgement = Literal["supported", "contradicted", "undecided", "no claim", "not measured", "reference"]
 Cells = tuple[str, ...]
 
 HEADER = ("condition", "seeds", "mean", "std", "95% of the mean", "swing, points", "swapped classes", "collapsed")
@@ -119,8 +119,8 @@ class Comparison(Config):
     difference: MeanStd | None = None
     """Condition minus reference, paired by seed, in the unit of `MEASURES`."""
     p: float | None = None
-    """Probability of a difference at least this large if there is no effect: a paired t-test, corrected for all tests of the
-    grid (Holm 1979). None for fewer than two seeds."""
+    """Probability of a difference at least this large if there is no effect: a paired t-test, or for
+    counts an exact test of signs, corrected for all tests of the grid (Holm 1979). None for fewer than two seeds."""
     seeds: Natural = 0
     """Number of seeds that both have."""
 

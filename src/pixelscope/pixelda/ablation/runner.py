@@ -20,7 +20,7 @@ from pixelscope.pixelda.ablation.analysis import choose_trial, collect, compare_
 from pixelscope.pixelda.ablation.grid import CHANGES, Grid, GridConfig, read_grid
 from pixelscope.pixelda.ablation.jobs import Cluster, Job, LaunchOptions, check_options, launch
 from pixelscope.pixelda.ablation.results import ABLATION, RUNS, SAMPLES, SEARCH, AblationResult, SearchResult, Trial
-from pixelscope.pixelda.config import PixelDAConfig
+from pixelscope.pixelda.config import BaselineConfig, PixelDAConfig
 from pixelscope.pixelda.data import load_domains
 from pixelscope.runs.folder import RunFolder, command_line, git_revision, read_arrays, save_arrays, versions
 from pixelscope.runs.progress import ProgressCallback
@@ -106,7 +106,6 @@ def ablate(
         folder,
         jobs,
     ):
-        require_same_images(jobs.values())
         found = collect(chosen, jobs)
         comparisons = compare_to_reference(chosen, found)
         result = AblationResult(out=str(out), grid=grid, reference=chosen.reference, conditions=found, comparisons=comparisons)
@@ -196,6 +195,10 @@ def search(
     return result
 
 
+UNCOMPARED = ("runtime.", "data.target_framing")
+"""Settings of a run that change no result, or that a training fills in."""
+
+
 def _select(grid: Grid, seeds: Sequence[int] | None, conditions: Sequence[str] | None) -> Grid:
     for name, given in (("seed", seeds), ("condition", conditions)):
         if given is not None and not given:
@@ -272,12 +275,14 @@ def _run_grid(
     check()
     with _open_folder(start, config, system) if start.continues() else _create_folder(out, config, system) as folder:
         jobs = _jobs(config.grid, folder.path, data_root)
+        _require_same_settings(jobs)
         require_same_images(jobs.values())
         left = [job for job in jobs.values() if job.state() != "done"]
         for job in left:
             job.failure.unlink(missing_ok=True)
         # A new folder, because submitit unpickles files in it, and files of an earlier one may be somebody else's.
         launch(left, folder.path / LOGS / secrets.token_hex(4), options)
+        require_same_images(jobs.values())
         yield folder, jobs
 
 
@@ -316,6 +321,25 @@ def _difference(before: GridConfig, now: GridConfig) -> str:
         return "another grid"
     values = ["unset" if value is UNSET else repr(value) for value in (old.get(name, UNSET), new.get(name, UNSET))]
     return f"{name.removeprefix('grid.').removeprefix('base.')} {values[0]}, not {values[1]}"
+
+
+def _require_same_settings(jobs: Jobs) -> None:
+    """Raise InputError if a run was trained with other settings than those of its job, for example those of an older preset."""
+    for job in jobs.values():
+        file = RunFolder(job.run).config
+        if not file.is_file():
+            continue
+        parse = (BaselineConfig if job.system == "baseline" else PixelDAConfig).parse
+        was, now = (
+            {name: value for name, value in dotted(one.model_dump(mode="json")) if not name.startswith(UNCOMPARED)}
+            for one in (parse(read_yaml(file), str(file)), parse(job.config))
+        )
+        name = next((name for name in now if was.get(name) != now[name]), None)
+        if name is not None:
+            raise InputError(
+                f"{job.run} was trained with {name} {was.get(name)!r}, and the grid has {now[name]!r} with this version of "
+                "Pixelscope. Delete its folder, or choose another --out to train all runs alike."
+            )
 
 
 def _jobs(grid: Grid, out: Path, data_root: Path | None) -> Jobs:
