@@ -21,7 +21,7 @@ from pixelscope.pixelda.data import StoredRun, System
 from pixelscope.pixelda.networks import Generator, MeanClassifier, StrongClassifier, TaskNetwork, make_classifier
 from pixelscope.pixelda.refinement.config import SYSTEM as REFINED
 from pixelscope.pixelda.refinement.config import NetworkConfig, StoredRefinement, read_refinement
-from pixelscope.pixelda.refinement.results import Guard, RefinementResult
+from pixelscope.pixelda.refinement.results import RefinementResult
 from pixelscope.pixelda.results import EFFECTS, Choose, Evaluation, Verdict
 from pixelscope.runs.folder import RunFolder
 
@@ -34,6 +34,7 @@ START = "start"
 MEAN = "mean"
 """Checkpoint of a refinement that agrees with the T it started from: the mean of both. Exports have a setting of this name."""
 
+UNEVALUATED = "not evaluated at its end; `pixelscope pixelda evaluate` tells whether T or the mean of both is better"
 REFINED_CHECKPOINT = "ema-last"
 """Checkpoint of a refinement: the moving averages in its newest file."""
 OTHER_NETWORKS = "The networks in {path} differ from those in the run's config.yaml; restore that file."
@@ -78,8 +79,11 @@ class Checkpoint:
     def describe_choice(self) -> str:
         """Return which classifier it is, and why it is used."""
         names = {"pixelda": "the adapted T", "baseline": "T of the source alone", REFINED: "the refined classifier"}
-        which = {START: ", from which the refinement started", MEAN: " and the T it started from, by their mean"}
-        return f"{names[self.system]}{which.get(self.name, '')}" + (f" ({self.why})" if self.why else "")
+        which = {
+            START: f"{names[self.system]}, from which the refinement started",
+            MEAN: "the mean of the refined classifier and T",
+        }
+        return which.get(self.name, names[self.system]) + (f" ({self.why})" if self.why else "")
 
     def describe_classifier(self) -> str:
         """Return kind, width and number of parameters of the classifier."""
@@ -87,8 +91,8 @@ class Checkpoint:
         strong = network.get("kind") == "strong"
         start = AdaptedClassifierConfig.parse(own, "classifier").describe()
         kind = f"strong of width {network['width']}" if strong else start
-        kind += f", and {start}" if self.name == MEAN else ""
-        return f"{kind}, {sum(parameter.numel() for parameter in self.classifier.parameters()):,} parameters"
+        kind += f", and {start}, together" if self.name == MEAN else ","
+        return f"{kind} {sum(parameter.numel() for parameter in self.classifier.parameters()):,} parameters"
 
 
 def read_run(folder: RunFolder, record: Mapping[str, Any] | None = None) -> StoredRun:
@@ -310,22 +314,37 @@ def _refined(stored: StoredRefinement, name: str) -> Checkpoint:
         origin = read_run(RunFolder.open(Path(stored.located(teacher=False).run)))
     except InputError as error:
         raise InputError(f"The run that {stored.folder.path} started from cannot be read: {error}") from None
-    judged = _judged(stored.folder) if name == "auto" else None
-    kept = None if judged is None else judged.kept
-    if kept == START:
-        why = f"the refinement likely harms; --checkpoint {REFINED_CHECKPOINT} takes the refined classifier"
-        return replace(_start(stored, origin), folder=stored.folder, record=stored.record, name=START, why=why)
-    refined = _newest(stored, origin)
-    if judged is None or kept != MEAN:
-        return refined
-    return _with_start(refined, _start(stored, origin).classifier, judged.start_weight)
+    result = _evaluated(stored.folder) if name == "auto" else None
+    if result is None or result.guard.kept == REFINED:
+        unknown = name == "auto" and result is None and stored.config.network.is_new
+        return replace(_newest(stored, origin), why=UNEVALUATED if unknown else "")
+    start = _start(stored, origin, result.start_sha256)
+    if result.guard.kept == MEAN:
+        return _with_start(_newest(stored, origin), start.classifier, result.guard.start_weight)
+    why = f"the refinement likely harms; --checkpoint {REFINED_CHECKPOINT} takes the refined classifier"
+    return replace(start, folder=stored.folder, record=stored.record, name=START, why=why)
 
 
-def _start(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:
-    """Return the checkpoint with the T that a refinement started from."""
-    found = load_checkpoint(origin, stored.config.checkpoint)
+def _start(stored: StoredRefinement, origin: StoredRun, sha256: str) -> Checkpoint:
+    """Return the checkpoint with the T that a refinement started from.
+
+    sha256: that of its weights when the refinement was evaluated; empty if it was not recorded.
+    """
+    try:
+        found = load_checkpoint(origin, stored.config.checkpoint, finished=False)
+    except InputError as error:
+        raise InputError(
+            f"The T that {stored.folder.path} started from cannot be read, and its evaluation says that it is used: {error} "
+            f"--checkpoint {REFINED_CHECKPOINT} uses the refined classifier alone."
+        ) from None
     require_same_start(stored, found, f"name --checkpoint {REFINED_CHECKPOINT}, or refine again")
-    return source_only(found) if stored.config.choose == "source-only" else found
+    found = source_only(found) if stored.config.choose == "source-only" else found
+    if sha256 and sha256 != checkpoint.weights_sha256(found.classifier):
+        raise InputError(
+            f"T of {origin.folder.path} has other weights than when {stored.folder.path} was evaluated; restore that run, or "
+            f"name --checkpoint {REFINED_CHECKPOINT}, or refine again."
+        )
+    return found
 
 
 def _with_start(refined: Checkpoint, start: nn.Module, weight: float) -> Checkpoint:
@@ -335,7 +354,7 @@ def _with_start(refined: Checkpoint, start: nn.Module, weight: float) -> Checkpo
         name=MEAN,
         classifier=MeanClassifier(start, refined.classifier, weight).eval(),
         settings={**refined.settings, MEAN: True},
-        why=f"they agree on nearly all target images; --checkpoint {REFINED_CHECKPOINT} takes the refined classifier alone",
+        why=f"T with a weight of {weight:.2f}; --checkpoint {REFINED_CHECKPOINT} takes the refined classifier alone",
     )
 
 
@@ -349,13 +368,13 @@ def require_same_start(stored: StoredRefinement, found: Checkpoint, remedy: str 
         )
 
 
-def _judged(folder: RunFolder) -> Guard | None:
-    """Return what the last evaluation of a refinement keeps; None without an evaluation of its newest weights."""
+def _evaluated(folder: RunFolder) -> RefinementResult | None:
+    """Return the last evaluation of a refinement; None without one of its newest weights."""
     newest = folder.checkpoint_files()[-1:]
     if not newest or not folder.evaluation.is_file():
         return None
     found = RefinementResult.load(folder.evaluation)
-    return found.guard if newest[0].stem == f"images-{found.images:012d}" else None
+    return found if newest[0].stem == f"images-{found.images:012d}" else None
 
 
 def _newest(stored: StoredRefinement, origin: StoredRun) -> Checkpoint:

@@ -238,7 +238,8 @@ class MeanClassifier(nn.Module):
     def forward(self, images: Tensor, source: bool = False) -> Tensor:
         """Return logits (N, classes) for `images` (N, 3, S, S) in [-1, 1]; `source`: of the source domain."""
         both = [network(images, source=source).log_softmax(1) for network in (self.start, self.refined)]
-        return torch.logaddexp(both[0] + self.log_weights[0], both[1] + self.log_weights[1])
+        # Not logaddexp, which ONNX computes by exponentials that can be 0.
+        return torch.logsumexp(torch.stack([both[0] + self.log_weights[0], both[1] + self.log_weights[1]]), 0)
 
 
 def make_classifier(kind: str, classes: int, size: int, width: int, private_first_layer: bool = False) -> TaskNetwork:

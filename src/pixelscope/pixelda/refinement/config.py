@@ -80,7 +80,7 @@ class SelfTrainingConfig(Config):
     start from predicts on the target; `source`: the source's; `none`: no correction."""
     teacher: PathText = ""
     """A finished run whose classifier labels the target images instead of the moving average, for example a refinement with a
-    stronger network (distillation, Hinton et al. 2015)."""
+    stronger network (distillation, Hinton et al. 2015); of a refinement, the classifier that its evaluation chose."""
 
     @model_validator(mode="after")
     def _check_threshold(self) -> "SelfTrainingConfig":

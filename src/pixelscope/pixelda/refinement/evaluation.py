@@ -1,7 +1,7 @@
 """Evaluation of a refinement, the only part of it that reads target labels.
 
-The headline is the moving average at the end of the schedule. It is compared with checkpoints selected by criteria without
-target labels, and with the oracle, which is selected by target labels.
+The moving average at the end of the schedule, the T before and the mean of both are measured. The average is compared with
+checkpoints selected by criteria without target labels, and with the oracle, which is selected by target labels.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pixelscope.data.disk_array import sampled
+from pixelscope.engine.checkpoint import weights_sha256
 from pixelscope.errors import InputError
 from pixelscope.files import keep_heap
 from pixelscope.pixelda.checkpoints import REFINED_CHECKPOINT, load_checkpoint, require_same_start
@@ -37,8 +38,9 @@ from pixelscope.runs.folder import RunFolder
 def evaluate_refinement(run: Path, *, data_root: Path | None = None, take_over: bool = False) -> RefinementResult:
     """Measure a refinement on the test splits of both domains, and write evaluation.json.
 
-    It measures the weights that are exported and used: the averages in the newest checkpoint. Nothing is written while another
-    process holds the run's lock, for example to train it.
+    It measures the averages in the newest checkpoint (`sets`), the T that the refinement started from (`before`), and if the
+    averages are of a new network, the mean of both (`mean`); `guard.kept` says which of them is exported and used. Nothing is
+    written while another process holds the run's lock, for example to train it.
 
     Args:
         run: its run folder.
@@ -81,6 +83,7 @@ def _measure(stored: StoredRefinement, data_root: Path | None) -> RefinementResu
         checkpoint=REFINED_CHECKPOINT,
         sets={name: set_result(name, found, classes) for name, found in counts.items()},
         before=accuracies(before),
+        start_sha256=weights_sha256(inputs.start),
         mean={} if mean is None else accuracies(measure_all(mean, sets)),
         selections=_selections(curve, last),
         curve=curve,

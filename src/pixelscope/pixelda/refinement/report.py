@@ -87,7 +87,7 @@ def _summary(config: RefineConfig, numbers: RefinementResult | None, record: Run
     headline = "The target has no labels, so its accuracy is unknown."
     if found is not None and before is not None:
         headline = f"Target test: {_with_error(found.accuracy, found.count)}, before {before:.2%}."
-        if numbers.guard.kept == "mean":
+        if numbers.guard.kept == "mean" and record.images == numbers.images:
             mean, alone = _with_error(numbers.mean["target_test"], found.count), f"{found.accuracy:.2%}"
             headline = f"Target test: {mean}, by the mean of T ({before:.2%}) and the refined classifier ({alone})."
     return Section("Refinement", "summary", prose=(what,), headline=headline, notes=_notes(numbers, record))

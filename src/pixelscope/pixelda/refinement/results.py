@@ -1,8 +1,8 @@
 """Schema of a refinement's evaluation.json, and its tables for a terminal."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from pixelscope.config import Config, Natural
 from pixelscope.errors import plural
@@ -45,7 +45,7 @@ class Guard(Config):
     """Per criterion, the values of the T it started from and of the refined classifier."""
     agreement: float
     """Fraction of target images with the same prediction."""
-    start_weight: float = 0.5
+    start_weight: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Weight of the T it started from in the mean of both."""
     pseudo_label_rate: float
     """Fraction of target images for which the refined classifier exceeds `self_training.threshold`, adaptive or not."""
@@ -70,7 +70,7 @@ class Guard(Config):
         alone = "--checkpoint ema-last uses the refined one"
         return {
             "mean": (
-                "Its predictions are nearly those of the T it started from.",
+                f"It and the T it started from give the same class to {self.agreement:.0%} of {self.basis()}.",
                 f"classify and export use the mean of both, T with a weight of {self.start_weight:.2f}; {alone} alone.",
             ),
             "start": (f"classify and export use the T it started from; {alone}.",),
@@ -136,6 +136,8 @@ class RefinementResult(ResultFile):
     """Results of that checkpoint."""
     before: dict[str, float]
     """Accuracy of the T that it started from, by set."""
+    start_sha256: str = ""
+    """SHA-256 of the weights of that T; empty in a file of an earlier version."""
     mean: dict[str, float] = Field(default_factory=dict)
     """Accuracy of the mean of both, by set; empty if the refinement went on from T's weights."""
     selections: list[Selection]
@@ -145,6 +147,12 @@ class RefinementResult(ResultFile):
     """Whether it likely helps, estimated without target labels, and which classifier is used."""
     notes: tuple[str, ...] = ()
     """What could not be measured, with the reason."""
+
+    @model_validator(mode="after")
+    def _check_mean(self) -> "RefinementResult":
+        if (self.mean or self.guard.kept == "mean") and self.mean.keys() != self.sets.keys():
+            raise ValueError("mean has other sets of images than sets; evaluate the refinement again")
+        return self
 
     def to_text(self) -> str:
         """Return tables for a terminal."""
