@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from pixelscope.config import dotted, read_yaml
+from pixelscope.pixelda.results import paired_error
 
 SMALL = {"generator.blocks": 3, "generator.width": 32, "discriminator.width": 32}
 HALF = ("--data.test-fraction", "0.5")
@@ -197,9 +198,7 @@ def verdicts(out: Path) -> str:
         if one.get("verdict") is None or "target_test" not in one["sets"]:
             continue
         before, after = one["source_only"]["target_test"], _target(one)
-        differing, count = one.get("discordant"), one["sets"]["target_test"]["count"]
-        share = before * (1 - after) + after * (1 - before) if differing is None else differing / count
-        error = 2 * (share / count) ** 0.5
+        error = 2 * paired_error(before, after, one["sets"]["target_test"]["count"], one.get("discordant"))
         truth = {"adapted": after > before, "source only": after < before, "neither": abs(after - before) <= error}
         if one["verdict"]["better"] not in truth:
             rows.append(f"| {one['run']} | none | {before:.2%} | {after:.2%} | |")

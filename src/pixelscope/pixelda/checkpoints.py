@@ -34,9 +34,10 @@ START = "start"
 MEAN = "mean"
 """Checkpoint of a refinement that agrees with the T it started from: the mean of both. Exports have a setting of this name."""
 
-UNEVALUATED = "not evaluated at its end; `pixelscope pixelda evaluate` tells whether T or the mean of both is better"
 REFINED_CHECKPOINT = "ema-last"
 """Checkpoint of a refinement: the moving averages in its newest file."""
+UNEVALUATED = "not evaluated at its end; `pixelscope pixelda evaluate` finds whether T or the mean of both is better"
+"""Why a refinement without an evaluation of its newest weights is used alone."""
 OTHER_NETWORKS = "The networks in {path} differ from those in the run's config.yaml; restore that file."
 
 

@@ -13,7 +13,7 @@ from pixelscope.data.imageset import ImageSet
 from pixelscope.data.loader import to_float
 from pixelscope.data.split import Split
 from pixelscope.engine.runtime import computing_device
-from pixelscope.pixelda.results import ClassAccuracy, SetResult
+from pixelscope.pixelda.results import ClassAccuracy, SetResult, standard_error
 
 BATCH = 500
 """Images per pass; larger passes exceed the processor's cache and are slower."""
@@ -144,7 +144,7 @@ def set_result(title: str, counts: Tensor, classes: list[str]) -> SetResult:
         count=count,
         correct=correct,
         accuracy=accuracy,
-        standard_error=(accuracy * (1 - accuracy) / count) ** 0.5,
+        standard_error=standard_error(accuracy, count),
         per_class=tuple(ClassAccuracy(name=name, count=n, accuracy=hits / n if n else None) for name, hits, n in rows),
         confusion=counts.tolist(),
     )

@@ -167,12 +167,9 @@ class Verdict(Config):
             before: accuracy of T of the source alone on the target's test split.
             after: accuracy of the adapted T.
             count: number of test images.
-            discordant: number of test images that only one of both classifies correctly. None: as many as are expected if the
-                errors of both are independent.
+            discordant: see `paired_error`.
         """
-        gain = after - before
-        differing = before * (1 - after) + after * (1 - before) if discordant is None else discordant / count
-        error = 2 * (differing / count) ** 0.5
+        gain, error = after - before, 2 * paired_error(before, after, count, discordant)
         found = "adapted" if gain > error else "source only" if gain < -error else None
         if found in (None, self.better) or self.better == "unknown":
             return ""
@@ -257,6 +254,24 @@ class Evaluation(ResultFile):
         if self.oracle is not None:
             lines.append(f"  {'oracle':<12} target_test {self.oracle.target_test:.2%}  (chosen with target labels)")
         return lines
+
+
+def standard_error(accuracy: float, count: int) -> float:
+    """Return the standard error of an accuracy on `count` images."""
+    return (accuracy * (1 - accuracy) / count) ** 0.5
+
+
+def paired_error(before: float, after: float, count: int, discordant: int | None = None) -> float:
+    """Return the standard error of the difference of two accuracies on the same images, as in McNemar's test.
+
+    Args:
+        before, after: the accuracies.
+        count: number of images.
+        discordant: number of images that only one of both classifies correctly. None: as many as are expected if the errors of
+            both are independent.
+    """
+    differing = before * (1 - after) + after * (1 - before) if discordant is None else discordant / count
+    return (differing / count) ** 0.5
 
 
 def read_samples(path: Path, dimensions: Mapping[str, int], classes: int) -> "dict[str, np.ndarray] | None":

@@ -103,7 +103,7 @@ class GenerationResult(ResultFile):
         yield "nearest: median distance to the nearest training frame or its mirror image; in the first row, that of held-out"
         yield "frames. nearer: how often it is smaller than that of a held-out frame; 50% without copying. copies: frames"
         yield "that differ less from a training frame or its mirror image than any held-out frame does"
-        yield f"({self.copy_error:.3g} of 255)."
+        yield f"({self.copy_error:.3g} of 255; held-out frames that are copies themselves do not count)."
         smallest = min(self.held_out, *(one.count for one in self.sets))
         if smallest < FEW:
             yield (

@@ -119,8 +119,8 @@ class Comparison(Config):
     difference: MeanStd | None = None
     """Condition minus reference, paired by seed, in the unit of `MEASURES`."""
     p: float | None = None
-    """Probability of a difference at least this large if there is no effect: a paired t-test, or for
-    counts an exact test of signs, corrected for all tests of the grid (Holm 1979). None for fewer than two seeds."""
+    """Probability of a difference at least this large if there is no effect: a paired t-test, or for counts
+    an exact test of signs, corrected for all tests of the grid (Holm 1979). None for fewer than two seeds."""
     seeds: Natural = 0
     """Number of seeds that both have."""
 

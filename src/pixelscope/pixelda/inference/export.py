@@ -12,7 +12,7 @@ from pixelscope.exports.bundle import MAX_COMPARED, ExportResult, Format, Parity
 from pixelscope.exports.metadata import Metadata, ModelCard, TensorSpec
 from pixelscope.pixelda.inference.model import PROBABILITIES, ClassifierModel, TorchClassifier, load_classifier
 from pixelscope.pixelda.refinement.results import RefinementResult
-from pixelscope.pixelda.results import Choose, Evaluation, SetResult, chosen_by_labels
+from pixelscope.pixelda.results import Choose, Evaluation, SetResult, chosen_by_labels, standard_error
 from pixelscope.runs.folder import versions
 from pixelscope.runs.record import RunRecord, parse_record
 
@@ -188,7 +188,7 @@ def _results(checkpoint: "Checkpoint") -> list[Mapping[str, str]]:
 
 
 def _result(one: SetResult, accuracy: float) -> Mapping[str, str]:
-    error = (accuracy * (1 - accuracy) / one.count) ** 0.5
+    error = standard_error(accuracy, one.count)
     return {"images": one.title, "count": f"{one.count:,}", "accuracy": f"{accuracy:.2%} ± {error:.2%}"}
 
 

@@ -10,7 +10,7 @@ from pixelscope.pixelda.refinement.config import RefineConfig, read_refinement
 from pixelscope.pixelda.refinement.guard import CRITERIA
 from pixelscope.pixelda.refinement.results import SELECTORS, Guard, RefinementResult, Snapshot
 from pixelscope.pixelda.report.result import CONFUSION_CAPTION, confusion_matrices
-from pixelscope.pixelda.results import ORACLE, chosen_by_labels
+from pixelscope.pixelda.results import ORACLE, chosen_by_labels, standard_error
 from pixelscope.reports.document import CaptionedFigure, Part, Row, Section, Table, record_section
 from pixelscope.reports.plotting import (
     BLUE,
@@ -239,7 +239,7 @@ def _training_figure(lines: Sequence[dict]) -> Figure:
 
 def _with_error(accuracy: float, count: int) -> str:
     """Return an accuracy on `count` images, with one standard error."""
-    return f"{accuracy:.2%} ± {(accuracy * (1 - accuracy) / count) ** 0.5:.2%}"
+    return f"{accuracy:.2%} ± {standard_error(accuracy, count):.2%}"
 
 
 def _percent(value: float | None) -> str:
