@@ -384,6 +384,28 @@ def test_a_refinement_of_ts_own_weights_has_no_mean(judged: Path, tmp_path: Path
     assert found.guard.agreement == 1 and found.guard.kept == "refined" and not found.mean
 
 
+@pytest.mark.parametrize(
+    ("classifier", "choose"), [({"private_first_layer": True}, "source-only"), ({"kind": "residual", "width": 8}, "adapted")]
+)
+def test_a_mean_is_exported_with_every_kind_of_t(classifier: dict, choose: str, tmp_path: Path) -> None:
+    source, target = tiny.write_domains(tmp_path, count=80)
+    own = tiny.pixelda(source=source, target=target, judge=True, classifier=classifier, training={"images": 64})
+    origin = train_pixelda(own, run=tmp_path / "adapted")
+    run = refine(config(origin, choose=choose), run=tmp_path / "refined")
+    found = evaluate_refinement(run)
+    as_mean = found.guard.model_copy(update={"kept": "mean", "reasons": (), "start_weight": 0.3})
+    found.model_copy(update={"guard": as_mean}).save(RunFolder(run).evaluation)
+    start, refined = load_checkpoint(origin), load_checkpoint(run, "ema-last")
+    images, _ = tiny.pictures(6, coloured=True)
+    values = to_float(torch.from_numpy(images.transpose(0, 3, 1, 2)))
+    with torch.no_grad():
+        first = (start.classifier if choose == "adapted" else start.judge)(values).softmax(1)
+        expected = 0.3 * first + 0.7 * refined.classifier(values).softmax(1)
+    for file in (tmp_path / "model.safetensors", tmp_path / "model.onnx"):
+        export(run, file, form=file.suffix[1:])
+        np.testing.assert_allclose(load_classifier(file)(images), expected.numpy(), atol=1e-5)
+
+
 def edit_images(run: Path, images: int) -> None:
     path = RunFolder(run).evaluation
     RefinementResult.load(path).model_copy(update={"images": images}).save(path)
