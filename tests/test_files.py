@@ -97,6 +97,12 @@ def test_a_folder_whose_replacement_is_interrupted_is_not_left_in_part(tmp_path:
     assert {path.name for path in (tmp_path / "prior").glob("*")} in (set(), {"a", "b"}, {"c"})
 
 
+def test_an_error_in_a_temporary_folder_names_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing, atomic_folder(tmp_path / "new") as work:
+        (work / "frames" / "1.txt").read_bytes()
+    assert missing.value.filename == str(tmp_path / "new")
+
+
 def test_a_temporary_file_is_told_by_the_name_it_was_to_get(tmp_path: Path) -> None:
     target = tmp_path / "stats.jsonl"
     with pytest.raises(OSError, match="No space") as full, naming(target):

@@ -148,13 +148,13 @@ def _csv_line(cells: Sequence[Any]) -> str:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Make errors of the file system name `path`, if they name no file or a temporary one next to it."""
+    """Make errors of the file system name `path`, if they name no file, a temporary one, or one in a temporary folder."""
     try:
         yield
     except OSError as error:
         if error.errno is None and _CUT_SHORT.search(str(error)):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        if error.filename is None or Path(os.fsdecode(error.filename)).name.startswith(TEMPORARY):
+        if error.filename is None or any(part.startswith(TEMPORARY) for part in Path(os.fsdecode(error.filename)).parts):
             error.filename = str(path)
         raise
     except Exception as error:
