@@ -135,18 +135,21 @@ def _is_finished(folder: Path) -> bool:
 def table(out: Path, pairs: Sequence[str]) -> str:
     """Return Markdown: accuracy on the target's test split by pair, means and standard deviations over the seeds.
 
-    A mean over another number of seeds than the row's has that number after it.
+    A mean over another number of seeds than the row's has that number after it. Refined: the new classifier alone. Used: what
+    `classify` uses, which is this classifier, its mean with T, or T alone.
     """
     rows = [
-        "| pair | seeds | source only | preset `auto` | refined | preset `paper` | target labels |",
-        "|---|---|---|---|---|---|---|",
+        "| pair | seeds | source only | preset `auto` | refined | used | preset `paper` | target labels |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for pair in pairs:
         require_comparable(out, pair)
         found = {what: list(_evaluations(out, f"{pair}-{what}-s*")) for what in ("auto", "refined", "paper", "labels")}
         columns = [
             [one["source_only"]["target_test"] for one in found["auto"]],
-            *([_target(one) for one in found[what]] for what in ("auto", "refined", "paper")),
+            *([_target(one) for one in found[what]] for what in ("auto", "refined")),
+            [_used(one) for one in found["refined"]],
+            [_target(one) for one in found["paper"]],
             [one["sets"]["source_test"]["accuracy"] for one in found["labels"]],
         ]
         seeds = len(found["auto"])
@@ -155,7 +158,7 @@ def table(out: Path, pairs: Sequence[str]) -> str:
             balanced = [[_balanced(one["sets"]["target_test"]) for one in found[what]] for what in ("auto", "refined")]
             labels = [_balanced(one["sets"]["source_test"]) for one in found["labels"]]
             means = [_mean(values, seeds) for values in (*balanced, labels)]
-            rows.append(f"| ... balanced | | | {means[0]} | {means[1]} | | {means[2]} |")
+            rows.append(f"| ... balanced | | | {means[0]} | {means[1]} | | | {means[2]} |")
     return "\n".join(rows)
 
 
@@ -230,6 +233,12 @@ def _evaluations(out: Path, pattern: str) -> Iterator[dict[str, Any]]:
 
 def _target(one: dict[str, Any]) -> float:
     return one["sets"]["target_test"]["accuracy"]
+
+
+def _used(one: dict[str, Any]) -> float:
+    """Return the target accuracy of what `classify` uses of a refinement."""
+    kept = one["guard"]["kept"]
+    return _target(one) if kept == "refined" else one["before" if kept == "start" else kept]["target_test"]
 
 
 def _balanced(one: dict[str, Any]) -> float:

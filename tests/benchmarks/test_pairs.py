@@ -74,12 +74,13 @@ def test_small_and_full_runs_are_not_mixed(tmp_path: Path, small: bool, capsys: 
         main([*command, "--table"])
 
 
-def _write(run: Path, images: int, sets: dict[str, float], state: str = "finished") -> None:
+def _write(run: Path, images: int, sets: dict[str, float], state: str = "finished", kept: str = "refined") -> None:
     run.mkdir(parents=True)
     data = {"source": {"sha256_test": "a"}, "target": {"sha256_test": "b"}}
     (run / "run.json").write_text(json.dumps({"data": data, "state": state, "images": images}), encoding="utf-8")
     measured = {name: {"accuracy": value, "standard_error": 0.01} for name, value in sets.items()}
-    evaluation = {"images": images, "sets": measured, "source_only": {"target_test": 0.5}}
+    used = {"guard": {"kept": kept}, "before": {"target_test": 0.85}, "mean": {"target_test": 0.95}}
+    evaluation = {"images": images, "sets": measured, "source_only": {"target_test": 0.5}, **used}
     (run / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
 
 
@@ -90,6 +91,14 @@ def test_a_mean_over_other_seeds_than_its_row_names_their_number(tmp_path: Path)
         _write(tmp_path / f"usps-refined-s{seed}", 64, {"target_test": 0.9}, state)
     row = table(tmp_path, ["usps"]).splitlines()[-1]
     assert row.split(" | ")[1:5] == ["3", "50.0 +- 0.0", "80.0 +- 0.0", "90.0 +- 0.0 (of 2)"]
+
+
+def test_a_row_has_the_accuracy_of_the_refined_classifier_and_of_what_is_used(tmp_path: Path) -> None:
+    for seed, kept in enumerate(("refined", "mean", "start")):
+        _write(tmp_path / f"usps-auto-s{seed}", 32, {"target_test": 0.8})
+        _write(tmp_path / f"usps-refined-s{seed}", 64, {"target_test": 0.91}, kept=kept)
+    row = table(tmp_path, ["usps"]).splitlines()[-1]
+    assert row.split(" | ")[4:6] == ["91.0 +- 0.0", "90.3 +- 5.0"], "91, 95 and 85"
 
 
 def test_a_stopped_run_is_continued_also_where_it_was_evaluated(tmp_path: Path) -> None:
